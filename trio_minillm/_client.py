@@ -1,0 +1,205 @@
+"""The client: requests in, streams out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Unpack
+
+import httpx
+import msgspec
+import trio
+
+from ._chunks import CompletionResponse
+from ._ingest import Ingest
+from ._messages import Message, messages_of
+from ._options import Retry, Timeouts
+from ._params import PARAM_NAMES, JSONSchema, Params, format_of
+from ._reader import Item, Prepared, Reader
+from ._stream import BUFFERED_BATCHES, StreamingCompletion
+from ._version import __version__
+from .providers import Model, Request
+from .providers._base import body_of
+
+COMPLETE_SECONDS = 600.0
+"""The total clock of `Client.complete` unless another is set: ten minutes, what the vendors'
+own clients allow."""
+
+Messages = str | Message | Sequence[Message | Mapping[str, Any]]
+"""A prompt; a message; or messages, ours or mappings in OpenAI's format."""
+
+
+class Client:
+    """Sends requests to any number of models; made by `open_client`. Safe for many tasks."""
+
+    def __init__(self, http: httpx.AsyncClient, timeouts: Timeouts, retry: Retry) -> None:
+        self._http = http
+        self._timeouts = timeouts
+        self._retry = retry
+
+    def stream(
+        self,
+        model: Model,
+        messages: Messages,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        raw: bool = False,
+        **params: Unpack[Params],
+    ) -> StreamingCompletion:
+        """A stream, to be used as ``async with client.stream(…) as stream``.
+
+        Nothing is sent before the block is entered. Entering does not wait for the server:
+        what goes wrong is raised by iteration and `StreamingCompletion.collect`.
+
+        ``params`` are the typed parameters (`Params`); ``extra`` adds fields to the body.
+        ``expect_usage=False`` neither asks nor waits for usage, where the wire leaves the choice.
+        ``lenient`` passes over malformed events and counts them. ``raw`` keeps each event's bytes.
+
+        Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's
+        wire does not have, for a clash of ``extra`` with a typed one, and for bad messages.
+        """
+        prepared = self._prepare(
+            model,
+            messages_of(messages),
+            {k: v for k, v in params.items() if v is not None},
+            extra=extra or {},
+            headers=headers or {},
+            timeouts=(timeouts or self._timeouts).with_total(None),
+            retry=retry or self._retry,
+            expect_usage=model.provider.always_usage or expect_usage is not False,
+            lenient=lenient,
+            raw=raw,
+        )
+        send, receive = trio.open_memory_channel[Item](BUFFERED_BATCHES)
+        state = Ingest(
+            model=model.name,
+            expect_usage=prepared.expect_usage,
+            choices=prepared.choices,
+            wire=model.provider.replay_wire,
+        )
+        return StreamingCompletion(
+            state,
+            receive,
+            reader=Reader(self._http, prepared, send),
+            model=model,
+            response_type=_response_type(params.get("response_format")),
+        )
+
+    async def complete(
+        self,
+        model: Model,
+        messages: Messages,
+        *,
+        timeouts: Timeouts | None = None,
+        **options: Any,
+    ) -> CompletionResponse:
+        """The whole answer. Takes what `stream` takes.
+
+        Streams inside, so that a long answer is never cut by a read timeout, and raises what
+        a stream would raise. The total clock is 600 s unless ``timeouts`` sets another.
+        """
+        clocks = (timeouts or self._timeouts).with_total(COMPLETE_SECONDS)
+        async with self.stream(model, messages, timeouts=clocks, **options) as stream:
+            await stream.collect()
+        return stream.response
+
+    def _prepare(
+        self,
+        model: Model,
+        messages: tuple[Message, ...],
+        params: dict[str, Any],
+        *,
+        extra: Mapping[str, Any],
+        headers: Mapping[str, str],
+        expect_usage: bool,
+        **options: Any,
+    ) -> Prepared:
+        unknown = sorted(set(params) - PARAM_NAMES)
+        if unknown:
+            raise TypeError(
+                f"unknown parameter: {', '.join(unknown)} (extra={{…}} sends any field)"
+            )
+        if headers:  # the model checks what may stand in a header
+            model = msgspec.structs.replace(model, headers={**model.headers, **headers})
+        choices = params.get("n", 1)
+        if isinstance(choices, bool) or not isinstance(choices, int) or choices < 1:
+            raise ValueError("n must be a whole number from 1 on")
+        request = Request(
+            model=model, messages=messages, params=params, extra=extra, expect_usage=expect_usage
+        )
+        provider = model.provider
+        body = body_of(request, provider.build_request(request))
+        return Prepared(
+            model=model,
+            url=provider.endpoint_url(model),
+            headers={
+                "accept": "text/event-stream",
+                "accept-encoding": "identity",  # compression holds chunks back
+                "content-type": "application/json",
+                "user-agent": f"trio-minillm/{__version__}",
+                **provider.auth_headers(model),
+                **provider.request_headers(request),
+                **{k.lower(): v for k, v in model.headers.items()},
+            },
+            body=msgspec.json.encode(body),
+            expect_usage=expect_usage,
+            choices=choices,
+            **options,
+        )
+
+
+def _response_type(given: Any) -> Any:
+    if given is None:
+        return None
+    wanted = format_of(given)
+    return wanted.type if isinstance(wanted, JSONSchema) else None
+
+
+class _Borrowed(httpx.AsyncBaseTransport):
+    """A transport that is used and not closed: whoever brought it keeps it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
+
+
+@asynccontextmanager
+async def open_client(
+    *,
+    http_client: httpx.AsyncClient | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    timeouts: Timeouts | None = None,
+    retry: Retry | None = None,
+) -> AsyncIterator[Client]:
+    """A client for the length of a block: ``async with open_client() as client``.
+
+    Without ``http_client`` or ``transport`` it makes an httpx client of its own, verifies TLS,
+    heeds the proxy variables of the environment, queues nowhere, and closes it with the
+    block. Whoever brings a client or a transport keeps it: it is left open.
+
+    ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed.
+    """
+    if http_client is not None and transport is not None:
+        raise ValueError("give http_client or transport, not both")
+    options = (timeouts or Timeouts(), retry or Retry())
+    if http_client is not None:
+        yield Client(http_client, *options)
+        return
+    # No limit on connections: a pool that is full would be a queue that no clock sees.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    borrowed = None if transport is None else _Borrowed(transport)
+    own = httpx.AsyncClient(
+        transport=borrowed, limits=limits, timeout=None, trust_env=transport is None
+    )
+    try:
+        yield Client(own, *options)
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0):
+            await own.aclose()

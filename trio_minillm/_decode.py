@@ -1,0 +1,158 @@
+"""Body bytes -> chunks: framing and the provider's parsing, put together. No I/O, no clock.
+
+Everything that can be wrong with the bytes becomes one of this library's errors here and
+names the event, so that no foreign exception leaves this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ._chunks import StreamChunk
+from ._errors import LimitExceeded, MiniLLMError, ProtocolError
+from ._sse import SSEDecoder, SSEEvent
+from .providers import Provider
+
+MAX_WHOLE = 16 * 1024 * 1024
+"""Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
+
+# What a provider's parser may trip over in malformed input. Everything else is a bug and
+# shall be seen as one.
+_MALFORMED = (
+    msgspec.MsgspecError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class ChunkDecoder:
+    """One response body, decoded as it comes.
+
+    Guarantees: the chunks of any split of the same bytes are the same; what came before a
+    fault is handed out first, then ``error`` is set and nothing more comes out.
+
+    ``lenient`` passes over malformed events and counts them in ``skipped``; ``raw`` keeps each
+    event's bytes on its chunks.
+    """
+
+    def __init__(self, provider: Provider, *, lenient: bool = False, raw: bool = False) -> None:
+        self.error: MiniLLMError | None = None
+        self.skipped = 0
+        self.events = 0
+        self._provider = provider
+        self._lenient = lenient
+        self._raw = raw
+        self._sse = SSEDecoder()
+        self._sniffed = False
+        self._whole: list[bytes] | None = None  # the body, where it is no event stream
+        self._whole_size = 0
+
+    def feed(self, data: bytes, at: float) -> list[StreamChunk]:
+        """The chunks that these bytes complete; ``at`` is when they left the socket."""
+        if self.error is not None:
+            return []
+        if not self._sniffed:
+            self._sniff(data)
+        if self._whole is not None:
+            self._keep(data)
+            return []
+        return self._events(self._sse.feed(data), at)
+
+    def finish(self, at: float) -> list[StreamChunk]:
+        """The body has ended: the last event, or the answer in a body that was no stream."""
+        if self.error is not None:
+            return []
+        if self._whole is None:
+            return self._events(self._sse.flush(), at)
+        try:
+            return self._stamp(self._answer(b"".join(self._whole)), at, b"")
+        except MiniLLMError as exc:
+            self.error = exc
+        return []
+
+    def _sniff(self, data: bytes) -> None:
+        """An event stream never begins like JSON or HTML: tell by that, not by the header."""
+        head = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        if head:
+            self._sniffed = True
+            if head in b"{[<":
+                self._whole = []
+
+    def _keep(self, data: bytes) -> None:
+        assert self._whole is not None
+        self._whole_size += len(data)
+        if self._whole_size > MAX_WHOLE:
+            self.error = LimitExceeded("bytes in a body that is no event stream", MAX_WHOLE)
+            self._whole.clear()
+        else:
+            self._whole.append(data)
+
+    def _answer(self, body: bytes) -> Sequence[StreamChunk]:
+        body = body.removeprefix(b"\xef\xbb\xbf")
+        if body.lstrip()[:1] == b"<":
+            raise ProtocolError("the body is HTML or XML, not an event stream")
+        try:
+            return self._provider.parse_response(body)
+        except _MALFORMED as exc:
+            raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
+
+    def _events(self, events: list[SSEEvent], at: float) -> list[StreamChunk]:
+        out: list[StreamChunk] = []
+        parse = self._provider.parse_chunk
+        for event in events:
+            self.events += 1
+            data = event.data
+            if not data or data.isspace():
+                continue
+            try:
+                if event.event == "message":
+                    parsed = parse(data)
+                else:
+                    parsed = self._provider.parse_event(event.event, data)
+            except ProtocolError as exc:
+                self._malformed(exc.reason, exc)
+            except MiniLLMError as exc:
+                self.error = exc
+            except _MALFORMED as exc:
+                self._malformed(_say(exc), exc)
+            else:
+                if parsed is None:
+                    continue
+                if isinstance(parsed, StreamChunk):
+                    parsed.received_at = at
+                    parsed.event = self.events
+                    if self._raw:
+                        parsed.raw = data
+                    out.append(parsed)
+                else:
+                    out += self._stamp(parsed, at, data)
+            if self.error is not None:
+                return out
+        self.error = self._sse.failure
+        return out
+
+    def _stamp(self, chunks: Sequence[StreamChunk], at: float, data: bytes) -> list[StreamChunk]:
+        for chunk in chunks:
+            chunk.received_at = at
+            chunk.event = self.events
+            if self._raw:
+                chunk.raw = data
+        return list(chunks)
+
+    def _malformed(self, reason: str, cause: Exception) -> None:
+        if self._lenient:
+            self.skipped += 1
+            return
+        self.error = ProtocolError(reason, event=self.events)
+        self.error.__cause__ = cause
+
+
+def _say(exc: Exception) -> str:
+    """Msgspec's messages name the place and never the data; others may, and are not shown."""
+    return str(exc) if isinstance(exc, msgspec.MsgspecError) else type(exc).__name__

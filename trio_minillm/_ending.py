@@ -1,0 +1,163 @@
+"""When a stream is over, and how: one table of states and events.
+
+This is the only place that decides it. The reader asks it when to stop reading, the ingest
+machine asks it for the outcome; both feed it the same chunks and so agree.
+
+====================  ===========  ============  ========================================
+event                 in OPEN      in ENDING     what it is
+====================  ===========  ============  ========================================
+CONTENT               OPEN         ENDING        any chunk that says nothing of an end
+REASON                ENDING       ENDING        every choice has a finish reason, and the
+                                                 usage that is expected has not come
+WHOLE                 FINISHED     FINISHED      reasons and, if expected, the usage
+END                   FINISHED     FINISHED      the wire's own end event
+ERROR                 ERRORED      ERRORED       an error in the stream, malformed data
+CLOCK                 ERRORED      FINISHED      a clock ran out
+CLOSE                 TRUNCATED    FINISHED      the body ended in good order
+CUT                   TRUNCATED    FINISHED      the connection broke
+CANCEL                CANCELLED    CANCELLED     the caller left, cancelled or rejected
+====================  ===========  ============  ========================================
+
+FINISHED, TRUNCATED, ERRORED and CANCELLED are final: every event leaves them as they are.
+ENDING exists so that an answer that is whole is never lost because its usage, its end marker
+or the close of the socket did not follow.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from ._chunks import Outcome, StreamChunk
+
+
+class State(Enum):
+    """Where a stream stands."""
+
+    OPEN = "open"
+    ENDING = "ending"
+    FINISHED = "finished"
+    TRUNCATED = "truncated"
+    ERRORED = "errored"
+    CANCELLED = "cancelled"
+
+
+class Event(Enum):
+    """What can happen to a stream."""
+
+    CONTENT = "content"
+    REASON = "reason"
+    WHOLE = "whole"
+    END = "end"
+    ERROR = "error"
+    CLOCK = "clock"
+    CLOSE = "close"
+    CUT = "cut"
+    CANCEL = "cancel"
+
+
+TABLE: Final[dict[State, dict[Event, State]]] = {
+    State.OPEN: {
+        Event.CONTENT: State.OPEN,
+        Event.REASON: State.ENDING,
+        Event.WHOLE: State.FINISHED,
+        Event.END: State.FINISHED,
+        Event.ERROR: State.ERRORED,
+        Event.CLOCK: State.ERRORED,
+        Event.CLOSE: State.TRUNCATED,
+        Event.CUT: State.TRUNCATED,
+        Event.CANCEL: State.CANCELLED,
+    },
+    State.ENDING: {
+        Event.CONTENT: State.ENDING,
+        Event.REASON: State.ENDING,
+        Event.WHOLE: State.FINISHED,
+        Event.END: State.FINISHED,
+        Event.ERROR: State.ERRORED,
+        Event.CLOCK: State.FINISHED,
+        Event.CLOSE: State.FINISHED,
+        Event.CUT: State.FINISHED,
+        Event.CANCEL: State.CANCELLED,
+    },
+    State.FINISHED: dict.fromkeys(Event, State.FINISHED),
+    State.TRUNCATED: dict.fromkeys(Event, State.TRUNCATED),
+    State.ERRORED: dict.fromkeys(Event, State.ERRORED),
+    State.CANCELLED: dict.fromkeys(Event, State.CANCELLED),
+}
+
+OUTCOMES: Final[dict[State, Outcome | None]] = {
+    State.OPEN: None,
+    State.ENDING: None,
+    State.FINISHED: Outcome.FINISHED,
+    State.TRUNCATED: Outcome.TRUNCATED,
+    State.ERRORED: Outcome.ERRORED,
+    State.CANCELLED: Outcome.CANCELLED,
+}
+
+
+class Ending:
+    """The machine. `chunk` and `event` are O(1), never raise and never wait.
+
+    ``expect_usage``: reasons alone don't end the stream, the usage must come too.
+    ``choices``: how many answers were asked for; each needs its reason.
+    """
+
+    def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
+        self.state = State.OPEN
+        self.usage_final = False
+        """Whether the usage that came is the last word on the answer."""
+        self._expect_usage = expect_usage
+        self._choices = choices
+        self._seen: set[int] = set()  # choices with content or a reason
+        self._reasoned: set[int] = set()  # choices with a reason
+        self._answered = False  # usage came when no seen choice was still open
+        self._fresh = False  # no content came after the newest usage
+
+    @property
+    def over(self) -> bool:
+        """Whether the outcome stands."""
+        return self.state is not State.OPEN and self.state is not State.ENDING
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome, once it stands."""
+        return OUTCOMES[self.state]
+
+    def event(self, event: Event) -> State:
+        """Something other than a chunk happened."""
+        if event is Event.END and not self.over:
+            self.usage_final = self._fresh
+        self.state = TABLE[self.state][event]
+        return self.state
+
+    def chunk(self, chunk: StreamChunk) -> State:
+        """A chunk arrived (it must be folded in, too, unless the machine was over before)."""
+        if chunk.finish_reason is None and chunk.usage is None and not chunk.end:
+            if chunk.progress and not self.over:
+                self._fresh = False
+                self._seen.add(chunk.choice)
+            return self.state
+        if self.over:
+            return self.state
+        if chunk.finish_reason is not None:
+            self._seen.add(chunk.choice)
+            self._reasoned.add(chunk.choice)
+        elif chunk.choice or chunk.delta or chunk.reasoning or chunk.tool_calls or chunk.refusal:
+            self._seen.add(chunk.choice)
+        settled = bool(self._reasoned) and self._seen <= self._reasoned
+        if chunk.usage is not None:
+            self._fresh = True
+            self._answered = settled
+        if chunk.end:
+            return self.event(Event.END)
+        if not settled:
+            return self.event(Event.CONTENT)
+        # Usage on its own closes the books, though fewer choices came than were asked for.
+        enough = len(self._reasoned) >= self._choices
+        alone = chunk.usage is not None and chunk.finish_reason is None
+        if self._answered and (enough or alone):
+            self.usage_final = True
+            return self.event(Event.WHOLE)
+        if not self._expect_usage and enough:
+            return self.event(Event.WHOLE)
+        return self.event(Event.REASON if enough else Event.CONTENT)

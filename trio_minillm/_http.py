@@ -1,0 +1,163 @@
+"""The seam to HTTP: one exchange over an httpx client, in bytes and in our errors.
+
+httpx is spoken here and in `_client` only. A transport of another make takes the place of
+httpx's own below this (``open_client(transport=…)``), and nothing above this changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import httpx
+import trio
+
+from ._errors import ConnectionCut, MiniLLMError, ProtocolError, SendError
+
+ERROR_BODY = 64 * 1024
+"""How much of an error body is read, in bytes."""
+ERROR_BODY_SECONDS = 10.0
+"""How long an error body may take; what has come by then must do."""
+DRAIN_BYTES = 64 * 1024
+DRAIN_SECONDS = 0.25
+"""What is read on after the answer's end, so that the connection can be used again. The rest
+of a well-behaved body (``[DONE]``, the last chunk) comes with the end or right behind it."""
+CLOSE_SECONDS = 1.0
+"""How long closing a connection may take before it is left to the operating system."""
+
+
+@contextmanager
+def _our_errors(begun: bool) -> Iterator[None]:
+    """Foreign errors become ours, in one place; causes are kept."""
+    try:
+        yield
+    except httpx.DecodingError as exc:
+        raise ProtocolError("the body's compression is broken") from exc
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        httpx.StreamError,
+        OSError,
+        trio.BrokenResourceError,
+        trio.ClosedResourceError,
+    ) as exc:
+        words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        if begun:
+            raise ConnectionCut(f"the connection broke: {words}") from exc
+        raise SendError(f"the request could not be sent: {words}") from exc
+
+
+class Exchange:
+    """One request and its response. Not reusable; `close` must be awaited, always."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+        self._response: httpx.Response | None = None
+        self._body: AsyncIterator[bytes] | None = None
+        self._ended = False
+
+    async def start(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        on_progress: Callable[[str], None],
+    ) -> None:
+        """Send, and wait for the response's headers. Raises `SendError`.
+
+        ``on_progress`` is told the transport's trace events (``connection.…``,
+        ``….send_request_body.complete``), on transports that have any.
+        """
+
+        async def trace(event: str, info: object) -> None:
+            on_progress(event)
+
+        with _our_errors(begun=False):
+            request = self._client.build_request(
+                "POST",
+                url,
+                headers=dict(headers),
+                content=body,
+                timeout=None,  # all clocks are ours
+                extensions={"trace": trace},
+            )
+            self._response = await self._client.send(request, stream=True, follow_redirects=False)
+            self._body = self._response.aiter_bytes()
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        assert self._response is not None
+        return self._response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers; names are found in any case."""
+        assert self._response is not None
+        return self._response.headers
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
+        assert self._body is not None
+        with _our_errors(begun=True):
+            while True:
+                try:
+                    data = await anext(self._body)
+                except StopAsyncIteration:
+                    self._ended = True
+                    return b""
+                if data:
+                    return data
+
+    async def error_body(self) -> bytes:
+        """The start of an error's body: bounded in bytes and in time, never raises ours."""
+        pieces: list[bytes] = []
+        size = 0
+        with trio.move_on_after(ERROR_BODY_SECONDS):
+            try:
+                while size < ERROR_BODY and (data := await self.receive()):
+                    pieces.append(data)
+                    size += len(data)
+            except MiniLLMError:
+                pass  # a broken error body still has its status to report
+        return b"".join(pieces)[:ERROR_BODY]
+
+    async def drain(self) -> None:
+        """Read the body's rest, if it is short and quick, so that the connection is kept."""
+        size = 0
+        with trio.move_on_after(DRAIN_SECONDS):
+            try:
+                while size < DRAIN_BYTES and (data := await self.receive()):
+                    size += len(data)
+            except MiniLLMError:
+                pass  # the answer is whole; what breaks now breaks nothing
+
+    async def close(self) -> None:
+        """Give the connection back, or close it. Shielded and bounded; safe to call always."""
+        if self._response is None:
+            return
+        with trio.CancelScope(shield=True) as bound:
+            bound.deadline = trio.current_time() + CLOSE_SECONDS
+            with suppress(MiniLLMError), _our_errors(begun=True):
+                if not self._ended:
+                    await self._unwind()
+                await self._response.aclose()
+
+    async def _unwind(self) -> None:
+        """End the body's generators from the inside.
+
+        httpx nests six async generators around the socket. Leaving the outermost abandons
+        the others to the garbage collector (ResourceWarnings, clean-up in a foreign task). A
+        read that is cancelled at the socket ends them all in order, so make one.
+        """
+        assert self._body is not None
+        for _ in range(64):  # data that was read already comes out first
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await anext(self._body)
+                except (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, OSError):
+                    return
+            if scope.cancelled_caught:
+                return

@@ -1,0 +1,118 @@
+"""Clocks and retries as frozen values, and the retry decision as a function of values.
+
+Nothing here waits or knows the time: `Retry.delay` is told everything it depends on.
+"""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ._errors import ConnectTimeout, MiniLLMError, ProviderError, RefusedError, SendError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """The clocks of a stream, in seconds; ``None`` turns one off.
+
+    A consumer that is slow to take chunks never trips any of them: they stand still while
+    the buffer to it is full.
+    """
+
+    connect: float | None = 10.0
+    """Name look-up, TCP, TLS and sending the request. 10 s: three SYN retries fit."""
+    first_chunk: float | None = 300.0
+    """From then to the first content. Reasoning models think for minutes, and some
+    servers hold back even the headers until then."""
+    idle: float | None = 120.0
+    """Silence between content. Keep-alive comments and pings are silence."""
+    byte_idle: float | None = 120.0
+    """No bytes at all, comments included."""
+    total: float | msgspec.UnsetType | None = msgspec.UNSET
+    """From the start to the end, retries and their waits included. Unless set: none for a
+    stream, since someone watches it; 600 s for `Client.complete`, since no one does."""
+    usage_grace: float | None = 1.0
+    """How long to wait for usage, once the finish reason and all content are here. Servers
+    send it within milliseconds or not at all."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not value >= 0:
+                raise ValueError(f"{name} must be a number of seconds or None")
+
+    def with_total(self, default: float | None) -> Timeouts:
+        """The same with ``total`` decided."""
+        if self.total is not msgspec.UNSET:
+            return self
+        return msgspec.structs.replace(self, total=default)
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """When and how often to try again. Only before the first chunk, never after.
+
+    Tried again: requests that could not be sent or died before an answer began, HTTP 408,
+    409, 429 and 5xx, and the same reported in-band as a stream's first event. Never: an
+    exhausted quota, a wrong key, a wrong request, a broken stream.
+    """
+
+    attempts: int = 3
+    """Requests in all; 1 turns retries off."""
+    base_delay: float = 0.5
+    """Upper end of the first wait, in seconds; it doubles with every attempt."""
+    max_delay: float = 8.0
+    """Upper end of any wait that the server did not ask for, in seconds."""
+    max_retry_after: float = 60.0
+    """The longest wait that a server may ask for; above it the error is raised at once."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts must be at least 1")
+
+    def delay(
+        self, error: MiniLLMError, *, attempt: int, remaining: float, random: float
+    ) -> float | None:
+        """Seconds to wait before the next attempt, or ``None`` to give up now.
+
+        ``attempt`` counts those made so far; ``remaining`` is what the total clock leaves, in
+        seconds; ``random`` is uniform in [0, 1). Waits are full-jitter, so that many clients
+        that failed together don't return together. A wait that would outlast ``remaining``
+        is not begun.
+        """
+        if attempt >= self.attempts or not retryable(error):
+            return None
+        asked = error.retry_after if isinstance(error, RefusedError) else None
+        if asked is not None:
+            wait = asked if asked <= self.max_retry_after else None
+        else:
+            wait = random * min(self.max_delay, self.base_delay * 2.0 ** (attempt - 1))
+        return None if wait is None or wait >= remaining else wait
+
+
+def retryable(error: MiniLLMError) -> bool:
+    """Whether an error from before the first chunk may pass by itself."""
+    if isinstance(error, RefusedError | ProviderError):
+        return error.info.retryable
+    return isinstance(error, SendError | ConnectTimeout)
+
+
+def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """What ``retry-after-ms`` or ``retry-after`` ask for, in seconds from ``now`` (epoch)."""
+    try:
+        if "retry-after-ms" in headers:
+            return _sane(float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after", "")
+        try:
+            return _sane(float(value))
+        except ValueError:
+            return _sane(max(0.0, parsedate_to_datetime(value).timestamp() - now))
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _sane(seconds: float) -> float | None:
+    return seconds if 0 <= seconds < float("inf") else None

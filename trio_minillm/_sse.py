@@ -1,0 +1,224 @@
+"""Server-sent events: bytes in, events out, by the WHATWG standard.
+
+House rules of this file:
+
+- No I/O, no clock, no JSON: framing only.
+- The events do not depend on how the bytes were cut.
+- The work is linear in the bytes, however they are cut: a partial line is a list of
+  pieces that is joined once.
+- What is held is bounded (`MAX_LINE`, `MAX_EVENT`). Crossing a bound ends the decoder:
+  events that were complete before are still handed out, then `SSEDecoder.failure` is set.
+
+Beyond the standard, for servers that exist:
+
+- `SSEDecoder.flush` hands out a last event that lacks its blank line. The standard throws
+  it away; LLM servers end with an unterminated ``data: [DONE]``.
+- A field ``error:`` (llama.cpp before its PR 16109) becomes an event named ``error``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ._errors import LimitExceeded
+
+MAX_LINE = 4 * 1024 * 1024
+"""Longest line, in bytes: 4 MiB. Whole tool results and images come on one line; real
+ones stay below 1 MiB."""
+
+MAX_EVENT = 4 * 1024 * 1024
+"""Most data in one event, in bytes, its lines joined."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SSEEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event. ``data`` is the joined data lines, undecoded; the rest is text."""
+
+    data: bytes
+    event: str = "message"
+    id: str = ""
+    """The last event id in force when the event was dispatched."""
+
+
+class SSEDecoder:
+    """Incremental decoder of one event stream.
+
+    Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
+    are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
+
+    ``retry_ms`` is the reconnection time that the stream asked for, in milliseconds;
+    ``comments`` counts comment lines (keep-alives).
+    """
+
+    def __init__(self, *, max_line: int = MAX_LINE, max_event: int = MAX_EVENT) -> None:
+        self.max_line = max_line
+        self.max_event = max_event
+        self.failure: LimitExceeded | None = None
+        self.retry_ms: int | None = None
+        self.last_event_id = ""
+        self.comments = 0
+        self._started = False  # past the byte-order mark
+        self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
+        self._pieces: list[bytes] = []  # the unfinished line
+        self._line_size = 0
+        self._data: list[bytes] = []  # data lines of the unfinished event
+        self._data_size = 0
+        self._event = ""
+        self._id = ""  # becomes last_event_id at dispatch, as the standard says
+
+    def feed(self, data: bytes) -> list[SSEEvent]:
+        """Take the next bytes; return the events that they complete, in order."""
+        if self.failure is not None or not data:
+            return []
+        if not self._started:
+            data = self._skip_bom(data)
+            if not self._started:
+                return []
+        data = self._only_lf(data)
+        events: list[SSEEvent] = []
+        start = 0
+        if self._pieces or self._data or self._event or self._id != self.last_event_id:
+            start = self._until_blank(data, 0, events)
+        if start < len(data) and self.failure is None:
+            self._bulk(data if start == 0 else data[start:], events)
+        return events
+
+    def flush(self) -> list[SSEEvent]:
+        """The end of the body: return the last event if it lacked its blank line."""
+        if self.failure is not None:
+            return []
+        events: list[SSEEvent] = []
+        if not self._started:  # a body of one or two bytes, both of a byte-order mark
+            self._started = True
+        if self._pieces:
+            line = b"".join(self._pieces)
+            self._pieces.clear()
+            self._line_size = 0
+            self._line(line, events)
+        self._dispatch(events)
+        return events
+
+    # -- bytes ---------------------------------------------------------------------------
+
+    def _skip_bom(self, data: bytes) -> bytes:
+        data = b"".join(self._pieces) + data
+        self._pieces.clear()
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._pieces.append(data)
+            return b""
+        self._started = True
+        return data.removeprefix(_BOM)
+
+    def _only_lf(self, data: bytes) -> bytes:
+        """Make every line end an LF. A CR ends its line at once: it need not wait for an LF."""
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data[0] == 0x0A:
+                data = data[1:]
+        if b"\r" in data:
+            self._skip_lf = data[-1] == 0x0D
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
+
+    def _bulk(self, data: bytes, events: list[SSEEvent]) -> None:
+        """Nothing is pending: cut at the blank lines, and look into the odd blocks only."""
+        blocks = data.split(b"\n\n")
+        tail = blocks.pop()
+        if len(data) <= self.max_line and len(data) <= self.max_event:
+            last_id = self.last_event_id
+            for block in blocks:
+                if block[:5] == b"data:" and b"\n" not in block:
+                    events.append(
+                        SSEEvent(block[6:] if block[5:6] == b" " else block[5:], "message", last_id)
+                    )
+                elif block:
+                    self._block(block, events)
+                    last_id = self.last_event_id
+        else:
+            for block in blocks:
+                self._block(block, events)
+        start = 0
+        while start < len(tail):
+            start = self._until_blank(tail, start, events)
+
+    def _block(self, block: bytes, events: list[SSEEvent]) -> None:
+        for line in block.split(b"\n"):
+            self._line(line, events)
+            if self.failure is not None:
+                return
+        self._dispatch(events)
+
+    def _until_blank(self, data: bytes, start: int, events: list[SSEEvent]) -> int:
+        """Go line by line until an event was ended; return where the next byte stands."""
+        while self.failure is None:
+            end = data.find(b"\n", start)
+            if end < 0:
+                if start < len(data):
+                    self._keep(data[start:])
+                return len(data)
+            line = data[start:end]
+            if self._pieces:
+                self._keep(line)
+                line = b"".join(self._pieces)
+                self._pieces.clear()
+                self._line_size = 0
+                if self.failure is not None:
+                    return len(data)
+            start = end + 1
+            if line:
+                self._line(line, events)
+            else:
+                self._dispatch(events)
+                return start
+        return len(data)
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._line_size += len(piece)
+        if self._line_size > self.max_line:
+            self._fail("bytes in one line", self.max_line)
+
+    # -- lines ---------------------------------------------------------------------------
+
+    def _line(self, line: bytes, events: list[SSEEvent]) -> None:
+        if len(line) > self.max_line:
+            self._fail("bytes in one line", self.max_line)
+            return
+        field, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if field == b"data":
+            self._add(value)
+        elif not field:
+            self.comments += 1 if line else 0
+        elif field == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif field == b"error":
+            self._event = "error"
+            self._add(value)
+        elif field == b"id":
+            if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+        elif field == b"retry" and value.isdigit() and len(value) <= 18:
+            self.retry_ms = int(value)  # bytes.isdigit() is ASCII only, as the standard wants
+
+    def _add(self, value: bytes) -> None:
+        self._data.append(value)
+        self._data_size += len(value) + 1
+        if self._data_size > self.max_event + 1:
+            self._fail("bytes in one event", self.max_event)
+
+    def _dispatch(self, events: list[SSEEvent]) -> None:
+        self.last_event_id = self._id
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            events.append(SSEEvent(data, self._event or "message", self.last_event_id))
+            self._data.clear()
+            self._data_size = 0
+        self._event = ""
+
+    def _fail(self, bound: str, limit: int) -> None:
+        self.failure = LimitExceeded(bound, limit)
+        self._pieces.clear()
+        self._data.clear()

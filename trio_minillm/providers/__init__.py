@@ -1,0 +1,20 @@
+"""The wires: one file each. A new one is a subclass of `Provider`, here or elsewhere."""
+
+from ._base import Model, Parsed, Provider, Request, error_info
+from .anthropic import Anthropic
+from .compatible import SERVERS, Compatible
+from .openai import OpenAIChat
+from .openrouter import OpenRouter
+
+__all__ = [
+    "SERVERS",
+    "Anthropic",
+    "Compatible",
+    "Model",
+    "OpenAIChat",
+    "OpenRouter",
+    "Parsed",
+    "Provider",
+    "Request",
+    "error_info",
+]

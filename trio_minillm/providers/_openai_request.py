@@ -1,0 +1,295 @@
+"""Our vocabulary -> the JSON of an OpenAI chat-completions request.
+
+The differences between servers that speak this wire are the `Dialect`'s fields; the shapes
+are those of OpenAI's own reference and OpenRouter's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from .._messages import (
+    AudioPart,
+    CacheHint,
+    DocumentPart,
+    ImagePart,
+    MediaPart,
+    Message,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
+from .._params import Reasoning, Tool, closed, format_of, reasoning_of, tools_of
+from ._base import Request, refuse_others, take
+
+
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server wants otherwise than OpenAI."""
+
+    max_tokens: str = "max_completion_tokens"
+    """The name of the field that bounds the output."""
+    seed: str = "seed"
+    developer: str = "developer"
+    """The role that developer messages get."""
+    cache_control: bool = False
+    """Whether parts carry cache breakpoints (else caching is automatic there)."""
+    any_tool_content: bool = False
+    """Whether a tool may answer with pictures and documents."""
+    document_urls: bool = False
+    reasoning: Callable[[Reasoning], dict[str, Any]] | None = None
+    replay: Callable[[list[ReasoningPart]], dict[str, Any]] | None = None
+    """How reasoning goes back in an assistant message; not at all by default."""
+    stream_usage: bool = True
+    """Whether to ask for usage with ``stream_options``."""
+    schema_strict: bool = True
+    """Whether ``strict`` may be sent with a response format."""
+    extra_params: tuple[str, ...] = ()
+    """Typed parameters beyond OpenAI's that go out under their own name."""
+
+
+_OWN = [
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "n",
+    "parallel_tool_calls",
+    "verbosity",
+    "modalities",
+    "audio",
+    "store",
+    "metadata",
+    "user",
+    "service_tier",
+    "moderation",
+    "web_search_options",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prompt_cache_options",
+    "safety_identifier",
+]
+
+_SHAPED = frozenset(
+    [
+        "max_tokens",
+        "seed",
+        "stop",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "reasoning",
+        "prediction",
+        "cache",
+        "include_obfuscation",
+    ]
+)
+
+
+def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
+    """The body of a streaming request. Raises ``ValueError`` for what the wire can't say."""
+    table = {name: name for name in (*_OWN, *dialect.extra_params)}
+    table |= {"max_tokens": dialect.max_tokens, "seed": dialect.seed}
+    refuse_others(request, set(table) | _SHAPED)
+    params = request.params
+    body: dict[str, Any] = {
+        "model": request.model.name,
+        "messages": [m for message in request.messages for m in _message(message, dialect)],
+        "stream": True,
+        **take(request, table),
+    }
+    options: dict[str, Any] = {}
+    if request.expect_usage and dialect.stream_usage:
+        options["include_usage"] = True
+    if "include_obfuscation" in params:
+        options["include_obfuscation"] = params["include_obfuscation"]
+    if options:
+        body["stream_options"] = options
+    if "stop" in params:
+        stop = params["stop"]
+        body["stop"] = [stop] if isinstance(stop, str) else list(stop)
+    if "tools" in params:
+        body["tools"] = [_tool(t, dialect) for t in tools_of(params["tools"])]
+    if "tool_choice" in params:
+        body["tool_choice"] = _tool_choice(params["tool_choice"])
+    if "response_format" in params:
+        body["response_format"] = _format(params["response_format"], dialect)
+    if "reasoning" in params:
+        encode = dialect.reasoning or _effort
+        body |= encode(reasoning_of(params["reasoning"]))
+    if "prediction" in params:
+        given = params["prediction"]
+        whole = {"type": "content", "content": given} if isinstance(given, str) else dict(given)
+        body["prediction"] = whole
+    if params.get("cache") and dialect.cache_control:
+        body["cache_control"] = _mark(params["cache"])
+    return body
+
+
+def _effort(reasoning: Reasoning) -> dict[str, Any]:
+    if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
+        raise ValueError("this wire takes reasoning effort only: no budget, summary or exclude")
+    if reasoning.effort is None:
+        return {"reasoning_effort": "none"} if reasoning.enabled is False else {}
+    return {"reasoning_effort": reasoning.effort}
+
+
+# -- messages --------------------------------------------------------------------------------
+
+
+def _message(message: Message, dialect: Dialect) -> Iterable[dict[str, Any]]:
+    if message.role == "tool":
+        for part in message.parts:
+            if not isinstance(part, ToolResult):
+                raise ValueError("a tool message is made of tool results")
+            yield _tool_result(part, dialect)
+        return
+    role = dialect.developer if message.role == "developer" else message.role
+    out: dict[str, Any] = {"role": role}
+    if message.name is not None:
+        out["name"] = message.name
+    if message.role == "assistant":
+        out |= _assistant(message, dialect)
+    else:
+        out["content"] = _content(message.parts, dialect)
+    yield out
+
+
+def _tool_result(result: ToolResult, dialect: Dialect) -> dict[str, Any]:
+    if not dialect.any_tool_content and any(not isinstance(p, TextPart) for p in result.content):
+        raise ValueError("on this wire a tool can answer with text only")
+    content = _content(result.content, dialect)
+    if result.cache and dialect.cache_control and isinstance(content, str):
+        content = [{"type": "text", "text": content, "cache_control": _mark(result.cache)}]
+    return {"role": "tool", "tool_call_id": result.call_id, "content": content}
+
+
+def _assistant(message: Message, dialect: Dialect) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    said = [p for p in message.parts if isinstance(p, TextPart)]
+    calls = [p for p in message.parts if isinstance(p, ToolCall)]
+    refusals = [p.text for p in message.parts if isinstance(p, RefusalPart)]
+    thoughts = [p for p in message.parts if isinstance(p, ReasoningPart)]
+    if any(p.cache for p in said) and dialect.cache_control:
+        out["content"] = _content(said, dialect)
+    else:
+        out["content"] = "".join(p.text for p in said) if said else None
+    if refusals:
+        out["refusal"] = "".join(refusals)
+    if calls:
+        out["tool_calls"] = [_call(c) for c in calls]
+    elif out["content"] is None and not refusals:
+        out["content"] = ""
+    if thoughts and dialect.replay is not None:
+        out |= dialect.replay(thoughts)
+    return out
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    if call.type == "custom":
+        body: dict[str, Any] = {"custom": {"name": call.name, "input": call.arguments}}
+    else:
+        # Servers parse this string: an empty one, which models do send, would be refused.
+        body = {"function": {"name": call.name, "arguments": call.arguments or "{}"}}
+    return {"id": call.id, "type": call.type, **body, **(call.extra or {})}
+
+
+def _content(parts: Iterable[Part], dialect: Dialect) -> str | list[dict[str, Any]]:
+    given = list(parts)
+    plain = [p.text for p in given if isinstance(p, TextPart) and not _marked(p, dialect)]
+    if len(plain) == len(given) <= 1:
+        return "".join(plain)
+    return [_part(p, dialect) for p in given]
+
+
+def _marked(part: Any, dialect: Dialect) -> bool:
+    return bool(dialect.cache_control and getattr(part, "cache", None))
+
+
+def _mark(cache: CacheHint) -> dict[str, Any]:
+    return {"type": "ephemeral"} if cache is True else {"type": "ephemeral", "ttl": cache}
+
+
+def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        out: dict[str, Any] = {"type": "text", "text": part.text}
+    elif isinstance(part, ImagePart):
+        out = {"type": "image_url", "image_url": {"url": _url(part)}}
+        if part.detail:
+            out["image_url"]["detail"] = part.detail
+    elif isinstance(part, AudioPart):
+        if part.data is None:
+            raise ValueError("sound must be given as bytes on this wire")
+        out = {"type": "input_audio", "input_audio": {"data": part.base64(), "format": part.format}}
+    elif isinstance(part, DocumentPart):
+        out = {"type": "file", "file": _file(part, dialect)}
+    else:
+        raise ValueError(f"a {type(part).__name__} can't stand in this message")
+    if _marked(part, dialect):
+        out["cache_control"] = _mark(part.cache)
+    return out
+
+
+def _url(part: MediaPart) -> str:
+    if part.file_id is not None:
+        raise ValueError("this wire takes pictures as bytes or URL, not by file id")
+    return part.data_url()
+
+
+def _file(part: DocumentPart, dialect: Dialect) -> dict[str, Any]:
+    if part.file_id is not None:
+        return {"file_id": part.file_id}
+    if part.url is not None and not dialect.document_urls:
+        raise ValueError("this wire takes documents as bytes or by file id, not by URL")
+    return {"filename": part.title or "document", "file_data": part.data_url()}
+
+
+# -- tools and formats -----------------------------------------------------------------------
+
+
+def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+    if isinstance(tool, dict):
+        return tool
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+        if tool.strict:
+            function["parameters"] = closed(tool.parameters)
+    out: dict[str, Any] = {"type": "function", "function": function}
+    if tool.cache and dialect.cache_control:
+        out["cache_control"] = _mark(tool.cache)
+    return out
+
+
+def _tool_choice(choice: str | Tool | Mapping[str, Any]) -> str | dict[str, Any]:
+    if isinstance(choice, Tool):
+        choice = choice.name
+    elif isinstance(choice, Mapping):
+        return dict(choice)
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _format(given: Any, dialect: Dialect) -> dict[str, Any]:
+    wanted = format_of(given)
+    if isinstance(wanted, dict):
+        return wanted
+    if isinstance(wanted, str):
+        return {"type": "json_object" if wanted == "json" else "text"}
+    schema: dict[str, Any] = {"name": wanted.name, "schema": wanted.schema}
+    if wanted.description:
+        schema["description"] = wanted.description
+    if wanted.strict and dialect.schema_strict:
+        schema |= {"strict": True, "schema": closed(wanted.schema)}
+    return {"type": "json_schema", "json_schema": schema}

@@ -1,0 +1,265 @@
+"""Anthropic Messages: events of typed content blocks.
+
+``message_start``, then blocks (``content_block_start``, ``…_delta``, ``…_stop``), one or more
+``message_delta`` with cumulative usage, ``message_stop``; ``ping`` and ``error`` anywhere.
+Unknown events say nothing but that the stream is alive, as Anthropic's versioning policy
+asks. Usage in ``message_start`` is provisional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .._chunks import Block, StreamChunk, ToolCallDelta, Usage
+from .._errors import ProtocolError, ProviderError
+from ._anthropic_request import messages_body
+from ._base import Model, Parsed, Provider, Request, error_from
+
+VERSION = "2023-06-01"
+"""Sent as ``anthropic-version``. The newer 2026-10-21 refuses every sampling parameter;
+``headers={"anthropic-version": …}`` on the model overrides this."""
+
+
+class _Delta(msgspec.Struct, gc=False):
+    type: str | None = None
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    citation: dict[str, Any] | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    stop_details: dict[str, Any] | None = None
+    container: dict[str, Any] | None = None
+    content: Any = None
+    encrypted_content: str | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    content: list[dict[str, Any]] | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    stop_details: dict[str, Any] | None = None
+    container: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    index: int | None = None
+    delta: _Delta | None = None
+    content_block: dict[str, Any] | None = None
+    message: _Message | str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+    context_management: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
+
+
+class Anthropic(Provider):
+    """Anthropic's Messages endpoint, and servers that imitate it."""
+
+    name = "anthropic"
+    replay_wire = "anthropic"
+    always_usage = True
+
+    def endpoint_url(self, model: Model) -> str:
+        base = model.base_url.rstrip("/")
+        return f"{base}/messages" if base.endswith("/v1") else f"{base}/v1/messages"
+
+    def auth_headers(self, model: Model) -> dict[str, str]:
+        headers = {"anthropic-version": VERSION}
+        if model.api_key:
+            headers["x-api-key"] = model.api_key
+        return headers
+
+    def request_headers(self, request: Request) -> dict[str, str]:
+        betas = request.params.get("betas")
+        return {"anthropic-beta": ",".join(betas)} if betas else {}
+
+    def build_request(self, request: Request) -> dict[str, Any]:
+        return messages_body(request)
+
+    def parse_chunk(self, data: bytes) -> Parsed:
+        try:
+            event = _decode(data)
+        except msgspec.DecodeError:
+            if data.strip() == b"[DONE]":  # some proxies add it
+                return StreamChunk(end=True, progress=False)
+            raise
+        kind = event.type
+        if kind == "content_block_delta":
+            return _delta(event)
+        if kind == "content_block_start":
+            return _start(_index(event), event.content_block or {})
+        if kind == "content_block_stop":
+            return StreamChunk(part=_index(event), block=Block(stop=True))
+        if kind == "message_delta":
+            return _message_delta(event)
+        if kind == "message_start":
+            if not isinstance(event.message, _Message):
+                raise ProtocolError("message_start has no message")
+            return _message(event.message)
+        if kind == "message_stop":
+            return StreamChunk(end=True, progress=False)
+        if kind == "ping":
+            return None
+        if kind == "error" or event.error:
+            raise ProviderError(error_from(None, msgspec.json.decode(data)))
+        if not kind:
+            raise ProtocolError("the event has no type")
+        return StreamChunk()  # unknown, and a sign of life
+
+    def parse_event(self, event: str, data: bytes) -> Parsed:
+        # Every event's data repeats its name, so the name matters for errors only.
+        return super().parse_event(event, data) if event == "error" else self.parse_chunk(data)
+
+    def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
+        if (msgspec.json.decode(body, type=_Event)).type == "error":
+            raise ProviderError(self.parse_error(None, body))
+        message = _decode_message(body)
+        if message.content is None:
+            raise ProviderError(self.parse_error(None, body))
+        return [*_message(message), StreamChunk(end=True, progress=False)]
+
+
+def _index(event: _Event) -> int:
+    if event.index is None:
+        raise ProtocolError(f"{event.type} has no index")
+    return event.index
+
+
+def _delta(event: _Event) -> StreamChunk:
+    delta = event.delta
+    if delta is None:
+        raise ProtocolError("content_block_delta has no delta")
+    index = _index(event)
+    kind = delta.type
+    if kind == "text_delta":
+        return StreamChunk(_given(delta.text, kind), part=index)
+    if kind == "thinking_delta":
+        return StreamChunk(reasoning=_given(delta.thinking, kind), part=index)
+    if kind == "input_json_delta":
+        piece = ToolCallDelta(index, arguments=_given(delta.partial_json, kind))
+        return StreamChunk(tool_calls=(piece,), part=index)
+    if kind == "signature_delta":
+        signature = _given(delta.signature, kind)
+        return StreamChunk(part=index, block=Block(delta={"signature": signature}))
+    if kind == "citations_delta":
+        if delta.citation is None:
+            raise ProtocolError("citations_delta has no citation")
+        return StreamChunk(
+            part=index,
+            annotations=(delta.citation,),
+            block=Block(delta={"citation": delta.citation}),
+        )
+    if kind == "compaction_delta":
+        whole = {"content": delta.content, "encrypted_content": delta.encrypted_content}
+        changed = {k: v for k, v in whole.items() if v is not None}
+        return StreamChunk(part=index, block=Block(delta=changed))
+    return StreamChunk(part=index)
+
+
+def _given(value: str | None, kind: str) -> str:
+    if value is None:
+        raise ProtocolError(f"{kind} is empty")
+    return value
+
+
+def _start(index: int, block: dict[str, Any]) -> StreamChunk:
+    """A block opens; what it has from the start counts like deltas."""
+    out = StreamChunk(part=index, block=Block(start=block))
+    kind = block.get("type")
+    if not isinstance(kind, str):
+        raise ProtocolError("content_block_start has no block type")
+    if kind == "text":
+        out.delta = _string(block, "text")
+        if isinstance(block.get("citations"), list):
+            out.annotations = tuple(c for c in block["citations"] if isinstance(c, dict))
+    elif kind == "thinking":
+        out.reasoning = _string(block, "thinking")
+    elif kind == "tool_use":
+        given = block.get("input")
+        arguments = msgspec.json.encode(given).decode() if given else ""
+        extra = {k: block[k] for k in ("caller", "toolset_name") if block.get(k) is not None}
+        name, ident = _string(block, "name"), _string(block, "id")
+        out.tool_calls = (
+            ToolCallDelta(index, ident or None, name or None, arguments, extra=extra or None),
+        )
+    return out
+
+
+def _string(block: dict[str, Any], key: str) -> str:
+    value = block.get(key) or ""
+    if not isinstance(value, str):
+        raise ProtocolError(f"{key} of a {block.get('type')} block is not text")
+    return value
+
+
+def _message(message: _Message) -> list[StreamChunk]:
+    """``message_start``, which has content only when the server had it whole."""
+    head = StreamChunk(id=message.id, model=message.model, progress=False)
+    if message.usage:
+        head.usage = usage_of(message.usage)
+    out = [head]
+    for index, block in enumerate(message.content or ()):
+        out.append(_start(index, block))
+        out.append(StreamChunk(part=index, block=Block(stop=True)))
+    if message.stop_reason:
+        # The same usage once more: with the reason beside it, it is the last word.
+        last = StreamChunk(finish_reason=message.stop_reason)
+        last.usage = usage_of(message.usage) if message.usage else None
+        last.metadata = _stop_facts(message)
+        out.append(last)
+    return out
+
+
+def _message_delta(event: _Event) -> StreamChunk:
+    out = StreamChunk()
+    if event.delta is not None:
+        out.finish_reason = event.delta.stop_reason or None
+        out.metadata = _stop_facts(event.delta)
+    if event.context_management:
+        out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
+    if event.usage:
+        out.usage = usage_of(event.usage)
+    return out
+
+
+def _stop_facts(source: _Delta | _Message) -> dict[str, Any] | None:
+    facts = {
+        "stop_sequence": source.stop_sequence,
+        "stop_details": source.stop_details,
+        "container": source.container,
+    }
+    return {k: v for k, v in facts.items() if v is not None} or None
+
+
+def usage_of(raw: Mapping[str, Any]) -> Usage:
+    """Anthropic's usage, whose buckets are disjoint already. Absent fields stay absent."""
+    details = raw.get("output_tokens_details")
+    thinking = details.get("thinking_tokens") if isinstance(details, Mapping) else None
+    return Usage(
+        uncached_input_tokens=_count(raw.get("input_tokens")),
+        cache_read_tokens=_count(raw.get("cache_read_input_tokens")),
+        cache_write_tokens=_count(raw.get("cache_creation_input_tokens")),
+        completion_tokens=_count(raw.get("output_tokens")),
+        reasoning_tokens=_count(thinking),
+        raw=dict(raw),
+    )
+
+
+def _count(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        raise ProtocolError("usage: a count is not a count")
+    return int(value)

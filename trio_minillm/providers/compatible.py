@@ -1,0 +1,124 @@
+"""Every other server that speaks OpenAI's chat-completions wire.
+
+What comes back is read by `OpenAIChat`; here is what must be *sent* otherwise. A server is
+known by its host, or named with ``server=``; an unknown one gets the common denominator.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .._chunks import Usage
+from .._cost import CostInfo, TokenPrice, native_cost
+from .._messages import ReasoningPart
+from .._params import Reasoning
+from ._base import Model
+from ._openai_request import Dialect
+from .openai import OpenAIChat
+
+_SAMPLERS = ("top_k", "min_p", "top_a", "repetition_penalty")
+
+
+def _replay_content(thoughts: list[ReasoningPart]) -> dict[str, Any]:
+    return {"reasoning_content": "".join(p.text for p in thoughts)}
+
+
+def _replay_reasoning(thoughts: list[ReasoningPart]) -> dict[str, Any]:
+    return {"reasoning": "".join(p.text for p in thoughts)}
+
+
+def _thinking(reasoning: Reasoning) -> dict[str, Any]:
+    """DeepSeek: a switch, and an effort."""
+    if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
+        raise ValueError("DeepSeek takes reasoning effort or on/off: no budget, summary, exclude")
+    out: dict[str, Any] = {}
+    if reasoning.enabled is not None:
+        out["thinking"] = {"type": "enabled" if reasoning.enabled else "disabled"}
+    if reasoning.effort is not None:
+        out["reasoning_effort"] = reasoning.effort
+    return out
+
+
+GENERIC = Dialect(
+    max_tokens="max_tokens",
+    developer="system",
+    document_urls=True,
+    any_tool_content=True,
+    extra_params=_SAMPLERS,
+)
+
+SERVERS: dict[str, Dialect] = {
+    "generic": GENERIC,
+    "azure": Dialect(),
+    "deepseek": msgspec.structs.replace(
+        GENERIC, reasoning=_thinking, replay=_replay_content, extra_params=()
+    ),
+    "groq": msgspec.structs.replace(
+        GENERIC, max_tokens="max_completion_tokens", replay=_replay_reasoning, extra_params=()
+    ),
+    "llama.cpp": msgspec.structs.replace(GENERIC, replay=_replay_content),
+    "mistral": msgspec.structs.replace(  # refuses stream_options; sends usage anyway
+        GENERIC,
+        seed="random_seed",
+        stream_usage=False,
+        extra_params=("top_k", "repetition_penalty"),
+    ),
+    "ollama": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, extra_params=()),
+    "vllm": msgspec.structs.replace(GENERIC, replay=_replay_reasoning),
+    "xai": msgspec.structs.replace(GENERIC, max_tokens="max_completion_tokens", extra_params=()),
+}
+"""Known servers, by name: what each takes is from its own reference or SDK."""
+
+_HOSTS = {
+    "api.deepseek.com": "deepseek",
+    "api.groq.com": "groq",
+    "api.mistral.ai": "mistral",
+    "api.x.ai": "xai",
+    ".openai.azure.com": "azure",
+    ".services.ai.azure.com": "azure",
+}
+
+_TICKS_PER_USD = Decimal(10_000_000_000)
+"""xAI's ``cost_in_usd_ticks`` counts 1e-10 USD: recorded streams give its list prices so."""
+
+
+def server_at(base_url: str) -> str:
+    """The known server at an address, else ``"generic"``."""
+    host = (urlsplit(base_url).hostname or "").lower()
+    for known, server in _HOSTS.items():
+        if host == known or (known.startswith(".") and host.endswith(known)):
+            return server
+    return "generic"
+
+
+class Compatible(OpenAIChat):
+    """A server of OpenAI's wire. ``server`` names one of `SERVERS`."""
+
+    name = "compatible"
+    replay_wire = "compatible"
+
+    def __init__(self, server: str = "generic") -> None:
+        if server not in SERVERS:
+            raise ValueError(f"unknown server {server!r}; known: {', '.join(sorted(SERVERS))}")
+        self.server = server
+        self.dialect = SERVERS[server]
+
+    def endpoint_url(self, model: Model) -> str:
+        """The query of the base URL (Azure's ``api-version``) stays behind the path."""
+        base, mark, query = model.base_url.partition("?")
+        return f"{base.rstrip('/')}/chat/completions{mark}{query}"
+
+    def auth_headers(self, model: Model) -> dict[str, str]:
+        if self.server == "azure" and model.api_key:
+            return {"api-key": model.api_key}
+        return super().auth_headers(model)
+
+    def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
+        ticks = (usage.raw or {}).get("cost_in_usd_ticks") if usage is not None else None
+        if usage is not None and usage.cost is None and isinstance(ticks, int) and ticks > 0:
+            return native_cost(usage, Decimal(ticks) / _TICKS_PER_USD)
+        return super().cost_of(usage, price)

@@ -1,0 +1,370 @@
+"""OpenAI chat completions: the wire that most servers speak.
+
+``data: {chunk}`` events, the last one ``data: [DONE]``; see OpenAI's API reference. What
+other servers do differently *on the way back* is read here for all of them, since it does
+not clash: `Compatible` and `OpenRouter` differ in what they send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .._chunks import StreamChunk, ToolCallDelta, Usage
+from .._cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
+from .._errors import ProtocolError, ProviderError
+from ._base import Model, Parsed, Provider, Request, error_from
+from ._openai_request import Dialect, chat_body
+
+DONE = b"[DONE]"
+_ABSENT = msgspec.Raw()
+
+
+# Only what is read is declared: msgspec skips the rest without building it.
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class _Custom(msgspec.Struct, gc=False):
+    name: str | None = None
+    input: str | None = None
+
+
+class _Call(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: _Function | None = None
+    custom: _Custom | None = None
+    extra_content: dict[str, Any] | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_text: str | None = None
+    reasoning_details: list[dict[str, Any]] | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
+    annotations: list[dict[str, Any]] | None = None
+    audio: dict[str, Any] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+    index: int | None = 0
+    logprobs: dict[str, Any] | None = None
+    native_finish_reason: str | None = None
+    error: Any = None
+    message: msgspec.Raw = _ABSENT
+
+
+class _Groq(msgspec.Struct, gc=False):
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+    x_groq: _Groq | None = None
+    provider: Any = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    citations: msgspec.Raw = _ABSENT
+    search_results: msgspec.Raw = _ABSENT
+    timings: msgspec.Raw = _ABSENT
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+_decode_delta = msgspec.json.Decoder(_Delta).decode
+_NOTHING = _Delta()
+
+
+class OpenAIChat(Provider):
+    """OpenAI's own chat-completions endpoint."""
+
+    name = "openai"
+    replay_wire = "openai"
+    dialect = Dialect()
+
+    def endpoint_url(self, model: Model) -> str:
+        return f"{model.base_url.rstrip('/')}/chat/completions"
+
+    def auth_headers(self, model: Model) -> dict[str, str]:
+        return {"authorization": f"Bearer {model.api_key}"} if model.api_key else {}
+
+    def build_request(self, request: Request) -> dict[str, Any]:
+        return chat_body(request, self.dialect)
+
+    def parse_chunk(self, data: bytes) -> Parsed:
+        try:
+            chunk = _decode(data)
+        except msgspec.DecodeError:
+            if data.strip() == DONE:
+                return StreamChunk(end=True, progress=False)
+            raise
+        choices = chunk.choices
+        if chunk.error:
+            _raise_error(chunk.error, choices)
+        if not choices:
+            return self._without_choices(chunk, data)
+        if len(choices) == 1:
+            return self._with(chunk, self._choice(choices[0]))
+        out = [self._choice(choice) for choice in choices]
+        self._with(chunk, out[-1])
+        return out
+
+    def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
+        chunk = _decode(body)
+        if chunk.error:
+            _raise_error(chunk.error, chunk.choices)
+        if not chunk.choices:
+            raise ProviderError(self.parse_error(None, body))
+        for choice in chunk.choices:
+            if choice.message and choice.delta is None:
+                choice.delta = _decode_delta(choice.message)
+                for number, call in enumerate(choice.delta.tool_calls or ()):
+                    call.index = number if call.index is None else call.index
+        out = [self._choice(choice) for choice in chunk.choices]
+        self._with(chunk, out[-1])
+        out.append(StreamChunk(end=True, progress=False))
+        return out
+
+    # -- events ----------------------------------------------------------------------------
+
+    def _without_choices(self, chunk: _Chunk, data: bytes) -> StreamChunk:
+        """No choices: usage alone, an opening without content, or an error of some shape."""
+        if chunk.choices is None and chunk.usage is None:
+            whole = msgspec.json.decode(data)
+            if whole.get("object") == "error" or (
+                any(
+                    isinstance(whole.get(k), str | list) and whole[k] for k in ("message", "detail")
+                )
+            ):
+                raise ProviderError(error_from(None, whole))
+        return self._with(chunk, StreamChunk(progress=False))
+
+    def _with(self, chunk: _Chunk, out: StreamChunk) -> StreamChunk:
+        """Add what stands beside the choices."""
+        out.id = chunk.id
+        out.model = chunk.model
+        if chunk.usage:
+            out.usage = self.usage_of(chunk.usage)
+            out.progress = True
+        if chunk.x_groq is not None:
+            if chunk.x_groq.error:
+                _raise_error(chunk.x_groq.error, None)
+            if chunk.x_groq.usage and out.usage is None:
+                out.usage = self.usage_of(chunk.x_groq.usage)
+        if (
+            chunk.provider is not None
+            or chunk.service_tier is not None
+            or chunk.system_fingerprint is not None
+            or chunk.citations
+            or chunk.search_results
+            or chunk.timings
+        ):
+            _metadata(chunk, out)
+        return out
+
+    def _choice(self, choice: _Choice) -> StreamChunk:
+        delta = choice.delta or _NOTHING
+        content = delta.content
+        out = StreamChunk(content if type(content) is str else "")
+        out.choice = choice.index or 0
+        if choice.finish_reason:
+            if choice.finish_reason == "error" or choice.error:
+                _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
+            out.finish_reason = choice.finish_reason
+        elif choice.error:
+            _raise_error(choice.error, None)
+        # Some servers send the same reasoning under two names: one of them counts.
+        out.reasoning = delta.reasoning or delta.reasoning_content or delta.reasoning_text or ""
+        if isinstance(content, list):
+            _parts(content, out)
+        if delta.refusal:
+            out.refusal = delta.refusal
+        if delta.tool_calls:
+            out.tool_calls = tuple([_call_delta(call) for call in delta.tool_calls])
+        elif delta.function_call is not None:
+            out.tool_calls = (_call_delta(_Call(index=0, function=delta.function_call)),)
+        if delta.reasoning_details:
+            out.reasoning_details = tuple(delta.reasoning_details)
+            if not out.reasoning:
+                out.reasoning = "".join(_visible(d) for d in delta.reasoning_details)
+        if delta.annotations:
+            out.annotations = tuple(delta.annotations)
+        if choice.logprobs:
+            out.logprobs = choice.logprobs
+        if delta.audio:
+            out.audio = delta.audio
+        if choice.native_finish_reason:
+            out.metadata = {"native_finish_reason": choice.native_finish_reason}
+        out.progress = bool(
+            out.delta
+            or out.reasoning
+            or out.finish_reason
+            or out.tool_calls
+            or out.refusal
+            or out.reasoning_details
+            or out.annotations
+            or out.audio
+        )
+        return out
+
+    def usage_of(self, raw: Mapping[str, Any]) -> Usage:
+        """A usage object of the OpenAI family as disjoint buckets.
+
+        Cached and cache-written tokens are part of ``prompt_tokens`` (OpenAI's and OpenRouter's
+        reference list both in its details). A server that reports more cached tokens than
+        prompt tokens (xAI on Azure does) is taken at its total: a bucket can't be larger than
+        the whole. Where the total shows that reasoning was left out of ``completion_tokens``
+        (xAI), it is put back in.
+        """
+        details = _mapping(raw, "prompt_tokens_details", "input_tokens_details")
+        out_details = _mapping(raw, "completion_tokens_details", "output_tokens_details")
+        prompt = _count(raw, "prompt_tokens", "input_tokens")
+        completion = _count(raw, "completion_tokens", "output_tokens")
+        cached = _count(details, "cached_tokens")
+        if cached is None:
+            cached = _count(raw, "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
+        written = _count(details, "cache_write_tokens")
+        if written is None:
+            written = _count(raw, "cache_creation_input_tokens")
+        reasoning = _count(out_details, "reasoning_tokens")
+        total = _count(raw, "total_tokens")
+        if prompt is not None:
+            cached = None if cached is None else min(cached, prompt)
+            written = None if written is None else min(written, prompt - (cached or 0))
+        if reasoning and total == (prompt or 0) + (completion or 0) + reasoning:
+            completion = (completion or 0) + reasoning
+        uncached = None if prompt is None else prompt - (cached or 0) - (written or 0)
+        return Usage(
+            uncached_input_tokens=uncached,
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+            completion_tokens=completion,
+            reasoning_tokens=reasoning,
+            cost=_cost(raw.get("cost")),
+            raw=dict(raw),
+        )
+
+    def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
+        """What was charged, plus what the upstream charges where the key was the user's own.
+
+        With ``is_byok`` a gateway's ``cost`` is its fee alone; without it, the upstream figure
+        repeats ``cost`` and must not be added (OpenRouter's reference).
+        """
+        if usage is None or usage.cost is None:
+            return priced_cost(usage, price)
+        amount, raw = exact(usage.cost), usage.raw or {}
+        if raw.get("is_byok") is True:
+            upstream = _cost(_mapping(raw, "cost_details").get("upstream_inference_cost"))
+            amount += exact(upstream or 0)
+        return native_cost(usage, amount)
+
+
+def _raise_error(error: Any, choices: Any) -> None:
+    """Raise for a real error; benign ones (empty, or a bare string beside content) pass."""
+    if isinstance(error, Mapping):
+        if any(v for v in error.values()):
+            raise ProviderError(error_from(None, {"error": error}))
+    elif not choices:
+        raise ProviderError(error_from(None, {"error": str(error)}))
+
+
+def _metadata(chunk: _Chunk, out: StreamChunk) -> None:
+    found = out.metadata or {}
+    for name in ("provider", "service_tier", "system_fingerprint"):
+        value = getattr(chunk, name)
+        if value and isinstance(value, str):
+            found[name] = value
+    for name in ("citations", "search_results", "timings"):
+        raw = getattr(chunk, name)
+        if raw and bytes(raw) not in (b"null", b"[]"):
+            found[name] = raw  # decoded once, when the response is made
+    out.metadata = found or None
+
+
+def _call_delta(call: _Call) -> ToolCallDelta:
+    kind = "function"
+    function = call.function or _Function()
+    name, arguments = function.name, function.arguments
+    if call.custom is not None:
+        name, arguments, kind = call.custom.name, call.custom.input, "custom"
+    if isinstance(arguments, dict):  # against the reference, and its meaning is plain
+        arguments = msgspec.json.encode(arguments).decode()
+    ident = None if call.id in ("", "null") else call.id  # Mistral writes the word
+    extra = {"extra_content": call.extra_content} if call.extra_content else None
+    return ToolCallDelta(call.index, ident, name or None, arguments or "", kind, extra)
+
+
+def _parts(content: list[Any], out: StreamChunk) -> None:
+    """Mistral's list content: text and thinking parts, references beside them."""
+    for part in content:
+        if isinstance(part, str):
+            out.delta += part
+            continue
+        if not isinstance(part, dict):
+            raise ProtocolError("choices[].delta.content[] is neither text nor a part")
+        kind = part.get("type")
+        if kind == "text":
+            out.delta += _text(part, "text")
+        elif kind == "thinking":
+            inner = part.get("thinking")
+            if isinstance(inner, str):
+                out.reasoning += inner
+            else:
+                out.reasoning += "".join(
+                    _text(p, "text") for p in inner or () if isinstance(p, dict)
+                )
+        elif kind is not None:
+            out.annotations = (*out.annotations, part)
+
+
+def _text(part: dict[str, Any], key: str) -> str:
+    value = part.get(key) or ""
+    if not isinstance(value, str):
+        raise ProtocolError(f"{key} of a content part is not text")
+    return value
+
+
+def _visible(detail: dict[str, Any]) -> str:
+    value = detail.get("text") or detail.get("summary")
+    return value if isinstance(value, str) else ""
+
+
+def _mapping(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    return next((raw[n] for n in names if isinstance(raw.get(n), Mapping)), {})
+
+
+def _count(raw: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = raw.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+            raise ProtocolError(f"usage: {name} is not a count")
+        return int(value)
+    return None
+
+
+def _cost(value: Any) -> float | None:
+    """``cost`` as a number, as text, or as Perplexity's object with a total."""
+    if isinstance(value, Mapping):
+        value = value.get("total_cost")
+    try:
+        number = None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if number is not None and 0 <= number < 1e12 else None
