@@ -167,7 +167,8 @@ class _Call:
 
 def _another(found: _Call, delta: ToolCallDelta) -> bool:
     """Whether a named delta without id is a call of its own: another name is, and so is the
-    same name again when a new object begins behind a whole one."""
+    same name again when a new object begins behind a whole one.
+    """
     return delta.name != found.name or (
         delta.arguments.lstrip().startswith("{")
         and found.arguments().rstrip().endswith("}")
