@@ -69,6 +69,16 @@ class MiniLLMError(Exception):
     partial: CompletionResponse | None = None
     """What had arrived when a stream failed; ``None`` where no stream was involved."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross process borders and are copied; their constructors take other arguments.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class SendError(MiniLLMError):
     """The request could not be sent, or the connection died before any answer began."""

@@ -74,8 +74,8 @@ class Provider:
     """Base of all providers; subclasses give at least `endpoint_url` … `parse_response`.
 
     Guarantees that a subclass must keep: every method is a pure function of its arguments;
-    the parsing methods raise only this library's errors (or `msgspec.MsgspecError`, which the
-    caller turns into a `ProtocolError` that names the event).
+    the parsing methods raise only this library's errors (or msgspec's, ``UnicodeError`` and
+    ``RecursionError``, which the caller turns into a `ProtocolError` that names the event).
     """
 
     name: ClassVar[str] = ""

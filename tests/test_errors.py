@@ -1,0 +1,82 @@
+"""The error tree: what it says, and that it travels."""
+
+import copy
+import pickle
+
+import pytest
+
+import trio_minillm as llm
+
+INFO = llm.ErrorInfo(message="slow down", kind="rate_limit", status=429, code="rate_limit_exceeded")
+
+ERRORS = [
+    llm.MiniLLMError("x"),
+    llm.SendError("x"),
+    llm.ConnectTimeout(10.0),
+    llm.RefusedError(INFO, retry_after=2.5, request_id="req_1", headers={"a": "b"}),
+    llm.ConnectionCut("x"),
+    llm.EndedEarly("x"),
+    llm.StreamTimeout("idle", 1.5, chunks=3, received=40),
+    llm.ProviderError(INFO),
+    llm.ProtocolError("not JSON", event=4),
+    llm.LimitExceeded("bytes in one line", 4096, event=2),
+    llm.RetriesExhausted((llm.SendError("x"), llm.RefusedError(INFO))),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+def test_an_error_survives_copying_and_pickling(error):
+    error.partial = llm.CompletionResponse(id="p")
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert twin.partial.id == "p"
+        assert set(vars(twin)) == set(vars(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ERRORS[2], "not connected and sent within 10 s (clock 'connect')"),
+        (
+            ERRORS[3],
+            "HTTP 429 [rate_limit_exceeded] rate_limit: slow down (retry after 2.5 s) (request req_1)",
+        ),
+        (ERRORS[6], "clock 'idle' ran out after 1.5 s (3 chunks, 40 bytes arrived)"),
+        (ERRORS[7], "error in the stream [rate_limit_exceeded] rate_limit: slow down"),
+        (ERRORS[8], "event 4: not JSON"),
+        (ERRORS[9], "event 2: more than 4,096 bytes in one line"),
+    ],
+)
+def test_the_message_says_what_and_how_much(error, words):
+    assert str(error) == words
+
+
+def test_exhausted_retries_tell_of_the_last_and_of_all():
+    error = ERRORS[10]
+    assert error.attempts == 2
+    assert error.last_error is error.errors[1]
+    assert "2 attempts failed; the last: HTTP 429" in str(error)
+
+
+@pytest.mark.parametrize("error", [ERRORS[3], ERRORS[7]])
+def test_refusals_and_errors_in_the_stream_are_read_alike(error):
+    assert (error.status, error.code, error.kind) == (429, "rate_limit_exceeded", "rate_limit")
+
+
+@pytest.mark.parametrize(
+    ("kind", "should_retry", "expected"),
+    [
+        ("rate_limit", None, True),
+        ("overloaded", None, True),
+        ("timeout", None, True),
+        ("server", None, True),
+        ("quota", None, False),
+        ("auth", None, False),
+        ("invalid", None, False),
+        ("invalid", True, True),
+        ("server", False, False),
+    ],
+)
+def test_what_may_pass_by_itself(kind, should_retry, expected):
+    assert llm.ErrorInfo(message="", kind=kind, should_retry=should_retry).retryable is expected
