@@ -79,4 +79,9 @@ def test_refusals_and_errors_in_the_stream_are_read_alike(error):
     ],
 )
 def test_what_may_pass_by_itself(kind, should_retry, expected):
-    assert llm.ErrorInfo(message="", kind=kind, should_retry=should_retry).retryable is expected
+    info = llm.ErrorInfo(message="", kind=kind, status=500, should_retry=should_retry)
+    assert info.retryable is expected
+
+
+def test_an_error_that_nobody_can_classify_is_not_tried_again():
+    assert not llm.ErrorInfo(message="who knows", kind="server").retryable

@@ -59,8 +59,14 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def retryable(self) -> bool:
-        """Whether another attempt may succeed without any change."""
-        return self.kind in RETRYABLE if self.should_retry is None else self.should_retry
+        """Whether another attempt may succeed without any change.
+
+        The provider's own word counts first. An in-band error that stands for no status is
+        not tried again: it may as well be about the request.
+        """
+        if self.should_retry is not None:
+            return self.should_retry
+        return self.kind in RETRYABLE and not (self.kind == "server" and self.status is None)
 
 
 class MiniLLMError(Exception):

@@ -301,6 +301,7 @@ class Reader:
                 if ending.over:
                     chunks = chunks[: number + 1]
                     break
+            clocks.heard(now, content, ending.state)
             if chunks:
                 await self._deliver(chunks, content, clocks)
             if ending.over:
@@ -311,7 +312,6 @@ class Reader:
                 raise EndedEarly("the body ended without a finish reason or an end marker")
             if facts.received > MAX_RESPONSE:
                 raise LimitExceeded("bytes in one response", MAX_RESPONSE)
-            clocks.heard(now, content, ending.state)
 
     async def _deliver(self, chunks: list[StreamChunk], content: bool, clocks: Clocks) -> None:
         facts = self.facts
