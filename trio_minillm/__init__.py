@@ -50,13 +50,13 @@ from ._messages import (
     developer,
     document,
     image,
-    message_of,
     system,
     text,
     tool_result,
     user,
 )
 from ._models import anthropic, compatible, openai, openrouter
+from ._openai_format import message_of
 from ._options import Retry, Timeouts
 from ._params import JSONSchema, Params, Reasoning, Tool, tool
 from ._sse import SSEDecoder, SSEEvent

@@ -12,7 +12,8 @@ import trio
 
 from ._chunks import CompletionResponse
 from ._ingest import Ingest
-from ._messages import Message, messages_of
+from ._messages import Message
+from ._openai_format import messages_of
 from ._options import Retry, Timeouts
 from ._params import PARAM_NAMES, JSONSchema, Params, format_of
 from ._reader import Item, Prepared, Reader
@@ -143,8 +144,8 @@ class Client:
                 "content-type": "application/json",
                 "user-agent": f"trio-minillm/{__version__}",
                 **provider.auth_headers(model),
-                **provider.request_headers(request),
                 **{k.lower(): v for k, v in model.headers.items()},
+                **provider.request_headers(request),
             },
             body=msgspec.json.encode(body),
             expect_usage=expect_usage,

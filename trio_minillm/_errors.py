@@ -56,6 +56,15 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Any = None
     should_retry: bool | None = None
     """The provider's own word (``x-should-retry``), which beats ``kind``."""
+    retry_after: float | None = None
+    """Seconds, where the body itself names them (OpenRouter's ``availability``)."""
+
+    def __repr__(self) -> str:
+        # `metadata` may quote the prompt (OpenRouter's `flagged_input`).
+        return f"<ErrorInfo {self.status} {self.kind} {self.code or self.type}>"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
 
     @property
     def retryable(self) -> bool:
@@ -116,6 +125,7 @@ class RefusedError(MiniLLMError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         code = f" [{info.code or info.type}]" if info.code or info.type else ""
+        retry_after = info.retry_after if retry_after is None else retry_after
         wait = f" (retry after {retry_after:g} s)" if retry_after is not None else ""
         ident = f" (request {request_id})" if request_id else ""
         super().__init__(f"HTTP {info.status}{code} {info.kind}: {info.message}{wait}{ident}")

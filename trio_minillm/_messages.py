@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -66,6 +66,11 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.data, self.url, self.file_id)) != 1:
             raise ValueError("give exactly one of data, url and file_id")
+        if self.data is not None and not self.media_type:
+            kind = _sniff(self.data)
+            if kind is None:
+                raise ValueError("the media type can't be told from the bytes: give media_type=")
+            msgspec.structs.force_setattr(self, "media_type", kind)
 
     def _facts(self) -> str:
         where = (
@@ -339,7 +344,7 @@ def _media(source: Source, media_type: str | None) -> dict[str, Any]:
                 raise ValueError("a data: URL must be in base64")
             return {
                 "data": base64.b64decode(body, validate=True),
-                "media_type": media_type or head.removesuffix(";base64").split(";")[0],
+                "media_type": media_type or head.removesuffix(";base64").split(";")[0] or None,
             }
         if "://" not in source:
             raise ValueError("a str is a URL; give a pathlib.Path for a file")
@@ -347,9 +352,6 @@ def _media(source: Source, media_type: str | None) -> dict[str, Any]:
     data = source.read_bytes() if isinstance(source, Path) else bytes(source)
     if media_type is None and isinstance(source, Path):
         media_type = mimetypes.guess_type(source.name)[0]
-    media_type = media_type or _sniff(data)
-    if media_type is None:
-        raise ValueError("the media type can't be told from the bytes: give media_type=")
     return {"data": data, "media_type": media_type}
 
 
@@ -357,79 +359,3 @@ def _sniff(data: bytes) -> str | None:
     if data[:4] == b"RIFF":
         return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12])
     return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
-
-
-def messages_of(
-    given: str | Message | Sequence[Message | Mapping[str, Any]],
-) -> tuple[Message, ...]:
-    """What the user gave, as messages: a string is one user turn.
-
-    Mappings in OpenAI's message format are read too (`message_of`). Raises ``TypeError`` or
-    ``ValueError`` that says which message is wrong, without showing it.
-    """
-    if isinstance(given, str):
-        return (user(given),)
-    if isinstance(given, Message):
-        return (given,)
-    out: list[Message] = []
-    for number, item in enumerate(given):
-        if isinstance(item, Message):
-            out.append(item)
-        elif isinstance(item, Mapping):
-            try:
-                out.append(message_of(item))
-            except (KeyError, TypeError, ValueError) as exc:
-                what = f"no {exc}" if isinstance(exc, KeyError) else str(exc)
-                raise ValueError(f"messages[{number}]: {what}") from None
-        else:
-            raise TypeError(f"messages[{number}] is a {type(item).__name__}, not a Message")
-    if not out:
-        raise ValueError("there is no message")
-    return tuple(out)
-
-
-def message_of(raw: Mapping[str, Any]) -> Message:
-    """A message in OpenAI's JSON format, as one of ours. Raises ``ValueError``, ``KeyError``."""
-    role = raw["role"]
-    if role not in ("system", "developer", "user", "assistant", "tool", "function"):
-        raise ValueError("unknown role")
-    content = raw.get("content")
-    items = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-    parts: list[Part] = [_part_of(item) for item in items]
-    if role in ("tool", "function"):
-        call = raw.get("tool_call_id") or raw["name"]
-        answer = tuple(p for p in parts if isinstance(p, TextPart | ImagePart | DocumentPart))
-        return Message(role="tool", parts=(ToolResult(call_id=call, content=answer),))
-    for call in raw.get("tool_calls") or ():
-        kind: Literal["function", "custom"] = (
-            "custom" if call.get("type") == "custom" else "function"
-        )
-        body = call[kind]
-        arguments = body["input" if kind == "custom" else "arguments"]
-        parts.append(ToolCall(id=call["id"], name=body["name"], arguments=arguments, type=kind))
-    if raw.get("refusal"):
-        parts.append(RefusalPart(raw["refusal"]))
-    return Message(role=role, parts=tuple(parts), name=raw.get("name"))
-
-
-def _part_of(raw: Mapping[str, Any]) -> Part:
-    kind = raw["type"]
-    mark = raw.get("cache_control") or {}
-    cache: CacheHint = mark.get("ttl", True) if mark else None
-    if kind == "text":
-        return TextPart(raw["text"], cache)
-    if kind == "refusal":
-        return RefusalPart(raw["refusal"])
-    if kind == "image_url":
-        return image(raw["image_url"]["url"], detail=raw["image_url"].get("detail"), cache=cache)
-    if kind == "input_audio":
-        inner = raw["input_audio"]
-        return AudioPart(
-            data=base64.b64decode(inner["data"]), media_type=f"audio/{inner['format']}"
-        )
-    if kind == "file":
-        inner = raw["file"]
-        if "file_id" in inner:
-            return DocumentPart(file_id=inner["file_id"], title=inner.get("filename"))
-        return document(inner["file_data"], title=inner.get("filename"), cache=cache)
-    raise ValueError(f"unknown content part {kind!r}")

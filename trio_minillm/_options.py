@@ -5,6 +5,7 @@ Nothing here waits or knows the time: `Retry.delay` is told everything it depend
 
 from __future__ import annotations
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, int | float) and not value >= 0:
-                raise ValueError(f"{name} must be a number of seconds or None")
+            if value is not None and value is not msgspec.UNSET:
+                _check_seconds(name, value)
 
     def with_total(self, default: float | None) -> Timeouts:
         """The same with ``total`` decided."""
@@ -72,6 +73,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError("attempts must be at least 1")
+        for name in ("base_delay", "max_delay", "max_retry_after"):
+            _check_seconds(name, getattr(self, name))
 
     def delay(
         self, error: MiniLLMError, *, attempt: int, remaining: float, random: float
@@ -85,11 +88,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """
         if attempt >= self.attempts or not retryable(error):
             return None
-        asked = error.retry_after if isinstance(error, RefusedError) else None
+        asked = None
+        if isinstance(error, RefusedError):
+            asked = error.retry_after
+        elif isinstance(error, ProviderError):
+            asked = error.info.retry_after
         if asked is not None:
             wait = asked if asked <= self.max_retry_after else None
         else:
-            wait = random * min(self.max_delay, self.base_delay * 2.0 ** (attempt - 1))
+            wait = random * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 32))
         return None if wait is None or wait >= remaining else wait
 
 
@@ -101,18 +108,32 @@ def retryable(error: MiniLLMError) -> bool:
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """What ``retry-after-ms`` or ``retry-after`` ask for, in seconds from ``now`` (epoch)."""
-    try:
-        if "retry-after-ms" in headers:
-            return _sane(float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after", "")
+    """What ``retry-after-ms`` or ``retry-after`` ask for, in seconds from ``now`` (epoch).
+
+    The first that makes sense counts; a date without a zone is in UTC, as HTTP's are.
+    """
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name, "")
         try:
-            return _sane(float(value))
+            seconds = float(value) / unit
         except ValueError:
-            return _sane(max(0.0, parsedate_to_datetime(value).timestamp() - now))
+            seconds = _until(value, now)
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None
+
+
+def _until(date: str, now: float) -> float:
+    """Seconds until an HTTP date, 0 if it is past, -1 if it is none."""
+    try:
+        moment = parsedate_to_datetime(date)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now)
     except (ValueError, TypeError, OverflowError):
-        return None
+        return -1.0
 
 
-def _sane(seconds: float) -> float | None:
-    return seconds if 0 <= seconds < float("inf") else None
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"{name} must be a number of seconds, 0 or more")

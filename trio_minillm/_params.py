@@ -115,17 +115,27 @@ def schema_of(type: Any) -> JSONObject:
 
 def closed(schema: Any) -> Any:
     """The schema as strict modes want it: every object closed, every property required."""
-    if isinstance(schema, Mapping):
-        out = {k: v if k in ("default", "enum", "const") else closed(v) for k, v in schema.items()}
-        if isinstance(schema.get("properties"), Mapping):
-            out["additionalProperties"] = False
-            out["required"] = list(schema["properties"])
-            for prop in out["properties"].values():
-                prop.pop("default", None)
-        return out
     if isinstance(schema, list):
         return [closed(item) for item in schema]
-    return schema
+    if not isinstance(schema, Mapping):
+        return schema  # `true` and `false` are schemas too
+    out = {key: _closed_keyword(key, value) for key, value in schema.items()}
+    if schema.get("type") == "object" or isinstance(schema.get("properties"), Mapping):
+        properties = out.setdefault("properties", {})
+        if isinstance(schema.get("additionalProperties"), Mapping):
+            return out  # a map of values, which strict modes refuse by themselves
+        out["additionalProperties"] = False
+        out["required"] = list(properties)
+        for prop in properties.values():
+            if isinstance(prop, dict):
+                prop.pop("default", None)
+    return out
+
+
+def _closed_keyword(key: str, value: Any) -> Any:
+    if key in ("properties", "$defs", "definitions", "patternProperties"):
+        return {name: closed(sub) for name, sub in value.items()}
+    return value if key in ("default", "enum", "const", "examples") else closed(value)
 
 
 class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +244,8 @@ class Params(TypedDict, total=False):
     prompt_cache_options: Mapping[str, Any] | None
     safety_identifier: str | None
     include_obfuscation: bool | None
+    stream_options: Mapping[str, Any] | None
+    """Added to what is asked of the stream (vLLM's ``continuous_usage_stats``)."""
 
     # OpenRouter, and samplers that open-weight servers share with it
     min_p: float | None

@@ -21,17 +21,19 @@ import signal
 import stat
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from decimal import Decimal
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 import msgspec
 import trio
 
 import trio_minillm as llm
-from trio_minillm.local import LocalModelError
+
+from .local import LocalModelError
 
 try:
     import typer
@@ -192,9 +194,8 @@ def usage_line(usage: llm.Usage) -> str:
 
     def side(total: int | None, word: str, *parts: tuple[int | None, str]) -> str:
         inside = ", ".join(f"{n:,} {what}" for n, what in parts if n)
-        return (f"{total:,}" if total is not None else "?") + f" {word}" + f" ({inside})" * bool(
-            inside
-        )
+        count = "?" if total is None else f"{total:,}"
+        return f"{count} {word} ({inside})" if inside else f"{count} {word}"
 
     cached = (usage.cache_read_tokens, "cached"), (usage.cache_write_tokens, "written to cache")
     sides = [
@@ -216,10 +217,12 @@ def rate(timings: llm.Timings) -> float | None:
 
 def timings_line(timings: llm.Timings) -> str:
     """``headers 0.12 s · first chunk 0.34 s · total 2.10 s · 64 chunks, 36.4/s``."""
-    stamps = ("headers", timings.headers), ("first chunk", timings.first_chunk)
-    parts = [f"{name} {at:.2f} s" for name, at in (*stamps, ("total", timings.total)) if at]
+    first, total = timings.first_chunk, timings.total
+    stamps = ("headers", timings.headers), ("first chunk", first), ("total", total)
+    parts = [f"{name} {at:.2f} s" for name, at in stamps if at is not None]
     speed = rate(timings)
-    parts.append(f"{timings.chunks:,} chunks" + (f", {speed:,.1f}/s" if speed else ""))
+    chunks = f"{timings.chunks:,} chunk{'' if timings.chunks == 1 else 's'}"
+    parts.append(chunks if speed is None else f"{chunks}, {speed:,.1f}/s")
     if timings.attempts > 1:
         parts.append(f"{timings.attempts} attempts")
     return " · ".join(parts)
@@ -231,12 +234,8 @@ def cost_line(cost: llm.CostInfo) -> str:
         unpriced = cost.resolution is llm.CostResolution.UNPRICED
         return "unpriced (tokens known, price not)" if unpriced else f"{cost.resolution}"
     least = "at least " if cost.resolution is llm.CostResolution.LOWER_BOUND else ""
-    whose = {"native": " (the provider's figure)", "price": " (price × usage)"}
-    return f"{least}${_plain(cost.amount)}{whose.get(cost.source or '', '')}"
-
-
-def _plain(amount: Decimal) -> str:
-    return format(amount, "f")
+    whose = {"native": " (the provider's figure)", "price": " (price times usage)"}
+    return f"{least}${cost.amount:f}{whose.get(cost.source or '', '')}"
 
 
 # -- pure: errors, exit codes, JSON --------------------------------------------------------
@@ -305,7 +304,7 @@ def json_line(answer: Answer) -> bytes:
         "request_id": response.request_id,
         "usage": counts,
         "cost": {
-            "amount": None if cost.amount is None else _plain(cost.amount),
+            "amount": None if cost.amount is None else f"{cost.amount:f}",
             "resolution": cost.resolution,
             "source": cost.source,
         },
@@ -347,7 +346,7 @@ def _read_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
-def _unread_stdin() -> bool:
+def _piped_in() -> bool:
     """Whether something is piped in. (A terminal, /dev/null and a socket are not.)"""
     with suppress(OSError, ValueError, AttributeError):
         mode = os.fstat(sys.stdin.fileno()).st_mode
@@ -355,20 +354,22 @@ def _unread_stdin() -> bool:
     return False
 
 
-def remote_model(kind: str, name: str, base_url: str | None) -> llm.Model:
-    """The model at a provider, with its key from the environment."""
+def model_of(kind: str, name: str, base_url: str | None) -> llm.Model | None:
+    """The model at a provider, with its key from the environment; None for a local one."""
+    if kind == "local" and base_url is None:
+        return None
     if kind not in KEYS or not name:
         kinds = ", ".join(f"{kind}:NAME" for kind in KEYS)
-        raise Misuse(f"--model must be {kinds}, local or local:PATH.gguf")
+        raise Misuse(f"--model is {kinds}, or without --base-url local or local:PATH.gguf")
     key = os.environ.get(KEYS[kind], "").strip() or None
     if kind == "compatible":
         if base_url is None:
-            raise Misuse("--model compatible:… needs --base-url")
+            raise Misuse("--model compatible:NAME needs --base-url")
         return llm.compatible(name, base_url=base_url, api_key=key)
     if key is None and base_url is None:
         raise Misuse(f"no API key: set {KEYS[kind]} in the environment")
     makers = {"openrouter": llm.openrouter, "openai": llm.openai, "anthropic": llm.anthropic}
-    return makers[kind](name, base_url=base_url)
+    return makers[kind](name, base_url=base_url, api_key=key)
 
 
 def reasoning_of(given: str | None) -> str | int | bool | None:
@@ -550,27 +551,148 @@ def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> in
     code = exit_code(answer)
     if code == 141:
         return code
-    if mode != "json" and not quiet and response.outcome is not None:
+    # Of a request that was refused or never sent there is nothing but the error to tell.
+    arrived = answer.error is None or response.timings.chunks or response.usage is not None
+    if mode != "json" and not quiet and response.outcome is not None and arrived:
         _print_rows(closing_rows(response))
     if answer.error is not None:
         _print_error(error_line(answer.error, variable))
     return code
 
 
-def _mode(json: bool, raw: bool, no_stream: bool) -> Mode:
-    if raw and (json or no_stream):
-        raise Misuse("--raw can't go with --json or --no-stream")
-    return "json" if json else "raw" if raw else "whole" if no_stream else "text"
+def _run(ask: Ask, answer: Answer) -> None:
+    try:
+        trio.run(_chat, ask, answer)
+    except* KeyboardInterrupt:  # just before the watch began, or as it ended
+        answer.interrupted = True
 
 
-def _clocks(**given: float | None) -> llm.Timeouts:
+def _timeouts(**given: float | None) -> llm.Timeouts:
     return llm.Timeouts(**{name: seconds for name, seconds in given.items() if seconds is not None})
 
 
+def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
+    if words and "-" not in words and not quiet and _piped_in():
+        _say("note: stdin is not read; put a - behind the prompt to send it along\n")
+    prompt = llm.user(prompt_of(words, _read_stdin))
+    return [prompt] if system is None else [llm.system(system), prompt]
+
+
+_HELP = {
+    "model": "openrouter:NAME, openai:NAME, anthropic:NAME, compatible:NAME (with --base-url),"
+    " local, or local:PATH.gguf.",
+    "base_url": "The server's address, where it is not the provider's usual one.",
+    "reasoning": "An effort (low, high, …), a budget in tokens, on or off.",
+    "first": "Longest wait for the first content, in seconds. [300]",
+    "idle": "Longest silence after that, in seconds. [120]",
+    "total": "Longest time in all, in seconds. [none]",
+    "attempts": "Requests in all, where trying again may help.",
+    "json": "Print the response, or the failure, as one JSON object.",
+    "raw": "Print the data of each event of the answer as it came.",
+    "no_stream": "Print the text only at the end.",
+    "quiet": "Print nothing on stderr but errors.",
+}
+
+_EPILOG = "\b\nKeys come from the environment:\n" + "".join(
+    f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()
+)
+_EPILOG += "\n\b\nExit codes:\n" + "".join(f"  {n:>3}  {what}\n" for n, what in EXIT_CODES.items())
+
+
 def chat(
-    prompt: Annotated[
-        list[str] | None, Argument(help="The prompt. - stands for stdin, as does no prompt.")
-    ] = None,
-    model: Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=HELP_MODEL)] = ...,  # type: ignore[assignment]
+    prompt: Annotated[list[str] | None, Argument(help="The prompt; - stands for stdin.")] = None,
+    *,
+    model: Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_HELP["model"])],
+    base_url: Annotated[str | None, Option(metavar="URL", help=_HELP["base_url"])] = None,
+    system: Annotated[str | None, Option(metavar="TEXT", help="The system prompt.")] = None,
+    max_tokens: Annotated[int | None, Option(metavar="N", help="Longest answer.")] = None,
+    temperature: Annotated[float | None, Option(metavar="T", help="0 is sober.")] = None,
+    reasoning: Annotated[str | None, Option(metavar="HOW", help=_HELP["reasoning"])] = None,
+    timeout_first: Annotated[float | None, Option(metavar="S", help=_HELP["first"])] = None,
+    timeout_idle: Annotated[float | None, Option(metavar="S", help=_HELP["idle"])] = None,
+    timeout_total: Annotated[float | None, Option(metavar="S", help=_HELP["total"])] = None,
+    attempts: Annotated[int, Option(metavar="N", min=1, help=_HELP["attempts"])] = 3,
+    json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
+    raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
+    no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help=_HELP["quiet"])] = False,
 ) -> None:
-    pass
+    """Send one prompt and stream the answer to stdout.
+
+    Reasoning is shown on a terminal only. With neither --json nor --quiet the end, the
+    tokens, the times and the cost follow on stderr.
+    """
+    kind, _, name = model.partition(":")
+    answer = Answer()
+    mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
+    first, idle, total = timeout_first, timeout_idle, timeout_total
+    try:
+        if raw and (json or no_stream):
+            raise Misuse("--raw can't go with --json or --no-stream")
+        ask = Ask(
+            model=model_of(kind, name, base_url),
+            path=name or None,
+            messages=_messages(prompt or [], system, quiet=quiet),
+            params={
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "reasoning": reasoning_of(reasoning),
+            },
+            timeouts=_timeouts(first_chunk=first, idle=idle, total=total),
+            retry=llm.Retry(attempts=attempts),
+            mode=mode,
+        )
+    except (Misuse, ValueError) as exc:  # ValueErrors are the core's word on an option
+        answer.error = Misuse(str(exc))
+    except KeyboardInterrupt:
+        answer.interrupted = True
+    else:
+        _run(ask, answer)
+    try:
+        code = _finish(answer, mode, quiet, KEYS.get(kind))
+    except KeyboardInterrupt:  # stdout or stderr hangs
+        code = 130
+    raise typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trio-minillm {llm.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Stream answers of language models, and see how they ended and what they cost."""
+
+
+def main() -> None:
+    """The entry point. Ends in ``SystemExit`` with one of `EXIT_CODES`."""
+    if MISSING is not None:
+        sys.stderr.write(f"{MISSING} is not installed: pip install 'trio-minillm[cli]'\n")
+        raise SystemExit(2)
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,  # they show locals, and those hold keys
+        rich_markup_mode=None,  # prompts and model names in usage errors are no markup
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog=_EPILOG)(_root)
+    app.command(epilog=_EPILOG)(chat)
+    try:
+        app(prog_name="trio-minillm")
+    except Exception as exc:  # noqa: BLE001 - a bug: say where, not what, which may be secret
+        while isinstance(exc, ExceptionGroup):
+            exc = exc.exceptions[0]
+        place = traceback.extract_tb(exc.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        _say(f"error: a bug in trio-minillm: {type(exc).__name__} at {where}\n")
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

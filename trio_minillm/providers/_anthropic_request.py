@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from .._messages import (
     CacheHint,
     DocumentPart,
@@ -31,40 +33,27 @@ DEFAULT_MAX_TOKENS = 8192
 """Tokens that an answer may have where the caller doesn't say: the wire demands a number,
 and 8192 is what every model since Claude 3.5 allows. A reasoning budget comes on top."""
 
+CALL_FIELDS = ("caller", "toolset_name")
+"""Fields of a ``tool_use`` block that go back with it."""
+
 _SAME = {
-    name: name
-    for name in [
-        "temperature",
-        "top_p",
-        "top_k",
-        "service_tier",
-        "container",
-        "context_management",
-        "mcp_servers",
-        "inference_geo",
-        "speed",
-    ]
+    *("temperature", "top_p", "top_k", "service_tier", "container", "context_management"),
+    *("mcp_servers", "inference_geo", "speed"),
 }
-_SHAPED = frozenset(
-    [
-        "max_tokens",
-        "stop",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "response_format",
-        "reasoning",
-        "user",
-        "metadata",
-        "cache",
-        "betas",
-    ]
-)
+_SHAPED = {
+    *("max_tokens", "stop", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
+    *("reasoning", "user", "metadata", "cache", "betas"),
+}
+TYPED_FIELDS = frozenset(_SAME) | {
+    *("model", "max_tokens", "stop_sequences", "tools", "tool_choice", "thinking", "system"),
+    *("output_config", "metadata", "cache_control"),
+}
+"""The fields that typed parameters decide."""
 
 
 def messages_body(request: Request) -> dict[str, Any]:
     """The body of a streaming request. Raises ``ValueError`` for what the wire can't say."""
-    refuse_others(request, set(_SAME) | _SHAPED)
+    refuse_others(request, _SAME | _SHAPED)
     params = request.params
     system, turns = _turns(request.messages)
     body: dict[str, Any] = {
@@ -72,14 +61,14 @@ def messages_body(request: Request) -> dict[str, Any]:
         "messages": turns,
         "max_tokens": params.get("max_tokens", DEFAULT_MAX_TOKENS),
         "stream": True,
-        **take(request, _SAME),
+        **take(request, {name: name for name in _SAME}),
     }
     if system:
         body["system"] = system
     if "stop" in params:
         stop = params["stop"]
         body["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
-    if "tools" in params:
+    if params.get("tools"):
         body["tools"] = [_tool(t) for t in tools_of(params["tools"])]
     choice = _tool_choice(params.get("tool_choice"), params.get("parallel_tool_calls"))
     if choice is not None:
@@ -183,11 +172,19 @@ def _content_block(part: Part) -> dict[str, Any] | None:
     if isinstance(part, DocumentPart):
         return _document(part)
     if isinstance(part, ToolCall):
-        block = {"type": "tool_use", "id": part.id, "name": part.name, "input": part.parsed()}
-        return {**block, **(part.extra or {})}
+        return _tool_use(part)
     if isinstance(part, ToolResult):
         return _result(part)
     raise ValueError(f"this wire has no {type(part).__name__}")
+
+
+def _tool_use(call: ToolCall) -> dict[str, Any]:
+    try:
+        given = call.parsed(dict[str, Any])
+    except msgspec.MsgspecError:
+        raise ValueError(f"the arguments of call {call.id} are not a JSON object") from None
+    extra = {k: v for k, v in (call.extra or {}).items() if k in CALL_FIELDS}
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given, **extra}
 
 
 def _result(part: ToolResult) -> dict[str, Any]:

@@ -15,9 +15,8 @@ import msgspec
 
 from .._chunks import StreamChunk, Usage
 from .._cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
-from .._errors import EXCERPT_CHARS, ErrorInfo, ErrorKind, ProviderError
+from .._errors import EXCERPT_CHARS, ErrorInfo, ErrorKind, ProtocolError, ProviderError
 from .._messages import Message
-from .._params import PARAM_NAMES
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
 """What one event says: a chunk; several (an event with several choices); or nothing."""
@@ -93,6 +92,11 @@ class Provider:
         """The headers that carry the key, and those that the wire demands."""
         raise NotImplementedError
 
+    @property
+    def typed_fields(self) -> frozenset[str]:
+        """The fields of the body that typed parameters decide; ``extra`` must not name them."""
+        return frozenset()
+
     def request_headers(self, request: Request) -> dict[str, str]:
         """Headers that depend on the request; none by default."""
         return {}
@@ -106,15 +110,22 @@ class Provider:
         raise NotImplementedError
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
-        """One *named* event. By default ``error`` is a failure, other names say nothing."""
+        """One *named* event. By default ``error`` is a failure; under other names only JSON
+        is read.
+        """
         if event == "error":
             parsed = None
-            with suppress(msgspec.MsgspecError):
+            with suppress(msgspec.MsgspecError, ProtocolError):
                 parsed = self.parse_chunk(data)
             if parsed is None or (isinstance(parsed, StreamChunk) and not parsed.progress):
                 raise ProviderError(self.parse_error(None, data))
             return parsed
-        return self.parse_chunk(data)
+        try:
+            return self.parse_chunk(data)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return None  # not JSON under a name of its own: Azure's keep-alive, say
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
         """The body of an answer that was not streamed, as the chunks it would have been."""
@@ -140,11 +151,12 @@ def _sendable(value: str) -> bool:
 
 
 def body_of(request: Request, body: dict[str, Any]) -> dict[str, Any]:
-    """The body with ``extra`` added. An extra key that is a typed parameter, or that the body
-    has already, is a ``ValueError``: two places must not decide one thing.
+    """The body with ``extra`` added. An extra key that a typed parameter of this wire decides,
+    or that the body has already, is a ``ValueError``: two places must not decide one thing.
     """
     merged = {**request.model.extra, **request.extra}
-    clash = sorted(set(merged) & (set(body) | PARAM_NAMES | {"messages", "stream"}))
+    decided = set(body) | set(request.params) | request.model.provider.typed_fields
+    clash = sorted(set(merged) & (decided | {"messages", "stream"}))
     if clash:
         raise ValueError(f"extra must not hold {', '.join(clash)}: give it as a parameter")
     return {**body, **merged}
@@ -192,21 +204,27 @@ _QUOTA_CODES = (
     "payment_required",
     "quota_exceeded",
     "weight_exceeds_budget",
+    "blocked_api_access",
 )
 _QUOTA_PHRASES = (
     "credit balance is too low",
     "exceeded your current quota",
     "insufficient balance",
-    "insufficient credits",
+    "insufficient credit",
     "insufficient funds",
     "used all available credits",
-    "monthly spending limit",
+    "spending limit",
+    "spend limit",
     "reached your specified api usage limits",
 )
 
 _STATUS_BY_WORD = {
     "invalid_request_error": 400,
     "invalid_request": 400,
+    "context_length_exceeded": 400,
+    "exceed_context_size_error": 400,
+    "model_not_found": 404,
+    "invalid_api_key": 401,
     "authentication_error": 401,
     "billing_error": 402,
     "insufficient_quota": 429,
@@ -224,6 +242,7 @@ _STATUS_BY_WORD = {
     "service_unavailable": 503,
     "service_unavailable_error": 503,
     "server_is_overloaded": 503,
+    "slow_down": 503,
     "provider_overloaded": 503,
     "timeout_error": 504,
     "overloaded_error": 529,
@@ -232,6 +251,8 @@ _STATUS_BY_WORD = {
 
 def classify(status: int | None, codes: str, message: str) -> ErrorKind:
     """The kind of an error by its status and the provider's own words (lower case)."""
+    if "in_flight_budget" in codes:
+        return "rate_limit"  # OpenRouter: money is reserved by requests that still run
     spent = any(w in codes for w in _QUOTA_CODES) or any(w in message for w in _QUOTA_PHRASES)
     if spent and status in (400, 402, 403, 429, None):
         return "quota"
@@ -255,47 +276,52 @@ def error_info(status: int | None, body: bytes) -> ErrorInfo:
 
 
 def error_from(status: int | None, found: Any) -> ErrorInfo:
-    """The same from decoded JSON: the object itself, its ``error``, or bare text."""
+    """The same from decoded JSON: the object itself, its ``error``, a list of one, bare text."""
+    if isinstance(found, list):  # Google's
+        found = next((item for item in found if isinstance(item, Mapping)), None)
     inner = found
     if isinstance(found, Mapping):
         inner = found.get("error") or found
         if isinstance(inner, str):
             inner = {**found, "message": inner}
     if not isinstance(inner, Mapping):
-        inner = {"message": str(inner)}
+        inner = {} if inner is None else {"message": str(inner)}
     code = _word(inner.get("code"))
     kind_word = _word(inner.get("type"))
+    details, metadata = _inner(inner, "details"), _inner(inner, "metadata")
+    codes = (code, kind_word, _word(details.get("error_code")), _word(metadata.get("error_type")))
     if status is None:
-        status = _implied(inner, code, kind_word)
+        status = _implied(inner, codes)
     message = _message(inner)
-    details = inner.get("details") if isinstance(inner.get("details"), Mapping) else {}
-    metadata = inner.get("metadata") if isinstance(inner.get("metadata"), Mapping) else {}
-    codes = (code, kind_word, details.get("error_code"), metadata.get("error_type"))
+    kind = classify(status, " ".join(map(str, codes)).lower(), message[:500].lower())
+    if kind == "auth" and (metadata.get("reasons") or metadata.get("patterns")):
+        kind = "invalid"  # OpenRouter: 403 for what was asked, not for who asks
+    availability = _inner(inner, "availability")
+    word, wait = availability.get("retryable"), availability.get("retry_after")
     return ErrorInfo(
         message=message[:EXCERPT_CHARS],
-        kind=classify(status, " ".join(map(str, codes)).lower(), message[:500].lower()),
+        kind=kind,
         status=status,
         code=code,
         type=kind_word,
         metadata=metadata or details or None,
-        should_retry=_availability(inner),
+        should_retry=word if isinstance(word, bool) else None,
+        retry_after=float(wait) if isinstance(wait, int | float) and 0 <= wait < 1e9 else None,
     )
 
 
-def _availability(inner: Mapping[str, Any]) -> bool | None:
-    """OpenRouter's own word on whether to try again."""
-    found = inner.get("availability")
-    word = found.get("retryable") if isinstance(found, Mapping) else None
-    return word if isinstance(word, bool) else None
+def _inner(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = found.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
-def _implied(inner: Mapping[str, Any], code: str | None, kind: str | None) -> int | None:
+def _implied(inner: Mapping[str, Any], codes: tuple[str | None, ...]) -> int | None:
     """The HTTP status that an in-band error's code or type stands for."""
-    for word in (inner.get("code"), inner.get("status_code"), inner.get("status"), code):
+    for word in (inner.get("code"), inner.get("status_code"), inner.get("status")):
         number = int(word) if isinstance(word, str) and word.isdecimal() and len(word) < 5 else word
         if isinstance(number, int) and 300 <= number < 600:
             return number
-    return next((_STATUS_BY_WORD[w] for w in (code, kind) if w in _STATUS_BY_WORD), None)
+    return next((_STATUS_BY_WORD[w] for w in codes if w in _STATUS_BY_WORD), None)
 
 
 def _word(value: Any) -> str | None:
@@ -305,6 +331,8 @@ def _word(value: Any) -> str | None:
 def _message(inner: Mapping[str, Any]) -> str:
     for key in ("message", "detail", "msg", "error_description", "title"):
         value = inner.get(key)
+        if isinstance(value, Mapping):  # Mistral puts FastAPI's list in here
+            value = value.get("detail")
         if isinstance(value, str) and value.strip():
             raw = inner.get("metadata")
             more = raw.get("raw") if isinstance(raw, Mapping) else None

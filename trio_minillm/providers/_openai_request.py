@@ -38,66 +38,55 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     developer: str = "developer"
     """The role that developer messages get."""
     cache_control: bool = False
-    """Whether parts carry cache breakpoints (else caching is automatic there)."""
+    """Whether text parts carry cache breakpoints (else caching is automatic there)."""
     any_tool_content: bool = False
     """Whether a tool may answer with pictures and documents."""
     document_urls: bool = False
     reasoning: Callable[[Reasoning], dict[str, Any]] | None = None
     replay: Callable[[list[ReasoningPart]], dict[str, Any]] | None = None
     """How reasoning goes back in an assistant message; not at all by default."""
+    replay_beside_calls: bool = False
+    """Whether an assistant turn with calls must have a reasoning field, be it empty."""
+    bare_media: bool = False
+    """Whether sound and documents are bare strings (Mistral's shapes)."""
     stream_usage: bool = True
     """Whether to ask for usage with ``stream_options``."""
-    schema_strict: bool = True
-    """Whether ``strict`` may be sent with a response format."""
     extra_params: tuple[str, ...] = ()
     """Typed parameters beyond OpenAI's that go out under their own name."""
 
 
-_OWN = [
-    "temperature",
-    "top_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "n",
-    "parallel_tool_calls",
-    "verbosity",
-    "modalities",
-    "audio",
-    "store",
-    "metadata",
-    "user",
-    "service_tier",
-    "moderation",
-    "web_search_options",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "prompt_cache_options",
-    "safety_identifier",
-]
-
-_SHAPED = frozenset(
-    [
-        "max_tokens",
-        "seed",
-        "stop",
-        "tools",
-        "tool_choice",
-        "response_format",
-        "reasoning",
-        "prediction",
-        "cache",
-        "include_obfuscation",
-    ]
+_OWN = (
+    *("temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs"),
+    *("top_logprobs", "n", "parallel_tool_calls", "verbosity", "modalities", "audio", "store"),
+    *("metadata", "user", "service_tier", "moderation", "web_search_options", "prompt_cache_key"),
+    *("prompt_cache_retention", "prompt_cache_options", "safety_identifier"),
 )
+
+_SHAPED = {
+    *("max_tokens", "seed", "stop", "tools", "tool_choice", "response_format", "reasoning"),
+    *("prediction", "cache", "include_obfuscation", "stream_options"),
+}
+
+_FIELDS = {
+    *("model", "stop", "tools", "tool_choice", "response_format", "reasoning_effort"),
+    *("prediction", "stream_options", "max_tokens", "max_completion_tokens"),
+}
+
+
+def _table(dialect: Dialect) -> dict[str, str]:
+    """Typed parameters that only change their name, with the name."""
+    table = {name: name for name in (*_OWN, *dialect.extra_params)}
+    return table | {"max_tokens": dialect.max_tokens, "seed": dialect.seed}
+
+
+def typed_fields(dialect: Dialect) -> frozenset[str]:
+    """The fields that typed parameters decide."""
+    return frozenset(_FIELDS) | frozenset(_table(dialect).values())
 
 
 def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     """The body of a streaming request. Raises ``ValueError`` for what the wire can't say."""
-    table = {name: name for name in (*_OWN, *dialect.extra_params)}
-    table |= {"max_tokens": dialect.max_tokens, "seed": dialect.seed}
+    table = _table(dialect)
     refuse_others(request, set(table) | _SHAPED)
     params = request.params
     body: dict[str, Any] = {
@@ -111,17 +100,18 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
         options["include_usage"] = True
     if "include_obfuscation" in params:
         options["include_obfuscation"] = params["include_obfuscation"]
+    options |= params.get("stream_options", {})
     if options:
         body["stream_options"] = options
     if "stop" in params:
         stop = params["stop"]
         body["stop"] = [stop] if isinstance(stop, str) else list(stop)
-    if "tools" in params:
+    if params.get("tools"):  # servers refuse an empty list
         body["tools"] = [_tool(t, dialect) for t in tools_of(params["tools"])]
     if "tool_choice" in params:
         body["tool_choice"] = _tool_choice(params["tool_choice"])
     if "response_format" in params:
-        body["response_format"] = _format(params["response_format"], dialect)
+        body["response_format"] = _format(params["response_format"])
     if "reasoning" in params:
         encode = dialect.reasoning or _effort
         body |= encode(reasoning_of(params["reasoning"]))
@@ -166,9 +156,10 @@ def _message(message: Message, dialect: Dialect) -> Iterable[dict[str, Any]]:
 def _tool_result(result: ToolResult, dialect: Dialect) -> dict[str, Any]:
     if not dialect.any_tool_content and any(not isinstance(p, TextPart) for p in result.content):
         raise ValueError("on this wire a tool can answer with text only")
-    content = _content(result.content, dialect)
-    if result.cache and dialect.cache_control and isinstance(content, str):
-        content = [{"type": "text", "text": content, "cache_control": _mark(result.cache)}]
+    parts = list(result.content)
+    if result.cache and parts and isinstance(parts[-1], TextPart):
+        parts[-1] = TextPart(parts[-1].text, result.cache)
+    content = _content(parts, dialect)
     return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
 
@@ -188,7 +179,7 @@ def _assistant(message: Message, dialect: Dialect) -> dict[str, Any]:
         out["tool_calls"] = [_call(c) for c in calls]
     elif out["content"] is None and not refusals:
         out["content"] = ""
-    if thoughts and dialect.replay is not None:
+    if dialect.replay is not None and (thoughts or (calls and dialect.replay_beside_calls)):
         out |= dialect.replay(thoughts)
     return out
 
@@ -199,7 +190,8 @@ def _call(call: ToolCall) -> dict[str, Any]:
     else:
         # Servers parse this string: an empty one, which models do send, would be refused.
         body = {"function": {"name": call.name, "arguments": call.arguments or "{}"}}
-    return {"id": call.id, "type": call.type, **body, **(call.extra or {})}
+    extra = {k: v for k, v in (call.extra or {}).items() if k == "extra_content"}
+    return {"id": call.id, "type": call.type, **body, **extra}
 
 
 def _content(parts: Iterable[Part], dialect: Dialect) -> str | list[dict[str, Any]]:
@@ -210,8 +202,8 @@ def _content(parts: Iterable[Part], dialect: Dialect) -> str | list[dict[str, An
     return [_part(p, dialect) for p in given]
 
 
-def _marked(part: Any, dialect: Dialect) -> bool:
-    return bool(dialect.cache_control and getattr(part, "cache", None))
+def _marked(part: Part, dialect: Dialect) -> bool:
+    return dialect.cache_control and isinstance(part, TextPart) and bool(part.cache)
 
 
 def _mark(cache: CacheHint) -> dict[str, Any]:
@@ -228,12 +220,15 @@ def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
     elif isinstance(part, AudioPart):
         if part.data is None:
             raise ValueError("sound must be given as bytes on this wire")
-        out = {"type": "input_audio", "input_audio": {"data": part.base64(), "format": part.format}}
+        sound: Any = {"data": part.base64(), "format": part.format}
+        out = {"type": "input_audio", "input_audio": part.base64() if dialect.bare_media else sound}
+    elif isinstance(part, DocumentPart) and dialect.bare_media and part.file_id is None:
+        out = {"type": "document_url", "document_url": part.data_url()}
     elif isinstance(part, DocumentPart):
         out = {"type": "file", "file": _file(part, dialect)}
     else:
         raise ValueError(f"a {type(part).__name__} can't stand in this message")
-    if _marked(part, dialect):
+    if isinstance(part, TextPart) and _marked(part, dialect):
         out["cache_control"] = _mark(part.cache)
     return out
 
@@ -281,7 +276,7 @@ def _tool_choice(choice: str | Tool | Mapping[str, Any]) -> str | dict[str, Any]
     return {"type": "function", "function": {"name": choice}}
 
 
-def _format(given: Any, dialect: Dialect) -> dict[str, Any]:
+def _format(given: Any) -> dict[str, Any]:
     wanted = format_of(given)
     if isinstance(wanted, dict):
         return wanted
@@ -290,6 +285,6 @@ def _format(given: Any, dialect: Dialect) -> dict[str, Any]:
     schema: dict[str, Any] = {"name": wanted.name, "schema": wanted.schema}
     if wanted.description:
         schema["description"] = wanted.description
-    if wanted.strict and dialect.schema_strict:
+    if wanted.strict:
         schema |= {"strict": True, "schema": closed(wanted.schema)}
     return {"type": "json_schema", "json_schema": schema}

@@ -15,7 +15,7 @@ import msgspec
 
 from .._chunks import Block, StreamChunk, ToolCallDelta, Usage
 from .._errors import ProtocolError, ProviderError
-from ._anthropic_request import messages_body
+from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request, error_from
 
 VERSION = "2023-06-01"
@@ -81,9 +81,16 @@ class Anthropic(Provider):
             headers["x-api-key"] = model.api_key
         return headers
 
+    @property
+    def typed_fields(self) -> frozenset[str]:
+        return TYPED_FIELDS
+
     def request_headers(self, request: Request) -> dict[str, str]:
-        betas = request.params.get("betas")
-        return {"anthropic-beta": ",".join(betas)} if betas else {}
+        """The betas of the call and of the model's own header, in one header."""
+        given = request.params.get("betas") or ()
+        betas = [given] if isinstance(given, str) else list(given)
+        named = {k.lower(): v for k, v in request.model.headers.items()}.get("anthropic-beta")
+        return {"anthropic-beta": ",".join(filter(None, [named, *betas]))} if betas else {}
 
     def build_request(self, request: Request) -> dict[str, Any]:
         return messages_body(request)
@@ -189,7 +196,7 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
     elif kind == "tool_use":
         given = block.get("input")
         arguments = msgspec.json.encode(given).decode() if given else ""
-        extra = {k: block[k] for k in ("caller", "toolset_name") if block.get(k) is not None}
+        extra = {k: block[k] for k in CALL_FIELDS if block.get(k) is not None}
         name, ident = _string(block, "name"), _string(block, "id")
         out.tool_calls = (
             ToolCallDelta(index, ident or None, name or None, arguments, extra=extra or None),

@@ -23,12 +23,20 @@ from .openai import OpenAIChat
 _SAMPLERS = ("top_k", "min_p", "top_a", "repetition_penalty")
 
 
+def _text(thoughts: list[ReasoningPart]) -> str:
+    return "".join(p.text for p in thoughts if p.wire in ("", "compatible"))
+
+
+def _replay_always(thoughts: list[ReasoningPart]) -> dict[str, Any]:
+    return {"reasoning_content": _text(thoughts)}
+
+
 def _replay_content(thoughts: list[ReasoningPart]) -> dict[str, Any]:
-    return {"reasoning_content": "".join(p.text for p in thoughts)}
+    return {"reasoning_content": text} if (text := _text(thoughts)) else {}
 
 
 def _replay_reasoning(thoughts: list[ReasoningPart]) -> dict[str, Any]:
-    return {"reasoning": "".join(p.text for p in thoughts)}
+    return {"reasoning": text} if (text := _text(thoughts)) else {}
 
 
 def _thinking(reasoning: Reasoning) -> dict[str, Any]:
@@ -55,7 +63,11 @@ SERVERS: dict[str, Dialect] = {
     "generic": GENERIC,
     "azure": Dialect(),
     "deepseek": msgspec.structs.replace(
-        GENERIC, reasoning=_thinking, replay=_replay_content, extra_params=()
+        GENERIC,
+        reasoning=_thinking,
+        replay=_replay_always,
+        replay_beside_calls=True,  # refused without, in thinking mode
+        extra_params=(),
     ),
     "groq": msgspec.structs.replace(
         GENERIC, max_tokens="max_completion_tokens", replay=_replay_reasoning, extra_params=()
@@ -65,6 +77,7 @@ SERVERS: dict[str, Dialect] = {
         GENERIC,
         seed="random_seed",
         stream_usage=False,
+        bare_media=True,
         extra_params=("top_k", "repetition_penalty"),
     ),
     "ollama": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, extra_params=()),

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from .._chunks import StreamChunk, ToolCallDelta, Usage
-from .._cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
+from .._cost import CostInfo, CostResolution, TokenPrice, exact, native_cost, priced_cost
 from .._errors import ProtocolError, ProviderError
 from ._base import Model, Parsed, Provider, Request, error_from
-from ._openai_request import Dialect, chat_body
+from ._openai_request import Dialect, chat_body, typed_fields
 
 DONE = b"[DONE]"
 _ABSENT = msgspec.Raw()
@@ -102,6 +102,10 @@ class OpenAIChat(Provider):
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         return {"authorization": f"Bearer {model.api_key}"} if model.api_key else {}
+
+    @property
+    def typed_fields(self) -> frozenset[str]:
+        return typed_fields(self.dialect)
 
     def build_request(self, request: Request) -> dict[str, Any]:
         return chat_body(request, self.dialect)
@@ -270,7 +274,9 @@ class OpenAIChat(Provider):
         amount, raw = exact(usage.cost), usage.raw or {}
         if raw.get("is_byok") is True:
             upstream = _cost(_mapping(raw, "cost_details").get("upstream_inference_cost"))
-            amount += exact(upstream or 0)
+            if upstream is None:  # the fee alone is not what it cost
+                return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
+            amount += exact(upstream)
         return native_cost(usage, amount)
 
 
