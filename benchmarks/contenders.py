@@ -3,6 +3,7 @@
 ``python contenders.py NAME MODE CHUNKS PORT [CPU]`` prints one JSON object. Each contender
 takes the first chunk, starts the clock, takes the rest and keeps every piece of text, and
 stops the clock; what it kept is compared with the answer afterwards, outside of the clock.
+The library is imported where it is used: the other contenders run without it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
@@ -23,9 +24,8 @@ import server
 import trio
 from httpx_sse import aconnect_sse
 
-import trio_minillm as llm
-from trio_minillm._decode import ChunkDecoder
-from trio_minillm._ingest import Ingest
+if TYPE_CHECKING:
+    from trio_minillm._decode import ChunkDecoder
 
 try:
     import resource
@@ -72,6 +72,8 @@ Stream = Callable[[str, Clock], Awaitable[list[str]]]
 @asynccontextmanager
 async def ours(url: str) -> AsyncIterator[Stream]:
     """The public API: `Client.stream`, iterated."""
+    import trio_minillm as llm
+
     async with llm.open_client() as client:
 
         async def stream(path: str, clock: Clock) -> list[str]:
@@ -256,7 +258,9 @@ def run_core(upto: str, mode: str, chunks: int) -> dict[str, Any]:
 
 
 def core_sse(pieces: list[bytes], clock: Clock) -> list[str]:
-    decoder, out = llm.SSEDecoder(), list[list[llm.SSEEvent]]()
+    from trio_minillm import SSEDecoder, SSEEvent
+
+    decoder, out = SSEDecoder(), list[list[SSEEvent]]()
     clock.start()
     for piece in pieces:
         out.append(decoder.feed(piece))
@@ -265,6 +269,9 @@ def core_sse(pieces: list[bytes], clock: Clock) -> list[str]:
 
 
 def _decoder() -> ChunkDecoder:
+    import trio_minillm as llm
+    from trio_minillm._decode import ChunkDecoder
+
     return ChunkDecoder(llm.openai("bench", base_url="http://bench", api_key="none").provider)
 
 
@@ -279,6 +286,9 @@ def core_parse(pieces: list[bytes], clock: Clock) -> list[str]:
 
 
 def core_ingest(pieces: list[bytes], clock: Clock) -> list[str]:
+    from trio_minillm import Outcome
+    from trio_minillm._ingest import Ingest
+
     decoder, out = _decoder(), list[str]()
     state = Ingest(model="bench", expect_usage=True)
     clock.start()
@@ -287,7 +297,7 @@ def core_ingest(pieces: list[bytes], clock: Clock) -> list[str]:
             state.ingest(chunk)
             out.append(chunk.delta)
     clock.stop()
-    assert state.outcome is llm.Outcome.FINISHED
+    assert state.outcome is Outcome.FINISHED
     assert state.accumulated == "".join(out)
     return out
 

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import msgspec
 
 from ._chunks import StreamChunk
-from ._errors import LimitExceeded, MiniLLMError, ProtocolError
+from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ._sse import SSEDecoder, SSEEvent
 from .providers import Provider
+
+_BOM = b"\xef\xbb\xbf"
 
 MAX_WHOLE = 16 * 1024 * 1024
 """Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
@@ -38,18 +40,27 @@ class ChunkDecoder:
     fault is handed out first, then ``error`` is set and nothing more comes out.
 
     ``lenient`` passes over malformed events and counts them in ``skipped``; ``raw`` keeps each
-    event's bytes on its chunks.
+    event's bytes on its chunks; ``secrets`` are blanked out in what errors show.
     """
 
-    def __init__(self, provider: Provider, *, lenient: bool = False, raw: bool = False) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        lenient: bool = False,
+        raw: bool = False,
+        secrets: Sequence[bytes] = (),
+    ) -> None:
         self.error: MiniLLMError | None = None
         self.skipped = 0
         self.events = 0
         self._provider = provider
+        self._secrets = secrets
         self._lenient = lenient
         self._raw = raw
         self._sse = SSEDecoder()
         self._sniffed = False
+        self._head = b""  # half a byte-order mark
         self._whole: list[bytes] | None = None  # the body, where it is no event stream
         self._whole_size = 0
 
@@ -58,7 +69,7 @@ class ChunkDecoder:
         if self.error is not None:
             return []
         if not self._sniffed:
-            self._sniff(data)
+            data = self._sniff(data)
         if self._whole is not None:
             self._keep(data)
             return []
@@ -69,20 +80,28 @@ class ChunkDecoder:
         if self.error is not None:
             return []
         if self._whole is None:
-            return self._events(self._sse.flush(), at)
+            return self._events([*self._sse.feed(self._head), *self._sse.flush()], at)
         try:
             return self._stamp(self._answer(b"".join(self._whole)), at, b"")
         except MiniLLMError as exc:
             self.error = exc
         return []
 
-    def _sniff(self, data: bytes) -> None:
-        """An event stream never begins like JSON or HTML: tell by that, not by the header."""
-        head = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    def _sniff(self, data: bytes) -> bytes:
+        """An event stream never begins like JSON or HTML: tell by that, not by the header.
+
+        Returns what is to be decoded now: half a byte-order mark waits for its other half.
+        """
+        data, self._head = self._head + data, b""
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._head = data
+            return b""
+        head = data.removeprefix(_BOM).lstrip()[:1]
         if head:
             self._sniffed = True
             if head in b"{[<":
                 self._whole = []
+        return data
 
     def _keep(self, data: bytes) -> None:
         assert self._whole is not None
@@ -99,6 +118,8 @@ class ChunkDecoder:
             raise ProtocolError("the body is HTML or XML, not an event stream")
         try:
             return self._provider.parse_response(body)
+        except ProviderError as exc:
+            raise self._hidden(exc, body) from None
         except _MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
 
@@ -118,7 +139,7 @@ class ChunkDecoder:
             except ProtocolError as exc:
                 self._malformed(exc.reason, exc)
             except MiniLLMError as exc:
-                self.error = exc
+                self.error = self._hidden(exc, data)
             except _MALFORMED as exc:
                 self._malformed(_say(exc), exc)
             else:
@@ -145,12 +166,31 @@ class ChunkDecoder:
                 chunk.raw = data
         return list(chunks)
 
+    def _hidden(self, error: MiniLLMError, data: bytes) -> MiniLLMError:
+        """The same error without the key, where the provider echoed it: blanked in the data
+        before anything is cut to an excerpt, so that no part of it is left.
+        """
+        if not any(secret in data for secret in self._secrets):
+            return error
+        try:
+            self._provider.parse_event("error", hide(data, self._secrets))
+        except MiniLLMError as again:
+            return again
+        return error
+
     def _malformed(self, reason: str, cause: Exception) -> None:
         if self._lenient:
             self.skipped += 1
             return
         self.error = ProtocolError(reason, event=self.events)
         self.error.__cause__ = cause
+
+
+def hide(data: bytes, secrets: Sequence[bytes]) -> bytes:
+    """The data with every secret blanked out."""
+    for secret in secrets:
+        data = data.replace(secret, b"[hidden]")
+    return data
 
 
 def _say(exc: Exception) -> str:

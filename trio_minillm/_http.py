@@ -6,7 +6,8 @@ httpx's own below this (``open_client(transport=…)``), and nothing above this 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import httpx
@@ -31,8 +32,6 @@ def _our_errors(begun: bool) -> Iterator[None]:
     """Foreign errors become ours, in one place; causes are kept."""
     try:
         yield
-    except httpx.DecodingError as exc:
-        raise ProtocolError("the body's compression is broken") from exc
     except (
         httpx.HTTPError,
         httpx.InvalidURL,
@@ -47,6 +46,70 @@ def _our_errors(begun: bool) -> Iterator[None]:
         raise SendError(f"the request could not be sent: {words}") from exc
 
 
+class _Bytes(httpx.AsyncByteStream):
+    """A request body whose iterator is a plain object: httpx's own is an async generator, and
+    a send that is cancelled leaves it to the garbage collector.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._data)
+
+
+class _Once:
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    def __aiter__(self) -> _Once:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data, self._data = self._data, None
+        if data is None:
+            raise StopAsyncIteration
+        return data
+
+
+class _Inflate:
+    """Decompression in steps of bounded size, whatever a few bytes may blow up to.
+
+    Requests ask for no compression, since it holds chunks back; this is for servers and
+    proxies that compress all the same.
+    """
+
+    STEP = 64 * 1024
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its header
+
+    @classmethod
+    def of(cls, encoding: str) -> _Inflate | None:
+        """What undoes a ``content-encoding``. Raises `ProtocolError` for an unknown one."""
+        name = encoding.strip().lower()
+        if name in ("", "identity"):
+            return None
+        if name in ("gzip", "x-gzip", "deflate"):
+            return cls()
+        raise ProtocolError("the body is compressed in a way that was not asked for")
+
+    async def receive(self, source: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The next decompressed bytes, ``b""`` at the end."""
+        while True:
+            compressed = self._zlib.unconsumed_tail or await source()
+            if not compressed:
+                if not self._zlib.eof:
+                    raise ConnectionCut("the body ended inside its compression")
+                return b""
+            try:
+                data = self._zlib.decompress(compressed, self.STEP)
+            except zlib.error as exc:
+                raise ProtocolError("the body's compression is broken") from exc
+            if data:
+                return data
+
+
 class Exchange:
     """One request and its response. Not reusable; `close` must be awaited, always."""
 
@@ -55,6 +118,7 @@ class Exchange:
         self._response: httpx.Response | None = None
         self._body: AsyncIterator[bytes] | None = None
         self._ended = False
+        self._inflate: _Inflate | None = None
 
     async def start(
         self,
@@ -82,8 +146,13 @@ class Exchange:
                 timeout=None,  # all clocks are ours
                 extensions={"trace": trace},
             )
+            request.stream = _Bytes(body)
             self._response = await self._client.send(request, stream=True, follow_redirects=False)
-            self._body = self._response.aiter_bytes()
+            # httpx's own iterators are two more async generators on top of this one, and the
+            # only thing that they add is decompression.
+            assert isinstance(self._response.stream, httpx.AsyncByteStream)
+            self._body = aiter(self._response.stream)
+        self._inflate = _Inflate.of(self._response.headers.get("content-encoding", ""))
 
     @property
     def status(self) -> int:
@@ -99,6 +168,11 @@ class Exchange:
 
     async def receive(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
+        if self._inflate is not None:
+            return await self._inflate.receive(self._receive)
+        return await self._receive()
+
+    async def _receive(self) -> bytes:
         assert self._body is not None
         with _our_errors(begun=True):
             while True:

@@ -71,8 +71,9 @@ def tool(
     else:
         raise TypeError(f"a tool is made from a function or a type, not {type(source).__name__}")
     if description is None:
-        doc = inspect.getdoc(source) if function or source.__doc__ else None
-        description = (doc or "").split("\n\n")[0].strip()
+        doc = (inspect.getdoc(source) if function or source.__doc__ else None) or ""
+        generated = doc.startswith(f"{source.__name__}(")  # dataclasses write their signature
+        description = "" if generated else doc.split("\n\n")[0].strip()
     return Tool(
         name=name or source.__name__,
         description=description,
@@ -120,12 +121,12 @@ def closed(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema  # `true` and `false` are schemas too
     out = {key: _closed_keyword(key, value) for key, value in schema.items()}
-    if schema.get("type") == "object" or isinstance(schema.get("properties"), Mapping):
-        properties = out.setdefault("properties", {})
-        if isinstance(schema.get("additionalProperties"), Mapping):
-            return out  # a map of values, which strict modes refuse by themselves
-        out["additionalProperties"] = False
-        out["required"] = list(properties)
+    properties = out.get("properties")
+    if not isinstance(properties, dict):
+        properties = {}
+    is_map = isinstance(out.get("additionalProperties"), Mapping)  # strict modes refuse those
+    if (properties or out.get("type") == "object") and not is_map:
+        out |= {"additionalProperties": False, "required": list(properties)}
         for prop in properties.values():
             if isinstance(prop, dict):
                 prop.pop("default", None)
@@ -133,7 +134,8 @@ def closed(schema: Any) -> Any:
 
 
 def _closed_keyword(key: str, value: Any) -> Any:
-    if key in ("properties", "$defs", "definitions", "patternProperties"):
+    named = key in ("properties", "$defs", "definitions", "patternProperties")
+    if named and isinstance(value, Mapping):
         return {name: closed(sub) for name, sub in value.items()}
     return value if key in ("default", "enum", "const", "examples") else closed(value)
 

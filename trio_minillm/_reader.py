@@ -17,15 +17,13 @@ import msgspec
 import trio
 
 from ._chunks import StreamChunk
-from ._decode import ChunkDecoder
+from ._decode import ChunkDecoder, hide
 from ._ending import Ending, State
 from ._errors import (
     ConnectTimeout,
     EndedEarly,
-    ErrorInfo,
     LimitExceeded,
     MiniLLMError,
-    ProviderError,
     RefusedError,
     RetriesExhausted,
     StreamTimeout,
@@ -42,6 +40,9 @@ INFINITY = float("inf")
 MAX_RESPONSE = 256 * 1024 * 1024
 """Decompressed bytes in one response: 256 MiB, about fifty times the longest answer that any
 model gives today with log probabilities."""
+
+MIN_SECRET = 6
+"""Shorter header values are words, not secrets, in characters."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +201,9 @@ class Reader:
         self._provider: Provider = prepared.model.provider
         self._send = send
         self._delivered = 0
+        # What servers must not make us repeat: the key, and header values that may be one.
+        given = (prepared.model.api_key, *prepared.model.headers.values())
+        self._secrets = [v.encode() for v in given if v and len(v) >= MIN_SECRET]
 
     async def run(self) -> None:
         """The task of a stream. Never raises: a bug of ours is kept in ``crash``."""
@@ -232,7 +236,6 @@ class Reader:
                 await self._attempt(total_at)
                 return
             except MiniLLMError as exc:
-                _scrub(exc, prepared.model)
                 errors.append(exc)
                 if self._delivered or not retryable(exc):
                     raise
@@ -272,7 +275,8 @@ class Reader:
 
     async def _answer(self, exchange: Exchange, clocks: Clocks) -> None:
         headers = exchange.headers
-        self.facts.request_id = headers.get("x-request-id") or headers.get("request-id")
+        ident = headers.get("x-request-id") or headers.get("request-id")
+        self.facts.request_id = self._hidden(ident) if ident else None
         if not 200 <= exchange.status < 300:
             raise self._refused(exchange.status, headers, await exchange.error_body())
         self.facts.generation_id = self._provider.generation_id(headers)
@@ -283,7 +287,9 @@ class Reader:
     async def _read(self, exchange: Exchange, clocks: Clocks) -> None:
         """Read until the answer is over; raise what ended it otherwise."""
         prepared, facts = self._prepared, self.facts
-        decoder = ChunkDecoder(self._provider, lenient=prepared.lenient, raw=prepared.raw)
+        decoder = ChunkDecoder(
+            self._provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
+        )
         ending = Ending(expect_usage=prepared.expect_usage, choices=prepared.choices)
         while True:
             data = await exchange.receive()
@@ -329,8 +335,11 @@ class Reader:
             await self._send.send(chunks)
             clocks.resume(paused_at)
 
+    def _hidden(self, text: str) -> str:
+        return hide(text.encode("utf-8", "replace"), self._secrets).decode()
+
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
-        info = self._provider.parse_error(status, body)
+        info = self._provider.parse_error(status, hide(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
             info = msgspec.structs.replace(info, should_retry=word == "true")
@@ -340,21 +349,5 @@ class Reader:
             info,
             retry_after=retry_after(headers, now=time.time()),
             request_id=self.facts.request_id,
-            headers=dict(headers),
+            headers={k: self._hidden(v) for k, v in headers.items()},
         )
-
-
-def _scrub(error: MiniLLMError, model: Model) -> None:
-    """Blank out the key, and header values that may be one, where the server echoed them."""
-    if not isinstance(error, RefusedError | ProviderError):
-        return
-    secrets = [s for s in (model.api_key, *model.headers.values()) if s and len(s) >= 6]
-    if not any(s in str(error) or s in str(error.info.metadata) for s in secrets):
-        return
-    info: ErrorInfo = error.info
-    message, said = info.message, str(error.args[0])
-    for secret in secrets:
-        message = message.replace(secret, "[hidden]")
-        said = said.replace(secret, "[hidden]")
-    error.info = msgspec.structs.replace(info, message=message, metadata=None)
-    error.args = (said,)

@@ -4,8 +4,8 @@ House rules of this file:
 
 - No I/O, no clock, no JSON: framing only.
 - The events do not depend on how the bytes were cut.
-- The work is linear in the bytes, however they are cut: a partial line is a list of
-  pieces that is joined once.
+- The work is linear in the bytes, however they are cut: a partial line is looked at once,
+  and so is what it weighs (a buffer that grows in place, not pieces with an overhead each).
 - What is held is bounded (`MAX_LINE`, `MAX_EVENT`). Crossing a bound ends the decoder:
   events that were complete before are still handed out, then `SSEDecoder.failure` is set.
 
@@ -60,8 +60,7 @@ class SSEDecoder:
         self.comments = 0
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
-        self._pieces: list[bytes] = []  # the unfinished line
-        self._line_size = 0
+        self._partial = bytearray()  # the unfinished line
         self._data: list[bytes] = []  # data lines of the unfinished event
         self._data_size = 0
         self._event = ""
@@ -78,7 +77,7 @@ class SSEDecoder:
         data = self._only_lf(data)
         events: list[SSEEvent] = []
         start = 0
-        if self._pieces or self._data or self._event or self._id != self.last_event_id:
+        if self._partial or self._data or self._event or self._id != self.last_event_id:
             start = self._until_blank(data, 0, events)
         if start < len(data) and self.failure is None:
             self._bulk(data if start == 0 else data[start:], events)
@@ -89,23 +88,18 @@ class SSEDecoder:
         if self.failure is not None:
             return []
         events: list[SSEEvent] = []
-        if not self._started:  # a body of one or two bytes, both of a byte-order mark
-            self._started = True
-        if self._pieces:
-            line = b"".join(self._pieces)
-            self._pieces.clear()
-            self._line_size = 0
-            self._line(line, events)
+        self._started = True
+        if self._partial:
+            self._line(self._take_partial(), events)
         self._dispatch(events)
         return events
 
     # -- bytes ---------------------------------------------------------------------------
 
     def _skip_bom(self, data: bytes) -> bytes:
-        data = b"".join(self._pieces) + data
-        self._pieces.clear()
+        data = self._take_partial() + data
         if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._pieces.append(data)
+            self._partial += data
             return b""
         self._started = True
         return data.removeprefix(_BOM)
@@ -137,9 +131,11 @@ class SSEDecoder:
                     last_id = self.last_event_id
         else:
             for block in blocks:
+                if self.failure is not None:
+                    return
                 self._block(block, events)
         start = 0
-        while start < len(tail):
+        while start < len(tail) and self.failure is None:
             start = self._until_blank(tail, start, events)
 
     def _block(self, block: bytes, events: list[SSEEvent]) -> None:
@@ -158,11 +154,9 @@ class SSEDecoder:
                     self._keep(data[start:])
                 return len(data)
             line = data[start:end]
-            if self._pieces:
+            if self._partial:
                 self._keep(line)
-                line = b"".join(self._pieces)
-                self._pieces.clear()
-                self._line_size = 0
+                line = self._take_partial()
                 if self.failure is not None:
                     return len(data)
             start = end + 1
@@ -174,10 +168,15 @@ class SSEDecoder:
         return len(data)
 
     def _keep(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._line_size += len(piece)
-        if self._line_size > self.max_line:
+        if len(self._partial) + len(piece) > self.max_line:
             self._fail("bytes in one line", self.max_line)
+        else:
+            self._partial += piece
+
+    def _take_partial(self) -> bytes:
+        line = bytes(self._partial)
+        self._partial.clear()
+        return line
 
     # -- lines ---------------------------------------------------------------------------
 
@@ -220,5 +219,5 @@ class SSEDecoder:
 
     def _fail(self, bound: str, limit: int) -> None:
         self.failure = LimitExceeded(bound, limit)
-        self._pieces.clear()
+        self._partial.clear()
         self._data.clear()

@@ -177,7 +177,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._position += 1
         self._state.ingest(chunk)
         # An empty opening says nothing; one that crossed a bound is not handed out.
-        return chunk if chunk.progress and self._state.error is None else None
+        shown = chunk.progress or chunk.raw is not None
+        return chunk if shown and self._state.error is None else None
 
     async def _receive_batch(self) -> None:
         """Wait for the next item; a failure or the end of the channel goes to the machine."""

@@ -108,6 +108,8 @@ class Answer(msgspec.Struct, kw_only=True):
     response: llm.CompletionResponse = msgspec.field(default_factory=llm.CompletionResponse)
     error: Exception | None = None
     interrupted: bool = False
+    secret: str = ""
+    """The key that was sent, so that what a server said can be searched for it."""
 
 
 # -- pure: text ----------------------------------------------------------------------------
@@ -129,6 +131,17 @@ def one_line(text: str, limit: int = ERROR_CHARS) -> str:
     """The text on one line, without control characters, and cut at ``limit`` characters."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def hidden(text: str, secret: str) -> str:
+    """The text without the key, or a beginning of it that an excerpt may have left.
+
+    The core blanks the key out of its messages; this also covers codes and ids, and is the
+    last gate before a terminal or a log.
+    """
+    for length in range(len(secret), 7, -1):
+        text = text.replace(secret[:length], "[hidden]")
+    return text
 
 
 class TextView:
@@ -277,18 +290,19 @@ def advice(error: Exception, variable: str | None) -> str:
     return "sending again costs again" if isinstance(error, llm.StreamError) else ""
 
 
-def error_line(error: Exception, variable: str | None) -> str:
+def error_line(error: Exception, variable: str | None, secret: str = "") -> str:
     """One line that says what went wrong and what to do."""
     hint = advice(error, variable)
-    return f"error: {one_line(str(error))}" + (f" ({hint})" if hint else "")
+    return f"error: {one_line(hidden(str(error), secret))}" + (f" ({hint})" if hint else "")
 
 
-def error_fields(error: Exception) -> dict[str, Any]:
+def error_fields(error: Exception, secret: str = "") -> dict[str, Any]:
     """An error for ``--json``; what does not apply to it is null."""
     last = last_of(error)
     names = ("kind", "status", "code", "clock", "retry_after", "request_id")
     known = {name: getattr(last, name, None) for name in names}
-    return {"type": type(last).__name__, "message": str(error), **known}
+    fields = {"type": type(last).__name__, "message": str(error), **known}
+    return {k: hidden(v, secret) if isinstance(v, str) else v for k, v in fields.items()}
 
 
 def json_line(answer: Answer) -> bytes:
@@ -301,7 +315,7 @@ def json_line(answer: Answer) -> bytes:
     names = ("outcome", "content", "reasoning", "refusal", "tool_calls", "invalid_tool_calls")
     fields = {name: getattr(response, name) for name in (*names, "finish_reason", "id", "model")}
     fields |= {
-        "request_id": response.request_id,
+        "request_id": hidden(response.request_id or "", answer.secret) or None,
         "usage": counts,
         "cost": {
             "amount": None if cost.amount is None else f"{cost.amount:f}",
@@ -313,7 +327,7 @@ def json_line(answer: Answer) -> bytes:
             "chunks_per_second": rate(response.timings),
         },
         "notes": response.notes,
-        "error": None if answer.error is None else error_fields(answer.error),
+        "error": None if answer.error is None else error_fields(answer.error, answer.secret),
         "exit_code": exit_code(answer),
     }
     text = msgspec.json.encode(fields).decode()
@@ -556,7 +570,7 @@ def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> in
     if mode != "json" and not quiet and response.outcome is not None and arrived:
         _print_rows(closing_rows(response))
     if answer.error is not None:
-        _print_error(error_line(answer.error, variable))
+        _print_error(error_line(answer.error, variable, answer.secret))
     return code
 
 
@@ -623,7 +637,7 @@ def chat(
     tokens, the times and the cost follow on stderr.
     """
     kind, _, name = model.partition(":")
-    answer = Answer()
+    answer = Answer(secret=os.environ.get(KEYS.get(kind, ""), "").strip())
     mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
     first, idle, total = timeout_first, timeout_idle, timeout_total
     try:
@@ -686,9 +700,11 @@ def main() -> None:
     try:
         app(prog_name="trio-minillm")
     except Exception as exc:  # noqa: BLE001 - a bug: say where, not what, which may be secret
+        frames = traceback.extract_tb(exc.__traceback__)
         while isinstance(exc, ExceptionGroup):
             exc = exc.exceptions[0]
-        place = traceback.extract_tb(exc.__traceback__)[-1]
+            frames = traceback.extract_tb(exc.__traceback__) or frames
+        place = frames[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
         _say(f"error: a bug in trio-minillm: {type(exc).__name__} at {where}\n")
         raise SystemExit(1) from None

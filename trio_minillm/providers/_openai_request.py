@@ -53,6 +53,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to ask for usage with ``stream_options``."""
     extra_params: tuple[str, ...] = ()
     """Typed parameters beyond OpenAI's that go out under their own name."""
+    without: tuple[str, ...] = ()
+    """Typed parameters of OpenAI's that the server refuses."""
 
 
 _OWN = (
@@ -75,7 +77,8 @@ _FIELDS = {
 
 def _table(dialect: Dialect) -> dict[str, str]:
     """Typed parameters that only change their name, with the name."""
-    table = {name: name for name in (*_OWN, *dialect.extra_params)}
+    names = (*_OWN, *dialect.extra_params)
+    table = {name: name for name in names if name not in dialect.without}
     return table | {"max_tokens": dialect.max_tokens, "seed": dialect.seed}
 
 

@@ -78,6 +78,7 @@ SERVERS: dict[str, Dialect] = {
         seed="random_seed",
         stream_usage=False,
         bare_media=True,
+        without=("user", "logit_bias"),
         extra_params=("top_k", "repetition_penalty"),
     ),
     "ollama": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, extra_params=()),

@@ -1,0 +1,515 @@
+"""Every recorded stream, through the front door: what a correct client makes of it.
+
+A loopback server plays the bytes; the result is compared with ``*.expected.json``. Where ours
+is another and right, `DISAGREEMENTS` says so, with the reason and our exact value.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+import trio
+
+import trio_minillm as llm
+from trio_minillm._decode import ChunkDecoder
+from trio_minillm._errors import EndedEarly
+from trio_minillm._ingest import Ingest
+
+from .shared import Recording, recordings
+
+ASKED = "the-model-that-was-asked-for"
+CALL_BLOCKS = ("server_tool_use", "mcp_tool_use")
+MANY = 200
+
+MODELS: dict[str, Callable[[str], llm.Model]] = {
+    "openai_chat": lambda url: llm.compatible(ASKED, base_url=url, api_key="test"),
+    "openrouter": lambda url: llm.openrouter(ASKED, base_url=url, api_key="test"),
+    "anthropic": lambda url: llm.anthropic(ASKED, base_url=url, api_key="test"),
+}
+PATHS = {"anthropic": b"POST /v1/messages "}
+
+every_recording = pytest.mark.parametrize("recording", recordings(*MODELS))
+
+
+# -- where ours is another and right ---------------------------------------------------------------
+
+
+class Disagreement(NamedTuple):
+    """Our value for the fields of a view that differ, and why it is defended."""
+
+    reason: str
+    applies: Callable[[Recording], bool]
+    ours: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _usage(
+    **changed: Callable[[dict[str, Any]], Any],
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def ours(view: dict[str, Any]) -> dict[str, Any]:
+        usage = view["usage"]
+        return {"usage": {**usage, **{k: make(usage) for k, make in changed.items()}}}
+
+    return ours
+
+
+def _named(name: str) -> Callable[[Recording], bool]:
+    return lambda recording: recording.name == name
+
+
+DISAGREEMENTS = {
+    "reasoning is inside output": Disagreement(
+        "xAI leaves reasoning out of completion_tokens, and its total shows it. Our buckets are"
+        " the same for every wire: output is everything that was generated.",
+        lambda r: "total" in (r.expected["usage"] or ()),
+        _usage(output=lambda usage: usage["output"] + usage["reasoning"]),
+    ),
+    "a bucket can't be larger than the whole": Disagreement(
+        "Mistral and xAI on Azure report more cached tokens than prompt tokens, which would make"
+        " the uncached ones negative. The total is kept.",
+        lambda r: (
+            (r.expected["usage"] or {}).get("cache_read") is not None
+            and r.expected["usage"]["cache_read"] > r.expected["usage"]["input_total"]
+        ),
+        _usage(cache_read=lambda usage: usage["input_total"]),
+    ),
+    "an empty model reads as the one that was asked": Disagreement(
+        'Azure\'s old `messages` fixture says `"model": ""`.',
+        lambda r: not r.expected["model"],
+        lambda view: {"model": ASKED},
+    ),
+    "[DONE] without a reason is an end": Disagreement(
+        "The recordings call it truncated; the sentinel alone finishes, with reason None.",
+        lambda r: r.expected.get("truncated", False) and r.expected["ends_with_done"],
+        lambda view: {"outcome": "finished"},
+    ),
+    "OpenRouter: the stream ends at its error (stream_error)": Disagreement(
+        "The usage stands beside the error in one event, and an error ends the stream.",
+        _named("openrouter/pydantic-ai__test_openrouter_test_openrouter_stream_error"),
+        lambda view: {"usage": None},
+    ),
+    "OpenRouter: the stream ends at its error (gemini_2_5_flash_lite)": Disagreement(
+        "Reason `stop` and MALFORMED_FUNCTION_CALL stand in the error's event, usage behind it.",
+        _named("openrouter/req_llm__openrouter_google_gemini_2_5_flash_lite_object_streaming"),
+        lambda view: (
+            {"usage": None, "native": None}
+            | {"choices": [{**view["choices"][0], "finish_reason": "tool_calls"}]}
+        ),
+    ),
+}
+
+
+# -- views: what is compared ---------------------------------------------------------------------
+
+
+def expected_view(recording: Recording) -> dict[str, Any]:
+    """What the recording's ``.expected.json`` says, then the disagreements that apply."""
+    found = recording.expected
+    error = found.get("error") or found.get("out_of_band_error")
+    usage = found["usage"]
+    fields = ("input_total", "cache_read", "cache_write", "output", "reasoning", "cost")
+    view = {
+        "id": found["id"],
+        "model": found["model"],
+        "choices": [
+            {
+                "content": choice["text"],
+                "reasoning": choice["reasoning_text"],
+                "refusal": choice["refusal"],
+                "finish_reason": choice["finish_reason"],
+                "calls": [(c["id"], c["name"], c["arguments_json"]) for c in choice["tool_calls"]],
+            }
+            for choice in found.get("choices") or [found]
+        ],
+        "server_calls": [
+            (c["id"], c["name"], c["arguments_json"]) for c in found.get("server_tool_calls", ())
+        ],
+        "native": found.get("native_finish_reason"),
+        "provider": found.get("provider"),
+        "stop": (found.get("stop_sequence"), found.get("stop_details")),
+        "annotations": found.get("n_annotations", 0),
+        "citations": found.get("n_citations", 0),
+        "usage": usage and {k: usage.get(k) for k in fields},
+        "outcome": "errored" if error else "truncated" if found.get("truncated") else "finished",
+        "error": error and (error["code"] and str(error["code"]), error["type"]),
+    }
+    for found in DISAGREEMENTS.values():
+        if found.applies(recording):
+            view |= found.ours(view)
+    return view
+
+
+def our_view(response: llm.CompletionResponse, error: llm.MiniLLMError | None) -> dict[str, Any]:
+    usage = response.usage
+    opaque = [part.raw for part in response.parts if isinstance(part, llm.OpaquePart)]
+    return {
+        "id": response.id or None,
+        "model": response.model,
+        "choices": [
+            {
+                "content": choice.content,
+                "reasoning": choice.reasoning,
+                "refusal": choice.refusal,
+                "finish_reason": choice.finish_reason,
+                "calls": [
+                    (part.id, part.name, _json(part))
+                    for part in choice.parts
+                    if isinstance(part, llm.ToolCall)
+                ],
+            }
+            for choice in response.choices
+        ],
+        "server_calls": [
+            (b["id"], b["name"], b["input"]) for b in opaque if b["type"] in CALL_BLOCKS
+        ],
+        "native": response.metadata.get("native_finish_reason"),
+        "provider": response.metadata.get("provider"),
+        "stop": (response.metadata.get("stop_sequence"), response.metadata.get("stop_details")),
+        "annotations": len(response.annotations),
+        "citations": len(response.metadata.get("citations", ())),
+        "usage": None
+        if usage is None
+        else {
+            "input_total": usage.prompt_tokens,
+            "cache_read": usage.cache_read_tokens,
+            "cache_write": usage.cache_write_tokens,
+            "output": usage.completion_tokens,
+            "reasoning": usage.reasoning_tokens,
+            "cost": usage.cost,
+        },
+        "outcome": str(response.outcome),
+        "error": (error.code and str(error.code), error.info.type)
+        if isinstance(error, llm.ProviderError)
+        else None,
+    }
+
+
+def _json(call: llm.ToolCall) -> Any:
+    try:
+        return json.loads(call.arguments.strip() or "{}")
+    except ValueError:
+        return None
+
+
+# -- the way there -----------------------------------------------------------------------------
+
+
+class Loopback:
+    """An HTTP/1.1 server that answers every request with ``pieces``, an HTTP chunk each."""
+
+    def __init__(self) -> None:
+        self.pieces: Sequence[bytes] = ()
+        self.content_type = "text/event-stream"
+        self.path = b""
+        self.url = ""
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            serve = partial(trio.serve_tcp, self._connection, 0, host="127.0.0.1")
+            (listener,) = await nursery.start(serve)
+            self.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+            task_status.started()
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        received = b""
+        try:
+            while data := await stream.receive_some():
+                received += data
+                head, end, body = received.partition(b"\r\n\r\n")
+                lengths = [
+                    h for h in head.lower().split(b"\r\n") if h.startswith(b"content-length:")
+                ]
+                if end and len(body) == int(lengths[0].partition(b":")[2]):
+                    received = b""
+                    self.path = head
+                    await self._answer(stream)
+        except trio.BrokenResourceError:
+            pass  # the client had seen enough
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        head = f"content-type: {self.content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n" + head.encode())
+        for piece in self.pieces:
+            await stream.send_all(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await stream.send_all(b"0\r\n\r\n")
+
+
+class Result(NamedTuple):
+    """What the caller of a stream got."""
+
+    chunks: list[llm.StreamChunk]
+    response: llm.CompletionResponse
+    error: llm.MiniLLMError | None
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """All of it but the times."""
+        return self.chunks, timeless(self.response), type(self.error), str(self.error)
+
+
+def timeless(response: llm.CompletionResponse) -> llm.CompletionResponse:
+    counted = llm.Timings(chunks=response.timings.chunks)
+    return msgspec.structs.replace(response, timings=counted)
+
+
+async def play(
+    client: llm.Client, server: Loopback, recording: Recording, pieces: Sequence[bytes]
+) -> Result:
+    server.pieces = pieces
+    server.content_type = recording.meta["content_type"]
+    model = MODELS[recording.dialect](server.url)
+    params: Any = {"n": len(recording.expected["choices"])} if choices(recording) > 1 else {}
+    chunks: list[llm.StreamChunk] = []
+    error = None
+    async with client.stream(model, "Hello.", **params) as stream:
+        try:
+            async for chunk in stream:
+                chunks.append(msgspec.structs.replace(chunk, received_at=0.0))
+        except llm.StreamError as exc:
+            error = exc
+    assert error is stream.error
+    return Result(chunks, stream.response, error)
+
+
+def choices(recording: Recording) -> int:
+    return len(recording.expected.get("choices") or [recording])
+
+
+def cut_at(body: bytes, places: Iterable[int]) -> list[bytes]:
+    at = [0, *sorted(set(places) - {0, len(body)}), len(body)]
+    return [body[a:b] for a, b in pairwise(at)]
+
+
+def random_cuts(recording: Recording, most: int) -> list[bytes]:
+    body = recording.body
+    chance = random.Random(recording.name)
+    return cut_at(body, chance.sample(range(len(body)), min(most, len(body) // 10)))
+
+
+def as_recorded(recording: Recording) -> list[bytes]:
+    """The pieces in which the body came to whoever recorded it, where that is known."""
+    sizes, at, pieces = recording.meta.get("chunk_sizes") or [], 0, []
+    for size in sizes:
+        pieces.append(recording.body[at : at + size])
+        at += size
+    assert not sizes or at == len(recording.body)
+    return [piece for piece in pieces if piece]
+
+
+# -- over HTTP ---------------------------------------------------------------------------------
+
+
+@every_recording
+async def test_a_recorded_stream_over_http(recording: Recording, nursery: trio.Nursery) -> None:
+    server = Loopback()
+    await nursery.start(server.run)
+    async with llm.open_client() as client:
+        whole = await play(client, server, recording, [recording.body])
+        assert server.path.startswith(PATHS.get(recording.dialect, b"POST /chat/completions "))
+        cut = await play(client, server, recording, random_cuts(recording, MANY))
+        again = None
+        if pieces := as_recorded(recording):
+            again = await play(client, server, recording, pieces)
+
+    response, error = whole.response, whole.error
+    assert our_view(response, error) == expected_view(recording)
+    check_calls(recording, response)
+    check_usage(recording, response)
+    check_error(recording, response, error)
+    first = [chunk for chunk in whole.chunks if chunk.choice == 0]
+    assert "".join(chunk.delta for chunk in first) == response.content
+    assert "".join(chunk.reasoning for chunk in first) == response.reasoning
+
+    assert cut.said == whole.said
+    assert again is None or again.said == whole.said
+
+
+def came_whole(recording: Recording) -> bool:
+    """Whether an input came as an object (Anthropic) and so has no string of its own."""
+    blocks = [b for e in recording.data for b in e.get("message", {}).get("content", ())]
+    blocks += [e["content_block"] for e in recording.data if "content_block" in e]
+    return any(block.get("input") for block in blocks)
+
+
+def check_calls(recording: Recording, response: llm.CompletionResponse) -> None:
+    """The arguments are the wire's own string. Only what is whole may be executed: JSON, and
+    in an answer that came to its end.
+    """
+    if recording.dialect != "anthropic" or not came_whole(recording):
+        strings = [part.arguments for part in response.parts if isinstance(part, llm.ToolCall)]
+        assert strings == [call["arguments"] for call in recording.expected["tool_calls"]]
+    for choice in response.choices:
+        calls = [part for part in choice.parts if isinstance(part, llm.ToolCall)]
+        whole = [
+            response.outcome is llm.Outcome.FINISHED and _json(call) is not None for call in calls
+        ]
+        assert [call in choice.tool_calls for call in calls] == whole
+        assert [call not in choice.invalid_tool_calls for call in calls] == whole
+
+
+def check_usage(recording: Recording, response: llm.CompletionResponse) -> None:
+    usage = response.usage
+    if usage is None:
+        return
+    assert usage.final is (response.outcome is llm.Outcome.FINISHED)
+    raw = recording.expected["usage_raw"]
+    assert {key: (usage.raw or {}).get(key) for key in raw} == raw
+    total = recording.expected["usage"].get("total")
+    assert total is None or usage.total_tokens == total
+
+
+def check_error(
+    recording: Recording, response: llm.CompletionResponse, error: llm.MiniLLMError | None
+) -> None:
+    """The error is of the outcome's kind, says what the server said, and has what arrived."""
+    if response.outcome is llm.Outcome.FINISHED:
+        assert error is None
+        return
+    assert error is not None
+    if response.outcome is llm.Outcome.TRUNCATED:
+        assert isinstance(error, EndedEarly)
+    else:
+        assert isinstance(error, llm.ProviderError)
+        said = recording.expected.get("error") or recording.expected["out_of_band_error"]
+        assert said["message"] in error.info.message
+    assert error.partial is not None
+    assert timeless(error.partial) == timeless(response)
+
+
+def test_every_disagreement_is_about_some_stream() -> None:
+    found = [param.values[0] for param in recordings(*MODELS) if param.values[0]]
+    for name, disagreement in DISAGREEMENTS.items():
+        assert not found or any(disagreement.applies(r) for r in found), name
+
+
+# -- without HTTP --------------------------------------------------------------------------------
+
+
+def fold(recording: Recording, pieces: Iterable[bytes]) -> Result:
+    """The core alone: bytes to chunks to a response."""
+    provider = MODELS[recording.dialect]("http://unused").provider
+    decoder = ChunkDecoder(provider)
+    machine = Ingest(
+        model=ASKED, expect_usage=True, choices=choices(recording), wire=provider.replay_wire
+    )
+    chunks: list[llm.StreamChunk] = []
+    for piece in pieces:
+        chunks += decoder.feed(piece, 0.0)
+    chunks += decoder.finish(0.0)
+    machine.ingest_all(chunks)
+    machine.fail(decoder.error or EndedEarly("the body ended"))
+    return Result(chunks, machine.response(), machine.error)
+
+
+@every_recording
+def test_the_core_does_not_see_how_the_bytes_were_cut(recording: Recording) -> None:
+    body = recording.body
+    whole = fold(recording, [body])
+    assert our_view(whole.response, whole.error) == expected_view(recording)
+    short = len(body) < 20_000
+    pieces = [body[i : i + 1] for i in range(len(body))] if short else random_cuts(recording, MANY)
+    assert fold(recording, pieces).said == whole.said
+
+
+@every_recording
+def test_the_framing_finds_all_events_and_comments(recording: Recording) -> None:
+    decoder = llm.SSEDecoder()
+    events = decoder.feed(recording.body) + decoder.flush()
+    out_of_band = "out_of_band_error" in recording.expected  # a field `error:`, no data
+    expected = recording.expected
+    assert len(events) - out_of_band == expected["n_data_events"]
+    assert decoder.comments == expected["n_comments"]
+
+
+# -- the next turn -------------------------------------------------------------------------------
+
+
+def next_turn(recording: Recording) -> dict[str, Any]:
+    """The assistant's message in the request that goes on from a recorded answer."""
+    model = MODELS[recording.dialect]("http://unused")
+    answer = fold(recording, [recording.body]).response
+    request = llm.Request(
+        model=model,
+        messages=(llm.user("Hello."), answer.to_message(), llm.user("Go on.")),
+        params={},
+        extra={},
+    )
+    messages = model.provider.build_request(request)["messages"]
+    turns = [m for m in messages if m["role"] == "assistant"]
+    assert len(turns) <= 1
+    return turns[0] if turns else {"content": []}  # nothing was said
+
+
+def blocks_on_the_wire(recording: Recording) -> list[dict[str, Any]]:
+    """Anthropic's content blocks, put together as their reference says."""
+    blocks: list[dict[str, Any]] = []
+    inputs: dict[int, str] = {}  # by place in `blocks`
+    at: dict[int, int] = {}  # the block that an index means now
+    for event in recording.data:
+        if event["type"] == "message_start":
+            blocks += event["message"]["content"]
+        elif event["type"] == "content_block_start":
+            at[event["index"]] = len(blocks)
+            blocks.append(dict(event["content_block"]))
+        elif event["type"] == "content_block_delta":
+            place, delta = at[event["index"]], event["delta"]
+            kind, block = delta.pop("type"), blocks[place]
+            if kind == "input_json_delta":
+                inputs[place] = inputs.get(place, "") + delta["partial_json"]
+            elif kind == "citations_delta":
+                block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+            elif kind == "compaction_delta":
+                block.update(delta)
+            else:
+                ((key, piece),) = delta.items()
+                block[key] = block.get(key, "") + piece
+    for place, text in inputs.items():
+        try:
+            blocks[place]["input"] = json.loads(text or "{}")
+        except ValueError:
+            blocks[place] = {}  # a call that was cut can't be sent back
+    return [block for block in blocks if block and block.get("text") != ""]
+
+
+@pytest.mark.parametrize("recording", recordings("anthropic", containing=b"signature_delta"))
+def test_signed_thinking_goes_back_as_it_came(recording: Recording) -> None:
+    wire = [b for b in blocks_on_the_wire(recording) if b["type"] == "thinking"]
+    assert any(block["signature"] for block in wire)
+    assert [b for b in next_turn(recording)["content"] if b["type"] == "thinking"] == wire
+
+
+@pytest.mark.parametrize("recording", recordings("anthropic"))
+def test_all_blocks_go_back_in_order(recording: Recording) -> None:
+    assert next_turn(recording)["content"] == blocks_on_the_wire(recording)
+
+
+def merged_details(recording: Recording) -> list[dict[str, Any]]:
+    """OpenRouter's reasoning blocks: pieces of text of one index follow each other."""
+    merged: list[dict[str, Any]] = []
+    for event in recording.data:
+        for choice in event.get("choices") or ():
+            for piece in choice["delta"].get("reasoning_details") or ():
+                last = merged[-1] if merged else {}
+                same = all(last.get(k) == piece.get(k) for k in ("type", "index"))
+                if not same or piece["type"] == "reasoning.encrypted":
+                    merged.append(dict(piece))
+                    continue
+                for key in ("text", "summary"):
+                    if key in piece:
+                        last[key] = last.get(key, "") + piece[key]
+                if piece.get("signature"):
+                    last["signature"] = piece["signature"]
+    return merged
+
+
+@pytest.mark.parametrize(
+    "recording", recordings("openrouter", containing=b'"reasoning_details":[{')
+)
+def test_reasoning_details_go_back_merged(recording: Recording) -> None:
+    assert next_turn(recording)["reasoning_details"] == merged_details(recording)

@@ -1,0 +1,1220 @@
+"""What goes over the wire: whole bodies and headers, as an HTTP server sees them.
+
+The shapes are those of the providers' own references, not of our code.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import pytest
+
+import trio_minillm as llm
+from trio_minillm import ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
+from trio_minillm.providers import SERVERS, Provider, Request
+from trio_minillm.providers.compatible import server_at
+
+PNG = b"\x89PNG\r\n\x1a\n0000"
+PNG64 = base64.b64encode(PNG).decode()
+WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
+WAV64 = base64.b64encode(WAV).decode()
+PDF = b"%PDF-1.7 ..."
+PDF64 = base64.b64encode(PDF).decode()
+CALL = ToolCall(id="call_1", name="sky", arguments='{"city": "Rome"}')
+
+OPENAI = llm.openai("gpt", api_key="sk-1")
+OPENROUTER = llm.openrouter("m/x", api_key="or-1")
+ANTHROPIC = llm.anthropic("claude", api_key="an-1")
+
+
+def server(name: str, **more: Any) -> llm.Model:
+    return llm.compatible("m", base_url="http://host:1/v1", server=name, **more)
+
+
+class Sent(NamedTuple):
+    url: str
+    headers: httpx.Headers
+    body: dict[str, Any]
+
+
+async def send(
+    model: llm.Model, messages: Any = "hi", headers: dict[str, str] | None = None, **params: Any
+) -> Sent:
+    """What an HTTP server gets."""
+    got: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        got.append(request)
+        return httpx.Response(400)
+
+    async with llm.open_client(transport=httpx.MockTransport(answer)) as client:
+        with suppress(llm.RefusedError):
+            await client.complete(model, messages, headers=headers, **params)
+    (request,) = got
+    assert request.method == "POST"
+    return Sent(str(request.url), request.headers, json.loads(request.content))
+
+
+async def body(model: llm.Model, messages: Any = "hi", **params: Any) -> dict[str, Any]:
+    return (await send(model, messages, **params)).body
+
+
+async def said(model: llm.Model, *messages: llm.Message) -> list[dict[str, Any]]:
+    """The ``messages`` of the body."""
+    found: list[dict[str, Any]] = (await body(model, messages))["messages"]
+    return found
+
+
+def build(model: llm.Model, *messages: llm.Message, **params: Any) -> dict[str, Any]:
+    """The body without a client, for what is refused before anything is sent."""
+    request = Request(model=model, messages=messages, params=params, extra={})
+    return model.provider.build_request(request)
+
+
+# -- the address and the headers -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "url"),
+    [
+        (OPENAI, "https://api.openai.com/v1/chat/completions"),
+        (llm.openai("m", base_url="http://h/v1/"), "http://h/v1/chat/completions"),
+        (OPENROUTER, "https://openrouter.ai/api/v1/chat/completions"),
+        (ANTHROPIC, "https://api.anthropic.com/v1/messages"),
+        (llm.anthropic("m", base_url="http://h/"), "http://h/v1/messages"),
+        (llm.anthropic("m", base_url="http://h/v1"), "http://h/v1/messages"),
+        (server("vllm"), "http://host:1/v1/chat/completions"),
+        (
+            llm.compatible(
+                "m",
+                base_url="https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+            ),
+            "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            llm.compatible("m", base_url="https://r.openai.azure.com/openai/v1/"),
+            "https://r.openai.azure.com/openai/v1/chat/completions",
+        ),
+    ],
+)
+async def test_where_a_request_goes(model: llm.Model, url: str) -> None:
+    assert (await send(model)).url == url
+
+
+@pytest.mark.parametrize(
+    ("model", "auth"),
+    [
+        (OPENAI, {"authorization": "Bearer sk-1"}),
+        (OPENROUTER, {"authorization": "Bearer or-1"}),
+        (ANTHROPIC, {"x-api-key": "an-1", "anthropic-version": "2023-06-01"}),
+        (server("vllm"), {}),
+        (server("vllm", api_key="k"), {"authorization": "Bearer k"}),
+        (server("azure", api_key="k"), {"api-key": "k"}),
+        (server("azure"), {}),
+        (llm.anthropic("m", base_url="http://h"), {"anthropic-version": "2023-06-01"}),
+    ],
+)
+async def test_how_a_request_proves_itself(
+    model: llm.Model, auth: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    headers = (await send(model)).headers
+    names = ("authorization", "x-api-key", "api-key", "anthropic-version")
+    assert {n: headers[n] for n in names if n in headers} == auth
+
+
+async def test_every_request_asks_for_an_uncompressed_event_stream() -> None:
+    headers = (await send(OPENAI)).headers
+    assert headers["accept"] == "text/event-stream"
+    assert headers["accept-encoding"] == "identity"
+    assert headers["content-type"] == "application/json"
+    assert headers["user-agent"] == f"trio-minillm/{llm.__version__}"
+
+
+async def test_openrouter_attribution() -> None:
+    model = llm.openrouter("m", api_key="k", app_url="https://app.example", app_title="App")
+    headers = (await send(model)).headers
+    assert headers["http-referer"] == "https://app.example"
+    assert headers["x-openrouter-title"] == headers["x-title"] == "App"
+    plain = (await send(OPENROUTER)).headers
+    assert not {"http-referer", "x-openrouter-title", "x-title"} & set(plain)
+
+
+@pytest.mark.parametrize(
+    ("own", "betas", "header"),
+    [
+        (None, None, None),
+        (None, [], None),
+        (None, ["files-api-2025-04-14"], "files-api-2025-04-14"),
+        (None, ["a-1", "b-2"], "a-1,b-2"),
+        (None, "a-1", "a-1"),
+        ("c-3", None, "c-3"),
+        ("c-3", ["a-1"], "c-3,a-1"),
+    ],
+)
+async def test_anthropic_betas(own: str | None, betas: Any, header: str | None) -> None:
+    model = llm.anthropic("m", api_key="k", headers={"Anthropic-Beta": own} if own else None)
+    sent = await send(model, betas=betas)
+    assert sent.headers.get("anthropic-beta") == header
+    assert "betas" not in sent.body
+
+
+async def test_headers_of_the_call_beat_the_models_and_the_models_beat_ours() -> None:
+    model = llm.anthropic("m", api_key="k", headers={"Anthropic-Version": "2026-10-21", "X-A": "1"})
+    headers = (await send(model, headers={"x-a": "2", "X-B": "3"})).headers
+    assert headers.get_list("anthropic-version") == ["2026-10-21"]
+    assert headers.get_list("x-a") == ["2"]
+    assert headers["x-b"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://API.groq.com/openai/v1", "groq"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://api.x.ai/v1", "xai"),
+        ("https://res.openai.azure.com/openai/v1", "azure"),
+        ("https://res.services.ai.azure.com/openai/v1", "azure"),
+        ("https://api.x.ai.evil.example/v1", "generic"),
+        ("https://evil.example/api.x.ai", "generic"),
+        ("http://127.0.0.1:8080/v1", "generic"),
+    ],
+)
+def test_a_server_is_told_from_its_host(url: str, name: str) -> None:
+    assert server_at(url) == name
+    assert llm.compatible("m", base_url=url).provider.server == name  # type: ignore[attr-defined]
+
+
+def test_an_unknown_server_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown server 'vlm'; known: .*vllm"):
+        server("vlm")
+
+
+@pytest.mark.parametrize(
+    ("model", "headers", "found"),
+    [
+        (OPENROUTER, {"x-generation-id": "gen-1"}, "gen-1"),
+        (OPENROUTER, {}, None),
+        (OPENAI, {"x-generation-id": "gen-1"}, None),
+    ],
+)
+def test_the_generation_id_of_the_headers(
+    model: llm.Model, headers: dict[str, str], found: str | None
+) -> None:
+    assert model.provider.generation_id(headers) == found
+
+
+# -- a rich conversation, whole --------------------------------------------------------------
+
+CONVERSATION = [
+    llm.system("Be brief."),
+    llm.developer("Answer in Latin."),
+    llm.user("What is this?", llm.image(PNG, detail="low"), llm.image("https://h/a.png")),
+    llm.assistant("Let me look.", CALL, ToolCall(id="call_2", name="now")),
+    llm.tool_result(CALL, "blue"),
+    llm.tool_result("call_2", "too late", is_error=True),
+    llm.user("And this?", llm.document(PDF, title="a.pdf")),
+    llm.assistant(RefusalPart("No.")),
+    llm.user("Why?", name="ann"),
+]
+
+
+async def test_openai_whole() -> None:
+    assert await body(OPENAI, CONVERSATION) == {
+        "model": "gpt",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "developer", "content": "Answer in Latin."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {
+                        "type": "image_url",
+                        "image_url": {"url": f"data:image/png;base64,{PNG64}", "detail": "low"},
+                    },
+                    {"type": "image_url", "image_url": {"url": "https://h/a.png"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": "Let me look.",
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "sky", "arguments": '{"city": "Rome"}'},
+                    },
+                    {
+                        "id": "call_2",
+                        "type": "function",
+                        "function": {"name": "now", "arguments": "{}"},
+                    },
+                ],
+            },
+            {"role": "tool", "tool_call_id": "call_1", "content": "blue"},
+            {"role": "tool", "tool_call_id": "call_2", "content": "too late"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "And this?"},
+                    {
+                        "type": "file",
+                        "file": {
+                            "filename": "a.pdf",
+                            "file_data": f"data:application/pdf;base64,{PDF64}",
+                        },
+                    },
+                ],
+            },
+            {"role": "assistant", "content": None, "refusal": "No."},
+            {"role": "user", "name": "ann", "content": "Why?"},
+        ],
+    }
+
+
+async def test_anthropic_whole() -> None:
+    assert await body(ANTHROPIC, CONVERSATION) == {
+        "model": "claude",
+        "stream": True,
+        "max_tokens": 8192,
+        "system": [
+            {"type": "text", "text": "Be brief."},
+            {"type": "text", "text": "Answer in Latin."},
+        ],
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": PNG64},
+                    },
+                    {"type": "image", "source": {"type": "url", "url": "https://h/a.png"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "Let me look."},
+                    {"type": "tool_use", "id": "call_1", "name": "sky", "input": {"city": "Rome"}},
+                    {"type": "tool_use", "id": "call_2", "name": "now", "input": {}},
+                ],
+            },
+            {  # the results and the next question are one turn, the results first
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "call_1", "content": "blue"},
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "call_2",
+                        "content": "too late",
+                        "is_error": True,
+                    },
+                    {"type": "text", "text": "And this?"},
+                    {
+                        "type": "document",
+                        "source": {
+                            "type": "base64",
+                            "media_type": "application/pdf",
+                            "data": PDF64,
+                        },
+                        "title": "a.pdf",
+                    },
+                ],
+            },
+            {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
+            {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+        ],
+    }
+
+
+async def test_openrouter_differs_from_openai_in_little() -> None:
+    theirs, ours = await body(OPENROUTER, CONVERSATION), await body(OPENAI, CONVERSATION)
+    assert "stream_options" not in theirs  # without effect there: usage always comes
+    assert theirs["messages"] == ours["messages"]
+
+
+ROLE = {"azure": "developer"}
+MAX_TOKENS = {
+    "azure": "max_completion_tokens",
+    "groq": "max_completion_tokens",
+    "xai": "max_completion_tokens",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SERVERS))
+async def test_compatible_servers_whole(name: str) -> None:
+    """params.md 5: ``max_tokens`` and ``system`` everywhere but where they are replaced."""
+    sent = await body(server(name), CONVERSATION[:6], max_tokens=5, seed=7, temperature=0.5)
+    ours = (await body(OPENAI, CONVERSATION[:6]))["messages"]
+    ours[1]["role"] = ROLE.get(name, "system")
+    if name == "deepseek":  # in thinking mode a turn with calls is refused without
+        ours[3]["reasoning_content"] = ""
+    assert sent == {
+        "model": "m",
+        "stream": True,
+        **({} if name == "mistral" else {"stream_options": {"include_usage": True}}),
+        MAX_TOKENS.get(name, "max_tokens"): 5,
+        "random_seed" if name == "mistral" else "seed": 7,
+        "temperature": 0.5,
+        "messages": ours,
+    }
+
+
+# -- messages: OpenAI's wire -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        (llm.user("a"), "a"),
+        (llm.user(), ""),
+        (llm.user("a", "b"), [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+        (
+            llm.user(llm.audio(WAV)),
+            [{"type": "input_audio", "input_audio": {"data": WAV64, "format": "wav"}}],
+        ),
+        (
+            llm.user(llm.audio(b"ID3", media_type="audio/mpeg")),
+            [{"type": "input_audio", "input_audio": {"data": "SUQz", "format": "mp3"}}],
+        ),
+        (
+            llm.user(llm.DocumentPart(file_id="file-1")),
+            [{"type": "file", "file": {"file_id": "file-1"}}],
+        ),
+        (
+            llm.user(llm.document(PDF)),
+            [
+                {
+                    "type": "file",
+                    "file": {
+                        "filename": "document",
+                        "file_data": f"data:application/pdf;base64,{PDF64}",
+                    },
+                }
+            ],
+        ),
+        (llm.user("a", cache=True), "a"),  # caching is automatic there
+    ],
+)
+async def test_what_a_user_says_to_openai(message: llm.Message, content: Any) -> None:
+    assert await said(OPENAI, message) == [{"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize(
+    ("parts", "fields"),
+    [
+        (["a", "b"], {"content": "ab"}),
+        ([], {"content": ""}),
+        ([CALL], {"content": None, "tool_calls": [...]}),
+        ([RefusalPart("n"), RefusalPart("o")], {"content": None, "refusal": "no"}),
+        ([ReasoningPart(text="hm", wire="openai"), "a"], {"content": "a"}),
+        ([llm.OpaquePart(wire="anthropic", raw={"type": "compaction"}), "a"], {"content": "a"}),
+        ([TextPart("a", citations=({"type": "char_location"},))], {"content": "a"}),
+    ],
+)
+async def test_what_the_model_said_to_openai(parts: list[Any], fields: dict[str, Any]) -> None:
+    (sent,) = await said(OPENAI, llm.assistant(parts))
+    assert sent.keys() == {"role", *fields}
+    assert all(sent[k] == v for k, v in fields.items() if k != "tool_calls")
+
+
+async def test_a_custom_call_keeps_its_text() -> None:
+    call = ToolCall(id="c", name="sql", arguments="select 1", type="custom")
+    (sent,) = await said(OPENAI, llm.assistant(call))
+    assert sent["tool_calls"] == [
+        {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "select 1"}}
+    ]
+
+
+async def test_several_results_in_one_message_are_several_messages() -> None:
+    results = tuple(ToolResult(call_id=i, content=(TextPart(i),)) for i in "ab")
+    assert await said(OPENAI, llm.Message(role="tool", parts=results)) == [
+        {"role": "tool", "tool_call_id": "a", "content": "a"},
+        {"role": "tool", "tool_call_id": "b", "content": "b"},
+    ]
+
+
+@pytest.mark.parametrize("name", ["openrouter", "vllm"])
+async def test_a_tool_may_answer_with_a_picture_where_the_wire_says_so(name: str) -> None:
+    model = OPENROUTER if name == "openrouter" else server(name)
+    (sent,) = await said(model, llm.tool_result("c", "see", llm.image("https://h/a.png")))
+    assert sent["content"] == [
+        {"type": "text", "text": "see"},
+        {"type": "image_url", "image_url": {"url": "https://h/a.png"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (llm.tool_result("c", llm.image(PNG)), "text only"),
+        (llm.Message(role="tool", parts=(TextPart("x"),)), "made of tool results"),
+        (llm.user(llm.audio("https://h/a.wav")), "as bytes"),
+        (llm.user(llm.ImagePart(file_id="f")), "not by file id"),
+        (llm.user(llm.document("https://h/a.pdf")), "not by URL"),
+        (llm.user(CALL), "a ToolCall can't stand"),
+        (llm.user(RefusalPart("no")), "a RefusalPart can't stand"),
+        (llm.user("x", ReasoningPart(text="hm")), "a ReasoningPart can't stand"),
+        # Nothing is dropped silently from what the model is said to have said.
+        (llm.assistant("x", llm.image(PNG)), "an? ImagePart can't stand"),
+        (llm.assistant(llm.tool_result("c", "x").parts[0]), "a ToolResult can't stand"),
+    ],
+)
+def test_what_cant_be_said_to_openai(message: llm.Message, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        build(OPENAI, message)
+
+
+async def test_documents_by_url_where_the_wire_takes_them() -> None:
+    (sent,) = await said(OPENROUTER, llm.user(llm.document("https://h/a.pdf", title="a.pdf")))
+    assert sent["content"] == [
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "https://h/a.pdf"}}
+    ]
+
+
+async def test_mistral_takes_sound_and_documents_as_bare_strings() -> None:
+    (sent,) = await said(
+        server("mistral"),
+        llm.user(
+            llm.audio(WAV), llm.document("https://h/a.pdf"), llm.DocumentPart(file_id="file-1")
+        ),
+    )
+    assert sent["content"] == [
+        {"type": "input_audio", "input_audio": WAV64},
+        {"type": "document_url", "document_url": "https://h/a.pdf"},
+        {"type": "file", "file": {"file_id": "file-1"}},
+    ]
+
+
+# -- cache breakpoints -----------------------------------------------------------------------
+
+EPHEMERAL = {"cache_control": {"type": "ephemeral"}}
+HOUR = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+
+
+async def test_openrouter_marks_text_parts_only() -> None:
+    sent = await said(
+        OPENROUTER,
+        llm.system("a", cache=True),
+        llm.user("b", llm.text("c", cache="1h"), llm.image(PNG, cache=True)),
+        llm.assistant("d", cache="5m"),
+    )
+    assert [m["content"] for m in sent] == [
+        [{"type": "text", "text": "a", **EPHEMERAL}],
+        [
+            {"type": "text", "text": "b"},
+            {"type": "text", "text": "c", **HOUR},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG64}"}},
+        ],
+        [
+            {
+                "type": "text",
+                "text": "d",
+                "cache_control": {"type": "ephemeral", "ttl": "5m"},
+            }
+        ],
+    ]
+
+
+@pytest.mark.parametrize("parts", [["x"], ["w", "x"], [llm.image(PNG), "x"]])
+async def test_openrouter_marks_a_tools_answer(parts: list[Any]) -> None:
+    (sent,) = await said(OPENROUTER, llm.tool_result("c", *parts, cache=True))
+    assert sent["content"][-1] == {"type": "text", "text": "x", **EPHEMERAL}
+    (plain,) = await said(server("vllm"), llm.tool_result("c", "x", cache=True))
+    assert plain["content"] == "x"
+
+
+async def test_anthropic_marks_any_block() -> None:
+    sent = await body(
+        ANTHROPIC,
+        [
+            llm.system("a", cache=True),
+            llm.user("b", llm.image("https://h/a.png", cache=True), llm.document(PDF, cache="1h")),
+            llm.assistant(CALL),
+            llm.tool_result(CALL, llm.text("x", cache=True), cache="1h"),
+        ],
+        tools=[llm.Tool(name="sky", cache="1h")],
+        cache=True,
+    )
+    assert sent["cache_control"] == {"type": "ephemeral"}
+    assert sent["system"] == [{"type": "text", "text": "a", **EPHEMERAL}]
+    assert sent["tools"] == [{"name": "sky", "input_schema": {"type": "object"}, **HOUR}]
+    text, image, document = sent["messages"][0]["content"]
+    assert "cache_control" not in text
+    assert image["cache_control"] == {"type": "ephemeral"}
+    assert document["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+    (result,) = sent["messages"][2]["content"]
+    assert result == {
+        "type": "tool_result",
+        "tool_use_id": "call_1",
+        "content": [{"type": "text", "text": "x", **EPHEMERAL}],
+        **HOUR,
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "cache", "mark"),
+    [
+        (OPENROUTER, True, {"type": "ephemeral"}),
+        (OPENROUTER, "1h", {"type": "ephemeral", "ttl": "1h"}),
+        (ANTHROPIC, "5m", {"type": "ephemeral", "ttl": "5m"}),
+        (OPENAI, True, None),
+        (OPENROUTER, False, None),
+        (ANTHROPIC, False, None),
+    ],
+)
+async def test_the_automatic_breakpoint(model: llm.Model, cache: Any, mark: Any) -> None:
+    assert (await body(model, cache=cache)).get("cache_control") == mark
+
+
+# -- reasoning goes back to its own wire -----------------------------------------------------
+
+SIGNED = {"type": "reasoning.text", "text": "hm", "signature": "c2ln", "index": 0}
+ENCRYPTED = {"type": "reasoning.encrypted", "data": "ZW5j", "index": 1}
+THINKING = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+REDACTED = {"type": "redacted_thinking", "data": "ZW5j"}
+THOUGHTS = [
+    ReasoningPart(text="router", wire="openrouter", raw=SIGNED),
+    ReasoningPart(encrypted="ZW5j", wire="openrouter", raw=ENCRYPTED),
+    ReasoningPart(text="claude", wire="anthropic", raw=THINKING),
+    ReasoningPart(encrypted="ZW5j", wire="anthropic", raw=REDACTED),
+    ReasoningPart(text="local", wire="compatible"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        (OPENAI, {}),
+        (OPENROUTER, {"reasoning_details": [SIGNED, ENCRYPTED]}),
+        (server("groq"), {"reasoning": "local"}),
+        (server("vllm"), {"reasoning": "local"}),
+        (server("ollama"), {"reasoning": "local"}),
+        (server("deepseek"), {"reasoning_content": "local"}),
+        (server("llama.cpp"), {"reasoning_content": "local"}),
+        (server("mistral"), {}),  # a reasoning field in a message is a 422
+        (server("xai"), {}),
+        (server("generic"), {}),
+        (server("azure"), {}),
+    ],
+    ids=lambda x: getattr(getattr(x, "provider", None), "server", None),
+)
+async def test_reasoning_goes_back_to_its_own_wire(
+    model: llm.Model, fields: dict[str, Any]
+) -> None:
+    (sent,) = await said(model, llm.assistant(THOUGHTS, "a"))
+    assert sent == {"role": "assistant", "content": "a", **fields}
+
+
+@pytest.mark.parametrize("name", ["groq", "llama.cpp", "openrouter"])
+async def test_without_reasoning_of_its_own_nothing_goes_back(name: str) -> None:
+    model = OPENROUTER if name == "openrouter" else server(name)
+    foreign = ReasoningPart(text="claude", wire="anthropic", raw=THINKING)
+    (sent,) = await said(model, llm.assistant(foreign, "a"))
+    assert sent == {"role": "assistant", "content": "a"}
+
+
+async def test_openrouter_gets_plain_reasoning_where_there_are_no_blocks() -> None:
+    (sent,) = await said(
+        OPENROUTER,
+        llm.assistant(ReasoningPart(text="h", wire="openrouter"), "a"),
+    )
+    assert sent == {"role": "assistant", "content": "a", "reasoning": "h"}
+
+
+async def test_deepseek_gets_reasoning_beside_calls_though_there_is_none() -> None:
+    """Else: 400 ``The reasoning_content in the thinking mode must be passed back``."""
+    (sent,) = await said(server("deepseek"), llm.assistant(CALL))
+    assert sent["reasoning_content"] == ""
+    (plain,) = await said(server("deepseek"), llm.assistant("a"))
+    assert "reasoning_content" not in plain
+
+
+async def test_anthropic_gets_its_blocks_unchanged_and_in_order() -> None:
+    search = {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": []}
+    (sent,) = await said(
+        ANTHROPIC,
+        llm.assistant(
+            THOUGHTS,
+            llm.OpaquePart(wire="anthropic", raw=search),
+            llm.OpaquePart(wire="anthropic", raw=found),
+            llm.OpaquePart(wire="other", raw={"type": "x"}),
+            "a",
+            ReasoningPart(text="own", signature="sig", wire="anthropic"),
+            ReasoningPart(encrypted="ZW5j", wire="anthropic"),
+        ),
+    )
+    assert sent["content"] == [
+        THINKING,
+        REDACTED,
+        search,
+        found,
+        {"type": "text", "text": "a"},
+        {"type": "thinking", "thinking": "own", "signature": "sig"},
+        {"type": "redacted_thinking", "data": "ZW5j"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [(OPENAI, {"extra_content"}), (ANTHROPIC, {"caller", "toolset_name"})],
+    ids=["openai", "anthropic"],
+)
+async def test_what_stands_beside_a_call_goes_back_to_its_own_wire(
+    model: llm.Model, kept: set[str]
+) -> None:
+    extra = {
+        "extra_content": {"google": {"thought_signature": "c2ln"}},
+        "caller": {"type": "direct"},
+        "toolset_name": "t",
+    }
+    (sent,) = await said(model, llm.assistant(ToolCall(id="c", name="f", extra=extra)))
+    call = sent["tool_calls"][0] if "tool_calls" in sent else sent["content"][0]
+    assert {k: call[k] for k in extra if k in call} == {k: extra[k] for k in kept}
+
+
+# -- messages: Anthropic's wire --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "block"),
+    [
+        (
+            llm.ImagePart(file_id="file_1"),
+            {"type": "image", "source": {"type": "file", "file_id": "file_1"}},
+        ),
+        (
+            llm.document("https://h/a.pdf"),
+            {"type": "document", "source": {"type": "url", "url": "https://h/a.pdf"}},
+        ),
+        (
+            llm.document("grüß".encode(), media_type="text/markdown"),
+            {
+                "type": "document",
+                "source": {"type": "text", "media_type": "text/plain", "data": "grüß"},
+            },
+        ),
+        (
+            llm.document(PDF, title="T", context="C", citations=True),
+            {
+                "type": "document",
+                "source": {"type": "base64", "media_type": "application/pdf", "data": PDF64},
+                "title": "T",
+                "context": "C",
+                "citations": {"enabled": True},
+            },
+        ),
+    ],
+)
+async def test_what_a_user_says_to_anthropic(part: Any, block: dict[str, Any]) -> None:
+    assert await said(ANTHROPIC, llm.user(part)) == [{"role": "user", "content": [block]}]
+
+
+@pytest.mark.parametrize(
+    ("result", "fields"),
+    [
+        (llm.tool_result("c", "x"), {"content": "x"}),
+        (llm.tool_result("c"), {}),
+        (llm.tool_result("c", ""), {}),  # an empty text block is refused
+        (llm.tool_result("c", "x", is_error=True), {"content": "x", "is_error": True}),
+        (
+            llm.tool_result("c", "x", "y"),
+            {"content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]},
+        ),
+        (
+            llm.tool_result("c", llm.image("https://h/a")),
+            {"content": [{"type": "image", "source": {"type": "url", "url": "https://h/a"}}]},
+        ),
+    ],
+)
+async def test_what_a_tool_answers_to_anthropic(result: Any, fields: dict[str, Any]) -> None:
+    assert await said(ANTHROPIC, result) == [
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", **fields}]}
+    ]
+
+
+async def test_empty_text_is_left_out_and_turns_alternate() -> None:
+    assert await said(
+        ANTHROPIC,
+        llm.user("a"),
+        llm.assistant("", RefusalPart(""), ReasoningPart(text="foreign", wire="openai")),
+        llm.user("b", ""),
+        llm.system("late"),
+        llm.user("c"),
+    ) == [
+        {"role": "user", "content": [{"type": "text", "text": t} for t in "abc"]},
+    ]
+
+
+async def test_citations_go_back_with_their_text() -> None:
+    cited = {"type": "char_location", "cited_text": "x", "document_index": 0}
+    (sent,) = await said(ANTHROPIC, llm.assistant(TextPart("a", citations=(cited,))))
+    assert sent["content"] == [{"type": "text", "text": "a", "citations": [cited]}]
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (llm.user(llm.audio(WAV)), "no AudioPart"),
+        (llm.assistant(ToolCall(id="c9", name="f", arguments="[1]")), "call c9"),
+        (llm.assistant(ToolCall(id="c9", name="f", arguments='{"a')), "call c9"),
+        (llm.assistant(ToolCall(id="c9", name="f", arguments="x", type="custom")), "call c9"),
+    ],
+)
+def test_what_cant_be_said_to_anthropic(message: llm.Message, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        build(ANTHROPIC, message)
+    assert not isinstance(caught.value, msgspec.MsgspecError)
+
+
+# -- tools -----------------------------------------------------------------------------------
+
+SKY = llm.Tool(
+    name="sky",
+    description="Its colour.",
+    parameters={"type": "object", "properties": {"city": {"type": "string", "default": "x"}}},
+)
+SKY_STRICT = msgspec.structs.replace(SKY, strict=True, cache=True)
+CLOSED = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+async def test_tools_for_openai() -> None:
+    own = {"type": "custom", "custom": {"name": "sql"}}
+    sent = await body(OPENAI, tools=[SKY, SKY_STRICT, llm.Tool(name="now", strict=False), own])
+    assert sent["tools"] == [
+        {
+            "type": "function",
+            "function": {
+                "name": "sky",
+                "description": "Its colour.",
+                "parameters": SKY.parameters,
+            },
+        },
+        {
+            "type": "function",
+            "function": {
+                "name": "sky",
+                "description": "Its colour.",
+                "parameters": CLOSED,
+                "strict": True,
+            },
+        },
+        {
+            "type": "function",
+            "function": {"name": "now", "parameters": {"type": "object"}, "strict": False},
+        },
+        own,
+    ]
+
+
+async def test_tools_for_openrouter_carry_the_breakpoint() -> None:
+    (sent,) = (await body(OPENROUTER, tools=[SKY_STRICT]))["tools"]
+    assert sent["cache_control"] == {"type": "ephemeral"}
+
+
+async def test_tools_for_anthropic() -> None:
+    sent = await body(ANTHROPIC, tools=[SKY, SKY_STRICT, llm.Tool(name="now"), SEARCH])
+    assert sent["tools"] == [
+        {"name": "sky", "description": "Its colour.", "input_schema": SKY.parameters},
+        {
+            "name": "sky",
+            "description": "Its colour.",
+            "input_schema": CLOSED,
+            "strict": True,
+            "cache_control": {"type": "ephemeral"},
+        },
+        {"name": "now", "input_schema": {"type": "object"}},
+        SEARCH,
+    ]
+
+
+@pytest.mark.parametrize("model", [OPENAI, OPENROUTER, ANTHROPIC, server("mistral")])
+async def test_no_tools_are_not_an_empty_list(model: llm.Model) -> None:
+    assert "tools" not in await body(model, tools=[])
+
+
+NAMED = {"type": "function", "function": {"name": "sky"}}
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "openai", "anthropic"),
+    [
+        ("auto", "auto", {"type": "auto"}),
+        ("none", "none", {"type": "none"}),
+        ("required", "required", {"type": "any"}),
+        ("sky", NAMED, {"type": "tool", "name": "sky"}),
+        (SKY, NAMED, {"type": "tool", "name": "sky"}),
+        (ALLOWED, ALLOWED, ALLOWED),
+        (None, None, None),
+    ],
+)
+async def test_tool_choice(choice: Any, openai: Any, anthropic: Any) -> None:
+    for model, wanted in ((OPENAI, openai), (ANTHROPIC, anthropic)):
+        sent = await body(model, tools=[SKY], tool_choice=choice)
+        assert sent.get("tool_choice") == wanted
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "anthropic"),
+    [
+        (None, False, {"type": "auto", "disable_parallel_tool_use": True}),
+        (None, True, {"type": "auto", "disable_parallel_tool_use": False}),
+        ("required", False, {"type": "any", "disable_parallel_tool_use": True}),
+        ("sky", False, {"type": "tool", "name": "sky", "disable_parallel_tool_use": True}),
+        ("none", False, {"type": "none"}),  # has no such flag
+    ],
+)
+async def test_parallel_calls(choice: Any, parallel: bool, anthropic: dict[str, Any]) -> None:
+    given = {"tools": [SKY], "tool_choice": choice, "parallel_tool_calls": parallel}
+    assert (await body(ANTHROPIC, **given))["tool_choice"] == anthropic
+    assert (await body(OPENAI, **given))["parallel_tool_calls"] is parallel
+
+
+# -- formats ---------------------------------------------------------------------------------
+
+
+class Answer(msgspec.Struct):
+    colour: str
+    sure: bool = True
+
+
+ANSWER_OPEN = {
+    "title": "Answer",
+    "type": "object",
+    "properties": {"colour": {"type": "string"}, "sure": {"type": "boolean", "default": True}},
+    "required": ["colour"],
+}
+ANSWER_CLOSED = {
+    "title": "Answer",
+    "type": "object",
+    "properties": {"colour": {"type": "string"}, "sure": {"type": "boolean"}},
+    "required": ["colour", "sure"],
+    "additionalProperties": False,
+}
+GRAMMAR = {"type": "grammar", "grammar": "root ::= x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        ("text", {"type": "text"}),
+        ("json", {"type": "json_object"}),
+        (GRAMMAR, GRAMMAR),
+        (
+            Answer,
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "Answer", "strict": True, "schema": ANSWER_CLOSED},
+            },
+        ),
+        (
+            llm.JSONSchema(schema=ANSWER_OPEN, name="a", description="d", strict=False),
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "description": "d", "schema": ANSWER_OPEN},
+            },
+        ),
+    ],
+)
+async def test_formats_for_openai(given: Any, wire: dict[str, Any]) -> None:
+    assert (await body(OPENAI, response_format=given))["response_format"] == wire
+
+
+async def test_formats_for_anthropic_have_no_name() -> None:
+    sent = await body(ANTHROPIC, response_format=Answer, reasoning="low")
+    assert sent["output_config"] == {
+        "effort": "low",
+        "format": {"type": "json_schema", "schema": ANSWER_CLOSED},
+    }
+    assert "output_config" not in await body(ANTHROPIC, response_format="text")
+    own = await body(ANTHROPIC, response_format={"type": "json_schema", "schema": {}})
+    assert own["output_config"] == {"format": {"type": "json_schema", "schema": {}}}
+    with pytest.raises(ValueError, match="no free JSON mode"):
+        build(ANTHROPIC, llm.user("hi"), response_format="json")
+
+
+# -- reasoning -------------------------------------------------------------------------------
+
+R = llm.Reasoning
+
+
+@pytest.mark.parametrize(
+    ("given", "openai"),
+    [
+        ("low", {"reasoning_effort": "low"}),
+        (False, {"reasoning_effort": "none"}),
+        (True, {}),
+    ],
+)
+async def test_reasoning_at_openai_is_an_effort(given: Any, openai: dict[str, Any]) -> None:
+    sent = await body(OPENAI, reasoning=given)
+    assert {k: v for k, v in sent.items() if "reasoning" in k} == openai
+
+
+@pytest.mark.parametrize("given", [2000, R(summary="auto"), R(exclude=True)])
+@pytest.mark.parametrize("model", [OPENAI, server("groq"), server("deepseek")])
+def test_what_cant_be_said_of_reasoning(model: llm.Model, given: Any) -> None:
+    with pytest.raises(ValueError, match="no budget, summary"):
+        build(model, llm.user("hi"), reasoning=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        ("low", {"effort": "low"}),
+        (2000, {"max_tokens": 2000}),
+        (True, {"enabled": True}),
+        (False, {"enabled": False}),
+        (
+            R(effort="high", exclude=False, summary="auto"),
+            {"effort": "high", "exclude": False, "summary": "auto"},
+        ),
+    ],
+)
+async def test_reasoning_at_openrouter(given: Any, wire: dict[str, Any]) -> None:
+    assert (await body(OPENROUTER, reasoning=given))["reasoning"] == wire
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        (True, {"thinking": {"type": "enabled"}}),
+        (False, {"thinking": {"type": "disabled"}}),
+        ("high", {"reasoning_effort": "high"}),
+        (
+            R(enabled=True, effort="max"),
+            {"thinking": {"type": "enabled"}, "reasoning_effort": "max"},
+        ),
+    ],
+)
+async def test_reasoning_at_deepseek_is_a_switch_and_an_effort(
+    given: Any, wire: dict[str, Any]
+) -> None:
+    sent = await body(server("deepseek"), reasoning=given)
+    assert {k: v for k, v in sent.items() if k in ("thinking", "reasoning_effort")} == wire
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        (False, {"thinking": {"type": "disabled"}}),
+        ("none", {"thinking": {"type": "disabled"}}),
+        (True, {"thinking": {"type": "adaptive"}}),
+        ("low", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}),
+        (2000, {"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 10192}),
+        (
+            R(budget=2000, summary="auto"),
+            {
+                "thinking": {"type": "enabled", "budget_tokens": 2000, "display": "summarized"},
+                "max_tokens": 10192,
+            },
+        ),
+        (R(exclude=True), {"thinking": {"type": "adaptive", "display": "omitted"}}),
+        (R(exclude=False), {"thinking": {"type": "adaptive", "display": "summarized"}}),
+    ],
+)
+async def test_thinking_at_anthropic(given: Any, wire: dict[str, Any]) -> None:
+    sent = await body(ANTHROPIC, reasoning=given)
+    wanted = {"max_tokens": 8192, **wire}
+    names = ("thinking", "output_config", "max_tokens")
+    assert {k: v for k, v in sent.items() if k in names} == wanted
+
+
+async def test_a_budget_leaves_max_tokens_alone_where_it_was_given() -> None:
+    assert (await body(ANTHROPIC, reasoning=2000, max_tokens=3000))["max_tokens"] == 3000
+    assert (await body(ANTHROPIC, max_tokens=0))["max_tokens"] == 0  # only writes the cache
+
+
+# -- the other parameters --------------------------------------------------------------------
+
+PLAIN = ("model", "messages", "stream", "stream_options")
+
+
+def rest(sent: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in sent.items() if k not in PLAIN}
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        ({"stop": "x"}, {"stop": ["x"]}),
+        ({"stop": ("x", "y")}, {"stop": ["x", "y"]}),
+        ({"max_tokens": 5}, {"max_completion_tokens": 5}),
+        ({"n": 2}, {"n": 2}),
+        ({"temperature": 0}, {"temperature": 0}),
+        ({"temperature": None}, {}),
+        ({"prediction": "x"}, {"prediction": {"type": "content", "content": "x"}}),
+        ({"prediction": {"type": "content", "content": []}},) * 2,
+        ({"logprobs": True, "top_logprobs": 3},) * 2,
+        ({"logit_bias": {"50256": -100}},) * 2,
+        ({"modalities": ["text", "audio"], "audio": {"format": "pcm16", "voice": "alloy"}},) * 2,
+        ({"metadata": {"a": "b"}, "store": True},) * 2,
+        ({"prompt_cache_retention": "in_memory", "prompt_cache_key": "k"},) * 2,
+        ({"moderation": {"model": "m"}, "safety_identifier": "s"},) * 2,
+        ({"verbosity": "low", "service_tier": "flex", "user": "u", "seed": 1},) * 2,
+        ({"top_p": 0.5, "frequency_penalty": -1.5, "presence_penalty": 1},) * 2,
+        ({"web_search_options": {"search_context_size": "low"}},) * 2,
+    ],
+)
+async def test_parameters_at_openai(given: dict[str, Any], wire: dict[str, Any]) -> None:
+    assert rest(await body(OPENAI, **given)) == wire
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"top_k": 1, "min_p": 0.1, "top_a": 0.2, "repetition_penalty": 1.1},) * 2,
+        ({"models": ["a/b"], "provider": {"sort": "price"}},) * 2,
+        ({"plugins": [{"id": "web"}], "session_id": "s", "trace": {"trace_id": "t"}},) * 2,
+        ({"image_config": {"aspect_ratio": "1:1"}},) * 2,
+    ],
+)
+async def test_parameters_at_openrouter(given: dict[str, Any], wire: dict[str, Any]) -> None:
+    assert rest(await body(OPENROUTER, **given)) == wire
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        ({"stop": "x"}, {"stop_sequences": ["x"]}),
+        ({"stop": ["x", "y"]}, {"stop_sequences": ["x", "y"]}),
+        ({"temperature": 0.5, "top_p": 0.9, "top_k": 5},) * 2,
+        ({"user": "u"}, {"metadata": {"user_id": "u"}}),
+        ({"metadata": {"user_id": "u"}}, {"metadata": {"user_id": "u"}}),
+        ({"service_tier": "standard_only", "speed": "fast", "inference_geo": "us"},) * 2,
+        ({"container": "c", "context_management": {"edits": []}},) * 2,
+        ({"mcp_servers": [{"type": "url", "name": "n", "url": "https://h"}]},) * 2,
+    ],
+)
+async def test_parameters_at_anthropic(given: dict[str, Any], wire: dict[str, Any]) -> None:
+    assert rest(await body(ANTHROPIC, **given)) == {"max_tokens": 8192, **wire}
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, {"include_usage": True}),
+        ({"expect_usage": False}, None),
+        (
+            {"include_obfuscation": False},
+            {"include_usage": True, "include_obfuscation": False},
+        ),
+        ({"expect_usage": False, "include_obfuscation": False}, {"include_obfuscation": False}),
+        (
+            {"stream_options": {"continuous_usage_stats": True}},
+            {"include_usage": True, "continuous_usage_stats": True},
+        ),
+    ],
+)
+async def test_stream_options(given: dict[str, Any], options: dict[str, Any] | None) -> None:
+    assert (await body(OPENAI, **given)).get("stream_options") == options
+
+
+@pytest.mark.parametrize("n", [0, -1, True, "2", 1.5])
+async def test_n_is_a_whole_number(n: Any) -> None:
+    with pytest.raises(ValueError, match="n must be a whole number"):
+        await body(OPENAI, n=n)
+
+
+# -- extra -----------------------------------------------------------------------------------
+
+
+async def test_extra_goes_into_the_body_and_the_calls_beats_the_models() -> None:
+    model = llm.openai("m", api_key="k", extra={"a": 1, "b": 2})
+    assert rest(await body(model, extra={"b": 3, "c": None})) == {"a": 1, "b": 3, "c": None}
+
+
+@pytest.mark.parametrize(
+    ("model", "extra", "params"),
+    [
+        (OPENAI, {"temperature": 1}, {}),
+        (OPENAI, {"temperature": 1}, {"temperature": 1}),
+        (OPENAI, {"model": "other"}, {}),
+        (OPENAI, {"messages": []}, {}),
+        (OPENAI, {"stream": False}, {}),
+        (OPENAI, {"max_completion_tokens": 5}, {"max_tokens": 5}),
+        (OPENAI, {"max_tokens": 5}, {"max_tokens": 5}),
+        (OPENAI, {"stream_options": {}}, {}),
+        (OPENAI, {"reasoning_effort": "low"}, {"reasoning": "low"}),
+        (OPENROUTER, {"provider": {}}, {}),
+        (OPENROUTER, {"reasoning": {}}, {"reasoning": "low"}),
+        (ANTHROPIC, {"stop_sequences": ["x"]}, {"stop": "x"}),
+        (ANTHROPIC, {"thinking": {}}, {"reasoning": "low"}),
+        (ANTHROPIC, {"system": "x"}, {}),
+        (server("mistral"), {"random_seed": 1}, {"seed": 1}),
+    ],
+    ids=str,
+)
+async def test_an_extra_that_a_parameter_decides_is_an_error(
+    model: llm.Model, extra: dict[str, Any], params: dict[str, Any]
+) -> None:
+    (name,) = extra
+    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+        await body(model, extra=extra, **params)
+    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+        await body(msgspec.structs.replace(model, extra=extra), **params)
+
+
+@pytest.mark.parametrize(
+    ("model", "extra"),
+    [
+        (OPENAI, {"top_k": 5}),
+        (OPENAI, {"provider": {"order": ["x"]}}),
+        (server("groq"), {"min_p": 0.1}),
+        (server("vllm"), {"session_id": "s", "guided_json": {}}),
+        (server("mistral"), {"safe_prompt": True}),
+        (ANTHROPIC, {"seed": 1}),
+    ],
+    ids=str,
+)
+async def test_extra_sends_what_the_wire_has_no_parameter_for(
+    model: llm.Model, extra: dict[str, Any]
+) -> None:
+    sent = await body(model, extra=extra)
+    assert {k: sent[k] for k in extra} == extra
+
+
+# -- a provider's bare bones -----------------------------------------------------------------
+
+
+def test_the_base_of_providers_leaves_the_wire_to_its_subclasses() -> None:
+    class Bare(Provider):
+        pass
+
+    bare = Bare()
+    model = llm.Model(name="m", provider=bare, base_url="http://h")
+    request = Request(model=model, messages=(llm.user("hi"),), params={}, extra={})
+    assert bare.request_headers(request) == {}
+    assert bare.typed_fields == frozenset()
+    assert bare.generation_id({"x-generation-id": "g"}) is None
+    assert str(bare.cost_of(llm.Usage(cost=0.5, final=True), None).amount) == "0.5"
+    assert bare.cost_of(None, None) == llm.CostInfo()
+    for call in (
+        lambda: bare.endpoint_url(model),
+        lambda: bare.auth_headers(model),
+        lambda: bare.build_request(request),
+        lambda: bare.parse_chunk(b"{}"),
+        lambda: bare.parse_response(b"{}"),
+    ):
+        with pytest.raises(NotImplementedError):
+            call()
