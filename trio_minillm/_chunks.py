@@ -305,6 +305,9 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
             f" {len(self.content)} characters, {len(self.tool_calls)} tool calls>"
         )
 
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
+
 
 __all__ = [
     "Block",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ._chunks import StreamChunk
-from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
+from ._errors import LimitExceeded, MiniLLMError, ProtocolError
 from ._sse import SSEDecoder, SSEEvent
 from .providers import Provider
 
@@ -81,10 +81,12 @@ class ChunkDecoder:
             return []
         if self._whole is None:
             return self._events([*self._sse.feed(self._head), *self._sse.flush()], at)
+        body = b"".join(self._whole)
         try:
-            return self._stamp(self._answer(b"".join(self._whole)), at, b"")
+            return self._stamp(self._answer(body), at, b"")
         except MiniLLMError as exc:
             self.error = exc
+        self.error = self._hidden(self.error, body)
         return []
 
     def _sniff(self, data: bytes) -> bytes:
@@ -118,8 +120,6 @@ class ChunkDecoder:
             raise ProtocolError("the body is HTML or XML, not an event stream")
         try:
             return self._provider.parse_response(body)
-        except ProviderError as exc:
-            raise self._hidden(exc, body) from None
         except _MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
 
@@ -139,7 +139,7 @@ class ChunkDecoder:
             except ProtocolError as exc:
                 self._malformed(exc.reason, exc)
             except MiniLLMError as exc:
-                self.error = self._hidden(exc, data)
+                self.error = exc
             except _MALFORMED as exc:
                 self._malformed(_say(exc), exc)
             else:
@@ -154,6 +154,7 @@ class ChunkDecoder:
                 else:
                     out += self._stamp(parsed, at, data)
             if self.error is not None:
+                self.error = self._hidden(self.error, data)
                 return out
         self.error = self._sse.failure
         return out
@@ -168,7 +169,8 @@ class ChunkDecoder:
 
     def _hidden(self, error: MiniLLMError, data: bytes) -> MiniLLMError:
         """The same error without the key, where the provider echoed it: blanked in the data
-        before anything is cut to an excerpt, so that no part of it is left.
+        before anything is cut to an excerpt, so that no part of it is left. Not to be called
+        while the error is being handled: it would become the context of the new one.
         """
         if not any(secret in data for secret in self._secrets):
             return error

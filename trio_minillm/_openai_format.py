@@ -92,7 +92,7 @@ def _tool_message(raw: Mapping[str, Any]) -> Message:
     good = tuple(p for p in answer if isinstance(p, TextPart | ImagePart | DocumentPart))
     if len(good) != len(answer):
         raise ValueError("a tool answers with text, pictures and documents")
-    ident = raw.get("tool_call_id") or raw["name"]
+    ident = _text(raw, "tool_call_id" if raw.get("tool_call_id") else "name")
     result = ToolResult(call_id=ident, name=raw.get("name"), content=good)
     return Message(role="tool", parts=(result,))
 
@@ -124,11 +124,14 @@ def _call(raw: Mapping[str, Any]) -> ToolCall:
     if raw.get("type") == "custom":
         body = raw["custom"]
         return ToolCall(
-            id=raw["id"], name=_text(body, "name"), arguments=_text(body, "input"), type="custom"
+            id=_text(raw, "id"),
+            name=_text(body, "name"),
+            arguments=_text(body, "input"),
+            type="custom",
         )
     body = raw["function"]
     arguments = _text(body, "arguments")
-    return ToolCall(id=raw["id"], name=_text(body, "name"), arguments=arguments, extra=extra)
+    return ToolCall(id=_text(raw, "id"), name=_text(body, "name"), arguments=arguments, extra=extra)
 
 
 def _part(raw: Mapping[str, Any]) -> Part:

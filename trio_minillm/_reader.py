@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 import msgspec
@@ -61,6 +61,9 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Prepared {self.model!r}>"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -309,7 +312,7 @@ class Reader:
                     break
             clocks.heard(now, content, ending.state)
             if chunks:
-                await self._deliver(chunks, content, clocks)
+                await self._deliver(chunks, content or ending.over, clocks)
             if ending.over:
                 return
             if decoder.error is not None:

@@ -45,8 +45,7 @@ _SHAPED = {
     *("reasoning", "user", "metadata", "cache", "betas"),
 }
 TYPED_FIELDS = frozenset(_SAME) | {
-    *("model", "max_tokens", "stop_sequences", "tools", "tool_choice", "thinking", "system"),
-    *("output_config", "metadata", "cache_control"),
+    *("model", "max_tokens", "stop_sequences", "tools", "tool_choice", "metadata", "system"),
 }
 """The fields that typed parameters decide."""
 

@@ -70,7 +70,7 @@ _SHAPED = {
 }
 
 _FIELDS = {
-    *("model", "stop", "tools", "tool_choice", "response_format", "reasoning_effort"),
+    *("model", "stop", "tools", "tool_choice", "response_format"),
     *("prediction", "stream_options", "max_tokens", "max_completion_tokens"),
 }
 
@@ -168,6 +168,9 @@ def _tool_result(result: ToolResult, dialect: Dialect) -> dict[str, Any]:
 
 def _assistant(message: Message, dialect: Dialect) -> dict[str, Any]:
     out: dict[str, Any] = {}
+    for part in message.parts:
+        if isinstance(part, MediaPart | ToolResult):
+            raise ValueError(f"a {type(part).__name__} can't stand in an assistant message")
     said = [p for p in message.parts if isinstance(p, TextPart)]
     calls = [p for p in message.parts if isinstance(p, ToolCall)]
     refusals = [p.text for p in message.parts if isinstance(p, RefusalPart)]
