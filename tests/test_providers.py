@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -444,7 +445,7 @@ def test_no_usage_makes_buckets_overlap_or_negative(
         assert found.completion_tokens is None
 
 
-@pytest.mark.parametrize("count", [-1, "5", True, [], 1.8e308, 2**53, 10**400])
+@pytest.mark.parametrize("count", [-1, "5", True, [], 1.7e308, 2**53, 10**400])
 @pytest.mark.parametrize(
     ("provider", "name"),
     [
@@ -1030,6 +1031,8 @@ def test_a_message_that_was_not_streamed() -> None:
         "tool_use",
     )
     assert [(c.id, c.parsed()) for c in response.tool_calls] == [("t", {"a": 1})]
+    assert [type(p) for p in response.parts] == [ReasoningPart, TextPart, ToolCall]
+    assert response.parts[0].raw == CLAUDE_WHOLE["content"][0]  # type: ignore[union-attr, index]
     assert response.usage is not None
     assert (response.usage.total_tokens, response.usage.final) == (7, True)
     assert (response.id, response.outcome) == ("msg_1", llm.Outcome.FINISHED)
@@ -1629,10 +1632,8 @@ def read_all_the_way(provider: Provider, event: Any) -> None:
     """Decode an event in every way there is, fold it, and build the next request from it."""
     data = json.dumps(event).encode()
     for read in (provider.parse_chunk, provider.parse_response):
-        try:
+        with suppress(llm.MiniLLMError, msgspec.MsgspecError):  # what a provider may raise
             read(data)
-        except (llm.MiniLLMError, msgspec.MsgspecError):
-            pass  # what a provider may raise
     provider.parse_error(500, data)
     state = Ingest(model="m", expect_usage=True, wire=provider.replay_wire)
     for body in (wire(event), wire(("error", event)), data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Unpack
 
 import httpx
@@ -11,6 +12,7 @@ import msgspec
 import trio
 
 from ._chunks import CompletionResponse
+from ._http import Exchange
 from ._ingest import Ingest
 from ._messages import Message
 from ._openai_format import messages_of
@@ -86,7 +88,7 @@ class Client:
         return StreamingCompletion(
             state,
             receive,
-            reader=Reader(self._http, prepared, send),
+            reader=Reader(partial(Exchange, self._http), prepared, send),
             model=model,
             response_type=_response_type(params.get("response_format")),
         )

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import httpx
 import msgspec
 import trio
 
@@ -193,13 +192,16 @@ class Reader:
     """Sends one prepared request, again if need be, and feeds the channel with the answer."""
 
     def __init__(
-        self, http: httpx.AsyncClient, prepared: Prepared, send: trio.MemorySendChannel[Item]
+        self,
+        connect: Callable[[], Exchange],
+        prepared: Prepared,
+        send: trio.MemorySendChannel[Item],
     ) -> None:
         self.facts = Facts()
         self.done = trio.Event()
         self.crash: Exception | None = None
         self.scope = trio.CancelScope()
-        self._http = http
+        self._connect = connect
         self._prepared = prepared
         self._provider: Provider = prepared.model.provider
         self._send = send
@@ -259,7 +261,7 @@ class Reader:
         facts, prepared = self.facts, self._prepared
         facts.started = trio.current_time()
         clocks = Clocks(prepared.timeouts, total_at)
-        exchange = Exchange(self._http)
+        exchange = self._connect()
         try:
             with clocks.scope:
                 await exchange.start(

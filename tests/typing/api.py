@@ -1,0 +1,79 @@
+"""What type checkers must make of the public names. Checked by mypy, never run."""
+
+from collections.abc import Sequence
+from typing import Any, assert_type
+
+import httpx
+import msgspec
+import trio
+
+import trio_minillm as llm
+from trio_minillm import testing
+
+
+class City(msgspec.Struct):
+    name: str
+
+
+def weather(city: str, days: int = 1) -> str:
+    return city * days
+
+
+class Mine(llm.Provider):
+    name = "mine"
+
+    def endpoint_url(self, model: llm.Model) -> str:
+        return model.base_url
+
+    def auth_headers(self, model: llm.Model) -> dict[str, str]:
+        return {}
+
+    def build_request(self, request: llm.Request) -> dict[str, Any]:
+        return {"messages": [m.text for m in request.messages]}
+
+    def parse_chunk(self, data: bytes) -> llm.StreamChunk | None:
+        return llm.StreamChunk(data.decode())
+
+    def parse_response(self, body: bytes) -> Sequence[llm.StreamChunk]:
+        return [llm.StreamChunk(body.decode())]
+
+
+async def main() -> None:
+    model = llm.openrouter("m", api_key="k", price=llm.TokenPrice(input=1, output=2))
+    assert_type(model, llm.Model)
+    async with llm.open_client(
+        timeouts=llm.Timeouts(idle=3), retry=llm.Retry(attempts=1)
+    ) as client:
+        assert_type(client, llm.Client)
+        async with client.stream(
+            model,
+            [llm.user("Hi", llm.image(b"x", media_type="image/png")), {"role": "user"}],
+            max_tokens=3,
+            tools=[weather, City, llm.Tool(name="x"), {"type": "web_search"}],
+            reasoning="low",
+            response_format=City,
+            extra={"x": 1},
+        ) as stream:
+            assert_type(stream, llm.StreamingCompletion)
+            channel: trio.abc.ReceiveChannel[llm.StreamChunk] = stream
+            async for chunk in stream:
+                assert_type(chunk.delta, str)
+                assert_type(chunk.usage, llm.Usage | None)
+            assert_type(await stream.next_chunk(), llm.StreamChunk | None)
+            assert_type(await channel.receive(), llm.StreamChunk)
+            assert_type(await stream.collect(), llm.CompletionResponse)
+            assert_type(await stream.cancel(), llm.CompletionResponse)
+            assert_type(stream.outcome, llm.Outcome | None)
+        response = await client.complete(model, "Hi", temperature=0.5)
+        assert_type(response, llm.CompletionResponse)
+        assert_type(response.to_message(), llm.Message)
+        assert_type(response.tool_calls, tuple[llm.ToolCall, ...])
+        client.stream(model, "Hi", temprature=1)  # type: ignore[call-arg]
+        client.stream(model, "Hi", max_tokens="3")  # type: ignore[arg-type]
+    async with llm.open_client(http_client=httpx.AsyncClient()):
+        pass
+    async with llm.open_client(transport=testing.ScriptedTransport()):
+        pass
+    async with llm.open_local_model(wire="anthropic") as local:
+        assert_type(local, llm.Model)
+    testing.check_provider(testing.model(Mine()), streams=[b""])
