@@ -21,12 +21,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import httpx
+import msgspec
 import pytest
 import trio
 
+import trio_minillm as llm
 from trio_minillm import local
 from trio_minillm.local import LocalModelError, LocalServer, open_local_model, open_local_server
 from trio_minillm.providers import Model
@@ -389,7 +391,7 @@ async def test_the_key_is_needed_and_shown_nowhere() -> None:
         assert key.encode() not in shown + server._child._log.read()
 
 
-# What the server does. TODO(core): the same through the library's client.
+# What the server does, over raw sockets and through the library's client.
 
 
 @asynccontextmanager
@@ -468,3 +470,137 @@ async def test_tools_leave_an_optional_call_optional(shared: Shared) -> None:
         answer = await http.post("/v1/chat/completions", json=body)
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"]
+
+
+# The main job: the library's client and a real model, over both wires.
+
+
+def _model(shared: Shared, wire: str) -> Model:
+    if wire == "anthropic":
+        return llm.anthropic(shared.name, base_url=shared.address, api_key=shared.key)
+    base_url = f"{shared.address}/v1"
+    return llm.compatible(shared.name, base_url=base_url, server="llama.cpp", api_key=shared.key)
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_a_real_answer_is_streamed_with_its_usage(shared: Shared, wire: str) -> None:
+    async with llm.open_client() as client:
+        prompt = [llm.system("Be brief."), llm.user("Count from one to five.")]
+        async with client.stream(
+            _model(shared, wire), prompt, max_tokens=24, temperature=0
+        ) as stream:
+            deltas = [chunk.delta async for chunk in stream if chunk.delta]
+    response = stream.response
+    assert len(deltas) > 3
+    assert response.content == "".join(deltas)
+    assert response.outcome is llm.Outcome.FINISHED
+    assert response.finish_reason in ("stop", "length", "end_turn", "max_tokens")
+    assert response.usage is not None
+    assert response.usage.final
+    assert response.usage.prompt_tokens is not None
+    assert response.usage.prompt_tokens > 10
+    assert 3 < (response.usage.completion_tokens or 0) <= 24
+    assert response.timings.first_chunk is not None
+    assert response.timings.total is not None
+    assert response.timings.first_chunk < response.timings.total
+    assert response.cost.resolution is llm.CostResolution.UNPRICED
+    assert response.model == shared.name
+
+
+class Pet(msgspec.Struct):
+    """A pet."""
+
+    name: Annotated[str, msgspec.Meta(max_length=12)]
+    kind: Literal["cat", "dog"]
+    legs: Annotated[int, msgspec.Meta(ge=0, le=9)]
+
+
+async def test_output_is_held_to_a_schema_and_read_into_its_type(shared: Shared) -> None:
+    async with llm.open_client() as client:
+        response = await client.complete(
+            _model(shared, "openai"), "Describe a dog.", response_format=Pet, max_tokens=100
+        )
+    pet = response.parsed()
+    assert isinstance(pet, Pet)
+    assert pet.kind in ("cat", "dog")
+
+
+def forecast(city: Annotated[str, msgspec.Meta(max_length=20)], unit: Literal["c", "f"]) -> str:
+    """The weather in a city."""
+    return f"21 degrees {unit} in {city}, sunny"
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_a_tool_is_called_and_its_answer_used(shared: Shared, wire: str) -> None:
+    model, tool = _model(shared, wire), llm.tool(forecast)
+    question = llm.user("What is the weather in Paris?")
+    async with llm.open_client() as client:
+        asked = await client.complete(
+            model, [question], tools=[tool], tool_choice="required", max_tokens=120, temperature=0
+        )
+        (call,) = asked.tool_calls
+        assert call.name == "forecast"
+        answer = tool.call(call)
+        assert "21 degrees" in answer
+        turns = [question, asked.to_message(), llm.tool_result(call, answer)]
+        said = await client.complete(model, turns, tools=[tool], max_tokens=60, temperature=0)
+    assert "21" in said.content
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_leaving_a_stream_frees_the_servers_slot(wire: local.Wire) -> None:
+    # Left to itself the server would be busy with this for more than a minute.
+    async with open_local_server(slots=1, context=8192) as server, llm.open_client() as client:
+        model = server.model(wire)
+        extra = {"ignore_eos": True}
+        async with client.stream(model, "Tell a story.", extra=extra, max_tokens=8000) as stream:
+            while not stream.accumulated:
+                await stream.next_chunk()
+            assert (await server.slots()).busy == 1
+        assert stream.outcome is llm.Outcome.CANCELLED
+        assert stream.response.content
+        with trio.fail_after(30):
+            while (await server.slots()).busy:
+                pass
+        assert (await client.complete(model, "Hi", max_tokens=4)).outcome is llm.Outcome.FINISHED
+
+
+async def test_twenty_streams_at_once(shared: Shared) -> None:
+    outcomes: list[llm.CompletionResponse] = []
+
+    async def one(client: llm.Client, number: int) -> None:
+        model = _model(shared, "anthropic" if number % 2 else "openai")
+        outcomes.append(await client.complete(model, f"Say {number}.", max_tokens=10))
+
+    async with llm.open_client() as client, trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(one, client, number)
+    assert len(outcomes) == 20
+    assert all(r.outcome is llm.Outcome.FINISHED and r.content and r.usage for r in outcomes)
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_real_refusals_are_read(shared: Shared, wire: str) -> None:
+    model = msgspec.structs.replace(_model(shared, wire), api_key="wrong-key-0123")
+    async with llm.open_client() as client:
+        with pytest.raises(llm.RefusedError) as caught:
+            await client.complete(model, "Hi")
+        assert (caught.value.status, caught.value.kind) == (401, "auth")
+        with pytest.raises(llm.RefusedError) as caught:
+            await client.complete(_model(shared, wire), "long " * 5000)
+        assert (caught.value.status, caught.value.kind) == (400, "invalid")
+        assert "long long" not in str(caught.value)
+
+
+async def test_a_server_that_is_killed_in_the_middle_is_a_cut_stream() -> None:
+    async with open_local_server(slots=1) as server, llm.open_client() as client:
+        extra = {"ignore_eos": True}
+        async with client.stream(server.model(), "Tell a story.", extra=extra) as stream:
+            while not stream.accumulated:
+                await stream.next_chunk()
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(llm.ConnectionCut) as caught:
+                await stream.collect()
+        assert caught.value.partial is not None
+        assert caught.value.partial.content
+        assert stream.outcome is llm.Outcome.TRUNCATED

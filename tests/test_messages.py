@@ -28,6 +28,7 @@ from trio_minillm import (
     ToolCall,
     ToolResult,
 )
+from trio_minillm._messages import Quiet
 from trio_minillm._openai_format import messages_of
 from trio_minillm.providers import Request
 
@@ -446,6 +447,8 @@ SECRET = "hunter2"
             "tool_call_id": "1",
             "content": [{"type": "input_audio", "input_audio": {"data": WAV64, "format": "wav"}}],
         },
+        {"role": "assistant", "reasoning": 5},
+        {"role": "assistant", "reasoning_details": [SECRET]},
         {"role": "assistant", "tool_calls": [SECRET]},
         {"role": "assistant", "tool_calls": {"id": SECRET}},
         {"role": "assistant", "tool_calls": [{"id": "1", "type": "function"}]},
@@ -522,6 +525,13 @@ QUIET += [
         "<CompletionResponse None None 7 characters, 0 tool calls>",
     ),
 ]
+
+
+def test_what_has_nothing_to_say_says_its_kind() -> None:
+    class Thing(Quiet):
+        __slots__ = ("secret",)
+
+    assert repr(Thing()) == "<Thing>"
 
 
 def rich_text(thing: Any) -> str:

@@ -77,6 +77,12 @@ def test_the_server_decides_the_wait_up_to_a_cap(asked: float | None, waited: fl
     assert delay == waited
 
 
+def test_an_error_inside_a_stream_may_name_the_wait_too() -> None:
+    info = llm.ErrorInfo(message="m", kind="rate_limit", status=429, retry_after=7.0)
+    error = llm.ProviderError(info)
+    assert llm.Retry().delay(error, attempt=1, remaining=INFINITY, random=0.5) == 7.0
+
+
 def test_the_servers_wait_is_not_bound_by_max_delay() -> None:
     retry = llm.Retry(max_delay=1.0, max_retry_after=600.0)
     assert retry.delay(refused(wait=500.0), attempt=1, remaining=INFINITY, random=0.0) == 500.0

@@ -445,7 +445,9 @@ def test_no_usage_makes_buckets_overlap_or_negative(
         assert found.completion_tokens is None
 
 
-@pytest.mark.parametrize("count", [-1, "5", True, [], 1.7e308, 2**53, 10**400])
+@pytest.mark.parametrize(
+    "count", [-1, "5", True, [], 1.7e308, 2**53, 10**400], ids=lambda c: f"{c!r:.20}"
+)
 @pytest.mark.parametrize(
     ("provider", "name"),
     [
@@ -1377,7 +1379,9 @@ def test_the_facts_of_an_error() -> None:
     assert llm.RefusedError(info, retry_after=1.0).retry_after == 1.0
 
 
-@pytest.mark.parametrize("wait", [-1, "7", True, None, 1e10, [], 10**400])
+@pytest.mark.parametrize(
+    "wait", [-1, "7", True, None, 1e10, [], 10**400], ids=lambda w: f"{w!r:.20}"
+)
 def test_a_wait_that_is_none(wait: Any) -> None:
     body = {"error": {"message": "m", "availability": {"retryable": 1, "retry_after": wait}}}
     info = error_info(503, json.dumps(body).encode())
@@ -1456,6 +1460,109 @@ def test_an_error_inside_anthropics_stream_may_come_at_any_place() -> None:
     assert (error.kind, error.status, error.code) == ("overloaded", 529, "overloaded_error")
     assert info_of(ANTHROPIC, {"type": "x", "error": {"message": "boom"}}).message == "boom"
     assert info_of(ANTHROPIC, {"error": "boom"}).message == "boom"
+
+
+# -- what is made of it ----------------------------------------------------------------------
+
+
+def test_usage_merges_field_by_field_and_never_adds() -> None:
+    first = Usage(uncached_input_tokens=10, completion_tokens=1, raw={"a": 1, "b": 1})
+    first.merge_from(Usage(completion_tokens=5, cost=0.5, final=True, raw={"b": 2}))
+    first.merge_from(Usage())  # says nothing
+    assert first == Usage(
+        uncached_input_tokens=10,
+        completion_tokens=5,
+        cost=0.5,
+        final=True,
+        raw={"a": 1, "b": 2},
+    )
+    bare = Usage()
+    bare.merge_from(Usage(raw={"a": 1}))
+    assert bare.raw == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("spent", "prompt", "total"),
+    [
+        (Usage(), None, None),
+        (Usage(uncached_input_tokens=0), 0, 0),
+        (Usage(cache_read_tokens=3), 3, 3),
+        (Usage(completion_tokens=5), None, 5),
+        (
+            Usage(
+                uncached_input_tokens=1,
+                cache_read_tokens=2,
+                cache_write_tokens=4,
+                completion_tokens=8,
+                reasoning_tokens=7,
+            ),
+            7,
+            15,
+        ),
+    ],
+)
+def test_sums_of_usage(spent: Usage, prompt: int | None, total: int | None) -> None:
+    assert (spent.prompt_tokens, spent.total_tokens) == (prompt, total)
+
+
+class Colour(msgspec.Struct):
+    colour: str
+
+
+def test_the_content_can_be_read_as_a_type() -> None:
+    choice = llm.Choice(content=' {"colour": "blue"}\n')
+    response = llm.CompletionResponse(choices=(choice,))
+    assert response.parsed() == {"colour": "blue"}
+    assert response.parsed(Colour) == Colour("blue")
+    asked = llm.CompletionResponse(choices=(choice,), response_type=Colour)
+    assert asked.parsed() == Colour("blue")
+    with pytest.raises(msgspec.ValidationError):
+        response.parsed(list[int])
+    with pytest.raises(msgspec.DecodeError):
+        llm.CompletionResponse().parsed()
+
+
+def test_the_turn_to_send_back_leaves_out_what_nobody_can_answer() -> None:
+    good, cut = ToolCall(id="a", name="f"), ToolCall(id="b", name="f", arguments='{"x')
+    response = llm.CompletionResponse(
+        choices=(
+            llm.Choice(
+                parts=(TextPart("x"), good, cut), tool_calls=(good,), invalid_tool_calls=(cut,)
+            ),
+        )
+    )
+    assert response.to_message() == llm.assistant("x", good)
+
+
+def test_a_response_shows_its_first_choice() -> None:
+    first = llm.Choice(
+        parts=(TextPart("c"),),
+        content="c",
+        reasoning="r",
+        refusal="n",
+        finish_reason="stop",
+        logprobs={"content": []},
+        annotations=({"type": "a"},),
+    )
+    response = llm.CompletionResponse(choices=(first, llm.Choice(index=1, content="other")))
+    for name in (
+        "content",
+        "parts",
+        "reasoning",
+        "refusal",
+        "tool_calls",
+        "invalid_tool_calls",
+        "finish_reason",
+        "logprobs",
+        "annotations",
+    ):
+        assert getattr(response, name) is getattr(first, name)
+
+
+def test_chunks_can_be_made_by_hand() -> None:
+    assert said(StreamChunk.content("x")) == {"delta": "x"}
+    assert said(StreamChunk.finished("stop")) == {"finish_reason": "stop"}
+    assert [str(o) for o in llm.Outcome] == ["finished", "truncated", "errored", "cancelled"]
 
 
 # -- nothing foreign comes out ---------------------------------------------------------------

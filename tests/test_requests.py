@@ -1184,6 +1184,8 @@ async def test_an_extra_that_a_parameter_decides_is_an_error(
         (server("vllm"), {"session_id": "s", "guided_json": {}}),
         (server("mistral"), {"safe_prompt": True}),
         (ANTHROPIC, {"seed": 1}),
+        (ANTHROPIC, {"thinking": {"type": "between_tools"}}),  # no typed parameter says these
+        (ANTHROPIC, {"output_config": {"task_budget": {"type": "tokens", "total": 20000}}}),
     ],
     ids=str,
 )
