@@ -23,6 +23,7 @@ pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm import cli
+from trio_minillm.cli import _report
 
 COMMAND = [sys.executable, "-P", "-W", "error", "-m", "trio_minillm.cli"]
 KEY = "sk-test-0123456789abcdef"
@@ -359,7 +360,8 @@ def test_a_missing_extra_is_named() -> None:
 
 def test_a_bug_is_one_line_without_the_data() -> None:
     script = (
-        "import sys; from trio_minillm import cli\n"
+        "import sys; from trio_minillm import cli
+from trio_minillm.cli import _report\n"
         "def run(*args): raise ExceptionGroup('x', [KeyError('secret')])\n"
         "cli._run = run; sys.argv = ['x', 'chat', 'x', '-m', 'local']; cli.main()"
     )
@@ -453,7 +455,8 @@ def test_ctrl_c_while_stdout_hangs(server: Server) -> None:
 def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
     # The first has it wait for a write to a pipe that is full: here for a very long while.
     script = (
-        "import os, sys; from trio_minillm import cli; cli.STUCK_SECONDS = 1000\n"
+        "import os, sys; from trio_minillm import cli
+from trio_minillm.cli import _report; cli.STUCK_SECONDS = 1000\n"
         "cancel = cli.llm.StreamingCompletion.cancel\n"
         "async def loud(self): os.write(2, b'first'); return await cancel(self)\n"
         "cli.llm.StreamingCompletion.cancel = loud; cli.main()"
@@ -475,7 +478,8 @@ def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
 def test_ctrl_c_before_there_is_a_prompt() -> None:
     # Only it can tell when it reads. SIGINT is set since a shell's background jobs ignore it.
     script = (
-        "import os, signal, sys; from trio_minillm import cli\n"
+        "import os, signal, sys; from trio_minillm import cli
+from trio_minillm.cli import _report\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def read(): os.write(1, b'reading'); return sys.stdin.read()\n"
         "cli._read_stdin = read; cli.main()"
@@ -567,8 +571,8 @@ def test_text_view_separates_reasoning_from_the_answer() -> None:
 
 
 def test_one_line_is_one_short_line() -> None:
-    assert cli.one_line("a\n\tb\x1b  c\x00") == "a b␛ c␀"
-    assert cli.one_line("x" * 50, limit=10) == "x" * 9 + "…"
+    assert _report.one_line("a\n\tb\x1b  c\x00") == "a b␛ c␀"
+    assert _report.one_line("x" * 50, limit=10) == "x" * 9 + "…"
 
 
 @pytest.mark.parametrize(
@@ -587,18 +591,18 @@ def test_one_line_is_one_short_line() -> None:
     ],
 )
 def test_cost_line(cost: llm.CostInfo, line: str) -> None:
-    assert cli.cost_line(cost) == line
+    assert _report.cost_line(cost) == line
 
 
 def test_unknown_counts_are_not_shown_as_zero() -> None:
-    assert cli.usage_line(llm.Usage(completion_tokens=3)) == "? in · 3 out · so far"
+    assert _report.usage_line(llm.Usage(completion_tokens=3)) == "? in · 3 out · so far"
     empty = llm.CompletionResponse(outcome=llm.Outcome.CANCELLED)
     assert cli.closing_rows(empty) == [
         ("cancelled", ""),
         ("tokens", "unknown"),
         ("cost", "unknown"),
     ]
-    assert cli.timings_line(llm.Timings(total=0.0, chunks=1, attempts=2)) == (
+    assert _report.timings_line(llm.Timings(total=0.0, chunks=1, attempts=2)) == (
         "total 0.00 s · 1 chunk · 2 attempts"
     )
 

@@ -148,6 +148,8 @@ class StreamChunk(msgspec.Struct, gc=False):
     annotations: tuple[dict[str, Any], ...] = ()
     logprobs: dict[str, Any] | None = None
     audio: dict[str, Any] | None = None
+    images: tuple[dict[str, Any], ...] = ()
+    """Pictures that the model made, in the wire's shape (OpenRouter's ``image_url`` parts)."""
     metadata: dict[str, Any] | None = None
     """The rest that is worth keeping (serving provider, native reason, timings …)."""
     end: bool = False
@@ -209,6 +211,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: dict[str, Any] | None = None
     annotations: tuple[dict[str, Any], ...] = ()
     audio: dict[str, Any] | None = None
+    images: tuple[dict[str, Any], ...] = ()
+    """Pictures that the model made, in the wire's shape."""
 
     def to_message(self) -> Message:
         """The assistant turn to send back, blocks unchanged and in order.

@@ -38,6 +38,12 @@ class TokenPrice(msgspec.Struct, frozen=True, kw_only=True):
     cache_read: Decimal | float | int | None = None
     cache_write: Decimal | float | int | None = None
 
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < float("inf"):
+                raise ValueError(f"{name} must be a price in USD, 0 or more")
+
 
 class CostInfo(msgspec.Struct, frozen=True):
     """What something cost. ``amount`` is in USD; ``None`` unless resolved or a lower bound."""
@@ -65,7 +71,7 @@ def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         return CostInfo()
     if price is None:
         return CostInfo(None, CostResolution.UNPRICED)
-    if usage.prompt_tokens is None or usage.completion_tokens is None:
+    if usage.uncached_input_tokens is None or usage.completion_tokens is None:
         return CostInfo()
     dear = price.input
     parts = (

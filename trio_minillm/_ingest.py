@@ -191,6 +191,7 @@ class _Choice:
         self.annotations: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] = {}
         self.audio: dict[str, Any] = {}
+        self.images: list[dict[str, Any]] = []
         self.over_limit: tuple[str, int] | None = None
 
     # -- parts -----------------------------------------------------------------------------
@@ -241,12 +242,13 @@ class _Choice:
 
     def _change(self, number: int, delta: dict[str, Any]) -> None:
         there = self.numbered.get(number)
-        if "signature" in delta:
+        if isinstance(there, _Call):
+            if there.start is not None:
+                there.start.update(delta)
+        elif "signature" in delta:
             self.part("reasoning", number).signature.append(delta["signature"])
         elif "citation" in delta:
             self.part("text", number).citations.append(delta["citation"])
-        elif isinstance(there, _Call) and there.start is not None:
-            there.start.update(delta)
 
     # -- calls -----------------------------------------------------------------------------
 
@@ -295,8 +297,6 @@ class _Choice:
         """What few chunks have."""
         if chunk.refusal:
             self.part("refusal", chunk.part).pieces.append(chunk.refusal)
-        if chunk.block is not None and chunk.part is not None:
-            self.block(chunk.part, chunk.block)
         if chunk.tool_calls:
             opens = chunk.block is not None and chunk.block.start is not None
             for delta in chunk.tool_calls:
@@ -312,6 +312,7 @@ class _Choice:
             self.annotations += chunk.annotations
         if chunk.logprobs:
             _join(self.logprobs, chunk.logprobs)
+        self.images += chunk.images
         if chunk.audio:
             _join(self.audio, chunk.audio)
         if chunk.finish_reason is not None and chunk.finish_reason not in self.reasons[-1:]:
@@ -351,6 +352,7 @@ class _Choice:
             logprobs=_joined(self.logprobs),
             annotations=tuple(self.annotations),
             audio=_joined(self.audio),
+            images=tuple(self.images),
         )
 
 
@@ -410,6 +412,8 @@ class Ingest:
         choice = self._first if chunk.choice == 0 else self._choice(chunk.choice)
         if choice is None:
             return
+        if chunk.block is not None and chunk.part is not None:
+            choice.block(chunk.part, chunk.block)
         if chunk.delta:
             choice.part("text", chunk.part).pieces.append(chunk.delta)
         if chunk.reasoning:

@@ -123,6 +123,8 @@ class Provider:
         try:
             return self.parse_chunk(data)
         except msgspec.ValidationError:
+            if data.lstrip()[:1] != b"{":
+                return None
             raise
         except msgspec.DecodeError:
             return None  # not JSON under a name of its own: Azure's keep-alive, say
@@ -269,7 +271,7 @@ def error_info(status: int | None, body: bytes) -> ErrorInfo:
     """An error in any of the shapes that servers of the OpenAI family use."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         text = body[: 4 * EXCERPT_CHARS].decode("utf-8", "replace").strip()
         return error_from(status, text or "no explanation")
     return error_from(status, found)
@@ -306,7 +308,9 @@ def error_from(status: int | None, found: Any) -> ErrorInfo:
         type=kind_word,
         metadata=metadata or details or None,
         should_retry=word if isinstance(word, bool) else None,
-        retry_after=float(wait) if isinstance(wait, int | float) and 0 <= wait < 1e9 else None,
+        retry_after=float(wait)
+        if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait < 1e9
+        else None,
     )
 
 

@@ -255,18 +255,20 @@ def usage_of(raw: Mapping[str, Any]) -> Usage:
     details = raw.get("output_tokens_details")
     thinking = details.get("thinking_tokens") if isinstance(details, Mapping) else None
     return Usage(
-        uncached_input_tokens=_count(raw.get("input_tokens")),
-        cache_read_tokens=_count(raw.get("cache_read_input_tokens")),
-        cache_write_tokens=_count(raw.get("cache_creation_input_tokens")),
-        completion_tokens=_count(raw.get("output_tokens")),
-        reasoning_tokens=_count(thinking),
+        uncached_input_tokens=_count(raw.get("input_tokens"), "input_tokens"),
+        cache_read_tokens=_count(raw.get("cache_read_input_tokens"), "cache_read_input_tokens"),
+        cache_write_tokens=_count(
+            raw.get("cache_creation_input_tokens"), "cache_creation_input_tokens"
+        ),
+        completion_tokens=_count(raw.get("output_tokens"), "output_tokens"),
+        reasoning_tokens=_count(thinking, "thinking_tokens"),
         raw=dict(raw),
     )
 
 
-def _count(value: Any) -> int | None:
+def _count(value: Any, name: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-        raise ProtocolError("usage: a count is not a count")
+        raise ProtocolError(f"usage: {name} is not a count")
     return int(value)

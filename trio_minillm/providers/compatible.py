@@ -133,6 +133,6 @@ class Compatible(OpenAIChat):
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         ticks = (usage.raw or {}).get("cost_in_usd_ticks") if usage is not None else None
-        if usage is not None and usage.cost is None and isinstance(ticks, int) and ticks > 0:
+        if usage is not None and usage.cost is None and type(ticks) is int and ticks > 0:
             return native_cost(usage, Decimal(ticks) / _TICKS_PER_USD)
         return super().cost_of(usage, price)

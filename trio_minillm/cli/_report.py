@@ -1,0 +1,279 @@
+"""What the command says of an answer: text, closing lines, errors, exit codes, JSON.
+
+All of it is pure: values in, text out. Nothing a model or a server said is trusted here.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from typing import Any
+
+import msgspec
+
+import trio_minillm as llm
+
+from ..local import LocalModelError
+
+EXIT_CODES = {
+    0: "finished: the answer is whole",
+    1: "the output could not be written, or this program has a bug",
+    2: "misuse: a wrong option, no prompt, no key, the extra [cli] is missing",
+    3: "could not send: address, network, or the local model did not start",
+    4: "refused: the key or the request is wrong",
+    5: "refused: quota used up, rate limit, or the server is overloaded or failing",
+    6: "the stream broke: truncated, timed out, an error in it, or malformed",
+    130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
+    141: "whoever read stdout left (as in `| head`)",
+}
+"""What each exit code means; ``--help`` shows it."""
+
+ERROR_CHARS = 600
+"""The longest error that is shown on the terminal; ``--json`` has all of it."""
+
+Row = tuple[str, str]
+
+
+class Misuse(Exception):
+    """The command can't be carried out as it was given; the message says why."""
+
+
+class OutputError(Exception):
+    """Writing to stdout failed. ``gone`` if that is because nobody reads it any more."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"the answer could not be written: {cause.strerror or cause}")
+        self.gone = cause.errno in (errno.EPIPE, errno.EINVAL)  # EINVAL is Windows's word for it
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What came of a command."""
+
+    response: llm.CompletionResponse = msgspec.field(default_factory=llm.CompletionResponse)
+    error: Exception | None = None
+    interrupted: bool = False
+    secret: str = ""
+    """The key that was sent, so that what a server said can be searched for it."""
+
+
+# -- pure: text ----------------------------------------------------------------------------
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """The text with every control character but tab and newline replaced by a symbol."""
+    return _CONTROLS.sub(_symbol, text.replace("\r\n", "\n"))
+
+
+def _symbol(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+
+
+def one_line(text: str, limit: int = ERROR_CHARS) -> str:
+    """The text on one line, without control characters, and cut at ``limit`` characters."""
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def hidden(text: str, secret: str) -> str:
+    """The text without the key, or a beginning of it that an excerpt may have left.
+
+    The core blanks the key out of its messages; this also covers codes and ids, and is the
+    last gate before a terminal or a log.
+    """
+    for length in range(len(secret), 7, -1):
+        text = text.replace(secret[:length], "[hidden]")
+    return text
+
+
+class TextView:
+    """What is shown of each chunk. A terminal also gets the reasoning, dimmed if it can."""
+
+    def __init__(self, *, terminal: bool, styled: bool = False) -> None:
+        self._terminal = terminal
+        self._styled = styled
+        self._thinking = False
+        self._last = "\n"
+
+    def show(self, chunk: llm.StreamChunk) -> str:
+        """What to write for this chunk; may be empty."""
+        if not self._terminal:
+            return self._kept(chunk.delta)
+        out = ""
+        if chunk.reasoning:
+            thought = self._kept(visible(chunk.reasoning))
+            # Each piece is dimmed by itself, so that no end leaves the terminal dim.
+            out = f"\x1b[2m{thought}\x1b[0m" if self._styled else thought
+            self._thinking = True
+        if chunk.delta:
+            out += self.end() + "\n" if self._thinking else ""
+            out += self._kept(visible(chunk.delta))
+            self._thinking = False
+        return out
+
+    def end(self) -> str:
+        """What is missing to a whole line."""
+        return "" if self._last == "\n" else "\n"
+
+    def _kept(self, text: str) -> str:
+        self._last = text[-1:] or self._last
+        return text
+
+
+# -- pure: the closing lines ---------------------------------------------------------------
+
+
+def closing_rows(response: llm.CompletionResponse) -> list[Row]:
+    """What is known of the answer beside its text, as pairs of a label and one line."""
+    usage, timings = response.usage, response.timings
+    about = [response.finish_reason or "", response.model, response.id]
+    rows = [(str(response.outcome or "not sent"), " · ".join(filter(None, about)))]
+    if response.refusal:
+        rows.append(("declined", response.refusal))
+    rows += [("tool call", _call(call)) for call in response.tool_calls]
+    rows += [("tool call", f"INVALID {_call(call)}") for call in response.invalid_tool_calls]
+    rows.append(("tokens", "unknown" if usage is None else usage_line(usage)))
+    if timings.total is not None:
+        rows.append(("time", timings_line(timings)))
+    rows.append(("cost", cost_line(response.cost)))
+    rows += [("note", note) for note in response.notes]
+    return [(label, one_line(line)) for label, line in rows]
+
+
+def _call(call: llm.ToolCall) -> str:
+    return f"{call.name or '(nameless)'}({call.arguments})"
+
+
+def usage_line(usage: llm.Usage) -> str:
+    """``31 in (12 cached) · 120 out (80 reasoning) · 151 in all``; what is unknown is left out."""
+
+    def side(total: int | None, word: str, *parts: tuple[int | None, str]) -> str:
+        inside = ", ".join(f"{n:,} {what}" for n, what in parts if n)
+        count = "?" if total is None else f"{total:,}"
+        return f"{count} {word} ({inside})" if inside else f"{count} {word}"
+
+    cached = (usage.cache_read_tokens, "cached"), (usage.cache_write_tokens, "written to cache")
+    sides = [
+        side(usage.prompt_tokens, "in", *cached),
+        side(usage.completion_tokens, "out", (usage.reasoning_tokens, "reasoning")),
+    ]
+    if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        sides.append(f"{usage.total_tokens:,} in all")
+    return " · ".join(sides) + ("" if usage.final else " · so far")
+
+
+def rate(timings: llm.Timings) -> float | None:
+    """Chunks per second between the first and the last; None where there is no between."""
+    first, last = timings.first_chunk, timings.last_chunk
+    if first is None or last is None or last <= first or timings.chunks < 2:
+        return None
+    return (timings.chunks - 1) / (last - first)
+
+
+def timings_line(timings: llm.Timings) -> str:
+    """``headers 0.12 s · first chunk 0.34 s · total 2.10 s · 64 chunks, 36.4/s``."""
+    first, total = timings.first_chunk, timings.total
+    stamps = ("headers", timings.headers), ("first chunk", first), ("total", total)
+    parts = [f"{name} {at:.2f} s" for name, at in stamps if at is not None]
+    speed = rate(timings)
+    chunks = f"{timings.chunks:,} chunk{'' if timings.chunks == 1 else 's'}"
+    parts.append(chunks if speed is None else f"{chunks}, {speed:,.1f}/s")
+    if timings.attempts > 1:
+        parts.append(f"{timings.attempts} attempts")
+    return " · ".join(parts)
+
+
+def cost_line(cost: llm.CostInfo) -> str:
+    """The amount and how far it can be trusted, or why there is none."""
+    if cost.amount is None:
+        unpriced = cost.resolution is llm.CostResolution.UNPRICED
+        return "unpriced (tokens known, price not)" if unpriced else f"{cost.resolution}"
+    least = "at least " if cost.resolution is llm.CostResolution.LOWER_BOUND else ""
+    whose = {"native": " (the provider's figure)", "price": " (price times usage)"}
+    return f"{least}${cost.amount:f}{whose.get(cost.source or '', '')}"
+
+
+# -- pure: errors, exit codes, JSON --------------------------------------------------------
+
+
+def last_of(error: Exception | None) -> Exception | None:
+    """The error itself, or the newest of several attempts."""
+    return error.last_error if isinstance(error, llm.RetriesExhausted) else error
+
+
+def exit_code(answer: Answer) -> int:
+    """Which of `EXIT_CODES` the command ends with."""
+    error = last_of(answer.error)
+    if answer.interrupted and answer.response.outcome is not llm.Outcome.FINISHED:
+        return 130
+    if isinstance(error, OutputError):
+        return 141 if error.gone else 1
+    if isinstance(error, llm.RefusedError):
+        return 4 if error.kind in ("auth", "invalid") else 5
+    kinds = (Misuse, 2), (llm.SendError, 3), (LocalModelError, 3), (llm.MiniLLMError, 6)
+    return next((code for kind, code in kinds if isinstance(error, kind)), 1 if error else 0)
+
+
+def advice(error: Exception, variable: str | None) -> str:
+    """What to do about it, in a few words; may be empty. ``variable`` holds the key."""
+    error = last_of(error) or error
+    if isinstance(error, llm.RefusedError | llm.ProviderError):
+        if error.kind == "auth":
+            return f"check the key in {variable} and its rights" if variable else "check the key"
+        if error.kind == "invalid":
+            return "fix the request: the model's name, the address, the options"
+        if error.kind == "quota":
+            return "pay or raise the limit; waiting does not help"
+        return "wait, then try again"
+    if isinstance(error, llm.SendError):
+        return "check the address and the network; trying again is safe"
+    if isinstance(error, llm.StreamTimeout):
+        return "the --timeout-… options set the clocks; sending again costs again"
+    return "sending again costs again" if isinstance(error, llm.StreamError) else ""
+
+
+def error_line(error: Exception, variable: str | None, secret: str = "") -> str:
+    """One line that says what went wrong and what to do."""
+    hint = advice(error, variable)
+    return f"error: {one_line(hidden(str(error), secret))}" + (f" ({hint})" if hint else "")
+
+
+def error_fields(error: Exception, secret: str = "") -> dict[str, Any]:
+    """An error for ``--json``; what does not apply to it is null."""
+    last = last_of(error)
+    names = ("kind", "status", "code", "clock", "retry_after", "request_id")
+    known = {name: getattr(last, name, None) for name in names}
+    fields = {"type": type(last).__name__, "message": str(error), **known}
+    return {k: hidden(v, secret) if isinstance(v, str) else v for k, v in fields.items()}
+
+
+def json_line(answer: Answer) -> bytes:
+    """The answer as one line of JSON, which is safe to show on a terminal, too."""
+    response, usage, cost = answer.response, answer.response.usage, answer.response.cost
+    counts = msgspec.to_builtins(usage)
+    if usage is not None:
+        del counts["raw"]
+        counts |= {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
+    names = ("outcome", "content", "reasoning", "refusal", "tool_calls", "invalid_tool_calls")
+    fields = {name: getattr(response, name) for name in (*names, "finish_reason", "id", "model")}
+    fields |= {
+        "request_id": hidden(response.request_id or "", answer.secret) or None,
+        "usage": counts,
+        "cost": {
+            "amount": None if cost.amount is None else f"{cost.amount:f}",
+            "resolution": cost.resolution,
+            "source": cost.source,
+        },
+        "timings": {
+            **msgspec.to_builtins(response.timings),
+            "chunks_per_second": rate(response.timings),
+        },
+        "notes": response.notes,
+        "error": None if answer.error is None else error_fields(answer.error, answer.secret),
+        "exit_code": exit_code(answer),
+    }
+    text = msgspec.json.encode(fields).decode()
+    # msgspec escapes what JSON demands; terminals obey some more.
+    return re.sub(r"[\x7f-\x9f]", lambda m: f"\\u{ord(m[0]):04x}", text).encode() + b"\n"
