@@ -70,7 +70,7 @@ class Server(httpx.AsyncBaseTransport):
 
     def __init__(self, mood: str = "") -> None:
         self.mood = mood
-        self.failures = 0
+        self.requests = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked = json.loads(request.content)
@@ -80,14 +80,14 @@ class Server(httpx.AsyncBaseTransport):
         return await transport.handle_async_request(request)
 
     def _reply(self, events: list[bytes]) -> Reply:
-        self.failures += 1
+        self.requests += 1
         if self.mood == "cut":
             return reply(*events[:3], httpx.ReadError("peer closed the connection"))
         if self.mood == "silent":
             return reply(*events[:3], hang)
         if self.mood == "slow":
             return reply(*[step for event in events for step in (1.0, event)])
-        if self.mood in ("refused", "once") and (self.mood == "refused" or self.failures == 1):
+        if self.mood in ("refused", "once") and (self.mood == "refused" or self.requests == 1):
             status, kind = (401, "authentication_error") if self.mood == "refused" else (503, "")
             error = {"error": {"message": "not now", "type": kind}}
             return reply(json.dumps(error).encode(), status=status)
