@@ -197,13 +197,20 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
         ),
         (
             {
-                "choices": [{"delta": {"content": "x"}, "native_finish_reason": "STOP"}],
+                "choices": [
+                    {
+                        "delta": {"content": "x"},
+                        "finish_reason": "stop",
+                        "native_finish_reason": "STOP",
+                    }
+                ],
                 "provider": "Groq",
                 "service_tier": "flex",
                 "system_fingerprint": "fp_1",
             },
             {
                 "delta": "x",
+                "finish_reason": "stop",
                 "metadata": {
                     "native_finish_reason": "STOP",
                     "provider": "Groq",
@@ -212,6 +219,8 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
                 },
             },
         ),
+        # what stands beside every piece of text is read where there is none, and at the end
+        ({**delta(content="x"), "provider": "Groq", "service_tier": "flex"}, {"delta": "x"}),
         (
             {"choices": [], "provider": {"id": "x"}, "citations": None, "search_results": []},
             {"progress": False},

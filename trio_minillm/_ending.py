@@ -104,6 +104,8 @@ class Ending:
 
     def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
         self.state = State.OPEN
+        self.over = False
+        """Whether the outcome stands. Asked several times a chunk, hence no property."""
         self.usage_final = False
         """Whether the usage that came is the last word on the answer."""
         self._expect_usage = expect_usage
@@ -112,11 +114,6 @@ class Ending:
         self._reasoned: set[int] = set()  # choices with a reason
         self._answered = False  # usage came when no seen choice was still open
         self._fresh = False  # no content came after the newest usage
-
-    @property
-    def over(self) -> bool:
-        """Whether the outcome stands."""
-        return self.state is not State.OPEN and self.state is not State.ENDING
 
     @property
     def outcome(self) -> Outcome | None:
@@ -128,6 +125,7 @@ class Ending:
         if event is Event.END and not self.over:
             self.usage_final = self._fresh
         self.state = TABLE[self.state][event]
+        self.over = OUTCOMES[self.state] is not None
         return self.state
 
     def chunk(self, chunk: StreamChunk) -> State:

@@ -7,8 +7,8 @@ httpx's own below this (``open_client(transport=…)``), and nothing above this 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import httpx
 import trio
@@ -27,23 +27,23 @@ CLOSE_SECONDS = 1.0
 """How long closing a connection may take before it is left to the operating system."""
 
 
-@contextmanager
-def _our_errors(begun: bool) -> Iterator[None]:
-    """Foreign errors become ours, in one place; causes are kept."""
-    try:
-        yield
-    except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        httpx.StreamError,
-        OSError,
-        trio.BrokenResourceError,
-        trio.ClosedResourceError,
-    ) as exc:
-        words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-        if begun:
-            raise ConnectionCut(f"the connection broke: {words}") from exc
-        raise SendError(f"the request could not be sent: {words}") from exc
+_FOREIGN = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    OSError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+"""What a transport may raise."""
+
+
+def _translated(exc: Exception, *, begun: bool) -> MiniLLMError:
+    """Foreign errors become ours, in one place; the caller keeps the cause."""
+    words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    if begun:
+        return ConnectionCut(f"the connection broke: {words}")
+    return SendError(f"the request could not be sent: {words}")
 
 
 class _Bytes(httpx.AsyncByteStream):
@@ -137,7 +137,7 @@ class Exchange:
         async def trace(event: str, info: object) -> None:
             on_progress(event)
 
-        with _our_errors(begun=False):
+        try:
             request = self._client.build_request(
                 "POST",
                 url,
@@ -148,10 +148,12 @@ class Exchange:
             )
             request.stream = _Bytes(body)
             self._response = await self._client.send(request, stream=True, follow_redirects=False)
-            # httpx's own iterators are two more async generators on top of this one, and the
-            # only thing that they add is decompression.
-            assert isinstance(self._response.stream, httpx.AsyncByteStream)
-            self._body = aiter(self._response.stream)
+        except _FOREIGN as exc:
+            raise _translated(exc, begun=False) from exc
+        # httpx's own iterators are two more async generators on top of this one, and the only
+        # thing that they add is decompression.
+        assert isinstance(self._response.stream, httpx.AsyncByteStream)
+        self._body = aiter(self._response.stream)
         self._inflate = _Inflate.of(self._response.headers.get("content-encoding", ""))
 
     @property
@@ -174,15 +176,15 @@ class Exchange:
 
     async def _receive(self) -> bytes:
         assert self._body is not None
-        with _our_errors(begun=True):
-            while True:
-                try:
-                    data = await anext(self._body)
-                except StopAsyncIteration:
-                    self._ended = True
-                    return b""
-                if data:
-                    return data
+        try:
+            while not (data := await anext(self._body)):
+                pass
+        except StopAsyncIteration:
+            self._ended = True
+            return b""
+        except _FOREIGN as exc:
+            raise _translated(exc, begun=True) from exc
+        return data
 
     async def error_body(self) -> bytes:
         """The start of an error's body: bounded in bytes and in time, never raises ours."""
@@ -213,7 +215,7 @@ class Exchange:
             return
         with trio.CancelScope(shield=True) as bound:
             bound.deadline = trio.current_time() + CLOSE_SECONDS
-            with suppress(MiniLLMError), _our_errors(begun=True):
+            with suppress(*_FOREIGN):
                 if not self._ended:
                     await self._unwind()
                 await self._response.aclose()
@@ -231,7 +233,7 @@ class Exchange:
                 scope.cancel()
                 try:
                     await anext(self._body)
-                except (StopAsyncIteration, httpx.HTTPError, httpx.StreamError, OSError):
+                except (StopAsyncIteration, *_FOREIGN):
                     return
             if scope.cancelled_caught:
                 return

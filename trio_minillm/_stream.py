@@ -21,8 +21,9 @@ from ._reader import Facts, Item, Reader
 from .providers import Model
 
 BUFFERED_BATCHES = 32
-"""Batches (one socket read each, so at most about 64 KiB of body) between the reader and a
-slow consumer; then the reader stops reading, and TCP holds the server back."""
+"""Batches (one read each, so at most about 64 KiB of body) in the channel to a slow consumer,
+and as many taken out of it at once; then the reader stops reading, and TCP holds the server
+back."""
 YIELD_EVERY = 64
 """Chunks of one batch that are handed out before other tasks get a turn."""
 
@@ -67,6 +68,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._facts = reader.facts if reader is not None else Facts()
         self._batch: list[StreamChunk] = []
         self._position = 0
+        self._last: MiniLLMError | None = None  # came behind the batch that is being handed out
         self._taken = 0
         self._busy = False
         self._raised = False
@@ -182,12 +184,36 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def _receive_batch(self) -> None:
         """Wait for the next item; a failure or the end of the channel goes to the machine."""
+        if self._last is not None:
+            await checkpoint()
+            self._put(self._last)
+            return
         try:
             item = await self._receive.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             self._channel_ended()
             return
         self._put(item)
+        self._put_more()
+
+    def _put_more(self) -> None:
+        """Take what else is there, up to as much as the channel holds: the reader then finds
+        room, and the two tasks take turns once for many reads.
+        """
+        for _ in range(BUFFERED_BATCHES):
+            if self._state.ending.over:
+                return
+            try:
+                item = self._receive.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+                return
+            if isinstance(item, list):
+                self._batch += item
+            elif isinstance(item, StreamChunk):
+                self._batch.append(item)
+            else:
+                self._last = item
+                return
 
     def _put(self, item: Item) -> None:
         if isinstance(item, list):
@@ -259,6 +285,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             state.ingest_all(self._batch[self._position :])
             self._batch, self._position = [], 0
             if state.ending.over:
+                return
+            if self._last is not None:
+                self._put(self._last)
                 return
             try:
                 self._put(self._receive.receive_nowait())

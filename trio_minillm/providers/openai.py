@@ -171,6 +171,8 @@ class OpenAIChat(Provider):
                 _raise_error(chunk.x_groq.error, None)
             if chunk.x_groq.usage and out.usage is None:
                 out.usage = self.usage_of(chunk.x_groq.usage)
+        if out.delta and out.finish_reason is None and out.usage is None:
+            return out  # what stands beside every piece of text is read at the edges
         if (
             chunk.provider is not None
             or chunk.service_tier is not None
