@@ -22,7 +22,7 @@ import trio_minillm as llm
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from trio_minillm import cli
+from trio_minillm.cli import _command as cli
 from trio_minillm.cli import _report
 
 COMMAND = [sys.executable, "-P", "-W", "error", "-m", "trio_minillm.cli"]
@@ -360,7 +360,7 @@ def test_a_missing_extra_is_named() -> None:
 
 def test_a_bug_is_one_line_without_the_data() -> None:
     script = (
-        "import sys; from trio_minillm import cli\n"
+        "import sys; from trio_minillm.cli import _command as cli\n"
         "def run(*args): raise ExceptionGroup('x', [KeyError('secret')])\n"
         "cli._run = run; sys.argv = ['x', 'chat', 'x', '-m', 'local']; cli.main()"
     )
@@ -454,7 +454,7 @@ def test_ctrl_c_while_stdout_hangs(server: Server) -> None:
 def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
     # The first has it wait for a write to a pipe that is full: here for a very long while.
     script = (
-        "import os, sys; from trio_minillm import cli; cli.STUCK_SECONDS = 1000\n"
+        "import os, sys; from trio_minillm.cli import _command as cli; cli.STUCK_SECONDS = 1000\n"
         "cancel = cli.llm.StreamingCompletion.cancel\n"
         "async def loud(self): os.write(2, b'first'); return await cancel(self)\n"
         "cli.llm.StreamingCompletion.cancel = loud; cli.main()"
@@ -476,7 +476,7 @@ def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
 def test_ctrl_c_before_there_is_a_prompt() -> None:
     # Only it can tell when it reads. SIGINT is set since a shell's background jobs ignore it.
     script = (
-        "import os, signal, sys; from trio_minillm import cli\n"
+        "import os, signal, sys; from trio_minillm.cli import _command as cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def read(): os.write(1, b'reading'); return sys.stdin.read()\n"
         "cli._read_stdin = read; cli.main()"

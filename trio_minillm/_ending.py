@@ -103,10 +103,10 @@ class Ending:
     """
 
     def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
-        self.state = State.OPEN
-        self.over = False
+        self.state: State = State.OPEN
+        self.over: bool = False
         """Whether the outcome stands. Asked several times a chunk, hence no property."""
-        self.usage_final = False
+        self.usage_final: bool = False
         """Whether the usage that came is the last word on the answer."""
         self._expect_usage = expect_usage
         self._choices = choices

@@ -384,17 +384,17 @@ class Ingest:
     def __init__(
         self, *, model: str, id: str = "", expect_usage: bool, choices: int = 1, wire: str = ""
     ) -> None:
-        self.ending = Ending(expect_usage=expect_usage, choices=choices)
-        self.id = id
-        self.model = model
+        self.ending: Ending = Ending(expect_usage=expect_usage, choices=choices)
+        self.id: str = id
+        self.model: str = model
         self.error: MiniLLMError | None = None
         self.usage: Usage | None = None
-        self.chunks = 0
+        self.chunks: int = 0
         self.first_at: float | None = None
         self.last_at: float | None = None
         self.metadata: dict[str, Any] = {}
         self.notes: list[str] = []
-        self.rejected = False
+        self.rejected: bool = False
         self._model_said = False
         self._wire = wire
         self._first = _Choice(0)

@@ -197,10 +197,10 @@ class Reader:
         prepared: Prepared,
         send: trio.MemorySendChannel[Item],
     ) -> None:
-        self.facts = Facts()
-        self.done = trio.Event()
+        self.facts: Facts = Facts()
+        self.done: trio.Event = trio.Event()
         self.crash: Exception | None = None
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self._connect = connect
         self._prepared = prepared
         self._provider: Provider = prepared.model.provider

@@ -56,8 +56,8 @@ class SSEDecoder:
         self.max_event = max_event
         self.failure: LimitExceeded | None = None
         self.retry_ms: int | None = None
-        self.last_event_id = ""
-        self.comments = 0
+        self.last_event_id: str = ""
+        self.comments: int = 0
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
         self._partial = bytearray()  # the unfinished line

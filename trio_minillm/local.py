@@ -302,7 +302,7 @@ class _Child:
     ) -> None:
         self.process = process
         self.key = key
-        self.address = ""
+        self.address: str = ""
         self._log = log
         self._http = http
 

@@ -110,10 +110,10 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, *replies: Reply) -> None:
-        self.replies = replies or (reply(*openai_events("ok")),)
+        self.replies: tuple[Reply, ...] = replies or (reply(*openai_events("ok")),)
         self.requests: list[httpx.Request] = []
-        self.open_bodies = 0
-        self.read_to_end = 0
+        self.open_bodies: int = 0
+        self.read_to_end: int = 0
 
     @property
     def bodies(self) -> list[Any]:

@@ -243,6 +243,7 @@ def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
 
 
 def _tool_choice(choice: Any, parallel: bool | None) -> dict[str, Any] | None:
+    out: dict[str, Any]
     if isinstance(choice, Mapping):
         out = dict(choice)
     elif isinstance(choice, Tool):

@@ -119,7 +119,7 @@ class Compatible(OpenAIChat):
         if server not in SERVERS:
             raise ValueError(f"unknown server {server!r}; known: {', '.join(sorted(SERVERS))}")
         self.server = server
-        self.dialect = SERVERS[server]
+        self.dialect: Dialect = SERVERS[server]
 
     def endpoint_url(self, model: Model) -> str:
         """The query of the base URL (Azure's ``api-version``) stays behind the path."""

@@ -96,7 +96,7 @@ class OpenAIChat(Provider):
 
     name = "openai"
     replay_wire = "openai"
-    dialect = Dialect()
+    dialect: Dialect = Dialect()
 
     def endpoint_url(self, model: Model) -> str:
         return f"{model.base_url.rstrip('/')}/chat/completions"

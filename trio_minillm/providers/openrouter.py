@@ -41,7 +41,7 @@ class OpenRouter(OpenAIChat):
     name = "openrouter"
     replay_wire = "openrouter"
     always_usage = True
-    dialect = Dialect(
+    dialect: Dialect = Dialect(
         max_tokens="max_tokens",
         cache_control=True,
         any_tool_content=True,

@@ -1,0 +1,47 @@
+"""Let the model call a function, send the result back, print the answer."""
+
+import msgspec
+import trio
+
+import trio_minillm as llm
+
+FORECASTS = {"Paris": "21 degrees, sunny", "Oslo": "3 degrees, snow"}
+
+
+async def weather(city: str) -> str:
+    """The weather in a city just now."""
+    await trio.sleep(0)  # a real one would ask a server
+    return FORECASTS.get(city, "no forecast for this city")
+
+
+async def main() -> None:
+    tools = {tool.name: tool for tool in [llm.tool(weather)]}
+    history = [llm.user("What is the weather in Paris?")]
+    # This small model calls a tool only where it must; larger ones do with "auto" throughout.
+    choice = "required"
+    async with llm.open_local_model(tools=True) as model, llm.open_client() as client:
+        for _ in range(5):
+            response = await client.complete(
+                model,
+                history,
+                tools=list(tools.values()),
+                tool_choice=choice,
+                max_tokens=200,
+                temperature=0,
+            )
+            history.append(response.to_message())
+            if not response.tool_calls:
+                break
+            for call in response.tool_calls:
+                try:
+                    result = await tools[call.name].call(call)
+                    history.append(llm.tool_result(call, result))
+                except (KeyError, msgspec.ValidationError) as error:
+                    result = str(error)
+                    history.append(llm.tool_result(call, result, is_error=True))
+                print(f"{call.name}({call.arguments}) -> {result}")
+            choice = "auto"
+    print(response.content)
+
+
+trio.run(main)

@@ -1,0 +1,448 @@
+"""The command ``trio-minillm``: one prompt in, the answer streamed out, and what it cost.
+
+Guarantees:
+
+- What a model or a server says is printed as it is and never obeyed: a terminal gets no
+  control character of theirs, and rich no markup. A pipe gets the answer's text untouched.
+- stdout carries the answer, or with ``--json``/``--raw`` that form of it, and nothing else.
+- Every end has an exit code of `EXIT_CODES`, and none of them a traceback. What had arrived
+  is shown and counted, also after Ctrl-C, which ends the stream and not just the program.
+- Keys come from the environment, and nothing here prints one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
+
+import msgspec
+import trio
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer import Argument, Option
+
+import trio_minillm as llm
+
+from ._report import (
+    EXIT_CODES,
+    Answer,
+    Misuse,
+    OutputError,
+    Row,
+    TextView,
+    closing_rows,
+    error_line,
+    exit_code,
+    json_line,
+    visible,
+)
+
+KEYS = {
+    "openrouter": "OPENROUTER_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "compatible": "TRIO_MINILLM_API_KEY",
+}
+"""Where each kind of model's key comes from. The last is sent only where ``--base-url`` says."""
+
+LOCAL_CONTEXT = 4096
+"""Tokens of prompt and answer together for a local model; memory for them is taken at once."""
+STUCK_SECONDS = 0.5
+"""How long after Ctrl-C a write to stdout that hangs (a pager) is waited for."""
+Mode = Literal["text", "whole", "json", "raw"]
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One ``chat`` command, its options read and checked. ``model`` is None for a local one."""
+
+    model: llm.Model | None
+    path: str | None = None
+    messages: list[llm.Message]
+    params: dict[str, Any]
+    timeouts: llm.Timeouts
+    retry: llm.Retry
+    mode: Mode
+
+
+# -- in: the command's options as a request --------------------------------------------------
+
+
+def prompt_of(words: list[str], read_stdin: Callable[[], str]) -> str:
+    """The prompt: the words, with what is piped in where ``-`` stands, as its own paragraph.
+
+    Without any word it is all piped in. stdin is read only then, so that a command in a
+    shell's ``while read`` loop neither hangs nor sends the rest of the loop's input along.
+    """
+    groups = groupby(words or ["-"], key=lambda word: word == "-")
+    parts = [read_stdin() if piped else " ".join(group) for piped, group in groups]
+    prompt = "\n\n".join(part for part in parts if part.strip())
+    if not prompt:
+        raise Misuse("the prompt is empty")
+    return prompt
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        _say("Type the prompt; end it with Ctrl-D on a line of its own.\n")
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def _piped_in() -> bool:
+    """Whether something is piped in. (A terminal, /dev/null and a socket are not.)"""
+    with suppress(OSError, ValueError, AttributeError):
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return False
+
+
+def model_of(kind: str, name: str, base_url: str | None) -> llm.Model | None:
+    """The model at a provider, with its key from the environment; None for a local one."""
+    if kind == "local" and base_url is None:
+        return None
+    if kind not in KEYS or not name:
+        kinds = ", ".join(f"{kind}:NAME" for kind in KEYS)
+        raise Misuse(f"--model is {kinds}, or without --base-url local or local:PATH.gguf")
+    key = os.environ.get(KEYS[kind], "").strip() or None
+    if kind == "compatible":
+        if base_url is None:
+            raise Misuse("--model compatible:NAME needs --base-url")
+        return llm.compatible(name, base_url=base_url, api_key=key)
+    if key is None and base_url is None:
+        raise Misuse(f"no API key: set {KEYS[kind]} in the environment")
+    makers = {"openrouter": llm.openrouter, "openai": llm.openai, "anthropic": llm.anthropic}
+    return makers[kind](name, base_url=base_url, api_key=key)
+
+
+def reasoning_of(given: str | None) -> str | int | bool | None:
+    """``on``, ``off``, a number of tokens, or the provider's word for an effort."""
+    if given is None or not given.isdecimal():
+        return {"on": True, "off": False}.get(given or "", given)
+    return int(given)
+
+
+# -- out: stdout and stderr ------------------------------------------------------------------
+
+
+def _write_all(stream: TextIO | None, data: bytes) -> None:
+    """Write all of it past Python's buffers, which can't be abandoned and must be flushed."""
+    if stream is None:  # closed by the shell (>&-)
+        raise OutputError(BrokenPipeError(errno.EPIPE, "stdout is closed"))
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
+    rest = memoryview(data)
+    try:
+        while rest:
+            written = raw.write(rest)
+            if written is None:  # a full pipe that another program made non-blocking
+                time.sleep(0.01)
+            rest = rest[written or 0 :]
+    except OSError as exc:
+        raise OutputError(exc) from exc
+
+
+def _encoded(text: str, stream: TextIO | None) -> bytes:
+    return text.encode(stream.encoding if stream else "utf-8", "replace")
+
+
+async def _put(data: bytes) -> None:
+    """Write to stdout from a thread: a slow reader then stops neither Ctrl-C nor the clocks."""
+    if data:
+        await trio.to_thread.run_sync(_write_all, sys.stdout, data, abandon_on_cancel=True)
+
+
+def _say(text: str) -> None:
+    """Write to stderr; when nobody reads that, nobody misses it."""
+    with suppress(OutputError):
+        _write_all(sys.stderr, _encoded(text, sys.stderr))
+
+
+_COLORS = {"finished": "green", "cancelled": "yellow", "truncated": "red", "errored": "red"}
+
+
+def _print_rows(rows: Iterable[Row]) -> None:
+    """The closing lines: a small table on a terminal, ``label: value`` elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        _say("".join(f"{label}: {value}\n" for label, value in rows))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label, _COLORS.get(label, "dim")), Text(value))
+    with console.capture() as captured:
+        console.print(table)
+    _say("\n" + captured.get())
+
+
+def _print_error(line: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(Text(line, "red" if console.is_terminal else ""))
+    _say(captured.get())
+
+
+# -- the command -----------------------------------------------------------------------------
+
+
+class _Interrupt:
+    """Ctrl-C. The first ends the stream and lets the program say what came; the second ends
+    the program where it stands.
+    """
+
+    def __init__(self) -> None:
+        self.happened = False
+        self.stream: llm.StreamingCompletion | None = None
+        self.scope = trio.CancelScope()
+
+    async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            task_status.started()
+            await anext(signals)
+            self.happened = True
+            # A shield of ours, or a write that hangs, must not hold back someone in a hurry.
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+            if self.stream is not None:
+                with suppress(trio.ClosedResourceError):  # it ended by itself just now
+                    await self.stream.cancel()
+                await trio.sleep(STUCK_SECONDS)
+            self.scope.cancel()
+            await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _model_of(ask: Ask) -> AsyncIterator[llm.Model]:
+    if ask.model is not None:
+        yield ask.model
+        return
+    async with llm.open_local_model(path=ask.path, context=LOCAL_CONTEXT, slots=1) as model:
+        yield model
+
+
+async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:
+    """Write the answer as it arrives, in the modes that do. Raises what the stream raises."""
+    if mode in ("whole", "json"):
+        await stream.collect()
+        return
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    view = TextView(terminal=terminal, styled=terminal and Console().color_system is not None)
+    event = 0
+    try:
+        async for chunk in stream:
+            if mode == "text":
+                await _put(_encoded(view.show(chunk), sys.stdout))
+            elif chunk.raw and chunk.event != event:  # an event can be several chunks
+                event = chunk.event
+                line = visible(chunk.raw.decode("utf-8", "replace")).encode()
+                await _put((line if terminal else chunk.raw) + b"\n")
+    except llm.MiniLLMError:
+        await _put(_encoded(view.end(), sys.stdout))
+        raise
+    await _put(_encoded(view.end(), sys.stdout))
+
+
+async def _chat(ask: Ask, answer: Answer) -> None:
+    """Carry out the command; ``answer`` gets what comes of it, however it ends."""
+    async with trio.open_nursery() as nursery:
+        interrupt = _Interrupt()
+        await nursery.start(interrupt.watch)
+        with interrupt.scope:
+            try:
+                async with _model_of(ask) as model, llm.open_client() as client:
+                    await _stream(client, model, ask, answer, interrupt)
+            except (llm.MiniLLMError, OutputError, Misuse) as exc:
+                answer.error = exc
+        answer.interrupted = interrupt.happened
+        nursery.cancel_scope.cancel()
+
+
+async def _stream(
+    client: llm.Client, model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interrupt
+) -> None:
+    try:
+        stream = client.stream(
+            model,
+            ask.messages,
+            timeouts=ask.timeouts,
+            retry=ask.retry,
+            raw=ask.mode == "raw",
+            **ask.params,
+        )
+    except (ValueError, TypeError) as exc:  # says which option this model's wire does not have
+        raise Misuse(str(exc)) from exc
+    try:
+        async with stream:
+            interrupt.stream = stream
+            await _show(stream, ask.mode)
+    finally:
+        answer.response = stream.response
+
+
+def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> int:
+    """Print what is left to print, and return the exit code."""
+    response = answer.response
+    try:
+        if mode == "json":
+            _write_all(sys.stdout, json_line(answer))
+        elif mode == "whole" and response.content:
+            view = TextView(terminal=sys.stdout is not None and sys.stdout.isatty())
+            text = view.show(llm.StreamChunk(response.content)) + view.end()
+            _write_all(sys.stdout, _encoded(text, sys.stdout))
+    except OutputError as exc:
+        answer.error = exc
+    code = exit_code(answer)
+    if code == 141:
+        return code
+    # Of a request that was refused or never sent there is nothing but the error to tell.
+    arrived = answer.error is None or response.timings.chunks or response.usage is not None
+    if mode != "json" and not quiet and response.outcome is not None and arrived:
+        _print_rows(closing_rows(response))
+    if answer.error is not None:
+        _print_error(error_line(answer.error, variable, answer.secret))
+    return code
+
+
+def _run(ask: Ask, answer: Answer) -> None:
+    try:
+        trio.run(_chat, ask, answer)
+    except* KeyboardInterrupt:  # just before the watch began, or as it ended
+        answer.interrupted = True
+
+
+def _timeouts(**given: float | None) -> llm.Timeouts:
+    return llm.Timeouts(**{name: seconds for name, seconds in given.items() if seconds is not None})
+
+
+def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
+    if words and "-" not in words and not quiet and _piped_in():
+        _say("note: stdin is not read; put a - behind the prompt to send it along\n")
+    prompt = llm.user(prompt_of(words, _read_stdin))
+    return [prompt] if system is None else [llm.system(system), prompt]
+
+
+_HELP = {
+    "model": "openrouter:NAME, openai:NAME, anthropic:NAME, compatible:NAME (with --base-url),"
+    " local, or local:PATH.gguf.",
+    "base_url": "The server's address, where it is not the provider's usual one.",
+    "reasoning": "An effort (low, high, …), a budget in tokens, on or off.",
+    "first": "Longest wait for the first content, in seconds. [300]",
+    "idle": "Longest silence after that, in seconds. [120]",
+    "total": "Longest time in all, in seconds. [none]",
+    "attempts": "Requests in all, where trying again may help.",
+    "json": "Print the response, or the failure, as one JSON object.",
+    "raw": "Print the data of each event of the answer as it came.",
+    "no_stream": "Print the text only at the end.",
+    "quiet": "Print nothing on stderr but errors.",
+}
+
+_EPILOG = "\b\nKeys come from the environment:\n" + "".join(
+    f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()
+)
+_EPILOG += "\n\b\nExit codes:\n" + "".join(f"  {n:>3}  {what}\n" for n, what in EXIT_CODES.items())
+
+
+def chat(
+    prompt: Annotated[list[str] | None, Argument(help="The prompt; - stands for stdin.")] = None,
+    *,
+    model: Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_HELP["model"])],
+    base_url: Annotated[str | None, Option(metavar="URL", help=_HELP["base_url"])] = None,
+    system: Annotated[str | None, Option(metavar="TEXT", help="The system prompt.")] = None,
+    max_tokens: Annotated[int | None, Option(metavar="N", help="Longest answer.")] = None,
+    temperature: Annotated[float | None, Option(metavar="T", help="0 is sober.")] = None,
+    reasoning: Annotated[str | None, Option(metavar="HOW", help=_HELP["reasoning"])] = None,
+    timeout_first: Annotated[float | None, Option(metavar="S", help=_HELP["first"])] = None,
+    timeout_idle: Annotated[float | None, Option(metavar="S", help=_HELP["idle"])] = None,
+    timeout_total: Annotated[float | None, Option(metavar="S", help=_HELP["total"])] = None,
+    attempts: Annotated[int, Option(metavar="N", min=1, help=_HELP["attempts"])] = 3,
+    json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
+    raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
+    no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help=_HELP["quiet"])] = False,
+) -> None:
+    """Send one prompt and stream the answer to stdout.
+
+    Reasoning is shown on a terminal only. With neither --json nor --quiet the end, the
+    tokens, the times and the cost follow on stderr.
+    """
+    kind, _, name = model.partition(":")
+    answer = Answer(secret=os.environ.get(KEYS.get(kind, ""), "").strip())
+    mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
+    first, idle, total = timeout_first, timeout_idle, timeout_total
+    try:
+        if raw and (json or no_stream):
+            raise Misuse("--raw can't go with --json or --no-stream")
+        ask = Ask(
+            model=model_of(kind, name, base_url),
+            path=name or None,
+            messages=_messages(prompt or [], system, quiet=quiet),
+            params={
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "reasoning": reasoning_of(reasoning),
+            },
+            timeouts=_timeouts(first_chunk=first, idle=idle, total=total),
+            retry=llm.Retry(attempts=attempts),
+            mode=mode,
+        )
+    except (Misuse, ValueError) as exc:  # ValueErrors are the core's word on an option
+        answer.error = Misuse(str(exc))
+    except KeyboardInterrupt:
+        answer.interrupted = True
+    else:
+        _run(ask, answer)
+    try:
+        code = _finish(answer, mode, quiet, KEYS.get(kind))
+    except KeyboardInterrupt:  # stdout or stderr hangs
+        code = 130
+    raise typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trio-minillm {llm.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Stream answers of language models, and see how they ended and what they cost."""
+
+
+def main() -> None:
+    """The entry point. Ends in ``SystemExit`` with one of `EXIT_CODES`."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,  # they show locals, and those hold keys
+        rich_markup_mode=None,  # prompts and model names in usage errors are no markup
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog=_EPILOG)(_root)
+    app.command(epilog=_EPILOG)(chat)
+    try:
+        app(prog_name="trio-minillm")
+    except Exception as exc:  # noqa: BLE001 - a bug: say where, not what, which may be secret
+        frames = traceback.extract_tb(exc.__traceback__)
+        while isinstance(exc, ExceptionGroup):
+            exc = exc.exceptions[0]
+            frames = traceback.extract_tb(exc.__traceback__) or frames
+        place = frames[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        _say(f"error: a bug in trio-minillm: {type(exc).__name__} at {where}\n")
+        raise SystemExit(1) from None
