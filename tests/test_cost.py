@@ -156,3 +156,9 @@ def test_the_sum_is_exact(
     assert amount is not None
     whole = a * Fraction(i) + b * Fraction(r) + c * Fraction(w) + d * Fraction(o)
     assert Fraction(amount) == whole / 1_000_000
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf")])
+def test_a_price_is_a_price(bad):
+    with pytest.raises(ValueError, match="must be a price"):
+        llm.TokenPrice(input=1, output=bad)

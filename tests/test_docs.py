@@ -10,7 +10,6 @@ way. Blocks that open a local model get the real one. Blocks marked ``text`` are
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -374,7 +373,8 @@ def table(name: str, first: str) -> list[list[str]]:
     for line in lines[at + 2 :]:
         if not line.startswith("|"):
             break
-        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]  # a pipe in a cell is written \|
+        rows.append([cell.strip() for cell in cells])
     return rows
 
 
@@ -423,22 +423,24 @@ def test_the_exit_codes_are_the_code_s() -> None:
     assert shown == cli.EXIT_CODES
 
 
+WIRES = {
+    "OpenAI": llm.openai("m", api_key="k"),
+    "OpenRouter": llm.openrouter("m", api_key="k"),
+    "Anthropic": llm.anthropic("m", api_key="k"),
+    "compatible": llm.compatible("m", base_url="http://server.invalid/v1"),
+}
+
+
 def test_the_parameters_of_each_wire_are_the_code_s() -> None:
-    wires = {
-        "OpenAI": llm.openai("m", api_key="k"),
-        "OpenRouter": llm.openrouter("m", api_key="k"),
-        "Anthropic": llm.anthropic("m", api_key="k"),
-        "compatible": llm.compatible("m", base_url="http://server.invalid/v1"),
-    }
     shown = {}
     for names, *cells in table("providers.md", "parameter"):
         for name in code(names):
-            shown[name] = dict(zip(wires, cells, strict=True))
+            shown[name] = dict(zip(WIRES, cells, strict=True))
     assert shown.keys() == PARAM_NAMES
     for name, cells in shown.items():
         for wire, cell in cells.items():
             assert cell in ("yes", "no")
-            assert takes(wires[wire], name) == (cell == "yes"), f"{wire} {name}"
+            assert takes(WIRES[wire], name) == (cell == "yes"), f"{wire} {name}"
 
 
 def takes(model: llm.Model, parameter: str) -> bool:
@@ -454,13 +456,39 @@ def takes(model: llm.Model, parameter: str) -> bool:
 
 
 def test_the_servers_are_the_code_s() -> None:
-    shown = {code(name)[0]: code(refused) for name, *_, refused in table("providers.md", "server")}
-    assert shown.keys() == providers.SERVERS.keys()
     generic = {p for p in PARAM_NAMES if takes(llm.compatible("m", base_url="http://x.invalid"), p)}
-    for name, refused in shown.items():
-        model = llm.compatible("m", base_url="http://x.invalid", server=name)
-        assert {p for p in generic if not takes(model, p)} == set(refused), name
-        with contextlib.suppress(IndexError):
-            host = next(code(h) for n, h, *_ in table("providers.md", "server") if name in n)[0]
+    shown = set()
+    for name, hosts, bound, replay, refused in table("providers.md", "server"):
+        (server,) = code(name)
+        shown.add(server)
+        model = llm.compatible("m", base_url="http://x.invalid", server=server)
+        assert {p for p in generic if not takes(model, p)} == set(code(refused)), server
+        dialect = providers.SERVERS[server]
+        assert code(bound) == [dialect.max_tokens]
+        thought = [llm.ReasoningPart(text="hm")]
+        assert code(replay) == list(dialect.replay(thought) if dialect.replay else ())
+        for host in code(hosts):
             where = f"https://{host.replace('*', 'me')}/v1"
-            assert llm.compatible("m", base_url=where).provider.server == name
+            found = llm.compatible("m", base_url=where).provider
+            assert isinstance(found, providers.Compatible)
+            assert found.server == server
+    assert shown == providers.SERVERS.keys()
+
+
+def test_the_media_of_each_wire_are_the_code_s() -> None:
+    makers = {"image": llm.image, "audio": llm.audio, "document": llm.document}
+    for name, *cells in table("messages.md", "part"):
+        make: Any = makers[code(name)[0].removeprefix("llm.")]
+        for model, cell in zip(WIRES.values(), cells, strict=True):
+            forms = {"bytes": make(b"%PDF", media_type="x/y"), "URL": make("https://x.invalid/a")}
+            good = {form for form, part in forms.items() if sendable(model, part)}
+            assert good == set(cell.split(", ")) - {"–"}, (name, model)
+
+
+def sendable(model: llm.Model, part: Any) -> bool:
+    request = llm.Request(model=model, messages=(llm.user(part),), params={}, extra={})
+    try:
+        model.provider.build_request(request)
+    except ValueError:
+        return False
+    return True

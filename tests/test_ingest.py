@@ -92,6 +92,21 @@ def test_reasoning_refusal_annotations_logprobs_and_audio():
     }
 
 
+def test_fields_that_change_their_type_are_taken_as_they_come():
+    steps = [{"content": [1]}, {"content": "a"}, {"content": "b"}, {"content": 5}, {"content": "c"}]
+    for count, expected in [(1, [1]), (2, "a"), (3, "ab"), (4, 5), (5, "c")]:
+        given = [StreamChunk(logprobs=step) for step in steps[:count]]
+        assert finished(*given).logprobs == {"content": expected}
+    assert finished(StreamChunk(logprobs={"x": 5}), StreamChunk(logprobs={"x": [2]})).logprobs == {
+        "x": [2]
+    }
+
+
+def test_pictures_are_kept():
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    assert finished(StreamChunk(images=(picture,))).choices[0].images == (picture,)
+
+
 def test_metadata_is_merged_and_raw_json_read_once():
     raw = msgspec.Raw(b'["u"]')
     response = finished(
@@ -385,6 +400,8 @@ def test_deltas_for_blocks_that_were_never_opened_lose_nothing():
         StreamChunk(reasoning="hm", part=8),
         piece(9, "{}"),
         change(5, content="x"),
+        tool_use(4, "t", "f", "{}"),
+        change(4, signature="not for a call"),
         StreamChunk("into a call", part=9),
     )
     assert response.content == "textinto a call"
@@ -436,6 +453,20 @@ def test_details_of_other_kinds_indexes_or_ids_stay_apart_and_in_order():
         ("", "y"),
         ("c", None),
     ]
+
+
+def test_a_late_empty_field_of_a_detail_never_overwrites():
+    (part,) = details(
+        {"type": "reasoning.text", "text": "a", "index": 0, "format": "f"},
+        {"type": "reasoning.text", "text": None, "index": 0, "format": None, "extra": None},
+    ).parts
+    assert part.raw == {
+        "type": "reasoning.text",
+        "text": "a",
+        "index": 0,
+        "format": "f",
+        "extra": None,
+    }
 
 
 def test_a_detail_without_text_stays_without():

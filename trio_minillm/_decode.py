@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ._chunks import StreamChunk
-from ._errors import LimitExceeded, MiniLLMError, ProtocolError
+from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ._sse import SSEDecoder, SSEEvent
 from .providers import Provider
 
@@ -174,11 +174,12 @@ class ChunkDecoder:
         """
         if not any(secret in data for secret in self._secrets):
             return error
+        clean = hide(data, self._secrets)
         try:
-            self._provider.parse_event("error", hide(data, self._secrets))
+            self._provider.parse_event("error", clean)
         except MiniLLMError as again:
             return again
-        return error
+        return ProviderError(self._provider.parse_error(None, clean))
 
     def _malformed(self, reason: str, cause: Exception) -> None:
         if self._lenient:

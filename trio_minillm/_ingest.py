@@ -359,12 +359,16 @@ class _Choice:
 def _join(into: dict[str, Any], new: dict[str, Any]) -> None:
     """Lists and strings grow, other values are replaced, nulls say nothing."""
     for key, value in new.items():
+        there = into.get(key)
         if isinstance(value, list):
-            there = into.setdefault(key, [])
-            if isinstance(there, list):
+            if type(there) is list:
                 there += value
+            else:
+                into[key] = list(value)
         elif isinstance(value, str) and key != "id":
-            into.setdefault(key, _Pieces()).append(value)
+            if not isinstance(there, _Pieces):
+                there = into[key] = _Pieces()
+            there.append(value)
         elif value is not None:
             into[key] = value
 

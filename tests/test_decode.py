@@ -1,0 +1,108 @@
+"""Bytes to chunks: bodies of the wrong kind, bounds, and what errors may show."""
+
+import pytest
+
+import trio_minillm as llm
+from trio_minillm import providers
+from trio_minillm._decode import MAX_WHOLE, ChunkDecoder
+from trio_minillm.testing import openai_events, sse
+
+BOM = b"\xef\xbb\xbf"
+
+
+def decode(*pieces, provider=None, **options):
+    decoder = ChunkDecoder(provider or providers.OpenAIChat(), **options)
+    chunks = [c for piece in pieces for c in decoder.feed(piece, 1.5)]
+    return decoder, chunks + decoder.finish(2.5)
+
+
+def test_chunks_carry_their_event_and_time():
+    _, chunks = decode(b"".join(openai_events("a", "b")))
+    assert [c.event for c in chunks] == [1, 2, 3, 4, 5, 6]
+    assert {c.received_at for c in chunks} == {1.5}
+    assert all(c.raw is None for c in chunks)
+
+
+def test_an_event_with_several_choices_is_several_chunks():
+    both = sse({"choices": [{"index": i, "delta": {"content": str(i)}} for i in (0, 1)]})
+    decoder, chunks = decode(both, raw=True)
+    assert [(c.choice, c.delta, c.event, c.received_at) for c in chunks] == [
+        (0, "0", 1, 1.5),
+        (1, "1", 1, 1.5),
+    ]
+    assert all(c.raw for c in chunks)
+    assert decoder.error is None
+
+
+@pytest.mark.parametrize("body", [b'{"choices":[{"message":{"content":"x"}}]}', sse("[DONE]")])
+def test_a_byte_order_mark_may_be_cut_anywhere(body):
+    expected = [c.delta for c in decode(body)[1]]
+    for cut in range(1, 6):
+        whole = BOM + body
+        _, chunks = decode(whole[:cut], whole[cut:])
+        assert [c.delta for c in chunks] == expected
+
+
+@pytest.mark.parametrize("body", [b"", BOM[:1], BOM[:2], BOM, b" \n"])
+def test_a_body_without_an_event_gives_nothing(body):
+    decoder, chunks = decode(body)
+    assert chunks == []
+    assert decoder.error is None
+
+
+def test_a_body_that_is_no_stream_is_bounded():
+    piece = b" " * (1 << 20)
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    decoder.feed(b"[", 0.0)
+    for _ in range(MAX_WHOLE >> 20):
+        decoder.feed(piece, 0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+    assert decoder.feed(piece, 0.0) == []
+    assert decoder.finish(0.0) == []
+
+
+def test_nothing_comes_out_behind_an_error():
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    first = decoder.feed(openai_events("a")[1] + sse("{"), 0.0)
+    assert [c.delta for c in first] == ["a"]
+    assert decoder.error.event == 2
+    assert decoder.feed(b"".join(openai_events("b")), 0.0) == []
+    assert decoder.finish(0.0) == []
+
+
+def test_a_line_beyond_its_bound_in_the_unfinished_rest_is_an_error():
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    decoder._sse.max_line = 10
+    decoder.feed(b"data: 0123456789 and more\ndata", 0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+
+
+class Odd(providers.OpenAIChat):
+    """A provider that reports an error from data that its error parser does not know."""
+
+    def parse_chunk(self, data):
+        if b"boom" in data:
+            raise llm.ProviderError(llm.ErrorInfo(message=data.decode(), kind="server"))
+        return
+
+    def parse_event(self, event, data):
+        return llm.StreamChunk()
+
+
+@pytest.mark.parametrize("provider", [Odd(), providers.OpenAIChat()])
+def test_a_secret_that_is_echoed_is_blanked_out(provider):
+    data = sse({"error": {"message": "boom sk-secret"}})
+    decoder, _ = decode(data, provider=provider, secrets=[b"sk-secret"])
+    assert str(decoder.error) == "error in the stream server: boom [hidden]"
+    assert decoder.error.__context__ is None
+
+
+class Foreign(providers.OpenAIChat):
+    def parse_chunk(self, data):
+        raise KeyError("what the event said")
+
+
+def test_foreign_errors_of_a_parser_are_malformed_events_and_not_quoted():
+    decoder, _ = decode(sse("x"), provider=Foreign())
+    assert str(decoder.error) == "event 1: KeyError"
+    assert isinstance(decoder.error.__cause__, KeyError)
