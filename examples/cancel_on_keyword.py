@@ -8,12 +8,15 @@ WORD = " the "
 
 
 async def main() -> None:
-    async with llm.open_local_model() as model, llm.open_client() as client:
-        async with client.stream(model, "Tell me a story of the sea.", max_tokens=200) as stream:
-            async for chunk in stream:
-                print(chunk.delta, end="", flush=True)
-                if WORD in stream.accumulated:
-                    break
+    async with (
+        llm.open_local_model() as model,
+        llm.open_client() as client,
+        client.stream(model, "Tell me a story of the sea.", max_tokens=200) as stream,
+    ):
+        async for chunk in stream:
+            print(chunk.delta, end="", flush=True)
+            if WORD in stream.accumulated:
+                break
     # The connection is closed, the model has stopped, and what had arrived is still here.
     print(f"\n\n{stream.outcome} after {len(stream.accumulated)} characters")
 

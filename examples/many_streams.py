@@ -28,10 +28,13 @@ async def main() -> None:
                 first = response.timings.first_chunk or 0.0
                 print(f"{question} {response.content!r} (first chunk after {first:.2f} s)")
 
-    async with llm.open_local_model(slots=AT_ONCE) as model, llm.open_client() as client:
-        async with trio.open_nursery() as nursery:
-            for question in QUESTIONS:
-                nursery.start_soon(ask, question)
+    async with (
+        llm.open_local_model(slots=AT_ONCE) as model,
+        llm.open_client() as client,
+        trio.open_nursery() as nursery,
+    ):
+        for question in QUESTIONS:
+            nursery.start_soon(ask, question)
 
 
 trio.run(main)

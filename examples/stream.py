@@ -22,10 +22,13 @@ def chosen() -> AbstractAsyncContextManager[llm.Model]:
 
 
 async def main() -> None:
-    async with chosen() as model, llm.open_client() as client:
-        async with client.stream(model, "Why is the sea salty?", max_tokens=80) as stream:
-            async for chunk in stream:
-                print(chunk.delta, end="", flush=True)
+    async with (
+        chosen() as model,
+        llm.open_client() as client,
+        client.stream(model, "Why is the sea salty?", max_tokens=80) as stream,
+    ):
+        async for chunk in stream:
+            print(chunk.delta, end="", flush=True)
     usage = stream.usage
     tokens = usage.completion_tokens if usage else "unknown"
     print(f"\n\n{stream.outcome} ({stream.finish_reason}), tokens: {tokens}")

@@ -4,7 +4,8 @@ A block marked ``python`` is executed as it stands, with ``await`` allowed at it
 The blocks of a page run in order and share their names; `trio`, `llm`, `model` and an open
 `client` are there from the start. `llm.open_client` without a transport reaches `Server`, which
 answers on all wires; a comment before a block, ``<!-- server: cut -->``, makes it fail that
-way. Blocks that open a local model get the real one. Blocks marked ``text`` are not run.
+way. Blocks that open a local model get the real one. What a line prints stands behind it, as
+``#> 42``, with ``…`` for anything. Blocks marked ``text`` are not run.
 """
 
 from __future__ import annotations
@@ -214,9 +215,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"{provider}_API_KEY", "dummy-key")
 
 
+def check_output(block: Block, printed: str) -> None:
+    """What the block says that it prints, it printed, in that order."""
+    claims = re.findall(r"#> (.+)$", block.text, re.MULTILINE)
+    pattern = "(?s:.*)".join(f"^{re.escape(c).replace('…', '.*')} *$" for c in claims)
+    assert re.search(pattern, printed, re.MULTILINE), f"line {block.line}: {printed}"
+
+
 @page
 @pytest.mark.usefixtures("place")
-def test_the_examples_of_a_page_run(path: Path) -> None:
+def test_the_examples_of_a_page_run(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "__main__", "trio": trio, "llm": llm}
     names["model"] = llm.openrouter("anthropic/claude-haiku-4.5")
     skipped = ""
@@ -226,6 +234,7 @@ def test_the_examples_of_a_page_run(path: Path) -> None:
             continue
         with pytest.MonkeyPatch.context() as patch:
             run(path, block, names, patch)
+        check_output(block, capsys.readouterr().out)
     if skipped:
         pytest.skip(skipped)
 
@@ -289,7 +298,9 @@ def test_the_commands_and_options_of_the_pages_exist() -> None:
     for _, *given in words:
         assert given[0] in ("chat", "--version", "--help")
         assert {w.partition("=")[0] for w in given if re.match(r"--?[a-z]", w)} <= known
-    table = set(re.findall(r"^\| `(?:-\w`, `)?(--[a-z-]+)", (DOCS / "cli.md").read_text(), re.MULTILINE))
+    table = set(
+        re.findall(r"^\| `(?:-\w`, `)?(--[a-z-]+)", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    )
     assert table == {o for o in known if o.startswith("--")} - {"--help", "--version"}
 
 
@@ -417,10 +428,27 @@ def test_the_defaults_of_clocks_and_retries_are_the_code_s(first: str, options: 
     assert shown == {name: f"{default:g}" for name, default in defaults.items()}
 
 
+def test_the_options_of_calls_and_local_models_are_the_code_s() -> None:
+    def keywords(function: Any) -> set[str]:
+        found = inspect.signature(function).parameters.values()
+        return {p.name for p in found if p.kind is p.KEYWORD_ONLY}
+
+    shown = {
+        name.partition("=")[0] for cell, _ in table("streaming.md", "option") for name in code(cell)
+    }
+    assert shown == keywords(llm.Client.stream)
+    rows = table("local.md", "option")
+    assert {code(name)[0] for name, *_ in rows} == keywords(llm.open_local_model)
+    for name, default, _ in rows:
+        given = inspect.signature(llm.open_local_model).parameters[code(name)[0]].default
+        if given is not None:
+            assert ast.literal_eval(default.strip("`")) == given, name
+
+
 def test_the_exit_codes_are_the_code_s() -> None:
-    cli = pytest.importorskip("trio_minillm.cli")
+    report = pytest.importorskip("trio_minillm.cli._report")
     shown = {int(code(c)[0]): meaning.replace("\\|", "|") for c, meaning in table("cli.md", "code")}
-    assert shown == cli.EXIT_CODES
+    assert shown == report.EXIT_CODES
 
 
 WIRES = {

@@ -63,6 +63,11 @@ def test_the_end_marker_invents_no_reason():
     assert finished(StreamChunk("x")).finish_reason is None
 
 
+def test_the_reason_can_be_read_while_it_runs():
+    assert machine(StreamChunk("x")).finish_reason is None
+    assert machine(StreamChunk("x"), StreamChunk.finished("stop")).finish_reason == "stop"
+
+
 def test_choices_are_kept_apart_and_in_order():
     response = finished(StreamChunk("b", choice=1), StreamChunk("a"), StreamChunk("c", choice=1))
     assert [c.content for c in response.choices] == ["a", "bc"]

@@ -191,6 +191,7 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
             {"annotations": ({"type": "url_citation"},)},
         ),
         (delta(audio={"data": "AAAA"}), {"audio": {"data": "AAAA"}}),
+        (delta(images=[{"type": "image_url"}]), {"images": ({"type": "image_url"},)}),
         (
             {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [{"token": "x"}]}}]},
             {"delta": "x", "logprobs": {"content": [{"token": "x"}]}},

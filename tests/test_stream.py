@@ -655,6 +655,59 @@ async def test_the_repr_shows_no_content():
     send.close()
 
 
+async def test_a_hand_fed_stream_has_a_block_too_and_can_be_rejected():
+    stream, send = StreamingCompletion.from_channel("m")
+    async with stream:
+        await send.send(StreamChunk("a", finish_reason="stop"))
+        assert (await stream.next_chunk()).delta == "a"
+        assert stream.finish_reason == "stop"
+        assert stream.error is None
+        stream.reject()
+    assert stream.response.rejected
+    send.close()
+
+
+async def test_a_cancel_that_comes_between_two_chunks_ends_the_iteration():
+    stream, send = StreamingCompletion.from_channel("m")
+    await send.send([StreamChunk.content("x")] * 1000)
+    async with trio.open_nursery() as nursery:
+
+        async def cancel():
+            await trio.lowlevel.checkpoint()
+            await stream.cancel()
+
+        nursery.start_soon(cancel)
+        taken = len([chunk async for chunk in stream])
+    assert 0 < taken < 1000
+    assert stream.accumulated == "x" * 1000, "what had arrived is folded in"
+    send.close()
+
+
+def test_a_slow_consumer_does_not_use_up_the_grace(autojump):
+    many = [f"{i} " for i in range(3 * BUFFERED_BATCHES)]
+    events = openai_events(*many, usage=False, done=False)
+    repeated = [events[-1]] * (3 * BUFFERED_BATCHES)  # the reason, again and again
+    _, opening = client_of(reply(*events, *repeated, *openai_events()[-2:]))
+
+    async def main():
+        async with opening as client, client.stream(model(), "Hi") as stream:
+            async for _ in stream:
+                await trio.sleep(60)
+        assert stream.usage.final
+
+    run(autojump, main)
+
+
+async def test_rich_shows_no_key_and_no_prompt():
+    pretty = pytest.importorskip("rich.pretty", reason="needs rich")
+    transport, opening = client_of()
+    async with opening as client:
+        stream = client.stream(model(api_key="sk-0123456789"), "my prompt")
+        shown = pretty.pretty_repr([stream._reader._prepared, stream, stream.response, model()])
+    assert "my prompt" not in shown
+    assert "0123456789" not in shown
+
+
 # -- checkpoints ---------------------------------------------------------------------------------
 
 
