@@ -542,6 +542,8 @@ async def test_the_peer_sees_a_cancelled_stream_close(how):
     [
         (CHUNKED + chunk(openai_events("a")[1]), llm.ConnectionCut),
         (CHUNKED + b"ff\r\nshort", llm.ConnectionCut),
+        (CHUNKED + chunk(b'data: {"choices":[{"del') + b"0\r\n\r\n", llm.EndedEarly),
+        (CHUNKED + chunk(b'data: {"choices":[{"del'), llm.ConnectionCut),
         (CHUNKED + chunk(openai_events("a")[1]) + b"0\r\n\r\n", llm.EndedEarly),
         (HEAD + b"content-length: 9999\r\n\r\n" + openai_events("a")[1], llm.ConnectionCut),
         (HEAD.replace(b"1.1", b"1.0") + b"\r\n" + openai_events("a")[1], llm.EndedEarly),

@@ -3,9 +3,9 @@
 import pytest
 
 import trio_minillm as llm
-from trio_minillm import providers
+from trio_minillm import providers, testing
 from trio_minillm._decode import MAX_WHOLE, ChunkDecoder
-from trio_minillm.testing import openai_events, sse
+from trio_minillm.testing import anthropic_events, openai_events, sse
 
 BOM = b"\xef\xbb\xbf"
 
@@ -106,3 +106,28 @@ def test_foreign_errors_of_a_parser_are_malformed_events_and_not_quoted():
     decoder, _ = decode(sse("x"), provider=Foreign())
     assert str(decoder.error) == "event 1: KeyError"
     assert isinstance(decoder.error.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("provider", "events"),
+    [
+        (providers.OpenAIChat(), openai_events("Hel", "lo wörld ✓", "!")),
+        (providers.Anthropic(), anthropic_events("Hel", "lo wörld ✓", "!")),
+    ],
+    ids=["openai", "anthropic"],
+)
+def test_a_body_that_is_cut_anywhere_is_truncated_or_whole_and_never_malformed(provider, events):
+    body = b"".join(events)
+    whole, _ = testing.decode(provider, [body])
+    finished = 0
+    for cut in range(len(body)):
+        response, error = testing.decode(provider, [body[:cut]])
+        assert whole.content.startswith(response.content)
+        if response.outcome is llm.Outcome.FINISHED:
+            finished += 1
+            assert response.content == whole.content
+            assert error is None
+        else:
+            assert response.outcome is llm.Outcome.TRUNCATED
+            assert isinstance(error, llm.EndedEarly)
+    assert 0 < finished < len(body)

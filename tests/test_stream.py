@@ -700,7 +700,7 @@ def test_a_slow_consumer_does_not_use_up_the_grace(autojump):
 
 async def test_rich_shows_no_key_and_no_prompt():
     pretty = pytest.importorskip("rich.pretty", reason="needs rich")
-    transport, opening = client_of()
+    _, opening = client_of()
     async with opening as client:
         stream = client.stream(model(api_key="sk-0123456789"), "my prompt")
         shown = pretty.pretty_repr([stream._reader._prepared, stream, stream.response, model()])

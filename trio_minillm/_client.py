@@ -99,15 +99,30 @@ class Client:
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
-        **options: Any,
+        retry: Retry | None = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        **params: Unpack[Params],
     ) -> CompletionResponse:
-        """The whole answer. Takes what `stream` takes.
+        """The whole answer. Takes what `stream` takes, without ``raw``.
 
         Streams inside, so that a long answer is never cut by a read timeout, and raises what
         a stream would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
-        clocks = (timeouts or self._timeouts).with_total(COMPLETE_SECONDS)
-        async with self.stream(model, messages, timeouts=clocks, **options) as stream:
+        streaming = self.stream(
+            model,
+            messages,
+            timeouts=(timeouts or self._timeouts).with_total(COMPLETE_SECONDS),
+            retry=retry,
+            extra=extra,
+            headers=headers,
+            expect_usage=expect_usage,
+            lenient=lenient,
+            **params,
+        )
+        async with streaming as stream:
             await stream.collect()
         return stream.response
 

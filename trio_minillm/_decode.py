@@ -76,11 +76,19 @@ class ChunkDecoder:
         return self._events(self._sse.feed(data), at)
 
     def finish(self, at: float) -> list[StreamChunk]:
-        """The body has ended: the last event, or the answer in a body that was no stream."""
+        """The body has ended: the last event, or the answer in a body that was no stream.
+
+        Servers leave the blank line behind their last event out, so it is read if it can be. If
+        it can't, it is the half that a cut has left, which says nothing.
+        """
         if self.error is not None:
             return []
         if self._whole is None:
-            return self._events([*self._sse.feed(self._head), *self._sse.flush()], at)
+            events = [*self._sse.feed(self._head), *self._sse.flush()]
+            chunks = self._events(events, at)
+            if isinstance(self.error, ProtocolError):
+                self.error = None
+            return chunks
         body = b"".join(self._whole)
         try:
             return self._stamp(self._answer(body), at, b"")

@@ -25,6 +25,7 @@ from ._errors import (
     MiniLLMError,
     RefusedError,
     RetriesExhausted,
+    StreamError,
     StreamTimeout,
 )
 from ._http import Exchange
@@ -39,6 +40,8 @@ INFINITY = float("inf")
 MAX_RESPONSE = 256 * 1024 * 1024
 """Decompressed bytes in one response: 256 MiB, about fifty times the longest answer that any
 model gives today with log probabilities."""
+
+NO_END = "the body ended without a finish reason or an end marker"
 
 MIN_SECRET = 6
 """Shorter header values are words, not secrets, in characters."""
@@ -219,7 +222,8 @@ class Reader:
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
             self.crash = exc
         finally:
-            self.facts.ended = trio.current_time()
+            if self.facts.ended is None:
+                self.facts.ended = trio.current_time()
             self.done.set()
 
     async def _run(self) -> None:
@@ -260,6 +264,8 @@ class Reader:
     async def _attempt(self, total_at: float) -> None:
         facts, prepared = self.facts, self._prepared
         facts.started = trio.current_time()
+        facts.headers_at = facts.request_id = facts.generation_id = None
+        facts.received = 0
         clocks = Clocks(prepared.timeouts, total_at)
         exchange = self._connect()
         try:
@@ -286,6 +292,7 @@ class Reader:
             raise self._refused(exchange.status, headers, await exchange.error_body())
         self.facts.generation_id = self._provider.generation_id(headers)
         await self._read(exchange, clocks)
+        self.facts.ended = trio.current_time()
         clocks.stop()
         await exchange.drain()
 
@@ -296,14 +303,19 @@ class Reader:
             self._provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
         )
         ending = Ending(expect_usage=prepared.expect_usage, choices=prepared.choices)
-        while True:
-            data = await exchange.receive()
+        end: MiniLLMError | None = None
+        while end is None:
+            try:
+                data = await exchange.receive()
+            except StreamError as exc:
+                data, end = b"", exc
             now = trio.current_time()
             if data:
                 facts.received += len(data)
                 chunks = decoder.feed(data, now)
             else:
                 chunks = decoder.finish(now)
+                end = end or decoder.error or EndedEarly(NO_END)
             facts.skipped = decoder.skipped
             content = False
             for number, chunk in enumerate(chunks):
@@ -317,12 +329,10 @@ class Reader:
                 await self._deliver(chunks, content or ending.over, clocks)
             if ending.over:
                 return
-            if decoder.error is not None:
-                raise decoder.error
-            if not data:
-                raise EndedEarly("the body ended without a finish reason or an end marker")
             if facts.received > MAX_RESPONSE:
-                raise LimitExceeded("bytes in one response", MAX_RESPONSE)
+                end = LimitExceeded("bytes in one response", MAX_RESPONSE)
+            end = end or decoder.error
+        raise end
 
     async def _deliver(self, chunks: list[StreamChunk], content: bool, clocks: Clocks) -> None:
         facts = self.facts
