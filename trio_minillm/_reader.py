@@ -101,6 +101,10 @@ class Clocks:
         self._content_at: float | None = None
         self._bytes_at = self._now
         self._grace_from: float | None = None
+        idle = INFINITY if timeouts.idle is None else timeouts.idle
+        bytes_idle = INFINITY if timeouts.byte_idle is None else timeouts.byte_idle
+        self._quiet = min(idle, bytes_idle)
+        self._quiet_name = "idle" if idle <= bytes_idle else "byte_idle"
         self.name = ""
         self.limit = 0.0
         self.scope = trio.move_on_after(INFINITY)
@@ -128,6 +132,9 @@ class Clocks:
         self._bytes_at = now
         if content:
             self._content_at = now
+            if state is State.OPEN:  # the common case, for which nothing needs to be weighed
+                self._arm_for(now + self._quiet, self._quiet_name, self._quiet)
+                return
         if state is State.ENDING and (self._grace_from is None or content):
             self._grace_from = now
         self._arm()
@@ -174,15 +181,21 @@ class Clocks:
         return running
 
     def _arm(self) -> None:
-        total = self._timeouts.total
-        nearest, name = self._total_at, "total"
-        limit = float(total) if isinstance(total, int | float) else 0.0
+        nearest, name, limit = INFINITY, "", 0.0
         for since, running, seconds in self._running():
             if seconds is not None and since + seconds < nearest:
                 nearest, name, limit = since + seconds, running, seconds
+        self._arm_for(nearest, name, limit)
+
+    def _arm_for(self, deadline: float, name: str, limit: float) -> None:
+        """Set the nearest deadline, unless the total clock's is nearer."""
+        if deadline > self._total_at:
+            total = self._timeouts.total
+            deadline, name = self._total_at, "total"
+            limit = float(total) if isinstance(total, int | float) else 0.0
         self.name, self.limit = name, limit
-        if nearest != self.scope.deadline:
-            self.scope.deadline = nearest
+        if deadline != self.scope.deadline:
+            self.scope.deadline = deadline
 
     def error(self, chunks: int, received: int) -> MiniLLMError:
         """The error of the clock that ran out."""
