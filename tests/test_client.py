@@ -86,6 +86,16 @@ async def test_misuse_is_told_before_anything_is_sent(options, error):
     assert transport.requests == []
 
 
+async def test_a_misspelt_parameter_is_told_its_right_name():
+    async with llm.open_client(transport=ScriptedTransport()) as client:
+        with pytest.raises(TypeError, match="did you mean temperature"):
+            client.stream(model(), "Hi", temprature=1)
+        with pytest.raises(TypeError, match="did you mean retry"):
+            client.stream(model(), "Hi", retries=1)
+        with pytest.raises(TypeError, match="extra="):
+            client.stream(model(), "Hi", zzzzzz=1)
+
+
 async def test_none_is_the_same_as_leaving_it_out():
     transport = ScriptedTransport()
     await complete(transport, temperature=None, tools=None)
@@ -314,6 +324,28 @@ def test_an_endless_error_body_is_read_up_to_its_bound():
     assert transport.open_bodies == 0
 
 
+def test_a_status_is_never_lost_to_its_body():
+    odd = refused(429, headers={"content-encoding": "br", "retry-after": "99"})
+    slow = reply(*[1.0, b"x"] * 60, status=429, headers={"retry-after": "99"})
+
+    async def main():
+        for answer in (odd, slow):
+            with pytest.raises(llm.RefusedError) as caught:
+                clocks = Timeouts(first_chunk=2, idle=2, byte_idle=2)
+                await complete(ScriptedTransport(answer), timeouts=clocks)
+            assert (caught.value.status, caught.value.retry_after) == (429, 99)
+
+    run(main)
+
+
+async def test_a_redirect_to_nowhere_is_a_redirect():
+    moved = reply(status=307, headers={"location": "http://[::1/"})
+    transport = ScriptedTransport(moved, GOOD)
+    with pytest.raises(llm.RefusedError, match="redirects"):
+        await complete(transport)
+    assert len(transport.requests) == 1
+
+
 def test_an_error_body_that_never_ends_is_not_waited_for():
     transport = ScriptedTransport(reply(b'{"error":', hang, status=401, headers={}))
 
@@ -349,6 +381,8 @@ def test_a_key_that_can_not_stand_in_a_header_is_refused_without_being_shown(bad
         reply(b"{}", status=400, headers={"x-request-id": KEY, "x-echo": f"Bearer {KEY}"}),
         reply(f"error: {KEY}\n\n".encode()),
         reply(sse("not json " + KEY)),
+        reply(b'{"error": {"message": "sk-very\\u002dsecret-0123456789"}}', status=401),
+        reply(sse('{"error": {"message": "sk-very\\u002dsecret\\u002d0123456789"}}')),
     ],
 )
 def test_the_key_is_in_no_message_repr_or_traceback(first, caplog):
@@ -566,11 +600,24 @@ async def test_cuts_of_every_kind(response, error):
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def raw_deflate(data):
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+PACKERS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "x-gzip": lambda data: gzip.compress(data[:999]) + gzip.compress(data[999:]),
+    "Deflate ": raw_deflate,
+}
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
 @pytest.mark.parametrize("cut", [None, -5])
 async def test_a_body_that_is_compressed_all_the_same(encoding, cut):
     plain = b"".join(openai_events(*["word "] * 1000))
-    packed = (gzip.compress(plain) if encoding == "gzip" else zlib.compress(plain))[:cut]
+    packed = PACKERS[encoding](plain)[:cut]
     headers = {"content-encoding": encoding}
     pieces = [packed[i : i + 50] for i in range(0, len(packed), 50)]
     transport = ScriptedTransport(reply(*pieces, headers=headers))
@@ -581,6 +628,24 @@ async def test_a_body_that_is_compressed_all_the_same(encoding, cut):
     short = ScriptedTransport(reply(*pieces[:2], headers=headers))
     with pytest.raises(llm.ConnectionCut):
         await complete(short)
+
+
+async def test_unpacking_lets_other_tasks_run():
+    packed = gzip.compress(b": \n\n" * 5_000_000 + b"".join(openai_events("x")))
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    transport = ScriptedTransport(reply(packed, headers={"content-encoding": "gzip"}))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        assert (await complete(transport)).content == "x"
+        nursery.cancel_scope.cancel()
+    assert turns > 200
 
 
 async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps(monkeypatch):

@@ -97,6 +97,12 @@ def test_a_secret_that_is_echoed_is_blanked_out(provider):
     assert decoder.error.__context__ is None
 
 
+def test_a_malformed_event_that_holds_a_secret_is_still_a_malformed_event():
+    decoder, _ = decode(sse({"choices": "sk-secret", "type": 5}), secrets=[b"sk-secret"])
+    assert isinstance(decoder.error, llm.ProtocolError)
+    assert "sk-secret" not in str(decoder.error)
+
+
 class Foreign(providers.OpenAIChat):
     def parse_chunk(self, data):
         raise KeyError("what the event said")

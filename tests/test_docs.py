@@ -177,6 +177,15 @@ def prose(path: Path) -> str:
     return FENCE.sub("", path.read_text())
 
 
+def on_one_core(opened: Any) -> Any:
+    """By default llama.cpp takes all cores, and crawls when it has to share one."""
+
+    def open_local_server(**options: Any) -> Any:
+        return opened(**{**options, "threads": options.get("threads") or 1})
+
+    return open_local_server
+
+
 async def run_block(code: Any, names: dict[str, Any]) -> None:
     async with llm.open_client() as client:
         names["client"] = client
@@ -188,6 +197,7 @@ def run(path: Path, block: Block, names: dict[str, Any], patch: pytest.MonkeyPat
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = compile("\n" * block.line + block.text, str(path), "exec", flags, dont_inherit=True)
     clock = None
+    patch.setattr(local, "open_local_server", on_one_core(local.open_local_server))
     if "open_local" not in block.text:
         clock = trio.testing.MockClock(autojump_threshold=0)
         opened = llm.open_client
@@ -245,15 +255,25 @@ def test_every_block_says_what_it_is(path: Path) -> None:
     assert {b.language for b in blocks(path)} <= languages
 
 
+ON_ONE_CORE = f"""
+import runpy, sys
+from typing import Any
+from trio_minillm import local
+{inspect.getsource(on_one_core)}
+local.open_local_server = on_one_core(local.open_local_server)
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
 @needs_local_model
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_the_example_scripts_run(path: Path) -> None:
     keyless = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, "-c", ON_ONE_CORE, str(path)],
         env={**keyless, "PYTHONWARNINGS": "error::ResourceWarning"},
         capture_output=True,
-        timeout=60,
+        timeout=120,
         text=True,
     )
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,19 @@ def test_the_last_reason_wins_and_a_conflict_is_noted():
     assert "finish reasons" in response.notes[0]
 
 
+def test_reasons_without_end_are_not_all_kept():
+    response = finished(*[StreamChunk.finished(str(i)) for i in range(100)])
+    assert response.finish_reason == "99"
+    assert len(response.choices[0].finish_reasons) == 16
+
+
+def test_raw_usage_without_end_is_not_all_kept():
+    steps = [StreamChunk(usage=Usage(completion_tokens=i, raw={str(i): i})) for i in range(1000)]
+    response = finished(*steps)
+    assert len(response.usage.raw) <= 256
+    assert response.usage.raw["999"] == 999
+
+
 def test_a_repeated_reason_is_no_conflict():
     response = finished(StreamChunk.finished("stop"), StreamChunk.finished("stop"))
     assert response.notes == ()
@@ -105,6 +118,43 @@ def test_fields_that_change_their_type_are_taken_as_they_come():
     assert finished(StreamChunk(logprobs={"x": 5}), StreamChunk(logprobs={"x": [2]})).logprobs == {
         "x": [2]
     }
+
+
+def test_malformed_metadata_is_left_out_and_noted():
+    for bad in (b"[1e9999]", b'["\xff"]', b"[" * 100_000):
+        response = finished(
+            StreamChunk("x", metadata={"citations": msgspec.Raw(bad), "provider": "P"})
+        )
+        assert response.content == "x"
+        assert response.metadata == {"provider": "P"}
+        assert "citations" in response.notes[0]
+
+
+def test_a_choice_0_that_never_came_is_not_shown():
+    made = machine(StreamChunk("b", choice=1), StreamChunk(finish_reason="stop", choice=1))
+    assert (made.accumulated, made.finish_reason) == ("b", "stop")
+    assert [c.index for c in made.response().choices] == [1]
+    assert made.response().content == "b"
+
+
+def test_a_negative_choice_is_malformed():
+    made = machine(StreamChunk("a"), StreamChunk("x", choice=-1))
+    assert isinstance(made.error, llm.ProtocolError)
+    assert made.response().content == "a"
+
+
+def test_a_wire_that_ends_itself_may_correct_its_reason_and_usage():
+    steps = [
+        StreamChunk(finish_reason="end_turn", usage=Usage(completion_tokens=1)),
+        StreamChunk(finish_reason="max_tokens", usage=Usage(completion_tokens=2)),
+    ]
+    made = machine(*steps, awaits_end=True)
+    assert made.outcome is None
+    made.ingest(StreamChunk(end=True, progress=False))
+    response = made.response()
+    assert (response.finish_reason, response.usage.completion_tokens) == ("max_tokens", 2)
+    assert response.usage.final
+    assert machine(*steps).response().finish_reason == "end_turn"
 
 
 def test_pictures_are_kept():
@@ -212,11 +262,11 @@ def test_a_response_is_a_snapshot():
             "interleaved indexes",
             [
                 D(0, "a", "f", "{"),
-                D(1, "b", "g", "["),
+                D(1, "b", "g", "{"),
                 D(0, arguments="}"),
-                D(1, arguments="]"),
+                D(1, arguments="}"),
             ],
-            [("a", "f", "{}"), ("b", "g", "[]")],
+            [("a", "f", "{}"), ("b", "g", "{}")],
         ),
         (
             "indexes out of order, negative and huge",
@@ -249,6 +299,7 @@ def test_a_response_is_a_snapshot():
             [("call_0", "f", '{"x":1}')],
         ),
         ("no arguments at all", [D(0, "a", "f")], [("a", "f", "")]),
+        ("null for no arguments", [D(0, "a", "f", "null")], [("a", "f", "null")]),
     ],
 )
 def test_deltas_find_their_call(why, deltas, expected):
@@ -262,6 +313,8 @@ def test_deltas_find_their_call(why, deltas, expected):
     [
         ("not JSON", [D(0, "a", "f", "{")]),
         ("NaN is not JSON", [D(0, "a", "f", '{"x":NaN}')]),
+        ("JSON, but no object", [D(0, "a", "f", "[1]")]),
+        ("JSON, but no object", [D(0, "a", "f", "5")]),
         ("two objects", [D(0, "a", "f", "{}{}")]),
         ("no name", [D(0, "a", None, "{}")]),
         ("too deep", [D(0, "a", "f", "[" * 100_000)]),

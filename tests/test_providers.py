@@ -220,6 +220,11 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
                 },
             },
         ),
+        # vLLM, while a character of several bytes is not complete
+        (
+            {"choices": [{"delta": {"content": ""}, "logprobs": {"content": [{"token": "x"}]}}]},
+            {"logprobs": {"content": [{"token": "x"}]}},
+        ),
         # what stands beside every piece of text is read where there is none, and at the end
         ({**delta(content="x"), "provider": "Groq", "service_tier": "flex"}, {"delta": "x"}),
         (

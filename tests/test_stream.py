@@ -193,6 +193,15 @@ async def test_raw_bytes_are_kept_on_request():
     ]
 
 
+async def test_openings_without_content_are_held_back_up_to_a_bound():
+    empty = openai_events()[0]
+    _, opening = client_of(reply(*[empty] * 200, *openai_events("x")[1:]))
+    async with opening as client, client.stream(model(), "Hi") as stream:
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(stream._facts.held) <= 65
+        assert (await stream.collect()).content == "x"
+
+
 # -- the ends ----------------------------------------------------------------------------------
 
 HALF = openai_events("Hel", "lo", finish=None, usage=False, done=False)
@@ -601,6 +610,28 @@ async def test_an_exception_of_the_block_comes_out_as_itself(mock_clock):
                 raise KeyError("mine")
     assert stream.outcome is Outcome.CANCELLED
     assert transport.open_bodies == 0
+
+
+async def test_an_exception_of_the_block_survives_a_cancellation_from_outside(mock_clock):
+    transport, opening = client_of(reply(*HALF, hang))
+    async with opening as client:
+        with pytest.raises(KeyError, match="mine"):
+            with trio.CancelScope() as scope:
+                async with client.stream(model(), "Hi") as stream:
+                    await stream.next_chunk()
+                    scope.cancel()
+                    raise KeyError("mine")
+    assert transport.open_bodies == 0
+
+
+async def test_the_list_of_a_hand_fed_stream_is_not_changed():
+    stream, send = StreamingCompletion.from_channel("m", expect_usage=False)
+    mine = [StreamChunk.content("a")]
+    await send.send(mine)
+    await send.send(StreamChunk.finished("stop"))
+    await stream.collect()
+    assert len(mine) == 1
+    send.close()
 
 
 async def test_a_bug_in_a_provider_comes_out_as_itself_and_beside_the_blocks_own():

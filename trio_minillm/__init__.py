@@ -62,7 +62,7 @@ from ._params import JSONSchema, Params, Reasoning, Tool, tool
 from ._sse import SSEDecoder, SSEEvent
 from ._stream import StreamingCompletion
 from ._version import __version__
-from .local import open_local_model
+from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 from .providers import Model, Provider, Request
 
 __all__ = [
@@ -81,6 +81,8 @@ __all__ = [
     "ImagePart",
     "JSONSchema",
     "LimitExceeded",
+    "LocalModelError",
+    "LocalServer",
     "Message",
     "MiniLLMError",
     "Model",
@@ -125,6 +127,7 @@ __all__ = [
     "message_of",
     "open_client",
     "open_local_model",
+    "open_local_server",
     "openai",
     "openrouter",
     "system",

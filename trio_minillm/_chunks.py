@@ -39,6 +39,10 @@ class Outcome(str, Enum):
         return self.value
 
 
+MAX_RAW_FIELDS = 256
+"""Fields of a raw usage object that later ones are merged into."""
+
+
 class Usage(msgspec.Struct, kw_only=True):
     """Tokens of one response, in disjoint buckets: three of input and one of output.
 
@@ -58,7 +62,7 @@ class Usage(msgspec.Struct, kw_only=True):
     """True for the last word on the whole answer; False for a count that was still
     running when the stream stopped, which is a lower bound."""
     raw: dict[str, Any] | None = None
-    """The newest usage object as the wire had it."""
+    """The usage as the wire had it, later objects merged into earlier ones."""
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -85,7 +89,8 @@ class Usage(msgspec.Struct, kw_only=True):
             if value is not None:
                 setattr(self, field, value)
         if later.raw is not None:
-            self.raw = later.raw if self.raw is None else {**self.raw, **later.raw}
+            few = self.raw is not None and len(self.raw) < MAX_RAW_FIELDS
+            self.raw = {**self.raw, **later.raw} if self.raw and few else later.raw
         self.final = self.final or later.final
 
 
@@ -291,6 +296,16 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     def annotations(self) -> tuple[dict[str, Any], ...]:
         """Annotations and citations of choice 0."""
         return self.choices[0].annotations
+
+    @property
+    def audio(self) -> dict[str, Any] | None:
+        """Sound of choice 0, in the wire's shape, its pieces joined."""
+        return self.choices[0].audio
+
+    @property
+    def images(self) -> tuple[dict[str, Any], ...]:
+        """Pictures of choice 0, in the wire's shape."""
+        return self.choices[0].images
 
     def to_message(self) -> Message:
         """The assistant turn to send back, made of choice 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Unpack
 
@@ -27,6 +28,9 @@ from .providers._base import body_of
 COMPLETE_SECONDS = 600.0
 """The total clock of `Client.complete` unless another is set: ten minutes, what the vendors'
 own clients allow."""
+
+OPTIONS = {"timeouts", "retry", "extra", "headers", "expect_usage", "lenient", "raw"}
+"""What `Client.stream` takes beside the parameters of the request."""
 
 Messages = str | Message | Sequence[Message | Mapping[str, Any]]
 """A prompt; a message; or messages, ours or mappings in OpenAI's format."""
@@ -84,6 +88,7 @@ class Client:
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
             wire=model.provider.replay_wire,
+            awaits_end=model.provider.ends_itself,
         )
         return StreamingCompletion(
             state,
@@ -139,9 +144,9 @@ class Client:
     ) -> Prepared:
         unknown = sorted(set(params) - PARAM_NAMES)
         if unknown:
-            raise TypeError(
-                f"unknown parameter: {', '.join(unknown)} (extra={{…}} sends any field)"
-            )
+            close = get_close_matches(unknown[0], sorted(PARAM_NAMES | OPTIONS), 1)
+            hint = f"did you mean {close[0]}?" if close else "extra={…} sends any field"
+            raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
         if headers:  # the model checks what may stand in a header
             model = msgspec.structs.replace(model, headers={**model.headers, **headers})
         choices = params.get("n", 1)

@@ -7,6 +7,7 @@ names the event, so that no foreign exception leaves this file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -180,9 +181,11 @@ class ChunkDecoder:
         before anything is cut to an excerpt, so that no part of it is left. Not to be called
         while the error is being handled: it would become the context of the new one.
         """
-        if not any(secret in data for secret in self._secrets):
-            return error
+        if not isinstance(error, ProviderError):
+            return error  # malformed events are not quoted
         clean = hide(data, self._secrets)
+        if HIDDEN not in clean:
+            return error
         try:
             self._provider.parse_event("error", clean)
         except MiniLLMError as again:
@@ -197,10 +200,17 @@ class ChunkDecoder:
         self.error.__cause__ = cause
 
 
+HIDDEN = b"[hidden]"
+
+
 def hide(data: bytes, secrets: Sequence[bytes]) -> bytes:
-    """The data with every secret blanked out."""
+    """The data with every secret blanked out, however JSON may have spelled it."""
+    with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
+        # Written anew, so that every character has its one spelling ("\\/" and "/" are the same).
+        data = msgspec.json.encode(msgspec.json.decode(data))
     for secret in secrets:
-        data = data.replace(secret, b"[hidden]")
+        data = data.replace(secret, HIDDEN)
+        data = data.replace(msgspec.json.encode(secret.decode())[1:-1], HIDDEN)
     return data
 
 

@@ -9,7 +9,8 @@ event                 in OPEN      in ENDING     what it is
 CONTENT               OPEN         ENDING        any chunk that says nothing of an end
 REASON                ENDING       ENDING        every choice has a finish reason, and the
                                                  usage that is expected has not come
-WHOLE                 FINISHED     FINISHED      reasons and, if expected, the usage
+WHOLE                 FINISHED     FINISHED      reasons and, if expected, the usage (a wire
+                                                 that ends itself gives REASON instead)
 END                   FINISHED     FINISHED      the wire's own end event
 ERROR                 ERRORED      ERRORED       an error in the stream, malformed data
 CLOCK                 ERRORED      FINISHED      a clock ran out
@@ -100,9 +101,11 @@ class Ending:
 
     ``expect_usage``: reasons alone don't end the stream, the usage must come too.
     ``choices``: how many answers were asked for; each needs its reason.
+    ``awaits_end``: the wire may correct its reason and usage until its own end event, so these
+    bring the stream to ENDING only.
     """
 
-    def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
+    def __init__(self, *, expect_usage: bool, choices: int = 1, awaits_end: bool = False) -> None:
         self.state: State = State.OPEN
         self.over: bool = False
         """Whether the outcome stands. Asked several times a chunk, hence no property."""
@@ -110,6 +113,7 @@ class Ending:
         """Whether the usage that came is the last word on the answer."""
         self._expect_usage = expect_usage
         self._choices = choices
+        self._awaits_end = awaits_end
         self._seen: set[int] = set()  # choices with content or a reason
         self._reasoned: set[int] = set()  # choices with a reason
         self._answered = False  # usage came when no seen choice was still open
@@ -123,7 +127,7 @@ class Ending:
     def event(self, event: Event) -> State:
         """Something other than a chunk happened."""
         if event is Event.END and not self.over:
-            self.usage_final = self._fresh
+            self.usage_final = self.usage_final or self._fresh
         self.state = TABLE[self.state][event]
         self.over = OUTCOMES[self.state] is not None
         return self.state
@@ -155,7 +159,7 @@ class Ending:
         alone = chunk.usage is not None and chunk.finish_reason is None
         if self._answered and (enough or alone):
             self.usage_final = True
-            return self.event(Event.WHOLE)
+            return self.event(Event.REASON if self._awaits_end else Event.WHOLE)
         if not self._expect_usage and enough:
             return self.event(Event.WHOLE)
         return self.event(Event.REASON if enough else Event.CONTENT)

@@ -82,7 +82,8 @@ class MiniLLMError(Exception):
     """Base of every error that this library raises for a fault outside the program."""
 
     partial: CompletionResponse | None = None
-    """What had arrived when a stream failed; ``None`` where no stream was involved."""
+    """What had arrived when a stream failed (nothing yet, for one that was refused or not
+    sent); ``None`` on errors that did not come from a stream."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors cross process borders and are copied; their constructors take other arguments.
@@ -128,7 +129,8 @@ class RefusedError(MiniLLMError):
         retry_after = info.retry_after if retry_after is None else retry_after
         wait = f" (retry after {retry_after:g} s)" if retry_after is not None else ""
         ident = f" (request {request_id})" if request_id else ""
-        super().__init__(f"HTTP {info.status}{code} {info.kind}: {info.message}{wait}{ident}")
+        status = "refused" if info.status is None else f"HTTP {info.status}"
+        super().__init__(f"{status}{code} {info.kind}: {info.message}{wait}{ident}")
         self.info = info
         self.retry_after = retry_after
         self.request_id = request_id

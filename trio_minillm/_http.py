@@ -13,7 +13,7 @@ from contextlib import suppress
 import httpx
 import trio
 
-from ._errors import ConnectionCut, MiniLLMError, ProtocolError, SendError
+from ._errors import ConnectionCut, ErrorInfo, MiniLLMError, ProtocolError, RefusedError, SendError
 
 ERROR_BODY = 64 * 1024
 """How much of an error body is read, in bytes."""
@@ -40,6 +40,10 @@ _FOREIGN = (
 
 def _translated(exc: Exception, *, begun: bool) -> MiniLLMError:
     """Foreign errors become ours, in one place; the caller keeps the cause."""
+    if isinstance(exc, httpx.RemoteProtocolError) and "location header" in str(exc):
+        # httpx reads the address of a redirect though it is told to follow none.
+        message = "the server redirects, to an address that is none; not followed"
+        return RefusedError(ErrorInfo(message=message, kind="invalid"))
     words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
     if begun:
         return ConnectionCut(f"the connection broke: {words}")
@@ -81,8 +85,11 @@ class _Inflate:
 
     STEP = 64 * 1024
 
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its header
+    def __init__(self, encoding: str) -> None:
+        self._gzip = encoding != "deflate"
+        # gzip or zlib, by its header; some servers' `deflate` has none.
+        self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        self._begun = False
 
     @classmethod
     def of(cls, encoding: str) -> _Inflate | None:
@@ -91,23 +98,42 @@ class _Inflate:
         if name in ("", "identity"):
             return None
         if name in ("gzip", "x-gzip", "deflate"):
-            return cls()
+            return cls(name)
         raise ProtocolError("the body is compressed in a way that was not asked for")
 
     async def receive(self, source: Callable[[], Awaitable[bytes]]) -> bytes:
         """The next decompressed bytes, ``b""`` at the end."""
         while True:
-            compressed = self._zlib.unconsumed_tail or await source()
-            if not compressed:
-                if not self._zlib.eof:
-                    raise ConnectionCut("the body ended inside its compression")
+            if self._zlib.eof and self._gzip:  # a gzip file may have several members
+                rest = self._zlib.unused_data or await source()
+                await trio.lowlevel.checkpoint()
+                if not rest:
+                    return b""
+                self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            elif self._zlib.eof:
                 return b""
-            try:
-                data = self._zlib.decompress(compressed, self.STEP)
-            except zlib.error as exc:
-                raise ProtocolError("the body's compression is broken") from exc
-            if data:
+            else:
+                rest = self._zlib.unconsumed_tail
+                if rest:  # much comes out of little: other tasks must get their turn
+                    await trio.lowlevel.checkpoint()
+                else:
+                    rest = await source()
+                if not rest:
+                    raise ConnectionCut("the body ended inside its compression")
+            if data := self._step(rest):
                 return data
+
+    def _step(self, compressed: bytes) -> bytes:
+        try:
+            data = self._zlib.decompress(compressed, self.STEP)
+        except zlib.error as exc:
+            if self._begun or self._gzip:
+                raise ProtocolError("the body's compression is broken") from exc
+            self._begun = True
+            self._zlib = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+            return self._step(compressed)
+        self._begun = True
+        return data
 
 
 class Exchange:
@@ -118,6 +144,7 @@ class Exchange:
         self._response: httpx.Response | None = None
         self._body: AsyncIterator[bytes] | None = None
         self._ended = False
+        self._received = False
         self._inflate: _Inflate | None = None
 
     async def start(
@@ -154,7 +181,6 @@ class Exchange:
         # thing that they add is decompression.
         assert isinstance(self._response.stream, httpx.AsyncByteStream)
         self._body = aiter(self._response.stream)
-        self._inflate = _Inflate.of(self._response.headers.get("content-encoding", ""))
 
     @property
     def status(self) -> int:
@@ -170,6 +196,9 @@ class Exchange:
 
     async def receive(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
+        if not self._received:
+            self._received = True
+            self._inflate = _Inflate.of(self.headers.get("content-encoding", ""))
         if self._inflate is not None:
             return await self._inflate.receive(self._receive)
         return await self._receive()

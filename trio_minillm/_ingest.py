@@ -15,13 +15,22 @@ import msgspec
 
 from ._chunks import Block, Choice, CompletionResponse, Outcome, StreamChunk, ToolCallDelta, Usage
 from ._ending import Ending, Event
-from ._errors import ConnectionCut, EndedEarly, LimitExceeded, MiniLLMError, StreamTimeout
+from ._errors import (
+    ConnectionCut,
+    EndedEarly,
+    LimitExceeded,
+    MiniLLMError,
+    ProtocolError,
+    StreamTimeout,
+)
 from ._messages import OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCall
 
 MAX_CHOICES = 128
 """Answers in one response. OpenAI allows 128."""
 MAX_TOOL_CALLS = 128
 """Tool calls in one answer. OpenAI allows 128 tools; more calls mean a model in a loop."""
+MAX_REASONS = 16
+"""Different finish reasons of one answer that are listed; the newest counts in any case."""
 MAX_PARTS = 4096
 """Content blocks in one answer."""
 
@@ -141,13 +150,12 @@ class _Call:
         return self.pieces[0] if self.pieces else ""
 
     def whole_json(self) -> bool:
-        """Whether what came so far can be the whole: JSON, or nothing at all."""
-        text = self.arguments().strip()
+        """Whether what came so far can be the whole: a JSON object, or nothing at all."""
         try:
-            msgspec.json.decode(text or "{}")
+            found = msgspec.json.decode(self.arguments().strip() or "{}")
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             return False
-        return True
+        return found is None or isinstance(found, dict)
 
     def call(self, number: int) -> ToolCall:
         return ToolCall(
@@ -187,7 +195,8 @@ class _Choice:
         self.calls: list[_Call] = []
         self.by_id: dict[str, _Call] = {}
         self.by_index: dict[int, _Call] = {}
-        self.reasons: list[str] = []
+        self.reason: str | None = None  # the newest
+        self.reasons: list[str] = []  # each that came, once
         self.annotations: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] = {}
         self.audio: dict[str, Any] = {}
@@ -315,8 +324,10 @@ class _Choice:
         self.images += chunk.images
         if chunk.audio:
             _join(self.audio, chunk.audio)
-        if chunk.finish_reason is not None and chunk.finish_reason not in self.reasons[-1:]:
-            self.reasons.append(chunk.finish_reason)
+        if chunk.finish_reason is not None:
+            self.reason = chunk.finish_reason
+            if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
+                self.reasons.append(self.reason)
 
     def join(self, kind: str) -> str:
         texts = [p.text() for p in self.parts if isinstance(p, _Text) and p.kind == kind]
@@ -326,7 +337,6 @@ class _Choice:
         parts: list[Part] = []
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
-        reason = self.reasons[-1] if self.reasons else None
         for part in self.parts:
             if isinstance(part, _Text):
                 parts += part.parts(wire)
@@ -334,7 +344,7 @@ class _Choice:
                 parts.append(part.opaque(wire))
             else:
                 call = part.call(len(good) + len(bad))
-                cut = reason in CUT_REASONS and part is self.calls[-1] and not part.pieces
+                cut = self.reason in CUT_REASONS and part is self.calls[-1] and not part.pieces
                 whole = part.kind == "custom" or part.whole_json()
                 (good if finished and whole and part.name and not cut else bad).append(call)
                 parts.append(call)
@@ -347,8 +357,8 @@ class _Choice:
             refusal=refusal or None,
             tool_calls=tuple(good),
             invalid_tool_calls=tuple(bad),
-            finish_reason=reason,
-            finish_reasons=tuple(dict.fromkeys(self.reasons)),
+            finish_reason=self.reason,
+            finish_reasons=tuple(self.reasons),
             logprobs=_joined(self.logprobs),
             annotations=tuple(self.annotations),
             audio=_joined(self.audio),
@@ -386,9 +396,18 @@ class Ingest:
     """The machine of one stream: see this module's docstring for what it guarantees."""
 
     def __init__(
-        self, *, model: str, id: str = "", expect_usage: bool, choices: int = 1, wire: str = ""
+        self,
+        *,
+        model: str,
+        id: str = "",
+        expect_usage: bool,
+        choices: int = 1,
+        wire: str = "",
+        awaits_end: bool = False,
     ) -> None:
-        self.ending: Ending = Ending(expect_usage=expect_usage, choices=choices)
+        self.ending: Ending = Ending(
+            expect_usage=expect_usage, choices=choices, awaits_end=awaits_end
+        )
         self.id: str = id
         self.model: str = model
         self.error: MiniLLMError | None = None
@@ -473,18 +492,25 @@ class Ingest:
 
     @property
     def accumulated(self) -> str:
-        """The text of choice 0 so far."""
-        return self._first.join("text")
+        """The text of the first choice so far."""
+        return self._shown()[0].join("text")
 
     @property
     def finish_reason(self) -> str | None:
-        """The newest finish reason of choice 0."""
-        return self._first.reasons[-1] if self._first.reasons else None
+        """The newest finish reason of the first choice."""
+        return self._shown()[0].reason
+
+    def _shown(self) -> list[_Choice]:
+        """The choices by number, without a number 0 that never came."""
+        if len(self._choices) == 1:
+            return [self._first]
+        shown = [self._choices[number] for number in sorted(self._choices)]
+        return shown if self._first.parts or self._first.reasons else shown[1:]
 
     def response(self, **more: Any) -> CompletionResponse:
         """What has arrived, as a response. A snapshot: later chunks don't change it."""
         finished = self.outcome is Outcome.FINISHED
-        built = [self._choices[i].build(self._wire, finished) for i in sorted(self._choices)]
+        built = [c.build(self._wire, finished) for c in self._shown()]
         notes = list(self.notes)
         for choice in built:
             if len(choice.finish_reasons) > 1:
@@ -496,7 +522,7 @@ class Ingest:
             usage=None if self.usage is None else msgspec.structs.replace(self.usage),
             outcome=self.outcome,
             rejected=self.rejected,
-            metadata={k: _plain(v) for k, v in self.metadata.items()},
+            metadata=_decoded(self.metadata, notes),
             notes=tuple(notes),
             **more,
         )
@@ -511,6 +537,9 @@ class Ingest:
 
     def _choice(self, index: int) -> _Choice | None:
         found = self._choices.get(index)
+        if index < 0:
+            self.fail(ProtocolError("a choice has a negative number"))
+            return None
         if found is None:
             if len(self._choices) >= MAX_CHOICES:
                 self.fail(LimitExceeded("choices", MAX_CHOICES))
@@ -519,5 +548,12 @@ class Ingest:
         return found
 
 
-def _plain(value: Any) -> Any:
-    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+def _decoded(metadata: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The metadata with its undecoded JSON read; what can't be is left out, with a note."""
+    out: dict[str, Any] = {}
+    for key, value in metadata.items():
+        try:
+            out[key] = msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
+            notes.append(f"{key} was malformed and is left out")
+    return out

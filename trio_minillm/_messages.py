@@ -159,12 +159,13 @@ class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name} {len(self.arguments)} characters of arguments"
 
     def parsed(self, type: Any = Any) -> Any:
-        """The arguments, read as JSON (``{}`` if there are none) into ``type``.
+        """The arguments, read as JSON (``{}`` if there are none, or ``null``) into ``type``.
 
         Raises `msgspec.DecodeError` if they are not JSON, `msgspec.ValidationError` if
-        they don't fit ``type``. Calls in ``response.tool_calls`` are always JSON.
+        they don't fit ``type``. Calls in ``response.tool_calls`` are always JSON objects.
         """
-        return msgspec.json.decode(self.arguments.strip() or "{}", type=type)
+        text = self.arguments.strip()
+        return msgspec.json.decode("{}" if text in ("", "null") else text, type=type)
 
 
 class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,10 @@ model gives today with log probabilities."""
 
 NO_END = "the body ended without a finish reason or an end marker"
 
+MAX_HELD = 64
+"""Openings without content that are held back for another attempt; after that many, they are
+handed out, and there is no other attempt. Real streams have one or two."""
+
 MIN_SECRET = 6
 """Shorter header values are words, not secrets, in characters."""
 
@@ -221,17 +225,23 @@ class Reader:
         self._prepared = prepared
         self._provider: Provider = prepared.model.provider
         self._send = send
-        self._delivered = 0
+        self._delivered = False
+        self._content = 0
         # What servers must not make us repeat: the key, and header values that may be one.
         given = (prepared.model.api_key, *prepared.model.headers.values())
         self._secrets = [v.encode() for v in given if v and len(v) >= MIN_SECRET]
 
     async def run(self) -> None:
-        """The task of a stream. Never raises: a bug of ours is kept in ``crash``."""
+        """The task of a stream. Never raises: a bug of ours is kept in ``crash``, and a
+        cancellation from outside is the block's to raise, which is cancelled with it. (Raised
+        here as well, it would take the place of what the block itself raises.)
+        """
         try:
             with self.scope:
                 async with self._send:
                     await self._run()
+        except trio.Cancelled:
+            pass
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
             self.crash = exc
         finally:
@@ -268,7 +278,7 @@ class Reader:
                     random=random.random(),
                 )
                 if delay is None:
-                    if 1 < len(errors) == prepared.retry.attempts:
+                    if len(errors) > 1:
                         raise RetriesExhausted(tuple(errors)) from exc
                     raise
             self.facts.held = []
@@ -293,7 +303,7 @@ class Reader:
                 facts.headers_at = trio.current_time()
                 await self._answer(exchange, clocks)
             if clocks.scope.cancelled_caught:
-                raise clocks.error(self._delivered, facts.received)
+                raise clocks.error(self._content, facts.received)
         finally:
             await exchange.close()
 
@@ -302,6 +312,7 @@ class Reader:
         ident = headers.get("x-request-id") or headers.get("request-id")
         self.facts.request_id = self._hidden(ident) if ident else None
         if not 200 <= exchange.status < 300:
+            clocks.stop()  # an error's body has a bound of its own
             raise self._refused(exchange.status, headers, await exchange.error_body())
         self.facts.generation_id = self._provider.generation_id(headers)
         await self._read(exchange, clocks)
@@ -315,7 +326,11 @@ class Reader:
         decoder = ChunkDecoder(
             self._provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
         )
-        ending = Ending(expect_usage=prepared.expect_usage, choices=prepared.choices)
+        ending = Ending(
+            expect_usage=prepared.expect_usage,
+            choices=prepared.choices,
+            awaits_end=self._provider.ends_itself,
+        )
         end: MiniLLMError | None = None
         while end is None:
             try:
@@ -333,7 +348,9 @@ class Reader:
             content = False
             for number, chunk in enumerate(chunks):
                 ending.chunk(chunk)
-                content = content or chunk.progress
+                if chunk.progress:
+                    content = True
+                    self._content += chunk.finish_reason is None and chunk.usage is None
                 if ending.over:
                     chunks = chunks[: number + 1]
                     break
@@ -349,13 +366,13 @@ class Reader:
 
     async def _deliver(self, chunks: list[StreamChunk], content: bool, clocks: Clocks) -> None:
         facts = self.facts
-        if not self._delivered and not content:
+        if not (self._delivered or content or len(facts.held) >= MAX_HELD):
             facts.held += chunks
             return
         if facts.held:
             chunks = facts.held + chunks
             facts.held = []
-        self._delivered += len(chunks)
+        self._delivered = True
         try:
             self._send.send_nowait(chunks)
         except trio.WouldBlock:

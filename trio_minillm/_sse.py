@@ -61,8 +61,8 @@ class SSEDecoder:
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
         self._partial = bytearray()  # the unfinished line
-        self._data: list[bytes] = []  # data lines of the unfinished event
-        self._data_size = 0
+        self._data = bytearray()  # the unfinished event's data lines, joined
+        self._has_data = False
         self._event = ""
         self._id = ""  # becomes last_event_id at dispatch, as the standard says
 
@@ -77,7 +77,7 @@ class SSEDecoder:
         data = self._only_lf(data)
         events: list[SSEEvent] = []
         start = 0
-        if self._partial or self._data or self._event or self._id != self.last_event_id:
+        if self._partial or self._has_data or self._event or self._id != self.last_event_id:
             start = self._until_blank(data, 0, events)
         if start < len(data) and self.failure is None:
             self._bulk(data if start == 0 else data[start:], events)
@@ -203,21 +203,25 @@ class SSEDecoder:
             self.retry_ms = int(value)  # bytes.isdigit() is ASCII only, as the standard wants
 
     def _add(self, value: bytes) -> None:
-        self._data.append(value)
-        self._data_size += len(value) + 1
-        if self._data_size > self.max_event + 1:
+        if len(self._data) + len(value) + self._has_data > self.max_event:
             self._fail("bytes in one event", self.max_event)
+            return
+        if self._has_data:
+            self._data += b"\n"
+        self._data += value
+        self._has_data = True
 
     def _dispatch(self, events: list[SSEEvent]) -> None:
         self.last_event_id = self._id
-        if self._data:
-            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        if self._has_data:
+            data = bytes(self._data)
             events.append(SSEEvent(data, self._event or "message", self.last_event_id))
             self._data.clear()
-            self._data_size = 0
+            self._has_data = False
         self._event = ""
 
     def _fail(self, bound: str, limit: int) -> None:
         self.failure = LimitExceeded(bound, limit)
         self._partial.clear()
         self._data.clear()
+        self._has_data = False

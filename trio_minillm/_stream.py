@@ -44,8 +44,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
       error that ended the stream (a `MiniLLMError` whose ``partial`` has what arrived).
     - Every chunk that is handed out has been folded in: ``accumulated``, ``usage`` and the
       other properties agree with what the caller has seen.
-    - Taking a chunk checks for cancellation each time, and lets other tasks run at each
-      batch (one read of the socket) and at least every 64 chunks.
+    - Taking a chunk checks for cancellation each time, and lets other tasks run whenever
+      nothing is buffered and at least every 64 chunks.
 
     Two tasks that take chunks at once get `trio.BusyResourceError`; outside of its block it
     raises `trio.ClosedResourceError`.
@@ -111,7 +111,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     ) -> None:
         await self._close(at_once=exc is not None)
         if self._nursery is not None:
-            # The reader is done and raised nothing, so this can't either.
+            # The reader is done and raises nothing, so this can't either.
             await self._nursery.__aexit__(None, None, None)
         crash = self._reader.crash if self._reader is not None else None
         if crash is not None and not self._raised:
@@ -194,26 +194,28 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._channel_ended()
             return
         self._put(item)
-        self._put_more()
+        if not self._state.ending.over:
+            self._put_more()
 
     def _put_more(self) -> None:
         """Take what else is there, up to as much as the channel holds: the reader then finds
         room, and the two tasks take turns once for many reads.
         """
+        more: list[StreamChunk] = []
         for _ in range(BUFFERED_BATCHES):
-            if self._state.ending.over:
-                return
             try:
                 item = self._receive.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-                return
+                break
             if isinstance(item, list):
-                self._batch += item
+                more += item
             elif isinstance(item, StreamChunk):
-                self._batch.append(item)
+                more.append(item)
             else:
                 self._last = item
-                return
+                break
+        if more:
+            self._batch = self._batch + more  # a list of its own: the first was somebody's
 
     def _put(self, item: Item) -> None:
         if isinstance(item, list):

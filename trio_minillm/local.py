@@ -179,7 +179,9 @@ async def open_local_server(
     :param slots: how many streams are generated at once, sharing the processor. More may be
         open: they wait in the server's queue, and even their response headers wait, so the
         client's ``first_chunk`` clock has to allow for it.
-    :param threads: processor threads; by default llama.cpp decides from the number of cores.
+    :param threads: processor threads; by default one less than there are cores. llama.cpp's
+        threads wait for each other in busy loops, so that with one on every core anything else
+        that runs there makes it many times slower.
     :param tools: use a chat template of this library with which ``tool_choice="required"``
         always gives a tool call, one, with arguments that fit the tool's schema: also from
         models that were never taught tools. For models that use ChatML (SmolLM, Qwen, …).
@@ -240,8 +242,8 @@ def _settings(
         "cache_ram_mib": 0,
         "cache_idle_slots": False,
     }
-    if threads is not None:
-        settings |= {"cpuparams.n_threads": threads, "cpuparams_batch.n_threads": threads}
+    threads = threads or max(1, _cores() - 1)
+    settings |= {"cpuparams.n_threads": threads, "cpuparams_batch.n_threads": threads}
     if tools:
         settings |= {
             "chat_template": TOOLS_TEMPLATE,
@@ -251,6 +253,13 @@ def _settings(
     elif chat_template is not None:
         settings["chat_template"] = chat_template
     return settings | _checked_extra(dict(extra or {}), tools)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _checked_extra(extra: dict[str, Any], tools: bool) -> dict[str, Any]:

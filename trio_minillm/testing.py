@@ -30,7 +30,6 @@ from ._models import compatible
 from .providers import Model, Provider, Request
 
 __all__ = [
-    "Model",
     "Reply",
     "ScriptedTransport",
     "anthropic_events",
@@ -172,7 +171,8 @@ def openai_events(
     if finish is not None:
         events.append(choice({}, finish))
     if usage:
-        counts = {"prompt_tokens": 7, "completion_tokens": len(deltas), "total_tokens": 0}
+        made = len(deltas)
+        counts = {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
         events.append(sse({**head, "choices": [], "usage": counts}))
     return [*events, sse("[DONE]")] if done else events
 
@@ -210,7 +210,13 @@ def decode(
 
     Returns the response and the error that ended it, if one did.
     """
-    state = Ingest(model="?", expect_usage=expect_usage, choices=choices, wire=provider.replay_wire)
+    state = Ingest(
+        model="?",
+        expect_usage=expect_usage,
+        choices=choices,
+        wire=provider.replay_wire,
+        awaits_end=provider.ends_itself,
+    )
     decoder = ChunkDecoder(provider)
     for piece in pieces:
         state.ingest_all(decoder.feed(piece, 0.0))

@@ -1,6 +1,7 @@
 """The wires: one file each. A new one is a subclass of `Provider`, here or elsewhere."""
 
-from ._base import Model, Parsed, Provider, Request, error_info
+from ._base import Model, Parsed, Provider, Request, error_from, error_info, refuse_others
+from ._openai_request import Dialect
 from .anthropic import Anthropic
 from .compatible import SERVERS, Compatible
 from .openai import OpenAIChat
@@ -10,11 +11,14 @@ __all__ = [
     "SERVERS",
     "Anthropic",
     "Compatible",
+    "Dialect",
     "Model",
     "OpenAIChat",
     "OpenRouter",
     "Parsed",
     "Provider",
     "Request",
+    "error_from",
     "error_info",
+    "refuse_others",
 ]

@@ -70,7 +70,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider:
-    """Base of all providers; subclasses give at least `endpoint_url` … `parse_response`.
+    """Base of all providers; subclasses give at least `endpoint_url` … `parse_chunk`.
 
     Guarantees that a subclass must keep: every method is a pure function of its arguments;
     the parsing methods raise only this library's errors (or msgspec's, ``UnicodeError`` and
@@ -81,6 +81,8 @@ class Provider:
     """Short name of the dialect, as in ``trio-minillm chat --model NAME:…``."""
     replay_wire: ClassVar[str] = ""
     """Whose reasoning and opaque blocks these are: they go back on the same wire only."""
+    ends_itself: ClassVar[bool] = False
+    """True where an end event always follows, and reason and usage may be corrected before."""
     always_usage: ClassVar[bool] = False
     """True where the wire ends with usage whatever the request says."""
 
@@ -131,7 +133,7 @@ class Provider:
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
         """The body of an answer that was not streamed, as the chunks it would have been."""
-        raise NotImplementedError
+        raise ProtocolError("the body is not an event stream")
 
     def parse_error(self, status: int | None, body: bytes) -> ErrorInfo:
         """An error body, HTTP (``status``) or in-band (``None``), in one shape."""

@@ -70,6 +70,7 @@ class Anthropic(Provider):
     name = "anthropic"
     replay_wire = "anthropic"
     always_usage = True
+    ends_itself = True  # one or more message_delta, then message_stop
 
     def endpoint_url(self, model: Model) -> str:
         base = model.base_url.rstrip("/")

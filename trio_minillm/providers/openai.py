@@ -229,6 +229,7 @@ class OpenAIChat(Provider):
             or out.annotations
             or out.audio
             or out.images
+            or out.logprobs
         )
         return out
 
