@@ -75,6 +75,12 @@ async def test_usage_is_not_asked_for_on_request():
         ({"extra": {"temperature": 1}}, ValueError),
         ({"n": 0}, ValueError),
         ({"headers": {"a": "b\r\nc: d"}}, ValueError),
+        ({"headers": {"a\r\nb": "c"}}, ValueError),
+        ({"headers": {"é": "c"}}, ValueError),
+        ({"headers": {"a": None}}, ValueError),
+        ({"temperature": float("nan")}, ValueError),
+        ({"timeouts": 5}, TypeError),
+        ({"retry": 3}, TypeError),
         ({"betas": ["x"]}, ValueError),
     ],
 )
@@ -84,6 +90,29 @@ async def test_misuse_is_told_before_anything_is_sent(options, error):
         with pytest.raises(error):
             client.stream(model(), "Hi", **options)
     assert transport.requests == []
+
+
+async def test_more_misuse_is_told_at_the_call():
+    async with llm.open_client(transport=ScriptedTransport()) as client:
+        with pytest.raises(TypeError, match=r"llm\.openai"):
+            client.stream("gpt-5", "Hi")
+        with pytest.raises(ValueError, match="Unicode") as caught:
+            client.stream(model(), "my secret \ud800")
+        assert "secret" not in "".join(traceback.format_exception(caught.value))
+        with pytest.raises(ValueError, match="content"):
+            client.stream(model(), [{"role": "user"}])
+    for options in (
+        {"timeouts": 5},
+        {"retry": 2},
+        {"transport": 5},
+        {"http_client": httpx.Client()},
+    ):
+        with pytest.raises(TypeError):
+            async with llm.open_client(**options):
+                pass
+    for attempts in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="attempts"):
+            Retry(attempts=attempts)
 
 
 async def test_a_misspelt_parameter_is_told_its_right_name():
@@ -285,6 +314,22 @@ async def test_a_refusal_tells_what_to_do():
     assert (error.status, error.code, error.kind) == (429, "rate_limit_exceeded", "rate_limit")
     assert (error.retry_after, error.request_id) == (99.0, "req_9")
     assert error.headers["x-request-id"] == "req_9"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"code": 500, "msg": "internal error"},
+        {"errors": [{"message": "x"}]},
+        {"status": "error", "reason": "x"},
+        {"object": "error", "message": "x"},
+        {"detail": "x"},
+    ],
+)
+async def test_complaints_without_an_error_field_are_errors(event):
+    with pytest.raises(llm.ProviderError):
+        once = Retry(attempts=1)
+        await complete(ScriptedTransport(reply(sse(event), sse("[DONE]"))), retry=once)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -124,8 +124,19 @@ def test_running_usage_does_not_close_the_books_before_every_choice_has_ended():
     assert feed(machine, usage(finish_reason="stop", choice=1)).outcome is Outcome.FINISHED
 
 
-def test_usage_alone_closes_the_books_though_a_choice_never_came():
-    assert feed(ending(choices=2), text, stop, usage()).outcome is Outcome.FINISHED
+def test_usage_does_not_shut_out_a_choice_that_has_not_begun():
+    machine = feed(ending(choices=2), text, stop, usage())
+    assert (machine.state, machine.usage_final) == (State.ENDING, True)
+    feed(machine, StreamChunk("y", choice=1), StreamChunk(finish_reason="stop", choice=1))
+    assert (machine.state, machine.usage_final) == (State.ENDING, False)
+    feed(machine, usage())
+    assert (machine.outcome, machine.usage_final) == (Outcome.FINISHED, True)
+
+
+def test_a_choice_that_never_comes_does_not_hold_up_a_whole_answer():
+    machine = feed(ending(choices=2), text, stop, usage())
+    machine.event(Event.CLOCK)
+    assert (machine.outcome, machine.usage_final) == (Outcome.FINISHED, True)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,17 @@ D = ToolCallDelta
 # -- text and the simple things --------------------------------------------------------------
 
 
+def test_many_pieces_are_joined_in_order_and_take_the_space_of_their_text():
+    texts = [f"{i} " for i in range(5000)]
+    chunks = [StreamChunk(t, reasoning=t, tool_calls=(D(0, "a", "f", t),)) for t in texts]
+    made = machine(*chunks)
+    assert sum(len(part.pieces) for part in made._first.parts) < 3 * 1024
+    assert made.accumulated == "".join(texts)
+    response = made.response()
+    assert response.content == response.reasoning == "".join(texts)
+    assert response.invalid_tool_calls[0].arguments == "".join(texts)
+
+
 def test_text_is_joined_in_order():
     state = machine(StreamChunk("Hel"), StreamChunk("lo"))
     assert state.accumulated == "Hello"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
+from types import UnionType
 from typing import Any, Unpack
 
 import httpx
@@ -70,6 +72,10 @@ class Client:
         Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's
         wire does not have, for a clash of ``extra`` with a typed one, and for bad messages.
         """
+        if not isinstance(model, Model):
+            raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
+        _check("timeouts", timeouts or self._timeouts, Timeouts)
+        _check("retry", retry or self._retry, Retry)
         prepared = self._prepare(
             model,
             messages_of(messages),
@@ -149,6 +155,9 @@ class Client:
             raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
         if headers:  # the model checks what may stand in a header
             model = msgspec.structs.replace(model, headers={**model.headers, **headers})
+        for name, value in params.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number")
         choices = params.get("n", 1)
         if isinstance(choices, bool) or not isinstance(choices, int) or choices < 1:
             raise ValueError("n must be a whole number from 1 on")
@@ -169,11 +178,25 @@ class Client:
                 **{k.lower(): v for k, v in model.headers.items()},
                 **provider.request_headers(request),
             },
-            body=msgspec.json.encode(body),
+            body=_encoded(body),
             expect_usage=expect_usage,
             choices=choices,
             **options,
         )
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeError:  # its repr would show the text
+        raise ValueError("a message or parameter is not valid Unicode") from None
+
+
+def _check(what: str, value: object, kind: type | UnionType) -> None:
+    """Misuse is told at the call, not somewhere inside."""
+    if not isinstance(value, kind):
+        wanted = getattr(kind, "__name__", str(kind))
+        raise TypeError(f"{what} must be a {wanted}, not a {type(value).__name__}")
 
 
 def _response_type(given: Any) -> Any:
@@ -212,6 +235,10 @@ async def open_client(
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
     options = (timeouts or Timeouts(), retry or Retry())
+    _check("timeouts", options[0], Timeouts)
+    _check("retry", options[1], Retry)
+    _check("http_client", http_client, httpx.AsyncClient | None)
+    _check("transport", transport, httpx.AsyncBaseTransport | None)
     if http_client is not None:
         yield Client(http_client, *options)
         return

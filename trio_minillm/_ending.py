@@ -136,7 +136,8 @@ class Ending:
         """A chunk arrived (it must be folded in, too, unless the machine was over before)."""
         if chunk.finish_reason is None and chunk.usage is None and not chunk.end:
             if chunk.progress and not self.over:
-                self._fresh = False
+                # What is generated behind a usage is not in it.
+                self._fresh = self._answered = self.usage_final = False
                 self._seen.add(chunk.choice)
             return self.state
         if self.over:
@@ -154,12 +155,12 @@ class Ending:
             return self.event(Event.END)
         if not settled:
             return self.event(Event.CONTENT)
-        # Usage on its own closes the books, though fewer choices came than were asked for.
         enough = len(self._reasoned) >= self._choices
-        alone = chunk.usage is not None and chunk.finish_reason is None
-        if self._answered and (enough or alone):
+        if self._answered:
             self.usage_final = True
-            return self.event(Event.REASON if self._awaits_end else Event.WHOLE)
+            # Usage for fewer choices than were asked for: the others may still begin.
+            whole = enough and not self._awaits_end
+            return self.event(Event.WHOLE if whole else Event.REASON)
         if not self._expect_usage and enough:
             return self.event(Event.WHOLE)
         return self.event(Event.REASON if enough else Event.CONTENT)

@@ -29,6 +29,9 @@ MAX_CHOICES = 128
 """Answers in one response. OpenAI allows 128."""
 MAX_TOOL_CALLS = 128
 """Tool calls in one answer. OpenAI allows 128 tools; more calls mean a model in a loop."""
+COMPACT_EVERY = 1024
+"""Chunks after which the pieces of the newest parts are joined, so that they take the space of
+their text. (Joining all of it each time would be quadratic.)"""
 MAX_REASONS = 16
 """Different finish reasons of one answer that are listed; the newest counts in any case."""
 MAX_PARTS = 4096
@@ -41,20 +44,19 @@ CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded"
 class _Text:
     """A text, refusal or reasoning part under construction."""
 
-    __slots__ = ("citations", "details", "encrypted", "kind", "pieces", "signature", "start")
+    __slots__ = ("citations", "details", "kind", "pieces", "signature", "start", "whole")
 
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
         self.kind = kind
         self.start = start
+        self.whole: list[str] = []  # pieces joined by the thousand, which saves their overhead
         self.pieces: list[str] = []
         self.citations: list[dict[str, Any]] = []
         self.signature: list[str] = []
         self.details: list[_Detail] = []
 
     def text(self) -> str:
-        if len(self.pieces) > 1:
-            self.pieces = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
+        return _joined_up(self)
 
     def parts(self, wire: str) -> Iterable[Part]:
         text = self.text()
@@ -122,7 +124,7 @@ class _Detail:
 class _Call:
     """A tool call under construction, or a server tool's block, whose input comes alike."""
 
-    __slots__ = ("extra", "id", "kind", "name", "pieces", "start")
+    __slots__ = ("extra", "id", "kind", "name", "pieces", "start", "whole")
 
     def __init__(self, start: dict[str, Any] | None = None) -> None:
         self.start = start  # a server tool's block
@@ -130,6 +132,7 @@ class _Call:
         self.name: str | None = None
         self.kind = "function"
         self.extra: dict[str, Any] | None = None
+        self.whole: list[str] = []
         self.pieces: list[str] = []
 
     def add(self, delta: ToolCallDelta) -> None:
@@ -145,9 +148,7 @@ class _Call:
             self.kind = "custom"
 
     def arguments(self) -> str:
-        if len(self.pieces) > 1:
-            self.pieces = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
+        return _joined_up(self)
 
     def whole_json(self) -> bool:
         """Whether what came so far can be the whole: a JSON object, or nothing at all."""
@@ -168,9 +169,23 @@ class _Call:
 
     def opaque(self, wire: str) -> OpaquePart:
         raw = dict(self.start or {})
-        if self.pieces and self.whole_json():
+        if self.arguments() and self.whole_json():
             raw["input"] = msgspec.json.decode(self.arguments().strip() or "{}")
         return OpaquePart(wire=wire, raw=raw)
+
+
+def _compact(part: _Text | _Call) -> None:
+    """Move the pieces into one string. A short piece costs 50 bytes beside its text."""
+    if part.pieces:
+        part.whole.append("".join(part.pieces))
+        part.pieces.clear()
+
+
+def _joined_up(part: _Text | _Call) -> str:
+    _compact(part)
+    if len(part.whole) > 1:
+        part.whole = ["".join(part.whole)]
+    return part.whole[0] if part.whole else ""
 
 
 def _another(found: _Call, delta: ToolCallDelta) -> bool:
@@ -344,7 +359,7 @@ class _Choice:
                 parts.append(part.opaque(wire))
             else:
                 call = part.call(len(good) + len(bad))
-                cut = self.reason in CUT_REASONS and part is self.calls[-1] and not part.pieces
+                cut = self.reason in CUT_REASONS and part is self.calls[-1] and not part.arguments()
                 whole = part.kind == "custom" or part.whole_json()
                 (good if finished and whole and part.name and not cut else bad).append(call)
                 parts.append(call)
@@ -533,6 +548,9 @@ class Ingest:
             if self.first_at is None:
                 self.first_at = chunk.received_at
             self.chunks += 1
+            if self.chunks % COMPACT_EVERY == 0:
+                for part in choice.parts[-8:]:
+                    _compact(part)
         choice.extras(chunk)
 
     def _choice(self, index: int) -> _Choice | None:

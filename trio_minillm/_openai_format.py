@@ -73,7 +73,9 @@ def _message(raw: Mapping[str, Any]) -> Message:
         return _tool_message(raw)
     if role not in ("system", "developer", "user", "assistant"):
         raise ValueError("unknown role")
-    parts = _reasoning(raw) + _content(raw.get("content"))
+    parts = _reasoning(raw) + _content(
+        raw.get("content") if role == "assistant" else raw["content"]
+    )
     parts += [_call(call) for call in raw.get("tool_calls") or ()]
     if raw.get("function_call"):
         old = raw["function_call"]

@@ -71,8 +71,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """The longest wait that a server may ask for; above it the error is raised at once."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError("attempts must be at least 1")
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ValueError("attempts must be a whole number from 1 on")
         for name in ("base_delay", "max_delay", "max_retry_after"):
             _check_seconds(name, getattr(self, name))
 

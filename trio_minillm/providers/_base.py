@@ -7,6 +7,7 @@ ingest machine the accumulating. `trio_minillm.testing.check_provider` checks on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeAlias
@@ -40,9 +41,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     price: TokenPrice | None = None
 
     def __post_init__(self) -> None:
-        for value in (self.api_key, *self.headers.values()):
-            if value is not None and not _sendable(value):
-                raise ValueError(_UNPRINTABLE)
+        values = [*self.headers.values(), *([] if self.api_key is None else [self.api_key])]
+        if not all(map(_sendable, values)):
+            raise ValueError(_UNPRINTABLE)
+        if not all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in self.headers):
+            raise ValueError("a header's name must be an HTTP token")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url must begin with http:// or https://")
 
@@ -150,8 +153,12 @@ class Provider:
         return priced_cost(usage, price)
 
 
-def _sendable(value: str) -> bool:
-    return value.isascii() and value.isprintable() and value == value.strip()
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
+
+
+def _sendable(value: object) -> bool:
+    plain = isinstance(value, str) and value.isascii() and value.isprintable()
+    return plain and value == str(value).strip()
 
 
 def body_of(request: Request, body: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from ._openai_request import Dialect, chat_body, typed_fields
 
 DONE = b"[DONE]"
 _ABSENT = msgspec.Raw()
+_COMPLAINTS = ("message", "detail", "msg", "errors")
+"""Where servers that have no ``error`` field put what went wrong."""
 
 
 # Only what is read is declared: msgspec skips the rest without building it.
@@ -151,11 +153,8 @@ class OpenAIChat(Provider):
         """No choices: usage alone, an opening without content, or an error of some shape."""
         if chunk.choices is None and chunk.usage is None:
             whole = msgspec.json.decode(data)
-            if whole.get("object") == "error" or (
-                any(
-                    isinstance(whole.get(k), str | list) and whole[k] for k in ("message", "detail")
-                )
-            ):
+            told = any(isinstance(whole.get(k), str | list) and whole[k] for k in _COMPLAINTS)
+            if told or "error" in (whole.get("object"), whole.get("status")):
                 raise ProviderError(error_from(None, whole))
         return self._with(chunk, StreamChunk(progress=False))
 
@@ -253,7 +252,7 @@ class OpenAIChat(Provider):
         if written is None:
             written = _count(raw, "cache_creation_input_tokens")
         reasoning = _count(out_details, "reasoning_tokens")
-        total = _count(raw, "total_tokens")
+        total = raw.get("total_tokens")
         if prompt is not None:
             cached = None if cached is None else min(cached, prompt)
             written = None if written is None else min(written, prompt - (cached or 0))
