@@ -96,8 +96,9 @@ async def test_more_misuse_is_told_at_the_call():
     async with llm.open_client(transport=ScriptedTransport()) as client:
         with pytest.raises(TypeError, match=r"llm\.openai"):
             client.stream("gpt-5", "Hi")
+        prompt = "".join(["a sec", "ret \ud800"])
         with pytest.raises(ValueError, match="Unicode") as caught:
-            client.stream(model(), "my secret \ud800")
+            client.stream(model(), prompt)
         assert "secret" not in "".join(traceback.format_exception(caught.value))
         with pytest.raises(ValueError, match="content"):
             client.stream(model(), [{"role": "user"}])
