@@ -399,11 +399,19 @@ def test_an_error_body_that_never_ends_is_not_waited_for():
         with pytest.raises(llm.RefusedError):
             await complete(transport)
         assert trio.current_time() == pytest.approx(10)
+        with pytest.raises(llm.RefusedError):
+            await complete(transport, timeouts=Timeouts(total=3))
+        assert trio.current_time() == pytest.approx(13)
 
     run(main)
 
 
 # -- secrets -------------------------------------------------------------------------------------
+
+
+def test_an_address_with_a_password_is_refused():
+    with pytest.raises(ValueError, match="user or password"):
+        llm.compatible("m", base_url="http://me:secret@127.0.0.1/v1")
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "schlüssel", " padded", "tab\tbed"])
@@ -702,7 +710,7 @@ async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps(monkeypatch):
         await complete(transport)
 
 
-@pytest.mark.parametrize("response", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200"])
+@pytest.mark.parametrize("response", [b"", b"HTTP/1.1 200"])
 async def test_a_server_that_dies_before_answering_is_tried_again_and_then_told(response):
     async def answer(stream):
         if response:
@@ -716,6 +724,28 @@ async def test_a_server_that_dies_before_answering_is_tried_again_and_then_told(
                 await client.complete(target, "Hi")
         assert isinstance(caught.value.last_error, llm.SendError)
         assert server.requests == 2
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000,
+    ],
+)
+async def test_an_answer_that_is_not_http_is_not_asked_for_again(response):
+    async def answer(stream):
+        await stream.send_all(response)
+        return False
+
+    async with trio.open_nursery() as nursery:
+        server, target = await serving(nursery, answer)
+        async with llm.open_client() as client:
+            with pytest.raises(llm.ProtocolError, match="not HTTP"):
+                await client.complete(target, "Hi")
+        assert server.requests == 1
         nursery.cancel_scope.cancel()
 
 

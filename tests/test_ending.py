@@ -142,6 +142,8 @@ def test_a_choice_that_never_comes_does_not_hold_up_a_whole_answer():
 @pytest.mark.parametrize(
     ("chunks", "final"),
     [
+        ([text, stop, usage(), StreamChunk(), done], True),  # a sign of life is no content
+        ([text, usage(), StreamChunk(), done], True),
         ([text, stop, usage()], True),
         ([text, usage(finish_reason="stop")], True),
         ([text, usage(), done], True),  # Snowflake: usage last, no reason

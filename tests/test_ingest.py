@@ -170,7 +170,9 @@ def test_a_wire_that_ends_itself_may_correct_its_reason_and_usage():
 
 def test_pictures_are_kept():
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
-    assert finished(StreamChunk(images=(picture,))).choices[0].images == (picture,)
+    response = finished(StreamChunk(images=(picture,)), StreamChunk(audio={"data": "AA"}))
+    assert response.images == response.choices[0].images == (picture,)
+    assert response.audio == {"data": "AA"}
 
 
 def test_metadata_is_merged_and_raw_json_read_once():
@@ -589,6 +591,21 @@ def test_nothing_changes_after_the_end():
 @pytest.mark.parametrize(
     ("chunks", "bound"),
     [
+        ([StreamChunk(annotations=({},) * 2**18), StreamChunk(annotations=({},))], "annotations"),
+        (
+            [
+                StreamChunk(reasoning_details=({"type": "x"},) * 2**18),
+                StreamChunk(reasoning_details=({"type": "x"},)),
+            ],
+            "reasoning blocks",
+        ),
+        (
+            [
+                StreamChunk(logprobs={"content": [1] * 2**18}),
+                StreamChunk(logprobs={"content": [1]}),
+            ],
+            "log probabilities",
+        ),
         ([StreamChunk("x", choice=i) for i in range(MAX_CHOICES + 1)], "choices"),
         (
             [StreamChunk(tool_calls=(D(i, str(i), "f", "{}"),)) for i in range(MAX_TOOL_CALLS + 1)],

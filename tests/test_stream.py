@@ -407,7 +407,8 @@ def test_a_transport_that_tells_nothing_gets_the_time_of_both_clocks(autojump, l
     ("steps", "at"),
     [
         ((ONE, *openai_events("a", usage=False, done=False)[2:], hang), 1),
-        # content behind the reason counts anew, keep-alives and repeated reasons don't
+        # content behind the reason counts anew; keep-alives and other signs of life don't
+        ((ONE, *openai_events("a", usage=False, done=False)[2:], *(0.4, END[0]) * 9), 1),
         ((ONE, *openai_events("a", usage=False, done=False)[2:], 0.5, TWO, hang), 1.5),
         ((ONE, *openai_events("a", usage=False, done=False)[2:], *(0.4, PING) * 9), 1),
     ],
@@ -632,6 +633,27 @@ async def test_the_list_of_a_hand_fed_stream_is_not_changed():
     await stream.collect()
     assert len(mine) == 1
     send.close()
+
+
+async def test_cancelled_from_outside_while_the_consumer_is_shielded(mock_clock):
+    _, opening = client_of(reply(*HALF, hang))
+    async with opening as client:
+        with trio.CancelScope() as scope:
+            async with client.stream(model(), "Hi") as stream:
+                await stream.next_chunk()
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await text_of(stream)
+        assert stream.outcome is Outcome.CANCELLED
+        assert stream.error is None
+
+
+async def test_a_crash_of_a_transport_comes_out_as_itself():
+    for steps in (HALF, HALF[:1], ()):
+        _, opening = client_of(reply(*steps, RuntimeError("transport bug")))
+        async with opening as client, client.stream(model(), "Hi") as stream:
+            with pytest.raises(RuntimeError, match="transport bug"):
+                await text_of(stream)
 
 
 async def test_a_bug_in_a_provider_comes_out_as_itself_and_beside_the_blocks_own():

@@ -179,6 +179,19 @@ class StreamChunk(msgspec.Struct, gc=False):
         return cls(finish_reason=reason)
 
 
+def has_content(chunk: StreamChunk) -> bool:
+    """Whether a chunk carries some of the answer itself, and not just facts about it."""
+    return bool(
+        chunk.delta
+        or chunk.reasoning
+        or chunk.tool_calls
+        or chunk.refusal
+        or chunk.audio
+        or chunk.images
+        or chunk.reasoning_details
+    )
+
+
 class Timings(msgspec.Struct, kw_only=True):
     """When things happened, in seconds since the newest attempt began; ``None``: it did not.
 

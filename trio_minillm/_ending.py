@@ -29,7 +29,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from ._chunks import Outcome, StreamChunk
+from ._chunks import Outcome, StreamChunk, has_content
 
 
 class State(Enum):
@@ -136,16 +136,17 @@ class Ending:
         """A chunk arrived (it must be folded in, too, unless the machine was over before)."""
         if chunk.finish_reason is None and chunk.usage is None and not chunk.end:
             if chunk.progress and not self.over:
-                # What is generated behind a usage is not in it.
-                self._fresh = self._answered = self.usage_final = False
                 self._seen.add(chunk.choice)
+                if chunk.delta or has_content(chunk):
+                    # What is generated behind a usage is not in it.
+                    self._fresh = self._answered = self.usage_final = False
             return self.state
         if self.over:
             return self.state
         if chunk.finish_reason is not None:
             self._seen.add(chunk.choice)
             self._reasoned.add(chunk.choice)
-        elif chunk.choice or chunk.delta or chunk.reasoning or chunk.tool_calls or chunk.refusal:
+        elif chunk.choice or has_content(chunk):
             self._seen.add(chunk.choice)
         settled = bool(self._reasoned) and self._seen <= self._reasoned
         if chunk.usage is not None:

@@ -44,6 +44,9 @@ def _translated(exc: Exception, *, begun: bool) -> MiniLLMError:
         # httpx reads the address of a redirect though it is told to follow none.
         message = "the server redirects, to an address that is none; not followed"
         return RefusedError(ErrorInfo(message=message, kind="invalid"))
+    if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
+        # It did answer, and may have begun to work: asking again is not safe.
+        return ProtocolError(f"the response is not HTTP: {exc}")
     words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
     if begun:
         return ConnectionCut(f"the connection broke: {words}")
@@ -215,11 +218,11 @@ class Exchange:
             raise _translated(exc, begun=True) from exc
         return data
 
-    async def error_body(self) -> bytes:
+    async def error_body(self, seconds: float) -> bytes:
         """The start of an error's body: bounded in bytes and in time, never raises ours."""
         pieces: list[bytes] = []
         size = 0
-        with trio.move_on_after(ERROR_BODY_SECONDS):
+        with trio.move_on_after(min(seconds, ERROR_BODY_SECONDS)):
             try:
                 while size < ERROR_BODY and (data := await self.receive()):
                     pieces.append(data)

@@ -13,7 +13,16 @@ from typing import Any
 
 import msgspec
 
-from ._chunks import Block, Choice, CompletionResponse, Outcome, StreamChunk, ToolCallDelta, Usage
+from ._chunks import (
+    Block,
+    Choice,
+    CompletionResponse,
+    Outcome,
+    StreamChunk,
+    ToolCallDelta,
+    Usage,
+    has_content,
+)
 from ._ending import Ending, Event
 from ._errors import (
     ConnectionCut,
@@ -32,6 +41,9 @@ MAX_TOOL_CALLS = 128
 COMPACT_EVERY = 1024
 """Chunks after which the pieces of the newest parts are joined, so that they take the space of
 their text. (Joining all of it each time would be quadratic.)"""
+MAX_ITEMS = 2**18
+"""Annotations, reasoning blocks or log probabilities of one answer. As Python objects they take
+twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
 MAX_REASONS = 16
 """Different finish reasons of one answer that are listed; the newest counts in any case."""
 MAX_PARTS = 4096
@@ -332,10 +344,16 @@ class _Choice:
                     details[-1].add(raw)
                 else:
                     details.append(_Detail(raw))
+                if len(details) > MAX_ITEMS:
+                    self.over_limit = ("reasoning blocks", MAX_ITEMS)
         if chunk.annotations:
             self.annotations += chunk.annotations
+            if len(self.annotations) > MAX_ITEMS:
+                self.over_limit = ("annotations", MAX_ITEMS)
         if chunk.logprobs:
             _join(self.logprobs, chunk.logprobs)
+            if any(isinstance(v, list) and len(v) > MAX_ITEMS for v in self.logprobs.values()):
+                self.over_limit = ("log probabilities", MAX_ITEMS)
         self.images += chunk.images
         if chunk.audio:
             _join(self.audio, chunk.audio)
@@ -543,7 +561,7 @@ class Ingest:
         )
 
     def _content(self, chunk: StreamChunk, choice: _Choice) -> None:
-        if chunk.delta or chunk.reasoning or chunk.tool_calls or chunk.refusal or chunk.audio:
+        if chunk.delta or has_content(chunk):
             self.last_at = chunk.received_at
             if self.first_at is None:
                 self.first_at = chunk.received_at

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from ._chunks import StreamChunk
+from ._chunks import StreamChunk, has_content
 from ._decode import ChunkDecoder, hide
 from ._ending import Ending, State
 from ._errors import (
@@ -131,15 +131,15 @@ class Clocks:
             self._now = self._bytes_at = trio.current_time()
             self._arm()
 
-    def heard(self, now: float, content: bool, state: State) -> None:
-        """Bytes came, with or without content."""
+    def heard(self, now: float, content: bool, state: State, says: bool) -> None:
+        """Bytes came, with or without content; ``says``: behind the end, with some of the answer."""
         self._bytes_at = now
         if content:
             self._content_at = now
             if state is State.OPEN:  # the common case, for which nothing needs to be weighed
                 self._arm_for(now + self._quiet, self._quiet_name, self._quiet)
                 return
-        if state is State.ENDING and (self._grace_from is None or content):
+        if state is State.ENDING and (self._grace_from is None or says):
             self._grace_from = now
         self._arm()
 
@@ -160,9 +160,10 @@ class Clocks:
             self._grace_from += gone
         self._arm()
 
-    def stop(self) -> None:
-        """The answer is whole."""
+    def stop(self) -> float:
+        """What follows has bounds of its own. Returns what the total clock leaves, in seconds."""
         self.scope.deadline = INFINITY
+        return max(0.0, self._total_at - trio.current_time())
 
     def _running(self) -> list[tuple[float, str, float | None]]:
         """The clocks that run now: since when, name, limit."""
@@ -238,8 +239,7 @@ class Reader:
         """
         try:
             with self.scope:
-                async with self._send:
-                    await self._run()
+                await self._run()
         except trio.Cancelled:
             pass
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
@@ -247,6 +247,7 @@ class Reader:
         finally:
             if self.facts.ended is None:
                 self.facts.ended = trio.current_time()
+            self._send.close()  # last: whoever sees it closed sees why
             self.done.set()
 
     async def _run(self) -> None:
@@ -312,8 +313,8 @@ class Reader:
         ident = headers.get("x-request-id") or headers.get("request-id")
         self.facts.request_id = self._hidden(ident) if ident else None
         if not 200 <= exchange.status < 300:
-            clocks.stop()  # an error's body has a bound of its own
-            raise self._refused(exchange.status, headers, await exchange.error_body())
+            body = await exchange.error_body(clocks.stop())
+            raise self._refused(exchange.status, headers, body)
         self.facts.generation_id = self._provider.generation_id(headers)
         await self._read(exchange, clocks)
         self.facts.ended = trio.current_time()
@@ -354,7 +355,8 @@ class Reader:
                 if ending.over:
                     chunks = chunks[: number + 1]
                     break
-            clocks.heard(now, content, ending.state)
+            says = ending.state is State.ENDING and any(map(has_content, chunks))
+            clocks.heard(now, content, ending.state, says)
             if chunks:
                 await self._deliver(chunks, content or ending.over, clocks)
             if ending.over:

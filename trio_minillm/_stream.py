@@ -226,9 +226,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._state.fail(item)
 
     def _channel_ended(self) -> None:
-        reader = self._reader
-        if reader is not None and reader.crash is not None:
-            self._state.cancel()  # the crash itself is raised, not a verdict on the answer
+        if self._reader is not None:
+            # A reader sends why the answer ended, unless it was cancelled from outside or has
+            # crashed, and the crash itself is raised then.
+            self._state.cancel()
         else:
             self._state.fail(EndedEarly("the stream was closed before the answer ended"))
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -48,6 +49,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a header's name must be an HTTP token")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url must begin with http:// or https://")
+        if "@" in urlsplit(self.base_url).netloc:
+            raise ValueError("base_url must not hold a user or password: give api_key=")
 
     def __repr__(self) -> str:
         return f"<Model {self.provider.name}:{self.name}>"
