@@ -555,6 +555,26 @@ async def test_openings_that_were_held_back_count_too(mock_clock):
         assert (await stream.cancel()).id == "chatcmpl-1"
 
 
+async def test_an_error_that_waits_behind_taken_chunks_counts_when_the_caller_leaves():
+    stream, send = StreamingCompletion.from_channel("m")
+    await send.send(StreamChunk.content("a"))
+    await send.send(StreamChunk.content("b"))
+    await send.send(llm.ConnectionCut("gone"))
+    async with stream:
+        await stream.next_chunk()
+    assert stream.outcome is Outcome.TRUNCATED
+    assert stream.response.content == "ab"
+    send.close()
+
+
+async def test_ingest_is_the_truth_that_iteration_uses():
+    stream, send = StreamingCompletion.from_channel("m", expect_usage=False)
+    stream.ingest(StreamChunk("a", finish_reason="stop"))
+    assert (stream.accumulated, stream.outcome) == ("a", Outcome.FINISHED)
+    assert await stream.next_chunk() is None
+    send.close()
+
+
 async def test_cancel_wakes_the_task_that_waits_for_a_chunk(mock_clock):
     _, opening = client_of(reply(*HALF, hang))
     async with opening as client, client.stream(model(), "Hi") as stream:

@@ -148,10 +148,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """
         if self._busy:
             raise trio.BusyResourceError("another task is taking chunks from this stream")
-        self._check_open()
+        if self._closed or not self._entered:
+            self._check_open()
         self._busy = True
+        ending = self._state.ending
         try:
-            while not self._state.ending.over:
+            while not ending.over:
                 if self._position == len(self._batch):
                     await self._receive_batch()
                     continue
@@ -243,6 +245,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._state.error is not None:
             self._complete(self._state.error)
             raise self._state.error
+
+    async def __anext__(self) -> StreamChunk:
+        chunk = await self.next_chunk()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
     async def receive(self) -> StreamChunk:
         """As `next_chunk`, but raises `trio.EndOfChannel` when the answer is over."""
