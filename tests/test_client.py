@@ -92,6 +92,15 @@ async def test_misuse_is_told_before_anything_is_sent(options, error):
     assert transport.requests == []
 
 
+async def test_no_cookie_is_kept():
+    headers = {"set-cookie": "session=of-key-a; Path=/"}
+    transport = ScriptedTransport(reply(*openai_events("x"), headers=headers))
+    async with llm.open_client(transport=transport) as client:
+        for _ in range(2):
+            await client.complete(model(), "Hi")
+    assert all("cookie" not in request.headers for request in transport.requests)
+
+
 async def test_more_misuse_is_told_at_the_call():
     async with llm.open_client(transport=ScriptedTransport()) as client:
         with pytest.raises(TypeError, match=r"llm\.openai"):
@@ -102,6 +111,8 @@ async def test_more_misuse_is_told_at_the_call():
         assert "secret" not in "".join(traceback.format_exception(caught.value))
         with pytest.raises(ValueError, match="content"):
             client.stream(model(), [{"role": "user"}])
+        with pytest.raises(TypeError, match="Timeouts"):
+            await client.complete(model(), "Hi", timeouts=5)
     for options in (
         {"timeouts": 5},
         {"retry": 2},

@@ -740,6 +740,30 @@ async def test_a_hand_fed_stream_has_a_block_too_and_can_be_rejected():
     send.close()
 
 
+async def test_a_rejected_stream_costs_the_caller_nothing(mock_clock):
+    events = [*HALF, sse({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})]
+    _, opening = client_of(reply(*events, hang))
+    priced = model(price=llm.TokenPrice(input=1, output=1))
+    async with opening as client:
+        for reject, resolution in ((True, "unknown"), (False, "lower_bound")):
+            async with client.stream(priced, "Hi") as stream:
+                while stream.usage is None:
+                    await stream.next_chunk()
+                if reject:
+                    stream.reject()
+            assert str(stream.response.cost.resolution) == resolution
+
+
+async def test_events_that_say_nothing_do_not_fill_the_buffer(autojump_clock):
+    nothing = sse({"id": "x", "choices": []})
+    _, opening = client_of(reply(HALF[1], b"".join([nothing] * 1000), 1.0, *END))
+    async with opening as client, client.stream(model(), "Hi") as stream:
+        await trio.sleep(0.5)
+        await stream.next_chunk()
+        assert len(stream._batch) < 10
+        await stream.collect()
+
+
 async def test_a_cancel_that_comes_between_two_chunks_ends_the_iteration():
     stream, send = StreamingCompletion.from_channel("m")
     await send.send([StreamChunk.content("x")] * 1000)

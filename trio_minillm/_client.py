@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import UnionType
 from typing import Any, Unpack
 
@@ -122,6 +123,7 @@ class Client:
         Streams inside, so that a long answer is never cut by a read timeout, and raises what
         a stream would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
+        _check("timeouts", timeouts or self._timeouts, Timeouts)
         streaming = self.stream(
             model,
             messages,
@@ -246,7 +248,12 @@ async def open_client(
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     borrowed = None if transport is None else _Borrowed(transport)
     own = httpx.AsyncClient(
-        transport=borrowed, limits=limits, timeout=None, trust_env=transport is None
+        transport=borrowed,
+        limits=limits,
+        timeout=None,
+        trust_env=transport is None,
+        # No cookie is kept: one that came with a key must not go out with another.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
     try:
         yield Client(own, *options)

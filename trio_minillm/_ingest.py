@@ -44,6 +44,8 @@ their text. (Joining all of it each time would be quadratic.)"""
 MAX_ITEMS = 2**18
 """Annotations, reasoning blocks or log probabilities of one answer. As Python objects they take
 twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
+LONG_ARGUMENTS = 16 * 1024
+"""Arguments beyond this, in characters, are not read again and again to see if they are whole."""
 MAX_REASONS = 16
 """Different finish reasons of one answer that are listed; the newest counts in any case."""
 MAX_PARTS = 4096
@@ -136,7 +138,7 @@ class _Detail:
 class _Call:
     """A tool call under construction, or a server tool's block, whose input comes alike."""
 
-    __slots__ = ("extra", "id", "kind", "name", "pieces", "start", "whole")
+    __slots__ = ("extra", "id", "kind", "name", "pieces", "size", "start", "whole")
 
     def __init__(self, start: dict[str, Any] | None = None) -> None:
         self.start = start  # a server tool's block
@@ -146,6 +148,7 @@ class _Call:
         self.extra: dict[str, Any] | None = None
         self.whole: list[str] = []
         self.pieces: list[str] = []
+        self.size = 0
 
     def add(self, delta: ToolCallDelta) -> None:
         if delta.id and not self.id:
@@ -154,6 +157,7 @@ class _Call:
             self.name = delta.name
         if delta.arguments:
             self.pieces.append(delta.arguments)
+            self.size += len(delta.arguments)
         if delta.extra:
             self.extra = {**(self.extra or {}), **delta.extra}
         if delta.type == "custom":
@@ -206,7 +210,7 @@ def _another(found: _Call, delta: ToolCallDelta) -> bool:
     """
     return delta.name != found.name or (
         delta.arguments.lstrip().startswith("{")
-        and found.arguments().rstrip().endswith("}")
+        and found.size < LONG_ARGUMENTS
         and found.whole_json()
     )
 

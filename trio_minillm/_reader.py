@@ -346,17 +346,21 @@ class Reader:
                 chunks = decoder.finish(now)
                 end = end or decoder.error or EndedEarly(NO_END)
             facts.skipped = decoder.skipped
-            content = False
+            content = silent = False
             for number, chunk in enumerate(chunks):
                 ending.chunk(chunk)
                 if chunk.progress:
                     content = True
                     self._content += chunk.finish_reason is None and chunk.usage is None
+                else:
+                    silent = True
                 if ending.over:
                     chunks = chunks[: number + 1]
                     break
             says = ending.state is State.ENDING and any(map(has_content, chunks))
             clocks.heard(now, content, ending.state, says)
+            if silent and self._delivered:
+                chunks = list(filter(_worth_sending, chunks))
             if chunks:
                 await self._deliver(chunks, content or ending.over, clocks)
             if ending.over:
@@ -398,3 +402,12 @@ class Reader:
             request_id=self.facts.request_id,
             headers={k: self._hidden(v) for k, v in headers.items()},
         )
+
+
+def _worth_sending(chunk: StreamChunk) -> bool:
+    """Whether a chunk in the middle says anything: the buffer counts batches, and a server could
+    fill them with nothings.
+    """
+    return bool(
+        chunk.progress or chunk.usage is not None or chunk.end or chunk.metadata or chunk.raw
+    )

@@ -438,6 +438,6 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         return more
 
     def _cost(self) -> CostInfo:
-        if self._model is None:
-            return CostInfo()
+        if self._model is None or self._state.rejected:
+            return CostInfo()  # what was rejected is nobody's to book
         return self._model.provider.cost_of(self._state.usage, self._model.price)
