@@ -46,7 +46,7 @@ CORE = [
     f"*/trio_minillm/{name}.py"
     for name in (
         *("_chunks", "_cost", "_decode", "_ending", "_errors", "_ingest", "_messages"),
-        *("_openai_format", "_options", "_params", "_sse", "providers/*"),
+        *("_openai_format", "_options", "_params", "_parts", "_sse", "providers/*"),
     )
 ]
 """The pure core, whose branches are all covered."""

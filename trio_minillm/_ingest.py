@@ -32,7 +32,16 @@ from ._errors import (
     ProtocolError,
     StreamTimeout,
 )
-from ._messages import OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCall
+from ._messages import Part, ToolCall
+from ._parts import (
+    CallBuilder,
+    DetailBuilder,
+    TextBuilder,
+    another_call,
+    compact,
+    join_fields,
+    joined_fields,
+)
 
 MAX_CHOICES = 128
 """Answers in one response. OpenAI allows 128."""
@@ -44,8 +53,6 @@ their text. (Joining all of it each time would be quadratic.)"""
 MAX_ITEMS = 2**18
 """Annotations, reasoning blocks or log probabilities of one answer. As Python objects they take
 twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
-LONG_ARGUMENTS = 16 * 1024
-"""Arguments beyond this, in characters, are not read again and again to see if they are whole."""
 MAX_REASONS = 16
 """Different finish reasons of one answer that are listed; the newest counts in any case."""
 MAX_PARTS = 4096
@@ -55,177 +62,17 @@ CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded"
 """Finish reasons that mean: the answer was cut at a limit of tokens."""
 
 
-class _Text:
-    """A text, refusal or reasoning part under construction."""
-
-    __slots__ = ("citations", "details", "kind", "pieces", "signature", "start", "whole")
-
-    def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
-        self.kind = kind
-        self.start = start
-        self.whole: list[str] = []  # pieces joined by the thousand, which saves their overhead
-        self.pieces: list[str] = []
-        self.citations: list[dict[str, Any]] = []
-        self.signature: list[str] = []
-        self.details: list[_Detail] = []
-
-    def text(self) -> str:
-        return _joined_up(self)
-
-    def parts(self, wire: str) -> Iterable[Part]:
-        text = self.text()
-        if self.kind == "text":
-            if text or self.citations:
-                yield TextPart(text, citations=tuple(self.citations))
-        elif self.kind == "refusal":
-            yield RefusalPart(text)
-        elif self.details:
-            for detail in self.details:
-                yield detail.part(wire)
-        elif self.start is None:
-            yield ReasoningPart(text=text, wire=wire)
-        elif self.start.get("type") == "redacted_thinking":
-            data = self.start.get("data")
-            yield ReasoningPart(encrypted=data, wire=wire, raw=self.start)
-        else:
-            signature = "".join(self.signature)
-            raw = {**self.start, "thinking": text, "signature": signature}
-            yield ReasoningPart(text=text, signature=signature or None, wire=wire, raw=raw)
-
-
-class _Detail:
-    """One of OpenRouter's reasoning blocks, whose pieces come with one type and index."""
-
-    __slots__ = ("key", "pieces", "raw")
-
-    def __init__(self, raw: dict[str, Any]) -> None:
-        self.raw = dict(raw)
-        self.key = {"reasoning.text": "text", "reasoning.summary": "summary"}.get(
-            str(raw.get("type")), ""
-        )
-        piece = raw.get(self.key)
-        self.pieces: list[str] = [piece] if isinstance(piece, str) else []
-
-    def takes(self, raw: dict[str, Any]) -> bool:
-        """Whether a new piece continues this block."""
-        old, new = self.raw.get("id"), raw.get("id")
-        same_id = old is None or new is None or old == new
-        same = raw.get("type") == self.raw.get("type") and raw.get("index") == self.raw.get("index")
-        return bool(self.key) and same and same_id
-
-    def add(self, raw: dict[str, Any]) -> None:
-        for key, value in raw.items():
-            if key == self.key:
-                if isinstance(value, str):
-                    self.pieces.append(value)
-            elif value not in (None, "") or key not in self.raw:
-                self.raw[key] = value  # signatures come late; empty ones never overwrite
-
-    def part(self, wire: str) -> ReasoningPart:
-        raw = self.raw
-        if self.key and (self.pieces or self.key in raw):
-            raw = {**raw, self.key: "".join(self.pieces) if self.pieces else raw[self.key]}
-        data, signature = raw.get("data"), raw.get("signature")
-        return ReasoningPart(
-            text="".join(self.pieces),
-            signature=signature if isinstance(signature, str) and signature else None,
-            encrypted=data if isinstance(data, str) else None,
-            wire=wire,
-            raw=raw,
-        )
-
-
-class _Call:
-    """A tool call under construction, or a server tool's block, whose input comes alike."""
-
-    __slots__ = ("extra", "id", "kind", "name", "pieces", "size", "start", "whole")
-
-    def __init__(self, start: dict[str, Any] | None = None) -> None:
-        self.start = start  # a server tool's block
-        self.id: str | None = None
-        self.name: str | None = None
-        self.kind = "function"
-        self.extra: dict[str, Any] | None = None
-        self.whole: list[str] = []
-        self.pieces: list[str] = []
-        self.size = 0
-
-    def add(self, delta: ToolCallDelta) -> None:
-        if delta.id and not self.id:
-            self.id = delta.id
-        if delta.name and not self.name:
-            self.name = delta.name
-        if delta.arguments:
-            self.pieces.append(delta.arguments)
-            self.size += len(delta.arguments)
-        if delta.extra:
-            self.extra = {**(self.extra or {}), **delta.extra}
-        if delta.type == "custom":
-            self.kind = "custom"
-
-    def arguments(self) -> str:
-        return _joined_up(self)
-
-    def whole_json(self) -> bool:
-        """Whether what came so far can be the whole: a JSON object, or nothing at all."""
-        try:
-            found = msgspec.json.decode(self.arguments().strip() or "{}")
-        except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            return False
-        return found is None or isinstance(found, dict)
-
-    def call(self, number: int) -> ToolCall:
-        return ToolCall(
-            id=self.id or f"call_{number}",  # some servers name none, and the answer needs one
-            name=self.name or "",
-            arguments=self.arguments(),
-            type="custom" if self.kind == "custom" else "function",
-            extra=self.extra,
-        )
-
-    def opaque(self, wire: str) -> OpaquePart:
-        raw = dict(self.start or {})
-        if self.arguments() and self.whole_json():
-            raw["input"] = msgspec.json.decode(self.arguments().strip() or "{}")
-        return OpaquePart(wire=wire, raw=raw)
-
-
-def _compact(part: _Text | _Call) -> None:
-    """Move the pieces into one string. A short piece costs 50 bytes beside its text."""
-    if part.pieces:
-        part.whole.append("".join(part.pieces))
-        part.pieces.clear()
-
-
-def _joined_up(part: _Text | _Call) -> str:
-    _compact(part)
-    if len(part.whole) > 1:
-        part.whole = ["".join(part.whole)]
-    return part.whole[0] if part.whole else ""
-
-
-def _another(found: _Call, delta: ToolCallDelta) -> bool:
-    """Whether a named delta without id is a call of its own: another name is, and so is the
-    same name again when a new object begins behind a whole one.
-    """
-    return delta.name != found.name or (
-        delta.arguments.lstrip().startswith("{")
-        and found.size < LONG_ARGUMENTS
-        and found.whole_json()
-    )
-
-
 class _Choice:
     """One answer under construction."""
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.parts: list[_Text | _Call] = []
-        self.numbered: dict[int, _Text | _Call] = {}  # by content-block number
-        self.plain: dict[str, _Text] = {}  # on wires without numbers: one part a kind
-        self.calls: list[_Call] = []
-        self.by_id: dict[str, _Call] = {}
-        self.by_index: dict[int, _Call] = {}
+        self.parts: list[TextBuilder | CallBuilder] = []
+        self.numbered: dict[int, TextBuilder | CallBuilder] = {}  # by content-block number
+        self.plain: dict[str, TextBuilder] = {}  # on wires without numbers: one part a kind
+        self.calls: list[CallBuilder] = []
+        self.by_id: dict[str, CallBuilder] = {}
+        self.by_index: dict[int, CallBuilder] = {}
         self.reason: str | None = None  # the newest
         self.reasons: list[str] = []  # each that came, once
         self.annotations: list[dict[str, Any]] = []
@@ -236,24 +83,24 @@ class _Choice:
 
     # -- parts -----------------------------------------------------------------------------
 
-    def part(self, kind: str, number: int | None) -> _Text:
+    def part(self, kind: str, number: int | None) -> TextBuilder:
         """The part that a piece of this kind belongs to; opened if there is none."""
         if number is None:
             found = self.plain.get(kind)
             if found is None:
-                found = self.plain[kind] = _Text(kind)
+                found = self.plain[kind] = TextBuilder(kind)
                 self._append(found)
             return found
         there = self.numbered.get(number)
-        if isinstance(there, _Text) and there.kind == kind:
+        if isinstance(there, TextBuilder) and there.kind == kind:
             return there
         # A delta for a block that was never opened, or is of another kind: nothing is lost.
-        found = _Text(kind)
+        found = TextBuilder(kind)
         self.numbered[number] = found
         self._append(found)
         return found
 
-    def _append(self, part: _Text | _Call) -> None:
+    def _append(self, part: TextBuilder | CallBuilder) -> None:
         if len(self.parts) >= MAX_PARTS:
             self.over_limit = ("content blocks", MAX_PARTS)
         else:
@@ -263,18 +110,18 @@ class _Choice:
         """A numbered block opens or changes (its end needs nothing)."""
         if block.start is not None:
             kind = block.start.get("type")
-            opened: _Text | _Call
+            opened: TextBuilder | CallBuilder
             if kind == "tool_use":
                 return  # the call's delta, beside it, opens the call
             if kind in ("text", "thinking", "redacted_thinking"):
-                opened = _Text("text" if kind == "text" else "reasoning", block.start)
+                opened = TextBuilder("text" if kind == "text" else "reasoning", block.start)
                 citations = block.start.get("citations")
                 if isinstance(citations, list):
                     opened.citations += citations
                 if isinstance(block.start.get("signature"), str):
                     opened.signature.append(block.start["signature"])
             else:
-                opened = _Call(dict(block.start))
+                opened = CallBuilder(dict(block.start))
             self.numbered[number] = opened
             self._append(opened)
         elif block.delta is not None:
@@ -282,7 +129,7 @@ class _Choice:
 
     def _change(self, number: int, delta: dict[str, Any]) -> None:
         there = self.numbered.get(number)
-        if isinstance(there, _Call):
+        if isinstance(there, CallBuilder):
             if there.start is not None:
                 there.start.update(delta)
         elif "signature" in delta:
@@ -295,7 +142,7 @@ class _Choice:
     def call_delta(self, delta: ToolCallDelta, number: int | None, opens: bool) -> None:
         if number is not None and not opens:
             there = self.numbered.get(number)
-            if isinstance(there, _Call):
+            if isinstance(there, CallBuilder):
                 there.add(delta)
                 return
         call = None if opens else self._find(delta)
@@ -303,7 +150,7 @@ class _Choice:
             if len(self.calls) >= MAX_TOOL_CALLS:
                 self.over_limit = ("tool calls", MAX_TOOL_CALLS)
                 return
-            call = _Call()
+            call = CallBuilder()
             self.calls.append(call)
             self._append(call)
             if number is not None:
@@ -314,7 +161,7 @@ class _Choice:
         if delta.index is not None:
             self.by_index[delta.index] = call
 
-    def _find(self, delta: ToolCallDelta) -> _Call | None:
+    def _find(self, delta: ToolCallDelta) -> CallBuilder | None:
         """The open call that a delta continues: by id, else by index, else the last one.
 
         ``None`` where it opens a new one: an id not seen before (unless the call at its index
@@ -329,7 +176,7 @@ class _Choice:
         if found is None or (delta.id and found.id):
             return None
         again = delta.name and found.name and not delta.id
-        return None if again and _another(found, delta) else found
+        return None if again and another_call(found, delta) else found
 
     # -- the rest --------------------------------------------------------------------------
 
@@ -347,7 +194,7 @@ class _Choice:
                 if details and details[-1].takes(raw):
                     details[-1].add(raw)
                 else:
-                    details.append(_Detail(raw))
+                    details.append(DetailBuilder(raw))
                 if len(details) > MAX_ITEMS:
                     self.over_limit = ("reasoning blocks", MAX_ITEMS)
         if chunk.annotations:
@@ -355,19 +202,19 @@ class _Choice:
             if len(self.annotations) > MAX_ITEMS:
                 self.over_limit = ("annotations", MAX_ITEMS)
         if chunk.logprobs:
-            _join(self.logprobs, chunk.logprobs)
+            join_fields(self.logprobs, chunk.logprobs)
             if any(isinstance(v, list) and len(v) > MAX_ITEMS for v in self.logprobs.values()):
                 self.over_limit = ("log probabilities", MAX_ITEMS)
         self.images += chunk.images
         if chunk.audio:
-            _join(self.audio, chunk.audio)
+            join_fields(self.audio, chunk.audio)
         if chunk.finish_reason is not None:
             self.reason = chunk.finish_reason
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
                 self.reasons.append(self.reason)
 
     def join(self, kind: str) -> str:
-        texts = [p.text() for p in self.parts if isinstance(p, _Text) and p.kind == kind]
+        texts = [p.text() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]
         return texts[0] if len(texts) == 1 else "".join(texts)
 
     def build(self, wire: str, finished: bool) -> Choice:
@@ -375,7 +222,7 @@ class _Choice:
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
         for part in self.parts:
-            if isinstance(part, _Text):
+            if isinstance(part, TextBuilder):
                 parts += part.parts(wire)
             elif part.start is not None:
                 parts.append(part.opaque(wire))
@@ -396,37 +243,11 @@ class _Choice:
             invalid_tool_calls=tuple(bad),
             finish_reason=self.reason,
             finish_reasons=tuple(self.reasons),
-            logprobs=_joined(self.logprobs),
+            logprobs=joined_fields(self.logprobs),
             annotations=tuple(self.annotations),
-            audio=_joined(self.audio),
+            audio=joined_fields(self.audio),
             images=tuple(self.images),
         )
-
-
-def _join(into: dict[str, Any], new: dict[str, Any]) -> None:
-    """Lists and strings grow, other values are replaced, nulls say nothing."""
-    for key, value in new.items():
-        there = into.get(key)
-        if isinstance(value, list):
-            if type(there) is list:
-                there += value
-            else:
-                into[key] = list(value)
-        elif isinstance(value, str) and key != "id":
-            if not isinstance(there, _Pieces):
-                there = into[key] = _Pieces()
-            there.append(value)
-        elif value is not None:
-            into[key] = value
-
-
-class _Pieces(list[str]):
-    """Pieces of one string."""
-
-
-def _joined(found: dict[str, Any]) -> dict[str, Any] | None:
-    out = {k: "".join(v) if isinstance(v, _Pieces) else v for k, v in found.items()}
-    return out or None
 
 
 class Ingest:
@@ -572,7 +393,7 @@ class Ingest:
             self.chunks += 1
             if self.chunks % COMPACT_EVERY == 0:
                 for part in choice.parts[-8:]:
-                    _compact(part)
+                    compact(part)
         choice.extras(chunk)
 
     def _choice(self, index: int) -> _Choice | None:

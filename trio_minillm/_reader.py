@@ -16,17 +16,16 @@ import msgspec
 import trio
 
 from ._chunks import StreamChunk, has_content
+from ._clocks import INFINITY, Clocks
 from ._decode import ChunkDecoder, hide
 from ._ending import Ending, State
 from ._errors import (
-    ConnectTimeout,
     EndedEarly,
     LimitExceeded,
     MiniLLMError,
     RefusedError,
     RetriesExhausted,
     StreamError,
-    StreamTimeout,
 )
 from ._http import Exchange
 from ._options import Retry, Timeouts, retry_after, retryable
@@ -35,7 +34,6 @@ from .providers import Model, Provider
 Item: TypeAlias = "list[StreamChunk] | StreamChunk | MiniLLMError"
 """What goes through the channel: a batch (one read's chunks), a chunk, or the last error."""
 
-INFINITY = float("inf")
 
 MAX_RESPONSE = 256 * 1024 * 1024
 """Decompressed bytes in one response: 256 MiB, about fifty times the longest answer that any
@@ -86,127 +84,6 @@ class Facts(msgspec.Struct, kw_only=True):
     generation_id: str | None = None
     held: list[StreamChunk] = msgspec.field(default_factory=list)
     """Openings without content, held back: until content comes, another attempt may."""
-
-
-class Clocks:
-    """The clocks of one attempt as one cancel scope, whose deadline is the nearest of theirs.
-
-    Before the first content only ``connect`` and then ``first_chunk`` run (``idle`` and
-    ``byte_idle`` where that is off), since a model that thinks is silent; after it ``idle``,
-    ``byte_idle`` and, once only usage is missing, ``usage_grace``. ``total`` always runs.
-    """
-
-    def __init__(self, timeouts: Timeouts, total_at: float) -> None:
-        self._timeouts = timeouts
-        self._total_at = total_at
-        self._now = trio.current_time()
-        self._connecting = True
-        self._traced = False
-        self._content_at: float | None = None
-        self._bytes_at = self._now
-        self._grace_from: float | None = None
-        idle = INFINITY if timeouts.idle is None else timeouts.idle
-        bytes_idle = INFINITY if timeouts.byte_idle is None else timeouts.byte_idle
-        self._quiet = min(idle, bytes_idle)
-        self._quiet_name = "idle" if idle <= bytes_idle else "byte_idle"
-        self.name = ""
-        self.limit = 0.0
-        self.scope = trio.move_on_after(INFINITY)
-        self._arm()
-
-    def transport_event(self, event: str) -> None:
-        """The transport says how far it is; one that says nothing gets both clocks' time."""
-        if not self._connecting:
-            return
-        self._traced = True
-        if event.endswith("send_request_body.complete"):
-            self.sent()
-        else:
-            self._arm()
-
-    def sent(self) -> None:
-        """The request is out: from here on the server's silence counts."""
-        if self._connecting:
-            self._connecting = False
-            self._now = self._bytes_at = trio.current_time()
-            self._arm()
-
-    def heard(self, now: float, content: bool, state: State, says: bool) -> None:
-        """Bytes came, with or without content; ``says``: behind the end, with some of the answer."""
-        self._bytes_at = now
-        if content:
-            self._content_at = now
-            if state is State.OPEN:  # the common case, for which nothing needs to be weighed
-                self._arm_for(now + self._quiet, self._quiet_name, self._quiet)
-                return
-        if state is State.ENDING and (self._grace_from is None or says):
-            self._grace_from = now
-        self._arm()
-
-    def pause(self) -> float:
-        """The consumer is slow: no clock runs. Returns what `resume` wants."""
-        self.scope.deadline = INFINITY
-        return trio.current_time()
-
-    def resume(self, paused_at: float) -> None:
-        """The consumer has caught up: its time is not counted."""
-        gone = trio.current_time() - paused_at
-        self._now += gone
-        self._bytes_at += gone
-        self._total_at += gone
-        if self._content_at is not None:
-            self._content_at += gone
-        if self._grace_from is not None:
-            self._grace_from += gone
-        self._arm()
-
-    def stop(self) -> float:
-        """What follows has bounds of its own. Returns what the total clock leaves, in seconds."""
-        self.scope.deadline = INFINITY
-        return max(0.0, self._total_at - trio.current_time())
-
-    def _running(self) -> list[tuple[float, str, float | None]]:
-        """The clocks that run now: since when, name, limit."""
-        clocks = self._timeouts
-        if self._connecting:
-            if self._traced:
-                return [(self._now, "connect", clocks.connect)]
-            if clocks.connect is None or clocks.first_chunk is None:
-                return []
-            return [(self._now + clocks.connect, "first_chunk", clocks.first_chunk)]
-        if self._content_at is None and clocks.first_chunk is not None:
-            return [(self._now, "first_chunk", clocks.first_chunk)]
-        since = self._now if self._content_at is None else self._content_at
-        running: list[tuple[float, str, float | None]] = [
-            (since, "idle", clocks.idle),
-            (self._bytes_at, "byte_idle", clocks.byte_idle),
-        ]
-        if self._grace_from is not None:
-            running.append((self._grace_from, "usage_grace", clocks.usage_grace))
-        return running
-
-    def _arm(self) -> None:
-        nearest, name, limit = INFINITY, "", 0.0
-        for since, running, seconds in self._running():
-            if seconds is not None and since + seconds < nearest:
-                nearest, name, limit = since + seconds, running, seconds
-        self._arm_for(nearest, name, limit)
-
-    def _arm_for(self, deadline: float, name: str, limit: float) -> None:
-        """Set the nearest deadline, unless the total clock's is nearer."""
-        if deadline > self._total_at:
-            total = self._timeouts.total
-            deadline, name = self._total_at, "total"
-            limit = float(total) if isinstance(total, int | float) else 0.0
-        self.name, self.limit = name, limit
-        if deadline != self.scope.deadline:
-            self.scope.deadline = deadline
-
-    def error(self, chunks: int, received: int) -> MiniLLMError:
-        """The error of the clock that ran out."""
-        if self.name == "connect":
-            return ConnectTimeout(self.limit)
-        return StreamTimeout(self.name, self.limit, chunks=chunks, received=received)
 
 
 class Reader:

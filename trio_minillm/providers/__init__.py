@@ -1,6 +1,7 @@
 """The wires: one file each. A new one is a subclass of `Provider`, here or elsewhere."""
 
-from ._base import Model, Parsed, Provider, Request, error_from, error_info, refuse_others
+from ._base import Model, Parsed, Provider, Request, refuse_others
+from ._errors import error_from, error_info
 from ._openai_request import Dialect
 from .anthropic import Anthropic
 from .compatible import SERVERS, Compatible

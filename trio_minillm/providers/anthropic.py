@@ -16,7 +16,8 @@ import msgspec
 from .._chunks import Block, StreamChunk, ToolCallDelta, Usage
 from .._errors import ProtocolError, ProviderError
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
-from ._base import Model, Parsed, Provider, Request, error_from
+from ._base import Model, Parsed, Provider, Request
+from ._errors import error_from
 
 VERSION = "2023-06-01"
 """Sent as ``anthropic-version``. The newer 2026-10-21 refuses every sampling parameter;

@@ -15,7 +15,8 @@ import msgspec
 from .._chunks import StreamChunk, ToolCallDelta, Usage
 from .._cost import CostInfo, CostResolution, TokenPrice, exact, native_cost, priced_cost
 from .._errors import ProtocolError, ProviderError
-from ._base import Model, Parsed, Provider, Request, error_from
+from ._base import Model, Parsed, Provider, Request
+from ._errors import error_from
 from ._openai_request import Dialect, chat_body, typed_fields
 
 DONE = b"[DONE]"
