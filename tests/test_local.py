@@ -518,7 +518,11 @@ class Pet(msgspec.Struct):
 async def test_output_is_held_to_a_schema_and_read_into_its_type(shared: Shared) -> None:
     async with llm.open_client() as client:
         response = await client.complete(
-            _model(shared, "openai"), "Describe a dog.", response_format=Pet, max_tokens=100
+            _model(shared, "openai"),
+            "Describe a dog.",
+            response_format=Pet,
+            max_tokens=300,
+            temperature=0,
         )
     pet = response.parsed()
     assert isinstance(pet, Pet)
