@@ -1,5 +1,6 @@
 """The client: what is sent, what is tried again, and how it behaves on real sockets."""
 
+import gc
 import gzip
 import json
 import ssl
@@ -611,6 +612,23 @@ async def test_a_body_that_goes_on_behind_the_answer_is_not_read_for_ever():
             await server.closed.wait()
         nursery.cancel_scope.cancel()
     assert sent < DRAIN_BYTES + 16 * 1024 * 1024  # what loopback's buffers hold, at most
+
+
+async def test_a_read_of_many_small_http_chunks_can_be_left_in_its_middle():
+    async def answer(stream):
+        events = b"".join(chunk(e) for e in openai_events(*["x"] * 300, finish=None, done=False))
+        await stream.send_all(CHUNKED + events + b"".join([chunk(b":")] * 5000))
+        await stream.receive_some()
+        return False
+
+    async with trio.open_nursery() as nursery:
+        server, target = await serving(nursery, answer)
+        async with llm.open_client() as client:
+            async with client.stream(target, "Hi") as stream:
+                await stream.next_chunk()
+            await server.closed.wait()
+        gc.collect()  # abandoned generators would warn, and warnings are errors
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("how", ["break", "cancel", "scope"])

@@ -77,6 +77,14 @@ def test_a_line_beyond_its_bound_in_the_unfinished_rest_is_an_error():
     assert isinstance(decoder.error, llm.LimitExceeded)
 
 
+def test_a_bound_that_the_unfinished_last_event_crosses_is_an_error():
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    decoder._sse.max_event = 10
+    decoder.feed(b"data: 01234\ndata: 56789", 0.0)
+    decoder.finish(0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+
+
 class Odd(providers.OpenAIChat):
     """A provider that reports an error from data that its error parser does not know."""
 

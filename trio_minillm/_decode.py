@@ -87,7 +87,8 @@ class ChunkDecoder:
         if self._whole is None:
             events = [*self._sse.feed(self._head), *self._sse.flush()]
             chunks = self._events(events, at)
-            if isinstance(self.error, ProtocolError):
+            half = isinstance(self.error, ProtocolError)
+            if half and not isinstance(self.error, LimitExceeded):
                 self.error = None
             return chunks
         body = b"".join(self._whole)

@@ -23,6 +23,8 @@ DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.25
 """What is read on after the answer's end, so that the connection can be used again. The rest
 of a well-behaved body (``[DONE]``, the last chunk) comes with the end or right behind it."""
+PIECES_IN_A_READ = 16_384
+"""More HTTP chunks than can lie in one read of 64 KiB, since each takes 6 bytes at least."""
 CLOSE_SECONDS = 1.0
 """How long closing a connection may take before it is left to the operating system."""
 
@@ -260,12 +262,7 @@ class Exchange:
         read that is cancelled at the socket ends them all in order, so make one.
         """
         assert self._body is not None
-        for _ in range(64):  # data that was read already comes out first
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                try:
-                    await anext(self._body)
-                except (StopAsyncIteration, *_FOREIGN):
-                    return
-            if scope.cancelled_caught:
-                return
+        with trio.CancelScope() as scope, suppress(StopAsyncIteration, *_FOREIGN):
+            scope.cancel()
+            for _ in range(PIECES_IN_A_READ):  # what was read already comes out first
+                await anext(self._body)
