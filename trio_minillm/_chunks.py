@@ -46,8 +46,9 @@ MAX_RAW_FIELDS = 256
 class Usage(msgspec.Struct, kw_only=True):
     """Tokens of one response, in disjoint buckets: three of input and one of output.
 
-    Guarantees: no token is in two buckets, ``reasoning_tokens`` is a part of
-    ``completion_tokens``, and ``None`` means that the provider did not say.
+    Guarantees: no token is in two buckets, ``None`` means that the provider did not say, and
+    the other counts of tokens are parts of a bucket: ``reasoning_tokens`` and ``…_output_tokens``
+    of ``completion_tokens``, ``…_input_tokens`` of the input.
     """
 
     uncached_input_tokens: int | None = None
@@ -56,6 +57,14 @@ class Usage(msgspec.Struct, kw_only=True):
     completion_tokens: int | None = None
     """Everything that was generated, reasoning included."""
     reasoning_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    """The part of ``cache_write_tokens`` that was written to live an hour."""
+    audio_input_tokens: int | None = None
+    image_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    web_searches: int | None = None
+    """Searches that the provider ran for this answer. Not tokens: a number of requests."""
     cost: float | None = None
     """What the provider says that this cost, in USD, as on the wire."""
     final: bool = False
@@ -100,6 +109,12 @@ _USAGE_FIELDS = (
     "cache_write_tokens",
     "completion_tokens",
     "reasoning_tokens",
+    "cache_write_1h_tokens",
+    "audio_input_tokens",
+    "image_input_tokens",
+    "audio_output_tokens",
+    "image_output_tokens",
+    "web_searches",
     "cost",
 )
 

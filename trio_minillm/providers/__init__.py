@@ -1,6 +1,6 @@
 """The wires: one file each. A new one is a subclass of `Provider`, here or elsewhere."""
 
-from ._base import Model, Parsed, Provider, Request, refuse_others
+from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_others
 from ._errors import error_from, error_info
 from ._openai_request import Dialect
 from .anthropic import Anthropic
@@ -19,6 +19,7 @@ __all__ = [
     "Parsed",
     "Provider",
     "Request",
+    "SettlementRequest",
     "error_from",
     "error_info",
     "refuse_others",

@@ -19,6 +19,7 @@ from .._chunks import StreamChunk, Usage
 from .._cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
 from .._errors import ErrorInfo, ProtocolError, ProviderError
 from .._messages import Message
+from .._version import __version__
 from ._errors import error_info
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
@@ -74,6 +75,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> Any:
         yield f"{self.model.name} {len(self.messages)} messages"
+
+
+class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider is asked what a generation cost. The client adds the model's headers."""
+
+    url: str
+    method: str = "GET"
+    body: bytes = b""
 
 
 class Provider:
@@ -150,6 +159,18 @@ class Provider:
         """The generation id, where the response's headers (lower-case names) carry it."""
         return None
 
+    def settlement_request(self, model: Model, generation_id: str) -> SettlementRequest | None:
+        """How to ask, after the fact, what a generation cost; ``None`` if it can't be asked.
+
+        The client asks for streams that ended without a final figure, until `parse_settlement`
+        has one or the clock ``settlement`` has run out.
+        """
+        return None
+
+    def parse_settlement(self, body: bytes) -> Usage | None:
+        """The final usage, cost included, from the answer to that; ``None``: not known yet."""
+        raise NotImplementedError
+
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """What the usage cost: the wire's own figure if it has one, else price x usage."""
         if usage is not None and usage.cost is not None:
@@ -163,6 +184,17 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 def _sendable(value: object) -> bool:
     plain = isinstance(value, str) and value.isascii() and value.isprintable()
     return plain and value == str(value).strip()
+
+
+def headers_to(model: Model, accept: str) -> dict[str, str]:
+    """The headers of any request to a model's address: the model's own last."""
+    return {
+        "accept": accept,
+        "accept-encoding": "identity",  # compression holds chunks back
+        "user-agent": f"trio-minillm/{__version__}",
+        **model.provider.auth_headers(model),
+        **{k.lower(): v for k, v in model.headers.items()},
+    }
 
 
 def body_of(request: Request, body: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from .._chunks import Block, StreamChunk, ToolCallDelta, Usage
+from .._cost import CostInfo, CostResolution, TokenPrice
 from .._errors import ProtocolError, ProviderError
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request
@@ -139,6 +140,18 @@ class Anthropic(Provider):
             raise ProviderError(self.parse_error(None, body))
         return [*_message(message), StreamChunk(end=True, progress=False)]
 
+    def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
+        """Price x usage. A lower bound where another model was asked inside the answer (the
+        advisor tool): its tokens stand in ``iterations`` alone, and have a price of their own.
+        """
+        cost = super().cost_of(usage, price)
+        steps = (usage.raw or {}).get("iterations") if usage is not None else None
+        if cost.amount is None or not isinstance(steps, list):
+            return cost
+        if all(isinstance(s, Mapping) and s.get("type", "message") == "message" for s in steps):
+            return cost
+        return msgspec.structs.replace(cost, resolution=CostResolution.LOWER_BOUND)
+
 
 def _index(event: _Event) -> int:
     if event.index is None:
@@ -254,21 +267,20 @@ def _stop_facts(source: _Delta | _Message) -> dict[str, Any] | None:
 
 def usage_of(raw: Mapping[str, Any]) -> Usage:
     """Anthropic's usage, whose buckets are disjoint already. Absent fields stay absent."""
-    details = raw.get("output_tokens_details")
-    thinking = details.get("thinking_tokens") if isinstance(details, Mapping) else None
     return Usage(
-        uncached_input_tokens=_count(raw.get("input_tokens"), "input_tokens"),
-        cache_read_tokens=_count(raw.get("cache_read_input_tokens"), "cache_read_input_tokens"),
-        cache_write_tokens=_count(
-            raw.get("cache_creation_input_tokens"), "cache_creation_input_tokens"
-        ),
-        completion_tokens=_count(raw.get("output_tokens"), "output_tokens"),
-        reasoning_tokens=_count(thinking, "thinking_tokens"),
+        uncached_input_tokens=_count(raw, "input_tokens"),
+        cache_read_tokens=_count(raw, "cache_read_input_tokens"),
+        cache_write_tokens=_count(raw, "cache_creation_input_tokens"),
+        completion_tokens=_count(raw, "output_tokens"),
+        reasoning_tokens=_count(raw.get("output_tokens_details"), "thinking_tokens"),
+        cache_write_1h_tokens=_count(raw.get("cache_creation"), "ephemeral_1h_input_tokens"),
+        web_searches=_count(raw.get("server_tool_use"), "web_search_requests"),
         raw=dict(raw),
     )
 
 
-def _count(value: Any, name: str) -> int | None:
+def _count(raw: Any, name: str) -> int | None:
+    value = raw.get(name) if isinstance(raw, Mapping) else None
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:

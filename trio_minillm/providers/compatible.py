@@ -6,14 +6,13 @@ known by its host, or named with ``server=``; an unknown one gets the common den
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from .._chunks import Usage
-from .._cost import CostInfo, TokenPrice, native_cost
+from .._cost import CostInfo, TokenPrice, native_cost, scaled
 from .._messages import ReasoningPart
 from .._params import Reasoning
 from ._base import Model
@@ -96,7 +95,7 @@ _HOSTS = {
     ".services.ai.azure.com": "azure",
 }
 
-_TICKS_PER_USD = Decimal(10_000_000_000)
+_USD_PER_TICK = -10  # the power of ten
 """xAI's ``cost_in_usd_ticks`` counts 1e-10 USD: recorded streams give its list prices so."""
 
 
@@ -134,5 +133,5 @@ class Compatible(OpenAIChat):
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         ticks = (usage.raw or {}).get("cost_in_usd_ticks") if usage is not None else None
         if usage is not None and usage.cost is None and type(ticks) is int and ticks > 0:
-            return native_cost(usage, Decimal(ticks) / _TICKS_PER_USD)
+            return native_cost(usage, scaled(ticks, _USD_PER_TICK))
         return super().cost_of(usage, price)

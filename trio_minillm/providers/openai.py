@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .._chunks import StreamChunk, ToolCallDelta, Usage
-from .._cost import CostInfo, CostResolution, TokenPrice, exact, native_cost, priced_cost
+from .._cost import CostInfo, CostResolution, TokenPrice, add, exact, native_cost, priced_cost
 from .._errors import ProtocolError, ProviderError
 from ._base import Model, Parsed, Provider, Request
 from ._errors import error_from
@@ -268,6 +268,7 @@ class OpenAIChat(Provider):
             reasoning_tokens=reasoning,
             cost=_cost(raw.get("cost")),
             raw=dict(raw),
+            **_side_counts(raw, details, out_details),
         )
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
@@ -283,7 +284,7 @@ class OpenAIChat(Provider):
             upstream = _cost(_mapping(raw, "cost_details").get("upstream_inference_cost"))
             if upstream is None:  # the fee alone is not what it cost
                 return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
-            amount += exact(upstream)
+            amount = add(amount, exact(upstream))
         return native_cost(usage, amount)
 
 
@@ -372,6 +373,20 @@ def _count(raw: Mapping[str, Any], *names: str) -> int | None:
             raise ProtocolError(f"usage: {name} is not a count")
         return int(value)
     return None
+
+
+def _side_counts(
+    raw: Mapping[str, Any], details: Mapping[str, Any], out_details: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is a part of a bucket, or no token at all."""
+    tools = _mapping(raw, "server_tool_use", "server_tool_use_details")  # OpenRouter's
+    return {
+        "audio_input_tokens": _count(details, "audio_tokens"),
+        "image_input_tokens": _count(details, "image_tokens"),
+        "audio_output_tokens": _count(out_details, "audio_tokens"),
+        "image_output_tokens": _count(out_details, "image_tokens"),
+        "web_searches": _count(tools, "web_search_requests"),
+    }
 
 
 def _cost(value: Any) -> float | None:

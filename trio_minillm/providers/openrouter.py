@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
+import msgspec
+
+from .._chunks import Usage
 from .._messages import ReasoningPart
 from .._params import Reasoning
+from ._base import Model, SettlementRequest
 from ._openai_request import Dialect
 from .openai import OpenAIChat
 
@@ -33,6 +38,13 @@ def _replay(thoughts: list[ReasoningPart]) -> dict[str, Any]:
         return {"reasoning_details": details}
     text = "".join(p.text for p in thoughts if p.wire == "openrouter")
     return {"reasoning": text} if text else {}
+
+
+class _Answer(msgspec.Struct):
+    data: dict[str, Any]
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 class OpenRouter(OpenAIChat):
@@ -65,3 +77,31 @@ class OpenRouter(OpenAIChat):
 
     def generation_id(self, headers: Mapping[str, str]) -> str | None:
         return headers.get("x-generation-id")
+
+    def settlement_request(self, model: Model, generation_id: str) -> SettlementRequest:
+        """``GET /generation?id=``, which answers 404 until the generation is accounted: some
+        9 s after its end, and a generation that was left may first run to its end.
+        """
+        base = model.base_url.rstrip("/")
+        return SettlementRequest(url=f"{base}/generation?id={quote(generation_id, safe='')}")
+
+    def parse_settlement(self, body: bytes) -> Usage | None:
+        """The generation's record as final usage. ``native_tokens_*`` are what is billed (the
+        other counts are normalised), cached ones a part of the prompt.
+        """
+        data = _decode_answer(body).data
+        usage = self.usage_of(
+            {
+                "prompt_tokens": data.get("native_tokens_prompt"),
+                "completion_tokens": data.get("native_tokens_completion"),
+                "prompt_tokens_details": {"cached_tokens": data.get("native_tokens_cached")},
+                "completion_tokens_details": {
+                    "reasoning_tokens": data.get("native_tokens_reasoning")
+                },
+                "cost": data.get("total_cost"),
+                "is_byok": data.get("is_byok"),
+                "cost_details": {"upstream_inference_cost": data.get("upstream_inference_cost")},
+            }
+        )
+        usage.final = True
+        return None if usage.cost is None else usage
