@@ -231,7 +231,12 @@ def test_json_is_one_object_with_everything(server: Server) -> None:
     assert (found["id"], found["model"], found["finish_reason"]) == ("gen-1", "m-1", "stop")
     assert found["usage"]["total_tokens"] == 38
     assert found["usage"]["cache_read_tokens"] == 12
-    assert found["cost"] == {"amount": None, "resolution": "unpriced", "source": None}
+    assert found["cost"] == {
+        "amount": None,
+        "resolution": "unpriced",
+        "source": None,
+        "as_of": None,
+    }
     assert found["timings"]["chunks"] == 4
     assert (found["refusal"], found["notes"], found["error"]) == (None, [], None)
 

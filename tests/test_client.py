@@ -16,7 +16,7 @@ import trio.testing
 
 import trio_minillm as llm
 from trio_minillm import Outcome, Retry, Timeouts
-from trio_minillm._http import DRAIN_BYTES, ERROR_BODY
+from trio_minillm._http import DRAIN_BYTES, SHORT_BODY
 from trio_minillm.testing import ScriptedTransport, hang, model, openai_events, reply, sse
 
 KEY = "sk-very-secret-0123456789"
@@ -378,7 +378,7 @@ def test_an_endless_error_body_is_read_up_to_its_bound():
         assert len(str(caught.value)) < 2_200
 
     run(main)
-    assert len(taken) <= ERROR_BODY // 4096 + 65
+    assert len(taken) <= SHORT_BODY // 4096 + 65
     assert transport.open_bodies == 0
 
 

@@ -5,7 +5,8 @@ The blocks of a page run in order and share their names; `trio`, `llm`, `model` 
 `client` are there from the start. `llm.open_client` without a transport reaches `Server`, which
 answers on all wires; a comment before a block, ``<!-- server: cut -->``, makes it fail that
 way. Blocks that open a local model get the real one. What a line prints stands behind it, as
-``#> 42``, with ``…`` for anything. Blocks marked ``text`` are not run.
+``#> 42``, with ``…`` for anything. Blocks marked ``text`` are not run. Blocks that need a package
+which is not installed are left out, and the page counts as skipped.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +36,10 @@ import trio.testing
 
 import trio_minillm as llm
 from trio_minillm import local, providers, testing
+from trio_minillm._cost import _WIDER
 from trio_minillm._ending import TABLE, Event, State
 from trio_minillm._params import PARAM_NAMES
-from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, sse
+from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, settlement, sse
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -56,6 +62,16 @@ def no_local_model() -> str:
 
 needs_local_model = pytest.mark.skipif(bool(no_local_model()), reason=no_local_model() or "there")
 
+
+def what_is_missing(text: str) -> str:
+    """Why a block can't be run here; empty if it can."""
+    if "open_local" in text:
+        return no_local_model()
+    if "known_price" in text and importlib.util.find_spec("genai_prices") is None:
+        return "genai-prices is not installed (extra: prices)"
+    return ""
+
+
 # -- the server behind the examples ------------------------------------------------------------
 
 TEXT = ("Rivers carry salt ", "to the sea, ", "and it stays there.")
@@ -66,33 +82,55 @@ ANSWERS = {"City": '{"name": "Paris", "people": 2100000}'}
 
 
 class Server(httpx.AsyncBaseTransport):
-    """Answers like a model: a call where tools are offered, JSON where a schema is given."""
+    """Answers like a model: a call where tools are offered, JSON where a schema is given.
+
+    As OpenRouter it names each generation in a header, and what it cost when it is asked for
+    the third time.
+    """
 
     def __init__(self, mood: str = "") -> None:
+        assert mood in ("", "cut", "once", "refused", "silent", "slow", "unsettled"), mood
         self.mood = mood
         self.requests = 0
+        self.questions = Counter[str]()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        asked = json.loads(request.content)
-        on_anthropic = request.url.path.endswith("/messages")
-        events = anthropic_events(asked) if on_anthropic else openai_events(asked, request.url.host)
-        transport = ScriptedTransport(self._reply(events))
+        url = request.url
+        if request.method == "GET":
+            assert url.path.endswith("/generation"), url
+            answer = self._settlement(url.params["id"])
+            return await ScriptedTransport(settlements=[answer]).handle_async_request(request)
+        self.requests += 1
+        asked, id = json.loads(request.content), f"gen-{self.requests}"
+        headers = {"content-type": "text/event-stream"}
+        if url.path.endswith("/messages"):
+            events = anthropic_events(asked)
+        else:
+            events = openai_events(asked, id, url.host)
+        if url.host == "openrouter.ai":
+            headers["x-generation-id"] = id
+        transport = ScriptedTransport(self._reply(events, headers))
         return await transport.handle_async_request(request)
 
-    def _reply(self, events: list[bytes]) -> Reply:
-        self.requests += 1
-        if self.mood == "cut":
-            return reply(*events[:3], httpx.ReadError("peer closed the connection"))
-        if self.mood == "silent":
-            return reply(*events[:3], hang)
-        if self.mood == "slow":
-            return reply(*[step for event in events for step in (1.0, event)])
-        if self.mood in ("refused", "once") and (self.mood == "refused" or self.requests == 1):
+    def _reply(self, events: list[bytes], headers: dict[str, str]) -> Reply:
+        if self.mood == "refused" or (self.mood == "once" and self.requests == 1):
             status, kind = (401, "authentication_error") if self.mood == "refused" else (503, "")
             error = {"error": {"message": "not now", "type": kind}}
             return reply(json.dumps(error).encode(), status=status)
-        assert self.mood in ("", "once"), f"there is no server {self.mood!r}"
-        return reply(*events)
+        steps: list[Any] = events
+        if self.mood == "cut":
+            steps = [*events[:3], httpx.ReadError("peer closed the connection")]
+        elif self.mood == "silent":
+            steps = [*events[:3], hang]
+        elif self.mood in ("slow", "unsettled"):
+            steps = [step for event in events for step in (1.0, event)]
+        return reply(*steps, headers=headers)
+
+    def _settlement(self, id: str) -> Reply:
+        self.questions[id] += 1
+        if self.mood == "unsettled" or self.questions[id] < 3:
+            return reply(b'{"error": {"message": "not found", "code": 404}}', status=404)
+        return settlement(0.000045, id=id)
 
 
 def wanted(asked: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
@@ -112,9 +150,9 @@ def wanted(asked: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
     return "", "", TEXT
 
 
-def openai_events(asked: dict[str, Any], host: str) -> list[bytes]:
+def openai_events(asked: dict[str, Any], id: str, host: str) -> list[bytes]:
     name, arguments, text = wanted(asked)
-    head = {"id": "gen-1", "model": asked["model"]}
+    head = {"id": id, "model": asked["model"]}
     deltas: list[dict[str, Any]] = [{"content": piece} for piece in text]
     if name:
         function = {"name": name, "arguments": arguments}
@@ -239,8 +277,8 @@ def test_the_examples_of_a_page_run(path: Path, capsys: pytest.CaptureFixture[st
     names["model"] = llm.openrouter("anthropic/claude-haiku-4.5")
     skipped = ""
     for block in blocks(path, "python"):
-        if "open_local" in block.text and no_local_model():
-            skipped = no_local_model()
+        if missing := what_is_missing(block.text):
+            skipped = missing
             continue
         with pytest.MonkeyPatch.context() as patch:
             run(path, block, names, patch)
@@ -295,38 +333,88 @@ def commands(path: Path) -> Iterator[list[str]]:
     """The words of each command in the console blocks of a page."""
     for block in blocks(path, "console"):
         for line in block.text.replace("\\\n", " ").splitlines():
-            for part in re.split(r" (?:\||&&) ", line):
-                yield shlex.split(part, comments=True)
+            words = shlex.split(line, comments=True)
+            for between, part in groupby(words, key=lambda word: word in ("|", "&&")):
+                if not between:
+                    yield list(part)
 
 
-def cli_help() -> str:
+CLI = [sys.executable, "-m", "trio_minillm.cli"]
+
+
+def cli_options(command: str) -> set[str]:
+    """The options that ``--help`` shows."""
     shown = subprocess.run(
-        [sys.executable, "-m", "trio_minillm.cli", "chat", "--help"],
+        [*CLI, command, "--help"],
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
         capture_output=True,
         check=True,
         text=True,
     )
-    return shown.stdout
+    listed = re.findall(r"^  (?:(-\w), )?(--[a-z-]+)", shown.stdout, re.MULTILINE)
+    return {name for names in listed for name in names if name} - {"-h", "--help"}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("typer") is None, reason="needs the extra cli")
+needs_cli = pytest.mark.skipif(
+    importlib.util.find_spec("typer") is None, reason="needs the extra cli"
+)
+COMMANDS = {"chat": "option", "costs": "option of `costs`"}
+"""Each command, and how its table of options begins."""
+
+
+@needs_cli
 def test_the_commands_and_options_of_the_pages_exist() -> None:
-    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cli_help())) | {"--version", "-m"}
+    known = {command: cli_options(command) for command in COMMANDS}
     words = [w for path in PAGES for w in commands(path) if w and w[0] == "trio-minillm"]
-    assert words
-    for _, *given in words:
-        assert given[0] in ("chat", "--version", "--help")
-        assert {w.partition("=")[0] for w in given if re.match(r"--?[a-z]", w)} <= known
-    table = set(
-        re.findall(r"^\| `(?:-\w`, `)?(--[a-z-]+)", (DOCS / "cli.md").read_text(), re.MULTILINE)
-    )
-    assert table == {o for o in known if o.startswith("--")} - {"--help", "--version"}
+    assert {command for _, command, *_ in words} == {*COMMANDS}
+    for _, command, *given in words:
+        assert {w.partition("=")[0] for w in given if re.match(r"--?[a-z]", w)} <= known[command]
+    for command, first in COMMANDS.items():
+        names = [code(cell) for cell, _ in table("cli.md", first)]
+        shown = {name.partition(" ")[0] for cell in names for name in cell}
+        assert shown == known[command]
+
+
+@needs_cli
+def test_the_commands_on_a_ledger_run(tmp_path: Path) -> None:
+    """Those of the pages, on a file with a cancelled attempt that was settled and a torn line."""
+    trio.run(keep_books, tmp_path / "costs.jsonl", clock=trio.testing.MockClock(0, 0))
+    done = Counter[str]()
+    for words in (w for path in PAGES for w in commands(path) if "costs.jsonl" in w):
+        if words[0] == "trio-minillm":
+            if {"chat", "--settle"} & {*words}:
+                continue  # there is no provider
+            words[:1] = CLI
+        elif shutil.which(words[0]) is None:
+            continue
+        shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (shown.returncode, shown.stderr.partition(":")[0]) in {(0, ""), (0, "torn lines")}
+        if words[0] == "jq":
+            assert float(shown.stdout) == pytest.approx(0.000168, rel=1e-12), words
+        else:
+            assert "0.000168" in shown.stdout, words
+        done[words[0]] += 1
+    assert done[sys.executable] > 1
+
+
+async def keep_books(path: Path) -> None:
+    model = llm.openrouter("anthropic/claude-haiku-4.5", api_key="k")
+    for mood in ("", "slow"):
+        ledger = llm.JSONLLedger(path)
+        async with llm.open_client(transport=Server(mood), ledger=ledger) as client:
+            async with client.stream(model, "Hi", meta={"user": "ann"}) as stream:
+                if mood:
+                    await stream.next_chunk()
+                else:
+                    await stream.collect()
+    with path.open("ab") as file:
+        file.write(b'{"v":1,"key":"torn')
 
 
 def test_the_nox_sessions_and_extras_of_the_pages_exist() -> None:
     sessions = set(re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text()))
-    extras = set(importlib.metadata.metadata("trio-minillm").get_all("Provides-Extra") or ())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
     named, installed = set(), set()
     for path in PAGES:
         for words in commands(path):
@@ -463,6 +551,82 @@ def test_the_options_of_calls_and_local_models_are_the_code_s() -> None:
         given = inspect.signature(llm.open_local_model).parameters[code(name)[0]].default
         if given is not None:
             assert ast.literal_eval(default.strip("`")) == given, name
+
+
+def test_the_counts_of_usage_are_the_code_s() -> None:
+    rows = [*table("usage.md", "field"), *table("usage.md", "part")]
+    shown = [name for cell, _ in rows for name in code(cell)]
+    assert sorted(shown) == sorted({*llm.Usage.__struct_fields__, "prompt_tokens", "total_tokens"})
+
+
+def test_the_rates_of_a_price_are_the_code_s() -> None:
+    shown = {}
+    for names, _, wider in table("costs.md", "rate"):
+        for name in code(names):
+            shown[name] = "".join(code(wider))
+    assert shown == {"input": "", "output": "", "web_search": "", **_WIDER}
+    others = {"tiers", "as_of", "source"}
+    assert shown.keys() == {*llm.TokenPrice.__struct_fields__} - others
+
+
+def test_the_sums_of_a_ledger_are_the_code_s() -> None:
+    shown = [name for cell, _ in table("costs.md", "property") for name in code(cell)]
+    properties = {n for n, member in vars(llm.Ledger).items() if isinstance(member, property)}
+    assert sorted(shown) == sorted({*properties, "by_meta(key)"})
+
+
+HOW_ATTEMPTS_END: dict[str, list[Any]] = {
+    "finished": [],
+    "cancelled": [hang],
+    "rejected": [hang],
+    "truncated": [httpx.ReadError("cut")],
+    "errored": [sse({"type": "error", "error": {"type": "api_error", "message": "no"}}, "error")],
+    "refused": [],
+}
+"""What comes behind the first text, or in its place if there is nothing of an answer."""
+
+
+@pytest.mark.parametrize("how", HOW_ATTEMPTS_END)
+@pytest.mark.parametrize("usage", ["no usage", "provisional usage"])
+@pytest.mark.parametrize("priced", [True, False], ids=["priced", "unpriced"])
+async def test_the_table_of_what_is_booked_is_the_code_s(
+    how: str, usage: str, priced: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    (row,) = (r for r in table("costs.md", "attempt") if re.match(rf"{how}\b", r[0]))
+    _, outcome, told, place, resolutions = row
+    # Anthropic's wire begins with provisional usage, OpenAI's has none before the end.
+    begun = usage == "provisional usage"
+    whole = testing.anthropic_events("Hi") if begun else testing.openai_events("Hi", usage=False)
+    steps = whole if how == "finished" else [*whole[: 3 if begun else 2], *HOW_ATTEMPTS_END[how]]
+    if how == "errored" and not begun:
+        steps[-1] = sse({"error": {"message": "no", "code": 500}})
+    refused = reply(b"{}", status=400)
+    price = llm.TokenPrice(input=1, output=1) if priced else None
+    provider = providers.Anthropic() if begun else None
+    model = testing.model(provider, price=price)
+    records: list[llm.CostRecord] = []
+
+    async def on_cost(record: llm.CostRecord) -> None:
+        records.append(record)
+
+    transport = ScriptedTransport(refused if how == "refused" else reply(*steps))
+    async with llm.open_client(transport=transport, on_cost=on_cost) as client:
+        async with client.stream(model, "Hi") as stream:
+            try:
+                async for chunk in stream:
+                    if chunk.delta and how == "cancelled":
+                        await stream.cancel()
+                    elif chunk.delta and how == "rejected":
+                        stream.reject()
+            except llm.MiniLLMError:
+                assert how not in ("finished", "cancelled", "rejected")
+    (record,) = client.ledger.recent
+    assert str(stream.outcome) == str(record.outcome) == code(outcome)[0]
+    assert record.booked == bool(records) == (told == "yes")
+    assert str(record.resolution) in code(resolutions)
+    sums = {"total": client.ledger.total, "unbooked": client.ledger.unbooked}
+    assert {name for name, amount in sums.items() if amount} <= set(code(place))
+    assert sums[code(place)[0]] == (record.amount or 0)
 
 
 def test_the_exit_codes_are_the_code_s() -> None:

@@ -225,7 +225,8 @@ class Loopback:
                 lengths = [
                     h for h in head.lower().split(b"\r\n") if h.startswith(b"content-length:")
                 ]
-                if end and len(body) == int(lengths[0].partition(b":")[2]):
+                wanted = int(lengths[0].partition(b":")[2]) if lengths else 0
+                if end and len(body) == wanted:
                     received = b""
                     self.path = head
                     await self._answer(stream)

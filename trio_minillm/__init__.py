@@ -17,8 +17,9 @@ from ._chunks import (
     Usage,
 )
 from ._client import Client, open_client
-from ._cost import CostInfo, CostResolution, TokenPrice
+from ._cost import CostInfo, CostResolution, PriceTier, TokenPrice
 from ._errors import (
+    BudgetExceeded,
     ConnectionCut,
     ConnectTimeout,
     EndedEarly,
@@ -34,6 +35,9 @@ from ._errors import (
     StreamTimeout,
     StreamTruncated,
 )
+from ._estimate import CostEstimate, estimate
+from ._ledger import CostRecord, Ledger, Totals
+from ._ledger_file import JSONLLedger
 from ._messages import (
     AudioPart,
     DocumentPart,
@@ -57,30 +61,39 @@ from ._messages import (
 )
 from ._models import anthropic, compatible, openai, openrouter
 from ._openai_format import message_of
-from ._options import Retry, Timeouts
+from ._options import Limits, Retry, Timeouts
 from ._params import JSONSchema, Params, Reasoning, Tool, tool
+from ._prices import known_price
 from ._sse import SSEDecoder, SSEEvent
 from ._stream import StreamingCompletion
+from ._tracked import Collected, TrackedStream
 from ._version import __version__
 from .local import LocalModelError, LocalServer, open_local_model, open_local_server
-from .providers import Model, Provider, Request
+from .providers import Model, Provider, Request, SettlementRequest
 
 __all__ = [
     "AudioPart",
     "Block",
+    "BudgetExceeded",
     "Choice",
     "Client",
+    "Collected",
     "CompletionResponse",
     "ConnectTimeout",
     "ConnectionCut",
+    "CostEstimate",
     "CostInfo",
+    "CostRecord",
     "CostResolution",
     "DocumentPart",
     "EndedEarly",
     "ErrorInfo",
     "ImagePart",
+    "JSONLLedger",
     "JSONSchema",
+    "Ledger",
     "LimitExceeded",
+    "Limits",
     "LocalModelError",
     "LocalServer",
     "Message",
@@ -89,6 +102,7 @@ __all__ = [
     "OpaquePart",
     "Outcome",
     "Params",
+    "PriceTier",
     "ProtocolError",
     "Provider",
     "ProviderError",
@@ -102,6 +116,7 @@ __all__ = [
     "SSEDecoder",
     "SSEEvent",
     "SendError",
+    "SettlementRequest",
     "StreamChunk",
     "StreamError",
     "StreamTimeout",
@@ -115,6 +130,8 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "ToolResult",
+    "Totals",
+    "TrackedStream",
     "Usage",
     "__version__",
     "anthropic",
@@ -123,7 +140,9 @@ __all__ = [
     "compatible",
     "developer",
     "document",
+    "estimate",
     "image",
+    "known_price",
     "message_of",
     "open_client",
     "open_local_model",

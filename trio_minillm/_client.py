@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -15,24 +15,29 @@ import httpx
 import msgspec
 import trio
 
+from ._books import Books, Budget, OnCost
 from ._chunks import CompletionResponse
+from ._cost import TokenPrice
 from ._http import Exchange
 from ._ingest import Ingest
+from ._ledger import CostRecord, Ledger
 from ._messages import Message
 from ._openai_format import messages_of
-from ._options import Retry, Timeouts
+from ._options import Limits, Retry, Timeouts
 from ._params import PARAM_NAMES, JSONSchema, Params, format_of
 from ._reader import Item, Prepared, Reader
-from ._stream import BUFFERED_BATCHES, StreamingCompletion
-from ._version import __version__
+from ._stream import BUFFERED_BATCHES
+from ._tracked import TrackedStream
 from .providers import Model, Request
-from .providers._base import body_of
+from .providers._base import body_of, headers_to
 
 COMPLETE_SECONDS = 600.0
 """The total clock of `Client.complete` unless another is set: ten minutes, what the vendors'
 own clients allow."""
 
-OPTIONS = {"timeouts", "retry", "extra", "headers", "expect_usage", "lenient", "raw"}
+OPTIONS = {
+    *("timeouts", "retry", "extra", "headers", "expect_usage", "lenient", "raw", "price", "meta")
+}
 """What `Client.stream` takes beside the parameters of the request."""
 
 Messages = str | Message | Sequence[Message | Mapping[str, Any]]
@@ -42,10 +47,45 @@ Messages = str | Message | Sequence[Message | Mapping[str, Any]]
 class Client:
     """Sends requests to any number of models; made by `open_client`. Safe for many tasks."""
 
-    def __init__(self, http: httpx.AsyncClient, timeouts: Timeouts, retry: Retry) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        timeouts: Timeouts,
+        retry: Retry,
+        books: Books,
+        *,
+        budget: Budget | None = None,
+        meta: Any = None,
+    ) -> None:
         self._http = http
         self._timeouts = timeouts
         self._retry = retry
+        self._books = books
+        self._budget = budget
+        self._meta = meta
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every attempt of this client, and what they come to."""
+        return self._books.ledger
+
+    def scope(
+        self, *, limits: Limits | None = None, meta: Mapping[str, Any] | None = None
+    ) -> Client:
+        """The same client with limits of its own, which count what is sent through it, within
+        those that it has already. ``meta`` is added to that of every call.
+        """
+        _check("limits", limits, Limits | None)
+        _check("meta", meta, Mapping | None)
+        budget = self._budget if limits is None else Budget(limits, self._budget)
+        return Client(
+            self._http,
+            self._timeouts,
+            self._retry,
+            self._books,
+            budget=budget,
+            meta=_merged(self._meta, meta),
+        )
 
     def stream(
         self,
@@ -54,36 +94,48 @@ class Client:
         *,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
+        price: TokenPrice | None = None,
+        meta: Any = None,
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         expect_usage: bool | None = None,
         lenient: bool = False,
         raw: bool = False,
         **params: Unpack[Params],
-    ) -> StreamingCompletion:
+    ) -> TrackedStream:
         """A stream, to be used as ``async with client.stream(…) as stream``.
 
         Nothing is sent before the block is entered. Entering does not wait for the server:
         what goes wrong is raised by iteration and `StreamingCompletion.collect`.
 
         ``params`` are the typed parameters (`Params`); ``extra`` adds fields to the body.
-        ``expect_usage=False`` neither asks nor waits for usage, where the wire leaves the choice.
-        ``lenient`` passes over malformed events and counts them. ``raw`` keeps each event's bytes.
+        ``price`` takes the place of the model's. ``meta`` comes back with what the stream cost,
+        in ``on_cost`` and the ledger. ``expect_usage=False`` neither asks nor waits for usage,
+        where the wire leaves the choice. ``lenient`` passes over malformed events and counts
+        them. ``raw`` keeps each event's bytes.
 
-        Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's
-        wire does not have, for a clash of ``extra`` with a typed one, and for bad messages.
+        Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
+        keep, ``ValueError`` for a parameter that the model's wire does not have, for a clash of
+        ``extra`` with a typed one, and for bad messages.
         """
         if not isinstance(model, Model):
             raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
         _check("timeouts", timeouts or self._timeouts, Timeouts)
         _check("retry", retry or self._retry, Retry)
+        if price is not None:
+            _check("price", price, TokenPrice)
+            model = msgspec.structs.replace(model, price=price)
+        self._books.use(model)
+        meta = _merged(self._meta, meta)
+        self.ledger.check(meta)
+        clocks = (timeouts or self._timeouts).with_total(None)
         prepared = self._prepare(
             model,
             messages_of(messages),
             {k: v for k, v in params.items() if v is not None},
             extra=extra or {},
             headers=headers or {},
-            timeouts=(timeouts or self._timeouts).with_total(None),
+            timeouts=clocks,
             retry=retry or self._retry,
             expect_usage=model.provider.always_usage or expect_usage is not False,
             lenient=lenient,
@@ -97,12 +149,16 @@ class Client:
             wire=model.provider.replay_wire,
             awaits_end=model.provider.ends_itself,
         )
-        return StreamingCompletion(
+        return TrackedStream(
             state,
             receive,
             reader=Reader(partial(Exchange, self._http), prepared, send),
-            model=model,
+            model=prepared.model,
             response_type=_response_type(params.get("response_format")),
+            books=self._books,
+            budget=self._budget,
+            meta=meta,
+            settlement=clocks.settlement or 0.0,
         )
 
     async def complete(
@@ -112,6 +168,8 @@ class Client:
         *,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
+        price: TokenPrice | None = None,
+        meta: Any = None,
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         expect_usage: bool | None = None,
@@ -129,6 +187,8 @@ class Client:
             messages,
             timeouts=(timeouts or self._timeouts).with_total(COMPLETE_SECONDS),
             retry=retry,
+            price=price,
+            meta=meta,
             extra=extra,
             headers=headers,
             expect_usage=expect_usage,
@@ -138,6 +198,41 @@ class Client:
         async with streaming as stream:
             await stream.collect()
         return stream.response
+
+    async def settle(
+        self,
+        ids: Iterable[str | CostRecord] | None = None,
+        *,
+        model: Model | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> list[CostRecord]:
+        """Ask again what streams cost that are still unsettled, and book the answers.
+
+        ``ids`` are generation ids, or records of the ledger; by default all that it has as
+        unsettled, also from an earlier process. Returns a record for each, in order: resolved,
+        or still ``unknown`` after the clock ``settlement``. ``on_cost`` is not told: it was told
+        of the attempt before, and the answer is returned here.
+
+        ``model`` gives the address and the key for attempts that another client made; by default
+        a model that this client has used at the same address. Raises ``ValueError`` without any.
+        """
+        _check("timeouts", timeouts or self._timeouts, Timeouts)
+        seconds = (timeouts or self._timeouts).settlement or 0.0
+        wanted = self.ledger.unsettled if ids is None else ids
+        if isinstance(wanted, str):
+            raise TypeError("ids must be several ids, not one string")
+        questions = [self._books.question(one, model) for one in wanted]
+        answers = [record for record, _ in questions]
+
+        async def ask(number: int, record: CostRecord, asked: Model) -> None:
+            answers[number] = await self._books.settle(record, asked, seconds)
+
+        async with trio.open_nursery() as nursery:
+            for number, (record, asked) in enumerate(questions):
+                if record.unsettled:
+                    nursery.start_soon(ask, number, record, asked)
+            await trio.lowlevel.checkpoint()
+        return answers
 
     def _prepare(
         self,
@@ -172,12 +267,8 @@ class Client:
             model=model,
             url=provider.endpoint_url(model),
             headers={
-                "accept": "text/event-stream",
-                "accept-encoding": "identity",  # compression holds chunks back
                 "content-type": "application/json",
-                "user-agent": f"trio-minillm/{__version__}",
-                **provider.auth_headers(model),
-                **{k.lower(): v for k, v in model.headers.items()},
+                **headers_to(model, "text/event-stream"),
                 **provider.request_headers(request),
             },
             body=_encoded(body),
@@ -218,6 +309,13 @@ class _Borrowed(httpx.AsyncBaseTransport):
         return await self._transport.handle_async_request(request)
 
 
+def _merged(outer: Any, inner: Any) -> Any:
+    """The scope's meta with the call's on top, where both are mappings; else the call's."""
+    if isinstance(outer, Mapping) and isinstance(inner, Mapping):
+        return {**outer, **inner}
+    return outer if inner is None else inner
+
+
 @asynccontextmanager
 async def open_client(
     *,
@@ -225,6 +323,9 @@ async def open_client(
     transport: httpx.AsyncBaseTransport | None = None,
     timeouts: Timeouts | None = None,
     retry: Retry | None = None,
+    on_cost: OnCost | None = None,
+    ledger: Ledger | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Client]:
     """A client for the length of a block: ``async with open_client() as client``.
 
@@ -233,6 +334,15 @@ async def open_client(
     block. Whoever brings a client or a transport keeps it: it is left open.
 
     ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed.
+
+    ``on_cost`` is an async function that is told, once, of every attempt that is booked: a
+    `CostRecord`. It runs in the client's own nursery, so it can neither slow a stream down by
+    more than 1 s nor fail it: what it raises is logged (``trio_minillm``), and after 30 s it is
+    cancelled; the ledger has the booking in any case. ``ledger`` keeps all attempts (by default
+    in memory), ``limits`` stops new ones when enough is spent.
+
+    The block ends only when all is booked: streams whose provider must be asked what they cost
+    are waited for, at most for the clock ``settlement`` each, also when the block is cancelled.
     """
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
@@ -241,14 +351,40 @@ async def open_client(
     _check("retry", options[1], Retry)
     _check("http_client", http_client, httpx.AsyncClient | None)
     _check("transport", transport, httpx.AsyncBaseTransport | None)
-    if http_client is not None:
-        yield Client(http_client, *options)
+    _check("ledger", ledger, Ledger | None)
+    _check("limits", limits, Limits | None)
+    if on_cost is not None and not callable(on_cost):
+        raise TypeError("on_cost must be an async function")
+    failure: BaseException | None = None
+    async with _http_client(http_client, transport) as http, trio.open_nursery() as nursery:
+        books = Books(
+            partial(Exchange, http), Ledger() if ledger is None else ledger, on_cost, nursery
+        )
+        budget = Budget(limits) if limits is not None else None
+        try:
+            yield Client(http, *options, books, budget=budget)
+        except BaseException as exc:  # noqa: BLE001 - also Cancelled: the tasks are shielded
+            failure = exc  # comes out as itself, and not before all is booked
+        finally:
+            books.close()
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # or its traceback and this frame keep each other alive
+
+
+@asynccontextmanager
+async def _http_client(
+    client: httpx.AsyncClient | None, transport: httpx.AsyncBaseTransport | None
+) -> AsyncIterator[httpx.AsyncClient]:
+    if client is not None:
+        yield client
         return
     # No limit on connections: a pool that is full would be a queue that no clock sees.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-    borrowed = None if transport is None else _Borrowed(transport)
     own = httpx.AsyncClient(
-        transport=borrowed,
+        transport=None if transport is None else _Borrowed(transport),
         limits=limits,
         timeout=None,
         trust_env=transport is None,
@@ -256,7 +392,7 @@ async def open_client(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
     try:
-        yield Client(own, *options)
+        yield own
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0):
             await own.aclose()

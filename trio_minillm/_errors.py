@@ -8,6 +8,7 @@
 ``StreamError``        The answer began and broke. ``partial`` has what arrived;
                        sending again costs again.
 ``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest.
+``BudgetExceeded``     A limit of yours is reached; nothing more was sent.
 =====================  ========================================================
 
 Misuse (a wrong argument, a stream used twice at once) is ``TypeError``, ``ValueError``
@@ -24,6 +25,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from ._chunks import CompletionResponse
 
@@ -245,3 +247,18 @@ class RetriesExhausted(MiniLLMError):
     def attempts(self) -> int:
         """How many requests were sent."""
         return len(self.errors)
+
+
+class BudgetExceeded(MiniLLMError):
+    """A limit of `Limits` is reached: the attempt was not started, or was cancelled for it.
+
+    ``limit`` names the field, ``allowed`` is its value and ``spent`` what was known to be spent,
+    both in USD or tokens.
+    """
+
+    def __init__(self, limit: str, allowed: Decimal | int, spent: Decimal | int) -> None:
+        unit = "tokens" if limit == "max_tokens" else "USD"
+        super().__init__(f"{limit} is reached: {spent} of {allowed} {unit} are spent")
+        self.limit = limit
+        self.allowed = allowed
+        self.spent = spent

@@ -15,10 +15,10 @@ import trio
 
 from ._errors import ConnectionCut, ErrorInfo, MiniLLMError, ProtocolError, RefusedError, SendError
 
-ERROR_BODY = 64 * 1024
-"""How much of an error body is read, in bytes."""
-ERROR_BODY_SECONDS = 10.0
-"""How long an error body may take; what has come by then must do."""
+SHORT_BODY = 64 * 1024
+"""How much of a body that is no stream is read, in bytes."""
+SHORT_BODY_SECONDS = 10.0
+"""How long that may take; what has come by then must do."""
 DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.25
 """What is read on after the answer's end, so that the connection can be used again. The rest
@@ -158,7 +158,8 @@ class Exchange:
         headers: Mapping[str, str],
         body: bytes,
         *,
-        on_progress: Callable[[str], None],
+        method: str = "POST",
+        on_progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Send, and wait for the response's headers. Raises `SendError`.
 
@@ -171,7 +172,7 @@ class Exchange:
 
         try:
             request = self._client.build_request(
-                "POST",
+                method,
                 url,
                 headers=dict(headers),
                 content=body,
@@ -220,18 +221,20 @@ class Exchange:
             raise _translated(exc, begun=True) from exc
         return data
 
-    async def error_body(self, seconds: float) -> bytes:
-        """The start of an error's body: bounded in bytes and in time, never raises ours."""
+    async def short_body(self, seconds: float) -> bytes:
+        """The start of a body that is read whole: an error's, or a settlement's. Bounded in bytes
+        and in time; never raises ours.
+        """
         pieces: list[bytes] = []
         size = 0
-        with trio.move_on_after(min(seconds, ERROR_BODY_SECONDS)):
+        with trio.move_on_after(min(seconds, SHORT_BODY_SECONDS)):
             try:
-                while size < ERROR_BODY and (data := await self.receive()):
+                while size < SHORT_BODY and (data := await self.receive()):
                     pieces.append(data)
                     size += len(data)
             except MiniLLMError:
                 pass  # a broken error body still has its status to report
-        return b"".join(pieces)[:ERROR_BODY]
+        return b"".join(pieces)[:SHORT_BODY]
 
     async def drain(self) -> None:
         """Read the body's rest, if it is short and quick, so that the connection is kept."""

@@ -342,11 +342,16 @@ class Ingest:
             self.error = error
             error.partial = self.response()
 
-    def cancel(self, *, rejected: bool = False) -> None:
-        """The caller left. Does nothing once the outcome stands."""
+    def cancel(self, *, rejected: bool = False, error: MiniLLMError | None = None) -> None:
+        """The caller left, or a limit of the caller's (``error``) was reached. Does nothing once
+        the outcome stands.
+        """
         if not self.ending.over:
             self.rejected = rejected
+            self.error = error
             self.ending.event(Event.CANCEL)
+            if error is not None:
+                error.partial = self.response()
 
     @property
     def accumulated(self) -> str:

@@ -5,9 +5,11 @@ Nothing here waits or knows the time: `Retry.delay` is told everything it depend
 
 from __future__ import annotations
 
+import math
 from datetime import UTC
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -39,8 +41,13 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     usage_grace: float | None = 1.0
     """How long to wait for usage, once the finish reason and all content are here. Servers
     send it within milliseconds or not at all."""
+    settlement: float | None = 30.0
+    """How long a provider is asked what a stream cost that ended without a final figure;
+    ``None``: not at all. 30 s: OpenRouter's answer takes up to 20."""
 
     def __post_init__(self) -> None:
+        if self.settlement == math.inf:
+            raise ValueError("settlement must have an end, since a client's block waits for it")
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None and value is not msgspec.UNSET:
@@ -98,6 +105,34 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         else:
             wait = random * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 32))
         return None if wait is None or wait >= remaining else wait
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be spent. No attempt starts once it is: `BudgetExceeded` is raised instead.
+
+    What counts is known spending: the costs and tokens of attempts that have ended, of failed
+    ones too, as far as they are known. Attempts that are under way can carry the sum past the
+    limit; what becomes of them then is ``running``.
+    """
+
+    max_cost: Decimal | float | int | None = None
+    """USD."""
+    max_tokens: int | None = None
+    """Input and output together."""
+    running: Literal["finish", "cancel"] = "finish"
+    """Attempts under way when the limit is reached: let them finish, or cancel them (their
+    consumers get `BudgetExceeded`, with what had arrived)."""
+
+    def __post_init__(self) -> None:
+        cost, tokens = self.max_cost, self.max_tokens
+        if cost is not None:
+            number = not isinstance(cost, bool) and isinstance(cost, Decimal | float | int)
+            if not number or not Decimal(cost).is_finite() or cost < 0:
+                raise ValueError("max_cost must be a number of USD, 0 or more")
+        if tokens is not None and (type(tokens) is not int or tokens < 0):
+            raise ValueError("max_tokens must be a whole number, 0 or more")
+        if self.running not in ("finish", "cancel"):
+            raise ValueError("running must be 'finish' or 'cancel'")
 
 
 def retryable(error: MiniLLMError) -> bool:

@@ -86,6 +86,9 @@ class Facts(msgspec.Struct, kw_only=True):
     """Openings without content, held back: until content comes, another attempt may."""
 
 
+def _nothing(*args: object) -> None: ...
+
+
 class Reader:
     """Sends one prepared request, again if need be, and feeds the channel with the answer."""
 
@@ -99,6 +102,10 @@ class Reader:
         self.done: trio.Event = trio.Event()
         self.crash: Exception | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
+        self.before_attempt: Callable[[], None] = _nothing
+        """Called before each attempt; what it raises (`BudgetExceeded`) is raised instead."""
+        self.before_retry: Callable[[MiniLLMError], None] = _nothing
+        """Told of an attempt that failed and will be followed by another; `facts` are its own."""
         self._connect = connect
         self._prepared = prepared
         self._provider: Provider = prepared.model.provider
@@ -141,6 +148,8 @@ class Reader:
         total = prepared.timeouts.total
         total_at = trio.current_time() + (total if isinstance(total, int | float) else INFINITY)
         while True:
+            self.before_attempt()
+            await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
             self.facts.attempts += 1
             try:
                 await self._attempt(total_at)
@@ -159,6 +168,7 @@ class Reader:
                     if len(errors) > 1:
                         raise RetriesExhausted(tuple(errors)) from exc
                     raise
+                self.before_retry(exc)
             self.facts.held = []
             await trio.sleep(delay)
 
@@ -190,7 +200,7 @@ class Reader:
         ident = headers.get("x-request-id") or headers.get("request-id")
         self.facts.request_id = self._hidden(ident) if ident else None
         if not 200 <= exchange.status < 300:
-            body = await exchange.error_body(clocks.stop())
+            body = await exchange.short_body(clocks.stop())
             raise self._refused(exchange.status, headers, body)
         self.facts.generation_id = self._provider.generation_id(headers)
         await self._read(exchange, clocks)

@@ -8,11 +8,12 @@ with its block.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ._books import cost_of
 from ._chunks import CompletionResponse, Outcome, StreamChunk, Timings, Usage
 from ._cost import CostInfo
 from ._errors import EndedEarly, MiniLLMError
@@ -77,9 +78,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._response: CompletionResponse | None = None
         self._nursery: Any = None
 
-    @classmethod
+    @staticmethod
     def from_channel(
-        cls, model: str, id: str = "", expect_usage: bool = True
+        model: str, id: str = "", expect_usage: bool = True
     ) -> tuple[StreamingCompletion, trio.MemorySendChannel[Item]]:
         """A stream without a connection, fed by hand: for tests, and for replays.
 
@@ -88,11 +89,11 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """
         send, receive = trio.open_memory_channel[Item](100)
         state = Ingest(model=model, id=id, expect_usage=expect_usage)
-        return cls(state, receive), send
+        return StreamingCompletion(state, receive), send
 
     # -- the block -------------------------------------------------------------------------
 
-    async def __aenter__(self) -> StreamingCompletion:
+    async def __aenter__(self) -> Self:
         if self._closed or self._nursery is not None:
             raise RuntimeError("a stream can be entered once")
         await checkpoint()
@@ -125,8 +126,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         await checkpoint()
 
     async def _close(self, *, at_once: bool) -> None:
-        self.drain_buffered()
-        self._state.cancel()
+        self._leave()
         self._closed = True
         reader = self._reader
         if reader is not None and self._nursery is not None:
@@ -231,12 +231,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._reader is not None:
             # A reader sends why the answer ended, unless it was cancelled from outside or has
             # crashed, and the crash itself is raised then.
+            self._fold_held()
             self._state.cancel()
         else:
             self._state.fail(EndedEarly("the stream was closed before the answer ended"))
 
     def _raise_once(self) -> None:
         """The stream is over: raise what ended it, unless that was done."""
+        self._ended()
         if self._raised:
             return
         self._raised = True
@@ -305,9 +307,13 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             except trio.EndOfChannel:
                 self._channel_ended()
             except (trio.WouldBlock, trio.ClosedResourceError):
-                held, self._facts.held = self._facts.held, []
-                state.ingest_all(held)
+                self._fold_held()
                 return
+
+    def _fold_held(self) -> None:
+        """An opening that the reader holds back has arrived, too, and may have usage and an id."""
+        held, self._facts.held = self._facts.held, []
+        self._state.ingest_all(held)
 
     async def cancel(self) -> CompletionResponse:
         """End the stream now and return what had arrived. Does nothing to one that has ended.
@@ -316,8 +322,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         connection is closed. A checkpoint.
         """
         self._check_open()
-        self.drain_buffered()
-        self._state.cancel()
+        self._leave()
         if self._reader is not None:
             self._reader.scope.cancel()
             await self._reader.done.wait()
@@ -330,9 +335,19 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """End the stream now and mark it as not accepted: nothing of it is ever billed to
         the caller's books. Does nothing to a stream that has ended.
         """
-        self._state.cancel(rejected=True)
+        self._leave(rejected=True)
         if self._reader is not None:
             self._reader.scope.cancel()
+
+    def _leave(self, *, rejected: bool = False, error: MiniLLMError | None = None) -> None:
+        """End it now, whatever it was doing. What had arrived counts, unless it is rejected."""
+        if not rejected:
+            self.drain_buffered()
+        self._state.cancel(rejected=rejected, error=error)
+        self._ended()
+
+    def _ended(self) -> None:
+        """The outcome stands. May be called more than once."""
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -440,4 +455,4 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def _cost(self) -> CostInfo:
         if self._model is None or self._state.rejected:
             return CostInfo()  # what was rejected is nobody's to book
-        return self._model.provider.cost_of(self._state.usage, self._model.price)
+        return cost_of(self._model, self._state.usage)

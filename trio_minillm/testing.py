@@ -39,6 +39,7 @@ __all__ = [
     "model",
     "openai_events",
     "reply",
+    "settlement",
     "sse",
 ]
 
@@ -104,13 +105,17 @@ class _Body(httpx.AsyncByteStream):
 class ScriptedTransport(httpx.AsyncBaseTransport):
     """A transport that answers the n-th request with the n-th reply, then with the last.
 
-    ``requests`` are the requests that came, ``bodies`` their decoded JSON. ``open_bodies``
-    counts responses that were begun and not closed: 0 means that nothing leaked.
+    Questions after the fact, which are GET requests, are answered by ``settlements`` in the same
+    way, by default with 404: not known yet. ``requests`` are the other requests that came,
+    ``bodies`` their decoded JSON, ``questions`` the GET ones. ``open_bodies`` counts
+    responses that were begun and not closed: 0 means that nothing leaked.
     """
 
-    def __init__(self, *replies: Reply) -> None:
+    def __init__(self, *replies: Reply, settlements: Sequence[Reply] = ()) -> None:
         self.replies: tuple[Reply, ...] = replies or (reply(*openai_events("ok")),)
+        self.settlements: tuple[Reply, ...] = tuple(settlements) or (_NOT_YET,)
         self.requests: list[httpx.Request] = []
+        self.questions: list[httpx.Request] = []
         self.open_bodies: int = 0
         self.read_to_end: int = 0
 
@@ -121,10 +126,12 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer by the script, with the trace events that httpx's own transport gives."""
-        number = min(len(self.requests), len(self.replies) - 1)
-        chosen = self.replies[number]
+        came, replies = self.requests, self.replies
+        if request.method == "GET":
+            came, replies = self.questions, self.settlements
+        chosen = replies[min(len(came), len(replies) - 1)]
         await request.aread()
-        self.requests.append(request)
+        came.append(request)
         trace = request.extensions.get("trace")
         await trio.lowlevel.checkpoint()
         if chosen.error is not None:
@@ -138,6 +145,20 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             chosen.status, headers=chosen.headers, stream=_Body(self, chosen.steps)
         )
+
+
+def settlement(cost: float | str | None, *, id: str = "gen-1", **fields: Any) -> Reply:
+    """OpenRouter's answer to what a generation cost, in USD; ``fields`` are more of its record."""
+    data = {"id": id, "total_cost": cost, "native_tokens_prompt": 7, "native_tokens_completion": 5}
+    body = msgspec.json.encode({"data": data | fields})
+    return reply(body, headers={"content-type": "application/json"})
+
+
+_NOT_YET = Reply(
+    steps=(b'{"error":{"message":"Generation not found","code":404}}',),
+    status=404,
+    headers={"content-type": "application/json"},
+)
 
 
 def model(provider: Provider | None = None, **options: Any) -> Model:

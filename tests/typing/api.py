@@ -54,7 +54,7 @@ async def main() -> None:
             response_format=City,
             extra={"x": 1},
         ) as stream:
-            assert_type(stream, llm.StreamingCompletion)
+            assert_type(stream, llm.TrackedStream)
             channel: trio.abc.ReceiveChannel[llm.StreamChunk] = stream
             async for chunk in stream:
                 assert_type(chunk.delta, str)

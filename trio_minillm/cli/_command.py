@@ -12,35 +12,31 @@ Guarantees:
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import stat
 import sys
-import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 import msgspec
 import trio
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typer import Argument, Option
 
 import trio_minillm as llm
 
+from ._costs import costs, open_ledger
 from ._report import (
     EXIT_CODES,
     Answer,
     Misuse,
     OutputError,
-    Row,
     TextView,
     closing_rows,
     error_line,
@@ -48,6 +44,7 @@ from ._report import (
     json_line,
     visible,
 )
+from ._terminal import encoded, print_error, print_rows, put, say, write_all
 
 KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
@@ -74,6 +71,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: llm.Timeouts
     retry: llm.Retry
     mode: Mode
+    ledger: llm.Ledger
 
 
 # -- in: the command's options as a request --------------------------------------------------
@@ -97,7 +95,7 @@ def _read_stdin() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        _say("Type the prompt; end it with Ctrl-D on a line of its own.\n")
+        say("Type the prompt; end it with Ctrl-D on a line of its own.\n")
     return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
@@ -134,67 +132,6 @@ def reasoning_of(given: str | None) -> str | int | bool | None:
     return int(given)
 
 
-# -- out: stdout and stderr ------------------------------------------------------------------
-
-
-def _write_all(stream: TextIO | None, data: bytes) -> None:
-    """Write all of it past Python's buffers, which can't be abandoned and must be flushed."""
-    if stream is None:  # closed by the shell (>&-)
-        raise OutputError(BrokenPipeError(errno.EPIPE, "stdout is closed"))
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
-    rest = memoryview(data)
-    try:
-        while rest:
-            written = raw.write(rest)
-            if written is None:  # a full pipe that another program made non-blocking
-                time.sleep(0.01)
-            rest = rest[written or 0 :]
-    except OSError as exc:
-        raise OutputError(exc) from exc
-
-
-def _encoded(text: str, stream: TextIO | None) -> bytes:
-    return text.encode(stream.encoding if stream else "utf-8", "replace")
-
-
-async def _put(data: bytes) -> None:
-    """Write to stdout from a thread: a slow reader then stops neither Ctrl-C nor the clocks."""
-    if data:
-        await trio.to_thread.run_sync(_write_all, sys.stdout, data, abandon_on_cancel=True)
-
-
-def _say(text: str) -> None:
-    """Write to stderr; when nobody reads that, nobody misses it."""
-    with suppress(OutputError):
-        _write_all(sys.stderr, _encoded(text, sys.stderr))
-
-
-_COLORS = {"finished": "green", "cancelled": "yellow", "truncated": "red", "errored": "red"}
-
-
-def _print_rows(rows: Iterable[Row]) -> None:
-    """The closing lines: a small table on a terminal, ``label: value`` elsewhere."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        _say("".join(f"{label}: {value}\n" for label, value in rows))
-        return
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in rows:
-        table.add_row(Text(label, _COLORS.get(label, "dim")), Text(value))
-    with console.capture() as captured:
-        console.print(table)
-    _say("\n" + captured.get())
-
-
-def _print_error(line: str) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with console.capture() as captured:
-        console.print(Text(line, "red" if console.is_terminal else ""))
-    _say(captured.get())
-
-
 # -- the command -----------------------------------------------------------------------------
 
 
@@ -205,7 +142,7 @@ class _Interrupt:
 
     def __init__(self) -> None:
         self.happened = False
-        self.stream: llm.StreamingCompletion | None = None
+        self.stream: llm.TrackedStream | None = None
         self.scope = trio.CancelScope()
 
     async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -216,9 +153,10 @@ class _Interrupt:
             # A shield of ours, or a write that hangs, must not hold back someone in a hurry.
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
             if self.stream is not None:
-                with suppress(trio.ClosedResourceError):  # it ended by itself just now
+                # Ends it at once; what it cost is waited for elsewhere.
+                with suppress(trio.ClosedResourceError), trio.move_on_after(STUCK_SECONDS):
                     await self.stream.cancel()
-                await trio.sleep(STUCK_SECONDS)
+                    await trio.sleep_forever()
             self.scope.cancel()
             await trio.sleep_forever()
 
@@ -243,15 +181,15 @@ async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:
     try:
         async for chunk in stream:
             if mode == "text":
-                await _put(_encoded(view.show(chunk), sys.stdout))
+                await put(encoded(view.show(chunk), sys.stdout))
             elif chunk.raw and chunk.event != event:  # an event can be several chunks
                 event = chunk.event
                 line = visible(chunk.raw.decode("utf-8", "replace")).encode()
-                await _put((line if terminal else chunk.raw) + b"\n")
+                await put((line if terminal else chunk.raw) + b"\n")
     except llm.MiniLLMError:
-        await _put(_encoded(view.end(), sys.stdout))
+        await put(encoded(view.end(), sys.stdout))
         raise
-    await _put(_encoded(view.end(), sys.stdout))
+    await put(encoded(view.end(), sys.stdout))
 
 
 async def _chat(ask: Ask, answer: Answer) -> None:
@@ -261,34 +199,46 @@ async def _chat(ask: Ask, answer: Answer) -> None:
         await nursery.start(interrupt.watch)
         with interrupt.scope:
             try:
-                async with _model_of(ask) as model, llm.open_client() as client:
-                    await _stream(client, model, ask, answer, interrupt)
+                async with _model_of(ask) as model:
+                    await _stream(model, ask, answer, interrupt)
             except (llm.MiniLLMError, OutputError, Misuse) as exc:
                 answer.error = exc
+        if answer.stream is not None:  # not before the client's block has ended: all is booked then
+            answer.response = answer.stream.response
         answer.interrupted = interrupt.happened
         nursery.cancel_scope.cancel()
 
 
-async def _stream(
-    client: llm.Client, model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interrupt
-) -> None:
+async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interrupt) -> None:
+    async with llm.open_client(ledger=ask.ledger) as client:
+        try:
+            stream = client.stream(
+                model,
+                ask.messages,
+                timeouts=ask.timeouts,
+                retry=ask.retry,
+                price=model.price or _known_price(model),
+                raw=ask.mode == "raw",
+                **ask.params,
+            )
+        except (ValueError, TypeError) as exc:  # says which option this model's wire does not have
+            raise Misuse(str(exc)) from exc
+        try:
+            async with stream:
+                interrupt.stream = stream
+                await _show(stream, ask.mode)
+        finally:
+            answer.stream = stream
+            if interrupt.happened and any(record.unsettled for record in stream.records):
+                say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
+
+
+def _known_price(model: llm.Model) -> llm.TokenPrice | None:
+    """The price from the extra ``prices``, if that is installed."""
     try:
-        stream = client.stream(
-            model,
-            ask.messages,
-            timeouts=ask.timeouts,
-            retry=ask.retry,
-            raw=ask.mode == "raw",
-            **ask.params,
-        )
-    except (ValueError, TypeError) as exc:  # says which option this model's wire does not have
-        raise Misuse(str(exc)) from exc
-    try:
-        async with stream:
-            interrupt.stream = stream
-            await _show(stream, ask.mode)
-    finally:
-        answer.response = stream.response
+        return llm.known_price(model)
+    except ImportError:
+        return None
 
 
 def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> int:
@@ -296,11 +246,11 @@ def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> in
     response = answer.response
     try:
         if mode == "json":
-            _write_all(sys.stdout, json_line(answer))
+            write_all(sys.stdout, json_line(answer))
         elif mode == "whole" and response.content:
             view = TextView(terminal=sys.stdout is not None and sys.stdout.isatty())
             text = view.show(llm.StreamChunk(response.content)) + view.end()
-            _write_all(sys.stdout, _encoded(text, sys.stdout))
+            write_all(sys.stdout, encoded(text, sys.stdout))
     except OutputError as exc:
         answer.error = exc
     code = exit_code(answer)
@@ -309,9 +259,9 @@ def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> in
     # Of a request that was refused or never sent there is nothing but the error to tell.
     arrived = answer.error is None or response.timings.chunks or response.usage is not None
     if mode != "json" and not quiet and response.outcome is not None and arrived:
-        _print_rows(closing_rows(response))
+        print_rows(closing_rows(response))
     if answer.error is not None:
-        _print_error(error_line(answer.error, variable, answer.secret))
+        print_error(error_line(answer.error, variable, answer.secret))
     return code
 
 
@@ -328,7 +278,7 @@ def _timeouts(**given: float | None) -> llm.Timeouts:
 
 def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
     if words and "-" not in words and not quiet and _piped_in():
-        _say("note: stdin is not read; put a - behind the prompt to send it along\n")
+        say("note: stdin is not read; put a - behind the prompt to send it along\n")
     prompt = llm.user(prompt_of(words, _read_stdin))
     return [prompt] if system is None else [llm.system(system), prompt]
 
@@ -343,6 +293,7 @@ _HELP = {
     "total": "Longest time in all, in seconds. [none]",
     "attempts": "Requests in all, where trying again may help.",
     "json": "Print the response, or the failure, as one JSON object.",
+    "ledger": "Append the attempt and its cost to this file of JSON lines.",
     "raw": "Print the data of each event of the answer as it came.",
     "no_stream": "Print the text only at the end.",
     "quiet": "Print nothing on stderr but errors.",
@@ -367,6 +318,7 @@ def chat(
     timeout_idle: Annotated[float | None, Option(metavar="S", help=_HELP["idle"])] = None,
     timeout_total: Annotated[float | None, Option(metavar="S", help=_HELP["total"])] = None,
     attempts: Annotated[int, Option(metavar="N", min=1, help=_HELP["attempts"])] = 3,
+    ledger: Annotated[Path | None, Option(metavar="FILE", help=_HELP["ledger"])] = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
     no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
@@ -396,6 +348,7 @@ def chat(
             timeouts=_timeouts(first_chunk=first, idle=idle, total=total),
             retry=llm.Retry(attempts=attempts),
             mode=mode,
+            ledger=open_ledger(ledger) if ledger else llm.Ledger(),
         )
     except (Misuse, ValueError) as exc:  # ValueErrors are the core's word on an option
         answer.error = Misuse(str(exc))
@@ -435,6 +388,7 @@ def main() -> None:
     )
     app.callback(epilog=_EPILOG)(_root)
     app.command(epilog=_EPILOG)(chat)
+    app.command()(costs)
     try:
         app(prog_name="trio-minillm")
     except Exception as exc:  # noqa: BLE001 - a bug: say where, not what, which may be secret
@@ -444,5 +398,5 @@ def main() -> None:
             frames = traceback.extract_tb(exc.__traceback__) or frames
         place = frames[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        _say(f"error: a bug in trio-minillm: {type(exc).__name__} at {where}\n")
+        say(f"error: a bug in trio-minillm: {type(exc).__name__} at {where}\n")
         raise SystemExit(1) from None

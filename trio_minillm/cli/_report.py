@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -50,6 +51,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """What came of a command."""
 
     response: llm.CompletionResponse = msgspec.field(default_factory=llm.CompletionResponse)
+    stream: llm.TrackedStream | None = None
     error: Exception | None = None
     interrupted: bool = False
     secret: str = ""
@@ -185,14 +187,22 @@ def timings_line(timings: llm.Timings) -> str:
     return " · ".join(parts)
 
 
+def usd(amount: Decimal) -> str:
+    """An amount without the zeros that arithmetic leaves at its end, and never as 1E-7."""
+    whole, point, rest = f"{amount:f}".partition(".")
+    rest = rest.rstrip("0")
+    return f"{whole}{point}{rest}" if rest else whole
+
+
 def cost_line(cost: llm.CostInfo) -> str:
     """The amount and how far it can be trusted, or why there is none."""
     if cost.amount is None:
         unpriced = cost.resolution is llm.CostResolution.UNPRICED
         return "unpriced (tokens known, price not)" if unpriced else f"{cost.resolution}"
     least = "at least " if cost.resolution is llm.CostResolution.LOWER_BOUND else ""
-    whose = {"native": " (the provider's figure)", "price": " (price times usage)"}
-    return f"{least}${cost.amount:f}{whose.get(cost.source or '', '')}"
+    of = "" if cost.as_of is None else f" of {cost.as_of}"
+    whose = {"native": " (the provider's figure)", "price": f" (price{of} times usage)"}
+    return f"{least}${usd(cost.amount)}{whose.get(cost.source or '', '')}"
 
 
 # -- pure: errors, exit codes, JSON --------------------------------------------------------
@@ -265,6 +275,7 @@ def json_line(answer: Answer) -> bytes:
             "amount": None if cost.amount is None else f"{cost.amount:f}",
             "resolution": cost.resolution,
             "source": cost.source,
+            "as_of": cost.as_of,
         },
         "timings": {
             **msgspec.to_builtins(response.timings),

@@ -1,0 +1,43 @@
+"""What each user's questions cost. Name a file, and the sums go on with the next run.
+
+python examples/what_it_cost.py
+python examples/what_it_cost.py costs.jsonl
+"""
+
+import sys
+from decimal import Decimal
+
+import trio
+
+import trio_minillm as llm
+
+QUESTIONS = [
+    ("ann", "Why is the sea salty?"),
+    ("bob", "Why is the sky blue?"),
+    ("ann", "Why do cats purr?"),
+]
+# A model on this machine costs nothing, so this price is made up.
+PRICE = llm.TokenPrice(input=Decimal("0.05"), output=Decimal("0.40"))
+
+
+async def on_cost(record: llm.CostRecord) -> None:
+    print(f"{record.meta['user']}: {record.outcome}, {record.amount} USD ({record.resolution})")
+
+
+async def main() -> None:
+    ledger = llm.JSONLLedger(sys.argv[1]) if len(sys.argv) > 1 else llm.Ledger()
+    async with (
+        llm.open_local_model() as model,
+        llm.open_client(on_cost=on_cost, ledger=ledger) as client,
+    ):
+        for user, question in QUESTIONS:
+            await client.complete(model, question, max_tokens=16, price=PRICE, meta={"user": user})
+        async with client.stream(model, "Tell me a story.", meta={"user": "bob"}) as stream:
+            await stream.next_chunk()  # left before the end: this server does not say its usage
+    for user, totals in ledger.by_meta("user").items():
+        print(f"{user}: {totals.attempts} attempts, {totals.total} USD")
+    unknown = ledger.resolutions.get(llm.CostResolution.UNKNOWN, 0)
+    print(f"together {ledger.total} USD, not counting {unknown} of unknown cost")
+
+
+trio.run(main)

@@ -1,0 +1,95 @@
+"""What the command writes, and how: past Python's buffers, and never a control character.
+
+stdout carries what was asked for, stderr all else.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TextIO
+
+import trio
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ._report import OutputError, Row
+
+
+def write_all(stream: TextIO | None, data: bytes) -> None:
+    """Write all of it past Python's buffers, which can't be abandoned and must be flushed."""
+    if stream is None:  # closed by the shell (>&-)
+        raise OutputError(BrokenPipeError(errno.EPIPE, "stdout is closed"))
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
+    rest = memoryview(data)
+    try:
+        while rest:
+            written = raw.write(rest)
+            if written is None:  # a full pipe that another program made non-blocking
+                time.sleep(0.01)
+            rest = rest[written or 0 :]
+    except OSError as exc:
+        raise OutputError(exc) from exc
+
+
+def encoded(text: str, stream: TextIO | None) -> bytes:
+    return text.encode(stream.encoding if stream else "utf-8", "replace")
+
+
+async def put(data: bytes) -> None:
+    """Write to stdout from a thread: a slow reader then stops neither Ctrl-C nor the clocks."""
+    if data:
+        await trio.to_thread.run_sync(write_all, sys.stdout, data, abandon_on_cancel=True)
+
+
+def say(text: str) -> None:
+    """Write to stderr; when nobody reads that, nobody misses it."""
+    with suppress(OutputError):
+        write_all(sys.stderr, encoded(text, sys.stderr))
+
+
+_COLORS = {"finished": "green", "cancelled": "yellow", "truncated": "red", "errored": "red"}
+
+
+def print_rows(rows: Iterable[Row]) -> None:
+    """The closing lines: a small table on a terminal, ``label: value`` elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        say("".join(f"{label}: {value}\n" for label, value in rows))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label, _COLORS.get(label, "dim")), Text(value))
+    with console.capture() as captured:
+        console.print(table)
+    say("\n" + captured.get())
+
+
+def print_error(line: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(Text(line, "red" if console.is_terminal else ""))
+    say(captured.get())
+
+
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """On a terminal a table; elsewhere one row a line, its fields parted by tabs."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        text = "".join("\t".join(row) + "\n" for row in (head, *rows))
+        write_all(sys.stdout, encoded(text, sys.stdout))
+        return
+    table = Table(*head, box=None, header_style="dim")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*map(Text, row))
+    with console.capture() as captured:
+        console.print(table)
+    write_all(sys.stdout, encoded(captured.get(), sys.stdout))
