@@ -49,7 +49,7 @@ from .shared import (
 #   =x         resolved, x USD                 unpriced   the usage is known, its price is not
 #   >=x        lower bound, x USD              unknown    not even the usage is known
 #   ?…         the provider is asked and says 0.7; what follows holds until then, and for ever if
-#              it never answers
+#              it never answers (or, of a finished one, if the client's block ends before)
 #   (a) (b)    impossible, see REASONS
 #
 # b.           attempts that are booked, and calls of on_cost
@@ -250,8 +250,11 @@ def ways(cell: Cell) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("cell", [cell.param for cell in cells()])
-async def test_the_table(cell: Cell, autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_table(
+    cell: Cell, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     await play(cell, answers=True)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("cell", [cell.param for cell in cells() if cell.asked])

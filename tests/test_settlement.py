@@ -349,6 +349,16 @@ async def test_it_goes_to_the_same_address_with_the_same_key(base, autojump_cloc
     assert question.content == b""
 
 
+async def test_the_calls_own_headers_go_along(autojump_clock):
+    transport = ScriptedTransport(OPEN, settlements=[ANSWER])
+    model = model_on("openrouter", headers={"x-tenant": "t-1", "x-org": "o-1"})
+    async with llm.open_client(transport=transport) as client:
+        async with client.stream(model, "Hi", headers={"x-tenant": "t-2"}) as stream:
+            await take(stream, "a")
+    (question,) = transport.questions
+    assert (question.headers["x-tenant"], question.headers["x-org"]) == ("t-2", "o-1")
+
+
 async def test_each_stream_is_asked_for_with_its_own_key(autojump_clock):
     transport = ScriptedTransport(
         *[reply(*begin("openrouter", id=f"gen-{n}"), hang) for n in range(3)],
