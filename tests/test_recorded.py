@@ -310,7 +310,8 @@ def as_recorded(recording: Recording) -> list[bytes]:
 async def test_a_recorded_stream_over_http(recording: Recording, nursery: trio.Nursery) -> None:
     server = Loopback()
     await nursery.start(server.run)
-    async with llm.open_client() as client:
+    clocks = llm.Timeouts(settlement=None)  # the server answers requests, not questions
+    async with llm.open_client(timeouts=clocks) as client:
         whole = await play(client, server, recording, [recording.body])
         assert server.path.startswith(PATHS.get(recording.dialect, b"POST /chat/completions "))
         cut = await play(client, server, recording, random_cuts(recording, MANY))

@@ -190,6 +190,9 @@ SILENCE = {
     "a negative cost": settlement(-0.5),
     "a cost that is true": settlement(True),
     "an absurd cost": settlement(1e15),
+    "no data": said({}),
+    "data is null": said({"data": None}),
+    "an error in it": said({"error": {"code": 500, "message": "no"}}),
 }
 NONSENSE = {
     "no HTTP": reply(error=httpx.RemoteProtocolError("illegal status line")),
@@ -200,10 +203,7 @@ NONSENSE = {
     "not UTF-8": said(b'{"data":{"total_cost":0.5,"id":"\xff"}}'),
     "a list": said([]),
     "null": said(None),
-    "no data": said({}),
     "data of another type": said({"data": [1]}),
-    "data is null": said({"data": None}),
-    "an error in it": said({"error": {"code": 500, "message": "no"}}),
     "a cost that is not finite": said(b'{"data":{"total_cost":1e999}}'),
     "tokens that are no count": settlement(0.5, native_tokens_prompt="many"),
     "negative tokens": settlement(0.5, native_tokens_completion=-1),
@@ -558,6 +558,29 @@ async def test_settle_without_a_clock_asks_nobody(autojump_clock):
         (record,) = await left.settle(seconds=None)
         assert record.unsettled
         assert left.transport.questions == []
+
+
+async def test_an_id_that_is_in_the_books_is_not_booked_again(autojump_clock):
+    """Finished, rejected and truncated attempts are there under their ids, and stay as they are."""
+    spent = Spent(7, 5, cost=0.5)
+    replies = [
+        reply(*begin("openrouter"), *end("openrouter", spent)),
+        reply(*begin("openrouter", id="gen-2"), hang),
+        reply(*begin("openrouter", id="gen-3")),
+    ]
+    transport = ScriptedTransport(*replies, settlements=[ANSWER])
+    async with llm.open_client(transport=transport) as client:
+        await client.complete(model_on("openrouter"), "Hi")
+        async with client.stream(model_on("openrouter"), "Hi") as stream:
+            await take(stream, "a")
+            stream.reject()
+        with pytest.raises(llm.StreamTruncated):
+            await client.complete(model_on("openrouter"), "Hi")
+        before = client.ledger.totals
+        records = await client.settle(["gen-1", "gen-2", "gen-3"])
+        assert [r.outcome for r in records] == ["finished", "cancelled", "truncated"]
+        assert client.ledger.totals == before
+        assert transport.questions == []
 
 
 async def test_settle_is_a_checkpoint():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -39,8 +40,8 @@ ASK_SECONDS = 10.0
 """How long one question to a provider may take."""
 ASK_EVERY = 2.0
 """Upper end of the time between two questions; it begins at a quarter of it."""
-ASKING_AT_ONCE = 16
-"""Questions under way at a time, so that leaving a thousand streams is no flood."""
+ASKING_AT_ONCE = 64
+"""Questions to one address under way at a time, so that leaving a thousand streams is no flood."""
 
 MAX_NONSENSE = 5
 """Answers that can't be read, after which the question is given up."""
@@ -149,13 +150,15 @@ class Books:
         self._connect = connect
         self._on_cost = on_cost
         self._nursery = nursery
-        self._asking = trio.CapacityLimiter(ASKING_AT_ONCE)
+        self._asking: dict[str, trio.CapacityLimiter] = {}  # by address
         # Who to ask about what is unsettled, and whose money it is, by the record's key.
         self._unsettled: dict[str, tuple[Model, Budget | None]] = {}
         self._used: dict[tuple[str, str], Model] = {}  # by provider and address
         self._asked: dict[str, Booking] = {}  # what this client's own tasks ask about, by key
         self._open: dict[object, Callable[[], None]] = {}
         self._closed = False
+        self.gone: bool = False
+        """Whether the client's block has ended, with all that was left to do."""
 
     # -- streams -----------------------------------------------------------------------------
 
@@ -206,7 +209,12 @@ class Books:
     def _write(self, record: CostRecord, before: CostRecord | None, budget: Budget | None) -> None:
         if not record.unsettled:
             self._unsettled.pop(record.key, None)
-        if self.ledger.record(record) and budget is not None:
+        try:
+            new = self.ledger.record(record)
+        except Exception:  # noqa: BLE001 - a ledger of the user's own: the rest must go on
+            _log.exception("the ledger failed for attempt %s", record.key)
+            new = True
+        if new and budget is not None:
             (cost, tokens), (old_cost, old_tokens) = _spent(record), _spent(before)
             budget.spend(add(cost, old_cost.copy_negate()), tokens - old_tokens)
 
@@ -218,6 +226,8 @@ class Books:
                     self._asked[booking.record.key] = booking
                     if self._closed:
                         booking.hurry()
+                    # Not for ever: with thousands in line, each may wait as long as it may ask.
+                    booking.asking.deadline = trio.current_time() + 2 * seconds
                     with booking.asking:
                         await self.settle(booking.record, model, seconds)
             finally:
@@ -264,28 +274,30 @@ class Books:
 
     async def _ask(self, model: Model, ident: str, seconds: float) -> Usage | None:
         request = settlement_request(model, ident)
-        until = trio.current_time() + seconds
-        wait, nonsense = 0.0, 0
-        with trio.move_on_at(until):
-            while request is not None and nonsense < MAX_NONSENSE:
-                async with self._asking:
+        line = self._asking.setdefault(address_of(model), trio.CapacityLimiter(ASKING_AT_ONCE))
+        until, wait, nonsense = math.inf, 0.0, 0
+        while request is not None and seconds > 0 and nonsense < MAX_NONSENSE:
+            usage, again = None, 0.0
+            async with line:
+                # The clock begins with the first question, not in the line for it.
+                until = min(until, trio.current_time() + seconds)
+                with trio.move_on_at(until):
                     try:
                         usage, again = await self._ask_once(model, request)
                     except (*_UNREADABLE, ProtocolError):
-                        usage, again, nonsense = None, 0.0, nonsense + 1
-                if usage is not None or again is None:
-                    return usage
-                wait = min(ASK_EVERY, wait + ASK_EVERY / 4)
-                if trio.current_time() + again >= until:
-                    break
-                await trio.sleep(max(wait, again))
+                        nonsense += 1
+            wait = min(ASK_EVERY, wait + ASK_EVERY / 4)
+            left = until - trio.current_time()
+            if usage is not None or again >= left:
+                return usage
+            await trio.sleep(min(max(wait, again), left))
         return None
 
     async def _ask_once(
         self, model: Model, request: SettlementRequest
-    ) -> tuple[Usage | None, float | None]:
+    ) -> tuple[Usage | None, float]:
         """The answer, if there is one; and in how many seconds at the earliest to ask again,
-        ``None`` for never. Raises what a parser may raise for an answer that it can't read.
+        infinity for never. Raises what a parser may raise for an answer that it can't read.
         """
         exchange = self._connect()
         try:
@@ -297,14 +309,14 @@ class Books:
                     return model.provider.parse_settlement(body), 0.0
                 if exchange.status in WAIT_STATUSES or exchange.status >= 500:
                     return None, retry_after(exchange.headers, now=time.time()) or 0.0
-                return None, None
+                return None, math.inf
         except (*_UNREADABLE, ProtocolError):
             raise
         except MiniLLMError:
             pass  # the next answer may be better
         except Exception:  # noqa: BLE001 - a provider's bug must not lose the booking
             _log.exception("%s can't read a settlement", type(model.provider).__name__)
-            return None, None
+            return None, math.inf
         finally:
             await exchange.close()
         return None, 0.0
@@ -317,9 +329,15 @@ class Books:
         if len(self._used) > MODELS_KEPT:
             del self._used[next(iter(self._used))]
 
-    def question(self, one: str | CostRecord, model: Model | None) -> tuple[CostRecord, Model]:
-        """The record that an id stands for, and the model that can be asked about it."""
-        record = self.ledger.find(one) if isinstance(one, str) else one
+    def question(
+        self, one: str | CostRecord, model: Model | None
+    ) -> tuple[CostRecord, Model | None]:
+        """The record that an id stands for, and the model that can be asked about it; ``None``
+        if there is nothing to ask.
+        """
+        record = self.ledger.newest(one) if isinstance(one, str) else one
+        if record is not None and not record.unsettled:
+            return record, None
         if record is not None:
             own = self._unsettled.get(record.key)
             place = (record.provider, record.base_url)
@@ -332,9 +350,9 @@ class Books:
         return record or self._foreign(str(one), model), model
 
     def _foreign(self, ident: str, model: Model) -> CostRecord:
-        """A record for an attempt that this ledger does not have as unsettled.
+        """A record for an attempt that this ledger does not have, or not at hand any more.
 
-        If it was settled already, it keeps its key, and so is not counted again.
+        In that case it keeps its key, and so is not counted again.
         """
         record = CostRecord(
             key=self.ledger.key_of(ident) or self.ledger.new_key(),
@@ -355,10 +373,10 @@ def cost_of(model: Model, usage: Usage | None) -> CostInfo:
     """What the provider makes of the usage; unknown if it fails: no booking is lost for that."""
     try:
         cost = model.provider.cost_of(usage, model.price)
+        return cost if payable(cost.amount) else CostInfo(source=cost.source)
     except Exception:  # noqa: BLE001 - a provider of the user's own
         _log.exception("%s can't tell a cost", type(model.provider).__name__)
         return CostInfo()
-    return cost if payable(cost.amount) else CostInfo(source=cost.source)
 
 
 def settlement_request(model: Model, ident: str) -> SettlementRequest | None:

@@ -53,11 +53,11 @@ CountTokens: TypeAlias = Callable[[str], int]
 
 _SERVER_SIDE = (
     *("web_search_options", "plugins", "mcp_servers", "container", "context_management"),
-    *("search_parameters", "compound_custom"),
+    *("search_parameters", "compound_custom", "data_sources", "enable_search"),
 )
 """Fields of a body with which the server adds to the prompt, or asks the model more than once."""
 
-_AGENTS = ("compound", "sonar", "deep-research", "search-preview", ":online")
+_AGENTS = ("compound", "sonar", "deep-research", "search", ":online")
 """In names of models that search on their own."""
 
 
@@ -270,7 +270,7 @@ def _open_ends(name: str, body: Mapping[str, Any]) -> Iterator[str]:
         if kind not in ("function", "custom"):
             yield f"no bound: the server may run its own tool {kind}"
     for field in _SERVER_SIDE:
-        if body.get(field):
+        if body.get(field) not in (None, False):  # {} turns OpenAI's search on
             yield f"no bound: {field} lets the server add to the prompt"
     for mark in _AGENTS:
         if mark in name.lower():

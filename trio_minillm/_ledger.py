@@ -92,6 +92,9 @@ class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
         """How much `amount` can be trusted."""
         return self.cost.resolution
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     def __repr__(self) -> str:
         return f"<CostRecord {self.key} {self.outcome} {self.resolution} {self.amount} USD>"
 
@@ -214,6 +217,15 @@ def _mapping(meta: Any) -> Mapping[Any, Any]:
     return plain if isinstance(plain, dict) else {}
 
 
+def _items(meta: Any) -> dict[str, Any]:
+    """What a meta says, by key; nothing if it can't be read: no booking is lost for that."""
+    try:
+        return {str(_value(key)): value for key, value in _mapping(meta).items()}
+    except Exception:  # noqa: BLE001 - a mapping of the user's own (a closed shelf, say)
+        _log.exception("a meta can't be read; its attempt is counted without it")
+        return {}
+
+
 def _slot(groups: dict[Any, _Sums], value: Any) -> _Sums:
     if value not in groups and len(groups) >= MAX_VALUES:
         value = OTHER
@@ -235,7 +247,7 @@ class Ledger:
         self._seen: dict[tuple[str, int], int] = {}  # bitmaps of 1,024 numbers each
         self._strange: set[str] = set()  # keys of another shape than ours
         self._open: OrderedDict[str, tuple[CostRecord, _Sums, list[_Sums]]] = OrderedDict()
-        self._keys: OrderedDict[str, str] = OrderedDict()  # of what is or was unsettled, by id
+        self._keys: OrderedDict[str, str] = OrderedDict()  # of the newest attempts, by id
         self._recent: OrderedDict[str, tuple[CostRecord, int]] = OrderedDict()
         self._recent_bytes = 0
 
@@ -313,8 +325,13 @@ class Ledger:
         found = self._open.get(self._keys.get(id, ""))
         return None if found is None else found[0]
 
+    def newest(self, id: str) -> CostRecord | None:
+        """The newest record with this generation id, if it is unsettled or among `recent`."""
+        kept = self._recent.get(self._keys.get(id, ""))
+        return self.find(id) or (None if kept is None else kept[0])
+
     def key_of(self, id: str) -> str | None:
-        """The key of the attempt with this generation id, if it is unsettled or was."""
+        """The key of the newest attempt with this generation id (of the last `MAX_UNSETTLED`)."""
         return self._keys.get(id)
 
     @property
@@ -338,10 +355,11 @@ class Ledger:
             self._open[key] = record, share, groups
             if len(self._open) > MAX_UNSETTLED:
                 self._open.popitem(last=False)
-            if record.id is not None:
-                self._keys[record.id] = key
-                if len(self._keys) > MAX_UNSETTLED:
-                    self._keys.popitem(last=False)
+        if record.id is not None:
+            self._keys[record.id] = key
+            self._keys.move_to_end(record.id)
+            if len(self._keys) > MAX_UNSETTLED:
+                self._keys.popitem(last=False)
         self._keep(record, size)
         return True
 
@@ -366,8 +384,7 @@ class Ledger:
     def _groups(self, record: CostRecord) -> list[_Sums]:
         """The sums that it has a share in."""
         groups, crowded = [self._all, _slot(self._models, record.model)], False
-        named = {str(_value(key)): value for key, value in _mapping(record.meta).items()}
-        for name, value in named.items():
+        for name, value in _items(record.meta).items():
             if name != OTHER and (name in self._meta or len(self._meta) < MAX_META_KEYS):
                 groups.append(_slot(self._meta.setdefault(name, {}), _value(value)))
             else:

@@ -68,8 +68,9 @@ def known_price(
 
     The price's ``source`` names the package and its version. Its ``as_of`` is the newest day from
     which the list has any price: the list was made on that day or later. There is no price for
-    models that are billed by the hour of sound, by the page, by the request, or with a rate of
-    its own for reasoning or video.
+    models that are billed by the hour of sound, by the page, by the request or search, for sound
+    without a rate for it, or with a rate of its own for reasoning or video. Names that the list
+    matches by their beginning get that price (``gpt-5-nano-…``).
 
     Raises ``ImportError`` where the package is missing.
     """
@@ -148,11 +149,15 @@ def _price(
     if not _told_apart(info, at, context):
         return None
     prices = info.get_prices(at, context or None)
+    if "search" in info.id:  # billed by the search, too, which no usage of these wires counts
+        return None
     given = {key: rate for key, rate in vars(prices).items() if rate is not None}
     if not given and info.id.endswith(":free"):
         return TokenPrice(input=0, output=0, as_of=_list_date(), source=source)
     rates = _rates(given)
-    return None if rates is None else TokenPrice(**rates, as_of=_list_date(), source=source)
+    if rates is None or ("audio" in info.id and not rates.keys() & {"audio_input", "audio_output"}):
+        return None  # a model for sound has a price for sound, whether or not it is in the list
+    return TokenPrice(**rates, as_of=_list_date(), source=source)
 
 
 @cache

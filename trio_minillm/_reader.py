@@ -148,7 +148,10 @@ class Reader:
         total = prepared.timeouts.total
         total_at = trio.current_time() + (total if isinstance(total, int | float) else INFINITY)
         while True:
-            self.before_attempt()
+            try:
+                self.before_attempt()
+            except MiniLLMError as exc:
+                raise exc from (errors[-1] if errors else None)
             await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
             self.facts.attempts += 1
             try:
@@ -198,7 +201,7 @@ class Reader:
     async def _answer(self, exchange: Exchange, clocks: Clocks) -> None:
         headers = exchange.headers
         ident = headers.get("x-request-id") or headers.get("request-id")
-        self.facts.request_id = self._hidden(ident) if ident else None
+        self.facts.request_id = self.hidden(ident) if ident else None
         if not 200 <= exchange.status < 300:
             body = await exchange.short_body(clocks.stop())
             raise self._refused(exchange.status, headers, body)
@@ -273,7 +276,8 @@ class Reader:
             await self._send.send(chunks)
             clocks.resume(paused_at)
 
-    def _hidden(self, text: str) -> str:
+    def hidden(self, text: str) -> str:
+        """What a server said, without the key."""
         return hide(text.encode("utf-8", "replace"), self._secrets).decode()
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
@@ -287,7 +291,7 @@ class Reader:
             info,
             retry_after=retry_after(headers, now=time.time()),
             request_id=self.facts.request_id,
-            headers={k: self._hidden(v) for k, v in headers.items()},
+            headers={k: self.hidden(v) for k, v in headers.items()},
         )
 
 

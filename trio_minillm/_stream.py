@@ -97,6 +97,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._closed or self._nursery is not None:
             raise RuntimeError("a stream can be entered once")
         await checkpoint()
+        self._begin()
         self._entered = True
         if self._reader is not None:
             self._nursery = trio.open_nursery()
@@ -110,10 +111,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self._close(at_once=exc is not None)
-        if self._nursery is not None:
-            # The reader is done and raises nothing, so this can't either.
-            await self._nursery.__aexit__(None, None, None)
+        try:
+            await self._close(at_once=exc is not None)
+        finally:
+            if self._nursery is not None:
+                # The reader is done and raises nothing, so this can't either.
+                await self._nursery.__aexit__(None, None, None)
         crash = self._reader.crash if self._reader is not None else None
         if crash is not None and not self._raised:
             if exc is None:
@@ -126,8 +129,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         await checkpoint()
 
     async def _close(self, *, at_once: bool) -> None:
-        self._leave()
         self._closed = True
+        try:
+            self._leave()
+        finally:
+            await self._stop_reader(at_once)
+            self._receive.close()
+
+    async def _stop_reader(self, at_once: bool) -> None:
         reader = self._reader
         if reader is not None and self._nursery is not None:
             if at_once or self._state.outcome is not Outcome.FINISHED:
@@ -137,7 +146,6 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                     await reader.done.wait()
                 reader.scope.cancel()
                 await reader.done.wait()
-        self._receive.close()
 
     # -- taking chunks ---------------------------------------------------------------------
 
@@ -180,6 +188,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         chunk = self._batch[self._position]
         self._position += 1
         self._state.ingest(chunk)
+        if self._state.ending.over:
+            self._ended()
         # An empty opening says nothing; one that crossed a bound is not handed out.
         shown = chunk.progress or chunk.raw is not None
         return chunk if shown and self._state.error is None else None
@@ -226,6 +236,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._batch, self._position = [item], 0
         else:
             self._state.fail(item)
+            self._ended()
 
     def _channel_ended(self) -> None:
         if self._reader is not None:
@@ -345,6 +356,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self.drain_buffered()
         self._state.cancel(rejected=rejected, error=error)
         self._ended()
+
+    def _begin(self) -> None:
+        """The stream starts, now; may raise instead."""
 
     def _ended(self) -> None:
         """The outcome stands. May be called more than once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import msgspec
 import trio
@@ -105,14 +105,11 @@ class TrackedStream(StreamingCompletion):
             return made  # what was rejected is nobody's to book
         return msgspec.structs.replace(made, usage=settled.usage, cost=settled.cost)
 
-    async def __aenter__(self) -> Self:
+    def _begin(self) -> None:
         self._books.check_open()
-        await super().__aenter__()
-        # No checkpoint from here on: what runs is known.
         self._books.enter(self, self._stop)
         if self._budget is not None:
             self._budget.enter(self, self._stop)
-        return self
 
     async def _close(self, *, at_once: bool) -> None:
         await super()._close(at_once=at_once)
@@ -217,6 +214,8 @@ class TrackedStream(StreamingCompletion):
         booked = outcome in (Outcome.FINISHED, Outcome.CANCELLED) and not rejected
         cost = cost_of(model, usage)
         ident = facts.generation_id or ident or None
+        if ident is not None and self._reader is not None:
+            ident = self._reader.hidden(ident)
         return CostRecord(
             key=self._books.ledger.new_key(),
             at=datetime.now(UTC),

@@ -41,7 +41,7 @@ def _replay(thoughts: list[ReasoningPart]) -> dict[str, Any]:
 
 
 class _Answer(msgspec.Struct):
-    data: dict[str, Any]
+    data: dict[str, Any] | None = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -90,6 +90,8 @@ class OpenRouter(OpenAIChat):
         other counts are normalised), cached ones a part of the prompt.
         """
         data = _decode_answer(body).data
+        if data is None:
+            return None
         usage = self.usage_of(
             {
                 "prompt_tokens": data.get("native_tokens_prompt"),
