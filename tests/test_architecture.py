@@ -17,9 +17,11 @@ LAYERS = [
     {"_version", "_errors", "_cost"},
     {"_sse", "_messages", "_options"},
     {"_params", "_openai_format", "_chunks"},
-    {"_ending", "_parts", "providers"},
+    {"_ending", "_parts", "providers", "_http1"},
     {"_ingest", "_decode", "_models", "_ledger", "_prices", "_media", "_tokens"},
     {"_ledger_file", "_estimate"},
+    {"_connection"},
+    {"_transport"},
     {"_http", "_clocks"},
     {"_reader", "_books"},
     {"_stream"},
@@ -90,12 +92,12 @@ def test_the_core_never_waits(path):
 
 def test_httpx_is_spoken_in_few_places():
     speakers = {p.name for p in sources() if "httpx" in imports(p)[0]}
-    assert speakers == {"_http.py", "_client.py", "local.py", "testing.py"}
+    assert speakers == {"_http.py", "_transport.py", "_client.py", "local.py", "testing.py"}
 
 
 def test_the_core_needs_what_the_card_says():
     needed = {r.split(">")[0] for r in requires("trio-minillm") or () if "extra" not in r}
-    assert needed == {"trio", "httpx", "msgspec"}
+    assert needed == {"trio", "httpx", "httptools", "msgspec"}
 
 
 def test_importing_the_package_imports_no_extra():

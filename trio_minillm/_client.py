@@ -10,6 +10,7 @@ from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import UnionType
 from typing import Any, Unpack
+from urllib.request import getproxies
 
 import httpx
 import msgspec
@@ -28,6 +29,7 @@ from ._params import PARAM_NAMES, JSONSchema, Params, format_of
 from ._reader import Item, Prepared, Reader
 from ._stream import BUFFERED_BATCHES
 from ._tracked import TrackedStream
+from ._transport import TrioTransport
 from .providers import Model, Request
 from .providers._base import body_of, headers_to
 
@@ -218,6 +220,9 @@ class Client:
         """
         _check("timeouts", timeouts or self._timeouts, Timeouts)
         seconds = (timeouts or self._timeouts).settlement or 0.0
+        if self._books.gone:
+            raise RuntimeError("the client's block has been left")
+        self.ledger.check(None)  # a ledger that can't be written says so before anyone is asked
         wanted = self.ledger.unsettled if ids is None else ids
         if isinstance(wanted, str):
             raise TypeError("ids must be several ids, not one string")
@@ -229,7 +234,7 @@ class Client:
 
         async with trio.open_nursery() as nursery:
             for number, (record, asked) in enumerate(questions):
-                if record.unsettled:
+                if asked is not None:
                     nursery.start_soon(ask, number, record, asked)
             await trio.lowlevel.checkpoint()
         return answers
@@ -310,10 +315,12 @@ class _Borrowed(httpx.AsyncBaseTransport):
 
 
 def _merged(outer: Any, inner: Any) -> Any:
-    """The scope's meta with the call's on top, where both are mappings; else the call's."""
-    if isinstance(outer, Mapping) and isinstance(inner, Mapping):
-        return {**outer, **inner}
-    return outer if inner is None else inner
+    """The scope's meta with the call's on top."""
+    if outer is None or inner is None:
+        return outer if inner is None else inner
+    if not isinstance(inner, Mapping):
+        raise TypeError("meta must be a mapping in a scope that has meta: the two are merged")
+    return {**outer, **inner}
 
 
 @asynccontextmanager
@@ -367,6 +374,7 @@ async def open_client(
             failure = exc  # comes out as itself, and not before all is booked
         finally:
             books.close()
+    books.gone = True
     try:
         if failure is not None:
             raise failure
@@ -381,13 +389,14 @@ async def _http_client(
     if client is not None:
         yield client
         return
-    # No limit on connections: a pool that is full would be a queue that no clock sees.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    proxied = transport is None and bool(getproxies().keys() & {"http", "https", "all"})
+    ours = TrioTransport() if transport is None and not proxied else None
     own = httpx.AsyncClient(
-        transport=None if transport is None else _Borrowed(transport),
-        limits=limits,
+        transport=ours or (None if transport is None else _Borrowed(transport)),
+        # No limit on connections: a pool that is full would be a queue that no clock sees.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
         timeout=None,
-        trust_env=transport is None,
+        trust_env=proxied,
         # No cookie is kept: one that came with a key must not go out with another.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )

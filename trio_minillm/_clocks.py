@@ -25,6 +25,7 @@ class Clocks:
         self._now = trio.current_time()
         self._connecting = True
         self._traced = False
+        self._waiting_from = 0.0
         self._content_at: float | None = None
         self._bytes_at = self._now
         self._grace_from: float | None = None
@@ -42,7 +43,11 @@ class Clocks:
         if not self._connecting:
             return
         self._traced = True
-        if event.endswith("send_request_body.complete"):
+        if event == "connection_pool.wait.started":  # in line: no clock runs
+            self._waiting_from = self.pause()
+        elif event == "connection_pool.wait.complete":
+            self.resume(self._waiting_from)
+        elif event.endswith("send_request_body.complete"):
             self.sent()
         else:
             self._arm()

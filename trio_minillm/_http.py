@@ -7,13 +7,14 @@ httpx's own below this (``open_client(transport=…)``), and nothing above this 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import httpx
 import trio
 
 from ._errors import ConnectionCut, ErrorInfo, MiniLLMError, ProtocolError, RefusedError, SendError
+from ._transport import BODY
 
 SHORT_BODY = 64 * 1024
 """How much of a body that is no stream is read, in bytes."""
@@ -183,10 +184,11 @@ class Exchange:
             self._response = await self._client.send(request, stream=True, follow_redirects=False)
         except _FOREIGN as exc:
             raise _translated(exc, begun=False) from exc
-        # httpx's own iterators are two more async generators on top of this one, and the only
-        # thing that they add is decompression.
-        assert isinstance(self._response.stream, httpx.AsyncByteStream)
-        self._body = aiter(self._response.stream)
+        # httpx's own iterators are more async generators on top of this one, and the only thing
+        # that they add is decompression.
+        stream = self._response.extensions.get(BODY, self._response.stream)
+        assert isinstance(stream, httpx.AsyncByteStream)
+        self._body = aiter(stream)
 
     @property
     def status(self) -> int:
@@ -253,7 +255,7 @@ class Exchange:
         with trio.CancelScope(shield=True) as bound:
             bound.deadline = trio.current_time() + CLOSE_SECONDS
             with suppress(*_FOREIGN):
-                if not self._ended:
+                if not self._ended and isinstance(self._body, AsyncGenerator):
                     await self._unwind()
                 await self._response.aclose()
 
