@@ -89,11 +89,6 @@ DISAGREEMENTS = {
         lambda r: r.expected.get("truncated", False) and r.expected["ends_with_done"],
         lambda view: {"outcome": "finished"},
     ),
-    "OpenRouter: the stream ends at its error (stream_error)": Disagreement(
-        "The usage stands beside the error in one event, and an error ends the stream.",
-        _named("openrouter/pydantic-ai__test_openrouter_test_openrouter_stream_error"),
-        lambda view: {"usage": None},
-    ),
     "OpenRouter: the stream ends at its error (gemini_2_5_flash_lite)": Disagreement(
         "Reason `stop` and MALFORMED_FUNCTION_CALL stand in the error's event, usage behind it.",
         _named("openrouter/req_llm__openrouter_google_gemini_2_5_flash_lite_object_streaming"),

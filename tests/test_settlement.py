@@ -205,8 +205,6 @@ NONSENSE = {
     "null": said(None),
     "data of another type": said({"data": [1]}),
     "a cost that is not finite": said(b'{"data":{"total_cost":1e999}}'),
-    "tokens that are no count": settlement(0.5, native_tokens_prompt="many"),
-    "negative tokens": settlement(0.5, native_tokens_completion=-1),
     "more than 64 KiB": settlement(0.5, padding="x" * 70_000),
     "too deep": said(b'{"data":' + b"[" * 60_000),
     "compressed in a strange way": said({}, headers={"content-encoding": "br"}),
@@ -776,14 +774,29 @@ async def test_an_unknown_id_without_an_answer_can_be_resumed(autojump_clock):
         assert client.ledger.attempts == 1
 
 
-async def test_a_model_that_can_not_be_asked_leaves_it_unknown(autojump_clock):
+async def test_what_is_no_question_is_refused_and_leaves_no_trace(autojump_clock):
     ledger = llm.Ledger()
     async with Left(ledger=ledger):
         pass
+    before = ledger.totals
     async with llm.open_client(transport=ScriptedTransport(), ledger=ledger) as client:
-        (record,) = await client.settle(model=model_on("openai"))
-    assert record.unsettled
+        with pytest.raises(ValueError, match="needs model"):
+            await client.settle(model=model_on("openai"))
+        with pytest.raises(ValueError, match="needs model"):
+            await client.settle(["gen-9"], model=model_on("openai"))
+        for ids in ([""], [None], [b"gen-1"]):
+            with pytest.raises(TypeError):
+                await client.settle(ids, model=model_on("openrouter"))
+        with pytest.raises(TypeError):
+            await client.settle(["gen-1"], model="gpt")
     assert [r.id for r in ledger.unsettled] == ["gen-0"]
+    assert ledger.totals == before
+
+
+async def test_an_amount_counts_though_a_count_beside_it_is_none(autojump_clock):
+    for fields in ({"native_tokens_prompt": "many"}, {"native_tokens_completion": -1}):
+        record, _, _ = await cancelled(settlement(0.5, **fields))
+        assert (record.amount, record.usage.prompt_tokens) == (Decimal("0.5"), None)
 
 
 # -- across processes ----------------------------------------------------------------------------

@@ -175,6 +175,14 @@ class Books:
         """A stream has ended."""
         self._open.pop(stream, None)
 
+    def end(self) -> None:
+        """All is done that was to be done: the ledger writes what it could not write before."""
+        self.gone = True
+        try:
+            self.ledger.flush()
+        except OSError:
+            _log.exception("lines of the ledger are still unwritten")
+
     def close(self) -> None:
         """The client's block ends: so do streams that other tasks still hold open."""
         self._closed = True
@@ -210,7 +218,7 @@ class Books:
         if not record.unsettled:
             self._unsettled.pop(record.key, None)
         try:
-            new = self.ledger.record(record)
+            new = self.ledger.record(record) is not False  # a user's own may say nothing
         except Exception:  # noqa: BLE001 - a ledger of the user's own: the rest must go on
             _log.exception("the ledger failed for attempt %s", record.key)
             new = True
@@ -335,6 +343,8 @@ class Books:
         """The record that an id stands for, and the model that can be asked about it; ``None``
         if there is nothing to ask.
         """
+        if not isinstance(one, CostRecord) and not (isinstance(one, str) and one):
+            raise TypeError("settle takes generation ids and records")
         record = self.ledger.newest(one) if isinstance(one, str) else one
         if record is not None and not record.unsettled:
             return record, None
@@ -345,7 +355,8 @@ class Books:
         else:
             able = [m for m in self._used.values() if settlement_request(m, str(one))]
             model = model or (able[-1] if able else None)
-        if model is None:
+        ident = one if isinstance(one, str) else one.id
+        if model is None or ident is None or settlement_request(model, ident) is None:
             raise ValueError("settle needs model=…: the address and the key to ask with")
         return record or self._foreign(str(one), model), model
 

@@ -219,6 +219,7 @@ class Client:
         a model that this client has used at the same address. Raises ``ValueError`` without any.
         """
         _check("timeouts", timeouts or self._timeouts, Timeouts)
+        _check("model", model, Model | None)
         seconds = (timeouts or self._timeouts).settlement or 0.0
         if self._books.gone:
             raise RuntimeError("the client's block has been left")
@@ -374,7 +375,7 @@ async def open_client(
             failure = exc  # comes out as itself, and not before all is booked
         finally:
             books.close()
-    books.gone = True
+    books.end()
     try:
         if failure is not None:
             raise failure

@@ -13,6 +13,7 @@ import msgspec
 
 from ._chunks import StreamChunk
 from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
+from ._plain import PlainBatch, Template
 from ._sse import SSEDecoder, SSEEvent
 from .providers import Provider
 
@@ -20,6 +21,10 @@ _BOM = b"\xef\xbb\xbf"
 
 MAX_WHOLE = 16 * 1024 * 1024
 """Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
+
+LESSON, MAX_CREDIT = 4, 64
+"""What learning a template costs, and what can be saved up for it: each chunk that a template
+reads gives 1. A stream in which none ever fits pays for 16 lessons."""
 
 # What a provider's parser may trip over in malformed input. Everything else is a bug and
 # shall be seen as one.
@@ -60,6 +65,9 @@ class ChunkDecoder:
         self._lenient = lenient
         self._raw = raw
         self._sse = SSEDecoder()
+        self._template: Template | None = None
+        # Lessons cost a second parsing, and some streams never repeat themselves.
+        self._credit = MAX_CREDIT if provider.literal_text and not raw else 0
         self._sniffed = False
         self._head = b""  # half a byte-order mark
         self._whole: list[bytes] | None = None  # the body, where it is no event stream
@@ -74,7 +82,70 @@ class ChunkDecoder:
         if self._whole is not None:
             self._keep(data)
             return []
-        return self._events(self._sse.feed(data), at)
+        events, blocks, tail = self._sse.split(data)
+        out = self._events(events, at) if events else []
+        done = 0
+        while done < len(blocks) and self.error is None:
+            template = self._template
+            run = self._run(template, blocks, done, at) if template is not None else None
+            if run and template is not None:
+                done += len(run)
+                if len(run) == len(blocks):
+                    out = run = PlainBatch(run, template)
+                else:
+                    out += run
+            else:
+                out += self._block(blocks[done], at)
+                done += 1
+        if tail and self.error is None:
+            out += self._events(self._sse.hold(tail, quick=self._template is not None), at)
+        return out
+
+    def _run(
+        self, template: Template, blocks: list[bytes], start: int, at: float
+    ) -> list[StreamChunk]:
+        """The chunks of the blocks from ``start`` on, as far as they are by the template."""
+        run: list[StreamChunk] = []
+        text_of, reasoning, like = template.text, template.reasoning, template.chunk
+        ident, model, choice, part = like.id, like.model, like.choice, like.part
+        event = self.events
+        for number in range(start, len(blocks)):
+            text = text_of(blocks[number])
+            if text is None:
+                break
+            event += 1
+            run.append(
+                StreamChunk(
+                    "" if reasoning else text,
+                    text if reasoning else "",
+                    id=ident,
+                    model=model,
+                    choice=choice,
+                    part=part,
+                    event=event,
+                    received_at=at,
+                )
+            )
+        self.events = event
+        if run:
+            self._credit = min(self._credit + len(run), MAX_CREDIT)
+        return run
+
+    def _block(self, block: bytes, at: float) -> list[StreamChunk]:
+        """One block, the long way; what is common in it is remembered."""
+        chunks = self._events(self._sse.dissect(block), at)
+        if len(chunks) == 1 and self._credit > 0 and chunks[0].progress:
+            learned = Template.learn(block, chunks[0], self._parsed)
+            self._template = learned or self._template
+            self._credit -= LESSON
+        return chunks
+
+    def _parsed(self, block: bytes) -> object:
+        """What a block says, without any effect."""
+        (event,) = SSEDecoder().feed(block + b"\n\n")
+        if event.event == "message":
+            return self._provider.parse_chunk(event.data)
+        return self._provider.parse_event(event.event, event.data)
 
     def finish(self, at: float) -> list[StreamChunk]:
         """The body has ended: the last event, or the answer in a body that was no stream.

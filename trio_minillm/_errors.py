@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
-    from ._chunks import CompletionResponse
+    from ._chunks import CompletionResponse, Usage
 
 ErrorKind = Literal["auth", "invalid", "quota", "rate_limit", "overloaded", "timeout", "server"]
 """What a provider's error asks of the caller.
@@ -188,6 +188,9 @@ class StreamTimeout(StreamError):
 
 class ProviderError(StreamError):
     """The provider reported a failure inside a stream that had begun with HTTP 200."""
+
+    usage: Usage | None = None
+    """The usage that came in the same event, if any; it is in ``partial`` as well."""
 
     def __init__(self, info: ErrorInfo) -> None:
         code = f" [{info.code or info.type}]" if info.code or info.type else ""

@@ -37,6 +37,9 @@ def head_of(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]
     if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
         raise BadRequest("the method or the target can't stand in a request line")
     lines = [b"%s %s HTTP/1.1" % (method, target)]
+    headers = list(headers)
+    if sum(name.lower() == b"host" for name, _ in headers) != 1:
+        raise BadRequest("a request has one Host header")
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or _UNSAFE_VALUE.search(value) or value != value.strip():
             raise BadRequest("a header can't be sent: its name or value would break the line")
@@ -167,6 +170,9 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head:  # else a trailer, or a second response
+            # Exactly what the parser takes for chunked, or else two would read one framing.
+            if name.lower() == _CODING and value.rstrip(b" ").lower() != b"chunked":
+                self._fault = "a transfer coding other than chunked"
             self.headers.append((name, value.rstrip(b" \t")))
             self._count(len(name) + len(value) + 4)
 
@@ -187,11 +193,9 @@ class ResponseParser:
         if self.version not in ("1.0", "1.1"):
             self._fault = f"HTTP/{self.version} over HTTP/1.1"
         self.reusable = self._parser.should_keep_alive()
-        for name, value in self.headers:
+        for name, _ in self.headers:
             lower = name.lower()
             if lower == _CODING:
-                if value.lower() != b"chunked":
-                    self._fault = "a transfer coding other than chunked"
                 self.reusable = self.reusable and self.version == "1.1"  # RFC 9112, 6.1
             self._framed = self._framed or lower in (_LENGTH, _CODING)
         self.head = not self._fault

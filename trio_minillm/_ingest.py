@@ -30,6 +30,7 @@ from ._errors import (
     LimitExceeded,
     MiniLLMError,
     ProtocolError,
+    ProviderError,
     StreamTimeout,
 )
 from ._messages import Part, ToolCall
@@ -42,6 +43,7 @@ from ._parts import (
     join_fields,
     joined_fields,
 )
+from ._plain import PlainBatch
 
 MAX_CHOICES = 128
 """Answers in one response. OpenAI allows 128."""
@@ -320,8 +322,30 @@ class Ingest:
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch: the same as folding its chunks one by one."""
+        if type(chunks) is PlainBatch and not self.ending.over:
+            self._plain(chunks)
+            return
         for chunk in chunks:
             self.ingest(chunk)
+
+    def _plain(self, batch: PlainBatch) -> None:
+        self.ingest(batch[0])  # the others say nothing more, but for their text
+        self.pieces_of(batch[0]).extend([c.delta or c.reasoning for c in batch[1:]])
+        before, self.chunks = self.chunks, self.chunks + len(batch) - 1
+        self.last_at = batch[-1].received_at
+        if before // COMPACT_EVERY != self.chunks // COMPACT_EVERY:
+            self.compact()
+
+    def pieces_of(self, chunk: StreamChunk) -> list[str]:
+        """Where the text of a plain chunk that was folded has gone, and that of its like goes."""
+        choice = self._choices[chunk.choice]
+        return choice.part("reasoning" if chunk.reasoning else "text", chunk.part).pieces
+
+    def compact(self) -> None:
+        """Join what the newest parts consist of. To be called every `COMPACT_EVERY` chunks."""
+        for choice in self._choices.values():
+            for part in choice.parts[-8:]:
+                compact(part)
 
     def fail(self, error: MiniLLMError) -> None:
         """The stream broke, a clock ran out, or the body ended. What that means depends on
@@ -329,6 +353,9 @@ class Ingest:
         """
         if self.ending.over:
             return
+        if isinstance(error, ProviderError) and error.usage is not None:
+            self.usage = self.usage or Usage()
+            self.usage.merge_from(error.usage)
         if isinstance(error, StreamTimeout):
             event = Event.CLOCK
         elif isinstance(error, ConnectionCut):
@@ -370,8 +397,10 @@ class Ingest:
         shown = [self._choices[number] for number in sorted(self._choices)]
         return shown if self._first.parts or self._first.reasons else shown[1:]
 
-    def response(self, **more: Any) -> CompletionResponse:
-        """What has arrived, as a response. A snapshot: later chunks don't change it."""
+    def response(self, *, id: str | None = None, **more: Any) -> CompletionResponse:
+        """What has arrived, as a response. A snapshot: later chunks don't change it. ``id`` is
+        that of the headers, which counts before one of the chunks.
+        """
         finished = self.outcome is Outcome.FINISHED
         built = [c.build(self._wire, finished) for c in self._shown()]
         notes = list(self.notes)
@@ -379,7 +408,7 @@ class Ingest:
             if len(choice.finish_reasons) > 1:
                 notes.append(f"choice {choice.index}: finish reasons {choice.finish_reasons}")
         return CompletionResponse(
-            id=self.id,
+            id=id or self.id,
             model=self.model,
             choices=tuple(built),
             usage=None if self.usage is None else msgspec.structs.replace(self.usage),

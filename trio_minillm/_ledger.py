@@ -271,6 +271,9 @@ class Ledger:
         """
         return self._fold(own(record))
 
+    def flush(self) -> None:
+        """Write what waits, where there is something to write to."""
+
     @property
     def totals(self) -> Totals:
         """What all attempts come to."""

@@ -29,6 +29,7 @@ from ._errors import (
 )
 from ._http import Exchange
 from ._options import Retry, Timeouts, retry_after, retryable
+from ._plain import PlainBatch
 from .providers import Model, Provider
 
 Item: TypeAlias = "list[StreamChunk] | StreamChunk | MiniLLMError"
@@ -115,6 +116,10 @@ class Reader:
         # What servers must not make us repeat: the key, and header values that may be one.
         given = (prepared.model.api_key, *prepared.model.headers.values())
         self._secrets = [v.encode() for v in given if v and len(v) >= MIN_SECRET]
+
+    def forget(self) -> None:
+        """Call nobody any more."""
+        self.before_attempt = self.before_retry = _nothing
 
     async def run(self) -> None:
         """The task of a stream. Never raises: a bug of ours is kept in ``crash``, and a
@@ -232,6 +237,14 @@ class Reader:
             if data:
                 facts.received += len(data)
                 chunks = decoder.feed(data, now)
+                if type(chunks) is PlainBatch and self._delivered and ending.state is State.OPEN:
+                    ending.chunk(chunks[0])  # the others would change nothing more
+                    self._content += len(chunks)
+                    clocks.heard(now, True, State.OPEN, False)
+                    await self._deliver(chunks, True, clocks)
+                    if facts.received > MAX_RESPONSE:
+                        end = LimitExceeded("bytes in one response", MAX_RESPONSE)
+                    continue
             else:
                 chunks = decoder.finish(now)
                 end = end or decoder.error or EndedEarly(NO_END)

@@ -29,6 +29,9 @@ ones stay below 1 MiB."""
 MAX_EVENT = 4 * 1024 * 1024
 """Most data in one event, in bytes, its lines joined."""
 
+QUICK_BYTES = 4 * 1024
+"""The longest beginning of an event that is put before the next bytes again and again."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -60,6 +63,7 @@ class SSEDecoder:
         self.comments: int = 0
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
+        self._held = b""  # lines of an unfinished event that nobody has looked at
         self._partial = bytearray()  # the unfinished line
         self._data = bytearray()  # the unfinished event's data lines, joined
         self._has_data = False
@@ -68,26 +72,64 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[SSEEvent]:
         """Take the next bytes; return the events that they complete, in order."""
+        events, blocks, tail = self.split(data)
+        for block in blocks:
+            events += self.dissect(block)
+        return events + self.hold(tail)
+
+    def split(self, data: bytes) -> tuple[list[SSEEvent], list[bytes], bytes]:
+        """The first half of `feed`, for who knows most blocks by sight: the events that were
+        pending, then whole blocks of lines, for `dissect`, and last what is for `hold`, in order.
+        """
+        events: list[SSEEvent] = []
         if self.failure is not None or not data:
-            return []
+            return events, [], b""
         if not self._started:
             data = self._skip_bom(data)
             if not self._started:
-                return []
+                return events, [], b""
         data = self._only_lf(data)
-        events: list[SSEEvent] = []
-        start = 0
+        if self._held:
+            data, self._held = self._held + data, b""
         if self._partial or self._has_data or self._event or self._id != self.last_event_id:
-            start = self._until_blank(data, 0, events)
-        if start < len(data) and self.failure is None:
-            self._bulk(data if start == 0 else data[start:], events)
+            data = data[self._until_blank(data, 0, events) :]
+        blocks = data.split(b"\n\n")
+        return events, blocks, blocks.pop()
+
+    def dissect(self, block: bytes) -> list[SSEEvent]:
+        """The event of a whole block, if there is one in it."""
+        if self.failure is not None or not block:
+            return []
+        size = len(block)
+        small = size <= self.max_line and size <= self.max_event
+        if block[:5] == b"data:" and small and b"\n" not in block:
+            data = block[6:] if block[5:6] == b" " else block[5:]
+            return [SSEEvent(data, "message", self.last_event_id)]
+        events: list[SSEEvent] = []
+        for line in block.split(b"\n"):
+            self._line(line, events)
+            if self.failure is not None:
+                return events
+        self._dispatch(events)
+        return events
+
+    def hold(self, tail: bytes, *, quick: bool = False) -> list[SSEEvent]:
+        """Keep what is no whole block yet. ``quick``: as it is, to come as one block, if short."""
+        events: list[SSEEvent] = []
+        if quick and len(tail) <= QUICK_BYTES and self.failure is None:
+            self._held = tail
+            return events
+        start = 0
+        while start < len(tail) and self.failure is None:
+            start = self._until_blank(tail, start, events)
         return events
 
     def flush(self) -> list[SSEEvent]:
         """The end of the body: return the last event if it lacked its blank line."""
         if self.failure is not None:
             return []
-        events: list[SSEEvent] = []
+        held, self._held = self._held, b""
+        events = self.hold(held)
         self._started = True
         if self._partial:
             self._line(self._take_partial(), events)
@@ -114,36 +156,6 @@ class SSEDecoder:
             self._skip_lf = data[-1] == 0x0D
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return data
-
-    def _bulk(self, data: bytes, events: list[SSEEvent]) -> None:
-        """Nothing is pending: cut at the blank lines, and look into the odd blocks only."""
-        blocks = data.split(b"\n\n")
-        tail = blocks.pop()
-        if len(data) <= self.max_line and len(data) <= self.max_event:
-            last_id = self.last_event_id
-            for block in blocks:
-                if block[:5] == b"data:" and b"\n" not in block:
-                    events.append(
-                        SSEEvent(block[6:] if block[5:6] == b" " else block[5:], "message", last_id)
-                    )
-                elif block:
-                    self._block(block, events)
-                    last_id = self.last_event_id
-        else:
-            for block in blocks:
-                if self.failure is not None:
-                    return
-                self._block(block, events)
-        start = 0
-        while start < len(tail) and self.failure is None:
-            start = self._until_blank(tail, start, events)
-
-    def _block(self, block: bytes, events: list[SSEEvent]) -> None:
-        for line in block.split(b"\n"):
-            self._line(line, events)
-            if self.failure is not None:
-                return
-        self._dispatch(events)
 
     def _until_blank(self, data: bytes, start: int, events: list[SSEEvent]) -> int:
         """Go line by line until an event was ended; return where the next byte stands."""

@@ -7,6 +7,7 @@ with its block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +18,8 @@ from ._books import cost_of
 from ._chunks import CompletionResponse, Outcome, StreamChunk, Timings, Usage
 from ._cost import CostInfo
 from ._errors import EndedEarly, MiniLLMError
-from ._ingest import Ingest
+from ._ingest import COMPACT_EVERY, Ingest
+from ._plain import PlainBatch
 from ._reader import Facts, Item, Reader
 from .providers import Model
 
@@ -70,6 +72,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._batch: list[StreamChunk] = []
         self._position = 0
         self._last: MiniLLMError | None = None  # came behind the batch that is being handed out
+        self._append: Callable[[str], None] | None = None  # for the rest of a plain batch
         self._taken = 0
         self._busy = False
         self._raised = False
@@ -129,7 +132,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         await checkpoint()
 
     async def _close(self, *, at_once: bool) -> None:
-        self._closed = True
+        self._closed, self._append = True, None
         try:
             self._leave()
         finally:
@@ -190,6 +193,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._state.ingest(chunk)
         if self._state.ending.over:
             self._ended()
+        elif self._position == 1 and type(self._batch) is PlainBatch:
+            self._append = self._state.pieces_of(chunk).append
         # An empty opening says nothing; one that crossed a bound is not handed out.
         shown = chunk.progress or chunk.raw is not None
         return chunk if shown and self._state.error is None else None
@@ -214,22 +219,26 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         room, and the two tasks take turns once for many reads.
         """
         more: list[StreamChunk] = []
+        template = self._batch.template if type(self._batch) is PlainBatch else None
         for _ in range(BUFFERED_BATCHES):
             try:
                 item = self._receive.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
                 break
-            if isinstance(item, list):
-                more += item
-            elif isinstance(item, StreamChunk):
-                more.append(item)
-            else:
+            if isinstance(item, StreamChunk):
+                item = [item]
+            if not isinstance(item, list):
                 self._last = item
                 break
-        if more:
-            self._batch = self._batch + more  # a list of its own: the first was somebody's
+            if type(item) is not PlainBatch or item.template is not template:
+                template = None
+            more += item
+        if more:  # a list of its own: the first was somebody's
+            both = self._batch + more
+            self._batch = both if template is None else PlainBatch(both, template)
 
     def _put(self, item: Item) -> None:
+        self._append = None
         if isinstance(item, list):
             self._batch, self._position = item, 0
         elif isinstance(item, StreamChunk):
@@ -260,10 +269,25 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             raise self._state.error
 
     async def __anext__(self) -> StreamChunk:
-        chunk = await self.next_chunk()
-        if chunk is None:
+        append, position = self._append, self._position
+        if append is not None and position < len(self._batch) and (self._taken + 1) % YIELD_EVERY:
+            state = self._state
+            if not (self._busy or state.ending.over):
+                # The common case of `next_chunk`: more text of the same kind is in the buffer.
+                await checkpoint_if_cancelled()
+                chunk = self._batch[position]
+                self._position = position + 1
+                self._taken += 1
+                append(chunk.delta or chunk.reasoning)
+                state.chunks += 1
+                state.last_at = chunk.received_at
+                if not state.chunks % COMPACT_EVERY:
+                    state.compact()
+                return chunk
+        following = await self.next_chunk()
+        if following is None:
             raise StopAsyncIteration
-        return chunk
+        return following
 
     async def receive(self) -> StreamChunk:
         """As `next_chunk`, but raises `trio.EndOfChannel` when the answer is over."""
@@ -285,8 +309,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             while not self._state.ending.over:
                 if self._position < len(self._batch):
                     batch, start = self._batch, self._position
-                    self._batch, self._position = [], 0
-                    self._state.ingest_all(batch[start:])
+                    self._batch, self._position, self._append = [], 0, None
+                    self._state.ingest_all(batch if start == 0 else batch[start:])
                 else:
                     await self._receive_batch()
             await checkpoint()
@@ -307,7 +331,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         state = self._state
         while not state.ending.over:
             state.ingest_all(self._batch[self._position :])
-            self._batch, self._position = [], 0
+            self._batch, self._position, self._append = [], 0, None
             if state.ending.over:
                 return
             if self._last is not None:
@@ -462,6 +486,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             "request_id": facts.request_id,
             "skipped_events": facts.skipped,
             "response_type": self._response_type,
+            "id": self.id,
             "cost": self._cost(),
         }
         return more

@@ -112,7 +112,11 @@ class TrackedStream(StreamingCompletion):
             self._budget.enter(self, self._stop)
 
     async def _close(self, *, at_once: bool) -> None:
-        await super()._close(at_once=at_once)
+        try:
+            await super()._close(at_once=at_once)
+        finally:
+            if self._reader is not None:
+                self._reader.forget()  # it and this would keep each other alive
         if self._booking is not None and self._booking.settled.is_set():
             with trio.CancelScope(shield=True):  # bounded
                 await self._booking.wait_delivered()

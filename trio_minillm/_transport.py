@@ -216,7 +216,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
             self._pool.shrink(self._max - len(self._active) - 1)
         try:
             stream = await trio.open_tcp_stream(host, port)  # happy eyeballs, TCP_NODELAY
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:  # UnicodeError: no name that DNS could have
             raise httpx.ConnectError(str(exc)) from exc
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)
@@ -234,7 +234,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
                 await connection.start_tls(self._context, exchange.server_name(host))
         except BaseException as exc:
             self._drop(connection)
-            if isinstance(exc, OSError):
+            if isinstance(exc, OSError | ValueError):
                 raise httpx.ConnectError(str(exc)) from exc
             raise
         return connection
@@ -276,7 +276,8 @@ class _Exchange(httpx.AsyncByteStream):
         self.origin: Origin = (url.scheme, host, url.port or _PORTS[url.scheme])
         try:
             method = request.method.encode("ascii")
-            self._head = head_of(method, url.raw_path, request.headers.raw)
+            target = request.extensions.get("target", url.raw_path)
+            self._head = head_of(method, target, request.headers.raw)
             self._length = body_length(request.headers.raw)
             self._closes = "close" in request.headers.get("connection", "").lower()
         except (BadRequest, UnicodeEncodeError) as exc:

@@ -101,6 +101,16 @@ class Provider:
     """True where an end event always follows, and reason and usage may be corrected before."""
     always_usage: ClassVar[bool] = False
     """True where the wire ends with usage whatever the request says."""
+    literal_text: ClassVar[bool] = False
+    """True where a piece of text is a JSON string of the event as it stands, so that events which
+    differ in nothing else need no parser (`trio_minillm._plain`). Not inherited by a class that
+    parses on its own."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if ("parse_chunk" in own or "parse_event" in own) and "literal_text" not in own:
+            cls.literal_text = False
 
     def endpoint_url(self, model: Model) -> str:
         """The URL that takes the request."""

@@ -71,6 +71,7 @@ class Anthropic(Provider):
 
     name = "anthropic"
     replay_wire = "anthropic"
+    literal_text = True
     always_usage = True
     ends_itself = True  # one or more message_delta, then message_stop
 

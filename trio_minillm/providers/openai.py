@@ -99,6 +99,7 @@ class OpenAIChat(Provider):
 
     name = "openai"
     replay_wire = "openai"
+    literal_text = True
     dialect: Dialect = Dialect()
 
     def endpoint_url(self, model: Model) -> str:
@@ -121,6 +122,14 @@ class OpenAIChat(Provider):
             if data.strip() == DONE:
                 return StreamChunk(end=True, progress=False)
             raise
+        try:
+            return self._parsed(chunk, data)
+        except ProviderError as exc:
+            if chunk.usage:  # what a failed answer has used is told with the failure
+                exc.usage = self.usage_of(chunk.usage)
+            raise
+
+    def _parsed(self, chunk: _Chunk, data: bytes) -> Parsed:
         choices = chunk.choices
         if chunk.error:
             _raise_error(chunk.error, choices)

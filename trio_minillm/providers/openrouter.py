@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from .._chunks import Usage
+from .._errors import ProtocolError
 from .._messages import ReasoningPart
 from .._params import Reasoning
 from ._base import Model, SettlementRequest
@@ -92,18 +93,18 @@ class OpenRouter(OpenAIChat):
         data = _decode_answer(body).data
         if data is None:
             return None
-        usage = self.usage_of(
-            {
-                "prompt_tokens": data.get("native_tokens_prompt"),
-                "completion_tokens": data.get("native_tokens_completion"),
-                "prompt_tokens_details": {"cached_tokens": data.get("native_tokens_cached")},
-                "completion_tokens_details": {
-                    "reasoning_tokens": data.get("native_tokens_reasoning")
-                },
-                "cost": data.get("total_cost"),
-                "is_byok": data.get("is_byok"),
-                "cost_details": {"upstream_inference_cost": data.get("upstream_inference_cost")},
-            }
-        )
+        raw = {
+            "prompt_tokens": data.get("native_tokens_prompt"),
+            "completion_tokens": data.get("native_tokens_completion"),
+            "prompt_tokens_details": {"cached_tokens": data.get("native_tokens_cached")},
+            "completion_tokens_details": {"reasoning_tokens": data.get("native_tokens_reasoning")},
+            "cost": data.get("total_cost"),
+            "is_byok": data.get("is_byok"),
+            "cost_details": {"upstream_inference_cost": data.get("upstream_inference_cost")},
+        }
+        try:
+            usage = self.usage_of(raw)
+        except ProtocolError:  # a count that is none; the amount may be one for all that
+            usage = Usage(cost=self.usage_of({"cost": data.get("total_cost")}).cost, raw=raw)
         usage.final = True
         return None if usage.cost is None else usage
