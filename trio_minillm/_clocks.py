@@ -35,8 +35,23 @@ class Clocks:
         self._quiet_name = "idle" if idle <= bytes_idle else "byte_idle"
         self.name = ""
         self.limit = 0.0
+        self._due = self._set = INFINITY  # the nearest deadline, and what the scope has
+        self._lazy = False
         self.scope = trio.move_on_after(INFINITY)
         self._arm()
+
+    def reading(self) -> trio.CancelScope:
+        """A scope for the body, whose deadline is moved lazily: not with every chunk, which would
+        cost as much as decoding it, but when it is reached (see `due`).
+        """
+        self.scope.deadline = INFINITY
+        self._lazy, self._set = True, self._due
+        self.scope = trio.CancelScope(deadline=self._due)
+        return self.scope
+
+    def due(self) -> bool:
+        """Whether a clock has run out, and not just what was its deadline some chunks ago."""
+        return trio.current_time() >= self._due
 
     def transport_event(self, event: str) -> None:
         """The transport says how far it is; one that says nothing gets both clocks' time."""
@@ -73,7 +88,7 @@ class Clocks:
 
     def pause(self) -> float:
         """The consumer is slow: no clock runs. Returns what `resume` wants."""
-        self.scope.deadline = INFINITY
+        self._due = self._set = self.scope.deadline = INFINITY
         return trio.current_time()
 
     def resume(self, paused_at: float) -> None:
@@ -90,7 +105,7 @@ class Clocks:
 
     def stop(self) -> float:
         """What follows has bounds of its own. Returns what the total clock leaves, in seconds."""
-        self.scope.deadline = INFINITY
+        self._due = self._set = self.scope.deadline = INFINITY
         return max(0.0, self._total_at - trio.current_time())
 
     def _running(self) -> list[tuple[float, str, float | None]]:
@@ -127,8 +142,9 @@ class Clocks:
             deadline, name = self._total_at, "total"
             limit = float(total) if isinstance(total, int | float) else 0.0
         self.name, self.limit = name, limit
-        if deadline != self.scope.deadline:
-            self.scope.deadline = deadline
+        self._due = deadline
+        if deadline < self._set or not self._lazy:
+            self._set = self.scope.deadline = deadline
 
     def error(self, chunks: int, received: int) -> MiniLLMError:
         """The error of the clock that ran out."""

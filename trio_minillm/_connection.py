@@ -23,6 +23,7 @@ READ_BYTES = 64 * 1024
 EAGER_READS = 16
 """Reads of a connection that never waits, after which other tasks get a turn."""
 
+CLOSED = "the transport was closed"
 Origin = tuple[str, str, int]
 """Scheme, host and port."""
 
@@ -158,12 +159,18 @@ class Connection:
         self._reads += 1
         if self._more and self._reads % EAGER_READS:
             await checkpoint_if_cancelled()
-            with suppress(BlockingIOError, InterruptedError):
+            try:
                 return self._take()
+            except (BlockingIOError, InterruptedError):
+                pass
         while True:
-            await _waited(wait_readable, self._sock)
-            with suppress(BlockingIOError, InterruptedError):
+            try:
+                await wait_readable(self._sock)
                 return self._take()
+            except (BlockingIOError, InterruptedError):
+                pass
+            except (trio.ClosedResourceError, ValueError) as exc:
+                raise ConnectionError(CLOSED) from exc
 
     def _take(self) -> int:
         count = self._sock.recv_into(self._buffer)
@@ -198,4 +205,4 @@ async def _waited(wait_for: _Wait, sock: socket.socket) -> None:
     try:
         await wait_for(sock)
     except (trio.ClosedResourceError, ValueError) as exc:  # ValueError: it was closed before
-        raise ConnectionError("the transport was closed") from exc
+        raise ConnectionError(CLOSED) from exc

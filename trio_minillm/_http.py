@@ -150,8 +150,8 @@ class Exchange:
         self._response: httpx.Response | None = None
         self._body: AsyncIterator[bytes] | None = None
         self._ended = False
-        self._received = False
         self._inflate: _Inflate | None = None
+        self._unreadable: ProtocolError | None = None
 
     async def start(
         self,
@@ -189,6 +189,10 @@ class Exchange:
         stream = self._response.extensions.get(BODY, self._response.stream)
         assert isinstance(stream, httpx.AsyncByteStream)
         self._body = aiter(stream)
+        try:
+            self._inflate = _Inflate.of(self.headers.get("content-encoding", ""))
+        except ProtocolError as exc:
+            self._unreadable = exc  # a status must not be lost to its body
 
     @property
     def status(self) -> int:
@@ -202,11 +206,15 @@ class Exchange:
         assert self._response is not None
         return self._response.headers
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a `receive` that was cancelled has lost nothing, and can be called again."""
+        return self._inflate is None and not isinstance(self._body, AsyncGenerator)
+
     async def receive(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
-        if not self._received:
-            self._received = True
-            self._inflate = _Inflate.of(self.headers.get("content-encoding", ""))
+        if self._unreadable is not None:
+            raise self._unreadable
         if self._inflate is not None:
             return await self._inflate.receive(self._receive)
         return await self._receive()

@@ -188,7 +188,7 @@ class Reader:
         clocks = Clocks(prepared.timeouts, total_at)
         exchange = self._connect()
         try:
-            with clocks.scope:
+            with clocks.scope as scope:
                 await exchange.start(
                     prepared.url,
                     prepared.headers,
@@ -198,7 +198,7 @@ class Reader:
                 clocks.sent()
                 facts.headers_at = trio.current_time()
                 await self._answer(exchange, clocks)
-            if clocks.scope.cancelled_caught:
+            if scope.cancelled_caught:
                 raise clocks.error(self._content, facts.received)
         finally:
             await exchange.close()
@@ -218,7 +218,7 @@ class Reader:
 
     async def _read(self, exchange: Exchange, clocks: Clocks) -> None:
         """Read until the answer is over; raise what ended it otherwise."""
-        prepared, facts = self._prepared, self.facts
+        prepared = self._prepared
         decoder = ChunkDecoder(
             self._provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
         )
@@ -227,6 +227,20 @@ class Reader:
             choices=prepared.choices,
             awaits_end=self._provider.ends_itself,
         )
+        if not exchange.resumable:
+            await self._read_on(exchange, clocks, decoder, ending)
+            return
+        while True:
+            with clocks.reading():  # only waiting for bytes is ever cancelled by it
+                await self._read_on(exchange, clocks, decoder, ending)
+                return
+            if clocks.due():
+                raise clocks.error(self._content, self.facts.received)
+
+    async def _read_on(
+        self, exchange: Exchange, clocks: Clocks, decoder: ChunkDecoder, ending: Ending
+    ) -> None:
+        facts = self.facts
         end: MiniLLMError | None = None
         while end is None:
             try:

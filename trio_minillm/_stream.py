@@ -73,6 +73,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._position = 0
         self._last: MiniLLMError | None = None  # came behind the batch that is being handed out
         self._append: Callable[[str], None] | None = None  # for the rest of a plain batch
+        self._received = 0
+        self._plenty = False  # the last look found more than one item
         self._taken = 0
         self._busy = False
         self._raised = False
@@ -211,7 +213,11 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._channel_ended()
             return
         self._put(item)
-        if not self._state.ending.over:
+        self._received += 1
+        # Where each read brings one chunk, there is seldom more, and looking costs as well.
+        if (self._plenty or len(self._batch) > 1 or not self._received % 8) and not (
+            self._state.ending.over
+        ):
             self._put_more()
 
     def _put_more(self) -> None:
@@ -233,6 +239,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if type(item) is not PlainBatch or item.template is not template:
                 template = None
             more += item
+        self._plenty = bool(more)
         if more:  # a list of its own: the first was somebody's
             both = self._batch + more
             self._batch = both if template is None else PlainBatch(both, template)
