@@ -3,10 +3,13 @@
 import gc
 import gzip
 import json
+import socket
 import ssl
 import traceback
 import zlib
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -802,11 +805,52 @@ async def test_nobody_there_is_an_error_of_ours():
             await client.complete(target, "Hi")
 
 
-async def test_tls_is_verified():
-    async with llm.open_client() as client:
-        context = client._http._transport._pool._ssl_context
-        assert context.verify_mode is ssl.CERT_REQUIRED
-        assert context.check_hostname
+async def test_tls_is_verified(monkeypatch):
+    async def answer(stream):
+        body = b"".join(openai_events("a"))
+        await stream.send_all(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+        return True
+
+    files = Path(__file__).parent / "tls"  # a test authority's certificate for localhost
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files / "srv.pem", files / "srv.key")
+    server = Server(answer)
+
+    async def serve(stream):
+        with suppress(trio.BrokenResourceError):
+            await server.serve(trio.SSLStream(stream, context, server_side=True))
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        url = f"https://localhost:{listener.socket.getsockname()[1]}"
+        once = Retry(attempts=1)
+
+        async def ask(host="localhost"):
+            target = llm.compatible("m", base_url=url.replace("localhost", host), api_key=KEY)
+            async with llm.open_client(retry=once) as client:
+                return await client.complete(target, "Hi")
+
+        with pytest.raises(llm.SendError, match="CERTIFICATE_VERIFY_FAILED"):
+            await ask()
+        assert server.requests == 0
+        monkeypatch.setenv("SSL_CERT_FILE", str(files / "ca.pem"))
+        assert (await ask()).content == "a"
+        trio.socket.set_custom_hostname_resolver(Everywhere())
+        with pytest.raises(llm.SendError, match=r"example\.org"):
+            await ask("example.org")
+        assert server.requests == 1
+        nursery.cancel_scope.cancel()
+
+
+class Everywhere(trio.abc.HostnameResolver):
+    """Every name is this machine's."""
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):
+        await trio.lowlevel.checkpoint()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def getnameinfo(self, sockaddr, flags):
+        raise NotImplementedError
 
 
 async def test_after_a_storm_of_cancellations_the_next_request_works():

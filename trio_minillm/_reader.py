@@ -101,6 +101,8 @@ class Reader:
     ) -> None:
         self.facts: Facts = Facts()
         self.done: trio.Event = trio.Event()
+        self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        """Where to wait for the next item of the channel, or its end."""
         self.crash: Exception | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.before_attempt: Callable[[], None] = _nothing
@@ -137,6 +139,7 @@ class Reader:
             if self.facts.ended is None:
                 self.facts.ended = trio.current_time()
             self._send.close()  # last: whoever sees it closed sees why
+            self.arrived.unpark_all()
             self.done.set()
 
     async def _run(self) -> None:
@@ -144,9 +147,9 @@ class Reader:
             await self._attempts()
         except MiniLLMError as exc:
             if self.facts.held:
-                await self._send.send(self.facts.held)
-                self.facts.held = []
-            await self._send.send(exc)
+                held, self.facts.held = self.facts.held, []
+                await self._give(held)
+            await self._give(exc)
 
     async def _attempts(self) -> None:
         prepared, errors = self._prepared, list[MiniLLMError]()
@@ -302,6 +305,14 @@ class Reader:
             paused_at = clocks.pause()
             await self._send.send(chunks)
             clocks.resume(paused_at)
+        self.arrived.unpark_all()
+
+    async def _give(self, item: Item) -> None:
+        try:
+            self._send.send_nowait(item)
+        except trio.WouldBlock:
+            await self._send.send(item)
+        self.arrived.unpark_all()
 
     def hidden(self, text: str) -> str:
         """What a server said, without the key."""

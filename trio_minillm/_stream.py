@@ -207,10 +207,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             await checkpoint()
             self._put(self._last)
             return
-        try:
-            item = await self._receive.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
-            self._channel_ended()
+        item = await self._next_item()
+        if item is None:
             return
         self._put(item)
         self._received += 1
@@ -219,6 +217,24 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._state.ending.over
         ):
             self._put_more()
+
+    async def _next_item(self) -> Item | None:
+        """The next item of the channel; None if another task has ended the stream meanwhile, or
+        it was the channel's end. What is taken is not held over a checkpoint: it would be lost
+        to a task that cancels the stream in between.
+        """
+        while not self._state.ending.over:
+            await checkpoint_if_cancelled()
+            try:
+                if self._reader is None:  # fed by hand
+                    return await self._receive.receive()
+                return self._receive.receive_nowait()
+            except trio.WouldBlock:
+                assert self._reader is not None
+                await self._reader.arrived.park()
+            except (trio.EndOfChannel, trio.ClosedResourceError):
+                self._channel_ended()
+        return None
 
     def _put_more(self) -> None:
         """Take what else is there, up to as much as the channel holds: the reader then finds
