@@ -361,6 +361,13 @@ def test_a_head_with_a_fault_is_refused_however_it_is_cut(data: bytes, no_body: 
             parse(pieces, no_body=no_body)
 
 
+def test_another_protocol_is_refused_by_name() -> None:
+    with pytest.raises(BadResponse, match="switches protocols"):
+        parse([BAD_HEADS["101"]])
+    with pytest.raises(BadResponse, match=r"HTTP/2\.0"):
+        parse([BAD_HEADS["HTTP/2.0"]])
+
+
 def test_a_refused_head_stays_refused() -> None:
     parser = ResponseParser()
     with pytest.raises(BadResponse):
@@ -506,6 +513,8 @@ def test_the_bound_of_a_head_is_the_same_at_every_cut(over: int) -> None:
 def test_a_long_body_is_no_silence() -> None:
     pieces = (b"1\r\nx\r\n" for _ in range(MAX_SILENCE // 4))
     assert len(parse([CHUNKED, *pieces]).body) == MAX_SILENCE // 4
+    pieces = (p for _ in range(MAX_SILENCE // 900) for p in (b"1;" + b"x" * 1000, b"\r\nx\r\n"))
+    assert len(parse([CHUNKED, *pieces]).body) == MAX_SILENCE // 900
     big = 3 * MAX_SILENCE
     data = OK + b"Content-Length: %d\r\n\r\n" % big + b"x" * big
     assert len(parse([data]).body) == big
@@ -662,6 +671,12 @@ def test_a_head_is_written_as_it_was_given() -> None:
     assert head == (
         b"POST /a?b=c HTTP/1.1\r\nhost: example.org\r\nX-Y: 1\r\nx-y: \r\nz: \xc3\xa9\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("hosts", [[], [HOST, HOST], [HOST, (b"Host", b"other.org")]])
+def test_a_request_has_one_host(hosts: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(BadRequest, match="Host"):
+        head_of(b"GET", b"/", [*hosts, (b"x", b"y")])
 
 
 @pytest.mark.parametrize("bad", [b"", b" ", b"G T", b"GET\r\n", b"GET\0", b"G:T", b"G\xc3", b"(G)"])

@@ -748,6 +748,24 @@ async def a_connection_that_died_idle(client, server):
     return answers, server.connections
 
 
+async def resetting_idle(peer: Peer) -> None:
+    await peer.request()
+    await peer.reply()
+    await peer.server.go.wait()
+    peer.reset()
+
+
+@contract(resetting_idle, (["ok"] * 3, 3))
+async def a_connection_that_was_reset_idle(client, server):
+    answers = []
+    for _ in range(3):
+        answers.append(await told(client.post(server.url, content=b"x")))
+        server.go.set()
+        await server.left_with(0)
+        server.go = trio.Event()
+    return answers, server.connections
+
+
 async def unasked(peer: Peer) -> None:
     await peer.request()
     await peer.reply()
@@ -1203,6 +1221,62 @@ async def test_a_connection_is_back_before_the_last_piece_is_out() -> None:
         quiet(transport, idle=1)
 
 
+async def test_a_response_that_came_whole_need_not_be_read() -> None:
+    async with serving(answering) as server, client_of(ours()) as client:
+        for number in range(3):
+            response = await started(client, server.url)
+            await response.aclose()
+            assert counts(client._transport) == (0, 1, 0, 1, number, 0)
+
+
+async def test_a_request_whose_body_fails_leaves_nothing() -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"abc"
+        raise KeyError
+
+    async with serving(answering) as server:
+        transport = ours(max_connections=1)
+        async with client_of(transport) as client:
+            for _ in range(2):
+                with pytest.raises(KeyError):
+                    await client.post(server.url, content=failing())
+                quiet(transport, idle=0)
+                await server.left_with(0)
+            assert await told(client.get(server.url)) == "ok"
+
+
+async def test_a_name_that_none_can_have() -> None:
+    async with client_of(ours()) as client:
+        for name in ("a" * 64, f"{'a' * 64}.test", ".test"):
+            assert await told(client.get(f"http://{name}/")) == "ConnectError"
+        quiet(client._transport, idle=0)
+
+
+async def test_other_tasks_have_their_turn_while_much_is_read() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + BIG)
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    turns = 0
+    async with serving(script) as server, client_of(ours()) as client:
+        body = raw(await started(client, server.url))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            size = 0
+            while size < 10 * len(BIG):
+                size += len(await anext(body))
+            nursery.cancel_scope.cancel()
+    assert turns > 20
+
+
 async def test_after_the_end_of_an_exchange_nothing_more_is_read() -> None:
     async with serving(in_three) as server, client_of(ours()) as client:
         response = await started(client, server.url)
@@ -1618,6 +1692,11 @@ def test_connections_expire() -> None:
                 quiet(transport, idle=1)
                 await server.left_with(0)
                 assert (server.connections, other.connections) == (1, 2)
+                clock.jump(15)
+                await client.get(other.url)  # it is there, and too old
+                quiet(transport, idle=1)
+                assert other.connections == 3
+                assert transport.statistics().reused == 3
 
     clock = trio.testing.MockClock()
     trio.run(main, clock=clock)
@@ -1737,6 +1816,19 @@ async def test_after_its_end_it_says_so() -> None:
         quiet(transport, idle=0)
         await client.aclose()
         assert server.connections == 1
+
+
+async def test_a_connection_that_was_closed_does_not_come_back() -> None:
+    async with serving(answering) as server:
+        transport = ours()
+        client = client_of(transport)
+        read, unread = [await started(client, server.url) for _ in range(2)]  # both came whole
+        await transport.aclose()
+        assert [piece async for piece in raw(read)] == [b"ok"]
+        for response in (read, unread):
+            await response.aclose()
+        quiet(transport, idle=0)
+        await client.aclose()
 
 
 async def test_the_end_is_a_checkpoint() -> None:
@@ -2014,16 +2106,21 @@ async def test_how_the_connection_ends_under_tls(
             assert client._transport.statistics().active == 0
 
 
-async def test_a_broken_record_behind_good_ones() -> None:
+@pytest.mark.parametrize("before", [CHUNKED + b"3\r\nabc\r\n", CHUNKED, b""])
+async def test_a_broken_record(before: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
-        good, bad = peer.wrapped(CHUNKED + b"3\r\nabc\r\n"), peer.wrapped(b"3\r\ndef\r\n")
+        good, bad = peer.wrapped(before) if before else b"", peer.wrapped(b"3\r\ndef\r\n")
         await peer.stream.send_all(good + bad[:-1] + bytes([bad[-1] ^ 1]))
         with suppress(trio.BrokenResourceError):
             await peer.stream.receive_some()
 
     async with serving(script, tls=True) as server, client_of(ours()) as client:
-        assert await body_and_error(client, server) == (b"abc", "ReadError")
+        if before:
+            body = b"abc" if b"abc" in before else b""
+            assert await body_and_error(client, server) == (body, "ReadError")
+        else:
+            assert await told(client.get(server.url)) == "ReadError"
         quiet(client._transport, idle=0)
 
 
@@ -2145,6 +2242,19 @@ async def in_steps(peer: Peer) -> None:
             await peer.send(part)
 
 
+async def dying_often(peer: Peer) -> None:
+    """Answers one request, and hangs up behind the second."""
+    await peer.request()
+    await peer.reply(b"abcdef")
+    await peer.request()
+
+
+async def refusing(peer: Peer) -> None:
+    """Answers before it has read a body."""
+    await peer.head()
+    await peer.reply(b"abc")
+
+
 async def slow_reader(peer: Peer) -> None:
     """Reads a request only when its sender can't go on, and answers."""
     receive = peer.receive
@@ -2202,10 +2312,14 @@ async def upload_in_pieces(client: httpx.AsyncClient, server: Server) -> None:
 
 
 async def wait_in_line(client: httpx.AsyncClient, server: Server) -> None:
+    async def trace(event: str, info: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    get = partial(client.get, server.url, extensions={"trace": trace})
     async with trio.open_nursery() as nursery:
         async with client.stream("GET", server.url) as response:
             for _ in range(2):
-                nursery.start_soon(client.get, server.url)
+                nursery.start_soon(get)
                 await trio.testing.wait_all_tasks_blocked(0.001)
             await response.aread()
 
@@ -2220,6 +2334,8 @@ async def wait_in_line(client: httpx.AsyncClient, server: Server) -> None:
         (upload, slow_reader, {}, 12),
         (upload_with_clocks, slow_reader, {}, 6),
         (upload_in_pieces, slow_reader, {}, 12),
+        (upload, refusing, {}, 4),
+        (reuse, dying_often, {"max_connections": 1}, 12),
         (wait_in_line, in_steps, {"max_connections": 1}, 16),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

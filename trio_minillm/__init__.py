@@ -67,6 +67,7 @@ from ._prices import known_price
 from ._sse import SSEDecoder, SSEEvent
 from ._stream import StreamingCompletion
 from ._tracked import Collected, TrackedStream
+from ._transport import Statistics, TrioTransport
 from ._version import __version__
 from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 from .providers import Model, Provider, Request, SettlementRequest
@@ -117,6 +118,7 @@ __all__ = [
     "SSEEvent",
     "SendError",
     "SettlementRequest",
+    "Statistics",
     "StreamChunk",
     "StreamError",
     "StreamTimeout",
@@ -132,6 +134,7 @@ __all__ = [
     "ToolResult",
     "Totals",
     "TrackedStream",
+    "TrioTransport",
     "Usage",
     "__version__",
     "anthropic",

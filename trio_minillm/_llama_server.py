@@ -24,7 +24,11 @@ import os
 import select
 import signal
 import sys
+import time
 from typing import Any, BinaryIO, NoReturn
+
+LOG_SECONDS = 0.25
+"""llama.cpp logs from a thread of its own, which a process that ends at once would cut off."""
 
 # A ChatML template for `tools=True`. Its markers <ifm|tool_calls> and <|ifm|im_start|> together
 # make llama.cpp choose its parser "K2 Horizon", whose grammar lets nothing precede a required
@@ -154,6 +158,7 @@ def _get(target: Any, attribute: str, name: str) -> Any:
 
 
 def _exit(report: BinaryIO, **fields: str) -> NoReturn:
+    time.sleep(LOG_SECONDS)
     with report:
         report.write(json.dumps(fields).encode() + b"\n")
     os._exit(1)
