@@ -40,12 +40,11 @@ class Clocks:
         self.scope = trio.move_on_after(INFINITY)
         self._arm()
 
-    def reading(self) -> trio.CancelScope:
-        """A scope for the body, whose deadline is moved lazily: not with every chunk, which would
-        cost as much as decoding it, but when it is reached (see `due`).
+    def reading(self, *, lazy: bool) -> trio.CancelScope:
+        """A scope for reading the body. ``lazy``: its deadline is not moved with every chunk, which
+        would cost as much as decoding it, but when it is reached (see `due`).
         """
-        self.scope.deadline = INFINITY
-        self._lazy, self._set = True, self._due
+        self._lazy, self._set = lazy, self._due
         self.scope = trio.CancelScope(deadline=self._due)
         return self.scope
 

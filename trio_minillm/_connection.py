@@ -42,10 +42,12 @@ class Connection:
         self._sending = False
         self._failure: OSError | None = None  # came behind bytes that were fed already
         self._tls: ssl.SSLObject | None = None
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming: ssl.MemoryBIO
+        self._outgoing: ssl.MemoryBIO
 
     async def start_tls(self, context: ssl.SSLContext, hostname: str) -> None:
         """Shake hands. Raises ``ssl.SSLError`` or ``OSError``."""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
         while True:
             try:

@@ -96,6 +96,17 @@ OUTCOMES: Final[dict[State, Outcome | None]] = {
 }
 
 
+_NONE: Final[frozenset[int]] = frozenset()
+_FIRST: Final = frozenset({0})
+"""One set for all the streams, thousands of them, that have a single choice."""
+
+
+def _with(choices: frozenset[int], choice: int) -> frozenset[int]:
+    if choice in choices:
+        return choices
+    return _FIRST if choice == 0 and not choices else choices | {choice}
+
+
 class Ending:
     """The machine. `chunk` and `event` are O(1), never raise and never wait.
 
@@ -114,8 +125,8 @@ class Ending:
         self._expect_usage = expect_usage
         self._choices = choices
         self._awaits_end = awaits_end
-        self._seen: set[int] = set()  # choices with content or a reason
-        self._reasoned: set[int] = set()  # choices with a reason
+        self._seen = _NONE  # choices with content or a reason
+        self._reasoned = _NONE  # choices with a reason
         self._answered = False  # usage came when no seen choice was still open
         self._fresh = False  # no content came after the newest usage
 
@@ -136,7 +147,7 @@ class Ending:
         """A chunk arrived (it must be folded in, too, unless the machine was over before)."""
         if chunk.finish_reason is None and chunk.usage is None and not chunk.end:
             if chunk.progress and not self.over:
-                self._seen.add(chunk.choice)
+                self._seen = _with(self._seen, chunk.choice)
                 if chunk.delta or has_content(chunk):
                     # What is generated behind a usage is not in it.
                     self._fresh = self._answered = self.usage_final = False
@@ -144,10 +155,10 @@ class Ending:
         if self.over:
             return self.state
         if chunk.finish_reason is not None:
-            self._seen.add(chunk.choice)
-            self._reasoned.add(chunk.choice)
+            self._seen = _with(self._seen, chunk.choice)
+            self._reasoned = _with(self._reasoned, chunk.choice)
         elif chunk.choice or has_content(chunk):
-            self._seen.add(chunk.choice)
+            self._seen = _with(self._seen, chunk.choice)
         settled = bool(self._reasoned) and self._seen <= self._reasoned
         if chunk.usage is not None:
             self._fresh = True

@@ -147,7 +147,10 @@ class Exchange:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._response: httpx.Response | None = None
+        self.status: int = 0
+        self.headers: Mapping[str, str] = {}
+        """The response's headers, by their names in lower case."""
+        self._close: Callable[[], Awaitable[None]] | None = None
         self._body: AsyncIterator[bytes] | None = None
         self._ended = False
         self._inflate: _Inflate | None = None
@@ -181,30 +184,22 @@ class Exchange:
                 extensions={"trace": trace},
             )
             request.stream = _Bytes(body)
-            self._response = await self._client.send(request, stream=True, follow_redirects=False)
+            response = await self._client.send(request, stream=True, follow_redirects=False)
         except _FOREIGN as exc:
             raise _translated(exc, begun=False) from exc
         # httpx's own iterators are more async generators on top of this one, and the only thing
         # that they add is decompression.
-        stream = self._response.extensions.get(BODY, self._response.stream)
+        stream = response.extensions.get(BODY)
+        # A stream of hours need not keep httpx's response and request, some 4 KiB and a prompt.
+        self._close = response.aclose if stream is None else stream.aclose
+        stream = response.stream if stream is None else stream
         assert isinstance(stream, httpx.AsyncByteStream)
         self._body = aiter(stream)
+        self.status, self.headers = response.status_code, dict(response.headers.items())
         try:
             self._inflate = _Inflate.of(self.headers.get("content-encoding", ""))
         except ProtocolError as exc:
             self._unreadable = exc  # a status must not be lost to its body
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        assert self._response is not None
-        return self._response.status_code
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The response's headers; names are found in any case."""
-        assert self._response is not None
-        return self._response.headers
 
     @property
     def resumable(self) -> bool:
@@ -258,14 +253,18 @@ class Exchange:
 
     async def close(self) -> None:
         """Give the connection back, or close it. Shielded and bounded; safe to call always."""
-        if self._response is None:
+        if self._close is None:
+            return
+        if not isinstance(self._body, AsyncGenerator):
+            with suppress(*_FOREIGN):
+                await self._close()
             return
         with trio.CancelScope(shield=True) as bound:
             bound.deadline = trio.current_time() + CLOSE_SECONDS
             with suppress(*_FOREIGN):
-                if not self._ended and isinstance(self._body, AsyncGenerator):
+                if not self._ended:
                     await self._unwind()
-                await self._response.aclose()
+                await self._close()
 
     async def _unwind(self) -> None:
         """End the body's generators from the inside.

@@ -152,8 +152,8 @@ class Reader:
             await self._give(exc)
 
     async def _attempts(self) -> None:
-        prepared, errors = self._prepared, list[MiniLLMError]()
-        total = prepared.timeouts.total
+        errors: list[MiniLLMError] = []
+        total = self._prepared.timeouts.total
         total_at = trio.current_time() + (total if isinstance(total, int | float) else INFINITY)
         while True:
             try:
@@ -169,7 +169,7 @@ class Reader:
                 errors.append(exc)
                 if self._delivered or not retryable(exc):
                     raise
-                delay = prepared.retry.delay(
+                delay = self._prepared.retry.delay(
                     exc,
                     attempt=len(errors),
                     remaining=total_at - trio.current_time(),
@@ -184,25 +184,25 @@ class Reader:
             await trio.sleep(delay)
 
     async def _attempt(self, total_at: float) -> None:
-        facts, prepared = self.facts, self._prepared
+        facts = self.facts
         facts.started = trio.current_time()
         facts.headers_at = facts.request_id = facts.generation_id = None
         facts.received = 0
-        clocks = Clocks(prepared.timeouts, total_at)
+        clocks = Clocks(self._prepared.timeouts, total_at)
         exchange = self._connect()
         try:
             with clocks.scope as scope:
                 await exchange.start(
-                    prepared.url,
-                    prepared.headers,
-                    prepared.body,
+                    self._prepared.url,
+                    self._prepared.headers,
+                    self._prepared.body,
                     on_progress=clocks.transport_event,
                 )
-                clocks.sent()
-                facts.headers_at = trio.current_time()
-                await self._answer(exchange, clocks)
             if scope.cancelled_caught:
-                raise clocks.error(self._content, facts.received)
+                raise clocks.error(self._content, 0)
+            clocks.sent()
+            facts.headers_at = trio.current_time()
+            await self._answer(exchange, clocks)
         finally:
             await exchange.close()
 
@@ -230,11 +230,10 @@ class Reader:
             choices=prepared.choices,
             awaits_end=self._provider.ends_itself,
         )
-        if not exchange.resumable:
-            await self._read_on(exchange, clocks, decoder, ending)
-            return
+        del prepared  # it has the prompt
         while True:
-            with clocks.reading():  # only waiting for bytes is ever cancelled by it
+            # Only waiting for bytes is ever cancelled by it.
+            with clocks.reading(lazy=exchange.resumable):
                 await self._read_on(exchange, clocks, decoder, ending)
                 return
             if clocks.due():
@@ -298,7 +297,9 @@ class Reader:
         if facts.held:
             chunks = facts.held + chunks
             facts.held = []
-        self._delivered = True
+        if not self._delivered:
+            self._delivered = True  # there is no other attempt, and a prompt may be long
+            self._prepared = msgspec.structs.replace(self._prepared, body=b"", headers={})
         try:
             self._send.send_nowait(chunks)
         except trio.WouldBlock:

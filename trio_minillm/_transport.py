@@ -261,8 +261,9 @@ class _Exchange(httpx.AsyncByteStream):
 
     def __init__(self, transport: TrioTransport, request: httpx.Request) -> None:
         self._transport = transport
-        self._request = request
-        self._extensions = request.extensions
+        self._request: httpx.Request | None = request
+        self._no_body = request.method == "HEAD"
+        self._extensions: Mapping[str, Any] = request.extensions
         self._timeout: Mapping[str, _Seconds] = request.extensions.get("timeout") or {}
         self._connection: Connection | None = None
         self._parser = ResponseParser()
@@ -326,7 +327,7 @@ class _Exchange(httpx.AsyncByteStream):
 
     async def _roundtrip(self, connection: Connection) -> None:
         self._early = False
-        self._parser = parser = ResponseParser(no_body=self._request.method == "HEAD")
+        self._parser = parser = ResponseParser(no_body=self._no_body)
         await self._send(connection)
         await self.trace("http11.send_request_body.complete")
         while not parser.head:
@@ -338,6 +339,7 @@ class _Exchange(httpx.AsyncByteStream):
             await self._put(connection, self._head + self._body)
             return
         length, waiting, count = self._length, self._head, 0
+        assert self._request is not None
         assert isinstance(self._request.stream, httpx.AsyncByteStream)
         pieces = aiter(self._request.stream)
         try:
@@ -386,6 +388,8 @@ class _Exchange(httpx.AsyncByteStream):
     def response(self) -> httpx.Response:
         """The response's head, with this as its body."""
         parser = self._parser
+        self._request = self._body = None  # a prompt may be long, and so may be the answer
+        self._head, self._extensions = b"", {}
         return httpx.Response(
             parser.status,
             headers=parser.headers,
