@@ -46,8 +46,8 @@ CORE = [
     f"*/trio_minillm/{name}.py"
     for name in (
         *("_chunks", "_cost", "_decode", "_ending", "_errors", "_estimate", "_ingest", "_ledger"),
-        *("_ledger_file", "_media", "_messages", "_openai_format", "_options", "_params"),
-        *("_parts", "_prices", "_sse", "_tokens", "providers/*"),
+        *("_http1", "_ledger_file", "_media", "_messages", "_openai_format", "_options"),
+        *("_params", "_parts", "_plain", "_prices", "_sse", "_tokens", "providers/*"),
     )
 ]
 """The pure core, whose branches are all covered."""
@@ -88,8 +88,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Chunks per second and CPU per chunk, beside httpx + httpx-sse + json."""
+    """CPU, latency and memory beside aiohttp, httpx-sse, the vendors' SDKs and a floor."""
     install(session, "test")
+    session.install("aiohttp", "anthropic", "httpx-sse", "openai")
     session.run("python", "benchmarks/bench.py", *session.posargs)
 
 

@@ -358,7 +358,7 @@ def cli_options(command: str) -> set[str]:
 needs_cli = pytest.mark.skipif(
     importlib.util.find_spec("typer") is None, reason="needs the extra cli"
 )
-COMMANDS = {"chat": "option", "costs": "option of `costs`"}
+COMMANDS = {"chat": "option", "costs": "option of `costs`", "bench": "option of `bench`"}
 """Each command, and how its table of options begins."""
 
 

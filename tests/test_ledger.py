@@ -1003,3 +1003,8 @@ def test_no_kill_loses_a_booking_or_counts_it_twice(path, rounds, writers):
     recorded(ledger, record("next-1"))
     again = JSONLLedger(path)
     assert (again.totals, again.torn) == (ledger.totals, ledger.torn)
+
+
+def test_records_can_be_in_a_set():
+    first = record()
+    assert {first, replace(first, attempt=2), first} == {first, replace(first, attempt=2)}

@@ -30,7 +30,8 @@ import trio
 import trio.testing
 
 import trio_minillm as llm
-from trio_minillm._connection import Connection
+from trio_minillm._connection import EAGER_READS, READ_BYTES, Connection
+from trio_minillm._http1 import ResponseParser
 from trio_minillm._transport import BODY, DIED_IDLE_SECONDS, TrioTransport
 from trio_minillm.testing import openai_events
 
@@ -874,6 +875,17 @@ async def a_fault_in_the_body(client, server):
     return await body_and_error(client, server)
 
 
+async def faulty_and_silent(peer: Peer) -> None:
+    await peer.request()
+    await peer.send(CHUNKED + b"3\r\nabc\r\nzz\r\n")
+    assert not await peer.receive()
+
+
+@contract(faulty_and_silent, (b"abc", "RemoteProtocolError"))
+async def a_fault_behind_which_nothing_comes(client, server):
+    return await body_and_error(client, server)
+
+
 @contract(saying(), "RemoteProtocolError")
 async def no_answer(client, server):
     return await told(client.get(server.url))
@@ -1253,11 +1265,14 @@ async def test_a_name_that_none_can_have() -> None:
 
 
 async def test_other_tasks_have_their_turn_while_much_is_read() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        with suppress(trio.BrokenResourceError):
-            while True:
-                await peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + BIG)
+    class Endless:
+        """A socket that always has more."""
+
+        def fileno(self) -> int:
+            return readable.fileno()
+
+        def recv_into(self, buffer: bytearray) -> int:
+            return len(buffer)
 
     async def other() -> None:
         nonlocal turns
@@ -1265,16 +1280,25 @@ async def test_other_tasks_have_their_turn_while_much_is_read() -> None:
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    turns = 0
-    async with serving(script) as server, client_of(ours()) as client:
-        body = raw(await started(client, server.url))
+    turns, rounds = 0, 10
+    readable, peer = socket.socketpair()
+    with readable, peer:
+        peer.send(b"x")
+        endless: Any = Endless()
+        connection = Connection(("http", "x", 80), endless, bytearray(READ_BYTES))
+        parser = ResponseParser()
+        parser.feed(b"HTTP/1.1 200 OK\r\n\r\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other)
-            size = 0
-            while size < 10 * len(BIG):
-                size += len(await anext(body))
+            for _ in range(rounds * EAGER_READS):
+                assert await connection.read(parser)
+                assert len(parser.take()) == READ_BYTES
+            assert turns >= rounds // 2
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await connection.read(parser)
+            assert scope.cancelled_caught
             nursery.cancel_scope.cancel()
-    assert turns > 20
 
 
 async def test_after_the_end_of_an_exchange_nothing_more_is_read() -> None:
@@ -1521,6 +1545,41 @@ async def test_an_answer_that_streams_while_the_request_still_goes_out(tls: bool
         server.go.set()
         assert b"".join([piece async for piece in body]) == b"def"
         quiet(client._transport, idle=0)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_answer_that_is_none_while_the_request_still_goes_out(tls: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"<html>go away</html>\r\n\r\n")
+        await peer.server.go.wait()
+
+    async with serving(script, tls=tls) as server, client_of(ours()) as client:
+        with pytest.raises(httpx.RemoteProtocolError, match="not HTTP"):
+            await client.post(server.url, content=BIG * 3)
+        quiet(client._transport, idle=0)
+        server.go.set()
+
+
+def test_the_clock_write_is_for_each_part_and_not_for_all() -> None:
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            request = await peer.head()
+            assert request is not None
+            size = 0
+            while size < 3 * len(BIG):
+                await trio.testing.wait_all_tasks_blocked()
+                clock.jump(6)
+                size += len(await peer.exactly(min(len(BIG), 3 * len(BIG) - size)))
+            await peer.reply()
+
+        async with serving(script, seconds=1000) as server, client_of(ours()) as client:
+            clocks = httpx.Timeout(None, write=10)
+            assert await told(client.post(server.url, content=BIG * 3, timeout=clocks)) == "ok"
+            assert trio.current_time() > 15
+
+    clock = trio.testing.MockClock()
+    trio.run(main, clock=clock)
 
 
 # -- slots ---------------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ class ChunkDecoder:
         self._sse = SSEDecoder()
         self._template: Template | None = None
         # Lessons cost a second parsing, and some streams never repeat themselves.
-        self._credit = MAX_CREDIT if provider.literal_text and not raw else 0
+        self._quick = provider.literal_text and not raw
+        self._credit = MAX_CREDIT if self._quick else 0
         self._sniffed = False
         self._head = b""  # half a byte-order mark
         self._whole: list[bytes] | None = None  # the body, where it is no event stream
@@ -98,7 +99,7 @@ class ChunkDecoder:
                 out += self._block(blocks[done], at)
                 done += 1
         if tail and self.error is None:
-            out += self._events(self._sse.hold(tail, quick=self._template is not None), at)
+            out += self._events(self._sse.hold(tail, quick=self._quick), at)
         return out
 
     def _run(

@@ -19,6 +19,7 @@ _text_of = msgspec.json.Decoder(str).decode
 _PROBE = 'a "probe" \u00e9\n'
 _PADDING = b'"obfuscation":"'
 """OpenAI pads events with a string of random length in this field, against eavesdroppers."""
+_BRACKETS = frozenset(b'"}]')
 MAX_TEMPLATE = 4 * 1024
 """Bytes of an event that is worth remembering."""
 
@@ -47,7 +48,7 @@ class Template:
         self.reasoning: bool = bool(chunk.reasoning)
         """Whether the text is reasoning."""
         # Anthropic's padding is blanks between the last brackets.
-        self._brackets = end is None and set(suffix) <= set(b'"}]')
+        self._brackets = end is None and set(suffix) <= _BRACKETS
         self._start = len(prefix) - 1
         self._stop = 1 - len(suffix)
 
@@ -63,10 +64,16 @@ class Template:
         if not text or len(block) > MAX_TEMPLATE or not _plain(chunk):
             return None
         value = msgspec.json.encode(text)
-        if block.count(value) != 1 or b"\nid" in block or b"\nretry" in block:
+        event, _, data = block.rpartition(b"\n")
+        if block.count(value) != 1 or not data.startswith(b"data:") or b"\n" in event:
+            return None
+        if event and not event.startswith(b"event:"):
             return None
         place = block.index(value)
         prefix, suffix, end = block[: place + 1], block[place + len(value) - 1 :], None
+        bare = suffix.replace(b" ", b"")
+        if set(bare) <= _BRACKETS:
+            suffix = bare
         cut = suffix.find(_PADDING)
         if cut >= 0:
             cut += len(_PADDING)

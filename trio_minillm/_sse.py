@@ -116,7 +116,8 @@ class SSEDecoder:
     def hold(self, tail: bytes, *, quick: bool = False) -> list[SSEEvent]:
         """Keep what is no whole block yet. ``quick``: as it is, to come as one block, if short."""
         events: list[SSEEvent] = []
-        if quick and len(tail) <= QUICK_BYTES and self.failure is None:
+        short = min(QUICK_BYTES, self.max_line, self.max_event)
+        if quick and len(tail) <= short and self.failure is None:
             self._held = tail
             return events
         start = 0

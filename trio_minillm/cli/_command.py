@@ -31,7 +31,23 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 
+from ._bench import bench
 from ._costs import costs, open_ledger
+from ._options import (
+    KEYS,
+    Attempts,
+    BaseURL,
+    LedgerFile,
+    MaxTokens,
+    ModelName,
+    TimeoutFirst,
+    TimeoutIdle,
+    TimeoutTotal,
+    key_of,
+    model_of,
+    price_of,
+    timeouts_of,
+)
 from ._report import (
     EXIT_CODES,
     Answer,
@@ -45,14 +61,6 @@ from ._report import (
     visible,
 )
 from ._terminal import encoded, print_error, print_rows, put, say, write_all
-
-KEYS = {
-    "openrouter": "OPENROUTER_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-    "compatible": "TRIO_MINILLM_API_KEY",
-}
-"""Where each kind of model's key comes from. The last is sent only where ``--base-url`` says."""
 
 LOCAL_CONTEXT = 4096
 """Tokens of prompt and answer together for a local model; memory for them is taken at once."""
@@ -105,24 +113,6 @@ def _piped_in() -> bool:
         mode = os.fstat(sys.stdin.fileno()).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
     return False
-
-
-def model_of(kind: str, name: str, base_url: str | None) -> llm.Model | None:
-    """The model at a provider, with its key from the environment; None for a local one."""
-    if kind == "local" and base_url is None:
-        return None
-    if kind not in KEYS or not name:
-        kinds = ", ".join(f"{kind}:NAME" for kind in KEYS)
-        raise Misuse(f"--model is {kinds}, or without --base-url local or local:PATH.gguf")
-    key = os.environ.get(KEYS[kind], "").strip() or None
-    if kind == "compatible":
-        if base_url is None:
-            raise Misuse("--model compatible:NAME needs --base-url")
-        return llm.compatible(name, base_url=base_url, api_key=key)
-    if key is None and base_url is None:
-        raise Misuse(f"no API key: set {KEYS[kind]} in the environment")
-    makers = {"openrouter": llm.openrouter, "openai": llm.openai, "anthropic": llm.anthropic}
-    return makers[kind](name, base_url=base_url, api_key=key)
 
 
 def reasoning_of(given: str | None) -> str | int | bool | None:
@@ -217,7 +207,7 @@ async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interr
                 ask.messages,
                 timeouts=ask.timeouts,
                 retry=ask.retry,
-                price=model.price or _known_price(model),
+                price=price_of(model),
                 raw=ask.mode == "raw",
                 **ask.params,
             )
@@ -231,14 +221,6 @@ async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interr
             answer.stream = stream
             if interrupt.happened and any(record.unsettled for record in stream.records):
                 say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
-
-
-def _known_price(model: llm.Model) -> llm.TokenPrice | None:
-    """The price from the extra ``prices``, if that is installed."""
-    try:
-        return llm.known_price(model)
-    except ImportError:
-        return None
 
 
 def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> int:
@@ -272,10 +254,6 @@ def _run(ask: Ask, answer: Answer) -> None:
         answer.interrupted = True
 
 
-def _timeouts(**given: float | None) -> llm.Timeouts:
-    return llm.Timeouts(**{name: seconds for name, seconds in given.items() if seconds is not None})
-
-
 def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
     if words and "-" not in words and not quiet and _piped_in():
         say("note: stdin is not read; put a - behind the prompt to send it along\n")
@@ -284,16 +262,8 @@ def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.
 
 
 _HELP = {
-    "model": "openrouter:NAME, openai:NAME, anthropic:NAME, compatible:NAME (with --base-url),"
-    " local, or local:PATH.gguf.",
-    "base_url": "The server's address, where it is not the provider's usual one.",
     "reasoning": "An effort (low, high, …), a budget in tokens, on or off.",
-    "first": "Longest wait for the first content, in seconds. [300]",
-    "idle": "Longest silence after that, in seconds. [120]",
-    "total": "Longest time in all, in seconds. [none]",
-    "attempts": "Requests in all, where trying again may help.",
     "json": "Print the response, or the failure, as one JSON object.",
-    "ledger": "Append the attempt and its cost to this file of JSON lines.",
     "raw": "Print the data of each event of the answer as it came.",
     "no_stream": "Print the text only at the end.",
     "quiet": "Print nothing on stderr but errors.",
@@ -308,17 +278,17 @@ _EPILOG += "\n\b\nExit codes:\n" + "".join(f"  {n:>3}  {what}\n" for n, what in 
 def chat(
     prompt: Annotated[list[str] | None, Argument(help="The prompt; - stands for stdin.")] = None,
     *,
-    model: Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_HELP["model"])],
-    base_url: Annotated[str | None, Option(metavar="URL", help=_HELP["base_url"])] = None,
+    model: ModelName,
+    base_url: BaseURL = None,
     system: Annotated[str | None, Option(metavar="TEXT", help="The system prompt.")] = None,
-    max_tokens: Annotated[int | None, Option(metavar="N", help="Longest answer.")] = None,
+    max_tokens: MaxTokens = None,
     temperature: Annotated[float | None, Option(metavar="T", help="0 is sober.")] = None,
     reasoning: Annotated[str | None, Option(metavar="HOW", help=_HELP["reasoning"])] = None,
-    timeout_first: Annotated[float | None, Option(metavar="S", help=_HELP["first"])] = None,
-    timeout_idle: Annotated[float | None, Option(metavar="S", help=_HELP["idle"])] = None,
-    timeout_total: Annotated[float | None, Option(metavar="S", help=_HELP["total"])] = None,
-    attempts: Annotated[int, Option(metavar="N", min=1, help=_HELP["attempts"])] = 3,
-    ledger: Annotated[Path | None, Option(metavar="FILE", help=_HELP["ledger"])] = None,
+    timeout_first: TimeoutFirst = None,
+    timeout_idle: TimeoutIdle = None,
+    timeout_total: TimeoutTotal = None,
+    attempts: Attempts = 3,
+    ledger: LedgerFile = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
     no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
@@ -330,7 +300,7 @@ def chat(
     tokens, the times and the cost follow on stderr.
     """
     kind, _, name = model.partition(":")
-    answer = Answer(secret=os.environ.get(KEYS.get(kind, ""), "").strip())
+    answer = Answer(secret=key_of(kind))
     mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
     first, idle, total = timeout_first, timeout_idle, timeout_total
     try:
@@ -345,7 +315,7 @@ def chat(
                 "temperature": temperature,
                 "reasoning": reasoning_of(reasoning),
             },
-            timeouts=_timeouts(first_chunk=first, idle=idle, total=total),
+            timeouts=timeouts_of(first_chunk=first, idle=idle, total=total),
             retry=llm.Retry(attempts=attempts),
             mode=mode,
             ledger=open_ledger(ledger) if ledger else llm.Ledger(),
@@ -388,6 +358,7 @@ def main() -> None:
     )
     app.callback(epilog=_EPILOG)(_root)
     app.command(epilog=_EPILOG)(chat)
+    app.command(epilog=_EPILOG)(bench)
     app.command()(costs)
     try:
         app(prog_name="trio-minillm")

@@ -17,13 +17,13 @@ import trio_minillm as llm
 from ..local import LocalModelError
 
 EXIT_CODES = {
-    0: "finished: the answer is whole",
+    0: "finished: the answer is whole; of bench: all answers are",
     1: "the output could not be written, or this program has a bug",
     2: "misuse: a wrong option, no prompt, no key, the extra [cli] is missing",
     3: "could not send: address, network, or the local model did not start",
     4: "refused: the key or the request is wrong",
     5: "refused: quota used up, rate limit, or the server is overloaded or failing",
-    6: "the stream broke: truncated, timed out, an error in it, or malformed",
+    6: "the stream broke: truncated, timed out, an error in it, or malformed; of bench: some did",
     130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
     141: "whoever read stdout left (as in `| head`)",
 }
@@ -285,6 +285,11 @@ def json_line(answer: Answer) -> bytes:
         "error": None if answer.error is None else error_fields(answer.error, answer.secret),
         "exit_code": exit_code(answer),
     }
+    return safe_json(fields)
+
+
+def safe_json(fields: dict[str, Any]) -> bytes:
+    """One line of JSON that is safe to show on a terminal."""
     text = msgspec.json.encode(fields).decode()
     # msgspec escapes what JSON demands; terminals obey some more.
     return re.sub(r"[\x7f-\x9f]", lambda m: f"\\u{ord(m[0]):04x}", text).encode() + b"\n"

@@ -52,15 +52,26 @@ def say(text: str) -> None:
         write_all(sys.stderr, encoded(text, sys.stderr))
 
 
-_COLORS = {"finished": "green", "cancelled": "yellow", "truncated": "red", "errored": "red"}
+_COLORS = {"finished": "green", "cancelled": "yellow"}
+_COLORS |= dict.fromkeys(("truncated", "errored", "failed"), "red")
 
 
-def print_rows(rows: Iterable[Row]) -> None:
-    """The closing lines: a small table on a terminal, ``label: value`` elsewhere."""
-    console = Console(stderr=True, highlight=False)
+def print_rows(rows: Iterable[Row], *, stderr: bool = True) -> None:
+    """The closing lines: a small table on a terminal, ``label: value`` elsewhere.
+
+    On stdout it raises `OutputError`; on stderr nothing is missed.
+    """
+    console = Console(stderr=stderr, highlight=False)
+    text = _rows_text(console, rows)
+    if stderr:
+        say(text)
+    else:
+        write_all(sys.stdout, encoded(text, sys.stdout))
+
+
+def _rows_text(console: Console, rows: Iterable[Row]) -> str:
     if not console.is_terminal:
-        say("".join(f"{label}: {value}\n" for label, value in rows))
-        return
+        return "".join(f"{label}: {value}\n" for label, value in rows)
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -68,7 +79,35 @@ def print_rows(rows: Iterable[Row]) -> None:
         table.add_row(Text(label, _COLORS.get(label, "dim")), Text(value))
     with console.capture() as captured:
         console.print(table)
-    say("\n" + captured.get())
+    return "\n" + captured.get()
+
+
+class StatusLine:
+    """What goes on, on stderr: one line that changes on a terminal, line after line elsewhere."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        there = sys.stderr is not None and sys.stderr.isatty()
+        self.changes: bool = there and not console.is_dumb_terminal
+        self._console = console
+
+    async def show(self, line: str, *, bad: bool) -> None:
+        """Write it from a thread, so that a terminal that hangs holds nothing up."""
+        if self.changes:
+            width = max(1, self._console.width - 1)  # not to the edge, or it may wrap
+            text = Text(line, "red" if bad else "dim")
+            text.truncate(width, overflow="ellipsis")
+            with self._console.capture() as captured:
+                self._console.print(text, end="", soft_wrap=True)
+            line = f"\r{captured.get()}\x1b[K"
+        else:
+            line += "\n"
+        await trio.to_thread.run_sync(say, line, abandon_on_cancel=True)
+
+    def clear(self) -> None:
+        """Make room for what follows."""
+        if self.changes:
+            say("\r\x1b[K")
 
 
 def print_error(line: str) -> None:
