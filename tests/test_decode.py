@@ -77,6 +77,17 @@ def test_a_line_beyond_its_bound_in_the_unfinished_rest_is_an_error():
     assert isinstance(decoder.error, llm.LimitExceeded)
 
 
+@pytest.mark.parametrize("start", [b"data: ", b": ", b"data: {}\n\ndata: ", b"data: a\ndata: "])
+@pytest.mark.parametrize("endless", [b"a" * 65_536, (b"data: " + b"a" * 1_000 + b"\n") * 65])
+def test_an_endless_line_or_event_is_an_error(start, endless):
+    decoder = ChunkDecoder(Odd(), lenient=True)
+    decoder.feed(start, 0.0)
+    for _ in range(100):
+        decoder.feed(endless, 0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+    assert "4,194,304 bytes in one" in str(decoder.error)
+
+
 def test_a_bound_that_the_unfinished_last_event_crosses_is_an_error():
     decoder = ChunkDecoder(providers.OpenAIChat())
     decoder._sse.max_event = 10

@@ -100,6 +100,7 @@ class ChunkDecoder:
                 done += 1
         if tail and self.error is None:
             out += self._events(self._sse.hold(tail, quick=self._quick), at)
+        self.error = self.error or self._sse.failure
         return out
 
     def _run(
