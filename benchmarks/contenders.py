@@ -1,376 +1,287 @@
-"""The contenders: each reads one answer of the replay server. Runs as a process of its own.
+"""The contenders: each reads an answer of the replay server in its usual way.
 
-``python contenders.py NAME MODE CHUNKS PORT [CPU]`` prints one JSON object. Each contender
-takes the first chunk, starts the clock, takes the rest and keeps every piece of text, and
-stops the clock; what it kept is compared with the answer afterwards, outside of the clock.
-The library is imported where it is used: the other contenders run without it.
+A contender is an async context manager that yields a `Stream`: a function that asks for one
+answer and calls ``first`` with its first piece of text and ``take`` with every other one. What
+is measured with it is `measures`'s business. Libraries are imported where they are used, so
+that the other contenders run without them.
 """
 
 from __future__ import annotations
 
-import gc
+import asyncio
 import json
-import os
-import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-import httpx
-import msgspec
-import server
-import trio
-from httpx_sse import aconnect_sse
-
-if TYPE_CHECKING:
-    from trio_minillm._decode import ChunkDecoder
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
-WARM_UP = 300
-"""Chunks of the stream before the measured one, in the same process and connection."""
-IDLE_SECONDS = 120.0
-"""The idle clock, where a contender has one: our own default."""
+Take = Callable[[str], object]
+Stream = Callable[[str, Take, Take], Awaitable[None]]
+"""Model, what to do with the first piece, what to do with the others."""
+PROMPT = "Go on."
+PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+KEY = "none"
 
 
-class Clock:
-    """CPU, wall time and waits between `start` and `stop`."""
+class Options(NamedTuple):
+    """How a contender is to be set up."""
 
-    def __init__(self) -> None:
-        self._from = self._to = (0.0, 0.0, 0)
-
-    @staticmethod
-    def _now() -> tuple[float, float, int]:
-        if resource is None:
-            return time.process_time(), time.perf_counter(), 0
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        return used.ru_utime + used.ru_stime, time.perf_counter(), used.ru_nvcsw
-
-    def start(self) -> None:
-        self._from = self._now()
-
-    def stop(self) -> None:
-        self._to = self._now()
-
-    def result(self) -> dict[str, float]:
-        cpu, wall, waits = (b - a for a, b in zip(self._from, self._to, strict=True))
-        return {"cpu": cpu, "wall": wall, "waits": waits}
+    url: str
+    wire: str = "openai"
+    kind: str = "text"
 
 
-Stream = Callable[[str, Clock], Awaitable[list[str]]]
-"""Reads the answer at a URL once, and returns its pieces of text."""
-
-
-# -- over the network, under Trio ------------------------------------------------------------
+def body(model: str) -> dict[str, Any]:
+    """What the plain HTTP clients send."""
+    messages = [{"role": "user", "content": PROMPT}]
+    return {"model": model, "messages": messages, "stream": True}
 
 
 @asynccontextmanager
-async def ours(url: str) -> AsyncIterator[Stream]:
-    """The public API: `Client.stream`, iterated."""
+async def ours(options: Options) -> AsyncIterator[Stream]:
+    """The public API with its defaults: `Client.stream`, iterated."""
     import trio_minillm as llm
+
+    make = llm.openai if options.wire == "openai" else llm.anthropic
+    url = options.url + ("/v1" if options.wire == "openai" else "")
+
+    @lru_cache
+    def model_of(name: str) -> llm.Model:
+        return make(name, base_url=url, api_key=KEY)
 
     async with llm.open_client() as client:
 
-        async def stream(path: str, clock: Clock) -> list[str]:
-            model = llm.openai("bench", base_url=f"{url}{path}/v1", api_key="none")
-            async with client.stream(model, "Go on.") as chunks:
-                out = [(await chunks.receive()).delta]
-                clock.start()
-                async for chunk in chunks:
-                    out.append(chunk.delta)
-                clock.stop()
-            assert chunks.outcome is llm.Outcome.FINISHED
-            assert chunks.accumulated == "".join(out)
-            return out
+        async def text(model: str, first: Take, take: Take) -> None:
+            async with client.stream(model_of(model), PROMPT) as stream:
+                first((await stream.receive()).delta)
+                async for chunk in stream:
+                    take(chunk.delta)
+            assert stream.outcome is llm.Outcome.FINISHED
 
-        yield stream
+        async def tool(model: str, first: Take, take: Take) -> None:
+            async with client.stream(model_of(model), PROMPT) as stream:
+                first(await anext(stream) and "")
+                async for chunk in stream:
+                    for call in chunk.tool_calls:
+                        take(call.arguments)
+            assert stream.response.tool_calls[0].parsed()
 
-
-@asynccontextmanager
-async def httpx_sse(url: str) -> AsyncIterator[Stream]:
-    """The obvious way: httpx + httpx-sse + json."""
-    async with httpx.AsyncClient(timeout=None) as client:
-
-        async def stream(path: str, clock: Clock) -> list[str]:
-            out: list[str] = []
-            async with aconnect_sse(client, "POST", url + path, json={"stream": True}) as source:
-                events = source.aiter_sse()
-                out.append(json.loads((await anext(events)).data)["choices"][0]["delta"]["content"])
-                clock.start()
-                async for event in events:
-                    if event.data == "[DONE]":
-                        continue  # the body ends right behind it
-                    for choice in json.loads(event.data)["choices"]:
-                        out.append(choice["delta"].get("content", ""))
-                clock.stop()
-            return out
-
-        yield stream
+        yield text if options.kind == "text" else tool
 
 
-@asynccontextmanager
-async def httpx_sse_task(url: str) -> AsyncIterator[Stream]:
-    """The obvious way in our shape: a task that reads, a channel, an idle clock an event."""
-    async with httpx.AsyncClient(timeout=None) as client:
-
-        async def read(path: str, send: trio.MemorySendChannel[str]) -> None:
-            async with (
-                send,
-                aconnect_sse(client, "POST", url + path, json={"stream": True}) as source,
-            ):
-                events = source.aiter_sse()
-                while True:
-                    with trio.fail_after(IDLE_SECONDS):
-                        event = await anext(events, None)
-                    if event is None:
-                        return
-                    if event.data == "[DONE]":
-                        continue
-                    for choice in json.loads(event.data)["choices"]:
-                        await send.send(choice["delta"].get("content", ""))
-
-        async def stream(path: str, clock: Clock) -> list[str]:
-            send, receive = trio.open_memory_channel[str](32)
-            async with trio.open_nursery() as nursery, receive:
-                nursery.start_soon(read, path, send)
-                out = [await receive.receive()]
-                clock.start()
-                async for text in receive:
-                    out.append(text)
-                clock.stop()
-            return out
-
-        yield stream
+def openai_text(event: bytes) -> str:
+    """The text of an event, by ``json``."""
+    data = event.removeprefix(b"data: ")
+    if data == b"[DONE]":
+        return ""
+    choices = json.loads(data)["choices"]
+    return choices[0]["delta"].get("content", "") if choices else ""
 
 
-@asynccontextmanager
-async def httpx_bytes(url: str) -> AsyncIterator[Stream]:
-    """httpx alone: the body's bytes, neither framed nor parsed."""
-    async with httpx.AsyncClient(timeout=None) as client:
-
-        async def stream(path: str, clock: Clock) -> list[str]:
-            async with client.stream("POST", url + path, json={"stream": True}) as response:
-                pieces = response.aiter_bytes()
-                out = [await anext(pieces)]
-                clock.start()
-                async for piece in pieces:
-                    out.append(piece)
-                clock.stop()
-            return parsed(b"".join(out))
-
-        yield stream
+def openai_tool(event: bytes) -> str:
+    data = event.removeprefix(b"data: ")
+    if data == b"[DONE]":
+        return ""
+    choices = json.loads(data)["choices"]
+    calls = choices[0]["delta"].get("tool_calls") if choices else None
+    return calls[0]["function"]["arguments"] if calls else ""
 
 
-class _Delta(msgspec.Struct, gc=False):
-    content: str = ""
+def anthropic_text(event: bytes) -> str:
+    data = json.loads(event.partition(b"\ndata: ")[2])
+    return data["delta"]["text"] if data["type"] == "content_block_delta" else ""
 
 
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice]
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
-
-
-def parsed(body: bytes) -> list[str]:
-    """The pieces of text in a whole body."""
-    events = body.split(b"\n\n")[:-2]  # the last is [DONE], with nothing behind it
-    chunks = [_decode(event.removeprefix(b"data: ")) for event in events]
-    return [choice.delta.content for chunk in chunks for choice in chunk.choices]
-
-
-# -- over the network, blocking --------------------------------------------------------------
-
-
-class _Floor:
-    """recv + find + msgspec: the least that anything written in Python can do.
-
-    It passes over HTTP's framing, which works because no event here straddles two chunks.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.reads = 0
-        self._connection = connection
-        self._buffer = b""
-
-    def take(self, out: list[str]) -> bool:
-        """Add the texts that one read brings; whether there is more to come."""
-        self._buffer += self._connection.recv(65536)
-        self.reads += 1
-        buffer, at = self._buffer, 0
-        while True:
-            start = buffer.find(b"data: ", at)
-            end = buffer.find(b"\n\n", start) if start >= 0 else -1
-            if end < 0:
-                break
-            at = end + 2
-            if buffer[start + 6 : start + 7] == b"[":
-                break
-            for choice in _decode(buffer[start + 6 : end]).choices:
-                out.append(choice.delta.content)
-        self._buffer = buffer[at:]
-        return not self._buffer.endswith(b"0\r\n\r\n")
-
-
-def floor_stream(connection: socket.socket, path: str, clock: Clock) -> tuple[list[str], int]:
-    request = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n"
-    connection.sendall(request.encode())
-    floor, out = _Floor(connection), list[str]()
-    while not out:
-        floor.take(out)
-    clock.start()
-    while floor.take(out):
-        pass
-    clock.stop()
-    return out, floor.reads
-
-
-def run_floor(mode: str, chunks: int, port: int) -> dict[str, Any]:
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        floor_stream(connection, f"/{mode}/{WARM_UP}", Clock())
-        clock = Clock()
-        gc.collect()
-        out, reads = floor_stream(connection, f"/{mode}/{chunks}", clock)
-    return report(clock, out, reads / chunks)
-
-
-# -- without a network -----------------------------------------------------------------------
-
-
-def run_core(upto: str, mode: str, chunks: int) -> dict[str, Any]:
-    """The pure core on the same bytes: framing, then parsing, then the ingest machine."""
-    steps = {"core-sse": core_sse, "core-parse": core_parse, "core-ingest": core_ingest}
-    step = steps[upto]
-    step(server.bodies(server.MODES[mode], WARM_UP), Clock())
-    clock = Clock()
-    pieces = server.bodies(server.MODES[mode], chunks)
-    gc.collect()
-    return report(clock, step(pieces, clock), None)
-
-
-def core_sse(pieces: list[bytes], clock: Clock) -> list[str]:
-    from trio_minillm import SSEDecoder, SSEEvent
-
-    decoder, out = SSEDecoder(), list[list[SSEEvent]]()
-    clock.start()
-    for piece in pieces:
-        out.append(decoder.feed(piece))
-    clock.stop()
-    return parsed(b"".join(b"data: %b\n\n" % e.data for events in out for e in events))
-
-
-def _decoder() -> ChunkDecoder:
-    import trio_minillm as llm
-    from trio_minillm._decode import ChunkDecoder
-
-    return ChunkDecoder(llm.openai("bench", base_url="http://bench", api_key="none").provider)
-
-
-def core_parse(pieces: list[bytes], clock: Clock) -> list[str]:
-    decoder, out = _decoder(), list[str]()
-    clock.start()
-    for piece in pieces:
-        for chunk in decoder.feed(piece, 0.0):
-            out.append(chunk.delta)
-    clock.stop()
-    return out
-
-
-def core_ingest(pieces: list[bytes], clock: Clock) -> list[str]:
-    from trio_minillm import Outcome
-    from trio_minillm._ingest import Ingest
-
-    decoder, out = _decoder(), list[str]()
-    state = Ingest(model="bench", expect_usage=True)
-    clock.start()
-    for piece in pieces:
-        for chunk in decoder.feed(piece, 0.0):
-            state.ingest(chunk)
-            out.append(chunk.delta)
-    clock.stop()
-    assert state.outcome is Outcome.FINISHED
-    assert state.accumulated == "".join(out)
-    return out
-
-
-# -- running one -----------------------------------------------------------------------------
-
-ASYNC = {
-    "ours": ours,
-    "httpx-sse": httpx_sse,
-    "httpx-sse-task": httpx_sse_task,
-    "httpx-bytes": httpx_bytes,
+TEXT_OF = {
+    ("openai", "text"): openai_text,
+    ("openai", "tool"): openai_tool,
+    ("anthropic", "text"): anthropic_text,
 }
 
 
-class Reads:
-    """How often Trio's sockets were read."""
+@asynccontextmanager
+async def aiohttp_json(options: Options) -> AsyncIterator[Stream]:
+    """aiohttp + json, well used: what is there at once, split at blank lines."""
+    import aiohttp
 
-    count = 0
+    text_of, url = TEXT_OF[options.wire, options.kind], options.url + PATHS[options.wire]
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count for the length of a block. Not done under the clock, since it costs time."""
-        with trio.socket.socket() as one:
-            kind: Any = type(one)
-        kept = {name: getattr(kind, name) for name in ("recv", "recv_into")}
-        for name, method in kept.items():
-            setattr(kind, name, self._counting(method))
-        try:
-            yield
-        finally:
-            for name, method in kept.items():
-                setattr(kind, name, method)
+        async def stream(model: str, first: Take, take: Take) -> None:
+            rest, emit = b"", first
+            async with session.post(url, json=body(model)) as response:
+                async for data in response.content.iter_any():
+                    *events, rest = (rest + data).split(b"\n\n")
+                    for event in events:
+                        if text := text_of(event):
+                            emit(text)
+                            emit = take
+            assert not rest
 
-    def _counting(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def counting(*args: Any, **options: Any) -> Any:
-            self.count += 1
-            return method(*args, **options)
-
-        return counting
+        yield stream
 
 
-async def run_async(name: str, mode: str, chunks: int, port: int) -> dict[str, Any]:
-    reads, clock = Reads(), Clock()
-    async with ASYNC[name](f"http://127.0.0.1:{port}") as stream:
-        with reads.counted():
-            await stream(f"/{mode}/{WARM_UP}", Clock())
-        gc.collect()
-        out = await stream(f"/{mode}/{chunks}", clock)
-    return report(clock, out, reads.count / WARM_UP or None)
+@asynccontextmanager
+async def httpx_sse(options: Options) -> AsyncIterator[Stream]:
+    """httpx + httpx-sse + json in a plain loop, under Trio."""
+    import httpx
+    from httpx_sse import aconnect_sse
+
+    openai, url = options.wire == "openai", options.url + PATHS[options.wire]
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+
+        async def stream(model: str, first: Take, take: Take) -> None:
+            emit = first
+            async with aconnect_sse(client, "POST", url, json=body(model)) as source:
+                async for event in source.aiter_sse():
+                    if event.data == "[DONE]":
+                        continue  # the body ends right behind it
+                    data = json.loads(event.data)
+                    if openai:
+                        choices = data["choices"]
+                        text = choices[0]["delta"].get("content", "") if choices else ""
+                    elif data["type"] == "content_block_delta":
+                        text = data["delta"]["text"]
+                    else:
+                        text = ""
+                    if text:
+                        emit(text)
+                        emit = take
+
+        yield stream
 
 
-def report(clock: Clock, out: list[str], reads: float | None) -> dict[str, Any]:
-    found = [text for text in out if text]
-    return {
-        **clock.result(),
-        "chunks": len(found),
-        "digest": server.digest(found),
-        "reads_per_chunk": reads,
-    }
+def _unlimited(module: Any) -> Any:
+    """An SDK's own HTTP client, which carries 1,000 connections, without that limit."""
+    try:
+        import httpx2 as httpx  # what the SDKs use today
+    except ImportError:
+        import httpx
+    return module.DefaultAsyncHttpxClient(limits=httpx.Limits(max_connections=None))
 
 
-def main() -> None:
-    name, mode, chunks, port, *cpu = sys.argv[1:]
-    if cpu and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(cpu[0])})
-    if name in ASYNC:
-        result = trio.run(run_async, name, mode, int(chunks), int(port))
-    elif name == "floor":
-        result = run_floor(mode, int(chunks), int(port))
-    else:
-        result = run_core(name, mode, int(chunks))
-    print(json.dumps(result))
+@asynccontextmanager
+async def openai_sdk(options: Options) -> AsyncIterator[Stream]:
+    import openai
+
+    url, http = options.url + "/v1", _unlimited(openai)
+    tool = options.kind == "tool"
+    messages: Any = [{"role": "user", "content": PROMPT}]
+    async with openai.AsyncOpenAI(api_key=KEY, base_url=url, http_client=http) as client:
+
+        async def stream(model: str, first: Take, take: Take) -> None:
+            events = await client.chat.completions.create(
+                model=model, messages=messages, stream=True, stream_options={"include_usage": True}
+            )
+            async with events:
+                async for event in events:
+                    first(event.choices[0].delta.content or "")
+                    break
+                async for event in events:
+                    for choice in event.choices:
+                        if tool:
+                            for call in choice.delta.tool_calls or ():
+                                take(call.function.arguments)
+                        else:
+                            take(choice.delta.content or "")
+
+        yield stream
 
 
-if __name__ == "__main__":
-    main()
+@asynccontextmanager
+async def anthropic_sdk(options: Options) -> AsyncIterator[Stream]:
+    import anthropic
+
+    http = _unlimited(anthropic)
+    messages: Any = [{"role": "user", "content": PROMPT}]
+    async with anthropic.AsyncAnthropic(
+        api_key=KEY, base_url=options.url, http_client=http
+    ) as client:
+
+        async def stream(model: str, first: Take, take: Take) -> None:
+            events = await client.messages.create(
+                model=model, messages=messages, max_tokens=100, stream=True
+            )
+            async with events:
+                async for event in events:
+                    if event.type == "content_block_delta":
+                        first(event.delta.text)
+                        break
+                async for event in events:
+                    if event.type == "content_block_delta":
+                        take(event.delta.text)
+
+        yield stream
+
+
+# -- what they run on ------------------------------------------------------------------------
+
+
+class Loop(NamedTuple):
+    """What the measures need of an async library."""
+
+    run: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
+    together: Callable[..., Coroutine[Any, Any, Any]]
+    """Runs so many tasks; with ``main``, until that returns."""
+    event: Callable[[], Any]
+    semaphore: Callable[[int], Any]
+
+
+def trio_loop() -> Loop:
+    import trio
+
+    async def together(
+        task: Callable[[int], Awaitable[None]],
+        count: int,
+        main: Callable[[], Awaitable[Any]] | None = None,
+    ) -> Any:
+        result = None
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(task, number)
+            if main is not None:
+                result = await main()
+                nursery.cancel_scope.cancel()
+        return result
+
+    return Loop(trio.run, together, trio.Event, trio.Semaphore)
+
+
+def asyncio_loop() -> Loop:
+    async def together(
+        task: Callable[[int], Coroutine[Any, Any, None]],
+        count: int,
+        main: Callable[[], Awaitable[Any]] | None = None,
+    ) -> Any:
+        result = None
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(task(number)) for number in range(count)]
+            if main is not None:
+                result = await main()
+                for one in tasks:
+                    one.cancel()
+        return result
+
+    return Loop(lambda main: asyncio.run(main()), together, asyncio.Event, asyncio.Semaphore)
+
+
+class Contender(NamedTuple):
+    title: str
+    needs: str
+    """The module that it needs; a contender that is not installed is left out."""
+    open: Callable[[Options], AbstractAsyncContextManager[Stream]] | None = None
+    loop: Callable[[], Loop] = asyncio_loop
+
+
+OURS, FLOOR = "ours", "floor"
+CONTENDERS = {
+    OURS: Contender("trio_minillm", "trio_minillm", ours, trio_loop),
+    FLOOR: Contender("floor: sockets + msgspec", "msgspec"),
+    "aiohttp": Contender("aiohttp + json", "aiohttp", aiohttp_json),
+    "httpx": Contender("httpx + httpx-sse + json", "httpx_sse", httpx_sse, trio_loop),
+    "openai": Contender("openai SDK", "openai", openai_sdk),
+    "anthropic": Contender("anthropic SDK", "anthropic", anthropic_sdk),
+}

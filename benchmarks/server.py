@@ -1,161 +1,144 @@
-"""The replay server: one fixed answer in OpenAI's stream format, over plain HTTP/1.1.
+"""The replay server: fixed answers (`answers`) over HTTP/1.1, plain and TLS, on raw sockets.
 
-``POST /{mode}/{chunks}/…`` is answered with that many content chunks. The first goes out
-alone and is followed by a pause, in which a contender reads its clock; so connecting,
-sending the request and reading the headers are outside of what is measured. The modes:
+The first event of an answer goes out alone and is followed by a pause, in which a contender reads
+its clock; so connecting, sending the request and reading the headers are outside of what is
+measured. Each connection has a thread: there is one at a time. Where there are thousands, the
+third port is asked (`crowd`).
 
-- ``burst``: 64 events in one HTTP chunk, one write. A read brings many events.
-- ``merged``: one event in an HTTP chunk, 64 chunks a write. A read brings many HTTP chunks.
-- ``paced``: one event in an HTTP chunk, one write, then a pause. A read brings one event.
-
-Run alone it prints its port and serves until its standard input is closed.
+Run alone it prints its three ports as JSON and serves until its standard input is closed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
+import re
 import socket
+import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
 
+import answers
+import crowd
 
-class Mode(NamedTuple):
-    """How the events of an answer are laid out on the wire."""
-
-    events_a_chunk: int
-    chunks_a_write: int
-    paced: bool
-    title: str
-
-
-MODES = {
-    "burst": Mode(64, 1, False, "burst: 64 events in an HTTP chunk"),
-    "merged": Mode(1, 64, False, "merged: 64 HTTP chunks in a write"),
-    "paced": Mode(1, 1, True, "paced: one event in a read"),
-}
 HEAD_START = 0.02
 """Seconds between the first event and the rest."""
-PACE = 0.0005
-"""Seconds of sleep after each paced write: several times what the slowest contender needs for
-one event, so that it has read one before the next is sent."""
+TLS = Path(__file__).parent / "tls"
+"""A test authority (``ca.pem``) and its certificate for localhost."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted."""
 
-WORDS = ("", "the", "a", "stream", "of", "tokens", "never", "ends,", "naïve", "“quoted”", "\n")
-HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-    b"x-request-id: req_bench\r\ntransfer-encoding: chunked\r\n\r\n"
-)
+_model = re.compile(rb'"model"\s*:\s*"([^"]*)"').search
 
 
-def texts(chunks: int) -> list[str]:
-    """The answer's pieces: the same for everyone who asks for as many."""
-    words = random.Random(chunks)
-    return [f" {words.choice(WORDS)}" for _ in range(chunks)]
+def request_in(got: bytes) -> tuple[str, int] | None:
+    """The model that a request asks for and the request's length, once it is whole."""
+    head, end, body = got.partition(b"\r\n\r\n")
+    if not end:
+        return None
+    length = re.search(rb"(?i)\r\ncontent-length:\s*(\d+)", head)
+    missing = int(length[1]) - len(body) if length else 0
+    if missing > 0:
+        return None
+    found = _model(body)
+    return (found[1].decode() if found else ""), len(got) + missing
 
 
-def digest(pieces: Sequence[str]) -> str:
-    """What two equal answers have in common."""
-    return hashlib.sha256("".join(pieces).encode()).hexdigest()
+class Plain:
+    """A connection without TLS."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def send(self, pieces: list[bytes]) -> None:
+        """All pieces in one write."""
+        self.sock.sendall(b"".join(pieces))
+
+    def recv(self) -> bytes:
+        return self.sock.recv(65536)
 
 
-def _event(**fields: object) -> bytes:
-    chunk = {
-        "id": "chatcmpl-CqWvU4yLbJ0sQ8mE2tXh5nRk7dZgA",
-        "object": "chat.completion.chunk",
-        "created": 1700000000,
-        "model": "gpt-5-mini-2025-08-07",
-        "service_tier": "default",
-        "system_fingerprint": None,
-        **fields,
-        "obfuscation": "q7RmT2",
-    }
-    data = json.dumps(chunk, separators=(",", ":"), ensure_ascii=False)
-    return b"data: " + data.encode() + b"\n\n"
+class Secure(Plain):
+    """A connection with TLS, where each piece is a record of its own."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_side=True)
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                super().send([self._out.read()])
+            if not (data := super().recv()):
+                raise ConnectionError
+            self._in.write(data)
+        super().send([self._out.read()])
+
+    def send(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._tls.write(piece)
+        self.sock.sendall(self._out.read())
+
+    def recv(self) -> bytes:
+        while True:
+            try:
+                return self._tls.read(65536)
+            except ssl.SSLWantReadError:
+                if not (data := super().recv()):
+                    return b""
+                self._in.write(data)
+            except ssl.SSLZeroReturnError:
+                return b""
 
 
-def _choice(delta: dict[str, str], reason: str | None = None) -> list[dict[str, object]]:
-    return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
-
-
-def events(chunks: int) -> Iterator[bytes]:
-    """The events of an answer with so many content chunks, then reason, usage and ``[DONE]``."""
-    role = {"role": "assistant"}
-    for text in texts(chunks):
-        yield _event(choices=_choice({**role, "content": text}), usage=None)
-        role = {}
-    yield _event(choices=_choice({}, "stop"), usage=None)
-    usage = {"prompt_tokens": 9, "completion_tokens": chunks, "total_tokens": chunks + 9}
-    yield _event(choices=[], usage=usage)
-    yield b"data: [DONE]\n\n"
-
-
-def bodies(mode: Mode, chunks: int) -> list[bytes]:
-    """The answer's body as the payloads of its HTTP chunks; the first is one event."""
-    first, *rest = events(chunks)
-    size = mode.events_a_chunk
-    return [first, *(b"".join(rest[at : at + size]) for at in range(0, len(rest), size))]
-
-
-@lru_cache(maxsize=8)
-def writes(mode: Mode, chunks: int) -> list[bytes]:
-    """What goes into the socket, one item a write."""
-    first, *rest = (b"%x\r\n%b\r\n" % (len(body), body) for body in bodies(mode, chunks))
-    size = mode.chunks_a_write
-    parts = [b"".join(rest[at : at + size]) for at in range(0, len(rest), size)]
-    return [HEAD + first, *parts[:-1], parts[-1] + b"0\r\n\r\n"]
-
-
-def _path(connection: socket.socket) -> str:
-    """Read one request; return its path, ``""`` at the end of the connection."""
-    got = b""
-    while b"\r\n\r\n" not in got:
-        if not (data := connection.recv(65536)):
-            return ""
-        got += data
-    head, _, body = got.partition(b"\r\n\r\n")
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            missing = int(line.partition(b":")[2]) - len(body)
-            while missing > 0:
-                missing -= len(connection.recv(missing))
-    return head.split(b" ", 2)[1].decode()
-
-
-def _serve(connection: socket.socket) -> None:
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with connection, suppress(ConnectionError):
-        while path := _path(connection):
-            _, name, chunks, *_ = path.split("/")
-            mode = MODES[name]
-            first, *rest = writes(mode, int(chunks))
-            connection.sendall(first)
+def _serve(sock: socket.socket, context: ssl.SSLContext | None) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with sock, suppress(ConnectionError, ssl.SSLError):
+        connection = Secure(sock, context) if context else Plain(sock)
+        got = b""
+        while data := connection.recv():
+            got += data
+            if (request := request_in(got)) is None:
+                continue
+            name, length = request
+            got = got[length:]
+            first, *rest = answers.writes(name)
+            pause = answers.LAYOUTS[answers.Answer.parse(name).layout].pause
+            connection.send(first)
             time.sleep(HEAD_START)
-            for data in rest:
-                connection.sendall(data)
-                if mode.paced:
-                    time.sleep(PACE)
+            for pieces in rest:
+                connection.send(pieces)
+                if pause:
+                    time.sleep(pause)
+
+
+def _accept(listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    while True:
+        sock, _ = listener.accept()
+        threading.Thread(target=_serve, args=(sock, context), daemon=True).start()
 
 
 def main() -> None:
     """Serve on loopback until standard input ends."""
     if len(sys.argv) > 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(sys.argv[1])})
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)
-
-    def accept() -> None:
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=_serve, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
+    crowd.raise_limit()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "srv.pem", TLS / "srv.key")
+    ports = {}
+    for scheme, of in (("http", None), ("https", context)):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        ports[scheme] = listener.getsockname()[1]
+        threading.Thread(target=_accept, args=(listener, of), daemon=True).start()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    ports["crowd"] = listener.getsockname()[1]
+    threading.Thread(target=crowd.serve, args=(listener, request_in), daemon=True).start()
+    print(json.dumps(ports), flush=True)
     sys.stdin.read()
 
 

@@ -1,0 +1,147 @@
+"""What is run: every part's cases, with their sizes, and what is left out and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from answers import LAYOUTS, Answer
+from contenders import FLOOR, OURS
+
+WIRES = {"openai": "openai", "anthropic": "anthropic"}
+"""Wire and its vendor's contender."""
+PACED_SHARE = 10
+"""A paced stream has this many times fewer chunks: its time is mostly pauses."""
+RATE = 2500.0
+"""Chunks a second, all streams of a crowd together."""
+OTHERS = (0, 1000, 2500)
+"""Connections that are open while requests are sent."""
+CROWDS = (1000, 5000)
+BIG = {
+    "deltas": ("text", 0, (25_000, 50_000, 100_000), "deltas of a few characters"),
+    "text": ("text", 1000, (12_500, 25_000, 50_000), "deltas of 1,000 characters: up to 50 MB"),
+    "tool": ("tool", 64, (16_384, 32_768, 65_536), "64 characters of tool arguments: up to 4 MB"),
+}
+IMPORTS = {
+    "base": "trio, httpx, msgspec",
+    OURS: "trio_minillm",
+    "aiohttp": "aiohttp",
+    "openai": "openai",
+    "anthropic": "anthropic",
+}
+STEADY = "too slow: never reaches a steady state"
+SLOW = "too slow for --quick"
+
+
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    quick: bool
+    chunks: int
+    requests: int
+    crowd_seconds: float
+    churn_seconds: float
+    rounds: dict[str, int]
+
+
+FULL = Sizes(
+    quick=False,
+    chunks=20_000,
+    requests=300,
+    crowd_seconds=10,
+    churn_seconds=30,
+    rounds={"chunk": 5, "request": 5, "many": 3, "big": 3, "import": 15, "churn": 1},
+)
+QUICK = Sizes(
+    quick=True,
+    chunks=10_000,
+    requests=100,
+    crowd_seconds=4,
+    churn_seconds=5,
+    rounds={"chunk": 2, "request": 2, "many": 1, "big": 1, "import": 5, "churn": 1},
+)
+PARTS = tuple(FULL.rounds)
+
+
+class Case(NamedTuple):
+    """One process."""
+
+    part: str
+    contender: str
+    task: dict[str, Any]
+    """What `measures.measure` takes, with the port's name for a URL; or the modules to import."""
+    tables: tuple[str, ...]
+    """Where its results go: one for each answer, or just one."""
+    skip: str = ""
+
+
+def _chunk(sizes: Sizes) -> Iterator[Case]:
+    for wire, vendor in WIRES.items():
+        for scheme in ("http", "https"):
+            names = []
+            for layout, how in LAYOUTS.items():
+                chunks = sizes.chunks // (PACED_SHARE if how.pause else 1)
+                names.append(Answer(wire, "text", layout, chunks).name)
+            tables = tuple(f"chunk/{wire}/{scheme}/{layout}" for layout in LAYOUTS)
+            for contender in (FLOOR, "aiohttp", "httpx", vendor, OURS):
+                task = {"name": "streams", "port": scheme, "wire": wire, "names": names}
+                yield Case("chunk", contender, task, tables)
+
+
+def _request(sizes: Sizes) -> Iterator[Case]:
+    for others in OTHERS:
+        for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS):
+            count = sizes.requests
+            heavy = others > 1000 and contender in ("httpx", "openai")
+            task = {"name": "requests", "port": "crowd", "count": count, "others": others}
+            skip = SLOW if heavy and sizes.quick else ""
+            yield Case("request", contender, task, (f"request/{others}",), skip)
+
+
+def _many(sizes: Sizes) -> Iterator[Case]:
+    for crowd in CROWDS:
+        for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS):
+            chunks = max(round(sizes.crowd_seconds * RATE / crowd), 1)
+            skip = ""
+            if contender in ("httpx", "openai") and crowd > 1000:
+                skip = STEADY
+            elif contender == "httpx" and sizes.quick:
+                skip = SLOW
+            task = {"name": "many", "port": "crowd", "count": crowd, "chunks": chunks, "rate": RATE}
+            yield Case("many", contender, task, (f"many/{crowd}",), skip)
+
+
+def _big(sizes: Sizes) -> Iterator[Case]:
+    for what, (kind, size, steps, _) in BIG.items():
+        names = [Answer("openai", kind, "burst", step, size).name for step in steps]
+        for contender in (FLOOR, "aiohttp", "openai", OURS):
+            if contender == FLOOR and kind == "tool":
+                continue  # it knows text only
+            task = {"name": "streams", "port": "http", "kind": kind, "names": names}
+            tables = tuple(f"big/{what}/{step}" for step in steps)
+            yield Case("big", contender, task, tables)
+
+
+def _import(sizes: Sizes) -> Iterator[Case]:
+    for name, modules in IMPORTS.items():
+        yield Case("import", name, {"modules": modules}, ("import",))
+
+
+def _churn(sizes: Sizes) -> Iterator[Case]:
+    task = {"name": "churn", "port": "crowd", "secure": "https", "seconds": sizes.churn_seconds}
+    yield Case("churn", OURS, task, ("churn",))
+
+
+_CASES = {
+    "chunk": _chunk,
+    "request": _request,
+    "many": _many,
+    "big": _big,
+    "import": _import,
+    "churn": _churn,
+}
+
+
+def cases(part: str, sizes: Sizes) -> list[Case]:
+    """The cases of a part, in the order of a round."""
+    return list(_CASES[part](sizes))

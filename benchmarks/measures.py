@@ -1,0 +1,325 @@
+"""What is measured of a contender. Runs as a process of its own: one contender, one measure.
+
+``python measures.py JSON`` takes the measure's name, the contender's and the measure's numbers,
+and prints one JSON object: the measurements, or ``{"skipped": reason}``. What is wrong raises.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import time
+from array import array
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import churn
+import contenders
+import crowd
+import floor
+from answers import Answer, digest, texts
+from contenders import FLOOR, Contender, Options, Stream
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+WARM_UP = 300
+"""Chunks of the stream before the measured one, in the same process and connection."""
+WARM_UP_REQUESTS = 20
+STARTING = 200
+"""Requests of a crowd that may be starting at the same time, for every contender."""
+SPARE_FILES = 100
+"""Open files that a process needs beside its connections."""
+
+Result = dict[str, Any]
+
+
+class Clock:
+    """CPU, wall time and waits between `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self._from = self._to = (0.0, 0.0, 0)
+
+    @staticmethod
+    def _now() -> tuple[float, float, int]:
+        if resource is None:
+            return time.process_time(), time.perf_counter(), 0
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime, time.perf_counter(), used.ru_nvcsw
+
+    def start(self) -> None:
+        self._from = self._now()
+
+    def stop(self) -> None:
+        self._to = self._now()
+
+    def result(self) -> dict[str, float]:
+        cpu, wall, waits = (b - a for a, b in zip(self._from, self._to, strict=True))
+        return {"cpu": cpu, "wall": wall, "waits": waits}
+
+
+def resident() -> int:
+    """Bytes of memory that the process has in use."""
+    with open("/proc/self/statm") as file:  # noqa: PTH123 - not a moment for imports
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+# -- one stream after the other ------------------------------------------------------------
+
+
+class _Reading:
+    """The clock and the pieces of one answer, and whether they are right."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.pieces: list[str] = []
+        self.clock = Clock()
+
+    def first(self, text: str) -> None:
+        self.pieces.append(text)
+        self.clock.start()
+
+    def result(self) -> Result:
+        self.clock.stop()
+        found = [text for text in self.pieces if text]
+        if len(found) != self.answer.chunks:
+            raise AssertionError(f"{len(found)} chunks instead of {self.answer.chunks}")
+        if digest(found) != digest(texts(self.answer)):
+            raise AssertionError("the text is wrong")
+        return {"answer": self.answer.name, "chunks": len(found), **self.clock.result()}
+
+
+def _answers(names: list[str]) -> list[tuple[Answer, Answer]]:
+    """Each answer, and the same short, to warm up."""
+    every = map(Answer.parse, names)
+    return [(a._replace(chunks=min(WARM_UP, a.chunks)), a) for a in every]
+
+
+async def streams(stream: Stream, loop: contenders.Loop, names: list[str]) -> list[Result]:
+    """CPU of whole streams, from the first chunk to the end."""
+    results = []
+    for warm_up, answer in _answers(names):
+        await stream(warm_up.name, str, str)
+        reading = _Reading(answer)
+        gc.collect()
+        await stream(answer.name, reading.first, reading.pieces.append)
+        results.append(reading.result())
+    return results
+
+
+def floor_streams(options: Options, names: list[str]) -> list[Result]:
+    results, connection = [], floor.Floor(options)
+    for warm_up, answer in _answers(names):
+        connection.stream(warm_up.name, str, str)
+        reading = _Reading(answer)
+        gc.collect()
+        connection.stream(answer.name, reading.first, reading.pieces.append)
+        results.append(reading.result())
+    return results
+
+
+# -- requests beside others ----------------------------------------------------------------
+
+
+class _Requests:
+    """The time to the first chunk of request after request, and the CPU that they took."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count + WARM_UP_REQUESTS
+        self.clock = Clock()
+        self._waited: list[float] = []
+        self._sent = 0.0
+
+    def send(self) -> None:
+        if len(self._waited) == WARM_UP_REQUESTS:
+            gc.collect()
+            self.clock.start()
+        self._sent = time.perf_counter()
+
+    def first(self, text: str) -> None:
+        self._waited.append(time.perf_counter() - self._sent)
+
+    def result(self, others: int) -> Result:
+        self.clock.stop()
+        waited = self._waited[WARM_UP_REQUESTS:]
+        assert len(waited) == self.count - WARM_UP_REQUESTS
+        first = statistics.median(waited)
+        return {"others": others, "requests": len(waited), "first": first, **self.clock.result()}
+
+
+async def requests(stream: Stream, loop: contenders.Loop, count: int, others: int) -> Result:
+    """Short requests one by one, while others are open and silent."""
+    opened, all_open = 0, loop.event()
+    starting = loop.semaphore(STARTING)
+
+    def first(text: str) -> None:
+        nonlocal opened
+        starting.release()
+        opened += 1
+        if opened == others:
+            all_open.set()
+
+    async def hold(number: int) -> None:
+        await starting.acquire()
+        await stream("hold", first, str)
+
+    async def main() -> Result:
+        if others:
+            await all_open.wait()
+        asked = _Requests(count)
+        for _ in range(asked.count):
+            asked.send()
+            await stream("short", asked.first, str)
+        return asked.result(others)
+
+    result: Result = await loop.together(hold, others, main)
+    return result
+
+
+def floor_requests(options: Options, count: int, others: int) -> Result:
+    held = [floor.Floor(options) for _ in range(others)]
+    for one in held:
+        one.send("hold")
+    for one in held:
+        one.take(str)
+    asked, connection = _Requests(count), floor.Floor(options)
+    for _ in range(asked.count):
+        asked.send()
+        connection.stream("short", asked.first, str)
+    return asked.result(others)
+
+
+# -- many at once --------------------------------------------------------------------------
+
+
+class _Crowd:
+    """Latencies, memory and CPU of many paced streams."""
+
+    def __init__(self, count: int, chunks: int, rate: float) -> None:
+        self.count = count
+        self.total = count * chunks
+        self.model = f"paced/{os.getpid()}/{count}/{chunks}/{rate:g}"
+        self.opened = 0
+        self.late = array("q", bytes(8 * self.total))
+        self.clock = Clock()
+        self._taken = 0
+        self._base = resident()
+        self._begun = time.perf_counter()
+        self._set_up = 0.0
+
+    def first(self, text: str) -> None:
+        """One stream more is open; the server waits a second when all are."""
+        self.opened += 1
+        if self.opened == self.count:
+            self._set_up = time.perf_counter() - self._begun
+            gc.collect()
+            self.clock.start()
+
+    def take(self, text: str) -> None:
+        if not text:
+            return
+        self.late[self._taken] = time.monotonic_ns() - int(text)
+        self._taken += 1
+        if self._taken == self.total:
+            self.clock.stop()
+            self._used = resident() - self._base
+
+    def result(self) -> Result:
+        if self._taken != self.total:
+            raise AssertionError(f"{self._taken} chunks instead of {self.total}")
+        late = sorted(self.late)
+        shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+        return {
+            **self.clock.result(),
+            **{name: late[int(share * self.total)] / 1e9 for name, share in shares.items()},
+            "max": late[-1] / 1e9,
+            "streams": self.count,
+            "chunks": self.total,
+            "set_up": self._set_up,
+            "memory": self._used / self.count,
+        }
+
+
+async def many(
+    stream: Stream, loop: contenders.Loop, count: int, chunks: int, rate: float
+) -> Result:
+    """So many streams, each paced, together at the rate."""
+    await stream("short", str, str)
+    gc.collect()
+    crowded, starting = _Crowd(count, chunks, rate), loop.semaphore(STARTING)
+
+    def first(text: str) -> None:
+        starting.release()
+        crowded.first(text)
+
+    async def one(number: int) -> None:
+        await starting.acquire()
+        await stream(crowded.model, first, crowded.take)
+
+    await loop.together(one, count)
+    return crowded.result()
+
+
+def floor_many(options: Options, count: int, chunks: int, rate: float) -> Result:
+    floor.Floor(options).stream("short", str, str)
+    crowded = _Crowd(count, chunks, rate)
+    floor.crowd(options, crowded.model, count, crowded.first, crowded.take)
+    return crowded.result()
+
+
+# -- running one -----------------------------------------------------------------------------
+
+MEASURES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "streams": (streams, floor_streams),
+    "requests": (requests, floor_requests),
+    "many": (many, floor_many),
+}
+
+
+def unable(contender: Contender, connections: int) -> str:
+    """Why it can't run here, or nothing."""
+    if importlib.util.find_spec(contender.needs) is None:
+        return "not installed"
+    allowed = crowd.raise_limit()
+    if connections + SPARE_FILES > allowed:
+        return f"needs {connections + SPARE_FILES:,} open files, `ulimit -Hn` allows {allowed:,}"
+    return ""
+
+
+def measure(name: str, contender: str, options: Options, **numbers: Any) -> Any:
+    chosen = contenders.CONTENDERS[contender]
+    if reason := unable(chosen, numbers.get("others", numbers.get("count", 0))):
+        return {"skipped": reason}
+    if name == "churn":
+        return contenders.trio_loop().run(partial(churn.churn, options, **numbers))
+    ours, floors = MEASURES[name]
+    if contender == FLOOR:
+        return floors(options, **numbers)
+    loop, opened = chosen.loop(), chosen.open
+    assert opened is not None
+
+    async def main() -> Any:
+        async with opened(options) as stream:
+            return await ours(stream, loop, **numbers)
+
+    return loop.run(main)
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    cpu = task.pop("cpu")
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    options = Options(**task.pop("options"))
+    print(json.dumps(measure(options=options, **task)))
+
+
+if __name__ == "__main__":
+    main()

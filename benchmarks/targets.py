@@ -1,0 +1,87 @@
+"""What the library set out to show, and whether this run shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from contenders import FLOOR, OURS
+from report import Results, markdown, number
+
+
+class Target(NamedTuple):
+    what: str
+    value: float | None
+    limit: float
+    unit: str = "x"
+
+    @property
+    def met(self) -> str:
+        if self.value is None:
+            return "not measured"
+        return "yes" if self.value <= self.limit else "no"
+
+
+def _chunks(results: Results) -> Iterator[Target]:
+    def ratio(layout: str, to: str, scheme: str = "http", wire: str = "openai") -> float | None:
+        table = f"chunk/{wire}/{scheme}/{layout}"
+        return results.ratio((table, OURS), (table, to))
+
+    yield Target("burst: CPU beside the floor", ratio("burst", FLOOR), 2.2)
+    yield Target("burst: CPU beside openai", ratio("burst", "openai"), 1 / 30)
+    for layout in ("flushed", "paced"):
+        words = "as fast as it goes" if layout == "flushed" else "woken for each"
+        title = f"one event a read ({words})"
+        yield Target(f"{title}: CPU beside the floor", ratio(layout, FLOOR), 2.0)
+        yield Target(f"{title}: CPU beside openai", ratio(layout, "openai"), 1 / 18)
+        secure = ratio(layout, "aiohttp", "https")
+        yield Target(f"{title}, TLS: CPU beside aiohttp", secure, 1.0)
+    anthropic = ratio("burst", "anthropic", wire="anthropic")
+    yield Target("burst, Anthropic's wire: CPU beside its SDK", anthropic, 1 / 6)
+
+
+def _crowds(results: Results) -> Iterator[Target]:
+    small, large = "many/1000", "many/5000"
+    for to, limit in (("aiohttp", 1.0), ("openai", 1 / 3.5)):
+        value = results.ratio((small, OURS), (small, to))
+        yield Target(f"1,000 streams: CPU beside {to}", value, limit)
+    ours, floors = (results.median(small, one, "p99") for one in (OURS, FLOOR))
+    beyond = (ours - floors) * 1e3 if ours is not None and floors is not None else None
+    yield Target("1,000 streams: p99 beyond the floor's", beyond, 5.0, "ms")
+    half, memory = (results.median(large, OURS, metric) for metric in ("p50", "memory"))
+    yield Target("5,000 streams: p50", half and half * 1e3, 1.0, "ms")
+    yield Target("5,000 streams: memory a stream", memory and memory / 1024, 24.0, "KiB")
+    for metric, words in (("cpu", "CPU"), ("first", "time to the first chunk")):
+        value = results.ratio(("request/2500", OURS), ("request/0", OURS), metric)
+        yield Target(f"a request with 2,500 open beside none: {words}", value, 1.3)
+
+
+def _sizes(results: Results) -> Iterator[Target]:
+    deltas = results.median("big/deltas/100000", OURS, "total")
+    text = results.median("big/text/50000", OURS, "total")
+    yield Target("100,000 deltas: CPU", deltas, 1.0, "s")
+    yield Target("50 MB of text: CPU", text, 2.0, "s")
+    value = results.ratio(("import", OURS), ("import", "base"))
+    yield Target("import beside trio + httpx + msgspec", value, 1.3)
+
+
+def targets(results: Results) -> list[Target]:
+    """Every target, with what was measured."""
+    return [*_chunks(results), *_crowds(results), *_sizes(results)]
+
+
+def verdicts(results: Results) -> str:
+    """The targets as a table."""
+    rows = [
+        [t.what, _shown(t.value, t.unit), _shown(t.limit, t.unit), t.met]
+        for t in targets(results)
+        if t.value is not None
+    ]
+    return markdown(["target", "measured", "at most", "met"], rows) if rows else ""
+
+
+def _shown(value: float, unit: str) -> str:
+    """Small ratios as fractions, since that is how the targets put them."""
+    if unit == "x" and 0 < value < 0.5:
+        return f"1/{number(1 / value)}"
+    return f"{number(value)} {unit}"
