@@ -212,7 +212,8 @@ class Client:
 
         ``ids`` are generation ids, or records of the ledger; by default all that it has as
         unsettled, also from an earlier process. Returns a record for each, in order: resolved,
-        or still ``unknown`` after the clock ``settlement``. ``on_cost`` is not told: it was told
+        or still ``unknown`` after the clock ``settlement``, which begins for each with its first
+        question; 64 are asked at a time. ``on_cost`` is not told: it was told
         of the attempt before, and the answer is returned here.
 
         ``model`` gives the address and the key for attempts that another client made; by default
@@ -350,7 +351,10 @@ async def open_client(
     in memory), ``limits`` stops new ones when enough is spent.
 
     The block ends only when all is booked: streams whose provider must be asked what they cost
-    are waited for, at most for the clock ``settlement`` each, also when the block is cancelled.
+    are waited for, also when the block is cancelled: at most for the clock ``settlement`` from
+    the first question (twice that, where hundreds stand in line for the same address), and for
+    the callback after it. Streams that *finished* without naming their cost are asked about only
+    as long as the block lasts anyway.
     """
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
