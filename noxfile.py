@@ -45,8 +45,8 @@ def tests(session: nox.Session) -> None:
 CORE = [
     f"*/trio_minillm/{name}.py"
     for name in (
-        *("_chunks", "_cost", "_decode", "_ending", "_errors", "_estimate", "_ingest", "_ledger"),
-        *("_http1", "_ledger_file", "_media", "_messages", "_openai_format", "_options"),
+        *("_budget", "_chunks", "_cost", "_decode", "_ending", "_errors", "_estimate", "_ingest"),
+        *("_http1", "_ledger", "_ledger_file", "_media", "_messages", "_openai_format", "_options"),
         *("_params", "_parts", "_plain", "_prices", "_sse", "_tokens", "providers/*"),
     )
 ]

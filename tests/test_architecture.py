@@ -18,7 +18,7 @@ LAYERS = [
     {"_sse", "_messages", "_options"},
     {"_params", "_openai_format", "_chunks"},
     {"_ending", "_parts", "_plain", "providers", "_http1"},
-    {"_ingest", "_models", "_ledger", "_prices", "_media", "_tokens"},
+    {"_ingest", "_budget", "_models", "_ledger", "_prices", "_media", "_tokens"},
     {"_decode", "_ledger_file", "_estimate"},
     {"_connection"},
     {"_transport"},

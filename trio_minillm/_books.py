@@ -19,12 +19,13 @@ from typing import TypeAlias
 import msgspec
 import trio
 
+from ._budget import Budget
 from ._chunks import Outcome, Usage
-from ._cost import CostInfo, add, exact
-from ._errors import BudgetExceeded, MiniLLMError, ProtocolError
+from ._cost import CostInfo, add
+from ._errors import MiniLLMError, ProtocolError
 from ._http import Exchange
 from ._ledger import MAX_UNSETTLED, CostRecord, Ledger, payable
-from ._options import Limits, retry_after
+from ._options import retry_after
 from .providers import Model, SettlementRequest
 from .providers._base import headers_to
 
@@ -48,65 +49,12 @@ MAX_NONSENSE = 5
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 MODELS_KEPT = 64
-"""Models of different addresses that are remembered for later questions."""
+"""Models of different addresses that are remembered for later questions, and lines for them."""
 
 WAIT_STATUSES = frozenset({404, 408, 409, 425, 429})
 """Refusals that mean: not yet. So does every 5xx; others will not change."""
 
 _log = logging.getLogger("trio_minillm")
-
-
-class Budget:
-    """What was spent under one `Limits`, and the streams that run under it."""
-
-    def __init__(self, limits: Limits, parent: Budget | None = None) -> None:
-        self._limits = limits
-        self._parent = parent
-        self._cost = Decimal(0)
-        self._tokens = 0
-        self._running: dict[object, Callable[[BudgetExceeded], None]] = {}
-        self._stopping = False
-
-    def check(self) -> None:
-        """Raise `BudgetExceeded` if nothing more may start."""
-        error = self._exceeded()
-        if error is not None:
-            raise error
-        if self._parent is not None:
-            self._parent.check()
-
-    def enter(self, stream: object, stop: Callable[[BudgetExceeded], None]) -> None:
-        """A stream begins; ``stop`` cancels it if it comes to that."""
-        self._running[stream] = stop
-        if self._parent is not None:
-            self._parent.enter(stream, stop)
-
-    def leave(self, stream: object) -> None:
-        """A stream has ended."""
-        self._running.pop(stream, None)
-        if self._parent is not None:
-            self._parent.leave(stream)
-
-    def spend(self, cost: Decimal, tokens: int) -> None:
-        """Something was spent; cancel what runs, if it is too much and was to be so."""
-        self._cost = add(self._cost, cost)
-        self._tokens += tokens
-        if self._limits.running == "cancel" and not self._stopping:
-            self._stopping = True  # what is stopped is booked, and so comes here again
-            while self._running and (error := self._exceeded()) is not None:
-                _, stop = self._running.popitem()
-                stop(error)
-            self._stopping = False
-        if self._parent is not None:
-            self._parent.spend(cost, tokens)
-
-    def _exceeded(self) -> BudgetExceeded | None:
-        limits = self._limits
-        if limits.max_cost is not None and self._cost >= exact(limits.max_cost):
-            return BudgetExceeded("max_cost", exact(limits.max_cost), self._cost)
-        if limits.max_tokens is not None and self._tokens >= limits.max_tokens:
-            return BudgetExceeded("max_tokens", limits.max_tokens, self._tokens)
-        return None
 
 
 class Booking:
@@ -282,7 +230,7 @@ class Books:
 
     async def _ask(self, model: Model, ident: str, seconds: float) -> Usage | None:
         request = settlement_request(model, ident)
-        line = self._asking.setdefault(address_of(model), trio.CapacityLimiter(ASKING_AT_ONCE))
+        line = self._line(address_of(model))
         until, wait, nonsense = math.inf, 0.0, 0
         while request is not None and seconds > 0 and nonsense < MAX_NONSENSE:
             usage, again = None, 0.0
@@ -300,6 +248,11 @@ class Books:
                 return usage
             await trio.sleep(min(max(wait, again), left))
         return None
+
+    def _line(self, address: str) -> trio.CapacityLimiter:
+        if address not in self._asking and len(self._asking) >= MODELS_KEPT:
+            del self._asking[next(iter(self._asking))]
+        return self._asking.setdefault(address, trio.CapacityLimiter(ASKING_AT_ONCE))
 
     async def _ask_once(
         self, model: Model, request: SettlementRequest
@@ -322,8 +275,10 @@ class Books:
             raise
         except MiniLLMError:
             pass  # the next answer may be better
-        except Exception:  # noqa: BLE001 - a provider's bug must not lose the booking
-            _log.exception("%s can't read a settlement", type(model.provider).__name__)
+        except Exception as exc:  # noqa: BLE001 - a provider's bug must not lose the booking
+            # Without its text, which may quote a server, and that the key.
+            names = type(model.provider).__name__, type(exc).__name__
+            _log.error("%s can't read a settlement: %s", *names)
             return None, math.inf
         finally:
             await exchange.close()

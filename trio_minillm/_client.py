@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from difflib import get_close_matches
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import UnionType
@@ -16,7 +14,8 @@ import httpx
 import msgspec
 import trio
 
-from ._books import Books, Budget, OnCost
+from ._books import Books, OnCost
+from ._budget import Budget
 from ._chunks import CompletionResponse
 from ._cost import TokenPrice
 from ._http import Exchange
@@ -25,7 +24,7 @@ from ._ledger import CostRecord, Ledger
 from ._messages import Message
 from ._openai_format import messages_of
 from ._options import Limits, Retry, Timeouts
-from ._params import PARAM_NAMES, JSONSchema, Params, format_of
+from ._params import JSONSchema, Params, check_params, format_of
 from ._reader import Item, Prepared, Reader
 from ._stream import BUFFERED_BATCHES
 from ._tracked import TrackedStream
@@ -252,19 +251,9 @@ class Client:
         expect_usage: bool,
         **options: Any,
     ) -> Prepared:
-        unknown = sorted(set(params) - PARAM_NAMES)
-        if unknown:
-            close = get_close_matches(unknown[0], sorted(PARAM_NAMES | OPTIONS), 1)
-            hint = f"did you mean {close[0]}?" if close else "extra={…} sends any field"
-            raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
+        choices = check_params(params, OPTIONS)
         if headers:  # the model checks what may stand in a header
             model = msgspec.structs.replace(model, headers={**model.headers, **headers})
-        for name, value in params.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number")
-        choices = params.get("n", 1)
-        if isinstance(choices, bool) or not isinstance(choices, int) or choices < 1:
-            raise ValueError("n must be a whole number from 1 on")
         request = Request(
             model=model, messages=messages, params=params, extra=extra, expect_usage=expect_usage
         )

@@ -6,7 +6,6 @@ their vendors' rules, the answer by ``max_tokens``; what has no bound makes the 
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -29,7 +28,7 @@ from ._messages import (
     ToolResult,
 )
 from ._openai_format import messages_of
-from ._params import PARAM_NAMES, Params
+from ._params import Params, check_params
 from ._tokens import counter
 from .providers._base import Model, Request, body_of
 
@@ -160,15 +159,7 @@ def _body(
 ) -> dict[str, Any]:
     """The body as it would be sent, with empty media in the place of media."""
     given = {name: value for name, value in params.items() if value is not None}
-    unknown = sorted(set(given) - PARAM_NAMES)
-    if unknown:
-        raise TypeError(f"unknown parameter: {', '.join(unknown)} (extra={{…}} sends any field)")
-    for name, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number")
-    choices = given.get("n", 1)
-    if isinstance(choices, bool) or not isinstance(choices, int) or choices < 1:
-        raise ValueError("n must be a whole number from 1 on")
+    check_params(given)
     light = tuple(
         msgspec.structs.replace(m, parts=tuple(_light(p) for p in m.parts)) for m in messages
     )

@@ -152,6 +152,7 @@ class Exchange:
         """The response's headers, by their names in lower case."""
         self._close: Callable[[], Awaitable[None]] | None = None
         self._body: AsyncIterator[bytes] | None = None
+        self._ours = False  # a body of TrioTransport's, whose reads and closing are as we need them
         self._ended = False
         self._inflate: _Inflate | None = None
         self._unreadable: ProtocolError | None = None
@@ -190,6 +191,7 @@ class Exchange:
         # httpx's own iterators are more async generators on top of this one, and the only thing
         # that they add is decompression.
         stream = response.extensions.get(BODY)
+        self._ours = stream is not None
         # A stream of hours need not keep httpx's response and request, some 4 KiB and a prompt.
         self._close = response.aclose if stream is None else stream.aclose
         stream = response.stream if stream is None else stream
@@ -204,7 +206,7 @@ class Exchange:
     @property
     def resumable(self) -> bool:
         """Whether a `receive` that was cancelled has lost nothing, and can be called again."""
-        return self._inflate is None and not isinstance(self._body, AsyncGenerator)
+        return self._inflate is None and self._ours
 
     async def receive(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
@@ -255,14 +257,14 @@ class Exchange:
         """Give the connection back, or close it. Shielded and bounded; safe to call always."""
         if self._close is None:
             return
-        if not isinstance(self._body, AsyncGenerator):
+        if self._ours:  # does not wait
             with suppress(*_FOREIGN):
                 await self._close()
             return
         with trio.CancelScope(shield=True) as bound:
             bound.deadline = trio.current_time() + CLOSE_SECONDS
             with suppress(*_FOREIGN):
-                if not self._ended:
+                if not self._ended and isinstance(self._body, AsyncGenerator):
                     await self._unwind()
                 await self._close()
 

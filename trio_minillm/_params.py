@@ -7,7 +7,9 @@ its wire. A parameter that a wire does not have is an error there, never silentl
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 import msgspec
@@ -271,3 +273,21 @@ class Params(TypedDict, total=False):
 
 
 PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
+
+
+def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
+    """Check parameters that were given, beside ``options`` of another kind, and return how many
+    answers they ask for. Raises ``TypeError`` for an unknown one, ``ValueError`` for a bad one.
+    """
+    unknown = sorted(set(given) - PARAM_NAMES)
+    if unknown:
+        close = get_close_matches(unknown[0], sorted(PARAM_NAMES.union(options)), 1)
+        hint = f"did you mean {close[0]}?" if close else "extra={…} sends any field"
+        raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number")
+    choices = given.get("n", 1)
+    if isinstance(choices, bool) or not isinstance(choices, int) or choices < 1:
+        raise ValueError("n must be a whole number from 1 on")
+    return choices

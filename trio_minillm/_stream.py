@@ -30,6 +30,10 @@ back."""
 YIELD_EVERY = 64
 """Chunks of one batch that are handed out before other tasks get a turn."""
 
+LOOK_EVERY = 8
+"""Items of a single chunk after which the channel is looked into for more. Where each read brings
+one chunk there is seldom more, and looking costs as well."""
+
 LEAVE_SECONDS = 1.0
 """How long leaving a finished stream may wait for the rest of its body to be drained (which
 has its own, shorter bound)."""
@@ -212,10 +216,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             return
         self._put(item)
         self._received += 1
-        # Where each read brings one chunk, there is seldom more, and looking costs as well.
-        if (self._plenty or len(self._batch) > 1 or not self._received % 8) and not (
-            self._state.ending.over
-        ):
+        look = self._plenty or len(self._batch) > 1 or not self._received % LOOK_EVERY
+        if look and not self._state.ending.over:
             self._put_more()
 
     async def _next_item(self) -> Item | None:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from ._books import Booking, Books, Budget, address_of, cost_of, settlement_request
+from ._books import Booking, Books, address_of, cost_of, settlement_request
+from ._budget import Budget
 from ._chunks import CompletionResponse, Outcome, Usage
 from ._cost import CostResolution
 from ._errors import MiniLLMError, RetriesExhausted, StreamTruncated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +14,16 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 
+from ._options import KEYS, key_of
 from ._report import Misuse, OutputError, one_line, usd
 from ._terminal import print_error, print_rows, print_table, say, write_all
 
 HEAD = ("attempts", "finished", "tokens in", "tokens out", "USD", "not booked")
 
 
-KEY = "OPENROUTER_API_KEY"
 _HELP = {
     "by": "Sum by this key of meta.",
-    "settle": "Ask first what unsettled attempts cost; the key is OPENROUTER_API_KEY.",
+    "settle": f"Ask first what unsettled attempts cost; the key is {KEYS['openrouter']}.",
     "base_url": "OpenRouter's address, where it is not the usual one.",
 }
 
@@ -35,9 +34,9 @@ async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:
     The key goes to OpenRouter's own address, or where ``base_url`` says: never to an address
     just because it stands in a file.
     """
-    key = os.environ.get(KEY, "").strip()
+    key = key_of("openrouter")
     if not key:
-        raise Misuse(f"no API key: set {KEY} in the environment")
+        raise Misuse(f"no API key: set {KEYS['openrouter']} in the environment")
     try:
         model = llm.openrouter("any", base_url=base_url, api_key=key)
     except ValueError as exc:
@@ -51,10 +50,13 @@ async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:
         await client.settle(ours, model=model)
 
 
+def _groups(ledger: llm.Ledger, by: str | None) -> Mapping[Any, llm.Totals]:
+    return ledger.by_model if by is None else ledger.by_meta(by)
+
+
 def rows(ledger: llm.Ledger, by: str | None) -> list[tuple[str, ...]]:
     """A row for each model, or each value of a meta key, and one for all; the dearest first."""
-    groups: Mapping[Any, llm.Totals] = ledger.by_model if by is None else ledger.by_meta(by)
-    dearest = sorted(groups.items(), key=lambda item: (-item[1].total, str(item[0])))
+    dearest = sorted(_groups(ledger, by).items(), key=lambda item: (-item[1].total, str(item[0])))
     named = [(one_line(str(name)), totals) for name, totals in dearest]
     return [_row(name, totals) for name, totals in (*named, ("all", ledger.totals))]
 
@@ -87,11 +89,12 @@ def notes(ledger: llm.JSONLLedger) -> list[tuple[str, str]]:
 
 def json_line(ledger: llm.JSONLLedger, by: str | None) -> bytes:
     """The same as one line of JSON; amounts are strings, since they are exact."""
-    groups: Mapping[Any, llm.Totals] = ledger.by_model if by is None else ledger.by_meta(by)
     fields = {
         "totals": ledger.totals,
         "by": by or "model",
-        "groups": [{"name": name, "totals": totals} for name, totals in groups.items()],
+        "groups": [
+            {"name": name, "totals": totals} for name, totals in _groups(ledger, by).items()
+        ],
         "unsettled": [
             {"id": r.id, "model": r.model, "provider": r.provider, "at": r.at}
             for r in ledger.unsettled
