@@ -177,8 +177,27 @@ async def test_the_generation_id_of_the_header_comes_first():
         response = await client.complete(remote, "Hi")
         assert response.request_id == "req-1"
         async with client.stream(remote, "Hi") as stream:
+            assert stream.headers == {}
             await stream.next_chunk()
             assert stream.id == "gen-header"
+        assert stream.headers["x-request-id"] == "req-1"
+
+
+async def test_a_key_that_the_server_repeats_in_a_header_is_hidden():
+    headers = {"x-echo": "Bearer sk-secret-1234", "x-left": "7"}
+    _, opening = client_of(reply(*openai_events("x"), headers=headers))
+    async with opening as client:
+        remote = llm.openrouter("m", api_key="sk-secret-1234", base_url="http://test.invalid")
+        async with client.stream(remote, "Hi") as stream:
+            await stream.collect()
+        assert stream.headers["x-left"] == "7"
+        assert "sk-secret" not in str(stream.headers)
+
+
+async def test_a_stream_fed_by_hand_has_no_headers():
+    stream, send = llm.StreamingCompletion.from_channel("m")
+    send.close()
+    assert stream.headers == {}
 
 
 async def test_raw_bytes_are_kept_on_request():

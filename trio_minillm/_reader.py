@@ -83,6 +83,8 @@ class Facts(msgspec.Struct, kw_only=True):
     skipped: int = 0
     request_id: str | None = None
     generation_id: str | None = None
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """The newest response's, as they came."""
     held: list[StreamChunk] = msgspec.field(default_factory=list)
     """Openings without content, held back: until content comes, another attempt may."""
 
@@ -207,7 +209,7 @@ class Reader:
             await exchange.close()
 
     async def _answer(self, exchange: Exchange, clocks: Clocks) -> None:
-        headers = exchange.headers
+        headers = self.facts.headers = exchange.headers
         ident = headers.get("x-request-id") or headers.get("request-id")
         self.facts.request_id = self.hidden(ident) if ident else None
         if not 200 <= exchange.status < 300:

@@ -7,7 +7,7 @@ with its block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -445,6 +445,15 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def model(self) -> str:
         """The model, in the provider's words as soon as it has said them."""
         return self._state.model
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers, names in lower case; of the newest attempt that got any. A key
+        that the server repeats is not in them.
+        """
+        if self._reader is None:
+            return {}
+        return {name: self._reader.hidden(value) for name, value in self._facts.headers.items()}
 
     @property
     def finish_reason(self) -> str | None:
