@@ -6,6 +6,9 @@
 <Model compatible:qwen3>
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ._chunks import (
     Block,
     Choice,
@@ -35,9 +38,7 @@ from ._errors import (
     StreamTimeout,
     StreamTruncated,
 )
-from ._estimate import CostEstimate, estimate
 from ._ledger import CostRecord, Ledger, Totals
-from ._ledger_file import JSONLLedger
 from ._messages import (
     AudioPart,
     DocumentPart,
@@ -63,14 +64,40 @@ from ._models import anthropic, compatible, openai, openrouter
 from ._openai_format import message_of
 from ._options import Limits, Retry, Timeouts
 from ._params import JSONSchema, Params, Reasoning, Tool, tool
-from ._prices import known_price
 from ._sse import SSEDecoder, SSEEvent
 from ._stream import StreamingCompletion
 from ._tracked import Collected, TrackedStream
 from ._transport import Statistics, TrioTransport
 from ._version import __version__
-from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 from .providers import Model, Provider, Request, SettlementRequest
+
+if TYPE_CHECKING:
+    from ._estimate import CostEstimate, estimate
+    from ._ledger_file import JSONLLedger
+    from ._prices import known_price
+    from .local import LocalModelError, LocalServer, open_local_model, open_local_server
+else:
+    # What most programs never use is loaded at its first use: the import is theirs to wait for.
+    _LATER = {
+        "CostEstimate": "_estimate",
+        "JSONLLedger": "_ledger_file",
+        "LocalModelError": "local",
+        "LocalServer": "local",
+        "estimate": "_estimate",
+        "known_price": "_prices",
+        "open_local_model": "local",
+        "open_local_server": "local",
+    }
+
+    def __getattr__(name):
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        return value
+
+    def __dir__():
+        return [*globals(), *_LATER]
+
 
 __all__ = [
     "AudioPart",

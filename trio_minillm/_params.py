@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 import msgspec
@@ -281,6 +280,8 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
     """
     unknown = sorted(set(given) - PARAM_NAMES)
     if unknown:
+        from difflib import get_close_matches  # seldom needed, and slow to load
+
         close = get_close_matches(unknown[0], sorted(PARAM_NAMES.union(options)), 1)
         hint = f"did you mean {close[0]}?" if close else "extra={…} sends any field"
         raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
