@@ -14,7 +14,7 @@ import httpx
 import trio
 
 from ._errors import ConnectionCut, ErrorInfo, MiniLLMError, ProtocolError, RefusedError, SendError
-from ._transport import BODY
+from ._transport import BODY, Roundtrip
 
 SHORT_BODY = 64 * 1024
 """How much of a body that is no stream is read, in bytes."""
@@ -152,7 +152,7 @@ class Exchange:
         """The response's headers, by their names in lower case."""
         self._close: Callable[[], Awaitable[None]] | None = None
         self._body: AsyncIterator[bytes] | None = None
-        self._ours = False  # a body of TrioTransport's, whose reads and closing are as we need them
+        self._ours: Roundtrip | None = None  # its reads and its closing are as we need them
         self._ended = False
         self._inflate: _Inflate | None = None
         self._unreadable: ProtocolError | None = None
@@ -191,7 +191,7 @@ class Exchange:
         # httpx's own iterators are more async generators on top of this one, and the only thing
         # that they add is decompression.
         stream = response.extensions.get(BODY)
-        self._ours = stream is not None
+        self._ours = stream
         # A stream of hours need not keep httpx's response and request, some 4 KiB and a prompt.
         self._close = response.aclose if stream is None else stream.aclose
         stream = response.stream if stream is None else stream
@@ -206,7 +206,7 @@ class Exchange:
     @property
     def resumable(self) -> bool:
         """Whether a `receive` that was cancelled has lost nothing, and can be called again."""
-        return self._inflate is None and self._ours
+        return self._inflate is None and self._ours is not None
 
     async def receive(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
@@ -219,6 +219,8 @@ class Exchange:
     async def _receive(self) -> bytes:
         assert self._body is not None
         try:
+            if self._ours is not None:
+                return await self._ours.receive()
             while not (data := await anext(self._body)):
                 pass
         except StopAsyncIteration:
@@ -257,7 +259,7 @@ class Exchange:
         """Give the connection back, or close it. Shielded and bounded; safe to call always."""
         if self._close is None:
             return
-        if self._ours:  # does not wait
+        if self._ours is not None:  # does not wait
             with suppress(*_FOREIGN):
                 await self._close()
             return

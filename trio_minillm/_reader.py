@@ -89,6 +89,43 @@ class Facts(msgspec.Struct, kw_only=True):
     """Openings without content, held back: until content comes, another attempt may."""
 
 
+class Arrivals:
+    """How many items went into the channel, and who waits for the next: one task at most.
+
+    A parking lot for a single task, at half its price; every chunk that is waited for pays it.
+    """
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self.over: bool = False
+        """Whether the channel was closed: there will be no more."""
+        self._waiting: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> None:
+        """Until something changes. A checkpoint."""
+        self._waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def one_more(self) -> None:
+        """An item was put into the channel."""
+        self.count += 1
+        self._wake()
+
+    def end(self) -> None:
+        """The channel was closed."""
+        self.over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+
 def _nothing(*args: object) -> None: ...
 
 
@@ -103,8 +140,7 @@ class Reader:
     ) -> None:
         self.facts: Facts = Facts()
         self.done: trio.Event = trio.Event()
-        self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        """Where to wait for the next item of the channel, or its end."""
+        self.arrived: Arrivals = Arrivals()
         self.crash: Exception | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.before_attempt: Callable[[], None] = _nothing
@@ -141,7 +177,7 @@ class Reader:
             if self.facts.ended is None:
                 self.facts.ended = trio.current_time()
             self._send.close()  # last: whoever sees it closed sees why
-            self.arrived.unpark_all()
+            self.arrived.end()
             self.done.set()
 
     async def _run(self) -> None:
@@ -308,14 +344,14 @@ class Reader:
             paused_at = clocks.pause()
             await self._send.send(chunks)
             clocks.resume(paused_at)
-        self.arrived.unpark_all()
+        self.arrived.one_more()
 
     async def _give(self, item: Item) -> None:
         try:
             self._send.send_nowait(item)
         except trio.WouldBlock:
             await self._send.send(item)
-        self.arrived.unpark_all()
+        self.arrived.one_more()
 
     def hidden(self, text: str) -> str:
         """What a server said, without the key."""

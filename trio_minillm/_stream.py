@@ -77,7 +77,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._position = 0
         self._last: MiniLLMError | None = None  # came behind the batch that is being handed out
         self._append: Callable[[str], None] | None = None  # for the rest of a plain batch
-        self._received = 0
+        self._received = 0  # items taken out of the channel
         self._plenty = False  # the last look found more than one item
         self._taken = 0
         self._busy = False
@@ -169,13 +169,16 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._check_open()
         self._busy = True
         ending = self._state.ending
+        waited = False
         try:
             while not ending.over:
                 if self._position == len(self._batch):
-                    await self._receive_batch()
+                    waited = await self._receive_batch()
                     continue
                 self._taken += 1
-                if self._taken % YIELD_EVERY:
+                if waited:
+                    waited = False  # that was the checkpoint
+                elif self._taken % YIELD_EVERY:
                     await checkpoint_if_cancelled()
                 else:
                     await checkpoint()
@@ -205,38 +208,42 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         shown = chunk.progress or chunk.raw is not None
         return chunk if shown and self._state.error is None else None
 
-    async def _receive_batch(self) -> None:
-        """Wait for the next item; a failure or the end of the channel goes to the machine."""
+    async def _receive_batch(self) -> bool:
+        """Take the next item, and wait for it if need be; a failure or the end of the channel goes
+        to the machine. Whether it was a checkpoint, which it is if it takes nothing.
+
+        What is taken is put down before anything else is awaited: it would be lost to another
+        task that ends the stream in between.
+        """
         if self._last is not None:
             await checkpoint()
             self._put(self._last)
-            return
-        item = await self._next_item()
-        if item is None:
-            return
-        self._put(item)
-        self._received += 1
-        look = self._plenty or len(self._batch) > 1 or not self._received % LOOK_EVERY
-        if look and not self._state.ending.over:
-            self._put_more()
-
-    async def _next_item(self) -> Item | None:
-        """The next item of the channel; None if another task has ended the stream meanwhile, or
-        it was the channel's end. What is taken is not held over a checkpoint: it would be lost
-        to a task that cancels the stream in between.
-        """
+            return True
+        waited = False
+        arrived = self._reader.arrived if self._reader is not None else None
         while not self._state.ending.over:
-            await checkpoint_if_cancelled()
             try:
-                if self._reader is None:  # fed by hand
-                    return await self._receive.receive()
-                return self._receive.receive_nowait()
-            except trio.WouldBlock:
-                assert self._reader is not None
-                await self._reader.arrived.park()
+                if arrived is None:  # fed by hand
+                    waited = True
+                    item = await self._receive.receive()
+                elif self._received < arrived.count or arrived.over:
+                    item = self._receive.receive_nowait()
+                else:
+                    waited = True
+                    await arrived.wait()
+                    continue
             except (trio.EndOfChannel, trio.ClosedResourceError):
                 self._channel_ended()
-        return None
+                break
+            self._put(item)
+            self._received += 1
+            look = self._plenty or len(self._batch) > 1 or not self._received % LOOK_EVERY
+            if look and not self._state.ending.over:
+                self._put_more()
+            return waited
+        if not waited:
+            await checkpoint()
+        return True
 
     def _put_more(self) -> None:
         """Take what else is there, up to as much as the channel holds: the reader then finds
@@ -249,6 +256,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 item = self._receive.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
                 break
+            self._received += 1
             if isinstance(item, StreamChunk):
                 item = [item]
             if not isinstance(item, list):
@@ -336,8 +344,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                     batch, start = self._batch, self._position
                     self._batch, self._position, self._append = [], 0, None
                     self._state.ingest_all(batch if start == 0 else batch[start:])
-                else:
-                    await self._receive_batch()
+                elif not await self._receive_batch():
+                    await checkpoint_if_cancelled()
             await checkpoint()
         finally:
             self._busy = False
@@ -364,6 +372,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 return
             try:
                 self._put(self._receive.receive_nowait())
+                self._received += 1
             except trio.EndOfChannel:
                 self._channel_ended()
             except (trio.WouldBlock, trio.ClosedResourceError):

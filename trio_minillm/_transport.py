@@ -168,7 +168,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the response's body is read as it is iterated. Raises httpx's errors."""
         self.check_open()
-        exchange = _Exchange(self, request)
+        exchange = Roundtrip(self, request)
         try:
             await exchange.start()
             return exchange.response()
@@ -183,7 +183,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
 
     # -- for exchanges ---------------------------------------------------------------------
 
-    async def _slot(self, exchange: _Exchange) -> None:
+    async def _slot(self, exchange: Roundtrip) -> None:
         """A place among ``max_connections``; no clock runs while waiting for it."""
         if self._slots is None:
             return
@@ -201,7 +201,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
             await exchange.trace("connection_pool.wait.complete")
         exchange.has_slot = True
 
-    def _idle(self, exchange: _Exchange) -> Connection | None:
+    def _idle(self, exchange: Roundtrip) -> Connection | None:
         """A connection to the origin that has nothing to do."""
         connection = self._pool.take(exchange.origin)
         if connection is not None:
@@ -209,7 +209,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
             self._active.add(connection)
         return connection
 
-    async def _open(self, exchange: _Exchange) -> Connection:
+    async def _open(self, exchange: Roundtrip) -> Connection:
         """A new connection; whoever is cancelled here leaves none behind."""
         scheme, host, port = exchange.origin
         if self._max is not None:
@@ -243,7 +243,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
         self._active.discard(connection)
         connection.close()
 
-    def _release(self, exchange: _Exchange, connection: Connection | None, keep: bool) -> None:
+    def _release(self, exchange: Roundtrip, connection: Connection | None, keep: bool) -> None:
         """An exchange is over. Synchronous, so that it is never half done."""
         if connection is not None:
             if keep and not self._closed:
@@ -256,7 +256,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
             self._slots.release_on_behalf_of(exchange)
 
 
-class _Exchange(httpx.AsyncByteStream):
+class Roundtrip(httpx.AsyncByteStream):
     """One request and its response, whose body it is: an iterator that is no generator."""
 
     def __init__(self, transport: TrioTransport, request: httpx.Request) -> None:
@@ -405,15 +405,20 @@ class _Exchange(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
+        data = await self.receive()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body, ``b""`` at its end. Cancelled, it has lost nothing."""
         parser = self._parser
         while True:
             data = parser.take()
             if parser.complete:
                 self.end()
-            if data:
+            if data or parser.complete or self._connection is None:
                 return data
-            if parser.complete or self._connection is None:
-                raise StopAsyncIteration
             try:
                 await self._read(self._connection)
             except httpx.TransportError:
