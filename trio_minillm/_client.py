@@ -59,6 +59,7 @@ class Client:
         meta: Any = None,
     ) -> None:
         self._http = http
+        self._connect = partial(Exchange, http)
         self._timeouts = timeouts
         self._retry = retry
         self._books = books
@@ -153,7 +154,7 @@ class Client:
         return TrackedStream(
             state,
             receive,
-            reader=Reader(partial(Exchange, self._http), prepared, send),
+            reader=Reader(self._connect, prepared, send),
             model=prepared.model,
             response_type=_response_type(params.get("response_format")),
             books=self._books,

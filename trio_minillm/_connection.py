@@ -31,11 +31,10 @@ Origin = tuple[str, str, int]
 class Connection:
     """A socket, perhaps with TLS on it. Reads go into the transport's one buffer."""
 
-    def __init__(self, origin: Origin, sock: socket.socket, buffer: bytearray) -> None:
+    def __init__(self, origin: Origin, sock: socket.socket, buffer: memoryview) -> None:
         self.origin = origin
         self.idle_since = 0.0
         self._sock = sock
-        self._view = memoryview(buffer)
         self._buffer = buffer
         self._more = True  # the next read may find something without waiting
         self._reads = 0
@@ -58,7 +57,7 @@ class Connection:
             count = await self._receive()
             if not count:
                 raise ConnectionError("the connection ended in the TLS handshake")
-            self._incoming.write(self._view[:count])
+            self._incoming.write(self._buffer[:count])
         await self._flush()
         if self._tls.selected_alpn_protocol() == "h2":
             raise ConnectionError("the server was offered HTTP/2 and speaks it; this does not")
@@ -125,13 +124,13 @@ class Connection:
         count = await self._receive()
         if self._tls is None:
             if count:
-                parser.feed(self._view[:count])
+                parser.feed(self._buffer[:count])
             return count > 0
         if not count:
             if parser.ends_with_connection:  # anyone could have cut it there
                 raise ConnectionError("the connection ended without TLS's close_notify")
             return False
-        self._incoming.write(self._view[:count])
+        self._incoming.write(self._buffer[:count])
         there = self._decrypt(self._tls, parser)
         await self._flush()  # an answer to a change of keys
         return there

@@ -214,13 +214,17 @@ class Exchange:
             raise self._unreadable
         if self._inflate is not None:
             return await self._inflate.receive(self._receive)
+        if self._ours is not None:
+            try:
+                return await self._ours.receive()
+            except _FOREIGN as exc:
+                raise _translated(exc, begun=True) from exc
         return await self._receive()
 
     async def _receive(self) -> bytes:
+        """The same, as it is on the wire."""
         assert self._body is not None
         try:
-            if self._ours is not None:
-                return await self._ours.receive()
             while not (data := await anext(self._body)):
                 pass
         except StopAsyncIteration:

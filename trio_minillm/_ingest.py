@@ -64,6 +64,36 @@ CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded"
 """Finish reasons that mean: the answer was cut at a limit of tokens."""
 
 
+class _Rare:
+    """What few answers have."""
+
+    def __init__(self) -> None:
+        self.calls: list[CallBuilder] = []
+        self.by_id: dict[str, CallBuilder] = {}
+        self.by_index: dict[int, CallBuilder] = {}
+        self.annotations: list[dict[str, Any]] = []
+        self.logprobs: dict[str, Any] = {}
+        self.audio: dict[str, Any] = {}
+        self.images: list[dict[str, Any]] = []
+
+    def call_of(self, delta: ToolCallDelta) -> CallBuilder | None:
+        """The open call that a delta continues: by id, else by index, else the last one.
+
+        ``None`` where it opens a new one: an id not seen before (unless the call at its index
+        still waits for an id), an index not seen before, or a name on a call that has its own.
+        """
+        if delta.id and delta.id in self.by_id:
+            return self.by_id[delta.id]
+        if delta.index is not None:
+            found = self.by_index.get(delta.index)
+        else:
+            found = self.calls[-1] if self.calls else None
+        if found is None or (delta.id and found.id):
+            return None
+        again = delta.name and found.name and not delta.id
+        return None if again and another_call(found, delta) else found
+
+
 class _Choice:
     """One answer under construction."""
 
@@ -72,16 +102,11 @@ class _Choice:
         self.parts: list[TextBuilder | CallBuilder] = []
         self.numbered: dict[int, TextBuilder | CallBuilder] = {}  # by content-block number
         self.plain: dict[str, TextBuilder] = {}  # on wires without numbers: one part a kind
-        self.calls: list[CallBuilder] = []
-        self.by_id: dict[str, CallBuilder] = {}
-        self.by_index: dict[int, CallBuilder] = {}
         self.reason: str | None = None  # the newest
         self.reasons: list[str] = []  # each that came, once
-        self.annotations: list[dict[str, Any]] = []
-        self.logprobs: dict[str, Any] = {}
-        self.audio: dict[str, Any] = {}
-        self.images: list[dict[str, Any]] = []
         self.over_limit: tuple[str, int] | None = None
+        # Few answers have any, and of thousands at once each would hold a dozen empty containers.
+        self.rare: _Rare | None = None
 
     # -- parts -----------------------------------------------------------------------------
 
@@ -147,38 +172,22 @@ class _Choice:
             if isinstance(there, CallBuilder):
                 there.add(delta)
                 return
-        call = None if opens else self._find(delta)
+        rare = self.rare = self.rare or _Rare()
+        call = None if opens else rare.call_of(delta)
         if call is None:
-            if len(self.calls) >= MAX_TOOL_CALLS:
+            if len(rare.calls) >= MAX_TOOL_CALLS:
                 self.over_limit = ("tool calls", MAX_TOOL_CALLS)
                 return
             call = CallBuilder()
-            self.calls.append(call)
+            rare.calls.append(call)
             self._append(call)
             if number is not None:
                 self.numbered[number] = call
         call.add(delta)
         if delta.id:
-            self.by_id[delta.id] = call
+            rare.by_id[delta.id] = call
         if delta.index is not None:
-            self.by_index[delta.index] = call
-
-    def _find(self, delta: ToolCallDelta) -> CallBuilder | None:
-        """The open call that a delta continues: by id, else by index, else the last one.
-
-        ``None`` where it opens a new one: an id not seen before (unless the call at its index
-        still waits for an id), an index not seen before, or a name on a call that has its own.
-        """
-        if delta.id and delta.id in self.by_id:
-            return self.by_id[delta.id]
-        if delta.index is not None:
-            found = self.by_index.get(delta.index)
-        else:
-            found = self.calls[-1] if self.calls else None
-        if found is None or (delta.id and found.id):
-            return None
-        again = delta.name and found.name and not delta.id
-        return None if again and another_call(found, delta) else found
+            rare.by_index[delta.index] = call
 
     # -- the rest --------------------------------------------------------------------------
 
@@ -199,27 +208,33 @@ class _Choice:
                     details.append(DetailBuilder(raw))
                 if len(details) > MAX_ITEMS:
                     self.over_limit = ("reasoning blocks", MAX_ITEMS)
-        if chunk.annotations:
-            self.annotations += chunk.annotations
-            if len(self.annotations) > MAX_ITEMS:
-                self.over_limit = ("annotations", MAX_ITEMS)
-        if chunk.logprobs:
-            join_fields(self.logprobs, chunk.logprobs)
-            if any(isinstance(v, list) and len(v) > MAX_ITEMS for v in self.logprobs.values()):
-                self.over_limit = ("log probabilities", MAX_ITEMS)
-        self.images += chunk.images
-        if chunk.audio:
-            join_fields(self.audio, chunk.audio)
+        if chunk.annotations or chunk.logprobs or chunk.images or chunk.audio:
+            self._rare(chunk)
         if chunk.finish_reason is not None:
             self.reason = chunk.finish_reason
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
                 self.reasons.append(self.reason)
+
+    def _rare(self, chunk: StreamChunk) -> None:
+        rare = self.rare = self.rare or _Rare()
+        if chunk.annotations:
+            rare.annotations += chunk.annotations
+            if len(rare.annotations) > MAX_ITEMS:
+                self.over_limit = ("annotations", MAX_ITEMS)
+        if chunk.logprobs:
+            join_fields(rare.logprobs, chunk.logprobs)
+            if any(isinstance(v, list) and len(v) > MAX_ITEMS for v in rare.logprobs.values()):
+                self.over_limit = ("log probabilities", MAX_ITEMS)
+        rare.images += chunk.images
+        if chunk.audio:
+            join_fields(rare.audio, chunk.audio)
 
     def join(self, kind: str) -> str:
         texts = [p.text() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]
         return texts[0] if len(texts) == 1 else "".join(texts)
 
     def build(self, wire: str, finished: bool) -> Choice:
+        rare = self.rare or _Rare()
         parts: list[Part] = []
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
@@ -230,7 +245,7 @@ class _Choice:
                 parts.append(part.opaque(wire))
             else:
                 call = part.call(len(good) + len(bad))
-                cut = self.reason in CUT_REASONS and part is self.calls[-1] and not part.arguments()
+                cut = self.reason in CUT_REASONS and part is rare.calls[-1] and not part.arguments()
                 whole = part.kind == "custom" or part.whole_json()
                 (good if finished and whole and part.name and not cut else bad).append(call)
                 parts.append(call)
@@ -245,10 +260,10 @@ class _Choice:
             invalid_tool_calls=tuple(bad),
             finish_reason=self.reason,
             finish_reasons=tuple(self.reasons),
-            logprobs=joined_fields(self.logprobs),
-            annotations=tuple(self.annotations),
-            audio=joined_fields(self.audio),
-            images=tuple(self.images),
+            logprobs=joined_fields(rare.logprobs),
+            annotations=tuple(rare.annotations),
+            audio=joined_fields(rare.audio),
+            images=tuple(rare.images),
         )
 
 

@@ -168,7 +168,10 @@ class Reader:
         """
         try:
             with self.scope:
-                await self._run()
+                try:
+                    await self._attempts()
+                except MiniLLMError as exc:
+                    await self._failed(exc)
         except trio.Cancelled:
             pass
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
@@ -180,14 +183,11 @@ class Reader:
             self.arrived.end()
             self.done.set()
 
-    async def _run(self) -> None:
-        try:
-            await self._attempts()
-        except MiniLLMError as exc:
-            if self.facts.held:
-                held, self.facts.held = self.facts.held, []
-                await self._give(held)
-            await self._give(exc)
+    async def _failed(self, error: MiniLLMError) -> None:
+        if self.facts.held:
+            held, self.facts.held = self.facts.held, []
+            await self._give(held)
+        await self._give(error)
 
     async def _attempts(self) -> None:
         errors: list[MiniLLMError] = []
@@ -282,11 +282,13 @@ class Reader:
     ) -> None:
         facts = self.facts
         end: MiniLLMError | None = None
+        chunks: list[StreamChunk]
         while end is None:
+            data, chunks = b"", []  # a stream that waits for long holds no more than it must
             try:
                 data = await exchange.receive()
             except StreamError as exc:
-                data, end = b"", exc
+                end = exc
             now = trio.current_time()
             if data:
                 facts.received += len(data)

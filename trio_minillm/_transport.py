@@ -141,7 +141,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
         self._slots = None if max_connections is None else trio.CapacityLimiter(max_connections)
         self._pool = _Pool(max_idle_connections, keepalive_expiry)
         self._active: set[Connection] = set()
-        self._buffer = bytearray(READ_BYTES)
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._closed = False
         self._opened = self._reused = self._retried = 0
 
@@ -388,11 +388,13 @@ class Roundtrip(httpx.AsyncByteStream):
     def response(self) -> httpx.Response:
         """The response's head, with this as its body."""
         parser = self._parser
-        self._request = self._body = None  # a prompt may be long, and so may be the answer
+        headers, parser.headers = parser.headers, []
+        # A stream of hours keeps nothing that it does not need; a prompt may be long.
+        self._request = self._body = None
         self._head, self._extensions = b"", {}
         return httpx.Response(
             parser.status,
-            headers=parser.headers,
+            headers=headers,
             stream=self,
             extensions={
                 "http_version": b"HTTP/" + parser.version.encode(),
