@@ -404,14 +404,16 @@ async def told(doing: Awaitable[Any]) -> Any:
 def seen_by(response: httpx.Response) -> dict[str, Any]:
     return {
         "status": response.status_code,
-        "reason": response.reason_phrase,
         "version": response.http_version,
         "headers": response.headers.raw,
         "body": response.content,
     }
 
 
-@contract(saying(b"HTTP/1.1 200 Fine\r\nX-One: 1\r\ncontent-length: 2\r\n\r\nok"), ...)
+# httpx logs the reason phrase, and a server can put anything into it, also the key.
+@contract(
+    saying(b"HTTP/1.1 200 Fine\r\nX-One: 1\r\ncontent-length: 2\r\n\r\nok"), "OK", theirs="Fine"
+)
 async def get(client, server):
     response = await client.get(server.url + "a%20b?c=d&c=e#f", headers=[("X", "1"), ("x", "2")])
     (request,) = server.requests
@@ -425,12 +427,11 @@ async def get(client, server):
     )
     assert seen_by(response) == {
         "status": 200,
-        "reason": "Fine",
         "version": "HTTP/1.1",
         "headers": [(b"X-One", b"1"), (b"content-length", b"2")],
         "body": b"ok",
     }
-    return ...
+    return response.reason_phrase
 
 
 @contract(answering, [(m, m.encode(), b"ok") for m in ("POST", "PUT", "PATCH", "DELETE", "QUERY")])

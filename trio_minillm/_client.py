@@ -197,6 +197,7 @@ class Client:
             lenient=lenient,
             **params,
         )
+        del messages, extra, headers, params  # what prints local variables must not show them
         async with streaming as stream:
             await stream.collect()
         return stream.response

@@ -6,6 +6,7 @@ httpx's own below this (``open_client(transport=…)``), and nothing above this 
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -49,11 +50,31 @@ def _translated(exc: Exception, *, begun: bool) -> MiniLLMError:
         return RefusedError(ErrorInfo(message=message, kind="invalid"))
     if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
         # It did answer, and may have begun to work: asking again is not safe.
-        return ProtocolError(f"the response is not HTTP: {exc}")
-    words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        return ProtocolError(f"the response is not HTTP: {_own_words(exc)}")
+    words = f"{type(exc).__name__}: {_own_words(exc)}" if str(exc) else type(exc).__name__
     if begun:
         return ConnectionCut(f"the connection broke: {words}")
     return SendError(f"the request could not be sent: {words}")
+
+
+def _own_words(exc: Exception) -> str:
+    """What a transport says, without the bytes of the server's that h11 quotes behind it."""
+    text = str(exc)
+    quotes = isinstance(exc, httpx.RemoteProtocolError)
+    return re.split(r"[:,]? *(?:bytearray\(|b['\"])", text)[0] if quotes else text
+
+
+def _cause(exc: Exception) -> Exception | None:
+    """What a foreign error leaves of itself: neither what a server said, nor frames, which would
+    show the request to whatever prints local variables, and keep it.
+    """
+    if isinstance(exc, httpx.RemoteProtocolError | httpx.InvalidURL):
+        return None
+    one: BaseException | None = exc
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return exc
 
 
 class _Bytes(httpx.AsyncByteStream):
@@ -175,6 +196,8 @@ class Exchange:
         async def trace(event: str, info: object) -> None:
             on_progress(event)
 
+        failure: MiniLLMError | None = None
+        cause: Exception | None = None
         try:
             request = self._client.build_request(
                 method,
@@ -185,9 +208,12 @@ class Exchange:
                 extensions={"trace": trace},
             )
             request.stream = _Bytes(body)
+            headers, body = {}, b""  # or this frame would show them, and keep the prompt
             response = await self._client.send(request, stream=True, follow_redirects=False)
         except _FOREIGN as exc:
-            raise _translated(exc, begun=False) from exc
+            failure, cause = _translated(exc, begun=False), _cause(exc)
+        if failure is not None:  # out here, so that `exc` is not its context
+            raise failure from cause
         # httpx's own iterators are more async generators on top of this one, and the only thing
         # that they add is decompression.
         stream = response.extensions.get(BODY)
@@ -214,12 +240,13 @@ class Exchange:
             raise self._unreadable
         if self._inflate is not None:
             return await self._inflate.receive(self._receive)
-        if self._ours is not None:
-            try:
-                return await self._ours.receive()
-            except _FOREIGN as exc:
-                raise _translated(exc, begun=True) from exc
-        return await self._receive()
+        if self._ours is None:
+            return await self._receive()
+        try:
+            return await self._ours.receive()
+        except _FOREIGN as exc:
+            failure, cause = _translated(exc, begun=True), _cause(exc)
+        raise failure from cause
 
     async def _receive(self) -> bytes:
         """The same, as it is on the wire."""
@@ -227,12 +254,13 @@ class Exchange:
         try:
             while not (data := await anext(self._body)):
                 pass
+            return data
         except StopAsyncIteration:
             self._ended = True
             return b""
         except _FOREIGN as exc:
-            raise _translated(exc, begun=True) from exc
-        return data
+            failure, cause = _translated(exc, begun=True), _cause(exc)
+        raise failure from cause
 
     async def short_body(self, seconds: float) -> bytes:
         """The start of a body that is read whole: an error's, or a settlement's. Bounded in bytes

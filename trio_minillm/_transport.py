@@ -398,7 +398,8 @@ class Roundtrip(httpx.AsyncByteStream):
             stream=self,
             extensions={
                 "http_version": b"HTTP/" + parser.version.encode(),
-                "reason_phrase": parser.reason,
+                # httpx logs it, and a server can say anything in it: the key, say.
+                "reason_phrase": httpx.codes.get_reason_phrase(parser.status).encode(),
                 BODY: self,
             },
         )
