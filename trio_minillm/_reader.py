@@ -379,5 +379,10 @@ def _worth_sending(chunk: StreamChunk) -> bool:
     fill them with nothings.
     """
     return bool(
-        chunk.progress or chunk.usage is not None or chunk.end or chunk.metadata or chunk.raw
+        chunk.progress
+        or chunk.usage is not None
+        or chunk.block is not None
+        or chunk.end
+        or chunk.metadata
+        or chunk.raw
     )
