@@ -221,6 +221,18 @@ def test_a_string_never_names_a_file(name: str) -> None:
         llm.image(name)
 
 
+@pytest.mark.parametrize("source", [10**30, 5, ["a"], None])
+def test_media_come_from_nothing_else(source: Any) -> None:
+    for make in (llm.image, llm.audio, llm.document):
+        with pytest.raises(TypeError, match=r"bytes, a pathlib.Path or a URL"):
+            make(source)
+
+
+def test_a_result_belongs_to_a_call() -> None:
+    with pytest.raises(TypeError, match="the call, or its id"):
+        llm.tool_result(5, "blue")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "fields",
     [{}, {"data": b"x", "url": "https://h"}, {"url": "https://h", "file_id": "f"}],

@@ -276,6 +276,8 @@ def tool_result(
     cache: CacheHint = None,
 ) -> Message:
     """The answer to a tool call (the call itself, or its id)."""
+    if not isinstance(call, str | ToolCall):
+        raise TypeError("tool_result needs the call, or its id")
     parts = tuple(TextPart(c) if isinstance(c, str) else c for c in content)
     ident, name = (call, None) if isinstance(call, str) else (call.id, call.name)
     result = ToolResult(call_id=ident, name=name, content=parts, is_error=is_error, cache=cache)
@@ -350,6 +352,8 @@ def _media(source: Source, media_type: str | None) -> dict[str, Any]:
         if "://" not in source:
             raise ValueError("a str is a URL; give a pathlib.Path for a file")
         return {"url": source, "media_type": media_type or mimetypes.guess_type(source)[0]}
+    if not isinstance(source, Path | bytes | bytearray | memoryview):
+        raise TypeError("media come from bytes, a pathlib.Path or a URL")
     data = source.read_bytes() if isinstance(source, Path) else bytes(source)
     if media_type is None and isinstance(source, Path):
         media_type = mimetypes.guess_type(source.name)[0]
