@@ -7,13 +7,14 @@ names the event, so that no foreign exception leaves this file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import msgspec
 
 from ._chunks import StreamChunk
 from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ._plain import PlainBatch, Template
+from ._secrets import HIDDEN, THOROUGH
+from ._secrets import hide as hide
 from ._sse import SSEDecoder, SSEEvent
 from .providers import Provider
 
@@ -258,13 +259,24 @@ class ChunkDecoder:
         if not isinstance(error, ProviderError):
             return error  # malformed events are not quoted
         clean = hide(data, self._secrets)
-        if HIDDEN not in clean:
-            return error
-        try:
-            self._provider.parse_event("error", clean)
-        except MiniLLMError as again:
-            return again
-        return ProviderError(self._provider.parse_error(None, clean))
+        if HIDDEN in clean:
+            try:
+                self._provider.parse_event("error", clean)
+                error = ProviderError(self._provider.parse_error(None, clean))
+            except MiniLLMError as again:
+                error = again
+        long = len(data) > THOROUGH and bool(self._secrets)
+        return self._short(error) if long and isinstance(error, ProviderError) else error
+
+    def _short(self, error: ProviderError) -> ProviderError:
+        """What is shown of a long event, looked through again for every spelling of a key."""
+        info = error.info
+        shown = {k: getattr(info, k) for k in ("message", "code", "type")}
+        for name, text in shown.items():
+            shown[name] = text and hide(text.encode("utf-8", "replace"), self._secrets).decode()
+        again = ProviderError(msgspec.structs.replace(info, metadata=None, **shown))
+        again.usage = error.usage
+        return again
 
     def _malformed(self, reason: str, cause: Exception) -> None:
         if self._lenient:
@@ -272,20 +284,6 @@ class ChunkDecoder:
             return
         self.error = ProtocolError(reason, event=self.events)
         self.error.__cause__ = cause
-
-
-HIDDEN = b"[hidden]"
-
-
-def hide(data: bytes, secrets: Sequence[bytes]) -> bytes:
-    """The data with every secret blanked out, however JSON may have spelled it."""
-    with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
-        # Written anew, so that every character has its one spelling ("\\/" and "/" are the same).
-        data = msgspec.json.encode(msgspec.json.decode(data))
-    for secret in secrets:
-        data = data.replace(secret, HIDDEN)
-        data = data.replace(msgspec.json.encode(secret.decode())[1:-1], HIDDEN)
-    return data
 
 
 def _say(exc: Exception) -> str:
