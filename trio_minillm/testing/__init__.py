@@ -26,6 +26,7 @@ from ._bodies import (
 )
 from ._check_provider import check_provider
 from ._memory import ScriptedTransport
+from ._recording import Recording, record, replay
 from ._script import (
     Reply,
     ServedRequest,
@@ -43,6 +44,7 @@ from ._server import Connection, LoopbackServer, serve
 __all__ = [
     "Connection",
     "LoopbackServer",
+    "Recording",
     "Reply",
     "ScriptedTransport",
     "ServedRequest",
@@ -59,6 +61,8 @@ __all__ = [
     "model",
     "openai_events",
     "raw",
+    "record",
+    "replay",
     "reply",
     "reset",
     "serve",
