@@ -25,6 +25,8 @@ from ._bodies import (
     sse,
 )
 from ._check_provider import check_provider
+from ._check_stream import check_stream
+from ._check_transport import check_transport
 from ._memory import ScriptedTransport
 from ._recording import Recording, record, replay
 from ._script import (
@@ -51,6 +53,8 @@ __all__ = [
     "answer",
     "anthropic_events",
     "check_provider",
+    "check_stream",
+    "check_transport",
     "decode",
     "eof",
     "faults",

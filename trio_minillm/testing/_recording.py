@@ -242,12 +242,15 @@ class _Exchange:
         return _blanked(data, self._spans(data))
 
     def _spans(self, data: bytes) -> list[tuple[int, int]]:
-        text = _Unescaped(data.decode("latin-1"))
-        return [
-            (text.place(start), text.place(stop))
-            for secret in self._secrets
-            for start, stop in _runs(text.text, secret)
-        ]
+        """Where a secret stands, as it is or without escapes."""
+        raw = data.decode("latin-1")
+        text = _Unescaped(raw)
+        spans: list[tuple[int, int]] = []
+        for secret in (secret.decode("latin-1") for secret in self._secrets):
+            spans += _runs(raw, secret)
+            found = _runs(text.text, _Unescaped(secret).text)
+            spans += ((text.place(start), text.place(stop)) for start, stop in found)
+        return spans
 
 
 def _blanked(data: bytes, spans: Iterable[tuple[int, int]]) -> bytes:

@@ -110,6 +110,12 @@ class LoopbackServer:
         """How many connections are open."""
         return len(self._scopes)
 
+    async def asked(self, count: int = 1) -> None:
+        """Wait until so many requests have come, GET requests not counted."""
+        await trio.lowlevel.checkpoint()
+        while len(self.requests) < count:
+            await self._changed.wait()
+
     async def left_with(self, most: int = 0) -> None:
         """Wait until no more than so many connections are open."""
         await trio.lowlevel.checkpoint()
@@ -134,7 +140,7 @@ class LoopbackServer:
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
 
-    def _count(self) -> None:
+    def _tell(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
@@ -144,7 +150,7 @@ class LoopbackServer:
         self.connections.append(connection)
         with trio.CancelScope() as scope:
             self._scopes[connection] = scope
-            self._count()
+            self._tell()
             try:
                 await _Peer(self, connection, stream, self._context).run()
             except Exception as exc:  # noqa: BLE001 - it is raised by `serve`
@@ -156,7 +162,7 @@ class LoopbackServer:
                 del self._scopes[connection]
                 connection.closed_at = trio.current_time()
                 connection.closed.set()
-                self._count()
+                self._tell()
 
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError)
@@ -205,6 +211,7 @@ class _Peer:
                 asked = self._server
                 (asked.questions if request.method == "GET" else asked.requests).append(request)
                 self._connection.requests += 1
+                asked._tell()
                 self._incoming.send_nowait(request)
             if refusal is None and self._waiting.statistics().current_buffer_used > MAX_PIPELINED:
                 refusal = _refusal(429, "too many requests at once on one connection")
