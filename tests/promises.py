@@ -120,6 +120,7 @@ class Sees(NamedTuple):
     calls: tuple[tuple[str, str], ...] = ()
     """Name and arguments of the calls that may be executed."""
     bad_calls: tuple[tuple[str, str], ...] = ()
+    reasoning: str = ""
     notes: str = ""
     """What a note on the response speaks of."""
     skipped: int = 0

@@ -323,7 +323,7 @@ promise(CLOCKS, "reasoning every 119 s, ten times", lambda w: [
             w.opening[0], *(x for _ in range(10) for x in (
                 w.changes("thinking_delta", thinking="a") if w.anthropic
                 else w.choice({"reasoning": "a"}), 119.0)), *w.tail()],
-        finished(text="", seconds=1190.0), ways=("iterate",))
+        finished(text="", reasoning="a" * 10, seconds=1190.0), ways=("iterate",))
 promise(CLOCKS, "arguments of a call every 119 s, ten times", lambda w: [
             w.opening[0],
             w.opens("tool_use", id="c", name="f") if w.anthropic else

@@ -7,15 +7,16 @@ names the event, so that no foreign exception leaves this file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
-from ._chunks import StreamChunk
+from ._chunks import StreamChunk, has_content
 from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ._plain import PlainBatch, Template
 from ._secrets import HIDDEN, THOROUGH
 from ._secrets import hide as hide
-from ._sse import SSEDecoder, SSEEvent
+from ._sse import MAX_EVENT, QUICK_BYTES, SSEDecoder, SSEEvent
 from .providers import Provider
 
 _BOM = b"\xef\xbb\xbf"
@@ -87,8 +88,9 @@ class ChunkDecoder:
         events, blocks, tail = self._sse.split(data)
         out = self._events(events, at) if events else []
         done = 0
+        bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
         while done < len(blocks) and self.error is None:
-            template = self._template
+            template = self._template if bounded else None
             run = self._run(template, blocks, done, at) if template is not None else None
             if run and template is not None:
                 done += len(run)
@@ -229,6 +231,8 @@ class ChunkDecoder:
             else:
                 if parsed is None:
                     continue
+                if self.events == 1:
+                    parsed = self._whole_event(parsed, data)
                 if isinstance(parsed, StreamChunk):
                     parsed.received_at = at
                     parsed.event = self.events
@@ -242,6 +246,21 @@ class ChunkDecoder:
                 return out
         self.error = self._sse.failure
         return out
+
+    def _whole_event(
+        self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
+    ) -> StreamChunk | Sequence[StreamChunk]:
+        """A first event that ends the answer before anything was said may be the whole of it, from
+        a proxy that streams for servers which don't.
+        """
+        chunks = [parsed] if isinstance(parsed, StreamChunk) else parsed
+        if not any(c.finish_reason for c in chunks) or any(map(has_content, chunks)):
+            return parsed
+        with suppress(MiniLLMError, *_MALFORMED):
+            whole = self._provider.parse_response(data)
+            if any(map(has_content, whole)):
+                return whole
+        return parsed
 
     def _stamp(self, chunks: Sequence[StreamChunk], at: float, data: bytes) -> list[StreamChunk]:
         for chunk in chunks:

@@ -136,6 +136,10 @@ class CallBuilder:
             return False
         return found is None or isinstance(found, dict)
 
+    def open(self) -> bool:
+        """Whether arguments have begun and are not whole yet, as far as that is worth finding out."""
+        return bool(self.size) and (self.size >= LONG_ARGUMENTS or not self.whole_json())
+
     def call(self, number: int) -> ToolCall:
         return ToolCall(
             id=self.id or f"call_{number}",  # some servers name none, and the answer needs one

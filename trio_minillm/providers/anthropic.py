@@ -188,6 +188,8 @@ def _delta(event: _Event) -> StreamChunk:
         whole = {"content": delta.content, "encrypted_content": delta.encrypted_content}
         changed = {k: v for k, v in whole.items() if v is not None}
         return StreamChunk(part=index, block=Block(delta=changed))
+    if not kind:
+        raise ProtocolError("the delta has no type")
     return StreamChunk(part=index)
 
 
