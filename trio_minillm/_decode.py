@@ -24,6 +24,10 @@ _BOM = b"\xef\xbb\xbf"
 MAX_WHOLE = 16 * 1024 * 1024
 """Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
 
+MAX_OBJECTS = 2**17
+"""Braces that may open in one event: 131,072, one for every 32 bytes of the longest. As objects they
+take a hundred times their size, and seconds in which no other task has its turn."""
+
 LESSON, MAX_CREDIT = 4, 64
 """What learning a template costs, and what can be saved up for it: each chunk that a template
 reads gives 1. A stream in which none ever fits pays for 16 lessons."""
@@ -217,6 +221,10 @@ class ChunkDecoder:
             data = event.data
             if not data or data.isspace():
                 continue
+            if len(data) > MAX_OBJECTS and data.count(b"{") > MAX_OBJECTS:
+                bound = "opening braces in one event"
+                self.error = LimitExceeded(bound, MAX_OBJECTS, event=self.events)
+                return out
             try:
                 if event.event == "message":
                     parsed = parse(data)

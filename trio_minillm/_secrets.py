@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -24,8 +24,10 @@ THOROUGH = 64 * 1024
 """Bytes in which all spellings are looked for; in more, which takes too long for a task that others
 wait for, only the secrets as they are and as JSON writes them."""
 
+_JSON = r"\\+u([0-9a-fA-F]{4})|\\+(.)"
+_JSON_ONLY = re.compile(_JSON + r"|()()()()(?!)", re.DOTALL)
 _ESCAPE = re.compile(
-    r"\\+u([0-9a-fA-F]{4})|\\+(.)|%(?:25)*([0-9a-fA-F]{2})"
+    _JSON + r"|%(?:25)*([0-9a-fA-F]{2})"
     r"|&(?:amp;)*(?:#0*([0-9]{1,3})|#[xX]0*([0-9a-fA-F]{1,2})|(quot|amp|lt|gt|apos));",
     re.DOTALL,
 )
@@ -36,27 +38,38 @@ def hide(data: bytes, secrets: Sequence[bytes]) -> bytes:
     """The data with every secret blanked out. JSON stays JSON."""
     if len(data) > THOROUGH:
         return _plainly(data, secrets)
-    raw = data.decode("latin-1")  # secrets are ASCII, and every place stays what it is
-    text = _Unescaped(raw)
+    raw = data.decode("latin-1")
     out: list[str] = []
-    done = 0
-    for start, stop in sorted(run for secret in secrets for run in _runs(text.text, secret)):
-        begin, end = max(text.place(start), done), text.place(stop)
-        if end > begin:
-            out += [raw[done:begin]] * (begin > done or not out) + [HIDDEN.decode()]
-            done = end
-    return "".join([*out, raw[done:]]).encode("latin-1")
+    done = -1
+    for start, stop in sorted(stretches(data, secrets)):
+        if start > done:
+            out += [raw[max(done, 0) : start], HIDDEN.decode()]
+        done = max(done, stop)
+    return "".join([*out, raw[max(done, 0) :]]).encode("latin-1")
+
+
+def stretches(data: bytes, secrets: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Where a secret stands, whole or a run of it, in any spelling; stretches may overlap."""
+    raw = data.decode("latin-1")  # secrets are ASCII, and every place stays what it is
+    found: list[tuple[int, int]] = []
+    # A "%" in front of a key is no escape, so both; the second finds more only if it has some.
+    for escape in (_JSON_ONLY, _ESCAPE)[: 2 if b"%" in data or b"&" in data else 1]:
+        text = _Unescaped(raw, escape)
+        for secret in (secret.decode("latin-1") for secret in secrets):
+            runs = _runs(text.text, _Unescaped(secret, escape).text)
+            found += ((text.place(start), text.place(stop)) for start, stop in runs)
+    return found
 
 
 class _Unescaped:
     """A text without its escapes, and where its characters stood."""
 
-    def __init__(self, raw: str) -> None:
+    def __init__(self, raw: str, escape: re.Pattern[str]) -> None:
         pieces: list[str] = []
         self._from = [0]  # from this character on …
         self._shift = [0]  # … it stood so many further on
         size = end = 0
-        for found in _ESCAPE.finditer(raw):
+        for found in escape.finditer(raw):
             pieces.append(raw[end : found.start()])
             size += found.start() - end
             pieces.append(_character(found))
@@ -80,27 +93,30 @@ def _character(found: re.Match[str]) -> str:
     return chr(int(decimal) if decimal else int(code or url or hexadecimal, 16))
 
 
-def _runs(text: str, secret: bytes) -> Iterator[tuple[int, int]]:
-    """Where a secret stands in a text, whole or a run of it."""
-    wanted = _Unescaped(secret.decode()).text
+def _runs(text: str, wanted: str) -> Iterator[tuple[int, int]]:
+    """Where a secret stands in a text, whole or a run of it: overlapping stretches."""
     size = len(wanted)
     enough = min(RUN, size)
-    for at in range(0, size, GRAM) if enough == RUN else [0]:
-        gram = wanted[at : at + (GRAM if enough == RUN else size)]
-        if len(gram) < min(GRAM, size):
-            continue  # what is left over at the end
+    length = GRAM if enough == RUN else size
+    for at in range(0, size - length + 1, length):
+        gram = wanted[at : at + length]
         found = text.find(gram)
         while found >= 0:
-            before, after = 0, len(gram)
-            while before < min(at, found) and text[found - before - 1] == wanted[at - before - 1]:
-                before += 1
-            while (
-                text[found + after : found + after + 1] == wanted[at + after : at + after + 1] != ""
-            ):
-                after += 1
-            if before + after >= enough:
-                yield found - before, found + after
-            found = text.find(gram, found + 1)
+            if text.startswith(wanted, found - at) and found >= at:
+                yield found - at, found - at + size
+                found = text.find(gram, found - at + size)
+                continue
+            # As far as the next gram would reach: what is further on is found by that.
+            start, stop = found, found + length
+            begins = max(found - GRAM, found - at, 0)
+            while start > begins and text[start - 1] == wanted[at + start - found - 1]:
+                start -= 1
+            ends = min(stop + GRAM, found + size - at, len(text))
+            while stop < ends and text[stop] == wanted[at + stop - found]:
+                stop += 1
+            if stop - start >= enough:
+                yield start, stop
+            found = text.find(gram, found + length)
 
 
 def _plainly(data: bytes, secrets: Sequence[bytes]) -> bytes:
