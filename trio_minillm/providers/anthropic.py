@@ -17,7 +17,7 @@ from .._chunks import Block, StreamChunk, ToolCallDelta, Usage
 from .._cost import CostInfo, CostResolution, TokenPrice
 from .._errors import ProtocolError, ProviderError
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
-from ._base import Model, Parsed, Provider, Request
+from ._base import Model, Parsed, Provider, Request, sendable
 from ._errors import error_from
 
 VERSION = "2023-06-01"
@@ -93,6 +93,8 @@ class Anthropic(Provider):
         """The betas of the call and of the model's own header, in one header."""
         given = request.params.get("betas") or ()
         betas = [given] if isinstance(given, str) else list(given)
+        if not all(map(sendable, betas)):
+            raise ValueError("betas must be printable ASCII without spaces around them")
         named = {k.lower(): v for k, v in request.model.headers.items()}.get("anthropic-beta")
         return {"anthropic-beta": ",".join(filter(None, [named, *betas]))} if betas else {}
 
