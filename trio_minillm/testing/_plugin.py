@@ -1,8 +1,8 @@
 """Fixtures for pytest: a scripted server in memory or on a socket, and a client of it.
 
-Installed as the module ``pytest_trio_minillm`` as well, for the entry point: pytest loads that in
-every run wherever this library is installed, and ``trio_minillm.testing._plugin`` could not be
-imported without all of ``trio_minillm``. So nothing of it is imported before a fixture is used.
+It is installed as the module ``pytest_trio_minillm``: pytest loads it in every run wherever this
+library is installed, and a module inside of the package could not be imported without all of it.
+So nothing of the package is imported before a fixture is used.
 The async fixtures are for tests that pytest-trio runs, or anyio's plugin on Trio.
 """
 

@@ -28,7 +28,7 @@ import httpx
 import msgspec
 import trio
 
-from .._secrets import _runs, _Unescaped
+from .._secrets import stretches
 from .._transport import BODY, TrioTransport
 from ._script import Reply, Step, eof, hang, reset
 
@@ -217,7 +217,7 @@ class _Exchange:
     def _write_pieces(self, hold: int) -> None:
         """Write what came, but for the last bytes, in which a key may have begun."""
         data = b"".join(data for _, data in self._pieces)
-        spans = self._spans(data)
+        spans = stretches(data, self._secrets)
         clean = _blanked(data, spans)
         pieces, self._pieces = self._pieces, []
         end = held = 0
@@ -239,18 +239,7 @@ class _Exchange:
 
     def _clean(self, data: bytes) -> bytes:
         """As long as before, with ``*`` where a secret stood."""
-        return _blanked(data, self._spans(data))
-
-    def _spans(self, data: bytes) -> list[tuple[int, int]]:
-        """Where a secret stands, as it is or without escapes."""
-        raw = data.decode("latin-1")
-        text = _Unescaped(raw)
-        spans: list[tuple[int, int]] = []
-        for secret in (secret.decode("latin-1") for secret in self._secrets):
-            spans += _runs(raw, secret)
-            found = _runs(text.text, _Unescaped(secret).text)
-            spans += ((text.place(start), text.place(stop)) for start, stop in found)
-        return spans
+        return _blanked(data, stretches(data, self._secrets))
 
 
 def _blanked(data: bytes, spans: Iterable[tuple[int, int]]) -> bytes:

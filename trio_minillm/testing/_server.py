@@ -44,6 +44,8 @@ MAX_BODY = 64 * 1024 * 1024
 MAX_PIPELINED = 64
 """Requests of one connection that wait for their answer; above, it is closed."""
 READ_BYTES = 64 * 1024
+LINGER_SECONDS = 1.0
+"""How long a client that was refused may go on sending before its connection is closed."""
 
 
 class Connection(msgspec.Struct, kw_only=True, eq=False):
@@ -189,13 +191,22 @@ class _Peer:
         self._incoming, self._waiting = send, receive
         self._reader = _RequestReader(connection)
         self._ended = False  # by the server
+        self._refused = False
 
     async def run(self) -> None:
+        """Until one side hangs up. Raises what a reply's function raises."""
+        crash: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, nursery.cancel_scope)
-            with suppress(*_GONE):
+            try:
                 await self._answer()
+            except _GONE:
+                pass
+            except Exception as exc:  # noqa: BLE001 - raised as itself, outside of the nursery
+                crash = exc
             nursery.cancel_scope.cancel()
+        if crash is not None:
+            raise crash
 
     async def _read(self, scope: trio.CancelScope) -> None:
         """Hand on what comes. The client's end cancels whatever is being said to it."""
@@ -206,6 +217,8 @@ class _Peer:
                 data = b""
             if not data:
                 break
+            if self._refused:
+                continue  # unread bytes would turn the end into a reset
             refusal = self._reader.feed(data)
             for request in self._reader.take():
                 asked = self._server
@@ -213,11 +226,11 @@ class _Peer:
                 self._connection.requests += 1
                 asked._tell()
                 self._incoming.send_nowait(request)
-            if refusal is None and self._waiting.statistics().current_buffer_used > MAX_PIPELINED:
-                refusal = _refusal(429, "too many requests at once on one connection")
+            if self._waiting.statistics().current_buffer_used > MAX_PIPELINED:
+                scope.cancel()
             if refusal is not None:
+                self._refused = True
                 self._incoming.send_nowait(refusal)
-                return
         if self._ended:
             return
         self._connection.left_at = trio.current_time()
@@ -241,6 +254,9 @@ class _Peer:
                     return
                 if bodiless and not chosen.raw:
                     break
+            if self._refused and chosen is request:
+                await self._socket.send_eof()
+                await trio.sleep(LINGER_SECONDS)
             if not chosen.keep_alive:
                 await self._end()
                 return
