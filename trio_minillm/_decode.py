@@ -21,7 +21,7 @@ from .providers import Provider
 
 _BOM = b"\xef\xbb\xbf"
 
-MAX_WHOLE = 16 * 1024 * 1024
+MAX_WHOLE = 8 * 1024 * 1024
 """Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
 
 MAX_OBJECTS = 2**17
@@ -90,6 +90,8 @@ class ChunkDecoder:
             self._keep(data)
             return []
         events, blocks, tail = self._sse.split(data)
+        if b"" in blocks[:3]:  # blank lines by the thousand would each be looked at
+            blocks = [block for block in blocks if block]
         out = self._events(events, at) if events else []
         done = 0
         bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
