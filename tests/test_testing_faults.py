@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -258,6 +260,15 @@ async def test_memory_and_sockets_show_the_same(name, mock_clock):
         status, body, end = expected
         assert (there[0], there[2]) == (status, end)
         assert body is ... or there[1] == body
+
+
+def test_the_page_names_every_fault():
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
+    table = page.partition("\n| fault | what happens |\n")[2].partition("\n\n")[0]
+    cells = re.findall(r"(?m)^\| (.+?) \|", table)
+    named = {name for cell in cells for name in re.findall(r"`(\w+)\(", cell)}
+    assert named == set(faults.__all__) - {"Fault"}
+    assert all(hasattr(faults, name) for name in faults.__all__)
 
 
 def test_infinite_times_are_hangs():

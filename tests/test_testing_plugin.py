@@ -14,21 +14,9 @@ ROOT = Path(__file__).parent.parent
 PLUGIN = ROOT / "trio_minillm" / "testing" / "_plugin.py"
 INSTALLED = [e for e in entry_points(group="pytest11") if e.name == "trio_minillm"]
 
-PROGRAM = """
-async def headline(client, model):
-    response = await client.complete(model, "A headline, please.")
-    return response.content.upper()
-"""
-
-IN_MEMORY = """
-from program import headline
-from trio_minillm.testing import answer
-
-async def test_headline(llm_client, llm_model, llm_script):
-    llm_script.replies = [answer("Sea ", "salty")]
-    assert await headline(llm_client, llm_model) == "SEA SALTY"
-    assert llm_script.bodies[0]["messages"][0]["content"] == "A headline, please."
-"""
+PAGE = ROOT / "docs" / "testing.md"
+IN_MEMORY = PAGE.read_text().partition("```python\n")[2].partition("```")[0]
+"""What the page shows first: a program, and its test."""
 
 ON_A_SOCKET = """
 import httpx, json
@@ -51,7 +39,6 @@ async def test_leak(llm_script):
 
 def run(folder: Path, test: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run pytest on one file, with the plugin as it is installed."""
-    folder.joinpath("program.py").write_text(PROGRAM)
     folder.joinpath("test_it.py").write_text(test)
     if not INSTALLED:  # a checkout: in its place by hand
         folder.joinpath("pytest_trio_minillm.py").write_text(PLUGIN.read_text())
@@ -105,5 +92,7 @@ def test_nothing():
 
 def test_the_fixtures_say_what_they_are(tmp_path):
     done = run(tmp_path, "", "--fixtures")
-    for name in ("llm_script", "llm_model", "llm_client", "llm_server"):
+    fixtures = ("llm_script", "llm_model", "llm_client", "llm_server")
+    for name in fixtures:
         assert f"{name} --" in done.stdout
+        assert f"\n| `{name}` |" in PAGE.read_text()

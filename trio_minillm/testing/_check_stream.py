@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeAlias
 
 import msgspec
@@ -189,12 +189,11 @@ async def _interrupted(open: Open, told: _Told) -> None:
     pieces: list[str] = []
     async with open() as stream:
         while not stream.is_finished:
+            chunk: StreamChunk | None = None
             for step in range(_STEPS):
                 with trio.CancelScope() as scope:
-                    try:
+                    with suppress(MiniLLMError):
                         chunk = await _cancelled_at(step, scope, stream)
-                    except MiniLLMError:
-                        chunk = None
                 assert step or scope.cancelled_caught, (
                     "taking a chunk does not look for a cancellation"
                 )
@@ -279,15 +278,18 @@ async def _broken_off(open: Open, told: _Told) -> None:
     class Mine(Exception):
         pass
 
-    mine, seen = Mine(), None
+    mine = Mine()
+    streams: list[tuple[StreamingCompletion, str]] = []
+    seen: BaseException | None = None
     try:
         async with open() as stream:
-            first = await _first(stream)
+            streams.append((stream, await _first(stream)))
             raise mine
     except BaseException as exc:  # noqa: BLE001 - whatever comes is looked at
         seen = exc
     assert seen is mine, f"an exception of the block comes out as {type(seen).__name__}"
-    _was_left(stream, told, first, "broken off by an exception")
+    for stream, first in streams:
+        _was_left(stream, told, first, "broken off by an exception")
 
 
 async def _abandoned(open: Open, told: _Told) -> None:
@@ -298,7 +300,8 @@ async def _abandoned(open: Open, told: _Told) -> None:
             scope.cancel()
             await stream.next_chunk()
     assert scope.cancelled_caught, "a cancellation from outside is swallowed"
-    _was_left(*streams[0][:1], told, streams[0][1], "cancelled from outside")
+    for stream, first in streams:
+        _was_left(stream, told, first, "cancelled from outside")
 
 
 _Check: TypeAlias = Callable[[Open, _Told], Awaitable[Any]]
