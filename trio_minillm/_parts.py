@@ -44,14 +44,15 @@ class TextBuilder:
         elif self.details:
             for detail in self.details:
                 yield detail.part(wire)
-        elif self.start is None:
+        elif self.start is None and not self.signature:
             yield ReasoningPart(text=text, wire=wire)
-        elif self.start.get("type") == "redacted_thinking":
+        elif self.start is not None and self.start.get("type") == "redacted_thinking":
             data = self.start.get("data")
             yield ReasoningPart(encrypted=data, wire=wire, raw=self.start)
         else:
             signature = "".join(self.signature)
-            raw = {**self.start, "thinking": text, "signature": signature}
+            start = self.start or {"type": "thinking"}  # signed, though it never began
+            raw = {**start, "thinking": text, "signature": signature}
             yield ReasoningPart(text=text, signature=signature or None, wire=wire, raw=raw)
 
 

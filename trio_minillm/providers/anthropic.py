@@ -209,10 +209,12 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
         raise ProtocolError("content_block_start has no block type")
     if kind == "text":
         out.delta = _string(block, "text")
-        if isinstance(block.get("citations"), list):
-            out.annotations = tuple(c for c in block["citations"] if isinstance(c, dict))
+        out.annotations = _citations(block)
     elif kind == "thinking":
         out.reasoning = _string(block, "thinking")
+        _string(block, "signature")
+    elif kind == "redacted_thinking":
+        _string(block, "data")
     elif kind == "tool_use":
         given = block.get("input")
         arguments = msgspec.json.encode(given).decode() if given else ""
@@ -222,6 +224,13 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
             ToolCallDelta(index, ident or None, name or None, arguments, extra=extra or None),
         )
     return out
+
+
+def _citations(block: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    found = block.get("citations") or ()
+    if not isinstance(found, list | tuple) or not all(isinstance(c, dict) for c in found):
+        raise ProtocolError("citations of a text block are no list of objects")
+    return tuple(found)
 
 
 def _string(block: dict[str, Any], key: str) -> str:
