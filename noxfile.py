@@ -95,6 +95,21 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million inputs for the decoders, the parser and the requests; ``-- --runs 10000000``."""
+    install(session, "test")
+    session.install("atheris>=3.0")  # has wheels for Linux; its interpreter must be one of theirs
+    session.run("python", "tests/fuzz/run.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """200 streams at once with random faults, five minutes; ``-- --seconds 60``."""
+    install(session, "test")
+    session.run("python", "benchmarks/soak.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The distributions, checked."""
     session.install("build", "twine")
