@@ -191,9 +191,8 @@ async def _interrupted(open: Open, told: _Told) -> None:
         while not stream.is_finished:
             chunk: StreamChunk | None = None
             for step in range(_STEPS):
-                with trio.CancelScope() as scope:
-                    with suppress(MiniLLMError):
-                        chunk = await _cancelled_at(step, scope, stream)
+                with trio.CancelScope() as scope, suppress(MiniLLMError):
+                    chunk = await _cancelled_at(step, scope, stream)
                 assert step or scope.cancelled_caught, (
                     "taking a chunk does not look for a cancellation"
                 )

@@ -166,7 +166,7 @@ class _Exchange:
         self._hold = SPELLED * max(map(len, secrets), default=0)
         self._started = trio.current_time()
         self._pieces: list[tuple[float, bytes]] = []  # to be looked through
-        self._size = 0
+        self._new = 0  # bytes that were not looked through yet
         self._over = self._begun = False
 
     def _line(self, at: float, **fields: Any) -> None:
@@ -203,8 +203,8 @@ class _Exchange:
         if self._over or not data:
             return
         self._pieces.append((self._now(), data))
-        self._size += len(data)
-        if self._size >= LOOK_BYTES + 2 * self._hold:
+        self._new += len(data)
+        if self._new >= LOOK_BYTES + self._hold:
             self._write_pieces(self._hold)
 
     def end(self, how: str) -> None:
@@ -235,7 +235,7 @@ class _Exchange:
             if self._over:
                 return
             held = end
-        self._size = sum(len(data) for _, data in self._pieces)
+        self._new = 0
 
     def _clean(self, data: bytes) -> bytes:
         """As long as before, with ``*`` where a secret stood."""
