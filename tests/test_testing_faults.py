@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
@@ -35,6 +35,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps, st.integers(-20, 200))
 def test_a_cut_keeps_what_stands_before_it(given_steps, at):
     whole = testing.reply(*given_steps)
@@ -45,6 +46,7 @@ def test_a_cut_keeps_what_stands_before_it(given_steps, at):
     assert others(broken)[:-1] == others(whole)[: len(others(broken)) - 1]
 
 
+@settings(deadline=None)
 @given(steps, st.integers(-20, 200), st.integers(1, 5))
 def test_splitting_merging_stalling_and_dripping_lose_nothing(given_steps, at, every):
     whole = testing.reply(*given_steps)
@@ -65,6 +67,7 @@ def test_splitting_merging_stalling_and_dripping_lose_nothing(given_steps, at, e
     )
 
 
+@settings(deadline=None)
 @given(steps)
 def test_pauses_stay_where_they_stand_among_the_bytes(given_steps):
     def stands(reply):
