@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import httpx
@@ -80,7 +81,7 @@ def _cut(body: bytes, how: int, places: bytes) -> list[bytes]:
         return [body[i : i + size] for i in range(0, len(body), size)]
     cuts = [int.from_bytes(places[i : i + 2], "little") % (len(body) + 1) for i in (0, 2, 4)]
     edges = [0, *sorted(cuts), len(body)]
-    return [body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [body[a:b] for a, b in pairwise(edges)]
 
 
 # -- answers -------------------------------------------------------------------------------------
