@@ -47,7 +47,7 @@ CORE = [
     for name in (
         *("_budget", "_chunks", "_cost", "_decode", "_ending", "_errors", "_estimate", "_ingest"),
         *("_http1", "_ledger", "_ledger_file", "_media", "_messages", "_openai_format", "_options"),
-        *("_params", "_parts", "_plain", "_prices", "_sse", "_tokens", "providers/*"),
+        *("_params", "_parts", "_plain", "_prices", "_secrets", "_sse", "_tokens", "providers/*"),
     )
 ]
 """The pure core, whose branches are all covered."""
@@ -92,6 +92,21 @@ def bench(session: nox.Session) -> None:
     install(session, "test")
     session.install("aiohttp", "anthropic", "httpx-sse", "openai")
     session.run("python", "benchmarks/bench.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million inputs for the decoders, the parser and the requests; ``-- --runs 10000000``."""
+    install(session, "test")
+    session.install("atheris>=3.0")  # has wheels for Linux; its interpreter must be one of theirs
+    session.run("python", "tests/fuzz/run.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """200 streams at once with random faults, five minutes; ``-- --seconds 60``."""
+    install(session, "test")
+    session.run("python", "benchmarks/soak.py", *session.posargs)
 
 
 @nox.session

@@ -15,7 +15,7 @@ ROOT = Path(trio_minillm.__file__).parent
 
 LAYERS = [
     {"_version", "_errors", "_cost"},
-    {"_sse", "_messages", "_options"},
+    {"_sse", "_messages", "_options", "_secrets"},
     {"_params", "_openai_format", "_chunks"},
     {"_ending", "_parts", "_plain", "providers", "_http1"},
     {"_ingest", "_budget", "_models", "_ledger", "_prices", "_media", "_tokens"},
@@ -78,8 +78,8 @@ def test_imports_go_one_way(path):
     for name in ours:
         other = next(i for i, layer in enumerate(LAYERS) if name in layer)
         assert other < mine, f"{path.name} imports {name}, which stands below it or beside it"
-    if "trio_minillm" in foreign:
-        assert path.parent.name == "cli" or path.name == "cli.py"
+    if "trio_minillm" in foreign:  # the plugin is installed outside of the package, too
+        assert path.parent.name == "cli" or path.name in ("cli.py", "_plugin.py")
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -91,8 +91,9 @@ def test_the_core_never_waits(path):
 
 
 def test_httpx_is_spoken_in_few_places():
-    speakers = {p.name for p in sources() if "httpx" in imports(p)[0]}
-    assert speakers == {"_http.py", "_transport.py", "_client.py", "local.py", "testing.py"}
+    found = {p.relative_to(ROOT) for p in sources() if "httpx" in imports(p)[0]}
+    speakers = {path.parts[0] for path in found}
+    assert speakers == {"_http.py", "_transport.py", "_client.py", "local.py", "testing"}
 
 
 def test_the_core_needs_what_the_card_says():
@@ -100,18 +101,28 @@ def test_the_core_needs_what_the_card_says():
     assert needed == {"trio", "httpx", "httptools", "msgspec"}
 
 
-def test_importing_the_package_imports_no_extra():
-    code = "import sys, trio_minillm; print(*sys.modules)"
+def test_importing_the_package_imports_what_every_program_needs():
+    """Beside what its requirements import (httpx takes rich, where that is installed)."""
+    code = """if True:
+        import sys, trio, httpx, httptools, msgspec
+        before = set(sys.modules)
+        import trio_minillm
+        print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+        print(*(name for name in sys.modules if name.startswith("trio_minillm")))
+    """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(ran.stdout.split()) & {
-        "typer",
-        "rich",
-        "xllamacpp",
-        "pytest",
-        "httpx_sse",
-        "genai_prices",
-        "tiktoken",
-    }
+    foreign, ours = map(str.split, ran.stdout.splitlines())
+    assert not set(foreign) - {"trio_minillm", *sys.stdlib_module_names}
+    later = {"_estimate", "_ledger_file", "_llama_server", "_prices", "batch", "local", "testing"}
+    assert not {name.split(".")[1] for name in ours if "." in name} & later
+
+
+def test_what_is_loaded_later_is_there():
+    for name in trio_minillm.__all__:
+        assert name in dir(trio_minillm)
+        assert getattr(trio_minillm, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        trio_minillm.no_such_name  # noqa: B018
 
 
 def test_the_command_is_installed():

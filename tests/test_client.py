@@ -20,7 +20,7 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm import Outcome, Retry, Timeouts
 from trio_minillm._http import DRAIN_BYTES, SHORT_BODY
-from trio_minillm.testing import ScriptedTransport, hang, model, openai_events, reply, sse
+from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply, sse
 
 KEY = "sk-very-secret-0123456789"
 
@@ -367,13 +367,7 @@ def test_an_endless_error_body_is_read_up_to_its_bound():
             taken.append(1)
             yield b"x" * 4096
 
-    class Endless:
-        status, headers, wait, error = 400, httpx.Headers(), 0.0, None
-
-    endless = Endless()
-    endless.steps = steps()
-    transport = ScriptedTransport()
-    transport.replies = (endless,)
+    transport = ScriptedTransport(Reply(status=400, steps=steps()))
 
     async def main():
         with pytest.raises(llm.RefusedError) as caught:

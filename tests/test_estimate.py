@@ -86,7 +86,7 @@ def test_what_stands_around_the_text_is_counted() -> None:
     assert two.input_tokens == (one.input_tokens or 0) + MESSAGE_TOKENS + frame
     here = estimate(GPT, "a", tools=[llm.Tool(name="t")]).input_tokens or 0
     assert here - (one.input_tokens or 0) > HIDDEN_TOKENS["api.openai.com"][1] - 64
-    far = estimate(llm.openai("gpt-5-mini", base_url="http://x/v1"), "a").input_tokens or 0
+    far = estimate(llm.openai("gpt-5-mini", base_url="http://x.invalid/v1"), "a").input_tokens or 0
     assert far - (one.input_tokens or 0) == 1024 - 64
 
 
@@ -307,7 +307,7 @@ def test_a_picture_is_bounded_by_its_vendors_rule(
 
 
 def test_a_picture_is_not_counted_as_its_base64() -> None:
-    small = llm.compatible("claude-x", base_url="http://x/v1")
+    small = llm.compatible("claude-x", base_url="http://x.invalid/v1")
     heavy = png(280, 280) + bytes(100_000)
     got = estimate(small, [llm.user("What?", llm.image(heavy))])
     none = estimate(small, [llm.user("What?", llm.image(png(0, 0)))])
@@ -394,7 +394,7 @@ def test_no_head_of_a_picture_is_too_broken(kind: str, tail: bytes, keep: int) -
         (GPT, {"web_search_options": {}}),  # empty, and on for all that
         (llm.openrouter("m", api_key="k"), {"plugins": [{"id": "web"}]}),
         (llm.openrouter("m:online", api_key="k"), {}),
-        (llm.compatible("groq/compound", base_url="http://x/v1"), {}),
+        (llm.compatible("groq/compound", base_url="http://x.invalid/v1"), {}),
         (OTHER, {"extra": {"search_parameters": {"mode": "auto"}}}),
     ],
     ids=str,

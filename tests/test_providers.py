@@ -295,7 +295,7 @@ def test_what_a_searching_or_local_server_adds_ends_up_in_the_metadata() -> None
             [
                 {
                     "type": "thinking",
-                    "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}, 5],
+                    "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}],
                     "closed": True,
                 }
             ],

@@ -390,7 +390,7 @@ def test_every_disagreement_is_about_some_stream() -> None:
 
 def fold(recording: Recording, pieces: Iterable[bytes]) -> Result:
     """The core alone: bytes to chunks to a response."""
-    provider = MODELS[recording.dialect]("http://unused").provider
+    provider = MODELS[recording.dialect]("http://unused.invalid").provider
     decoder = ChunkDecoder(provider)
     machine = Ingest(
         model=ASKED, expect_usage=True, choices=choices(recording), wire=provider.replay_wire
@@ -429,7 +429,7 @@ def test_the_framing_finds_all_events_and_comments(recording: Recording) -> None
 
 def next_turn(recording: Recording) -> dict[str, Any]:
     """The assistant's message in the request that goes on from a recorded answer."""
-    model = MODELS[recording.dialect]("http://unused")
+    model = MODELS[recording.dialect]("http://unused.invalid")
     answer = fold(recording, [recording.body]).response
     request = llm.Request(
         model=model,

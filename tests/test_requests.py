@@ -33,7 +33,7 @@ ANTHROPIC = llm.anthropic("claude", api_key="an-1")
 
 
 def server(name: str, **more: Any) -> llm.Model:
-    return llm.compatible("m", base_url="http://host:1/v1", server=name, **more)
+    return llm.compatible("m", base_url="http://host.invalid:1/v1", server=name, **more)
 
 
 class Sent(NamedTuple):
@@ -83,12 +83,12 @@ def build(model: llm.Model, *messages: llm.Message, **params: Any) -> dict[str, 
     ("model", "url"),
     [
         (OPENAI, "https://api.openai.com/v1/chat/completions"),
-        (llm.openai("m", base_url="http://h/v1/"), "http://h/v1/chat/completions"),
+        (llm.openai("m", base_url="http://h.invalid/v1/"), "http://h.invalid/v1/chat/completions"),
         (OPENROUTER, "https://openrouter.ai/api/v1/chat/completions"),
         (ANTHROPIC, "https://api.anthropic.com/v1/messages"),
-        (llm.anthropic("m", base_url="http://h/"), "http://h/v1/messages"),
-        (llm.anthropic("m", base_url="http://h/v1"), "http://h/v1/messages"),
-        (server("vllm"), "http://host:1/v1/chat/completions"),
+        (llm.anthropic("m", base_url="http://h.invalid/"), "http://h.invalid/v1/messages"),
+        (llm.anthropic("m", base_url="http://h.invalid/v1"), "http://h.invalid/v1/messages"),
+        (server("vllm"), "http://host.invalid:1/v1/chat/completions"),
         (
             llm.compatible(
                 "m",
@@ -116,7 +116,7 @@ async def test_where_a_request_goes(model: llm.Model, url: str) -> None:
         (server("vllm", api_key="k"), {"authorization": "Bearer k"}),
         (server("azure", api_key="k"), {"api-key": "k"}),
         (server("azure"), {}),
-        (llm.anthropic("m", base_url="http://h"), {"anthropic-version": "2023-06-01"}),
+        (llm.anthropic("m", base_url="http://h.invalid"), {"anthropic-version": "2023-06-01"}),
     ],
 )
 async def test_how_a_request_proves_itself(
@@ -1204,7 +1204,7 @@ def test_the_base_of_providers_leaves_the_wire_to_its_subclasses() -> None:
         pass
 
     bare = Bare()
-    model = llm.Model(name="m", provider=bare, base_url="http://h")
+    model = llm.Model(name="m", provider=bare, base_url="http://h.invalid")
     request = Request(model=model, messages=(llm.user("hi"),), params={}, extra={})
     assert bare.request_headers(request) == {}
     assert bare.typed_fields == frozenset()

@@ -486,7 +486,7 @@ def test_backpressure_reaches_the_body(autojump):
             yield event
 
     transport = ScriptedTransport()
-    transport.replies = (_Lazy(steps()),)
+    transport.replies = (llm.testing.Reply(steps=steps()),)
 
     async def main():
         async with llm.open_client(transport=transport) as client:
@@ -498,16 +498,6 @@ def test_backpressure_reaches_the_body(autojump):
         assert len(taken) > 500
 
     run(autojump, main)
-
-
-class _Lazy:
-    status = 200
-    headers = httpx.Headers()
-    wait = 0.0
-    error = None
-
-    def __init__(self, steps):
-        self.steps = steps
 
 
 # -- leaving early -----------------------------------------------------------------------------

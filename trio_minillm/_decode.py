@@ -11,16 +11,21 @@ from contextlib import suppress
 
 import msgspec
 
-from ._chunks import StreamChunk
+from ._chunks import StreamChunk, has_content
 from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ._plain import PlainBatch, Template
-from ._sse import SSEDecoder, SSEEvent
+from ._secrets import HIDDEN, THOROUGH, hide
+from ._sse import MAX_EVENT, QUICK_BYTES, SSEDecoder, SSEEvent
 from .providers import Provider
 
 _BOM = b"\xef\xbb\xbf"
 
-MAX_WHOLE = 16 * 1024 * 1024
+MAX_WHOLE = 8 * 1024 * 1024
 """Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
+
+MAX_OBJECTS = 2**17
+"""Braces that may open in one event: 131,072, one for every 32 bytes of the longest. As objects they
+take a hundred times their size, and seconds in which no other task has its turn."""
 
 LESSON, MAX_CREDIT = 4, 64
 """What learning a template costs, and what can be saved up for it: each chunk that a template
@@ -84,10 +89,13 @@ class ChunkDecoder:
             self._keep(data)
             return []
         events, blocks, tail = self._sse.split(data)
+        if b"" in blocks[:3]:  # blank lines by the thousand would each be looked at
+            blocks = [block for block in blocks if block]
         out = self._events(events, at) if events else []
         done = 0
+        bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
         while done < len(blocks) and self.error is None:
-            template = self._template
+            template = self._template if bounded else None
             run = self._run(template, blocks, done, at) if template is not None else None
             if run and template is not None:
                 done += len(run)
@@ -214,6 +222,10 @@ class ChunkDecoder:
             data = event.data
             if not data or data.isspace():
                 continue
+            if len(data) > MAX_OBJECTS and data.count(b"{") > MAX_OBJECTS:
+                bound = "opening braces in one event"
+                self.error = LimitExceeded(bound, MAX_OBJECTS, event=self.events)
+                return out
             try:
                 if event.event == "message":
                     parsed = parse(data)
@@ -228,6 +240,8 @@ class ChunkDecoder:
             else:
                 if parsed is None:
                     continue
+                if self.events == 1:
+                    parsed = self._whole_event(parsed, data)
                 if isinstance(parsed, StreamChunk):
                     parsed.received_at = at
                     parsed.event = self.events
@@ -241,6 +255,21 @@ class ChunkDecoder:
                 return out
         self.error = self._sse.failure
         return out
+
+    def _whole_event(
+        self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
+    ) -> StreamChunk | Sequence[StreamChunk]:
+        """A first event that ends the answer before anything was said may be the whole of it, from
+        a proxy that streams for servers which don't.
+        """
+        chunks = [parsed] if isinstance(parsed, StreamChunk) else parsed
+        if not any(c.finish_reason for c in chunks) or any(map(has_content, chunks)):
+            return parsed
+        with suppress(MiniLLMError, *_MALFORMED):
+            whole = self._provider.parse_response(data)
+            if any(map(has_content, whole)):
+                return whole
+        return parsed
 
     def _stamp(self, chunks: Sequence[StreamChunk], at: float, data: bytes) -> list[StreamChunk]:
         for chunk in chunks:
@@ -258,13 +287,24 @@ class ChunkDecoder:
         if not isinstance(error, ProviderError):
             return error  # malformed events are not quoted
         clean = hide(data, self._secrets)
-        if HIDDEN not in clean:
-            return error
-        try:
-            self._provider.parse_event("error", clean)
-        except MiniLLMError as again:
-            return again
-        return ProviderError(self._provider.parse_error(None, clean))
+        if HIDDEN in clean:
+            try:
+                self._provider.parse_event("error", clean)
+                error = ProviderError(self._provider.parse_error(None, clean))
+            except MiniLLMError as again:
+                error = again
+        long = len(data) > THOROUGH and bool(self._secrets)
+        return self._short(error) if long and isinstance(error, ProviderError) else error
+
+    def _short(self, error: ProviderError) -> ProviderError:
+        """What is shown of a long event, looked through again for every spelling of a key."""
+        info = error.info
+        shown = {k: getattr(info, k) for k in ("message", "code", "type")}
+        for name, text in shown.items():
+            shown[name] = text and hide(text.encode("utf-8", "replace"), self._secrets).decode()
+        again = ProviderError(msgspec.structs.replace(info, metadata=None, **shown))
+        again.usage = error.usage
+        return again
 
     def _malformed(self, reason: str, cause: Exception) -> None:
         if self._lenient:
@@ -272,20 +312,6 @@ class ChunkDecoder:
             return
         self.error = ProtocolError(reason, event=self.events)
         self.error.__cause__ = cause
-
-
-HIDDEN = b"[hidden]"
-
-
-def hide(data: bytes, secrets: Sequence[bytes]) -> bytes:
-    """The data with every secret blanked out, however JSON may have spelled it."""
-    with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
-        # Written anew, so that every character has its one spelling ("\\/" and "/" are the same).
-        data = msgspec.json.encode(msgspec.json.decode(data))
-    for secret in secrets:
-        data = data.replace(secret, HIDDEN)
-        data = data.replace(msgspec.json.encode(secret.decode())[1:-1], HIDDEN)
-    return data
 
 
 def _say(exc: Exception) -> str:

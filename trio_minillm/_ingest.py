@@ -80,7 +80,8 @@ class _Rare:
         """The open call that a delta continues: by id, else by index, else the last one.
 
         ``None`` where it opens a new one: an id not seen before (unless the call at its index
-        still waits for an id), an index not seen before, or a name on a call that has its own.
+        still waits for an id, or its arguments have not ended and no name comes with the new id),
+        an index not seen before, or a name on a call that has its own.
         """
         if delta.id and delta.id in self.by_id:
             return self.by_id[delta.id]
@@ -88,8 +89,10 @@ class _Rare:
             found = self.by_index.get(delta.index)
         else:
             found = self.calls[-1] if self.calls else None
-        if found is None or (delta.id and found.id):
+        if found is None:
             return None
+        if delta.id and found.id:  # some servers make up an id for every piece
+            return found if not delta.name and found.open() else None
         again = delta.name and found.name and not delta.id
         return None if again and another_call(found, delta) else found
 
@@ -307,7 +310,7 @@ class Ingest:
         """Fold one chunk. After the outcome stands this does nothing."""
         if self.ending.over:
             return
-        choice = self._first if chunk.choice == 0 else self._choice(chunk.choice)
+        choice = self._first if chunk.choice == 0 else self._choice(chunk)
         if choice is None:
             return
         if chunk.block is not None and chunk.part is not None:
@@ -445,14 +448,15 @@ class Ingest:
                     compact(part)
         choice.extras(chunk)
 
-    def _choice(self, index: int) -> _Choice | None:
+    def _choice(self, chunk: StreamChunk) -> _Choice | None:
+        index, event = chunk.choice, chunk.event or None
         found = self._choices.get(index)
         if index < 0:
-            self.fail(ProtocolError("a choice has a negative number"))
+            self.fail(ProtocolError("a choice has a negative number", event=event))
             return None
         if found is None:
             if len(self._choices) >= MAX_CHOICES:
-                self.fail(LimitExceeded("choices", MAX_CHOICES))
+                self.fail(LimitExceeded("choices", MAX_CHOICES, event=event))
                 return None
             found = self._choices[index] = _Choice(index)
         return found

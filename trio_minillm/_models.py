@@ -24,19 +24,26 @@ def _model(
     extra: Mapping[str, Any] | None,
     price: TokenPrice | None,
 ) -> Model:
+    named = ""
     if api_key is None:
         api_key = os.environ.get(variable, "").strip() or None
         if api_key is None and base_url is None:
             raise ValueError(f"no API key: set {variable} or give api_key=")
-    return Model(
-        name=name,
-        provider=provider,
-        base_url=base_url or default_url,
-        api_key=api_key or None,
-        headers=dict(headers or {}),
-        extra=dict(extra or {}),
-        price=price,
-    )
+        named = f"{variable}: "
+    try:
+        return Model(
+            name=name,
+            provider=provider,
+            base_url=base_url or default_url,
+            api_key=api_key or None,
+            headers=dict(headers or {}),
+            extra=dict(extra or {}),
+            price=price,
+        )
+    except ValueError as exc:
+        # Without the frames below, and the key here: local variables are printed too.
+        message, api_key = f"{named}{exc}", None
+    raise ValueError(message)
 
 
 def openai(

@@ -46,14 +46,15 @@ class TextBuilder:
         elif self.details:
             for detail in self.details:
                 yield detail.part(wire)
-        elif self.start is None:
+        elif self.start is None and not self.signature:
             yield ReasoningPart(text=text, wire=wire)
-        elif self.start.get("type") == "redacted_thinking":
+        elif self.start is not None and self.start.get("type") == "redacted_thinking":
             data = self.start.get("data")
             yield ReasoningPart(encrypted=data, wire=wire, raw=self.start)
         else:
             signature = "".join(self.signature)
-            raw = {**self.start, "thinking": text, "signature": signature}
+            start = self.start or {"type": "thinking"}  # signed, though it never began
+            raw = {**start, "thinking": text, "signature": signature}
             yield ReasoningPart(text=text, signature=signature or None, wire=wire, raw=raw)
 
 
@@ -138,6 +139,10 @@ class CallBuilder:
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             return False
         return text[0] == "{" or text == "null"
+
+    def open(self) -> bool:
+        """Whether arguments have begun and are not whole yet, as far as that is worth finding out."""
+        return bool(self.size) and (self.size >= LONG_ARGUMENTS or not self.whole_json())
 
     def call(self, number: int) -> ToolCall:
         return ToolCall(

@@ -17,7 +17,7 @@ import trio
 
 from ._chunks import StreamChunk, has_content
 from ._clocks import INFINITY, Clocks
-from ._decode import ChunkDecoder, hide
+from ._decode import ChunkDecoder
 from ._ending import Ending, State
 from ._errors import (
     EndedEarly,
@@ -30,6 +30,7 @@ from ._errors import (
 from ._http import Exchange
 from ._options import Retry, Timeouts, retry_after, retryable
 from ._plain import PlainBatch
+from ._secrets import hide
 from .providers import Model, Provider
 
 Item: TypeAlias = "list[StreamChunk] | StreamChunk | MiniLLMError"

@@ -33,8 +33,8 @@ a byte, was closed by the server before it saw the request: one silent retry on 
 WRITE_BYTES = 64 * 1024
 """What must be sent within httpx's ``write`` timeout, where there is one."""
 BODY = "trio_minillm.body"
-"""The response's extension with its body: to be read without the generators that httpx wraps
-around it."""
+"""The response's extension with its body, a `Roundtrip` or what wraps one: to be read without the
+generators that httpx puts around it, by its ``receive`` and ``aclose``."""
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")

@@ -8,10 +8,13 @@ ingest machine the accumulating. `trio_minillm.testing.check_provider` checks on
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any, ClassVar, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -32,7 +35,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A model at an address, with the key to it. A value: make as many as you like.
 
     Its ``repr`` shows neither the key nor header values. ``extra`` goes into every request's
-    body, ``headers`` into every request's headers.
+    body, ``headers`` into every request's headers. Raises ``ValueError``, which shows neither, for
+    a key, a header or an address that can't be sent as it is; a key that is to go over plain HTTP
+    to another machine is a ``UserWarning``.
     """
 
     name: str
@@ -45,14 +50,16 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         values = [*self.headers.values(), *([] if self.api_key is None else [self.api_key])]
-        if not all(map(_sendable, values)):
+        if not all(map(sendable, values)):
             raise ValueError(_UNPRINTABLE)
         if not all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in self.headers):
             raise ValueError("a header's name must be an HTTP token")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url must begin with http:// or https://")
-        if "@" in urlsplit(self.base_url).netloc:
-            raise ValueError("base_url must not hold a user or password: give api_key=")
+        _check_url(self.base_url)
+        named = self.headers.keys() & {"authorization", "Authorization", "x-api-key", "api-key"}
+        if (self.api_key or named) and self.base_url.startswith("http:"):
+            _warn_of_plain_text(urlsplit(self.base_url).hostname or "")
 
     def __repr__(self) -> str:
         return f"<Model {self.provider.name}:{self.name}>"
@@ -191,9 +198,42 @@ class Provider:
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 
 
-def _sendable(value: object) -> bool:
+def sendable(value: object) -> bool:
+    """Whether it can be a header's value and nothing more."""
     plain = isinstance(value, str) and value.isascii() and value.isprintable()
     return plain and value == str(value).strip()
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("base_url must not hold a user or password: give api_key=")
+    if _KEYS_IN_QUERY & {name.lower() for name, _ in parse_qsl(parts.query)}:
+        raise ValueError("base_url must not hold a key: addresses are logged. Give api_key=")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("base_url must not hold blanks, backslashes or control characters")
+
+
+_KEYS_IN_QUERY = {"key", "api_key", "apikey", "api-key", "token", "access_token"}
+
+
+def _warn_of_plain_text(host: str) -> None:
+    """A key over plain HTTP is read by everyone on the way. Not so on this machine, and under
+    names that exist nowhere.
+    """
+    if host == "localhost" or host.endswith((".localhost", ".invalid")):
+        return
+    with suppress(ValueError):
+        if ip_address(host).is_loopback:
+            return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    message = f"the API key goes to {host} unencrypted, readable on the way: use https://"
+    warnings.warn(message, stacklevel=level)
+
+
+_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def headers_to(model: Model, accept: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from .._chunks import Block, StreamChunk, ToolCallDelta, Usage
 from .._cost import CostInfo, CostResolution, TokenPrice
 from .._errors import ProtocolError, ProviderError
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
-from ._base import Model, Parsed, Provider, Request
+from ._base import Model, Parsed, Provider, Request, sendable
 from ._errors import error_from
 
 VERSION = "2023-06-01"
@@ -93,6 +93,8 @@ class Anthropic(Provider):
         """The betas of the call and of the model's own header, in one header."""
         given = request.params.get("betas") or ()
         betas = [given] if isinstance(given, str) else list(given)
+        if not all(map(sendable, betas)):
+            raise ValueError("betas must be printable ASCII without spaces around them")
         named = {k.lower(): v for k, v in request.model.headers.items()}.get("anthropic-beta")
         return {"anthropic-beta": ",".join(filter(None, [named, *betas]))} if betas else {}
 
@@ -188,6 +190,8 @@ def _delta(event: _Event) -> StreamChunk:
         whole = {"content": delta.content, "encrypted_content": delta.encrypted_content}
         changed = {k: v for k, v in whole.items() if v is not None}
         return StreamChunk(part=index, block=Block(delta=changed))
+    if not kind:
+        raise ProtocolError("the delta has no type")
     return StreamChunk(part=index)
 
 
@@ -205,10 +209,12 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
         raise ProtocolError("content_block_start has no block type")
     if kind == "text":
         out.delta = _string(block, "text")
-        if isinstance(block.get("citations"), list):
-            out.annotations = tuple(c for c in block["citations"] if isinstance(c, dict))
+        out.annotations = _citations(block)
     elif kind == "thinking":
         out.reasoning = _string(block, "thinking")
+        _string(block, "signature")
+    elif kind == "redacted_thinking":
+        _string(block, "data")
     elif kind == "tool_use":
         given = block.get("input")
         arguments = msgspec.json.encode(given).decode() if given else ""
@@ -218,6 +224,13 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
             ToolCallDelta(index, ident or None, name or None, arguments, extra=extra or None),
         )
     return out
+
+
+def _citations(block: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    found = block.get("citations") or ()
+    if not isinstance(found, list | tuple) or not all(isinstance(c, dict) for c in found):
+        raise ProtocolError("citations of a text block are no list of objects")
+    return tuple(found)
 
 
 def _string(block: dict[str, Any], key: str) -> str:

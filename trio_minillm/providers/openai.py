@@ -341,7 +341,7 @@ def _parts(content: list[Any], out: StreamChunk) -> None:
         if not isinstance(part, dict):
             raise ProtocolError("choices[].delta.content[] is neither text nor a part")
         kind = part.get("type")
-        if kind == "text":
+        if kind in ("text", None):
             out.delta += _text(part, "text")
         elif kind == "thinking":
             inner = part.get("thinking")
@@ -349,11 +349,11 @@ def _parts(content: list[Any], out: StreamChunk) -> None:
                 out.reasoning += inner
             elif not isinstance(inner, list | None):
                 raise ProtocolError("thinking of a content part is not a list")
+            elif not all(isinstance(p, dict) for p in inner or ()):
+                raise ProtocolError("thinking of a content part is no list of parts")
             else:
-                out.reasoning += "".join(
-                    _text(p, "text") for p in inner or () if isinstance(p, dict)
-                )
-        elif kind is not None:
+                out.reasoning += "".join(_text(p, "text") for p in inner or ())
+        else:
             out.annotations = (*out.annotations, part)
 
 

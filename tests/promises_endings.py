@@ -1,0 +1,348 @@
+"""What is promised of faults of HTTP, of how an answer ends, and of silence: see `promises`."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import msgspec
+
+import trio_minillm as llm
+from trio_minillm.testing import Reply, eof, forever, hang, raw, reply, reset, sse, wire
+
+from .promises import (
+    PIECES,
+    WHOLE,
+    Promises,
+    Said,
+    Wire,
+    errored,
+    finished,
+    known,
+    truncated,
+)
+
+
+def mid_chunk(w: Wire) -> Reply:
+    steps = list(wire(reply(*w.head, w.says("lost"))).steps)
+    return raw(*steps[:-2], steps[-2][:-20], eof)
+
+
+def framed(w: Wire, body: list[bytes], *ends: Any, surplus: int = 0, **more: Any) -> Reply:
+    """A body with a length, which says more or less than comes."""
+    length = sum(map(len, body)) + surplus
+    return reply(*body, *ends, framing="length", length=length, **more)
+
+
+def whole_json(w: Wire) -> bytes:
+    if w.anthropic:
+        body = {"id": "gen-1", "model": "m", "content": [{"type": "text", "text": WHOLE}]}
+        body |= {"stop_reason": w.stop, "usage": {"input_tokens": 7, "output_tokens": 5}}
+    else:
+        said = {"index": 0, "message": {"content": WHOLE}, "finish_reason": w.stop}
+        body = {"id": "gen-1", "model": "m", "choices": [said]}
+        body |= {"usage": {"prompt_tokens": 7, "completion_tokens": 5}}
+    return msgspec.json.encode(body)
+
+
+def plain(body: bytes, kind: str = "application/json", **more: Any) -> Reply:
+    return reply(body, headers={"content-type": kind}, framing="length", **more)
+
+
+def refusal(status: int, words: str = "no", code: str = "", **headers: str) -> Reply:
+    body = msgspec.json.encode({"error": {"message": words, "code": code or None}})
+    fields = {k.replace("_", "-"): v for k, v in headers.items()}
+    return (
+        plain(body, status=status)
+        if not headers
+        else reply(
+            body,
+            status=status,
+            framing="length",
+            headers={"content-type": "application/json", **fields},
+        )
+    )
+
+
+ENDINGS = Promises()
+promise = ENDINGS.add
+
+GZIP = {"content-encoding": "gzip", "content-type": "text/event-stream"}
+
+# fmt: off
+# -- cuts ------------------------------------------------------------------------------------------
+
+CUTS = "The connection or the body ends too early"
+
+promise(CUTS, "the body ends in good order between two events", lambda w: w.head,
+        truncated("EndedEarly", connection="kept"))
+promise(CUTS, "… inside an event", lambda w: [*w.head, w.says("lost")[:-9]],
+        truncated("EndedEarly", connection="kept"))
+promise(CUTS, "the connection closes between two events", lambda w: [*w.head, eof],
+        truncated("ConnectionCut"))
+promise(CUTS, "… inside an event", lambda w: [*w.head, w.says("lost")[:-9], eof],
+        truncated("ConnectionCut"))
+promise(CUTS, "… inside an HTTP chunk", mid_chunk, truncated("ConnectionCut"))
+promise(CUTS, "the connection is reset between two events", lambda w: [*w.head, 0.01, reset],
+        truncated("ConnectionCut", seconds=0.01))
+promise(CUTS, "… inside an event", lambda w: [*w.head, w.says("lost")[:-9], 0.01, reset],
+        truncated("ConnectionCut", seconds=0.01))
+promise(CUTS, "`content-length` says more than comes, and the connection closes",
+        lambda w: framed(w, w.head, eof, surplus=100), truncated("ConnectionCut"))
+promise(CUTS, "`content-length` says less than comes",
+        lambda w: framed(w, w.whole, surplus=-sum(map(len, w.rest)), keep_alive=False),
+        truncated("EndedEarly"))
+promise(CUTS, "HTTP/1.0, where closing is the end: closed in the middle",
+        lambda w: reply(*w.head, http="1.0", framing="close"), truncated("EndedEarly"))
+promise(CUTS, "… reset in the middle",
+        lambda w: reply(*w.head, 0.01, reset, http="1.0", framing="close"),
+        truncated("ConnectionCut", seconds=0.01))
+promise(CUTS, "… closed behind the whole answer",
+        lambda w: reply(*w.whole, http="1.0", framing="close"), finished(connection="closed"))
+promise(CUTS, "the connection closes behind the headers", lambda w: [eof],
+        truncated("ConnectionCut", text="", usage="unknown"))
+promise(CUTS, "… behind an opening without content", lambda w: [w.opening[0], eof],
+        truncated("ConnectionCut", text=""))
+promise(CUTS, "… inside the headers, then the server is well",
+        lambda w: raw(b"HTTP/1.1 200 OK\r\ncontent-ty", eof), finished(tries=2), again=True)
+promise(CUTS, "… before any answer, then the server is well", lambda w: raw(eof),
+        finished(tries=2), again=True)
+promise(CUTS, "… before any answer, each time", lambda w: raw(eof),
+        errored("RetriesExhausted: SendError", text="", usage="unknown", tries=3))
+promise(CUTS, "the connection closes behind the whole answer, without the last HTTP chunk",
+        lambda w: [*w.whole, eof], finished(connection="closed"))
+promise(CUTS, "a compressed body ends inside its compression",
+        lambda w: reply(gzip.compress(b"".join(w.head))[:-8], headers=GZIP),
+        truncated("ConnectionCut", connection=None))
+promise(CUTS, "… but behind the whole answer",
+        lambda w: reply(gzip.compress(b"".join(w.whole))[:-8], headers=GZIP), finished())
+
+# -- ends ------------------------------------------------------------------------------------------
+
+ENDS = "The answer is whole, and something behind it is missing, or too much"
+
+
+def said(w: Wire, *more: Any) -> list[Any]:
+    return [*w.head, w.says(PIECES[3]), *more]
+
+
+promise(ENDS, "no usage", lambda w: said(w, *w.tail(usage=False)), finished(usage=known))
+promise(ENDS, "no usage, no end marker; the body ends",
+        lambda w: said(w, *w.tail(usage=False, end=False)),
+        finished(usage=known, notes="without"))
+promise(ENDS, "… the connection breaks",
+        lambda w: said(w, *w.tail(usage=False, end=False), eof),
+        finished(usage=known, notes="without", connection="closed"))
+promise(ENDS, "… the connection stays open, silent",
+        lambda w: said(w, *w.tail(usage=False, end=False), hang),
+        finished(usage=known, notes="usage_grace", connection="closed", seconds=1.0))
+promise(ENDS, "… and drips comments",
+        lambda w: said(w, *w.tail(usage=False, end=False), forever(b": ping\n\n", 0.3)),
+        finished(usage=known, notes="usage_grace", connection="closed", seconds=1.0))
+promise(ENDS, "no end marker; the body ends", lambda w: said(w, *w.tail(end=False)), finished())
+promise(ENDS, "… the connection stays open, silent", lambda w: said(w, *w.tail(end=False), hang),
+        lambda w: finished(connection="closed", seconds=1.0 if w.anthropic else 0.0)(w))
+promise(ENDS, "the whole answer, and the body does not end", lambda w: [*w.whole, hang],
+        finished(connection="closed"))
+promise(ENDS, "… and goes on for ever", lambda w: [*w.whole, forever(w.says("no") * 9, 0.1)],
+        finished(connection="closed"))
+promise(ENDS, "no reason, but usage and the end marker", lambda w: said(w, *w.tail(None)),
+        finished(reason=None))
+promise(ENDS, "no reason and no usage, but the end marker",
+        lambda w: said(w, *w.tail(None, usage=False)), finished(reason=None, usage=known))
+promise(ENDS, "the end marker alone", lambda w: w.tail(None, usage=False)[-1:],
+        finished(reason=None, usage="unknown", text=""))
+promise(ENDS, "no reason and no end marker, but usage", lambda w: said(w, *w.tail(None, end=False)),
+        truncated("EndedEarly", text=WHOLE, usage="running", connection="kept"))
+promise(ENDS, "the end marker without its blank line",
+        lambda w: said(w, *w.tail()[:-1], w.tail()[-1].rstrip()), finished())
+promise(ENDS, "half of the end marker", lambda w: said(w, *w.tail()[:-1], w.tail()[-1][:-7]),
+        finished())
+promise(ENDS, "the reason twice",
+        lambda w: said(w, *w.tail(usage=False, end=False), *w.tail()[1 if w.anthropic else 0:]),
+        finished())
+promise(ENDS, "two different reasons: the last counts",
+        lambda w: said(w, *w.tail(w.length, usage=False, end=False),
+                       *w.tail()[1 if w.anthropic else 0:]),
+        finished(notes="finish reasons"))
+promise(ENDS, "text behind the end marker", lambda w: [*w.whole, w.says("no")], finished())
+promise(ENDS, "an error behind the end marker", lambda w: [*w.whole, w.error(529)], finished())
+promise(ENDS, "an error behind the reason",
+        lambda w: said(w, *w.tail(usage=False, end=False), w.error(529)),
+        errored("ProviderError overloaded", text=WHOLE, reason=lambda w: w.stop))
+promise(ENDS, "the same text 1,000 times: an honest answer",
+        lambda w: [*w.opening, *[w.says("ha ")] * 1000, *w.tail()], finished(text="ha " * 1000))
+
+# -- errors in a 200 -------------------------------------------------------------------------------
+
+ERRORS = "A failure behind HTTP 200"
+OVER = "ProviderError overloaded"
+
+promise(ERRORS, "the wire's error event, in the middle", lambda w: [*w.head, w.error(529), *w.rest],
+        errored(OVER))
+promise(ERRORS, "… as the first event: overloaded", lambda w: [w.error(529)],
+        finished(tries=2), again=True)
+promise(ERRORS, "… behind an opening: overloaded", lambda w: [*w.opening[:1], w.error(529)],
+        finished(tries=2), again=True)
+promise(ERRORS, "… as the first event: a wrong request", lambda w: [w.error(400)],
+        errored("ProviderError invalid", text="", usage="unknown"))
+promise(ERRORS, "… as the first event, each time", lambda w: [w.error(529)],
+        errored("RetriesExhausted: " + OVER, text="", usage="unknown", tries=3))
+promise(ERRORS, "`error` is a string",
+        lambda w: [*w.head, sse({"error": "the model is overloaded"}), *w.rest],
+        errored(OVER))
+promise(ERRORS, "`error` in a choice",
+        lambda w: [*w.head, w.choice({}, None, error={"message": "no", "code": 503}), *w.rest],
+        errored(OVER), wires="openai")
+promise(ERRORS, "… with the reason `error`",
+        lambda w: [*w.head, w.choice({}, "error", error={"message": "no", "code": 503}), *w.rest],
+        errored(OVER), wires="openai")
+promise(ERRORS, "the reason `error` and no more", lambda w: [*w.head, w.choice({}, "error"), *w.rest],
+        errored("ProviderError server"), wires="openai")
+promise(ERRORS, "`error` beside a choice whose reason is `error` (OpenRouter)",
+        lambda w: [*w.head, sse({"error": {"code": 503, "message": "no"}, "choices": [
+            {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]}), *w.rest],
+        errored(OVER), wires="openai")
+promise(ERRORS, "`x_groq.error`",
+        lambda w: [*w.head, sse({"choices": [], "x_groq": {"error": "overloaded"}}), *w.rest],
+        errored(OVER), wires="openai")
+promise(ERRORS, "`event: error` with an object",
+        lambda w: [*w.head, sse({"message": "no", "code": 503}, "error"), *w.rest],
+        errored("ProviderError overloaded"))
+promise(ERRORS, "`event: error` with text",
+        lambda w: [*w.head, sse("we are overloaded", "error"), *w.rest], errored(OVER))
+promise(ERRORS, "`error:` line (llama.cpp)",
+        lambda w: [*w.head, b'error: {"code":503,"message":"no"}\n\n', *w.rest], errored(OVER))
+promise(ERRORS, "`error` that says nothing (`null`, `{}`): no error",
+        lambda w: [*w.head, sse({"error": None, "choices": []}), sse({"error": {}, "choices": []}),
+                   *w.rest], finished(), wires="openai")
+promise(ERRORS, "a JSON error in place of the stream: overloaded",
+        lambda w: plain(b'{"type":"error","error":{"message":"no","code":503}}'),
+        finished(tries=2), again=True)
+promise(ERRORS, "… a wrong request",
+        lambda w: plain(b'{"type":"error","error":{"message":"no","code":400}}'),
+        errored("ProviderError invalid", text="", usage="unknown"))
+promise(ERRORS, "a JSON answer in place of the stream", lambda w: plain(whole_json(w)), finished())
+promise(ERRORS, "half of one", lambda w: plain(whole_json(w)[:-40]),
+        errored("ProtocolError", text="", usage="unknown"))
+promise(ERRORS, "JSON that is neither", lambda w: plain(b"[1, 2]"),
+        errored("ProtocolError", text="", usage="unknown"))
+promise(ERRORS, "an HTML page in place of the stream",
+        lambda w: plain(b"<!doctype html><title>Sign in</title>", "text/html"),
+        errored("ProtocolError", text="", usage="unknown"))
+promise(ERRORS, "plain text in place of the stream", lambda w: plain(b"no\n", "text/plain"),
+        truncated("EndedEarly", text="", usage="unknown", connection="kept"))
+promise(ERRORS, "an empty body", lambda w: [],
+        truncated("EndedEarly", text="", usage="unknown", connection="kept"))
+promise(ERRORS, "HTTP 204", lambda w: reply(status=204, headers={}),
+        truncated("EndedEarly", text="", usage="unknown", connection="kept"))
+promise(ERRORS, "comments and nothing else", lambda w: [b": hello\n\n"] * 9,
+        truncated("EndedEarly", text="", usage="unknown", connection="kept"))
+
+# -- refusals --------------------------------------------------------------------------------------
+
+STATUS = "HTTP status and headers"
+
+
+def refused(kind: str, **more: Any) -> Said:
+    return errored(f"RefusedError {kind}", **{"text": "", "usage": "unknown", **more})
+
+
+promise(STATUS, "401", lambda w: refusal(401), refused("auth"))
+promise(STATUS, "400", lambda w: refusal(400), refused("invalid"))
+promise(STATUS, "429, then the server is well", lambda w: refusal(429), finished(tries=2), again=True)
+promise(STATUS, "429: the quota is exhausted",
+        lambda w: refusal(429, "you exceeded your current quota", "insufficient_quota"),
+        refused("quota"))
+promise(STATUS, "503, each time", lambda w: refusal(503),
+        errored("RetriesExhausted: RefusedError overloaded", text="", usage="unknown", tries=3))
+promise(STATUS, "429 with `retry-after: 60`: obeyed", lambda w: refusal(429, retry_after="60"),
+        finished(tries=2, seconds=60.0), again=True)
+promise(STATUS, "429 with `retry-after: 61`: raised at once", lambda w: refusal(429, retry_after="61"),
+        refused("rate_limit 61 s"), again=True)
+promise(STATUS, "503 with `retry-after-ms: 1500`", lambda w: refusal(503, retry_after_ms="1500"),
+        finished(tries=2, seconds=1.5), again=True)
+promise(STATUS, "429 with `x-should-retry: false`",
+        lambda w: refusal(429, x_should_retry="false"), refused("rate_limit"), again=True)
+promise(STATUS, "502 with an HTML page", lambda w: plain(b"<html>", "text/html", status=502),
+        finished(tries=2), again=True)
+promise(STATUS, "400 with a body that never ends",
+        lambda w: reply(b'{"error":{"message":"no"}', forever(b" " * 8192, 0.01), status=400),
+        refused("invalid", connection="closed"))
+promise(STATUS, "400 with a body that does not come: 10 s are waited for it",
+        lambda w: reply(hang, status=400), refused("invalid", seconds=10.0, connection="closed"))
+promise(STATUS, "a redirect is not followed",
+        lambda w: reply(status=307, headers={"location": "http://127.0.0.1:9/"}, framing="length"),
+        refused("invalid"))
+promise(STATUS, "what is no HTTP", lambda w: raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", eof),
+        errored("ProtocolError", text="", usage="unknown"))
+promise(STATUS, "a chunk size that is none",
+        lambda w: raw(*wire(reply(*w.head)).steps[:-1], b"zz\r\nno\r\n", eof),
+        truncated("ConnectionCut"))
+
+# -- clocks ----------------------------------------------------------------------------------------
+
+CLOCKS = "Silence, with the clocks' defaults"
+DRIP = 50.0
+
+
+def late(clock: str, seconds: float, **more: Any) -> Said:
+    return errored(f"StreamTimeout {clock}", seconds=seconds, **{"connection": "closed", **more})
+
+
+NOTHING: dict[str, Any] = {"text": "", "usage": "unknown"}
+promise(CLOCKS, "no headers", lambda w: reply(wait=hang), late("first_chunk", 300.0, **NOTHING))
+promise(CLOCKS, "headers and no more", lambda w: [hang], late("first_chunk", 300.0, **NOTHING))
+promise(CLOCKS, "headers, then comments for ever", lambda w: [forever(b": wait\n\n", DRIP)],
+        late("first_chunk", 300.0, **NOTHING))
+promise(CLOCKS, "headers after 299 s, the answer after them",
+        lambda w: reply(*w.whole, wait=299.0), finished(seconds=299.0))
+promise(CLOCKS, "headers that drip for ever",
+        lambda w: raw(b"HTTP/1.1 200 OK\r\n", forever(b"x-a: b\r\n", DRIP)),
+        late("first_chunk", 300.0, **NOTHING))
+promise(CLOCKS, "an opening without content, then silence", lambda w: [w.opening[0], hang],
+        late("first_chunk", 300.0, text=""))
+promise(CLOCKS, "silence in the middle", lambda w: [*w.head, hang], late("idle", 120.0))
+promise(CLOCKS, "comments in the middle, for ever", lambda w: [*w.head, forever(b": ping\n\n", DRIP)],
+        late("idle", 120.0))
+promise(CLOCKS, "pings in the middle, for ever",
+        lambda w: [*w.head, forever(w.event("ping") if w.anthropic
+                                    else b'event: keepalive\ndata: {}\n\n', DRIP)],
+        late("idle", 120.0))
+promise(CLOCKS, "empty deltas in the middle, for ever",
+        lambda w: [*w.head, forever(w.says(""), DRIP)],
+        late("idle", 120.0), wires="openai")
+promise(CLOCKS, "one byte at a time of an event that does not end",
+        lambda w: [*w.head, forever(b"d", DRIP)], late("idle", 120.0))
+promise(CLOCKS, "silence in the middle, with `idle` off", lambda w: [*w.head, hang],
+        late("byte_idle", 120.0), timeouts=llm.Timeouts(idle=None))
+promise(CLOCKS, "text every 119 s, ten times", lambda w: [
+            *w.opening, *(x for _ in range(10) for x in (w.says("a"), 119.0)), *w.tail()],
+        finished(text="a" * 10, seconds=1190.0), ways=("iterate",))
+promise(CLOCKS, "reasoning every 119 s, ten times", lambda w: [
+            w.opening[0], *(x for _ in range(10) for x in (
+                w.changes("thinking_delta", thinking="a") if w.anthropic
+                else w.choice({"reasoning": "a"}), 119.0)), *w.tail()],
+        finished(text="", reasoning="a" * 10, seconds=1190.0), ways=("iterate",))
+promise(CLOCKS, "arguments of a call every 119 s, ten times", lambda w: [
+            w.opening[0],
+            w.opens("tool_use", id="c", name="f") if w.anthropic else
+            w.choice({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}),
+            *(x for _ in range(10) for x in (
+                w.changes("input_json_delta", partial_json=" ") if w.anthropic else
+                w.choice({"tool_calls": [{"index": 0, "function": {"arguments": " "}}]}), 119.0)),
+            *w.tail(w.calls)],
+        finished(text="", seconds=1190.0, reason=lambda w: w.calls, calls=(("f", " " * 10),)),
+        ways=("iterate",))
+promise(CLOCKS, "events of an unknown type every 119 s, ten times", lambda w: [
+            *w.head, *(x for _ in range(10) for x in (w.event("news"), 119.0)), *w.rest],
+        finished(seconds=1190.0), ways=("iterate",), wires="anthropic")
+promise(CLOCKS, "text every 60 s for ever, by `complete`",
+        lambda w: [*w.opening, forever(w.says(""), w.says("a"), 60.0)],
+        late("total", 600.0, text="a" * 10), ways=("complete",))
+promise(CLOCKS, "… by `stream(…)` with `total=300`",
+        lambda w: [*w.opening, forever(w.says("a"), 60.0)],
+        late("total", 300.0, text="a" * 5), ways=("iterate",), timeouts=llm.Timeouts(total=300))
+promise(CLOCKS, "a server that asks to wait longer than `total` leaves",
+        lambda w: refusal(429, retry_after="50"), refused("rate_limit 50 s"),
+        timeouts=llm.Timeouts(total=40), again=True)

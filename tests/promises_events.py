@@ -1,0 +1,281 @@
+"""What is promised of single events: malformed ones, unusual ones, and tool calls: see `promises`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from trio_minillm.testing import eof, sse
+
+from .promises import PIECES, WHOLE, Promises, Said, Sees, Wire, errored, finished, truncated
+
+EVENTS = Promises()
+promise = EVENTS.add
+
+
+def data(text: str | bytes) -> bytes:
+    return b"data: " + (text if isinstance(text, bytes) else text.encode()) + b"\n\n"
+
+
+def with_usage(w: Wire, value: Any) -> bytes:
+    if w.anthropic:
+        return w.event("message_delta", delta={}, usage={"output_tokens": value})
+    return sse({"choices": [], "usage": {"completion_tokens": value}})
+
+
+# fmt: off
+# -- malformed -------------------------------------------------------------------------------------
+
+MALFORMED = "A malformed event in the middle of an answer"
+BAD = errored("ProtocolError event {bad}", connection=None)
+
+
+def bad(fault: str, event: Any, wires: str = "") -> None:
+    promise(MALFORMED, fault, lambda w: [*w.head, event(w) if callable(event) else event, *w.rest],
+            BAD, wires=wires)
+
+
+bad("not JSON", data("{choices: []}"))
+bad("half of an event's JSON", lambda w: w.says("lost").replace(b"}\n\n", b"\n\n"))
+bad("JSON, and more behind it", lambda w: w.says("lost").replace(b"}\n\n", b"} {}\n\n"))
+bad("bytes that are no UTF-8 in the text", lambda w: w.says("lost").replace(b"lost", b"l\xffst"))
+bad("half of a surrogate pair in the text", lambda w: w.says("lost").replace(b"lost", b"\\ud83d"))
+bad("a control character in the text", lambda w: w.says("lost").replace(b"lost", b"l\x01st"))
+bad("`null`", data("null"))
+bad("a number", data("7"))
+bad("a string", data('"text"'))
+bad("`true`", data("true"))
+bad("an array", data("[]"))
+bad("an array of events", lambda w: w.says("lost").replace(b"data: ", b"data: [")
+    .replace(b"}\n\n", b"}]\n\n"))
+bad("`NaN` as the text", lambda w: w.says(7).replace(b":7", b":NaN"))
+bad("a number as the text", lambda w: w.says(7))
+bad("`true` as the text", lambda w: w.says(True))
+bad("an object as the text", lambda w: w.says({"a": 1}))
+bad("a list of numbers as the text", lambda w: w.says([1]))
+bad("an integer of 10,000 digits as the text",
+    lambda w: w.says(7).replace(b":7", b":" + b"7" * 10_000))
+bad("100,000 nested brackets", data("[" * 100_000))
+bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
+bad("a reason that is a number", lambda w: w.event("message_delta", delta={"stop_reason": 7})
+    if w.anthropic else w.choice({}, 7))  # type: ignore[arg-type]
+bad("a count of tokens below 0", lambda w: with_usage(w, -1))
+bad("… that is text", lambda w: with_usage(w, "5"))
+bad("… of 10,000 digits", lambda w: with_usage(w, 7).replace(b":7", b":" + b"7" * 10_000))
+bad("… of 1e300", lambda w: with_usage(w, 1e300))
+bad("… that is `true`", lambda w: with_usage(w, True))
+bad("usage that is a list", lambda w: w.event("message_delta", delta={}, usage=[])
+    if w.anthropic else sse({"choices": [], "usage": []}))
+bad("`choices` is an object", sse({"choices": {}}), "openai")
+bad("a choice is `null`", sse({"choices": [None]}), "openai")
+bad("a delta is a list", lambda w: w.choice([]), "openai")
+bad("a choice has a negative number", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
+bad("… a number that is none", lambda w: w.choice({"content": "lost"}, index="0"), "openai")
+bad("an event without a type", sse({}), "anthropic")
+bad("… whose type is `null`", sse({"type": None}), "anthropic")
+bad("a delta without an index", lambda w: w.changes("text_delta", None, text="lost"), "anthropic")
+bad("… with an index that is text", lambda w: w.changes("text_delta", "0", text="lost"), "anthropic")
+bad("an event of a delta without one", lambda w: w.event("content_block_delta", index=0), "anthropic")
+bad("a delta without a type",
+    lambda w: w.event("content_block_delta", index=0, delta={"text": "lost"}), "anthropic")
+bad("a text delta without text", lambda w: w.changes("text_delta"), "anthropic")
+bad("an argument delta without arguments", lambda w: w.changes("input_json_delta"), "anthropic")
+bad("a block begins, and has no type",
+    lambda w: w.event("content_block_start", index=1, content_block={}), "anthropic")
+bad("a block begins, and is none", lambda w: w.event("content_block_start", index=1), "anthropic")
+bad("a call whose name is a number", lambda w: w.opens("tool_use", 1, id="c", name=7), "anthropic")
+promise(MALFORMED, "a line of 5 MiB", lambda w: [*w.head, w.says("a" * 5 * 2**20), *w.rest],
+        errored("LimitExceeded bytes in one line"))
+promise(MALFORMED, "a last event that is no JSON, and the body ends: half an event says nothing",
+        lambda w: [*w.head, b"data: {broken"], truncated("EndedEarly", connection="kept"))
+promise(MALFORMED, "any of these as the first event", lambda w: [data("null"), *w.whole],
+        lambda w: Sees("errored", "ProtocolError event 1", text="", usage="unknown"))
+promise(MALFORMED, "with `lenient=True`: passed over and counted",
+        lambda w: [*w.head, data("{"), data("null"), *w.rest], finished(skipped=2),
+        options={"lenient": True})
+promise(MALFORMED, "with `lenient=True`, and it is an error event",
+        lambda w: [*w.head, data("{"), w.error(529), *w.rest],
+        errored("ProviderError overloaded", skipped=1), options={"lenient": True})
+
+# -- unusual, and right ----------------------------------------------------------------------------
+
+UNUSUAL = "Unusual, and an answer all the same"
+
+
+def odd(fault: str, events: Any, wires: str = "", **more: Any) -> None:
+    promise(UNUSUAL, fault, events, finished(**more), wires=wires)
+
+
+def within(*events: bytes) -> Any:
+    return lambda w: [*w.head, *events, *w.rest]
+
+
+def lines(w: Wire, end: bytes) -> list[bytes]:
+    return [event.replace(b"\n", end) for event in w.whole]
+
+
+odd("lines end with CR LF", lambda w: lines(w, b"\r\n"))
+odd("lines end with CR", lambda w: lines(w, b"\r"))
+odd("one byte at a time", lambda w: [bytes([b]) for b in b"".join(w.whole)])
+odd("a byte-order mark in front", lambda w: [b"\xef\xbb\xbf", *w.whole])
+odd("an event split over `data:` lines",
+    lambda w: [e.replace(b'"text_delta",', b'"text_delta",\ndata:')
+               .replace(b'"choices":', b'"choices":\ndata: ') for e in w.whole])
+odd("no blank behind the colon", lambda w: [e.replace(b"data: ", b"data:") for e in w.whole])
+odd("comments, `id:`, `retry:` and empty `data:` between the events",
+    within(b": OPENROUTER PROCESSING\n\n", b"id: 7\n\n", b"retry: 99\n\n", b"data:\n\n", b"\n\n"))
+odd("blank lines by the hundred", within(b"\n" * 300))
+odd("separators of other alphabets in the text (U+2028, U+0085, NUL)",
+    lambda w: [*w.opening, w.says("a\u2028b\u0085c\0d"), *w.tail()], text="a\u2028b\u0085c\0d")
+odd("an escaped surrogate pair", lambda w: [
+    *w.opening, w.says("x").replace(b'"x"', b'"\\ud83d\\ude00"'), *w.tail()], text="\U0001f600")
+odd("an event of unknown name, with text", within(b"event: news\ndata: hello\n\n"), "openai")
+odd("an event of unknown type", lambda w: [*w.head, w.event("news", what=[1]), *w.rest], "anthropic")
+odd("a delta of unknown type", lambda w: [*w.head, w.changes("smell_delta", smell="a"), *w.rest],
+    "anthropic")
+odd("a block of unknown type", lambda w: [*w.head, w.opens("smell", 1), w.changes("smell_delta", 1),
+    *w.rest], "anthropic")
+odd("text for a block that never began", lambda w: [
+    *w.head, w.changes("text_delta", 7, text="odd"), *w.rest], "anthropic", text=WHOLE + "odd")
+odd("text before its block begins", lambda w: [w.opening[0], *map(w.says, PIECES), *w.tail()],
+    "anthropic")
+odd("pings everywhere", lambda w: [x for e in w.whole for x in (w.event("ping"), e)], "anthropic")
+odd("no choices in the first event (Azure)", lambda w: [
+    sse({"choices": [], "prompt_filter_results": []}), *w.whole], "openai")
+odd("`content: null`, an empty delta, `delta: null` and no delta", lambda w: [
+    *w.head, w.says(None), w.choice({}), w.choice(None), sse({"choices": [{"index": 0}]}), *w.rest],
+    "openai")
+odd("`choices: null`, and an object with nothing", within(sse({"choices": None}), sse({})), "openai")
+odd("the number of the choice is `null`", lambda w: [
+    *w.opening, *(w.choice({"content": p}, index=None) for p in PIECES), *w.tail()], "openai")
+odd("another choice than was asked for", lambda w: [
+    *w.head, w.choice({"content": "other"}, index=1), *w.rest], "openai")
+odd("usage beside the reason (llama.cpp, Mistral)", lambda w: [*w.head, w.says(PIECES[3]), sse(
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+     "usage": {"prompt_tokens": 7, "completion_tokens": 5}}), sse("[DONE]")], "openai")
+odd("running usage on every event (vLLM)", lambda w: [
+    *w.opening, *(sse({"choices": [{"index": 0, "delta": {"content": p}}],
+                       "usage": {"prompt_tokens": 7, "completion_tokens": n}})
+                  for n, p in enumerate(PIECES)), *w.tail()], "openai")
+odd("`usage: null` on every event", lambda w: [
+    *w.opening, *(sse({"choices": [{"index": 0, "delta": {"content": p}}], "usage": None})
+                  for p in PIECES), *w.tail()], "openai")
+odd("`[DONE]` with spaces around it", lambda w: [*w.whole[:-1], b"data:   [DONE]  \n\n"], "openai")
+odd("`[DONE]` on a wire without it", lambda w: [*w.whole[:-1], sse("[DONE]")], "anthropic")
+odd("reasoning under two names at once", lambda w: [*w.opening, *(w.choice(
+    {"reasoning": p, "reasoning_content": p}) for p in PIECES), *w.tail()], "openai",
+    text="", reasoning=WHOLE)
+odd("text and reasoning in turns", lambda w: [
+    *w.opening, *(e for p in PIECES for e in (w.says(p), w.changes("thinking_delta", 1, thinking=p)
+                  if w.anthropic else w.choice({"reasoning_content": p}))), *w.tail()],
+    reasoning=WHOLE)
+odd("text as a list of parts (Mistral)", lambda w: [*w.opening, *(w.choice(
+    {"content": [{"type": "text", "text": p}]}) for p in PIECES), *w.tail()], "openai")
+odd("unknown fields at every level", lambda w: [
+    e.replace(b'{"', b'{"zzz":[{"a":null}],"') for e in w.whole])
+odd("a whole answer as one event of the stream",
+    lambda w: [sse({"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": WHOLE}}],
+                    "usage": {"prompt_tokens": 7, "completion_tokens": 5}}), sse("[DONE]")], "openai")
+
+# -- tool calls ------------------------------------------------------------------------------------
+
+CALLS = "Tool calls"
+ARGS = '{"city": "Paris"}'
+_ = msgspec.UNSET
+
+
+def piece(w: Wire, index: Any = _, id: Any = _, name: Any = _, args: Any = _) -> bytes:
+    """A piece of a call on OpenAI's wire; what is not given is absent."""
+    inner = {k: v for k, v in (("name", name), ("arguments", args)) if v is not _}
+    call = {"index": index, "id": id, "function": inner or _}
+    return w.choice({"tool_calls": [{k: v for k, v in call.items() if v is not _}]})
+
+
+def calls(
+    fault: str, pieces: list[tuple[Any, ...]], *good: tuple[str, str],
+    bad: tuple[tuple[str, str], ...] = (), reason: str = "tool_calls",
+) -> None:
+    """Of OpenAI's wire."""
+    promise(CALLS, fault, lambda w: [*w.opening, *(piece(w, *p) for p in pieces), *w.tail(reason)],
+            finished(text="", reason=reason, calls=good, bad_calls=bad), wires="openai")
+
+
+A, B, ONE, TWO = ("a", ARGS), ("b", "{}"), '{"city":', ' "Paris"}'
+calls("two, their pieces in turns", [
+    (0, "c1", "a", ""), (1, "c2", "b", ""), (0, _, _, ONE), (1, _, _, "{"), (0, _, _, TWO),
+    (1, _, _, "}")], A, B)
+calls("no index (Gemini)", [(_, "c1", "a", ONE), (_, _, _, TWO), (_, "c2", "b", "{}")], A, B)
+calls("the index is `null`", [(None, "c1", "a", ONE), (None, _, _, TWO), (None, "c2", "b", "{}")], A, B)
+calls("one index for all (Ollama)", [(0, "c1", "a", ARGS), (0, "c2", "b", "{}")], A, B)
+calls("… and no id", [(0, _, "a", ARGS), (0, _, "b", "{}")], A, B)
+calls("negative indexes", [(-1, "c1", "a", ONE), (-2, "c2", "b", "{}"), (-1, _, _, TWO)], A, B)
+calls("an index of 1,000,000,000", [(10**9, "c1", "a", ONE), (10**9, _, _, TWO)], A)
+calls("out of order: as they came", [(5, "c2", "b", "{}"), (1, "c1", "a", ARGS)], B, A)
+calls("no id at all", [(0, _, "a", ONE), (0, _, _, TWO), (1, _, "b", "{}")], A, B)
+calls("the id `\"null\"` (Mistral)", [(0, "null", "a", ARGS), (1, "null", "b", "{}")], A, B)
+calls("empty ids and names in later pieces", [(0, "c1", "a", ONE), (0, "", "", TWO)], A)
+calls("id and name repeated with every piece", [(0, "c1", "a", ONE), (0, "c1", "a", TWO)], A)
+calls("another id with every piece", [(0, "c1", "a", ONE), (0, "c2", _, TWO)], A)
+calls("the index changes with every piece", [(0, "c1", "a", ONE), (1, "c1", _, TWO)], A)
+calls("the name behind the arguments", [(0, "c1", _, ONE), (0, _, "a", TWO)], A)
+calls("no name", [(0, "c1", _, ARGS)], bad=(("", ARGS),))
+calls("no arguments", [(0, "c1", "a")], ("a", ""))
+calls("arguments that are `null`", [(0, "c1", "a", None)], ("a", ""))
+calls("arguments that are an object", [(0, "c1", "a", {"city": "Paris"})], ("a", '{"city":"Paris"}'))
+calls("arguments that are no JSON", [(0, "c1", "a", "city=Paris")], bad=(("a", "city=Paris"),))
+calls("arguments that are no object", [(0, "c1", "a", "[1]")], bad=(("a", "[1]"),))
+calls("arguments that are cut, reason `length`", [(0, "c1", "b", "{}"), (1, "c2", "a", ONE)], B,
+      bad=(("a", ONE),), reason="length")
+calls("called, and the reason is `stop`", [(0, "c1", "a", ARGS)], A, reason="stop")
+calls("100,000 nested brackets as arguments", [(0, "c1", "a", "[" * 100_000)],
+      bad=(("a", "[" * 100_000),))
+promise(CALLS, "arguments that are a number", lambda w: [*w.head, piece(w, 0, "c1", "a", 7), *w.rest],
+        BAD, wires="openai")
+promise(CALLS, "a call that is `null`", lambda w: [*w.head, w.choice({"tool_calls": [None]}), *w.rest],
+        BAD, wires="openai")
+promise(CALLS, "129 calls", lambda w: [
+    *w.opening, *(piece(w, n, f"c{n}", "a", "{}") for n in range(129)), *w.tail("tool_calls")],
+    errored("LimitExceeded tool calls", text="", bad_calls=(("a", "{}"),) * 128), wires="openai")
+promise(CALLS, "the connection breaks behind a whole call",
+        lambda w: [*w.opening, piece(w, 0, "c1", "a", ARGS), eof],
+        truncated("ConnectionCut", text="", bad_calls=(A,)), wires="openai")
+
+
+def blocks(
+    fault: str, events: Any, *good: tuple[str, str], bad: tuple[tuple[str, str], ...] = (),
+    reason: str = "tool_use", sees: Said | None = None,
+) -> None:
+    """Of Anthropic's wire."""
+    promise(CALLS, fault, lambda w: [w.opening[0], *events(w), *w.tail(reason)[1:]],
+            sees or finished(text="", reason=reason, calls=good, bad_calls=bad), wires="anthropic")
+
+
+def call(w: Wire, index: Any, name: str, *pieces: str, **more: Any) -> list[bytes]:
+    start = w.opens("tool_use", index, **{"id": f"c{index}", "name": name, "input": {}, **more})
+    return [start, *(w.changes("input_json_delta", index, partial_json=p) for p in pieces)]
+
+
+blocks("two blocks, their pieces in turns", lambda w: [
+    e for pair in zip(call(w, 0, "a", ONE, TWO), call(w, 1, "b", "{", "}"), strict=True)
+    for e in pair], A, B)
+blocks("a block without arguments", lambda w: call(w, 0, "a"), ("a", ""))
+blocks("a block with its arguments from the start", lambda w: call(w, 0, "a", input={"city": "Paris"}),
+       ("a", '{"city":"Paris"}'))
+blocks("blocks out of order: as they came", lambda w: [*call(w, 5, "b", "{}"), *call(w, 1, "a", ARGS)],
+       B, A)
+blocks("two blocks of one index", lambda w: [*call(w, 0, "a", ARGS), *call(w, 0, "b", "{}")], A, B)
+blocks("negative indexes", lambda w: [*call(w, -1, "a", ARGS), *call(w, -2, "b", "{}")], A, B)
+blocks("an index of 1,000,000,000", lambda w: call(w, 10**9, "a", ONE, TWO), A)
+blocks("a block without id", lambda w: call(w, 0, "a", ARGS, id=None), A)
+blocks("a block without name", lambda w: call(w, 0, "", ARGS), bad=(("", ARGS),))
+blocks("arguments for a block that never began", lambda w: [
+    *call(w, 0, "a", ARGS), w.changes("input_json_delta", 7, partial_json="{}")], A, bad=(("", "{}"),))
+blocks("arguments that are no JSON", lambda w: call(w, 0, "a", "city"), bad=(("a", "city"),))
+blocks("arguments that are cut, reason `max_tokens`", lambda w: [
+    *call(w, 0, "b", "{}"), *call(w, 1, "a", ONE)], B, bad=(("a", ONE),), reason="max_tokens")
+blocks("no arguments yet, reason `max_tokens`", lambda w: call(w, 0, "a"), bad=(("a", ""),),
+       reason="max_tokens")
+blocks("the index is `null`", lambda w: call(w, None, "a", ARGS),
+       sees=lambda w: Sees("errored", "ProtocolError event 2", text="", usage="running"))

@@ -1,0 +1,176 @@
+"""Every bound of `docs/limits.md`: crossed, it is an error of ours, and memory stays small."""
+
+from __future__ import annotations
+
+import re
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import trio_minillm as llm
+from trio_minillm import _decode, _http, _http1, _ingest, _reader, _secrets, _sse, _stream
+from trio_minillm._errors import EXCERPT_CHARS
+from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
+
+from .test_transport import Peer, Script, ours, serving
+
+MIB = 2**20
+MOST = 16 * MIB
+"""How much memory may grow, in bytes, whatever a server sends."""
+PIECE = 64 * 1024
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def endless(*, before: bytes, again: bytes, head: bytes = CHUNKED) -> Script:
+    """A server that never stops: ``again`` for ever, for 64 MiB at the most."""
+
+    async def script(peer: Peer) -> None:
+        if await peer.request():
+            await peer.send(head + before)
+            piece = again * (PIECE // len(again))
+            for _ in range(64 * MIB // PIECE):
+                await peer.send(piece)
+
+    return script
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def bomb(data: bytes, times: int) -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join([*(packer.compress(data) for _ in range(times)), packer.flush()])
+
+
+LINE = chunk(b"data: " + b"x" * 60_000)
+FLOODS = {
+    "a line": endless(before=LINE, again=chunk(b"x" * 8_000)),
+    "a comment": endless(before=b"", again=chunk(b":" * 8_000)),
+    "data lines": endless(before=b"", again=chunk((b"data: " + b"x" * 100 + b"\n") * 70)),
+    "a field": endless(before=b"", again=chunk(b"event: " + b"e" * 8_000)),
+    "a body of JSON": endless(before=chunk(b'{"a":"'), again=chunk(b"x" * 8_000)),
+    "header lines": endless(head=HEAD, before=b"", again=b"x-y: zzzzzzzzzz\r\n"),
+    "a header": endless(head=HEAD, before=b"x-y: ", again=b"z" * 1_000),
+    "a status line": endless(head=b"HTTP/1.1 200 ", before=b"", again=b"O" * 1_000),
+    "a chunk's size": endless(before=b"", again=b"0" * 1_000),
+    "a chunk's extension": endless(before=b"1;", again=b"x" * 1_000),
+    "trailers": endless(before=b"0\r\n", again=b"x-y: zzzzzzzzzz\r\n"),
+    "interim responses": endless(head=b"", before=b"", again=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": endless(head=b"", before=b"", again=b"HTTP/1.1 103 Hints\r\na: b\r\n\r\n"),
+    "an error's body": endless(
+        head=CHUNKED.replace(b"200 OK", b"400 Bad"), before=b"", again=chunk(b"x" * 8_000)
+    ),
+    "a bomb": endless(
+        head=CHUNKED.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n"),
+        before=chunk(bomb(b"x" * MIB, 256)),
+        again=b"\r\n",
+    ),
+    "tool calls": endless(
+        before=b"",
+        again=chunk(
+            b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"id":null,"function":'
+            b'{"name":"n","arguments":"{}"}}]}}]}\n\n'
+        ),
+    ),
+}
+
+
+@pytest.fixture
+def grown() -> Iterator[Any]:
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_flood_is_an_error_and_takes_little_memory(flood: str, grown: Any) -> None:
+    retry = llm.Retry(attempts=1)
+    async with serving(FLOODS[flood], seconds=120) as server, ours() as http:
+        async with llm.open_client(transport=http, retry=retry) as client:
+            target = llm.compatible("m", base_url=server.url)
+            with pytest.raises(llm.MiniLLMError) as caught:
+                await client.complete(target, "Hi")
+            assert http.statistics().active == 0
+    assert grown() <= MOST
+    assert len(str(caught.value)) <= EXCERPT_CHARS + 200
+
+
+async def test_a_slow_consumer_holds_the_server_back(mock_clock: Any) -> None:
+    """What is not taken is not read: the sender's socket fills up."""
+    mock_clock.autojump_threshold = 0.02
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        if await peer.request():
+            await peer.send(CHUNKED)
+            events = b"".join(openai_events(*["some text"] * 200, done=False, finish=None))
+            while True:
+                await peer.send(chunk(events))
+                sent += len(events)
+
+    async with serving(script, seconds=1_000) as server, ours() as http:
+        async with llm.open_client(transport=http) as client:
+            async with client.stream(llm.compatible("m", base_url=server.url), "Hi") as stream:
+                assert await stream.next_chunk() is not None
+                await trio.sleep(5)
+                await trio.sleep(500)  # longer than every clock
+                assert sent < 32 * MIB
+                for _ in range(3_000):
+                    assert await stream.next_chunk() is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"choices":[' + b"{}," * 200_000 + b"{}]}",
+        b'{"choices":[{"delta":{"tool_calls":[' + b"{}," * 200_000 + b"{}]}}]}",
+        b'{"x":[' + b'{"a":{}},' * 100_000 + b"1]}",
+    ],
+    ids=["choices", "tool calls", "unknown fields"],
+)
+async def test_an_event_of_very_many_objects_is_refused(data: bytes) -> None:
+    transport = ScriptedTransport(reply(sse({"choices": []}), b"data: " + data + b"\n\n"))
+    async with llm.open_client(transport=transport) as client:
+        with pytest.raises(llm.LimitExceeded, match="131,072 opening braces") as caught:
+            await client.complete(llm.compatible("m", base_url="http://x.invalid"), "Hi")
+    assert caught.value.event == 2
+
+
+async def test_braces_in_an_ordinary_answer_are_no_objects() -> None:
+    text = "{" * 100_000
+    transport = ScriptedTransport(reply(*openai_events(text, text, text)))
+    async with llm.open_client(transport=transport) as client:
+        response = await client.complete(llm.compatible("m", base_url="http://x.invalid"), "Hi")
+    assert response.content == text * 3
+
+
+def test_the_page_has_every_bound() -> None:
+    """The numbers of the table are those of the code."""
+    page = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
+    found = dict(re.findall(r"\| `(_\w+\.[A-Z_]+)` \| ([\d,.]+)", page))
+    modules = {
+        m.__name__.rpartition(".")[2]: m
+        for m in (_decode, _http, _http1, _ingest, _reader, _secrets, _sse, _stream, llm._errors)
+    }
+    for name, figure in found.items():
+        module, _, constant = name.partition(".")
+        assert getattr(modules[module], constant) == float(figure.replace(",", "")), name
+    for module, names in modules.items():
+        for constant, value in vars(names).items():
+            if constant.startswith("MAX_") and isinstance(value, int) and names is not _sse:
+                own = f"{module}.{constant}" in found or constant in ("MAX_CREDIT", "MAX_IDLE")
+                assert own or f"`_sse.{constant}`" in page, (
+                    f"{module}.{constant} is not on the page"
+                )

@@ -1,0 +1,314 @@
+"""Bodies cut at every byte, and events with every field replaced: the right answer, or our error.
+
+What must hold is said by plain functions of the events that were sent (`ending_of`, `check`),
+which know nothing of the parsers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+import trio_minillm as llm
+from trio_minillm import providers, testing
+from trio_minillm._chunks import Outcome
+from trio_minillm.testing import ScriptedTransport, eof, reply, sse
+
+from .promises import PIECES, Wire
+
+PROVIDERS: dict[str, llm.Provider] = {
+    "openai": providers.OpenAIChat(),
+    "openrouter": providers.OpenRouter(),
+    "compatible": providers.Compatible(),
+    "anthropic": providers.Anthropic(),
+}
+wires = pytest.mark.parametrize("wire", [Wire(name) for name in PROVIDERS], ids=lambda w: w.name)
+
+
+# -- cut at every byte -----------------------------------------------------------------------------
+
+
+class Ending(NamedTuple):
+    finished: bool
+    text: str
+    reason: str | None
+    usage: bool
+    """Whether it is final."""
+
+
+def ending_of(wire: Wire, size: int) -> Ending:
+    """What the first bytes of `Wire.whole` come to. An event counts once its JSON is there."""
+    text, reason, usage, end, begin = "", None, False, False, 0
+    for event in wire.whole:
+        if begin + len(event.rstrip()) > size:
+            break
+        begin += len(event)
+        text += next((p for p in PIECES if event == wire.says(p)), "")
+        reason = wire.stop if f'"{wire.stop}"'.encode() in event else reason
+        usage = usage or (b'"usage"' in event and b"message_start" not in event)
+        end = event == wire.whole[-1]
+    return Ending(end or reason is not None, text, reason, usage)
+
+
+def check_cut(wire: Wire, size: int, response: Any, error: Any, kind: type) -> None:
+    wanted = ending_of(wire, size)
+    assert (response.content, response.finish_reason) == (wanted.text, wanted.reason)
+    assert (response.usage is not None and response.usage.final) is wanted.usage
+    if wanted.finished:
+        assert error is None
+        assert response.outcome is Outcome.FINISHED
+    else:
+        assert type(error) is kind
+        assert response.outcome is Outcome.TRUNCATED
+
+
+@wires
+def test_cut_at_every_byte(wire: Wire) -> None:
+    body = b"".join(wire.whole)
+    for size in range(len(body) + 1):
+        whole = testing.decode(PROVIDERS[wire.name], [body[:size]])
+        check_cut(wire, size, *whole, llm.EndedEarly)
+
+
+@wires
+@pytest.mark.parametrize("cut", [None, eof], ids=["in good order", "broken"])
+async def test_cut_at_the_edges_of_every_event(wire: Wire, cut: Any, autojump_clock: Any) -> None:
+    body, begin, sizes = b"".join(wire.whole), 0, set()
+    for event in wire.whole:
+        sizes |= {begin + n for n in (0, 1, len(event) // 2, len(event) - 3, len(event) - 1)}
+        begin += len(event)
+    kind = llm.ConnectionCut if cut else llm.EndedEarly
+    for size in sorted(sizes):
+        steps = [body[i : min(i + 64, size)] for i in range(0, size, 64)]
+        transport = ScriptedTransport(reply(*steps, *([cut] if cut else [])))
+        async with llm.open_client(transport=transport) as client:
+            timeouts = llm.Timeouts(settlement=None)
+            async with client.stream(
+                wire.model("http://test.invalid/v1"), "Hi", max_tokens=9, timeouts=timeouts
+            ) as stream:
+                try:
+                    await stream.collect()
+                except llm.StreamTruncated:
+                    assert stream.error is not None
+            check_cut(wire, size, stream.response, stream.error, kind)
+        assert transport.open_bodies == 0
+
+
+# -- every field replaced --------------------------------------------------------------------------
+
+OPENAI: dict[str, Any] = {
+    "text": {
+        "id": "gen-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "service_tier": "default", "system_fingerprint": "fp", "provider": "p",
+        "citations": ["u"], "search_results": [{"url": "u"}], "timings": {"n": 1},
+        "x_groq": {"id": "r", "usage": None},
+        "choices": [{
+            "index": 0, "finish_reason": None, "native_finish_reason": None,
+            "logprobs": {"content": [{"token": "lost", "logprob": -1.0}], "refusal": None},
+            "delta": {"role": "assistant", "content": "lost", "refusal": None, "tool_calls": None},
+        }],
+        "usage": None,
+    },
+    "reasoning": {"choices": [{"index": 0, "delta": {
+        "reasoning": "lost", "reasoning_details": [
+            {"type": "reasoning.text", "text": "lost", "signature": "lost", "index": 0, "id": "i"}],
+    }}]},
+    "others": {"choices": [{"index": 0, "delta": {
+        "refusal": "lost", "annotations": [{"type": "url_citation", "url_citation": {"url": "lost"}}],
+        "audio": {"id": "a", "data": "lost", "transcript": "lost", "expires_at": 1},
+        "images": [{"type": "image_url", "image_url": {"url": "lost"}}],
+    }}]},
+    "parts": {"choices": [{"index": 0, "delta": {"content": [
+        {"type": "text", "text": "lost"},
+        {"type": "thinking", "thinking": [{"type": "text", "text": "lost"}]},
+        {"type": "reference", "reference_ids": ["lost"]},
+    ]}}]},
+    "call": {"choices": [{"index": 0, "delta": {"tool_calls": [
+        {"index": 0, "id": "c1", "type": "function",
+         "function": {"name": "f", "arguments": '{"lost":1}'}},
+    ]}}]},
+    "reason": {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    "usage": {"choices": [], "usage": {
+        "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "cost": 0.5,
+        "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 1, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": 0},
+        "cost_details": {"upstream_inference_cost": 0.1}, "is_byok": False,
+        "cost_in_usd_ticks": 5,
+    }},
+    "error": {"error": {"message": "no", "code": 503, "type": "t", "metadata": {"raw": "no"}},
+              "choices": []},
+}  # fmt: skip
+
+ANTHROPIC: dict[str, Any] = {
+    "start": {"type": "message_start", "message": {
+        "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [],
+        "stop_reason": None, "stop_sequence": None, "container": None,
+        "usage": {"input_tokens": 7, "output_tokens": 1, "cache_read_input_tokens": 1,
+                  "cache_creation": {"ephemeral_1h_input_tokens": 1}},
+    }},
+    "text": {"type": "content_block_delta", "index": 0,
+             "delta": {"type": "text_delta", "text": "lost"}},
+    "reasoning": {"type": "content_block_delta", "index": 1,
+                  "delta": {"type": "thinking_delta", "thinking": "lost"}},
+    "signature": {"type": "content_block_delta", "index": 1,
+                  "delta": {"type": "signature_delta", "signature": "lost"}},
+    "citation": {"type": "content_block_delta", "index": 0, "delta": {
+        "type": "citations_delta", "citation": {"type": "char_location", "cited_text": "lost"}}},
+    "call": {"type": "content_block_start", "index": 1, "content_block": {
+        "type": "tool_use", "id": "c1", "name": "f", "input": {"lost": 1}}},
+    "block": {"type": "content_block_start", "index": 1, "content_block": {
+        "type": "text", "text": "lost", "citations": [{"type": "char_location", "cited_text": "lost"}]}},
+    "thought": {"type": "content_block_start", "index": 1, "content_block": {
+        "type": "thinking", "thinking": "lost", "signature": "lost"}},
+    "hidden": {"type": "content_block_start", "index": 1, "content_block": {
+        "type": "redacted_thinking", "data": "lost"}},
+    "result": {"type": "content_block_start", "index": 1, "content_block": {
+        "type": "web_search_tool_result", "tool_use_id": "s", "content": [{"url": "lost"}]}},
+    "arguments": {"type": "content_block_delta", "index": 1,
+                  "delta": {"type": "input_json_delta", "partial_json": '{"lost":1}'}},
+    "stop": {"type": "content_block_stop", "index": 0},
+    "reason": {"type": "message_delta", "context_management": {"applied_edits": []}, "delta": {
+        "stop_reason": "end_turn", "stop_sequence": None, "stop_details": None, "container": None},
+        "usage": {"input_tokens": 7, "output_tokens": 5, "cache_read_input_tokens": 1,
+                  "output_tokens_details": {"thinking_tokens": 1},
+                  "server_tool_use": {"web_search_requests": 1},
+                  "iterations": [{"type": "message", "output_tokens": 5}]}},
+    "error": {"type": "error", "error": {"type": "overloaded_error", "message": "no"},
+              "request_id": "r"},
+}  # fmt: skip
+
+ABSENT = "absent"
+VALUES = (
+    "null", "7", "-1", "1.5", "true", "false", '""', '"x"', "[]", "[1]", "[null]", '[["x"]]', "{}",
+    '{"a":1}', '{"type":null}', "1e999", "NaN", "9" * 400, "-" + "9" * 10_000, "[" * 5000,
+    "[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500, '"\\ud83d"', '"\xff"', ABSENT,
+)  # fmt: skip
+NOTHING = {"null", '""', "[]", "{}", "false", ABSENT}
+"""What says nothing where something is expected."""
+MARK = "@@@"
+
+
+def paths(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every value in some JSON stands."""
+    pairs = found.items() if isinstance(found, dict) else enumerate(found)
+    for key, value in pairs:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from paths(value, (*path, key))
+
+
+def replaced(event: dict[str, Any], path: tuple[Any, ...], value: str) -> bytes:
+    whole = copy.deepcopy(event)
+    place: Any = whole
+    for key in path[:-1]:
+        place = place[key]
+    if value == ABSENT:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = MARK
+    text = json.dumps(whole).replace(f'"{MARK}"', value)
+    return text.encode("latin-1")  # one value is a byte that is no UTF-8
+
+
+def around(wire: Wire, kind: str, data: bytes) -> tuple[list[bytes], list[bytes]]:
+    """What comes before the event and what behind it: the fast path has been learned by then."""
+    event = sse(MARK).replace(MARK.encode(), data)
+    before = [*wire.opening, *map(wire.says, PIECES[:2])]
+    after = [*map(wire.says, PIECES[2:]), *wire.tail()]
+    if kind == "start":
+        before = []
+        after = [*wire.opening[1:], *map(wire.says, PIECES), *wire.tail()]
+    return [*before, event], after
+
+
+def walk(events: dict[str, Any]) -> list[Any]:
+    return [
+        pytest.param(kind, path, id=".".join(map(str, (kind, *path))))
+        for kind, event in events.items()
+        for path in paths(event)
+    ]
+
+
+def told(response: llm.CompletionResponse) -> str:
+    """All that the answer says, so that what is lost can be seen."""
+    return json.dumps(msgspec.to_builtins(response.choices))
+
+
+async def taken(wire: Wire, steps: list[bytes]) -> tuple[Any, Any]:
+    """The response and the error, through the front door."""
+    transport, error = ScriptedTransport(reply(*steps)), None
+    async with llm.open_client(transport=transport, retry=llm.Retry(attempts=1)) as client:
+        model = wire.model("http://test.invalid/v1")
+        async with client.stream(model, "Hi", max_tokens=9) as stream:
+            try:
+                await stream.collect()
+            except llm.MiniLLMError as exc:
+                error = exc
+    assert error is stream.error
+    if error is not None:
+        assert error.partial is not None
+        assert error.partial.outcome is stream.outcome
+    stream.response.to_message()
+    return stream.response, error
+
+
+async def check_field(wire: Wire, kind: str, event: dict[str, Any], path: tuple[Any, ...]) -> None:
+    for value in VALUES:
+        data = replaced(event, path, value)
+        before, after = around(wire, kind, data)
+        response, error = await taken(wire, [*before, *after])
+        # In one read it comes to the same.
+        whole, other = testing.decode(PROVIDERS[wire.name], [b"".join([*before, *after])])
+        assert (whole.outcome, told(whole)) == (response.outcome, told(response)), value
+        assert str(other) == str(error), value
+        earlier = "".join(PIECES[:2]) if len(before) > 1 else ""
+        assert response.content.startswith(earlier), value
+        if error is None:
+            assert response.outcome is Outcome.FINISHED
+            assert PIECES[2] in response.content, value
+            assert PIECES[3] in response.content, value
+            check_loss(kind, event, path, value, response)
+            check_usage(response.usage)
+        elif isinstance(error, llm.ProtocolError):
+            assert error.event == len(before), value
+        else:
+            assert isinstance(error, llm.ProviderError), value
+            assert kind == "error" or path[-1] in ("error", "finish_reason"), value
+
+
+def check_loss(kind: str, event: Any, path: tuple[Any, ...], value: str, response: Any) -> None:
+    """What the rest of the event said is there, and so is the value, unless it says nothing."""
+    place: Any = event
+    for key in path:
+        place = place[key]
+    said, had, kept = (json.dumps(event), json.dumps(place), told(response))
+    unknown = path[-1] == "type" and value == '"x"'  # types that are not known are ignored
+    if not unknown and "input" not in path:
+        assert kept.count("lost") >= said.count("lost") - had.count("lost"), (path, value, kept)
+    if "lost" not in had or value in NOTHING:
+        return
+    if isinstance(place, dict) and value.startswith("{"):
+        return  # unknown fields are ignored
+    shown = kept.replace(" ", "").replace("\\", "")  # arguments are text
+    assert value.strip('"') in shown, f"{path} = {value} said nothing: {kept}"
+
+
+def check_usage(usage: llm.Usage | None) -> None:
+    for name in ("uncached_input_tokens", "completion_tokens", "cache_read_tokens"):
+        count = getattr(usage, name)
+        assert count is None or (type(count) is int and 0 <= count < 2**53), name
+
+
+@pytest.mark.parametrize(("kind", "path"), walk(OPENAI))
+async def test_every_field_of_openai(kind: str, path: Any, autojump_clock: Any) -> None:
+    await check_field(Wire("openai"), kind, OPENAI[kind], path)
+
+
+@pytest.mark.parametrize(("kind", "path"), walk(ANTHROPIC))
+async def test_every_field_of_anthropic(kind: str, path: Any, autojump_clock: Any) -> None:
+    await check_field(Wire("anthropic"), kind, ANTHROPIC[kind], path)

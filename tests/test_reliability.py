@@ -1,0 +1,327 @@
+"""Every promise of `promises_endings` and `promises_events`, on each wire, in memory and over real sockets.
+
+docs/reliability.md is made of the same data, and a test fails when it differs:
+``TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+import trio_minillm as llm
+from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
+
+from .promises import SO_FAR, WHOLE, Promise, Sees, Wire
+from .promises_endings import ENDINGS
+from .promises_events import EVENTS
+
+PROMISES = [*ENDINGS, *EVENTS]
+
+WIRES = {name: Wire(name) for name in ("openai", "anthropic", "compatible", "openrouter")}
+READS = ("split", "merged")
+"""Each event in a read of its own, or as many in one as can be."""
+IN_MEMORY, ON_SOCKETS = 0.0, 0.02
+"""Seconds of real silence after which the mocked clock jumps."""
+
+
+def run(main: Callable[[], Any], threshold: float) -> Any:
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=threshold))
+
+
+def merged(made: Reply) -> Reply:
+    """The same bytes in as few reads as can be."""
+    steps: list[Any] = []
+    for step in made.steps:
+        if isinstance(step, bytes) and steps and isinstance(steps[-1], bytes):
+            steps[-1] += step
+        else:
+            steps.append(step)
+    return msgspec.structs.replace(made, steps=tuple(steps))
+
+
+# -- what is seen ----------------------------------------------------------------------------------
+
+
+def telling(error: llm.MiniLLMError | None) -> str:
+    """An error's class, and what tells it from others of it."""
+    words: list[str] = [] if error is None else [type(error).__name__]
+    if isinstance(error, llm.RetriesExhausted):
+        return f"{words[0]}: {telling(error.last_error)}"
+    if isinstance(error, llm.RefusedError | llm.ProviderError):
+        words.append(error.kind)
+        if isinstance(error, llm.RefusedError) and error.retry_after is not None:
+            words.append(f"{error.retry_after:g} s")
+    elif isinstance(error, llm.StreamTimeout):
+        words.append(error.clock)
+    elif isinstance(error, llm.LimitExceeded):
+        words.append(error.bound)
+    elif isinstance(error, llm.ProtocolError) and error.event is not None:
+        words.append(f"event {error.event}")
+    return " ".join(words)
+
+
+def pairs(calls: Sequence[llm.ToolCall]) -> tuple[tuple[str, str], ...]:
+    return tuple((call.name, call.arguments) for call in calls)
+
+
+def seen(response: llm.CompletionResponse, error: llm.MiniLLMError | None, seconds: float) -> Sees:
+    usage = response.usage
+    return Sees(
+        outcome=str(response.outcome),
+        error=telling(error),
+        text=response.content,
+        usage="unknown" if usage is None else "final" if usage.final else "running",
+        reason=response.finish_reason,
+        tries=response.timings.attempts,
+        seconds=seconds,
+        calls=pairs(response.tool_calls),
+        bad_calls=pairs(response.invalid_tool_calls),
+        reasoning=response.reasoning,
+        notes=" / ".join(response.notes),
+        skipped=response.skipped_events,
+    )
+
+
+async def by_iterating(client: llm.Client, *args: Any, **options: Any) -> Sees:
+    """Chunk by chunk, with all that a stream promises about its end."""
+    start, text, error = trio.current_time(), "", None
+    async with client.stream(*args, **options) as stream:
+        try:
+            async for chunk in stream:
+                text += chunk.delta if chunk.choice == 0 else ""
+        except llm.MiniLLMError as exc:
+            error = exc
+        seconds = trio.current_time() - start
+        response = stream.response
+        assert await stream.next_chunk() is None
+        assert stream.error is error
+        if error is not None:
+            with pytest.raises(type(error)):
+                await stream.collect()
+            assert error.partial is not None
+            assert (error.partial.outcome, error.partial.content) == (stream.outcome, text)
+    assert stream.outcome is response.outcome
+    assert sorted(text) == sorted(response.content) == sorted(stream.accumulated)
+    return seen(response, error, seconds)
+
+
+async def by_completing(client: llm.Client, *args: Any, **options: Any) -> Sees:
+    start = trio.current_time()
+    error: llm.MiniLLMError | None = None
+    try:
+        response: llm.CompletionResponse | None = await client.complete(*args, **options)
+    except llm.MiniLLMError as exc:
+        response, error = exc.partial, exc
+    assert response is not None
+    return seen(response, error, trio.current_time() - start)
+
+
+WAYS = {"iterate": by_iterating, "complete": by_completing}
+
+
+async def observed(promise: Promise, wire: Wire, client: llm.Client, url: str, way: str) -> Sees:
+    timeouts = msgspec.structs.replace(promise.timeouts, settlement=None)
+    found = await WAYS[way](
+        client, wire.model(url), "Hi", timeouts=timeouts, **{"max_tokens": 99, **promise.options}
+    )
+    # The next request works, whatever became of this one.
+    following = await client.complete(wire.model(url), "Hi", timeouts=timeouts)
+    assert following.outcome is llm.Outcome.FINISHED
+    return found
+
+
+def compare(found: Sees, wanted: Sees) -> None:
+    assert wanted.notes in found.notes
+    # `complete` has left its block by then, and the rest of a body may be waited for there.
+    assert found.seconds == pytest.approx(wanted.seconds, abs=0.3)
+    told = {
+        name: (is_seen, promised)
+        for name, is_seen, promised in zip(Sees._fields, found, wanted, strict=True)
+        if is_seen != promised and name not in ("notes", "seconds", "connection")
+    }
+    assert not told, f"seen, promised: {told}"
+
+
+def cells(*wires: str, ways: Sequence[str] = ()) -> list[Any]:
+    """Every promise on these wires, taken in its own ways (of these) or, without any, in one."""
+    out = []
+    for number, promise in enumerate(PROMISES):
+        for wire in wires:
+            for way in set(ways) & set(promise.ways) if ways else promise.ways[:1]:
+                if promise.replies(WIRES[wire]) is not None:
+                    words = promise.fault.replace("…", "and").replace("`", "")
+                    out.append(
+                        pytest.param(promise, wire, way, id=f"{number}-{wire}-{way}-{words}")
+                    )
+    return out
+
+
+# -- in memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reads", READS)
+@pytest.mark.parametrize(("promise", "name", "way"), cells(*WIRES, ways=tuple(WAYS)))
+def test_in_memory(promise: Promise, name: str, way: str, reads: str) -> None:
+    wire = WIRES[name]
+    replies, wanted = promise.replies(wire), promise.sees(wire)
+    assert replies is not None
+    if reads == "merged":
+        replies = [merged(r) for r in replies]
+    tries = [replies[min(n, len(replies) - 1)] for n in range(wanted.tries)]
+    transport = ScriptedTransport(*tries, reply(*wire.whole))
+
+    async def main() -> Sees:
+        retry = llm.Retry(base_delay=0.0)
+        async with llm.open_client(transport=transport, retry=retry) as client:
+            return await observed(promise, wire, client, "http://test.invalid/v1", way)
+
+    found = run(main, IN_MEMORY)
+    assert transport.open_bodies == 0
+    compare(found, wanted)
+
+
+# -- over sockets ----------------------------------------------------------------------------------
+
+TRANSPORTS: dict[str, Callable[[], httpx.AsyncBaseTransport]] = {
+    "ours": llm.TrioTransport,
+    "httpx": httpx.AsyncHTTPTransport,
+}
+
+
+@asynccontextmanager
+async def client_over(transport: str, **options: Any) -> AsyncIterator[llm.Client]:
+    async with TRANSPORTS[transport]() as made:
+        async with llm.open_client(transport=made, **options) as client:
+            yield client
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(("promise", "name", "way"), cells("openai", "anthropic"))
+def test_over_a_socket(promise: Promise, name: str, way: str, transport: str) -> None:
+    wire = WIRES[name]
+    replies, wanted = promise.replies(wire), promise.sees(wire)
+    assert replies is not None
+    tries = [replies[min(n, len(replies) - 1)] for n in range(wanted.tries)]
+
+    async def main() -> tuple[Sees, str]:
+        async with serve(*tries, reply(*wire.whole)) as server:
+            retry = llm.Retry(base_delay=0.0)
+            async with client_over(transport, retry=retry) as client:
+                found = await observed(promise, wire, client, server.base_url, way)
+                with trio.fail_after(5):
+                    await server.left_with(1)  # a broken one is closed
+            with trio.fail_after(5):
+                await server.left_with(0)
+            *_, last, following = server.requests
+            return found, "kept" if last.connection == following.connection else "closed"
+
+    found, connection = run(main, ON_SOCKETS)
+    compare(found, wanted)
+    assert wanted.connection in (None, connection)
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+TEXT = """\
+# What is promised of each fault
+
+What a caller sees when a server, a network or a proxy fails in a known way: {promises} faults, on each wire. The expectations were
+written before the code was asked, and every cell is a test.
+
+{tables}
+
+## What the cells say
+
+- The [outcome](endings.md), then the error with what tells it from others of its class: its kind, its clock, its event. It is raised
+  once, and what had arrived is on its `partial`; `finished` raises nothing.
+- The text that is kept, and the usage: `final`; `running`, which is known but not the last word (Anthropic's first event counts the
+  input); or `unknown`.
+- How often it was tried, and how long it takes on the default clocks, if that is more than a second.
+- Whether the connection is `kept` and carries the next request, or is `closed`; nothing where neither is promised. The next request
+  works in every case, and no connection is left behind.
+
+## How it is tested
+
+`tests/promises_*.py` have the faults and what is promised, `tests/test_reliability.py` takes each answer by iterating over a stream and by
+`complete()`:
+
+- in memory, {memory:,} cells: on OpenAI's wire, OpenRouter's, that of compatible servers, and Anthropic's, with each event in a read of
+  its own, and with as many as possible in one;
+- over loopback sockets, {sockets:,} cells: on OpenAI's and Anthropic's wire, with `TrioTransport` and with httpx's own transport.
+
+The clock is Trio's mocked one, so that 300 s take no time. This page is made of the same data and a test fails when it differs;
+`TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page` writes it anew.
+"""
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
+
+
+def in_words(sees: Sees) -> str:
+    """A cell of the table."""
+    words = [f"`{sees.outcome}`"]
+    if sees.error:
+        words[0] += ": " + re.sub(r"([A-Z]\w+)", r"`\1`", sees.error)
+    if sees.text:
+        words.append(
+            {SO_FAR: "the text so far", WHOLE: "the whole text"}.get(sees.text, "its text")
+        )
+    if sees.calls:
+        words.append("its call")
+    if sees.bad_calls:
+        words.append("a call that must not run")
+    if sees.outcome == "finished" and sees.reason is None:
+        words.append("no reason")
+    if sees.text or sees.usage != "unknown":
+        words.append(f"usage {sees.usage}")
+    if sees.tries > 1:
+        words.append(f"{sees.tries} tries")
+    if sees.seconds >= 1:
+        words.append(f"after {sees.seconds:g} s")
+    if sees.connection is not None:
+        words.append(f"connection {sees.connection}")
+    return "; ".join(words)
+
+
+def page() -> str:
+    counts = {
+        "promises": len(PROMISES),
+        "memory": len(cells(*WIRES, ways=tuple(WAYS))) * len(READS),
+        "sockets": len(cells("openai", "anthropic")) * len(TRANSPORTS),
+    }
+    tables = []
+    for group, promises in groupby(PROMISES, key=lambda p: p.group):
+        lines = [
+            f"## {group}",
+            "",
+            "| fault | OpenAI's wire | Anthropic's wire |",
+            "| --- | --- | --- |",
+        ]
+        for promise in promises:
+            said = ["-", "-"]
+            for column, name in enumerate(("openai", "anthropic")):
+                if promise.replies(WIRES[name]) is not None:
+                    sees = promise.sees(WIRES[name])
+                    said[column] = in_words(sees)
+            if said[0] == said[1]:
+                said[1] = "the same"
+            lines.append(f"| {promise.fault} | {said[0]} | {said[1]} |")
+        tables.append("\n".join(lines))
+    return TEXT.format(tables="\n\n".join(tables), **counts)
+
+
+def test_the_page_says_what_is_promised() -> None:
+    if os.environ.get("TRIO_MINILLM_WRITE"):
+        PAGE.write_text(page(), encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page(), "see the docstring of this file"

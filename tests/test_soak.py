@@ -1,0 +1,21 @@
+"""Three seconds of the soak; ``python -m nox -s soak`` runs it for five minutes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SOAK = Path(__file__).resolve().parents[1] / "benchmarks" / "soak.py"
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(SOAK), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_every_outcome_is_as_scripted_and_nothing_is_left() -> None:
+    done = run("--seconds", "3", "--streams", "30", "--seed", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 with another outcome" in done.stdout
+    assert "finished" in done.stdout

@@ -1,0 +1,76 @@
+"""For tests of programs that stream: scripted servers, faults, recordings, contract checks.
+
+A `ScriptedTransport` answers every request from a script, in memory and on Trio's clock, so
+tests run on `trio.testing.MockClock` without a real second passing::
+
+    transport = testing.ScriptedTransport(testing.reply(*testing.openai_events("Hi", " you")))
+    async with llm.open_client(transport=transport) as client:
+        response = await client.complete(testing.model(), "Hello")
+    assert response.content == "Hi you"
+
+`serve` plays the same script over a real loopback socket, `faults` break it in every way that is
+known, `record` and `replay` keep what a real server said, and `check_provider`,
+`check_transport` and `check_stream` prove that an implementation keeps its contract.
+"""
+
+from . import faults
+from ._bodies import (
+    answer,
+    anthropic_events,
+    decode,
+    json_reply,
+    model,
+    openai_events,
+    settlement,
+    sse,
+)
+from ._check_provider import check_provider
+from ._check_stream import check_stream
+from ._check_transport import check_transport
+from ._memory import ScriptedTransport
+from ._recording import Recording, record, replay
+from ._script import (
+    Reply,
+    ServedRequest,
+    eof,
+    forever,
+    half_close,
+    hang,
+    raw,
+    reply,
+    reset,
+    wire,
+)
+from ._server import Connection, LoopbackServer, serve
+
+__all__ = [
+    "Connection",
+    "LoopbackServer",
+    "Recording",
+    "Reply",
+    "ScriptedTransport",
+    "ServedRequest",
+    "answer",
+    "anthropic_events",
+    "check_provider",
+    "check_stream",
+    "check_transport",
+    "decode",
+    "eof",
+    "faults",
+    "forever",
+    "half_close",
+    "hang",
+    "json_reply",
+    "model",
+    "openai_events",
+    "raw",
+    "record",
+    "replay",
+    "reply",
+    "reset",
+    "serve",
+    "settlement",
+    "sse",
+    "wire",
+]

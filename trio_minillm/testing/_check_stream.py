@@ -1,0 +1,317 @@
+"""The contract of a stream, as a test: what `StreamingCompletion` promises whoever holds one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, TypeAlias
+
+import msgspec
+import trio
+import trio.testing
+
+from .._chunks import CompletionResponse, Outcome, StreamChunk
+from .._errors import MiniLLMError
+from .._stream import StreamingCompletion
+
+SECONDS = 60.0
+"""How long each reading may take, on Trio's clock."""
+
+Open: TypeAlias = Callable[[], AbstractAsyncContextManager[StreamingCompletion]]
+
+_FAILED = (Outcome.ERRORED, Outcome.TRUNCATED)
+
+
+class _Told(msgspec.Struct, frozen=True, eq=False):
+    """What came of a stream that was read to its end: what every other reading must agree with."""
+
+    content: str
+    outcome: Outcome
+    error: type[MiniLLMError] | None
+
+
+async def check_stream(open: Open, *, seconds: float = SECONDS) -> None:
+    """Prove that streams keep their contract; ``AssertionError`` says what they broke.
+
+    ``open`` opens the same stream anew each time: ``lambda: client.stream(model, "Hi")``, with a
+    server whose script says the same to every request, faults included. Checked, by reading it
+    in every way there is: it ends in exactly one outcome, which nothing changes; its error
+    is raised once by iteration and each time by ``collect``, and has what arrived; the response is
+    final and agrees with the chunks; leaving, cancelling and rejecting it end it without an
+    error and keep what had arrived; a read that was cancelled has lost nothing; a second
+    reader is refused, and so is one behind the block; closing may be repeated; exceptions of the
+    block come out as themselves.
+
+    ``seconds`` is what each reading may take, on Trio's clock.
+    """
+    told: list[_Told] = []
+
+    async def first() -> None:
+        told.append(await _read(open))
+
+    await _within(seconds, "read to its end", first)
+    for what, check in _CHECKS.items():
+
+        async def run(check: _Check = check) -> None:
+            await check(open, told[0])
+
+        await _within(seconds, what, run)
+
+
+async def _within(seconds: float, what: str, do: Callable[[], Awaitable[None]]) -> None:
+    with trio.move_on_after(seconds) as scope:
+        await do()
+    assert not scope.cancelled_caught, f"a stream that is {what} does not end"
+
+
+async def _read(open: Open) -> _Told:
+    pieces: list[str] = []
+    error: MiniLLMError | None = None
+    async with open() as stream:
+        assert stream.outcome is None, "a stream has an outcome before it is read"
+        try:
+            async for chunk in stream:
+                if chunk.choice == 0:
+                    pieces.append(chunk.delta)
+                assert stream.accumulated == "".join(pieces), "accumulated is not what was read"
+        except MiniLLMError as exc:
+            error = exc
+        outcome = stream.outcome
+        assert outcome is not None, "a stream that was read to its end has no outcome"
+        assert outcome is not Outcome.CANCELLED, "a stream that nobody left is cancelled"
+        assert (error is not None) == (outcome in _FAILED), (
+            f"it ended {outcome}, and iteration raised {type(error).__name__}"
+        )
+        assert stream.is_finished, "a stream with an outcome is not finished"
+        assert stream.errored == (error is not None), "errored is not what happened"
+        assert stream.error is error, "the stream's error is not the one that was raised"
+        if error is not None:
+            assert error.partial is not None, "the error has no partial response"
+            _agrees(error.partial, "".join(pieces), outcome, "the error's partial response")
+        again: MiniLLMError | None = None
+        with trio.testing.assert_checkpoints():
+            try:
+                assert await stream.next_chunk() is None, "a chunk comes behind the end"
+            except MiniLLMError as exc:
+                again = exc
+        assert again is None, "iteration raises its error a second time"
+        await stream.cancel()
+        stream.reject()
+        stream.drain_buffered()
+        assert stream.outcome is outcome, "an outcome has changed after the end"
+    _agrees(stream.response, "".join(pieces), outcome, "the response")
+    assert stream.response == stream.response, "the response at the end is not final"
+    return _Told("".join(pieces), outcome, None if error is None else type(error))
+
+
+def _agrees(response: CompletionResponse, content: str, outcome: Outcome, what: str) -> None:
+    assert response.content == content, f"{what} does not have what was read"
+    assert response.outcome is outcome, f"{what} has another outcome than the stream"
+
+
+async def _collected(open: Open, told: _Told) -> None:
+    async with open() as stream:
+        for again in (False, True):
+            response: CompletionResponse | None
+            error: MiniLLMError | None = None
+            try:
+                response = await stream.collect()
+            except MiniLLMError as exc:
+                error, response = exc, exc.partial
+            name = "collect, called again," if again else "collect"
+            found = None if error is None else type(error)
+            assert found is told.error, f"{name} raises {found}, and iteration {told.error}"
+            assert response is not None, f"{name} raises an error without what arrived"
+            _agrees(response, told.content, told.outcome, f"what {name} gives")
+
+
+async def _first(stream: StreamingCompletion) -> str:
+    """Read a first chunk, whatever comes of it."""
+    try:
+        chunk = await stream.next_chunk()
+    except MiniLLMError:
+        return ""
+    return chunk.delta if chunk is not None and chunk.choice == 0 else ""
+
+
+def _was_left(stream: StreamingCompletion, told: _Told, first: str, how: str) -> None:
+    outcome = stream.outcome
+    assert outcome is not None, f"a stream that was {how} has no outcome"
+    assert outcome in (Outcome.CANCELLED, told.outcome), f"a stream that was {how} is {outcome}"
+    response = stream.response
+    assert response.outcome is outcome, f"the response of a stream that was {how} has another end"
+    kept = response.content
+    assert kept.startswith(first), f"a stream that was {how} has lost what was read of it"
+    assert told.content.startswith(kept), f"a stream that was {how} has text that never came"
+
+
+async def _left(open: Open, told: _Told) -> None:
+    async with open() as stream:
+        first = await _first(stream)
+    _was_left(stream, told, first, "left")
+    async with open() as stream:
+        pass
+    _was_left(stream, told, "", "left at once")
+
+
+async def _cancelled(open: Open, told: _Told) -> None:
+    async with open() as stream:
+        first = await _first(stream)
+        with trio.testing.assert_checkpoints():
+            response = await stream.cancel()
+        _was_left(stream, told, first, "cancelled")
+        assert response.content == stream.response.content, "cancel returns another response"
+        outcome = stream.outcome
+        assert await _silent(stream) is None, "a chunk comes from a stream that was cancelled"
+        await stream.cancel()
+        assert stream.outcome is outcome, "cancel, called again, changes the outcome"
+
+
+async def _silent(stream: StreamingCompletion) -> object:
+    try:
+        return await stream.next_chunk()
+    except MiniLLMError:  # what the server had said before
+        return await stream.next_chunk()
+
+
+async def _rejected(open: Open, told: _Told) -> None:
+    async with open() as stream:
+        first = await _first(stream)
+        stream.reject()
+        _was_left(stream, told, first, "rejected")
+    _was_left(stream, told, first, "rejected")
+
+
+async def _interrupted(open: Open, told: _Told) -> None:
+    """Each chunk is taken by reads that are cancelled at their first step, their second, and so on,
+    until one has no such step and completes.
+    """
+    pieces: list[str] = []
+    async with open() as stream:
+        while not stream.is_finished:
+            chunk: StreamChunk | None = None
+            for step in range(_STEPS):
+                with trio.CancelScope() as scope, suppress(MiniLLMError):
+                    chunk = await _cancelled_at(step, scope, stream)
+                assert step or scope.cancelled_caught, (
+                    "taking a chunk does not look for a cancellation"
+                )
+                if not scope.cancelled_caught:
+                    break
+            else:
+                raise AssertionError(f"no chunk comes of {_STEPS} reads that were cancelled")
+            if chunk is not None and chunk.choice == 0:
+                pieces.append(chunk.delta)
+        assert "".join(pieces) == told.content, "a read that was cancelled has lost a chunk"
+        assert stream.outcome is told.outcome, "a read that was cancelled has changed the end"
+
+
+_STEPS = 1000
+"""Times that a task may be woken for one chunk."""
+
+
+class _CancelAtStep(trio.abc.Instrument):
+    def __init__(self, step: int, scope: trio.CancelScope) -> None:
+        self._left = step
+        self._scope = scope
+        self._task = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self._left -= 1
+            if self._left == 0:
+                self._scope.cancel()
+
+
+async def _cancelled_at(
+    step: int, scope: trio.CancelScope, stream: StreamingCompletion
+) -> StreamChunk | None:
+    """Take a chunk, and cancel the scope right before this task is woken so many times."""
+    if step == 0:
+        scope.cancel()
+    instrument = _CancelAtStep(step, scope)
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        return await stream.next_chunk()
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+
+
+async def _raced(open: Open, told: _Told) -> None:
+    refused = 0
+
+    async def take(stream: StreamingCompletion) -> None:
+        nonlocal refused
+        try:
+            await stream.next_chunk()
+        except trio.BusyResourceError:
+            refused += 1
+        except MiniLLMError:
+            pass
+
+    async with open() as stream:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, stream)
+            nursery.start_soon(take, stream)
+        assert refused == 1, "two tasks can take chunks at once"
+
+
+async def _closed(open: Open, told: _Told) -> None:
+    async with open() as stream:
+        first = await _first(stream)
+        for _ in range(2):
+            await stream.aclose()
+        _was_left(stream, told, first, "closed")
+    outcome = stream.outcome
+    await stream.aclose()
+    assert stream.outcome is outcome, "closing, repeated, changes the outcome"
+    refused = False
+    try:
+        await stream.next_chunk()
+    except trio.ClosedResourceError:
+        refused = True
+    assert refused, "a chunk can be taken behind the block"
+
+
+async def _broken_off(open: Open, told: _Told) -> None:
+    class Mine(Exception):
+        pass
+
+    mine = Mine()
+    streams: list[tuple[StreamingCompletion, str]] = []
+    seen: BaseException | None = None
+    try:
+        async with open() as stream:
+            streams.append((stream, await _first(stream)))
+            raise mine
+    except BaseException as exc:  # noqa: BLE001 - whatever comes is looked at
+        seen = exc
+    assert seen is mine, f"an exception of the block comes out as {type(seen).__name__}"
+    for stream, first in streams:
+        _was_left(stream, told, first, "broken off by an exception")
+
+
+async def _abandoned(open: Open, told: _Told) -> None:
+    streams: list[tuple[StreamingCompletion, str]] = []
+    with trio.CancelScope() as scope:
+        async with open() as stream:
+            streams.append((stream, await _first(stream)))
+            scope.cancel()
+            await stream.next_chunk()
+    assert scope.cancelled_caught, "a cancellation from outside is swallowed"
+    for stream, first in streams:
+        _was_left(stream, told, first, "cancelled from outside")
+
+
+_Check: TypeAlias = Callable[[Open, _Told], Awaitable[Any]]
+_CHECKS: dict[str, _Check] = {
+    "collected": _collected,
+    "left": _left,
+    "cancelled": _cancelled,
+    "rejected": _rejected,
+    "read with interruptions": _interrupted,
+    "read by two tasks": _raced,
+    "closed": _closed,
+    "broken off by an exception": _broken_off,
+    "cancelled from outside": _abandoned,
+}
