@@ -927,3 +927,25 @@ def _cancelled_at(step, transport, use):
 
     ended = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     return ended, made[0] if made else None
+
+
+@pytest.mark.parametrize(
+    "event", [b"data: {}\n\n", b":\r", b"\n"], ids=["events", "comments", "blank"]
+)
+async def test_a_read_of_the_smallest_events_is_no_one_step(event):
+    """Others get their turn while one read of 64 KiB is decoded."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    _, opening = client_of(reply(event * (65_536 // len(event)), *openai_events("Hi")))
+    async with opening as client, trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        response = await client.complete(model(), "Hi")
+        nursery.cancel_scope.cancel()
+    assert response.content == "Hi"
+    assert turns > 16

@@ -47,6 +47,12 @@ MAX_HELD = 64
 """Openings without content that are held back for another attempt; after that many, they are
 handed out, and there is no other attempt. Real streams have one or two."""
 
+MANY_LINES = 4096
+"""Lines in one read, after which it is decoded in slices, and other tasks get their turn in between:
+64 KiB of the smallest events would hold them up for a tenth of a second. Real events are longer."""
+SLICE = 4 * 1024
+"""Bytes of such a slice: so few that it is not sliced again."""
+
 MIN_SECRET = 6
 """Shorter header values are words, not secrets, in characters."""
 
@@ -284,12 +290,20 @@ class Reader:
         facts = self.facts
         end: MiniLLMError | None = None
         chunks: list[StreamChunk]
+        slices: list[bytes] = []
         while end is None:
             data, chunks = b"", []  # a stream that waits for long holds no more than it must
             try:
-                data = await exchange.receive()
+                if slices:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    data = slices.pop()
+                else:
+                    data = await exchange.receive()
             except StreamError as exc:
                 end = exc
+            if len(data) > MANY_LINES and data.count(b"\n") + data.count(b"\r") > MANY_LINES:
+                slices = [data[i : i + SLICE] for i in range(0, len(data), SLICE)][::-1]
+                continue
             now = trio.current_time()
             if data:
                 facts.received += len(data)

@@ -30,6 +30,9 @@ back."""
 YIELD_EVERY = 64
 """Chunks of one batch that are handed out before other tasks get a turn."""
 
+MANY_CHUNKS = 4096
+"""Chunks that are taken out of the channel at once, about: `collect` folds them in one step."""
+
 LOOK_EVERY = 8
 """Items of a single chunk after which the channel is looked into for more. Where each read brings
 one chunk there is seldom more, and looking costs as well."""
@@ -265,6 +268,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if type(item) is not PlainBatch or item.template is not template:
                 template = None
             more += item
+            if len(more) >= MANY_CHUNKS:
+                break
         self._plenty = bool(more)
         if more:  # a list of its own: the first was somebody's
             both = self._batch + more
