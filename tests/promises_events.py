@@ -8,7 +8,18 @@ import msgspec
 
 from trio_minillm.testing import eof, sse
 
-from .promises import PIECES, WHOLE, Promises, Said, Sees, Wire, errored, finished, truncated
+from .promises import (
+    PIECES,
+    SO_FAR,
+    WHOLE,
+    Promises,
+    Said,
+    Sees,
+    Wire,
+    errored,
+    finished,
+    truncated,
+)
 
 EVENTS = Promises()
 promise = EVENTS.add
@@ -118,6 +129,9 @@ def lines(w: Wire, end: bytes) -> list[bytes]:
 odd("lines end with CR LF", lambda w: lines(w, b"\r\n"))
 odd("lines end with CR", lambda w: lines(w, b"\r"))
 odd("one byte at a time", lambda w: [bytes([b]) for b in b"".join(w.whole)])
+odd("a long event, cut over two reads, and short ones behind it", lambda w: [
+    *w.head, w.says("long " * 2000)[:6000], w.says("long " * 2000)[6000:] + b"".join(w.rest)],
+    text=SO_FAR + "long " * 2000 + PIECES[3])
 odd("a byte-order mark in front", lambda w: [b"\xef\xbb\xbf", *w.whole])
 odd("an event split over `data:` lines",
     lambda w: [e.replace(b'"text_delta",', b'"text_delta",\ndata:')
