@@ -105,6 +105,9 @@ promise(MALFORMED, "any of these as the first event", lambda w: [data("null"), *
 promise(MALFORMED, "with `lenient=True`: passed over and counted",
         lambda w: [*w.head, data("{"), data("null"), *w.rest], finished(skipped=2),
         options={"lenient": True})
+promise(MALFORMED, "with `lenient=True`: a choice has a negative number",
+        lambda w: [*w.head, w.choice({"content": "lost"}, index=-1), *w.rest], finished(skipped=1),
+        options={"lenient": True}, wires="openai")
 promise(MALFORMED, "with `lenient=True`, and it is an error event",
         lambda w: [*w.head, data("{"), w.error(529), *w.rest],
         errored("ProviderError overloaded", skipped=1), options={"lenient": True})
