@@ -8,7 +8,18 @@ import msgspec
 
 from trio_minillm.testing import eof, sse
 
-from .promises import PIECES, WHOLE, Promises, Said, Sees, Wire, errored, finished, truncated
+from .promises import (
+    PIECES,
+    SO_FAR,
+    WHOLE,
+    Promises,
+    Said,
+    Sees,
+    Wire,
+    errored,
+    finished,
+    truncated,
+)
 
 EVENTS = Promises()
 promise = EVENTS.add
@@ -94,6 +105,9 @@ promise(MALFORMED, "any of these as the first event", lambda w: [data("null"), *
 promise(MALFORMED, "with `lenient=True`: passed over and counted",
         lambda w: [*w.head, data("{"), data("null"), *w.rest], finished(skipped=2),
         options={"lenient": True})
+promise(MALFORMED, "with `lenient=True`: a choice has a negative number",
+        lambda w: [*w.head, w.choice({"content": "lost"}, index=-1), *w.rest], finished(skipped=1),
+        options={"lenient": True}, wires="openai")
 promise(MALFORMED, "with `lenient=True`, and it is an error event",
         lambda w: [*w.head, data("{"), w.error(529), *w.rest],
         errored("ProviderError overloaded", skipped=1), options={"lenient": True})
@@ -118,6 +132,9 @@ def lines(w: Wire, end: bytes) -> list[bytes]:
 odd("lines end with CR LF", lambda w: lines(w, b"\r\n"))
 odd("lines end with CR", lambda w: lines(w, b"\r"))
 odd("one byte at a time", lambda w: [bytes([b]) for b in b"".join(w.whole)])
+odd("a long event, cut over two reads, and short ones behind it", lambda w: [
+    *w.head, w.says("long " * 2000)[:6000], w.says("long " * 2000)[6000:] + b"".join(w.rest)],
+    text=SO_FAR + "long " * 2000 + PIECES[3])
 odd("a byte-order mark in front", lambda w: [b"\xef\xbb\xbf", *w.whole])
 odd("an event split over `data:` lines",
     lambda w: [e.replace(b'"text_delta",', b'"text_delta",\ndata:')

@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import providers, testing
 from trio_minillm._chunks import Outcome
+from trio_minillm._decode import ChunkDecoder
 from trio_minillm.testing import ScriptedTransport, eof, reply, sse
 
 from .promises import PIECES, Wire
@@ -97,6 +100,44 @@ async def test_cut_at_the_edges_of_every_event(wire: Wire, cut: Any, autojump_cl
                     assert stream.error is not None
             check_cut(wire, size, stream.response, stream.error, kind)
         assert transport.open_bodies == 0
+
+
+@st.composite
+def bodies(draw: st.DrawFn, wire: Wire) -> list[bytes]:
+    """Text, long and short, among other events, comments and malformed ones, cut anywhere."""
+    texts = [wire.says(text) for text in ("a", "bc", "\u00e9\n", "long " * 900, "longer " * 3000)]
+    thought = (
+        wire.changes("thinking_delta", 1, thinking="hm")
+        if wire.anthropic
+        else wire.choice({"reasoning": "hm"})
+    )
+    rare = [thought, wire.says(""), wire.tail()[0], b": ping\n\n", b"\n", b"id: 7\n\n"]
+    rare += [b"event: news\ndata: {}\n\n", b"data: {\n\n"]
+    event = st.sampled_from(texts) | st.sampled_from(texts) | st.sampled_from(rare)
+    pieces = [b""]
+    for whole in draw(st.lists(event, max_size=20)):
+        cut = draw(st.sampled_from([None, None, 0.0, 0.5, 0.99]) | st.floats(0, 1))
+        at = 0 if cut is None else int(len(whole) * cut)
+        pieces[-1] += whole[:at]
+        if cut is not None:
+            pieces.append(b"")
+        pieces[-1] += whole[at:]
+    return pieces
+
+
+@wires
+@given(data=st.data())
+def test_the_fast_path_and_the_cuts_change_nothing(wire: Wire, data: st.DataObject) -> None:
+    """What comes out of pieces, read fast, is what comes out of the whole, read the long way."""
+    pieces = data.draw(bodies(wire))
+    fast = ChunkDecoder(PROVIDERS[wire.name], lenient=True)
+    slow = ChunkDecoder(PROVIDERS[wire.name], lenient=True, raw=True)
+    out = [chunk for piece in pieces for chunk in fast.feed(piece, 0.0)] + fast.finish(0.0)
+    wanted = slow.feed(b"".join(pieces), 0.0) + slow.finish(0.0)
+    for chunk in wanted:
+        chunk.raw = None
+    assert out == wanted
+    assert (fast.events, fast.skipped, fast.error) == (slow.events, slow.skipped, slow.error)
 
 
 # -- every field replaced --------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class ChunkDecoder:
             run = self._run(template, blocks, done, at) if template is not None else None
             if run and template is not None:
                 done += len(run)
-                if len(run) == len(blocks):
+                if len(run) == len(blocks) and not out:
                     out = run = PlainBatch(run, template)
                 else:
                     out += run

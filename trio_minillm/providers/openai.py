@@ -198,6 +198,8 @@ class OpenAIChat(Provider):
         content = delta.content
         out = StreamChunk(content if type(content) is str else "")
         out.choice = choice.index or 0
+        if out.choice < 0:
+            raise ProtocolError("choices[].index is negative")
         if choice.finish_reason:
             if choice.finish_reason == "error" or choice.error:
                 _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
