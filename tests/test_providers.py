@@ -28,6 +28,7 @@ from trio_minillm import (
     ToolCall,
     ToolCallDelta,
     Usage,
+    testing,
 )
 from trio_minillm._decode import ChunkDecoder
 from trio_minillm._errors import EXCERPT_CHARS
@@ -1811,3 +1812,27 @@ def test_any_bytes_are_our_error_or_a_right_answer(provider: Provider, data: byt
         decoder.finish(0.0)
         assert isinstance(decoder.error, llm.ProtocolError | llm.ProviderError | None)
     assert provider.parse_error(500, data).message
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"choices":[' + ",".join(["{}"] * 5000) + "]}",
+        '{"choices":[{"delta":{"tool_calls":[' + ",".join(["{}"] * 5000) + "]}}]}",
+        '{"choices":[{"delta":{"reasoning_details":[' + ",".join(["{}"] * 5000) + "]}}]}",
+    ],
+    ids=["choices", "calls", "details"],
+)
+def test_a_flood_in_one_event_is_refused_before_it_is_built(event):
+    _, error = testing.decode(OpenAIChat(), [testing.sse(event)])
+    assert isinstance(error, llm.ProtocolError)
+    assert error.event == 1
+    assert "4,096" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+def test_an_empty_block_is_no_content_yet(kind):
+    start = {"type": "content_block_start", "index": 0, "content_block": {"type": kind, kind: ""}}
+    chunk = Anthropic().parse_chunk(msgspec.json.encode(start))
+    assert not chunk.progress
+    assert chunk.block is not None

@@ -11,7 +11,15 @@ import trio
 import trio.testing
 
 import trio_minillm as llm
-from trio_minillm import Outcome, StreamChunk, StreamingCompletion, Timeouts, ToolCallDelta, Usage
+from trio_minillm import (
+    Outcome,
+    StreamChunk,
+    StreamingCompletion,
+    Timeouts,
+    ToolCallDelta,
+    Usage,
+    testing,
+)
 from trio_minillm._stream import BUFFERED_BATCHES
 from trio_minillm.testing import (
     ScriptedTransport,
@@ -949,3 +957,25 @@ async def test_a_read_of_the_smallest_events_is_no_one_step(event):
         nursery.cancel_scope.cancel()
     assert response.content == "Hi"
     assert turns > 16
+
+
+async def test_hidden_thinking_behind_an_opened_block_has_the_first_chunks_time(autojump_clock):
+    """Anthropic opens an empty block, and then may think for minutes without a word of it."""
+    head, rest = testing.anthropic_events("Hi")[:2], testing.anthropic_events("Hi")[2:]
+    _, opening = client_of(reply(*head, 250.0, *rest))
+    async with opening as client:
+        remote = llm.anthropic("m", api_key="key-key-key", base_url="http://test.invalid")
+        response = await client.complete(remote, "Hi")
+    assert response.content == "Hi"
+
+
+async def test_an_overload_behind_an_opened_block_is_tried_again(autojump_clock):
+    overload = {"type": "error", "error": {"type": "overloaded_error", "message": "later"}}
+    head = testing.anthropic_events()[:2]
+    _, opening = client_of(
+        reply(*head, testing.sse(overload, "error")), reply(*testing.anthropic_events("Hi"))
+    )
+    async with opening as client:
+        remote = llm.anthropic("m", api_key="key-key-key", base_url="http://test.invalid")
+        response = await client.complete(remote, "Hi")
+    assert (response.content, response.timings.attempts) == ("Hi", 2)

@@ -196,8 +196,6 @@ class Exchange:
         async def trace(event: str, info: object) -> None:
             on_progress(event)
 
-        failure: MiniLLMError | None = None
-        cause: Exception | None = None
         try:
             request = self._client.build_request(
                 method,
@@ -212,8 +210,12 @@ class Exchange:
             response = await self._client.send(request, stream=True, follow_redirects=False)
         except _FOREIGN as exc:
             failure, cause = _translated(exc, begun=False), _cause(exc)
-        if failure is not None:  # out here, so that `exc` is not its context
-            raise failure from cause
+        else:
+            self._answered(response)
+            return
+        raise failure from cause  # out here, so that `exc` is not its context
+
+    def _answered(self, response: httpx.Response) -> None:
         # httpx's own iterators are more async generators on top of this one, and the only thing
         # that they add is decompression.
         stream = response.extensions.get(BODY)

@@ -207,12 +207,14 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
     kind = block.get("type")
     if not isinstance(kind, str):
         raise ProtocolError("content_block_start has no block type")
+    # An empty block says nothing yet, and what follows may be minutes of hidden thinking.
     if kind == "text":
         out.delta = _string(block, "text")
         out.annotations = _citations(block)
+        out.progress = bool(out.delta or out.annotations)
     elif kind == "thinking":
         out.reasoning = _string(block, "thinking")
-        _string(block, "signature")
+        out.progress = bool(out.reasoning or _string(block, "signature"))
     elif kind == "redacted_thinking":
         _string(block, "data")
     elif kind == "tool_use":

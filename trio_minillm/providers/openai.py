@@ -8,7 +8,7 @@ not clash: `Compatible` and `OpenRouter` differ in what they send.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -20,6 +20,10 @@ from ._errors import error_from
 from ._openai_request import Dialect, chat_body, typed_fields
 
 DONE = b"[DONE]"
+MAX_ENTRIES: Final = 4096
+"""Choices, calls or reasoning details in one event: real ones have a few. Each becomes an object,
+and a hundred thousand would hold up every other task for a second."""
+_Entry = TypeVar("_Entry")
 _ABSENT = msgspec.Raw()
 _COMPLAINTS = ("message", "detail", "msg", "errors")
 """Where servers that have no ``error`` field put what went wrong."""
@@ -137,7 +141,7 @@ class OpenAIChat(Provider):
             return self._without_choices(chunk, data)
         if len(choices) == 1:
             return self._with(chunk, self._choice(choices[0]))
-        out = [self._choice(choice) for choice in choices]
+        out = [self._choice(choice) for choice in _bounded(choices)]
         self._with(chunk, out[-1])
         return out
 
@@ -147,7 +151,7 @@ class OpenAIChat(Provider):
             _raise_error(chunk.error, chunk.choices)
         if not chunk.choices:
             raise ProviderError(self.parse_error(None, body))
-        for choice in chunk.choices:
+        for choice in _bounded(chunk.choices):
             if choice.message and choice.delta is None:
                 choice.delta = _decode_delta(choice.message)
                 for number, call in enumerate(choice.delta.tool_calls or ()):
@@ -213,11 +217,11 @@ class OpenAIChat(Provider):
         if delta.refusal:
             out.refusal = delta.refusal
         if delta.tool_calls:
-            out.tool_calls = tuple([_call_delta(call) for call in delta.tool_calls])
+            out.tool_calls = tuple([_call_delta(call) for call in _bounded(delta.tool_calls)])
         elif delta.function_call is not None:
             out.tool_calls = (_call_delta(_Call(index=0, function=delta.function_call)),)
         if delta.reasoning_details:
-            out.reasoning_details = tuple(delta.reasoning_details)
+            out.reasoning_details = tuple(_bounded(delta.reasoning_details))
             if not out.reasoning:
                 out.reasoning = "".join(_visible(d) for d in delta.reasoning_details)
         if delta.annotations:
@@ -297,6 +301,13 @@ class OpenAIChat(Provider):
                 return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
             amount = add(amount, exact(upstream))
         return native_cost(usage, amount)
+
+
+def _bounded(entries: list[_Entry]) -> list[_Entry]:
+    """What one event lists. Raises `ProtocolError` for more than would be of use to anyone."""
+    if len(entries) > MAX_ENTRIES:
+        raise ProtocolError(f"one event lists more than {MAX_ENTRIES:,} choices, calls or details")
+    return entries
 
 
 def _raise_error(error: Any, choices: Any) -> None:
