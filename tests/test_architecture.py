@@ -26,6 +26,7 @@ LAYERS = [
     {"_reader", "_books"},
     {"_stream"},
     {"_tracked"},
+    {"batch"},
     {"_client"},
     {"_llama_server"},
     {"local", "testing"},
