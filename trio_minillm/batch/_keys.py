@@ -8,6 +8,7 @@ DIGEST = 16
 """Bytes of a key's hash. Two of 10**12 keys share one with a probability of 10**-15."""
 _RECORD = DIGEST + 8
 _EMPTY = bytes(DIGEST)
+_PARTS = 256
 
 
 def digest(key: str) -> bytes:
@@ -27,48 +28,57 @@ def in_shard(key: str, shard: tuple[int, int]) -> bool:
 class KeyTable:
     """Keys by their hash, with a number below 2**64 each; 32 to 64 bytes a key, all told.
 
-    A ``dict`` of the same takes 200. Looking up takes 1 µs, and the table doubles in one go.
+    A ``dict`` of the same takes 200. Finding and adding take some 3 µs.
     """
 
     def __init__(self) -> None:
-        self._count = 0
-        self._slots = bytearray(_RECORD * 1024)
+        # Parts, so that no single doubling holds an event loop up: of a million keys, 4 ms.
+        self._parts = [bytearray(_RECORD * 8) for _ in range(_PARTS)]
+        self._counts = [0] * _PARTS
 
     def __len__(self) -> int:
-        return self._count
+        return sum(self._counts)
 
     def __contains__(self, key: str) -> bool:
         return self.get(key) is not None
 
     def get(self, key: str) -> int | None:
         """The key's number, ``None`` if it is not here."""
-        at = self._find(digest(key))
-        record = self._slots[at : at + _RECORD]
-        return None if record[:DIGEST] == _EMPTY else int.from_bytes(record[DIGEST:], "big")
+        name = digest(key)
+        slots = self._parts[name[0]]
+        at = _find(slots, name)
+        if slots[at : at + DIGEST] != name:
+            return None
+        return int.from_bytes(slots[at + DIGEST : at + _RECORD], "big")
 
     def put(self, key: str, number: int) -> None:
         """Keep a key, or change its number."""
-        self._put(digest(key), number.to_bytes(8, "big"))
-        if self._count * 4 > len(self._slots) // _RECORD * 3:
-            self._double()
+        name = digest(key)
+        part = name[0]
+        slots = self._parts[part]
+        at = _find(slots, name)
+        new = slots[at : at + DIGEST] != name
+        slots[at : at + _RECORD] = name + number.to_bytes(_RECORD - DIGEST, "big")
+        if new:
+            self._counts[part] += 1
+            if self._counts[part] * _RECORD * 4 > len(slots) * 3:
+                self._parts[part] = _doubled(slots)
 
-    def _put(self, name: bytes, number: bytes | bytearray) -> None:
-        at = self._find(name)
-        self._count += self._slots[at : at + DIGEST] == _EMPTY
-        self._slots[at : at + _RECORD] = name + number
 
-    def _find(self, name: bytes) -> int:
-        """Where the record is, or would be."""
-        slots, size = self._slots, len(self._slots)
-        at = int.from_bytes(name[:8], "big") % (size // _RECORD) * _RECORD
-        while (found := slots[at : at + DIGEST]) != name and found != _EMPTY:
-            at = (at + _RECORD) % size
-        return at
+def _find(slots: bytearray, name: bytes) -> int:
+    """Where the record is, or would be."""
+    size = len(slots)
+    at = int.from_bytes(name[1:8], "big") % (size // _RECORD) * _RECORD
+    while (found := slots[at : at + DIGEST]) != name and found != _EMPTY:
+        at = (at + _RECORD) % size
+    return at
 
-    def _double(self) -> None:
-        old = self._slots
-        self._slots, self._count = bytearray(2 * len(old)), 0
-        for at in range(0, len(old), _RECORD):
-            name = bytes(old[at : at + DIGEST])
-            if name != _EMPTY:
-                self._put(name, old[at + DIGEST : at + _RECORD])
+
+def _doubled(slots: bytearray) -> bytearray:
+    larger = bytearray(2 * len(slots))
+    for at in range(0, len(slots), _RECORD):
+        name = bytes(slots[at : at + DIGEST])
+        if name != _EMPTY:
+            to = _find(larger, name)
+            larger[to : to + _RECORD] = slots[at : at + _RECORD]
+    return larger

@@ -191,7 +191,7 @@ def _tool_choice(raw: Any) -> Any:
 
 
 def _format(raw: Any) -> Any:
-    if isinstance(raw, str) and raw in ("json", "text"):
+    if raw in ("json", "text"):
         return raw
     kind = raw["type"]
     if kind == "json_schema":
