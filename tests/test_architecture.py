@@ -31,6 +31,7 @@ LAYERS = [
     {"_llama_server"},
     {"local", "testing"},
     {"__init__"},
+    {"adapters"},
     {"cli"},
 ]
 """What a module may import stands above it. The first six layers are the pure core."""

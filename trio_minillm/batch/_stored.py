@@ -61,14 +61,16 @@ def load_response(data: bytes) -> CompletionResponse:
     choices = []
     for choice in stored.choices:
         parts = [_DECODERS[kind].decode(raw) for kind, raw in choice.parts]
-        calls = {
+        facts: dict[str, Any] = asdict(choice)
+        facts |= {
             name: tuple(
                 parts[call] if isinstance(call, int) else call for call in getattr(choice, name)
             )
             for name in ("tool_calls", "invalid_tool_calls")
         }
-        choices.append(Choice(**asdict(choice) | calls | {"parts": tuple(parts)}))
-    return CompletionResponse(**asdict(stored) | {"choices": tuple(choices)})
+        choices.append(Choice(**facts | {"parts": tuple(parts)}))
+    whole: dict[str, Any] = asdict(stored)
+    return CompletionResponse(**whole | {"choices": tuple(choices)})
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
