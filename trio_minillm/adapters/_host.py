@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -17,9 +17,8 @@ from .._models import anthropic, compatible, openai, openrouter
 from ..local import open_local_model
 from ..providers import Model
 
+S = TypeVar("S")
 T = TypeVar("T")
-Asking: TypeAlias = Callable[[Client, Model], Awaitable[T]]
-"""What a program asks of a client and a model."""
 
 KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
@@ -61,27 +60,31 @@ async def open_model(
         )
 
 
-class Host:
-    """A client and a model, opened where they are first needed, and kept open.
+@asynccontextmanager
+async def open_both(
+    name: str, client_options: dict[str, Any], **model_options: Any
+) -> AsyncIterator[tuple[Client, Model]]:
+    """A client and a model (see `open_model`) for the length of a block."""
+    async with open_client(**client_options) as client, open_model(name, **model_options) as model:
+        yield client, model
 
-    Guarantees: in a Trio run they live in a system task, so that they are closed, and what is
-    left is settled, when the run ends; elsewhere a Trio loop in a daemon thread holds them until
-    `close` or the end of the process. Cancelling a call cancels its request. An error of opening
-    them is raised by each call. Safe for threads.
 
-    ``open_a_model`` makes a fresh block for each loop; ``options`` are those of `open_client`.
+class Host(Generic[S]):
+    """Something of ours, a client say, that is opened where it is first needed and kept open.
+
+    Guarantees: in a Trio run it lives in a system task, so that it is closed when the run ends;
+    elsewhere a Trio loop in a daemon thread holds it until `close` or the end of the process.
+    Cancelling a call cancels what it asked for. An error of opening is raised by each call. Safe
+    for threads. ``opening`` makes a fresh block for each loop.
     """
 
-    def __init__(
-        self, open_a_model: Callable[[], AbstractAsyncContextManager[Model]], **options: Any
-    ) -> None:
-        self._open_a_model = open_a_model
-        self._options = options
-        self._runs: dict[trio.lowlevel.TrioToken, _Held] = {}
-        self._thread: _Held | None = None
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[S]]) -> None:
+        self._opening = opening
+        self._runs: dict[trio.lowlevel.TrioToken, _Held[S]] = {}
+        self._thread: _Held[S] | None = None
         self._lock = threading.Lock()
 
-    async def call(self, function: Asking[T]) -> T:
+    async def call(self, function: Callable[[S], Awaitable[T]]) -> T:
         """Run it in the Trio run that this is called from; from asyncio, in the thread."""
         if not trio.lowlevel.in_trio_run():
             return await asyncio.wrap_future(self.submit(function))
@@ -92,7 +95,7 @@ class Host:
             trio.lowlevel.spawn_system_task(self._serve, held, token)
         return await held.ask(function)
 
-    def submit(self, function: Asking[T]) -> Future[T]:
+    def submit(self, function: Callable[[S], Awaitable[T]]) -> Future[T]:
         """Start it in the thread. Cancelling the future cancels it."""
         with self._lock:
             if self._thread is None:
@@ -104,61 +107,56 @@ class Host:
             return self._thread.submit(function)
 
     def close(self) -> None:
-        """Cancel what is asked in the thread, and wait until its client is closed."""
+        """Cancel what is asked in the thread, and wait until all is closed there."""
         with self._lock:
             held, self._thread = self._thread, None
         if held is not None:
             held.close()
 
-    async def _serve(self, held: _Held, token: trio.lowlevel.TrioToken | None = None) -> None:
+    async def _serve(self, held: _Held[S], token: trio.lowlevel.TrioToken | None = None) -> None:
         try:
-            await held.serve(open_client(**self._options), self._open_a_model())
+            await held.serve(self._opening())
         finally:
             if token is not None:
                 del self._runs[token]
 
 
-class _Held:
-    """A client and a model that are open as long as `serve` runs, in one Trio run."""
+class _Held(Generic[S]):
+    """What is open as long as `serve` runs, in one Trio run."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
         self._ended = threading.Event()
         self._ready: trio.Event = trio.Event()
-        self._opened: tuple[Client, Model] | Exception | None = None
+        self._opened: list[S] = []
+        self._error: Exception | None = None
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
 
-    async def serve(
-        self,
-        client_block: AbstractAsyncContextManager[Client],
-        model_block: AbstractAsyncContextManager[Model],
-    ) -> None:
+    async def serve(self, block: AbstractAsyncContextManager[S]) -> None:
         self._token = trio.lowlevel.current_trio_token()
         try:
             async with trio.open_nursery() as self._nursery:
                 self.begun.set()
                 try:
-                    async with client_block as client, model_block as model:
-                        self._opened = client, model
+                    async with block as opened:
+                        self._opened.append(opened)
                         self._ready.set()
                         await trio.sleep_forever()
                 except Exception as error:  # noqa: BLE001 - raised by each call
-                    self._opened = error
+                    self._error = error
                     self._ready.set()
                     await trio.sleep_forever()
         finally:
-            self.begun.set()
             self._ended.set()
 
-    async def ask(self, function: Asking[T]) -> T:
+    async def ask(self, function: Callable[[S], Awaitable[T]]) -> T:
         await self._ready.wait()
-        if isinstance(self._opened, Exception):
-            raise self._opened
-        assert self._opened is not None
-        return await function(*self._opened)
+        if self._error is not None:
+            raise self._error
+        return await function(self._opened[0])
 
-    def submit(self, function: Asking[T]) -> Future[T]:
+    def submit(self, function: Callable[[S], Awaitable[T]]) -> Future[T]:
         """`ask` from another thread."""
         future: Future[T] = Future()
         assert self._token is not None
@@ -171,7 +169,7 @@ class _Held:
             self._token.run_sync_soon(self._cancel)
         self._ended.wait()
 
-    def _start(self, function: Asking[T], future: Future[T]) -> None:
+    def _start(self, function: Callable[[S], Awaitable[T]], future: Future[T]) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(self._answer, function, future)
 
@@ -179,7 +177,7 @@ class _Held:
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
 
-    async def _answer(self, function: Asking[T], future: Future[T]) -> None:
+    async def _answer(self, function: Callable[[S], Awaitable[T]], future: Future[T]) -> None:
         scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
 
         def left(_: Future[T]) -> None:
@@ -190,13 +188,11 @@ class _Held:
         try:
             with scope:
                 result = await self.ask(function)
+                with suppress(InvalidStateError):  # cancelled at the same time
+                    future.set_result(result)
         except Exception as error:  # noqa: BLE001 - raised where it was asked
-            with suppress(InvalidStateError):  # cancelled at the same time
+            with suppress(InvalidStateError):
                 future.set_exception(error)
-            return
         except BaseException:
             future.cancel()
             raise
-        if not scope.cancelled_caught:
-            with suppress(InvalidStateError):
-                future.set_result(result)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -42,7 +43,7 @@ from .._options import Retry, Timeouts
 from .._params import JSONSchema, Reasoning, Tool
 from ..providers import Model
 from . import _inspect_messages as messages
-from ._host import KEYS, Host, open_model
+from ._host import KEYS, Host, open_both
 
 STOP_REASONS: dict[str | None, StopReason] = {
     "stop": "stop",
@@ -110,12 +111,11 @@ class TrioMiniLLM(ModelAPI):
         variables = [KEYS[kind]] if kind in KEYS else []
         super().__init__(model_name, base_url, api_key, variables, config)
         self._model_args = model_args
-        self._host = Host(self._open_model, retry=Retry(attempts=1))
+        self._host = Host(self._opening)
 
-    def _open_model(self) -> Any:
-        return open_model(
-            self.model_name, base_url=self.base_url, api_key=self.api_key, **self._model_args
-        )
+    def _opening(self) -> AbstractAsyncContextManager[tuple[Client, Model]]:
+        options = {"base_url": self.base_url, "api_key": self.api_key, **self._model_args}
+        return open_both(self.model_name, {"retry": Retry(attempts=1)}, **options)
 
     async def generate(
         self,
@@ -137,8 +137,9 @@ class TrioMiniLLM(ModelAPI):
         return await self._host.call(partial(self._ask, turns, options))
 
     async def _ask(
-        self, turns: Sequence[Any], options: dict[str, Any], client: Client, model: Model
+        self, turns: Sequence[Any], options: dict[str, Any], opened: tuple[Client, Model]
     ) -> tuple[ModelOutput, ModelCall]:
+        client, model = opened
         stream = client.stream(model, turns, **options)
         call = ModelCall.create(_sent(stream), None, _without_media)
         started = time.perf_counter()

@@ -62,15 +62,14 @@ def load_response(data: bytes) -> CompletionResponse:
     for choice in stored.choices:
         parts = [_DECODERS[kind].decode(raw) for kind, raw in choice.parts]
         facts: dict[str, Any] = asdict(choice)
-        facts |= {
-            name: tuple(
-                parts[call] if isinstance(call, int) else call for call in getattr(choice, name)
-            )
-            for name in ("tool_calls", "invalid_tool_calls")
-        }
-        choices.append(Choice(**facts | {"parts": tuple(parts)}))
+        for name in ("tool_calls", "invalid_tool_calls"):
+            calls = getattr(choice, name)
+            facts[name] = tuple(parts[c] if isinstance(c, int) else c for c in calls)
+        facts["parts"] = tuple(parts)
+        choices.append(Choice(**facts))
     whole: dict[str, Any] = asdict(stored)
-    return CompletionResponse(**whole | {"choices": tuple(choices)})
+    whole["choices"] = tuple(choices)
+    return CompletionResponse(**whole)
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
