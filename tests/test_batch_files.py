@@ -46,7 +46,7 @@ def written(path: Path, *lines: Any) -> Path:
 
 
 def requests_of(path: Path, **options: Any) -> list[BatchRequest]:
-    return list(RequestFile(path, model=MODEL, **options))
+    return list(RequestFile(path, **{"model": MODEL, **options}))
 
 
 def request(key: str = "a", content: str = "Hello.", **options: Any) -> BatchRequest:
@@ -196,7 +196,7 @@ def test_the_short_form(tmp_path: Path) -> None:
     assert (b.key, b.messages, b.meta, b.extra) == ("7", HELLO, {"label": "x"}, {"foo": 1})
     assert c.params == {"temperature": 0.5, "reasoning": False}
     assert [r.model and r.model.name for r in (a, b, c)] == ["a/b", "a/b", "other"]
-    assert {r.model and r.model.name for r in requests_of(path, one_model=True)} == {"a/b"}
+    assert {r.model and r.model.name for r in requests_of(path, model=lambda name: MODEL)} == {"a/b"}
 
 
 BAD = [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+from msgspec.structs import replace
 
 from ..providers import Model
 from ._keys import KeyTable, in_shard
@@ -21,6 +23,8 @@ MAX_PROBLEMS = 100
 """Problems of which an `InputReport` keeps the words; all are counted."""
 MAX_NAMES = 50
 """Names of extra fields that an `InputReport` counts."""
+MAX_MODELS = 1_000
+"""Models that are kept ready for lines that name them."""
 Row = tuple[int, "dict[str, Any] | str"]
 """A line's or row's number, and its fields or what is wrong with it."""
 
@@ -74,8 +78,9 @@ class RequestFile:
     ``extra``). ``.csv`` and ``.tsv`` have the short form's fields as columns, a column
     ``meta.NAME`` for each field of meta; so does ``.parquet`` (extra ``tables``).
 
-    :param model: gives provider, address and key, and the name for lines that have no ``model``.
-    :param one_model: use ``model`` for all lines, whatever they name.
+    :param model: gives provider, address and key, and the name for lines that have no ``model``
+        (without a price for lines that name another); or a function that makes a model of a
+        line's name (``None`` if it has none), and may raise ``ValueError``.
     :param params: parameters for lines that lack them.
     :param shard: ``(i, n)``: only the i-th of n parts, by the key's hash (`in_shard`).
     :param skip_bad: leave out lines that can't be sent, and the later ones of the same key.
@@ -87,8 +92,7 @@ class RequestFile:
         self,
         path: str | os.PathLike[str],
         *,
-        model: Model,
-        one_model: bool = False,
+        model: Model | Callable[[str | None], Model],
         params: Mapping[str, Any] | None = None,
         shard: tuple[int, int] | None = None,
         skip_bad: bool = False,
@@ -98,8 +102,8 @@ class RequestFile:
         self.path: Path = Path(path).absolute()
         self.report: InputReport | None = None
         """What `check` found, once it has run."""
-        self._model = model
-        self._one_model = one_model
+        make = partial(_named, model) if isinstance(model, Model) else model
+        self._model_of = lru_cache(MAX_MODELS)(make)
         self._params = dict(params or {})
         self._shard = shard
         self._skip_bad = skip_bad
@@ -110,12 +114,12 @@ class RequestFile:
             raise OSError(f"{self.path} is not a regular file: it is read twice")
 
     def __contains__(self, key: str) -> bool:
-        """Whether the file (its shard) has a request of this key. Known once it is checked."""
+        """Whether the file (its shard) has a good line of this key. Known once it is checked."""
         return key in self._lines
 
     def __len__(self) -> int:
-        """How many requests there are. Known once it is checked."""
-        return len(self._lines)
+        """How many requests there are. Checks the file first, unless that was done."""
+        return (self.report or self.check()).requests
 
     def check(self, visit: Callable[[int, BatchRequest], object] | None = None) -> InputReport:
         """Read the whole file; ``visit`` is called with each good line's number and request.
@@ -129,7 +133,7 @@ class RequestFile:
                 first = self._lines.get(request.key)
                 if first is not None:
                     raise ValueError(f"the key is that of line {first:,}, too")
-                check_request(request, request.model or self._model)
+                check_request(request)
                 if visit is not None:
                     visit(number, request)
             except ValueError as exc:
@@ -160,9 +164,7 @@ class RequestFile:
             try:
                 if isinstance(fields, str):
                     raise ValueError(fields)
-                request = request_of(
-                    fields, model=self._model, params=self._params, one_model=self._one_model
-                )
+                request = request_of(fields, model_of=self._model_of, params=self._params)
             except ValueError as exc:
                 report.add(Problem(number, str(exc)))
                 continue
@@ -176,6 +178,12 @@ class RequestFile:
     def _check_state(self, number: int) -> None:
         if number % 1000 == 0 and self._state() != self._checked:
             raise RuntimeError(f"{self.path} was changed while it was read")
+
+
+def _named(model: Model, name: str | None) -> Model:
+    if name is None or name == model.name:
+        return model
+    return replace(model, name=name, price=None)
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -14,7 +14,6 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
 import msgspec
-from msgspec.structs import replace
 
 from .._openai_format import messages_of
 from .._params import PARAM_NAMES, JSONSchema, Params, Reasoning, Tool, check_params
@@ -34,14 +33,13 @@ _REASONING = {"effort", "max_tokens", "enabled", "summary", "exclude"}
 
 
 def request_of(
-    fields: Any, *, model: Model, params: Mapping[str, Any], one_model: bool = False
+    fields: Any, *, model_of: Callable[[str | None], Model], params: Mapping[str, Any]
 ) -> BatchRequest:
     """The request that a line or row stands for. Raises ``ValueError`` that says what is wrong
     with it, and never shows a message.
 
-    ``model`` gives the provider, the address and the key, and its name to lines that name no
-    model (to all of them, with ``one_model``); ``params`` are for lines that have none of the
-    same name.
+    ``model_of`` makes a model of the line's own name for one (``None`` where it has none);
+    ``params`` are for lines that have none of the same name.
     """
     if not isinstance(fields, dict):
         raise ValueError("not an object")
@@ -54,22 +52,22 @@ def request_of(
     name = body.get("model")
     if name is not None and (not isinstance(name, str) or not name):
         raise ValueError("model is not a name")
-    if name is not None and not one_model and name != model.name:
-        model = replace(model, name=name)
     if not isinstance(body.get("messages"), list):
         raise ValueError("messages are not a list" if "messages" in body else "no messages")
     return BatchRequest(
         key=key,
         messages=body["messages"],
-        model=model,
+        model=model_of(name),
         params={**params, **given},
         extra={**rest, **extra},
         meta=fields.get("meta"),
     )
 
 
-def check_request(request: BatchRequest, model: Model) -> None:
-    """``ValueError`` if it could not be sent to this model: what sending would say."""
+def check_request(request: BatchRequest) -> None:
+    """``ValueError`` if it could not be sent to its model: what sending would say."""
+    model = request.model
+    assert model is not None
     try:
         check_params(request.params)
         asked = Request(

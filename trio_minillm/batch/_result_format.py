@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .._chunks import Choice, CompletionResponse, Usage
+from .._chunks import Choice, CompletionResponse, Timings, Usage
 from .._cost import CostInfo
 from .._errors import MiniLLMError, ProviderError, RefusedError, RetriesExhausted
 from .._messages import ReasoningPart, ToolCall
@@ -107,13 +107,16 @@ def line_of(result: BatchResult, mark: str) -> bytes:
         "error": None if result.error is None else _error(result.error),
         "usage": usage_fields(result.usage),
         "cost": cost_fields(result.cost),
-        "timings": result.response and result.response.timings,
+        "timings": _timings(None if result.response is None else result.response.timings),
         "attempts": [_attempt(attempt) for attempt in result.attempts],
         "cached": result.cached,
     }
     partial = None if result.error is None else result.error.partial
     if partial is not None and partial.timings.chunks:
-        fields |= {"partial": completion(partial, _created(result)), "timings": partial.timings}
+        fields |= {
+            "partial": completion(partial, _created(result)),
+            "timings": _timings(partial.timings),
+        }
     if result.meta is not None:
         fields["meta"] = result.meta
     try:
@@ -158,8 +161,19 @@ def _error(error: MiniLLMError) -> dict[str, Any]:
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     fields = msgspec.to_builtins(attempt, builtin_types=(type(attempt.started),))
-    fields |= {"usage": usage_fields(attempt.usage), "cost": cost_fields(attempt.cost)}
+    fields["waited"] = round(attempt.waited, 6)
+    fields |= {
+        "usage": usage_fields(attempt.usage),
+        "cost": cost_fields(attempt.cost),
+        "timings": _timings(attempt.timings),
+    }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _timings(timings: Timings | None) -> dict[str, Any] | None:
+    """Those that are known, to the microsecond."""
+    known = {} if timings is None else msgspec.to_builtins(timings)
+    return {k: round(v, 6) for k, v in known.items() if v is not None} or None
 
 
 def usage_fields(usage: Usage | None) -> dict[str, Any] | None:
