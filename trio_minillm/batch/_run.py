@@ -25,7 +25,9 @@ from .._errors import BudgetExceeded, MiniLLMError, ProviderError, RefusedError
 from .._options import Limits, Retry, Timeouts
 from ..providers import Model
 from ._adaptive import Adaptive
+from ._cache import ResponseCache, request_key
 from ._control import BATCH_RETRY, Lane, Rates, RetryBudget, ends_the_run, retry_in
+from ._judge import Score, judged
 from ._results import Results, Watch
 from ._schedule import Item, Schedule
 from ._statistics import BatchStatistics, Tally
@@ -78,6 +80,12 @@ class BatchOptions(TypedDict, total=False):
     """Results that are kept for a consumer who is slow (100); then no more requests are sent."""
     samples: int
     """Answers to each request."""
+    cache: ResponseCache | None
+    """Where answers are looked for before anything is sent, and kept. What is found takes no part in
+    rates and limits."""
+    score: Score | None
+    """A function, async or not, that is given each result; what it returns is its ``score``. What
+    it raises ends the run. The request counts as running until it has returned."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     window: int | None = None
     buffer: int = 100
     samples: int = 1
+    cache: ResponseCache | None = None
+    score: Score | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency != "auto":
@@ -111,11 +121,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("retry_share must be a number, 0 or more")
         for name in ("buffer", "samples"):
             _check_count(name, getattr(self, name))
-        kinds = {"limits": Limits, "retry": Retry, "timeouts": Timeouts}
+        kinds: dict[str, type] = {"limits": Limits, "retry": Retry, "timeouts": Timeouts}
+        kinds["cache"] = ResponseCache
         for name, kind in kinds.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{name} must be a {kind.__name__}")
+        if self.score is not None and not callable(self.score):
+            raise TypeError("score must be a function")
 
     @property
     def capacity(self) -> int:
@@ -193,6 +206,7 @@ class Batch:
         self._results = Results(settings.buffer, ordered=settings.ordered, on_room=self._on_room)
         self._tally = Tally()
         self._exhausted = self._stopping = False
+        self._found = 0  # answers from the cache that are being judged
         self._stopped: MiniLLMError | None = None
         self._crash: BaseException | None = None
         self._told = False
@@ -408,7 +422,7 @@ class Batch:
                 await iterator.aclose()
 
     async def _wait_for_room(self) -> None:
-        while self._schedule.waiting >= LOOK_AHEAD or self._too_far():
+        while self._schedule.waiting >= LOOK_AHEAD or self._too_far() or self._full_of_hits():
             self._room = trio.Event()
             await self._room.wait()
 
@@ -426,8 +440,38 @@ class Batch:
             item = Item(request, model, index, sample)
             item.number = self._tally.pulled
             self._tally.pulled += 1
-            self._schedule.add(item, now)
+            if not self._in_cache(item, now):
+                self._schedule.add(item, now)
         self._kick()
+
+    def _in_cache(self, item: Item, now: float) -> bool:
+        """Look an item up; one that is found needs no turn, and is on its way out."""
+        cache = self._settings.cache
+        if cache is None:
+            return False
+        stream = self._stream(item, now)  # not entered: it only says what would be sent
+        item.cache_key = request_key(stream._reader._prepared, item.sample)
+        answer = cache.get(item.cache_key, stream._response_type)
+        if answer is None:
+            return False
+        self._found += 1
+        self._workers.start_soon(self._hand_out, item, answer, name="trio_minillm batch cache")
+        return True
+
+    async def _hand_out(self, item: Item, answer: CompletionResponse) -> None:
+        try:
+            await self._publish(item, response=answer, cached=True)
+        except Exception as exc:  # noqa: BLE001 - comes out of iteration, as itself
+            self._crashed(exc)
+        finally:
+            self._found -= 1
+        self._refill()
+        self._check_end()
+
+    def _full_of_hits(self) -> bool:
+        """Whether answers from the cache must wait, for the score or a slow consumer."""
+        some = self._settings.cache is not None
+        return some and (self._results.blocked or self._found >= self._schedule.capacity)
 
     def _too_far(self) -> bool:
         if not self._settings.ordered:
@@ -467,7 +511,8 @@ class Batch:
         self._refill()
 
     def _refill(self) -> None:
-        if self._schedule.waiting <= LOOK_AHEAD // 2 and not self._too_far():
+        enough = self._schedule.waiting > LOOK_AHEAD // 2
+        if not enough and not self._too_far() and not self._full_of_hits():
             self._room.set()
 
     async def _work(self) -> None:
@@ -489,7 +534,8 @@ class Batch:
             self._crashed(exc)
 
     def _done_all(self) -> bool:
-        return self._exhausted and not self._schedule.waiting and not self._schedule.running
+        busy = self._schedule.waiting or self._schedule.running or self._found
+        return self._exhausted and not busy
 
     def _check_end(self) -> None:
         if self._entered and self._done_all():
@@ -537,7 +583,7 @@ class Batch:
             if error is None:
                 await self._finish(item, answer)
             else:
-                self._failed(item, _bare(error), now)
+                await self._failed(item, _bare(error), now)
         finally:
             if not ended:
                 lane.dropped(item.ticket)
@@ -548,8 +594,8 @@ class Batch:
         request = item.request
         timeouts = self._timeouts
         if self._settings.deadline is not None:
-            assert item.started is not None
-            left = max(0.0, item.started + self._settings.deadline - now)
+            started = now if item.started is None else item.started
+            left = max(0.0, started + self._settings.deadline - now)
             if not isinstance(timeouts.total, int | float) or left < timeouts.total:
                 timeouts = msgspec.structs.replace(timeouts, total=left)
         try:
@@ -569,9 +615,11 @@ class Batch:
         if response is None or response.outcome is not Outcome.FINISHED:
             self._tally.unsent += 1  # the client's block has ended under it
             return
-        self._publish(item, response=response)
+        if self._settings.cache is not None and item.cache_key is not None:
+            await self._settings.cache.put(item.cache_key, response)
+        await self._publish(item, response=response)
 
-    def _failed(self, item: Item, error: MiniLLMError, now: float) -> None:
+    async def _failed(self, item: Item, error: MiniLLMError, now: float) -> None:
         if isinstance(error, BudgetExceeded) or ends_the_run(error):
             if self._stopped is None:
                 self._stopped = error
@@ -588,14 +636,14 @@ class Batch:
             random=random.random(),
         )
         if wait is None or (not self._stopping and not self._retries.spend(error)):
-            self._publish(item, error=error)
+            await self._publish(item, error=error)
         elif self._stopping:
             self._tally.unsent += 1
         else:
             self._schedule.retry(item, now, wait)
             self._kick()
 
-    def _publish(self, item: Item, **what: Any) -> None:
+    async def _publish(self, item: Item, **what: Any) -> None:
         result = BatchResult(
             request=item.request,
             index=item.index,
@@ -603,6 +651,7 @@ class Batch:
             attempts=item.attempts,
             **what,
         )
+        result = await judged(result, self._settings.score)
         self._tally.result(result)
         self._results.put(result, item.number)
 

@@ -16,7 +16,7 @@ class Item:
     """A request on its way through the batch."""
 
     __slots__ = (
-        "attempts", "index", "lane", "model", "number", "request", "sample", "since", "started",
+        "attempts", "cache_key", "index", "lane", "model", "number", "request", "sample", "since", "started",
         "ticket", "tokens",
     )  # fmt: skip
 
@@ -26,6 +26,8 @@ class Item:
         self.index = index
         self.sample = sample
         self.attempts: tuple[Attempt, ...] = ()
+        self.cache_key: bytes | None = None
+        """Under which its answer is to be stored."""
         self.tokens = 0.0
         """About how many tokens it will come to."""
         self.since = 0.0
