@@ -323,6 +323,13 @@ class Batch:
         self._tally.unsent += len(self._schedule.clear())
         self._check_end()
 
+    def cancel(self) -> None:
+        """Send no more, and cancel what runs: it gets no result, and the client settles what it
+        cost. Iteration goes on with the results that are there already, and then ends.
+        """
+        self.stop()
+        self._scope.cancel()
+
     def update(self, **options: Unpack[BatchOptions]) -> None:
         """Change ``concurrency``, ``max_concurrency``, ``requests_per_minute``,
         ``tokens_per_minute``, ``limits``, ``retry`` or ``deadline`` while it runs.
