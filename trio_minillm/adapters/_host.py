@@ -31,13 +31,17 @@ KEYS = {
 
 @asynccontextmanager
 async def open_model(
-    name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any
+    name: str | Model, *, base_url: str | None = None, api_key: str | None = None, **options: Any
 ) -> AsyncIterator[Model]:
-    """The model with a name like ``openai:gpt-5-mini``, for the length of a block.
+    """The model with a name like ``openai:gpt-5-mini``, for the length of a block. (A `Model` is
+    what it is.)
 
     ``options`` are those of the constructor of its kind, or of `open_local_model`. Raises
     ``ValueError`` for a name of another form, and what the constructor raises.
     """
+    if isinstance(name, Model):
+        yield name
+        return
     kind, _, rest = name.partition(":")
     if kind == "local":
         if base_url is not None:
@@ -62,7 +66,7 @@ async def open_model(
 
 @asynccontextmanager
 async def open_both(
-    name: str, client_options: dict[str, Any], **model_options: Any
+    name: str | Model, client_options: dict[str, Any], **model_options: Any
 ) -> AsyncIterator[tuple[Client, Model]]:
     """A client and a model (see `open_model`) for the length of a block."""
     async with open_client(**client_options) as client, open_model(name, **model_options) as model:
