@@ -212,7 +212,11 @@ def _print(
             fields = {} if sums is None else sums.fields(name)
             told = None if error is None else error_fields(error, secret)
             write_all(sys.stdout, safe_json({**fields, "error": told, "exit_code": code}))
-        elif sums is not None and sums.report is not None and not isinstance(error, Misuse):
+        elif (
+            sums is not None
+            and sums.report is not None
+            and (sums.ok or not isinstance(error, Misuse))
+        ):
             if table := sums.results.table():
                 print_table(("", "count", "mean", "p50", "p90", "p99", "max"), table)
             rows = [(hidden(label, secret), hidden(line, secret)) for label, line in sums.rows()]

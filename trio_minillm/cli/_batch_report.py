@@ -77,6 +77,8 @@ class BatchSums:
         self.error: Exception | None = None
         """Why there is no run, or it could not go on."""
         self.interrupted = False
+        self.blind = False
+        """Whether there is a limit on cost, and an answer whose cost is not known."""
         self.seconds = 0.0
 
     def add_line(self, number: int, request: BatchRequest, state: str) -> None:
@@ -100,6 +102,8 @@ class BatchSums:
         if result.cached:
             self.cached += 1
             return
+        if result.ok and self.plan.options.get("limits") and result.cost.amount is None:
+            self.blind = True
         response = result.response
         if response is None:
             response = (result.error and result.error.partial) or llm.CompletionResponse()

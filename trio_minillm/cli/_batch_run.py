@@ -113,11 +113,15 @@ class BatchRun:
                             await out.append(result)
                         except OSError as exc:
                             raise OutputError(exc) from exc
+                        if sums.blind:
+                            batch.stop()
             finally:
                 sums.seconds = results.seconds = trio.current_time() - since
                 results.cpu = time.process_time() - cpu
                 if sums.interrupted and sums.books.unsettled and not self.quiet:
                     say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
+        if sums.blind:
+            raise Misuse("--max-cost can't be kept: what an answer cost is not known")
 
     @asynccontextmanager
     async def _open_model(self) -> AsyncIterator[llm.Model]:
