@@ -17,6 +17,9 @@ STEP = 1.25
 """A step in either direction, once the beginning is over."""
 CUT = 0.7
 """What an overload leaves of the limit."""
+RAISE = 1.05
+"""What is added, at least one, with each generation of answers after a cut, up to where it was
+cut: what was possible before is not to be proved again."""
 MAX_REST = 8
 """The most epochs without a trial, while none of them finds anything better."""
 
@@ -38,14 +41,15 @@ class Adaptive:
         self._up = True
         self._rest = self._resting = 0
         self._failures = 0
-        self._step = STEP
+        self._back_to = 0  # where it was cut
         self._measure(now, self.limit)
 
     def _measure(self, now: float, skip: int) -> None:
         self._skip = skip
         self._began = now
         self._count = self._full = 0
-        self._wanted = max(16, self.limit) if self._starting else max(48, 2 * self.limit)
+        quick = self._starting or self.limit < self._back_to
+        self._wanted = max(START, self.limit) if quick else max(3 * START, 2 * self.limit)
 
     def finished(self, now: float, in_flight: int) -> None:
         """An answer came, one of ``in_flight``."""
@@ -63,15 +67,18 @@ class Adaptive:
             self._measure(now, 0)
         elif self._starting:
             self._start(now, throughput)
+        elif self.limit < self._back_to:
+            self._set(now, min(self._back_to, max(self.limit + 1, int(self.limit * RAISE))))
         else:
             self._climb(now, throughput)
 
     def overloaded(self, now: float, in_flight: int) -> None:
         """The server refused or failed for its load, with so many under way."""
         self._starting = False
-        self._step = 1.05
         self._up = True
-        self._set(now, max(1, int(min(self.limit, max(in_flight, 1)) * CUT)))
+        reached = min(self.limit, max(in_flight, 1))
+        self._back_to = reached - 1
+        self._set(now, int(reached * CUT))
 
     def _set(self, now: float, limit: int) -> None:
         self.limit = max(1, min(limit, self.maximum))
@@ -121,7 +128,6 @@ class Adaptive:
         kept = throughput >= before * (WORTH_MORE if self.limit > limit else WORTH_LESS)
         if kept:
             self._rest = 0
-            self._step = min(STEP, self._step * 1.05)
             self._base = self.limit, throughput
             self._try(now)
         else:
@@ -136,7 +142,7 @@ class Adaptive:
         """A step away from the base."""
         base = self._base
         assert base is not None
-        step = max(1, round(base[0] * (self._step - 1.0)))
+        step = max(1, round(base[0] * (STEP - 1.0)))
         other = base[0] + step if self._up else base[0] - step
         if not 1 <= other <= self.maximum:
             other = min(max(other, 1), self.maximum)

@@ -38,6 +38,8 @@ UNTOLD_PAUSE = 8.0
 """The longest pause after a refusal for its rate that does not say when to come back: a window
 of a minute is then missed by little."""
 
+RATE_REFUSALS = 8
+"""Refusals for rate that count as one attempt."""
 LOOK_FIRST, LOOK_EVERY = 8, 256
 """Whose headers are read while none has named a limit: the first, and every so many."""
 
@@ -75,10 +77,13 @@ class Lane:
         self.in_flight = 0
         self._sent = 0
         self._tokens_sent = 0.0
+        self._pending = 0  # sent, and neither accepted nor refused yet
+        self._tokens_pending = 0.0
         self._given: dict[Reason, Bucket] = {}
         self._stated: dict[Reason, Mirror] = {}
         self._learned = LearnedRate(now)
         self._family: str | None = None
+        self._reset_at = -math.inf  # when the provider's window ends, as far as it says
         self._failed_at = -math.inf
         self._strikes = 0
         self._paused_until = -math.inf
@@ -128,6 +133,8 @@ class Lane:
         self.in_flight += 1
         self._sent += 1
         self._tokens_sent += tokens
+        self._pending += 1
+        self._tokens_pending += tokens
         if self._strikes >= 2:  # one at a time, until one is accepted
             self._paused_until = now + self._pause
         if self._learned.active:
@@ -140,11 +147,13 @@ class Lane:
 
     # -- after -------------------------------------------------------------------------------
 
-    def accepted(self, ticket: Ticket) -> None:
+    def accepted(self, ticket: Ticket, now: float) -> None:
         """The server has begun to answer."""
         if not ticket.accepted:
             ticket.accepted = True
-            self._learned.accepted()
+            self._learned.accepted(now)
+            self._pending -= 1
+            self._tokens_pending -= ticket.tokens
             if ticket.sent_at >= self._failed_at:
                 self._strikes = 0
                 self._paused_until = -math.inf
@@ -167,18 +176,21 @@ class Lane:
                 mirror = self._stated[limit.unit] = Mirror(now)
                 self.counts_tokens = self.counts_tokens or limit.unit == "tokens"
             if limit.unit == "tokens":
-                since = self._tokens_sent - ticket.tokens_before
+                since = min(self._tokens_sent - ticket.tokens_before, self._tokens_pending)
             else:
-                since = self._sent - ticket.number
+                since = min(self._sent - ticket.number, self._pending)
+            if limit.unit == "requests" and limit.reset is not None:
+                self._reset_at = now + limit.reset
             mirror.sync(limit, now, sent_at=ticket.sent_at, since=since)
 
     def ended(
         self, ticket: Ticket, now: float, *, error: MiniLLMError | None, tokens: int | None
     ) -> None:
         """It is over. ``tokens`` is what it really came to, if that is known."""
-        self.in_flight -= 1
         if error is None:
-            self.accepted(ticket)
+            self.accepted(ticket, now)
+        self._leave(ticket)
+        if error is None:
             if self.adaptive is not None:
                 self.adaptive.finished(now, self.in_flight + 1)
         elif not ticket.accepted or _speaks_of_load(error):
@@ -190,10 +202,19 @@ class Lane:
 
     def dropped(self, ticket: Ticket) -> None:
         """It was cancelled: that says nothing of the server."""
+        self._leave(ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
         self.in_flight -= 1
+        if not ticket.accepted:
+            self._pending -= 1
+            self._tokens_pending -= ticket.tokens
 
     def _failed(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
         load = _speaks_of_load(error)
+        if isinstance(error, RefusedError):  # it was not counted
+            for name, mirror in self._stated.items():
+                mirror.bucket.take(-ticket.tokens if name == "tokens" else -1.0, now)
         if not load and not isinstance(error, SendError):
             return
         if ticket.sent_at < self._failed_at:
@@ -203,7 +224,9 @@ class Lane:
         by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
         if self._strikes >= 2:
             asked = asked_to_wait(error)
-            longest = UNTOLD_PAUSE if by_rate and asked is None else LONGEST_PAUSE
+            longest = LONGEST_PAUSE
+            if by_rate and asked is None:
+                longest = max(UNTOLD_PAUSE, min(self._reset_at - now, LONGEST_PAUSE))
             pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._strikes - 2, 16))
             self._pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
             self._paused_until = now + self._pause
@@ -250,7 +273,7 @@ def retry_in(
 ) -> float | None:
     """Seconds until the next attempt, or ``None`` to give up now.
 
-    ``attempt`` counts those made; ``remaining`` is what the item's deadline leaves; ``random`` is
+    ``attempt`` counts those made (see `counted`); ``remaining`` is what the item's deadline leaves; ``random`` is
     uniform in [0, 1) (full jitter). What the server asks for is waited for, and a little more,
     so that not all come back at once.
     """
@@ -265,6 +288,13 @@ def retry_in(
     else:
         wait = asked + random * min(spread, 0.1 * asked + 0.1)
     return None if wait >= remaining else wait
+
+
+def counted(attempts: int, refused_for_rate: int) -> int:
+    """How many attempts count. Refusals for rate are how a limit is found, and cost nothing: eight
+    are one attempt.
+    """
+    return attempts - refused_for_rate + -(-refused_for_rate // RATE_REFUSALS)
 
 
 def ends_the_run(error: MiniLLMError) -> bool:

@@ -184,28 +184,46 @@ SPAN = 60.0
 SWING = 0.04
 """How far below the estimated limit a rate begins after a refusal, as a share of it; it comes
 as far above it again in twice the time that it takes to be back at it."""
-BACK_SECONDS = 15.0
-BACK_REQUESTS = 100
-"""How long it takes to be back at the limit: so many seconds, or so many requests. Each way up ends
-with a refusal or two; this keeps them below a hundredth."""
+BACK_SECONDS, BACK_REQUESTS, BACK_LONGEST = 10.0, 100, 60.0
+"""How long it takes to be back at the limit: so many seconds, and so many requests, but at most a
+minute. Each way up ends with a refusal or two; this keeps them at one in a hundred."""
+DROP = 0.25
+"""What a refusal leaves of a rate of which nothing is known yet, within a second of the first: what
+was saved up at the server lets through many times its rate before."""
+HELD_SECONDS, HELD, HELD_LONG = 2.0, 5, 100
+"""For how long a rate must have been fine, in seconds and requests, to count as evidence of its own
+if it is near the estimate; and for how many requests, if it is not."""
+HELD_SHARE = 0.95
+"""What a refusal leaves of such a rate."""
+DRY_SECONDS = 5.0
+"""A pause after a refusal from which on it is one of a server that counts by the minute."""
+ENOUGH = 20
+"""Requests in a minute from which on their number says something."""
+LEAST = 1.0 / 60.0
+"""The lowest rate, in requests a second: a minute's silence shows no more."""
 
 
 class LearnedRate:
     """A provider's limit, learned from its refusals; unlimited until the first.
 
     A refusal says: at this moment nothing is left. So what was accepted between two of them is
-    what the provider allows in that time, however it counts. From a little below that estimate
-    the rate rises along a cubic curve (as TCP CUBIC's window): flat around the estimate, and ever
-    faster beyond, so that it finds a limit that has been raised.
+    what the provider allows in that time. Where it then accepts nothing for long, it counts by
+    the minute, and what it had accepted in that minute is the limit. From a little below that
+    estimate the rate rises along a cubic curve (as TCP CUBIC's window): flat around the estimate,
+    and ever faster beyond, so that it finds a limit that has been raised. It rises only with
+    requests that are accepted: time in which nothing was asked proves nothing.
     """
 
     def __init__(self, now: float) -> None:
         self._empty: deque[tuple[float, int]] = deque(maxlen=256)  # when nothing was left
+        self._seconds: deque[list[int]] = deque(maxlen=int(SPAN) + 1)  # [second, accepted in it]
         self._estimate: float | None = None
+        self._by_minute = False
         self._swing = SWING
         self._back = BACK_SECONDS
-        self._cut_at = self._started = now
-        self._accepted = 0
+        self._rising = 0.0  # seconds since the cut, as far as they were used
+        self._cut_at = self._started = self._accepted_at = now
+        self._accepted = self._accepted_before = 0
         self.bucket = Bucket(math.inf, math.inf, now)
 
     @property
@@ -213,9 +231,22 @@ class LearnedRate:
         """Whether anything was refused yet."""
         return self._estimate is not None
 
-    def accepted(self) -> None:
+    def accepted(self, now: float) -> None:
         """A request was accepted."""
+        if self._estimate is not None:
+            if self._accepted == self._accepted_before and now - self._cut_at >= DRY_SECONDS:
+                counted = self._in_last_minute(self._cut_at)
+                if counted >= ENOUGH:
+                    self._by_minute = True
+                    self._cut(now, counted / SPAN)
+            self._rising += min(now - self._accepted_at, 2.0 / self.bucket.rate)
+            self._set(now)
         self._accepted += 1
+        self._accepted_at = now
+        if self._seconds and self._seconds[-1][0] == int(now):
+            self._seconds[-1][1] += 1
+        else:
+            self._seconds.append([int(now), 1])
 
     def refused(self, now: float) -> None:
         """A request that was sent after the last refusal had come was refused, too."""
@@ -224,27 +255,47 @@ class LearnedRate:
             empty.popleft()
         seconds, count = (now - empty[0][0], self._accepted - empty[0][1]) if empty else (0.0, 0)
         empty.append((now, self._accepted))
-        if seconds >= 1.0:
-            count = max(count, 1)
-            self._estimate = count / seconds
-            self._swing = min(0.5, max(SWING, count**-0.5))
-            self._back = min(max(BACK_SECONDS, BACK_REQUESTS / self._estimate), max(2.0, seconds))
+        if self._estimate is None:
+            self._cut(now, self._accepted / max(now - self._started, 1.0) * DROP, 0.5, 2.0)
+        elif self._by_minute:
+            self._cut(now, self._held(now, self._in_last_minute(now) / SPAN))
+        elif seconds < 1.0:
+            self._cut(now, self._estimate * DROP, 0.5, 2.0)
         else:
-            so_far = self._accepted / max(now - self._started, 1.0)
-            self._estimate = max(0.1, (self._estimate or so_far) / 2)
-            self._swing, self._back = 0.5, 2.0
-        self._cut_at = now
-        self._set(now, level=0.0)
+            found, swing = count / seconds, min(0.5, max(SWING, max(count, 1) ** -0.5))
+            held = self._held(now, found)
+            self._cut(now, held, swing if held == found else SWING, seconds)
+        self._accepted_before = self._accepted
 
     def wait(self, now: float) -> float:
         """Seconds until another request may be sent."""
-        if self._estimate is None:
-            return 0.0
-        self._set(now)
-        return self.bucket.wait(1.0, now)
+        return 0.0 if self._estimate is None else self.bucket.wait(1.0, now)
+
+    def _held(self, now: float, found: float) -> float:
+        """A rate that was fine for a while, if that is better than what was ``found``. A server
+        that lets nothing be saved up refuses for a small jolt.
+        """
+        many = self._accepted - self._accepted_before
+        if many < HELD or now - self._cut_at < HELD_SECONDS:
+            return found
+        held = HELD_SHARE * self.bucket.rate
+        return held if found < held and (many >= HELD_LONG or held < 1.5 * found) else found
+
+    def _in_last_minute(self, now: float) -> int:
+        return sum(count for second, count in self._seconds if second > now - SPAN)
+
+    def _cut(self, now: float, rate: float, swing: float = SWING, back: float = math.inf) -> None:
+        """Begin again, a little below this rate; ``back`` is how sure it is, in seconds."""
+        self._estimate = max(rate, LEAST)
+        self._swing = swing
+        slow = max(BACK_SECONDS, BACK_REQUESTS / self._estimate)
+        self._back = min(slow, BACK_LONGEST, max(2.0, back))
+        self._cut_at = self._accepted_at = now
+        self._rising = 0.0
+        self._set(now, level=0.0)
 
     def _set(self, now: float, level: float | None = None) -> None:
         assert self._estimate is not None
-        x = (now - self._cut_at) / self._back - 1.0
-        rate = self._estimate * (1.0 + self._swing * min(x**3, 1e6))
+        x = self._rising / self._back - 1.0
+        rate = self._estimate * (1.0 + self._swing * x**3)
         self.bucket.set(now, rate=rate, capacity=max(1.0, rate * BURST_SECONDS), level=level)

@@ -26,7 +26,7 @@ from .._options import Limits, Retry, Timeouts
 from ..providers import Model
 from ._adaptive import Adaptive
 from ._cache import ResponseCache, request_key
-from ._control import BATCH_RETRY, Lane, Rates, RetryBudget, ends_the_run, retry_in
+from ._control import BATCH_RETRY, Lane, Rates, RetryBudget, counted, ends_the_run, retry_in
 from ._judge import Score, judged
 from ._results import Results, Watch
 from ._schedule import Item, Schedule
@@ -565,11 +565,10 @@ class Batch:
             try:
                 async with stream:
                     first = await stream.next_chunk()
-                    lane.accepted(item.ticket)
+                    now = trio.current_time()
+                    lane.accepted(item.ticket, now)
                     if lane.wants_headers:
-                        lane.read(
-                            item.ticket, trio.current_time(), stream.headers, epoch=time.time()
-                        )
+                        lane.read(item.ticket, now, stream.headers, epoch=time.time())
                     if first is not None:
                         await stream.collect()
             except MiniLLMError as exc:
@@ -637,7 +636,7 @@ class Batch:
         assert item.started is not None
         wait = retry_in(
             error,
-            attempt=len(item.attempts),
+            attempt=counted(len(item.attempts), sum(a.kind == "rate_limit" for a in item.attempts)),
             retry=self._retry,
             remaining=math.inf if deadline is None else item.started + deadline - now,
             random=random.random(),
