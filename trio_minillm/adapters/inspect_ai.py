@@ -88,7 +88,6 @@ MAX_LOGGED = 10_000
 """Characters of a string in a logged request that looks like media; longer ones are left out."""
 
 
-@modelapi(name="trio_minillm")
 class TrioMiniLLM(ModelAPI):
     """A model of any wire of this library, for inspect_ai.
 
@@ -187,8 +186,11 @@ class TrioMiniLLM(ModelAPI):
         return self.model_name.startswith("anthropic:")
 
     async def aclose(self) -> None:
-        """Close what runs in the thread; in a Trio run the client is closed with the run."""
+        """Close what is in the thread; in a Trio run the client is closed with the run."""
         self._host.close()
+
+
+modelapi(name="trio_minillm")(TrioMiniLLM)  # as a decorator it would leave no class
 
 
 def params_of(config: GenerateConfig) -> dict[str, Any]:
