@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 BURST_SECONDS = 0.25
 """How much of its rate a bucket may save up: enough to make up for a late wake-up, too little to
 cross a provider's window by more than half a percent."""
+SHORTEST = 1e-5
+"""The shortest wait, in seconds: shorter ones may not change a clock's reading."""
 MARGIN = 0.99
 """The share of a given rate that is used: the way to the server is not equally long for all
 requests, so some arrive closer together than they were sent."""
@@ -49,7 +51,7 @@ class Bucket:
         missing = min(amount, self.capacity) - self.level
         if missing <= 1e-9:
             return 0.0
-        return missing / self.rate if self.rate > 0 else math.inf
+        return max(missing / self.rate, SHORTEST) if self.rate > 0 else math.inf
 
     def take(self, amount: float, now: float) -> None:
         """Take it; a negative amount gives back."""

@@ -214,6 +214,7 @@ class Batch:
         self._pulling = trio.CancelScope()
         self._room = trio.Event()
         self._idle = trio.lowlevel.ParkingLot()
+        self._coming = False  # a worker is on its way to its item
         self._timer = trio.lowlevel.ParkingLot()
         self._alarm = math.inf
         self._done = trio.Event()
@@ -406,7 +407,9 @@ class Batch:
     async def _pull(self) -> None:
         try:
             with self._pulling:
-                if isinstance(self._requests, AsyncIterable):
+                if self._stopping:
+                    pass
+                elif isinstance(self._requests, AsyncIterable):
                     await self._pull_async(aiter(self._requests))
                 else:
                     for number, request in enumerate(self._requests, 1):
@@ -441,6 +444,9 @@ class Batch:
             raise ValueError(f"request {request.key!r} has no model, and the batch has none either")
         if request.model is None:
             request = msgspec.structs.replace(request, model=model)
+        if self._stopping:  # the input has paid no heed to its cancellation
+            self._tally.unsent += self._settings.samples
+            return
         now = trio.current_time()
         index = self._tally.pulled // self._settings.samples
         for sample in range(self._settings.samples):
@@ -499,7 +505,10 @@ class Batch:
         """Let somebody go on, if anything may be sent; he wakes the next. Else see to the clock."""
         if self._results.blocked or not self._schedule.waiting:
             return
+        if self._coming:
+            return  # and wakes the next
         if self._schedule.ready(trio.current_time()):
+            self._coming = True
             if self._idle:
                 self._idle.unpark()
             else:
@@ -527,6 +536,7 @@ class Batch:
         schedule, results = self._schedule, self._results
         try:
             while not self._done_all():
+                self._coming = False
                 item = None if results.blocked else schedule.next(trio.current_time())
                 if item is None:
                     self._set_alarm()
@@ -559,9 +569,9 @@ class Batch:
             self._retries.sent(self._schedule.running)
         started = datetime.now(UTC)
         error: MiniLLMError | None = None
-        stream = self._stream(item, now)
         ended = False
         try:
+            stream = self._stream(item, now)
             try:
                 async with stream:
                     first = await stream.next_chunk()
