@@ -196,7 +196,9 @@ def test_the_short_form(tmp_path: Path) -> None:
     assert (b.key, b.messages, b.meta, b.extra) == ("7", HELLO, {"label": "x"}, {"foo": 1})
     assert c.params == {"temperature": 0.5, "reasoning": False}
     assert [r.model and r.model.name for r in (a, b, c)] == ["a/b", "a/b", "other"]
-    assert {r.model and r.model.name for r in requests_of(path, model=lambda name: MODEL)} == {"a/b"}
+    assert {r.model and r.model.name for r in requests_of(path, model=lambda name: MODEL)} == {
+        "a/b"
+    }
 
 
 BAD = [
@@ -715,12 +717,33 @@ async def test_when_the_disk_is_waited_for(
     with ResultFile(tmp_path / "out.jsonl", fsync=fsync) as out:
         for key in "ab":
             await out.append(answered(request(key)))
+        while not out._idle.is_set():  # the thread of "interval"
+            await trio.lowlevel.checkpoint()
         await trio.sleep(_output.FSYNC_SECONDS)
         for key in "cd":
             await out.append(answered(request(key)))
     assert len(calls) == expected
     with pytest.raises(ValueError, match="fsync must be"):
         ResultFile(tmp_path / "out.jsonl", fsync="sometimes")  # type: ignore[arg-type]
+
+
+async def test_a_disk_that_fails_behind_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    out = ResultFile(tmp_path / "out.jsonl", fsync="interval")
+    monkeypatch.setattr(os, "fsync", fail)
+    await out.append(answered(request("a")))
+    while not out._idle.is_set():
+        await trio.lowlevel.checkpoint()
+    await trio.sleep(_output.FSYNC_SECONDS)
+    with pytest.raises(OSError, match="broken"):
+        await out.append(answered(request("b")))
+    with pytest.raises(OSError, match="broken"):
+        out.close()
+    out.close()
 
 
 async def test_one_wait_for_the_disk_serves_all_that_wait(

@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, BinaryIO, Literal
@@ -19,6 +21,7 @@ from typing import Annotated, BinaryIO, Literal
 import msgspec
 import trio
 from msgspec.structs import replace
+from outcome import Error, Outcome
 
 from ..providers import Model
 from ._keys import KeyTable
@@ -32,6 +35,8 @@ except ImportError:  # Windows: there two writers are not told apart
 
 FSYNC_SECONDS = 1.0
 """With ``fsync="interval"``: what a crash of the machine can lose."""
+YIELD_EVERY = 16
+"""Lines that are written before other tasks get a turn: 0.5 ms."""
 MAX_LINE = 256 << 20
 """Bytes of a line; what is longer is no result of ours."""
 
@@ -84,6 +89,9 @@ class ResultFile:
         self._written = self._synced = 0
         self._sync_due = 0.0
         self._syncing = trio.Lock()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._sync_failed: OSError | None = None
         self._fd = _open_locked(self.path)
         try:
             self._read()
@@ -176,12 +184,17 @@ class ResultFile:
         return gone
 
     async def append(self, result: BatchResult) -> None:
-        """Write a result's line. Cancellation comes before it or after it, never between.
+        """Write a result's line. Cancellation comes before it or after it, never between; other
+        tasks get a turn at every `YIELD_EVERY`-th line, so that results don't pile up (a kill
+        loses those).
 
         Raises ``ValueError`` for a key that has a line already, and `OSError` where the line
         can't be written whole: nothing of it is left then.
         """
-        await trio.lowlevel.checkpoint()
+        if self._written % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
         name = _name(result.key, result.sample)
         if name in self._keys:
             raise ValueError(f"{result.key!r} has a line already")
@@ -191,16 +204,21 @@ class ResultFile:
         self._written += 1
         if self._fsync == "always":
             await self._sync(self._written)
-        elif self._fsync == "interval" and trio.current_time() >= self._sync_due:
-            self._sync_due = trio.current_time() + FSYNC_SECONDS
-            await self._sync(self._written)
+        elif self._fsync == "interval":
+            self._sync_behind()
 
     def close(self) -> None:
-        """Give the file up; other processes can write to it then. Harmless the second time."""
+        """Give the file up; other processes can write to it then. Harmless the second time.
+
+        Raises `OSError` where the disk could not take what was written.
+        """
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
+        self._idle.wait()  # for one fsync at most
         try:
+            if self._sync_failed is not None:
+                raise self._sync_failed
             if self._fsync != "never" and self._synced < self._written:
                 os.fsync(fd)
         finally:
@@ -214,6 +232,25 @@ class ResultFile:
                     written = self._written
                     await trio.to_thread.run_sync(os.fsync, self._fd)
                     self._synced = written
+
+    def _sync_behind(self) -> None:
+        """Once a second, in a thread that nobody waits for but `close`: results that wait for a
+        disk to be written would be lost by a kill.
+        """
+        now = trio.current_time()
+        if now < self._sync_due or not self._idle.is_set():
+            return
+        if self._sync_failed is not None:
+            raise self._sync_failed
+        self._sync_due = now + FSYNC_SECONDS
+        self._synced = self._written
+        self._idle.clear()
+        trio.lowlevel.start_thread_soon(partial(os.fsync, self._fd), self._behind)
+
+    def _behind(self, ended: Outcome[None]) -> None:
+        if isinstance(ended, Error) and isinstance(ended.error, OSError):
+            self._sync_failed = ended.error
+        self._idle.set()
 
     def _know(self, name: str, mark: str, *, ok: bool) -> None:
         self._finished += ok
