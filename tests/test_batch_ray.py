@@ -20,7 +20,7 @@ import pytest
 import trio_minillm as llm
 import trio_minillm.batch
 from trio_minillm import testing
-from trio_minillm.adapters.ray import Record, divided, on_ray, rows_of
+from trio_minillm.adapters.ray import UNWRITTEN, Record, divided, on_ray, rows_of
 from trio_minillm.batch import BatchRequest, BatchResult, ResultLine
 from trio_minillm.testing import openai_events
 
@@ -343,6 +343,13 @@ def test_a_run_on_two_actors(tmp_path, kills):
     (rows,) = [line for line in out.splitlines() if line.startswith("[[")]  # Ray talks there, too
     found = json.loads(rows)
     assert found == sorted([f"k{n}", f"echo q{n}", True] for n in range(count))
-    twice = sum(server.counts.values()) - count
     assert len(killed) == kills
-    assert twice <= 8 * kills  # what each had under way, and nothing else
+    written = [
+        msgspec.json.decode(line)["custom_id"]
+        for path in folder.glob("*.jsonl")
+        for line in path.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
+    ]
+    assert sorted(written) == sorted(f"k{n}" for n in range(count))  # once each, all actors'
+    twice = sum(server.counts.values()) - count
+    assert twice <= (8 + UNWRITTEN) * kills  # what each had under way or in hand

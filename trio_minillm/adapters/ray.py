@@ -37,6 +37,8 @@ DIVIDED = ("concurrency", "max_concurrency", "requests_per_minute", "tokens_per_
 OTHERS = ("cache", "retry", "retry_share", "deadline", "timeouts")
 """Options that hold for each."""
 
+UNWRITTEN = 16
+"""Answers that are there and not written yet, at most; then nothing more is sent."""
 _OFFSET = 44
 """Bits of a place in a file (16 TiB); the rest of 64 are the file's number and whether it is ok."""
 
@@ -232,7 +234,9 @@ async def _open_run(plan: _Plan) -> AsyncIterator[_Run]:
         with await trio.to_thread.run_sync(Record, plan.folder) as record:
             run = _Run(plan, model, record)
             async with (
-                client.batch(run.requests(), model=model, **plan.options) as results,
+                client.batch(
+                    run.requests(), model=model, buffer=UNWRITTEN, **plan.options
+                ) as results,
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(run.deliver, results)
