@@ -483,13 +483,26 @@ async def test_failures_have_lines_too(tmp_path: Path) -> None:
     assert [line.content for line in read_results(path)] == [None] * 3
 
 
+async def test_an_answer_that_is_not_what_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    invalid = msgspec.ValidationError("Expected `int`")
+    await append_all(path, [answered(request("a"), invalid=invalid, score={"right": 0})])
+    (line,) = read_results(path)
+    assert (line.ok, line.outcome, line.score) == (False, "finished", {"right": 0})
+    assert line.error == {"code": "ValidationError", "message": "Expected `int`"}
+    assert line.response is not None
+    assert line.response["status_code"] == 200
+    with ResultFile(path) as out:
+        assert (out.finished, out.failed) == (0, 1)
+
+
 class Own:
     pass
 
 
 async def test_a_meta_that_is_no_json_is_misuse(tmp_path: Path) -> None:
     with ResultFile(tmp_path / "out.jsonl") as out:
-        with pytest.raises(TypeError, match="meta of a request must be JSON"):
+        with pytest.raises(TypeError, match="the meta and the score of a result must be JSON"):
             await out.append(answered(request(meta=Own())))
         await out.append(answered(request()))
     assert len(lines_of(tmp_path / "out.jsonl")) == 1

@@ -189,12 +189,14 @@ class ResultFile:
         loses those).
 
         Raises ``ValueError`` for a key that has a line already, and `OSError` where the line
-        can't be written whole: nothing of it is left then.
+        can't be written whole (nothing of it is left then), or the disk failed before.
         """
         if self._written % YIELD_EVERY:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
+        if self._sync_failed is not None:
+            raise self._sync_failed
         name = _name(result.key, result.sample)
         if name in self._keys:
             raise ValueError(f"{result.key!r} has a line already")
@@ -240,8 +242,6 @@ class ResultFile:
         now = trio.current_time()
         if now < self._sync_due or not self._idle.is_set():
             return
-        if self._sync_failed is not None:
-            raise self._sync_failed
         self._sync_due = now + FSYNC_SECONDS
         self._synced = self._written
         self._idle.clear()

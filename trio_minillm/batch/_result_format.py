@@ -14,7 +14,7 @@ import msgspec
 
 from .._chunks import Choice, CompletionResponse, Timings, Usage
 from .._cost import CostInfo
-from .._errors import MiniLLMError, ProviderError, RefusedError, RetriesExhausted
+from .._errors import ProviderError, RefusedError, RetriesExhausted
 from .._messages import ReasoningPart, ToolCall
 from ._values import Attempt, BatchRequest, BatchResult
 
@@ -56,6 +56,7 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     timings: dict[str, Any] | None = None
     attempts: list[dict[str, Any]] = []
     cached: bool = False
+    score: Any = None
     meta: Any = None
 
     @property
@@ -104,7 +105,7 @@ def line_of(result: BatchResult, mark: str) -> bytes:
         "request": mark,
         "sample": result.sample,
         "response": _response(result),
-        "error": None if result.error is None else _error(result.error),
+        "error": _error(result.error or result.invalid),
         "usage": usage_fields(result.usage),
         "cost": cost_fields(result.cost),
         "timings": _timings(None if result.response is None else result.response.timings),
@@ -117,12 +118,12 @@ def line_of(result: BatchResult, mark: str) -> bytes:
             "partial": completion(partial, _created(result)),
             "timings": _timings(partial.timings),
         }
-    if result.meta is not None:
-        fields["meta"] = result.meta
+    fields |= {k: v for k, v in (("score", result.score), ("meta", result.meta)) if v is not None}
     try:
         return msgspec.json.encode(fields) + b"\n"
     except (TypeError, ValueError, RecursionError):
-        raise TypeError("the meta of a request must be JSON to be written to a file") from None
+        what = "the meta and the score of a result must be JSON to be written to a file"
+        raise TypeError(what) from None
 
 
 def _response(result: BatchResult) -> dict[str, Any] | None:
@@ -145,11 +146,13 @@ def _created(result: BatchResult) -> int:
     return int(result.attempts[-1].started.timestamp()) if result.attempts else 0
 
 
-def _last(error: MiniLLMError | None) -> MiniLLMError | None:
+def _last(error: Exception | None) -> Exception | None:
     return error.last_error if isinstance(error, RetriesExhausted) else error
 
 
-def _error(error: MiniLLMError) -> dict[str, Any]:
+def _error(error: Exception | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
     last = _last(error)
     fields: dict[str, Any] = {"code": type(last).__name__, "message": str(error)}
     if isinstance(last, RefusedError | ProviderError):
