@@ -72,6 +72,7 @@ _HELP = {
     "skip_bad": "Leave out lines that can't be sent, and send the others.",
     "dry_run": "Only read the input, and estimate what it comes to at most.",
     "fsync": "Wait for the disk: never, once a second, or for each result.",
+    "cache": "Look for answers to the same requests in this file first, and keep new ones there.",
     "summary": "How to print what came of it.",
     "quiet": "Print nothing on stderr but errors.",
 }
@@ -106,6 +107,7 @@ def batch(
     fsync: Annotated[
         Literal["never", "interval", "always"], Option(help=_HELP["fsync"])
     ] = "interval",
+    cache: Annotated[Path | None, Option(metavar="FILE", help=_HELP["cache"])] = None,
     ledger: LedgerFile = None,
     summary: Annotated[Literal["text", "json"], Option(help=_HELP["summary"])] = "text",
     quiet: Annotated[bool, Option("--quiet", "-q", help=_HELP["quiet"])] = False,
@@ -151,6 +153,7 @@ def batch(
             retry_failed=retry_failed,
             dry_run=dry_run,
             fsync=fsync,
+            cache=cache,
             ledger=open_ledger(ledger) if ledger and not dry_run else None,
         )
         sums = BatchSums(plan, secret)

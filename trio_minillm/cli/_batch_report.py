@@ -38,6 +38,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     retry_failed: bool
     dry_run: bool
     fsync: Any
+    cache: Path | None
     ledger: llm.Ledger | None
 
 

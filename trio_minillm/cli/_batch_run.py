@@ -14,7 +14,15 @@ import msgspec
 import trio
 
 import trio_minillm as llm
-from trio_minillm.batch import Batch, BatchRequest, RequestFile, ResultFile
+from trio_minillm.batch import (
+    Batch,
+    BatchOptions,
+    BatchRequest,
+    CacheError,
+    RequestFile,
+    ResponseCache,
+    ResultFile,
+)
 
 from ._batch_report import BatchPlan, BatchSums, problems_text
 from ._load import LOCAL_SLOTS, allow_many_files
@@ -89,21 +97,22 @@ class BatchRun:
                 if plan.retry_failed:
                     failed = partial(_failed_in, file)
                     await trio.to_thread.run_sync(out.forget, failed)
-                await self._send(file, out)
+                with _open_cache(plan) as cache:
+                    await self._send(file, out, {**plan.options, "cache": cache})
 
     def _visit(self, out: ResultFile | None, number: int, request: BatchRequest) -> None:
         if self.sums.interrupted:
             raise _Stopped
         self.sums.add_line(number, request, "missing" if out is None else out.state(request))
 
-    async def _send(self, file: RequestFile, out: ResultFile) -> None:
+    async def _send(self, file: RequestFile, out: ResultFile, options: BatchOptions) -> None:
         allow_many_files()
         sums, results = self.sums, self.sums.results
         cpu, since = time.process_time(), trio.current_time()
         results.first_sent = since
         async with llm.open_client(ledger=sums.books) as client:
             try:
-                async with client.batch(_missing(file, out), **sums.plan.options) as batch:
+                async with client.batch(_missing(file, out), **options) as batch:
                     self._batch = batch
                     if sums.interrupted:
                         batch.stop()
@@ -250,6 +259,15 @@ def _open_output(plan: BatchPlan) -> AbstractContextManager[ResultFile | None]:
         return ResultFile(target, fsync=plan.fsync)
     except OSError as exc:
         raise Misuse(f"the output {target}: {exc.strerror or exc}") from exc
+
+
+def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]:
+    if plan.cache is None:
+        return nullcontext()
+    try:
+        return ResponseCache(plan.cache)
+    except (OSError, CacheError) as exc:
+        raise Misuse(f"the cache {plan.cache}: {exc}") from exc
 
 
 def _failed_in(file: RequestFile, key: str, ok: bool) -> bool:
