@@ -578,6 +578,17 @@ async def test_failures_are_forgotten_to_be_sent_again(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+async def test_what_a_kill_while_forgetting_leaves_is_swept_up(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    await append_all(path, [refused(request("a")), answered(request("b"))])
+    _output._beside(path).write_bytes(path.read_bytes()[:100])
+    with ResultFile(path) as out:
+        assert (out.finished, out.failed) == (1, 1)
+        assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
+        assert out.forget(lambda key, ok: not ok) == 1
+    assert [line["custom_id"] for line in lines_of(path)] == ["b"]
+
+
 async def test_forgetting_that_fails_leaves_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

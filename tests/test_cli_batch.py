@@ -166,6 +166,22 @@ def test_shards(endpoint: Endpoint, files: Files) -> None:
             shard_of(wrong)
 
 
+def test_answers_out_of_a_cache(endpoint: Endpoint, files: Files) -> None:
+    cache = str(files.source.with_name("cache.db"))
+    batch(endpoint, files, "--cache", cache)
+    files.target = files.source.with_name("again.jsonl")
+    found = summary(endpoint, files, "--cache", cache)
+    assert len(endpoint.requests) == 10
+    assert (found["requests"]["finished"], found["requests"]["cached"]) == (10, 10)
+    assert all(
+        line.cached and line.ok and line.attempts == [] for line in read_results(files.target)
+    )
+    files.target = files.source.with_name("third.jsonl")
+    files.source.with_name("cache.db").write_text("nonsense" * 1000)
+    ran = batch(endpoint, files, "--cache", cache, code=2)
+    assert "the cache " in ran.err
+
+
 # -- failures ----------------------------------------------------------------------------------
 
 

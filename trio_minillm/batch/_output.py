@@ -94,6 +94,7 @@ class ResultFile:
         self._sync_failed: OSError | None = None
         self._fd = _open_locked(self.path)
         try:
+            _beside(self.path).unlink(missing_ok=True)  # of a process that was killed in `forget`
             self._read()
         except BaseException:
             self.close()
@@ -153,7 +154,7 @@ class ResultFile:
         The file is written anew beside the old one and put in its place in one step: killed at
         any instant, there is the old one or the new one.
         """
-        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        fresh = _beside(self.path)
         fd = _open_locked(fresh)
         gone = 0
         try:
@@ -354,6 +355,11 @@ def _open_locked(path: Path) -> int:
             os.close(fd)
             raise
         os.close(fd)  # `forget` of another process has put a new file in its place
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written anew. Only who holds its lock uses this."""
+    return path.with_name(f".{path.name}.trio-minillm.tmp")
 
 
 def _sync_folder(path: Path) -> None:

@@ -163,7 +163,7 @@ def _error(error: Exception | None) -> dict[str, Any] | None:
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    fields = msgspec.to_builtins(attempt, builtin_types=(type(attempt.started),))
+    fields = msgspec.structs.asdict(attempt)
     fields["waited"] = round(attempt.waited, 6)
     fields |= {
         "usage": usage_fields(attempt.usage),
@@ -175,7 +175,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 def _timings(timings: Timings | None) -> dict[str, Any] | None:
     """Those that are known, to the microsecond."""
-    known = {} if timings is None else msgspec.to_builtins(timings)
+    known = {} if timings is None else msgspec.structs.asdict(timings)
     return {k: round(v, 6) for k, v in known.items() if v is not None} or None
 
 
@@ -183,9 +183,16 @@ def usage_fields(usage: Usage | None) -> dict[str, Any] | None:
     """Our counts, those that are known; ``raw`` is left out."""
     if usage is None:
         return None
-    fields = {k: v for k, v in msgspec.to_builtins(usage).items() if v is not None and k != "raw"}
-    totals = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
-    return fields | {k: v for k, v in totals.items() if v is not None}
+    prompt, total = _totals(usage)
+    fields = {**msgspec.structs.asdict(usage), "prompt_tokens": prompt, "total_tokens": total}
+    del fields["raw"]
+    return {k: v for k, v in fields.items() if v is not None}
+
+
+def _totals(usage: Usage) -> tuple[int | None, int | None]:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    known = prompt is not None or completion is not None
+    return prompt, (prompt or 0) + (completion or 0) if known else None
 
 
 def cost_fields(cost: CostInfo) -> dict[str, Any]:
@@ -250,10 +257,11 @@ def _calls(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
 def _openai_usage(usage: Usage | None) -> dict[str, Any] | None:
     if usage is None:
         return None
+    prompt, total = _totals(usage)
     return {
-        "prompt_tokens": usage.prompt_tokens,
+        "prompt_tokens": prompt,
         "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
+        "total_tokens": total,
         "prompt_tokens_details": {
             "cached_tokens": usage.cache_read_tokens,
             "audio_tokens": usage.audio_input_tokens,
