@@ -98,7 +98,10 @@ class BatchRun:
                     failed = partial(_failed_in, file)
                     await trio.to_thread.run_sync(out.forget, failed)
                 with _open_cache(plan) as cache:
-                    await self._send(file, out, {**plan.options, "cache": cache})
+                    options: BatchOptions = {**plan.options, "cache": cache}
+                    if plan.model is None:  # more would only wait in its server
+                        options["concurrency"] = _slots(plan)
+                    await self._send(file, out, options)
 
     def _visit(self, out: ResultFile | None, number: int, request: BatchRequest) -> None:
         if self.sums.interrupted:
@@ -138,8 +141,7 @@ class BatchRun:
         if plan.model is not None:
             yield plan.model
             return
-        wanted = plan.options.get("concurrency", "auto")
-        slots = LOCAL_SLOTS if wanted == "auto" else min(wanted, LOCAL_SLOTS)
+        slots = _slots(plan)
         opened = llm.open_local_model(path=plan.path, context=LOCAL_CONTEXT, slots=slots)
         async with opened as model:
             yield model
@@ -198,7 +200,10 @@ class BatchRun:
         """
         assert self._batch is not None
         stats, sums = self._batch.statistics(), self.sums
-        waits = [f"{name} {n:,}" for name, n in stats.waiting.items() if n]
+        # Those that wait for others to end are just the next ones.
+        waits = [
+            f"{name} {n:,}" for name, n in stats.waiting.items() if n and name != "concurrency"
+        ]
         parts = [
             f"{stats.done:,} of {sums.todo:,} done, {stats.failed:,} failed,"
             f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
@@ -211,7 +216,7 @@ class BatchRun:
         elif speed > 0:
             parts.append(f"ETA {duration((sums.todo - stats.done) / speed)}")
         if sums.books.attempts:
-            parts.append(f"cost {cost_text(sums.books.totals)}")
+            parts.append(f"cost {cost_text(sums.books.totals).partition(' (')[0]}")
         parts.append(f"{(stats.chunks - chunks) / gone:,.0f} chunks/s")
         parts.append(f"{(stats.completion_tokens - tokens) / gone:,.0f} tokens/s")
         if stats.ttft_p50 is not None:
@@ -226,6 +231,12 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _slots(plan: BatchPlan) -> int:
+    """How many requests a local model takes at once."""
+    wanted = plan.options.get("concurrency", "auto")
+    return LOCAL_SLOTS if wanted == "auto" else min(wanted, LOCAL_SLOTS)
 
 
 def _model_named(model: llm.Model, name: str | None, *, one_model: bool) -> llm.Model:
