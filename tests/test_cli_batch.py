@@ -341,6 +341,30 @@ def test_files_that_can_not_be_used(endpoint: Endpoint, files: Files) -> None:
     assert not files.target.exists()
 
 
+@posix
+def test_an_input_that_changes_meanwhile(endpoint: Endpoint, files: Files) -> None:
+    files.write(1000)
+    endpoint.script = lambda n: (200, [endpoint.release, HELLO] if n < 4 else [HELLO])
+    with started(endpoint, files, "--concurrency", "4") as process:
+        wait_for(lambda: endpoint.running == 4)
+        files.source.write_bytes(files.source.read_bytes() + b"{}\n")
+        endpoint.release.set()
+        _, err = ended(process)
+    assert process.returncode == 2
+    assert "was changed while it was read" in err
+    assert 0 < len(files.keys) < 1000
+
+
+@posix
+def test_ctrl_c_while_the_input_is_read(endpoint: Endpoint, files: Files) -> None:
+    files.write(30_000)
+    with started(endpoint, files) as process:
+        wait_for(files.target.exists)
+        process.send_signal(signal.SIGINT)
+        ended(process)
+    assert (process.returncode, endpoint.requests) == (130, [])
+
+
 # -- stopped and killed ------------------------------------------------------------------------
 
 

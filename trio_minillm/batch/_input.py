@@ -85,7 +85,8 @@ class RequestFile:
     :param shard: ``(i, n)``: only the i-th of n parts, by the key's hash (`in_shard`).
     :param skip_bad: leave out lines that can't be sent, and the later ones of the same key.
 
-    Raises `OSError` where the file can't be read. Iterating raises `InputError`.
+    Raises `OSError` where the file can't be read. Iterating raises `InputError`, and ``ValueError``
+    for a file that has changed since.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class RequestFile:
 
     def _check_state(self, number: int) -> None:
         if number % 1000 == 0 and self._state() != self._checked:
-            raise RuntimeError(f"{self.path} was changed while it was read")
+            raise ValueError(f"{self.path} was changed while it was read")
 
 
 def _named(model: Model, name: str | None) -> Model:

@@ -287,8 +287,11 @@ def _failed_in(file: RequestFile, key: str, ok: bool) -> bool:
 
 async def _missing(file: RequestFile, out: ResultFile) -> AsyncIterator[BatchRequest]:
     """Those without a line. Of a million requests all but one may have theirs."""
-    for number, request in enumerate(file):
-        if not number % TURN:
-            await trio.lowlevel.checkpoint()
-        if out.state(request) == "missing":
-            yield request
+    try:
+        for number, request in enumerate(file):
+            if not number % TURN:
+                await trio.lowlevel.checkpoint()
+            if out.state(request) == "missing":
+                yield request
+    except (OSError, ValueError) as exc:  # it was changed meanwhile, or is gone
+        raise Misuse(f"the input {file.path}: {exc}") from exc
