@@ -201,6 +201,9 @@ DRY_SECONDS = 5.0
 """A pause after a refusal from which on it is one of a server that counts by the minute."""
 ENOUGH = 20
 """Requests in a minute from which on their number says something."""
+FIRST = 1.0
+"""The least that is tried after the first refusal, in requests a second: it may have been the very
+first request's, and about that one alone."""
 LEAST = 1.0 / 60.0
 """The lowest rate, in requests a second: a minute's silence shows no more."""
 
@@ -258,7 +261,8 @@ class LearnedRate:
         seconds, count = (now - empty[0][0], self._accepted - empty[0][1]) if empty else (0.0, 0)
         empty.append((now, self._accepted))
         if self._estimate is None:
-            self._cut(now, self._accepted / max(now - self._started, 1.0) * DROP, 0.5, 2.0)
+            so_far = self._accepted / max(now - self._started, 1.0)
+            self._cut(now, max(FIRST, so_far * DROP), 0.5, 2.0)
         elif self._by_minute:
             self._cut(now, self._held(now, self._in_last_minute(now) / SPAN))
         elif seconds < 1.0:

@@ -670,6 +670,8 @@ class Batch:
         result = await judged(result, self._settings.score)
         self._tally.result(result)
         self._results.put(result, item.number)
+        if self._settings.ordered:
+            self._refill()  # the window may have moved on
 
 
 _CHANGEABLE = {
