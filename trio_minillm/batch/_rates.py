@@ -228,6 +228,7 @@ class LearnedRate:
         self._back = BACK_SECONDS
         self._rising = 0.0  # seconds since the cut, as far as they were used
         self._cut_at = self._started = self._accepted_at = now
+        self._last_at = now
         self._accepted = self._accepted_before = 0
         self.bucket = Bucket(math.inf, math.inf, now)
 
@@ -239,15 +240,17 @@ class LearnedRate:
     def accepted(self, now: float) -> None:
         """A request was accepted."""
         if self._estimate is not None:
-            if self._accepted == self._accepted_before and now - self._cut_at >= DRY_SECONDS:
-                counted = self._in_last_minute(self._cut_at)
+            last = self._last_at
+            dry = now - max(last, self._cut_at) >= DRY_SECONDS
+            if dry and self._cut_at > last - DRY_SECONDS:
+                counted = self._in_last_minute(max(last, self._cut_at))
                 if counted >= ENOUGH:
                     self._by_minute = True
                     self._cut(now, counted / SPAN)
             self._rising += min(now - self._accepted_at, 2.0 / self.bucket.rate)
             self._set(now)
         self._accepted += 1
-        self._accepted_at = now
+        self._accepted_at = self._last_at = now
         if self._seconds and self._seconds[-1][0] == int(now):
             self._seconds[-1][1] += 1
         else:
