@@ -1,6 +1,6 @@
 """Thousands of requests in one process, under one layer of control: `Client.batch`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._cache import CacheError, ResponseCache
 from ._input import InputError, InputReport, Problem, RequestFile
@@ -11,6 +11,9 @@ from ._results import Watch
 from ._run import Batch, BatchOptions, settings_of
 from ._statistics import BatchStatistics
 from ._values import Attempt, BatchRequest, BatchResult
+
+if TYPE_CHECKING:
+    from ..adapters.ray import on_ray
 
 __all__ = [
     "Attempt",
