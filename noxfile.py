@@ -87,6 +87,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("program", ["inspect", "lm-eval", "ray"])
+def adapters(session: nox.Session, program: str) -> None:
+    """Run other people's programs on this library: inspect_ai, lm-evaluation-harness, Ray."""
+    install(session, f"test,{program}")
+    tests = {"inspect": "test_inspect", "lm-eval": "test_lm_eval", "ray": "test_batch_ray"}
+    session.run("pytest", f"tests/{tests[program]}.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """CPU, latency and memory beside aiohttp, httpx-sse, the vendors' SDKs and a floor."""
     install(session, "test")
