@@ -35,7 +35,7 @@ def install(session: nox.Session, extras: str, *, model: bool = False) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Build the wheel, install it, and pass the tests against it."""
-    install(session, "cli,local,prices,test,tokens", model=True)
+    install(session, "cli,local,prices,tables,test,tokens", model=True)
     session.run("coverage", "run", "-m", "pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
     if not session.posargs:
         session.run("coverage", "report")
@@ -72,7 +72,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Strict types: mypy over the code, pyright over what the package promises."""
-    install(session, "cli,local,prices,test,tokens")
+    install(session, "cli,local,prices,tables,test,tokens")
     session.install("mypy", "nox", "pyright")
     session.run("mypy")
     session.run("pyright")
@@ -82,8 +82,17 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run every example of the README and the docs pages."""
-    install(session, "cli,local,prices,test,tokens", model=True)
+    install(session, "cli,local,prices,tables,test,tokens", model=True)
     session.run("pytest", "tests/test_docs.py", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("program", ["inspect", "lm-eval", "ray"])
+def adapters(session: nox.Session, program: str) -> None:
+    """Run other people's programs on this library: inspect_ai, lm-evaluation-harness, Ray."""
+    install(session, f"test,{program}")
+    tests = {"inspect": "test_inspect", "lm-eval": "test_lm_eval", "ray": "test_batch_ray"}
+    session.run("pytest", f"tests/{tests[program]}.py", *session.posargs)
 
 
 @nox.session

@@ -26,10 +26,12 @@ LAYERS = [
     {"_reader", "_books"},
     {"_stream"},
     {"_tracked"},
+    {"batch"},
     {"_client"},
     {"_llama_server"},
     {"local", "testing"},
     {"__init__"},
+    {"adapters"},
     {"cli"},
 ]
 """What a module may import stands above it. The first six layers are the pure core."""

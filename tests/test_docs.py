@@ -35,7 +35,7 @@ import trio
 import trio.testing
 
 import trio_minillm as llm
-from trio_minillm import local, providers, testing
+from trio_minillm import batch, local, providers, testing
 from trio_minillm._cost import _WIDER
 from trio_minillm._ending import TABLE, Event, State
 from trio_minillm._params import PARAM_NAMES
@@ -358,7 +358,9 @@ def cli_options(command: str) -> set[str]:
 needs_cli = pytest.mark.skipif(
     importlib.util.find_spec("typer") is None, reason="needs the extra cli"
 )
-COMMANDS = {"chat": "option", "costs": "option of `costs`", "bench": "option of `bench`"}
+COMMANDS = {"chat": "option"} | {
+    name: f"option of `{name}`" for name in ("costs", "bench", "batch")
+}
 """Each command, and how its table of options begins."""
 
 
@@ -472,7 +474,9 @@ def test_names_of_ours_in_the_prose_exist() -> None:
                 found = getattr(found, name)
 
 
-@pytest.mark.parametrize("module", [llm, testing, local, providers], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [llm, testing, local, providers, batch], ids=lambda m: m.__name__
+)
 def test_the_reference_lists_every_public_name_once(module: Any) -> None:
     page = (DOCS / "api.md").read_text()
     section = page.partition(f"\n## {module.__name__}\n")[2].partition("\n## ")[0]

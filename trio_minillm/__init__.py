@@ -75,14 +75,19 @@ if TYPE_CHECKING:
     from ._estimate import CostEstimate, estimate
     from ._ledger_file import JSONLLedger
     from ._prices import known_price
+    from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 else:
     # What most programs never use is loaded at its first use: the import is theirs to wait for.
     _LATER = {
+        "Batch": "batch",
+        "BatchRequest": "batch",
+        "BatchResult": "batch",
         "CostEstimate": "_estimate",
         "JSONLLedger": "_ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ResponseCache": "batch",
         "estimate": "_estimate",
         "known_price": "_prices",
         "open_local_model": "local",
@@ -101,6 +106,9 @@ else:
 
 __all__ = [
     "AudioPart",
+    "Batch",
+    "BatchRequest",
+    "BatchResult",
     "Block",
     "BudgetExceeded",
     "Choice",
@@ -139,6 +147,7 @@ __all__ = [
     "RefusalPart",
     "RefusedError",
     "Request",
+    "ResponseCache",
     "RetriesExhausted",
     "Retry",
     "SSEDecoder",

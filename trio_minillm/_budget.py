@@ -29,6 +29,11 @@ class Budget:
         if self._parent is not None:
             self._parent.check()
 
+    def change(self, limits: Limits) -> None:
+        """Other limits, for what was spent before as well."""
+        self._limits = limits
+        self.spend(Decimal(0), 0)
+
     def enter(self, stream: object, stop: Callable[[BudgetExceeded], None]) -> None:
         """A stream begins; ``stop`` cancels it if it comes to that."""
         self._running[stream] = stop

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import UnionType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.request import getproxies
 
 import httpx
@@ -31,6 +31,9 @@ from ._tracked import TrackedStream
 from ._transport import TrioTransport
 from .providers import Model, Request
 from .providers._base import body_of, headers_to
+
+if TYPE_CHECKING:
+    from .batch import Batch, BatchOptions, BatchRequest
 
 COMPLETE_SECONDS = 600.0
 """The total clock of `Client.complete` unless another is set: ten minutes, what the vendors'
@@ -201,6 +204,39 @@ class Client:
         async with streaming as stream:
             await stream.collect()
         return stream.response
+
+    def batch(
+        self,
+        requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest],
+        *,
+        model: Model | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> Batch:
+        """Any number of requests under one control of concurrency, rates, retries and money:
+        ``async with client.batch(requests, model=…) as results: async for result in results``.
+
+        ``requests`` is any iterable or async iterable, pulled as requests can be sent; ``model``
+        is for those that name none. ``options`` are those of `trio_minillm.batch.BatchOptions`:
+        what they leave out is chosen by what the providers' answers say. Results come as they are
+        ready. Nothing is pulled or sent before the block is entered.
+
+        Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one.
+        """
+        from .batch._run import Batch, settings_of
+
+        settings = settings_of(options)
+        timeouts = (settings.timeouts or self._timeouts).with_total(COMPLETE_SECONDS)
+        budget = Budget(settings.limits or Limits(), self._budget)
+        client = Client(
+            self._http,
+            self._timeouts,
+            self._retry,
+            self._books,
+            budget=budget,
+            meta=self._meta,
+        )
+        settings = msgspec.structs.replace(settings, timeouts=timeouts)
+        return Batch(client, requests, model, settings, budget=budget)
 
     async def settle(
         self,

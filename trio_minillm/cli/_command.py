@@ -31,6 +31,7 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 
+from ._batch import batch
 from ._bench import bench
 from ._costs import costs, open_ledger
 from ._options import (
@@ -359,6 +360,7 @@ def main() -> None:
     app.callback(epilog=_EPILOG)(_root)
     app.command(epilog=_EPILOG)(chat)
     app.command(epilog=_EPILOG)(bench)
+    app.command(epilog=_EPILOG)(batch)
     app.command()(costs)
     try:
         app(prog_name="trio-minillm")

@@ -69,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class _Books(llm.Ledger):
+class RunBooks(llm.Ledger):
     """The sums of this run alone; each record goes into the file of ``--ledger``, too."""
 
     def __init__(self, file: llm.Ledger | None) -> None:
@@ -95,7 +95,7 @@ class Load:
         self.measured = Results("measured", secret)
         self.now = self.warmup
         """The phase that goes on."""
-        self.books = _Books(plan.ledger)
+        self.books = RunBooks(plan.ledger)
         self.error: Exception | None = None
         """Why there is no benchmark, or it could not go on."""
         self.stopped = ""
@@ -247,7 +247,7 @@ class Load:
         ended, and only what they cost may still be open.
         """
         plan = self.plan
-        _allow_many_files()
+        allow_many_files()
         async with (
             _model_of(plan) as model,
             llm.open_client(ledger=self.books, limits=plan.limits) as client,
@@ -291,7 +291,7 @@ async def _model_of(plan: Plan) -> AsyncIterator[llm.Model]:
         yield model
 
 
-def _allow_many_files() -> None:
+def allow_many_files() -> None:
     """Each stream has a socket, and systems allow some 1,000 unless they are asked."""
     with suppress(ImportError, OSError, ValueError):
         import resource

@@ -17,13 +17,15 @@ import trio_minillm as llm
 from ..local import LocalModelError
 
 EXIT_CODES = {
-    0: "finished: the answer is whole; of bench: all answers are",
+    0: "finished: the answer is whole; of bench and batch: all answers are",
     1: "the output could not be written, or this program has a bug",
-    2: "misuse: a wrong option, no prompt, no key, the extra [cli] is missing",
+    2: "misuse: a wrong option or input, no prompt, no key, the extra [cli] is missing",
     3: "could not send: address, network, or the local model did not start",
     4: "refused: the key or the request is wrong",
     5: "refused: quota used up, rate limit, or the server is overloaded or failing",
-    6: "the stream broke: truncated, timed out, an error in it, or malformed; of bench: some did",
+    6: "the stream broke: truncated, timed out, an error in it, or malformed; of bench and batch: "
+    "some requests failed",
+    7: "of batch: stopped by a limit of yours, or by a quota that is used up",
     130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
     141: "whoever read stdout left (as in `| head`)",
 }

@@ -91,11 +91,16 @@ class StatusLine:
         self.changes: bool = there and not console.is_dumb_terminal
         self._console = console
 
-    async def show(self, line: str, *, bad: bool) -> None:
-        """Write it from a thread, so that a terminal that hangs holds nothing up."""
+    async def show(self, line: str, *, bad: bool, share: float | None = None) -> None:
+        """Write it from a thread, so that a terminal that hangs holds nothing up.
+
+        On a terminal a bar stands before it, filled for this share of 1.
+        """
         if self.changes:
             width = max(1, self._console.width - 1)  # not to the edge, or it may wrap
             text = Text(line, "red" if bad else "dim")
+            if share is not None:
+                text = Text.assemble(_bar(share), f" {share:4.0%} ", text)
             text.truncate(width, overflow="ellipsis")
             with self._console.capture() as captured:
                 self._console.print(text, end="", soft_wrap=True)
@@ -108,6 +113,15 @@ class StatusLine:
         """Make room for what follows."""
         if self.changes:
             say("\r\x1b[K")
+
+
+BAR = 20
+"""Characters of a bar."""
+
+
+def _bar(share: float) -> Text:
+    full = min(BAR, int(share * BAR))
+    return Text.assemble(("━" * full, "green"), ("━" * (BAR - full), "bright_black"))
 
 
 def print_error(line: str) -> None:

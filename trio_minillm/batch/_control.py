@@ -1,0 +1,331 @@
+"""What may be sent when: one lane for each endpoint, key and model, and who is tried again. Pure.
+
+There is one layer of retry, this one: a request of a batch is sent by a stream that tries once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from .._errors import (
+    MiniLLMError,
+    ProviderError,
+    RefusedError,
+    SendError,
+    StreamTimeout,
+    StreamTruncated,
+)
+from .._options import Retry
+from ._adaptive import Adaptive
+from ._rates import Bucket, LearnedRate, Mirror, family_of, limits_in
+
+Reason: TypeAlias = Literal["concurrency", "requests", "tokens", "pause", "retry"]
+"""What a request waits for: others to end; requests or tokens per minute; a server that is down
+or refuses everything; or its own next attempt."""
+
+BATCH_RETRY = Retry(attempts=6, base_delay=1.0, max_delay=60.0, max_retry_after=600.0)
+"""More patient than a single call's: nobody watches, and a failure costs a second run."""
+ALLOWANCE = 100
+"""Retries that a run has beyond its share, and beyond one for everything under way at a time."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""How long a lane stands still after its second failure in a row, in seconds; twice as long each
+time, up to the longest, or as long as the server asks."""
+UNTOLD_PAUSE = 8.0
+"""The longest pause after a refusal for its rate that does not say when to come back: a window
+of a minute is then missed by little."""
+
+RATE_REFUSALS = 8
+"""Refusals for rate that count as one attempt."""
+LOOK_FIRST, LOOK_EVERY = 8, 256
+"""Whose headers are read while none has named a limit: the first, and every so many."""
+
+_PASSING = ("rate_limit", "overloaded", "timeout", "server")
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Limits that the user gives, for each lane; per minute."""
+
+    requests: float | None = None
+    tokens: float | None = None
+
+
+class Ticket(msgspec.Struct, gc=False):
+    """What a lane knows of a request that it let go."""
+
+    sent_at: float
+    number: int
+    tokens: float
+    tokens_before: float
+    """Tokens that the lane had sent by then, with these."""
+    accepted: bool = False
+
+
+class Lane:
+    """One endpoint, key and model: what is under way there, and whether more may be.
+
+    After two failures in a row that speak of the server (refused for rate, overloaded, unreachable)
+    without an answer between them, the lane pauses, and then lets single requests go until one is
+    accepted. A failure counts once for all requests that were under way when it came.
+    """
+
+    def __init__(self, now: float, rates: Rates, adaptive: Adaptive | None) -> None:
+        self.adaptive = adaptive
+        self.in_flight = 0
+        self._sent = 0
+        self._tokens_sent = 0.0
+        self._pending = 0  # sent, and neither accepted nor refused yet
+        self._tokens_pending = 0.0
+        self._given: dict[Reason, Bucket] = {}
+        self._stated: dict[Reason, Mirror] = {}
+        self._learned = LearnedRate(now)
+        self._family: str | None = None
+        self._reset_at = -math.inf  # when the provider's window ends, as far as it says
+        self._failed_at = -math.inf
+        self._strikes = 0
+        self._paused_until = -math.inf
+        self._pause = 0.0
+        self.counts_tokens = False
+        """Whether it matters how many tokens a request has."""
+        self.change(rates, now)
+
+    def change(self, rates: Rates, now: float) -> None:
+        """Other rates of the user's, while it runs."""
+        pairs: tuple[tuple[Reason, float | None], ...]
+        pairs = ("requests", rates.requests), ("tokens", rates.tokens)
+        for reason, per_minute in pairs:
+            if per_minute is None:
+                self._given.pop(reason, None)
+                continue
+            new = Bucket.of(per_minute, now)
+            if reason in self._given:
+                self._given[reason].set(now, rate=new.rate, capacity=new.capacity)
+            else:
+                self._given[reason] = new
+        self.counts_tokens = "tokens" in self._given or "tokens" in self._stated
+
+    # -- before ------------------------------------------------------------------------------
+
+    def blocked(self, now: float, tokens: float) -> tuple[Reason, float] | None:
+        """Why nothing may be sent now, and in how many seconds to ask again (infinity: when
+        something has ended); ``None`` if it may.
+        """
+        if self.adaptive is not None and self.in_flight >= self.adaptive.limit:
+            return "concurrency", math.inf
+        if self._paused_until > now:
+            return "pause", self._paused_until - now
+        longest, reason = self._learned.wait(now), "requests"
+        for name, bucket in self._given.items():
+            wait = bucket.wait(tokens if name == "tokens" else 1.0, now)
+            if wait > longest:
+                longest, reason = wait, name
+        for name, mirror in self._stated.items():
+            wait = mirror.bucket.wait(tokens if name == "tokens" else 1.0, now)
+            if wait > longest:
+                longest, reason = wait, name
+        return (reason, longest) if longest > 0 else None  # type: ignore[return-value]
+
+    def start(self, now: float, tokens: float) -> Ticket:
+        """A request is sent, with about so many tokens."""
+        self.in_flight += 1
+        self._sent += 1
+        self._tokens_sent += tokens
+        self._pending += 1
+        self._tokens_pending += tokens
+        if self._strikes >= 2:  # one at a time, until one is accepted
+            self._paused_until = now + self._pause
+        if self._learned.active:
+            self._learned.bucket.take(1.0, now)
+        for name, bucket in self._given.items():
+            bucket.take(tokens if name == "tokens" else 1.0, now)
+        for name, mirror in self._stated.items():
+            mirror.bucket.take(tokens if name == "tokens" else 1.0, now)
+        return Ticket(now, self._sent, tokens, self._tokens_sent)
+
+    # -- after -------------------------------------------------------------------------------
+
+    def accepted(self, ticket: Ticket, now: float) -> None:
+        """The server has begun to answer."""
+        if not ticket.accepted:
+            ticket.accepted = True
+            self._learned.accepted(now)
+            self._pending -= 1
+            self._tokens_pending -= ticket.tokens
+            if ticket.sent_at >= self._failed_at:
+                self._strikes = 0
+                self._paused_until = -math.inf
+
+    @property
+    def wants_headers(self) -> bool:
+        """Whether the headers of the next answer are worth reading: where the server names no
+        limits, few are.
+        """
+        return self._family is not None or not self._sent % LOOK_EVERY or self._sent <= LOOK_FIRST
+
+    def read(self, ticket: Ticket, now: float, headers: Mapping[str, str], *, epoch: float) -> None:
+        """Learn from the headers of a response (names in lower case)."""
+        family = self._family = self._family or family_of(headers)
+        if family is None:
+            return
+        for limit in limits_in(headers, family, epoch=epoch):
+            mirror = self._stated.get(limit.unit)
+            if mirror is None:
+                mirror = self._stated[limit.unit] = Mirror(now)
+                self.counts_tokens = self.counts_tokens or limit.unit == "tokens"
+            if limit.unit == "tokens":
+                since = min(self._tokens_sent - ticket.tokens_before, self._tokens_pending)
+            else:
+                since = min(self._sent - ticket.number, self._pending)
+            if limit.unit == "requests" and limit.reset is not None:
+                self._reset_at = now + limit.reset
+            mirror.sync(limit, now, sent_at=ticket.sent_at, since=since)
+
+    def ended(
+        self, ticket: Ticket, now: float, *, error: MiniLLMError | None, tokens: int | None
+    ) -> None:
+        """It is over. ``tokens`` is what it really came to, if that is known."""
+        if error is None:
+            self.accepted(ticket, now)
+        self._leave(ticket)
+        if error is None:
+            if self.adaptive is not None:
+                self.adaptive.finished(now, self.in_flight + 1)
+        elif not ticket.accepted or _speaks_of_load(error):
+            self._failed(ticket, now, error)
+        bucket = self._given.get("tokens")
+        if bucket is not None:
+            used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
+            bucket.take(used - ticket.tokens, now)
+
+    def dropped(self, ticket: Ticket) -> None:
+        """It was cancelled: that says nothing of the server."""
+        self._leave(ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
+        self.in_flight -= 1
+        if not ticket.accepted:
+            self._pending -= 1
+            self._tokens_pending -= ticket.tokens
+
+    def _failed(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
+        load = _speaks_of_load(error)
+        if isinstance(error, RefusedError):  # it was not counted
+            for name, mirror in self._stated.items():
+                mirror.bucket.take(-ticket.tokens if name == "tokens" else -1.0, now)
+        if not load and not isinstance(error, SendError):
+            return
+        if ticket.sent_at < self._failed_at:
+            return  # it was under way when that failure came, and says nothing new
+        self._failed_at = now
+        self._strikes += 1
+        by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
+        if self._strikes >= 2:
+            asked = asked_to_wait(error)
+            longest = LONGEST_PAUSE
+            if by_rate and asked is None:
+                longest = max(UNTOLD_PAUSE, min(self._reset_at - now, LONGEST_PAUSE))
+            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._strikes - 2, 16))
+            self._pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
+            self._paused_until = now + self._pause
+        if by_rate:
+            known = self._learned.active
+            if self._strikes < 2 or not known:
+                self._learned.refused(now)
+            if known:
+                return  # the rate is what limits, and not how many run at once
+        if load and self.adaptive is not None:
+            self.adaptive.overloaded(now, self.in_flight + 1)
+
+
+def _speaks_of_load(error: MiniLLMError) -> bool:
+    """Whether a failure is a sign that the server has too much to do."""
+    if isinstance(error, RefusedError | ProviderError):
+        return error.kind in ("rate_limit", "overloaded", "timeout")
+    return isinstance(error, StreamTimeout)
+
+
+def asked_to_wait(error: MiniLLMError) -> float | None:
+    """Seconds that the server asked for."""
+    if isinstance(error, RefusedError):
+        return error.retry_after
+    return error.info.retry_after if isinstance(error, ProviderError) else None
+
+
+# -- another attempt -------------------------------------------------------------------------------
+
+
+def may_pass(error: MiniLLMError) -> bool:
+    """Whether another attempt may succeed. Unlike in a single stream, a broken answer is tried
+    again as well: nobody has seen it.
+    """
+    if isinstance(error, RefusedError):
+        return error.info.retryable
+    if isinstance(error, ProviderError):
+        return error.info.should_retry is not False and error.kind in _PASSING
+    return isinstance(error, SendError | StreamTruncated | StreamTimeout)
+
+
+def retry_in(
+    error: MiniLLMError, *, attempt: int, retry: Retry, remaining: float, random: float
+) -> float | None:
+    """Seconds until the next attempt, or ``None`` to give up now.
+
+    ``attempt`` counts those made (see `counted`); ``remaining`` is what the item's deadline leaves; ``random`` is
+    uniform in [0, 1) (full jitter). What the server asks for is waited for, and a little more,
+    so that not all come back at once.
+    """
+    if attempt >= retry.attempts or not may_pass(error):
+        return None
+    spread = min(retry.max_delay, retry.base_delay * 2.0 ** min(attempt - 1, 32))
+    asked = asked_to_wait(error)
+    if asked is None:
+        wait = random * spread
+    elif asked > retry.max_retry_after:
+        return None
+    else:
+        wait = asked + random * min(spread, 0.1 * asked + 0.1)
+    return None if wait >= remaining else wait
+
+
+def counted(attempts: int, refused_for_rate: int) -> int:
+    """How many attempts count. Refusals for rate are how a limit is found, and cost nothing: eight
+    are one attempt.
+    """
+    return attempts - refused_for_rate + -(-refused_for_rate // RATE_REFUSALS)
+
+
+def ends_the_run(error: MiniLLMError) -> bool:
+    """Whether all further requests would meet with the same: nothing left to spend, a wrong key."""
+    if not isinstance(error, RefusedError | ProviderError):
+        return False
+    return error.kind == "quota" or error.status == 401
+
+
+class RetryBudget:
+    """Retries in proportion to requests, so that a failing server gets no multiple of its load.
+
+    Refusals for rate are not counted: lanes see to it that they are few.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._earned = 0.0
+        self._spent = 0
+        self._peak = 0
+
+    def sent(self, in_flight: int) -> None:
+        """A request was sent for the first time."""
+        self._earned += self._share
+        self._peak = max(self._peak, in_flight)
+
+    def spend(self, error: MiniLLMError) -> bool:
+        """Whether there may be another attempt after this error; counts it."""
+        if isinstance(error, RefusedError) and error.kind == "rate_limit":
+            return True
+        if self._spent >= self._earned + ALLOWANCE + self._peak:
+            return False
+        self._spent += 1
+        return True
