@@ -34,6 +34,8 @@ GROWTH_MB = 8.0
 state, 5 KiB, would take more within a minute."""
 CLOCKS = llm.Timeouts(connect=60.0, first_chunk=60.0, idle=8.0, byte_idle=60.0, usage_grace=0.3)
 """Generous where a slow machine must not be taken for a fault; ``idle`` is one of the faults."""
+WRITES = 300
+"""In how many writes a body goes out at most."""
 SHOWN = 20
 """Wrong outcomes that are listed."""
 WORDS = ("a ", "b", "Wort ", "\n", '"quoted" ', "日本 ", "😀", "{}", "x" * 40)
@@ -67,7 +69,9 @@ def scene(number: int) -> Scene:
     name = rng.choice(list(_SCENES))
     changed, expected, whole = _SCENES[name](reply, rng)
     if rng.random() < 0.5:
-        changed = changed | faults.split(every=rng.choice((1, 7, 50, 333)))
+        size = sum(len(step) for step in reply.steps if isinstance(step, bytes))
+        # Not in too many writes: the server is one process, and a slow one is another fault.
+        changed = changed | faults.split(every=max(rng.choice((1, 7, 50, 333)), size // WRITES))
     leave = ""
     if name == "hang" or (name == "slowly" and rng.random() < 0.5):
         leave = rng.choice(("cancel", "leave", "reject", "scope"))

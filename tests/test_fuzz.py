@@ -9,17 +9,39 @@ import random
 
 import pytest
 
+from trio_minillm import _sse
+
 from .fuzz import mutate, targets
 
 INPUTS = {"answer": 1200, "http": 1500, "refusal": 1500, "request": 1500}
 
 
+FOUND = {
+    "blanks before JSON, cut behind them": (
+        "answer",
+        b"\6\0\0\0\0\xad+\xad\n{\0\n\0\0\xa9\xb6\x9a",
+    ),
+    "a mark behind blanks is none": ("answer", b"\4\0\1\0\1\0\1\0\n\xef\xbb\xbf{}"),
+    "a blank that JSON does not know": ("answer", b"\4\0\1\0\1\0\1\0\x0b{}"),
+}
+"""Inputs that once showed a fault."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found_once(name: str) -> None:
+    target, data = FOUND[name]
+    targets.TARGETS[target](data)
+
+
 @pytest.mark.parametrize("target", targets.TARGETS)
-def test_the_targets_hold(target: str) -> None:
+def test_the_targets_hold(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sse, "QUICK_BYTES", targets.HELD)
     rng = random.Random(target)
     check, corpus = targets.TARGETS[target], list(mutate.seeds(target))
     for seed in corpus:
         check(seed)
+        for _ in range(8 if target in ("answer", "http") else 0):  # as it is, but cut elsewhere
+            check(seed[:1] + rng.randbytes(targets.HEAD - 1) + seed[targets.HEAD :])
     for number in range(INPUTS[target]):
         data = mutate.mutated(target, rng.choice(corpus), rng)
         corpus[rng.randrange(len(corpus))] = data if number % 3 else rng.choice(corpus)

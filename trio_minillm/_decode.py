@@ -74,6 +74,7 @@ class ChunkDecoder:
         # Lessons cost a second parsing, and some streams never repeat themselves.
         self._quick = provider.literal_text and not raw
         self._credit = MAX_CREDIT if self._quick else 0
+        self._begun = False  # past the byte-order mark, if there was one
         self._sniffed = False
         self._head = b""  # half a byte-order mark
         self._whole: list[bytes] | None = None  # the body, where it is no event stream
@@ -186,10 +187,14 @@ class ChunkDecoder:
         Returns what is to be decoded now: half a byte-order mark waits for its other half.
         """
         data, self._head = self._head + data, b""
-        if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._head = data
-            return b""
-        head = data.removeprefix(_BOM).lstrip()[:1]
+        if not self._begun:
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._head = data
+                return b""
+            self._begun = True
+            head = data.removeprefix(_BOM).lstrip()[:1]
+        else:  # behind blanks, where a byte-order mark is none
+            head = data.lstrip()[:1]
         if head:
             self._sniffed = True
             if head in b"{[<":
@@ -206,8 +211,8 @@ class ChunkDecoder:
             self._whole.append(data)
 
     def _answer(self, body: bytes) -> Sequence[StreamChunk]:
-        body = body.removeprefix(b"\xef\xbb\xbf")
-        if body.lstrip()[:1] == b"<":
+        body = body.removeprefix(_BOM).lstrip()  # blanks may have come before it was recognised
+        if body[:1] == b"<":
             raise ProtocolError("the body is HTML or XML, not an event stream")
         try:
             return self._provider.parse_response(body)

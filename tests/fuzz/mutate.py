@@ -84,6 +84,7 @@ def _openai() -> list[bytes]:
     }
     return [
         b"".join(testing.openai_events("Hi", " you", "\n")),
+        b"".join(testing.openai_events(*"abcdefghijkl")),  # long enough for the fast path
         _delta({"role": "assistant"}, opened, call('{"a"'), call(":1}")) + end,
         _delta({"reasoning": "hm", "reasoning_details": [detail]}, {"reasoning_content": "m"}) + end,
         _delta({"content": "a"}, {"content": "b"}, {"content": "c"}, obfuscation="AbC") + end,
@@ -138,6 +139,7 @@ def _anthropic() -> list[bytes]:
     )
     return [
         text,
+        b"".join(testing.anthropic_events(*"abcdefghijkl")),
         *(begin + middle + end for middle in (thinking, tool, server + result, hidden + cited)),
         begin + event("ping") + event("error", error={"type": "overloaded_error", "message": KEY}),
         json.dumps(
@@ -223,9 +225,11 @@ def mutated(target: str, data: bytes, rng: random.Random) -> bytes:
     if target == "request":
         return _bytes(data or b"\0", rng)[:256]
     head, body = bytearray(data[:HEAD].ljust(HEAD, b"\0")), data[HEAD:]
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
-        if rng.random() < 0.25:
-            head[rng.randrange(HEAD)] = rng.randrange(256)
+    if rng.random() < 0.5:
+        head[1:] = rng.randbytes(HEAD - 1)  # cut elsewhere
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 4))):
+        if rng.random() < 0.1:
+            head[0] = rng.randrange(256)
         elif target == "http":
             body = rng.choice((_bytes, _piece))(body, rng)
         elif target == "refusal":
