@@ -74,6 +74,7 @@ def typing(session: nox.Session) -> None:
     """Strict types: mypy over the code, pyright over what the package promises."""
     install(session, "cli,local,prices,tables,test,tokens")
     session.install("mypy", "nox", "pyright")
+    session.install("--no-deps", "inspect-ai")  # for its types only; the harness has none
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trio_minillm", "--ignoreexternal")

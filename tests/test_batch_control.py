@@ -29,6 +29,7 @@ from trio_minillm.batch._control import (
 from trio_minillm.batch._rates import Bucket, Limit, Mirror, family_of, limits_in, seconds_until
 from trio_minillm.batch._schedule import Item, Schedule
 from trio_minillm.batch._statistics import Distribution
+from trio_minillm.batch._values import rough_tokens
 
 MODELS = [llm.compatible(name, base_url="http://test.invalid/v1") for name in "abc"]
 
@@ -484,3 +485,20 @@ def test_percentiles_are_one_percent_exact(values, percent):
 
 def test_there_is_no_percentile_of_nothing():
     assert Distribution().percentile(50) is None
+
+
+@pytest.mark.parametrize(
+    ("messages", "params", "tokens"),
+    [
+        ("x" * 400, {}, 100 + 256),
+        ("x" * 400, {"max_tokens": 20}, 100 + 20),
+        (llm.user("x" * 400), {"max_tokens": 1000}, 100 + 256),
+        ([llm.system("x" * 40), llm.user("x" * 40)], {}, 20 + 256),
+        ([{"role": "user", "content": "x" * 40}], {}, 10 + 256),
+        ([{"role": "user", "content": [{"type": "text", "text": "x" * 40}]}], {}, 10 + 256),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], {}, 256),
+    ],
+)
+def test_what_a_request_comes_to_is_guessed_before_it_is_sent(messages, params, tokens):
+    asked = BatchRequest("a", messages, params=params)
+    assert rough_tokens(asked) == tokens

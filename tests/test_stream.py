@@ -979,3 +979,42 @@ async def test_an_overload_behind_an_opened_block_is_tried_again(autojump_clock)
         remote = llm.anthropic("m", api_key="key-key-key", base_url="http://test.invalid")
         response = await client.complete(remote, "Hi")
     assert (response.content, response.timings.attempts) == ("Hi", 2)
+
+
+class Late:
+    """An exchange whose last read comes in the moment in which an old deadline passes."""
+
+    status, headers, resumable = 200, {"content-type": "text/event-stream"}, True
+
+    def __init__(self, clock):
+        pieces = openai_events(*(f"<{number}>" for number in range(BUFFERED_BATCHES + 8)))
+        self.pieces, self.clock = iter(pieces), clock
+        self.left = BUFFERED_BATCHES + 2  # the opening goes with the first piece; then all is full
+
+    async def start(self, *args, on_progress, **kwargs):
+        on_progress("send_request_body.complete")
+
+    async def receive(self):
+        self.left -= 1
+        if self.left == 0:
+            self.clock.jump(10_000)  # somebody held the loop for that long
+        await trio.lowlevel.cancel_shielded_checkpoint()  # bytes are seen before deadlines
+        return next(self.pieces, b"")
+
+    async def drain(self):
+        await trio.lowlevel.checkpoint()
+
+    async def close(self):
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+async def test_a_read_in_the_moment_of_an_old_deadline_is_not_lost(mock_clock, monkeypatch):
+    _, opening = client_of()
+    async with opening as client:
+        monkeypatch.setattr(client, "_connect", lambda: Late(mock_clock))
+        async with client.stream(model(), "Hi") as stream:
+            await stream.next_chunk()
+            await trio.testing.wait_all_tasks_blocked()
+            text = "".join([chunk.delta async for chunk in stream])
+    assert stream.outcome is Outcome.FINISHED
+    assert "<0>" + text == "".join(f"<{number}>" for number in range(BUFFERED_BATCHES + 8))

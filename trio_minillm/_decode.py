@@ -24,7 +24,7 @@ MAX_WHOLE = 8 * 1024 * 1024
 """Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
 
 MAX_OBJECTS = 2**17
-"""Braces that may open in one event: 131,072, one for every 32 bytes of the longest. As objects they
+"""Braces and brackets that may open in one event: 131,072, one for every 32 bytes of the longest. As objects they
 take a hundred times their size, and seconds in which no other task has its turn."""
 
 LESSON, MAX_CREDIT = 4, 64
@@ -214,6 +214,8 @@ class ChunkDecoder:
         body = body.removeprefix(_BOM).lstrip()  # blanks may have come before it was recognised
         if body[:1] == b"<":
             raise ProtocolError("the body is HTML or XML, not an event stream")
+        if _objects(body) > MAX_OBJECTS:
+            raise LimitExceeded("opening braces and brackets in one body", MAX_OBJECTS)
         try:
             return self._provider.parse_response(body)
         except _MALFORMED as exc:
@@ -227,8 +229,8 @@ class ChunkDecoder:
             data = event.data
             if not data or data.isspace():
                 continue
-            if len(data) > MAX_OBJECTS and data.count(b"{") > MAX_OBJECTS:
-                bound = "opening braces in one event"
+            if len(data) > MAX_OBJECTS and _objects(data) > MAX_OBJECTS:
+                bound = "opening braces and brackets in one event"
                 self.error = LimitExceeded(bound, MAX_OBJECTS, event=self.events)
                 return out
             try:
@@ -317,6 +319,11 @@ class ChunkDecoder:
             return
         self.error = ProtocolError(reason, event=self.events)
         self.error.__cause__ = cause
+
+
+def _objects(data: bytes) -> int:
+    """How many objects and arrays there can be in it at the most."""
+    return data.count(b"{") + data.count(b"[")
 
 
 def _say(exc: Exception) -> str:

@@ -160,6 +160,9 @@ class Reader:
         self._send = send
         self._delivered = False
         self._content = 0
+        self._end: MiniLLMError | None = None  # of the attempt
+        self._slices: list[bytes] = []  # of a read, last one first
+        self._unsent: list[StreamChunk] | None = None  # there was no room for it
         # What servers must not make us repeat: the key, and header values that may be one.
         given = (prepared.model.api_key, *prepared.model.headers.values())
         self._secrets = [v.encode() for v in given if v and len(v) >= MIN_SECRET]
@@ -267,6 +270,7 @@ class Reader:
     async def _read(self, exchange: Exchange, clocks: Clocks) -> None:
         """Read until the answer is over; raise what ended it otherwise."""
         prepared = self._prepared
+        self._end, self._slices = None, []
         decoder = ChunkDecoder(
             self._provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
         )
@@ -276,33 +280,40 @@ class Reader:
             awaits_end=self._provider.ends_itself,
         )
         del prepared  # it has the prompt
-        while True:
-            # Only waiting for bytes is ever cancelled by it.
-            with clocks.reading(lazy=exchange.resumable):
+        while not ending.over and self._end is None:
+            # Nothing but waiting for bytes is cancelled by it, and no bytes are in hand then.
+            with clocks.reading(lazy=exchange.resumable) as scope:
                 await self._read_on(exchange, clocks, decoder, ending)
-                return
-            if clocks.due():
+            if self._unsent is not None:
+                paused_at = clocks.pause()
+                await self._send.send(self._unsent)
+                self._unsent = None
+                self.arrived.one_more()
+                clocks.resume(paused_at)
+            elif scope.cancelled_caught and (clocks.due() or not exchange.resumable):
                 raise clocks.error(self._content, self.facts.received)
+        if self._end is not None and not ending.over:
+            raise self._end
 
     async def _read_on(
         self, exchange: Exchange, clocks: Clocks, decoder: ChunkDecoder, ending: Ending
     ) -> None:
+        """Read until the answer is over, or something has ended it (``_end``), or the channel is
+        full (``_unsent``).
+        """
         facts = self.facts
-        end: MiniLLMError | None = None
-        chunks: list[StreamChunk]
-        slices: list[bytes] = []
-        while end is None:
-            data, chunks = b"", []  # a stream that waits for long holds no more than it must
+        while not ending.over and self._end is None and self._unsent is None:
+            data = b""
             try:
-                if slices:
+                if self._slices:
                     await trio.lowlevel.cancel_shielded_checkpoint()
-                    data = slices.pop()
+                    data = self._slices.pop()
                 else:
                     data = await exchange.receive()
             except StreamError as exc:
-                end = exc
+                self._end = exc
             if len(data) > MANY_LINES and data.count(b"\n") + data.count(b"\r") > MANY_LINES:
-                slices = [data[i : i + SLICE] for i in range(0, len(data), SLICE)][::-1]
+                self._slices = [data[i : i + SLICE] for i in range(0, len(data), SLICE)][::-1]
                 continue
             now = trio.current_time()
             if data:
@@ -312,39 +323,43 @@ class Reader:
                     ending.chunk(chunks[0])  # the others would change nothing more
                     self._content += len(chunks)
                     clocks.heard(now, True, State.OPEN, False)
-                    await self._deliver(chunks, True, clocks)
+                    self._deliver(chunks, True)
                     if facts.received > MAX_RESPONSE:
-                        end = LimitExceeded("bytes in one response", MAX_RESPONSE)
+                        self._end = LimitExceeded("bytes in one response", MAX_RESPONSE)
+                    # A stream that waits for long holds no more than it must.
+                    del data, chunks
                     continue
             else:
                 chunks = decoder.finish(now)
-                end = end or decoder.error or EndedEarly(NO_END)
+                self._end = self._end or decoder.error or EndedEarly(NO_END)
+            self._weigh(chunks, ending, clocks, now)
             facts.skipped = decoder.skipped
-            content = silent = False
-            for number, chunk in enumerate(chunks):
-                ending.chunk(chunk)
-                if chunk.progress:
-                    content = True
-                    self._content += chunk.finish_reason is None and chunk.usage is None
-                else:
-                    silent = True
-                if ending.over:
-                    chunks = chunks[: number + 1]
-                    break
-            says = ending.state is State.ENDING and any(map(has_content, chunks))
-            clocks.heard(now, content, ending.state, says)
-            if silent and self._delivered:
-                chunks = list(filter(_worth_sending, chunks))
-            if chunks:
-                await self._deliver(chunks, content or ending.over, clocks)
-            if ending.over:
-                return
             if facts.received > MAX_RESPONSE:
-                end = LimitExceeded("bytes in one response", MAX_RESPONSE)
-            end = end or decoder.error
-        raise end
+                self._end = self._end or LimitExceeded("bytes in one response", MAX_RESPONSE)
+            self._end = self._end or decoder.error
+            del data, chunks
 
-    async def _deliver(self, chunks: list[StreamChunk], content: bool, clocks: Clocks) -> None:
+    def _weigh(self, chunks: list[StreamChunk], ending: Ending, clocks: Clocks, now: float) -> None:
+        """What the chunks mean for the ending and the clocks; and send them on."""
+        content = silent = False
+        for number, chunk in enumerate(chunks):
+            ending.chunk(chunk)
+            if chunk.progress:
+                content = True
+                self._content += chunk.finish_reason is None and chunk.usage is None
+            else:
+                silent = True
+            if ending.over:
+                chunks = chunks[: number + 1]
+                break
+        says = ending.state is State.ENDING and any(map(has_content, chunks))
+        clocks.heard(now, content, ending.state, says)
+        if silent and self._delivered:
+            chunks = list(filter(_worth_sending, chunks))
+        if chunks:
+            self._deliver(chunks, content or ending.over)
+
+    def _deliver(self, chunks: list[StreamChunk], content: bool) -> None:
         facts = self.facts
         if not (self._delivered or content or len(facts.held) >= MAX_HELD):
             facts.held += chunks
@@ -358,10 +373,9 @@ class Reader:
         try:
             self._send.send_nowait(chunks)
         except trio.WouldBlock:
-            paused_at = clocks.pause()
-            await self._send.send(chunks)
-            clocks.resume(paused_at)
-        self.arrived.one_more()
+            self._unsent = chunks
+        else:
+            self.arrived.one_more()
 
     async def _give(self, item: Item) -> None:
         try:

@@ -7,12 +7,11 @@ command with that model known, since the harness has no entry points for models.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import trio
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from .._client import Client
@@ -21,6 +20,15 @@ from ..batch import BatchRequest, BatchResult
 from ..batch._cache import ResponseCache
 from ..providers import Model
 from ._host import open_both
+
+if TYPE_CHECKING:
+
+    class LM:
+        """The harness's base of models, which has no types."""
+
+        cache_hook: Any
+else:
+    from lm_eval.api.model import LM
 
 MAX_STOPS = 4
 """Stop sequences that are sent (OpenAI takes no more); at the others the text is cut here."""

@@ -61,6 +61,8 @@ class Ticket(msgspec.Struct, gc=False):
     tokens: float
     tokens_before: float
     """Tokens that the lane had sent by then, with these."""
+    guess: float = 0.0
+    """What they were taken for, before it was known how far such guesses are from the truth."""
     accepted: bool = False
 
 
@@ -77,6 +79,9 @@ class Lane:
         self.in_flight = 0
         self._sent = 0
         self._tokens_sent = 0.0
+        self._guessed = self._used = (
+            0.0  # of the newest answers: tokens by our count, and by theirs
+        )
         self._pending = 0  # sent, and neither accepted nor refused yet
         self._tokens_pending = 0.0
         self._given: dict[Reason, Bucket] = {}
@@ -117,6 +122,7 @@ class Lane:
             return "concurrency", math.inf
         if self._paused_until > now:
             return "pause", self._paused_until - now
+        tokens *= self._truth()
         longest, reason = self._learned.wait(now), "requests"
         for name, bucket in self._given.items():
             wait = bucket.wait(tokens if name == "tokens" else 1.0, now)
@@ -130,6 +136,7 @@ class Lane:
 
     def start(self, now: float, tokens: float) -> Ticket:
         """A request is sent, with about so many tokens."""
+        guess, tokens = tokens, tokens * self._truth()
         self.in_flight += 1
         self._sent += 1
         self._tokens_sent += tokens
@@ -143,7 +150,11 @@ class Lane:
             bucket.take(tokens if name == "tokens" else 1.0, now)
         for name, mirror in self._stated.items():
             mirror.bucket.take(tokens if name == "tokens" else 1.0, now)
-        return Ticket(now, self._sent, tokens, self._tokens_sent)
+        return Ticket(now, self._sent, tokens, self._tokens_sent, guess)
+
+    def _truth(self) -> float:
+        """What the newest answers took, as a share of what had been guessed."""
+        return self._used / self._guessed if self._guessed > 0 else 1.0
 
     # -- after -------------------------------------------------------------------------------
 
@@ -195,6 +206,9 @@ class Lane:
                 self.adaptive.finished(now, self.in_flight + 1)
         elif not ticket.accepted or _speaks_of_load(error):
             self._failed(ticket, now, error)
+        if error is None and tokens is not None:
+            self._guessed = 0.95 * self._guessed + ticket.guess
+            self._used = 0.95 * self._used + tokens
         bucket = self._given.get("tokens")
         if bucket is not None:
             used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens

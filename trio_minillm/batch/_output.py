@@ -83,7 +83,7 @@ class ResultFile:
         if fsync not in ("never", "interval", "always"):
             raise ValueError("fsync must be 'never', 'interval' or 'always'")
         self.path: Path = Path(path).absolute()
-        self.torn = 0
+        self.torn: int = 0
         """Lines that could not be read: at the end (they are cut off) or in between."""
         self._fsync: Fsync = fsync
         self._written = self._synced = 0

@@ -23,7 +23,7 @@ class Sink:
     """One consumer's buffer."""
 
     def __init__(self, size: int, on_room: Callable[[], None], *, drops: bool = False) -> None:
-        self.dropped = 0
+        self.dropped: int = 0
         self._size = size
         self._drops = drops
         self._on_room = on_room

@@ -11,7 +11,7 @@ import inspect
 import math
 import random
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sized
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
@@ -21,7 +21,7 @@ import trio
 
 from .._budget import Budget
 from .._chunks import CompletionResponse, Outcome
-from .._errors import BudgetExceeded, MiniLLMError, ProviderError, RefusedError
+from .._errors import BudgetExceeded, MiniLLMError, ProviderError, RefusedError, StreamTimeout
 from .._options import Limits, Retry, Timeouts
 from ..providers import Model
 from ._adaptive import Adaptive
@@ -31,7 +31,7 @@ from ._judge import Score, judged
 from ._results import Results, Watch
 from ._schedule import Item, Schedule
 from ._statistics import BatchStatistics, Tally
-from ._values import Attempt, BatchRequest, BatchResult
+from ._values import Attempt, BatchRequest, BatchResult, rough_tokens
 
 if TYPE_CHECKING:
     from .._client import Client
@@ -154,7 +154,8 @@ def _check_count(name: str, value: object) -> None:
 
 def settings_of(options: BatchOptions) -> Settings:
     """Checked options. Raises ``TypeError`` for an unknown one, ``ValueError`` for a wrong one."""
-    return Settings(**options)
+    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
+    return Settings(**given)
 
 
 class Batch:
@@ -253,22 +254,20 @@ class Batch:
             await self._nursery_manager.__aexit__(None, None, None)
         crash, self._crash = self._crash, None
         if crash is not None and crash is not exc and not self._told:
-            if exc is None:
+            if exc is None or _only_cancelled(exc):
                 raise crash
             raise BaseExceptionGroup("the block and its batch both failed", [exc, crash])
 
-    async def run(
-        self, handler: Callable[[BatchResult], Awaitable[object]] | None = None
-    ) -> BatchStatistics:
+    async def run(self, handler: Callable[[BatchResult], object] | None = None) -> BatchStatistics:
         """All of it, in place of the block: ``await client.batch(…).run(handler)``.
 
-        ``handler`` is an async function that is awaited with one result after the other. Raises
+        ``handler`` is a function, async or not, that is given one result after the other. Raises
         what iteration raises. Returns the final statistics.
         """
         async with self:
             async for result in self:
-                if handler is not None:
-                    await handler(result)
+                if handler is not None and inspect.isawaitable(done := handler(result)):
+                    await done
         return self.statistics()
 
     # -- results ---------------------------------------------------------------------------------
@@ -400,9 +399,23 @@ class Batch:
             self._done.set()
 
     def _crashed(self, exc: BaseException) -> None:
+        """Keep what a task raised, and end the run; a cancellation goes on its way."""
+        cancelled: BaseException | None = None
+        if isinstance(exc, trio.Cancelled):
+            raise exc
+        if isinstance(exc, BaseExceptionGroup) and not isinstance(exc, ExceptionGroup):
+            # What a stream's block raised, and the cancellation that another's failure brought it.
+            cancelled, rest = exc.split(trio.Cancelled)
+            if rest is None:
+                raise exc
+            exc = rest
+            while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+                exc = exc.exceptions[0]
         if self._crash is None:
             self._crash = exc
         self._scope.cancel()
+        if cancelled is not None:
+            raise cancelled
 
     async def _pull(self) -> None:
         try:
@@ -419,7 +432,7 @@ class Batch:
                             await trio.lowlevel.checkpoint()
             self._exhausted = True
             self._check_end()
-        except Exception as exc:  # noqa: BLE001 - comes out of iteration, as itself
+        except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
             self._crashed(exc)
 
     async def _pull_async(self, iterator: AsyncIterator[BatchRequest]) -> None:
@@ -449,8 +462,10 @@ class Batch:
             return
         now = trio.current_time()
         index = self._tally.pulled // self._settings.samples
+        tokens = rough_tokens(request)
         for sample in range(self._settings.samples):
             item = Item(request, model, index, sample)
+            item.tokens = tokens
             item.number = self._tally.pulled
             self._tally.pulled += 1
             if not self._in_cache(item, now):
@@ -474,7 +489,7 @@ class Batch:
     async def _hand_out(self, item: Item, answer: CompletionResponse) -> None:
         try:
             await self._publish(item, response=answer, cached=True)
-        except Exception as exc:  # noqa: BLE001 - comes out of iteration, as itself
+        except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
             self._crashed(exc)
         finally:
             self._found -= 1
@@ -547,7 +562,7 @@ class Batch:
                 if schedule.running < schedule.capacity:
                     self._kick()
                 await self._serve(item)
-        except Exception as exc:  # noqa: BLE001 - comes out of iteration, as itself
+        except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
             self._crashed(exc)
 
     def _done_all(self) -> bool:
@@ -563,6 +578,9 @@ class Batch:
     async def _serve(self, item: Item) -> None:
         """One attempt, and what follows from it."""
         lane, now = item.lane.lane, trio.current_time()
+        if now >= item.expires:
+            await self._expired(item)
+            return
         waited = now - item.since
         if item.started is None:
             item.started = now
@@ -603,6 +621,16 @@ class Batch:
         finally:
             if not ended:
                 lane.dropped(item.ticket)
+            self._schedule.ended(item)
+        self._check_end()
+
+    async def _expired(self, item: Item) -> None:
+        """Its time is over, and it was still waiting to be sent again."""
+        item.lane.lane.dropped(item.ticket)
+        limit = self._settings.deadline or 0.0
+        try:
+            await self._publish(item, error=StreamTimeout("total", limit, chunks=0, received=0))
+        finally:
             self._schedule.ended(item)
         self._check_end()
 
@@ -656,6 +684,8 @@ class Batch:
         elif self._stopping:
             self._tally.unsent += 1
         else:
+            if deadline is not None:
+                item.expires = item.started + deadline
             self._schedule.retry(item, now, wait)
             self._kick()
 
@@ -705,6 +735,12 @@ def _attempt(
         request_id=answer.request_id,
         record=record,
     )
+
+
+def _only_cancelled(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(trio.Cancelled)[1] is None
+    return isinstance(exc, trio.Cancelled)
 
 
 def _bare(error: MiniLLMError) -> MiniLLMError:

@@ -16,7 +16,7 @@ class Item:
     """A request on its way through the batch."""
 
     __slots__ = (
-        "attempts", "cache_key", "index", "lane", "model", "number", "request", "sample", "since", "started",
+        "attempts", "cache_key", "expires", "index", "lane", "model", "number", "request", "sample", "since", "started",
         "ticket", "tokens",
     )  # fmt: skip
 
@@ -34,6 +34,8 @@ class Item:
         """When it could first have been sent, or was put off."""
         self.started: float | None = None
         """When its first attempt began."""
+        self.expires = math.inf
+        """When it has taken as long as it may, and is to be given up even where nothing may be sent."""
         self.number = index
         """Its place among all items."""
         self.lane: _Queue
@@ -153,8 +155,10 @@ class Schedule:
             item = queue.head(now)
             if item is None:
                 self.wake_at = min(self.wake_at, queue.due[0][0])
+            elif item.expires <= now:
+                return item
             elif (why := queue.lane.blocked(now, item.tokens)) is not None:
-                self.wake_at = min(self.wake_at, now + why[1])
+                self.wake_at = min(self.wake_at, now + why[1], item.expires)
             else:
                 return item
             self._turns.rotate(-1)

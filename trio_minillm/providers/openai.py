@@ -21,7 +21,7 @@ from ._openai_request import Dialect, chat_body, typed_fields
 
 DONE = b"[DONE]"
 MAX_ENTRIES: Final = 4096
-"""Choices, calls or reasoning details in one event: real ones have a few. Each becomes an object,
+"""Choices, parts of a text, calls or reasoning details in one event: real ones have a few. Each becomes an object,
 and a hundred thousand would hold up every other task for a second."""
 _Entry = TypeVar("_Entry")
 _ABSENT = msgspec.Raw()
@@ -306,7 +306,9 @@ class OpenAIChat(Provider):
 def _bounded(entries: list[_Entry]) -> list[_Entry]:
     """What one event lists. Raises `ProtocolError` for more than would be of use to anyone."""
     if len(entries) > MAX_ENTRIES:
-        raise ProtocolError(f"one event lists more than {MAX_ENTRIES:,} choices, calls or details")
+        raise ProtocolError(
+            f"one event lists more than {MAX_ENTRIES:,} choices, parts, calls or details"
+        )
     return entries
 
 
@@ -347,27 +349,33 @@ def _call_delta(call: _Call) -> ToolCallDelta:
 
 def _parts(content: list[Any], out: StreamChunk) -> None:
     """Mistral's list content: text and thinking parts, references beside them."""
-    for part in content:
+    said: list[str] = []
+    thought: list[str] = []
+    others: list[dict[str, Any]] = []
+    for part in _bounded(content):
         if isinstance(part, str):
-            out.delta += part
+            said.append(part)
             continue
         if not isinstance(part, dict):
             raise ProtocolError("choices[].delta.content[] is neither text nor a part")
         kind = part.get("type")
         if kind in ("text", None):
-            out.delta += _text(part, "text")
+            said.append(_text(part, "text"))
         elif kind == "thinking":
             inner = part.get("thinking")
             if isinstance(inner, str):
-                out.reasoning += inner
+                thought.append(inner)
             elif not isinstance(inner, list | None):
                 raise ProtocolError("thinking of a content part is not a list")
             elif not all(isinstance(p, dict) for p in inner or ()):
                 raise ProtocolError("thinking of a content part is no list of parts")
             else:
-                out.reasoning += "".join(_text(p, "text") for p in inner or ())
+                thought += [_text(p, "text") for p in inner or ()]
         else:
-            out.annotations = (*out.annotations, part)
+            others.append(part)
+    out.delta += "".join(said)
+    out.reasoning += "".join(thought)
+    out.annotations = (*out.annotations, *others)
 
 
 def _text(part: dict[str, Any], key: str) -> str:
