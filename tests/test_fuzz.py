@@ -23,6 +23,7 @@ FOUND = {
     ),
     "a mark behind blanks is none": ("answer", b"\4\0\1\0\1\0\1\0\n\xef\xbb\xbf{}"),
     "a blank that JSON does not know": ("answer", b"\4\0\1\0\1\0\1\0\x0b{}"),
+    "a key beside bad UTF-8": ("answer", b'\4\0\0\0\0\0\0\0{"message":"sk-fuzz-0123456789\xa1"}'),
 }
 """Inputs that once showed a fault."""
 

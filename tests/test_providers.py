@@ -1836,3 +1836,29 @@ def test_an_empty_block_is_no_content_yet(kind):
     chunk = Anthropic().parse_chunk(msgspec.json.encode(start))
     assert not chunk.progress
     assert chunk.block is not None
+
+
+@pytest.mark.parametrize("error", ['"upstream died"', '["boom"]', "500"])
+@pytest.mark.parametrize(
+    "delta", ['"delta":{"content":""}', '"delta":{}', '"message":{"content":null}']
+)
+def test_an_error_beside_a_choice_that_says_nothing_is_one(error, delta):
+    event = f'{{"error":{error},"choices":[{{"index":0,{delta},"finish_reason":"stop"}}]}}'
+    with pytest.raises(llm.ProviderError):
+        OpenAIChat().parse_chunk(event.encode())
+
+
+def test_an_error_beside_a_known_event_is_one():
+    event = b'{"type":"content_block_stop","index":0,"error":{"type":"api_error","message":"boom"}}'
+    with pytest.raises(llm.ProviderError, match="boom"):
+        Anthropic().parse_chunk(event)
+
+
+def test_images_and_fields_of_audio_are_bounded():
+    for extra in (
+        '"images":[' + ",".join(["{}"] * 4097) + "]",
+        '"audio":{' + ",".join(f'"k{i}":"x"' for i in range(4097)) + "}",
+    ):
+        event = '{"choices":[{"index":0,"delta":{' + extra + "}}]}"
+        _, error = testing.decode(OpenAIChat(), [testing.sse(event)])
+        assert isinstance(error, llm.LimitExceeded)

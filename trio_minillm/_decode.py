@@ -295,11 +295,16 @@ class ChunkDecoder:
             return error  # malformed events are not quoted
         clean = hide(data, self._secrets)
         if HIDDEN in clean:
+            again: MiniLLMError = ProviderError(
+                self._provider.parse_error(None, clean)
+            )  # takes any bytes
             try:
                 self._provider.parse_event("error", clean)
-                error = ProviderError(self._provider.parse_error(None, clean))
-            except MiniLLMError as again:
-                error = again
+            except MiniLLMError as exc:
+                again = exc
+            except _MALFORMED:
+                pass  # a body that is only in part what it looks like
+            error = again
         long = len(data) > THOROUGH and bool(self._secrets)
         return self._short(error) if long and isinstance(error, ProviderError) else error
 

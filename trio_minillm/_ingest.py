@@ -58,7 +58,7 @@ twenty times their size on the wire. 262,144 is more tokens than any model gives
 MAX_REASONS = 16
 """Different finish reasons of one answer that are listed; the newest counts in any case."""
 MAX_PARTS = 4096
-"""Content blocks in one answer."""
+"""Content blocks, and images, in one answer."""
 
 CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded", "model_length"})
 """Finish reasons that mean: the answer was cut at a limit of tokens."""
@@ -229,8 +229,12 @@ class _Choice:
             if any(isinstance(v, list) and len(v) > MAX_ITEMS for v in rare.logprobs.values()):
                 self.over_limit = ("log probabilities", MAX_ITEMS)
         rare.images += chunk.images
+        if len(rare.images) > MAX_PARTS:
+            self.over_limit = ("images", MAX_PARTS)
         if chunk.audio:
             join_fields(rare.audio, chunk.audio)
+        if len(rare.audio) > MAX_PARTS or len(rare.logprobs) > MAX_PARTS:
+            self.over_limit = ("fields of audio or log probabilities", MAX_PARTS)
 
     def join(self, kind: str) -> str:
         texts = [p.text() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]

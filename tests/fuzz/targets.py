@@ -77,9 +77,9 @@ class Choices(NamedTuple):
 
 
 def _cut(body: bytes, how: int, places: bytes) -> list[bytes]:
-    """In pieces of one size (1 to 128 bytes), or at three places."""
+    """In pieces of one size (1 to 128 bytes, about 100 of them at most), or at three places."""
     if how & 1:
-        size = (how >> 1) + 1
+        size = max((how >> 1) + 1, len(body) // 100)
         return [body[i : i + size] for i in range(0, len(body), size)]
     cuts = [int.from_bytes(places[i : i + 2], "little") % (len(body) + 1) for i in (0, 2, 4)]
     edges = [0, *sorted(cuts), len(body)]

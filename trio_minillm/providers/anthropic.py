@@ -109,6 +109,8 @@ class Anthropic(Provider):
                 return StreamChunk(end=True, progress=False)
             raise
         kind = event.type
+        if event.error or kind == "error":  # whatever it stands beside
+            raise ProviderError(error_from(None, msgspec.json.decode(data)))
         if kind == "content_block_delta":
             return _delta(event)
         if kind == "content_block_start":
@@ -125,8 +127,6 @@ class Anthropic(Provider):
             return StreamChunk(end=True, progress=False)
         if kind == "ping":
             return None
-        if kind == "error" or event.error:
-            raise ProviderError(error_from(None, msgspec.json.decode(data)))
         if not kind:
             raise ProtocolError("the event has no type")
         return StreamChunk()  # unknown, and a sign of life

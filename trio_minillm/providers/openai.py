@@ -317,8 +317,14 @@ def _raise_error(error: Any, choices: Any) -> None:
     if isinstance(error, Mapping):
         if any(v for v in error.values()):
             raise ProviderError(error_from(None, {"error": error}))
-    elif not choices:
+    elif not any(map(_says_something, choices or ())):
         raise ProviderError(error_from(None, {"error": str(error)}))
+
+
+def _says_something(choice: _Choice) -> bool:
+    delta = choice.delta or (_decode_delta(choice.message) if choice.message else _NOTHING)
+    said = delta.content, delta.tool_calls, delta.refusal, delta.reasoning, delta.reasoning_content
+    return any(said)
 
 
 def _metadata(chunk: _Chunk, out: StreamChunk) -> None:
