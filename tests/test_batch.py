@@ -703,3 +703,11 @@ async def test_a_plain_function_may_handle_results(autojump_clock):
     async with llm.open_client(transport=ScriptedTransport()) as client:
         await client.batch(requests(3), model=model(), buffer=None).run(found.append)
     assert len(found) == 3
+
+
+async def test_a_server_that_never_answers_ends_the_run(autojump_clock):
+    transport = ScriptedTransport(Reply(error=httpx.ConnectError("refused")))
+    async with llm.open_client(transport=transport) as client:
+        with pytest.raises(llm.SendError, match="refused"):
+            await client.batch(requests(500), model=model(), concurrency=50).run()
+    assert 60 < trio.current_time() < 300

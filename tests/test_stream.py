@@ -984,9 +984,10 @@ async def test_an_overload_behind_an_opened_block_is_tried_again(autojump_clock)
 class Late:
     """An exchange whose last read comes in the moment in which an old deadline passes."""
 
-    status, headers, resumable = 200, {"content-type": "text/event-stream"}, True
+    status, headers = 200, {"content-type": "text/event-stream"}
 
-    def __init__(self, clock):
+    def __init__(self, clock, resumable):
+        self.resumable = resumable
         pieces = openai_events(*(f"<{number}>" for number in range(BUFFERED_BATCHES + 8)))
         self.pieces, self.clock = iter(pieces), clock
         self.left = BUFFERED_BATCHES + 2  # the opening goes with the first piece; then all is full
@@ -995,6 +996,7 @@ class Late:
         on_progress("send_request_body.complete")
 
     async def receive(self):
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.left -= 1
         if self.left == 0:
             self.clock.jump(10_000)  # somebody held the loop for that long
@@ -1008,10 +1010,13 @@ class Late:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-async def test_a_read_in_the_moment_of_an_old_deadline_is_not_lost(mock_clock, monkeypatch):
+@pytest.mark.parametrize("resumable", [True, False])
+async def test_a_read_in_the_moment_of_an_old_deadline_is_not_lost(
+    mock_clock, monkeypatch, resumable
+):
     _, opening = client_of()
     async with opening as client:
-        monkeypatch.setattr(client, "_connect", lambda: Late(mock_clock))
+        monkeypatch.setattr(client, "_connect", lambda: Late(mock_clock, resumable))
         async with client.stream(model(), "Hi") as stream:
             await stream.next_chunk()
             await trio.testing.wait_all_tasks_blocked()

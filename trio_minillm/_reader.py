@@ -301,8 +301,8 @@ class Reader:
         """Read until the answer is over, or something has ended it (``_end``), or the channel is
         full (``_unsent``).
         """
-        facts = self.facts
-        while not ending.over and self._end is None and self._unsent is None:
+        facts, late = self.facts, False
+        while not (ending.over or self._end or self._unsent or late):
             data = b""
             try:
                 if self._slices:
@@ -310,6 +310,8 @@ class Reader:
                     data = self._slices.pop()
                 else:
                     data = await exchange.receive()
+                    # It came in the moment of a deadline: the next read wants a scope of its own.
+                    late = clocks.scope.cancel_called
             except StreamError as exc:
                 self._end = exc
             if len(data) > MANY_LINES and data.count(b"\n") + data.count(b"\r") > MANY_LINES:

@@ -53,6 +53,11 @@ class Rates(msgspec.Struct, frozen=True):
     tokens: float | None = None
 
 
+HOPELESS = 120.0
+"""Seconds of failures after which a server that never answered is given up: a wrong address would
+hold a run of thousands up for hours."""
+
+
 class Ticket(msgspec.Struct, gc=False):
     """What a lane knows of a request that it let go."""
 
@@ -91,6 +96,8 @@ class Lane:
         self._reset_at = -math.inf  # when the provider's window ends, as far as it says
         self._failed_at = -math.inf
         self._strikes = 0
+        self._answers = False
+        self._began_to_fail = math.inf
         self._paused_until = -math.inf
         self._pause = 0.0
         self.counts_tokens = False
@@ -152,6 +159,10 @@ class Lane:
             mirror.bucket.take(tokens if name == "tokens" else 1.0, now)
         return Ticket(now, self._sent, tokens, self._tokens_sent, guess)
 
+    def hopeless(self, now: float) -> bool:
+        """Whether it has never answered, and has had its time."""
+        return not self._answers and now - self._began_to_fail >= HOPELESS
+
     def _truth(self) -> float:
         """What the newest answers took, as a share of what had been guessed."""
         return self._used / self._guessed if self._guessed > 0 else 1.0
@@ -161,7 +172,7 @@ class Lane:
     def accepted(self, ticket: Ticket, now: float) -> None:
         """The server has begun to answer."""
         if not ticket.accepted:
-            ticket.accepted = True
+            ticket.accepted = self._answers = True
             self._learned.accepted(now)
             self._pending -= 1
             self._tokens_pending -= ticket.tokens
@@ -235,6 +246,7 @@ class Lane:
             return  # it was under way when that failure came, and says nothing new
         self._failed_at = now
         self._strikes += 1
+        self._began_to_fail = min(self._began_to_fail, now)
         by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
         if self._strikes >= 2:
             asked = asked_to_wait(error)

@@ -664,7 +664,8 @@ class Batch:
         await self._publish(item, response=response)
 
     async def _failed(self, item: Item, error: MiniLLMError, now: float) -> None:
-        if isinstance(error, BudgetExceeded) or ends_the_run(error):
+        hopeless = item.lane.lane.hopeless(now)
+        if isinstance(error, BudgetExceeded) or ends_the_run(error) or hopeless:
             if self._stopped is None:
                 self._stopped = error
             self._tally.unsent += 1
