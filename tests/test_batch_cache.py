@@ -310,6 +310,7 @@ def _fill(path, first):
     trio.run(main)
 
 
+@pytest.mark.skipif("coverage" in sys.modules, reason="spawned processes hang under coverage")
 def test_many_processes_write_one_file(path):
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(4) as pool:  # all make the file at once, too
@@ -319,6 +320,7 @@ def test_many_processes_write_one_file(path):
         assert all(cache.get(str(n).encode()).content == str(n) for n in range(150))
 
 
+@pytest.mark.skipif("coverage" in sys.modules, reason="spawned processes hang under coverage")
 def test_it_can_be_sent_to_another_process(path):
     with ResponseCache(path, max_entries=7) as cache, pickle.loads(pickle.dumps(cache)) as other:
         assert (other.path, other.max_entries) == (cache.path, 7)
