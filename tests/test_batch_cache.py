@@ -1,7 +1,6 @@
 """The response cache: exact, safe for many processes, and never the reason that work is lost."""
 
 import logging
-import multiprocessing
 import os
 import pickle
 import sqlite3
@@ -299,28 +298,37 @@ def test_a_bad_bound_is_refused(path, bad):
 # -- many processes ------------------------------------------------------------------------------
 
 
-def _fill(path, first):
-    async def main():
-        with ResponseCache(path) as cache:
-            for number in range(first, first + 60):
-                await cache.put(str(number).encode(), answer(str(number)))
-                assert cache.get(str(number).encode()).content == str(number)
-            assert not cache.faults
+FILL = """
+import sys, trio
+from trio_minillm import Choice, CompletionResponse, Outcome
+from trio_minillm.batch import ResponseCache
 
-    trio.run(main)
+def answer(text):
+    return CompletionResponse(choices=(Choice(content=text),), outcome=Outcome.FINISHED)
+
+async def main():
+    path, first = sys.argv[1], int(sys.argv[2])
+    with ResponseCache(path) as cache:
+        for number in range(first, first + 60):
+            await cache.put(str(number).encode(), answer(str(number)))
+            assert cache.get(str(number).encode()).content == str(number)
+        assert not cache.faults
+
+trio.run(main)
+"""
 
 
-@pytest.mark.skipif("coverage" in sys.modules, reason="spawned processes hang under coverage")
 def test_many_processes_write_one_file(path):
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(4) as pool:  # all make the file at once, too
-        pool.starmap(_fill, [(path, 30 * n) for n in range(4)])
+    # All make the file at once, too.
+    writers = [
+        subprocess.Popen([sys.executable, "-c", FILL, str(path), str(30 * n)]) for n in range(4)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
     with ResponseCache(path) as cache:
         assert len(cache) == 150
         assert all(cache.get(str(n).encode()).content == str(n) for n in range(150))
 
 
-@pytest.mark.skipif("coverage" in sys.modules, reason="spawned processes hang under coverage")
 def test_it_can_be_sent_to_another_process(path):
     with ResponseCache(path, max_entries=7) as cache, pickle.loads(pickle.dumps(cache)) as other:
         assert (other.path, other.max_entries) == (cache.path, 7)
