@@ -711,3 +711,14 @@ async def test_a_server_that_never_answers_ends_the_run(autojump_clock):
         with pytest.raises(llm.SendError, match="refused"):
             await client.batch(requests(500), model=model(), concurrency=50).run()
     assert 60 < trio.current_time() < 300
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_server_that_refuses_for_minutes_is_waited_for(autojump_clock, status):
+    async def closed(number, body):
+        if trio.current_time() < 400:
+            raise Answer(status)
+
+    found, _ = await run(Server(closed), requests(3), retry=llm.Retry(attempts=50))
+    assert [result.ok for result in found] == [True] * 3
+    assert trio.current_time() > 400

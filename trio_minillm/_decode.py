@@ -24,8 +24,9 @@ MAX_WHOLE = 8 * 1024 * 1024
 """Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
 
 MAX_OBJECTS = 2**17
-"""Braces and brackets that may open in one event: 131,072, one for every 32 bytes of the longest. As objects they
-take a hundred times their size, and seconds in which no other task has its turn."""
+"""Braces and brackets that may open in one event, or in a body that is none: 131,072, one for every
+32 bytes of the longest. As objects they take a hundred times their size, and seconds in which no
+other task has its turn."""
 
 LESSON, MAX_CREDIT = 4, 64
 """What learning a template costs, and what can be saved up for it: each chunk that a template
@@ -295,9 +296,8 @@ class ChunkDecoder:
             return error  # malformed events are not quoted
         clean = hide(data, self._secrets)
         if HIDDEN in clean:
-            again: MiniLLMError = ProviderError(
-                self._provider.parse_error(None, clean)
-            )  # takes any bytes
+            # `parse_error` takes any bytes.
+            again: MiniLLMError = ProviderError(self._provider.parse_error(None, clean))
             try:
                 self._provider.parse_event("error", clean)
             except MiniLLMError as exc:

@@ -54,8 +54,8 @@ class Rates(msgspec.Struct, frozen=True):
 
 
 HOPELESS = 120.0
-"""Seconds of failures after which a server that never answered is given up: a wrong address would
-hold a run of thousands up for hours."""
+"""Seconds after which an address is given up at which nobody ever answered, neither with a refusal: a
+wrong one would hold a run of thousands up for hours."""
 
 
 class Ticket(msgspec.Struct, gc=False):
@@ -160,7 +160,7 @@ class Lane:
         return Ticket(now, self._sent, tokens, self._tokens_sent, guess)
 
     def hopeless(self, now: float) -> bool:
-        """Whether it has never answered, and has had its time."""
+        """Whether nobody has ever answered there, for as long as is worth trying."""
         return not self._answers and now - self._began_to_fail >= HOPELESS
 
     def _truth(self) -> float:
@@ -217,6 +217,8 @@ class Lane:
                 self.adaptive.finished(now, self.in_flight + 1)
         elif not ticket.accepted or _speaks_of_load(error):
             self._failed(ticket, now, error)
+        # Whatever else it may say, a refusal is an answer, and so is a stream that broke.
+        self._answers = self._answers or not isinstance(error, SendError)
         if error is None and tokens is not None:
             self._guessed = 0.95 * self._guessed + ticket.guess
             self._used = 0.95 * self._used + tokens
