@@ -222,7 +222,8 @@ class Client:
 
         Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one.
         """
-        from .batch._run import Batch, settings_of
+        from .batch._run import Batch
+        from .batch._settings import settings_of
 
         settings = settings_of(options)
         timeouts = (settings.timeouts or self._timeouts).with_total(COMPLETE_SECONDS)

@@ -8,7 +8,8 @@ from ._keys import in_shard
 from ._output import ResultFile, ResultFileError, read_results
 from ._result_format import ResultLine
 from ._results import Watch
-from ._run import Batch, BatchOptions
+from ._run import Batch
+from ._settings import BatchOptions
 from ._statistics import BatchStatistics
 from ._values import Attempt, BatchRequest, BatchResult
 

@@ -16,6 +16,7 @@ from ._script import (
     Forever,
     Reply,
     Script,
+    Scripted,
     ServedRequest,
     Step,
     failure_of,
@@ -25,7 +26,7 @@ from ._script import (
 )
 
 
-class ScriptedTransport(httpx.AsyncBaseTransport):
+class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
     """A transport that answers the n-th request with the n-th reply, then with the last.
 
     A reply may be a function of the request (`ServedRequest`) that returns one. Questions after
@@ -41,24 +42,6 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
         self.questions: list[httpx.Request] = []
         self.open_bodies: int = 0
         self.read_to_end: int = 0
-
-    @property
-    def replies(self) -> tuple[Answer, ...]:
-        """The script. Setting it begins a new one: its first is the next answer."""
-        return self.script.replies
-
-    @replies.setter
-    def replies(self, replies: Sequence[Answer]) -> None:
-        self.script.replies = tuple(replies)
-
-    @property
-    def settlements(self) -> tuple[Answer, ...]:
-        """The same for questions after the fact."""
-        return self.script.settlements
-
-    @settlements.setter
-    def settlements(self, settlements: Sequence[Answer]) -> None:
-        self.script.settlements = tuple(settlements)
 
     @property
     def bodies(self) -> list[Any]:

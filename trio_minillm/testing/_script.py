@@ -166,6 +166,30 @@ class Script:
         return chosen(request) if callable(chosen) else chosen
 
 
+class Scripted:
+    """Who answers by a script that can be changed while it runs."""
+
+    script: Script
+
+    @property
+    def replies(self) -> tuple[Answer, ...]:
+        """The script. Setting it begins a new one: its first is the next answer."""
+        return self.script.replies
+
+    @replies.setter
+    def replies(self, replies: Sequence[Answer]) -> None:
+        self.script.replies = tuple(replies)
+
+    @property
+    def settlements(self) -> tuple[Answer, ...]:
+        """The same for questions after the fact."""
+        return self.script.settlements
+
+    @settlements.setter
+    def settlements(self, settlements: Sequence[Answer]) -> None:
+        self.script.settlements = tuple(settlements)
+
+
 class _Line:
     def __init__(self, answers: Sequence[Answer]) -> None:
         self.answers = tuple(answers)

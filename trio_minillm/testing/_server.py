@@ -29,6 +29,7 @@ from ._script import (
     Forever,
     Reply,
     Script,
+    Scripted,
     ServedRequest,
     Step,
     eof,
@@ -64,7 +65,7 @@ class Connection(msgspec.Struct, kw_only=True, eq=False):
     """Set with ``left_at``."""
 
 
-class LoopbackServer:
+class LoopbackServer(Scripted):
     """A running server; made by `serve`."""
 
     def __init__(self, script: Script, context: ssl.SSLContext | None) -> None:
@@ -92,15 +93,6 @@ class LoopbackServer:
     def base_url(self) -> str:
         """The address for a client's ``base_url``."""
         return f"{self.url}/v1"
-
-    @property
-    def replies(self) -> tuple[Answer, ...]:
-        """The script. Setting it begins a new one: its first is the next answer."""
-        return self.script.replies
-
-    @replies.setter
-    def replies(self, replies: Sequence[Answer]) -> None:
-        self.script.replies = tuple(replies)
 
     @property
     def bodies(self) -> list[Any]:
