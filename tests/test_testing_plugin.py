@@ -40,6 +40,7 @@ async def test_leak(llm_script):
 def run(folder: Path, test: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run pytest on one file, with the plugin as it is installed."""
     folder.joinpath("test_it.py").write_text(test)
+    folder.joinpath("pytest.ini").write_text("[pytest]\n")  # or it takes ours, if that lies above
     if not INSTALLED:  # a checkout: in its place by hand
         folder.joinpath("pytest_trio_minillm.py").write_text(PLUGIN.read_text())
         options = ("-p", "pytest_trio_minillm", *options)

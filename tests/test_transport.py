@@ -2580,14 +2580,14 @@ async def test_a_proxy_of_the_environment_is_used(
         await peer.reply(b"", b"connection: close", status=b"403 Forbidden")
 
     secure = name == "HTTPS_PROXY"
-    url = f"http{'s' if secure else ''}://model.test/"
+    url = f"http{'s' if secure else ''}://model.invalid/"
     async with serving(proxy) as server:
         monkeypatch.setenv(name, server.url)
         async with llm.open_client(retry=llm.Retry(attempts=1)) as client:
             with pytest.raises(llm.MiniLLMError):
                 await client.complete(model_at(url), "Hi")
         asked = {request.line for request in server.requests}
-    line = b"CONNECT model.test:443 HTTP/1.1" if secure else b"POST http://model.test/v1/"
+    line = b"CONNECT model.invalid:443 HTTP/1.1" if secure else b"POST http://model.invalid/v1/"
     assert len(asked) == 1
     assert asked.pop().startswith(line)
 

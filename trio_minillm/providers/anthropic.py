@@ -213,8 +213,9 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
         out.annotations = _citations(block)
         out.progress = bool(out.delta or out.annotations)
     elif kind == "thinking":
+        signature = _string(block, "signature")
         out.reasoning = _string(block, "thinking")
-        out.progress = bool(out.reasoning or _string(block, "signature"))
+        out.progress = bool(out.reasoning or signature)
     elif kind == "redacted_thinking":
         _string(block, "data")
     elif kind == "tool_use":
