@@ -36,7 +36,7 @@ class Connection:
         self.idle_since = 0.0
         self._sock = sock
         self._buffer = buffer
-        self._more = True  # the next read may find something without waiting
+        self._more = False  # the next read may find something without waiting
         self._reads = 0
         self._sending = False
         self._failure: OSError | None = None  # came behind bytes that were fed already
@@ -53,11 +53,12 @@ class Connection:
                 self._tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
-                await self._flush()
-            count = await self._receive()
-            if not count:
-                raise ConnectionError("the connection ended in the TLS handshake")
-            self._incoming.write(self._buffer[:count])
+                await self.wait()
+            with suppress(BlockingIOError, InterruptedError):
+                count = self._take()
+                if not count:
+                    raise ConnectionError("the connection ended in the TLS handshake")
+                self._incoming.write(self._buffer[:count])
         await self._flush()
         if self._tls.selected_alpn_protocol() == "h2":
             raise ConnectionError("the server was offered HTTP/2 and speaks it; this does not")
@@ -114,14 +115,48 @@ class Connection:
 
     # -- in --------------------------------------------------------------------------------
 
+    @property
+    def failed(self) -> bool:
+        """Whether the next read raises, though nothing more comes."""
+        return self._failure is not None
+
+    async def wait(self) -> None:
+        """Wait until a read may find something. A checkpoint. Raises ``OSError``."""
+        if self._tls is not None and self._outgoing.pending:
+            await self._flush()  # an answer to a change of keys
+        self._reads += 1
+        if self._more and self._reads % EAGER_READS:
+            await checkpoint_if_cancelled()
+        else:
+            await _waited(wait_readable, self._sock)
+
+    def readable(self) -> Awaitable[None]:
+        """As `wait`, with fewer steps; raises `trio.ClosedResourceError` or ``ValueError``."""
+        if self._tls is not None and self._outgoing.pending:
+            return self.wait()
+        return wait_readable(self._sock)
+
     async def read(self, parser: ResponseParser) -> bool:
         """One read, fed to the parser; False at the connection's end. A checkpoint.
 
         Raises ``OSError`` and `BadResponse`.
         """
+        while True:
+            if self._failure is None:
+                await self.wait()
+            there = self.read_now(parser)
+            if there is not None:
+                return there
+
+    def read_now(self, parser: ResponseParser) -> bool | None:
+        """As `read`, without waiting; None if nothing is there."""
         if self._failure is not None:
             raise self._failure
-        count = await self._receive()
+        try:
+            count = self._take()
+        except (BlockingIOError, InterruptedError):
+            self._more = False
+            return None
         if self._tls is None:
             if count:
                 parser.feed(self._buffer[:count])
@@ -131,9 +166,7 @@ class Connection:
                 raise ConnectionError("the connection ended without TLS's close_notify")
             return False
         self._incoming.write(self._buffer[:count])
-        there = self._decrypt(self._tls, parser)
-        await self._flush()  # an answer to a change of keys
-        return there
+        return self._decrypt(self._tls, parser)
 
     def _decrypt(self, tls: ssl.SSLObject, parser: ResponseParser) -> bool:
         """Every record that is whole, at once; False if the peer said that it was the last."""
@@ -155,42 +188,29 @@ class Connection:
             self._failure = exc
         return True
 
-    async def _receive(self) -> int:
-        """Wait for bytes and read them into the buffer; 0 at the connection's end."""
-        self._reads += 1
-        if self._more and self._reads % EAGER_READS:
-            await checkpoint_if_cancelled()
-            try:
-                return self._take()
-            except (BlockingIOError, InterruptedError):
-                pass
-        while True:
-            try:
-                await wait_readable(self._sock)
-                return self._take()
-            except (BlockingIOError, InterruptedError):
-                pass
-            except (trio.ClosedResourceError, ValueError) as exc:
-                raise ConnectionError(CLOSED) from exc
-
     def _take(self) -> int:
         count = self._sock.recv_into(self._buffer)
         # What does not fill the buffer has emptied the socket: asking again would be for nothing.
         self._more = count == READ_BYTES
         return count
 
-    # -- the end ---------------------------------------------------------------------------
-
-    def usable(self) -> bool:
-        """Whether nothing came since: neither an end nor bytes that nobody asked for."""
+    @property
+    def silent(self) -> bool:
+        """Whether nothing came that was not read: neither bytes nor an end."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
-            self._more = False
             return True
         except OSError:
             pass
         return False
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def usable(self) -> bool:
+        """Whether nothing came since: neither an end nor bytes that nobody asked for."""
+        self._more = False
+        return self.silent
 
     def close(self) -> None:
         """Close it now, without a word to the peer."""

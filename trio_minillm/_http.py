@@ -236,6 +236,39 @@ class Exchange:
         """Whether a `receive` that was cancelled has lost nothing, and can be called again."""
         return self._inflate is None and self._ours is not None
 
+    @property
+    def lendable(self) -> bool:
+        """Whether any task may wait for the body (`readable`) and take what is there
+        (`receive_now`), without a scope of this one's around it.
+        """
+        return self.resumable and isinstance(self._ours, Roundtrip) and self._ours.unlimited
+
+    @property
+    def settled(self) -> bool:
+        """Whether `receive_now` has an answer, though nothing more comes."""
+        return self._ours is None or self._ours.settled
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing came that was not taken."""
+        return self._ours is not None and self._ours.silent
+
+    def readable(self) -> Awaitable[None]:
+        """Wait until `receive_now` may find something. Raises ``OSError``, ``ValueError`` or
+        `trio.ClosedResourceError` where the connection is gone: `receive_now` says why.
+        """
+        assert self._ours is not None
+        return self._ours.readable()
+
+    def receive_now(self) -> bytes | None:
+        """As `receive`, of what is there; None if nothing is. Only where it is `lendable`."""
+        assert self._ours is not None
+        try:
+            return self._ours.receive_now()
+        except _FOREIGN as exc:
+            failure, cause = _translated(exc, begun=True), _cause(exc)
+        raise failure from cause
+
     async def receive(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
         if self._unreadable is not None:

@@ -125,6 +125,11 @@ class ResponseParser:
             raise BadResponse(self._fault)
 
     @property
+    def faulty(self) -> bool:
+        """Whether `check` raises."""
+        return bool(self._fault)
+
+    @property
     def ends_with_connection(self) -> bool:
         """Whether only the connection's end can end the body."""
         return self.head and not self.complete and not self._framed

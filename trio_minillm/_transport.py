@@ -415,35 +415,88 @@ class Roundtrip(httpx.AsyncByteStream):
 
     async def receive(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Cancelled, it has lost nothing."""
-        parser = self._parser
         while True:
-            data = parser.take()
-            if parser.complete:
-                self.end()
-            if data or parser.complete or self._connection is None:
+            data = self._taken()
+            if data is not None:
                 return data
+            assert self._connection is not None
             try:
                 await self._read(self._connection)
             except httpx.TransportError:
                 self.end()
                 raise
 
+    def receive_now(self) -> bytes | None:
+        """As `receive`, of what is there; None if nothing is."""
+        while True:
+            data = self._taken()
+            if data is not None:
+                return data
+            assert self._connection is not None
+            try:
+                if not self._read_now(self._connection):
+                    return None
+            except httpx.TransportError:
+                self.end()
+                raise
+
+    def _taken(self) -> bytes | None:
+        """The body that was read but not handed out, ``b""`` at its end; None if there is none."""
+        parser = self._parser
+        data = parser.take()
+        if parser.complete:
+            self.end()
+        return data if data or parser.complete or self._connection is None else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether `receive_now` has an answer, though nothing more comes."""
+        connection, parser = self._connection, self._parser
+        return connection is None or parser.complete or parser.faulty or connection.failed
+
+    @property
+    def silent(self) -> bool:
+        """Whether the connection has nothing that was not read."""
+        return self._connection is not None and self._connection.silent
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether no timeout of httpx's hangs on a read."""
+        return self.seconds("read") is None
+
+    def readable(self) -> Awaitable[None]:
+        """Wait until `receive_now` may find something. Cancelled, it has lost nothing; raises
+        ``OSError``, ``ValueError`` or `trio.ClosedResourceError` if the connection is gone.
+        """
+        if self._connection is None:
+            raise ConnectionError("the exchange is over")
+        return self._connection.readable()
+
     async def _read(self, connection: Connection) -> None:
         """One read, fed to the parser. Raises httpx's errors."""
+        seconds = self.seconds("read")
+        while True:
+            if not (self._parser.faulty or connection.failed):
+                try:
+                    await _within(seconds, httpx.ReadTimeout, connection.wait)
+                except OSError as exc:
+                    raise httpx.ReadError(str(exc)) from exc
+            if self._read_now(connection):
+                return
+
+    def _read_now(self, connection: Connection) -> bool:
+        """The same of what is there; False if nothing is."""
         parser = self._parser
-        seconds = self._timeout.get("read")
         try:
             parser.check()
-            if seconds is None:
-                there = await connection.read(parser)
-            else:
-                there = await _within(seconds, httpx.ReadTimeout, connection.read, parser)
-            if not there:
+            there = connection.read_now(parser)
+            if there is False:
                 parser.feed_end()
         except OSError as exc:
             raise httpx.ReadError(str(exc)) from exc
         except BadResponse as exc:
             raise httpx.RemoteProtocolError(str(exc)) from exc
+        return there is not None
 
     async def aclose(self) -> None:
         """Give the connection back if the response was whole, else close it. Does not wait."""
