@@ -23,6 +23,7 @@ LAYERS = [
     {"_connection"},
     {"_transport"},
     {"_http", "_clocks"},
+    {"_intake"},
     {"_reader", "_books"},
     {"_stream"},
     {"_tracked"},

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm import _decode, _http, _http1, _ingest, _reader, _secrets, _sse, _stream
+from trio_minillm import _decode, _http, _http1, _ingest, _intake, _reader, _secrets, _sse, _stream
 from trio_minillm._errors import EXCERPT_CHARS
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 
@@ -162,7 +162,18 @@ def test_the_page_has_every_bound() -> None:
     found = dict(re.findall(r"\| `(_\w+\.[A-Z_]+)` \| ([\d,.]+)", page))
     modules = {
         m.__name__.rpartition(".")[2]: m
-        for m in (_decode, _http, _http1, _ingest, _reader, _secrets, _sse, _stream, llm._errors)
+        for m in (
+            _decode,
+            _http,
+            _http1,
+            _ingest,
+            _intake,
+            _reader,
+            _secrets,
+            _sse,
+            _stream,
+            llm._errors,
+        )
     }
     for name, figure in found.items():
         module, _, constant = name.partition(".")

@@ -729,7 +729,7 @@ async def test_unpacking_lets_other_tasks_run():
 
 
 async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps(monkeypatch):
-    monkeypatch.setattr("trio_minillm._reader.MAX_RESPONSE", 1_000_000)
+    monkeypatch.setattr("trio_minillm._intake.MAX_RESPONSE", 1_000_000)
     bomb = gzip.compress(b": " + b"x\n" * 50_000_000, 1)
     transport = ScriptedTransport(reply(bomb, headers={"content-encoding": "gzip"}))
     with pytest.raises(llm.LimitExceeded):

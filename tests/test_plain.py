@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_minillm import StreamChunk, testing
-from trio_minillm._decode import LESSON, MAX_CREDIT, ChunkDecoder
+from trio_minillm._decode import FEW, LESSON, MAX_CREDIT, SOON, ChunkDecoder
 from trio_minillm._ingest import COMPACT_EVERY, Ingest
 from trio_minillm._plain import MAX_TEMPLATE, PlainBatch, Template
 from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter, Provider
@@ -30,12 +30,21 @@ def _all(decoder: ChunkDecoder, pieces: list[bytes]) -> tuple[list[StreamChunk],
     return chunks, (str(decoder.error), decoder.events, decoder.skipped)
 
 
+def eager(provider: Provider) -> ChunkDecoder:
+    """One that learns from the first event on."""
+    decoder = ChunkDecoder(provider)
+    decoder._soon = 0
+    return decoder
+
+
 def both_ways(provider: Provider, body: bytes, cut: int | None = None) -> ChunkDecoder:
     """Decode it in one piece, or in pieces of ``cut`` bytes, and compare with the long way."""
     size = cut or len(body) or 1
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
-    decoder = ChunkDecoder(provider)
-    assert _all(decoder, pieces) == long_way(provider, [body])
+    expected = long_way(provider, [body])
+    assert _all(ChunkDecoder(provider), pieces) == expected
+    decoder = eager(provider)
+    assert _all(decoder, pieces) == expected
     return decoder
 
 
@@ -48,7 +57,7 @@ def chunk(text: str, **fields: Any) -> bytes:
 
 
 def learned(provider: Provider, *events: bytes) -> Template | None:
-    decoder = ChunkDecoder(provider)
+    decoder = eager(provider)
     for event in events:
         decoder.feed(event, 0.0)
     return decoder._template
@@ -76,7 +85,7 @@ TEXTS = [
 
 
 def test_what_it_is_for() -> None:
-    decoder = ChunkDecoder(OPENAI)
+    decoder = eager(OPENAI)
     decoder.feed(chunk("one"), 0.0)
     batch = decoder.feed(chunk("two") + chunk("three"), 5.0)
     assert type(batch) is PlainBatch
@@ -213,7 +222,7 @@ def test_raw_and_lenient_streams_are_the_same() -> None:
 
 
 def test_a_stream_that_never_repeats_itself_is_not_studied_for_ever() -> None:
-    decoder = ChunkDecoder(OPENAI)
+    decoder = eager(OPENAI)
     for number in range(100):
         decoder.feed(chunk(f"t{number}", created=number), 0.0)
     assert decoder._credit <= 0
@@ -263,3 +272,22 @@ def test_a_batch_folds_like_its_chunks(sizes: list[int], thinking: bool) -> None
     assert (one.chunks, one.first_at, one.last_at) == (other.chunks, other.first_at, other.last_at)
     one.ingest_all(PlainBatch([like], template))
     assert one.chunks == other.chunks, "it is over"
+
+
+def test_events_one_by_one_are_learned_from_when_it_pays() -> None:
+    decoder = ChunkDecoder(OPENAI)
+    kinds = [type(decoder.feed(chunk("a"), 0.0)) for _ in range(SOON + 3)]
+    assert kinds == [list] * (SOON + 1) + [PlainBatch] * 2
+    at_once = ChunkDecoder(OPENAI)
+    at_once.feed(chunk("a") * (FEW + 1), 0.0)
+    assert type(at_once.feed(chunk("a"), 0.0)) is PlainBatch
+
+
+@pytest.mark.parametrize(
+    "before", [b": half a com", b"id: 7\n", b"event: x\n", b"data: {}\n", b"\r"]
+)
+def test_a_read_of_one_event_is_one_only_where_a_block_begins(before: bytes) -> None:
+    both_ways(OPENAI, chunk("a") * 3)
+    pieces = [chunk("a"), chunk("b"), before, chunk("c"), chunk("d")]
+    decoder = eager(OPENAI)
+    assert _all(decoder, pieces) == long_way(OPENAI, [b"".join(pieces)])

@@ -345,7 +345,7 @@ async def test_a_bound_that_folding_crosses_ends_the_stream():
 
 
 async def test_an_endless_answer_is_cut_at_the_bound(monkeypatch):
-    monkeypatch.setattr("trio_minillm._reader.MAX_RESPONSE", 10_000)
+    monkeypatch.setattr("trio_minillm._intake.MAX_RESPONSE", 10_000)
     _, opening = client_of(reply(*openai_events(*["x" * 500] * 50)))
     async with opening as client:
         with pytest.raises(llm.LimitExceeded, match="one response"):
@@ -984,6 +984,7 @@ async def test_an_overload_behind_an_opened_block_is_tried_again(autojump_clock)
 class Late:
     """An exchange whose last read comes in the moment in which an old deadline passes."""
 
+    lendable = False
     status, headers = 200, {"content-type": "text/event-stream"}
 
     def __init__(self, clock, resumable):

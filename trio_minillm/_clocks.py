@@ -90,6 +90,11 @@ class Clocks:
         self._due = self._set = self.scope.deadline = INFINITY
         return trio.current_time()
 
+    def away(self) -> float:
+        """The consumer reads, and has not come back since the last bytes: as `pause`, from then on."""
+        self.pause()
+        return self._bytes_at
+
     def resume(self, paused_at: float) -> None:
         """The consumer has caught up: its time is not counted."""
         gone = trio.current_time() - paused_at

@@ -39,7 +39,8 @@ class Connection:
         self._more = False  # the next read may find something without waiting
         self._reads = 0
         self._sending = False
-        self._failure: OSError | None = None  # came behind bytes that were fed already
+        self.failure: OSError | None = None
+        """What the next read raises: it came behind bytes that were fed already."""
         self._tls: ssl.SSLObject | None = None
         self._incoming: ssl.MemoryBIO
         self._outgoing: ssl.MemoryBIO
@@ -55,7 +56,7 @@ class Connection:
             except ssl.SSLWantReadError:
                 await self.wait()
             with suppress(BlockingIOError, InterruptedError):
-                count = self._take()
+                count = self._sock.recv_into(self._buffer)
                 if not count:
                     raise ConnectionError("the connection ended in the TLS handshake")
                 self._incoming.write(self._buffer[:count])
@@ -115,11 +116,6 @@ class Connection:
 
     # -- in --------------------------------------------------------------------------------
 
-    @property
-    def failed(self) -> bool:
-        """Whether the next read raises, though nothing more comes."""
-        return self._failure is not None
-
     async def wait(self) -> None:
         """Wait until a read may find something. A checkpoint. Raises ``OSError``."""
         if self._tls is not None and self._outgoing.pending:
@@ -134,7 +130,7 @@ class Connection:
         """As `wait`, with fewer steps; raises `trio.ClosedResourceError` or ``ValueError``."""
         if self._tls is not None and self._outgoing.pending:
             return self.wait()
-        return wait_readable(self._sock)
+        return wait_readable(self._sock)  # noqa: ASYNC105 - the caller awaits it
 
     async def read(self, parser: ResponseParser) -> bool:
         """One read, fed to the parser; False at the connection's end. A checkpoint.
@@ -142,7 +138,7 @@ class Connection:
         Raises ``OSError`` and `BadResponse`.
         """
         while True:
-            if self._failure is None:
+            if self.failure is None:
                 await self.wait()
             there = self.read_now(parser)
             if there is not None:
@@ -150,13 +146,15 @@ class Connection:
 
     def read_now(self, parser: ResponseParser) -> bool | None:
         """As `read`, without waiting; None if nothing is there."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         try:
-            count = self._take()
+            count = self._sock.recv_into(self._buffer)
         except (BlockingIOError, InterruptedError):
             self._more = False
             return None
+        # What does not fill the buffer has emptied the socket: asking again would be for nothing.
+        self._more = count == READ_BYTES
         if self._tls is None:
             if count:
                 parser.feed(self._buffer[:count])
@@ -185,14 +183,8 @@ class Connection:
         except ssl.SSLError as exc:
             if not fed:
                 raise
-            self._failure = exc
+            self.failure = exc
         return True
-
-    def _take(self) -> int:
-        count = self._sock.recv_into(self._buffer)
-        # What does not fill the buffer has emptied the socket: asking again would be for nothing.
-        self._more = count == READ_BYTES
-        return count
 
     @property
     def silent(self) -> bool:

@@ -28,6 +28,11 @@ MAX_OBJECTS = 2**17
 32 bytes of the longest. As objects they take a hundred times their size, and seconds in which no
 other task has its turn."""
 
+_BLANK = b"\n\n"
+
+FEW, SOON = 2, 16
+"""Blocks in a read, or events so far, from which on a template is learned. A lesson costs as much as
+five events the long way, and each of thousands of streams holds what it has learned."""
 LESSON, MAX_CREDIT = 4, 64
 """What learning a template costs, and what can be saved up for it: each chunk that a template
 reads gives 1. A stream in which none ever fits pays for 16 lessons."""
@@ -75,6 +80,7 @@ class ChunkDecoder:
         # Lessons cost a second parsing, and some streams never repeat themselves.
         self._quick = provider.literal_text and not raw
         self._credit = MAX_CREDIT if self._quick else 0
+        self._soon = SOON
         self._begun = False  # past the byte-order mark, if there was one
         self._sniffed = False
         self._head = b""  # half a byte-order mark
@@ -90,6 +96,12 @@ class ChunkDecoder:
         if self._whole is not None:
             self._keep(data)
             return []
+        template = self._template
+        if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
+            # The commonest read: a single event, like the one before.
+            run = self._run(template, [data[: -len(_BLANK)]], 0, at) if self._sse.between else None
+            if run:
+                return PlainBatch(run, template)
         events, blocks, tail = self._sse.split(data)
         if b"" in blocks[:3]:  # blank lines by the thousand would each be looked at
             blocks = [block for block in blocks if block]
@@ -106,7 +118,9 @@ class ChunkDecoder:
                 else:
                     out += run
             else:
-                out += self._block(blocks[done], at)
+                out += self._block(
+                    blocks[done], at, learn=len(blocks) > FEW or self.events >= self._soon
+                )
                 done += 1
         if tail and self.error is None:
             out += self._events(self._sse.hold(tail, quick=self._quick), at)
@@ -143,10 +157,10 @@ class ChunkDecoder:
             self._credit = min(self._credit + len(run), MAX_CREDIT)
         return run
 
-    def _block(self, block: bytes, at: float) -> list[StreamChunk]:
+    def _block(self, block: bytes, at: float, *, learn: bool) -> list[StreamChunk]:
         """One block, the long way; what is common in it is remembered."""
         chunks = self._events(self._sse.dissect(block), at)
-        if len(chunks) == 1 and self._credit > 0 and chunks[0].progress:
+        if learn and len(chunks) == 1 and self._credit > 0 and chunks[0].progress:
             learned = Template.learn(block, chunks[0], self._parsed)
             self._template = learned or self._template
             self._credit -= LESSON

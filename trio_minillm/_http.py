@@ -244,17 +244,12 @@ class Exchange:
         return self.resumable and isinstance(self._ours, Roundtrip) and self._ours.unlimited
 
     @property
-    def settled(self) -> bool:
-        """Whether `receive_now` has an answer, though nothing more comes."""
-        return self._ours is None or self._ours.settled
-
-    @property
     def silent(self) -> bool:
         """Whether nothing came that was not taken."""
         return self._ours is not None and self._ours.silent
 
     def readable(self) -> Awaitable[None]:
-        """Wait until `receive_now` may find something. Raises ``OSError``, ``ValueError`` or
+        """Wait until `receive_now` has an answer. A checkpoint; raises ``OSError``, ``ValueError`` or
         `trio.ClosedResourceError` where the connection is gone: `receive_now` says why.
         """
         assert self._ours is not None

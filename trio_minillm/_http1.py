@@ -85,12 +85,14 @@ class ResponseParser:
         """Whether a single byte came."""
         self._no_body = no_body  # the answer to HEAD
         self._framed = False  # its end can be told before the connection's
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
+        """The body that came and was not taken."""
         self._ours = 0  # pieces of this body: what follows is no part of it
-        self._fault = ""
+        self.fault: str = ""
+        """What `check` raises."""
         self._silent = self._head_bytes = 0
         # Names that httptools looks for; the busiest is a method of a list.
-        self.on_body: Callable[[bytes], None] = self._pieces.append
+        self.on_body: Callable[[bytes], None] = self.pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
 
@@ -102,18 +104,18 @@ class ResponseParser:
         Raises `BadResponse` for a fault in the head. One in the body is raised by `check`, for
         which there is time when what came before it was taken.
         """
-        if self._fault:
+        if self.fault:
             return
         self.begun = True
-        pieces = len(self._pieces)
+        pieces = len(self.pieces)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._broken(exc)
-        if len(self._pieces) == pieces and not self.complete:
+        if len(self.pieces) == pieces and not self.complete:
             self._silent += len(data)
             if self._silent > MAX_SILENCE:
-                self._fault = f"more than {MAX_SILENCE:,} bytes without any of the body"
+                self.fault = f"more than {MAX_SILENCE:,} bytes without any of the body"
         else:
             self._silent = 0
         if not self.head:
@@ -121,13 +123,8 @@ class ResponseParser:
 
     def check(self) -> None:
         """Raise `BadResponse` if the bytes so far end in a fault."""
-        if self._fault:
-            raise BadResponse(self._fault)
-
-    @property
-    def faulty(self) -> bool:
-        """Whether `check` raises."""
-        return bool(self._fault)
+        if self.fault:
+            raise BadResponse(self.fault)
 
     @property
     def ends_with_connection(self) -> bool:
@@ -144,16 +141,16 @@ class ResponseParser:
         self.reusable = False
         if self.complete:
             return
-        if self._framed and not self._fault:
-            self._fault = "peer closed connection without sending complete message body"
-        if not self._fault:
-            self.complete, self._ours = True, len(self._pieces)
-        elif not self._pieces:  # else `check` raises it, behind them
+        if self._framed and not self.fault:
+            self.fault = "peer closed connection without sending complete message body"
+        if not self.fault:
+            self.complete, self._ours = True, len(self.pieces)
+        elif not self.pieces:  # else `check` raises it, behind them
             self.check()
 
     def take(self) -> bytes:
         """The body that has come since the last call, as one piece; may be empty."""
-        pieces = self._pieces
+        pieces = self.pieces
         if self.complete:
             del pieces[self._ours :]
         if not pieces:
@@ -178,14 +175,14 @@ class ResponseParser:
         if not self.head:  # else a trailer, or a second response
             # Exactly what the parser takes for chunked, or else two would read one framing.
             if name.lower() == _CODING and value.rstrip(b" ").lower() != b"chunked":
-                self._fault = "a transfer coding other than chunked"
+                self.fault = "a transfer coding other than chunked"
             self.headers.append((name, value.rstrip(b" \t")))
             self._count(len(name) + len(value) + 4)
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD:
-            self._fault = self._fault or f"more than {MAX_HEAD:,} bytes of head"
+            self.fault = self.fault or f"more than {MAX_HEAD:,} bytes of head"
 
     def on_headers_complete(self) -> None:
         if self.head:
@@ -193,18 +190,18 @@ class ResponseParser:
         self.status = self._parser.get_status_code()
         if self.status < 200:
             if self.status == 101:
-                self._fault = "the server switches protocols, which nobody asked it for"
+                self.fault = "the server switches protocols, which nobody asked it for"
             return
         self.version = self._parser.get_http_version()
         if self.version not in ("1.0", "1.1"):
-            self._fault = f"HTTP/{self.version} over HTTP/1.1"
+            self.fault = f"HTTP/{self.version} over HTTP/1.1"
         self.reusable = self._parser.should_keep_alive()
         for name, _ in self.headers:
             lower = name.lower()
             if lower == _CODING:
                 self.reusable = self.reusable and self.version == "1.1"  # RFC 9112, 6.1
             self._framed = self._framed or lower in (_LENGTH, _CODING)
-        self.head = not self._fault
+        self.head = not self.fault
         if self._no_body:
             self.complete, self.reusable = True, False
 
@@ -214,10 +211,10 @@ class ResponseParser:
             self.headers.clear()
         elif not self.complete:
             self.complete = True
-            self._ours = len(self._pieces)
+            self._ours = len(self.pieces)
 
     def _broken(self, exc: Exception) -> None:
         if self.complete:
             self.reusable = False
         else:
-            self._fault = self._fault or f"not HTTP: {exc}"
+            self.fault = self.fault or f"not HTTP: {exc}"

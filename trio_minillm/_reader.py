@@ -15,33 +15,20 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from ._chunks import StreamChunk, has_content
+from ._chunks import StreamChunk
 from ._clocks import INFINITY, Clocks
 from ._decode import ChunkDecoder
-from ._ending import Ending, State
-from ._errors import (
-    EndedEarly,
-    LimitExceeded,
-    MiniLLMError,
-    RefusedError,
-    RetriesExhausted,
-    StreamError,
-)
+from ._ending import Ending
+from ._errors import MiniLLMError, RefusedError, RetriesExhausted, StreamError
 from ._http import Exchange
+from ._intake import Facts, Intake
 from ._options import Retry, Timeouts, retry_after, retryable
-from ._plain import PlainBatch
 from ._secrets import hide
 from .providers import Model, Provider
 
 Item: TypeAlias = "list[StreamChunk] | StreamChunk | MiniLLMError"
 """What goes through the channel: a batch (one read's chunks), a chunk, or the last error."""
 
-
-MAX_RESPONSE = 256 * 1024 * 1024
-"""Decompressed bytes in one response: 256 MiB, about fifty times the longest answer that any
-model gives today with log probabilities."""
-
-NO_END = "the body ended without a finish reason or an end marker"
 
 MAX_HELD = 64
 """Openings without content that are held back for another attempt; after that many, they are
@@ -78,38 +65,16 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         yield repr(self)
 
 
-class Facts(msgspec.Struct, kw_only=True):
-    """What the reader knows beside the chunks; the stream puts it into the response."""
-
-    started: float | None = None
-    """When the newest attempt began, on Trio's clock."""
-    headers_at: float | None = None
-    ended: float | None = None
-    attempts: int = 0
-    received: int = 0
-    skipped: int = 0
-    request_id: str | None = None
-    generation_id: str | None = None
-    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """The newest response's, as they came."""
-    held: list[StreamChunk] = msgspec.field(default_factory=list)
-    """Openings without content, held back: until content comes, another attempt may."""
-
-
-class Arrivals:
-    """How many items went into the channel, and who waits for the next: one task at most.
-
-    A parking lot for a single task, at half its price; every chunk that is waited for pays it.
+class _Place:
+    """Where a single task waits for another: a parking lot at half its price. Every chunk that is
+    waited for pays it.
     """
 
     def __init__(self) -> None:
-        self.count: int = 0
-        self.over: bool = False
-        """Whether the channel was closed: there will be no more."""
         self._waiting: trio.lowlevel.Task | None = None
 
     async def wait(self) -> None:
-        """Until something changes. A checkpoint."""
+        """Until somebody calls `wake`. A checkpoint."""
         self._waiting = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort)
 
@@ -117,20 +82,32 @@ class Arrivals:
         self._waiting = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def one_more(self) -> None:
-        """An item was put into the channel."""
+    def wake(self) -> bool:
+        """Let the task go on; whether there was one."""
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+        return task is not None
+
+
+class Arrivals(_Place):
+    """How many items went into the channel, and who waits for the next: one task at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: int = 0
+        self.over: bool = False
+        """Whether the channel was closed: there will be no more."""
+
+    def one_more(self) -> bool:
+        """An item was put into the channel; whether it was waited for."""
         self.count += 1
-        self._wake()
+        return self.wake()
 
     def end(self) -> None:
         """The channel was closed."""
         self.over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        task, self._waiting = self._waiting, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
+        self.wake()
 
 
 def _nothing(*args: object) -> None: ...
@@ -159,10 +136,15 @@ class Reader:
         self._provider: Provider = prepared.model.provider
         self._send = send
         self._delivered = False
-        self._content = 0
-        self._end: MiniLLMError | None = None  # of the attempt
         self._slices: list[bytes] = []  # of a read, last one first
         self._unsent: list[StreamChunk] | None = None  # there was no room for it
+        self.lent: bool = False
+        """Whether the consumer reads, with `read_lent`, and not this task."""
+        self._given_back = _Place()
+        self._waited_for = False  # the consumer is in `read_lent`
+        self._away_since: float | None = None  # what the clocks want to hear when it is again
+        self._intake: Intake | None = None
+        self._exchange: Exchange | None = None
         # What servers must not make us repeat: the key, and header values that may be one.
         given = (prepared.model.api_key, *prepared.model.headers.values())
         self._secrets = [v.encode() for v in given if v and len(v) >= MIN_SECRET]
@@ -247,7 +229,7 @@ class Reader:
                     on_progress=clocks.transport_event,
                 )
             if scope.cancelled_caught:
-                raise clocks.error(self._content, 0)
+                raise clocks.error(0, 0)
             clocks.sent()
             facts.headers_at = trio.current_time()
             await self._answer(exchange, clocks)
@@ -270,7 +252,6 @@ class Reader:
     async def _read(self, exchange: Exchange, clocks: Clocks) -> None:
         """Read until the answer is over; raise what ended it otherwise."""
         prepared = self._prepared
-        self._end, self._slices = None, []
         decoder = ChunkDecoder(
             self._provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
         )
@@ -280,29 +261,32 @@ class Reader:
             awaits_end=self._provider.ends_itself,
         )
         del prepared  # it has the prompt
-        while not ending.over and self._end is None:
-            # Nothing but waiting for bytes is cancelled by it, and no bytes are in hand then.
-            with clocks.reading(lazy=exchange.resumable) as scope:
-                await self._read_on(exchange, clocks, decoder, ending)
-            if self._unsent is not None:
-                paused_at = clocks.pause()
-                await self._send.send(self._unsent)
-                self._unsent = None
-                self.arrived.one_more()
-                clocks.resume(paused_at)
-            elif scope.cancelled_caught and (clocks.due() or not exchange.resumable):
-                raise clocks.error(self._content, self.facts.received)
-        if self._end is not None and not ending.over:
-            raise self._end
+        intake = self._intake = Intake(decoder, ending, clocks, self.facts)
+        self._exchange, self._slices = exchange, []
+        try:
+            while not intake.over:
+                # Nothing but waiting for bytes is cancelled by it, and no bytes are in hand then.
+                with clocks.reading(lazy=exchange.resumable) as scope:
+                    await (self._keep_clocks() if self.lent else self._read_on(exchange, intake))
+                if self._unsent is not None:
+                    paused_at = clocks.pause()
+                    await self._send.send(self._unsent)
+                    self._unsent = None
+                    self.arrived.one_more()
+                    clocks.resume(paused_at)
+                elif scope.cancelled_caught and (clocks.due() or not exchange.resumable):
+                    self._overdue(exchange, intake)
+        finally:
+            self.lent = False
+        if intake.error is not None and not ending.over:
+            raise intake.error
 
-    async def _read_on(
-        self, exchange: Exchange, clocks: Clocks, decoder: ChunkDecoder, ending: Ending
-    ) -> None:
-        """Read until the answer is over, or something has ended it (``_end``), or the channel is
-        full (``_unsent``).
+    async def _read_on(self, exchange: Exchange, intake: Intake) -> None:
+        """Read until the answer is over, or something has ended it, or the channel is full
+        (``_unsent``), or the consumer waits and can do the reading (``lent``).
         """
-        facts, late = self.facts, False
-        while not (ending.over or self._end or self._unsent or late):
+        late = False
+        while not (intake.over or self._unsent or self.lent or late):
             data = b""
             try:
                 if self._slices:
@@ -311,61 +295,32 @@ class Reader:
                 else:
                     data = await exchange.receive()
                     # It came in the moment of a deadline: the next read wants a scope of its own.
-                    late = clocks.scope.cancel_called
+                    late = intake.clocks.scope.cancel_called
             except StreamError as exc:
-                self._end = exc
-            if len(data) > MANY_LINES and data.count(b"\n") + data.count(b"\r") > MANY_LINES:
-                self._slices = [data[i : i + SLICE] for i in range(0, len(data), SLICE)][::-1]
+                intake.error = exc
+            if self._sliced(data):
                 continue
-            now = trio.current_time()
-            if data:
-                facts.received += len(data)
-                chunks = decoder.feed(data, now)
-                if type(chunks) is PlainBatch and self._delivered and ending.state is State.OPEN:
-                    ending.chunk(chunks[0])  # the others would change nothing more
-                    self._content += len(chunks)
-                    clocks.heard(now, True, State.OPEN, False)
-                    self._deliver(chunks, True)
-                    if facts.received > MAX_RESPONSE:
-                        self._end = LimitExceeded("bytes in one response", MAX_RESPONSE)
-                    # A stream that waits for long holds no more than it must.
-                    del data, chunks
-                    continue
-            else:
-                chunks = decoder.finish(now)
-                self._end = self._end or decoder.error or EndedEarly(NO_END)
-            self._weigh(chunks, ending, clocks, now)
-            facts.skipped = decoder.skipped
-            if facts.received > MAX_RESPONSE:
-                self._end = self._end or LimitExceeded("bytes in one response", MAX_RESPONSE)
-            self._end = self._end or decoder.error
+            chunks, content = intake.feed(data, trio.current_time())
+            waited_for = bool(chunks) and self._deliver(chunks, content)
+            intake.begun = self._delivered
+            # It has nothing else to do: from here on one task wakes for a read, and not two.
+            self.lent = waited_for and exchange.lendable and not (intake.over or self._slices)
+            # A stream that waits for long holds no more than it must.
             del data, chunks
 
-    def _weigh(self, chunks: list[StreamChunk], ending: Ending, clocks: Clocks, now: float) -> None:
-        """What the chunks mean for the ending and the clocks; and send them on."""
-        content = silent = False
-        for number, chunk in enumerate(chunks):
-            ending.chunk(chunk)
-            if chunk.progress:
-                content = True
-                self._content += chunk.finish_reason is None and chunk.usage is None
-            else:
-                silent = True
-            if ending.over:
-                chunks = chunks[: number + 1]
-                break
-        says = ending.state is State.ENDING and any(map(has_content, chunks))
-        clocks.heard(now, content, ending.state, says)
-        if silent and self._delivered:
-            chunks = list(filter(_worth_sending, chunks))
-        if chunks:
-            self._deliver(chunks, content or ending.over)
+    def _sliced(self, data: bytes) -> bool:
+        """Whether it was too much for one step, and was put aside in slices."""
+        many = len(data) > MANY_LINES and data.count(b"\n") + data.count(b"\r") > MANY_LINES
+        if many:
+            self._slices = [data[i : i + SLICE] for i in range(0, len(data), SLICE)][::-1]
+        return many
 
-    def _deliver(self, chunks: list[StreamChunk], content: bool) -> None:
+    def _deliver(self, chunks: list[StreamChunk], content: bool) -> bool:
+        """Put a batch into the channel; whether it was waited for."""
         facts = self.facts
         if not (self._delivered or content or len(facts.held) >= MAX_HELD):
             facts.held += chunks
-            return
+            return False
         if facts.held:
             chunks = facts.held + chunks
             facts.held = []
@@ -376,8 +331,76 @@ class Reader:
             self._send.send_nowait(chunks)
         except trio.WouldBlock:
             self._unsent = chunks
+            return False
+        return self.arrived.one_more()
+
+    # -- while the consumer reads ----------------------------------------------------------
+
+    async def _keep_clocks(self) -> None:
+        """The connection is lent: wait until it is given back, or a clock's deadline."""
+        await self._given_back.wait()
+
+    def _overdue(self, exchange: Exchange, intake: Intake) -> None:
+        """A clock has run out. Raises its error, unless the consumer, who is to read, is away or
+        about to: a slow consumer trips no clock.
+        """
+        clocks = intake.clocks
+        if self.lent and not self._waited_for:
+            self._away_since = clocks.away()
+        elif self.lent and clocks.name != "total" and not exchange.silent:
+            clocks.pause()  # until what is there has been read
         else:
-            self.arrived.one_more()
+            raise clocks.error(intake.content, self.facts.received)
+
+    async def read_lent(self) -> list[StreamChunk]:
+        """In the consumer's task, while the connection is lent: wait for the next chunks. A
+        checkpoint; cancelled, it has lost nothing. Nothing comes if it was given back.
+        """
+        exchange, intake = self._exchange, self._intake
+        assert exchange is not None
+        assert intake is not None
+        if self._away_since is not None:
+            intake.clocks.resume(self._away_since)
+            self._away_since = None
+        self._waited_for = True
+        try:
+            while self.lent:
+                try:  # noqa: SIM105 - an object less for each chunk
+                    await exchange.readable()
+                except (OSError, ValueError, trio.ClosedResourceError):
+                    pass  # `take_lent` finds out why
+                if chunks := self.take_lent():
+                    return chunks
+        finally:
+            self._waited_for = False
+        return []
+
+    def take_lent(self) -> list[StreamChunk] | None:
+        """What came over a connection that is lent, which is given back when the answer is over;
+        None if nothing did.
+        """
+        if not self.lent:
+            return None
+        intake, exchange, data = self._intake, self._exchange, None
+        assert exchange is not None
+        assert intake is not None
+        chunks: list[StreamChunk] = []
+        try:
+            data = exchange.receive_now()
+        except StreamError as exc:
+            intake.error = exc
+            data = b""
+        if data is not None and not self._sliced(data):
+            chunks, _ = intake.feed(data, trio.current_time())
+        if intake.over or self._slices:
+            self.lent = False
+            self._given_back.wake()
+        return chunks if data is not None else None
+
+    @property
+    def failure(self) -> MiniLLMError | None:
+        """What has ended the answer, as far as it was read."""
+        return None if self._intake is None else self._intake.error
 
     async def _give(self, item: Item) -> None:
         try:
@@ -403,17 +426,3 @@ class Reader:
             request_id=self.facts.request_id,
             headers={k: self.hidden(v) for k, v in headers.items()},
         )
-
-
-def _worth_sending(chunk: StreamChunk) -> bool:
-    """Whether a chunk in the middle says anything: the buffer counts batches, and a server could
-    fill them with nothings.
-    """
-    return bool(
-        chunk.progress
-        or chunk.usage is not None
-        or chunk.block is not None
-        or chunk.end
-        or chunk.metadata
-        or chunk.raw
-    )

@@ -70,6 +70,12 @@ class SSEDecoder:
         self._event = ""
         self._id = ""  # becomes last_event_id at dispatch, as the standard says
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins a block, and nothing before it matters."""
+        pending = self._held or self._partial or self._has_data or self._event or self._skip_lf
+        return self._started and not pending and self._id == self.last_event_id
+
     def feed(self, data: bytes) -> list[SSEEvent]:
         """Take the next bytes; return the events that they complete, in order."""
         events, blocks, tail = self.split(data)

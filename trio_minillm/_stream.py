@@ -19,8 +19,9 @@ from ._chunks import CompletionResponse, Outcome, StreamChunk, Timings, Usage
 from ._cost import CostInfo
 from ._errors import EndedEarly, MiniLLMError
 from ._ingest import COMPACT_EVERY, Ingest
-from ._plain import PlainBatch
-from ._reader import Facts, Item, Reader
+from ._intake import Facts
+from ._plain import PlainBatch, Template
+from ._reader import Item, Reader
 from .providers import Model
 
 BUFFERED_BATCHES = 32
@@ -79,7 +80,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._batch: list[StreamChunk] = []
         self._position = 0
         self._last: MiniLLMError | None = None  # came behind the batch that is being handed out
-        self._append: Callable[[str], None] | None = None  # for the rest of a plain batch
+        self._append: Callable[[str], None] | None = None  # for more text of the kind before
+        self._alike: Template | None = None  # whose texts those are
         self._received = 0  # items taken out of the channel
         self._plenty = False  # the last look found more than one item
         self._taken = 0
@@ -206,6 +208,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._state.ending.over:
             self._ended()
         elif self._position == 1 and type(self._batch) is PlainBatch:
+            self._alike = self._batch.template
             self._append = self._state.pieces_of(chunk).append
         # An empty opening says nothing; one that crossed a bound is not handed out.
         shown = chunk.progress or chunk.raw is not None
@@ -223,17 +226,23 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._put(self._last)
             return True
         waited = False
-        arrived = self._reader.arrived if self._reader is not None else None
+        reader = self._reader
         while not self._state.ending.over:
             try:
-                if arrived is None:  # fed by hand
+                if reader is None:  # fed by hand
                     waited = True
                     item = await self._receive.receive()
-                elif self._received < arrived.count or arrived.over:
+                elif self._received < reader.arrived.count or reader.arrived.over:
                     item = self._receive.receive_nowait()
+                elif reader.lent:
+                    waited = True
+                    if chunks := await reader.read_lent():
+                        self._put(chunks)
+                        return True
+                    continue
                 else:
                     waited = True
-                    await arrived.wait()
+                    await reader.arrived.wait()
                     continue
             except (trio.EndOfChannel, trio.ClosedResourceError):
                 self._channel_ended()
@@ -272,11 +281,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 break
         self._plenty = bool(more)
         if more:  # a list of its own: the first was somebody's
+            if template is None:
+                self._append = self._alike = None
             both = self._batch + more
             self._batch = both if template is None else PlainBatch(both, template)
 
     def _put(self, item: Item) -> None:
-        self._append = None
+        if type(item) is not PlainBatch or item.template is not self._alike:
+            self._append = self._alike = None
         if isinstance(item, list):
             self._batch, self._position = item, 0
         elif isinstance(item, StreamChunk):
@@ -307,14 +319,16 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             raise self._state.error
 
     async def __anext__(self) -> StreamChunk:
-        append, position = self._append, self._position
-        if append is not None and position < len(self._batch) and (self._taken + 1) % YIELD_EVERY:
-            state = self._state
-            if not (self._busy or state.ending.over):
-                # The common case of `next_chunk`: more text of the same kind is in the buffer.
+        append, state = self._append, self._state
+        if append is not None and not (self._busy or state.ending.over):
+            # The common case of `next_chunk`: more text of the same kind.
+            if self._position == len(self._batch):
+                here = await self._more_alike()
+            elif here := bool((self._taken + 1) % YIELD_EVERY):
                 await checkpoint_if_cancelled()
-                chunk = self._batch[position]
-                self._position = position + 1
+            if here:
+                chunk = self._batch[self._position]
+                self._position += 1
                 self._taken += 1
                 append(chunk.delta or chunk.reasoning)
                 state.chunks += 1
@@ -326,6 +340,19 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if following is None:
             raise StopAsyncIteration
         return following
+
+    async def _more_alike(self) -> bool:
+        """Wait for more from a connection that this side reads; whether it is of the same kind."""
+        reader = self._reader
+        if reader is None or not reader.lent:
+            return False
+        self._busy = True
+        try:
+            if batch := await reader.read_lent():
+                self._put(batch)
+        finally:
+            self._busy = False
+        return bool(batch) and self._append is not None and not self._state.ending.over
 
     async def receive(self) -> StreamChunk:
         """As `next_chunk`, but raises `trio.EndOfChannel` when the answer is over."""
@@ -382,12 +409,25 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 self._channel_ended()
             except (trio.WouldBlock, trio.ClosedResourceError):
                 self._fold_held()
+                self._fold_lent()
                 return
 
     def _fold_held(self) -> None:
         """An opening that the reader holds back has arrived, too, and may have usage and an id."""
         held, self._facts.held = self._facts.held, []
         self._state.ingest_all(held)
+
+    def _fold_lent(self) -> None:
+        """What lies in a connection that this side reads has arrived, too."""
+        if self._reader is None:
+            return
+        for _ in range(BUFFERED_BATCHES):
+            chunks = self._reader.take_lent()
+            if chunks is None:
+                break
+            self._state.ingest_all(chunks)
+        if self._reader.failure is not None:
+            self._put(self._reader.failure)
 
     async def cancel(self) -> CompletionResponse:
         """End the stream now and return what had arrived. Does nothing to one that has ended.
@@ -496,6 +536,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     def ingest(self, chunk: StreamChunk) -> None:
         """Fold one chunk: the one truth of the state machine (see `trio_minillm._ingest`)."""
+        self._append = None
         self._state.ingest(chunk)
 
     def __repr__(self) -> str:

@@ -429,16 +429,17 @@ class Roundtrip(httpx.AsyncByteStream):
     def receive_now(self) -> bytes | None:
         """As `receive`, of what is there; None if nothing is."""
         while True:
+            connection = self._connection
+            if connection is not None and not self._parser.pieces and not self._parser.complete:
+                try:
+                    if not self._read_now(connection):
+                        return None
+                except httpx.TransportError:
+                    self.end()
+                    raise
             data = self._taken()
             if data is not None:
                 return data
-            assert self._connection is not None
-            try:
-                if not self._read_now(self._connection):
-                    return None
-            except httpx.TransportError:
-                self.end()
-                raise
 
     def _taken(self) -> bytes | None:
         """The body that was read but not handed out, ``b""`` at its end; None if there is none."""
@@ -447,12 +448,6 @@ class Roundtrip(httpx.AsyncByteStream):
         if parser.complete:
             self.end()
         return data if data or parser.complete or self._connection is None else None
-
-    @property
-    def settled(self) -> bool:
-        """Whether `receive_now` has an answer, though nothing more comes."""
-        connection, parser = self._connection, self._parser
-        return connection is None or parser.complete or parser.faulty or connection.failed
 
     @property
     def silent(self) -> bool:
@@ -465,18 +460,19 @@ class Roundtrip(httpx.AsyncByteStream):
         return self.seconds("read") is None
 
     def readable(self) -> Awaitable[None]:
-        """Wait until `receive_now` may find something. Cancelled, it has lost nothing; raises
-        ``OSError``, ``ValueError`` or `trio.ClosedResourceError` if the connection is gone.
+        """Wait until `receive_now` has an answer. A checkpoint; cancelled, it has lost nothing.
+        Raises ``OSError``, ``ValueError`` or `trio.ClosedResourceError` if the connection is gone.
         """
-        if self._connection is None:
-            raise ConnectionError("the exchange is over")
-        return self._connection.readable()
+        connection, parser = self._connection, self._parser
+        if connection is None or parser.complete or parser.fault or connection.failure:
+            return checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        return connection.readable()
 
     async def _read(self, connection: Connection) -> None:
         """One read, fed to the parser. Raises httpx's errors."""
         seconds = self.seconds("read")
         while True:
-            if not (self._parser.faulty or connection.failed):
+            if not (self._parser.fault or connection.failure):
                 try:
                     await _within(seconds, httpx.ReadTimeout, connection.wait)
                 except OSError as exc:
@@ -488,7 +484,8 @@ class Roundtrip(httpx.AsyncByteStream):
         """The same of what is there; False if nothing is."""
         parser = self._parser
         try:
-            parser.check()
+            if parser.fault:
+                parser.check()
             there = connection.read_now(parser)
             if there is False:
                 parser.feed_end()
