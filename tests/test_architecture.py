@@ -22,7 +22,7 @@ LAYERS = [
     {"_decode", "_ledger_file", "_estimate"},
     {"_connection"},
     {"_transport"},
-    {"_http", "_clocks"},
+    {"_http", "_clocks", "_direct"},
     {"_reader", "_books"},
     {"_stream"},
     {"_tracked"},
@@ -95,7 +95,14 @@ def test_the_core_never_waits(path):
 def test_httpx_is_spoken_in_few_places():
     found = {p.relative_to(ROOT) for p in sources() if "httpx" in imports(p)[0]}
     speakers = {path.parts[0] for path in found}
-    assert speakers == {"_http.py", "_transport.py", "_client.py", "local.py", "testing"}
+    assert speakers == {
+        "_http.py",
+        "_transport.py",
+        "_direct.py",
+        "_client.py",
+        "local.py",
+        "testing",
+    }
 
 
 def test_the_core_needs_what_the_card_says():
