@@ -46,8 +46,12 @@ def cores() -> tuple[int, int] | None:
 
 
 def environment() -> dict[str, str]:
-    """Without proxies, which must not stand between us and loopback, and trusting our server."""
-    dropped = ("_proxy", "pythonsafepath")  # the scripts import each other
+    """Without proxies, which must not stand between us and loopback, and trusting our server.
+
+    What is installed was compiled by its installer, a checkout is compiled when it is imported: it
+    must be kept then, or the import measures the compiler for us alone.
+    """
+    dropped = ("_proxy", "pythonsafepath", "pythondontwritebytecode")  # scripts import each other
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith(dropped)}
     return {**kept, "SSL_CERT_FILE": str(HERE / "tls" / "ca.pem")}
 

@@ -178,6 +178,11 @@ def test_a_failure_is_shown_and_makes_the_exit_code_1(
     ElementTree.fromstring(files["--svg"].read_text())
 
 
+def test_everyone_is_imported_from_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert "PYTHONDONTWRITEBYTECODE" not in bench.environment()
+
+
 def test_too_few_files_are_a_reason_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measures.crowd, "raise_limit", lambda: 1024)
     assert "needs 5,100 open files" in measures.unable(CONTENDERS[OURS], 5000)

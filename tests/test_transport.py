@@ -2592,6 +2592,23 @@ async def test_a_proxy_of_the_environment_is_used(
     assert asked.pop().startswith(line)
 
 
+async def test_no_cookie_of_a_proxy_is_kept(
+    no_proxies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def proxy(peer: Peer) -> None:
+        while await peer.request():
+            await peer.reply(b"{}", b"set-cookie: session=of-key-a; path=/", status=b"400 Bad")
+
+    async with serving(proxy) as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        async with llm.open_client() as client:
+            for _ in range(2):
+                with pytest.raises(llm.RefusedError):
+                    await client.complete(model_at("http://model.localhost/"), "Hi")
+        assert len(server.requests) == 2
+        assert all(b"of-key-a" not in request.head for request in server.requests)
+
+
 async def test_a_proxy_does_not_matter_to_a_transport_that_was_brought(
     no_proxies: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from ._books import Books, OnCost
 from ._budget import Budget
 from ._chunks import CompletionResponse
 from ._cost import TokenPrice
+from ._direct import DirectClient
 from ._http import Exchange
 from ._ingest import Ingest
 from ._ledger import CostRecord, Ledger
@@ -422,17 +423,16 @@ async def _http_client(
     if client is not None:
         yield client
         return
-    proxied = transport is None and bool(getproxies().keys() & {"http", "https", "all"})
-    ours = TrioTransport() if transport is None and not proxied else None
-    own = httpx.AsyncClient(
-        transport=ours or (None if transport is None else _Borrowed(transport)),
-        # No limit on connections: a pool that is full would be a queue that no clock sees.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-        timeout=None,
-        trust_env=proxied,
-        # No cookie is kept: one that came with a key must not go out with another.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
+    if transport is None and getproxies().keys() & {"http", "https", "all"}:
+        own = httpx.AsyncClient(
+            # No limit on connections: a pool that is full would be a queue that no clock sees.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+            timeout=None,
+            # No cookie is kept: one that came with a key must not go out with another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+    else:
+        own = DirectClient(TrioTransport() if transport is None else _Borrowed(transport))
     try:
         yield own
     finally:

@@ -152,7 +152,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def _stop_reader(self, at_once: bool) -> None:
         reader = self._reader
-        if reader is not None and self._nursery is not None:
+        if reader is not None and self._nursery is not None and not reader.done.is_set():
             if at_once or self._state.outcome is not Outcome.FINISHED:
                 reader.scope.cancel()
             with trio.CancelScope(shield=True):  # bounded: the reader only drains and closes

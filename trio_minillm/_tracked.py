@@ -118,9 +118,10 @@ class TrackedStream(StreamingCompletion):
         finally:
             if self._reader is not None:
                 self._reader.forget()  # it and this would keep each other alive
-        if self._booking is not None and self._booking.settled.is_set():
+        booking = self._booking
+        if booking is not None and booking.settled.is_set() and not booking.delivered.is_set():
             with trio.CancelScope(shield=True):  # bounded
-                await self._booking.wait_delivered()
+                await booking.wait_delivered()
 
     async def cancel(self) -> CompletionResponse:
         """End the stream now and return what had arrived, booked. Does nothing to one that has

@@ -252,6 +252,8 @@ def body_of(request: Request, body: dict[str, Any]) -> dict[str, Any]:
     or that the body has already, is a ``ValueError``: two places must not decide one thing.
     """
     merged = {**request.model.extra, **request.extra}
+    if not merged:
+        return body
     decided = set(body) | set(request.params) | request.model.provider.typed_fields
     clash = sorted(set(merged) & (decided | {"messages", "stream"}))
     if clash:
