@@ -455,6 +455,11 @@ class Roundtrip(httpx.AsyncByteStream):
         return self._connection is not None and self._connection.silent
 
     @property
+    def ended(self) -> bool:
+        """Whether the connection has been given back, or closed."""
+        return self._connection is None
+
+    @property
     def unlimited(self) -> bool:
         """Whether no timeout of httpx's hangs on a read."""
         return self.seconds("read") is None
