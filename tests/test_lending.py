@@ -83,7 +83,7 @@ def test_one_task_wakes_for_a_chunk(tls: bool) -> None:
     async def main() -> None:
         events = [W.says("x")] * SPOKEN
         clocks = llm.Timeouts(connect=None)  # none runs out, and so none is looked at
-        steps = spaced(*events, *W.tail())
+        steps = spaced(*events, b"".join(W.tail()))
         async with streaming(*steps, tls=tls, timeouts=clocks) as (stream, _, _):
             assert await stream.next_chunk() is not None
             woken = Steps(trio.lowlevel.current_task())
