@@ -3,6 +3,10 @@
 One task a stream runs `Reader.run`. It sends what one read of the socket brought as one
 batch, and as the last item the error that ended the stream, if one did. It raises nothing
 but ``Cancelled``.
+
+A consumer that waits has nothing else to do: once it does, the task lends it the connection
+(`Reader.read_lent`), so that one task wakes for a chunk and not two, and keeps the clocks. It goes on
+when the answer is over: it drains, closes, and says what ended it.
 """
 
 from __future__ import annotations

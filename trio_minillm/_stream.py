@@ -1,8 +1,8 @@
 """The receiving side of a stream: what the user holds.
 
 `StreamingCompletion` opens a nursery for the reader's task, takes batches from the memory
-channel, folds every chunk into the ingest machine as it hands it out, and closes everything
-with its block.
+channel, or from the connection while the reader lends it, folds every chunk into the ingest
+machine as it hands it out, and closes everything with its block.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .providers import Model
 BUFFERED_BATCHES = 32
 """Batches (one read each, so at most about 64 KiB of body) in the channel to a slow consumer,
 and as many taken out of it at once; then the reader stops reading, and TCP holds the server
-back."""
+back. A consumer that has waited once reads by itself, and nothing is read ahead of it."""
 YIELD_EVERY = 64
 """Chunks of one batch that are handed out before other tasks get a turn."""
 
