@@ -30,9 +30,9 @@ other task has its turn."""
 
 _BLANK = b"\n\n"
 
-FEW, SOON = 2, 16
+FEW, SOON = 2, 3
 """Blocks in a read, or events so far, from which on a template is learned. A lesson costs as much as
-five events the long way, and each of thousands of streams holds what it has learned."""
+reading two or three events the long way, and each of thousands of streams holds what it has learned."""
 LESSON, MAX_CREDIT = 4, 64
 """What learning a template costs, and what can be saved up for it: each chunk that a template
 reads gives 1. A stream in which none ever fits pays for 16 lessons."""
