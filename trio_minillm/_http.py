@@ -174,6 +174,7 @@ class Exchange:
         self._close: Callable[[], Awaitable[None]] | None = None
         self._body: AsyncIterator[bytes] | None = None
         self._ours: Roundtrip | None = None  # its reads and its closing are as we need them
+        self._roundtrip: Roundtrip | None = None  # if it is that one itself
         self._ended = False
         self._inflate: _Inflate | None = None
         self._unreadable: ProtocolError | None = None
@@ -220,6 +221,7 @@ class Exchange:
         # that they add is decompression.
         stream = response.extensions.get(BODY)
         self._ours = stream
+        self._roundtrip = stream if isinstance(stream, Roundtrip) else None
         # A stream of hours need not keep httpx's response and request, some 4 KiB and a prompt.
         self._close = response.aclose if stream is None else stream.aclose
         stream = response.stream if stream is None else stream
@@ -241,25 +243,26 @@ class Exchange:
         """Whether any task may wait for the body (`readable`) and take what is there
         (`receive_now`), without a scope of this one's around it.
         """
-        return self.resumable and isinstance(self._ours, Roundtrip) and self._ours.unlimited
+        body = self._roundtrip
+        return body is not None and body.unlimited and self._inflate is None
 
     @property
     def silent(self) -> bool:
         """Whether nothing came that was not taken."""
-        return self._ours is not None and self._ours.silent
+        return self._roundtrip is not None and self._roundtrip.silent
 
     def readable(self) -> Awaitable[None]:
         """Wait until `receive_now` has an answer. A checkpoint; raises ``OSError``, ``ValueError`` or
         `trio.ClosedResourceError` where the connection is gone: `receive_now` says why.
         """
-        assert self._ours is not None
-        return self._ours.readable()
+        assert self._roundtrip is not None
+        return self._roundtrip.readable()
 
     def receive_now(self) -> bytes | None:
         """As `receive`, of what is there; None if nothing is. Only where it is `lendable`."""
-        assert self._ours is not None
+        assert self._roundtrip is not None
         try:
-            return self._ours.receive_now()
+            return self._roundtrip.receive_now()
         except _FOREIGN as exc:
             failure, cause = _translated(exc, begun=True), _cause(exc)
         raise failure from cause
@@ -309,7 +312,7 @@ class Exchange:
 
     async def drain(self) -> None:
         """Read the body's rest, if it is short and quick, so that the connection is kept."""
-        if self._ours is not None and self._ours.ended:
+        if self._roundtrip is not None and self._roundtrip.ended:
             return  # it came with the answer's end, as it mostly does
         size = 0
         with trio.move_on_after(DRAIN_SECONDS):
