@@ -238,7 +238,7 @@ class OpenAIChat(Provider):
             out.delta
             or out.reasoning
             or out.finish_reason
-            or out.tool_calls
+            or any(c.id or c.name or c.arguments or c.extra for c in out.tool_calls)
             or out.refusal
             or out.reasoning_details
             or out.annotations
