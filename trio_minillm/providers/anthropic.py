@@ -42,6 +42,7 @@ class _Delta(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
+    type: Any = None
     id: str | None = None
     model: str | None = None
     content: list[dict[str, Any]] | None = None
@@ -161,10 +162,8 @@ class Anthropic(Provider):
         return super().parse_event(event, data)
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
-        if (msgspec.json.decode(body, type=_Event)).type == "error":
-            raise ProviderError(self.parse_error(None, body))
         message = _decode_message(body)
-        if message.content is None:
+        if message.content is None or message.type == "error":
             raise ProviderError(self.parse_error(None, body))
         return [*_message(message), StreamChunk(end=True, progress=False)]
 
