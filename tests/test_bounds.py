@@ -145,7 +145,7 @@ async def test_a_slow_consumer_holds_the_server_back(mock_clock: Any) -> None:
 async def test_an_event_of_very_many_objects_is_refused(data: bytes) -> None:
     transport = ScriptedTransport(reply(sse({"choices": []}), b"data: " + data + b"\n\n"))
     async with llm.open_client(transport=transport) as client:
-        with pytest.raises(llm.LimitExceeded, match=r"98,304 opening|quotation marks") as caught:
+        with pytest.raises(llm.LimitExceeded, match=r"102,400 opening|quotation marks") as caught:
             await client.complete(llm.compatible("m", base_url="http://x.invalid"), "Hi")
     assert caught.value.event == 2
 
@@ -173,9 +173,9 @@ def event_of(name: str, unit: bytes, count: int) -> bytes:
     ("event", "bound"),
     [
         (event_of("list", b"1,", 600_000), "524,288 values"),
-        (event_of("list", b'"",', 600_000), "196,608 quotation marks"),
-        (event_of("list", b'"\\\\",', 600_000), "196,608 quotation marks"),
-        (event_of("object", b'"a" : 1,', 100_000), "196,608 quotation marks"),
+        (event_of("list", b'"",', 600_000), "204,800 quotation marks"),
+        (event_of("list", b'"\\\\",', 600_000), "204,800 quotation marks"),
+        (event_of("object", b'"a" : 1,', 110_000), "204,800 quotation marks"),
         (event_of("object", b'"":1,', 98_000) + b"", None),
         (event_of("text", b"a,", 600_000), None),
         (event_of("text", b"a:", 600_000), None),
@@ -196,12 +196,12 @@ def test_what_takes_long_to_build_is_refused_and_text_is_not(event: bytes, bound
 
 
 def test_names_of_fields_are_counted_where_there_is_much_text_beside_them() -> None:
-    names = b'"":1,' * 97_000 + b'"a\\\\":1,' * 300 + b'"b":":' + b":" * 2_000 + b'",'
+    names = b'"":1,' * 101_000 + b'"a\\\\":1,' * 300 + b'"b":":' + b":" * 2_000 + b'",'
     decoder = _decode.ChunkDecoder(OpenAIChat())
     decoder.feed(event_of("object", names, 1), 0.0)
     assert decoder.error is None
-    decoder.feed(event_of("object", names + b'"":1,' * 1_000, 1), 0.0)
-    assert "more than 98,304 names of fields in one event" in str(decoder.error)
+    decoder.feed(event_of("object", names + b'"":1,' * 1_200, 1), 0.0)
+    assert "more than 102,400 names of fields in one event" in str(decoder.error)
 
 
 def test_of_a_long_list_of_complaints_a_few_are_looked_at() -> None:

@@ -6,9 +6,9 @@ has its turn: 50 ms are the most that an input may take. Counting takes a few.
 
 from __future__ import annotations
 
-MAX_OBJECTS = 3 * 2**15
-"""Braces and brackets that may open in one event, or in a body that is none: 98,304, one for every
-43 bytes of the longest. As objects they take a hundred times their size, and seconds in which no
+MAX_OBJECTS = 100 * 1024
+"""Braces and brackets that may open in one event, or in a body that is none: 102,400, one for every
+41 bytes of the longest. As objects they take a hundred times their size, and seconds in which no
 other task has its turn. As many names of fields."""
 
 MAX_VALUES = 2**19
