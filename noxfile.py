@@ -45,7 +45,17 @@ def tests(session: nox.Session) -> None:
 CORE = [
     f"*/trio_minillm/{name}.py"
     for name in (
-        *("_budget", "_chunks", "_cost", "_decode", "_ending", "_errors", "_estimate", "_ingest"),
+        *(
+            "_budget",
+            "_chunks",
+            "_cost",
+            "_crowd",
+            "_decode",
+            "_ending",
+            "_errors",
+            "_estimate",
+            "_ingest",
+        ),
         *("_http1", "_ledger", "_ledger_file", "_media", "_messages", "_openai_format", "_options"),
         *("_params", "_parts", "_plain", "_prices", "_secrets", "_sse", "_tokens", "providers/*"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from typing import Any
 
 import msgspec
@@ -64,6 +65,13 @@ def refusal(status: int, words: str = "no", code: str = "", **headers: str) -> R
     )
 
 
+def zipped(w: Wire, tail: bytes) -> Reply:
+    """What was said so far, compressed and flushed, and these bytes behind it, all in one read."""
+    packer = zlib.compressobj(wbits=31)
+    data = packer.compress(b"".join(w.head)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    return reply(data + tail, headers=GZIP)
+
+
 ENDINGS = Promises()
 promise = ENDINGS.add
 
@@ -116,6 +124,11 @@ promise(CUTS, "a compressed body ends inside its compression",
         truncated("ConnectionCut", connection=None))
 promise(CUTS, "… but behind the whole answer",
         lambda w: reply(gzip.compress(b"".join(w.whole))[:-8], headers=GZIP), finished())
+promise(CUTS, "the compression is broken in the middle: what came before counts",
+        lambda w: zipped(w, b"\xff" * 9), errored("ProtocolError", connection=None))
+promise(CUTS, "… its checksum is wrong, behind the whole answer",
+        lambda w: reply(gzip.compress(b"".join(w.whole))[:-8] + b"\0" * 8, headers=GZIP),
+        finished(connection=None))
 
 # -- ends ------------------------------------------------------------------------------------------
 
@@ -274,6 +287,9 @@ promise(STATUS, "400 with a body that does not come: 10 s are waited for it",
 promise(STATUS, "a redirect is not followed",
         lambda w: reply(status=307, headers={"location": "http://127.0.0.1:9/"}, framing="length"),
         refused("invalid"))
+promise(STATUS, "… to an address that is none: nor is it asked again",
+        lambda w: reply(status=308, headers={"location": "javascript:alert(1)"}, framing="length"),
+        refused("invalid"), again=True)
 promise(STATUS, "what is no HTTP", lambda w: raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", eof),
         errored("ProtocolError", text="", usage="unknown"))
 promise(STATUS, "a chunk size that is none",
@@ -306,12 +322,15 @@ promise(CLOCKS, "silence in the middle", lambda w: [*w.head, hang], late("idle",
 promise(CLOCKS, "comments in the middle, for ever", lambda w: [*w.head, forever(b": ping\n\n", DRIP)],
         late("idle", 120.0))
 promise(CLOCKS, "pings in the middle, for ever",
-        lambda w: [*w.head, forever(w.event("ping") if w.anthropic
-                                    else b'event: keepalive\ndata: {}\n\n', DRIP)],
-        late("idle", 120.0))
+        lambda w: [*w.head, forever(w.event("ping"), DRIP)], late("idle", 120.0), wires="anthropic")
+promise(CLOCKS, "keep-alive events of a proxy in the middle, for ever",
+        lambda w: [*w.head, forever(b"event: keepalive\ndata: {}\n\n", DRIP)], late("idle", 120.0))
 promise(CLOCKS, "empty deltas in the middle, for ever",
-        lambda w: [*w.head, forever(w.says(""), DRIP)],
-        late("idle", 120.0), wires="openai")
+        lambda w: [*w.head, forever(w.says(""), DRIP)], late("idle", 120.0))
+promise(CLOCKS, "empty pieces of a call's arguments, for ever",
+        lambda w: [*w.head, forever(w.changes("input_json_delta", partial_json="") if w.anthropic else
+                   w.choice({"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}), DRIP)],
+        late("idle", 120.0))
 promise(CLOCKS, "one byte at a time of an event that does not end",
         lambda w: [*w.head, forever(b"d", DRIP)], late("idle", 120.0))
 promise(CLOCKS, "silence in the middle, with `idle` off", lambda w: [*w.head, hang],

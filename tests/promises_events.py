@@ -149,8 +149,15 @@ odd("an escaped surrogate pair", lambda w: [
     *w.opening, w.says("x").replace(b'"x"', b'"\\ud83d\\ude00"'), *w.tail()], text="\U0001f600")
 odd("an event of unknown name, with text", within(b"event: news\ndata: hello\n\n"), "openai")
 odd("an event of unknown type", lambda w: [*w.head, w.event("news", what=[1]), *w.rest], "anthropic")
+odd("… whose fields are of other types than those that are known",
+    lambda w: [*w.head, w.event("news", index="a", delta="b", message=[], content_block=7), *w.rest],
+    "anthropic")
+odd("keep-alive events of a proxy (`event: keepalive`)",
+    within(*[b"event: keepalive\ndata: " + d + b"\n\n" for d in (b"{}", b"", b"alive", b"[1]", b"7")]))
 odd("a delta of unknown type", lambda w: [*w.head, w.changes("smell_delta", smell="a"), *w.rest],
     "anthropic")
+odd("… whose fields are of other types",
+    lambda w: [*w.head, w.changes("smell_delta", text=7, thinking=[1]), *w.rest], "anthropic")
 odd("a block of unknown type", lambda w: [*w.head, w.opens("smell", 1), w.changes("smell_delta", 1),
     *w.rest], "anthropic")
 odd("text for a block that never began", lambda w: [

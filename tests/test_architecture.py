@@ -17,7 +17,7 @@ LAYERS = [
     {"_version", "_errors", "_cost"},
     {"_sse", "_messages", "_options", "_secrets"},
     {"_params", "_openai_format", "_chunks"},
-    {"_ending", "_parts", "_plain", "providers", "_http1"},
+    {"_crowd", "_ending", "_parts", "_plain", "providers", "_http1"},
     {"_ingest", "_budget", "_models", "_ledger", "_prices", "_media", "_tokens"},
     {"_decode", "_ledger_file", "_estimate"},
     {"_connection"},

@@ -13,8 +13,21 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm import _decode, _http, _http1, _ingest, _intake, _reader, _secrets, _sse, _stream
+from trio_minillm import (
+    _crowd,
+    _decode,
+    _http,
+    _http1,
+    _ingest,
+    _intake,
+    _reader,
+    _secrets,
+    _sse,
+    _stream,
+)
+from trio_minillm._chunks import Block, StreamChunk, ToolCallDelta
 from trio_minillm._errors import EXCERPT_CHARS
+from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 
 from .test_transport import Peer, Script, ours, serving
@@ -143,7 +156,7 @@ async def test_a_slow_consumer_holds_the_server_back(mock_clock: Any) -> None:
 async def test_an_event_of_very_many_objects_is_refused(data: bytes) -> None:
     transport = ScriptedTransport(reply(sse({"choices": []}), b"data: " + data + b"\n\n"))
     async with llm.open_client(transport=transport) as client:
-        with pytest.raises(llm.LimitExceeded, match="131,072 opening braces") as caught:
+        with pytest.raises(llm.LimitExceeded, match=r"102,400 opening|quotation marks") as caught:
             await client.complete(llm.compatible("m", base_url="http://x.invalid"), "Hi")
     assert caught.value.event == 2
 
@@ -156,6 +169,83 @@ async def test_braces_in_an_ordinary_answer_are_no_objects() -> None:
     assert response.content == text * 3
 
 
+def event_of(name: str, unit: bytes, count: int) -> bytes:
+    """An event of OpenAI's wire with a list of these, or a text."""
+    head, tail = {
+        "list": (b'{"choices":[],"x":[', b"0]}"),
+        "object": (b'{"choices":[],"usage":{"completion_tokens_details":{', b'"":0}}}'),
+        "text": (b'{"choices":[{"delta":{"content":"', b'"}}]}'),
+        "error": (b'{"detail":[', b"0]}"),
+    }[name]
+    return b"data: " + head + unit * count + tail + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("event", "bound"),
+    [
+        (event_of("list", b"1,", 600_000), "524,288 values"),
+        (event_of("list", b'"",', 600_000), "204,800 quotation marks"),
+        (event_of("list", b'"\\\\",', 600_000), "204,800 quotation marks"),
+        (event_of("object", b'"a" : 1,', 110_000), "204,800 quotation marks"),
+        (event_of("object", b'"":1,', 98_000) + b"", None),
+        (event_of("text", b"a,", 600_000), None),
+        (event_of("text", b"a:", 600_000), None),
+        (event_of("text", b"{[", 600_000), None),
+        (event_of("text", b'\\"{', 400_000), None),
+        (event_of("text", b'\\"a\\":', 400_000), None),
+        (event_of("text", b"\\\\", 600_000), None),
+    ],
+)
+def test_what_takes_long_to_build_is_refused_and_text_is_not(event: bytes, bound: Any) -> None:
+    decoder = _decode.ChunkDecoder(OpenAIChat())
+    chunks = decoder.feed(event, 0.0)
+    if bound is None:
+        assert (len(chunks), decoder.error) == (1, None)
+    else:
+        assert isinstance(decoder.error, llm.LimitExceeded)
+        assert f"more than {bound} in one event" in str(decoder.error)
+
+
+def test_names_of_fields_are_counted_where_there_is_much_text_beside_them() -> None:
+    names = b'"":1,' * 101_000 + b'"a\\\\":1,' * 300 + b'"b":":' + b":" * 2_000 + b'",'
+    decoder = _decode.ChunkDecoder(OpenAIChat())
+    decoder.feed(event_of("object", names, 1), 0.0)
+    assert decoder.error is None
+    decoder.feed(event_of("object", names + b'"":1,' * 1_200, 1), 0.0)
+    assert "more than 102,400 names of fields in one event" in str(decoder.error)
+
+
+def test_of_a_long_list_of_complaints_a_few_are_looked_at() -> None:
+    for unit in (b"1,", b"null,", b'{"msg":"no"},'):
+        decoder = _decode.ChunkDecoder(OpenAIChat())
+        decoder.feed(event_of("error", unit, 30_000), 0.0)
+        assert isinstance(decoder.error, llm.ProviderError)
+        assert len(str(decoder.error)) < EXCERPT_CHARS + 200
+
+
+@pytest.mark.parametrize(
+    ("chunk", "bound"),
+    [
+        (StreamChunk(tool_calls=(ToolCallDelta(0, "c", "f", "x" * 2**20),)), "arguments of calls"),
+        (
+            StreamChunk(tool_calls=(ToolCallDelta(0, arguments="x" * 2**17),), part=0),
+            "input of a provider's tool",
+        ),
+        (StreamChunk(logprobs={str(n): 1 for n in range(5_000)}), "fields of audio or log"),
+        (StreamChunk(audio={str(n): 1 for n in range(5_000)}), "fields of audio or log"),
+    ],
+)
+def test_what_an_answer_adds_up_to_is_bounded(chunk: StreamChunk, bound: str) -> None:
+    state = _ingest.Ingest(model="m", expect_usage=True)
+    block = {"type": "server_tool_use", "id": "s", "name": "search", "input": {}}
+    state.ingest(StreamChunk(part=0, block=Block(start=block)))
+    for _ in range(9):
+        state.ingest(chunk)
+    assert isinstance(state.error, llm.LimitExceeded)
+    assert bound in str(state.error)
+    assert state.error.partial is not None
+
+
 def test_the_page_has_every_bound() -> None:
     """The numbers of the table are those of the code."""
     page = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
@@ -163,6 +253,7 @@ def test_the_page_has_every_bound() -> None:
     modules = {
         m.__name__.rpartition(".")[2]: m
         for m in (
+            _crowd,
             _decode,
             _http,
             _http1,

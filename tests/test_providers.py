@@ -158,11 +158,11 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
         ),
         (
             delta(tool_calls=[{"index": 1, "id": "null", "function": {"name": ""}}]),  # Mistral
-            {"tool_calls": (ToolCallDelta(1),)},
+            {"tool_calls": (ToolCallDelta(1),), "progress": False},  # it says nothing
         ),
         (
             delta(tool_calls=[{"index": 0, "id": ""}, {"index": 1}]),
-            {"tool_calls": (ToolCallDelta(0), ToolCallDelta(1))},
+            {"tool_calls": (ToolCallDelta(0), ToolCallDelta(1)), "progress": False},
         ),
         (
             delta(tool_calls=[{"index": 0, "id": "c", "custom": {"name": "s", "input": "x"}}]),
@@ -732,7 +732,7 @@ def claude(*events: dict[str, Any], end: dict[str, Any] | None = None) -> llm.Co
     ("event", "fields"),
     [
         (change({"type": "text_delta", "text": "Hi"}, 3), {"delta": "Hi", "part": 3}),
-        (change({"type": "text_delta", "text": ""}), {"part": 0}),
+        (change({"type": "text_delta", "text": ""}), {"part": 0, "progress": False}),
         (change({"type": "thinking_delta", "thinking": "hm"}), {"reasoning": "hm", "part": 0}),
         (
             change({"type": "input_json_delta", "partial_json": '{"a'}, 1),

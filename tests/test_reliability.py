@@ -290,6 +290,8 @@ The clock is Trio's mocked one, so that 300 s take no time. This page is made of
 - Windows and macOS, where nothing of this has been run.
 - HTTP/2, and proxies between the client and the server.
 - With httpx's own transport, a TLS handshake that is cancelled leaves its socket to the garbage collector (httpcore does; ours does not).
+- With httpx's own transport, bytes that a server sends behind a response are taken for the answer to the next request on that connection
+  (`TrioTransport` closes it).
 - The model's own mistakes: text that is wrong, and calls whose arguments are JSON but not what the schema asks for.
 """
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from ._chunks import StreamChunk, has_content
+from ._crowd import crowd_in
 from ._errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ._plain import PlainBatch, Template
 from ._secrets import HIDDEN, THOROUGH, hide
@@ -20,13 +21,9 @@ from .providers import Provider
 
 _BOM = b"\xef\xbb\xbf"
 
-MAX_WHOLE = 8 * 1024 * 1024
-"""Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``)."""
-
-MAX_OBJECTS = 2**17
-"""Braces and brackets that may open in one event, or in a body that is none: 131,072, one for every
-32 bytes of the longest. As objects they take a hundred times their size, and seconds in which no
-other task has its turn."""
+MAX_WHOLE = 4 * 1024 * 1024
+"""Largest JSON body read in place of a stream, in bytes (a server that ignored ``stream``): as much as
+an event may have. It is parsed in one go."""
 
 _BLANK = b"\n\n"
 
@@ -229,8 +226,8 @@ class ChunkDecoder:
         body = body.removeprefix(_BOM).lstrip()  # blanks may have come before it was recognised
         if body[:1] == b"<":
             raise ProtocolError("the body is HTML or XML, not an event stream")
-        if _objects(body) > MAX_OBJECTS:
-            raise LimitExceeded("opening braces and brackets in one body", MAX_OBJECTS)
+        if crowd := crowd_in(body):
+            raise LimitExceeded(f"{crowd[0]} in one body", crowd[1])
         try:
             return self._provider.parse_response(body)
         except _MALFORMED as exc:
@@ -244,9 +241,9 @@ class ChunkDecoder:
             data = event.data
             if not data or data.isspace():
                 continue
-            if len(data) > MAX_OBJECTS and _objects(data) > MAX_OBJECTS:
-                bound = "opening braces and brackets in one event"
-                self.error = LimitExceeded(bound, MAX_OBJECTS, event=self.events)
+            if crowd := crowd_in(data):
+                bound, limit = crowd
+                self.error = LimitExceeded(f"{bound} in one event", limit, event=self.events)
                 return out
             try:
                 if event.event == "message":
@@ -308,6 +305,8 @@ class ChunkDecoder:
         """
         if not isinstance(error, ProviderError):
             return error  # malformed events are not quoted
+        if len(data) > THOROUGH:
+            return self._short(error)  # of which little is shown
         clean = hide(data, self._secrets)
         if HIDDEN in clean:
             # `parse_error` takes any bytes.
@@ -319,11 +318,10 @@ class ChunkDecoder:
             except _MALFORMED:
                 pass  # a body that is only in part what it looks like
             error = again
-        long = len(data) > THOROUGH and bool(self._secrets)
-        return self._short(error) if long and isinstance(error, ProviderError) else error
+        return error
 
     def _short(self, error: ProviderError) -> ProviderError:
-        """What is shown of a long event, looked through again for every spelling of a key."""
+        """What is shown of a long event, without the key."""
         info = error.info
         shown = {k: getattr(info, k) for k in ("message", "code", "type")}
         for name, text in shown.items():
@@ -338,11 +336,6 @@ class ChunkDecoder:
             return
         self.error = ProtocolError(reason, event=self.events)
         self.error.__cause__ = cause
-
-
-def _objects(data: bytes) -> int:
-    """How many objects and arrays there can be in it at the most."""
-    return data.count(b"{") + data.count(b"[")
 
 
 def _say(exc: Exception) -> str:

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import httpx
 import trio
@@ -38,16 +39,15 @@ _FOREIGN = (
     OSError,
     trio.BrokenResourceError,
     trio.ClosedResourceError,
+    UnicodeError,  # a host that is no name for IDNA
 )
-"""What a transport may raise."""
+"""What httpx, or a transport, may raise."""
 
 
 def _translated(exc: Exception, *, begun: bool) -> MiniLLMError:
     """Foreign errors become ours, in one place; the caller keeps the cause."""
     if isinstance(exc, httpx.RemoteProtocolError) and "location header" in str(exc):
-        # httpx reads the address of a redirect though it is told to follow none.
-        message = "the server redirects, to an address that is none; not followed"
-        return RefusedError(ErrorInfo(message=message, kind="invalid"))
+        return _redirected_nowhere()
     if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
         # It did answer, and may have begun to work: asking again is not safe.
         return ProtocolError(f"the response is not HTTP: {_own_words(exc)}")
@@ -55,6 +55,12 @@ def _translated(exc: Exception, *, begun: bool) -> MiniLLMError:
     if begun:
         return ConnectionCut(f"the connection broke: {words}")
     return SendError(f"the request could not be sent: {words}")
+
+
+def _redirected_nowhere() -> RefusedError:
+    """What httpx makes of a redirect: it reads the address though it is told to follow none."""
+    message = "the server redirects, to an address that is none; not followed"
+    return RefusedError(ErrorInfo(message=message, kind="invalid"))
 
 
 def _own_words(exc: Exception) -> str:
@@ -117,6 +123,7 @@ class _Inflate:
         # gzip or zlib, by its header; some servers' `deflate` has none.
         self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         self._begun = False
+        self._broken: ProtocolError | None = None  # came behind bytes that were handed out
 
     @classmethod
     def of(cls, encoding: str) -> _Inflate | None:
@@ -131,6 +138,9 @@ class _Inflate:
     async def receive(self, source: Callable[[], Awaitable[bytes]]) -> bytes:
         """The next decompressed bytes, ``b""`` at the end."""
         while True:
+            if self._broken is not None:
+                await trio.lowlevel.checkpoint()
+                raise self._broken
             if self._zlib.eof and self._gzip:  # a gzip file may have several members
                 rest = self._zlib.unused_data or await source()
                 await trio.lowlevel.checkpoint()
@@ -151,16 +161,33 @@ class _Inflate:
                 return data
 
     def _step(self, compressed: bytes) -> bytes:
+        before = self._zlib.copy()
         try:
             data = self._zlib.decompress(compressed, self.STEP)
-        except zlib.error as exc:
+        except zlib.error:
             if self._begun or self._gzip:
-                raise ProtocolError("the body's compression is broken") from exc
+                self._broken = ProtocolError("the body's compression is broken")
+                return self._before_the_fault(before, compressed)
             self._begun = True
             self._zlib = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
             return self._step(compressed)
         self._begun = True
         return data
+
+    def _before_the_fault(self, state: Any, compressed: bytes) -> bytes:
+        """What a read brought before its compression broke: zlib gives all of it or none, so that
+        the place is found by halves.
+        """
+        out: list[bytes] = []
+        at, size = 0, len(compressed)
+        while size and at < len(compressed):
+            trial = state.copy()
+            try:
+                out.append(trial.decompress(compressed[at : at + size]))
+                state, at = trial, at + size
+            except zlib.error:
+                size //= 2
+        return b"".join(out)
 
 
 class Exchange:
@@ -197,6 +224,7 @@ class Exchange:
         async def trace(event: str, info: object) -> None:
             on_progress(event)
 
+        request = None
         try:
             request = self._client.build_request(
                 method,
@@ -211,6 +239,8 @@ class Exchange:
             response = await self._client.send(request, stream=True, follow_redirects=False)
         except _FOREIGN as exc:
             failure, cause = _translated(exc, begun=False), _cause(exc)
+            if request is not None and isinstance(exc, httpx.InvalidURL):
+                failure = _redirected_nowhere()
         else:
             self._answered(response)
             return

@@ -52,6 +52,11 @@ MAX_TOOL_CALLS = 128
 COMPACT_EVERY = 1024
 """Chunks after which the pieces of the newest parts are joined, so that they take the space of
 their text. (Joining all of it each time would be quadratic.)"""
+MAX_ARGUMENTS = 8 * 1024 * 1024
+"""Characters of arguments in all the tool calls of a response, which are checked to be JSON: 8 Mi,
+some 15 times what a model can say in one answer."""
+MAX_INPUT = 256 * 1024
+"""Characters of the input of one of the provider's own tools, which is kept decoded."""
 MAX_ITEMS = 2**18
 """Annotations, reasoning blocks or log probabilities of one answer. As Python objects they take
 twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
@@ -59,6 +64,8 @@ MAX_REASONS = 16
 """Different finish reasons of one answer that are listed; the newest counts in any case."""
 MAX_PARTS = 4096
 """Content blocks, and images, in one answer."""
+
+_FIELDS = ("fields of audio or log probabilities", MAX_PARTS)
 
 CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded", "model_length"})
 """Finish reasons that mean: the answer was cut at a limit of tokens."""
@@ -174,6 +181,8 @@ class _Choice:
             there = self.numbered.get(number)
             if isinstance(there, CallBuilder):
                 there.add(delta)
+                if there.start is not None and there.size > MAX_INPUT:
+                    self.over_limit = ("characters in the input of a provider's tool", MAX_INPUT)
                 return
         rare = self.rare = self.rare or _Rare()
         call = None if opens else rare.call_of(delta)
@@ -220,6 +229,9 @@ class _Choice:
 
     def _rare(self, chunk: StreamChunk) -> None:
         rare = self.rare = self.rare or _Rare()
+        if len(chunk.audio or ()) > MAX_PARTS or len(chunk.logprobs or ()) > MAX_PARTS:
+            self.over_limit = _FIELDS
+            return
         if chunk.annotations:
             rare.annotations += chunk.annotations
             if len(rare.annotations) > MAX_ITEMS:
@@ -234,7 +246,7 @@ class _Choice:
         if chunk.audio:
             join_fields(rare.audio, chunk.audio)
         if len(rare.audio) > MAX_PARTS or len(rare.logprobs) > MAX_PARTS:
-            self.over_limit = ("fields of audio or log probabilities", MAX_PARTS)
+            self.over_limit = _FIELDS
 
     def join(self, kind: str) -> str:
         texts = [p.text() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]
@@ -301,6 +313,7 @@ class Ingest:
         self.notes: list[str] = []
         self.rejected: bool = False
         self._model_said = False
+        self._arguments = 0  # characters of them
         self._wire = wire
         self._first = _Choice(0)
         self._choices: dict[int, _Choice] = {0: self._first}
@@ -450,6 +463,10 @@ class Ingest:
             if self.chunks % COMPACT_EVERY == 0:
                 for part in choice.parts[-8:]:
                     compact(part)
+        if chunk.tool_calls:
+            self._arguments += sum(len(delta.arguments) for delta in chunk.tool_calls)
+            if self._arguments > MAX_ARGUMENTS:
+                choice.over_limit = ("characters in the arguments of calls", MAX_ARGUMENTS)
         choice.extras(chunk)
 
     def _choice(self, chunk: StreamChunk) -> _Choice | None:

@@ -6,6 +6,7 @@ Nothing here waits or knows the time: `Retry.delay` is told everything it depend
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -149,13 +150,15 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name, "")
-        try:
-            seconds = float(value) / unit
-        except ValueError:
-            seconds = _until(value, now)
+        number = _NUMBER.fullmatch(value.strip())
+        seconds = float(number[0]) / unit if number else _until(value, now)
         if 0 <= seconds < float("inf"):
             return seconds
     return None
+
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
+"""`float` takes more: ``1_000``, ``inf``, digits of other alphabets."""
 
 
 def _until(date: str, now: float) -> float:

@@ -54,6 +54,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(_UNPRINTABLE)
         if not all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in self.headers):
             raise ValueError("a header's name must be an HTTP token")
+        if _FRAMING & {name.lower() for name in self.headers}:
+            raise ValueError("headers must not say where the body ends: that is HTTP's own")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url must begin with http:// or https://")
         _check_url(self.base_url)
@@ -196,6 +198,7 @@ class Provider:
 
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
+_FRAMING = {"content-length", "transfer-encoding"}
 
 
 def sendable(value: object) -> bool:
@@ -205,7 +208,12 @@ def sendable(value: object) -> bool:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:  # also a port that is none, half an address in brackets
+        raise ValueError("base_url must name a host, and a port from 1 to 65535 if any") from None
     if "@" in parts.netloc:
         raise ValueError("base_url must not hold a user or password: give api_key=")
     if _KEYS_IN_QUERY & {name.lower() for name, _ in parse_qsl(parts.query)}:

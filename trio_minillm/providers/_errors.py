@@ -23,6 +23,9 @@ _KIND_BY_STATUS: dict[int, ErrorKind] = {
     529: "overloaded",  # Anthropic
 }
 
+FEW = 64
+"""Entries of a list in an error that are looked at."""
+
 # Exhausted quota comes as 400, 402, 403 and 429. Codes are sure; of the messages only phrases
 # count, since OpenAI's *rate* limit message speaks of billing and payment too.
 _QUOTA_CODES = (
@@ -95,6 +98,11 @@ def classify(status: int | None, codes: str, message: str) -> ErrorKind:
     return "overloaded" if "overloaded" in codes or "overloaded" in message else "server"
 
 
+def in_short(value: Any) -> str:
+    """Some JSON as words, of which only a few will be shown."""
+    return str(value[:FEW] if isinstance(value, list) else value)
+
+
 def error_info(status: int | None, body: bytes) -> ErrorInfo:
     """An error in any of the shapes that servers of the OpenAI family use."""
     try:
@@ -108,14 +116,14 @@ def error_info(status: int | None, body: bytes) -> ErrorInfo:
 def error_from(status: int | None, found: Any) -> ErrorInfo:
     """The same from decoded JSON: the object itself, its ``error``, a list of one, bare text."""
     if isinstance(found, list):  # Google's
-        found = next((item for item in found if isinstance(item, Mapping)), None)
+        found = next((item for item in found[:FEW] if isinstance(item, Mapping)), None)
     inner = found
     if isinstance(found, Mapping):
         inner = found.get("error") or found
         if isinstance(inner, str):
             inner = {**found, "message": inner}
     if not isinstance(inner, Mapping):
-        inner = {} if inner is None else {"message": str(inner)}
+        inner = {} if inner is None else {"message": in_short(inner)}
     code = _word(inner.get("code"))
     kind_word = _word(inner.get("type"))
     details, metadata = _inner(inner, "details"), _inner(inner, "metadata")
@@ -170,7 +178,8 @@ def _message(inner: Mapping[str, Any]) -> str:
             more = raw.get("raw") if isinstance(raw, Mapping) else None
             return f"{value} ({more})" if isinstance(more, str) and more else value
         if isinstance(value, list):  # FastAPI's validation errors echo the input: take the words
-            said = [str(v.get("msg")) for v in value if isinstance(v, Mapping) and v.get("msg")]
+            listed = [v for v in value[:FEW] if isinstance(v, Mapping)]
+            said = [str(v["msg"])[:EXCERPT_CHARS] for v in listed if v.get("msg")]
             if said:
                 return "; ".join(said)
     return str(_word(inner.get("type")) or _word(inner.get("code")) or "no explanation")

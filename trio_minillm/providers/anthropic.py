@@ -9,6 +9,7 @@ asks. Usage in ``message_start`` is provisional.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -41,6 +42,7 @@ class _Delta(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
+    type: Any = None
     id: str | None = None
     model: str | None = None
     content: list[dict[str, Any]] | None = None
@@ -62,7 +64,23 @@ class _Event(msgspec.Struct, gc=False):
     context_management: dict[str, Any] | None = None
 
 
+class _Kind(msgspec.Struct, gc=False):
+    type: Any = None
+    delta: Any = None
+    error: Any = None
+
+
+_EVENTS = {
+    *("message_start", "message_delta", "message_stop", "ping", "error"),
+    *("content_block_start", "content_block_delta", "content_block_stop"),
+}
+_DELTAS = {
+    *("text_delta", "thinking_delta", "input_json_delta", "signature_delta"),
+    *("citations_delta", "compaction_delta"),
+}
+
 _decode = msgspec.json.Decoder(_Event).decode
+_decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 
 
@@ -104,9 +122,11 @@ class Anthropic(Provider):
     def parse_chunk(self, data: bytes) -> Parsed:
         try:
             event = _decode(data)
-        except msgspec.DecodeError:
+        except msgspec.DecodeError as exc:
             if data.strip() == b"[DONE]":  # some proxies add it
                 return StreamChunk(end=True, progress=False)
+            if isinstance(exc, msgspec.ValidationError) and _is_news(_decode_kind(data)):
+                return StreamChunk()
             raise
         kind = event.type
         if event.error or kind == "error":  # whatever it stands beside
@@ -132,14 +152,18 @@ class Anthropic(Provider):
         return StreamChunk()  # unknown, and a sign of life
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
-        # Every event's data repeats its name, so the name matters for errors only.
-        return super().parse_event(event, data) if event == "error" else self.parse_chunk(data)
+        if event in _EVENTS and event != "error":
+            return self.parse_chunk(data)  # the data repeat the name
+        if event != "error":
+            with suppress(msgspec.DecodeError):
+                kind = _decode_kind(data)
+                if kind.type is None and not kind.error:
+                    return None  # a proxy's own, a keep-alive say
+        return super().parse_event(event, data)
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
-        if (msgspec.json.decode(body, type=_Event)).type == "error":
-            raise ProviderError(self.parse_error(None, body))
         message = _decode_message(body)
-        if message.content is None:
+        if message.content is None or message.type == "error":
             raise ProviderError(self.parse_error(None, body))
         return [*_message(message), StreamChunk(end=True, progress=False)]
 
@@ -156,6 +180,14 @@ class Anthropic(Provider):
         return msgspec.structs.replace(cost, resolution=CostResolution.LOWER_BOUND)
 
 
+def _is_news(kind: _Kind) -> bool:
+    """Whether an event, or its delta, is of a type that is not known: its fields may be anything."""
+    name, known = kind.type, _EVENTS
+    if name == "content_block_delta" and isinstance(kind.delta, dict):
+        name, known = kind.delta.get("type"), _DELTAS
+    return isinstance(name, str) and bool(name) and name not in known and not kind.error
+
+
 def _index(event: _Event) -> int:
     if event.index is None:
         raise ProtocolError(f"{event.type} has no index")
@@ -168,16 +200,21 @@ def _delta(event: _Event) -> StreamChunk:
         raise ProtocolError("content_block_delta has no delta")
     index = _index(event)
     kind = delta.type
+    # An empty piece is no sign that anything moves.
     if kind == "text_delta":
-        return StreamChunk(_given(delta.text, kind), part=index)
+        text = _given(delta.text, kind)
+        return StreamChunk(text, part=index, progress=bool(text))
     if kind == "thinking_delta":
-        return StreamChunk(reasoning=_given(delta.thinking, kind), part=index)
+        text = _given(delta.thinking, kind)
+        return StreamChunk(reasoning=text, part=index, progress=bool(text))
     if kind == "input_json_delta":
-        piece = ToolCallDelta(index, arguments=_given(delta.partial_json, kind))
-        return StreamChunk(tool_calls=(piece,), part=index)
+        text = _given(delta.partial_json, kind)
+        piece = ToolCallDelta(index, arguments=text)
+        return StreamChunk(tool_calls=(piece,), part=index, progress=bool(text))
     if kind == "signature_delta":
-        signature = _given(delta.signature, kind)
-        return StreamChunk(part=index, block=Block(delta={"signature": signature}))
+        text = _given(delta.signature, kind)
+        block = Block(delta={"signature": text})
+        return StreamChunk(part=index, block=block, progress=bool(text))
     if kind == "citations_delta":
         if delta.citation is None:
             raise ProtocolError("citations_delta has no citation")

@@ -101,7 +101,10 @@ _USD_PER_TICK = -10  # the power of ten
 
 def server_at(base_url: str) -> str:
     """The known server at an address, else ``"generic"``."""
-    host = (urlsplit(base_url).hostname or "").lower()
+    try:
+        host = (urlsplit(base_url).hostname or "").lower()
+    except ValueError:  # no address; `Model` says so
+        return "generic"
     for known, server in _HOSTS.items():
         if host == known or (known.startswith(".") and host.endswith(known)):
             return server

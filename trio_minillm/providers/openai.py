@@ -16,7 +16,7 @@ from .._chunks import StreamChunk, ToolCallDelta, Usage
 from .._cost import CostInfo, CostResolution, TokenPrice, add, exact, native_cost, priced_cost
 from .._errors import ProtocolError, ProviderError
 from ._base import Model, Parsed, Provider, Request
-from ._errors import error_from
+from ._errors import error_from, in_short
 from ._openai_request import Dialect, chat_body, typed_fields
 
 DONE = b"[DONE]"
@@ -238,7 +238,7 @@ class OpenAIChat(Provider):
             out.delta
             or out.reasoning
             or out.finish_reason
-            or out.tool_calls
+            or any(c.id or c.name or c.arguments or c.extra for c in out.tool_calls)
             or out.refusal
             or out.reasoning_details
             or out.annotations
@@ -318,7 +318,7 @@ def _raise_error(error: Any, choices: Any) -> None:
         if any(v for v in error.values()):
             raise ProviderError(error_from(None, {"error": error}))
     elif not any(map(_says_something, choices or ())):
-        raise ProviderError(error_from(None, {"error": str(error)}))
+        raise ProviderError(error_from(None, {"error": in_short(error)}))
 
 
 def _says_something(choice: _Choice) -> bool:
