@@ -318,6 +318,26 @@ async def test_a_deadline_counts_from_the_first_attempt_and_includes_waits(autoj
     assert (result.error.clock, result.error.limit) == ("total", 70.0)
 
 
+async def test_a_deadline_is_kept_by_who_is_behind_others_in_a_pause(autojump_clock):
+    """The first to be tried again is not the first whose time is over."""
+    started, ended = {}, {}
+
+    async def no(number, body):
+        key = body["messages"][0]["content"].replace("prompt ", "k")
+        started.setdefault(key, trio.current_time())
+        raise Answer(503, retry_after=20 if key == "k0" else 5)
+
+    server = Server(no)
+    async with llm.open_client(transport=server) as client:
+        asked = client.batch(
+            requests(12), model=model(), concurrency=12, deadline=30.0, requests_per_minute=60
+        )
+        await asked.run(lambda result: ended.update({result.key: trio.current_time()}))
+    assert len(ended) == 12
+    for key, at in ended.items():
+        assert at - started.get(key, at) <= 30.01, key
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(429, "insufficient_quota"), (402, None), (401, None)]
 )

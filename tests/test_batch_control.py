@@ -15,18 +15,17 @@ import trio_minillm as llm
 from trio_minillm._errors import ErrorInfo
 from trio_minillm.batch import BatchRequest
 from trio_minillm.batch._adaptive import START, Adaptive
-from trio_minillm.batch._control import (
+from trio_minillm.batch._control import Lane, Rates
+from trio_minillm.batch._rates import Bucket, Limit, Mirror, family_of, limits_in, seconds_until
+from trio_minillm.batch._retry import (
     ALLOWANCE,
     BATCH_RETRY,
-    Lane,
-    Rates,
     RetryBudget,
     counted,
     ends_the_run,
     may_pass,
     retry_in,
 )
-from trio_minillm.batch._rates import Bucket, Limit, Mirror, family_of, limits_in, seconds_until
 from trio_minillm.batch._schedule import Item, Schedule
 from trio_minillm.batch._statistics import Distribution
 from trio_minillm.batch._values import rough_tokens
@@ -389,6 +388,28 @@ def test_whose_retry_is_due_goes_before_the_new():
     schedule.add(new, 0.0)
     assert schedule.next(6.0) is old
     assert schedule.next(6.0) is new
+
+
+def test_whose_time_is_over_while_they_wait_are_given_up():
+    schedule = Schedule(10, lambda now: Lane(now, Rates(), None))
+    items = [item(index=n) for n in range(4)]
+    for each in items:
+        schedule.add(each, 0.0)
+    for each, expires in zip(items[:3], (50.0, 20.0, 20.0), strict=True):
+        assert schedule.next(0.0) is each
+        schedule.ended(each)
+        each.expires = expires
+        schedule.retry(each, 0.0, 10.0)
+    assert schedule.expired(19.0) == ([], 20.0)
+    assert schedule.expired(20.0) == (items[1:3], 50.0)
+    assert schedule.waiting == 2
+    assert schedule.next(20.0) is items[0]
+    assert schedule.expired(60.0) == ([], math.inf)  # who runs has a clock of his own
+    assert schedule.next(20.0) is items[3]
+    schedule.retry(items[0], 60.0, 1.0)
+    assert schedule.expired(60.0) == ([items[0]], math.inf)
+    assert schedule.next(70.0) is None
+    assert schedule.waiting == 0
 
 
 # -- retries ---------------------------------------------------------------------------------------

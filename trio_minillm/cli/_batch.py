@@ -24,7 +24,7 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions
-from trio_minillm.batch._control import BATCH_RETRY
+from trio_minillm.batch._retry import BATCH_RETRY
 
 from ._batch_report import BatchPlan, BatchSums
 from ._batch_run import BatchRun
