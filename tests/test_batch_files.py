@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm.batch import _input, _output
+from trio_minillm.batch import _input, _lines
 from trio_minillm.batch._input import InputError, RequestFile
 from trio_minillm.batch._keys import KeyTable, in_shard
-from trio_minillm.batch._output import ResultFile, ResultFileError, read_results
+from trio_minillm.batch._lines import ResultFileError
+from trio_minillm.batch._output import ResultFile, read_results
 from trio_minillm.batch._result_format import MARKER, fingerprint
 from trio_minillm.batch._values import Attempt, BatchRequest, BatchResult
 
@@ -581,7 +582,7 @@ async def test_failures_are_forgotten_to_be_sent_again(tmp_path: Path) -> None:
 async def test_what_a_kill_while_forgetting_leaves_is_swept_up(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     await append_all(path, [refused(request("a")), answered(request("b"))])
-    _output._beside(path).write_bytes(path.read_bytes()[:100])
+    _lines._beside(path).write_bytes(path.read_bytes()[:100])
     with ResultFile(path) as out:
         assert (out.finished, out.failed) == (1, 1)
         assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
@@ -741,9 +742,9 @@ async def test_when_the_disk_is_waited_for(
     with ResultFile(tmp_path / "out.jsonl", fsync=fsync) as out:
         for key in "ab":
             await out.append(answered(request(key)))
-        while not out._idle.is_set():  # the thread of "interval"
+        while not out._lines._idle.is_set():  # the thread of "interval"
             await trio.lowlevel.checkpoint()
-        await trio.sleep(_output.FSYNC_SECONDS)
+        await trio.sleep(_lines.FSYNC_SECONDS)
         for key in "cd":
             await out.append(answered(request(key)))
     assert len(calls) == expected
@@ -760,9 +761,9 @@ async def test_a_disk_that_fails_behind_is_told(
     out = ResultFile(tmp_path / "out.jsonl", fsync="interval")
     monkeypatch.setattr(os, "fsync", fail)
     await out.append(answered(request("a")))
-    while not out._idle.is_set():
+    while not out._lines._idle.is_set():
         await trio.lowlevel.checkpoint()
-    await trio.sleep(_output.FSYNC_SECONDS)
+    await trio.sleep(_lines.FSYNC_SECONDS)
     with pytest.raises(OSError, match="broken"):
         await out.append(answered(request("b")))
     with pytest.raises(OSError, match="broken"):
