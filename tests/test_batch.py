@@ -669,6 +669,25 @@ async def test_a_limit_is_used_and_hardly_ever_crossed(autojump_clock, counts, c
     assert len(late) <= 0.02 * sent + 8  # and a window's first end, where nothing was known
 
 
+async def test_a_refusal_is_heard_before_hundreds_follow(autojump_clock):
+    """All answers come at once, and each could be followed by another request."""
+    refused = 0
+
+    async def full(number, body):
+        nonlocal refused
+        if number >= 2_400:
+            refused += 1
+            raise Answer(429)
+
+    server = Server(full)
+    asked = (BatchRequest(f"k{n}", "Hello") for n in range(10_000))
+    with trio.move_on_after(30):
+        await run(server, asked, concurrency=400)
+    assert server.count > 2_400
+    assert server.most >= 400
+    assert refused <= 80
+
+
 async def test_a_server_that_slows_down_gets_what_it_can_do(autojump_clock):
     async def slows(number, body):
         await trio.sleep(0.5 * (server.running / 16) ** 2)

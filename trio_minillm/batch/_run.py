@@ -1,8 +1,7 @@
 """The tasks of a batch: send what the schedule lets go, hand results out.
 
-All decisions are in the schedule and its lanes, which never wait. A worker takes an item, sends
-it, and asks for the next one; there are as many workers as were ever busy at once. One task pulls
-requests a little ahead, another wakes the workers when only time has passed.
+All decisions are in the schedule and its lanes, which never wait. One task pulls requests a little
+ahead (`Intake`), a crew of others takes one item after the other (`Crew`) and sends it (`Sender`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from .._errors import BudgetExceeded, MiniLLMError, StreamTimeout
 from ..providers import Model
 from ._adaptive import Adaptive
 from ._control import Lane
+from ._crew import Crew
 from ._intake import Intake, Requests
 from ._judge import judged
 from ._results import Results
@@ -60,14 +60,17 @@ class Run:
         self._sender = sender
         self._retries = RetryBudget(settings.retry_share)
         self._intake = Intake(requests, self._admit, self._crowded)
+        self._crew = Crew(
+            self.schedule,
+            self._serve,
+            held=lambda: self.results.blocked,
+            expire=self._expire,
+            crashed=self._crashed,
+        )
         self._stopping = False
         self._aside = 0  # items that are handed out without having been sent just now
         self._scope = trio.CancelScope()
         self._workers: trio.Nursery | None = None
-        self._idle = trio.lowlevel.ParkingLot()
-        self._coming = False  # a worker is on its way to its item
-        self._timer = trio.lowlevel.ParkingLot()
-        self._alarm = math.inf
 
     def _new_lane(self, now: float) -> Lane:
         settings = self.settings
@@ -82,7 +85,7 @@ class Run:
             with self._scope:
                 async with trio.open_nursery() as self._workers:
                     self._workers.start_soon(self._pull, name="trio_minillm batch input")
-                    self._workers.start_soon(self._watch_clock, name="trio_minillm batch clock")
+                    self._crew.start(self._workers)
         except trio.Cancelled:
             pass
         finally:
@@ -113,7 +116,7 @@ class Run:
                 lane.adaptive = Adaptive(settings.capacity, now)
             else:
                 lane.adaptive.change(settings.capacity, now)
-        self._kick()
+        self._crew.kick()
 
     def read(self, *, total: int | None, began: float | None) -> BatchStatistics:
         """How it is doing, since it ``began``."""
@@ -158,7 +161,7 @@ class Run:
             self.tally.pulled += 1
             if not self._in_cache(item):
                 self.schedule.add(item, now)
-        self._kick()
+        self._crew.kick()
 
     def _in_cache(self, item: Item) -> bool:
         """Look an item up; one that is found needs no turn, and is on its way out."""
@@ -209,66 +212,12 @@ class Run:
         if not self._crowded(LOOK_AHEAD // 2 + 1):
             self._intake.wake()
 
-    # -- who goes on -------------------------------------------------------------------------------
-
-    def _kick(self) -> None:
-        """Let somebody go on, if anything may be sent; he wakes the next. Else see to the clock."""
-        if self.results.blocked or not self.schedule.waiting or self._workers is None:
-            return
-        if self._coming:
-            return  # and wakes the next
-        if self.schedule.ready(trio.current_time()):
-            self._coming = True
-            if self._idle:
-                self._idle.unpark()
-            else:
-                self._workers.start_soon(self._work, name="trio_minillm batch worker")
-        else:
-            self._wake_at(self.schedule.wake_at)
-
-    def _wake_at(self, when: float) -> None:
-        if when < self._alarm:
-            self._alarm = when
-            self._timer.unpark()
-
-    async def _watch_clock(self) -> None:
-        """Wake a worker when time alone has made something possible, and give up whose is over."""
-        while True:
-            with trio.move_on_at(self._alarm):
-                await self._timer.park()
-            now = trio.current_time()
-            if now >= self._alarm:
-                gone, self._alarm = self.schedule.expired(now)
-                for item in gone:
-                    assert item.started is not None
-                    allowed = item.expires - item.started
-                    late = StreamTimeout("total", allowed, chunks=0, received=0)
-                    self._hand_out(item, error=late)
-                self._kick()
-
     def _on_room(self) -> None:
         """A consumer has taken results."""
-        self._kick()
+        self._crew.kick()
         self._refill()
 
-    async def _work(self) -> None:
-        """A worker: one item after the other, parked while there is none for it."""
-        schedule, results = self.schedule, self.results
-        try:
-            while not self._all_done():
-                self._coming = False
-                item = None if results.blocked else schedule.next(trio.current_time())
-                if item is None:
-                    self._wake_at(schedule.wake_at)
-                    await self._idle.park()
-                    continue
-                if schedule.waiting <= LOOK_AHEAD // 2:
-                    self._refill()
-                if schedule.running < schedule.capacity:
-                    self._kick()
-                await self._serve(item)
-        except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
-            self._crashed(exc)
+    # -- how it ends -------------------------------------------------------------------------------
 
     def _all_done(self) -> bool:
         busy = self.schedule.waiting or self.schedule.running or self._aside
@@ -299,8 +248,20 @@ class Run:
 
     # -- one item ----------------------------------------------------------------------------------
 
+    def _expire(self, now: float) -> float:
+        """Give up those whose time is over while they wait to be sent again."""
+        gone, following = self.schedule.expired(now)
+        for item in gone:
+            assert item.started is not None
+            allowed = item.expires - item.started
+            late = StreamTimeout("total", allowed, chunks=0, received=0)
+            self._hand_out(item, error=late)
+        return following
+
     async def _serve(self, item: Item) -> None:
         """One attempt, and what follows from it."""
+        if self.schedule.waiting <= LOOK_AHEAD // 2:
+            self._refill()
         now, limit = trio.current_time(), self.settings.deadline
         try:
             if item.started is None:
@@ -351,8 +312,8 @@ class Run:
         else:
             item.expires = until
             self.schedule.retry(item, now, wait)
-            self._wake_at(until)
-            self._kick()
+            self._crew.wake_at(until)
+            self._crew.kick()
 
     async def _publish(self, item: Item, **what: Any) -> None:
         result = BatchResult(
