@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, deque
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import httpx
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.batch import BatchRequest, BatchResult
+from trio_minillm.batch import Attempt, BatchRequest, BatchResult
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply
 
 from .shared import CancelAtStep
@@ -556,6 +558,42 @@ async def test_misuse_is_told_at_the_call():
             await batch.__aenter__()
 
 
+KNOWN = llm.CostInfo(Decimal("0.25"), llm.CostResolution.RESOLVED)
+LEAST = llm.CostInfo(Decimal("0.5"), llm.CostResolution.LOWER_BOUND)
+UNPRICED = llm.CostInfo(None, llm.CostResolution.UNPRICED)
+UNKNOWN = llm.CostInfo()
+
+
+@pytest.mark.parametrize(
+    ("attempts", "amount", "resolution"),
+    [
+        ([], "0", "resolved"),  # from a cache
+        ([("refused", UNKNOWN)], "0", "resolved"),
+        ([("refused", UNKNOWN), ("paid", KNOWN)], "0.25", "resolved"),
+        ([("broken", KNOWN), ("paid", KNOWN)], "0.50", "resolved"),
+        ([("broken", LEAST), ("paid", KNOWN)], "0.75", "lower_bound"),
+        ([("broken", KNOWN), ("paid", UNPRICED)], None, "unpriced"),
+        ([("broken", UNPRICED), ("broken", UNKNOWN)], None, "unknown"),
+        ([("not sent", UNKNOWN)], None, "unknown"),
+        ([("not sent", UNKNOWN), ("paid", KNOWN)], "0.25", "resolved"),
+    ],
+)
+def test_a_result_costs_what_its_attempts_cost(attempts, amount, resolution):
+    facts = {
+        "refused": {"error": "RefusedError", "status": 503},
+        "not sent": {"error": "SendError"},
+        "broken": {"error": "ConnectionCut", "usage": llm.Usage(completion_tokens=1)},
+        "paid": {"usage": llm.Usage(completion_tokens=1)},
+    }
+    made = tuple(
+        Attempt(outcome=llm.Outcome.FINISHED, started=datetime.now(UTC), cost=cost, **facts[what])
+        for what, cost in attempts
+    )
+    cost = BatchResult(request=requests(1)[0], index=0, attempts=made).cost
+    assert ((cost.amount and str(cost.amount)) or amount, cost.resolution) == (amount, resolution)
+    assert (cost.amount is None) == (amount is None)
+
+
 def test_values_show_no_prompt_and_check_their_key():
     request = BatchRequest("k", "the secret prompt")
     assert "secret" not in repr(request) + repr(BatchResult(request=request, index=0))
@@ -724,6 +762,19 @@ async def test_a_bug_that_strikes_several_at_once_comes_out_as_itself(autojump_c
     async with llm.open_client(transport=transport) as client:
         with pytest.raises(ZeroDivisionError):
             await client.batch(requests(number), model=model(), concurrency=5).run()
+
+
+async def test_bugs_of_the_block_and_of_the_batch_come_out_together(autojump_clock):
+    def broken():
+        yield from requests(1)
+        raise KeyError("input")
+
+    async with llm.open_client(transport=Server()) as client:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with client.batch(broken(), model=model()):
+                await trio.sleep(5)
+                raise OSError("block")
+    assert [type(one) for one in caught.value.exceptions] == [OSError, KeyError]
 
 
 async def test_a_bug_in_a_block_that_is_cancelled_comes_out_as_itself(autojump_clock):

@@ -178,6 +178,40 @@ def test_given_tokens_are_corrected_by_what_was_used():
     assert after[1] == pytest.approx(before[1] + 900 / (6000 * 0.99 / 60), rel=0.01)
 
 
+def test_tokens_that_headers_state_are_kept():
+    """What remains is less by what was sent after the answer that says so."""
+    lane = Lane(0.0, Rates(), None)
+    first, second = lane.start(0.0, 100.0), lane.start(0.0, 100.0)
+    lane.accepted(first, 0.5)
+    headers = {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "150"}
+    lane.read(first, 0.5, headers, epoch=0.0)
+    assert lane.counts_tokens
+    assert lane.blocked(0.5, 100.0) == (
+        "tokens",
+        pytest.approx(0.5),
+    )  # 50 are left, 100 come a second
+    assert lane.blocked(0.5, 50.0) is None
+    lane.ended(
+        second, 0.6, error=refused("overloaded", 503), tokens=None
+    )  # its tokens were not counted
+    assert lane.blocked(0.6, 100.0) is None
+
+
+def test_a_pause_that_nobody_asked_for_ends_with_the_window():
+    lane = Lane(0.0, Rates(), None)
+    now = 0.0
+    for _ in range(8):
+        ticket = lane.start(now, 1.0)
+        headers = {"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "20s"}
+        lane.read(ticket, now, headers, epoch=0.0)
+        lane.ended(ticket, now, error=refused(), tokens=None)
+        blocked = lane.blocked(now, 1.0)
+        assert blocked is not None
+        now += min(blocked[1], 1000.0)
+    assert now < 60.0 * 8
+    assert lane.blocked(now, 1.0) is None or lane.blocked(now, 1.0)[1] <= 20.0
+
+
 def test_failures_that_were_under_way_together_count_once():
     lane = Lane(0.0, Rates(), None)
     tickets = [lane.start(0.0, 0.0) for _ in range(100)]
