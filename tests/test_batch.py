@@ -681,10 +681,17 @@ class Minute(Server):
             self.headers = {
                 "x-ratelimit-limit-requests": str(self.per_minute),
                 "x-ratelimit-remaining-requests": str(left),
+                "x-ratelimit-reset-requests": f"{self.whole_in(now):.3f}s",
             }
         (self.accepted if good else self.refused).append(now)
         if not good:
             raise Answer(429, **self.headers)
+
+    def whole_in(self, now):
+        """Seconds until as many may be sent as ever. Some may be long before."""
+        if self.counts == "bucket":
+            return (self.per_minute / 6 - self.level) * 60 / self.per_minute
+        return 60 - (now - self.log[-1] if self.counts == "log" else now % 60)
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["untold", "told"])

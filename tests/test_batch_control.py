@@ -197,19 +197,23 @@ def test_tokens_that_headers_state_are_kept():
     assert lane.blocked(0.6, 100.0) is None
 
 
-def test_a_pause_that_nobody_asked_for_ends_with_the_window():
-    lane = Lane(0.0, Rates(), None)
-    now = 0.0
-    for _ in range(8):
+@pytest.mark.parametrize(
+    ("limit", "longest"), [(None, 50.0), ("30", 50.0), ("1000", 8.0), ("500", 12.0)]
+)
+def test_how_long_a_server_that_refuses_everything_is_left_alone(limit, longest):
+    """Until its window ends, unless asking now and then is a small share of what it allows."""
+    lane, now, pauses = Lane(0.0, Rates(), None), 0.0, []
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "50s"}
+    if limit is not None:
+        headers["x-ratelimit-limit-requests"] = limit
+    for _ in range(9):
         ticket = lane.start(now, 1.0)
-        headers = {"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "20s"}
         lane.read(ticket, now, headers, epoch=0.0)
         lane.ended(ticket, now, error=refused(), tokens=None)
-        blocked = lane.blocked(now, 1.0)
-        assert blocked is not None
-        now += min(blocked[1], 1000.0)
-    assert now < 60.0 * 8
-    assert lane.blocked(now, 1.0) is None or lane.blocked(now, 1.0)[1] <= 20.0
+        pauses.append(lane._pause)
+        now += 100.0
+    assert pauses[1:4] == [0.5, 1.0, 2.0]
+    assert pauses[-1] == pytest.approx(longest)
 
 
 def test_failures_that_were_under_way_together_count_once():

@@ -30,6 +30,8 @@ UNTOLD_PAUSE = 8.0
 """The longest pause after a refusal for its rate that does not say when to come back: a window
 of a minute is then missed by little."""
 
+PROBES = 0.01
+"""The share of a stated limit that may be spent on asking whether it is still used up."""
 LOOK_FIRST, LOOK_EVERY = 8, 256
 """Whose headers are read while none has named a limit: the first, and every so many."""
 
@@ -242,7 +244,8 @@ class Lane:
             asked = asked_to_wait(error)
             longest = LONGEST_PAUSE
             if by_rate and asked is None:
-                longest = max(UNTOLD_PAUSE, min(self._reset_at - now, LONGEST_PAUSE))
+                told = min(self._reset_at - now, LONGEST_PAUSE, self._probes_apart())
+                longest = max(UNTOLD_PAUSE, told)
             pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._strikes - 2, 16))
             self._pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
             self._paused_until = now + self._pause
@@ -254,6 +257,13 @@ class Lane:
                 return  # the rate is what limits, and not how many run at once
         if load and self.adaptive is not None:
             self.adaptive.overloaded(now, self.in_flight + 1)
+
+    def _probes_apart(self) -> float:
+        """Seconds between requests that may all be refused, so that they are few beside the limit
+        that is stated. (The reset is when it is whole again: some may be sent long before.)
+        """
+        mirror = self._stated.get("requests")
+        return math.inf if mirror is None else 1.0 / (PROBES * mirror.bucket.rate)
 
 
 def _speaks_of_load(error: MiniLLMError) -> bool:
