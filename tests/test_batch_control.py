@@ -197,6 +197,29 @@ def test_tokens_that_headers_state_are_kept():
     assert lane.blocked(0.6, 100.0) is None
 
 
+def test_what_was_under_way_at_the_first_refusal_is_no_part_of_the_rate():
+    """A server that had ten seconds' worth saved up, and answers late."""
+    lane, level, at, pending = Lane(0.0, Rates(), None), 100.0, 0.0, []
+    refusals, accepted = [], 0
+    for step in range(60_000):
+        now = step / 1000
+        level, at = min(100.0, level + (now - at) * 10.0), now
+        while pending and pending[0][0] <= now:
+            lane.ended(pending.pop(0)[1], now, error=None, tokens=None)
+        if lane.in_flight >= 200 or lane.blocked(now, 1.0) is not None:
+            continue
+        ticket = lane.start(now, 1.0)
+        if level >= 1:
+            level -= 1
+            accepted += 1
+            pending.append((now + 0.5, ticket))
+        else:
+            refusals.append(now)
+            lane.ended(ticket, now, error=refused(), tokens=None)
+    assert accepted >= 0.95 * 600
+    assert sum(at > 10 for at in refusals) <= 0.02 * 500
+
+
 @pytest.mark.parametrize(
     ("limit", "longest"), [(None, 50.0), ("30", 50.0), ("1000", 8.0), ("500", 12.0)]
 )

@@ -234,12 +234,14 @@ class Lane:
                 mirror.bucket.take(-ticket.tokens if name == "tokens" else -1.0, now)
         if not load and not isinstance(error, SendError):
             return
-        if ticket.sent_at < self._failed_at:
-            return  # it was under way when that failure came, and says nothing new
+        by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
+        if ticket.sent_at < self._failed_at:  # it was under way when that failure came
+            if by_rate:
+                self._learned.also_refused()
+            return
         self._failed_at = now
         self._strikes += 1
         self._began_to_fail = min(self._began_to_fail, now)
-        by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
         if self._strikes >= 2:
             asked = asked_to_wait(error)
             longest = LONGEST_PAUSE
@@ -252,7 +254,7 @@ class Lane:
         if by_rate:
             known = self._learned.active
             if self._strikes < 2 or not known:
-                self._learned.refused(now)
+                self._learned.refused(now, self._pending)
             if known:
                 return  # the rate is what limits, and not how many run at once
         if load and self.adaptive is not None:
