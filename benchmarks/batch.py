@@ -1,13 +1,16 @@
 """What a batch costs beside a bare loop, and how it gets on with servers that have limits.
 
-``python benchmarks/batch.py overhead [REQUESTS]`` · ``rate [SECONDS]`` · ``load [SECONDS]``; each run
+``python benchmarks/batch.py overhead [REQUESTS]`` · ``paced [REQUESTS]`` · ``rate [SECONDS
+[REQUESTS_A_MINUTE]]`` · ``load [SECONDS]``; each run
 has a server process and a client process of its own. Prints a table in Markdown.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -16,13 +19,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import crowd
 
 CONCURRENCY = 2_000
 DELAY = 4.0
 """Seconds to an answer, so that all of them are under way at once."""
+PROMPT = "Why is the sea salty?"
 HERE = Path(__file__).parent
 
 
@@ -56,68 +60,81 @@ def _kib() -> int:
     return int(text.partition("VmHWM:")[2].split()[0])
 
 
-def _client(kind: str, port: int, count: int, concurrency: Any, seconds: float, out: Any) -> None:
+class Task(NamedTuple):
+    """What a client's process is to do."""
+
+    kind: str
+    """``bare``: a loop of `Client.complete` in so many tasks; or ``batch``."""
+    port: int
+    count: int | None
+    """Requests; ``None`` for as many as there is time for."""
+    concurrency: Any
+    seconds: float = math.inf
+    warm_up: int = 200
+    """Requests before what counts, bare: imports, caches, first connections."""
+
+
+def _requests(model: Any, count: int | None) -> Iterator[Any]:
+    from trio_minillm.batch import BatchRequest
+
+    for number in itertools.count(1) if count is None else range(1, count + 1):
+        yield BatchRequest(f"r{number}", PROMPT, model, {"max_tokens": 5})
+
+
+async def _bare(client: Any, model: Any, count: int, at_once: int) -> None:
+    import trio
+
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for _ in numbers:
+            await client.complete(model, PROMPT, max_tokens=5)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(at_once):
+            nursery.start_soon(worker)
+
+
+def _client(task: Task, out: Any) -> None:
     """In a fresh process: send, and tell what it cost."""
     import trio
 
     import trio_minillm as llm
-    from trio_minillm.batch import BatchRequest
 
     crowd.raise_limit()
-    model = llm.compatible("short", base_url=f"http://127.0.0.1:{port}/v1")
-    started: dict[str, float] = {}
+    model = llm.compatible("short", base_url=f"http://127.0.0.1:{task.port}/v1")
 
-    def begin() -> None:
-        gc.collect()
-        started.update(cpu=time.process_time(), wall=time.perf_counter(), kib=_kib())
-
-    async def bare(client: llm.Client, many: int, at_once: int) -> None:
-        numbers = iter(range(many))
-
-        async def worker() -> None:
-            for _ in numbers:
-                await client.complete(model, "Why is the sea salty?", max_tokens=5)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(at_once):
-                nursery.start_soon(worker)
-
-    def requests(many: int | None) -> Iterator[BatchRequest]:
-        number = 0
-        while many is None or number < many:
-            number += 1
-            params = {"max_tokens": 5}
-            yield BatchRequest(f"r{number}", "Why is the sea salty?", model, params)
+    async def batch(client: llm.Client) -> dict[str, Any]:
+        asked = _requests(model, task.count)
+        async with client.batch(asked, concurrency=task.concurrency) as results:
+            with trio.move_on_after(task.seconds):
+                async for _ in results:
+                    pass
+            found = results.statistics()
+            return {"done": found.ok, "limit": found.concurrency, "statistics": str(found)}
 
     async def main() -> dict[str, Any]:
-        told: dict[str, Any] = {}
         async with llm.open_client() as client:
-            await bare(client, 200, 50)  # imports, caches, first connections
-            begin()
-            if kind == "bare":
-                await bare(client, count, concurrency)
+            await _bare(client, model, task.warm_up, 50)
+            gc.collect()
+            began, cpu = time.monotonic(), time.process_time()
+            told: dict[str, Any] = {"began": began}
+            if task.kind == "bare":
+                await _bare(client, model, task.count or 0, task.concurrency)
             else:
-                many = None if seconds else count
-                async with client.batch(requests(many), concurrency=concurrency) as results:
-                    with trio.move_on_after(seconds or float("inf")):
-                        async for _ in results:
-                            pass
-                    told["statistics"] = str(results.statistics())
-                    told["done"] = results.statistics().ok
-                    told["limit"] = results.statistics().concurrency
-            told["cpu"] = time.process_time() - started["cpu"]
-            told["wall"] = time.perf_counter() - started["wall"]
-        told["kib"] = _kib()
-        return told
+                told |= await batch(client)
+            told["cpu"] = time.process_time() - cpu
+            told["wall"] = time.monotonic() - began
+        return {**told, "kib": _kib()}
 
     out.send(trio.run(main))
 
 
-def run(kind: str, port: int, count: int, concurrency: Any, seconds: float = 0) -> dict[str, Any]:
+def run(task: Task) -> dict[str, Any]:
     """One measurement."""
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    arguments = (kind, port, count, concurrency, seconds, there)
-    process = multiprocessing.get_context("spawn").Process(target=_client, args=arguments)
+    spawned = multiprocessing.get_context("spawn")
+    here, there = spawned.Pipe()
+    process = spawned.Process(target=_client, args=(task, there))
     process.start()
     there.close()
     told: dict[str, Any] = here.recv()
@@ -131,7 +148,7 @@ def overhead(most: int) -> None:
     with serving(delay=DELAY) as (port, counted):
         for count in (10_000, 10_000, most) if most > 10_000 else (most, most):
             for kind in ("bare", "batch"):
-                told = run(kind, port, count, CONCURRENCY)
+                told = run(Task(kind, port, count, CONCURRENCY))
                 each, mib = told["cpu"] / count * 1e6, told["kib"] / 1024
                 print(
                     f"| {kind} | {count:,} | {each:.0f} | {told['wall']:.1f} | {mib:.0f} |",
@@ -146,34 +163,28 @@ def paced(most: int, pace: float = 500.0) -> None:
     print("| --- | --- | --- | --- | --- |")
     delay = CONCURRENCY / pace
     with serving(delay=delay) as (port, _):
-        told = run("batch", port, most, CONCURRENCY)
+        told = run(Task("batch", port, most, CONCURRENCY))
         least = -(-most // CONCURRENCY) * delay
         ratio = told["wall"] / least
         print(f"| {most:,} | {CONCURRENCY:,} | {least:.1f} | {told['wall']:.1f} | {ratio:.2f} |")
 
 
 def rate(seconds: float, per_minute: int = 3_000) -> None:
-    """A server that allows so many a minute."""
+    """A server that allows so many a minute. Nobody has asked it anything before."""
+    print(f"{per_minute:,} requests a minute, for {seconds:.0f} s\n")
     print("| counts by | tells | concurrency | used | refused after 10 s |")
     print("| --- | --- | --- | --- | --- |")
-    for counts in ("bucket", "window", "log"):
-        for tell in ("no", "yes"):
-            for concurrency in (100, "auto"):
-                options = {"per_minute": per_minute, "counts": counts, "tell": tell, "delay": 0.5}
-                with serving(**options) as (port, counted):
-                    run("bare", port, 0, 1)
-                    counted()
-                    began = time.monotonic()
-                    run("batch", port, 0, concurrency, seconds)
-                    told = counted()
-                allowed = per_minute * seconds / 60
-                late = {k: [t for t in v if t > began + 10] for k, v in told.items()}
-                sent = len(late["accepted"]) + len(late["refused"])
-                used = len(told["accepted"]) / allowed
-                share = len(late["refused"]) / max(1, sent)
-                print(
-                    f"| {counts} | {tell} | {concurrency} | {used:.1%} | {share:.2%} |", flush=True
-                )
+    for counts, tell in itertools.product(("bucket", "window", "log"), ("no", "yes")):
+        for concurrency in (100, "auto"):
+            options = {"per_minute": per_minute, "counts": counts, "tell": tell, "delay": 0.5}
+            with serving(**options) as (port, counted):
+                began = run(Task("batch", port, None, concurrency, seconds, 0))["began"]
+                told = counted()
+            late = {k: [t for t in v if t > began + 10] for k, v in told.items()}
+            sent = len(late["accepted"]) + len(late["refused"])
+            used = len(told["accepted"]) / (per_minute * seconds / 60)
+            share = len(late["refused"]) / max(1, sent)
+            print(f"| {counts} | {tell} | {concurrency} | {used:.1%} | {share:.2%} |", flush=True)
 
 
 def load(seconds: float) -> None:
@@ -181,21 +192,21 @@ def load(seconds: float) -> None:
     print("| concurrency | answers a second |\n| --- | --- |")
     for concurrency in (8, 16, 24, 32, 48, 64, 96, "auto"):
         with serving(delay=0.2, knee=32) as (port, _):
-            told = run("batch", port, 0, concurrency, seconds)
+            told = run(Task("batch", port, None, concurrency, seconds))
         found = f" (ends at {told['limit']})" if concurrency == "auto" else ""
         print(f"| {concurrency}{found} | {told['done'] / seconds:.1f} |", flush=True)
 
 
 def main() -> None:
     what, *more = sys.argv[1:] or ["overhead"]
-    number = float(more[0]) if more else None
+    number, *rest = [float(word) for word in more] or [None]
     print(f"<!-- {os.cpu_count()} cores, Python {sys.version.split()[0]} -->")
     if what == "overhead":
         overhead(int(number or 100_000))
     elif what == "paced":
         paced(int(number or 20_000))
     elif what == "rate":
-        rate(number or 120)
+        rate(number or 120, *map(int, rest))
     else:
         load(number or 30)
 

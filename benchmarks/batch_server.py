@@ -59,13 +59,15 @@ class Limit:
             "log": self.per_minute - len(self.log),
             "window": self.per_minute - self.used,
         }[self.counts]
-        reset = 60 - (now - self.started) % 60
-        if self.counts == "bucket":
-            reset = (self.size - self.level) * 60 / self.per_minute
+        whole_in = {
+            "bucket": (self.size - self.level) * 60 / self.per_minute,
+            "log": 60 - (now - self.log[-1] if self.log else 60),
+            "window": 60 - (now - self.started) % 60,
+        }[self.counts]
         return (
             f"x-ratelimit-limit-requests: {self.per_minute:.0f}\r\n"
             f"x-ratelimit-remaining-requests: {left:.0f}\r\n"
-            f"x-ratelimit-reset-requests: {reset:.3f}s\r\n"
+            f"x-ratelimit-reset-requests: {whole_in:.3f}s\r\n"
         ).encode()
 
 

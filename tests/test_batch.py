@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, deque
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import httpx
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.batch import BatchRequest, BatchResult
+from trio_minillm.batch import Attempt, BatchRequest, BatchResult
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply
 
 from .shared import CancelAtStep
@@ -318,6 +320,26 @@ async def test_a_deadline_counts_from_the_first_attempt_and_includes_waits(autoj
     assert (result.error.clock, result.error.limit) == ("total", 70.0)
 
 
+async def test_a_deadline_is_kept_by_who_is_behind_others_in_a_pause(autojump_clock):
+    """The first to be tried again is not the first whose time is over."""
+    started, ended = {}, {}
+
+    async def no(number, body):
+        key = body["messages"][0]["content"].replace("prompt ", "k")
+        started.setdefault(key, trio.current_time())
+        raise Answer(503, retry_after=20 if key == "k0" else 5)
+
+    server = Server(no)
+    async with llm.open_client(transport=server) as client:
+        asked = client.batch(
+            requests(12), model=model(), concurrency=12, deadline=30.0, requests_per_minute=60
+        )
+        await asked.run(lambda result: ended.update({result.key: trio.current_time()}))
+    assert len(ended) == 12
+    for key, at in ended.items():
+        assert at - started.get(key, at) <= 30.01, key
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(429, "insufficient_quota"), (402, None), (401, None)]
 )
@@ -536,6 +558,42 @@ async def test_misuse_is_told_at_the_call():
             await batch.__aenter__()
 
 
+KNOWN = llm.CostInfo(Decimal("0.25"), llm.CostResolution.RESOLVED)
+LEAST = llm.CostInfo(Decimal("0.5"), llm.CostResolution.LOWER_BOUND)
+UNPRICED = llm.CostInfo(None, llm.CostResolution.UNPRICED)
+UNKNOWN = llm.CostInfo()
+
+
+@pytest.mark.parametrize(
+    ("attempts", "amount", "resolution"),
+    [
+        ([], "0", "resolved"),  # from a cache
+        ([("refused", UNKNOWN)], "0", "resolved"),
+        ([("refused", UNKNOWN), ("paid", KNOWN)], "0.25", "resolved"),
+        ([("broken", KNOWN), ("paid", KNOWN)], "0.50", "resolved"),
+        ([("broken", LEAST), ("paid", KNOWN)], "0.75", "lower_bound"),
+        ([("broken", KNOWN), ("paid", UNPRICED)], None, "unpriced"),
+        ([("broken", UNPRICED), ("broken", UNKNOWN)], None, "unknown"),
+        ([("not sent", UNKNOWN)], None, "unknown"),
+        ([("not sent", UNKNOWN), ("paid", KNOWN)], "0.25", "resolved"),
+    ],
+)
+def test_a_result_costs_what_its_attempts_cost(attempts, amount, resolution):
+    facts = {
+        "refused": {"error": "RefusedError", "status": 503},
+        "not sent": {"error": "SendError"},
+        "broken": {"error": "ConnectionCut", "usage": llm.Usage(completion_tokens=1)},
+        "paid": {"usage": llm.Usage(completion_tokens=1)},
+    }
+    made = tuple(
+        Attempt(outcome=llm.Outcome.FINISHED, started=datetime.now(UTC), cost=cost, **facts[what])
+        for what, cost in attempts
+    )
+    cost = BatchResult(request=requests(1)[0], index=0, attempts=made).cost
+    assert ((cost.amount and str(cost.amount)) or amount, cost.resolution) == (amount, resolution)
+    assert (cost.amount is None) == (amount is None)
+
+
 def test_values_show_no_prompt_and_check_their_key():
     request = BatchRequest("k", "the secret prompt")
     assert "secret" not in repr(request) + repr(BatchResult(request=request, index=0))
@@ -623,10 +681,17 @@ class Minute(Server):
             self.headers = {
                 "x-ratelimit-limit-requests": str(self.per_minute),
                 "x-ratelimit-remaining-requests": str(left),
+                "x-ratelimit-reset-requests": f"{self.whole_in(now):.3f}s",
             }
         (self.accepted if good else self.refused).append(now)
         if not good:
             raise Answer(429, **self.headers)
+
+    def whole_in(self, now):
+        """Seconds until as many may be sent as ever. Some may be long before."""
+        if self.counts == "bucket":
+            return (self.per_minute / 6 - self.level) * 60 / self.per_minute
+        return 60 - (now - self.log[-1] if self.counts == "log" else now % 60)
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["untold", "told"])
@@ -647,6 +712,25 @@ async def test_a_limit_is_used_and_hardly_ever_crossed(autojump_clock, counts, c
     sent = len(late) + sum(at > 10 for at in server.accepted)
     assert len(server.accepted) >= 0.95 * 600 * 3
     assert len(late) <= 0.02 * sent + 8  # and a window's first end, where nothing was known
+
+
+async def test_a_refusal_is_heard_before_hundreds_follow(autojump_clock):
+    """All answers come at once, and each could be followed by another request."""
+    refused = 0
+
+    async def full(number, body):
+        nonlocal refused
+        if number >= 2_400:
+            refused += 1
+            raise Answer(429)
+
+    server = Server(full)
+    asked = (BatchRequest(f"k{n}", "Hello") for n in range(10_000))
+    with trio.move_on_after(30):
+        await run(server, asked, concurrency=400)
+    assert server.count > 2_400
+    assert server.most >= 400
+    assert refused <= 80
 
 
 async def test_a_server_that_slows_down_gets_what_it_can_do(autojump_clock):
@@ -685,6 +769,19 @@ async def test_a_bug_that_strikes_several_at_once_comes_out_as_itself(autojump_c
     async with llm.open_client(transport=transport) as client:
         with pytest.raises(ZeroDivisionError):
             await client.batch(requests(number), model=model(), concurrency=5).run()
+
+
+async def test_bugs_of_the_block_and_of_the_batch_come_out_together(autojump_clock):
+    def broken():
+        yield from requests(1)
+        raise KeyError("input")
+
+    async with llm.open_client(transport=Server()) as client:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with client.batch(broken(), model=model()):
+                await trio.sleep(5)
+                raise OSError("block")
+    assert [type(one) for one in caught.value.exceptions] == [OSError, KeyError]
 
 
 async def test_a_bug_in_a_block_that_is_cancelled_comes_out_as_itself(autojump_clock):

@@ -15,18 +15,17 @@ import trio_minillm as llm
 from trio_minillm._errors import ErrorInfo
 from trio_minillm.batch import BatchRequest
 from trio_minillm.batch._adaptive import START, Adaptive
-from trio_minillm.batch._control import (
+from trio_minillm.batch._control import Lane, Rates
+from trio_minillm.batch._rates import Bucket, Limit, Mirror, family_of, limits_in, seconds_until
+from trio_minillm.batch._retry import (
     ALLOWANCE,
     BATCH_RETRY,
-    Lane,
-    Rates,
     RetryBudget,
     counted,
     ends_the_run,
     may_pass,
     retry_in,
 )
-from trio_minillm.batch._rates import Bucket, Limit, Mirror, family_of, limits_in, seconds_until
 from trio_minillm.batch._schedule import Item, Schedule
 from trio_minillm.batch._statistics import Distribution
 from trio_minillm.batch._values import rough_tokens
@@ -177,6 +176,67 @@ def test_given_tokens_are_corrected_by_what_was_used():
     after = lane.blocked(0.0, 1.0)
     assert after is not None
     assert after[1] == pytest.approx(before[1] + 900 / (6000 * 0.99 / 60), rel=0.01)
+
+
+def test_tokens_that_headers_state_are_kept():
+    """What remains is less by what was sent after the answer that says so."""
+    lane = Lane(0.0, Rates(), None)
+    first, second = lane.start(0.0, 100.0), lane.start(0.0, 100.0)
+    lane.accepted(first, 0.5)
+    headers = {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "150"}
+    lane.read(first, 0.5, headers, epoch=0.0)
+    assert lane.counts_tokens
+    assert lane.blocked(0.5, 100.0) == (
+        "tokens",
+        pytest.approx(0.5),
+    )  # 50 are left, 100 come a second
+    assert lane.blocked(0.5, 50.0) is None
+    lane.ended(
+        second, 0.6, error=refused("overloaded", 503), tokens=None
+    )  # its tokens were not counted
+    assert lane.blocked(0.6, 100.0) is None
+
+
+def test_what_was_under_way_at_the_first_refusal_is_no_part_of_the_rate():
+    """A server that had ten seconds' worth saved up, and answers late."""
+    lane, level, at, pending = Lane(0.0, Rates(), None), 100.0, 0.0, []
+    refusals, accepted = [], 0
+    for step in range(60_000):
+        now = step / 1000
+        level, at = min(100.0, level + (now - at) * 10.0), now
+        while pending and pending[0][0] <= now:
+            lane.ended(pending.pop(0)[1], now, error=None, tokens=None)
+        if lane.in_flight >= 200 or lane.blocked(now, 1.0) is not None:
+            continue
+        ticket = lane.start(now, 1.0)
+        if level >= 1:
+            level -= 1
+            accepted += 1
+            pending.append((now + 0.5, ticket))
+        else:
+            refusals.append(now)
+            lane.ended(ticket, now, error=refused(), tokens=None)
+    assert accepted >= 0.95 * 600
+    assert sum(at > 10 for at in refusals) <= 0.02 * 500
+
+
+@pytest.mark.parametrize(
+    ("limit", "longest"), [(None, 50.0), ("30", 50.0), ("1000", 8.0), ("500", 12.0)]
+)
+def test_how_long_a_server_that_refuses_everything_is_left_alone(limit, longest):
+    """Until its window ends, unless asking now and then is a small share of what it allows."""
+    lane, now, pauses = Lane(0.0, Rates(), None), 0.0, []
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "50s"}
+    if limit is not None:
+        headers["x-ratelimit-limit-requests"] = limit
+    for _ in range(9):
+        ticket = lane.start(now, 1.0)
+        lane.read(ticket, now, headers, epoch=0.0)
+        lane.ended(ticket, now, error=refused(), tokens=None)
+        pauses.append(lane._pause)
+        now += 100.0
+    assert pauses[1:4] == [0.5, 1.0, 2.0]
+    assert pauses[-1] == pytest.approx(longest)
 
 
 def test_failures_that_were_under_way_together_count_once():
@@ -389,6 +449,28 @@ def test_whose_retry_is_due_goes_before_the_new():
     schedule.add(new, 0.0)
     assert schedule.next(6.0) is old
     assert schedule.next(6.0) is new
+
+
+def test_whose_time_is_over_while_they_wait_are_given_up():
+    schedule = Schedule(10, lambda now: Lane(now, Rates(), None))
+    items = [item(index=n) for n in range(4)]
+    for each in items:
+        schedule.add(each, 0.0)
+    for each, expires in zip(items[:3], (50.0, 20.0, 20.0), strict=True):
+        assert schedule.next(0.0) is each
+        schedule.ended(each)
+        each.expires = expires
+        schedule.retry(each, 0.0, 10.0)
+    assert schedule.expired(19.0) == ([], 20.0)
+    assert schedule.expired(20.0) == (items[1:3], 50.0)
+    assert schedule.waiting == 2
+    assert schedule.next(20.0) is items[0]
+    assert schedule.expired(60.0) == ([], math.inf)  # who runs has a clock of his own
+    assert schedule.next(20.0) is items[3]
+    schedule.retry(items[0], 60.0, 1.0)
+    assert schedule.expired(60.0) == ([items[0]], math.inf)
+    assert schedule.next(70.0) is None
+    assert schedule.waiting == 0
 
 
 # -- retries ---------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm.batch import _input, _output
+from trio_minillm.batch import _input, _lines, _result_format
 from trio_minillm.batch._input import InputError, RequestFile
 from trio_minillm.batch._keys import KeyTable, in_shard
-from trio_minillm.batch._output import ResultFile, ResultFileError, read_results
+from trio_minillm.batch._lines import ResultFileError
+from trio_minillm.batch._output import ResultFile, read_results
 from trio_minillm.batch._result_format import MARKER, fingerprint
 from trio_minillm.batch._values import Attempt, BatchRequest, BatchResult
 
@@ -199,6 +200,54 @@ def test_the_short_form(tmp_path: Path) -> None:
     assert {r.model and r.model.name for r in requests_of(path, model=lambda name: MODEL)} == {
         "a/b"
     }
+
+
+def test_shapes_of_openais_body_that_no_parameter_has_go_as_they_are(tmp_path: Path) -> None:
+    parameters = {"type": "object"}
+    grammar = {"type": "function", "function": {"name": "f", "parameters": parameters, "x": 1}}
+    search = {"type": "web_search", "function": {"name": "g"}, "more": 1}
+    chosen = {"type": "function", "function": {"name": "auto"}}  # a tool of that name, not the word
+    line = openai_line(
+        tools=[grammar, search],
+        tool_choice=chosen,
+        reasoning={"max_tokens": 100, "exclude": None},
+        response_format={"type": "text"},
+    )
+    (found,) = requests_of(
+        written(tmp_path / "in.jsonl", line), model=llm.openrouter("m", api_key="k")
+    )
+    assert found.params["tools"] == [grammar, search]
+    assert found.params["tool_choice"] == chosen
+    assert found.params["reasoning"] == llm.Reasoning(budget=100)
+    assert found.params["response_format"] == "text"
+
+
+def test_an_answer_s_calls_and_media_are_in_its_line() -> None:
+    custom = llm.ToolCall(id="c1", name="shell", arguments="ls", type="custom")
+    cut = llm.ToolCall(id="c2", name="f", arguments='{"a"')
+    choice = llm.Choice(
+        tool_calls=(custom,), invalid_tool_calls=(cut,), annotations=({"type": "url_citation"},)
+    )
+    response = llm.CompletionResponse(choices=(choice,), outcome=llm.Outcome.FINISHED)
+    result = BatchResult(request=request(), index=0, response=response)
+    line = json.loads(_result_format.line_of(result, "0" * 16))
+    message = line["response"]["body"]["choices"][0]["message"]
+    assert message["content"] is None
+    assert message["tool_calls"] == [
+        {"id": "c1", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    ]
+    assert message["invalid_tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a"'}
+    assert message["annotations"] == [{"type": "url_citation"}]
+
+
+def test_a_line_that_is_no_line_of_ours_ends_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(MARKER + b"x" * 200)
+    monkeypatch.setattr(_lines, "MAX_LINE", 100)
+    with pytest.raises(ResultFileError, match="longer than 100 bytes"):
+        list(read_results(path))
 
 
 BAD = [
@@ -581,7 +630,7 @@ async def test_failures_are_forgotten_to_be_sent_again(tmp_path: Path) -> None:
 async def test_what_a_kill_while_forgetting_leaves_is_swept_up(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     await append_all(path, [refused(request("a")), answered(request("b"))])
-    _output._beside(path).write_bytes(path.read_bytes()[:100])
+    _lines._beside(path).write_bytes(path.read_bytes()[:100])
     with ResultFile(path) as out:
         assert (out.finished, out.failed) == (1, 1)
         assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
@@ -741,9 +790,9 @@ async def test_when_the_disk_is_waited_for(
     with ResultFile(tmp_path / "out.jsonl", fsync=fsync) as out:
         for key in "ab":
             await out.append(answered(request(key)))
-        while not out._idle.is_set():  # the thread of "interval"
+        while not out._lines._idle.is_set():  # the thread of "interval"
             await trio.lowlevel.checkpoint()
-        await trio.sleep(_output.FSYNC_SECONDS)
+        await trio.sleep(_lines.FSYNC_SECONDS)
         for key in "cd":
             await out.append(answered(request(key)))
     assert len(calls) == expected
@@ -760,9 +809,9 @@ async def test_a_disk_that_fails_behind_is_told(
     out = ResultFile(tmp_path / "out.jsonl", fsync="interval")
     monkeypatch.setattr(os, "fsync", fail)
     await out.append(answered(request("a")))
-    while not out._idle.is_set():
+    while not out._lines._idle.is_set():
         await trio.lowlevel.checkpoint()
-    await trio.sleep(_output.FSYNC_SECONDS)
+    await trio.sleep(_lines.FSYNC_SECONDS)
     with pytest.raises(OSError, match="broken"):
         await out.append(answered(request("b")))
     with pytest.raises(OSError, match="broken"):

@@ -20,7 +20,9 @@ import pytest
 import trio_minillm as llm
 import trio_minillm.batch
 from trio_minillm import testing
-from trio_minillm.adapters.ray import UNWRITTEN, Record, divided, on_ray, rows_of
+from trio_minillm.adapters._ray_rows import rows_of
+from trio_minillm.adapters._record import Record
+from trio_minillm.adapters.ray import UNWRITTEN, divided, on_ray
 from trio_minillm.batch import BatchRequest, BatchResult, ResultLine
 from trio_minillm.testing import openai_events
 
@@ -160,6 +162,19 @@ def test_failed_ones_are_sent_again_on_request(ask):
 
 
 @needs_arrow
+@pytest.mark.parametrize("prefix", ["q", "bad"])
+def test_a_key_that_was_answered_since_a_block_began_is_not_sent_again(ask, prefix):
+    """The last row of the second block is that of the first: it has ended when its turn comes."""
+    first = {"key": Column(["a"]), "prompt": Column([prefix])}
+    second = {name: Column([*column, *first[name]]) for name, column in block(300).items()}
+    with Server() as server:
+        one, other = ask(server, first, second, concurrency=2, retry_failed=True)
+        assert server.counts[prefix] == 1
+        assert sum(server.counts.values()) == 301
+        assert other[-1]["result"] == one[0]["result"]
+
+
+@needs_arrow
 def test_a_key_of_another_request_is_refused(ask):
     with Server() as server:
         ask(server, block(2))
@@ -266,17 +281,17 @@ def result(key, text="yes", prompt="p"):
 async def test_each_finds_what_the_others_wrote(tmp_path):
     with Record(tmp_path) as one, Record(tmp_path) as other:
         line = await one.append(result("a"))
-        assert other.line(result("a").request) is None
+        assert await other.line(result("a").request) is None
         await other.refresh()
-        assert other.line(result("a").request) == line
+        assert await other.line(result("a").request) == line
         await other.append(result("b"))
         await one.refresh()
         await one.refresh()
-        assert one.line(result("b").request) is not None
+        assert await one.line(result("b").request) is not None
     with Record(tmp_path) as third:
-        assert third.line(result("a").request) == line
+        assert await third.line(result("a").request) == line
         with pytest.raises(ValueError, match="another request"):
-            third.line(result("a", prompt="q").request)
+            await third.line(result("a", prompt="q").request)
 
 
 async def test_a_line_cut_anywhere_is_as_if_it_were_not_there(tmp_path):
@@ -289,8 +304,8 @@ async def test_a_line_cut_anywhere_is_as_if_it_were_not_there(tmp_path):
     for cut in range(first, len(whole), 7):
         path.write_bytes(whole[:cut])
         with Record(tmp_path) as record:
-            assert record.line(result("a").request) == whole[:first]
-            assert record.line(result("b").request) is None
+            assert await record.line(result("a").request) == whole[:first]
+            assert await record.line(result("b").request) is None
             (own,) = set(tmp_path.iterdir()) - {path}
         own.unlink()
 

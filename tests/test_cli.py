@@ -22,7 +22,7 @@ import trio_minillm as llm
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from trio_minillm.cli import _command as cli
+from trio_minillm.cli import _chat as cli
 from trio_minillm.cli import _report
 
 COMMAND = [sys.executable, "-P", "-W", "error", "-m", "trio_minillm.cli"]
@@ -365,9 +365,9 @@ def test_a_missing_extra_is_named() -> None:
 
 def test_a_bug_is_one_line_without_the_data() -> None:
     script = (
-        "import sys; from trio_minillm.cli import _command as cli\n"
+        "import sys; from trio_minillm.cli import _chat as cli, main\n"
         "def run(*args): raise ExceptionGroup('x', [KeyError('secret')])\n"
-        "cli._run = run; sys.argv = ['x', 'chat', 'x', '-m', 'local']; cli.main()"
+        "cli._run = run; sys.argv = ['x', 'chat', 'x', '-m', 'local']; main()"
     )
     ran = run([sys.executable, "-P", "-c", script])
     assert ran.code == 1
@@ -378,7 +378,7 @@ def test_a_bug_is_one_line_without_the_data() -> None:
 def test_version_and_help() -> None:
     assert run([*COMMAND, "--version"]).out == f"trio-minillm {llm.__version__}\n"
     shown = run([*COMMAND, "chat", "--help"], COLUMNS="100").out
-    for code, what in cli.EXIT_CODES.items():
+    for code, what in _report.EXIT_CODES.items():
         assert f"  {code:>3}  {what}\n" in shown
 
 
@@ -459,10 +459,10 @@ def test_ctrl_c_while_stdout_hangs(server: Server) -> None:
 def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
     # The first has it wait for a write to a pipe that is full: here for a very long while.
     script = (
-        "import os, sys; from trio_minillm.cli import _command as cli; cli.STUCK_SECONDS = 1000\n"
+        "import os, sys; from trio_minillm.cli import _chat as cli, main; cli.STUCK_SECONDS = 1000\n"
         "cancel = cli.llm.StreamingCompletion.cancel\n"
         "async def loud(self): os.write(2, b'first'); return await cancel(self)\n"
-        "cli.llm.StreamingCompletion.cancel = loud; cli.main()"
+        "cli.llm.StreamingCompletion.cancel = loud; main()"
     )
     args = command(server, "x", "--quiet")
     args = [sys.executable, "-P", "-c", script, *args[args.index("chat") :]]
@@ -481,10 +481,10 @@ def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
 def test_ctrl_c_before_there_is_a_prompt() -> None:
     # Only it can tell when it reads. SIGINT is set since a shell's background jobs ignore it.
     script = (
-        "import os, signal, sys; from trio_minillm.cli import _command as cli\n"
+        "import os, signal, sys; from trio_minillm.cli import _chat as cli, main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def read(): os.write(1, b'reading'); return sys.stdin.read()\n"
-        "cli._read_stdin = read; cli.main()"
+        "cli._read_stdin = read; main()"
     )
     args = [sys.executable, "-P", "-c", script, "chat", "-m", "local"]
     with start(args, stdin=subprocess.PIPE) as process:

@@ -504,8 +504,8 @@ def test_a_reader_that_leaves_ends_it_quietly(endpoint: Endpoint) -> None:
 
 
 FAST = (
-    "import sys; from trio_minillm.cli import _bench, _command as cli\n"
-    "_bench.SAY_EVERY = _bench.REDRAW = 0.05; cli.main()"
+    "import sys; from trio_minillm.cli import _conduct, main\n"
+    "_conduct.SAY_EVERY = _conduct.REDRAW = 0.05; main()"
 )
 
 

@@ -223,7 +223,7 @@ class Client:
 
         Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one.
         """
-        from .batch._run import Batch
+        from .batch._batch import Batch
         from .batch._settings import settings_of
 
         settings = settings_of(options)

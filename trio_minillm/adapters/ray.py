@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -22,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 import trio
 
-from ..batch import Batch, BatchOptions, BatchRequest, BatchResult, ResultFile, ResultLine
-from ..batch._keys import KeyTable
+from ..batch import Batch, BatchOptions, BatchRequest
 from ..batch._request_format import check_request, request_of
-from ..batch._result_format import fingerprint, line_of
+from ..batch._result_format import fingerprint
 from ..providers import Model
 from ._host import Host, open_both
+from ._ray_rows import rows_of, table_of
+from ._record import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,8 +38,6 @@ OTHERS = ("cache", "retry", "retry_share", "deadline", "timeouts")
 
 UNWRITTEN = 16
 """Answers that are there and not written yet, at most; then nothing more is sent."""
-_OFFSET = 44
-"""Bits of a place in a file (16 TiB); the rest of 64 are the file's number and whether it is ok."""
 
 
 def on_ray(
@@ -196,7 +193,7 @@ class _Run:
         """Its line, if it has one; else it is sent."""
         call = self._running.get(request.key)
         if call is None:
-            line = self._record.line(request, retry_failed=self._plan.retry_failed)
+            line = await self._record.line(request, retry_failed=self._plan.retry_failed)
             if line is not None:
                 return line
             call = self._running[request.key] = _Call(fingerprint(request))
@@ -241,140 +238,3 @@ async def _open_run(plan: _Plan) -> AsyncIterator[_Run]:
             ):
                 nursery.start_soon(run.deliver, results)
                 yield run
-
-
-class Record:
-    """The lines of all actors of all runs, in the files of a folder.
-
-    Guarantees: what `append` returned from is found by every actor that calls `refresh` later
-    and sees the file; a torn line is as if it were not there. The folder is made if it is missing.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-        self._own = ResultFile(self._folder / name)
-        self._files: list[Path] = []
-        self._read: dict[Path, int] = {}
-        self._places = KeyTable()
-        self._refreshing = trio.Lock()
-        self._look()
-
-    def __enter__(self) -> Record:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._own.close()
-
-    async def append(self, result: BatchResult) -> bytes:
-        """Write a result's line to this actor's file, and return it."""
-        await self._own.append(result)
-        return line_of(result, fingerprint(result.request))
-
-    async def refresh(self) -> None:
-        """Learn what all have written since."""
-        async with self._refreshing:
-            await trio.to_thread.run_sync(self._look)
-
-    def line(self, request: BatchRequest, *, retry_failed: bool = False) -> bytes | None:
-        """The line of this request. ``ValueError`` if its key has one of another request."""
-        place = self._places.get(request.key)
-        if place is None or (retry_failed and not place & 1):
-            return None
-        with self._files[place >> (_OFFSET + 1)].open("rb") as file:
-            file.seek(place >> 1 & (1 << _OFFSET) - 1)
-            line = file.readline()
-        if _head(line).request != fingerprint(request):
-            raise ValueError(f"{request.key!r} was another request when it was answered")
-        return line
-
-    def _look(self) -> None:
-        for path in sorted(self._folder.glob("*.jsonl")):
-            if path not in self._read:
-                self._read[path] = 0
-                self._files.append(path)
-            number = self._files.index(path)
-            with path.open("rb") as file:
-                at = file.seek(self._read[path])
-                while (line := file.readline()).endswith(b"\n"):
-                    self._learn(line, number << _OFFSET | at)
-                    at += len(line)
-            self._read[path] = at
-
-    def _learn(self, line: bytes, place: int) -> None:
-        try:
-            head = _head(line)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return  # torn
-        known = self._places.get(head.custom_id)
-        if head.ok or known is None or not known & 1:
-            self._places.put(head.custom_id, place << 1 | head.ok)
-
-
-class _Head(msgspec.Struct):
-    custom_id: str
-    ok: bool
-    request: str
-
-
-_head = msgspec.json.Decoder(_Head).decode
-
-
-# -- rows ------------------------------------------------------------------------------------------
-
-
-def rows_of(batch: Mapping[str, Any]) -> list[Any]:
-    """The rows of a block in Ray's numpy format, in JSON's types. Raises ``ValueError``."""
-    columns = {name: column.tolist() for name, column in batch.items()}
-    if "text" in columns:
-        return [_json(text) for text in columns["text"]]
-    names = list(columns)
-    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return [
-        {name: _cell(name, value) for name, value in row.items() if not _missing(value)}
-        for row in rows
-    ]
-
-
-def _json(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        raise ValueError("a row's text is not a line of JSON") from None
-
-
-def _cell(name: str, value: Any) -> Any:
-    """Nested fields may come as JSON: columns of a table have one type."""
-    if name not in ("key", "custom_id", "prompt", "system", "model") and isinstance(value, str):
-        if value[:1] in ("{", "["):
-            return _json(value)
-        return value
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value != value  # NaN: what a table has in place of a missing number
-
-
-def table_of(lines: list[bytes]) -> pa.Table:
-    """The rows that come out, with the same types in each block."""
-    import pyarrow as pa
-
-    texts, numbers = pa.string(), pa.int64()
-    found = [(msgspec.json.decode(line, type=ResultLine), line) for line in lines]
-    usages = [line.usage or {} for line, _ in found]
-    return pa.table(
-        {
-            "key": pa.array([line.key for line, _ in found], texts),
-            "ok": pa.array([line.ok for line, _ in found], pa.bool_()),
-            "outcome": pa.array([line.outcome for line, _ in found], texts),
-            "content": pa.array([line.content for line, _ in found], texts),
-            "error": pa.array([(line.error or {}).get("code") for line, _ in found], texts),
-            "prompt_tokens": pa.array([u.get("prompt_tokens") for u in usages], numbers),
-            "completion_tokens": pa.array([u.get("completion_tokens") for u in usages], numbers),
-            "cost": pa.array([(line.cost or {}).get("amount") for line, _ in found], texts),
-            "cached": pa.array([line.cached for line, _ in found], pa.bool_()),
-            "result": pa.array([raw.decode().rstrip("\n") for _, raw in found], texts),
-        }
-    )

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ._batch import Batch
 from ._cache import CacheError, ResponseCache
 from ._input import InputError, InputReport, Problem, RequestFile
 from ._keys import in_shard
-from ._output import ResultFile, ResultFileError, read_results
+from ._lines import ResultFileError
+from ._output import ResultFile, read_results
 from ._result_format import ResultLine
 from ._results import Watch
-from ._run import Batch
 from ._settings import BatchOptions
 from ._statistics import BatchStatistics
 from ._values import Attempt, BatchRequest, BatchResult

@@ -47,7 +47,7 @@ class Adaptive:
     def _measure(self, now: float, skip: int) -> None:
         self._skip = skip
         self._began = now
-        self._count = self._full = 0
+        self._count = self._full = self._since_full = 0
         quick = self._starting or self.limit < self._back_to
         self._wanted = max(START, self.limit) if quick else max(3 * START, 2 * self.limit)
 
@@ -58,7 +58,9 @@ class Adaptive:
             self._began = now
             return
         self._count += 1
-        self._full += in_flight >= self.limit
+        # Answers come in waves, and who follows takes breath: full is who was so a wave ago.
+        self._since_full = 0 if in_flight >= self.limit else self._since_full + 1
+        self._full += self._since_full < self.limit
         if self._count < self._wanted or now <= self._began:
             return
         throughput = self._count / (now - self._began)

@@ -1,7 +1,4 @@
-"""What may be sent when: one lane for each endpoint, key and model, and who is tried again. Pure.
-
-There is one layer of retry, this one: a request of a batch is sent by a stream that tries once.
-"""
+"""What may be sent when: one lane for each endpoint, key and model. Pure."""
 
 from __future__ import annotations
 
@@ -17,20 +14,15 @@ from .._errors import (
     RefusedError,
     SendError,
     StreamTimeout,
-    StreamTruncated,
 )
-from .._options import Retry
 from ._adaptive import Adaptive
 from ._rates import Bucket, LearnedRate, Mirror, family_of, limits_in
+from ._retry import asked_to_wait
 
 Reason: TypeAlias = Literal["concurrency", "requests", "tokens", "pause", "retry"]
 """What a request waits for: others to end; requests or tokens per minute; a server that is down
 or refuses everything; or its own next attempt."""
 
-BATCH_RETRY = Retry(attempts=6, base_delay=1.0, max_delay=60.0, max_retry_after=600.0)
-"""More patient than a single call's: nobody watches, and a failure costs a second run."""
-ALLOWANCE = 100
-"""Retries that a run has beyond its share, and beyond one for everything under way at a time."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """How long a lane stands still after its second failure in a row, in seconds; twice as long each
 time, up to the longest, or as long as the server asks."""
@@ -38,12 +30,10 @@ UNTOLD_PAUSE = 8.0
 """The longest pause after a refusal for its rate that does not say when to come back: a window
 of a minute is then missed by little."""
 
-RATE_REFUSALS = 8
-"""Refusals for rate that count as one attempt."""
+PROBES = 0.01
+"""The share of a stated limit that may be spent on asking whether it is still used up."""
 LOOK_FIRST, LOOK_EVERY = 8, 256
 """Whose headers are read while none has named a limit: the first, and every so many."""
-
-_PASSING = ("rate_limit", "overloaded", "timeout", "server")
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -244,28 +234,38 @@ class Lane:
                 mirror.bucket.take(-ticket.tokens if name == "tokens" else -1.0, now)
         if not load and not isinstance(error, SendError):
             return
-        if ticket.sent_at < self._failed_at:
-            return  # it was under way when that failure came, and says nothing new
+        by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
+        if ticket.sent_at < self._failed_at:  # it was under way when that failure came
+            if by_rate:
+                self._learned.also_refused()
+            return
         self._failed_at = now
         self._strikes += 1
         self._began_to_fail = min(self._began_to_fail, now)
-        by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
         if self._strikes >= 2:
             asked = asked_to_wait(error)
             longest = LONGEST_PAUSE
             if by_rate and asked is None:
-                longest = max(UNTOLD_PAUSE, min(self._reset_at - now, LONGEST_PAUSE))
+                told = min(self._reset_at - now, LONGEST_PAUSE, self._probes_apart())
+                longest = max(UNTOLD_PAUSE, told)
             pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._strikes - 2, 16))
             self._pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
             self._paused_until = now + self._pause
         if by_rate:
             known = self._learned.active
             if self._strikes < 2 or not known:
-                self._learned.refused(now)
+                self._learned.refused(now, self._pending)
             if known:
                 return  # the rate is what limits, and not how many run at once
         if load and self.adaptive is not None:
             self.adaptive.overloaded(now, self.in_flight + 1)
+
+    def _probes_apart(self) -> float:
+        """Seconds between requests that may all be refused, so that they are few beside the limit
+        that is stated. (The reset is when it is whole again: some may be sent long before.)
+        """
+        mirror = self._stated.get("requests")
+        return math.inf if mirror is None else 1.0 / (PROBES * mirror.bucket.rate)
 
 
 def _speaks_of_load(error: MiniLLMError) -> bool:
@@ -273,87 +273,3 @@ def _speaks_of_load(error: MiniLLMError) -> bool:
     if isinstance(error, RefusedError | ProviderError):
         return error.kind in ("rate_limit", "overloaded", "timeout")
     return isinstance(error, StreamTimeout)
-
-
-def asked_to_wait(error: MiniLLMError) -> float | None:
-    """Seconds that the server asked for."""
-    if isinstance(error, RefusedError):
-        return error.retry_after
-    return error.info.retry_after if isinstance(error, ProviderError) else None
-
-
-# -- another attempt -------------------------------------------------------------------------------
-
-
-def may_pass(error: MiniLLMError) -> bool:
-    """Whether another attempt may succeed. Unlike in a single stream, a broken answer is tried
-    again as well: nobody has seen it.
-    """
-    if isinstance(error, RefusedError):
-        return error.info.retryable
-    if isinstance(error, ProviderError):
-        return error.info.should_retry is not False and error.kind in _PASSING
-    return isinstance(error, SendError | StreamTruncated | StreamTimeout)
-
-
-def retry_in(
-    error: MiniLLMError, *, attempt: int, retry: Retry, remaining: float, random: float
-) -> float | None:
-    """Seconds until the next attempt, or ``None`` to give up now.
-
-    ``attempt`` counts those made (see `counted`); ``remaining`` is what the item's deadline leaves; ``random`` is
-    uniform in [0, 1) (full jitter). What the server asks for is waited for, and a little more,
-    so that not all come back at once.
-    """
-    if attempt >= retry.attempts or not may_pass(error):
-        return None
-    spread = min(retry.max_delay, retry.base_delay * 2.0 ** min(attempt - 1, 32))
-    asked = asked_to_wait(error)
-    if asked is None:
-        wait = random * spread
-    elif asked > retry.max_retry_after:
-        return None
-    else:
-        wait = asked + random * min(spread, 0.1 * asked + 0.1)
-    return None if wait >= remaining else wait
-
-
-def counted(attempts: int, refused_for_rate: int) -> int:
-    """How many attempts count. Refusals for rate are how a limit is found, and cost nothing: eight
-    are one attempt.
-    """
-    return attempts - refused_for_rate + -(-refused_for_rate // RATE_REFUSALS)
-
-
-def ends_the_run(error: MiniLLMError) -> bool:
-    """Whether all further requests would meet with the same: nothing left to spend, a wrong key."""
-    if not isinstance(error, RefusedError | ProviderError):
-        return False
-    return error.kind == "quota" or error.status == 401
-
-
-class RetryBudget:
-    """Retries in proportion to requests, so that a failing server gets no multiple of its load.
-
-    Refusals for rate are not counted: lanes see to it that they are few.
-    """
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._earned = 0.0
-        self._spent = 0
-        self._peak = 0
-
-    def sent(self, in_flight: int) -> None:
-        """A request was sent for the first time."""
-        self._earned += self._share
-        self._peak = max(self._peak, in_flight)
-
-    def spend(self, error: MiniLLMError) -> bool:
-        """Whether there may be another attempt after this error; counts it."""
-        if isinstance(error, RefusedError) and error.kind == "rate_limit":
-            return True
-        if self._spent >= self._earned + ALLOWANCE + self._peak:
-            return False
-        self._spent += 1
-        return True

@@ -256,16 +256,18 @@ class LearnedRate:
         else:
             self._seconds.append([int(now), 1])
 
-    def refused(self, now: float) -> None:
-        """A request that was sent after the last refusal had come was refused, too."""
-        empty = self._empty
+    def refused(self, now: float, pending: int = 0) -> None:
+        """A request that was sent after the last refusal had come was refused, too. So many others
+        have no answer yet: sent before it, they are taken for accepted (see `also_refused`).
+        """
+        empty, so_far = self._empty, self._accepted + pending
         while len(empty) > 1 and now - empty[1][0] >= SPAN:
             empty.popleft()
-        seconds, count = (now - empty[0][0], self._accepted - empty[0][1]) if empty else (0.0, 0)
-        empty.append((now, self._accepted))
+        seconds, count = (now - empty[0][0], so_far - empty[0][1]) if empty else (0.0, 0)
+        empty.append((now, so_far))
         if self._estimate is None:
-            so_far = self._accepted / max(now - self._started, 1.0)
-            self._cut(now, max(FIRST, so_far * DROP), 0.5, 2.0)
+            known = self._accepted / max(now - self._started, 1.0)
+            self._cut(now, max(FIRST, known * DROP), 0.5, 2.0)
         elif self._by_minute:
             self._cut(now, self._held(now, self._in_last_minute(now) / SPAN))
         elif seconds < 1.0:
@@ -275,6 +277,12 @@ class LearnedRate:
             held = self._held(now, found)
             self._cut(now, held, swing if held == found else SWING, seconds)
         self._accepted_before = self._accepted
+
+    def also_refused(self) -> None:
+        """One of those that had no answer at the last refusal has met with one itself."""
+        if self._empty:
+            at, so_far = self._empty[-1]
+            self._empty[-1] = at, so_far - 1
 
     def wait(self, now: float) -> float:
         """Seconds until another request may be sent."""

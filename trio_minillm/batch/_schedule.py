@@ -35,7 +35,7 @@ class Item:
         self.started: float | None = None
         """When its first attempt began."""
         self.expires = math.inf
-        """When it has taken as long as it may, and is to be given up even where nothing may be sent."""
+        """When it has taken as long as it may, and is given up if it still waits (see `expired`)."""
         self.number = index
         """Its place among all items."""
         self.lane: _Queue
@@ -155,10 +155,8 @@ class Schedule:
             item = queue.head(now)
             if item is None:
                 self.wake_at = min(self.wake_at, queue.due[0][0])
-            elif item.expires <= now:
-                return item
             elif (why := queue.lane.blocked(now, item.tokens)) is not None:
-                self.wake_at = min(self.wake_at, now + why[1], item.expires)
+                self.wake_at = min(self.wake_at, now + why[1])
             else:
                 return item
             self._turns.rotate(-1)
@@ -167,6 +165,24 @@ class Schedule:
     def ended(self, item: Item) -> None:
         """It does not run any more. (Its lane was told apart.)"""
         self.running -= 1
+
+    def expired(self, now: float) -> tuple[list[Item], float]:
+        """Forget those whose time is over while they wait to be sent again, and return them; and
+        when that will be so of the next one. (Nobody's time runs before the first attempt.)
+        """
+        gone: list[Item] = []
+        following = math.inf
+        for queue in tuple(self._turns):
+            late = [item for _, _, item in queue.due if item.expires <= now]
+            if late:
+                gone += late
+                queue.due = [entry for entry in queue.due if entry[2].expires > now]
+                heapq.heapify(queue.due)
+                if not queue:
+                    self._turns.remove(queue)
+            following = min([following, *(item.expires for _, _, item in queue.due)])
+        self.waiting -= len(gone)
+        return gone, following
 
     def clear(self) -> list[Item]:
         """Forget all who wait, and return them."""

@@ -12,25 +12,21 @@ from __future__ import annotations
 
 import math
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import trio
-import typer
 from typer import Argument, Option
 
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions
-from trio_minillm.batch._control import BATCH_RETRY
+from trio_minillm.batch._retry import BATCH_RETRY
 
-from ._batch_report import BatchPlan, BatchSums
+from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
+from ._conduct import conduct
 from ._costs import open_ledger
 from ._options import (
-    KEYS,
     BaseURL,
     LedgerFile,
     ModelName,
@@ -41,17 +37,7 @@ from ._options import (
     model_of,
     timeouts_of,
 )
-from ._report import (
-    Answer,
-    Misuse,
-    OutputError,
-    error_fields,
-    error_line,
-    exit_code,
-    hidden,
-    safe_json,
-)
-from ._terminal import print_error, print_rows, print_table, write_all
+from ._report import Misuse
 
 _HELP = {
     "source": "Requests: JSON lines, .csv, .tsv or .parquet.",
@@ -119,13 +105,8 @@ def batch(
     """
     kind, _, name = model.partition(":")
     secret = key_of(kind)
-    sums: BatchSums | None = None
-    error: Exception | None = None
 
-    def finish() -> int:
-        return _print(sums, error, json=summary == "json", name=model, secret=secret)
-
-    try:
+    def make() -> BatchRun:
         options: BatchOptions = {
             "concurrency": _concurrency(concurrency),
             "max_concurrency": max_concurrency,
@@ -156,17 +137,9 @@ def batch(
             cache=cache,
             ledger=open_ledger(ledger) if ledger and not dry_run else None,
         )
-        sums = BatchSums(plan, secret)
-        _run(BatchRun(sums, quiet=quiet), finish)
-    except (Misuse, ValueError) as exc:  # ValueErrors are the core's word on an option
-        error = Misuse(str(exc))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    try:
-        code = finish()
-    except KeyboardInterrupt:  # stdout or stderr hangs
-        code = 130
-    raise typer.Exit(code)
+        return BatchRun(plan, secret, quiet=quiet)
+
+    conduct(make, json=summary == "json", name=model, secret=secret)
 
 
 def _concurrency(given: str) -> int | Literal["auto"]:
@@ -195,38 +168,3 @@ def shard_of(given: str) -> tuple[int, int]:
     if not 1 <= part <= parts:
         raise Misuse("--shard is I/N, from 1/N to N/N")
     return part, parts
-
-
-def _run(run: BatchRun, finish: Callable[[], int]) -> None:
-    try:
-        trio.run(run.main, finish)
-    except* KeyboardInterrupt:  # just before the watch began, or as it ended
-        run.sums.interrupted = True
-
-
-def _print(
-    sums: BatchSums | None, error: Exception | None, *, json: bool, name: str, secret: str
-) -> int:
-    """Print what came of it, and return the exit code."""
-    error = error or (None if sums is None else sums.error)
-    code = exit_code(Answer(error=error)) if sums is None else sums.exit_code()
-    try:
-        if json:
-            fields = {} if sums is None else sums.fields(name)
-            told = None if error is None else error_fields(error, secret)
-            write_all(sys.stdout, safe_json({**fields, "error": told, "exit_code": code}))
-        elif (
-            sums is not None
-            and sums.report is not None
-            and (sums.ok or not isinstance(error, Misuse))
-        ):
-            if table := sums.results.table():
-                print_table(("", "count", "mean", "p50", "p90", "p99", "max"), table)
-            rows = [(hidden(label, secret), hidden(line, secret)) for label, line in sums.rows()]
-            print_rows(rows, stderr=False)
-    except OutputError as exc:
-        error, code = exc, exit_code(Answer(error=exc))
-    if error is not None and code != 141:
-        kind = name.partition(":")[0]
-        print_error(error_line(error, KEYS.get(kind), secret))
-    return code

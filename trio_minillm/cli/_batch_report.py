@@ -75,9 +75,6 @@ class BatchSums:
         self.before: Counter[str] = Counter()
         """Requests of the input, by what the output had of them."""
         self.todo = self.lines = self.ok = self.failed = self.cached = self.torn = 0
-        self.error: Exception | None = None
-        """Why there is no run, or it could not go on."""
-        self.interrupted = False
         self.blind = False
         """Whether there is a limit on cost, and an answer whose cost is not known."""
         self.seconds = 0.0
@@ -122,15 +119,14 @@ class BatchSums:
         """Requests that have no result: not sent, or cancelled."""
         return self.todo - self.ok - self.failed
 
-    def exit_code(self) -> int:
-        """Which of `EXIT_CODES` the command ends with."""
-        error = self.error
-        if error is not None and not self.interrupted:
+    def exit_code(self, error: Exception | None, *, interrupted: bool) -> int:
+        """Which of `EXIT_CODES` the command ends with; ``error`` is why it could not go on."""
+        if error is not None and not interrupted:
             quota = isinstance(error, llm.RefusedError | llm.ProviderError)
             if isinstance(error, llm.BudgetExceeded) or (quota and error.kind == "quota"):  # type: ignore[attr-defined]
                 return STOPPED_BY_LIMIT
             return exit_code(Answer(error=error))
-        if self.interrupted and (self.report is None or self.unsent):
+        if interrupted and (self.report is None or self.unsent):
             return 130
         failed = self.failed + self._failed_before
         if not failed:

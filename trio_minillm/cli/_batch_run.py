@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
+from typing import Any
 
 import msgspec
 import trio
@@ -25,16 +24,15 @@ from trio_minillm.batch import (
 )
 
 from ._batch_report import BatchPlan, BatchSums, problems_text
+from ._conduct import Conducted
 from ._load import LOCAL_SLOTS, allow_many_files
-from ._measure import cost_text, seconds_text
+from ._measure import Results, cost_text, seconds_text
 from ._options import price_of
-from ._report import Misuse, OutputError
-from ._terminal import StatusLine, say
+from ._report import Misuse, OutputError, Row
+from ._terminal import say
 
 LOCAL_CONTEXT = 4096
 """Tokens of prompt and answer together, for each slot of a local model."""
-REDRAW, SAY_EVERY = 0.25, 5.0
-"""Seconds between two states of the status line on a terminal, and elsewhere."""
 SPEED_OVER = 30.0
 """Seconds over which the status line takes its rates."""
 TURN = 64
@@ -45,33 +43,59 @@ class _Stopped(Exception):
     """Ctrl-C while the input is read."""
 
 
-class BatchRun:
+class BatchRun(Conducted):
     """One run as its user sees it: how it goes, and how it is stopped."""
 
-    def __init__(self, sums: BatchSums, *, quiet: bool) -> None:
-        self.sums = sums
-        self.quiet = quiet
-        self._batch: Batch | None = None
+    noun = "request"
 
-    async def main(self, finish: Callable[[], int]) -> None:
-        """Carry out the plan; ``finish`` is called where that can't end by itself."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._watch, finish)
-            done, shown = trio.Event(), trio.Event()
-            if self.quiet:
-                shown.set()
-            else:
-                nursery.start_soon(self._show, done, shown)
-            try:
-                await self._run()
-            except _Stopped:
-                pass
-            except (llm.MiniLLMError, Misuse, OutputError) as exc:
-                self.sums.error = exc
-            done.set()
-            with trio.move_on_after(0.5):  # a terminal that hangs
-                await shown.wait()
-            nursery.cancel_scope.cancel()
+    def __init__(self, plan: BatchPlan, secret: str, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.sums = BatchSums(plan, secret)
+        self.books = self.sums.books
+        self._batch: Batch | None = None
+        self._states = deque[tuple[float, int, int, int]]()
+
+    # -- as its user sees it -----------------------------------------------------------------
+
+    async def work(self) -> None:
+        with suppress(_Stopped):
+            await self._run()
+
+    def stop(self) -> int:
+        if self._batch is None:
+            return 0
+        self._batch.stop()
+        return self._batch.statistics().running
+
+    def cancel(self) -> None:
+        if self._batch is not None:
+            self._batch.cancel()
+
+    def state(self) -> tuple[str, bool, float | None] | None:
+        if self._batch is None:
+            lines = self.sums.lines
+            return (f"reading the input: {lines:,} lines", False, None) if lines else None
+        stats, states = self._batch.statistics(), self._states
+        if len(states) > int(SPEED_OVER / self.every):
+            states.popleft()
+        now = trio.current_time()
+        states.append((now, stats.done, stats.chunks, stats.completion_tokens))
+        share = stats.done / max(self.sums.todo, 1)
+        return self.status(*states[0]), bool(stats.failed), share
+
+    def exit_code(self) -> int:
+        return self.sums.exit_code(self.error, interrupted=self.interrupted)
+
+    def told(self) -> tuple[Results, list[Row]] | None:
+        sums = self.sums
+        if sums.report is None or (isinstance(self.error, Misuse) and not sums.ok):
+            return None
+        return sums.results, sums.rows()
+
+    def fields(self, name: str) -> dict[str, Any]:
+        return self.sums.fields(name)
+
+    # -- what it does ------------------------------------------------------------------------
 
     async def _run(self) -> None:
         plan, sums = self.sums.plan, self.sums
@@ -104,7 +128,7 @@ class BatchRun:
                     await self._send(file, out, options)
 
     def _visit(self, out: ResultFile | None, number: int, request: BatchRequest) -> None:
-        if self.sums.interrupted:
+        if self.interrupted:
             raise _Stopped
         self.sums.add_line(number, request, "missing" if out is None else out.state(request))
 
@@ -117,7 +141,7 @@ class BatchRun:
             try:
                 async with client.batch(_missing(file, out), **options) as batch:
                     self._batch = batch
-                    if sums.interrupted:
+                    if self.interrupted:
                         batch.stop()
                     async for result in batch:
                         sums.add_result(result)
@@ -130,8 +154,7 @@ class BatchRun:
             finally:
                 sums.seconds = results.seconds = trio.current_time() - since
                 results.cpu = time.process_time() - cpu
-                if sums.interrupted and sums.books.unsettled and not self.quiet:
-                    say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
+                self.leaving()
         if sums.blind:
             raise Misuse("--max-cost can't be kept: what an answer cost is not known")
 
@@ -145,52 +168,6 @@ class BatchRun:
         opened = llm.open_local_model(path=plan.path, context=LOCAL_CONTEXT, slots=slots)
         async with opened as model:
             yield model
-
-    # -- Ctrl-C ------------------------------------------------------------------------------
-
-    async def _watch(
-        self, finish: Callable[[], int], *, task_status: trio.TaskStatus[None]
-    ) -> None:
-        """Ctrl-C: the first stops sending, the second the streams, the third everything."""
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
-            task_status.started()
-            await anext(signals)
-            self.sums.interrupted = True
-            if self._batch is not None:
-                running = self._batch.statistics().running
-                self._batch.stop()
-                if running and not self.quiet:
-                    many = "one request is" if running == 1 else f"{running:,} requests are"
-                    say(f"\n{many} still running; Ctrl-C again cancels them\n")
-            await anext(signals)
-            if self._batch is not None:
-                self._batch.cancel()
-            await anext(signals)  # providers are being asked, or something hangs
-            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-            os._exit(finish())
-
-    # -- how it goes -------------------------------------------------------------------------
-
-    async def _show(self, done: trio.Event, shown: trio.Event) -> None:
-        """Say every now and then how it goes."""
-        line = StatusLine()
-        every = REDRAW if line.changes else SAY_EVERY
-        states = deque[tuple[float, int, int, int]](maxlen=1 + int(SPEED_OVER / every))
-        while not done.is_set():
-            with trio.move_on_after(every):
-                await done.wait()
-                break
-            if self._batch is None:
-                if self.sums.lines:
-                    await line.show(f"reading the input: {self.sums.lines:,} lines", bad=False)
-                continue
-            stats = self._batch.statistics()
-            now = trio.current_time()
-            states.append((now, stats.done, stats.chunks, stats.completion_tokens))
-            share = stats.done / max(self.sums.todo, 1)
-            await line.show(self.status(*states[0]), bad=bool(stats.failed), share=share)
-        line.clear()
-        shown.set()
 
     def status(self, since: float, done: int, chunks: int, tokens: int) -> str:
         """``1,204 of 5,000 done, 3 failed, 64 running, waiting: retry 2 · ETA 2 min · …``
@@ -208,7 +185,7 @@ class BatchRun:
             f"{stats.done:,} of {sums.todo:,} done, {stats.failed:,} failed,"
             f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
         ]
-        stopping = sums.interrupted or self._batch.stopped is not None
+        stopping = self.interrupted or self._batch.stopped is not None
         gone = max(trio.current_time() - since, 1e-9)
         speed = (stats.done - done) / gone
         if stopping:

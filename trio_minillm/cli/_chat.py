@@ -1,0 +1,324 @@
+"""``trio-minillm chat``: one prompt in, the answer streamed out, and what it cost.
+
+Guarantees:
+
+- What a model or a server says is printed as it is and never obeyed: a terminal gets no
+  control character of theirs, and rich no markup. A pipe gets the answer's text untouched.
+- stdout carries the answer, or with ``--json``/``--raw`` that form of it, and nothing else.
+- Every end has an exit code of `_report.EXIT_CODES`, and none of them a traceback. What had arrived
+  is shown and counted, also after Ctrl-C, which ends the stream and not just the program.
+- Keys come from the environment, and nothing here prints one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+import msgspec
+import trio
+import typer
+from rich.console import Console
+from typer import Argument, Option
+
+import trio_minillm as llm
+
+from ._costs import open_ledger
+from ._options import (
+    KEYS,
+    Attempts,
+    BaseURL,
+    LedgerFile,
+    MaxTokens,
+    ModelName,
+    TimeoutFirst,
+    TimeoutIdle,
+    TimeoutTotal,
+    key_of,
+    model_of,
+    price_of,
+    timeouts_of,
+)
+from ._report import (
+    Answer,
+    Misuse,
+    OutputError,
+    TextView,
+    closing_rows,
+    error_line,
+    exit_code,
+    json_line,
+    visible,
+)
+from ._terminal import encoded, print_error, print_rows, put, say, write_all
+
+LOCAL_CONTEXT = 4096
+"""Tokens of prompt and answer together for a local model; memory for them is taken at once."""
+STUCK_SECONDS = 0.5
+"""How long after Ctrl-C a write to stdout that hangs (a pager) is waited for."""
+Mode = Literal["text", "whole", "json", "raw"]
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One ``chat`` command, its options read and checked. ``model`` is None for a local one."""
+
+    model: llm.Model | None
+    path: str | None = None
+    messages: list[llm.Message]
+    params: dict[str, Any]
+    timeouts: llm.Timeouts
+    retry: llm.Retry
+    mode: Mode
+    ledger: llm.Ledger
+
+
+# -- in: the command's options as a request --------------------------------------------------
+
+
+def prompt_of(words: list[str], read_stdin: Callable[[], str]) -> str:
+    """The prompt: the words, with what is piped in where ``-`` stands, as its own paragraph.
+
+    Without any word it is all piped in. stdin is read only then, so that a command in a
+    shell's ``while read`` loop neither hangs nor sends the rest of the loop's input along.
+    """
+    groups = groupby(words or ["-"], key=lambda word: word == "-")
+    parts = [read_stdin() if piped else " ".join(group) for piped, group in groups]
+    prompt = "\n\n".join(part for part in parts if part.strip())
+    if not prompt:
+        raise Misuse("the prompt is empty")
+    return prompt
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        say("Type the prompt; end it with Ctrl-D on a line of its own.\n")
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def _piped_in() -> bool:
+    """Whether something is piped in. (A terminal, /dev/null and a socket are not.)"""
+    with suppress(OSError, ValueError, AttributeError):
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return False
+
+
+def reasoning_of(given: str | None) -> str | int | bool | None:
+    """``on``, ``off``, a number of tokens, or the provider's word for an effort."""
+    if given is None or not given.isdecimal():
+        return {"on": True, "off": False}.get(given or "", given)
+    return int(given)
+
+
+# -- the command -----------------------------------------------------------------------------
+
+
+class _Interrupt:
+    """Ctrl-C. The first ends the stream and lets the program say what came; the second ends
+    the program where it stands.
+    """
+
+    def __init__(self) -> None:
+        self.happened = False
+        self.stream: llm.TrackedStream | None = None
+        self.scope = trio.CancelScope()
+
+    async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            task_status.started()
+            await anext(signals)
+            self.happened = True
+            # A shield of ours, or a write that hangs, must not hold back someone in a hurry.
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+            if self.stream is not None:
+                # Ends it at once; what it cost is waited for elsewhere.
+                with suppress(trio.ClosedResourceError), trio.move_on_after(STUCK_SECONDS):
+                    await self.stream.cancel()
+                    await trio.sleep_forever()
+            self.scope.cancel()
+            await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _model_of(ask: Ask) -> AsyncIterator[llm.Model]:
+    if ask.model is not None:
+        yield ask.model
+        return
+    async with llm.open_local_model(path=ask.path, context=LOCAL_CONTEXT, slots=1) as model:
+        yield model
+
+
+async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:
+    """Write the answer as it arrives, in the modes that do. Raises what the stream raises."""
+    if mode in ("whole", "json"):
+        await stream.collect()
+        return
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    view = TextView(terminal=terminal, styled=terminal and Console().color_system is not None)
+    event = 0
+    try:
+        async for chunk in stream:
+            if mode == "text":
+                await put(encoded(view.show(chunk), sys.stdout))
+            elif chunk.raw and chunk.event != event:  # an event can be several chunks
+                event = chunk.event
+                line = visible(chunk.raw.decode("utf-8", "replace")).encode()
+                await put((line if terminal else chunk.raw) + b"\n")
+    except llm.MiniLLMError:
+        await put(encoded(view.end(), sys.stdout))
+        raise
+    await put(encoded(view.end(), sys.stdout))
+
+
+async def _chat(ask: Ask, answer: Answer) -> None:
+    """Carry out the command; ``answer`` gets what comes of it, however it ends."""
+    async with trio.open_nursery() as nursery:
+        interrupt = _Interrupt()
+        await nursery.start(interrupt.watch)
+        with interrupt.scope:
+            try:
+                async with _model_of(ask) as model:
+                    await _stream(model, ask, answer, interrupt)
+            except (llm.MiniLLMError, OutputError, Misuse) as exc:
+                answer.error = exc
+        if answer.stream is not None:  # not before the client's block has ended: all is booked then
+            answer.response = answer.stream.response
+        answer.interrupted = interrupt.happened
+        nursery.cancel_scope.cancel()
+
+
+async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interrupt) -> None:
+    async with llm.open_client(ledger=ask.ledger) as client:
+        try:
+            stream = client.stream(
+                model,
+                ask.messages,
+                timeouts=ask.timeouts,
+                retry=ask.retry,
+                price=price_of(model),
+                raw=ask.mode == "raw",
+                **ask.params,
+            )
+        except (ValueError, TypeError) as exc:  # says which option this model's wire does not have
+            raise Misuse(str(exc)) from exc
+        try:
+            async with stream:
+                interrupt.stream = stream
+                await _show(stream, ask.mode)
+        finally:
+            answer.stream = stream
+            if interrupt.happened and any(record.unsettled for record in stream.records):
+                say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
+
+
+def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> int:
+    """Print what is left to print, and return the exit code."""
+    response = answer.response
+    try:
+        if mode == "json":
+            write_all(sys.stdout, json_line(answer))
+        elif mode == "whole" and response.content:
+            view = TextView(terminal=sys.stdout is not None and sys.stdout.isatty())
+            text = view.show(llm.StreamChunk(response.content)) + view.end()
+            write_all(sys.stdout, encoded(text, sys.stdout))
+    except OutputError as exc:
+        answer.error = exc
+    code = exit_code(answer)
+    if code == 141:
+        return code
+    # Of a request that was refused or never sent there is nothing but the error to tell.
+    arrived = answer.error is None or response.timings.chunks or response.usage is not None
+    if mode != "json" and not quiet and response.outcome is not None and arrived:
+        print_rows(closing_rows(response))
+    if answer.error is not None:
+        print_error(error_line(answer.error, variable, answer.secret))
+    return code
+
+
+def _run(ask: Ask, answer: Answer) -> None:
+    try:
+        trio.run(_chat, ask, answer)
+    except* KeyboardInterrupt:  # just before the watch began, or as it ended
+        answer.interrupted = True
+
+
+def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
+    if words and "-" not in words and not quiet and _piped_in():
+        say("note: stdin is not read; put a - behind the prompt to send it along\n")
+    prompt = llm.user(prompt_of(words, _read_stdin))
+    return [prompt] if system is None else [llm.system(system), prompt]
+
+
+_HELP = {
+    "reasoning": "An effort (low, high, …), a budget in tokens, on or off.",
+    "json": "Print the response, or the failure, as one JSON object.",
+    "raw": "Print the data of each event of the answer as it came.",
+    "no_stream": "Print the text only at the end.",
+    "quiet": "Print nothing on stderr but errors.",
+}
+
+
+def chat(
+    prompt: Annotated[list[str] | None, Argument(help="The prompt; - stands for stdin.")] = None,
+    *,
+    model: ModelName,
+    base_url: BaseURL = None,
+    system: Annotated[str | None, Option(metavar="TEXT", help="The system prompt.")] = None,
+    max_tokens: MaxTokens = None,
+    temperature: Annotated[float | None, Option(metavar="T", help="0 is sober.")] = None,
+    reasoning: Annotated[str | None, Option(metavar="HOW", help=_HELP["reasoning"])] = None,
+    timeout_first: TimeoutFirst = None,
+    timeout_idle: TimeoutIdle = None,
+    timeout_total: TimeoutTotal = None,
+    attempts: Attempts = 3,
+    ledger: LedgerFile = None,
+    json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
+    raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
+    no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help=_HELP["quiet"])] = False,
+) -> None:
+    """Send one prompt and stream the answer to stdout.
+
+    Reasoning is shown on a terminal only. With neither --json nor --quiet the end, the
+    tokens, the times and the cost follow on stderr.
+    """
+    kind, _, name = model.partition(":")
+    answer = Answer(secret=key_of(kind))
+    mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
+    first, idle, total = timeout_first, timeout_idle, timeout_total
+    try:
+        if raw and (json or no_stream):
+            raise Misuse("--raw can't go with --json or --no-stream")
+        ask = Ask(
+            model=model_of(kind, name, base_url),
+            path=name or None,
+            messages=_messages(prompt or [], system, quiet=quiet),
+            params={
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "reasoning": reasoning_of(reasoning),
+            },
+            timeouts=timeouts_of(first_chunk=first, idle=idle, total=total),
+            retry=llm.Retry(attempts=attempts),
+            mode=mode,
+            ledger=open_ledger(ledger) if ledger else llm.Ledger(),
+        )
+    except (Misuse, ValueError) as exc:  # ValueErrors are the core's word on an option
+        answer.error = Misuse(str(exc))
+    except KeyboardInterrupt:
+        answer.interrupted = True
+    else:
+        _run(ask, answer)
+    try:
+        code = _finish(answer, mode, quiet, KEYS.get(kind))
+    except KeyboardInterrupt:  # stdout or stderr hangs
+        code = 130
+    raise typer.Exit(code)
