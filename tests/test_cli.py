@@ -423,7 +423,7 @@ def test_ctrl_c_ends_the_stream_and_still_counts(server: Server, mode: str) -> N
         asked = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=LIMIT)
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - asked < LIMIT / 3
     assert process.returncode == 130
     if mode == "json":
         found = json.loads(out)

@@ -4,7 +4,8 @@ import pytest
 
 import trio_minillm as llm
 from trio_minillm import providers, testing
-from trio_minillm._decode import MAX_WHOLE, ChunkDecoder
+from trio_minillm._decode import MAX_OBJECTS, MAX_WHOLE, ChunkDecoder
+from trio_minillm._secrets import THOROUGH
 from trio_minillm.testing import anthropic_events, openai_events, sse
 
 BOM = b"\xef\xbb\xbf"
@@ -61,6 +62,31 @@ def test_a_body_that_is_no_stream_is_bounded():
     assert decoder.finish(0.0) == []
 
 
+@pytest.mark.parametrize("body", [b"<html>no</html>", b" \n<?xml?>", BOM + b"<p>"])
+def test_a_body_of_markup_is_malformed(body):
+    decoder, chunks = decode(body)
+    assert (chunks, type(decoder.error)) == ([], llm.ProtocolError)
+    assert "HTML or XML" in str(decoder.error)
+
+
+def test_a_body_of_very_many_objects_is_refused_before_it_is_read():
+    answer = b'{"choices":[{"message":{"content":"x"}}],"more":[' + b"{}," * MAX_OBJECTS + b"0]}"
+    decoder, chunks = decode(answer)
+    assert (chunks, str(decoder.error)) == (
+        [],
+        "more than 131,072 opening braces and brackets in one body",
+    )
+
+
+def test_an_event_of_very_many_objects_is_refused_before_it_is_read():
+    first, second = openai_events("a", "b")[1:3]
+    many = b'data: {"choices":[],"more":[' + b"{}," * MAX_OBJECTS + b"0]}\n\n"
+    decoder, chunks = decode(first, many, second)
+    assert [chunk.delta for chunk in chunks] == ["a"]
+    assert isinstance(decoder.error, llm.LimitExceeded)
+    assert (decoder.error.event, decoder.events) == (2, 2)
+
+
 def test_nothing_comes_out_behind_an_error():
     decoder = ChunkDecoder(providers.OpenAIChat())
     first = decoder.feed(openai_events("a")[1] + sse("{"), 0.0)
@@ -114,6 +140,28 @@ def test_a_secret_that_is_echoed_is_blanked_out(provider):
     decoder, _ = decode(data, provider=provider, secrets=[b"sk-secret"])
     assert str(decoder.error) == "error in the stream server: boom [hidden]"
     assert decoder.error.__context__ is None
+
+
+@pytest.mark.parametrize("spelled", ["sk-secret-0123", "sk%2Dsecret%2D0123"])
+def test_a_secret_in_a_long_error_is_blanked_out_in_what_is_shown(spelled):
+    error = {"message": f"boom {spelled}", "code": spelled, "metadata": {"x": "x" * THOROUGH}}
+    decoder, _ = decode(sse({"error": error}), secrets=[b"sk-secret-0123"])
+    info = decoder.error.info
+    assert (info.message, info.code) == ("boom [hidden]", "[hidden]")
+    assert "secret" not in f"{decoder.error} {decoder.error!r} {info!r}"
+
+
+class Half(Odd):
+    """A provider that knows an error only where it stands."""
+
+    def parse_event(self, event, data):
+        raise ValueError("this is no error")
+
+
+def test_what_its_parser_makes_nothing_of_is_blanked_out_all_the_same():
+    data = sse({"error": {"message": "boom sk-secret"}})
+    decoder, _ = decode(data, provider=Half(), secrets=[b"sk-secret"])
+    assert decoder.error.info.message == "boom [hidden]"
 
 
 def test_a_malformed_event_that_holds_a_secret_is_still_a_malformed_event():

@@ -428,6 +428,16 @@ def test_a_fault_in_the_body_is_told_by_check_and_not_by_feed() -> None:
     assert not parser.complete
 
 
+def test_the_end_behind_a_fault_waits_for_what_came_before_it() -> None:
+    parser = ResponseParser()
+    parser.feed(OK + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\nno size\r\n")
+    parser.feed_end()
+    assert parser.take() == b"abc"
+    with pytest.raises(BadResponse, match="not HTTP"):
+        parser.check()
+    assert not parser.complete
+
+
 # -- bounds --------------------------------------------------------------------------------------
 
 

@@ -568,6 +568,33 @@ def test_failures_have_their_outcome_and_the_partial_answer(error, outcome):
     assert error.partial.outcome is outcome
 
 
+def test_the_usage_of_a_failure_is_counted():
+    for before in ([], [StreamChunk(usage=Usage(uncached_input_tokens=5))]):
+        made = machine(StreamChunk("half"), *before)
+        error = llm.ProviderError(llm.ErrorInfo(message="no", kind="server"))
+        error.usage = Usage(completion_tokens=3)
+        made.fail(error)
+        usage = made.response().usage
+        assert (usage.uncached_input_tokens, usage.completion_tokens) == (5 if before else None, 3)
+
+
+def test_what_came_is_joined_now_and_then_and_stays_what_it_was():
+    made = machine(*[StreamChunk(text) for text in "abc"], StreamChunk(reasoning="hm"))
+    for _ in range(2):
+        made.compact()
+        made.ingest(StreamChunk("d"))
+    response = made.response()
+    assert (response.content, response.reasoning) == ("abcdd", "hm")
+
+
+def test_a_piece_under_an_id_of_its_own_goes_on_with_arguments_that_are_open():
+    first = D(index=0, id="a", name="f", arguments='{"x":')
+    (whole,) = call(first, D(index=0, id="b", arguments="1}")).tool_calls
+    assert (whole.id, whole.arguments) == ("a", '{"x":1}')
+    answer = call(first, D(index=0, id="b", name="g", arguments="{}"))
+    assert [c.name for c in (*answer.tool_calls, *answer.invalid_tool_calls)] == ["g", "f"]
+
+
 def test_a_whole_answer_survives_what_follows_and_notes_it():
     made = machine(StreamChunk("all"), StreamChunk.finished("stop"))
     made.fail(llm.StreamTimeout("usage_grace", 1.0))

@@ -247,6 +247,22 @@ def test_what_is_no_count_is_unknown(count):
 # -- by what ---------------------------------------------------------------------------------
 
 
+def test_a_meta_that_can_not_be_read_costs_no_booking(caplog):
+    class Closed(dict):
+        def items(self):
+            raise ValueError("the shelf is closed")
+
+    ledger = recorded(Ledger(), record(meta=Closed(a=1)))
+    assert (ledger.attempts, ledger.total, dict(ledger.by_meta("a"))) == (1, Decimal("0.25"), {})
+    assert "its attempt is counted without it" in caplog.text
+
+
+def test_the_newest_attempt_of_an_id_is_found():
+    ledger = recorded(Ledger(), record("k-1", id="gen"), record("k-2", id="gen"))
+    assert (ledger.key_of("gen"), ledger.newest("gen").key) == ("k-2", "k-2")
+    assert (ledger.key_of("other"), ledger.newest("other")) == (None, None)
+
+
 def test_totals_of_each_model_and_each_value():
     ledger = recorded(
         Ledger(),

@@ -16,6 +16,7 @@ import trio.testing
 
 import trio_minillm as llm
 from trio_minillm import BudgetExceeded, Limits, Outcome, Timeouts, TokenPrice
+from trio_minillm._budget import Budget
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement
 
 from .shared import WIRES, CancelAtStep, Spent, Told, begin, end, in_band_error, model_on, take
@@ -53,6 +54,19 @@ def test_limits_are_a_value():
     assert Limits(max_tokens=0).max_tokens == 0
     with pytest.raises(AttributeError):
         Limits().max_cost = 3
+
+
+def test_other_limits_count_what_was_spent_before():
+    budget = Budget(Limits(max_tokens=100))
+    budget.spend(Decimal("0.5"), 10)
+    budget.change(Limits(max_tokens=11))
+    budget.check()
+    stopped = []
+    budget.enter("one", stopped.append)
+    budget.change(Limits(max_cost=0.5, running="cancel"))
+    assert [type(error) for error in stopped] == [BudgetExceeded]
+    with pytest.raises(BudgetExceeded, match="max_cost"):
+        budget.check()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class Shared(NamedTuple):
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared() -> Iterator[Shared]:
     """A server that outlives a test's event loop: the same child, started without Trio."""
     gguf = local._find_model(None)
@@ -95,6 +95,11 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def stopped(pid: int) -> bool:
+    """A signal to stop has been obeyed: until then the next one is, too."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -143,7 +148,7 @@ async def test_starts_answers_and_stops() -> None:
         assert await server.slots() == local.Slots(busy=0, total=3)
         assert server.base_url.startswith("http://127.0.0.1:")
         began = time.monotonic()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < local.STOP_GRACE
     assert gone(pid)
 
 
@@ -207,20 +212,21 @@ async def test_stops_in_the_middle_of_a_stream() -> None:
         async with open_local_server(**SMALL) as server:
             connection = await connections.enter_async_context(_stream(server))
             began = time.monotonic()
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < local.STOP_GRACE
         assert gone(server.pid)
         with contextlib.suppress(trio.BrokenResourceError):
             async for _ in connection:
                 pass  # It ends.
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 async def test_a_child_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "STOP_GRACE", 0.2)
     async with open_local_server(**SMALL) as server:
         os.kill(server.pid, signal.SIGSTOP)
+        assert wait_for(lambda: stopped(server.pid))
         began = time.monotonic()
-    assert 0.2 < time.monotonic() - began < 0.4
+    assert time.monotonic() - began > 0.2
     assert gone(server.pid)
 
 
@@ -277,7 +283,7 @@ def test_child_dies_while_it_loads(after: float) -> None:
         child.stdin.flush()
         time.sleep(after)
         child.stdin.close()
-        assert child.wait(timeout=0.2) in (0, -signal.SIGIO)
+        assert child.wait(timeout=10) in (0, -signal.SIGIO)
         assert child.stdout.read() == b""
 
 
@@ -421,7 +427,7 @@ async def test_closing_a_stream_frees_its_slot() -> None:
     async with open_local_server(slots=2) as server:
         async with _stream(server):
             assert await server.slots() == local.Slots(busy=1, total=2)
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             while (await server.slots()).busy:
                 await trio.sleep(0.005)
 

@@ -217,6 +217,12 @@ def test_no_header_is_junk_enough_to_raise(one: str, two: str) -> None:
         assert found is None or 0 <= found < INFINITY
 
 
+def test_the_clock_that_a_clients_block_waits_for_has_an_end() -> None:
+    assert llm.Timeouts(total=INFINITY, settlement=None).settlement is None
+    with pytest.raises(ValueError, match="settlement must have an end"):
+        llm.Timeouts(settlement=INFINITY)
+
+
 @pytest.fixture
 def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "JST-9")

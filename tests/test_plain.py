@@ -249,6 +249,15 @@ def test_any_bytes_inside_an_event(junk: bytes, place: int) -> None:
 
 @given(st.lists(st.integers(1, 3 * COMPACT_EVERY), min_size=1, max_size=3), st.booleans())
 def test_a_batch_folds_like_its_chunks(sizes: list[int], thinking: bool) -> None:
+    folds_alike(sizes, thinking)
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_so_does_one_in_which_what_came_is_joined(thinking: bool) -> None:
+    folds_alike([1, 2 * COMPACT_EVERY, 3], thinking)
+
+
+def folds_alike(sizes: list[int], thinking: bool) -> None:
     def machine() -> Ingest:
         return Ingest(model="?", expect_usage=False)
 

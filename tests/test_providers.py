@@ -1795,6 +1795,21 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("data", "cost"),
+    [
+        (None, None),
+        ({"native_tokens_prompt": 7}, None),
+        ({"native_tokens_prompt": 7, "total_cost": 0.5}, 0.5),
+        ({"native_tokens_prompt": "many", "total_cost": 0.5}, 0.5),
+    ],
+)
+def test_a_generation_s_record_counts_once_its_cost_stands(data: Any, cost: float | None) -> None:
+    usage = OPENROUTER.parse_settlement(json.dumps({"data": data}).encode())
+    assert (usage and usage.cost) == cost
+    assert usage is None or usage.final
+
+
 @settings(deadline=None)
 @given(st.sampled_from(PLACES), anything)
 def test_anything_in_any_field_is_our_error_or_a_right_answer(

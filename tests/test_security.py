@@ -8,12 +8,9 @@ every library at every level, warnings, and the books.
 from __future__ import annotations
 
 import gc
-import html
-import json
 import logging
 import pickle
 import stat
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,31 +18,20 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import Retry, Timeouts
-from trio_minillm._secrets import hide
 from trio_minillm.testing import ScriptedTransport, hang, openai_events, reply
 
+from .test_models import MAKERS
+from .test_secrets import KEY, VALUE, pieces_of, spelled, spellings
 from .test_transport import Peer, Script, answering, ours, serving, theirs
 
-KEY = "sk-canary/7+Zq=MvR2xW9tLb4KdHs"
-"""With characters that JSON, URLs and HTML may spell otherwise."""
 PROMPT = "the plan of the canary is yellow"
-VALUE = "canary-header-0XyZ42aB"
-"""The value of a header of the user's, which may be a key as well."""
-
-
-def pieces_of(secret: str, size: int = 12) -> list[str]:
-    """Every part of a secret that would give away something."""
-    return [secret[n : n + size] for n in range(len(secret) - size + 1)]
 
 
 CANARIES = [*pieces_of(KEY), *pieces_of(VALUE), *pieces_of(PROMPT)]
@@ -93,16 +79,6 @@ class Everything:
         ]
         shown += [("warning", str(w.message)) for w in self.warnings]
         return sorted({f"{w}: {c}" for w, text in shown for c in CANARIES if c in spelled(text)})
-
-
-def spelled(text: str) -> str:
-    """The same with the usual escapes undone, over and over."""
-    before = ""
-    while text != before:
-        before = text
-        text = html.unescape(httpx.QueryParams("q=" + text.replace("+", "%2B"))["q"])
-        text = text.replace("\\/", "/").replace("\\u002d", "-").replace("\\u002D", "-")
-    return text
 
 
 def family(error: BaseException) -> Iterator[BaseException]:
@@ -231,25 +207,6 @@ async def test_a_failure_on_the_wire_shows_neither_key_nor_prompt(
 # -- what a server repeats -------------------------------------------------------------------------
 
 
-def spellings(secret: str) -> dict[str, str]:
-    """A secret as servers, proxies and their log lines may write it."""
-    return {
-        "plain": secret,
-        "bearer": f"Bearer {secret}",
-        "json": json.dumps(secret)[1:-1].replace("/", "\\/"),
-        "unicode": "".join(f"\\u{ord(c):04x}" for c in secret),
-        "some unicode": secret.replace("-", "\\u002d").replace("+", "\\u002B"),
-        "json in json": json.dumps(json.dumps(secret.replace("/", "\\/"))[1:-1])[1:-1],
-        "url": quote(secret, safe=""),
-        "url, lower": quote(secret, safe="").replace("%2F", "%2f").replace("%3D", "%3d"),
-        "html": html.escape(secret).replace("=", "&#61;").replace("/", "&#x2F;"),
-        "repr": repr(secret),
-        "a prefix": secret[:16],
-        "an end": secret[-16:],
-        "all but an end": secret[:-3] + "***",
-    }
-
-
 SPELLED = [
     pytest.param(text, id=f"{whose}: {how}")
     for whose, secret in (("key", KEY), ("header", VALUE))
@@ -314,63 +271,6 @@ async def test_not_even_in_long_events(
     assert everything.leaks() == []
 
 
-@given(
-    secret=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=80),
-    before=st.text(max_size=30),
-    after=st.text(max_size=30),
-    how=st.sampled_from(sorted(spellings("x"))),
-)
-def test_a_secret_of_any_characters_is_hidden_and_json_stays_json(
-    secret: str, before: str, after: str, how: str
-) -> None:
-    text = spellings(secret)[how]
-    body = json.dumps({"error": before + secret + after, "n": [before, 1]}).encode()
-    clean = hide(body, [secret.encode()])
-    json.loads(clean)
-    assert secret not in json.loads(clean)["error"].replace("[hidden]", "\0")
-    shown = hide(text.encode(), [secret.encode()]).decode()
-    if len(text) >= 12 and how not in ("a prefix", "an end", "all but an end"):
-        assert not any(piece in spelled(shown) for piece in pieces_of(spelled(secret)))
-    assert hide(before.encode(), [b"0123456789abcdef"]) == before.encode() or "0123" in before
-
-
-@pytest.mark.parametrize("size", [2**16, 4_000_000])
-def test_hiding_takes_time_in_proportion(size: int) -> None:
-    """Nothing that a server sends makes it quadratic: ten times as much, not a hundred times."""
-    key = b"sk-" + bytes(range(48, 122)).replace(b"\\", b"")
-
-    def steps(data: bytes) -> int:
-        count = 0
-
-        def count_line(frame: Any, event: str, arg: object) -> Any:
-            nonlocal count
-            count += event == "line"
-            return count_line
-
-        before = sys.gettrace()
-        sys.settrace(count_line)
-        try:
-            hide(data, [key])
-        finally:
-            sys.settrace(before)
-        return count
-
-    for piece in (
-        b"x",
-        key[:6],
-        key[:11],
-        key,
-        key[:18],
-        b"\\",
-        b"%25",
-        b"&amp;",
-        b"\\u0073",
-        b"&#0",
-    ):
-        body = (piece * size)[:size]
-        assert steps(body) <= 30 * min(size, 2**16) + 1_000 * len(key), piece
-
-
 # -- what a program prints of its own ---------------------------------------------------------------
 
 
@@ -431,12 +331,6 @@ def rich_of(value: object) -> str:
 # -- what is refused ---------------------------------------------------------------------------------
 
 BAD = ["\n", "\r", "\r\nx-evil: 1", "\0", "\t", " ", "\x7f", "\x1b[2J", "ü", "\u2028", "\ud800"]
-MAKERS = [
-    llm.openai,
-    llm.openrouter,
-    llm.anthropic,
-    partial(llm.compatible, base_url="http://127.0.0.1"),
-]
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -563,41 +457,6 @@ async def test_nothing_follows_a_redirect(status: int, transport: Any, where: st
             assert caught.value.status == status
             assert len(server.requests) == 1
         assert elsewhere.connections == 0
-
-
-@pytest.mark.parametrize(
-    ("host", "warned"),
-    [
-        ("localhost", False),
-        ("LOCALHOST", False),
-        ("a.localhost", False),
-        ("127.0.0.1", False),
-        ("127.8.9.10", False),
-        ("[::1]", False),
-        ("name.invalid", False),
-        ("example.com", True),
-        ("10.0.0.1", True),
-        ("192.168.1.5", True),
-        ("0.0.0.0", True),
-        ("[::2]", True),
-        ("128.0.0.1", True),
-        ("localhost.example.com", True),
-        ("127.0.0.1.example.com", True),
-        ("notlocalhost", True),
-    ],
-)
-def test_a_key_over_plain_http_to_another_machine_is_warned_of(host: str, warned: bool) -> None:
-    for make in MAKERS:
-        for headers in ({}, {"Authorization": KEY}):
-            key = None if headers else KEY
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
-                make("m", base_url=f"http://{host}:80/v1", api_key=key or "", headers=headers)
-                make("m", base_url=f"https://{host}:80/v1", api_key=key or "", headers=headers)
-                make("m", base_url=f"http://{host}:80/v1", api_key="")  # there is no key to lose
-            assert [(w.filename, KEY in str(w.message)) for w in told] == [
-                (__file__, False)
-            ] * warned
 
 
 async def test_a_proxy_of_the_environment_gets_no_key_of_an_https_address(

@@ -177,7 +177,7 @@ async def test_a_server_that_ignores_stream_is_understood():
     assert (response.content, response.usage.total_tokens) == ("Hello", 3)
 
 
-async def test_the_generation_id_of_the_header_comes_first():
+async def test_the_generation_id_of_the_header_comes_first(autojump_clock):
     headers = {"x-generation-id": "gen-header", "x-request-id": "req-1"}
     _, opening = client_of(reply(*openai_events("x"), headers=headers))
     async with opening as client:

@@ -966,6 +966,10 @@ SCENARIOS = {
 }
 
 
+A_FEW_QUESTIONS = llm.Timeouts(settlement=4.0)
+"""Each question is some steps, and each step a walk of its own."""
+
+
 class Walked:
     """One run of a scenario in which a scope is cancelled before the n-th step of any task."""
 
@@ -988,7 +992,12 @@ class Walked:
         scope = trio.CancelScope()
         instrument = CancelAtStep(step, scope)
         trio.lowlevel.add_instrument(instrument)
-        opening = llm.open_client(transport=self.transport, ledger=self.ledger, on_cost=self.told)
+        opening = llm.open_client(
+            transport=self.transport,
+            ledger=self.ledger,
+            on_cost=self.told,
+            timeouts=A_FEW_QUESTIONS,
+        )
         if self.where == "client":
             with scope:
                 async with opening as client:

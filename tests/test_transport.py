@@ -339,15 +339,6 @@ async def started(client: httpx.AsyncClient, url: str, **options: Any) -> httpx.
     return await client.send(request, stream=True)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def little_garbage() -> Iterator[None]:
-    """What was there before is out of the collector's way, which runs often here."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def open_sockets() -> int:
     gc.collect()
     return sum(1 for o in gc.get_objects() if isinstance(o, socket.socket) and o.fileno() >= 0)

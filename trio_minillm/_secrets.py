@@ -60,8 +60,10 @@ def stretches(data: bytes, secrets: Iterable[bytes]) -> list[tuple[int, int]]:
     for escape in (_JSON_ONLY, _ESCAPE)[: 2 if b"%" in data or b"&" in data else 1]:
         text = _Unescaped(raw, escape)
         for secret in (secret.decode("latin-1") for secret in secrets):
-            runs = _runs(text.text, _Unescaped(secret, escape).text)
-            found += ((text.place(start), text.place(stop)) for start, stop in runs)
+            # A backslash in it reads like an escape, and may have been spelled out as one.
+            for wanted in {secret, _Unescaped(secret, escape).text}:
+                runs = _runs(text.text, wanted)
+                found += ((text.place(start), text.place(stop)) for start, stop in runs)
     return found
 
 
