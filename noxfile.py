@@ -79,7 +79,18 @@ CORE = [
 ]
 """The pure core, whose branches are all covered …"""
 CORE_TESTS = (
-    *("cost", "decode", "ending", "errors", "estimate", "http1", "ingest", "ledger", "limits"),
+    *(
+        "cost",
+        "crowd",
+        "decode",
+        "ending",
+        "errors",
+        "estimate",
+        "http1",
+        "ingest",
+        "ledger",
+        "limits",
+    ),
     *("messages", "models", "options", "params", "plain", "prices", "providers", "requests"),
     *("secrets", "sse"),
 )

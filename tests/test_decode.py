@@ -4,7 +4,8 @@ import pytest
 
 import trio_minillm as llm
 from trio_minillm import providers, testing
-from trio_minillm._decode import MAX_OBJECTS, MAX_WHOLE, ChunkDecoder
+from trio_minillm._crowd import MAX_OBJECTS
+from trio_minillm._decode import MAX_WHOLE, ChunkDecoder
 from trio_minillm._secrets import THOROUGH
 from trio_minillm.testing import anthropic_events, openai_events, sse
 
@@ -74,7 +75,7 @@ def test_a_body_of_very_many_objects_is_refused_before_it_is_read():
     decoder, chunks = decode(answer)
     assert (chunks, str(decoder.error)) == (
         [],
-        "more than 131,072 opening braces and brackets in one body",
+        f"more than {MAX_OBJECTS:,} opening braces and brackets in one body",
     )
 
 

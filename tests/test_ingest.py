@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import Block, Outcome, StreamChunk, ToolCallDelta, Usage
-from trio_minillm._ingest import MAX_CHOICES, MAX_PARTS, MAX_TOOL_CALLS, Ingest
+from trio_minillm._ingest import (
+    MAX_ARGUMENTS,
+    MAX_CHOICES,
+    MAX_INPUT,
+    MAX_PARTS,
+    MAX_TOOL_CALLS,
+    Ingest,
+)
 
 
 def machine(*chunks, expect_usage=True, wire="w", **options):
@@ -639,6 +646,25 @@ def test_nothing_changes_after_the_end():
             "tool calls",
         ),
         ([StreamChunk("x", part=i) for i in range(MAX_PARTS + 1)], "content blocks"),
+        (
+            [StreamChunk(tool_calls=(D(0, "a", "f", "x" * (MAX_ARGUMENTS // 2)),))] * 3,
+            "characters in the arguments of calls",
+        ),
+        (
+            [
+                StreamChunk(part=0, block=Block(start={"type": "server_tool_use", "id": "s"})),
+                *[StreamChunk(part=0, tool_calls=(D(0, "", "", "x" * (MAX_INPUT // 2)),))] * 3,
+            ],
+            "characters in the input of a provider's tool",
+        ),
+        (
+            [StreamChunk(audio={f"{i}-{j}": 1 for j in range(MAX_PARTS // 2)}) for i in range(3)],
+            "fields of audio or log probabilities",
+        ),
+        (
+            [StreamChunk("x"), StreamChunk(audio=dict.fromkeys(map(str, range(MAX_PARTS + 1)), 1))],
+            "fields of audio or log probabilities",
+        ),
     ],
 )
 def test_bounds_are_errors_of_ours(chunks, bound):

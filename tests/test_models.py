@@ -56,6 +56,14 @@ def test_betas_that_can_not_be_sent_are_refused(bad: str) -> None:
         "http://h /v1",
         "http://h\\@evil.invalid/v1",
         "http://h/\0",
+        "http:///v1",
+        "https://",
+        "http://[::1",
+        "http://h:99999/v1",
+        "http://h:0/v1",
+        "http://h:-1/v1",
+        "http://h:80:80/v1",
+        "http://h:x/v1",
     ],
 )
 def test_addresses_that_mean_something_else_are_refused(url: str) -> None:
@@ -63,6 +71,12 @@ def test_addresses_that_mean_something_else_are_refused(url: str) -> None:
         llm.compatible("m", base_url=url)
     assert KEY not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_headers_do_not_say_where_the_body_ends(name: str) -> None:
+    with pytest.raises(ValueError, match="where the body ends"):
+        llm.compatible("m", base_url="http://h", headers={name: "5"})
 
 
 @pytest.mark.parametrize(

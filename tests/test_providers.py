@@ -42,6 +42,7 @@ from trio_minillm.providers import (
     Request,
     error_info,
 )
+from trio_minillm.providers.compatible import server_at
 
 OPENAI, OPENROUTER, ANTHROPIC = OpenAIChat(), OpenRouter(), Anthropic()
 XAI, MISTRAL, GROQ = Compatible("xai"), Compatible("mistral"), Compatible("groq")
@@ -1103,6 +1104,18 @@ def test_a_keep_alive_of_any_name_does_no_harm(data: bytes) -> None:
     chunks, error = decode(OPENAI, ("keepalive", data), delta(content="x"))
     assert error is None
     assert [c.delta for c in chunks if c.progress] == ["x"]
+
+
+@pytest.mark.parametrize("data", [b"{}", b"alive", b"[1]", b"7", b'{"a": "b"}', b'{"type": "z"}'])
+def test_nor_does_one_on_a_wire_whose_events_have_types(data: bytes) -> None:
+    said = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}
+    chunks, error = decode(ANTHROPIC, ("keepalive", data), ("content_block_delta", said))
+    assert error is None
+    assert [c.delta for c in chunks if c.delta] == ["x"]
+
+
+def test_an_address_that_is_none_is_no_known_server() -> None:
+    assert server_at("http://[::1") == "generic"
 
 
 def test_a_named_event_of_the_wrong_shape_is_malformed() -> None:

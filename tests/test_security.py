@@ -376,48 +376,10 @@ async def test_nor_is_anything_of_a_call_sent_that_could_not_be(bad: str) -> Non
     assert transport.requests == []
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://me:secret@h/v1",
-        "http://me@h/v1",
-        "ftp://h",
-        "file:///etc/passwd",
-        "//h/v1",
-        "h/v1",
-        "http://h/v1?api_key=" + KEY,
-        "http://h/v1?a=b&KEY=" + KEY,
-        "http://h/v1\r\nx-evil: 1",
-        "http://h /v1",
-        "http://h\\@evil.invalid/v1",
-        "http://h/\0",
-        "http:///v1",
-        "https://",
-        "http://[::1",
-        "http://h:99999/v1",
-        "http://h:0/v1",
-        "http://h:-1/v1",
-        "http://h:80:80/v1",
-        "http://h:x/v1",
-    ],
-)
-def test_addresses_that_mean_something_else_are_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="base_url") as caught:
-        llm.compatible("m", base_url=url)
-    assert KEY not in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
 async def test_a_host_that_is_no_name_is_not_sent_to() -> None:
     async with llm.open_client(retry=ONCE) as client:
         with pytest.raises(llm.SendError, match="could not be sent"):
             await client.complete(llm.compatible("m", base_url="http://xn--/v1"), "Hi")
-
-
-@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
-def test_headers_do_not_say_where_the_body_ends(name: str) -> None:
-    with pytest.raises(ValueError, match="where the body ends"):
-        llm.compatible("m", base_url="http://h", headers={name: "5"})
 
 
 @pytest.mark.parametrize("name", ["authorization", "Authorization", "messages", "stream", "model"])
