@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_minillm import StreamChunk, testing
+from trio_minillm import LimitExceeded, StreamChunk, testing
 from trio_minillm._decode import FEW, LESSON, MAX_CREDIT, SOON, ChunkDecoder
 from trio_minillm._ingest import COMPACT_EVERY, Ingest
 from trio_minillm._plain import MAX_TEMPLATE, PlainBatch, Template
+from trio_minillm._sse import MAX_EVENT
 from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter, Provider
 
 OPENAI, ANTHROPIC = OpenAIChat(), Anthropic()
@@ -300,3 +301,11 @@ def test_a_read_of_one_event_is_one_only_where_a_block_begins(before: bytes) -> 
     pieces = [chunk("a"), chunk("b"), before, chunk("c"), chunk("d")]
     decoder = eager(OPENAI)
     assert _all(decoder, pieces) == long_way(OPENAI, [b"".join(pieces)])
+
+
+def test_a_read_of_one_event_has_its_bounds() -> None:
+    long = chunk("a" * (MAX_EVENT + 1))
+    for decoder in (eager(OPENAI), ChunkDecoder(OPENAI)):
+        decoder.feed(chunk("a"), 0.0)
+        assert decoder.feed(long, 0.0) == []
+        assert isinstance(decoder.error, LimitExceeded)

@@ -93,7 +93,8 @@ class ChunkDecoder:
         if self._whole is not None:
             self._keep(data)
             return []
-        template = self._template
+        bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
+        template = self._template if bounded else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
             # The commonest read: a single event, like the one before.
             run = self._run(template, [data[: -len(_BLANK)]], 0, at) if self._sse.between else None
@@ -104,7 +105,6 @@ class ChunkDecoder:
             blocks = [block for block in blocks if block]
         out = self._events(events, at) if events else []
         done = 0
-        bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
         while done < len(blocks) and self.error is None:
             template = self._template if bounded else None
             run = self._run(template, blocks, done, at) if template is not None else None
