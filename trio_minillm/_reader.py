@@ -249,7 +249,8 @@ class Reader:
             raise self._refused(exchange.status, headers, body)
         self.facts.generation_id = self._provider.generation_id(headers)
         await self._read(exchange, clocks)
-        self.facts.ended = trio.current_time()
+        if self.facts.ended is None:
+            self.facts.ended = trio.current_time()
         clocks.stop()
         await exchange.drain()
 
@@ -272,6 +273,8 @@ class Reader:
                 # Nothing but waiting for bytes is cancelled by it, and no bytes are in hand then.
                 with clocks.reading(lazy=exchange.resumable) as scope:
                     await (self._keep_clocks() if self.lent else self._read_on(exchange, intake))
+                if self.crash is not None:
+                    raise self.crash
                 if self._unsent is not None:
                     paused_at = clocks.pause()
                     await self._send.send(self._unsent)
@@ -281,7 +284,7 @@ class Reader:
                 elif scope.cancelled_caught and (clocks.due() or not exchange.resumable):
                     self._overdue(exchange, intake)
         finally:
-            self.lent = False
+            self.lent, self._exchange = False, None
         if intake.error is not None and not ending.over:
             raise intake.error
 
@@ -345,16 +348,16 @@ class Reader:
         await self._given_back.wait()
 
     def _overdue(self, exchange: Exchange, intake: Intake) -> None:
-        """A clock has run out. Raises its error, unless the consumer, who is to read, is away or
-        about to: a slow consumer trips no clock.
+        """A clock has run out. Raises its error, unless something came in time: it was read in the
+        same moment, or it lies there, and the consumer, who is to read it, is about to, or slow.
         """
         clocks = intake.clocks
-        if self.lent and not self._waited_for:
-            self._away_since = clocks.away()
-        elif self.lent and clocks.name != "total" and not exchange.silent:
-            clocks.pause()  # until what is there has been read
-        else:
+        if intake.over or self._slices:
+            return
+        if not self.lent or exchange.silent or (self._waited_for and clocks.name == "total"):
             raise clocks.error(intake.content, self.facts.received)
+        if not self._waited_for:
+            self._away_since = clocks.away()
 
     async def read_lent(self) -> list[StreamChunk]:
         """In the consumer's task, while the connection is lent: wait for the next chunks. A
@@ -372,17 +375,22 @@ class Reader:
                 try:  # noqa: SIM105 - an object less for each chunk
                     await exchange.readable()
                 except (OSError, ValueError, trio.ClosedResourceError):
-                    pass  # `take_lent` finds out why
-                if chunks := self.take_lent():
+                    pass  # `_take_lent` finds out why
+                if chunks := self._take_lent():
                     return chunks
         finally:
             self._waited_for = False
         return []
 
     def take_lent(self) -> list[StreamChunk] | None:
-        """What came over a connection that is lent, which is given back when the answer is over;
-        None if nothing did.
+        """What came over a connection that is lent, without waiting; None if nothing did. Nor if
+        the consumer waits for it: what another task took could not wake it any more, and it alone
+        may give back what it waits at.
         """
+        return None if self._waited_for else self._take_lent()
+
+    def _take_lent(self) -> list[StreamChunk] | None:
+        """The same. The connection is given back when the answer is over."""
         if not self.lent:
             return None
         intake, exchange, data = self._intake, self._exchange, None
@@ -394,10 +402,15 @@ class Reader:
         except StreamError as exc:
             intake.error = exc
             data = b""
-        if data is not None and not self._sliced(data):
-            chunks, _ = intake.feed(data, trio.current_time())
-        if intake.over or self._slices:
+        now = trio.current_time()
+        try:
+            if data is not None and not self._sliced(data):
+                chunks, _ = intake.feed(data, now)
+        except Exception as exc:  # noqa: BLE001 - the task raises it, as where it reads itself
+            self.crash = exc
+        if intake.over or self._slices or self.crash:
             self.lent = False
+            self.facts.ended = now if intake.over else None
             self._given_back.wake()
         return chunks if data is not None else None
 

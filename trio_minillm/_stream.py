@@ -336,6 +336,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 if not state.chunks % COMPACT_EVERY:
                     state.compact()
                 return chunk
+            if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
+                self._raise_once()
+                raise StopAsyncIteration
         following = await self.next_chunk()
         if following is None:
             raise StopAsyncIteration

@@ -427,19 +427,16 @@ class Roundtrip(httpx.AsyncByteStream):
                 raise
 
     def receive_now(self) -> bytes | None:
-        """As `receive`, of what is there; None if nothing is."""
-        while True:
-            connection = self._connection
-            if connection is not None and not self._parser.pieces and not self._parser.complete:
-                try:
-                    if not self._read_now(connection):
-                        return None
-                except httpx.TransportError:
-                    self.end()
-                    raise
-            data = self._taken()
-            if data is not None:
-                return data
+        """As `receive`, of what is there; None if that is nothing of the body. One read."""
+        connection = self._connection
+        if connection is not None and not self._parser.pieces and not self._parser.complete:
+            try:
+                if not self._read_now(connection):
+                    return None
+            except httpx.TransportError:
+                self.end()
+                raise
+        return self._taken()
 
     def _taken(self) -> bytes | None:
         """The body that was read but not handed out, ``b""`` at its end; None if there is none."""
@@ -451,8 +448,11 @@ class Roundtrip(httpx.AsyncByteStream):
 
     @property
     def silent(self) -> bool:
-        """Whether the connection has nothing that was not read."""
-        return self._connection is not None and self._connection.silent
+        """Whether nothing came that was not handed out: neither bytes nor an end nor a fault."""
+        connection, parser = self._connection, self._parser
+        if connection is None or parser.complete or parser.fault or connection.failure:
+            return False
+        return connection.silent
 
     @property
     def ended(self) -> bool:
