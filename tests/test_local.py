@@ -242,7 +242,7 @@ async def test_says_when_the_server_has_died() -> None:
 
 
 PARENT = """
-    import sys, trio
+    import signal, sys, trio
     from trio_minillm.local import open_local_server
 
     async def main():
@@ -250,6 +250,8 @@ PARENT = """
             print(server.pid, flush=True)
             await trio.sleep_forever()
 
+    # Who is started in the background of a script has been told to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     trio.run(main)
 """
 
@@ -265,6 +267,7 @@ def test_child_dies_with_its_parent(sig: signal.Signals) -> None:
         pid = int(parent.stdout.readline())
         assert not gone(pid)
         parent.send_signal(sig)
+        parent.wait(timeout=10)
     assert wait_for(lambda: gone(pid))
 
 
