@@ -5,6 +5,7 @@ import pytest
 import trio_minillm as llm
 from trio_minillm import providers, testing
 from trio_minillm._decode import MAX_WHOLE, ChunkDecoder
+from trio_minillm._sse import MAX_EVENT
 from trio_minillm.testing import anthropic_events, openai_events, sse
 
 BOM = b"\xef\xbb\xbf"
@@ -86,6 +87,16 @@ def test_an_endless_line_or_event_is_an_error(start, endless):
         decoder.feed(endless, 0.0)
     assert isinstance(decoder.error, llm.LimitExceeded)
     assert "4,194,304 bytes in one" in str(decoder.error)
+
+
+def test_an_event_beyond_its_bound_is_an_error_also_where_its_like_is_known():
+    def says(text):
+        return sse({"id": "g", "choices": [{"index": 0, "delta": {"content": text}}]})
+
+    for head in ([says("a")] * 8, [b"".join([says("a")] * 8)], []):
+        decoder, chunks = decode(*head, says("b" * MAX_EVENT))
+        assert isinstance(decoder.error, llm.LimitExceeded)
+        assert {c.delta for c in chunks} <= {"a"}
 
 
 def test_a_bound_that_the_unfinished_last_event_crosses_is_an_error():

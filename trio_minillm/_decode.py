@@ -97,7 +97,8 @@ class ChunkDecoder:
             self._keep(data)
             return []
         template = self._template
-        if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
+        bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
+        if template is not None and bounded and data.find(_BLANK) == len(data) - len(_BLANK):
             # The commonest read: a single event, like the one before.
             run = self._run(template, [data[: -len(_BLANK)]], 0, at) if self._sse.between else None
             if run:
@@ -107,7 +108,6 @@ class ChunkDecoder:
             blocks = [block for block in blocks if block]
         out = self._events(events, at) if events else []
         done = 0
-        bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
         while done < len(blocks) and self.error is None:
             template = self._template if bounded else None
             run = self._run(template, blocks, done, at) if template is not None else None
