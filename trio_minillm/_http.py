@@ -309,7 +309,7 @@ class Exchange:
 
     async def drain(self) -> None:
         """Read the body's rest, if it is short and quick, so that the connection is kept."""
-        if self._ours is not None and self._ours.ended:
+        if isinstance(self._ours, Roundtrip) and self._ours.ended:
             return  # it came with the answer's end, as it mostly does
         size = 0
         with trio.move_on_after(DRAIN_SECONDS):
