@@ -272,7 +272,9 @@ class Reader:
             while not intake.over:
                 # Nothing but waiting for bytes is cancelled by it, and no bytes are in hand then.
                 with clocks.reading(lazy=exchange.resumable) as scope:
-                    await (self._keep_clocks() if self.lent else self._read_on(exchange, intake))
+                    await (
+                        self._given_back.wait() if self.lent else self._read_on(exchange, intake)
+                    )
                 if self.crash is not None:
                     raise self.crash
                 if self._unsent is not None:
@@ -342,10 +344,6 @@ class Reader:
         return self.arrived.one_more()
 
     # -- while the consumer reads ----------------------------------------------------------
-
-    async def _keep_clocks(self) -> None:
-        """The connection is lent: wait until it is given back, or a clock's deadline."""
-        await self._given_back.wait()
 
     def _overdue(self, exchange: Exchange, intake: Intake) -> None:
         """A clock has run out. Raises its error, unless something came in time: it was read in the
