@@ -752,7 +752,7 @@ async def test_a_body_that_is_compressed_all_the_same(encoding, cut):
 
 
 async def test_unpacking_lets_other_tasks_run():
-    packed = gzip.compress(b": \n\n" * 5_000_000 + b"".join(openai_events("x")))
+    packed = gzip.compress(b": \n\n" * 1_000_000 + b"".join(openai_events("x")))
     turns = 0
 
     async def other():
@@ -766,7 +766,7 @@ async def test_unpacking_lets_other_tasks_run():
         nursery.start_soon(other)
         assert (await complete(transport)).content == "x"
         nursery.cancel_scope.cancel()
-    assert turns > 200
+    assert turns > 40
 
 
 async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps(monkeypatch):

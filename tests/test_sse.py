@@ -127,6 +127,16 @@ def test_comments_are_counted(body: bytes, comments: int) -> None:
         assert decode(pieces).comments == comments
 
 
+def test_an_id_with_a_nul_is_none() -> None:
+    body = b"id: 1\ndata: x\n\nid: 2\0\ndata: y\n\nid\ndata: z\n\n"
+    for pieces in ways_to_cut(body):
+        assert [(data, last) for _, data, last in decode(pieces).events] == [
+            ("x", "1"),
+            ("y", "1"),
+            ("z", ""),
+        ]
+
+
 def test_a_carriage_return_ends_its_line_at_once() -> None:
     decoder = SSEDecoder()
     assert len(decoder.feed(b"data: x\r\r")) == 1
