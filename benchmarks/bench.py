@@ -1,6 +1,6 @@
 """Our CPU, latency and memory beside the obvious ways, the vendors' SDKs and a floor.
 
-``python benchmarks/bench.py`` (half an hour; ``--quick`` 5 minutes). The method and its limits
+``python benchmarks/bench.py`` (half an hour; ``--quick`` 9 minutes). The method and its limits
 are in ``docs/benchmarks.md``. Exits with 1 if a contender failed or got a wrong answer.
 """
 
