@@ -1,9 +1,15 @@
-"""Rules of the house that code review would forget."""
+"""Rules of the house that code review would forget.
+
+A folder of the package (or a module beside them) is a room, and `ROOMS` is the whole order: a new
+file needs no entry here. Every import counts, those for type checking and those inside functions too.
+"""
 
 import ast
+import graphlib
 import inspect
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 
@@ -13,97 +19,103 @@ import trio_minillm
 
 ROOT = Path(trio_minillm.__file__).parent
 
-LAYERS = [
-    {"_version", "_errors", "_cost"},
-    {"_sse", "_messages", "_options", "_secrets"},
-    {"_params", "_openai_format", "_chunks"},
-    {"_crowd", "_ending", "_parts", "_plain", "providers", "_http1"},
-    {"_ingest", "_budget", "_models", "_ledger", "_prices", "_media", "_tokens"},
-    {"_decode", "_ledger_file", "_estimate"},
-    {"_connection"},
-    {"_transport"},
-    {"_http", "_clocks", "_direct"},
-    {"_intake"},
-    {"_reader", "_books"},
+ROOMS = [
+    {"_version"},
+    {"_types"},
+    {"providers", "_http"},
+    {"_protocol"},
+    {"_accounting"},
     {"_stream"},
-    {"_tracked"},
-    {"batch"},
+    {"_batch"},
     {"_client"},
-    {"_llama_server"},
-    {"local", "testing"},
-    {"__init__"},
+    {"local"},
     {"adapters"},
-    {"cli"},
+    {"batch"},
+    {"__init__"},
+    {"testing", "cli"},
 ]
-"""What a module may import stands above it. The first six layers are the pure core."""
-PURE = 6
+"""A room imports from the rows above its own, and from itself."""
+PURE = {"_version", "_types", "providers", "_protocol", "_batch/throttle"}
+"""What knows no event loop, no clock and no network."""
+HTTPX = {"_http", "_client", "local", "testing"}
+"""The rooms that speak to httpx."""
 
 WAITING = {"trio", "httpx", "time", "socket", "asyncio", "threading", "subprocess", "random"}
 
 
 def sources():
-    return sorted(p for p in ROOT.rglob("*.py"))
+    return sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.py"))
 
 
-def layer_of(path):
-    name = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+def room_of(path):
+    return path.parts[0].removesuffix(".py")
+
+
+def level_of(room):
+    return next(i for i, row in enumerate(ROOMS) if room in row)
 
 
 def imports(path):
-    """The top-level names of foreign imports, and the layers of our own, that always run."""
-    tree = ast.parse(path.read_text())
-    guarded = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
-    foreign, ours = set(), set()
-    depth = len(path.relative_to(ROOT).parts)
-    for node in ast.walk(tree):
-        if id(node) in guarded:
-            continue
+    """Yield each import of a file: the top-level name of a foreign package, or a path of ours."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
-            foreign |= {alias.name.split(".")[0] for alias in node.names}
+            names = [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            if node.level == 0:
-                foreign.add(node.module.split(".")[0])
-            elif node.level == depth:
-                ours |= {node.module or alias.name for alias in node.names}
-    return foreign, {name.split(".")[0] for name in ours}
+            folder = ("trio_minillm", *path.parts[:-1])
+            base = [*folder[: len(folder) - node.level + 1]] if node.level else []
+            base += node.module.split(".") if node.module else []
+            names = [[*base, alias.name] for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield ours(*name[1:]) if name[0] == "trio_minillm" else name[0]
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def ours(*parts):
+    """The file that holds what a dotted name of this package means."""
+    for end in range(len(parts), 0, -1):
+        module = Path(*parts[:end])
+        for file in (module.with_suffix(".py"), module / "__init__.py"):
+            if (ROOT / file).exists():
+                return file
+    return Path("__init__.py")
+
+
+@cache
+def graph():
+    """Each file with the files of ours that it imports."""
+    return {p: {i for i in imports(p) if isinstance(i, Path)} - {p} for p in sources()}
+
+
+@pytest.mark.parametrize("path", sources(), ids=str)
 def test_imports_go_one_way(path):
-    foreign, ours = imports(path)
-    mine = layer_of(path)
-    for name in ours:
-        other = next(i for i, layer in enumerate(LAYERS) if name in layer)
-        assert other < mine, f"{path.name} imports {name}, which stands below it or beside it"
-    if "trio_minillm" in foreign:  # the plugin is installed outside of the package, too
-        assert path.parent.name == "cli" or path.name in ("cli.py", "_plugin.py")
+    mine = room_of(path)
+    for other in graph()[path]:
+        if path.name == "_plugin.py":  # installed outside of the package, too: a program of its own
+            continue
+        assert room_of(other) == mine or level_of(room_of(other)) < level_of(mine), (
+            f"{path} imports {other}, which stands below it or beside it"
+        )
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_there_are_no_circles():
+    graphlib.TopologicalSorter(graph()).prepare()  # raises CycleError, which shows the circle
+
+
+def test_every_room_has_its_place():
+    assert {room_of(path) for path in sources()} == set().union(*ROOMS)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in sources() if any(str(p).startswith(room) for room in PURE)], ids=str
+)
 def test_the_core_never_waits(path):
-    if layer_of(path) < PURE:
-        foreign, _ = imports(path)
-        assert not foreign & WAITING
-        assert "async def" not in path.read_text()
+    assert not set(imports(path)) & WAITING
+    assert "async def" not in (ROOT / path).read_text()
 
 
 def test_httpx_is_spoken_in_few_places():
-    found = {p.relative_to(ROOT) for p in sources() if "httpx" in imports(p)[0]}
-    speakers = {path.parts[0] for path in found}
-    assert speakers == {
-        "_http.py",
-        "_transport.py",
-        "_direct.py",
-        "_client.py",
-        "local.py",
-        "testing",
-    }
+    assert {room_of(p) for p in sources() if "httpx" in set(imports(p))} <= HTTPX
 
 
 def test_the_core_needs_what_the_card_says():
@@ -123,9 +135,10 @@ def test_importing_the_package_imports_what_every_program_needs():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     foreign, ours = map(str.split, ran.stdout.splitlines())
     assert foreign == ["trio_minillm"]
-    later = {"_estimate", "_ledger_file", "_llama_server", "_media", "_prices", "_tokens"}
-    later |= {"adapters", "batch", "cli", "local", "testing"}
-    assert not {name.split(".")[1] for name in ours if "." in name} & later
+    rooms = {"_batch", "adapters", "batch", "cli", "local", "testing"}
+    files = {"estimate", "image_tokens", "known_prices", "ledger_file", "tokenizers"}
+    assert not {name.split(".")[1] for name in ours if "." in name} & rooms
+    assert not {name.rpartition(".")[2] for name in ours if "._accounting." in name} & files
 
 
 def test_what_is_loaded_later_is_there():

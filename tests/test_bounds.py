@@ -13,24 +13,22 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm import (
-    _crowd,
-    _decode,
-    _http,
-    _http1,
-    _ingest,
-    _intake,
-    _reader,
-    _secrets,
-    _sse,
-    _stream,
-)
-from trio_minillm._chunks import Block, StreamChunk, ToolCallDelta
-from trio_minillm._errors import EXCERPT_CHARS
+from trio_minillm._http.exchange import exchange as _http
+from trio_minillm._http.exchange import http1 as _http1
+from trio_minillm._protocol import decoder as _decode
+from trio_minillm._protocol import ingest as _ingest
+from trio_minillm._protocol import json_limits as _crowd
+from trio_minillm._protocol import redaction as _secrets
+from trio_minillm._protocol import sse as _sse
+from trio_minillm._stream.stream import body as _intake
+from trio_minillm._stream.stream import stream as _stream
+from trio_minillm._stream.stream import task as _reader
+from trio_minillm._types.errors import EXCERPT_CHARS
+from trio_minillm._types.response import Block, StreamChunk, ToolCallDelta
 from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 
-from .test_transport import Peer, Script, ours, serving
+from .http.test_transport import Peer, Script, ours, serving
 
 MIB = 2**20
 MOST = 16 * MIB

@@ -29,9 +29,9 @@ import trio_minillm as llm
 from trio_minillm import testing
 from trio_minillm.testing import LoopbackServer, Reply, faults, hang
 
-from . import shared
+from .support import shared
 
-TLS_FILES = Path(__file__).parent / "tls"
+TLS_FILES = shared.TLS_FILES
 SOON = 60
 CLOCKS = llm.Timeouts(connect=None, first_chunk=None)  # names are looked up in real time
 RETRY = llm.Retry(base_delay=0.01)

@@ -16,12 +16,14 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from trio_minillm._http.exchange.connector import DirectClient
+from trio_minillm._http.exchange.exchange import DRAIN_BYTES, SHORT_BODY
 
 import trio_minillm as llm
 from trio_minillm import Outcome, Retry, Timeouts
-from trio_minillm._direct import DirectClient
-from trio_minillm._http import DRAIN_BYTES, SHORT_BODY
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply, sse
+
+from .support.shared import TLS_FILES
 
 KEY = "sk-very-secret-0123456789"
 
@@ -770,7 +772,7 @@ async def test_unpacking_lets_other_tasks_run():
 
 
 async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps(monkeypatch):
-    monkeypatch.setattr("trio_minillm._intake.MAX_RESPONSE", 1_000_000)
+    monkeypatch.setattr("trio_minillm._stream.body.MAX_RESPONSE", 1_000_000)
     bomb = gzip.compress(b": " + b"x\n" * 50_000_000, 1)
     transport = ScriptedTransport(reply(bomb, headers={"content-encoding": "gzip"}))
     with pytest.raises(llm.LimitExceeded):
@@ -846,7 +848,7 @@ async def test_tls_is_verified(monkeypatch):
         await stream.send_all(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
         return True
 
-    files = Path(__file__).parent / "tls"  # a test authority's certificate for localhost
+    files = TLS_FILES
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files / "srv.pem", files / "srv.key")
     server = Server(answer)

@@ -36,9 +36,9 @@ import trio.testing
 
 import trio_minillm as llm
 from trio_minillm import batch, local, providers, testing
-from trio_minillm._cost import _WIDER
-from trio_minillm._ending import TABLE, Event, State
-from trio_minillm._params import PARAM_NAMES
+from trio_minillm._protocol.state import TABLE, Event, State
+from trio_minillm._types.cost import _WIDER
+from trio_minillm._types.params import PARAM_NAMES
 from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, settlement, sse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -634,7 +634,7 @@ async def test_the_table_of_what_is_booked_is_the_code_s(
 
 
 def test_the_exit_codes_are_the_code_s() -> None:
-    report = pytest.importorskip("trio_minillm.cli._report")
+    report = pytest.importorskip("trio_minillm.cli._output")
     shown = {int(code(c)[0]): meaning.replace("\\|", "|") for c, meaning in table("cli.md", "code")}
     assert shown == report.EXIT_CODES
 

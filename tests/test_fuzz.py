@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from trio_minillm import _sse
+from trio_minillm._protocol import sse as _sse
 
 from .fuzz import mutate, targets
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import providers, testing
-from trio_minillm._chunks import Outcome
-from trio_minillm._decode import ChunkDecoder
+from trio_minillm._protocol.decoder import ChunkDecoder
+from trio_minillm._types.response import Outcome
 from trio_minillm.testing import ScriptedTransport, eof, reply, sse
 
-from .promises import PIECES, Wire
+from .support.promises import PIECES, Wire
 
 PROVIDERS: dict[str, llm.Provider] = {
     "openai": providers.OpenAIChat(),

@@ -22,9 +22,9 @@ import trio_minillm as llm
 from trio_minillm import local
 from trio_minillm.testing import LoopbackServer, Reply, forever, hang, reply, serve
 
-from .promises import WHOLE, Wire
-from .test_local import SMALL, gone
-from .test_local import pytestmark as needs_local_model
+from .local.test_local import SMALL, gone
+from .local.test_local import pytestmark as needs_local_model
+from .support.promises import WHOLE, Wire
 from .test_reliability import ON_SOCKETS, TRANSPORTS, client_over, run
 
 transports = pytest.mark.parametrize("transport", TRANSPORTS)

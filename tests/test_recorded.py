@@ -18,11 +18,11 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm._decode import ChunkDecoder
-from trio_minillm._errors import EndedEarly
-from trio_minillm._ingest import Ingest
+from trio_minillm._protocol.decoder import ChunkDecoder
+from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._types.errors import EndedEarly
 
-from .shared import Recording, recordings
+from .support.shared import Recording, recordings
 
 ASKED = "the-model-that-was-asked-for"
 CALL_BLOCKS = ("server_tool_use", "mcp_tool_use")

@@ -23,9 +23,9 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
 
-from .promises import SO_FAR, WHOLE, Promise, Sees, Wire
-from .promises_endings import ENDINGS
-from .promises_events import EVENTS
+from .support.promises import SO_FAR, WHOLE, Promise, Sees, Wire
+from .support.promises_endings import ENDINGS
+from .support.promises_events import EVENTS
 from .test_malformed import ANTHROPIC, OPENAI, VALUES, walk
 
 PROMISES = [*ENDINGS, *EVENTS]

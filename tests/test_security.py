@@ -27,9 +27,9 @@ import trio_minillm as llm
 from trio_minillm import Retry, Timeouts
 from trio_minillm.testing import ScriptedTransport, hang, openai_events, reply
 
-from .test_models import MAKERS
-from .test_secrets import KEY, VALUE, pieces_of, spelled, spellings
-from .test_transport import Peer, Script, answering, ours, serving, theirs
+from .http.test_transport import Peer, Script, answering, ours, serving, theirs
+from .protocol.test_redaction import KEY, VALUE, pieces_of, spelled, spellings
+from .providers.test_models import MAKERS
 
 PROMPT = "the plan of the canary is yellow"
 

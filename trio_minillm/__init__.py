@@ -9,19 +9,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ._chunks import (
-    Block,
-    Choice,
-    CompletionResponse,
-    Outcome,
-    StreamChunk,
-    Timings,
-    ToolCallDelta,
-    Usage,
-)
+from ._accounting.ledger import CostRecord, Ledger, Totals
 from ._client import Client, open_client
-from ._cost import CostInfo, CostResolution, PriceTier, TokenPrice
-from ._errors import (
+from ._http.transport import Statistics, TrioTransport
+from ._protocol.sse import SSEDecoder, SSEEvent
+from ._stream.stream import StreamingCompletion
+from ._stream.tracked import Collected, TrackedStream
+from ._types.cost import CostInfo, CostResolution, PriceTier, TokenPrice
+from ._types.errors import (
     BudgetExceeded,
     ConnectionCut,
     ConnectTimeout,
@@ -38,8 +33,7 @@ from ._errors import (
     StreamTimeout,
     StreamTruncated,
 )
-from ._ledger import CostRecord, Ledger, Totals
-from ._messages import (
+from ._types.messages import (
     AudioPart,
     DocumentPart,
     ImagePart,
@@ -60,21 +54,27 @@ from ._messages import (
     tool_result,
     user,
 )
-from ._models import anthropic, compatible, openai, openrouter
-from ._openai_format import message_of
-from ._options import Limits, Retry, Timeouts
-from ._params import JSONSchema, Params, Reasoning, Tool, tool
-from ._sse import SSEDecoder, SSEEvent
-from ._stream import StreamingCompletion
-from ._tracked import Collected, TrackedStream
-from ._transport import Statistics, TrioTransport
+from ._types.openai_messages import message_of
+from ._types.options import Limits, Retry, Timeouts
+from ._types.params import JSONSchema, Params, Reasoning, Tool, tool
+from ._types.response import (
+    Block,
+    Choice,
+    CompletionResponse,
+    Outcome,
+    StreamChunk,
+    Timings,
+    ToolCallDelta,
+    Usage,
+)
 from ._version import __version__
 from .providers import Model, Provider, Request, SettlementRequest
+from .providers._models import anthropic, compatible, openai, openrouter
 
 if TYPE_CHECKING:
-    from ._estimate import CostEstimate, estimate
-    from ._ledger_file import JSONLLedger
-    from ._prices import known_price
+    from ._accounting.estimate import CostEstimate, estimate
+    from ._accounting.known_prices import known_price
+    from ._accounting.ledger_file import JSONLLedger
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 else:
@@ -83,13 +83,13 @@ else:
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
-        "CostEstimate": "_estimate",
-        "JSONLLedger": "_ledger_file",
+        "CostEstimate": "_accounting.estimate",
+        "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
         "ResponseCache": "batch",
-        "estimate": "_estimate",
-        "known_price": "_prices",
+        "estimate": "_accounting.estimate",
+        "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
     }

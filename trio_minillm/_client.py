@@ -14,27 +14,29 @@ import httpx
 import msgspec
 import trio
 
-from ._books import Books, OnCost
-from ._budget import Budget
-from ._chunks import CompletionResponse
-from ._cost import TokenPrice
-from ._direct import DirectClient
-from ._http import Exchange
-from ._ingest import Ingest
-from ._ledger import CostRecord, Ledger
-from ._messages import Message
-from ._openai_format import messages_of
-from ._options import Limits, Retry, Timeouts
-from ._params import JSONSchema, Params, check_params, format_of
-from ._reader import Item, Prepared, Reader
-from ._stream import BUFFERED_BATCHES
-from ._tracked import TrackedStream
-from ._transport import TrioTransport
+from ._accounting.bookkeeper import Books, OnCost
+from ._accounting.budget import Budget
+from ._accounting.ledger import CostRecord, Ledger
+from ._http.connector import DirectClient
+from ._http.exchange import Exchange
+from ._http.transport import TrioTransport
+from ._protocol.ingest import Ingest
+from ._stream.stream import BUFFERED_BATCHES
+from ._stream.task import Item, Prepared, Reader
+from ._stream.tracked import TrackedStream
+from ._types.cost import TokenPrice
+from ._types.messages import Message
+from ._types.openai_messages import messages_of
+from ._types.options import Limits, Retry, Timeouts
+from ._types.params import JSONSchema, Params, check_params, format_of
+from ._types.response import CompletionResponse
 from .providers import Model, Request
 from .providers._base import body_of, headers_to
 
 if TYPE_CHECKING:
-    from .batch import Batch, BatchOptions, BatchRequest
+    from ._batch.batch import Batch
+    from ._batch.options import BatchOptions
+    from ._batch.types import BatchRequest
 
 COMPLETE_SECONDS = 600.0
 """The total clock of `Client.complete` unless another is set: ten minutes, what the vendors'
@@ -223,8 +225,8 @@ class Client:
 
         Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one.
         """
-        from .batch._batch import Batch
-        from .batch._settings import settings_of
+        from ._batch.batch import Batch
+        from ._batch.options import settings_of
 
         settings = settings_of(options)
         timeouts = (settings.timeouts or self._timeouts).with_total(COMPLETE_SECONDS)

@@ -47,7 +47,7 @@ def fuzz(target: str, runs: int, seed: int, out: Path) -> None:
     with atheris.instrument_imports(include=["trio_minillm"]):
         from fuzz import mutate, targets
 
-        from trio_minillm import _sse
+        from trio_minillm._protocol import sse as _sse
     _sse.QUICK_BYTES = targets.HELD
     check = targets.TARGETS[target]
     folder = Path(tempfile.mkdtemp(prefix="corpus-", dir=out))
@@ -80,7 +80,7 @@ def fuzz(target: str, runs: int, seed: int, out: Path) -> None:
 def replay(path: Path) -> None:
     from fuzz import targets
 
-    from trio_minillm import _sse
+    from trio_minillm._protocol import sse as _sse
 
     _sse.QUICK_BYTES = targets.HELD
     target = path.name.partition("-")[0]

@@ -25,16 +25,16 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 import trio
+from trio_minillm._http.exchange.http1 import BadResponse, ResponseParser
 
 import trio_minillm as llm
-from trio_minillm import _messages as parts_of
 from trio_minillm._client import Client
-from trio_minillm._decode import ChunkDecoder, hide
-from trio_minillm._errors import EXCERPT_CHARS, EndedEarly, ErrorInfo, MiniLLMError
-from trio_minillm._http1 import BadResponse, ResponseParser
-from trio_minillm._ingest import Ingest
-from trio_minillm._options import retry_after
-from trio_minillm._params import PARAM_NAMES
+from trio_minillm._protocol.decoder import ChunkDecoder, hide
+from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._types import messages as parts_of
+from trio_minillm._types.errors import EXCERPT_CHARS, EndedEarly, ErrorInfo, MiniLLMError
+from trio_minillm._types.options import retry_after
+from trio_minillm._types.params import PARAM_NAMES
 from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter, Provider, Request
 from trio_minillm.testing import ScriptedTransport
 

@@ -19,8 +19,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall as TheirCall
 
-from .._chunks import Choice
-from .._messages import (
+from .._types.messages import (
     Message,
     OpaquePart,
     Part,
@@ -33,6 +32,7 @@ from .._messages import (
     document,
     image,
 )
+from .._types.response import Choice
 
 OURS = "trio_minillm"
 """Where a message keeps what inspect has no place for: what must go back to a provider."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..batch import ResultLine
+from .._batch.files.result_format import ResultLine
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,10 +28,9 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolFunction, ToolInfo
 
-from .._chunks import Choice, CompletionResponse
 from .._client import Client
-from .._cost import CostResolution
-from .._errors import (
+from .._types.cost import CostResolution
+from .._types.errors import (
     MiniLLMError,
     ProtocolError,
     ProviderError,
@@ -39,11 +38,12 @@ from .._errors import (
     SendError,
     StreamError,
 )
-from .._options import Retry, Timeouts
-from .._params import JSONSchema, Reasoning, Tool
+from .._types.options import Retry, Timeouts
+from .._types.params import JSONSchema, Reasoning, Tool
+from .._types.response import Choice, CompletionResponse
 from ..providers import Model
 from . import _inspect_messages as messages
-from ._host import KEYS, Host, open_both
+from ._portal import KEYS, Host, open_both
 
 STOP_REASONS: dict[str | None, StopReason] = {
     "stop": "stop",

@@ -14,12 +14,12 @@ import trio
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 
+from .._batch.files.response_cache import ResponseCache
+from .._batch.types import BatchRequest, BatchResult
 from .._client import Client
-from .._errors import MiniLLMError
-from ..batch import BatchRequest, BatchResult
-from ..batch._cache import ResponseCache
+from .._types.errors import MiniLLMError
 from ..providers import Model
-from ._host import open_both
+from ._portal import open_both
 
 if TYPE_CHECKING:
 

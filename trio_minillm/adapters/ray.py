@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 import trio
 
-from ..batch import Batch, BatchOptions, BatchRequest
-from ..batch._request_format import check_request, request_of
-from ..batch._result_format import fingerprint
+from .._batch.batch import Batch
+from .._batch.files.request_format import check_request, request_of
+from .._batch.files.result_format import fingerprint
+from .._batch.options import BatchOptions
+from .._batch.types import BatchRequest
 from ..providers import Model
-from ._host import Host, open_both
+from ._portal import Host, open_both
 from ._ray_rows import rows_of, table_of
-from ._record import Record
+from ._shared_results import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa

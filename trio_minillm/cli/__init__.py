@@ -11,7 +11,7 @@ def main() -> None:
     Without the extra ``cli`` it says in one line what to install.
     """
     try:
-        from ._command import main as run
+        from ._app import main as run
     except ModuleNotFoundError as exc:
         if exc.name not in _NEEDED:
             raise

@@ -19,13 +19,13 @@ import msgspec
 from typer import Argument, Option
 
 import trio_minillm as llm
+from trio_minillm._batch.throttle.retry import BATCH_RETRY
 from trio_minillm.batch import BatchOptions
-from trio_minillm.batch._retry import BATCH_RETRY
 
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
-from ._conduct import conduct
 from ._costs import open_ledger
+from ._live import conduct
 from ._options import (
     BaseURL,
     LedgerFile,
@@ -37,7 +37,7 @@ from ._options import (
     model_of,
     timeouts_of,
 )
-from ._report import Misuse
+from ._output import Misuse
 
 _HELP = {
     "source": "Requests: JSON lines, .csv, .tsv or .parquet.",

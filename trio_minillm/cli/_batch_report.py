@@ -14,9 +14,9 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
-from ._load import RunBooks
-from ._measure import Results, Sample, cost_fields, cost_text
-from ._report import Answer, Row, exit_code, one_line, usd
+from ._bench_load import RunBooks
+from ._measurements import Results, Sample, cost_fields, cost_text
+from ._output import Answer, Row, exit_code, one_line, usd
 
 STOPPED_BY_LIMIT = 7
 MAX_SHOWN = 20

@@ -24,11 +24,11 @@ from trio_minillm.batch import (
 )
 
 from ._batch_report import BatchPlan, BatchSums, problems_text
-from ._conduct import Conducted
-from ._load import LOCAL_SLOTS, allow_many_files
-from ._measure import Results, cost_text, seconds_text
+from ._bench_load import LOCAL_SLOTS, allow_many_files
+from ._live import Conducted
+from ._measurements import Results, cost_text, seconds_text
 from ._options import price_of
-from ._report import Misuse, OutputError, Row
+from ._output import Misuse, OutputError, Row
 from ._terminal import say
 
 LOCAL_CONTEXT = 4096

@@ -19,10 +19,10 @@ from typer import Option
 
 import trio_minillm as llm
 
+from ._bench_load import CONCURRENCY, Plan
 from ._bench_run import Bench
-from ._conduct import conduct
 from ._costs import open_ledger
-from ._load import CONCURRENCY, Plan
+from ._live import conduct
 from ._options import (
     Attempts,
     BaseURL,
@@ -36,7 +36,7 @@ from ._options import (
     model_of,
     timeouts_of,
 )
-from ._report import Misuse
+from ._output import Misuse
 
 REQUESTS, MAX_TOKENS = 100, 128
 """What is sent if nothing else is said: small enough to cost cents."""

@@ -10,10 +10,10 @@ import trio
 
 import trio_minillm as llm
 
-from ._conduct import Conducted
-from ._load import Load, Plan
-from ._measure import Results, cost_fields, cost_text, seconds_text
-from ._report import Answer, Row, exit_code, one_line, usd
+from ._bench_load import Load, Plan
+from ._live import Conducted
+from ._measurements import Results, cost_fields, cost_text, seconds_text
+from ._output import Answer, Row, exit_code, one_line, usd
 
 SPEED_OVER = 5.0
 """Seconds over which the status line takes its chunks/s."""

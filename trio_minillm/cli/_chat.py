@@ -45,7 +45,7 @@ from ._options import (
     price_of,
     timeouts_of,
 )
-from ._report import (
+from ._output import (
     Answer,
     Misuse,
     OutputError,

@@ -15,7 +15,7 @@ from typer import Argument, Option
 import trio_minillm as llm
 
 from ._options import KEYS, key_of
-from ._report import Misuse, OutputError, one_line, usd
+from ._output import Misuse, OutputError, one_line, usd
 from ._terminal import print_error, print_rows, print_table, say, write_all
 
 HEAD = ("attempts", "finished", "tokens in", "tokens out", "USD", "not booked")

@@ -10,7 +10,7 @@ from typer import Option
 
 import trio_minillm as llm
 
-from ._report import Misuse
+from ._output import Misuse
 
 KEYS = {
     "openrouter": "OPENROUTER_API_KEY",

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._report import OutputError, Row
+from ._output import OutputError, Row
 
 
 def write_all(stream: TextIO | None, data: bytes) -> None:

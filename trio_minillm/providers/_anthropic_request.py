@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .._messages import (
+from .._types.messages import (
     CacheHint,
     DocumentPart,
     ImagePart,
@@ -26,7 +26,7 @@ from .._messages import (
     ToolCall,
     ToolResult,
 )
-from .._params import JSONSchema, Reasoning, Tool, closed, format_of, reasoning_of, tools_of
+from .._types.params import JSONSchema, Reasoning, Tool, closed, format_of, reasoning_of, tools_of
 from ._base import Request, refuse_others, take
 
 DEFAULT_MAX_TOKENS = 8192

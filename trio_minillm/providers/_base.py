@@ -18,10 +18,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from .._chunks import StreamChunk, Usage
-from .._cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
-from .._errors import ErrorInfo, ProtocolError, ProviderError
-from .._messages import Message
+from .._types.cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
+from .._types.errors import ErrorInfo, ProtocolError, ProviderError
+from .._types.messages import Message
+from .._types.response import StreamChunk, Usage
 from .._version import __version__
 from ._errors import error_info
 
@@ -112,7 +112,7 @@ class Provider:
     """True where the wire ends with usage whatever the request says."""
     literal_text: ClassVar[bool] = False
     """True where a piece of text is a JSON string of the event as it stands, so that events which
-    differ in nothing else need no parser (`trio_minillm._plain`). Not inherited by a class that
+    differ in nothing else need no parser (`trio_minillm._protocol.templates`). Not inherited by a class that
     parses on its own."""
 
     def __init_subclass__(cls, **options: Any) -> None:

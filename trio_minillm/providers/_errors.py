@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .._errors import EXCERPT_CHARS, ErrorInfo, ErrorKind
+from .._types.errors import EXCERPT_CHARS, ErrorInfo, ErrorKind
 
 _KIND_BY_STATUS: dict[int, ErrorKind] = {
     401: "auth",

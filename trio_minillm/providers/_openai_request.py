@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .._messages import (
+from .._types.messages import (
     AudioPart,
     CacheHint,
     DocumentPart,
@@ -25,7 +25,7 @@ from .._messages import (
     ToolCall,
     ToolResult,
 )
-from .._params import Reasoning, Tool, closed, format_of, reasoning_of, tools_of
+from .._types.params import Reasoning, Tool, closed, format_of, reasoning_of, tools_of
 from ._base import Request, refuse_others, take
 
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .._chunks import Usage
-from .._cost import CostInfo, TokenPrice, native_cost, scaled
-from .._messages import ReasoningPart
-from .._params import Reasoning
+from .._types.cost import CostInfo, TokenPrice, native_cost, scaled
+from .._types.messages import ReasoningPart
+from .._types.params import Reasoning
+from .._types.response import Usage
 from ._base import Model
 from ._openai_request import Dialect
 from .openai import OpenAIChat

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from .._chunks import StreamChunk, ToolCallDelta, Usage
-from .._cost import CostInfo, CostResolution, TokenPrice, add, exact, native_cost, priced_cost
-from .._errors import ProtocolError, ProviderError
+from .._types.cost import CostInfo, CostResolution, TokenPrice, add, exact, native_cost, priced_cost
+from .._types.errors import ProtocolError, ProviderError
+from .._types.response import StreamChunk, ToolCallDelta, Usage
 from ._base import Model, Parsed, Provider, Request
 from ._errors import error_from, in_short
 from ._openai_request import Dialect, chat_body, typed_fields

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from .._chunks import Usage
-from .._errors import ProtocolError
-from .._messages import ReasoningPart
-from .._params import Reasoning
+from .._types.errors import ProtocolError
+from .._types.messages import ReasoningPart
+from .._types.params import Reasoning
+from .._types.response import Usage
 from ._base import Model, SettlementRequest
 from ._openai_request import Dialect
 from .openai import OpenAIChat

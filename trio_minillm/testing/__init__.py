@@ -14,7 +14,10 @@ known, `record` and `replay` keep what a real server said, and `check_provider`,
 """
 
 from . import faults
-from ._bodies import (
+from ._check_provider import check_provider
+from ._check_stream import check_stream
+from ._check_transport import check_transport
+from ._events import (
     answer,
     anthropic_events,
     decode,
@@ -24,10 +27,7 @@ from ._bodies import (
     settlement,
     sse,
 )
-from ._check_provider import check_provider
-from ._check_stream import check_stream
-from ._check_transport import check_transport
-from ._memory import ScriptedTransport
+from ._loopback_server import Connection, LoopbackServer, serve
 from ._recording import Recording, record, replay
 from ._script import (
     Reply,
@@ -41,7 +41,7 @@ from ._script import (
     reset,
     wire,
 )
-from ._server import Connection, LoopbackServer, serve
+from ._scripted_transport import ScriptedTransport
 
 __all__ = [
     "Connection",

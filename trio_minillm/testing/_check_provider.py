@@ -8,12 +8,12 @@ from typing import Final
 import httpx
 import msgspec
 
-from .._chunks import CompletionResponse, StreamChunk
-from .._decode import ChunkDecoder
-from .._errors import ErrorInfo, MiniLLMError
-from .._messages import user
+from .._protocol.decoder import ChunkDecoder
+from .._types.errors import ErrorInfo, MiniLLMError
+from .._types.messages import user
+from .._types.response import CompletionResponse, StreamChunk
 from ..providers import Model, Provider, Request
-from ._bodies import decode
+from ._events import decode
 
 MALFORMED: Final = tuple(
     s.encode() if isinstance(s, str) else s

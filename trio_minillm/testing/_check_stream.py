@@ -10,9 +10,9 @@ import msgspec
 import trio
 import trio.testing
 
-from .._chunks import CompletionResponse, Outcome, StreamChunk
-from .._errors import MiniLLMError
-from .._stream import StreamingCompletion
+from .._stream.stream import StreamingCompletion
+from .._types.errors import MiniLLMError
+from .._types.response import CompletionResponse, Outcome, StreamChunk
 
 SECONDS = 60.0
 """How long each reading may take, on Trio's clock."""

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import httpx
 import trio
 
-from ._bodies import openai_events
+from ._events import openai_events
+from ._loopback_server import LoopbackServer, serve
 from ._script import Answer, Reply, ServedRequest, hang, raw, reply
-from ._server import LoopbackServer, serve
 from .faults import closing, cut, endless_headers, framing, length
 
 SECONDS = 5.0

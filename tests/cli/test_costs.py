@@ -1,0 +1,229 @@
+"""``trio-minillm chat --ledger`` and ``trio-minillm costs``, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trio_minillm as llm
+
+pytest.importorskip("typer", reason="needs the extra [cli]")
+pytest.importorskip("rich", reason="needs the extra [cli]")
+
+from trio_minillm.cli import _output as _report
+
+from .test_chat import COMMAND, END, KEY, LIMIT, environment, read_until, run, text
+
+OPENROUTER = {"OPENROUTER_API_KEY": KEY}
+
+
+class OpenRouter:
+    """Streams ``body``; knows what a generation cost once it was asked ``asked_before`` times."""
+
+    def __init__(self) -> None:
+        self.body = text("Hel", "lo.") + END
+        self.asked_before = 0
+        self.questions: list[tuple[str, str | None]] = []
+        self.hold = threading.Event()
+        self.hold.set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(200)
+                self.send_header("x-generation-id", "gen-7")
+                self.end_headers()
+                self.wfile.write(outer.body)
+                self.wfile.flush()
+                outer.hold.wait(LIMIT)
+
+            def do_GET(self) -> None:
+                outer.questions.append((self.path, self.headers["authorization"]))
+                known = len(outer.questions) > outer.asked_before
+                data = {"data": {"id": "gen-7", "total_cost": 0.25, "native_tokens_prompt": 9}}
+                self.send_response(200 if known else 404)
+                self.end_headers()
+                self.wfile.write(json.dumps(data if known else {"error": {}}).encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/api/v1"
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.hold.set()
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+
+@pytest.fixture
+def openrouter() -> Iterator[OpenRouter]:
+    made = OpenRouter()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def chat(server: OpenRouter, *args: str) -> list[str]:
+    return [*COMMAND, "chat", "hi", "-m", "openrouter:a/b", "--base-url", server.url, *args]
+
+
+def a_record(ledger: llm.Ledger, **fields: Any) -> llm.CostRecord:
+    usual: dict[str, Any] = {
+        "key": ledger.new_key(),
+        "at": datetime.now(UTC),
+        "model": "m",
+        "provider": "openai",
+        "base_url": "https://api.openai.com/v1",
+        "id": "gen-1",
+        "outcome": llm.Outcome.FINISHED,
+        "booked": True,
+        "usage": llm.Usage(uncached_input_tokens=1000, completion_tokens=20, final=True),
+        "cost": llm.CostInfo(Decimal("0.10"), llm.CostResolution.RESOLVED, "native"),
+    }
+    return llm.CostRecord(**usual | fields)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "costs.jsonl"
+
+
+def test_chat_appends_to_a_ledger(openrouter: OpenRouter, path: Path) -> None:
+    body = {"usage": {"prompt_tokens": 3, "completion_tokens": 2, "cost": 0.0000001}}
+    event = json.dumps({"id": "gen-7", "choices": [], **body}).encode()
+    openrouter.body = text("Hi") + chunk_end() + b"data: " + event + b"\n\ndata: [DONE]\n\n"
+    for _ in range(2):
+        ran = run(chat(openrouter, "--ledger", str(path)), **OPENROUTER)
+        assert ran.code == 0
+        assert ran.err.splitlines()[-1] == "cost: $0.0000001 (the provider's figure)"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert KEY not in path.read_text()
+    ledger = llm.JSONLLedger(path, read_only=True)
+    assert (ledger.attempts, ledger.total) == (2, Decimal("2E-7"))
+
+
+def chunk_end() -> bytes:
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    return b"data: " + json.dumps({"id": "gen-7", "choices": [choice]}).encode() + b"\n\n"
+
+
+def test_ctrl_c_asks_what_it_cost_and_says_so(openrouter: OpenRouter, path: Path) -> None:
+    openrouter.body, openrouter.asked_before = text("one"), 1
+    openrouter.hold.clear()
+    with subprocess.Popen(
+        chat(openrouter, "--ledger", str(path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**OPENROUTER),
+    ) as process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"one")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
+    assert b"asking what it cost; Ctrl-C again does not wait for the answer" in err
+    assert b"cost: $0.25 (the provider's figure)" in err
+    assert openrouter.questions == [("/api/v1/generation?id=gen-7", f"Bearer {KEY}")] * 2
+    ledger = llm.JSONLLedger(path, read_only=True)
+    assert (ledger.attempts, ledger.total, ledger.unsettled) == (1, Decimal("0.25"), ())
+
+
+def test_a_second_ctrl_c_leaves_the_question_to_settle(openrouter: OpenRouter, path: Path) -> None:
+    openrouter.body, openrouter.asked_before = text("one"), 10**9
+    openrouter.hold.clear()
+    with subprocess.Popen(
+        chat(openrouter, "--ledger", str(path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**OPENROUTER),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        read_until(process.stdout.fileno(), b"one")
+        process.send_signal(signal.SIGINT)
+        read_until(process.stderr.fileno(), b"asking what it cost")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
+    shown = run([*COMMAND, "costs", str(path)])
+    assert shown.out.splitlines()[1].split("\t")[:3] == ["a/b", "1", "0"]
+    assert shown.err == "unknown: 1\nunsettled: 1\n"
+    openrouter.asked_before = 0
+    asked = [*COMMAND, "costs", str(path), "--settle", "--base-url", openrouter.url]
+    settled = run(asked, **OPENROUTER)
+    assert (settled.code, settled.err) == (0, "")
+    assert settled.out.splitlines()[-1].split("\t")[5] == "0.25"
+    assert run(asked, **OPENROUTER).out == settled.out, "counted once"
+
+
+def test_costs_shows_a_table_by_model_or_meta(path: Path) -> None:
+    ledger = llm.JSONLLedger(path)
+    ledger.record(a_record(ledger, meta={"run": "a"}))
+    ledger.record(a_record(ledger, model="x", meta={"run": "b"}, id=None))
+    lost = {"outcome": llm.Outcome.TRUNCATED, "booked": False}
+    ledger.record(a_record(ledger, meta={"run": "b"}, **lost))
+    by_model = run([*COMMAND, "costs", str(path)])
+    assert by_model.out.splitlines() == [
+        "model\tattempts\tfinished\ttokens in\ttokens out\tUSD\tnot booked",
+        "m\t2\t1\t2,000\t40\t0.1\t0.1",
+        "x\t1\t1\t1,000\t20\t0.1\t0",
+        "all\t3\t2\t3,000\t60\t0.2\t0.1",
+    ]
+    by_run = run([*COMMAND, "costs", str(path), "--by", "run"])
+    assert [line.split("\t")[0] for line in by_run.out.splitlines()] == ["run", "a", "b", "all"]
+    found = json.loads(run([*COMMAND, "costs", str(path), "--json"]).out)
+    assert found["totals"]["total"] == "0.20"
+    assert [group["name"] for group in found["groups"]] == ["m", "x"]
+
+
+def test_a_torn_line_is_counted_and_the_file_left_alone(path: Path) -> None:
+    ledger = llm.JSONLLedger(path)
+    ledger.record(a_record(ledger))
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:50])
+    before = path.read_bytes()
+    assert run([*COMMAND, "costs", str(path)]).err == "torn lines: 1\n"
+    assert path.read_bytes() == before
+
+
+def test_the_key_goes_to_no_address_out_of_a_file(openrouter: OpenRouter, path: Path) -> None:
+    ledger = llm.JSONLLedger(path)
+    elsewhere = {"provider": "openrouter", "base_url": openrouter.url, "unsettled": True}
+    ledger.record(a_record(ledger, cost=llm.CostInfo(), **elsewhere))
+    ran = run([*COMMAND, "costs", str(path), "--settle"], **OPENROUTER)
+    assert (ran.code, openrouter.questions) == (0, [])
+    assert f"not asked: {openrouter.url}" in ran.err
+
+
+@pytest.mark.parametrize("args", [["nowhere.jsonl"], ["."], ["costs.jsonl", "--settle"]])
+def test_misuse_is_told_in_one_line(path: Path, args: list[str]) -> None:
+    ledger = llm.JSONLLedger(path)
+    ledger.record(a_record(ledger))
+    ran = run([*COMMAND, "costs", str(path.parent / args[0]), *args[1:]])
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: ")
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_amounts_are_shown_without_arithmetics_zeros() -> None:
+    amounts = ["0", "0.00", "1E-10", "1.50", "100", "1E+3", "12.340"]
+    assert [_report.usd(Decimal(a)) for a in amounts] == [
+        *("0", "0", "0.0000000001", "1.5", "100", "1000", "12.34")
+    ]

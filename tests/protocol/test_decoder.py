@@ -1,0 +1,207 @@
+"""Bytes to chunks: bodies of the wrong kind, bounds, and what errors may show."""
+
+import pytest
+
+import trio_minillm as llm
+from trio_minillm import providers, testing
+from trio_minillm._protocol.decoder import MAX_WHOLE, ChunkDecoder
+from trio_minillm._protocol.json_limits import MAX_OBJECTS
+from trio_minillm._protocol.redaction import THOROUGH
+from trio_minillm.testing import anthropic_events, openai_events, sse
+
+BOM = b"\xef\xbb\xbf"
+
+
+def decode(*pieces, provider=None, **options):
+    decoder = ChunkDecoder(provider or providers.OpenAIChat(), **options)
+    chunks = [c for piece in pieces for c in decoder.feed(piece, 1.5)]
+    return decoder, chunks + decoder.finish(2.5)
+
+
+def test_chunks_carry_their_event_and_time():
+    _, chunks = decode(b"".join(openai_events("a", "b")))
+    assert [c.event for c in chunks] == [1, 2, 3, 4, 5, 6]
+    assert {c.received_at for c in chunks} == {1.5}
+    assert all(c.raw is None for c in chunks)
+
+
+def test_an_event_with_several_choices_is_several_chunks():
+    both = sse({"choices": [{"index": i, "delta": {"content": str(i)}} for i in (0, 1)]})
+    decoder, chunks = decode(both, raw=True)
+    assert [(c.choice, c.delta, c.event, c.received_at) for c in chunks] == [
+        (0, "0", 1, 1.5),
+        (1, "1", 1, 1.5),
+    ]
+    assert all(c.raw for c in chunks)
+    assert decoder.error is None
+
+
+@pytest.mark.parametrize("body", [b'{"choices":[{"message":{"content":"x"}}]}', sse("[DONE]")])
+def test_a_byte_order_mark_may_be_cut_anywhere(body):
+    expected = [c.delta for c in decode(body)[1]]
+    for cut in range(1, 6):
+        whole = BOM + body
+        _, chunks = decode(whole[:cut], whole[cut:])
+        assert [c.delta for c in chunks] == expected
+
+
+@pytest.mark.parametrize("body", [b"", BOM[:1], BOM[:2], BOM, b" \n"])
+def test_a_body_without_an_event_gives_nothing(body):
+    decoder, chunks = decode(body)
+    assert chunks == []
+    assert decoder.error is None
+
+
+def test_a_body_that_is_no_stream_is_bounded():
+    piece = b" " * (1 << 20)
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    decoder.feed(b"[", 0.0)
+    for _ in range(MAX_WHOLE >> 20):
+        decoder.feed(piece, 0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+    assert decoder.feed(piece, 0.0) == []
+    assert decoder.finish(0.0) == []
+
+
+@pytest.mark.parametrize("body", [b"<html>no</html>", b" \n<?xml?>", BOM + b"<p>"])
+def test_a_body_of_markup_is_malformed(body):
+    decoder, chunks = decode(body)
+    assert (chunks, type(decoder.error)) == ([], llm.ProtocolError)
+    assert "HTML or XML" in str(decoder.error)
+
+
+def test_a_body_of_very_many_objects_is_refused_before_it_is_read():
+    answer = b'{"choices":[{"message":{"content":"x"}}],"more":[' + b"{}," * MAX_OBJECTS + b"0]}"
+    decoder, chunks = decode(answer)
+    assert (chunks, str(decoder.error)) == (
+        [],
+        f"more than {MAX_OBJECTS:,} opening braces and brackets in one body",
+    )
+
+
+def test_an_event_of_very_many_objects_is_refused_before_it_is_read():
+    first, second = openai_events("a", "b")[1:3]
+    many = b'data: {"choices":[],"more":[' + b"{}," * MAX_OBJECTS + b"0]}\n\n"
+    decoder, chunks = decode(first, many, second)
+    assert [chunk.delta for chunk in chunks] == ["a"]
+    assert isinstance(decoder.error, llm.LimitExceeded)
+    assert (decoder.error.event, decoder.events) == (2, 2)
+
+
+def test_nothing_comes_out_behind_an_error():
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    first = decoder.feed(openai_events("a")[1] + sse("{"), 0.0)
+    assert [c.delta for c in first] == ["a"]
+    assert decoder.error.event == 2
+    assert decoder.feed(b"".join(openai_events("b")), 0.0) == []
+    assert decoder.finish(0.0) == []
+
+
+def test_a_line_beyond_its_bound_in_the_unfinished_rest_is_an_error():
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    decoder._sse.max_line = 10
+    decoder.feed(b"data: 0123456789 and more\ndata", 0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+
+
+@pytest.mark.parametrize("start", [b"data: ", b": ", b"data: {}\n\ndata: ", b"data: a\ndata: "])
+@pytest.mark.parametrize("endless", [b"a" * 65_536, (b"data: " + b"a" * 1_000 + b"\n") * 65])
+def test_an_endless_line_or_event_is_an_error(start, endless):
+    decoder = ChunkDecoder(Odd(), lenient=True)
+    decoder.feed(start, 0.0)
+    for _ in range(100):
+        decoder.feed(endless, 0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+    assert "4,194,304 bytes in one" in str(decoder.error)
+
+
+def test_a_bound_that_the_unfinished_last_event_crosses_is_an_error():
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    decoder._sse.max_event = 10
+    decoder.feed(b"data: 01234\ndata: 56789", 0.0)
+    decoder.finish(0.0)
+    assert isinstance(decoder.error, llm.LimitExceeded)
+
+
+class Odd(providers.OpenAIChat):
+    """A provider that reports an error from data that its error parser does not know."""
+
+    def parse_chunk(self, data):
+        if b"boom" in data:
+            raise llm.ProviderError(llm.ErrorInfo(message=data.decode(), kind="server"))
+        return
+
+    def parse_event(self, event, data):
+        return llm.StreamChunk()
+
+
+@pytest.mark.parametrize("provider", [Odd(), providers.OpenAIChat()])
+def test_a_secret_that_is_echoed_is_blanked_out(provider):
+    data = sse({"error": {"message": "boom sk-secret"}})
+    decoder, _ = decode(data, provider=provider, secrets=[b"sk-secret"])
+    assert str(decoder.error) == "error in the stream server: boom [hidden]"
+    assert decoder.error.__context__ is None
+
+
+@pytest.mark.parametrize("spelled", ["sk-secret-0123", "sk%2Dsecret%2D0123"])
+def test_a_secret_in_a_long_error_is_blanked_out_in_what_is_shown(spelled):
+    error = {"message": f"boom {spelled}", "code": spelled, "metadata": {"x": "x" * THOROUGH}}
+    decoder, _ = decode(sse({"error": error}), secrets=[b"sk-secret-0123"])
+    info = decoder.error.info
+    assert (info.message, info.code) == ("boom [hidden]", "[hidden]")
+    assert "secret" not in f"{decoder.error} {decoder.error!r} {info!r}"
+
+
+class Half(Odd):
+    """A provider that knows an error only where it stands."""
+
+    def parse_event(self, event, data):
+        raise ValueError("this is no error")
+
+
+def test_what_its_parser_makes_nothing_of_is_blanked_out_all_the_same():
+    data = sse({"error": {"message": "boom sk-secret"}})
+    decoder, _ = decode(data, provider=Half(), secrets=[b"sk-secret"])
+    assert decoder.error.info.message == "boom [hidden]"
+
+
+def test_a_malformed_event_that_holds_a_secret_is_still_a_malformed_event():
+    decoder, _ = decode(sse({"choices": "sk-secret", "type": 5}), secrets=[b"sk-secret"])
+    assert isinstance(decoder.error, llm.ProtocolError)
+    assert "sk-secret" not in str(decoder.error)
+
+
+class Foreign(providers.OpenAIChat):
+    def parse_chunk(self, data):
+        raise KeyError("what the event said")
+
+
+def test_foreign_errors_of_a_parser_are_malformed_events_and_not_quoted():
+    decoder, _ = decode(sse("x"), provider=Foreign())
+    assert str(decoder.error) == "event 1: KeyError"
+    assert isinstance(decoder.error.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("provider", "events"),
+    [
+        (providers.OpenAIChat(), openai_events("Hel", "lo wörld ✓", "!")),
+        (providers.Anthropic(), anthropic_events("Hel", "lo wörld ✓", "!")),
+    ],
+    ids=["openai", "anthropic"],
+)
+def test_a_body_that_is_cut_anywhere_is_truncated_or_whole_and_never_malformed(provider, events):
+    body = b"".join(events)
+    whole, _ = testing.decode(provider, [body])
+    finished = 0
+    for cut in range(len(body)):
+        response, error = testing.decode(provider, [body[:cut]])
+        assert whole.content.startswith(response.content)
+        if response.outcome is llm.Outcome.FINISHED:
+            finished += 1
+            assert response.content == whole.content
+            assert error is None
+        else:
+            assert response.outcome is llm.Outcome.TRUNCATED
+            assert isinstance(error, llm.EndedEarly)
+    assert 0 < finished < len(body)

@@ -1,0 +1,157 @@
+"""What blanks keys out of what a server repeats, by itself; `tests/test_security.py` has the promise."""
+
+from __future__ import annotations
+
+import html
+import json
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from trio_minillm._protocol.redaction import RUN, THOROUGH, hide
+
+KEY = "sk-canary/7+Zq=MvR2xW9tLb4KdHs"
+"""With characters that JSON, URLs and HTML may spell otherwise."""
+VALUE = "canary-header-0XyZ42aB"
+"""The value of a header of the user's, which may be a key as well."""
+
+
+def pieces_of(secret: str, size: int = 12) -> list[str]:
+    """Every part of a secret that would give away something."""
+    return [secret[n : n + size] for n in range(len(secret) - size + 1)]
+
+
+def spelled(text: str) -> str:
+    """The same with the usual escapes undone, over and over."""
+    before = ""
+    while text != before:
+        before = text
+        text = html.unescape(httpx.QueryParams("q=" + text.replace("+", "%2B"))["q"])
+        text = text.replace("\\/", "/").replace("\\u002d", "-").replace("\\u002D", "-")
+    return text
+
+
+def spellings(secret: str) -> dict[str, str]:
+    """A secret as servers, proxies and their log lines may write it."""
+    return {
+        "plain": secret,
+        "bearer": f"Bearer {secret}",
+        "json": json.dumps(secret)[1:-1].replace("/", "\\/"),
+        "unicode": "".join(f"\\u{ord(c):04x}" for c in secret),
+        "some unicode": secret.replace("-", "\\u002d").replace("+", "\\u002B"),
+        "json in json": json.dumps(json.dumps(secret.replace("/", "\\/"))[1:-1])[1:-1],
+        "url": quote(secret, safe=""),
+        "url, lower": quote(secret, safe="").replace("%2F", "%2f").replace("%3D", "%3d"),
+        "html": html.escape(secret).replace("=", "&#61;").replace("/", "&#x2F;"),
+        "repr": repr(secret),
+        "a prefix": secret[:16],
+        "an end": secret[-16:],
+        "all but an end": secret[:-3] + "***",
+    }
+
+
+@pytest.mark.parametrize("secret", [KEY, VALUE])
+@pytest.mark.parametrize("how", spellings("x"))
+def test_every_spelling_is_hidden_wherever_it_stands(how: str, secret: str) -> None:
+    text = spellings(secret)[how]
+    for before, after in (("", ""), ("bad key ", "!"), (secret[:6], secret[-6:]), ("%", "&")):
+        shown = hide(f"{before}{text}{after}".encode(), [secret.encode()]).decode()
+        assert not any(piece in spelled(shown) for piece in pieces_of(secret)), shown
+
+
+@pytest.mark.parametrize("secret", [KEY, VALUE])
+def test_in_much_it_is_hidden_as_it_is_and_as_json_writes_it(secret: str) -> None:
+    for text in (
+        secret,
+        json.dumps(secret)[1:-1].replace("/", "\\/"),
+        spellings(secret)["unicode"],
+    ):
+        body = f'{{"message": "bad key {text}!", "pad": "{"x" * THOROUGH}"}}'.encode()
+        assert json.loads(hide(body, [secret.encode()]))["message"] == "bad key [hidden]!"
+    torn = f'{{"message": "bad key {secret}!{"x" * THOROUGH}'.encode()
+    assert secret.encode() not in hide(torn, [secret.encode()])
+
+
+@pytest.mark.parametrize("secret", ["sk-\\n0123456789", "sk-0123456789\\"])
+def test_a_secret_with_a_backslash_is_no_escape(secret: str) -> None:
+    for how in ("plain", "json", "unicode", "json in json", "url", "html"):
+        text = spellings(secret)[how]
+        shown = hide(f"bad key {text}!".encode(), [secret.encode()])
+        assert shown.replace(b"\\", b"") == b"bad key [hidden]!", how
+
+
+def test_a_part_of_a_secret_is_shown_as_long_as_it_gives_nothing_away() -> None:
+    short = f"{KEY[: RUN - 1]}... {KEY[1 - RUN :]} is no key".encode()
+    assert hide(short, [KEY.encode()]) == short
+    assert hide(KEY[2 : RUN + 2].encode(), [KEY.encode()]) == b"[hidden]"
+    assert hide(b"a sk-01 b", [b"sk-01"]) == b"a [hidden] b"
+
+
+@example(secret="0000000000\\0", before="", after="", how="url")
+@given(
+    secret=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=80),
+    before=st.text(max_size=30),
+    after=st.text(max_size=30),
+    how=st.sampled_from(sorted(spellings("x"))),
+)
+def test_a_secret_of_any_characters_is_hidden_and_json_stays_json(
+    secret: str, before: str, after: str, how: str
+) -> None:
+    text = spellings(secret)[how]
+    body = json.dumps({"error": before + secret + after, "n": [before, 1]}).encode()
+    clean = hide(body, [secret.encode()])
+    json.loads(clean)
+    assert secret not in json.loads(clean)["error"].replace("[hidden]", "\0")
+    shown = hide(text.encode(), [secret.encode()]).decode()
+    if len(text) >= 12 and how not in ("a prefix", "an end", "all but an end"):
+        assert not any(piece in spelled(shown) for piece in pieces_of(spelled(secret)))
+    assert hide(before.encode(), [b"0123456789abcdef"]) == before.encode() or "0123" in before
+
+
+@pytest.mark.parametrize("name", ["quot", "amp", "lt", "gt", "apos"])
+def test_a_character_that_html_calls_by_name_is_recognised(name: str) -> None:
+    secret = html.unescape(f"sk-0123&{name};456789")
+    for text in (f"sk-0123&{name};456789", f"sk-0123&amp;{name};456789"):
+        assert hide(f"a {text} b".encode(), [secret.encode()]) == b"a [hidden] b"
+
+
+@pytest.mark.parametrize("size", [2**16, 4_000_000])
+def test_hiding_takes_time_in_proportion(size: int) -> None:
+    """Nothing that a server sends makes it quadratic: ten times as much, not a hundred times."""
+    key = b"sk-" + bytes(range(48, 122)).replace(b"\\", b"")
+
+    def steps(data: bytes) -> int:
+        count = 0
+
+        def count_line(frame: Any, event: str, arg: object) -> Any:
+            nonlocal count
+            count += event == "line"
+            return count_line
+
+        before = sys.gettrace()
+        sys.settrace(count_line)
+        try:
+            hide(data, [key])
+        finally:
+            sys.settrace(before)
+        return count
+
+    for piece in (
+        b"x",
+        key[:6],
+        key[:11],
+        key,
+        key[:18],
+        b"\\",
+        b"%25",
+        b"&amp;",
+        b"\\u0073",
+        b"&#0",
+    ):
+        body = (piece * size)[:size]
+        assert steps(body) <= 30 * min(size, 2**16) + 1_000 * len(key), piece

@@ -1,0 +1,521 @@
+"""Tools, formats, reasoning: what the user's shorthands become, wire by wire elsewhere."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_minillm as llm
+from trio_minillm._types.params import (
+    PARAM_NAMES,
+    closed,
+    format_of,
+    reasoning_of,
+    schema_of,
+    tools_of,
+)
+
+
+def call(name: str, arguments: str = "") -> llm.ToolCall:
+    return llm.ToolCall(id="call_1", name=name, arguments=arguments)
+
+
+class Unit(enum.Enum):
+    CELSIUS = "c"
+    FAHRENHEIT = "f"
+
+
+class Place(msgspec.Struct):
+    """Somewhere on the planet."""
+
+    lat: Annotated[float, msgspec.Meta(ge=-90, le=90)]
+    lon: float
+
+
+class Tree(msgspec.Struct):
+    value: int
+    children: list[Tree] = []
+
+
+def weather(
+    city: Annotated[str, msgspec.Meta(description="its name in English")],
+    unit: Unit = Unit.CELSIUS,
+    *,
+    days: int = 1,
+) -> str:
+    """The weather in a city.
+
+    What follows the first paragraph is for people.
+    """
+    return f"{city} {unit.value} {days}"
+
+
+async def slow_weather(city: str) -> str:
+    """The weather, later."""
+    return f"{city}!"
+
+
+# -- tools from functions --------------------------------------------------------------------
+
+
+def test_a_tool_from_a_function() -> None:
+    made = llm.tool(weather)
+    assert (made.name, made.description) == ("weather", "The weather in a city.")
+    assert (made.strict, made.cache, made.function) == (None, None, weather)
+    assert made.parameters == {
+        "title": "weather",
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "its name in English"},
+            "unit": {"$ref": "#/$defs/Unit", "default": "c"},
+            "days": {"type": "integer", "default": 1},
+        },
+        "required": ["city"],
+        "$defs": {"Unit": {"title": "Unit", "enum": ["c", "f"]}},
+    }
+
+
+def test_what_is_given_beats_what_is_found() -> None:
+    made = llm.tool(weather, name="sky", description="Look up.", strict=True, cache="1h")
+    assert (made.name, made.description, made.strict, made.cache) == (
+        "sky",
+        "Look up.",
+        True,
+        "1h",
+    )
+    assert llm.tool(weather, description="").description == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ('{"city": "Rome"}', "Rome c 1"),
+        ('{"city": "Rome", "unit": "f", "days": 3}', "Rome f 3"),
+        ('{"city": "Rome", "invented": true}', "Rome c 1"),
+        (' {"days": 2, "city": "Köln"} ', "Köln c 2"),
+    ],
+)
+def test_calling_a_tool_runs_its_function(arguments: str, answer: str) -> None:
+    assert llm.tool(weather).call(call("weather", arguments)) == answer
+
+
+async def test_calling_an_async_tool_gives_an_awaitable() -> None:
+    pending = llm.tool(slow_weather).call(call("slow_weather", '{"city": "Rome"}'))
+    assert inspect.isawaitable(pending)
+    assert await pending == "Rome!"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "{}", '{"city": 5}', '{"city": "Rome", "unit": "k"}', "[]", "null"]
+)
+def test_arguments_that_dont_fit_never_reach_the_function(arguments: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        llm.tool(weather).call(call("weather", arguments))
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Ro', "Rome", "{'city': 'Rome'}"])
+def test_arguments_that_are_not_json(arguments: str) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        llm.tool(weather).call(call("weather", arguments))
+
+
+def test_a_tool_without_parameters() -> None:
+    def ping() -> str:
+        """Ping."""
+        return "pong"
+
+    made = llm.tool(ping)
+    assert made.parameters == {"title": "ping", "type": "object", "properties": {}, "required": []}
+    for nothing in ("", "  ", "{}"):
+        assert made.call(call("ping", nothing)) == "pong"
+
+
+def test_a_method_is_a_tool_without_its_self() -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.n = 0
+
+        def add(self, n: int) -> int:
+            """Count on."""
+            self.n += n
+            return self.n
+
+    counter = Counter()
+    made = llm.tool(counter.add)
+    assert list(made.parameters["properties"]) == ["n"]
+    assert made.call(call("add", '{"n": 2}')) == 2
+    assert counter.n == 2
+
+
+def no_annotation(city) -> None:  # type: ignore[no-untyped-def]
+    pass
+
+
+def positional_only(city: str, /) -> None:
+    pass
+
+
+def many(*cities: str) -> None:
+    pass
+
+
+def anything(**cities: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("source", [no_annotation, positional_only, many, anything])
+def test_a_function_that_cant_be_a_tool(source: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="cit"):
+        llm.tool(source)
+
+
+@pytest.mark.parametrize("source", ["weather", 5, None, functools.partial(weather, days=2)])
+def test_what_cant_be_a_tool(source: Any) -> None:
+    with pytest.raises(TypeError):
+        llm.tool(source)
+
+
+def test_a_function_without_docstring_has_no_description() -> None:
+    def bare(x: int) -> int:
+        return x
+
+    assert llm.tool(bare).description == ""
+
+
+# -- tools from types ------------------------------------------------------------------------
+
+
+@dataclass
+class Point:
+    """A point."""
+
+    x: int
+    y: int = 0
+
+
+@dataclass
+class Undocumented:
+    x: int
+
+
+class Box(TypedDict):
+    """A box."""
+
+    width: int
+
+
+@pytest.mark.parametrize(
+    ("source", "description", "arguments", "value"),
+    [
+        (Place, "Somewhere on the planet.", '{"lat": 1, "lon": 2}', Place(1.0, 2.0)),
+        (Point, "A point.", '{"x": 1}', Point(1)),
+        (Box, "A box.", '{"width": 3}', {"width": 3}),
+        (Tree, "", '{"value": 1, "children": [{"value": 2}]}', Tree(1, [Tree(2)])),
+        # A dataclass without docstring gets one from Python: its signature, which is no
+        # description.
+        (Undocumented, "", '{"x": 1}', Undocumented(1)),
+    ],
+)
+def test_a_tool_from_a_type(source: Any, description: str, arguments: str, value: Any) -> None:
+    made = llm.tool(source)
+    assert (made.name, made.description) == (source.__name__, description)
+    assert made.parameters["type"] == "object"
+    assert made.read(call(made.name, arguments)) == value
+    with pytest.raises(TypeError, match="not made from a function"):
+        made.call(call(made.name, arguments))
+
+
+def test_a_tool_from_a_schema_reads_plain_json() -> None:
+    made = llm.Tool(name="t", parameters={"type": "object"})
+    assert made.read(call("t", '{"a": [1]}')) == {"a": [1]}
+    assert made.read(call("t")) == {}
+    with pytest.raises(TypeError, match="'t' was not made from a function"):
+        made.call(call("t"))
+
+
+def test_no_parameters_is_an_object_without_any() -> None:
+    one, other = llm.Tool(name="a"), llm.Tool(name="b")
+    assert one.parameters == {"type": "object"}
+    assert one.parameters is not other.parameters
+
+
+def test_the_schema_of_a_recursive_type_has_its_root_in_place() -> None:
+    assert schema_of(Tree) == {
+        "title": "Tree",
+        "type": "object",
+        "properties": {
+            "value": {"type": "integer"},
+            "children": {"type": "array", "items": {"$ref": "#/$defs/Tree"}, "default": []},
+        },
+        "required": ["value"],
+        "$defs": {
+            "Tree": {
+                "title": "Tree",
+                "type": "object",
+                "properties": {
+                    "value": {"type": "integer"},
+                    "children": {
+                        "type": "array",
+                        "items": {"$ref": "#/$defs/Tree"},
+                        "default": [],
+                    },
+                },
+                "required": ["value"],
+            }
+        },
+    }
+
+
+class Route(msgspec.Struct):
+    stops: list[Place]
+    mode: Literal["car", "foot"] = "car"
+    note: str | None = None
+
+
+def test_the_schema_of_a_nested_type_names_its_inner_types() -> None:
+    schema = schema_of(Route)
+    assert "$ref" not in schema
+    assert list(schema["$defs"]) == ["Place"]
+    assert schema["properties"]["stops"]["items"] == {"$ref": "#/$defs/Place"}
+    assert schema["$defs"]["Place"]["properties"]["lat"] == {
+        "type": "number",
+        "minimum": -90,
+        "maximum": 90,
+    }
+
+
+def test_the_schema_of_a_type_that_is_no_object() -> None:
+    assert schema_of(list[int]) == {"type": "array", "items": {"type": "integer"}}
+
+
+# -- closing schemas for strict modes --------------------------------------------------------
+
+
+class Awkward(msgspec.Struct):
+    """Fields whose names mean something in JSON schema."""
+
+    properties: dict[str, int]
+    default: Place
+    enum: Place
+    const: Place
+    required: list[str]
+
+
+def objects_of(schema: Any, where: str = "#") -> list[tuple[str, dict[str, Any]]]:
+    """Every object schema with its place, found by the grammar of JSON schema."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    if not isinstance(schema, dict):
+        return found
+    if schema.get("type") == "object" and not isinstance(schema.get("additionalProperties"), dict):
+        found.append((where, schema))
+    for key in ("properties", "$defs"):
+        for name, inner in schema.get(key, {}).items():
+            found += objects_of(inner, f"{where}/{key}/{name}")
+    for key in ("items", "additionalProperties"):
+        found += objects_of(schema.get(key), f"{where}/{key}")
+    for number, inner in enumerate(schema.get("anyOf", ())):
+        found += objects_of(inner, f"{where}/anyOf/{number}")
+    return found
+
+
+@pytest.mark.parametrize("type", [Place, Tree, Route, Point, Box, Awkward, Place | None])
+def test_a_closed_schema_is_strict_all_the_way_down(type: Any) -> None:
+    objects = objects_of(closed(schema_of(type)))
+    assert objects
+    for where, schema in objects:
+        assert schema["additionalProperties"] is False, where
+        properties = schema.get("properties", {})
+        assert schema.get("required", []) == list(properties), where
+        assert not any("default" in p for p in properties.values()), where
+
+
+def test_closing_leaves_the_names_of_properties_alone() -> None:
+    schema = closed(schema_of(Awkward))
+    assert set(schema["properties"]) == {"properties", "default", "enum", "const", "required"}
+    assert schema["properties"]["properties"] == {
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("open", "shut"),
+    [
+        (
+            {"type": "object", "properties": {"a": True}},
+            {
+                "type": "object",
+                "properties": {"a": True},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+        ),
+        (
+            {"enum": [{"properties": {"a": 1}}], "default": {"properties": {}}},
+            {"enum": [{"properties": {"a": 1}}], "default": {"properties": {}}},
+        ),
+        ({"type": "string", "minLength": 1}, {"type": "string", "minLength": 1}),
+    ],
+)
+def test_closing_a_handwritten_schema(open: Any, shut: Any) -> None:
+    assert closed(open) == shut
+
+
+def test_a_tool_without_parameters_can_be_strict() -> None:
+    assert closed(llm.Tool(name="ping").parameters)["additionalProperties"] is False
+
+
+def test_closing_changes_nothing_in_place() -> None:
+    schema = schema_of(Route)
+    before = msgspec.json.encode(schema)
+    closed(schema)
+    assert msgspec.json.encode(schema) == before
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["properties", "default", "enum", "items", "type", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_any_json_can_be_closed_and_closing_twice_is_closing_once(schema: Any) -> None:
+    once = closed(schema)
+    assert closed(once) == once
+
+
+# -- the shorthands --------------------------------------------------------------------------
+
+
+def test_each_kind_of_tool_is_taken() -> None:
+    made, own = llm.Tool(name="a"), {"type": "web_search_20250305", "name": "web_search"}
+    found = tools_of([made, own, weather, Place])
+    assert found[0] is made
+    assert found[1] == own
+    assert found[1] is not own
+    assert [t.name for t in found[2:] if isinstance(t, llm.Tool)] == ["weather", "Place"]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (llm.Reasoning(effort="low"), llm.Reasoning(effort="low")),
+        ("high", llm.Reasoning(effort="high")),
+        (2000, llm.Reasoning(budget=2000)),
+        (True, llm.Reasoning(enabled=True)),
+        (False, llm.Reasoning(enabled=False)),
+    ],
+)
+def test_reasoning_shorthands(given: Any, meant: llm.Reasoning) -> None:
+    assert reasoning_of(given) == meant
+
+
+def test_effort_and_budget_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        llm.Reasoning(effort="low", budget=2000)
+
+
+@pytest.mark.parametrize("wire_own", [{"type": "grammar", "grammar": "root ::= x"}, {}])
+def test_a_format_in_the_wires_own_words(wire_own: dict[str, Any]) -> None:
+    found = format_of(wire_own)
+    assert found == wire_own
+    assert found is not wire_own
+
+
+def test_formats_by_name_and_by_type() -> None:
+    own = llm.JSONSchema(schema={"type": "object"}, name="own")
+    assert format_of(own) is own
+    assert (format_of("json"), format_of("text")) == ("json", "text")
+    made = format_of(Place)
+    assert made == llm.JSONSchema(schema=schema_of(Place), name="Place", type=Place)
+    assert made.strict  # type: ignore[union-attr]
+    nameless = format_of(Place | None)
+    assert isinstance(nameless, llm.JSONSchema)
+    assert nameless.name == "response"
+
+
+@pytest.mark.parametrize("wrong", ["yaml", "json_object", ""])
+def test_an_unknown_format_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="response_format"):
+        format_of(wrong)
+
+
+# -- which parameters there are --------------------------------------------------------------
+
+WHERE = {
+    "openai": llm.openai("m", api_key="k"),
+    "openrouter": llm.openrouter("m", api_key="k"),
+    "anthropic": llm.anthropic("m", api_key="k"),
+    "generic": llm.compatible("m", base_url="http://h/v1"),
+    "azure": llm.compatible("m", base_url="http://h/v1", server="azure"),
+    "mistral": llm.compatible("m", base_url="http://h/v1", server="mistral"),
+    "groq": llm.compatible("m", base_url="http://h/v1", server="groq"),
+    "vllm": llm.compatible("m", base_url="http://h/v1", server="vllm"),
+}
+
+
+async def test_an_unknown_parameter_is_a_type_error_that_names_it() -> None:
+    async with llm.open_client() as client:
+        with pytest.raises(TypeError, match="max_tokenz"):
+            client.stream(WHERE["openai"], "hi", max_tokenz=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("wire", "unsupported"),
+    [
+        # Anthropic refuses unknown fields ("Extra inputs are not permitted"): params.md 2.1.
+        *[
+            ("anthropic", name)
+            for name in (
+                "n",
+                "seed",
+                "logprobs",
+                "top_logprobs",
+                "logit_bias",
+                "frequency_penalty",
+                "presence_penalty",
+                "verbosity",
+                "prediction",
+                "modalities",
+                "store",
+                "min_p",
+                "models",
+                "include_obfuscation",
+            )
+        ],
+        *[("openai", name) for name in ("top_k", "min_p", "top_a", "models", "provider", "speed")],
+        *[("openrouter", name) for name in ("container", "betas", "inference_geo")],
+        *[("azure", name) for name in ("top_k", "plugins")],
+        *[("mistral", name) for name in ("min_p", "user", "logit_bias")],
+        ("groq", "top_k"),
+        ("vllm", "container"),
+    ],
+)
+async def test_a_parameter_that_the_wire_lacks_is_never_dropped(
+    wire: str, unsupported: str
+) -> None:
+    async with llm.open_client() as client:
+        with pytest.raises(ValueError, match=rf"{unsupported}: not a parameter of the \w+ wire"):
+            client.stream(WHERE[wire], "hi", **{unsupported: "x" if unsupported != "n" else 2})  # type: ignore[arg-type]
+
+
+def test_the_parameters_are_those_of_the_typed_dict() -> None:
+    assert set(llm.Params.__annotations__) == PARAM_NAMES
+    assert not PARAM_NAMES & {"extra", "headers", "timeouts", "retry", "raw", "lenient"}

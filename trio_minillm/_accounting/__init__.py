@@ -1,0 +1,1 @@
+"""What each attempt cost: ledgers, budgets, settlement, estimates and prices."""

@@ -1,0 +1,1 @@
+"""Many requests under one control of concurrency, rates, retries and money."""

@@ -1,0 +1,205 @@
+"""What ``client.batch(…)`` returns: a block, and what may be done in it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sized
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+
+import trio
+from msgspec.structs import replace
+
+from .._accounting.budget import Budget
+from .._types.errors import MiniLLMError
+from .._types.options import Limits
+from ..providers import Model
+from .options import BatchOptions, Settings, check_count
+from .results import Watch
+from .run import Run
+from .sender import Sender
+from .source import Requests
+from .statistics import BatchStatistics
+from .types import BatchResult
+
+if TYPE_CHECKING:
+    from .._client import Client
+
+
+class Batch:
+    """Many requests under one control; what ``client.batch(…)`` returns. Use it as ``async with
+    client.batch(…) as results: async for result in results``.
+
+    Guarantees:
+
+    - Nothing is pulled or sent before the block is entered, and nothing outlives it: leaving it
+      cancels what still runs (and the client settles what that cost).
+    - Requests are pulled a few hundred ahead at most, so a million need no more memory than some
+      thousand; results wait for a slow consumer up to ``buffer``, then nothing more is sent.
+    - Each request that was pulled gets one final result for each sample, unless the run ends
+      before: by `stop`, or by what no further request would escape (an exhausted quota, a wrong
+      key, a limit of ``limits``). What was not sent or was to be retried then has none. In
+      the second case iteration raises that error, once, after the last result.
+    - Only this library's errors become results. Whatever else is raised, by the input or by a
+      request that can't be built, ends the run and comes out of iteration as itself, else of
+      the block.
+
+    Iteration is for one task at a time; `watch` gives further ones.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        requests: Requests,
+        model: Model | None,
+        settings: Settings,
+        *,
+        budget: Budget,
+    ) -> None:
+        if isinstance(requests, str | bytes) or not (
+            hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")
+        ):
+            raise TypeError("requests must be an iterable or async iterable of BatchRequest")
+        if model is not None and not isinstance(model, Model):
+            raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
+        assert settings.timeouts is not None
+        self._requests = requests
+        self._budget = budget
+        self._run = Run(requests, model, settings, Sender(client, settings.timeouts))
+        self._told = False
+        self._began: float | None = None
+        self._nursery_manager: Any = None
+
+    # -- the block -------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._began is not None:
+            raise RuntimeError("a batch can be entered once")
+        self._began = trio.current_time()
+        await trio.lowlevel.checkpoint()
+        self._nursery_manager = trio.open_nursery()
+        nursery = await self._nursery_manager.__aenter__()
+        nursery.start_soon(self._run.run, name="trio_minillm batch")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._run.cancel()
+        try:
+            with trio.CancelScope(shield=True):  # bounded: leaving a stream is
+                await self._run.done.wait()
+        finally:
+            self._run.results.close()
+            # The tasks are done and raise nothing, so this can't either.
+            await self._nursery_manager.__aexit__(None, None, None)
+        crash, self._run.crash = self._run.crash, None
+        if crash is not None and crash is not exc and not self._told:
+            if exc is None or _only_cancelled(exc):
+                raise crash
+            raise BaseExceptionGroup("the block and its batch both failed", [exc, crash])
+
+    async def run(self, handler: Callable[[BatchResult], object] | None = None) -> BatchStatistics:
+        """All of it, in place of the block: ``await client.batch(…).run(handler)``.
+
+        ``handler`` is a function, async or not, that is given one result after the other. Raises
+        what iteration raises. Returns the final statistics.
+        """
+        async with self:
+            async for result in self:
+                if handler is not None and inspect.isawaitable(done := handler(result)):
+                    await done
+        return self.statistics()
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchResult:
+        """The next result. A checkpoint."""
+        if self._began is None:
+            raise RuntimeError("use the batch as `async with client.batch(…) as results`")
+        result = await self._run.results.main.take()
+        if result is not None:
+            return result
+        if not self._told:
+            self._told = True
+            if self._run.crash is not None:
+                raise self._run.crash
+            if self._run.stopped is not None:
+                raise self._run.stopped
+        raise StopAsyncIteration
+
+    def watch(
+        self, *, buffer: int = 100, policy: Literal["block", "drop_oldest"] = "block"
+    ) -> Watch:
+        """Another consumer: every result from now on, in the same order, as ``async with
+        results.watch() as watch: async for result in watch``.
+
+        One that is ``buffer`` results behind holds up the whole batch (``"block"``), or loses
+        the oldest of them (``"drop_oldest"``; ``watch.dropped`` counts). It ends with the batch,
+        without an error.
+        """
+        check_count("buffer", buffer)
+        if policy not in ("block", "drop_oldest"):
+            raise ValueError("policy must be 'block' or 'drop_oldest'")
+        return self._run.results.watch(buffer, policy)
+
+    # -- while it runs -----------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> MiniLLMError | None:
+        """What ended the run before its end: an exhausted quota, a wrong key, a limit."""
+        return self._run.stopped
+
+    def stop(self) -> None:
+        """Send no more; let what runs come to its end, and then the iteration.
+
+        What waits, also for another attempt, is dropped without a result.
+        """
+        self._run.stop()
+
+    def cancel(self) -> None:
+        """Send no more, and cancel what runs: it gets no result, and the client settles what it
+        cost. Iteration goes on with the results that are there already, and then ends.
+        """
+        self._run.stop()
+        self._run.cancel()
+
+    def update(self, **options: Unpack[BatchOptions]) -> None:
+        """Change ``concurrency``, ``max_concurrency``, ``requests_per_minute``,
+        ``tokens_per_minute``, ``limits``, ``retry`` or ``deadline`` while it runs.
+
+        What is not named stays. What is under way is left alone. A change between a number
+        and ``"auto"`` holds for models that are new after it, too.
+        """
+        fixed = set(options) - _CHANGEABLE
+        if fixed:
+            raise TypeError(f"can't be changed while it runs: {', '.join(sorted(fixed))}")
+        settings = replace(self._run.settings, **options)
+        if "limits" in options:
+            self._budget.change(settings.limits or Limits())
+        self._run.change(settings, trio.current_time())
+
+    def statistics(self) -> BatchStatistics:
+        """How it is doing."""
+        total: int | None = None
+        if isinstance(self._requests, Sized):
+            total = len(self._requests) * self._run.settings.samples
+        return self._run.read(total=total, began=self._began)
+
+
+_CHANGEABLE = {
+    *("concurrency", "max_concurrency", "requests_per_minute", "tokens_per_minute"),
+    *("limits", "retry", "deadline"),
+}
+
+
+def _only_cancelled(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(trio.Cancelled)[1] is None
+    return isinstance(exc, trio.Cancelled)

@@ -1,0 +1,1 @@
+"""Requests from files, results into files, and the cache of responses."""

@@ -1,0 +1,222 @@
+"""Requests out of a file: checked whole before the first is sent, then read as they are needed."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+from msgspec.structs import replace
+
+from ...providers import Model
+from ..types import BatchRequest
+from .key_table import KeyTable, in_shard
+from .request_format import check_request, request_of
+
+MAX_LINE = 64 << 20
+"""Bytes of a line. OpenAI's Batch API takes files of 200 MB; a line with pictures has a few."""
+MAX_PROBLEMS = 100
+"""Problems of which an `InputReport` keeps the words; all are counted."""
+MAX_NAMES = 50
+"""Names of extra fields that an `InputReport` counts."""
+MAX_MODELS = 1_000
+"""Models that are kept ready for lines that name them."""
+Row = tuple[int, "dict[str, Any] | str"]
+"""A line's or row's number, and its fields or what is wrong with it."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What is wrong with a line, or a row of a table (counted from 1, without its head)."""
+
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"line {self.line:,}: {self.what}"
+
+
+class InputReport(msgspec.Struct, kw_only=True):
+    """What the first reading found. Requests of other shards are in no count."""
+
+    requests: int = 0
+    bad: int = 0
+    problems: list[Problem] = msgspec.field(default_factory=list)
+    """The first `MAX_PROBLEMS`."""
+    extra: dict[str, int] = msgspec.field(default_factory=Counter)
+    """Fields of bodies that no typed parameter has, which are sent as they are: a misspelt
+    name ends up here. With the number of requests that have them."""
+
+    def add(self, problem: Problem) -> None:
+        """Count a problem."""
+        self.bad += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+
+
+class InputError(ValueError):
+    """The file has lines that can't be sent; ``report`` says which, and nothing was sent."""
+
+    def __init__(self, path: Path, report: InputReport) -> None:
+        lines = "a line" if report.bad == 1 else f"{report.bad:,} lines"
+        super().__init__(f"{path}: {lines} can't be sent; {report.problems[0]}")
+        self.report = report
+
+
+class RequestFile:
+    """The requests of a file: ``async with client.batch(RequestFile("in.jsonl", model=model))``.
+
+    Guarantees: the whole file is checked before the first request comes out of it, so that a bad
+    line, a duplicate key or an unknown field is told before anything is sent; no more than a line
+    is held at a time, and 64 bytes for each key; a file that changes meanwhile is noticed.
+
+    JSON lines are read in the form of OpenAI's Batch API (``custom_id``, ``method``, ``url``,
+    ``body``) or in the short one (``key``, ``messages`` or ``prompt``, parameters, ``meta``,
+    ``extra``). ``.csv`` and ``.tsv`` have the short form's fields as columns, a column
+    ``meta.NAME`` for each field of meta; so does ``.parquet`` (extra ``tables``).
+
+    :param model: gives provider, address and key, and the name for lines that have no ``model``
+        (without a price for lines that name another); or a function that makes a model of a
+        line's name (``None`` if it has none), and may raise ``ValueError``.
+    :param params: parameters for lines that lack them.
+    :param shard: ``(i, n)``: only the i-th of n parts, by the key's hash (`in_shard`).
+    :param skip_bad: leave out lines that can't be sent, and the later ones of the same key.
+
+    Raises `OSError` where the file can't be read. Iterating raises `InputError`, and ``ValueError``
+    for a file that has changed since.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: Model | Callable[[str | None], Model],
+        params: Mapping[str, Any] | None = None,
+        shard: tuple[int, int] | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        if shard is not None and not 1 <= shard[0] <= shard[1]:
+            raise ValueError("a shard is (i, n), the i-th of n, from 1 on")
+        self.path: Path = Path(path).absolute()
+        self.report: InputReport | None = None
+        """What `check` found, once it has run."""
+        make = partial(_named, model) if isinstance(model, Model) else model
+        self._model_of = lru_cache(MAX_MODELS)(make)
+        self._params = dict(params or {})
+        self._shard = shard
+        self._skip_bad = skip_bad
+        self._lines = KeyTable()
+        self._checked: tuple[int, int] | None = None
+        if not self.path.is_file():
+            self.path.stat()  # raises where there is nothing
+            raise OSError(f"{self.path} is not a regular file: it is read twice")
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the file (its shard) has a good line of this key. Known once it is checked."""
+        return key in self._lines
+
+    def __len__(self) -> int:
+        """How many requests there are. Checks the file first, unless that was done."""
+        return (self.report or self.check()).requests
+
+    def check(self, visit: Callable[[int, BatchRequest], object] | None = None) -> InputReport:
+        """Read the whole file; ``visit`` is called with each good line's number and request.
+
+        A ``ValueError`` of ``visit`` makes the line a bad one, too.
+        """
+        report, self._lines = InputReport(), KeyTable()
+        self._checked = self._state()
+        for number, request in self._requests(report):
+            try:
+                first = self._lines.get(request.key)
+                if first is not None:
+                    raise ValueError(f"the key is that of line {first:,}, too")
+                check_request(request)
+                if visit is not None:
+                    visit(number, request)
+            except ValueError as exc:
+                report.add(Problem(number, str(exc)))
+                continue
+            self._lines.put(request.key, number)
+            report.requests += 1
+            for name in request.extra:
+                if name in report.extra or len(report.extra) < MAX_NAMES:
+                    report.extra[name] = report.extra.get(name, 0) + 1
+        self.report = report
+        return report
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        """The requests, in the file's order. Checks the file first, unless that was done."""
+        report = self.report or self.check()
+        if report.bad and not self._skip_bad:
+            raise InputError(self.path, report)
+        for number, request in self._requests(InputReport()):
+            if self._lines.get(request.key) == number:  # not for bad ones and duplicates
+                yield request
+            self._check_state(number)
+        self._check_state(0)
+
+    def _requests(self, report: InputReport) -> Iterator[tuple[int, BatchRequest]]:
+        """Each line of this shard as a request; what can't be one is reported."""
+        for number, fields in _rows(self.path):
+            try:
+                if isinstance(fields, str):
+                    raise ValueError(fields)
+                request = request_of(fields, model_of=self._model_of, params=self._params)
+            except ValueError as exc:
+                report.add(Problem(number, str(exc)))
+                continue
+            if self._shard is None or in_shard(request.key, self._shard):
+                yield number, request
+
+    def _state(self) -> tuple[int, int]:
+        now = self.path.stat()
+        return now.st_size, now.st_mtime_ns
+
+    def _check_state(self, number: int) -> None:
+        if number % 1000 == 0 and self._state() != self._checked:
+            raise ValueError(f"{self.path} was changed while it was read")
+
+
+def _named(model: Model, name: str | None) -> Model:
+    if name is None or name == model.name:
+        return model
+    return replace(model, name=name, price=None)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv", ".parquet"):
+        from .tables import csv_rows, parquet_rows
+
+        yield from parquet_rows(path) if kind == ".parquet" else csv_rows(path)
+        return
+    with path.open("rb") as file:
+        yield from json_rows(file)
+
+
+def json_rows(file: BinaryIO, limit: int = MAX_LINE) -> Iterator[Row]:
+    """Each line that is not blank: its number and its fields, or what is wrong with it."""
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        if len(line) > limit and not line.endswith(b"\n"):
+            while (rest := file.readline(limit)) and not rest.endswith(b"\n"):
+                pass
+            yield number, f"longer than {limit:,} bytes"
+            continue
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not text.strip():
+            continue
+        try:
+            yield number, decode(text)
+        except msgspec.ValidationError:
+            yield number, "not a JSON object"
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            # msgspec's words name the fault and the byte, and quote nothing.
+            fault = str(exc) if isinstance(exc, msgspec.DecodeError) else "not readable text"
+            yield number, f"not JSON: {fault}"

@@ -1,0 +1,335 @@
+"""Answers that were paid for once, in a file of SQLite.
+
+What is asked of it on Trio's loop is one look-up by a primary key (about 20 µs); what is written
+is written in a worker thread, by one transaction for all that wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import trio
+from msgspec.structs import replace
+
+from ..._stream.task import Prepared
+from ..._types.cost import CostInfo, CostResolution
+from ..._types.errors import MiniLLMError
+from ..._types.response import CompletionResponse, Outcome
+from .cache_format import dump_response, load_response
+
+MAX_ANSWER = 64 << 20
+"""Bytes of an answer's JSON; a longer one is not stored."""
+READ_SECONDS = 1.0
+"""How long a look-up may wait for another process. Readers wait for nobody in SQLite's WAL mode,
+except while the first process after a crash repairs the file."""
+WRITE_SECONDS = 60.0
+"""How long a writer waits for those of other processes."""
+
+FREE = CostInfo(Decimal(0), CostResolution.RESOLVED, "cache")
+"""What an answer from the cache costs: nothing, for sure."""
+
+_MAGIC = b"SQLite format 3\0"
+_APPLICATION = 0x6D6C6C63  # "mllc", in the file's header
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, answer BLOB NOT NULL
+);
+CREATE INDEX by_use ON answers (used);
+CREATE TABLE size (answers INTEGER NOT NULL);
+INSERT INTO size VALUES (0);
+CREATE TRIGGER more AFTER INSERT ON answers BEGIN UPDATE size SET answers = answers + 1; END;
+CREATE TRIGGER fewer AFTER DELETE ON answers BEGIN UPDATE size SET answers = answers - 1; END;
+"""
+_DECIDING_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
+"""Headers that decide what a server answers, also where a caller gave them by hand."""
+
+_log = logging.getLogger("trio_minillm")
+
+
+class CacheError(MiniLLMError):
+    """The file is not a cache of this library, is damaged, or is of a newer version."""
+
+
+class ResponseCache:
+    """Finished answers in a file, found again by the exact request: ``cache=`` of a batch.
+
+    A request is the same if its wire, address, model, body and number of the sample are, to the
+    byte. Neither keys nor a model's own ``headers`` count, nor are they stored; prompts are not
+    stored either, only a hash of the request.
+
+    Guarantees: what `put` returned from survives the death of the process (after a loss of power
+    the newest may be missing, and the file is whole); any number of processes on one machine may
+    use the file at once; only answers whose outcome is ``finished`` are stored; an answer that
+    is found is the one that was stored, except that it costs nothing (``cost`` is 0 USD, from
+    ``"cache"``). A fault of the file while it is used costs no request its answer: the answer
+    is not found, or not stored, which is logged once and counted in `faults`.
+
+    ``max_entries`` bounds it: the answers that were not used for longest are dropped. The folder
+    must exist and be on a local disk; the file is made with mode 0600. Raises `OSError` where it
+    can't be read or written, and `CacheError` where it is something else.
+
+    One cache is for one Trio loop and one process; it can be pickled, and then opens the file
+    again. Close it, or use it as ``with llm.ResponseCache(path) as cache``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, max_entries: int | None = None) -> None:
+        if max_entries is not None and (type(max_entries) is not int or max_entries < 1):
+            raise ValueError("max_entries must be a whole number from 1 on")
+        self.path: Path = Path(path).absolute()  # a program may change its directory
+        self.max_entries: int | None = max_entries
+        self.hits: int = 0
+        """Answers that were found."""
+        self.misses: int = 0
+        """Answers that were not."""
+        self.faults: int = 0
+        """Look-ups and answers that were lost to a fault of the file."""
+        self._pid = os.getpid()
+        self._turn = trio.Lock()
+        self._new: dict[bytes, bytes] = {}
+        self._used: dict[bytes, int] = {}
+        self._reads: sqlite3.Connection | None = None
+        self._writes: sqlite3.Connection | None = None
+        self._open()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.path, self.max_entries)
+
+    def __repr__(self) -> str:
+        return f"<ResponseCache {self.hits} hits, {self.misses} misses>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """The answers in the file, whichever process stored them."""
+        row = self._reader().execute("SELECT answers FROM size").fetchone()
+        return int(row[0])
+
+    def get(self, key: bytes, response_type: Any = None) -> CompletionResponse | None:
+        """The answer to the request with this key (from `request_key`), if it is there.
+
+        ``response_type`` is the request's, for `CompletionResponse.parsed`.
+        """
+        reader = self._reader()
+        try:
+            row = reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            found = None if row is None else load_response(row[0])
+        except (sqlite3.Error, msgspec.MsgspecError, ValueError, IndexError) as error:
+            self._fault("read", error)
+            found = None
+        if found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        if self.max_entries is not None:
+            self._used[key] = time.time_ns()
+        return replace(found, cost=FREE, response_type=response_type)
+
+    async def put(self, key: bytes, response: CompletionResponse) -> None:
+        """Store a finished answer, and return when it is in the file. Others are passed over.
+
+        Answers that come while another is being written go into the next transaction together.
+        """
+        self._reader()
+        if response.outcome is Outcome.FINISHED:
+            answer = self._dumped(response)
+            if answer is not None:
+                self._new[key] = answer
+        async with self._turn:
+            if key in self._new:  # else it went with another's
+                await self._flush()
+
+    def close(self) -> None:
+        """Write what a cancelled `put` left behind, and close the file. May be called again."""
+        if self._pid != os.getpid():
+            return
+        if self._writes is not None and (self._new or self._used):
+            self._write(self._new, self._used)
+            self._new, self._used = {}, {}
+        for connection in (self._reads, self._writes):
+            if connection is not None:
+                connection.close()
+        self._reads = self._writes = None
+
+    def __del__(self) -> None:
+        # Python 3.13 warns of a connection that is left open.
+        for name in ("_reads", "_writes"):
+            connection = getattr(self, name, None)
+            if connection is not None and self._pid == os.getpid():
+                connection.close()
+
+    # -- the file --------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        path = self.path
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                errno.ENOENT, "the cache's folder does not exist", str(path.parent)
+            )
+        if path.exists() and not path.is_file():
+            code = errno.EISDIR if path.is_dir() else errno.EINVAL
+            raise OSError(code, "the cache must be a regular file", str(path))
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
+            head = file.read(len(_MAGIC))  # SQLite's side files get the same mode
+        try:
+            if head not in (b"", _MAGIC):  # SQLite would write over one that is very short
+                raise sqlite3.DatabaseError("file is not a database")
+            self._writes = self._connect(WRITE_SECONDS)
+            _prepare(self._writes)
+            self._reads = self._connect(READ_SECONDS)
+            self._reads.execute("PRAGMA query_only = 1")
+            self._reads.execute("SELECT answers FROM size").fetchone()
+        except sqlite3.Error as error:
+            self.close()
+            raise CacheError(f"not a usable response cache: {path} ({error})") from None
+        except CacheError as error:
+            self.close()
+            raise CacheError(f"{error}: {path}") from None
+
+    def _connect(self, seconds: float) -> sqlite3.Connection:
+        # The writing one moves between worker threads, one at a time.
+        connection = sqlite3.connect(
+            self.path, timeout=seconds, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            raise RuntimeError("this cache was opened in another process: open it in each")
+        if self._reads is None:
+            raise RuntimeError("this cache is closed")
+        return self._reads
+
+    def _dumped(self, response: CompletionResponse) -> bytes | None:
+        try:
+            answer = dump_response(response)
+        except (TypeError, ValueError, RecursionError) as error:  # a foreign wire's metadata
+            self._fault("encoded", error)
+            return None
+        return answer if len(answer) <= MAX_ANSWER else None
+
+    async def _flush(self) -> None:
+        new, self._new = self._new, {}
+        used, self._used = self._used, {}
+        try:
+            await trio.to_thread.run_sync(self._write, new, used)
+        except BaseException:  # cancelled before it began
+            self._new = new | self._new
+            self._used = used | self._used
+            raise
+
+    def _write(self, new: dict[bytes, bytes], used: dict[bytes, int]) -> None:
+        """One transaction, in a worker thread (or in `close`)."""
+        writer = self._writes
+        assert writer is not None
+        now = time.time_ns()
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                writer.executemany(
+                    "UPDATE answers SET used = ? WHERE key = ?", ((t, k) for k, t in used.items())
+                )
+                writer.executemany(
+                    "INSERT INTO answers (key, used, answer) VALUES (?, ?, ?) ON CONFLICT (key)"
+                    " DO UPDATE SET used = excluded.used, answer = excluded.answer",
+                    ((key, now, answer) for key, answer in new.items()),
+                )
+                if self.max_entries is not None:
+                    writer.execute(
+                        "DELETE FROM answers WHERE id IN (SELECT id FROM answers ORDER BY used, id"
+                        " LIMIT max(0, (SELECT answers FROM size) - ?))",
+                        (self.max_entries,),
+                    )
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            self._fault("written", error, len(new))
+
+    def _fault(self, what: str, error: Exception, count: int = 1) -> None:
+        if not self.faults:
+            words = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+            _log.warning("the response cache can't be %s (%s): it is done without", what, words)
+        self.faults += count
+
+
+def _reopened(path: Path, max_entries: int | None) -> ResponseCache:
+    return ResponseCache(path, max_entries=max_entries)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables in an empty file; refuse one that is something else, unchanged."""
+    _check_file(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _check_file(connection):  # and no other process made them meanwhile
+            for statement in _statements(_SCHEMA):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _check_file(connection: sqlite3.Connection) -> bool:
+    """Whether it is a cache already (True) or empty. Raises `CacheError` for all else."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if not application and not version and not things:
+        return False
+    if application != _APPLICATION:
+        raise CacheError("a database of another program, not a response cache")
+    if version != _VERSION:
+        raise CacheError(f"a response cache of version {version}, not {_VERSION}")
+    return True
+
+
+def _statements(script: str) -> Iterable[str]:
+    """``executescript`` would end the transaction."""
+    statement = ""
+    for line in script.strip().splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def request_key(request: Prepared, sample: int = 0) -> bytes:
+    """What two requests have in common if and only if they are the same; 32 bytes."""
+    provider = request.model.provider
+    headers = {k: request.headers[k] for k in _DECIDING_HEADERS if k in request.headers}
+    facts = (
+        *(_VERSION, provider.name, request.url, request.model.name, headers),
+        *(request.expect_usage, request.choices, request.lenient, sample),
+    )
+    digest = hashlib.sha256(msgspec.json.encode(facts))
+    digest.update(b"\n")
+    digest.update(request.body)
+    return digest.digest()

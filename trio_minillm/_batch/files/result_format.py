@@ -1,0 +1,273 @@
+"""A `BatchResult` -> a line of a file of results, and back. Pure.
+
+The line is that of OpenAI's Batch API (``id``, ``custom_id``, ``response``, ``error``) with more
+beside it. Money is in USD as text, since it is exact; times are in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Annotated, Any
+
+import msgspec
+
+from ..._types.cost import CostInfo
+from ..._types.errors import ProviderError, RefusedError, RetriesExhausted
+from ..._types.messages import ReasoningPart, ToolCall
+from ..._types.response import Choice, CompletionResponse, Timings, Usage
+from ..types import Attempt, BatchRequest, BatchResult
+
+MARKER = b'{"id":"batch_req_'
+"""How each line begins."""
+
+REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+"""Anthropic's finish reasons in OpenAI's words; its own stand under ``native_finish_reason``."""
+
+
+class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a file of results, as `read_results` gives it: in JSON's types.
+
+    Its ``repr`` shows no answer.
+    """
+
+    id: str
+    custom_id: str
+    ok: bool
+    outcome: str
+    request: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    """A hash of the request: model, messages, parameters."""
+    sample: int = 0
+    response: dict[str, Any] | None = None
+    """``status_code``, ``request_id`` and ``body``: a ``chat.completion``, or the refusal."""
+    error: dict[str, Any] | None = None
+    partial: dict[str, Any] | None = None
+    """What had arrived of an answer that broke, in the shape of a ``chat.completion``."""
+    usage: dict[str, Any] | None = None
+    cost: dict[str, Any] | None = None
+    timings: dict[str, Any] | None = None
+    attempts: list[dict[str, Any]] = []
+    cached: bool = False
+    score: Any = None
+    meta: Any = None
+
+    @property
+    def key(self) -> str:
+        """The request's key."""
+        return self.custom_id
+
+    @property
+    def content(self) -> str | None:
+        """The answer's text (of its first choice); ``None`` if there is no whole answer."""
+        if not self.ok or self.response is None:
+            return None
+        return str(self.response["body"]["choices"][0]["message"]["content"] or "")
+
+    def __repr__(self) -> str:
+        return f"<ResultLine {self.custom_id!r} {self.outcome}>"
+
+
+def fingerprint(request: BatchRequest) -> str:
+    """A hash of what is asked: the model's name, messages and parameters. 16 hex digits.
+
+    Neither address nor key is in it, so that a run can go on at another one.
+    """
+    name = request.model.name if request.model else None
+    asked = [name, request.messages, dict(request.params), dict(request.extra)]
+    try:
+        text = msgspec.json.encode(asked, enc_hook=_name_of, order="deterministic")
+    except UnicodeError:  # its repr would show the text
+        raise ValueError("a message or parameter is not valid Unicode") from None
+    return blake2b(text, digest_size=8).hexdigest()
+
+
+def _name_of(thing: Any) -> str:
+    """What a type or function (a tool, a response format) is told apart by."""
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing))}"
+
+
+def line_of(result: BatchResult, mark: str) -> bytes:
+    """The line, with its newline. Raises ``TypeError`` for a meta that has no form as JSON."""
+    number = f"{mark}{'' if not result.sample else f'_{result.sample}'}"
+    fields = {
+        "id": f"batch_req_{blake2b(result.key.encode(), digest_size=8).hexdigest()}{number}",
+        "custom_id": result.key,
+        "ok": result.ok,
+        "outcome": result.outcome,
+        "request": mark,
+        "sample": result.sample,
+        "response": _response(result),
+        "error": _error(result.error or result.invalid),
+        "usage": usage_fields(result.usage),
+        "cost": cost_fields(result.cost),
+        "timings": _timings(None if result.response is None else result.response.timings),
+        "attempts": [_attempt(attempt) for attempt in result.attempts],
+        "cached": result.cached,
+    }
+    partial = None if result.error is None else result.error.partial
+    if partial is not None and partial.timings.chunks:
+        fields |= {
+            "partial": completion(partial, _created(result)),
+            "timings": _timings(partial.timings),
+        }
+    fields |= {k: v for k, v in (("score", result.score), ("meta", result.meta)) if v is not None}
+    try:
+        return msgspec.json.encode(fields) + b"\n"
+    except (TypeError, ValueError, RecursionError):
+        what = "the meta and the score of a result must be JSON to be written to a file"
+        raise TypeError(what) from None
+
+
+def _response(result: BatchResult) -> dict[str, Any] | None:
+    if result.response is not None:
+        answer = result.response
+        return {
+            "status_code": 200,
+            "request_id": answer.request_id or answer.id,
+            "body": completion(answer, _created(result)),
+        }
+    error = _last(result.error)
+    if not isinstance(error, RefusedError):
+        return None
+    info = error.info
+    words = {"message": info.message, "type": info.type, "code": info.code}
+    return {"status_code": info.status, "request_id": error.request_id, "body": {"error": words}}
+
+
+def _created(result: BatchResult) -> int:
+    return int(result.attempts[-1].started.timestamp()) if result.attempts else 0
+
+
+def _last(error: Exception | None) -> Exception | None:
+    return error.last_error if isinstance(error, RetriesExhausted) else error
+
+
+def _error(error: Exception | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    last = _last(error)
+    fields: dict[str, Any] = {"code": type(last).__name__, "message": str(error)}
+    if isinstance(last, RefusedError | ProviderError):
+        fields |= {"kind": last.kind, "status": last.status, "provider_code": last.code}
+    if clock := getattr(last, "clock", None):
+        fields["clock"] = clock
+    return fields
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(attempt)
+    fields["waited"] = round(attempt.waited, 6)
+    fields |= {
+        "usage": usage_fields(attempt.usage),
+        "cost": cost_fields(attempt.cost),
+        "timings": _timings(attempt.timings),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _timings(timings: Timings | None) -> dict[str, Any] | None:
+    """Those that are known, to the microsecond."""
+    known = {} if timings is None else msgspec.structs.asdict(timings)
+    return {k: round(v, 6) for k, v in known.items() if v is not None} or None
+
+
+def usage_fields(usage: Usage | None) -> dict[str, Any] | None:
+    """Our counts, those that are known; ``raw`` is left out."""
+    if usage is None:
+        return None
+    prompt, total = _totals(usage)
+    fields = {**msgspec.structs.asdict(usage), "prompt_tokens": prompt, "total_tokens": total}
+    del fields["raw"]
+    return {k: v for k, v in fields.items() if v is not None}
+
+
+def _totals(usage: Usage) -> tuple[int | None, int | None]:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    known = prompt is not None or completion is not None
+    return prompt, (prompt or 0) + (completion or 0) if known else None
+
+
+def cost_fields(cost: CostInfo) -> dict[str, Any]:
+    """The amount as text (``None`` if it is not known) and how far it can be trusted."""
+    amount = None if cost.amount is None else f"{cost.amount:f}"
+    return {"amount": amount, "resolution": cost.resolution, "source": cost.source}
+
+
+# -- a chat completion -----------------------------------------------------------------------
+
+
+def completion(response: CompletionResponse, created: int) -> dict[str, Any]:
+    """An answer in the shape of OpenAI's ``chat.completion``, of whatever wire it is.
+
+    ``created`` is in seconds since 1970.
+    """
+    return {
+        "id": response.id,
+        "object": "chat.completion",
+        "created": created,
+        "model": response.model,
+        "choices": [_choice(choice) for choice in response.choices],
+        "usage": _openai_usage(response.usage),
+    }
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": choice.content or (None if choice.tool_calls or choice.refusal else ""),
+        "refusal": choice.refusal,
+    }
+    if choice.reasoning:
+        message["reasoning_content"] = choice.reasoning
+    details = [p.raw for p in choice.parts if isinstance(p, ReasoningPart) and p.raw]
+    if details:
+        message["reasoning_details"] = details
+    if choice.tool_calls:
+        message["tool_calls"] = _calls(choice.tool_calls)
+    if choice.invalid_tool_calls:
+        message["invalid_tool_calls"] = _calls(choice.invalid_tool_calls)
+    for name in ("annotations", "audio", "images"):
+        if value := getattr(choice, name):
+            message[name] = value
+    reason = choice.finish_reason
+    out = {"index": choice.index, "message": message, "logprobs": choice.logprobs}
+    if reason in REASONS:
+        out["native_finish_reason"] = reason
+    return {**out, "finish_reason": REASONS.get(reason or "", reason)}
+
+
+def _calls(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for call in calls:
+        body = {"name": call.name, "arguments": call.arguments}
+        if call.type == "custom":
+            body = {"name": call.name, "input": call.arguments}
+        out.append({"id": call.id, "type": call.type, call.type: body, **(call.extra or {})})
+    return out
+
+
+def _openai_usage(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    prompt, total = _totals(usage)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": total,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "audio_tokens": usage.audio_input_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.audio_output_tokens,
+        },
+    }

@@ -1,0 +1,171 @@
+"""Results on their way to those who take them: in order or not, to one or to several.
+
+Handing a result over never waits. Where a consumer is too slow, the batch starts nothing new:
+what still comes then is what was running, so every buffer has a bound.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Self
+
+from trio.lowlevel import ParkingLot, checkpoint, checkpoint_if_cancelled
+
+from .types import BatchResult
+
+YIELD_EVERY = 64
+"""Results that are taken before other tasks get a turn, while there are some."""
+
+
+class Sink:
+    """One consumer's buffer."""
+
+    def __init__(self, size: int, on_room: Callable[[], None], *, drops: bool = False) -> None:
+        self.dropped: int = 0
+        self._size = size
+        self._drops = drops
+        self._on_room = on_room
+        self._waiting: deque[BatchResult] = deque()
+        self._lot = ParkingLot()
+        self._closed = False
+        self._taken = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be sent before some were taken."""
+        return not self._drops and len(self._waiting) >= self._size
+
+    def put(self, result: BatchResult) -> None:
+        if self._drops and len(self._waiting) >= self._size:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(result)
+        if self._lot:
+            self._lot.unpark()
+
+    async def take(self) -> BatchResult | None:
+        """The next one, ``None`` after the last. A checkpoint."""
+        self._taken += 1
+        if self._taken % YIELD_EVERY:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+        while not self._waiting:
+            if self._closed:
+                await checkpoint()
+                return None
+            await self._lot.park()
+        was_full = self.full
+        result = self._waiting.popleft()
+        if was_full and not self.full:
+            self._on_room()
+        return result
+
+    def close(self) -> None:
+        """There will be no more."""
+        self._closed = True
+        self._lot.unpark_all()
+
+    def clear(self) -> None:
+        """Nobody takes any more."""
+        was_full = self.full
+        self._waiting.clear()
+        self.close()
+        if was_full:
+            self._on_room()
+
+
+class Watch:
+    """A further consumer of a batch's results: ``async with results.watch() as watch``."""
+
+    def __init__(self, sink: Sink, leave: Callable[[Sink], None]) -> None:
+        self._sink = sink
+        self._leave = leave
+
+    @property
+    def dropped(self) -> int:
+        """How many results it has lost."""
+        return self._sink.dropped
+
+    def close(self) -> None:
+        """Take no more. May be called again."""
+        self._leave(self._sink)
+        self._sink.clear()
+
+    async def __aenter__(self) -> Self:
+        await checkpoint()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchResult:
+        result = await self._sink.take()
+        if result is None:
+            raise StopAsyncIteration
+        return result
+
+
+class Results:
+    """All consumers of a batch, and the order in which they see it."""
+
+    def __init__(self, buffer: int, *, ordered: bool, on_room: Callable[[], None]) -> None:
+        self.main = Sink(buffer, on_room)
+        self.handed_out = 0
+        self._sinks = [self.main]
+        self._on_room = on_room
+        self._ordered = ordered
+        self._early: dict[int, BatchResult] = {}
+        self._closed = False
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a consumer has to catch up before anything new is sent."""
+        return any(sink.full for sink in self._sinks)
+
+    def watch(self, buffer: int, policy: Literal["block", "drop_oldest"]) -> Watch:
+        """A further consumer, from now on."""
+        sink = Sink(buffer, self._on_room, drops=policy == "drop_oldest")
+        if self._closed:
+            sink.close()
+        else:
+            self._sinks.append(sink)
+        return Watch(sink, self._forget)
+
+    def _forget(self, sink: Sink) -> None:
+        if sink in self._sinks:
+            self._sinks.remove(sink)
+
+    def put(self, result: BatchResult, number: int) -> None:
+        """Hand it out, in the order of ``number`` (from 0, without gaps) if there is one."""
+        if not self._ordered:
+            self._hand_out(result)
+            return
+        self._early[number] = result
+        while (following := self._early.pop(self.handed_out, None)) is not None:
+            self._hand_out(following)
+
+    def _hand_out(self, result: BatchResult) -> None:
+        self.handed_out += 1
+        for sink in self._sinks:
+            sink.put(result)
+
+    def close(self) -> None:
+        """The batch is over. What comes after a gap is handed out all the same."""
+        if not self._closed:
+            self._closed = True
+            for number in sorted(self._early):
+                self._hand_out(self._early[number])
+            self._early.clear()
+            for sink in self._sinks:
+                sink.close()

@@ -1,0 +1,1 @@
+"""When which request may be sent. Pure: no I/O, and the time is an argument."""

@@ -1,0 +1,1 @@
+"""HTTP/1.1 on Trio, and the seam to httpx."""

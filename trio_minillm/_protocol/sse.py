@@ -1,0 +1,246 @@
+"""Server-sent events: bytes in, events out, by the WHATWG standard.
+
+House rules of this file:
+
+- No I/O, no clock, no JSON: framing only.
+- The events do not depend on how the bytes were cut.
+- The work is linear in the bytes, however they are cut: a partial line is looked at once,
+  and so is what it weighs (a buffer that grows in place, not pieces with an overhead each).
+- What is held is bounded (`MAX_LINE`, `MAX_EVENT`). Crossing a bound ends the decoder:
+  events that were complete before are still handed out, then `SSEDecoder.failure` is set.
+
+Beyond the standard, for servers that exist:
+
+- `SSEDecoder.flush` hands out a last event that lacks its blank line. The standard throws
+  it away; LLM servers end with an unterminated ``data: [DONE]``.
+- A field ``error:`` (llama.cpp before its PR 16109) becomes an event named ``error``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .._types.errors import LimitExceeded
+
+MAX_LINE = 4 * 1024 * 1024
+"""Longest line, in bytes: 4 MiB. Whole tool results and images come on one line; real
+ones stay below 1 MiB."""
+
+MAX_EVENT = 4 * 1024 * 1024
+"""Most data in one event, in bytes, its lines joined."""
+
+QUICK_BYTES = 4 * 1024
+"""The longest beginning of an event that is put before the next bytes again and again."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SSEEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event. ``data`` is the joined data lines, undecoded; the rest is text."""
+
+    data: bytes
+    event: str = "message"
+    id: str = ""
+    """The last event id in force when the event was dispatched."""
+
+
+class SSEDecoder:
+    """Incremental decoder of one event stream.
+
+    Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
+    are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
+
+    ``retry_ms`` is the reconnection time that the stream asked for, in milliseconds;
+    ``comments`` counts comment lines (keep-alives).
+    """
+
+    def __init__(self, *, max_line: int = MAX_LINE, max_event: int = MAX_EVENT) -> None:
+        self.max_line = max_line
+        self.max_event = max_event
+        self.failure: LimitExceeded | None = None
+        self.retry_ms: int | None = None
+        self.last_event_id: str = ""
+        self.comments: int = 0
+        self._started = False  # past the byte-order mark
+        self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
+        self._held = b""  # lines of an unfinished event that nobody has looked at
+        self._partial = bytearray()  # the unfinished line
+        self._data = bytearray()  # the unfinished event's data lines, joined
+        self._has_data = False
+        self._event = ""
+        self._id = ""  # becomes last_event_id at dispatch, as the standard says
+
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins a block, and nothing before it matters."""
+        pending = self._held or self._partial or self._has_data or self._event or self._skip_lf
+        return self._started and not pending and self._id == self.last_event_id
+
+    def feed(self, data: bytes) -> list[SSEEvent]:
+        """Take the next bytes; return the events that they complete, in order."""
+        events, blocks, tail = self.split(data)
+        for block in blocks:
+            events += self.dissect(block)
+        return events + self.hold(tail)
+
+    def split(self, data: bytes) -> tuple[list[SSEEvent], list[bytes], bytes]:
+        """The first half of `feed`, for who knows most blocks by sight: the events that were
+        pending, then whole blocks of lines, for `dissect`, and last what is for `hold`, in order.
+        """
+        events: list[SSEEvent] = []
+        if self.failure is not None or not data:
+            return events, [], b""
+        if not self._started:
+            data = self._skip_bom(data)
+            if not self._started:
+                return events, [], b""
+        data = self._only_lf(data)
+        if self._held:
+            data, self._held = self._held + data, b""
+        if self._partial or self._has_data or self._event or self._id != self.last_event_id:
+            data = data[self._until_blank(data, 0, events) :]
+        blocks = data.split(b"\n\n")
+        return events, blocks, blocks.pop()
+
+    def dissect(self, block: bytes) -> list[SSEEvent]:
+        """The event of a whole block, if there is one in it."""
+        if self.failure is not None or not block:
+            return []
+        size = len(block)
+        small = size <= self.max_line and size <= self.max_event
+        if block[:5] == b"data:" and small and b"\n" not in block:
+            data = block[6:] if block[5:6] == b" " else block[5:]
+            return [SSEEvent(data, "message", self.last_event_id)]
+        events: list[SSEEvent] = []
+        for line in block.split(b"\n"):
+            self._line(line, events)
+            if self.failure is not None:
+                return events
+        self._dispatch(events)
+        return events
+
+    def hold(self, tail: bytes, *, quick: bool = False) -> list[SSEEvent]:
+        """Keep what is no whole block yet. ``quick``: as it is, to come as one block, if short."""
+        events: list[SSEEvent] = []
+        short = min(QUICK_BYTES, self.max_line, self.max_event)
+        if quick and len(tail) <= short and self.failure is None:
+            self._held = tail
+            return events
+        start = 0
+        while start < len(tail) and self.failure is None:
+            start = self._until_blank(tail, start, events)
+        return events
+
+    def flush(self) -> list[SSEEvent]:
+        """The end of the body: return the last event if it lacked its blank line."""
+        if self.failure is not None:
+            return []
+        held, self._held = self._held, b""
+        events = self.hold(held)
+        self._started = True
+        if self._partial:
+            self._line(self._take_partial(), events)
+        self._dispatch(events)
+        return events
+
+    # -- bytes ---------------------------------------------------------------------------
+
+    def _skip_bom(self, data: bytes) -> bytes:
+        data = self._take_partial() + data
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._partial += data
+            return b""
+        self._started = True
+        return data.removeprefix(_BOM)
+
+    def _only_lf(self, data: bytes) -> bytes:
+        """Make every line end an LF. A CR ends its line at once: it need not wait for an LF."""
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data[0] == 0x0A:
+                data = data[1:]
+        if b"\r" in data:
+            self._skip_lf = data[-1] == 0x0D
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
+
+    def _until_blank(self, data: bytes, start: int, events: list[SSEEvent]) -> int:
+        """Go line by line until an event was ended; return where the next byte stands."""
+        while self.failure is None:
+            end = data.find(b"\n", start)
+            if end < 0:
+                if start < len(data):
+                    self._keep(data[start:])
+                return len(data)
+            line = data[start:end]
+            if self._partial:
+                self._keep(line)
+                line = self._take_partial()
+                if self.failure is not None:
+                    return len(data)
+            start = end + 1
+            if line:
+                self._line(line, events)
+            else:
+                self._dispatch(events)
+                return start
+        return len(data)
+
+    def _keep(self, piece: bytes) -> None:
+        if len(self._partial) + len(piece) > self.max_line:
+            self._fail("bytes in one line", self.max_line)
+        else:
+            self._partial += piece
+
+    def _take_partial(self) -> bytes:
+        line = bytes(self._partial)
+        self._partial.clear()
+        return line
+
+    # -- lines ---------------------------------------------------------------------------
+
+    def _line(self, line: bytes, events: list[SSEEvent]) -> None:
+        if len(line) > self.max_line:
+            self._fail("bytes in one line", self.max_line)
+            return
+        field, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if field == b"data":
+            self._add(value)
+        elif not field:
+            self.comments += 1 if line else 0
+        elif field == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif field == b"error":
+            self._event = "error"
+            self._add(value)
+        elif field == b"id":
+            if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+        elif field == b"retry" and value.isdigit() and len(value) <= 18:
+            self.retry_ms = int(value)  # bytes.isdigit() is ASCII only, as the standard wants
+
+    def _add(self, value: bytes) -> None:
+        if len(self._data) + len(value) + self._has_data > self.max_event:
+            self._fail("bytes in one event", self.max_event)
+            return
+        if self._has_data:
+            self._data += b"\n"
+        self._data += value
+        self._has_data = True
+
+    def _dispatch(self, events: list[SSEEvent]) -> None:
+        self.last_event_id = self._id
+        if self._has_data:
+            data = bytes(self._data)
+            events.append(SSEEvent(data, self._event or "message", self.last_event_id))
+            self._data.clear()
+            self._has_data = False
+        self._event = ""
+
+    def _fail(self, bound: str, limit: int) -> None:
+        self.failure = LimitExceeded(bound, limit)
+        self._partial.clear()
+        self._data.clear()
+        self._has_data = False

@@ -1,0 +1,246 @@
+"""A stream that is booked: every attempt it makes reaches the client's books exactly once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+import trio
+
+from .._accounting.bookkeeper import Booking, Books, address_of, cost_of, settlement_request
+from .._accounting.budget import Budget
+from .._accounting.ledger import CostRecord
+from .._protocol.ingest import Ingest
+from .._types.cost import CostResolution
+from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
+from .._types.response import CompletionResponse, Outcome, Usage
+from ..providers import Model
+from .stream import StreamingCompletion
+from .task import Item, Reader
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What `TrackedStream.collect_or_cancel` came to. The attempt is booked in any case."""
+
+    status: Literal["finished", "interrupted", "failed"]
+    response: CompletionResponse
+    """All that arrived; whole only if finished."""
+    error: MiniLLMError | None = None
+    """What failed."""
+
+    def __repr__(self) -> str:
+        return f"<Collected {self.status} {self.response!r}>"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
+
+
+class TrackedStream(StreamingCompletion):
+    """A `StreamingCompletion` whose every attempt reaches the client's books; what
+    ``client.stream(…)`` returns.
+
+    Guarantees, on top of those of a stream:
+
+    - Each attempt is in ``client.ledger`` once, as soon as its outcome stands and before anything
+      waits, so no cancellation loses it. Attempts that failed and were retried are there, too.
+    - Finished and cancelled attempts are booked: ``on_cost`` is told of each once. Truncated,
+      errored and rejected ones are in the ledger only, marked so.
+    - Leaving the block never waits for a provider. Where one must be asked what a stream cost,
+      the client's nursery asks; `cancel` and `collect_or_cancel` wait for the answer.
+    """
+
+    def __init__(
+        self,
+        state: Ingest,
+        receive: trio.MemoryReceiveChannel[Item],
+        *,
+        reader: Reader,
+        model: Model,
+        response_type: Any = None,
+        books: Books,
+        budget: Budget | None = None,
+        meta: Any = None,
+        settlement: float = 0.0,
+    ) -> None:
+        super().__init__(state, receive, reader=reader, model=model, response_type=response_type)
+        self._meta = meta
+        self._books = books
+        self._budget = budget
+        self._settlement = settlement
+        self._asked = model
+        self._records: list[CostRecord] = []
+        self._booking: Booking | None = None
+        self._booked = False
+        if budget is not None:
+            reader.before_attempt = budget.check
+        reader.before_retry = self._attempt_failed
+
+    @property
+    def meta(self) -> Any:
+        """What the caller attached."""
+        return self._meta
+
+    @property
+    def records(self) -> tuple[CostRecord, ...]:
+        """The books' records of the attempts that have ended, in order; the newest may still
+        change while the provider is asked.
+        """
+        if self._booking is None:
+            return tuple(self._records)
+        return (*self._records, self._booking.record)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage so far; the provider's later answer, once it has been asked."""
+        settled = self._settled()
+        return super().usage if settled is None else settled.usage
+
+    @property
+    def response(self) -> CompletionResponse:
+        """All that has been folded in; final once ``outcome`` is set, but for the usage and cost
+        of a stream whose provider is being asked.
+        """
+        made, settled = super().response, self._settled()
+        if settled is None or settled.rejected or made.cost == settled.cost:
+            return made  # what was rejected is nobody's to book
+        return msgspec.structs.replace(made, usage=settled.usage, cost=settled.cost)
+
+    def _begin(self) -> None:
+        self._books.check_open()
+        self._books.enter(self, self._stop)
+        if self._budget is not None:
+            self._budget.enter(self, self._stop)
+
+    async def _close(self, *, at_once: bool) -> None:
+        try:
+            await super()._close(at_once=at_once)
+        finally:
+            if self._reader is not None:
+                self._reader.forget()  # it and this would keep each other alive
+        booking = self._booking
+        if booking is not None and booking.settled.is_set() and not booking.delivered.is_set():
+            with trio.CancelScope(shield=True):  # bounded
+                await booking.wait_delivered()
+
+    async def cancel(self) -> CompletionResponse:
+        """End the stream now and return what had arrived, booked. Does nothing to one that has
+        ended.
+
+        What arrived before counts, its usage too. If that does not say what the stream cost and
+        the provider can be asked, this waits for the answer: at most for the clock
+        ``settlement`` (30 s) from the first question, twice that where hundreds stand in line
+        for the same address. The connection is closed before. A checkpoint.
+        """
+        await super().cancel()
+        await self._wait_booked()
+        return self.response
+
+    async def collect_or_cancel(self, event: trio.Event) -> Collected:
+        """Take all that is still to come, or cancel as soon as ``event`` is set.
+
+        Raises no error of the stream: it is in the result. When this returns, the attempt is
+        booked (see `cancel` for how long that can take).
+        """
+        crash: Exception | None = None
+        error: MiniLLMError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_on, event)
+            try:
+                await self.collect()
+            except MiniLLMError as exc:
+                error = exc
+            except Exception as exc:  # noqa: BLE001 - comes out as itself, not in a group
+                crash = exc
+            nursery.cancel_scope.cancel()
+        if crash is not None:
+            raise crash
+        await self._wait_booked()
+        finished = self.outcome is Outcome.FINISHED
+        status: Literal["finished", "interrupted", "failed"]
+        status = "failed" if error else "finished" if finished else "interrupted"
+        return Collected(status=status, response=self.response, error=error)
+
+    # -- inside ----------------------------------------------------------------------------
+
+    async def _cancel_on(self, event: trio.Event) -> None:
+        await event.wait()
+        self._stop()
+
+    def _stop(self, error: MiniLLMError | None = None) -> None:
+        self._leave(error=error)
+        if self._reader is not None:
+            self._reader.scope.cancel()
+
+    async def _wait_booked(self) -> None:
+        if self._booking is not None:
+            await self._booking.wait()
+        await trio.lowlevel.checkpoint()
+
+    def _settled(self) -> CostRecord | None:
+        """The record, if the provider's answer is in it."""
+        if self._booking is None or not self._booking.settled.is_set():
+            return None
+        return self._booking.record if not self._booking.record.unsettled else None
+
+    def _forget(self) -> None:
+        self._books.leave(self)
+        if self._budget is not None:
+            self._budget.leave(self)
+
+    def _attempt_failed(self, error: MiniLLMError) -> None:
+        """An attempt failed and another follows: it has a record of its own."""
+        usage: Usage | None = None
+        for chunk in self._facts.held:
+            if chunk.usage is not None:
+                usage = usage or Usage()
+                usage.merge_from(chunk.usage)
+        ident = next((chunk.id for chunk in self._facts.held if chunk.id), None)
+        outcome = Outcome.TRUNCATED if isinstance(error, StreamTruncated) else Outcome.ERRORED
+        record = self._record(outcome, usage, ident, error)
+        self._records.append(record)
+        self._books.book(record, self._asked, self._budget, 0.0)
+
+    def _ended(self) -> None:
+        state, outcome = self._state, self._state.outcome
+        if self._booked or outcome is None:
+            return
+        self._booked = True
+        self._forget()
+        if self._facts.attempts == len(self._records):
+            return  # ended before its first attempt, or between two
+        record = self._record(outcome, state.usage, state.id, state.error)
+        self._booking = self._books.book(record, self._asked, self._budget, self._settlement)
+
+    def _record(
+        self, outcome: Outcome, usage: Usage | None, ident: str | None, error: MiniLLMError | None
+    ) -> CostRecord:
+        facts, model, rejected = self._facts, self._asked, self._state.rejected
+        if isinstance(error, RetriesExhausted):
+            error = error.last_error
+        booked = outcome in (Outcome.FINISHED, Outcome.CANCELLED) and not rejected
+        cost = cost_of(model, usage)
+        ident = facts.generation_id or ident or None
+        if ident is not None and self._reader is not None:
+            ident = self._reader.hidden(ident)
+        return CostRecord(
+            key=self._books.ledger.new_key(),
+            at=datetime.now(UTC),
+            model=model.name,
+            provider=model.provider.name,
+            base_url=address_of(model),
+            id=ident,
+            request_id=facts.request_id,
+            attempt=facts.attempts,
+            outcome=outcome,
+            rejected=rejected,
+            booked=booked,
+            unsettled=booked
+            and ident is not None
+            and cost.resolution is not CostResolution.RESOLVED
+            and settlement_request(model, ident) is not None,
+            usage=None if usage is None else msgspec.structs.replace(usage),
+            cost=cost,
+            error=None if error is None else type(error).__name__,
+            meta=self._meta,
+        )

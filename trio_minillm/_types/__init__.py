@@ -1,0 +1,1 @@
+"""Values: messages, parameters, chunks, responses, costs, options and errors. Nothing here waits."""

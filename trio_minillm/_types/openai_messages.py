@@ -1,0 +1,178 @@
+"""Messages in OpenAI's JSON format, which everyone has lying about -> ours.
+
+Nothing is dropped silently: what can't be carried over is a ``ValueError`` that says which
+message it is, without showing it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .messages import (
+    AudioPart,
+    CacheHint,
+    DocumentPart,
+    ImagePart,
+    Message,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCall,
+    ToolResult,
+    document,
+    image,
+    user,
+)
+
+
+def messages_of(
+    given: str | Message | Sequence[Message | Mapping[str, Any]],
+) -> tuple[Message, ...]:
+    """What the user gave, as messages: a string is one user turn.
+
+    Mappings in OpenAI's message format are read too (`message_of`). Raises ``TypeError`` or
+    ``ValueError`` that says which message is wrong, without showing it.
+    """
+    if isinstance(given, str):
+        return (user(given),)
+    if isinstance(given, Message):
+        return (given,)
+    out: list[Message] = []
+    for number, item in enumerate(given):
+        if isinstance(item, Message):
+            out.append(item)
+        elif isinstance(item, Mapping):
+            try:
+                out.append(message_of(item))
+            except ValueError as exc:
+                raise ValueError(f"messages[{number}]: {exc}") from None
+        else:
+            raise TypeError(f"messages[{number}] is a {type(item).__name__}, not a Message")
+    if not out:
+        raise ValueError("there is no message")
+    return tuple(out)
+
+
+def message_of(raw: Mapping[str, Any]) -> Message:
+    """A message in OpenAI's JSON format, as one of ours. Raises ``ValueError``."""
+    try:
+        return _message(raw)
+    except KeyError as exc:
+        raise ValueError(f"no {exc}") from None
+    except (AttributeError, TypeError):
+        raise ValueError("not in the shape of an OpenAI message") from None
+
+
+def _message(raw: Mapping[str, Any]) -> Message:
+    role = raw["role"]
+    if role in ("tool", "function"):
+        return _tool_message(raw)
+    if role not in ("system", "developer", "user", "assistant"):
+        raise ValueError("unknown role")
+    parts = _reasoning(raw) + _content(
+        raw.get("content") if role == "assistant" else raw["content"]
+    )
+    parts += [_call(call) for call in raw.get("tool_calls") or ()]
+    if raw.get("function_call"):
+        old = raw["function_call"]
+        parts.append(
+            ToolCall(
+                id=_text(old, "name"), name=_text(old, "name"), arguments=_text(old, "arguments")
+            )
+        )
+    if raw.get("refusal"):
+        parts.append(RefusalPart(_text(raw, "refusal")))
+    return Message(role=role, parts=tuple(parts), name=raw.get("name"))
+
+
+def _tool_message(raw: Mapping[str, Any]) -> Message:
+    answer = _content(raw.get("content"))
+    good = tuple(p for p in answer if isinstance(p, TextPart | ImagePart | DocumentPart))
+    if len(good) != len(answer):
+        raise ValueError("a tool answers with text, pictures and documents")
+    ident = _text(raw, "tool_call_id" if raw.get("tool_call_id") else "name")
+    result = ToolResult(call_id=ident, name=raw.get("name"), content=good)
+    return Message(role="tool", parts=(result,))
+
+
+def _reasoning(raw: Mapping[str, Any]) -> list[Part]:
+    """OpenRouter's blocks, else the plain text that other servers want back."""
+    details = raw.get("reasoning_details") or ()
+    if details:
+        return [ReasoningPart(wire="openrouter", raw=dict(d), text=_visible(d)) for d in details]
+    text = raw.get("reasoning_content") or raw.get("reasoning")
+    if text is not None and not isinstance(text, str):
+        raise ValueError("reasoning is not text")
+    return [ReasoningPart(text=text)] if text else []
+
+
+def _visible(detail: Mapping[str, Any]) -> str:
+    text = detail.get("text") or detail.get("summary") or ""
+    return text if isinstance(text, str) else ""
+
+
+def _content(content: Any) -> list[Part]:
+    if content is None:
+        return []
+    return [TextPart(content)] if isinstance(content, str) else [_part(item) for item in content]
+
+
+def _call(raw: Mapping[str, Any]) -> ToolCall:
+    extra = {"extra_content": raw["extra_content"]} if raw.get("extra_content") else None
+    if raw.get("type") == "custom":
+        body = raw["custom"]
+        return ToolCall(
+            id=_text(raw, "id"),
+            name=_text(body, "name"),
+            arguments=_text(body, "input"),
+            type="custom",
+        )
+    body = raw["function"]
+    arguments = _text(body, "arguments")
+    return ToolCall(id=_text(raw, "id"), name=_text(body, "name"), arguments=arguments, extra=extra)
+
+
+def _part(raw: Mapping[str, Any]) -> Part:
+    kind = raw["type"]
+    cache = _cache(raw)
+    if kind == "text":
+        return TextPart(_text(raw, "text"), cache)
+    if kind == "refusal":
+        return RefusalPart(_text(raw, "refusal"))
+    if kind == "image_url":
+        inner = raw["image_url"]
+        return image(_text(inner, "url"), detail=inner.get("detail"), cache=cache)
+    if kind == "input_audio":
+        inner = raw["input_audio"]
+        data = _bytes(_text(inner, "data"))
+        return AudioPart(data=data, media_type=f"audio/{_text(inner, 'format')}", cache=cache)
+    if kind == "file":
+        inner = raw["file"]
+        title = inner.get("filename")
+        if "file_id" in inner:
+            return DocumentPart(file_id=_text(inner, "file_id"), title=title, cache=cache)
+        return document(_text(inner, "file_data"), title=title, cache=cache)
+    raise ValueError("unknown kind of content part")
+
+
+def _cache(raw: Mapping[str, Any]) -> CacheHint:
+    mark = raw.get("cache_control")
+    return None if not mark else mark.get("ttl") or True
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw[key]
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is not text")
+    return value
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError("data is not base64") from None

@@ -1,0 +1,49 @@
+"""Thousands of requests in one process, under one layer of control: `Client.batch`."""
+
+from typing import TYPE_CHECKING, Any
+
+from ._batch.batch import Batch
+from ._batch.files.append_file import ResultFileError
+from ._batch.files.key_table import in_shard
+from ._batch.files.request_file import InputError, InputReport, Problem, RequestFile
+from ._batch.files.response_cache import CacheError, ResponseCache
+from ._batch.files.result_file import ResultFile, read_results
+from ._batch.files.result_format import ResultLine
+from ._batch.options import BatchOptions
+from ._batch.results import Watch
+from ._batch.statistics import BatchStatistics
+from ._batch.types import Attempt, BatchRequest, BatchResult
+
+if TYPE_CHECKING:
+    from .adapters.ray import on_ray
+
+__all__ = [
+    "Attempt",
+    "Batch",
+    "BatchOptions",
+    "BatchRequest",
+    "BatchResult",
+    "BatchStatistics",
+    "CacheError",
+    "InputError",
+    "InputReport",
+    "Problem",
+    "RequestFile",
+    "ResponseCache",
+    "ResultFile",
+    "ResultFileError",
+    "ResultLine",
+    "Watch",
+    "in_shard",
+    "on_ray",
+    "read_results",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`on_ray` stands above the client, which stands above this package."""
+    if name == "on_ray":
+        from importlib import import_module
+
+        return import_module("trio_minillm.adapters.ray").on_ray
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

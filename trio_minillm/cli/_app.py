@@ -1,0 +1,66 @@
+"""The command ``trio-minillm``: its subcommands, and what a bug looks like from outside."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+import trio_minillm as llm
+
+from ._batch import batch
+from ._bench import bench
+from ._chat import chat
+from ._costs import costs
+from ._options import KEYS
+from ._output import EXIT_CODES
+from ._terminal import say
+
+_EPILOG = "\b\nKeys come from the environment:\n" + "".join(
+    f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()
+)
+_EPILOG += "\n\b\nExit codes:\n" + "".join(f"  {n:>3}  {what}\n" for n, what in EXIT_CODES.items())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trio-minillm {llm.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Stream answers of language models, and see how they ended and what they cost."""
+
+
+def main() -> None:
+    """The entry point. Ends in ``SystemExit`` with one of `EXIT_CODES`."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,  # they show locals, and those hold keys
+        rich_markup_mode=None,  # prompts and model names in usage errors are no markup
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog=_EPILOG)(_root)
+    app.command(epilog=_EPILOG)(chat)
+    app.command(epilog=_EPILOG)(bench)
+    app.command(epilog=_EPILOG)(batch)
+    app.command()(costs)
+    try:
+        app(prog_name="trio-minillm")
+    except Exception as exc:  # noqa: BLE001 - a bug: say where, not what, which may be secret
+        frames = traceback.extract_tb(exc.__traceback__)
+        while isinstance(exc, ExceptionGroup):
+            exc = exc.exceptions[0]
+            frames = traceback.extract_tb(exc.__traceback__) or frames
+        place = frames[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        say(f"error: a bug in trio-minillm: {type(exc).__name__} at {where}\n")
+        raise SystemExit(1) from None

@@ -1,0 +1,154 @@
+"""Bodies of responses on the known wires, and what a body comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from .._protocol.decoder import ChunkDecoder
+from .._protocol.ingest import Ingest
+from .._types.errors import EndedEarly, MiniLLMError
+from .._types.response import CompletionResponse
+from ..providers import Model, Provider
+from ..providers._models import compatible
+from ._script import Reply, ServedRequest, reply
+
+
+def sse(data: Any, event: str | None = None) -> bytes:
+    """One server-sent event: ``data`` is sent as it is if text, else as JSON."""
+    text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
+    head = f"event: {event}\n" if event else ""
+    return f"{head}data: {text}\n\n".encode()
+
+
+def openai_events(
+    *deltas: str, finish: str | None = "stop", usage: bool = True, done: bool = True
+) -> list[bytes]:
+    """The events of an OpenAI chat-completions stream, one ``bytes`` each."""
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "test-model-1"}
+
+    def choice(delta: dict[str, str], reason: str | None = None) -> bytes:
+        inner = {"index": 0, "delta": delta, "finish_reason": reason}
+        return sse({**head, "choices": [inner]})
+
+    events = [choice({"role": "assistant", "content": ""})]
+    events += [choice({"content": delta}) for delta in deltas]
+    if finish is not None:
+        events.append(choice({}, finish))
+    if usage:
+        events.append(sse({**head, "choices": [], "usage": _counts(len(deltas))}))
+    return [*events, sse("[DONE]")] if done else events
+
+
+def _counts(made: int) -> dict[str, int]:
+    return {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
+
+
+def anthropic_events(*deltas: str, stop: str | None = "end_turn") -> list[bytes]:
+    """The events of an Anthropic Messages stream, one ``bytes`` each."""
+
+    def event(kind: str, **fields: Any) -> bytes:
+        return sse({"type": kind, **fields}, kind)
+
+    message = {"id": "msg_1", "model": "claude-test", "content": [], "usage": _PROVISIONAL}
+    block = {"type": "text", "text": ""}
+    events = [
+        event("message_start", message=message),
+        event("content_block_start", index=0, content_block=block),
+    ]
+    for delta in deltas:
+        inner = {"type": "text_delta", "text": delta}
+        events.append(event("content_block_delta", index=0, delta=inner))
+    events.append(event("content_block_stop", index=0))
+    if stop is not None:
+        usage = {"output_tokens": len(deltas)}
+        events.append(event("message_delta", delta={"stop_reason": stop}, usage=usage))
+        events.append(event("message_stop"))
+    return events
+
+
+_PROVISIONAL = {"input_tokens": 7, "output_tokens": 1}
+
+
+def decode(
+    provider: Provider, pieces: Iterable[bytes], *, expect_usage: bool = True, choices: int = 1
+) -> tuple[CompletionResponse, MiniLLMError | None]:
+    """What a response body, in these pieces, comes to: no HTTP, no waiting.
+
+    Returns the response and the error that ended it, if one did.
+    """
+    state = Ingest(
+        model="?",
+        expect_usage=expect_usage,
+        choices=choices,
+        wire=provider.replay_wire,
+        awaits_end=provider.ends_itself,
+    )
+    decoder = ChunkDecoder(provider)
+    for piece in pieces:
+        state.ingest_all(decoder.feed(piece, 0.0))
+    state.ingest_all(decoder.finish(0.0))
+    state.fail(decoder.error or EndedEarly("the body ended"))
+    return state.response(), state.error
+
+
+def settlement(cost: float | str | None, *, id: str = "gen-1", **fields: Any) -> Reply:
+    """OpenRouter's answer to what a generation cost, in USD; ``fields`` are more of its record."""
+    data = {"id": id, "total_cost": cost, "native_tokens_prompt": 7, "native_tokens_completion": 5}
+    body = msgspec.json.encode({"data": data | fields})
+    return reply(body, headers={"content-type": "application/json"})
+
+
+def model(provider: Provider | None = None, **options: Any) -> Model:
+    """A model at an address that does not exist, for use with a `ScriptedTransport`."""
+    made = compatible("test-model", base_url="http://test.invalid/v1", **options)
+    return made if provider is None else msgspec.structs.replace(made, provider=provider)
+
+
+def answer(*deltas: str) -> Callable[[ServedRequest], Reply]:
+    """A whole answer on whatever wire is asked, streamed or not as the request says.
+
+    For programs whose wire the test does not care about, those of other SDKs among them:
+    ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's.
+    """
+
+    def choose(request: ServedRequest) -> Reply:
+        anthropic = request.path.endswith("/messages")
+        events = anthropic_events(*deltas) if anthropic else openai_events(*deltas)
+        try:
+            asked = request.json()
+        except ValueError:
+            asked = None
+        if isinstance(asked, dict) and asked.get("stream"):
+            return reply(*events)
+        text, made = "".join(deltas), len(deltas)
+        body: dict[str, Any]
+        if anthropic:
+            usage = {"input_tokens": 7, "output_tokens": made}
+            body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test"}
+            body |= {"content": [{"type": "text", "text": text}], "usage": usage}
+            body |= {"stop_reason": "end_turn", "stop_sequence": None}
+        else:
+            said = {"role": "assistant", "content": text}
+            body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0}
+            body |= {"model": "test-model-1", "usage": _counts(made)}
+            body |= {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]}
+        return json_reply(body)
+
+    return choose
+
+
+def json_reply(body: Any, **options: Any) -> Reply:
+    """A reply whose body is JSON; ``options`` are the fields of `Reply`."""
+    options = {"headers": {"content-type": "application/json"}, "framing": "length", **options}
+    return reply(msgspec.json.encode(body), **options)
+
+
+OK = reply(*openai_events("ok"))
+"""What a server says that was told nothing."""
+NOT_YET = json_reply(
+    {"error": {"message": "Generation not found", "code": 404}}, status=404, framing="chunked"
+)
+"""The answer to questions after the fact where none was given."""
