@@ -23,8 +23,8 @@ from trio_minillm._protocol import sse as _sse
 from trio_minillm._stream.stream import body as _intake
 from trio_minillm._stream.stream import stream as _stream
 from trio_minillm._stream.stream import task as _reader
+from trio_minillm._types.chunks import Block, StreamChunk, ToolCallDelta
 from trio_minillm._types.errors import EXCERPT_CHARS
-from trio_minillm._types.response import Block, StreamChunk, ToolCallDelta
 from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 

@@ -9,7 +9,6 @@ import traceback
 import zlib
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import httpx
 import msgspec

@@ -15,6 +15,7 @@ from ._http.transport import Statistics, TrioTransport
 from ._protocol.sse import SSEDecoder, SSEEvent
 from ._stream.stream import StreamingCompletion
 from ._stream.tracked import Collected, TrackedStream
+from ._types.chunks import Block, StreamChunk, ToolCallDelta
 from ._types.cost import CostInfo, CostResolution, PriceTier, TokenPrice
 from ._types.errors import (
     BudgetExceeded,
@@ -56,17 +57,10 @@ from ._types.messages import (
 )
 from ._types.openai_messages import message_of
 from ._types.options import Limits, Retry, Timeouts
-from ._types.params import JSONSchema, Params, Reasoning, Tool, tool
-from ._types.response import (
-    Block,
-    Choice,
-    CompletionResponse,
-    Outcome,
-    StreamChunk,
-    Timings,
-    ToolCallDelta,
-    Usage,
-)
+from ._types.params import JSONSchema, Params, Reasoning
+from ._types.response import Choice, CompletionResponse, Outcome, Timings
+from ._types.tools import Tool, tool
+from ._types.usage import Usage
 from ._version import __version__
 from .providers import Model, Provider, Request, SettlementRequest
 from .providers._models import anthropic, compatible, openai, openrouter

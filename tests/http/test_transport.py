@@ -20,7 +20,6 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import h11

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from decimal import Decimal
-from pathlib import Path
 
 import httpx
 import pytest

@@ -15,14 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._types.params import (
-    PARAM_NAMES,
-    closed,
-    format_of,
-    reasoning_of,
-    schema_of,
-    tools_of,
-)
+from trio_minillm._types.params import PARAM_NAMES, format_of, reasoning_of
+from trio_minillm._types.tools import closed, schema_of, tools_of
 
 
 def call(name: str, arguments: str = "") -> llm.ToolCall:

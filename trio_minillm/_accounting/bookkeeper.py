@@ -20,14 +20,15 @@ import msgspec
 import trio
 
 from .._http.exchange import Exchange
-from .._types.cost import CostInfo, add
+from .._types.cost import add
 from .._types.errors import MiniLLMError, ProtocolError
 from .._types.options import retry_after
-from .._types.response import Outcome, Usage
+from .._types.response import Outcome
+from .._types.usage import Usage
 from ..providers import Model, SettlementRequest
-from ..providers._base import headers_to
+from ..providers._base import address_of, cost_of, headers_to, settlement_request
 from .budget import Budget
-from .ledger import MAX_UNSETTLED, CostRecord, Ledger, payable
+from .ledger import MAX_UNSETTLED, CostRecord, Ledger
 
 OnCost: TypeAlias = Callable[[CostRecord], Awaitable[object]]
 """The client's callback; it is given every attempt that is booked, once."""
@@ -333,30 +334,6 @@ class Books:
         )
         self.ledger.record(record)
         return record
-
-
-def cost_of(model: Model, usage: Usage | None) -> CostInfo:
-    """What the provider makes of the usage; unknown if it fails: no booking is lost for that."""
-    try:
-        cost = model.provider.cost_of(usage, model.price)
-        return cost if payable(cost.amount) else CostInfo(source=cost.source)
-    except Exception:  # noqa: BLE001 - a provider of the user's own
-        _log.exception("%s can't tell a cost", type(model.provider).__name__)
-        return CostInfo()
-
-
-def settlement_request(model: Model, ident: str) -> SettlementRequest | None:
-    """How to ask about a generation; ``None`` if the provider can't be asked, or fails."""
-    try:
-        return model.provider.settlement_request(model, ident)
-    except Exception:  # noqa: BLE001 - a provider of the user's own
-        _log.exception("%s can't ask for a settlement", type(model.provider).__name__)
-        return None
-
-
-def address_of(model: Model) -> str:
-    """The base URL without its query, which is nobody's business in a file."""
-    return model.base_url.partition("?")[0]
 
 
 def _spent(record: CostRecord | None) -> tuple[Decimal, int]:

@@ -20,8 +20,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec.structs import astuple, replace
 
-from .._types.cost import CostInfo, CostResolution, add
-from .._types.response import Outcome, Usage
+from .._types.cost import CostInfo, CostResolution, add, payable
+from .._types.response import Outcome
+from .._types.usage import Usage
 
 OTHER = "(other)"
 """Where the attempts are summed that the bounds below leave no room for."""
@@ -37,8 +38,6 @@ MAX_UNSETTLED = 100_000
 """Records that wait for `Client.settle`, meta included; beyond, the oldest stay as they were
 booked and can't be settled."""
 
-MAX_AMOUNT, MAX_PLACES = Decimal(10) ** 12, 60
-"""What an amount can be, in USD, and its decimals: within them any sum is exact."""
 MAX_TOKENS = 10**15
 
 _PAID = (CostResolution.RESOLVED, CostResolution.LOWER_BOUND)
@@ -167,16 +166,6 @@ def _share(record: CostRecord) -> _Sums:
     if record.booked:
         counts[_PLACES[record.resolution]] = 1
     return _Sums(*((amount, _ZERO) if record.booked else (_ZERO, amount)), counts)
-
-
-def payable(amount: Decimal | None) -> bool:
-    """Whether it can be an amount of money: not NaN, negative or absurd, from whomever."""
-    if amount is None:
-        return True
-    if not isinstance(amount, Decimal) or not amount.is_finite():
-        return False
-    places = amount.as_tuple().exponent
-    return 0 <= amount <= MAX_AMOUNT and isinstance(places, int) and -places <= MAX_PLACES
 
 
 def countable(usage: Usage | None) -> bool:

@@ -14,7 +14,8 @@ from typing import BinaryIO
 import msgspec
 from msgspec.structs import asdict, replace
 
-from .ledger import BAD_JSON, CostRecord, Ledger, countable, own, payable
+from .._types.cost import payable
+from .ledger import BAD_JSON, CostRecord, Ledger, countable, own
 
 MAX_LINE = 1 << 20
 """Bytes of a line of the file, its end included; a longer one is torn."""

@@ -11,7 +11,8 @@ import msgspec
 from .._types.cost import CostInfo, CostResolution, sum_of
 from .._types.errors import ErrorKind, MiniLLMError
 from .._types.messages import Message
-from .._types.response import CompletionResponse, Outcome, Timings, Usage
+from .._types.response import CompletionResponse, Outcome, Timings
+from .._types.usage import Usage
 from ..providers import Model
 
 Messages: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]

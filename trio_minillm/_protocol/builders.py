@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from .._types.chunks import ToolCallDelta
 from .._types.messages import OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCall
-from .._types.response import ToolCallDelta
 
 LONG_ARGUMENTS = 16 * 1024
 """Arguments beyond this, in characters, are not read again and again to see if they are whole."""

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import msgspec
 
+from .._types.chunks import StreamChunk, has_content
 from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
-from .._types.response import StreamChunk, has_content
 from ..providers import Provider
 from .json_limits import crowd_in
 from .redaction import HIDDEN, THOROUGH, hide

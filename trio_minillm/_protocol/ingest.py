@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from .._types.chunks import Block, StreamChunk, ToolCallDelta, has_content
 from .._types.errors import (
     ConnectionCut,
     EndedEarly,
@@ -23,16 +24,8 @@ from .._types.errors import (
     StreamTimeout,
 )
 from .._types.messages import Part, ToolCall
-from .._types.response import (
-    Block,
-    Choice,
-    CompletionResponse,
-    Outcome,
-    StreamChunk,
-    ToolCallDelta,
-    Usage,
-    has_content,
-)
+from .._types.response import Choice, CompletionResponse, Outcome
+from .._types.usage import Usage
 from .builders import (
     CallBuilder,
     DetailBuilder,

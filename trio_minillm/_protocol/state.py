@@ -29,7 +29,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from .._types.response import Outcome, StreamChunk, has_content
+from .._types.chunks import StreamChunk, has_content
+from .._types.response import Outcome
 
 
 class State(Enum):

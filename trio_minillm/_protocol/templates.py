@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from .._types.response import StreamChunk
+from .._types.chunks import StreamChunk
 
 _text_of = msgspec.json.Decoder(str).decode
 _PROBE = 'a "probe" \u00e9\n'

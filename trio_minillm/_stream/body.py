@@ -13,8 +13,8 @@ import msgspec
 from .._protocol.decoder import ChunkDecoder
 from .._protocol.state import Ending, State
 from .._protocol.templates import PlainBatch
+from .._types.chunks import StreamChunk, has_content
 from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
-from .._types.response import StreamChunk, has_content
 from .clocks import Clocks
 
 MAX_RESPONSE = 256 * 1024 * 1024

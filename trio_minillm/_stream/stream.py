@@ -14,13 +14,15 @@ from typing import Any, Self
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._accounting.bookkeeper import cost_of
 from .._protocol.ingest import COMPACT_EVERY, Ingest
 from .._protocol.templates import PlainBatch, Template
+from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
 from .._types.errors import EndedEarly, MiniLLMError
-from .._types.response import CompletionResponse, Outcome, StreamChunk, Timings, Usage
+from .._types.response import CompletionResponse, Outcome, Timings
+from .._types.usage import Usage
 from ..providers import Model
+from ..providers._base import cost_of
 from .body import Facts
 from .task import Item, Reader
 

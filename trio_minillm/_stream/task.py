@@ -23,9 +23,9 @@ from .._http.exchange import Exchange
 from .._protocol.decoder import ChunkDecoder
 from .._protocol.redaction import hide
 from .._protocol.state import Ending
+from .._types.chunks import StreamChunk
 from .._types.errors import MiniLLMError, RefusedError, RetriesExhausted, StreamError
 from .._types.options import Retry, Timeouts, retry_after, retryable
-from .._types.response import StreamChunk
 from ..providers import Model, Provider
 from .body import Facts, Intake
 from .clocks import INFINITY, Clocks

@@ -8,14 +8,16 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from .._accounting.bookkeeper import Booking, Books, address_of, cost_of, settlement_request
+from .._accounting.bookkeeper import Booking, Books
 from .._accounting.budget import Budget
 from .._accounting.ledger import CostRecord
 from .._protocol.ingest import Ingest
 from .._types.cost import CostResolution
 from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
-from .._types.response import CompletionResponse, Outcome, Usage
+from .._types.response import CompletionResponse, Outcome
+from .._types.usage import Usage
 from ..providers import Model
+from ..providers._base import address_of, cost_of, settlement_request
 from .stream import StreamingCompletion
 from .task import Item, Reader
 

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from .response import Usage
+from .usage import Usage
 
 _EXACT = decimal.Context(
     # Python's own recipe for exact arithmetic (FAQ of the decimal module): as many digits as
@@ -269,3 +268,17 @@ def _placed(count: int, places: list[tuple[Decimal, int]]) -> Decimal:
         total = add(total, times(here, surcharge))
         count -= here
     return total
+
+
+MAX_AMOUNT, MAX_PLACES = Decimal(10) ** 12, 60
+"""What an amount can be, in USD, and its decimals: within them any sum is exact."""
+
+
+def payable(amount: Decimal | None) -> bool:
+    """Whether it can be an amount of money: not NaN, negative or absurd, from whomever."""
+    if amount is None:
+        return True
+    if not isinstance(amount, Decimal) or not amount.is_finite():
+        return False
+    places = amount.as_tuple().exponent
+    return 0 <= amount <= MAX_AMOUNT and isinstance(places, int) and -places <= MAX_PLACES

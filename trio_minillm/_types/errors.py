@@ -19,15 +19,14 @@ which the key is blanked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Literal
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from decimal import Decimal
-
-    from .response import CompletionResponse, Usage
+from .response import CompletionResponse
+from .usage import Usage
 
 ErrorKind = Literal["auth", "invalid", "quota", "rate_limit", "overloaded", "timeout", "server"]
 """What a provider's error asks of the caller.

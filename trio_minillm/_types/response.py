@@ -1,4 +1,4 @@
-"""What comes back: chunks, usage, and the response that they add up to.
+"""The response that a stream's chunks add up to, its outcome and its timings.
 
 Tokens are counts, times are seconds, money is USD. ``None`` always means *not said by the
 provider*; it is never read as zero.
@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from .cost import CostInfo
-from .messages import Message, OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCall
+from .messages import Message, Part, ToolCall
+from .usage import Usage
 
 
 class Outcome(str, Enum):
@@ -29,174 +30,6 @@ class Outcome(str, Enum):
 
     def __str__(self) -> str:
         return self.value
-
-
-MAX_RAW_FIELDS = 256
-"""Fields of a raw usage object that later ones are merged into."""
-
-
-class Usage(msgspec.Struct, kw_only=True):
-    """Tokens of one response, in disjoint buckets: three of input and one of output.
-
-    Guarantees: no token is in two buckets, ``None`` means that the provider did not say, and
-    the other counts of tokens are parts of a bucket: ``reasoning_tokens`` and ``…_output_tokens``
-    of ``completion_tokens``, ``…_input_tokens`` of the input.
-    """
-
-    uncached_input_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    completion_tokens: int | None = None
-    """Everything that was generated, reasoning included."""
-    reasoning_tokens: int | None = None
-    cache_write_1h_tokens: int | None = None
-    """The part of ``cache_write_tokens`` that was written to live an hour."""
-    audio_input_tokens: int | None = None
-    image_input_tokens: int | None = None
-    audio_output_tokens: int | None = None
-    image_output_tokens: int | None = None
-    web_searches: int | None = None
-    """Searches that the provider ran for this answer. Not tokens: a number of requests."""
-    cost: float | None = None
-    """What the provider says that this cost, in USD, as on the wire."""
-    final: bool = False
-    """True for the last word on the whole answer; False for a count that was still
-    running when the stream stopped, which is a lower bound."""
-    raw: dict[str, Any] | None = None
-    """The usage as the wire had it, later objects merged into earlier ones."""
-
-    @property
-    def prompt_tokens(self) -> int | None:
-        """All input: uncached, read from and written to the cache."""
-        known = [self.uncached_input_tokens, self.cache_read_tokens, self.cache_write_tokens]
-        if all(n is None for n in known):
-            return None
-        return sum(n or 0 for n in known)
-
-    @property
-    def total_tokens(self) -> int | None:
-        """Input and output; ``None`` only where neither was said."""
-        prompt = self.prompt_tokens
-        if prompt is None and self.completion_tokens is None:
-            return None
-        return (prompt or 0) + (self.completion_tokens or 0)
-
-    def merge_from(self, later: Usage) -> None:
-        """Take over every field that ``later`` has. Replaces, never adds: counts on every
-        wire are cumulative. What is final stays final.
-        """
-        for field in _USAGE_FIELDS:
-            value = getattr(later, field)
-            if value is not None:
-                setattr(self, field, value)
-        if later.raw is not None:
-            few = self.raw is not None and len(self.raw) < MAX_RAW_FIELDS
-            self.raw = {**self.raw, **later.raw} if self.raw and few else later.raw
-        self.final = self.final or later.final
-
-
-_USAGE_FIELDS = (
-    "uncached_input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "cache_write_1h_tokens",
-    "audio_input_tokens",
-    "image_input_tokens",
-    "audio_output_tokens",
-    "image_output_tokens",
-    "web_searches",
-    "cost",
-)
-
-
-class ToolCallDelta(msgspec.Struct, gc=False):
-    """A piece of a tool call. ``index``, ``id`` and ``name`` are as the wire had them, and
-    may be missing; ``arguments`` is the next piece of the argument string.
-    """
-
-    index: int | None = None
-    id: str | None = None
-    name: str | None = None
-    arguments: str = ""
-    type: str = "function"
-    extra: dict[str, Any] | None = None
-
-
-class Block(msgspec.Struct, kw_only=True):
-    """What happened to a content block, on wires that have blocks (Anthropic's).
-
-    ``start`` is the block as it was opened, ``delta`` a change that is more than text,
-    reasoning or arguments (a signature, a citation), ``stop`` closes it.
-    """
-
-    start: dict[str, Any] | None = None
-    delta: dict[str, Any] | None = None
-    stop: bool = False
-
-
-class StreamChunk(msgspec.Struct, gc=False):
-    """One step of the answer: what a provider's event says, in neutral terms.
-
-    A plain piece of text has ``delta`` and nothing else. A chunk is a value: it belongs to
-    whoever received it.
-    """
-
-    delta: str = ""
-    reasoning: str = ""
-    refusal: str = ""
-    tool_calls: tuple[ToolCallDelta, ...] = ()
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    id: str | None = None
-    model: str | None = None
-    choice: int = 0
-    part: int | None = None
-    """Number of the content block that this belongs to, on wires that number them."""
-    block: Block | None = None
-    reasoning_details: tuple[dict[str, Any], ...] = ()
-    """Reasoning blocks to be sent back unchanged (OpenRouter's)."""
-    annotations: tuple[dict[str, Any], ...] = ()
-    logprobs: dict[str, Any] | None = None
-    audio: dict[str, Any] | None = None
-    images: tuple[dict[str, Any], ...] = ()
-    """Pictures that the model made, in the wire's shape (OpenRouter's ``image_url`` parts)."""
-    metadata: dict[str, Any] | None = None
-    """The rest that is worth keeping (serving provider, native reason, timings …)."""
-    end: bool = False
-    """The wire's own end event (``[DONE]``, ``message_stop``)."""
-    progress: bool = True
-    """False where nothing of the answer moved (a role-only opening, an empty delta)."""
-    event: int = 0
-    """Number of the stream's event that it came from, counted from 1."""
-    received_at: float = 0.0
-    """When its bytes left the socket, on Trio's clock, in seconds."""
-    raw: bytes | None = None
-    """The event's data, if the stream was opened with ``raw=True``."""
-
-    @classmethod
-    def content(cls, delta: str) -> StreamChunk:
-        """A chunk of plain text."""
-        return cls(delta)
-
-    @classmethod
-    def finished(cls, reason: str) -> StreamChunk:
-        """A chunk that says only why the answer ended."""
-        return cls(finish_reason=reason)
-
-
-def has_content(chunk: StreamChunk) -> bool:
-    """Whether a chunk carries some of the answer itself, and not just facts about it."""
-    return bool(
-        chunk.delta
-        or chunk.reasoning
-        or chunk.tool_calls
-        or chunk.refusal
-        or chunk.audio
-        or chunk.images
-        or chunk.reasoning_details
-    )
 
 
 class Timings(msgspec.Struct, kw_only=True):
@@ -346,19 +179,3 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> Any:
         yield repr(self)
-
-
-__all__ = [
-    "Block",
-    "Choice",
-    "CompletionResponse",
-    "OpaquePart",
-    "Outcome",
-    "ReasoningPart",
-    "RefusalPart",
-    "StreamChunk",
-    "TextPart",
-    "Timings",
-    "ToolCallDelta",
-    "Usage",
-]

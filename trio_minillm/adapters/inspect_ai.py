@@ -39,8 +39,9 @@ from .._types.errors import (
     StreamError,
 )
 from .._types.options import Retry, Timeouts
-from .._types.params import JSONSchema, Reasoning, Tool
+from .._types.params import JSONSchema, Reasoning
 from .._types.response import Choice, CompletionResponse
+from .._types.tools import Tool
 from ..providers import Model
 from . import _inspect_messages as messages
 from ._portal import KEYS, Host, open_both

@@ -19,7 +19,7 @@ import trio
 import trio_minillm as llm
 
 from .._batch.histogram import Distribution
-from .._types.response import has_content
+from .._types.chunks import has_content
 from ._measurements import Results, Sample, is_hopeless
 from ._options import price_of
 from ._output import Misuse

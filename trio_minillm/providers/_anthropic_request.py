@@ -26,7 +26,8 @@ from .._types.messages import (
     ToolCall,
     ToolResult,
 )
-from .._types.params import JSONSchema, Reasoning, Tool, closed, format_of, reasoning_of, tools_of
+from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of
+from .._types.tools import Tool, closed, tools_of
 from ._base import Request, refuse_others, take
 
 DEFAULT_MAX_TOKENS = 8192

@@ -25,7 +25,8 @@ from .._types.messages import (
     ToolCall,
     ToolResult,
 )
-from .._types.params import Reasoning, Tool, closed, format_of, reasoning_of, tools_of
+from .._types.params import Reasoning, format_of, reasoning_of
+from .._types.tools import Tool, closed, tools_of
 from ._base import Request, refuse_others, take
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
+from .._types.chunks import Block, StreamChunk, ToolCallDelta
 from .._types.cost import CostInfo, CostResolution, TokenPrice
 from .._types.errors import ProtocolError, ProviderError
-from .._types.response import Block, StreamChunk, ToolCallDelta, Usage
+from .._types.usage import Usage
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request, sendable
 from ._errors import error_from

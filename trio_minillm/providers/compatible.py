@@ -14,7 +14,7 @@ import msgspec
 from .._types.cost import CostInfo, TokenPrice, native_cost, scaled
 from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
-from .._types.response import Usage
+from .._types.usage import Usage
 from ._base import Model
 from ._openai_request import Dialect
 from .openai import OpenAIChat

@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from .._types.chunks import StreamChunk, ToolCallDelta
 from .._types.cost import CostInfo, CostResolution, TokenPrice, add, exact, native_cost, priced_cost
 from .._types.errors import ProtocolError, ProviderError
-from .._types.response import StreamChunk, ToolCallDelta, Usage
+from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request
 from ._errors import error_from, in_short
 from ._openai_request import Dialect, chat_body, typed_fields

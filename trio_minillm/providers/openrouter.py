@@ -15,7 +15,7 @@ import msgspec
 from .._types.errors import ProtocolError
 from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
-from .._types.response import Usage
+from .._types.usage import Usage
 from ._base import Model, SettlementRequest
 from ._openai_request import Dialect
 from .openai import OpenAIChat

@@ -9,9 +9,10 @@ import httpx
 import msgspec
 
 from .._protocol.decoder import ChunkDecoder
+from .._types.chunks import StreamChunk
 from .._types.errors import ErrorInfo, MiniLLMError
 from .._types.messages import user
-from .._types.response import CompletionResponse, StreamChunk
+from .._types.response import CompletionResponse
 from ..providers import Model, Provider, Request
 from ._events import decode
 

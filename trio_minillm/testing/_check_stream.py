@@ -11,8 +11,9 @@ import trio
 import trio.testing
 
 from .._stream.stream import StreamingCompletion
+from .._types.chunks import StreamChunk
 from .._types.errors import MiniLLMError
-from .._types.response import CompletionResponse, Outcome, StreamChunk
+from .._types.response import CompletionResponse, Outcome
 
 SECONDS = 60.0
 """How long each reading may take, on Trio's clock."""

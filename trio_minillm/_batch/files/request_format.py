@@ -16,7 +16,8 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from ..._types.openai_messages import messages_of
-from ..._types.params import PARAM_NAMES, JSONSchema, Params, Reasoning, Tool, check_params
+from ..._types.params import PARAM_NAMES, JSONSchema, Params, Reasoning, check_params
+from ..._types.tools import Tool
 from ...providers import Model, Request
 from ...providers._base import body_of
 from ..types import BatchRequest

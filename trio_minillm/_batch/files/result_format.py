@@ -15,7 +15,8 @@ import msgspec
 from ..._types.cost import CostInfo
 from ..._types.errors import ProviderError, RefusedError, RetriesExhausted
 from ..._types.messages import ReasoningPart, ToolCall
-from ..._types.response import Choice, CompletionResponse, Timings, Usage
+from ..._types.response import Choice, CompletionResponse, Timings
+from ..._types.usage import Usage
 from ..types import Attempt, BatchRequest, BatchResult
 
 MARKER = b'{"id":"batch_req_'
