@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import trio
 
-from ._accounting.bookkeeper import Books, OnCost
+from ._accounting.bookkeeper import Bookkeeper, OnCost
 from ._accounting.budget import Budget
 from ._accounting.ledger import CostRecord, Ledger
 from ._http.connector import DirectClient
@@ -59,7 +59,7 @@ class Client:
         http: httpx.AsyncClient,
         timeouts: Timeouts,
         retry: Retry,
-        books: Books,
+        books: Bookkeeper,
         *,
         budget: Budget | None = None,
         meta: Any = None,
@@ -400,7 +400,7 @@ async def open_client(
         raise TypeError("on_cost must be an async function")
     failure: BaseException | None = None
     async with _http_client(http_client, transport) as http, trio.open_nursery() as nursery:
-        books = Books(
+        books = Bookkeeper(
             partial(Exchange, http), Ledger() if ledger is None else ledger, on_cost, nursery
         )
         budget = Budget(limits) if limits is not None else None

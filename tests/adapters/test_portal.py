@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.adapters._portal import Host, open_both, open_model
+from trio_minillm.adapters._portal import Portal, open_both, open_model
 
 
 class Opened:
@@ -53,7 +53,7 @@ def made():
 
 @pytest.fixture
 def host(made):
-    host = Host(made.block)
+    host = Portal(made.block)
     yield host
     host.close()
 
@@ -134,7 +134,7 @@ def test_a_future_that_is_cancelled_before_it_began(host, made):
 
 @pytest.mark.parametrize("loop", ["trio", "asyncio"])
 def test_what_can_t_be_opened_says_so_to_each_caller(loop):
-    host = Host(lambda: open_model("nonsense"))
+    host = Portal(lambda: open_model("nonsense"))
 
     async def main():
         for _ in range(2):

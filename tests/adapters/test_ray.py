@@ -21,7 +21,7 @@ import trio_minillm as llm
 import trio_minillm.batch
 from trio_minillm import testing
 from trio_minillm.adapters._ray_rows import rows_of
-from trio_minillm.adapters._shared_results import Record
+from trio_minillm.adapters._shared_results import SharedResults
 from trio_minillm.adapters.ray import UNWRITTEN, divided, on_ray
 from trio_minillm.batch import BatchRequest, BatchResult, ResultLine
 from trio_minillm.testing import openai_events
@@ -279,7 +279,7 @@ def result(key, text="yes", prompt="p"):
 
 
 async def test_each_finds_what_the_others_wrote(tmp_path):
-    with Record(tmp_path) as one, Record(tmp_path) as other:
+    with SharedResults(tmp_path) as one, SharedResults(tmp_path) as other:
         line = await one.append(result("a"))
         assert await other.line(result("a").request) is None
         await other.refresh()
@@ -288,14 +288,14 @@ async def test_each_finds_what_the_others_wrote(tmp_path):
         await one.refresh()
         await one.refresh()
         assert await one.line(result("b").request) is not None
-    with Record(tmp_path) as third:
+    with SharedResults(tmp_path) as third:
         assert await third.line(result("a").request) == line
         with pytest.raises(ValueError, match="another request"):
             await third.line(result("a", prompt="q").request)
 
 
 async def test_a_line_cut_anywhere_is_as_if_it_were_not_there(tmp_path):
-    with Record(tmp_path) as record:
+    with SharedResults(tmp_path) as record:
         await record.append(result("a"))
         await record.append(result("b"))
     (path,) = tmp_path.iterdir()
@@ -303,7 +303,7 @@ async def test_a_line_cut_anywhere_is_as_if_it_were_not_there(tmp_path):
     first = whole.index(b"\n") + 1
     for cut in range(first, len(whole), 7):
         path.write_bytes(whole[:cut])
-        with Record(tmp_path) as record:
+        with SharedResults(tmp_path) as record:
             assert await record.line(result("a").request) == whole[:first]
             assert await record.line(result("b").request) is None
             (own,) = set(tmp_path.iterdir()) - {path}

@@ -29,7 +29,7 @@ from trio_minillm._http.exchange.http1 import BadResponse, ResponseParser
 
 import trio_minillm as llm
 from trio_minillm._client import Client
-from trio_minillm._protocol.decoder import ChunkDecoder, hide
+from trio_minillm._protocol.decoder import ChunkDecoder, redact
 from trio_minillm._protocol.ingest import Ingest
 from trio_minillm._types import messages as parts_of
 from trio_minillm._types.errors import EXCERPT_CHARS, EndedEarly, ErrorInfo, MiniLLMError
@@ -239,7 +239,7 @@ def refusal(data: bytes) -> None:
     choices = Choices.of(data)
     provider, body = PROVIDERS[choices.wire], choices.body
     status = (None, 400, 401, 402, 404, 429, 500, 529)[choices.more]
-    info = provider.parse_error(status, hide(body, [KEY.encode()]))
+    info = provider.parse_error(status, redact(body, [KEY.encode()]))
     assert isinstance(info, ErrorInfo)
     assert len(info.message) <= EXCERPT_CHARS + 1, "an endless excerpt"
     assert status is None or info.status == status

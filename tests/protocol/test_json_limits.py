@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_minillm._protocol.json_limits import MAX_OBJECTS, MAX_VALUES, crowd_in
+from trio_minillm._protocol.json_limits import MAX_OBJECTS, MAX_VALUES, exceeded_limit
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from trio_minillm._protocol.json_limits import MAX_OBJECTS, MAX_VALUES, crowd_in
     ],
 )
 def test_too_much(data: bytes, bound: str) -> None:
-    found = crowd_in(data)
+    found = exceeded_limit(data)
     assert found is not None
     assert found[0] == bound
 
@@ -35,4 +35,4 @@ def test_too_much(data: bytes, bound: str) -> None:
     ],
 )
 def test_enough(data: bytes) -> None:
-    assert crowd_in(data) is None
+    assert exceeded_limit(data) is None

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_minillm._protocol.redaction import RUN, THOROUGH, hide
+from trio_minillm._protocol.redaction import RUN, THOROUGH, redact
 
 KEY = "sk-canary/7+Zq=MvR2xW9tLb4KdHs"
 """With characters that JSON, URLs and HTML may spell otherwise."""
@@ -60,7 +60,7 @@ def spellings(secret: str) -> dict[str, str]:
 def test_every_spelling_is_hidden_wherever_it_stands(how: str, secret: str) -> None:
     text = spellings(secret)[how]
     for before, after in (("", ""), ("bad key ", "!"), (secret[:6], secret[-6:]), ("%", "&")):
-        shown = hide(f"{before}{text}{after}".encode(), [secret.encode()]).decode()
+        shown = redact(f"{before}{text}{after}".encode(), [secret.encode()]).decode()
         assert not any(piece in spelled(shown) for piece in pieces_of(secret)), shown
 
 
@@ -72,24 +72,24 @@ def test_in_much_it_is_hidden_as_it_is_and_as_json_writes_it(secret: str) -> Non
         spellings(secret)["unicode"],
     ):
         body = f'{{"message": "bad key {text}!", "pad": "{"x" * THOROUGH}"}}'.encode()
-        assert json.loads(hide(body, [secret.encode()]))["message"] == "bad key [hidden]!"
+        assert json.loads(redact(body, [secret.encode()]))["message"] == "bad key [hidden]!"
     torn = f'{{"message": "bad key {secret}!{"x" * THOROUGH}'.encode()
-    assert secret.encode() not in hide(torn, [secret.encode()])
+    assert secret.encode() not in redact(torn, [secret.encode()])
 
 
 @pytest.mark.parametrize("secret", ["sk-\\n0123456789", "sk-0123456789\\"])
 def test_a_secret_with_a_backslash_is_no_escape(secret: str) -> None:
     for how in ("plain", "json", "unicode", "json in json", "url", "html"):
         text = spellings(secret)[how]
-        shown = hide(f"bad key {text}!".encode(), [secret.encode()])
+        shown = redact(f"bad key {text}!".encode(), [secret.encode()])
         assert shown.replace(b"\\", b"") == b"bad key [hidden]!", how
 
 
 def test_a_part_of_a_secret_is_shown_as_long_as_it_gives_nothing_away() -> None:
     short = f"{KEY[: RUN - 1]}... {KEY[1 - RUN :]} is no key".encode()
-    assert hide(short, [KEY.encode()]) == short
-    assert hide(KEY[2 : RUN + 2].encode(), [KEY.encode()]) == b"[hidden]"
-    assert hide(b"a sk-01 b", [b"sk-01"]) == b"a [hidden] b"
+    assert redact(short, [KEY.encode()]) == short
+    assert redact(KEY[2 : RUN + 2].encode(), [KEY.encode()]) == b"[hidden]"
+    assert redact(b"a sk-01 b", [b"sk-01"]) == b"a [hidden] b"
 
 
 @example(secret="0000000000\\0", before="", after="", how="url")
@@ -104,20 +104,20 @@ def test_a_secret_of_any_characters_is_hidden_and_json_stays_json(
 ) -> None:
     text = spellings(secret)[how]
     body = json.dumps({"error": before + secret + after, "n": [before, 1]}).encode()
-    clean = hide(body, [secret.encode()])
+    clean = redact(body, [secret.encode()])
     json.loads(clean)
     assert secret not in json.loads(clean)["error"].replace("[hidden]", "\0")
-    shown = hide(text.encode(), [secret.encode()]).decode()
+    shown = redact(text.encode(), [secret.encode()]).decode()
     if len(text) >= 12 and how not in ("a prefix", "an end", "all but an end"):
         assert not any(piece in spelled(shown) for piece in pieces_of(spelled(secret)))
-    assert hide(before.encode(), [b"0123456789abcdef"]) == before.encode() or "0123" in before
+    assert redact(before.encode(), [b"0123456789abcdef"]) == before.encode() or "0123" in before
 
 
 @pytest.mark.parametrize("name", ["quot", "amp", "lt", "gt", "apos"])
 def test_a_character_that_html_calls_by_name_is_recognised(name: str) -> None:
     secret = html.unescape(f"sk-0123&{name};456789")
     for text in (f"sk-0123&{name};456789", f"sk-0123&amp;{name};456789"):
-        assert hide(f"a {text} b".encode(), [secret.encode()]) == b"a [hidden] b"
+        assert redact(f"a {text} b".encode(), [secret.encode()]) == b"a [hidden] b"
 
 
 @pytest.mark.parametrize("size", [2**16, 4_000_000])
@@ -136,7 +136,7 @@ def test_hiding_takes_time_in_proportion(size: int) -> None:
         before = sys.gettrace()
         sys.settrace(count_line)
         try:
-            hide(data, [key])
+            redact(data, [key])
         finally:
             sys.settrace(before)
         return count

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_minillm import Outcome, StreamChunk, Usage
-from trio_minillm._protocol.state import OUTCOMES, TABLE, Ending, Event, State
+from trio_minillm._protocol.state import OUTCOMES, TABLE, Event, State, StreamState
 
 FINAL = [State.FINISHED, State.TRUNCATED, State.ERRORED, State.CANCELLED]
 
 
 def ending(expect_usage=True, choices=1):
-    return Ending(expect_usage=expect_usage, choices=choices)
+    return StreamState(expect_usage=expect_usage, choices=choices)
 
 
 def feed(machine, *chunks):

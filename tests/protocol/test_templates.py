@@ -13,7 +13,7 @@ from trio_minillm import LimitExceeded, StreamChunk, testing
 from trio_minillm._protocol.decoder import FEW, LESSON, MAX_CREDIT, SOON, ChunkDecoder
 from trio_minillm._protocol.ingest import COMPACT_EVERY, Ingest
 from trio_minillm._protocol.sse import MAX_EVENT
-from trio_minillm._protocol.templates import MAX_TEMPLATE, PlainBatch, Template
+from trio_minillm._protocol.templates import MAX_TEMPLATE, EventTemplate, TextRun
 from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter, Provider
 
 OPENAI, ANTHROPIC = OpenAIChat(), Anthropic()
@@ -57,7 +57,7 @@ def chunk(text: str, **fields: Any) -> bytes:
     )
 
 
-def learned(provider: Provider, *events: bytes) -> Template | None:
+def learned(provider: Provider, *events: bytes) -> EventTemplate | None:
     decoder = eager(provider)
     for event in events:
         decoder.feed(event, 0.0)
@@ -89,7 +89,7 @@ def test_what_it_is_for() -> None:
     decoder = eager(OPENAI)
     decoder.feed(chunk("one"), 0.0)
     batch = decoder.feed(chunk("two") + chunk("three"), 5.0)
-    assert type(batch) is PlainBatch
+    assert type(batch) is TextRun
     assert [(c.delta, c.event, c.received_at) for c in batch] == [
         ("two", 2, 5.0),
         ("three", 3, 5.0),
@@ -265,7 +265,7 @@ def folds_alike(sizes: list[int], thinking: bool) -> None:
     one, other = machine(), machine()
     field = "reasoning" if thinking else "delta"
     like = StreamChunk(**{field: "x"}, id="i", model="m")
-    template = Template(like, b'"', b'"', None)
+    template = EventTemplate(like, b'"', b'"', None)
     for number, size in enumerate(sizes):
         made = [
             StreamChunk(
@@ -273,24 +273,24 @@ def folds_alike(sizes: list[int], thinking: bool) -> None:
             )
             for i in range(size)
         ]
-        one.ingest_all(PlainBatch(made, template))
+        one.ingest_all(TextRun(made, template))
         for each in made:
             other.ingest(each)
     for state in (one, other):
         state.ingest(StreamChunk(finish_reason="stop"))
     assert one.response() == other.response()
     assert (one.chunks, one.first_at, one.last_at) == (other.chunks, other.first_at, other.last_at)
-    one.ingest_all(PlainBatch([like], template))
+    one.ingest_all(TextRun([like], template))
     assert one.chunks == other.chunks, "it is over"
 
 
 def test_events_one_by_one_are_learned_from_when_it_pays() -> None:
     decoder = ChunkDecoder(OPENAI)
     kinds = [type(decoder.feed(chunk("a"), 0.0)) for _ in range(SOON + 3)]
-    assert kinds == [list] * (SOON + 1) + [PlainBatch] * 2
+    assert kinds == [list] * (SOON + 1) + [TextRun] * 2
     at_once = ChunkDecoder(OPENAI)
     at_once.feed(chunk("a") * (FEW + 1), 0.0)
-    assert type(at_once.feed(chunk("a"), 0.0)) is PlainBatch
+    assert type(at_once.feed(chunk("a"), 0.0)) is TextRun
 
 
 @pytest.mark.parametrize(

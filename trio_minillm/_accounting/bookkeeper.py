@@ -58,7 +58,7 @@ WAIT_STATUSES = frozenset({404, 408, 409, 425, 429})
 _log = logging.getLogger("trio_minillm")
 
 
-class Booking:
+class PendingSettlement:
     """One attempt in the books. ``record`` is replaced when the provider has answered."""
 
     def __init__(self, record: CostRecord) -> None:
@@ -85,7 +85,7 @@ class Booking:
             await self.delivered.wait()
 
 
-class Books:
+class Bookkeeper:
     """What all streams of a client share: the ledger, the callback, and who asks providers."""
 
     def __init__(
@@ -103,7 +103,9 @@ class Books:
         # Who to ask about what is unsettled, and whose money it is, by the record's key.
         self._unsettled: dict[str, tuple[Model, Budget | None]] = {}
         self._used: dict[tuple[str, str], Model] = {}  # by provider and address
-        self._asked: dict[str, Booking] = {}  # what this client's own tasks ask about, by key
+        self._asked: dict[
+            str, PendingSettlement
+        ] = {}  # what this client's own tasks ask about, by key
         self._open: dict[object, Callable[[], None]] = {}
         self._closed = False
         self.gone: bool = False
@@ -145,9 +147,9 @@ class Books:
 
     def book(
         self, record: CostRecord, model: Model, budget: Budget | None, seconds: float
-    ) -> Booking:
+    ) -> PendingSettlement:
         """Write an attempt into the ledger, now, and see to the rest in the client's nursery."""
-        booking = Booking(record)
+        booking = PendingSettlement(record)
         if record.unsettled:
             self._unsettled[record.key] = model, budget
             if len(self._unsettled) > MAX_UNSETTLED:
@@ -175,7 +177,7 @@ class Books:
             (cost, tokens), (old_cost, old_tokens) = _spent(record), _spent(before)
             budget.spend(add(cost, old_cost.copy_negate()), tokens - old_tokens)
 
-    async def _finish(self, booking: Booking, model: Model, seconds: float) -> None:
+    async def _finish(self, booking: PendingSettlement, model: Model, seconds: float) -> None:
         """The task of one booking: bounded, and not to be cancelled from outside."""
         with trio.CancelScope(shield=True):
             try:

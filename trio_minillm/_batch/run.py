@@ -1,7 +1,7 @@
 """The tasks of a batch: send what the schedule lets go, hand results out.
 
 All decisions are in the schedule and its lanes, which never wait. One task pulls requests a little
-ahead (`Intake`), a crew of others takes one item after the other (`Crew`) and sends it (`Sender`).
+ahead (`RequestSource`), a crew of others takes one item after the other (`WorkerPool`) and sends it (`Sender`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .._types.response import CompletionResponse, Outcome
 from ..providers import Model
 from .options import Settings
 from .results import Results
-from .scoring import judged
+from .scoring import score_result
 from .sender import Sender
-from .source import Intake, Requests
-from .statistics import BatchStatistics, Tally
-from .throttle.concurrency import Adaptive
+from .source import Requests, RequestSource
+from .statistics import BatchStatistics, Counters
+from .throttle.concurrency import ConcurrencyLimit
 from .throttle.lanes import Lane
 from .throttle.retry import BATCH_RETRY, RetryBudget, counted, ends_the_run, retry_in
 from .throttle.schedule import Item, Schedule
 from .types import BatchRequest, BatchResult, rough_tokens
-from .workers import Crew
+from .workers import WorkerPool
 
 LOOK_AHEAD = 256
 """Requests that are pulled before they can be sent, at most: so that a model whose turn has not come
@@ -49,7 +49,7 @@ class Run:
         self.settings = settings
         self.schedule = Schedule(settings.capacity, self._new_lane)
         self.results = Results(settings.buffer, ordered=settings.ordered, on_room=self._on_room)
-        self.tally = Tally()
+        self.tally = Counters()
         self.stopped: MiniLLMError | None = None
         """What ended it before its end."""
         self.crash: BaseException | None = None
@@ -59,8 +59,8 @@ class Run:
         self._model = model
         self._sender = sender
         self._retries = RetryBudget(settings.retry_share)
-        self._intake = Intake(requests, self._admit, self._crowded)
-        self._crew = Crew(
+        self._intake = RequestSource(requests, self._admit, self._crowded)
+        self._crew = WorkerPool(
             self.schedule,
             self._serve,
             held=lambda: self.results.blocked,
@@ -75,7 +75,7 @@ class Run:
     def _new_lane(self, now: float) -> Lane:
         settings = self.settings
         auto = settings.concurrency == "auto"
-        return Lane(now, settings.rates, Adaptive(settings.capacity, now) if auto else None)
+        return Lane(now, settings.rates, ConcurrencyLimit(settings.capacity, now) if auto else None)
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Run:
             if settings.concurrency != "auto":
                 lane.adaptive = None
             elif lane.adaptive is None:
-                lane.adaptive = Adaptive(settings.capacity, now)
+                lane.adaptive = ConcurrencyLimit(settings.capacity, now)
             else:
                 lane.adaptive.change(settings.capacity, now)
         self._crew.kick()
@@ -323,7 +323,7 @@ class Run:
             attempts=item.attempts,
             **what,
         )
-        result = await judged(result, self.settings.score)
+        result = await score_result(result, self.settings.score)
         self.tally.result(result)
         self.results.put(result, item.number)
         if self.settings.ordered:

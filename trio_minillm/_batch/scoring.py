@@ -15,7 +15,7 @@ Score: TypeAlias = Callable[[BatchResult], Any]
 """A function, async or not, of a result; what it returns is the result's ``score``."""
 
 
-async def judged(result: BatchResult, score: Score | None) -> BatchResult:
+async def score_result(result: BatchResult, score: Score | None) -> BatchResult:
     """The result with ``value`` or ``invalid``, where its request wanted a type, and ``score``.
 
     The score is asked for failed results too, with all else in place. What it raises is raised.

@@ -16,7 +16,7 @@ TURN = 32
 """Requests that are pulled before other tasks get a turn."""
 
 
-class Intake:
+class RequestSource:
     """Pulls requests, one after the other, and gives each to ``admit``.
 
     Where ``crowded`` says so it waits for `wake`. An async generator is closed at the end, however

@@ -84,7 +84,7 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
         return self.ok + self.failed
 
 
-class Tally:
+class Counters:
     """The sums behind `BatchStatistics`."""
 
     def __init__(self) -> None:

@@ -10,13 +10,13 @@ import trio
 from .throttle.schedule import Item, Schedule
 
 BREATH = 32
-"""Requests that are sent before a breath is taken (see `Crew`): so many meet with a refusal that has
+"""Requests that are sent before a breath is taken (see `WorkerPool`): so many meet with a refusal that has
 come meanwhile, at most about twice that. One breath costs some 60 µs."""
 ROUNDS = 4
 """Turns of Trio's loop from a refusal at the socket to its lane."""
 
 
-class Crew:
+class WorkerPool:
     """Workers, as many as were ever busy at once; who has sent wakes the next.
 
     After every `BREATH` requests all wait until what servers have said meanwhile has been heard:

@@ -14,10 +14,10 @@ import msgspec
 from .._types.chunks import StreamChunk, has_content
 from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ..providers import Provider
-from .json_limits import crowd_in
-from .redaction import HIDDEN, THOROUGH, hide
+from .json_limits import exceeded_limit
+from .redaction import HIDDEN, THOROUGH, redact
 from .sse import MAX_EVENT, QUICK_BYTES, SSEDecoder, SSEEvent
-from .templates import PlainBatch, Template
+from .templates import EventTemplate, TextRun
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -73,7 +73,7 @@ class ChunkDecoder:
         self._lenient = lenient
         self._raw = raw
         self._sse = SSEDecoder()
-        self._template: Template | None = None
+        self._template: EventTemplate | None = None
         # Lessons cost a second parsing, and some streams never repeat themselves.
         self._quick = provider.literal_text and not raw
         self._credit = MAX_CREDIT if self._quick else 0
@@ -99,7 +99,7 @@ class ChunkDecoder:
             # The commonest read: a single event, like the one before.
             run = self._run(template, [data[: -len(_BLANK)]], 0, at) if self._sse.between else None
             if run:
-                return PlainBatch(run, template)
+                return TextRun(run, template)
         events, blocks, tail = self._sse.split(data)
         if b"" in blocks[:3]:  # blank lines by the thousand would each be looked at
             blocks = [block for block in blocks if block]
@@ -111,7 +111,7 @@ class ChunkDecoder:
             if run and template is not None:
                 done += len(run)
                 if len(run) == len(blocks) and not out:
-                    out = run = PlainBatch(run, template)
+                    out = run = TextRun(run, template)
                 else:
                     out += run
             else:
@@ -125,7 +125,7 @@ class ChunkDecoder:
         return out
 
     def _run(
-        self, template: Template, blocks: list[bytes], start: int, at: float
+        self, template: EventTemplate, blocks: list[bytes], start: int, at: float
     ) -> list[StreamChunk]:
         """The chunks of the blocks from ``start`` on, as far as they are by the template."""
         run: list[StreamChunk] = []
@@ -158,7 +158,7 @@ class ChunkDecoder:
         """One block, the long way; what is common in it is remembered."""
         chunks = self._events(self._sse.dissect(block), at)
         if learn and len(chunks) == 1 and self._credit > 0 and chunks[0].progress:
-            learned = Template.learn(block, chunks[0], self._parsed)
+            learned = EventTemplate.learn(block, chunks[0], self._parsed)
             self._template = learned or self._template
             self._credit -= LESSON
         return chunks
@@ -226,7 +226,7 @@ class ChunkDecoder:
         body = body.removeprefix(_BOM).lstrip()  # blanks may have come before it was recognised
         if body[:1] == b"<":
             raise ProtocolError("the body is HTML or XML, not an event stream")
-        if crowd := crowd_in(body):
+        if crowd := exceeded_limit(body):
             raise LimitExceeded(f"{crowd[0]} in one body", crowd[1])
         try:
             return self._provider.parse_response(body)
@@ -241,7 +241,7 @@ class ChunkDecoder:
             data = event.data
             if not data or data.isspace():
                 continue
-            if crowd := crowd_in(data):
+            if crowd := exceeded_limit(data):
                 bound, limit = crowd
                 self.error = LimitExceeded(f"{bound} in one event", limit, event=self.events)
                 return out
@@ -307,7 +307,7 @@ class ChunkDecoder:
             return error  # malformed events are not quoted
         if len(data) > THOROUGH:
             return self._short(error)  # of which little is shown
-        clean = hide(data, self._secrets)
+        clean = redact(data, self._secrets)
         if HIDDEN in clean:
             # `parse_error` takes any bytes.
             again: MiniLLMError = ProviderError(self._provider.parse_error(None, clean))
@@ -325,7 +325,7 @@ class ChunkDecoder:
         info = error.info
         shown = {k: getattr(info, k) for k in ("message", "code", "type")}
         for name, text in shown.items():
-            shown[name] = text and hide(text.encode("utf-8", "replace"), self._secrets).decode()
+            shown[name] = text and redact(text.encode("utf-8", "replace"), self._secrets).decode()
         again = ProviderError(msgspec.structs.replace(info, metadata=None, **shown))
         again.usage = error.usage
         return again

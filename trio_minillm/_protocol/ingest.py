@@ -35,8 +35,8 @@ from .builders import (
     join_fields,
     joined_fields,
 )
-from .state import Ending, Event
-from .templates import PlainBatch
+from .state import Event, StreamState
+from .templates import TextRun
 
 MAX_CHOICES = 128
 """Answers in one response. OpenAI allows 128."""
@@ -64,7 +64,7 @@ CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded"
 """Finish reasons that mean: the answer was cut at a limit of tokens."""
 
 
-class _Rare:
+class _Extras:
     """What few answers have."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class _Choice:
         self.reasons: list[str] = []  # each that came, once
         self.over_limit: tuple[str, int] | None = None
         # Few answers have any, and of thousands at once each would hold a dozen empty containers.
-        self.rare: _Rare | None = None
+        self.rare: _Extras | None = None
 
     # -- parts -----------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class _Choice:
                 if there.start is not None and there.size > MAX_INPUT:
                     self.over_limit = ("characters in the input of a provider's tool", MAX_INPUT)
                 return
-        rare = self.rare = self.rare or _Rare()
+        rare = self.rare = self.rare or _Extras()
         call = None if opens else rare.call_of(delta)
         if call is None:
             if len(rare.calls) >= MAX_TOOL_CALLS:
@@ -221,7 +221,7 @@ class _Choice:
                 self.reasons.append(self.reason)
 
     def _rare(self, chunk: StreamChunk) -> None:
-        rare = self.rare = self.rare or _Rare()
+        rare = self.rare = self.rare or _Extras()
         if len(chunk.audio or ()) > MAX_PARTS or len(chunk.logprobs or ()) > MAX_PARTS:
             self.over_limit = _FIELDS
             return
@@ -246,7 +246,7 @@ class _Choice:
         return texts[0] if len(texts) == 1 else "".join(texts)
 
     def build(self, wire: str, finished: bool) -> Choice:
-        rare = self.rare or _Rare()
+        rare = self.rare or _Extras()
         parts: list[Part] = []
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
@@ -292,7 +292,7 @@ class Ingest:
         wire: str = "",
         awaits_end: bool = False,
     ) -> None:
-        self.ending: Ending = Ending(
+        self.ending: StreamState = StreamState(
             expect_usage=expect_usage, choices=choices, awaits_end=awaits_end
         )
         self.id: str = id
@@ -350,13 +350,13 @@ class Ingest:
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch: the same as folding its chunks one by one."""
-        if type(chunks) is PlainBatch and not self.ending.over:
+        if type(chunks) is TextRun and not self.ending.over:
             self._plain(chunks)
             return
         for chunk in chunks:
             self.ingest(chunk)
 
-    def _plain(self, batch: PlainBatch) -> None:
+    def _plain(self, batch: TextRun) -> None:
         self.ingest(batch[0])  # the others say nothing more, but for their text
         self.pieces_of(batch[0]).extend([c.delta or c.reasoning for c in batch[1:]])
         before, self.chunks = self.chunks, self.chunks + len(batch) - 1

@@ -15,7 +15,7 @@ MAX_VALUES = 2**19
 """Values in one event, or in such a body: 524,288. Plain ones are made quicker than objects."""
 
 
-def crowd_in(data: bytes) -> tuple[str, int] | None:
+def exceeded_limit(data: bytes) -> tuple[str, int] | None:
     """What there is too much of to be made into objects, and its limit."""
     if len(data) <= MAX_OBJECTS or _counts(data) is None:
         return None

@@ -34,7 +34,7 @@ _ESCAPE = re.compile(
 _NAMED = {"quot": '"', "amp": "&", "lt": "<", "gt": ">", "apos": "'"}
 
 
-def hide(data: bytes, secrets: Sequence[bytes]) -> bytes:
+def redact(data: bytes, secrets: Sequence[bytes]) -> bytes:
     """The data with every secret blanked out. JSON stays JSON."""
     if len(data) > THOROUGH:
         return _plainly(data, secrets)

@@ -108,7 +108,7 @@ def _with(choices: frozenset[int], choice: int) -> frozenset[int]:
     return _FIRST if choice == 0 and not choices else choices | {choice}
 
 
-class Ending:
+class StreamState:
     """The machine. `chunk` and `event` are O(1), never raise and never wait.
 
     ``expect_usage``: reasons alone don't end the stream, the usage must come too.

@@ -1,8 +1,8 @@
 """The common chunk, fast: a piece of text in an event that is otherwise as the one before.
 
-Almost all events of a stream are equal, byte for byte, but for one JSON string. `Template.learn`
+Almost all events of a stream are equal, byte for byte, but for one JSON string. `EventTemplate.learn`
 cuts an event at that string and proves, by having another text parsed in its place, that the
-string is the chunk's text and that nothing else hangs on it. `Template.text` then reads an event
+string is the chunk's text and that nothing else hangs on it. `EventTemplate.text` then reads an event
 by comparing its two ends and decoding what is between them, strictly, as JSON: an event that
 differs in any byte outside, or is malformed inside, is not taken and goes the long way.
 """
@@ -24,17 +24,17 @@ MAX_TEMPLATE = 4 * 1024
 """Bytes of an event that is worth remembering."""
 
 
-class PlainBatch(list[StreamChunk]):
+class TextRun(list[StreamChunk]):
     """Chunks that differ in their text only (and in ``event``), by one template."""
 
     __slots__ = ("template",)
 
-    def __init__(self, chunks: list[StreamChunk], template: Template) -> None:
+    def __init__(self, chunks: list[StreamChunk], template: EventTemplate) -> None:
         super().__init__(chunks)
         self.template = template
 
 
-class Template:
+class EventTemplate:
     """An event with a hole for its text; ``chunk`` is one of its kind."""
 
     def __init__(self, chunk: StreamChunk, prefix: bytes, suffix: bytes, end: bytes | None) -> None:
@@ -55,7 +55,7 @@ class Template:
     @classmethod
     def learn(
         cls, block: bytes, chunk: StreamChunk, parse: Callable[[bytes], object]
-    ) -> Template | None:
+    ) -> EventTemplate | None:
         """A template from an event and the chunk that it was read as, if there can be one.
 
         ``parse`` reads such an event; it is asked once, about another text.

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import msgspec
 
 from .._protocol.decoder import ChunkDecoder
-from .._protocol.state import Ending, State
-from .._protocol.templates import PlainBatch
+from .._protocol.state import State, StreamState
+from .._protocol.templates import TextRun
 from .._types.chunks import StreamChunk, has_content
 from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
 from .clocks import Clocks
@@ -24,7 +24,7 @@ model gives today with log probabilities."""
 NO_END = "the body ended without a finish reason or an end marker"
 
 
-class Facts(msgspec.Struct, kw_only=True):
+class AttemptInfo(msgspec.Struct, kw_only=True):
     """What the reader knows beside the chunks; the stream puts it into the response."""
 
     started: float | None = None
@@ -45,8 +45,10 @@ class Facts(msgspec.Struct, kw_only=True):
 class Intake:
     """One answer, fed with its body as that comes."""
 
-    def __init__(self, decoder: ChunkDecoder, ending: Ending, clocks: Clocks, facts: Facts) -> None:
-        self.ending: Ending = ending
+    def __init__(
+        self, decoder: ChunkDecoder, ending: StreamState, clocks: Clocks, facts: AttemptInfo
+    ) -> None:
+        self.ending: StreamState = ending
         self.clocks: Clocks = clocks
         self.error: MiniLLMError | None = None
         """What ended the answer, unless it was over before."""
@@ -70,7 +72,7 @@ class Intake:
         facts.received += len(data)
         if data:
             chunks = self._decoder.feed(data, now)
-            if type(chunks) is PlainBatch and self.begun and ending.state is State.OPEN:
+            if type(chunks) is TextRun and self.begun and ending.state is State.OPEN:
                 ending.chunk(chunks[0])  # the others would change nothing more
                 self.content += len(chunks)
                 self.clocks.heard(now, True, State.OPEN, False)

@@ -15,7 +15,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._protocol.ingest import COMPACT_EVERY, Ingest
-from .._protocol.templates import PlainBatch, Template
+from .._protocol.templates import EventTemplate, TextRun
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
 from .._types.errors import EndedEarly, MiniLLMError
@@ -23,7 +23,7 @@ from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
 from ..providers._base import cost_of
-from .body import Facts
+from .body import AttemptInfo
 from .task import Item, Reader
 
 BUFFERED_BATCHES = 32
@@ -78,12 +78,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._reader = reader
         self._model = model
         self._response_type = response_type
-        self._facts = reader.facts if reader is not None else Facts()
+        self._facts = reader.facts if reader is not None else AttemptInfo()
         self._batch: list[StreamChunk] = []
         self._position = 0
         self._last: MiniLLMError | None = None  # came behind the batch that is being handed out
         self._append: Callable[[str], None] | None = None  # for more text of the kind before
-        self._alike: Template | None = None  # whose texts those are
+        self._alike: EventTemplate | None = None  # whose texts those are
         self._received = 0  # items taken out of the channel
         self._plenty = False  # the last look found more than one item
         self._taken = 0
@@ -209,7 +209,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._state.ingest(chunk)
         if self._state.ending.over:
             self._ended()
-        elif self._position == 1 and type(self._batch) is PlainBatch:
+        elif self._position == 1 and type(self._batch) is TextRun:
             self._alike = self._batch.template
             self._append = self._state.pieces_of(chunk).append
         # An empty opening says nothing; one that crossed a bound is not handed out.
@@ -264,7 +264,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         room, and the two tasks take turns once for many reads.
         """
         more: list[StreamChunk] = []
-        template = self._batch.template if type(self._batch) is PlainBatch else None
+        template = self._batch.template if type(self._batch) is TextRun else None
         for _ in range(BUFFERED_BATCHES):
             try:
                 item = self._receive.receive_nowait()
@@ -276,7 +276,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if not isinstance(item, list):
                 self._last = item
                 break
-            if type(item) is not PlainBatch or item.template is not template:
+            if type(item) is not TextRun or item.template is not template:
                 template = None
             more += item
             if len(more) >= MANY_CHUNKS:
@@ -286,10 +286,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if template is None:
                 self._append = self._alike = None
             both = self._batch + more
-            self._batch = both if template is None else PlainBatch(both, template)
+            self._batch = both if template is None else TextRun(both, template)
 
     def _put(self, item: Item) -> None:
-        if type(item) is not PlainBatch or item.template is not self._alike:
+        if type(item) is not TextRun or item.template is not self._alike:
             self._append = self._alike = None
         if isinstance(item, list):
             self._batch, self._position = item, 0

@@ -21,13 +21,13 @@ import trio
 
 from .._http.exchange import Exchange
 from .._protocol.decoder import ChunkDecoder
-from .._protocol.redaction import hide
-from .._protocol.state import Ending
+from .._protocol.redaction import redact
+from .._protocol.state import StreamState
 from .._types.chunks import StreamChunk
 from .._types.errors import MiniLLMError, RefusedError, RetriesExhausted, StreamError
 from .._types.options import Retry, Timeouts, retry_after, retryable
 from ..providers import Model, Provider
-from .body import Facts, Intake
+from .body import AttemptInfo, Intake
 from .clocks import INFINITY, Clocks
 
 Item: TypeAlias = "list[StreamChunk] | StreamChunk | MiniLLMError"
@@ -126,7 +126,7 @@ class Reader:
         prepared: Prepared,
         send: trio.MemorySendChannel[Item],
     ) -> None:
-        self.facts: Facts = Facts()
+        self.facts: AttemptInfo = AttemptInfo()
         self.done: trio.Event = trio.Event()
         self.arrived: Arrivals = Arrivals()
         self.crash: Exception | None = None
@@ -260,7 +260,7 @@ class Reader:
         decoder = ChunkDecoder(
             self._provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
         )
-        ending = Ending(
+        ending = StreamState(
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
             awaits_end=self._provider.ends_itself,
@@ -426,10 +426,10 @@ class Reader:
 
     def hidden(self, text: str) -> str:
         """What a server said, without the key."""
-        return hide(text.encode("utf-8", "replace"), self._secrets).decode()
+        return redact(text.encode("utf-8", "replace"), self._secrets).decode()
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
-        info = self._provider.parse_error(status, hide(body, self._secrets))
+        info = self._provider.parse_error(status, redact(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
             info = msgspec.structs.replace(info, should_retry=word == "true")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from .._accounting.bookkeeper import Booking, Books
+from .._accounting.bookkeeper import Bookkeeper, PendingSettlement
 from .._accounting.budget import Budget
 from .._accounting.ledger import CostRecord
 from .._protocol.ingest import Ingest
@@ -60,7 +60,7 @@ class TrackedStream(StreamingCompletion):
         reader: Reader,
         model: Model,
         response_type: Any = None,
-        books: Books,
+        books: Bookkeeper,
         budget: Budget | None = None,
         meta: Any = None,
         settlement: float = 0.0,
@@ -72,7 +72,7 @@ class TrackedStream(StreamingCompletion):
         self._settlement = settlement
         self._asked = model
         self._records: list[CostRecord] = []
-        self._booking: Booking | None = None
+        self._booking: PendingSettlement | None = None
         self._booked = False
         if budget is not None:
             reader.before_attempt = budget.check

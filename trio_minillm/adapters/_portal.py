@@ -73,7 +73,7 @@ async def open_both(
         yield client, model
 
 
-class Host(Generic[S]):
+class Portal(Generic[S]):
     """Something of ours, a client say, that is opened where it is first needed and kept open.
 
     Guarantees: in a Trio run it lives in a system task, so that it is closed when the run ends;

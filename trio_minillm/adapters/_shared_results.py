@@ -19,7 +19,7 @@ _OFFSET = 44
 """Bits of a place in a file (16 TiB); the rest of 64 are the file's number and whether it is ok."""
 
 
-class Record:
+class SharedResults:
     """The lines of all actors of all runs, in the files of a folder.
 
     Guarantees: what `append` returned from is found by every actor that calls `refresh` later
@@ -37,7 +37,7 @@ class Record:
         self._refreshing = trio.Lock()
         self._look()
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> SharedResults:
         return self
 
     def __exit__(self, *exc: object) -> None:

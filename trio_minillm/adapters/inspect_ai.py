@@ -44,7 +44,7 @@ from .._types.response import Choice, CompletionResponse
 from .._types.tools import Tool
 from ..providers import Model
 from . import _inspect_messages as messages
-from ._portal import KEYS, Host, open_both
+from ._portal import KEYS, Portal, open_both
 
 STOP_REASONS: dict[str | None, StopReason] = {
     "stop": "stop",
@@ -111,7 +111,7 @@ class TrioMiniLLM(ModelAPI):
         variables = [KEYS[kind]] if kind in KEYS else []
         super().__init__(model_name, base_url, api_key, variables, config)
         self._model_args = model_args
-        self._host = Host(self._opening)
+        self._host = Portal(self._opening)
 
     def _opening(self) -> AbstractAsyncContextManager[tuple[Client, Model]]:
         options = {"base_url": self.base_url, "api_key": self.api_key, **self._model_args}

@@ -26,9 +26,9 @@ from .._batch.files.result_format import fingerprint
 from .._batch.options import BatchOptions
 from .._batch.types import BatchRequest
 from ..providers import Model
-from ._portal import Host, open_both
+from ._portal import Portal, open_both
 from ._ray_rows import rows_of, table_of
-from ._shared_results import Record
+from ._shared_results import SharedResults
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,7 +135,7 @@ class _Actor:
     plan: _Plan
 
     def __init__(self) -> None:
-        self._host = Host(partial(_open_run, self.plan))
+        self._host = Portal(partial(_open_run, self.plan))
 
     async def __call__(self, batch: dict[str, Any]) -> pa.Table:
         """The results of a block of rows, in its order."""
@@ -150,7 +150,7 @@ async def _answer(rows: list[Any], run: _Run) -> list[bytes]:
 class _Run:
     """The life of an actor inside of its Trio loop."""
 
-    def __init__(self, plan: _Plan, model: Model, record: Record) -> None:
+    def __init__(self, plan: _Plan, model: Model, record: SharedResults) -> None:
         self._plan = plan
         self._model = model
         self._record = record
@@ -230,7 +230,7 @@ class _Call:
 @asynccontextmanager
 async def _open_run(plan: _Plan) -> AsyncIterator[_Run]:
     async with open_both(plan.model, {}, **plan.model_options) as (client, model):
-        with await trio.to_thread.run_sync(Record, plan.folder) as record:
+        with await trio.to_thread.run_sync(SharedResults, plan.folder) as record:
             run = _Run(plan, model, record)
             async with (
                 client.batch(

@@ -25,7 +25,7 @@ from trio_minillm.batch import BatchOptions
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
 from ._costs import open_ledger
-from ._live import conduct
+from ._live import run_live
 from ._options import (
     BaseURL,
     LedgerFile,
@@ -139,7 +139,7 @@ def batch(
         )
         return BatchRun(plan, secret, quiet=quiet)
 
-    conduct(make, json=summary == "json", name=model, secret=secret)
+    run_live(make, json=summary == "json", name=model, secret=secret)
 
 
 def _concurrency(given: str) -> int | Literal["auto"]:

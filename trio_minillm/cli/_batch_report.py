@@ -14,7 +14,7 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
-from ._bench_load import RunBooks
+from ._bench_load import RunLedger
 from ._measurements import Results, Sample, cost_fields, cost_text
 from ._output import Answer, Row, exit_code, one_line, usd
 
@@ -67,7 +67,7 @@ class BatchSums:
     def __init__(self, plan: BatchPlan, secret: str) -> None:
         self.plan = plan
         self.began = datetime.now(UTC)
-        self.books = RunBooks(plan.ledger)
+        self.books = RunLedger(plan.ledger)
         self.results = Results("batch", secret)
         self.estimate = Estimate()
         self.report: InputReport | None = None

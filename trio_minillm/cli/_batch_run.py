@@ -25,7 +25,7 @@ from trio_minillm.batch import (
 
 from ._batch_report import BatchPlan, BatchSums, problems_text
 from ._bench_load import LOCAL_SLOTS, allow_many_files
-from ._live import Conducted
+from ._live import LiveRun
 from ._measurements import Results, cost_text, seconds_text
 from ._options import price_of
 from ._output import Misuse, OutputError, Row
@@ -43,7 +43,7 @@ class _Stopped(Exception):
     """Ctrl-C while the input is read."""
 
 
-class BatchRun(Conducted):
+class BatchRun(LiveRun):
     """One run as its user sees it: how it goes, and how it is stopped."""
 
     noun = "request"

@@ -22,7 +22,7 @@ import trio_minillm as llm
 from ._bench_load import CONCURRENCY, Plan
 from ._bench_run import Bench
 from ._costs import open_ledger
-from ._live import conduct
+from ._live import run_live
 from ._options import (
     Attempts,
     BaseURL,
@@ -136,4 +136,4 @@ def bench(
         )
         return Bench(plan, secret, quiet=quiet)
 
-    conduct(make, json=json, name=model, secret=secret)
+    run_live(make, json=json, name=model, secret=secret)

@@ -69,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class RunBooks(llm.Ledger):
+class RunLedger(llm.Ledger):
     """The sums of this run alone; each record goes into the file of ``--ledger``, too."""
 
     def __init__(self, file: llm.Ledger | None) -> None:
@@ -95,7 +95,7 @@ class Load:
         self.measured = Results("measured", secret)
         self.now = self.warmup
         """The phase that goes on."""
-        self.books = RunBooks(plan.ledger)
+        self.books = RunLedger(plan.ledger)
         self.error: Exception | None = None
         """Why there is no benchmark, or it could not go on."""
         self.stopped = ""

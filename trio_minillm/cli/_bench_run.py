@@ -11,7 +11,7 @@ import trio
 import trio_minillm as llm
 
 from ._bench_load import Load, Plan
-from ._live import Conducted
+from ._live import LiveRun
 from ._measurements import Results, cost_fields, cost_text, seconds_text
 from ._output import Answer, Row, exit_code, one_line, usd
 
@@ -19,7 +19,7 @@ SPEED_OVER = 5.0
 """Seconds over which the status line takes its chunks/s."""
 
 
-class Bench(Conducted):
+class Bench(LiveRun):
     """One benchmark as its user sees it: how it goes, how it is stopped, what came of it."""
 
     noun = "stream"

@@ -18,7 +18,7 @@ import typer
 
 import trio_minillm as llm
 
-from ._bench_load import RunBooks
+from ._bench_load import RunLedger
 from ._measurements import Results
 from ._options import KEYS
 from ._output import (
@@ -40,12 +40,12 @@ TERMINAL_SECONDS = 0.5
 """How long a terminal that hangs is waited for at the end."""
 
 
-class Conducted(ABC):
+class LiveRun(ABC):
     """One run of such a command, as its user sees it."""
 
     noun: str
     """What runs, for a sentence."""
-    books: RunBooks
+    books: RunLedger
     error: Exception | None = None
     """Why there is no run, or it could not go on."""
     interrupted: bool = False
@@ -144,9 +144,9 @@ class Conducted(ABC):
         shown.set()
 
 
-def conduct(make: Callable[[], Conducted], *, json: bool, name: str, secret: str) -> NoReturn:
+def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str) -> NoReturn:
     """Make a run of the command's options, carry it out, print what came of it, and exit."""
-    run: Conducted | None = None
+    run: LiveRun | None = None
     error: Exception | None = None
 
     def finish() -> int:
@@ -170,7 +170,7 @@ def conduct(make: Callable[[], Conducted], *, json: bool, name: str, secret: str
 
 
 def _print(
-    run: Conducted | None, error: Exception | None, *, json: bool, name: str, secret: str
+    run: LiveRun | None, error: Exception | None, *, json: bool, name: str, secret: str
 ) -> int:
     """Print what came of it, and return the exit code."""
     code = exit_code(Answer(error=error)) if run is None or error else run.exit_code()

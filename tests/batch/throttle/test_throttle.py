@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._batch.statistics import Distribution
-from trio_minillm._batch.throttle.concurrency import START, Adaptive
+from trio_minillm._batch.throttle.concurrency import START, ConcurrencyLimit
 from trio_minillm._batch.throttle.lanes import Lane, Rates
 from trio_minillm._batch.throttle.learned_rate import (
     Bucket,
     Limit,
-    Mirror,
+    StatedLimit,
     family_of,
     limits_in,
     seconds_until,
@@ -156,7 +156,7 @@ def test_servers_without_such_headers_have_no_custom():
 
 
 def test_what_was_sent_meanwhile_counts_against_what_remains():
-    mirror = Mirror(0.0)
+    mirror = StatedLimit(0.0)
     assert mirror.bucket.wait(1.0, 0.0) == 0.0  # nothing is known
     mirror.sync(Limit("requests", 60, 10, 50.0), 1.0, sent_at=0.5, since=10)
     assert mirror.bucket.wait(1.0, 1.0) == pytest.approx(1.0)
@@ -165,7 +165,7 @@ def test_what_was_sent_meanwhile_counts_against_what_remains():
 
 
 def test_a_limit_for_a_day_is_not_taken_for_one_of_a_minute():
-    mirror = Mirror(0.0)
+    mirror = StatedLimit(0.0)
     mirror.sync(Limit("requests", 14400, 14370, 179.56), 0.0, sent_at=0.0, since=14370)
     assert mirror.bucket.wait(1.0, 0.0) == pytest.approx(179.56 / 30)
 
@@ -285,7 +285,7 @@ def test_a_long_retry_after_of_one_request_does_not_stop_the_lane():
 
 @given(st.lists(st.sampled_from(["send", "ok", "429", "503", "cut", "drop", "wait"]), max_size=200))
 def test_a_lane_never_loses_count_and_always_comes_back(events):
-    now, lane, under_way = 0.0, Lane(0.0, Rates(), Adaptive(50, 0.0)), []
+    now, lane, under_way = 0.0, Lane(0.0, Rates(), ConcurrencyLimit(50, 0.0)), []
     for event in events:
         now += 0.01
         if event == "send" and lane.blocked(now, 1.0) is None:
@@ -317,7 +317,7 @@ def test_a_lane_never_loses_count_and_always_comes_back(events):
 def climb(latency, seconds, maximum=500, noise=0.0, seed=1):
     """Answers a second of an adaptive limit against a latency at a load, and where it ends."""
     chance, now, events, running, done = random.Random(seed), 0.0, [], 0, 0
-    adaptive = Adaptive(maximum, 0.0)
+    adaptive = ConcurrencyLimit(maximum, 0.0)
     number = itertools.count()
     while True:
         while running < adaptive.limit:
@@ -354,7 +354,7 @@ def test_answers_of_very_different_lengths_do_not_lead_it_astray(seed):
 
 
 def test_overload_cuts_it_and_it_comes_back_to_where_it_was():
-    adaptive = Adaptive(100, 0.0)
+    adaptive = ConcurrencyLimit(100, 0.0)
     adaptive.limit = 100
     adaptive.overloaded(0.0, 100)
     assert adaptive.limit == 70
@@ -368,7 +368,7 @@ def test_overload_cuts_it_and_it_comes_back_to_where_it_was():
 
 
 def test_what_does_not_fill_the_limit_does_not_raise_it():
-    adaptive = Adaptive(100, 0.0)
+    adaptive = ConcurrencyLimit(100, 0.0)
     for number in range(1000):
         adaptive.finished(number * 0.1, 3)
     assert adaptive.limit == START

@@ -24,7 +24,7 @@ MAX_REST = 8
 """The most epochs without a trial, while none of them finds anything better."""
 
 
-class Adaptive:
+class ConcurrencyLimit:
     """A limit that is doubled while that pays (slow start), then climbs the hill of
     throughput in small steps, and is cut on each sign of overload.
 

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from ..._types.errors import MiniLLMError, ProviderError, RefusedError, SendError, StreamTimeout
-from .concurrency import Adaptive
-from .learned_rate import Bucket, LearnedRate, Mirror, family_of, limits_in
+from .concurrency import ConcurrencyLimit
+from .learned_rate import Bucket, LearnedRate, StatedLimit, family_of, limits_in
 from .retry import asked_to_wait
 
 Reason: TypeAlias = Literal["concurrency", "requests", "tokens", "pause", "retry"]
@@ -63,7 +63,7 @@ class Lane:
     accepted. A failure counts once for all requests that were under way when it came.
     """
 
-    def __init__(self, now: float, rates: Rates, adaptive: Adaptive | None) -> None:
+    def __init__(self, now: float, rates: Rates, adaptive: ConcurrencyLimit | None) -> None:
         self.adaptive = adaptive
         self.in_flight = 0
         self._sent = 0
@@ -74,7 +74,7 @@ class Lane:
         self._pending = 0  # sent, and neither accepted nor refused yet
         self._tokens_pending = 0.0
         self._given: dict[Reason, Bucket] = {}
-        self._stated: dict[Reason, Mirror] = {}
+        self._stated: dict[Reason, StatedLimit] = {}
         self._learned = LearnedRate(now)
         self._family: str | None = None
         self._reset_at = -math.inf  # when the provider's window ends, as far as it says
@@ -179,7 +179,7 @@ class Lane:
         for limit in limits_in(headers, family, epoch=epoch):
             mirror = self._stated.get(limit.unit)
             if mirror is None:
-                mirror = self._stated[limit.unit] = Mirror(now)
+                mirror = self._stated[limit.unit] = StatedLimit(now)
                 self.counts_tokens = self.counts_tokens or limit.unit == "tokens"
             if limit.unit == "tokens":
                 since = min(self._tokens_sent - ticket.tokens_before, self._tokens_pending)

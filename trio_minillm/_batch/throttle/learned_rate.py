@@ -153,7 +153,7 @@ def seconds_until(text: str, *, epoch: float) -> float | None:
     return max(0.0, moment.timestamp() - epoch)
 
 
-class Mirror:
+class StatedLimit:
     """A provider's own bucket, as its headers let it be known. Idle until they have."""
 
     def __init__(self, now: float) -> None:
