@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tracemalloc
 import zlib
@@ -13,16 +14,8 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm._http.exchange import exchange as _http
-from trio_minillm._http.exchange import http1 as _http1
-from trio_minillm._protocol import decoder as _decode
-from trio_minillm._protocol import ingest as _ingest
-from trio_minillm._protocol import json_limits as _crowd
-from trio_minillm._protocol import redaction as _secrets
-from trio_minillm._protocol import sse as _sse
-from trio_minillm._stream.stream import body as _intake
-from trio_minillm._stream.stream import stream as _stream
-from trio_minillm._stream.stream import task as _reader
+from trio_minillm._protocol.decoder import ChunkDecoder
+from trio_minillm._protocol.ingest import Ingest
 from trio_minillm._types.chunks import Block, StreamChunk, ToolCallDelta
 from trio_minillm._types.errors import EXCERPT_CHARS
 from trio_minillm.providers import OpenAIChat
@@ -195,7 +188,7 @@ def event_of(name: str, unit: bytes, count: int) -> bytes:
     ],
 )
 def test_what_takes_long_to_build_is_refused_and_text_is_not(event: bytes, bound: Any) -> None:
-    decoder = _decode.ChunkDecoder(OpenAIChat())
+    decoder = ChunkDecoder(OpenAIChat())
     chunks = decoder.feed(event, 0.0)
     if bound is None:
         assert (len(chunks), decoder.error) == (1, None)
@@ -206,7 +199,7 @@ def test_what_takes_long_to_build_is_refused_and_text_is_not(event: bytes, bound
 
 def test_names_of_fields_are_counted_where_there_is_much_text_beside_them() -> None:
     names = b'"":1,' * 101_000 + b'"a\\\\":1,' * 300 + b'"b":":' + b":" * 2_000 + b'",'
-    decoder = _decode.ChunkDecoder(OpenAIChat())
+    decoder = ChunkDecoder(OpenAIChat())
     decoder.feed(event_of("object", names, 1), 0.0)
     assert decoder.error is None
     decoder.feed(event_of("object", names + b'"":1,' * 1_200, 1), 0.0)
@@ -215,7 +208,7 @@ def test_names_of_fields_are_counted_where_there_is_much_text_beside_them() -> N
 
 def test_of_a_long_list_of_complaints_a_few_are_looked_at() -> None:
     for unit in (b"1,", b"null,", b'{"msg":"no"},'):
-        decoder = _decode.ChunkDecoder(OpenAIChat())
+        decoder = ChunkDecoder(OpenAIChat())
         decoder.feed(event_of("error", unit, 30_000), 0.0)
         assert isinstance(decoder.error, llm.ProviderError)
         assert len(str(decoder.error)) < EXCERPT_CHARS + 200
@@ -234,7 +227,7 @@ def test_of_a_long_list_of_complaints_a_few_are_looked_at() -> None:
     ],
 )
 def test_what_an_answer_adds_up_to_is_bounded(chunk: StreamChunk, bound: str) -> None:
-    state = _ingest.Ingest(model="m", expect_usage=True)
+    state = Ingest(model="m", expect_usage=True)
     block = {"type": "server_tool_use", "id": "s", "name": "search", "input": {}}
     state.ingest(StreamChunk(part=0, block=Block(start=block)))
     for _ in range(9):
@@ -244,33 +237,30 @@ def test_what_an_answer_adds_up_to_is_bounded(chunk: StreamChunk, bound: str) ->
     assert state.error.partial is not None
 
 
+BOUNDED = ("_http", "_protocol", "_stream")
+"""The rooms that hold what a server sends."""
+OF_OURS = {"MAX_CREDIT", "MAX_IDLE", "MAX_TEMPLATE"}
+"""Bounds on what the library itself keeps, whatever a server sends."""
+
+
+def constants() -> Iterator[tuple[str, Any]]:
+    """Yield the constants of the rooms, by name, as their own module defines them."""
+    for room in (*BOUNDED, "_types"):
+        for path in (Path(llm.__file__).parent / room).glob("*.py"):
+            module = importlib.import_module(f"trio_minillm.{room}.{path.stem}")
+            defined = re.findall(r"^([A-Z_]+)(?:: [^=]+)? =", path.read_text(), re.MULTILINE)
+            yield from ((name, getattr(module, name)) for name in defined)
+
+
 def test_the_page_has_every_bound() -> None:
     """The numbers of the table are those of the code."""
     page = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
-    found = dict(re.findall(r"\| `(_\w+\.[A-Z_]+)` \| ([\d,.]+)", page))
-    modules = {
-        m.__name__.rpartition(".")[2]: m
-        for m in (
-            _crowd,
-            _decode,
-            _http,
-            _http1,
-            _ingest,
-            _intake,
-            _reader,
-            _secrets,
-            _sse,
-            _stream,
-            llm._errors,
-        )
-    }
+    found = dict(re.findall(r"\| `([A-Z_]+)` \| ([\d,.]+)", page))
+    known: dict[str, list[Any]] = {}
+    for name, value in constants():
+        known.setdefault(name, []).append(value)
     for name, figure in found.items():
-        module, _, constant = name.partition(".")
-        assert getattr(modules[module], constant) == float(figure.replace(",", "")), name
-    for module, names in modules.items():
-        for constant, value in vars(names).items():
-            if constant.startswith("MAX_") and isinstance(value, int) and names is not _sse:
-                own = f"{module}.{constant}" in found or constant in ("MAX_CREDIT", "MAX_IDLE")
-                assert own or f"`_sse.{constant}`" in page, (
-                    f"{module}.{constant} is not on the page"
-                )
+        assert known[name] == [float(figure.replace(",", ""))], name
+    bounds = {name for name in known if name.startswith("MAX_")}
+    of_types = {"MAX_AMOUNT", "MAX_PLACES", "MAX_RAW_FIELDS"}
+    assert bounds - OF_OURS - of_types <= set(found)

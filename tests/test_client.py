@@ -15,11 +15,11 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from trio_minillm._http.exchange.connector import DirectClient
-from trio_minillm._http.exchange.exchange import DRAIN_BYTES, SHORT_BODY
 
 import trio_minillm as llm
 from trio_minillm import Outcome, Retry, Timeouts
+from trio_minillm._http.connector import DirectClient
+from trio_minillm._http.exchange import DRAIN_BYTES, SHORT_BODY
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply, sse
 
 from .support.shared import TLS_FILES

@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 import trio
-from trio_minillm._http.exchange.http1 import BadResponse, ResponseParser
 
 import trio_minillm as llm
 from trio_minillm._client import Client
+from trio_minillm._http.http1 import BadResponse, ResponseParser
 from trio_minillm._protocol.decoder import ChunkDecoder, redact
 from trio_minillm._protocol.ingest import Ingest
 from trio_minillm._types import messages as parts_of

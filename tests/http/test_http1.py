@@ -14,7 +14,8 @@ import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from trio_minillm._http.exchange.http1 import (
+
+from trio_minillm._http.http1 import (
     MAX_HEAD,
     MAX_SILENCE,
     BadRequest,

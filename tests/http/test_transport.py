@@ -27,11 +27,11 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from trio_minillm._http.exchange.connection import EAGER_READS, READ_BYTES, Connection
-from trio_minillm._http.exchange.http1 import ResponseParser
-from trio_minillm._http.exchange.transport import BODY, DIED_IDLE_SECONDS, TrioTransport
 
 import trio_minillm as llm
+from trio_minillm._http.connection import EAGER_READS, READ_BYTES, Connection
+from trio_minillm._http.http1 import ResponseParser
+from trio_minillm._http.transport import BODY, DIED_IDLE_SECONDS, TrioTransport
 from trio_minillm.testing import openai_events
 
 from ..support import shared

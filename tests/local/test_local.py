@@ -30,10 +30,16 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import local
-from trio_minillm.local import LocalModelError, LocalServer, open_local_model, open_local_server
+from trio_minillm.local import (
+    LocalModelError,
+    LocalServer,
+    _server,
+    open_local_model,
+    open_local_server,
+)
 from trio_minillm.providers import Model
 
-REPO = Path(local.__file__).parents[2]
+REPO = Path(_server.__file__).parents[2]
 
 
 def _missing() -> str:
@@ -74,11 +80,11 @@ class Shared(NamedTuple):
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Shared]:
     """A server that outlives a test's event loop: the same child, started without Trio."""
-    gguf = local._find_model(None)
-    settings = local._settings(2048, 4, None, True, None, None)
+    gguf = _server._find_model(None)
+    settings = _server._settings(2048, 4, None, True, None, None)
     settings |= {"model.path": str(gguf), "model_alias": [gguf.stem], "api_keys": ["shared-key"]}
     with subprocess.Popen(
-        local._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        _server._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -148,7 +154,7 @@ async def test_starts_answers_and_stops() -> None:
         assert await server.slots() == local.Slots(busy=0, total=3)
         assert server.base_url.startswith("http://127.0.0.1:")
         began = time.monotonic()
-    assert time.monotonic() - began < local.STOP_GRACE
+    assert time.monotonic() - began < _server.STOP_GRACE
     assert gone(pid)
 
 
@@ -212,7 +218,7 @@ async def test_stops_in_the_middle_of_a_stream() -> None:
         async with open_local_server(**SMALL) as server:
             connection = await connections.enter_async_context(_stream(server))
             began = time.monotonic()
-        assert time.monotonic() - began < local.STOP_GRACE
+        assert time.monotonic() - began < _server.STOP_GRACE
         assert gone(server.pid)
         with contextlib.suppress(trio.BrokenResourceError):
             async for _ in connection:
@@ -221,7 +227,7 @@ async def test_stops_in_the_middle_of_a_stream() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 async def test_a_child_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "STOP_GRACE", 0.2)
+    monkeypatch.setattr(_server, "STOP_GRACE", 0.2)
     async with open_local_server(**SMALL) as server:
         os.kill(server.pid, signal.SIGSTOP)
         assert wait_for(lambda: stopped(server.pid))
@@ -275,10 +281,10 @@ def test_child_dies_with_its_parent(sig: signal.Signals) -> None:
 @pytest.mark.parametrize("after", [0.0, 0.15, 0.3])
 def test_child_dies_while_it_loads(after: float) -> None:
     """The loading child holds the GIL; the end of its input must end it all the same."""
-    settings = local._settings(2048, 4, None, False, None, None)
-    settings["model.path"] = str(local._find_model(None))
+    settings = _server._settings(2048, 4, None, False, None, None)
+    settings["model.path"] = str(_server._find_model(None))
     with subprocess.Popen(
-        local._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        _server._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -314,7 +320,7 @@ async def test_not_a_model(
 ) -> None:
     bad = tmp_path / "bad.gguf"
     if content is None:  # A download that broke off.
-        with local._find_model(None).open("rb") as whole:
+        with _server._find_model(None).open("rb") as whole:
             content = whole.read(100_000)
     bad.write_bytes(content)
     with pytest.raises(LocalModelError, match="exited with status 1") as caught:

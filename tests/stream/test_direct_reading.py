@@ -18,7 +18,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Outcome
-from trio_minillm._stream.stream import task as _reader
+from trio_minillm._stream import task as _reader
 from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import LoopbackServer, forever, hang, reply, serve, sse
 from trio_minillm.testing._script import Step

@@ -9,7 +9,6 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from trio_minillm._stream.stream.stream import BUFFERED_BATCHES
 
 import trio_minillm as llm
 from trio_minillm import (
@@ -21,6 +20,7 @@ from trio_minillm import (
     Usage,
     testing,
 )
+from trio_minillm._stream.stream import BUFFERED_BATCHES
 from trio_minillm.testing import (
     ScriptedTransport,
     anthropic_events,
