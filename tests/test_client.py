@@ -513,7 +513,7 @@ async def test_the_prompt_is_in_no_repr_and_no_log(caplog):
     transport = ScriptedTransport()
     async with llm.open_client(transport=transport) as client:
         stream = client.stream(model(), "my secret plan")
-        assert "secret plan" not in repr(stream) + repr(stream._reader._prepared)
+        assert "secret plan" not in repr(stream) + repr(stream._source._prepared)
         async with stream:
             await stream.collect()
     assert "secret plan" not in caplog.text
@@ -771,7 +771,7 @@ async def test_unpacking_lets_other_tasks_run():
 
 
 async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps(monkeypatch):
-    monkeypatch.setattr("trio_minillm._stream.body.MAX_RESPONSE", 1_000_000)
+    monkeypatch.setattr("trio_minillm._stream.answer.MAX_RESPONSE", 1_000_000)
     bomb = gzip.compress(b": " + b"x\n" * 50_000_000, 1)
     transport = ScriptedTransport(reply(bomb, headers={"content-encoding": "gzip"}))
     with pytest.raises(llm.LimitExceeded):

@@ -21,8 +21,7 @@ from ._http.connector import DirectClient
 from ._http.exchange import Exchange
 from ._http.transport import TrioTransport
 from ._protocol.ingest import Ingest
-from ._stream.stream import BUFFERED_BATCHES
-from ._stream.task import Item, Prepared, Reader
+from ._stream.task import Prepared, StreamTask
 from ._stream.tracked import TrackedStream
 from ._types.cost import TokenPrice
 from ._types.messages import Message
@@ -149,7 +148,6 @@ class Client:
             lenient=lenient,
             raw=raw,
         )
-        send, receive = trio.open_memory_channel[Item](BUFFERED_BATCHES)
         state = Ingest(
             model=model.name,
             expect_usage=prepared.expect_usage,
@@ -159,8 +157,7 @@ class Client:
         )
         return TrackedStream(
             state,
-            receive,
-            reader=Reader(self._connect, prepared, send),
+            StreamTask(self._connect, prepared),
             model=prepared.model,
             response_type=_response_type(params.get("response_format")),
             books=self._books,

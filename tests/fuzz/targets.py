@@ -350,7 +350,7 @@ def request(data: bytes) -> None:
         told = SECRET in str(exc) and not LOUD & params.keys()
         assert not told, "the prompt is shown"
         return
-    prepared = stream._reader._prepared  # type: ignore[union-attr]
+    prepared = stream._source._prepared  # type: ignore[attr-defined]
     assert isinstance(json.loads(prepared.body), dict)
     assert KEY.encode() not in prepared.body, "the key is in the body"
     assert all(v.isascii() and v.isprintable() for v in prepared.headers.values())

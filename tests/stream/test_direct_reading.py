@@ -18,7 +18,8 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Outcome
-from trio_minillm._stream import task as _reader
+from trio_minillm._stream import body
+from trio_minillm._stream.body import Mode
 from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import LoopbackServer, forever, hang, reply, serve, sse
 from trio_minillm.testing._script import Step
@@ -42,9 +43,9 @@ def spaced(*events: bytes) -> list[Step]:
 
 @asynccontextmanager
 async def streaming(
-    *steps: Step, timeouts: llm.Timeouts = CLOCKS, tls: bool = False, lent: bool = True
+    *steps: Step, timeouts: llm.Timeouts = CLOCKS, tls: bool = False, direct: bool = True
 ) -> AsyncIterator[tuple[llm.TrackedStream, LoopbackServer, llm.TrioTransport]]:
-    """A stream whose first chunks are taken, and whose socket is lent."""
+    """A stream whose first chunks are taken, and whose socket the consumer reads."""
     context = None
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -56,15 +57,19 @@ async def streaming(
             async with client.stream(W.model(server.base_url), "Hi") as stream:
                 while stream.accumulated != SO_FAR:
                     assert await stream.next_chunk() is not None
-                if lent:
+                if direct:
                     assert await stream.next_chunk() is not None
-                    assert stream._reader is not None
-                    assert stream._reader.lent
+                    assert read_directly(stream)
                 yield stream, server, transport
         assert transport.statistics().active == 0
         await transport.aclose()
         with trio.fail_after(5):
             await server.left_with(0)
+
+
+def read_directly(stream: llm.StreamingCompletion) -> bool:
+    body = stream._source.body
+    return body is not None and body.mode is Mode.DIRECT
 
 
 async def text_of(stream: llm.TrackedStream) -> str:
@@ -105,7 +110,7 @@ def test_one_task_wakes_for_a_chunk(tls: bool) -> None:
 
 
 @pytest.mark.parametrize("take", ["iterate", "collect", "next_chunk"])
-def test_a_connection_that_was_lent_is_used_again(take: str) -> None:
+def test_a_connection_that_was_read_directly_is_used_again(take: str) -> None:
     async def main() -> None:
         steps = spaced(*[W.says("x")] * 3, b"".join(W.tail()))
         async with serve(reply(*W.head, *steps), reply(*W.whole)) as server:
@@ -369,7 +374,7 @@ def test_a_read_of_many_lines_goes_back_to_the_task() -> None:
     """It would hold the others up; the task takes it in slices, and lends the socket again."""
 
     async def main() -> None:
-        flood = b"\n" * (_reader.MANY_LINES + 100) + W.says("y")
+        flood = b"\n" * (body.MANY_LINES + 100) + W.says("y")
         steps = [PAUSE, W.says("x"), PAUSE, flood, PAUSE, W.says("z"), *spaced(*W.tail())]
         async with streaming(*steps) as (stream, _, _):
             assert await text_of(stream) == SO_FAR + "xyz"
@@ -407,7 +412,7 @@ ENDING = chunked(W.says("y"), *W.tail())
 async def written_to(
     *, tls: bool, timeouts: llm.Timeouts = CLOCKS
 ) -> AsyncIterator[tuple[llm.TrackedStream, Callable[[bytes], None]]]:
-    """A stream whose socket is lent, and how to put bytes into that, now."""
+    """A stream whose socket the consumer reads, and how to put bytes into that, now."""
     peers: list[test_transport.Peer] = []
 
     async def script(peer: test_transport.Peer) -> None:
@@ -428,8 +433,7 @@ async def written_to(
             async with client.stream(W.model(server.url), "Hi") as stream:
                 while stream.accumulated != SO_FAR + "x":
                     assert await stream.next_chunk() is not None
-                assert stream._reader is not None
-                assert stream._reader.lent
+                assert read_directly(stream)
                 yield stream, write
         assert transport.statistics().active == 0
         await transport.aclose()
@@ -490,7 +494,7 @@ def test_bytes_come_in_the_moment_of_a_deadline(there: str, tls: bool) -> None:
     """They are in time if there is anything of the answer in them, even if it takes a while to read;
     half an HTTP chunk's head is silence, and no reason to wait for ever.
     """
-    much = chunked(b"\n" * (_reader.MANY_LINES + 9) + W.says("y"))
+    much = chunked(b"\n" * (body.MANY_LINES + 9) + W.says("y"))
     data = {"much": much, "little": chunked(W.says("y")), "half": b"5"}[there]
 
     async def main() -> None:
@@ -567,8 +571,7 @@ def test_a_bug_in_a_parser_comes_out_as_itself(how: str) -> None:
                     async with stream:
                         while stream.accumulated != SO_FAR + "x":
                             assert await stream.next_chunk() is not None
-                        assert stream._reader is not None
-                        assert stream._reader.lent
+                        assert read_directly(stream)
                         await _taken(stream, how)
             assert stream.outcome is Outcome.CANCELLED
             assert [record.outcome for record in stream.records] == [Outcome.CANCELLED]

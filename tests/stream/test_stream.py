@@ -20,7 +20,7 @@ from trio_minillm import (
     Usage,
     testing,
 )
-from trio_minillm._stream.stream import BUFFERED_BATCHES
+from trio_minillm._stream.task import BUFFERED_BATCHES
 from trio_minillm.testing import (
     ScriptedTransport,
     anthropic_events,
@@ -225,7 +225,7 @@ async def test_openings_without_content_are_held_back_up_to_a_bound():
     _, opening = client_of(reply(*[empty] * 200, *openai_events("x")[1:]))
     async with opening as client, client.stream(model(), "Hi") as stream:
         await trio.testing.wait_all_tasks_blocked()
-        assert len(stream._facts.held) <= 65
+        assert len(stream._source.info.held) <= 65
         assert (await stream.collect()).content == "x"
 
 
@@ -345,7 +345,7 @@ async def test_a_bound_that_folding_crosses_ends_the_stream():
 
 
 async def test_an_endless_answer_is_cut_at_the_bound(monkeypatch):
-    monkeypatch.setattr("trio_minillm._stream.body.MAX_RESPONSE", 10_000)
+    monkeypatch.setattr("trio_minillm._stream.answer.MAX_RESPONSE", 10_000)
     _, opening = client_of(reply(*openai_events(*["x" * 500] * 50)))
     async with opening as client:
         with pytest.raises(llm.LimitExceeded, match="one response"):
@@ -777,7 +777,7 @@ async def test_events_that_say_nothing_do_not_fill_the_buffer(autojump_clock):
     async with opening as client, client.stream(model(), "Hi") as stream:
         await trio.sleep(0.5)
         await stream.next_chunk()
-        assert len(stream._batch) < 10
+        assert len(stream._buffer.batch) < 10
         await stream.collect()
 
 
@@ -817,7 +817,7 @@ async def test_rich_shows_no_key_and_no_prompt():
     _, opening = client_of()
     async with opening as client:
         stream = client.stream(model(api_key="sk-0123456789"), "my prompt")
-        shown = pretty.pretty_repr([stream._reader._prepared, stream, stream.response, model()])
+        shown = pretty.pretty_repr([stream._source._prepared, stream, stream.response, model()])
     assert "my prompt" not in shown
     assert "0123456789" not in shown
 
@@ -981,10 +981,23 @@ async def test_an_overload_behind_an_opened_block_is_tried_again(autojump_clock)
     assert (response.content, response.timings.attempts) == ("Hi", 2)
 
 
+async def test_an_attempt_that_failed_does_not_end_a_stream_that_is_left_between_two(mock_clock):
+    overload = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+    refused = reply(*testing.anthropic_events("Hi")[:1], testing.sse(overload, "error"))
+    _, opening = client_of(refused, retry=llm.Retry(attempts=2))
+    async with opening as client:
+        remote = llm.anthropic("m", api_key="key-key-key", base_url="http://test.invalid")
+        async with client.stream(remote, "Hi") as stream:
+            await trio.testing.wait_all_tasks_blocked()  # it sleeps before its second attempt
+            await stream.cancel()
+    assert (stream.outcome, stream.error) == (Outcome.CANCELLED, None)
+    assert [record.outcome for record in stream.records] == [Outcome.ERRORED]
+
+
 class Late:
     """An exchange whose last read comes in the moment in which an old deadline passes."""
 
-    lendable = False
+    direct = False
     status, headers = 200, {"content-type": "text/event-stream"}
 
     def __init__(self, clock, resumable):

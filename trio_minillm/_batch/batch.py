@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sized
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import trio
 from msgspec.structs import replace
 
 from .._accounting.budget import Budget
+from .._stream.background import Background, raise_crash
 from .._types.errors import MiniLLMError
 from .._types.options import Limits
 from ..providers import Model
@@ -68,7 +69,7 @@ class Batch:
         self._run = Run(requests, model, settings, Sender(client, settings.timeouts))
         self._told = False
         self._began: float | None = None
-        self._nursery_manager: Any = None
+        self._background = Background(self._run.run, "trio_minillm batch")
 
     # -- the block -------------------------------------------------------------------------------
 
@@ -77,9 +78,7 @@ class Batch:
             raise RuntimeError("a batch can be entered once")
         self._began = trio.current_time()
         await trio.lowlevel.checkpoint()
-        self._nursery_manager = trio.open_nursery()
-        nursery = await self._nursery_manager.__aenter__()
-        nursery.start_soon(self._run.run, name="trio_minillm batch")
+        await self._background.start()
         return self
 
     async def __aexit__(
@@ -94,13 +93,12 @@ class Batch:
                 await self._run.done.wait()
         finally:
             self._run.results.close()
-            # The tasks are done and raise nothing, so this can't either.
-            await self._nursery_manager.__aexit__(None, None, None)
+            await self._background.join()
         crash, self._run.crash = self._run.crash, None
         if crash is not None and crash is not exc and not self._told:
-            if exc is None or _only_cancelled(exc):
-                raise crash
-            raise BaseExceptionGroup("the block and its batch both failed", [exc, crash])
+            if exc is not None and _only_cancelled(exc):
+                exc = None
+            raise_crash(crash, exc, "the block and its batch both failed")
 
     async def run(self, handler: Callable[[BatchResult], object] | None = None) -> BatchStatistics:
         """All of it, in place of the block: ``await client.batch(…).run(handler)``.

@@ -32,7 +32,7 @@ class Sender:
     def cache_key(self, item: Item) -> tuple[bytes, Any]:
         """Under which an item's answer is stored, and the type that it asks for. Sends nothing."""
         stream = self._stream(item, self._timeouts)  # not entered: it only says what would be sent
-        return request_key(stream._reader._prepared, item.sample), stream._response_type
+        return request_key(stream._source._prepared, item.sample), stream._response_type
 
     async def send(
         self, item: Item, *, left: float | None

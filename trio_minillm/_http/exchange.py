@@ -276,7 +276,7 @@ class Exchange:
         return self._inflate is None and self._ours is not None
 
     @property
-    def lendable(self) -> bool:
+    def direct(self) -> bool:
         """Whether any task may wait for the body (`readable`) and take what is there
         (`receive_now`), without a scope of this one's around it.
         """
@@ -296,7 +296,7 @@ class Exchange:
         return self._roundtrip.readable()
 
     def receive_now(self) -> bytes | None:
-        """As `receive`, of what is there; None if nothing is. Only where it is `lendable`."""
+        """As `receive`, of what is there; None if nothing is. Only where it is `direct`."""
         assert self._roundtrip is not None
         try:
             return self._roundtrip.receive_now()

@@ -1,124 +1,242 @@
-"""What a read of one answer means: its chunks, how far the answer is, and what the clocks hear.
+"""The reading of one body, by the stream's task or, directly, by the consumer.
 
-Nothing here waits. The task of a stream feeds it and sends on what comes out; while the consumer
-has nothing to do but wait, it feeds it itself.
+At first the task reads and puts what it reads into the channel. A consumer that waits has nothing
+else to do: once it does, it reads the socket itself, so that one task wakes for a read and not two.
+The task keeps the clocks meanwhile, and takes the body back for what a consumer must not do: to
+yield between the slices of a huge read, to drain, and to close.
+
+============  ============================  ===========================================
+mode          who reads                     what ends it
+============  ============================  ===========================================
+``BUFFERED``  the task                      the consumer waits for what was read ->
+                                            ``DIRECT``; the channel is full -> ``FULL``
+``FULL``      nobody; the task waits until  there is room -> ``BUFFERED``
+              there is room
+``DIRECT``    nobody; the consumer is away  it comes for a chunk -> ``AWAITED``
+``AWAITED``   the consumer waits at the     a chunk, or cancellation -> ``DIRECT``
+              socket
+============  ============================  ===========================================
+
+From ``DIRECT`` and ``AWAITED`` the body is handed back (-> ``BUFFERED``) when the answer is over, when
+a read is too much for one step, and when decoding fails with a bug.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from enum import Enum
 
-import msgspec
+import trio
 
-from .._protocol.decoder import ChunkDecoder
-from .._protocol.state import State, StreamState
-from .._protocol.templates import TextRun
-from .._types.chunks import StreamChunk, has_content
-from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
-from .clocks import Clocks
+from .._http.exchange import Exchange
+from .._types.chunks import StreamChunk
+from .._types.errors import StreamError
+from .answer import Answer, AttemptInfo
+from .handoff import Handoff, Waiter
 
-MAX_RESPONSE = 256 * 1024 * 1024
-"""Decompressed bytes in one response: 256 MiB, about fifty times the longest answer that any
-model gives today with log probabilities."""
+MAX_HELD = 64
+"""Openings without content that are held back for another attempt. Beyond them they are handed
+out, and no other attempt follows. Real streams have one or two."""
 
-NO_END = "the body ended without a finish reason or an end marker"
-
-
-class AttemptInfo(msgspec.Struct, kw_only=True):
-    """What the reader knows beside the chunks; the stream puts it into the response."""
-
-    started: float | None = None
-    """When the newest attempt began, on Trio's clock."""
-    headers_at: float | None = None
-    ended: float | None = None
-    attempts: int = 0
-    received: int = 0
-    skipped: int = 0
-    request_id: str | None = None
-    generation_id: str | None = None
-    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """The newest response's, as they came."""
-    held: list[StreamChunk] = msgspec.field(default_factory=list)
-    """Openings without content, held back: until content comes, another attempt may."""
+MANY_LINES = 4096
+"""Lines in one read beyond which it is decoded in slices, between which other tasks get their turn:
+64 KiB of the smallest events would hold them up for a tenth of a second. Real events are longer."""
+SLICE = 4 * 1024
+"""Bytes of such a slice: so few that it is not sliced again."""
 
 
-class Intake:
-    """One answer, fed with its body as that comes."""
+class Mode(Enum):
+    """The side that reads a body, and what it waits for; see the table at the top."""
+
+    BUFFERED = "buffered"
+    FULL = "full"
+    DIRECT = "direct"
+    AWAITED = "awaited"
+
+
+class BodyReader:
+    """The body of one response: the task's `read`, and the consumer's `read_direct`.
+
+    ``on_begin`` is called once, when the first part of the answer is handed on: from then on no
+    other attempt can follow.
+    """
 
     def __init__(
-        self, decoder: ChunkDecoder, ending: StreamState, clocks: Clocks, facts: AttemptInfo
+        self,
+        exchange: Exchange,
+        answer: Answer,
+        info: AttemptInfo,
+        handoff: Handoff,
+        on_begin: Callable[[], None],
     ) -> None:
-        self.ending: StreamState = ending
-        self.clocks: Clocks = clocks
-        self.error: MiniLLMError | None = None
-        """What ended the answer, unless it was over before."""
-        self.begun: bool = False
-        """Whether anything of the answer was handed on: nothings aren't any more then."""
-        self.content: int = 0
-        """Chunks that said something."""
-        self._decoder = decoder
-        self._facts = facts
+        self.answer: Answer = answer
+        self.mode: Mode = Mode.BUFFERED
+        self.crash: Exception | None = None
+        """The bug that direct reading met; `read` raises it."""
+        self._exchange = exchange
+        self._info = info
+        self._handoff = handoff
+        self._on_begin = on_begin
+        self._slices: list[bytes] = []  # of a read that is too much for one step; last one first
+        self._unsent: list[StreamChunk] = []  # there was no room for them
+        self._handed_back = Waiter()
+        self._away_since: float | None = None  # told to the clocks when the consumer is back
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more is wanted of the body."""
-        return self.ending.over or self.error is not None
+    # -- in the stream's task ----------------------------------------------------------------
 
-    def feed(self, data: bytes, now: float) -> tuple[list[StreamChunk], bool]:
-        """What these bytes complete, and whether any of it is more than an opening; ``b""`` is the
-        body's end.
+    async def read(self) -> None:
+        """Read until the answer is over. Raises what ended it otherwise.
+
+        Cancelled, it has lost nothing that was read: only the wait for bytes is ever cancelled.
         """
-        ending, facts = self.ending, self._facts
-        facts.received += len(data)
-        if data:
-            chunks = self._decoder.feed(data, now)
-            if type(chunks) is TextRun and self.begun and ending.state is State.OPEN:
-                ending.chunk(chunks[0])  # the others would change nothing more
-                self.content += len(chunks)
-                self.clocks.heard(now, True, State.OPEN, False)
-                if facts.received > MAX_RESPONSE:
-                    self.error = LimitExceeded("bytes in one response", MAX_RESPONSE)
-                return chunks, True
-        else:
-            chunks = self._decoder.finish(now)
-            self.error = self.error or self._decoder.error or EndedEarly(NO_END)
-        chunks, content = self._weigh(chunks, now)
-        if facts.received > MAX_RESPONSE:
-            self.error = self.error or LimitExceeded("bytes in one response", MAX_RESPONSE)
-        self.error = self.error or self._decoder.error
-        facts.skipped = self._decoder.skipped
-        return chunks, content or ending.over
+        answer, clocks, exchange = self.answer, self.answer.clocks, self._exchange
+        try:
+            while not answer.over:
+                with clocks.reading(lazy=exchange.resumable) as scope:
+                    if self.mode is Mode.BUFFERED:
+                        await self._read_buffered()
+                    else:
+                        await self._handed_back.wait()
+                if self.crash is not None:
+                    raise self.crash
+                if self.mode is Mode.FULL:
+                    await self._wait_for_room()
+                elif scope.cancelled_caught and (clocks.due() or not exchange.resumable):
+                    self._overdue()
+        finally:
+            self.mode = Mode.BUFFERED
+        if answer.error is not None and not answer.state.over:
+            raise answer.error
 
-    def _weigh(self, chunks: list[StreamChunk], now: float) -> tuple[list[StreamChunk], bool]:
-        """What the chunks mean for the ending and the clocks."""
-        content = silent = False
-        ending = self.ending
-        for number, chunk in enumerate(chunks):
-            ending.chunk(chunk)
-            if chunk.progress:
-                content = True
-                self.content += chunk.finish_reason is None and chunk.usage is None
-            else:
-                silent = True
-            if ending.over:
-                chunks = chunks[: number + 1]
-                break
-        says = ending.state is State.ENDING and any(map(has_content, chunks))
-        self.clocks.heard(now, content, ending.state, says)
-        if silent and self.begun:
-            chunks = list(filter(_worth_sending, chunks))
-        return chunks, content
+    async def _read_buffered(self) -> None:
+        """Read until the answer is over, a deadline passes, or the mode changes."""
+        answer = self.answer
+        late = False
+        while not (answer.over or late) and self.mode is Mode.BUFFERED:
+            data = b""
+            try:
+                if self._slices:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    data = self._slices.pop()
+                else:
+                    data = await self._exchange.receive()
+                    # Bytes came in the moment of a deadline: the next read wants a scope of its own.
+                    late = answer.clocks.scope.cancel_called
+            except StreamError as exc:
+                answer.error = exc
+            if self._sliced(data):
+                continue
+            chunks, content = answer.feed(data, trio.current_time())
+            awaited = bool(chunks) and self._deliver(chunks, content)
+            if awaited and self._exchange.direct and not (answer.over or self._slices):
+                self.mode = Mode.DIRECT
+            # A stream that waits for long holds no more than it must.
+            del data, chunks
 
+    def _sliced(self, data: bytes) -> bool:
+        """Put a read aside in slices, if it is too much for one step. Return whether it was."""
+        many = len(data) > MANY_LINES and data.count(b"\n") + data.count(b"\r") > MANY_LINES
+        if many:
+            self._slices = [data[i : i + SLICE] for i in range(0, len(data), SLICE)][::-1]
+        return many
 
-def _worth_sending(chunk: StreamChunk) -> bool:
-    """Whether a chunk in the middle says anything: the buffer counts batches, and a server could
-    fill them with nothings.
-    """
-    return bool(
-        chunk.progress
-        or chunk.usage is not None
-        or chunk.block is not None
-        or chunk.end
-        or chunk.metadata
-        or chunk.raw
-    )
+    def _deliver(self, chunks: list[StreamChunk], content: bool) -> bool:
+        """Put a batch into the channel. Return whether the consumer was waiting for it."""
+        info, begun = self._info, self.answer.begun
+        if not (begun or content or len(info.held) >= MAX_HELD):
+            info.held += chunks
+            return False
+        if info.held:
+            chunks = info.held + chunks
+            info.held = []
+        if not begun:
+            self.answer.begun = True
+            self._on_begin()
+        try:
+            return self._handoff.put_nowait(chunks)
+        except trio.WouldBlock:
+            self._unsent = chunks
+            self.mode = Mode.FULL
+            return False
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the consumer has caught up. Its time does not count for any clock."""
+        paused_at = self.answer.clocks.pause()
+        await self._handoff.put(self._unsent)
+        self._unsent = []
+        self.mode = Mode.BUFFERED
+        self.answer.clocks.resume(paused_at)
+
+    def _overdue(self) -> None:
+        """Raise the error of the clock that has run out, unless bytes came in time.
+
+        They did if they were read in the same moment, or if they lie in the socket and the
+        consumer, which is to read them, is about to or is slow.
+        """
+        answer = self.answer
+        if answer.over or self._slices:
+            return
+        awaited = self.mode is Mode.AWAITED
+        read_here = self.mode is Mode.BUFFERED
+        if read_here or self._exchange.silent or (awaited and answer.clocks.name == "total"):
+            raise answer.clocks.error(answer.content, self._info.received)
+        if not awaited:
+            self._away_since = answer.clocks.away()
+
+    # -- in the consumer's task --------------------------------------------------------------
+
+    async def read_direct(self) -> list[StreamChunk]:
+        """Wait for the next chunks at the socket; only in mode ``DIRECT``.
+
+        Returns an empty list if the body was handed back meanwhile. A checkpoint; cancelled, it
+        has lost nothing.
+        """
+        if self._away_since is not None:
+            self.answer.clocks.resume(self._away_since)
+            self._away_since = None
+        self.mode = Mode.AWAITED
+        try:
+            while self.mode is Mode.AWAITED:
+                try:  # noqa: SIM105 - an object less for each chunk
+                    await self._exchange.readable()
+                except (OSError, ValueError, trio.ClosedResourceError):
+                    pass  # `_take` finds out why
+                if self.mode is Mode.AWAITED and (chunks := self._take()):
+                    return chunks
+        finally:
+            if self.mode is Mode.AWAITED:
+                self.mode = Mode.DIRECT
+        return []
+
+    def take_direct(self) -> list[StreamChunk] | None:
+        """Return the chunks that came by now, without waiting; None if no bytes came.
+
+        Also None unless the mode is ``DIRECT``. In particular while the consumer waits: chunks that
+        another task took could not wake it any more, and it alone may hand back what it waits at.
+        """
+        return self._take() if self.mode is Mode.DIRECT else None
+
+    def _take(self) -> list[StreamChunk] | None:
+        """Read once, without waiting, and hand the body back if that is due."""
+        answer, data = self.answer, None
+        chunks: list[StreamChunk] = []
+        try:
+            data = self._exchange.receive_now()
+        except StreamError as exc:
+            answer.error = exc
+            data = b""
+        now = trio.current_time()
+        try:
+            if data is not None and not self._sliced(data):
+                chunks, _ = answer.feed(data, now)
+        except Exception as exc:  # noqa: BLE001 - the task raises it, as where it reads itself
+            self.crash = exc
+        if answer.over or self._slices or self.crash:
+            self._hand_back(now)
+        return chunks if data is not None else None
+
+    def _hand_back(self, now: float) -> None:
+        """Let the task go on, for the end of the answer or for what takes more than one step."""
+        self.mode = Mode.BUFFERED
+        self._info.ended = now if self.answer.over else None
+        self._handed_back.wake()

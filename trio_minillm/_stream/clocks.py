@@ -1,4 +1,22 @@
-"""The clocks of one attempt. Their lengths are `Timeouts`; when each runs is decided here."""
+"""The clocks of one attempt. Their lengths are `Timeouts`; when each runs is decided here.
+
+=================  ===============================  ================================================
+clock              runs from                        until
+=================  ===============================  ================================================
+``connect``        the start of the attempt, and    the request is sent
+                   from each sign of progress
+``first_chunk``    the request is sent              the first content
+``idle``           the newest content               the answer is over
+``byte_idle``      the newest bytes                 the answer is over
+``usage_grace``    the finish reason                the answer is over
+``total``          the start of the stream          the answer is over; spans all attempts
+=================  ===============================  ================================================
+
+Before the first content only ``connect`` and then ``first_chunk`` run (``idle`` and ``byte_idle`` only
+where ``first_chunk`` is off), since a model that thinks is silent. A transport that does not report
+its progress gets the time of ``connect`` and ``first_chunk`` together. No clock runs while the
+consumer is slow or while the request waits for a free connection.
+"""
 
 from __future__ import annotations
 
@@ -11,96 +29,139 @@ from .._types.options import Timeouts
 INFINITY = float("inf")
 
 
-class Clocks:
-    """The clocks of one attempt as one cancel scope, whose deadline is the nearest of theirs.
+class Deadline:
+    """The nearest deadline of several clocks, as the deadline of one cancel scope.
 
-    Before the first content only ``connect`` and then ``first_chunk`` run (``idle`` and
-    ``byte_idle`` where that is off), since a model that thinks is silent; after it ``idle``,
-    ``byte_idle`` and, once only usage is missing, ``usage_grace``. ``total`` always runs.
+    Moving a scope's deadline costs as much as decoding a chunk, so a lazy one is moved only when
+    it comes nearer: the scope may then fire early, and `passed` tells.
     """
+
+    def __init__(self, total: float, total_at: float) -> None:
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.name: str = ""
+        """The clock that it belongs to."""
+        self.limit: float = 0.0
+        """The length of that clock, in seconds."""
+        self.total_at: float = total_at
+        """The time at which the clock ``total`` runs out; no deadline is later."""
+        self._total = total
+        self._at = INFINITY
+        self._of_scope = INFINITY
+        self._lazy = False
+
+    def new_scope(self, *, lazy: bool) -> trio.CancelScope:
+        """Return a fresh cancel scope that keeps the deadline."""
+        self._lazy, self._of_scope = lazy, self._at
+        self.scope = trio.CancelScope(deadline=self._at)
+        return self.scope
+
+    def move(self, at: float, name: str, limit: float) -> None:
+        """Set the deadline to the time ``at``, or to that of the clock ``total`` if it is nearer."""
+        if at > self.total_at:
+            at, name, limit = self.total_at, "total", self._total
+        self.name, self.limit, self._at = name, limit, at
+        if at < self._of_scope or not self._lazy:
+            self._of_scope = self.scope.deadline = at
+
+    def remove(self) -> None:
+        """Let nothing run out until the next `move`."""
+        self._at = self._of_scope = self.scope.deadline = INFINITY
+
+    def passed(self) -> bool:
+        """Return whether the deadline has passed, and not just one that was set some chunks ago."""
+        return trio.current_time() >= self._at
+
+
+class Clocks:
+    """The clocks of one attempt, told of what happens and read as one `Deadline`."""
 
     def __init__(self, timeouts: Timeouts, total_at: float) -> None:
         self._timeouts = timeouts
-        self._total_at = total_at
-        self._now = trio.current_time()
+        self._since = trio.current_time()  # connecting began or made progress; then: sent
         self._connecting = True
-        self._traced = False
-        self._waiting_from = 0.0
+        self._reported = False  # the transport reports its progress
+        self._queued_at = 0.0
         self._content_at: float | None = None
-        self._bytes_at = self._now
+        self._bytes_at = self._since
         self._grace_from: float | None = None
         idle = INFINITY if timeouts.idle is None else timeouts.idle
-        bytes_idle = INFINITY if timeouts.byte_idle is None else timeouts.byte_idle
-        self._quiet = min(idle, bytes_idle)
-        self._quiet_name = "idle" if idle <= bytes_idle else "byte_idle"
-        self.name = ""
-        self.limit = 0.0
-        self._due = self._set = INFINITY  # the nearest deadline, and what the scope has
-        self._lazy = False
-        self.scope = trio.move_on_after(INFINITY)
+        byte_idle = INFINITY if timeouts.byte_idle is None else timeouts.byte_idle
+        self._quiet = min(idle, byte_idle)
+        self._quiet_name = "idle" if idle <= byte_idle else "byte_idle"
+        total = timeouts.total
+        self._deadline = Deadline(float(total) if isinstance(total, int | float) else 0.0, total_at)
         self._arm()
 
+    @property
+    def scope(self) -> trio.CancelScope:
+        """The cancel scope that the next clock to run out will cancel."""
+        return self._deadline.scope
+
+    @property
+    def name(self) -> str:
+        """The name of the clock that runs out next."""
+        return self._deadline.name
+
     def reading(self, *, lazy: bool) -> trio.CancelScope:
-        """A scope for reading the body. ``lazy``: its deadline is not moved with every chunk, which
-        would cost as much as decoding it, but when it is reached (see `due`).
-        """
-        self._lazy, self._set = lazy, self._due
-        self.scope = trio.CancelScope(deadline=self._due)
-        return self.scope
+        """Return a scope for reading the body; ``lazy`` if a cancelled read loses nothing."""
+        return self._deadline.new_scope(lazy=lazy)
 
     def due(self) -> bool:
-        """Whether a clock has run out, and not just what was its deadline some chunks ago."""
-        return trio.current_time() >= self._due
+        """Return whether a clock has run out."""
+        return self._deadline.passed()
 
     def transport_event(self, event: str) -> None:
-        """The transport says how far it is; one that says nothing gets both clocks' time."""
+        """Take note of the transport's progress, by the names of httpcore's trace extension."""
         if not self._connecting:
             return
-        self._traced = True
+        self._reported = True
         if event == "connection_pool.wait.started":  # in line: no clock runs
-            self._waiting_from = self.pause()
+            self._queued_at = self.pause()
         elif event == "connection_pool.wait.complete":
-            self.resume(self._waiting_from)
+            self.resume(self._queued_at)
         elif event.endswith("send_request_body.complete"):
             self.sent()
         else:
             self._arm()
 
     def sent(self) -> None:
-        """The request is out: from here on the server's silence counts."""
+        """Take note that the request is out: from here on the server's silence counts."""
         if self._connecting:
             self._connecting = False
-            self._now = self._bytes_at = trio.current_time()
+            self._since = self._bytes_at = trio.current_time()
             self._arm()
 
     def heard(self, now: float, content: bool, state: State, says: bool) -> None:
-        """Bytes came, with or without content; ``says``: behind the end, with some of the answer."""
+        """Take note of bytes, with or without content.
+
+        ``says``: they came behind a finish reason and hold some of the answer itself.
+        """
         self._bytes_at = now
         if content:
             self._content_at = now
             if state is State.OPEN:  # the common case, for which nothing needs to be weighed
-                self._arm_for(now + self._quiet, self._quiet_name, self._quiet)
+                self._deadline.move(now + self._quiet, self._quiet_name, self._quiet)
                 return
         if state is State.ENDING and (self._grace_from is None or says):
             self._grace_from = now
         self._arm()
 
     def pause(self) -> float:
-        """The consumer is slow: no clock runs. Returns what `resume` wants."""
-        self._due = self._set = self.scope.deadline = INFINITY
+        """Stop all clocks while the consumer is slow. Returns what `resume` takes."""
+        self._deadline.remove()
         return trio.current_time()
 
     def away(self) -> float:
-        """The consumer reads, and has not come back since the last bytes: as `pause`, from then on."""
-        self.pause()
+        """As `pause`, from the newest bytes on: the consumer, which reads, has not come back since."""
+        self._deadline.remove()
         return self._bytes_at
 
     def resume(self, paused_at: float) -> None:
-        """The consumer has caught up: its time is not counted."""
+        """Let the clocks go on; the time since ``paused_at`` does not count."""
         gone = trio.current_time() - paused_at
-        self._now += gone
+        self._since += gone
         self._bytes_at += gone
-        self._total_at += gone
+        self._deadline.total_at += gone
         if self._content_at is not None:
             self._content_at += gone
         if self._grace_from is not None:
@@ -108,22 +169,22 @@ class Clocks:
         self._arm()
 
     def stop(self) -> float:
-        """What follows has bounds of its own. Returns what the total clock leaves, in seconds."""
-        self._due = self._set = self.scope.deadline = INFINITY
-        return max(0.0, self._total_at - trio.current_time())
+        """Stop all clocks for good. Returns what is left of the clock ``total``, in seconds."""
+        self._deadline.remove()
+        return max(0.0, self._deadline.total_at - trio.current_time())
 
     def _running(self) -> list[tuple[float, str, float | None]]:
-        """The clocks that run now: since when, name, limit."""
+        """Return the clocks that run now: since when, name, length."""
         clocks = self._timeouts
         if self._connecting:
-            if self._traced:
-                return [(self._now, "connect", clocks.connect)]
+            if self._reported:
+                return [(self._since, "connect", clocks.connect)]
             if clocks.connect is None or clocks.first_chunk is None:
                 return []
-            return [(self._now + clocks.connect, "first_chunk", clocks.first_chunk)]
+            return [(self._since + clocks.connect, "first_chunk", clocks.first_chunk)]
         if self._content_at is None and clocks.first_chunk is not None:
-            return [(self._now, "first_chunk", clocks.first_chunk)]
-        since = self._now if self._content_at is None else self._content_at
+            return [(self._since, "first_chunk", clocks.first_chunk)]
+        since = self._since if self._content_at is None else self._content_at
         running: list[tuple[float, str, float | None]] = [
             (since, "idle", clocks.idle),
             (self._bytes_at, "byte_idle", clocks.byte_idle),
@@ -137,21 +198,14 @@ class Clocks:
         for since, running, seconds in self._running():
             if seconds is not None and since + seconds < nearest:
                 nearest, name, limit = since + seconds, running, seconds
-        self._arm_for(nearest, name, limit)
-
-    def _arm_for(self, deadline: float, name: str, limit: float) -> None:
-        """Set the nearest deadline, unless the total clock's is nearer."""
-        if deadline > self._total_at:
-            total = self._timeouts.total
-            deadline, name = self._total_at, "total"
-            limit = float(total) if isinstance(total, int | float) else 0.0
-        self.name, self.limit = name, limit
-        self._due = deadline
-        if deadline < self._set or not self._lazy:
-            self._set = self.scope.deadline = deadline
+        self._deadline.move(nearest, name, limit)
 
     def error(self, chunks: int, received: int) -> MiniLLMError:
-        """The error of the clock that ran out."""
-        if self.name == "connect":
-            return ConnectTimeout(self.limit)
-        return StreamTimeout(self.name, self.limit, chunks=chunks, received=received)
+        """Return the error of the clock that ran out.
+
+        ``chunks`` is the number of chunks with content and ``received`` that of bytes by then.
+        """
+        name, limit = self._deadline.name, self._deadline.limit
+        if name == "connect":
+            return ConnectTimeout(limit)
+        return StreamTimeout(name, limit, chunks=chunks, received=received)

@@ -1,4 +1,4 @@
-"""A stream that is booked: every attempt it makes reaches the client's books exactly once."""
+"""A stream that is booked: each of its attempts reaches the client's ledger exactly once."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .._types.usage import Usage
 from ..providers import Model
 from ..providers._base import address_of, cost_of, settlement_request
 from .stream import StreamingCompletion
-from .task import Item, Reader
+from .task import StreamTask
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """What `TrackedStream.collect_or_cancel` came to. The attempt is booked in any case."""
+    """The result of `TrackedStream.collect_or_cancel`. The attempt is booked in any case."""
 
     status: Literal["finished", "interrupted", "failed"]
     response: CompletionResponse
-    """All that arrived; whole only if finished."""
+    """Everything that arrived; the whole answer only if ``status`` is ``"finished"``."""
     error: MiniLLMError | None = None
-    """What failed."""
+    """The error that ended the stream, if ``status`` is ``"failed"``."""
 
     def __repr__(self) -> str:
         return f"<Collected {self.status} {self.response!r}>"
@@ -39,8 +39,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrackedStream(StreamingCompletion):
-    """A `StreamingCompletion` whose every attempt reaches the client's books; what
-    ``client.stream(…)`` returns.
+    """The stream that ``client.stream(…)`` returns: each of its attempts reaches the ledger.
 
     Guarantees, on top of those of a stream:
 
@@ -55,9 +54,8 @@ class TrackedStream(StreamingCompletion):
     def __init__(
         self,
         state: Ingest,
-        receive: trio.MemoryReceiveChannel[Item],
+        task: StreamTask,
         *,
-        reader: Reader,
         model: Model,
         response_type: Any = None,
         books: Bookkeeper,
@@ -65,7 +63,8 @@ class TrackedStream(StreamingCompletion):
         meta: Any = None,
         settlement: float = 0.0,
     ) -> None:
-        super().__init__(state, receive, reader=reader, model=model, response_type=response_type)
+        super().__init__(state, task, model=model, response_type=response_type)
+        self._task = task
         self._meta = meta
         self._books = books
         self._budget = budget
@@ -75,18 +74,19 @@ class TrackedStream(StreamingCompletion):
         self._booking: PendingSettlement | None = None
         self._booked = False
         if budget is not None:
-            reader.before_attempt = budget.check
-        reader.before_retry = self._attempt_failed
+            task.before_attempt = budget.check
+        task.before_retry = self._attempt_failed
 
     @property
     def meta(self) -> Any:
-        """What the caller attached."""
+        """The value that the caller attached to the call."""
         return self._meta
 
     @property
     def records(self) -> tuple[CostRecord, ...]:
-        """The books' records of the attempts that have ended, in order; the newest may still
-        change while the provider is asked.
+        """The ledger's records of the attempts that have ended, in order.
+
+        The newest may still change while the provider is asked what it cost.
         """
         if self._booking is None:
             return tuple(self._records)
@@ -94,18 +94,19 @@ class TrackedStream(StreamingCompletion):
 
     @property
     def usage(self) -> Usage | None:
-        """The usage so far; the provider's later answer, once it has been asked."""
+        """The usage so far, replaced by the provider's settlement once that has come."""
         settled = self._settled()
         return super().usage if settled is None else settled.usage
 
     @property
     def response(self) -> CompletionResponse:
-        """All that has been folded in; final once ``outcome`` is set, but for the usage and cost
-        of a stream whose provider is being asked.
+        """The response as far as it was folded in; final once ``outcome`` is set.
+
+        Only the usage and the cost may still change, while the provider is asked for them.
         """
         made, settled = super().response, self._settled()
         if settled is None or settled.rejected or made.cost == settled.cost:
-            return made  # what was rejected is nobody's to book
+            return made  # a rejected answer is nobody's to pay
         return msgspec.structs.replace(made, usage=settled.usage, cost=settled.cost)
 
     def _begin(self) -> None:
@@ -118,28 +119,26 @@ class TrackedStream(StreamingCompletion):
         try:
             await super()._close(at_once=at_once)
         finally:
-            if self._reader is not None:
-                self._reader.forget()  # it and this would keep each other alive
+            self._task.release_callbacks()
         booking = self._booking
         if booking is not None and booking.settled.is_set() and not booking.delivered.is_set():
             with trio.CancelScope(shield=True):  # bounded
                 await booking.wait_delivered()
 
     async def cancel(self) -> CompletionResponse:
-        """End the stream now and return what had arrived, booked. Does nothing to one that has
-        ended.
+        """End the stream now, and return what has arrived once it is booked.
 
-        What arrived before counts, its usage too. If that does not say what the stream cost and
-        the provider can be asked, this waits for the answer: at most for the clock
-        ``settlement`` (30 s) from the first question, twice that where hundreds stand in line
-        for the same address. The connection is closed before. A checkpoint.
+        Does nothing to a stream that has ended. What arrived before counts, its usage too. If that
+        does not say what the stream cost and the provider can be asked, this waits for the answer:
+        at most for the clock ``settlement`` (30 s) from the first question, twice that where
+        hundreds stand in line for the same address. The connection is closed before. A checkpoint.
         """
         await super().cancel()
         await self._wait_booked()
         return self.response
 
     async def collect_or_cancel(self, event: trio.Event) -> Collected:
-        """Take all that is still to come, or cancel as soon as ``event`` is set.
+        """Take all chunks that are still to come, or cancel as soon as ``event`` is set.
 
         Raises no error of the stream: it is in the result. When this returns, the attempt is
         booked (see `cancel` for how long that can take).
@@ -171,8 +170,7 @@ class TrackedStream(StreamingCompletion):
 
     def _stop(self, error: MiniLLMError | None = None) -> None:
         self._leave(error=error)
-        if self._reader is not None:
-            self._reader.scope.cancel()
+        self._task.stop()
 
     async def _wait_booked(self) -> None:
         if self._booking is not None:
@@ -180,7 +178,7 @@ class TrackedStream(StreamingCompletion):
         await trio.lowlevel.checkpoint()
 
     def _settled(self) -> CostRecord | None:
-        """The record, if the provider's answer is in it."""
+        """Return the record if the provider's settlement is in it."""
         if self._booking is None or not self._booking.settled.is_set():
             return None
         return self._booking.record if not self._booking.record.unsettled else None
@@ -191,13 +189,13 @@ class TrackedStream(StreamingCompletion):
             self._budget.leave(self)
 
     def _attempt_failed(self, error: MiniLLMError) -> None:
-        """An attempt failed and another follows: it has a record of its own."""
+        """Record an attempt that failed and that another follows."""
         usage: Usage | None = None
-        for chunk in self._facts.held:
+        for chunk in self._source.info.held:
             if chunk.usage is not None:
                 usage = usage or Usage()
                 usage.merge_from(chunk.usage)
-        ident = next((chunk.id for chunk in self._facts.held if chunk.id), None)
+        ident = next((chunk.id for chunk in self._source.info.held if chunk.id), None)
         outcome = Outcome.TRUNCATED if isinstance(error, StreamTruncated) else Outcome.ERRORED
         record = self._record(outcome, usage, ident, error)
         self._records.append(record)
@@ -209,7 +207,7 @@ class TrackedStream(StreamingCompletion):
             return
         self._booked = True
         self._forget()
-        if self._facts.attempts == len(self._records):
+        if self._source.info.attempts == len(self._records):
             return  # ended before its first attempt, or between two
         record = self._record(outcome, state.usage, state.id, state.error)
         self._booking = self._books.book(record, self._asked, self._budget, self._settlement)
@@ -217,14 +215,14 @@ class TrackedStream(StreamingCompletion):
     def _record(
         self, outcome: Outcome, usage: Usage | None, ident: str | None, error: MiniLLMError | None
     ) -> CostRecord:
-        facts, model, rejected = self._facts, self._asked, self._state.rejected
+        info, model, rejected = self._source.info, self._asked, self._state.rejected
         if isinstance(error, RetriesExhausted):
             error = error.last_error
         booked = outcome in (Outcome.FINISHED, Outcome.CANCELLED) and not rejected
         cost = cost_of(model, usage)
-        ident = facts.generation_id or ident or None
-        if ident is not None and self._reader is not None:
-            ident = self._reader.hidden(ident)
+        ident = info.generation_id or ident or None
+        if ident is not None:
+            ident = self._task.redacted(ident)
         return CostRecord(
             key=self._books.ledger.new_key(),
             at=datetime.now(UTC),
@@ -232,8 +230,8 @@ class TrackedStream(StreamingCompletion):
             provider=model.provider.name,
             base_url=address_of(model),
             id=ident,
-            request_id=facts.request_id,
-            attempt=facts.attempts,
+            request_id=info.request_id,
+            attempt=info.attempts,
             outcome=outcome,
             rejected=rejected,
             booked=booked,

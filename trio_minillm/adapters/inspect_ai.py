@@ -282,7 +282,7 @@ def _tool_choice(choice: ToolChoice) -> str:
 
 def _sent(stream: Any) -> dict[str, Any]:
     """The body, for inspect's log: it has no key in it."""
-    body: dict[str, Any] = msgspec.json.decode(stream._reader._prepared.body)
+    body: dict[str, Any] = msgspec.json.decode(stream._source._prepared.body)
     return body
 
 

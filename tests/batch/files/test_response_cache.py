@@ -36,7 +36,7 @@ def key_of(model=None, prompt="Why is the sea salty?", sample=0, **options):
     """The key of a request that a client would send."""
     client = llm.Client(None, llm.Timeouts(), llm.Retry(), _NoBooks())
     made = model or testing.model(api_key=SECRET)
-    return request_key(client.stream(made, prompt, **options)._reader._prepared, sample)
+    return request_key(client.stream(made, prompt, **options)._source._prepared, sample)
 
 
 class _NoBooks:

@@ -1,0 +1,130 @@
+"""One answer as its bytes arrive: its chunks, how far it has come, and what its clocks are told.
+
+Nothing here waits. The stream's task and, in direct reading, the consumer feed it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from .._protocol.decoder import ChunkDecoder
+from .._protocol.state import State, StreamState
+from .._protocol.templates import TextRun
+from .._types.chunks import StreamChunk, has_content
+from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
+from .clocks import Clocks
+
+MAX_RESPONSE = 256 * 1024 * 1024
+"""Decompressed bytes in one response: 256 MiB, about fifty times the longest answer that any
+model gives today with log probabilities."""
+
+NO_END = "the body ended without a finish reason or an end marker"
+
+
+class AttemptInfo(msgspec.Struct, kw_only=True):
+    """Facts about the newest attempt that no chunk carries; the response gets them, too."""
+
+    started: float | None = None
+    """The time at which the attempt began, on Trio's clock, in seconds."""
+    headers_at: float | None = None
+    ended: float | None = None
+    attempts: int = 0
+    received: int = 0
+    """Decompressed bytes of the body so far."""
+    skipped: int = 0
+    """Malformed events that were passed over (only with ``lenient=True``)."""
+    request_id: str | None = None
+    generation_id: str | None = None
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """The headers of the newest response, as they came."""
+    held: list[StreamChunk] = msgspec.field(default_factory=list)
+    """Openings without content, held back because another attempt can still follow."""
+
+
+class Answer:
+    """One attempt's answer, fed with its body: bytes in, chunks out.
+
+    It counts what came, tells the clocks, and knows when nothing more of the body is wanted.
+    """
+
+    def __init__(
+        self, decoder: ChunkDecoder, state: StreamState, clocks: Clocks, info: AttemptInfo
+    ) -> None:
+        self.state: StreamState = state
+        self.clocks: Clocks = clocks
+        self.error: MiniLLMError | None = None
+        """The error that ended the answer, unless it was over before."""
+        self.begun: bool = False
+        """True once a part of the answer was handed on; empty chunks are dropped from then on."""
+        self.content: int = 0
+        """The number of chunks with content."""
+        self._decoder = decoder
+        self._info = info
+
+    @property
+    def over(self) -> bool:
+        """True if nothing more of the body is wanted."""
+        return self.state.over or self.error is not None
+
+    def feed(self, data: bytes, now: float) -> tuple[list[StreamChunk], bool]:
+        """Return the chunks that these bytes complete, and whether they hold more than an opening.
+
+        ``b""`` is the end of the body; ``now`` is the time at which the bytes left the socket.
+        """
+        state, info = self.state, self._info
+        info.received += len(data)
+        if data:
+            chunks = self._decoder.feed(data, now)
+            if type(chunks) is TextRun and self.begun and state.state is State.OPEN:
+                state.chunk(chunks[0])  # the others would change nothing more
+                self.content += len(chunks)
+                self.clocks.heard(now, True, State.OPEN, False)
+                if info.received > MAX_RESPONSE:
+                    self.error = LimitExceeded("bytes in one response", MAX_RESPONSE)
+                return chunks, True
+        else:
+            chunks = self._decoder.finish(now)
+            self.error = self.error or self._decoder.error or EndedEarly(NO_END)
+        chunks, content = self._weigh(chunks, now)
+        if info.received > MAX_RESPONSE:
+            self.error = self.error or LimitExceeded("bytes in one response", MAX_RESPONSE)
+        self.error = self.error or self._decoder.error
+        info.skipped = self._decoder.skipped
+        return chunks, content or state.over
+
+    def _weigh(self, chunks: list[StreamChunk], now: float) -> tuple[list[StreamChunk], bool]:
+        """Tell the state and the clocks of these chunks, and drop those that follow the end."""
+        content = silent = False
+        state = self.state
+        for number, chunk in enumerate(chunks):
+            state.chunk(chunk)
+            if chunk.progress:
+                content = True
+                self.content += chunk.finish_reason is None and chunk.usage is None
+            else:
+                silent = True
+            if state.over:
+                chunks = chunks[: number + 1]
+                break
+        says = state.state is State.ENDING and any(map(has_content, chunks))
+        self.clocks.heard(now, content, state.state, says)
+        if silent and self.begun:
+            chunks = list(filter(_worth_sending, chunks))
+        return chunks, content
+
+
+def _worth_sending(chunk: StreamChunk) -> bool:
+    """Return whether a chunk in the middle of an answer changes anything for the consumer.
+
+    The channel is bounded in batches, and a server could fill it with empty chunks.
+    """
+    return bool(
+        chunk.progress
+        or chunk.usage is not None
+        or chunk.block is not None
+        or chunk.end
+        or chunk.metadata
+        or chunk.raw
+    )

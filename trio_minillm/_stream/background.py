@@ -1,0 +1,47 @@
+"""A task that runs for as long as a block, where the block is an object's own ``async with``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+
+class Background:
+    """One task in a nursery that `start` opens and `join` closes.
+
+    Whoever uses it sees to it that the task is done, or will soon be, before `join`, and that the
+    task raises nothing: it keeps its exception, and `raise_crash` raises that from the block.
+    """
+
+    def __init__(self, run: Callable[[], Awaitable[None]], name: str) -> None:
+        self._run = run
+        self._name = name
+        self._manager: Any = None
+
+    @property
+    def started(self) -> bool:
+        """True once the block was entered."""
+        return self._manager is not None
+
+    async def start(self) -> None:
+        """Open the nursery and start the task."""
+        self._manager = trio.open_nursery()
+        nursery = await self._manager.__aenter__()
+        nursery.start_soon(self._run, name=self._name)
+
+    async def join(self) -> None:
+        """Wait for the task and close the nursery. Does nothing if it was not started."""
+        if self._manager is not None:
+            await self._manager.__aexit__(None, None, None)
+
+
+def raise_crash(crash: BaseException, exc: BaseException | None, message: str) -> None:
+    """Raise the exception that a block's task has kept.
+
+    Raises it alone if the block itself raised nothing, else both in an ``ExceptionGroup``.
+    """
+    if exc is None:
+        raise crash
+    raise BaseExceptionGroup(message, [exc, crash])

@@ -1,0 +1,100 @@
+"""The source of a stream's chunks, as its consumer's side sees it, and the one that is fed by hand.
+
+`StreamTask` is the source of a stream over a connection.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from .._types.errors import EndedEarly, MiniLLMError
+from .answer import AttemptInfo
+from .body import BodyReader
+from .handoff import Item
+
+
+class Source(Protocol):
+    """Items of a stream, and the life of whatever makes them.
+
+    `receive_nowait` raises what a memory channel does: `trio.WouldBlock`, `trio.EndOfChannel`, or
+    `trio.ClosedResourceError`. Only one task waits at a time.
+    """
+
+    info: AttemptInfo
+    received: int
+    """The number of items that were taken."""
+    body: BodyReader | None
+    """The body that may be read directly, in its mode ``DIRECT``."""
+
+    @property
+    def started(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def is_done(self) -> bool: ...
+    @property
+    def crash(self) -> Exception | None: ...
+    async def start(self) -> None: ...
+    async def join(self) -> None: ...
+    async def wait(self) -> None: ...
+    def receive_nowait(self) -> Item: ...
+    def unexplained_end(self) -> MiniLLMError | None: ...
+    def stop(self) -> None: ...
+    async def stopped(self) -> None: ...
+    async def close(self, *, at_once: bool) -> None: ...
+    def redacted(self, text: str) -> str: ...
+
+
+class ChannelSource:
+    """The receiving end of a channel that the caller feeds: no task, no connection, no block."""
+
+    body: BodyReader | None = None
+    started: bool = False
+    is_done: bool = True
+    crash: Exception | None = None
+
+    def __init__(self, receive: trio.MemoryReceiveChannel[Item]) -> None:
+        self.info: AttemptInfo = AttemptInfo()
+        self.received: int = 0
+        self._receive = receive
+        self._next: Item | None = None  # was waited for and not taken
+
+    async def start(self) -> None: ...
+
+    async def join(self) -> None: ...
+
+    @property
+    def ready(self) -> bool:
+        """True if an item was waited for and not taken."""
+        return self._next is not None
+
+    async def wait(self) -> None:
+        """Wait for the next item. Raises what a memory channel does. A checkpoint."""
+        self._next = await self._receive.receive()
+
+    def receive_nowait(self) -> Item:
+        """Take the item that was waited for, or the next in the channel."""
+        item, self._next = self._next, None
+        if item is None:
+            item = self._receive.receive_nowait()
+        self.received += 1
+        return item
+
+    def unexplained_end(self) -> MiniLLMError | None:
+        """Return the error that the channel's end means if nothing before it ended the answer."""
+        return EndedEarly("the stream was closed before the answer ended")
+
+    def stop(self) -> None: ...
+
+    async def stopped(self) -> None:
+        """Close the channel."""
+        self._receive.close()
+
+    async def close(self, *, at_once: bool) -> None:
+        """Close the channel."""
+        self._receive.close()
+
+    def redacted(self, text: str) -> str:
+        return text
