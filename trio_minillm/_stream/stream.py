@@ -250,14 +250,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if append is not None and not (self._busy or state.ending.over):
             # The common case of `next_chunk`: more text of the same kind. What it keeps up to date
             # is what `Ingest.ingest` and `Ingest.ingest_all` do for such a chunk.
-            if buffer.position == len(buffer.batch):
-                here = await self._read_more_text()
-            elif here := bool((buffer.taken + 1) % YIELD_EVERY):
-                await checkpoint_if_cancelled()
+            position, taken = buffer.position, buffer.taken + 1
+            if position == len(buffer.batch):
+                here, position = await self._read_more_text(), 0
+            elif here := bool(taken % YIELD_EVERY):
+                await checkpoint_if_cancelled()  # lets nobody else run
             if here:
-                chunk = buffer.batch[buffer.position]
-                buffer.position += 1
-                buffer.taken += 1
+                chunk = buffer.batch[position]
+                buffer.position, buffer.taken = position + 1, taken
                 append(chunk.delta or chunk.reasoning)
                 state.chunks += 1
                 state.last_at = chunk.received_at
