@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from types import UnionType
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.request import getproxies
 
@@ -21,16 +20,14 @@ from ._http.connector import DirectClient
 from ._http.exchange import Exchange
 from ._http.transport import TrioTransport
 from ._protocol.ingest import Ingest
-from ._stream.task import Prepared, StreamTask
+from ._protocol.request import Messages, Prepared, check_type, prepare, with_price
+from ._stream.task import StreamTask
 from ._stream.tracked import TrackedStream
 from ._types.cost import TokenPrice
-from ._types.messages import Message
-from ._types.openai_messages import messages_of
 from ._types.options import Limits, Retry, Timeouts
-from ._types.params import JSONSchema, Params, check_params, format_of
+from ._types.params import Params
 from ._types.response import CompletionResponse
-from .providers import Model, Request
-from .providers._base import body_of, headers_to
+from .providers import Model
 
 if TYPE_CHECKING:
     from ._batch.batch import Batch
@@ -40,14 +37,6 @@ if TYPE_CHECKING:
 COMPLETE_SECONDS = 600.0
 """The total clock of `Client.complete` unless another is set: ten minutes, what the vendors'
 own clients allow."""
-
-OPTIONS = {
-    *("timeouts", "retry", "extra", "headers", "expect_usage", "lenient", "raw", "price", "meta")
-}
-"""What `Client.stream` takes beside the parameters of the request."""
-
-Messages = str | Message | Sequence[Message | Mapping[str, Any]]
-"""A prompt; a message; or messages, ours or mappings in OpenAI's format."""
 
 
 class Client:
@@ -82,8 +71,8 @@ class Client:
         """The same client with limits of its own, which count what is sent through it, within
         those that it has already. ``meta`` is added to that of every call.
         """
-        _check("limits", limits, Limits | None)
-        _check("meta", meta, Mapping | None)
+        check_type("limits", limits, Limits | None)
+        check_type("meta", meta, Mapping | None)
         budget = self._budget if limits is None else Budget(limits, self._budget)
         return Client(
             self._http,
@@ -125,28 +114,19 @@ class Client:
         keep, ``ValueError`` for a parameter that the model's wire does not have, for a clash of
         ``extra`` with a typed one, and for bad messages.
         """
-        if not isinstance(model, Model):
-            raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
-        _check("timeouts", timeouts or self._timeouts, Timeouts)
-        _check("retry", retry or self._retry, Retry)
-        if price is not None:
-            _check("price", price, TokenPrice)
-            model = msgspec.structs.replace(model, price=price)
-        self._books.use(model)
-        meta = _merged(self._meta, meta)
-        self.ledger.check(meta)
-        clocks = (timeouts or self._timeouts).with_total(None)
         prepared = self._prepare(
             model,
-            messages_of(messages),
-            {k: v for k, v in params.items() if v is not None},
-            extra=extra or {},
-            headers=headers or {},
-            timeouts=clocks,
-            retry=retry or self._retry,
-            expect_usage=model.provider.always_usage or expect_usage is not False,
+            messages,
+            timeouts=timeouts,
+            retry=retry,
+            price=price,
+            meta=meta,
+            extra=extra,
+            headers=headers,
+            expect_usage=expect_usage,
             lenient=lenient,
             raw=raw,
+            **params,
         )
         state = Ingest(
             model=model.name,
@@ -159,11 +139,11 @@ class Client:
             state,
             StreamTask(self._connect, prepared),
             model=prepared.model,
-            response_type=_response_type(params.get("response_format")),
+            response_type=prepared.response_type,
             books=self._books,
             budget=self._budget,
-            meta=meta,
-            settlement=clocks.settlement or 0.0,
+            meta=_merged(self._meta, meta),
+            settlement=prepared.timeouts.settlement or 0.0,
         )
 
     async def complete(
@@ -186,7 +166,7 @@ class Client:
         Streams inside, so that a long answer is never cut by a read timeout, and raises what
         a stream would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
-        _check("timeouts", timeouts or self._timeouts, Timeouts)
+        check_type("timeouts", timeouts or self._timeouts, Timeouts)
         streaming = self.stream(
             model,
             messages,
@@ -236,8 +216,14 @@ class Client:
             budget=budget,
             meta=self._meta,
         )
-        settings = msgspec.structs.replace(settings, timeouts=timeouts)
-        return Batch(client, requests, model, settings, budget=budget)
+        return Batch(
+            requests,
+            model,
+            msgspec.structs.replace(settings, timeouts=timeouts),
+            prepare=self._prepare,
+            stream=client.stream,
+            budget=budget,
+        )
 
     async def settle(
         self,
@@ -257,8 +243,8 @@ class Client:
         ``model`` gives the address and the key for attempts that another client made; by default
         a model that this client has used at the same address. Raises ``ValueError`` without any.
         """
-        _check("timeouts", timeouts or self._timeouts, Timeouts)
-        _check("model", model, Model | None)
+        check_type("timeouts", timeouts or self._timeouts, Timeouts)
+        check_type("model", model, Model | None)
         seconds = (timeouts or self._timeouts).settlement or 0.0
         if self._books.gone:
             raise RuntimeError("the client's block has been left")
@@ -282,56 +268,43 @@ class Client:
     def _prepare(
         self,
         model: Model,
-        messages: tuple[Message, ...],
-        params: dict[str, Any],
+        messages: Messages,
         *,
-        extra: Mapping[str, Any],
-        headers: Mapping[str, str],
-        expect_usage: bool,
-        **options: Any,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        price: TokenPrice | None = None,
+        meta: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        raw: bool = False,
+        **params: Unpack[Params],
     ) -> Prepared:
-        choices = check_params(params, OPTIONS)
-        if headers:  # the model checks what may stand in a header
-            model = msgspec.structs.replace(model, headers={**model.headers, **headers})
-        request = Request(
-            model=model, messages=messages, params=params, extra=extra, expect_usage=expect_usage
-        )
-        provider = model.provider
-        body = body_of(request, provider.build_request(request))
-        return Prepared(
-            model=model,
-            url=provider.endpoint_url(model),
-            headers={
-                "content-type": "application/json",
-                **headers_to(model, "text/event-stream"),
-                **provider.request_headers(request),
-            },
-            body=_encoded(body),
+        """Check all that `stream` takes and make the request, with the client's defaults."""
+        model = with_price(model, price)
+        timeouts, retry = timeouts or self._timeouts, retry or self._retry
+        check_type("timeouts", timeouts, Timeouts)
+        check_type("retry", retry, Retry)
+        self._books.use(model)
+        self.ledger.check(_merged(self._meta, meta))
+        return prepare(
+            model,
+            messages,
+            params,
+            timeouts=timeouts,
+            retry=retry,
+            extra=extra,
+            headers=headers,
             expect_usage=expect_usage,
-            choices=choices,
-            **options,
+            lenient=lenient,
+            raw=raw,
+            options=OPTIONS,
         )
 
 
-def _encoded(body: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except UnicodeError:  # its repr would show the text
-        raise ValueError("a message or parameter is not valid Unicode") from None
-
-
-def _check(what: str, value: object, kind: type | UnionType) -> None:
-    """Misuse is told at the call, not somewhere inside."""
-    if not isinstance(value, kind):
-        wanted = getattr(kind, "__name__", str(kind))
-        raise TypeError(f"{what} must be a {wanted}, not a {type(value).__name__}")
-
-
-def _response_type(given: Any) -> Any:
-    if given is None:
-        return None
-    wanted = format_of(given)
-    return wanted.type if isinstance(wanted, JSONSchema) else None
+OPTIONS = frozenset(Client.stream.__kwdefaults__ or ())
+"""What `Client.stream` takes by name beside the parameters of the request."""
 
 
 class _Borrowed(httpx.AsyncBaseTransport):
@@ -387,12 +360,12 @@ async def open_client(
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
     options = (timeouts or Timeouts(), retry or Retry())
-    _check("timeouts", options[0], Timeouts)
-    _check("retry", options[1], Retry)
-    _check("http_client", http_client, httpx.AsyncClient | None)
-    _check("transport", transport, httpx.AsyncBaseTransport | None)
-    _check("ledger", ledger, Ledger | None)
-    _check("limits", limits, Limits | None)
+    check_type("timeouts", options[0], Timeouts)
+    check_type("retry", options[1], Retry)
+    check_type("http_client", http_client, httpx.AsyncClient | None)
+    check_type("transport", transport, httpx.AsyncBaseTransport | None)
+    check_type("ledger", ledger, Ledger | None)
+    check_type("limits", limits, Limits | None)
     if on_cost is not None and not callable(on_cost):
         raise TypeError("on_cost must be an async function")
     failure: BaseException | None = None

@@ -20,13 +20,14 @@ import msgspec
 import trio
 
 from .._http.exchange import Exchange
+from .._protocol.request import headers_to
 from .._types.cost import add
 from .._types.errors import MiniLLMError, ProtocolError
 from .._types.options import retry_after
 from .._types.response import Outcome
 from .._types.usage import Usage
 from ..providers import Model, SettlementRequest
-from ..providers._base import address_of, cost_of, headers_to, settlement_request
+from ..providers._base import address_of, cost_of, settlement_request
 from .budget import Budget
 from .ledger import MAX_UNSETTLED, CostRecord, Ledger
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from .._protocol.request import Messages, body_of, encoded, make_request, with_price
 from .._types.cost import TokenPrice, add, rates_at, scaled, times
 from .._types.messages import (
     AudioPart,
@@ -27,8 +28,8 @@ from .._types.messages import (
     ToolResult,
 )
 from .._types.openai_messages import messages_of
-from .._types.params import Params, check_params
-from ..providers._base import Model, Request, body_of
+from .._types.params import Params
+from ..providers import Model
 from .image_tokens import picture_tokens
 from .tokenizers import counter
 
@@ -82,7 +83,7 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
 def estimate(
     model: Model,
-    messages: str | Message | Sequence[Message | Mapping[str, Any]],
+    messages: Messages,
     *,
     price: TokenPrice | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -106,19 +107,12 @@ def estimate(
     Raises what `Client.stream` would raise, and for an encoding what stands in the way of
     using it (``ImportError``, ``FileNotFoundError``, ``ValueError``).
     """
-    _check(model, price)
+    model = with_price(model, price)
     asked = messages_of(messages)
-    body = _body(model, asked, params, extra or {})
+    body = _body(model, asked, params, extra)
     count = counter(count_tokens, model.name) if isinstance(count_tokens, str) else count_tokens
-    found = _bounds(model, asked, body, count, price or model.price)
+    found = _bounds(model, asked, body, count, model.price)
     return msgspec.structs.replace(found, counted_by=_name(count_tokens))
-
-
-def _check(model: object, price: object) -> None:
-    if not isinstance(model, Model):
-        raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
-    if price is not None and not isinstance(price, TokenPrice):
-        raise TypeError(f"price must be a TokenPrice, not a {type(price).__name__}")
 
 
 def _bounds(
@@ -155,16 +149,13 @@ def _name(count_tokens: CountTokens | str | None) -> str:
 
 
 def _body(
-    model: Model, messages: tuple[Message, ...], params: Params, extra: Mapping[str, Any]
+    model: Model, messages: tuple[Message, ...], params: Params, extra: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The body as it would be sent, with empty media in the place of media."""
-    given = {name: value for name, value in params.items() if value is not None}
-    check_params(given)
     light = tuple(
         msgspec.structs.replace(m, parts=tuple(_light(p) for p in m.parts)) for m in messages
     )
-    request = Request(model=model, messages=light, params=given, extra=extra)
-    return body_of(request, model.provider.build_request(request))
+    return body_of(make_request(model, light, params, extra=extra))
 
 
 def _light(part: Part) -> Any:
@@ -186,12 +177,9 @@ def _text_tokens(body: Mapping[str, Any], count: CountTokens | None) -> int:
     """The body's JSON as text, tools and formats spread out as templates may print them."""
     wide = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
     rest = {k: v for k, v in body.items() if k not in wide}
-    try:
-        text = msgspec.json.encode(rest).decode()
-        if wide:
-            text += msgspec.json.format(msgspec.json.encode(wide), indent=4).decode()
-    except UnicodeError:  # its repr would show the text
-        raise ValueError("a message or parameter is not valid Unicode") from None
+    text = encoded(rest).decode()
+    if wide:
+        text += msgspec.json.format(encoded(wide), indent=4).decode()
     if count is not None:
         counted = count(text)
         if isinstance(counted, bool) or not isinstance(counted, int) or counted < 0:

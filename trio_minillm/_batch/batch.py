@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sized
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, Unpack
+from typing import Literal, Self, Unpack
 
 import trio
 from msgspec.structs import replace
 
 from .._accounting.budget import Budget
+from .._protocol.request import Prepared, check_model
 from .._stream.background import Background, raise_crash
+from .._stream.tracked import TrackedStream
 from .._types.errors import MiniLLMError
 from .._types.options import Limits
 from ..providers import Model
@@ -22,9 +24,6 @@ from .sender import Sender
 from .source import Requests
 from .statistics import BatchStatistics
 from .types import BatchResult
-
-if TYPE_CHECKING:
-    from .._client import Client
 
 
 class Batch:
@@ -50,23 +49,24 @@ class Batch:
 
     def __init__(
         self,
-        client: Client,
         requests: Requests,
         model: Model | None,
         settings: Settings,
         *,
+        prepare: Callable[..., Prepared],
+        stream: Callable[..., TrackedStream],
         budget: Budget,
     ) -> None:
         if isinstance(requests, str | bytes) or not (
             hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")
         ):
             raise TypeError("requests must be an iterable or async iterable of BatchRequest")
-        if model is not None and not isinstance(model, Model):
-            raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
+        if model is not None:
+            check_model(model)
         assert settings.timeouts is not None
         self._requests = requests
         self._budget = budget
-        self._run = Run(requests, model, settings, Sender(client, settings.timeouts))
+        self._run = Run(requests, model, settings, Sender(prepare, stream, settings.timeouts))
         self._told = False
         self._began: float | None = None
         self._background = Background(self._run.run, "trio_minillm batch")

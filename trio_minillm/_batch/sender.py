@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import trio
 from msgspec.structs import replace
 
+from .._protocol.request import Prepared
+from .._stream.tracked import TrackedStream
 from .._types.errors import MiniLLMError, ProviderError, RefusedError
 from .._types.options import Retry, Timeouts
 from .._types.response import CompletionResponse, Outcome
@@ -16,23 +19,32 @@ from .files.response_cache import request_key
 from .throttle.schedule import Item
 from .types import Attempt
 
-if TYPE_CHECKING:
-    from .._client import Client
-
 ONCE = Retry(attempts=1)
+
+_T = TypeVar("_T")
 
 
 class Sender:
-    """Sends through a client, with these clocks for each attempt."""
+    """Sends items, with these clocks for each attempt.
 
-    def __init__(self, client: Client, timeouts: Timeouts) -> None:
-        self._client = client
+    ``prepare`` and ``stream`` are given the same arguments, those of `Client.stream`: one makes
+    the request that the other makes and opens a stream for.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[..., Prepared],
+        stream: Callable[..., TrackedStream],
+        timeouts: Timeouts,
+    ) -> None:
+        self._prepare = prepare
+        self._stream = stream
         self._timeouts = timeouts
 
     def cache_key(self, item: Item) -> tuple[bytes, Any]:
-        """Under which an item's answer is stored, and the type that it asks for. Sends nothing."""
-        stream = self._stream(item, self._timeouts)  # not entered: it only says what would be sent
-        return request_key(stream._source._prepared, item.sample), stream._response_type
+        """The key under which an item's answer is stored, and the type that it asks for."""
+        prepared = _asked(self._prepare, item, self._timeouts)
+        return request_key(prepared, item.sample), prepared.response_type
 
     async def send(
         self, item: Item, *, left: float | None
@@ -48,7 +60,7 @@ class Sender:
         error: MiniLLMError | None = None
         ended = False
         try:
-            stream = self._stream(item, self._clocks(left))
+            stream = _asked(self._stream, item, self._clocks(left))
             try:
                 async with stream:
                     first = await stream.next_chunk()
@@ -81,20 +93,22 @@ class Sender:
             return self._timeouts
         return replace(self._timeouts, total=max(0.0, left))
 
-    def _stream(self, item: Item, timeouts: Timeouts) -> Any:
-        request = item.request
-        try:
-            return self._client.stream(
-                item.model,
-                request.messages,
-                timeouts=timeouts,
-                retry=ONCE,
-                extra=request.extra,
-                **request.params,
-            )
-        except (TypeError, ValueError) as exc:
-            exc.add_note(f"in the request with the key {request.key!r}")
-            raise
+
+def _asked(function: Callable[..., _T], item: Item, timeouts: Timeouts) -> _T:
+    """Call a function with what an item asks for. An error names the item."""
+    request = item.request
+    try:
+        return function(
+            item.model,
+            request.messages,
+            timeouts=timeouts,
+            retry=ONCE,
+            extra=request.extra,
+            **request.params,
+        )
+    except (TypeError, ValueError) as exc:
+        exc.add_note(f"in the request with the key {request.key!r}")
+        raise
 
 
 def _attempt(

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
+from .._protocol.request import Messages
 from .._types.cost import CostInfo, CostResolution, sum_of
 from .._types.errors import ErrorKind, MiniLLMError
 from .._types.messages import Message
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
-
-Messages: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]
-"""What `Client.stream` takes: a prompt; a message; or messages, ours or OpenAI's mappings."""
 
 
 class BatchRequest(msgspec.Struct, frozen=True):

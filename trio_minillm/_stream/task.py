@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 import trio
@@ -18,10 +17,11 @@ import trio
 from .._http.exchange import Exchange
 from .._protocol.decoder import ChunkDecoder
 from .._protocol.redaction import redact
+from .._protocol.request import Prepared
 from .._protocol.state import StreamState
 from .._types.errors import MiniLLMError, RefusedError, RetriesExhausted
-from .._types.options import Retry, Timeouts, retry_after, retryable
-from ..providers import Model, Provider
+from .._types.options import retry_after, retryable
+from ..providers import Provider
 from .answer import Answer, AttemptInfo
 from .background import Background
 from .body import BodyReader
@@ -39,27 +39,6 @@ has its own, shorter bound)."""
 
 MIN_SECRET = 6
 """Characters below which a header's value is a word and no secret."""
-
-
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, ready to be sent any number of times, and how to read its answer."""
-
-    model: Model
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
-    timeouts: Timeouts
-    retry: Retry
-    expect_usage: bool
-    choices: int
-    lenient: bool
-    raw: bool
-
-    def __repr__(self) -> str:
-        return f"<Prepared {self.model!r}>"
-
-    def __rich_repr__(self) -> Any:
-        yield repr(self)
 
 
 def _ignore(*args: object) -> None: ...

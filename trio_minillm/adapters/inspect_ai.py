@@ -29,6 +29,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolFunction, ToolInfo
 
 from .._client import Client
+from .._protocol.request import body_of, encoded, make_request
 from .._types.cost import CostResolution
 from .._types.errors import (
     MiniLLMError,
@@ -38,8 +39,9 @@ from .._types.errors import (
     SendError,
     StreamError,
 )
+from .._types.openai_messages import messages_of
 from .._types.options import Retry, Timeouts
-from .._types.params import JSONSchema, Reasoning
+from .._types.params import PARAM_NAMES, JSONSchema, Reasoning
 from .._types.response import Choice, CompletionResponse
 from .._types.tools import Tool
 from ..providers import Model
@@ -141,7 +143,7 @@ class TrioMiniLLM(ModelAPI):
     ) -> tuple[ModelOutput, ModelCall]:
         client, model = opened
         stream = client.stream(model, turns, **options)
-        call = ModelCall.create(_sent(stream), None, _without_media)
+        call = ModelCall.create(_body(model, turns, options), None, _without_media)
         started = time.perf_counter()
         try:
             async with stream:
@@ -280,9 +282,11 @@ def _tool_choice(choice: ToolChoice) -> str:
     return "required" if choice == "any" else choice
 
 
-def _sent(stream: Any) -> dict[str, Any]:
-    """The body, for inspect's log: it has no key in it."""
-    body: dict[str, Any] = msgspec.json.decode(stream._source._prepared.body)
+def _body(model: Model, turns: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The body that is sent, for inspect's log: it has no key in it."""
+    params = {name: value for name, value in options.items() if name in PARAM_NAMES}
+    request = make_request(model, messages_of(turns), params, extra=options.get("extra"))
+    body: dict[str, Any] = msgspec.json.decode(encoded(body_of(request)))
     return body
 
 

@@ -24,7 +24,6 @@ from .._types.cost import CostInfo, TokenPrice, exact, native_cost, payable, pri
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.messages import Message
 from .._types.usage import Usage
-from .._version import __version__
 from ._errors import error_info
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
@@ -247,31 +246,6 @@ def _warn_of_plain_text(host: str) -> None:
 
 
 _PACKAGE = __name__.partition(".")[0] + "."
-
-
-def headers_to(model: Model, accept: str) -> dict[str, str]:
-    """The headers of any request to a model's address: the model's own last."""
-    return {
-        "accept": accept,
-        "accept-encoding": "identity",  # compression holds chunks back
-        "user-agent": f"trio-minillm/{__version__}",
-        **model.provider.auth_headers(model),
-        **{k.lower(): v for k, v in model.headers.items()},
-    }
-
-
-def body_of(request: Request, body: dict[str, Any]) -> dict[str, Any]:
-    """The body with ``extra`` added. An extra key that a typed parameter of this wire decides,
-    or that the body has already, is a ``ValueError``: two places must not decide one thing.
-    """
-    merged = {**request.model.extra, **request.extra}
-    if not merged:
-        return body
-    decided = set(body) | set(request.params) | request.model.provider.typed_fields
-    clash = sorted(set(merged) & (decided | {"messages", "stream"}))
-    if clash:
-        raise ValueError(f"extra must not hold {', '.join(clash)}: give it as a parameter")
-    return {**body, **merged}
 
 
 def take(request: Request, table: Mapping[str, str]) -> dict[str, Any]:

@@ -36,11 +36,11 @@ def key_of(model=None, prompt="Why is the sea salty?", sample=0, **options):
     """The key of a request that a client would send."""
     client = llm.Client(None, llm.Timeouts(), llm.Retry(), _NoBooks())
     made = model or testing.model(api_key=SECRET)
-    return request_key(client.stream(made, prompt, **options)._source._prepared, sample)
+    return request_key(client._prepare(made, prompt, **options), sample)
 
 
 class _NoBooks:
-    """What `Client.stream` needs of its books before a stream is entered."""
+    """What a client needs of its books to prepare a request."""
 
     ledger = llm.Ledger()
 

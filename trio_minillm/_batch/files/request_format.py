@@ -15,11 +15,11 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from ..._protocol.request import body_of, encoded, make_request
 from ..._types.openai_messages import messages_of
-from ..._types.params import PARAM_NAMES, JSONSchema, Params, Reasoning, check_params
+from ..._types.params import PARAM_NAMES, JSONSchema, Params, Reasoning
 from ..._types.tools import Tool
-from ...providers import Model, Request
-from ...providers._base import body_of
+from ...providers import Model
 from ..types import BatchRequest
 
 MAX_KEY = 1_000
@@ -70,18 +70,10 @@ def check_request(request: BatchRequest) -> None:
     model = request.model
     assert model is not None
     try:
-        check_params(request.params)
-        asked = Request(
-            model=model,
-            messages=messages_of(request.messages),
-            params=request.params,
-            extra=request.extra,
-        )
-        msgspec.json.encode(body_of(asked, model.provider.build_request(asked)))
+        messages = messages_of(request.messages)
+        encoded(body_of(make_request(model, messages, request.params, extra=request.extra)))
     except TypeError as exc:
         raise ValueError(str(exc)) from None
-    except UnicodeError:
-        raise ValueError("a message or parameter is not valid Unicode") from None
 
 
 def _key(fields: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from ..._stream.task import Prepared
+from ..._protocol.request import Prepared
 from ..._types.cost import CostInfo, CostResolution
 from ..._types.errors import MiniLLMError
 from ..._types.response import CompletionResponse, Outcome

@@ -1,0 +1,191 @@
+"""A call in our vocabulary -> the HTTP request that stands for it, checked and encoded.
+
+This is the only place that prepares a request: a client sends what `prepare` makes, a response
+cache hashes it, and whoever only wants to know what would be sent (an estimate of its cost, the
+check of a request file) takes the steps before it: `make_request`, `body_of`, `encoded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, TypeAlias
+
+import msgspec
+
+from .._types.cost import TokenPrice
+from .._types.messages import Message
+from .._types.openai_messages import messages_of
+from .._types.options import Retry, Timeouts
+from .._types.params import JSONSchema, check_params, format_of
+from .._version import __version__
+from ..providers import Model, Request
+
+Messages: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]
+"""A prompt; a message; or messages, ours or mappings in OpenAI's format."""
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, ready to be sent any number of times, and how to read its answer."""
+
+    model: Model
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeouts: Timeouts
+    retry: Retry
+    expect_usage: bool
+    """Whether the answer is over only when its usage has come, too."""
+    choices: int
+    """Answers that were asked for."""
+    lenient: bool
+    """Whether malformed events are passed over and counted."""
+    raw: bool
+    """Whether each event's bytes are kept on its chunks."""
+    response_type: Any = None
+    """The type that the content is to be decoded as, if the response format is one."""
+
+    def __repr__(self) -> str:
+        return f"<Prepared {self.model!r}>"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
+
+
+def prepare(
+    model: Model,
+    messages: Messages,
+    params: Mapping[str, Any],
+    *,
+    timeouts: Timeouts,
+    retry: Retry,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    expect_usage: bool | None = None,
+    lenient: bool = False,
+    raw: bool = False,
+    options: Iterable[str] = (),
+) -> Prepared:
+    """Check a call's arguments and make the request that stands for them.
+
+    ``timeouts`` without a total clock have none. ``expect_usage=False`` is heeded where the wire
+    leaves the choice. ``options`` are names of further arguments, for the hint at a misspelled one.
+
+    Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's wire
+    does not have, for a clash of ``extra`` with a typed one, and for bad messages.
+    """
+    provider = model.provider
+    request = make_request(
+        model,
+        messages_of(messages),
+        params,
+        extra=extra,
+        headers=headers,
+        expect_usage=provider.always_usage or expect_usage is not False,
+        options=options,
+    )
+    return Prepared(
+        model=request.model,
+        url=provider.endpoint_url(request.model),
+        headers={
+            "content-type": "application/json",
+            **headers_to(request.model, "text/event-stream"),
+            **provider.request_headers(request),
+        },
+        body=encoded(body_of(request)),
+        timeouts=timeouts.with_total(None),
+        retry=retry,
+        expect_usage=request.expect_usage,
+        choices=request.params.get("n", 1),
+        lenient=lenient,
+        raw=raw,
+        response_type=_response_type(request.params.get("response_format")),
+    )
+
+
+def make_request(
+    model: Model,
+    messages: tuple[Message, ...],
+    params: Mapping[str, Any],
+    *,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    expect_usage: bool = True,
+    options: Iterable[str] = (),
+) -> Request:
+    """Check typed parameters (``None``: not given) and put them together with the messages.
+
+    Raises ``TypeError`` for an unknown parameter, ``ValueError`` for a bad one.
+    """
+    given = {name: value for name, value in params.items() if value is not None}
+    check_params(given, options)
+    if headers:  # the model checks what may stand in a header
+        model = msgspec.structs.replace(model, headers={**model.headers, **headers})
+    return Request(
+        model=model, messages=messages, params=given, extra=extra or {}, expect_usage=expect_usage
+    )
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """Return the JSON body: the provider's, with ``extra`` added.
+
+    Two places must not decide one thing: ``ValueError`` for an extra key that a typed parameter of
+    this wire decides, or that the body has already.
+    """
+    body = request.model.provider.build_request(request)
+    merged = {**request.model.extra, **request.extra}
+    if not merged:
+        return body
+    decided = set(body) | set(request.params) | request.model.provider.typed_fields
+    clash = sorted(set(merged) & (decided | {"messages", "stream"}))
+    if clash:
+        raise ValueError(f"extra must not hold {', '.join(clash)}: give it as a parameter")
+    return {**body, **merged}
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON. Raises ``ValueError``, which shows no text, for half a surrogate."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeError:  # its repr would show the text
+        raise ValueError("a message or parameter is not valid Unicode") from None
+
+
+def headers_to(model: Model, accept: str) -> dict[str, str]:
+    """Return the headers of any request to a model's address; the model's own count most."""
+    return {
+        "accept": accept,
+        "accept-encoding": "identity",  # compression holds chunks back
+        "user-agent": f"trio-minillm/{__version__}",
+        **model.provider.auth_headers(model),
+        **{k.lower(): v for k, v in model.headers.items()},
+    }
+
+
+def with_price(model: Model, price: TokenPrice | None) -> Model:
+    """Return the model, at another price if one is given. Raises ``TypeError`` for misuse."""
+    check_model(model)
+    if price is None:
+        return model
+    check_type("price", price, TokenPrice)
+    return msgspec.structs.replace(model, price=price)
+
+
+def check_model(model: object) -> None:
+    """Raise ``TypeError`` unless it is a `Model`: its mere name, say."""
+    if not isinstance(model, Model):
+        raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
+
+
+def check_type(what: str, value: object, kind: type | UnionType) -> None:
+    """Raise ``TypeError`` for an argument of another type, at the call and not somewhere inside."""
+    if not isinstance(value, kind):
+        wanted = getattr(kind, "__name__", str(kind))
+        raise TypeError(f"{what} must be a {wanted}, not a {type(value).__name__}")
+
+
+def _response_type(given: Any) -> Any:
+    if given is None:
+        return None
+    wanted = format_of(given)
+    return wanted.type if isinstance(wanted, JSONSchema) else None
