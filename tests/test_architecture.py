@@ -7,6 +7,7 @@ file needs no entry here. Every import counts, those for type checking and those
 import ast
 import graphlib
 import inspect
+import re
 import subprocess
 import sys
 from functools import cache
@@ -17,7 +18,10 @@ import pytest
 
 import trio_minillm
 
+from .support.paths import REPOSITORY
+
 ROOT = Path(trio_minillm.__file__).parent
+TESTS = Path(__file__).parent
 
 ROOMS = [
     {"_version"},
@@ -182,8 +186,14 @@ def test_public_methods_say_what_they_do(thing):
         assert inspect.getdoc(member), f"{thing.__name__}.{name} has no docstring"
 
 
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: p.stem)
+def test_no_test_module_imports_another(path):
+    """What several of them use is in `tests/support`; programs inside of strings count, too."""
+    found = re.findall(r"(?m)^\s*(?:from|import)\s.*\btest_\w+", path.read_text())
+    assert not found, f"{path} imports another test module"
+
+
 def test_what_is_tested_is_what_is_installed(request):
     """In CI the wheel is tested, not the sources beside the tests."""
-    checkout = Path(__file__).parent.parent
     if sys.flags.safe_path:
-        assert not ROOT.is_relative_to(checkout / "trio_minillm")
+        assert not ROOT.is_relative_to(REPOSITORY / "trio_minillm")

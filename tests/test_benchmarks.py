@@ -13,19 +13,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from .support.paths import BENCHMARKS
+
 if not (BENCHMARKS / "bench.py").exists() or sys.platform != "linux":
     pytest.skip("needs benchmarks/ and Linux", allow_module_level=True)
 sys.path.append(str(BENCHMARKS))
 
-import answers  # noqa: E402
-import bench  # noqa: E402
-import measures  # noqa: E402
-import plot  # noqa: E402
-import report  # noqa: E402
-import targets  # noqa: E402
-from cases import PARTS, QUICK, Case, cases  # noqa: E402
-from contenders import CONTENDERS, FLOOR, OURS  # noqa: E402
+import answers
+import bench
+import measures
+import plot
+import report
+import targets
+from cases import PARTS, QUICK, Case, cases
+from contenders import CONTENDERS, FLOOR, OURS
 
 TINY = QUICK._replace(chunks=130, requests=2, crowd_seconds=0.01, churn_seconds=0.3)
 WIRES = ("openai", "anthropic")

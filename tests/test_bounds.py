@@ -21,7 +21,8 @@ from trio_minillm._types.errors import EXCERPT_CHARS
 from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 
-from .http.test_transport import Peer, Script, ours, serving
+from .support.paths import DOCS
+from .support.peers import Peer, Script, ours, serving
 
 MIB = 2**20
 MOST = 16 * MIB
@@ -254,7 +255,7 @@ def constants() -> Iterator[tuple[str, Any]]:
 
 def test_the_page_has_every_bound() -> None:
     """The numbers of the table are those of the code."""
-    page = (Path(__file__).parent.parent / "docs" / "limits.md").read_text()
+    page = (DOCS / "limits.md").read_text()
     found = dict(re.findall(r"\| `([A-Z_]+)` \| ([\d,.]+)", page))
     known: dict[str, list[Any]] = {}
     for name, value in constants():

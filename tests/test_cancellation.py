@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -29,9 +28,10 @@ import trio_minillm as llm
 from trio_minillm import testing
 from trio_minillm.testing import LoopbackServer, Reply, faults, hang
 
-from .support import shared
+from .support.certificates import certified, trusting
+from .support.streams import CancelAtStep, take
+from .support.wires import begin
 
-TLS_FILES = shared.TLS_FILES
 SOON = 60
 CLOCKS = llm.Timeouts(connect=None, first_chunk=None)  # names are looked up in real time
 RETRY = llm.Retry(base_delay=0.01)
@@ -44,24 +44,9 @@ GRACE = testing.reply(*testing.openai_events("a", usage=False, done=False), hang
 Use = Callable[[llm.Client, llm.Model], Awaitable[object]]
 
 
-class CancelAtStep(shared.CancelAtStep):
-    """Cancels a scope right before the n-th step of one task or those that it started."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        super().__init__(step, scope)
-        self.root = trio.lowlevel.current_task()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        own: trio.lowlevel.Task | None = task
-        while own is not None and own is not self.root:
-            own = own.parent_nursery.parent_task if own.parent_nursery is not None else None
-        if own is self.root:
-            super().before_task_step(task)
-
-
 @contextlib.contextmanager
 def cancelled_at(step: int, scope: trio.CancelScope) -> Any:
-    instrument = CancelAtStep(step, scope)
+    instrument = CancelAtStep(step, scope, trio.lowlevel.current_task())
     trio.lowlevel.add_instrument(instrument)
     try:
         with scope, contextlib.suppress(llm.MiniLLMError):
@@ -193,13 +178,10 @@ async def test_cancelled_at_every_step(name: str, autojump_clock: MockClock) -> 
 
 @pytest.mark.parametrize("name", ["iterate", "retry"])
 async def test_cancelled_at_every_step_under_tls(name: str) -> None:
-    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    served.load_cert_chain(TLS_FILES / "srv.pem", TLS_FILES / "srv.key")
-    trusting = ssl.create_default_context(cafile=str(TLS_FILES / "ca.pem"))
     use, replies, _ = WALKS[name]
     async with nothing_left():
-        async with testing.serve(context=served) as server:
-            assert await walk(server, use, replies, verify=trusting) > 8
+        async with testing.serve(context=certified()) as server:
+            assert await walk(server, use, replies, verify=trusting()) > 8
 
 
 async def test_the_clients_block_cancelled_at_every_step_of_a_settlement(
@@ -207,7 +189,7 @@ async def test_the_clients_block_cancelled_at_every_step_of_a_settlement(
 ) -> None:
     """Whatever is cancelled: an attempt that was sent is in the ledger once, settled or to be."""
     autojump_clock.autojump_threshold = 0.005
-    begun = testing.reply(*shared.begin("openrouter"), hang)
+    begun = testing.reply(*begin("openrouter"), hang)
     answers = (testing.reply(b"{}", status=404), testing.settlement(0.7))
     async with nothing_left():
         async with testing.serve(begun) as server:
@@ -240,7 +222,7 @@ async def _settling(
     with cancelled_at(step, scope):
         async with llm.open_client(transport=transport, ledger=ledger) as client:
             async with client.stream(model, "Hi") as stream:
-                await shared.take(stream, "abc")
+                await take(stream, "abc")
 
 
 async def test_a_local_model_cancelled_at_any_step_of_its_start_and_stop(

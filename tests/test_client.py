@@ -4,7 +4,6 @@ import gc
 import gzip
 import json
 import socket
-import ssl
 import traceback
 import zlib
 from contextlib import suppress
@@ -22,7 +21,8 @@ from trio_minillm._http.connector import DirectClient
 from trio_minillm._http.exchange import DRAIN_BYTES, SHORT_BODY
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply, sse
 
-from .support.shared import TLS_FILES
+from .support.certificates import certified
+from .support.paths import TLS_FILES
 
 KEY = "sk-very-secret-0123456789"
 
@@ -847,9 +847,7 @@ async def test_tls_is_verified(monkeypatch):
         await stream.send_all(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
         return True
 
-    files = TLS_FILES
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files / "srv.pem", files / "srv.key")
+    context = certified()
     server = Server(answer)
 
     async def serve(stream):
@@ -869,7 +867,7 @@ async def test_tls_is_verified(monkeypatch):
         with pytest.raises(llm.SendError, match="CERTIFICATE_VERIFY_FAILED"):
             await ask()
         assert server.requests == 0
-        monkeypatch.setenv("SSL_CERT_FILE", str(files / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(TLS_FILES / "ca.pem"))
         assert (await ask()).content == "a"
         trio.socket.set_custom_hostname_resolver(Everywhere())
         with pytest.raises(llm.SendError, match=r"example\.org"):

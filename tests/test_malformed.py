@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +21,7 @@ from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._types.response import Outcome
 from trio_minillm.testing import ScriptedTransport, eof, reply, sse
 
+from .support.event_fields import ABSENT, ANTHROPIC, NOTHING, OPENAI, VALUES, walk
 from .support.promises import PIECES, Wire
 
 PROVIDERS: dict[str, llm.Provider] = {
@@ -142,105 +142,8 @@ def test_the_fast_path_and_the_cuts_change_nothing(wire: Wire, data: st.DataObje
 
 # -- every field replaced --------------------------------------------------------------------------
 
-OPENAI: dict[str, Any] = {
-    "text": {
-        "id": "gen-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
-        "service_tier": "default", "system_fingerprint": "fp", "provider": "p",
-        "citations": ["u"], "search_results": [{"url": "u"}], "timings": {"n": 1},
-        "x_groq": {"id": "r", "usage": None},
-        "choices": [{
-            "index": 0, "finish_reason": None, "native_finish_reason": None,
-            "logprobs": {"content": [{"token": "lost", "logprob": -1.0}], "refusal": None},
-            "delta": {"role": "assistant", "content": "lost", "refusal": None, "tool_calls": None},
-        }],
-        "usage": None,
-    },
-    "reasoning": {"choices": [{"index": 0, "delta": {
-        "reasoning": "lost", "reasoning_details": [
-            {"type": "reasoning.text", "text": "lost", "signature": "lost", "index": 0, "id": "i"}],
-    }}]},
-    "others": {"choices": [{"index": 0, "delta": {
-        "refusal": "lost", "annotations": [{"type": "url_citation", "url_citation": {"url": "lost"}}],
-        "audio": {"id": "a", "data": "lost", "transcript": "lost", "expires_at": 1},
-        "images": [{"type": "image_url", "image_url": {"url": "lost"}}],
-    }}]},
-    "parts": {"choices": [{"index": 0, "delta": {"content": [
-        {"type": "text", "text": "lost"},
-        {"type": "thinking", "thinking": [{"type": "text", "text": "lost"}]},
-        {"type": "reference", "reference_ids": ["lost"]},
-    ]}}]},
-    "call": {"choices": [{"index": 0, "delta": {"tool_calls": [
-        {"index": 0, "id": "c1", "type": "function",
-         "function": {"name": "f", "arguments": '{"lost":1}'}},
-    ]}}]},
-    "reason": {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-    "usage": {"choices": [], "usage": {
-        "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "cost": 0.5,
-        "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 1, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 1, "audio_tokens": 0},
-        "cost_details": {"upstream_inference_cost": 0.1}, "is_byok": False,
-        "cost_in_usd_ticks": 5,
-    }},
-    "error": {"error": {"message": "no", "code": 503, "type": "t", "metadata": {"raw": "no"}},
-              "choices": []},
-}  # fmt: skip
 
-ANTHROPIC: dict[str, Any] = {
-    "start": {"type": "message_start", "message": {
-        "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [],
-        "stop_reason": None, "stop_sequence": None, "container": None,
-        "usage": {"input_tokens": 7, "output_tokens": 1, "cache_read_input_tokens": 1,
-                  "cache_creation": {"ephemeral_1h_input_tokens": 1}},
-    }},
-    "text": {"type": "content_block_delta", "index": 0,
-             "delta": {"type": "text_delta", "text": "lost"}},
-    "reasoning": {"type": "content_block_delta", "index": 1,
-                  "delta": {"type": "thinking_delta", "thinking": "lost"}},
-    "signature": {"type": "content_block_delta", "index": 1,
-                  "delta": {"type": "signature_delta", "signature": "lost"}},
-    "citation": {"type": "content_block_delta", "index": 0, "delta": {
-        "type": "citations_delta", "citation": {"type": "char_location", "cited_text": "lost"}}},
-    "call": {"type": "content_block_start", "index": 1, "content_block": {
-        "type": "tool_use", "id": "c1", "name": "f", "input": {"lost": 1}}},
-    "block": {"type": "content_block_start", "index": 1, "content_block": {
-        "type": "text", "text": "lost", "citations": [{"type": "char_location", "cited_text": "lost"}]}},
-    "thought": {"type": "content_block_start", "index": 1, "content_block": {
-        "type": "thinking", "thinking": "lost", "signature": "lost"}},
-    "hidden": {"type": "content_block_start", "index": 1, "content_block": {
-        "type": "redacted_thinking", "data": "lost"}},
-    "result": {"type": "content_block_start", "index": 1, "content_block": {
-        "type": "web_search_tool_result", "tool_use_id": "s", "content": [{"url": "lost"}]}},
-    "arguments": {"type": "content_block_delta", "index": 1,
-                  "delta": {"type": "input_json_delta", "partial_json": '{"lost":1}'}},
-    "stop": {"type": "content_block_stop", "index": 0},
-    "reason": {"type": "message_delta", "context_management": {"applied_edits": []}, "delta": {
-        "stop_reason": "end_turn", "stop_sequence": None, "stop_details": None, "container": None},
-        "usage": {"input_tokens": 7, "output_tokens": 5, "cache_read_input_tokens": 1,
-                  "output_tokens_details": {"thinking_tokens": 1},
-                  "server_tool_use": {"web_search_requests": 1},
-                  "iterations": [{"type": "message", "output_tokens": 5}]}},
-    "error": {"type": "error", "error": {"type": "overloaded_error", "message": "no"},
-              "request_id": "r"},
-}  # fmt: skip
-
-ABSENT = "absent"
-VALUES = (
-    "null", "7", "-1", "1.5", "true", "false", '""', '"x"', "[]", "[1]", "[null]", '[["x"]]', "{}",
-    '{"a":1}', '{"type":null}', "1e999", "NaN", "9" * 400, "-" + "9" * 10_000, "[" * 5000,
-    "[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500, '"\\ud83d"', '"\xff"', ABSENT,
-)  # fmt: skip
-NOTHING = {"null", '""', "[]", "{}", "false", ABSENT}
-"""What says nothing where something is expected."""
 MARK = "@@@"
-
-
-def paths(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every value in some JSON stands."""
-    pairs = found.items() if isinstance(found, dict) else enumerate(found)
-    for key, value in pairs:
-        yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from paths(value, (*path, key))
 
 
 def replaced(event: dict[str, Any], path: tuple[Any, ...], value: str) -> bytes:
@@ -265,14 +168,6 @@ def around(wire: Wire, kind: str, data: bytes) -> tuple[list[bytes], list[bytes]
         before = []
         after = [*wire.opening[1:], *map(wire.says, PIECES), *wire.tail()]
     return [*before, event], after
-
-
-def walk(events: dict[str, Any]) -> list[Any]:
-    return [
-        pytest.param(kind, path, id=".".join(map(str, (kind, *path))))
-        for kind, event in events.items()
-        for path in paths(event)
-    ]
 
 
 def told(response: llm.CompletionResponse) -> str:

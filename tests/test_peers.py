@@ -23,10 +23,9 @@ from trio_minillm import local
 from trio_minillm.local import _server
 from trio_minillm.testing import LoopbackServer, Reply, forever, hang, reply, serve
 
-from .local.test_local import SMALL, gone
-from .local.test_local import pytestmark as needs_local_model
+from .support.local_model import SMALL, gone, needs_local_model
 from .support.promises import WHOLE, Wire
-from .test_reliability import ON_SOCKETS, TRANSPORTS, client_over, run
+from .support.runs import ON_SOCKETS, TRANSPORTS, client_over, run
 
 transports = pytest.mark.parametrize("transport", TRANSPORTS)
 W = Wire("openai")

@@ -22,7 +22,7 @@ from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._protocol.ingest import Ingest
 from trio_minillm._types.errors import EndedEarly
 
-from .support.shared import Recording, recordings
+from .support.recorded import Recording, recordings
 
 ASKED = "the-model-that-was-asked-for"
 CALL_BLOCKS = ("server_tool_use", "mcp_tool_use")

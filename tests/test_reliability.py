@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from itertools import groupby, product
-from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 import trio
@@ -23,24 +20,16 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
 
+from .support.event_fields import ANTHROPIC, OPENAI, VALUES, walk
+from .support.paths import DOCS
 from .support.promises import SO_FAR, WHOLE, Promise, Sees, Wire
 from .support.promises_endings import ENDINGS
 from .support.promises_events import EVENTS
-from .test_malformed import ANTHROPIC, OPENAI, VALUES, walk
+from .support.runs import IN_MEMORY, ON_SOCKETS, TRANSPORTS, client_over, run
 
 PROMISES = [*ENDINGS, *EVENTS]
 
-TRANSPORTS: dict[str, Callable[[], httpx.AsyncBaseTransport]] = {
-    "ours": llm.TrioTransport,
-    "httpx": httpx.AsyncHTTPTransport,
-}
 WIRES = {name: Wire(name) for name in ("openai", "anthropic", "compatible", "openrouter")}
-IN_MEMORY, ON_SOCKETS = 0.0, 0.02
-"""Seconds of real silence after which the mocked clock jumps."""
-
-
-def run(main: Callable[[], Any], threshold: float) -> Any:
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=threshold))
 
 
 def merged(made: Reply) -> Reply:
@@ -207,13 +196,6 @@ def test_in_memory(promise: Promise, name: str, way: str, reads: str) -> None:
 # -- over sockets ----------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def client_over(transport: str, **options: Any) -> AsyncIterator[llm.Client]:
-    async with TRANSPORTS[transport]() as made:
-        async with llm.open_client(transport=made, **options) as client:
-            yield client
-
-
 @pytest.mark.parametrize(("promise", "name", "way", "transport"), SOCKET_CELLS)
 def test_over_a_socket(promise: Promise, name: str, way: str, transport: str) -> None:
     wire = WIRES[name]
@@ -295,7 +277,7 @@ The clock is Trio's mocked one, so that 300 s take no time. This page is made of
 - The model's own mistakes: text that is wrong, and calls whose arguments are JSON but not what the schema asks for.
 """
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
+PAGE = DOCS / "reliability.md"
 
 
 def in_words(sees: Sees) -> str:

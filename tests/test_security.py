@@ -27,9 +27,9 @@ import trio_minillm as llm
 from trio_minillm import Retry, Timeouts
 from trio_minillm.testing import ScriptedTransport, hang, openai_events, reply
 
-from .http.test_transport import Peer, Script, answering, ours, serving, theirs
-from .protocol.test_redaction import KEY, VALUE, pieces_of, spelled, spellings
-from .providers.test_models import MAKERS
+from .support.peers import Peer, Script, answering, ours, serving, theirs
+from .support.spellings import KEY, VALUE, pieces_of, spelled, spellings
+from .support.wires import MAKERS
 
 PROMPT = "the plan of the canary is yellow"
 

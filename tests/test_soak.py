@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-SOAK = Path(__file__).resolve().parents[1] / "benchmarks" / "soak.py"
+from .support.paths import BENCHMARKS
+
+SOAK = BENCHMARKS / "soak.py"
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:

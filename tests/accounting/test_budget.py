@@ -19,17 +19,8 @@ from trio_minillm import BudgetExceeded, Limits, Outcome, Timeouts, TokenPrice
 from trio_minillm._accounting.budget import Budget
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement
 
-from ..support.shared import (
-    WIRES,
-    CancelAtStep,
-    Spent,
-    Told,
-    begin,
-    end,
-    in_band_error,
-    model_on,
-    take,
-)
+from ..support.streams import CancelAtStep, Told, take
+from ..support.wires import WIRES, Spent, begin, end, in_band_error, model_on
 
 CENT = Spent(7, 3, cost=0.01)  # 10 tokens
 MODEL = model_on("openrouter")

@@ -27,7 +27,7 @@ from trio_minillm._accounting.estimate import HIDDEN_TOKENS, MESSAGE_TOKENS, Cos
 from trio_minillm._types.cost import PriceTier
 from trio_minillm._types.params import PARAM_NAMES
 
-from ..support.shared import SHARED
+from ..support.paths import SHARED
 
 GPT = llm.openai("gpt-5-mini", api_key="k")
 CLAUDE = llm.anthropic("claude-haiku-4-5", api_key="k")

@@ -25,18 +25,9 @@ import trio_minillm as llm
 from trio_minillm import CostResolution, Outcome, TokenPrice
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement
 
-from ..support.shared import (
-    URL,
-    Recording,
-    Spent,
-    Told,
-    begin,
-    end,
-    in_band_error,
-    model_on,
-    recordings,
-    take,
-)
+from ..support.recorded import Recording, recordings
+from ..support.streams import Told, take
+from ..support.wires import URL, Spent, begin, end, in_band_error, model_on
 
 # -- the table -----------------------------------------------------------------------------------
 #

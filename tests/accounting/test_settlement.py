@@ -20,7 +20,8 @@ from trio_minillm import CostResolution, Outcome, Timeouts
 from trio_minillm.providers.openrouter import OpenRouter
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement, sse
 
-from ..support.shared import KEY, URL, Spent, Told, begin, end, model_on, take
+from ..support.streams import Told, take
+from ..support.wires import KEY, URL, Spent, begin, end, model_on
 
 JSON = {"content-type": "application/json"}
 NOT_YET = reply(b'{"error":{"code":404}}', status=404, headers=JSON)

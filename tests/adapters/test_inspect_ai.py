@@ -4,7 +4,6 @@ import base64
 import gc
 import json
 from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,6 +27,8 @@ from inspect_ai.util import json_schema
 
 from trio_minillm.adapters import _inspect_messages as messages
 from trio_minillm.adapters.inspect_ai import TrioMiniLLM, output_of, params_of
+
+from ..support.paths import REPOSITORY
 
 # What inspect does with its own files and loops is its business.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -167,7 +168,7 @@ def test_the_entry_point_is_declared():
     """In the metadata of what is built; another checkout may be what is installed here."""
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     points = project["project"]["entry-points"]["inspect_ai"]
     assert points == {"trio_minillm": TrioMiniLLM.__module__}
 

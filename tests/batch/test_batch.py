@@ -17,7 +17,7 @@ import trio_minillm as llm
 from trio_minillm.batch import Attempt, BatchRequest, BatchResult
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply
 
-from ..support.shared import CancelAtStep
+from ..support.streams import CancelAtStep
 
 GOOD = b"".join(openai_events("ok"))
 PRICE = llm.TokenPrice(input=1, output=1)

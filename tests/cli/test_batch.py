@@ -22,25 +22,19 @@ from trio_minillm.cli._batch import shard_of
 from trio_minillm.cli._batch_run import duration
 from trio_minillm.cli._output import Misuse
 
-from .test_bench import Endpoint, endpoint
-from .test_chat import (
+from ..support.command import (
     COMMAND,
-    END,
-    HELLO,
     KEY,
     LIMIT,
     Ran,
-    chunk,
     environment,
     on_terminal,
     posix,
     read_until,
     run,
-    text,
     wait_for,
 )
-
-__all__ = ["endpoint"]  # a fixture
+from ..support.endpoint import END, HELLO, Endpoint, chunk, text
 
 
 class Files:

@@ -8,11 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,101 +29,19 @@ from trio_minillm.cli import _measurements as _measure
 from trio_minillm.cli._measurements import Results, Sample
 from trio_minillm.testing import anthropic_events
 
-from .test_chat import (
+from ..support.command import (
     COMMAND,
-    END,
-    HELLO,
     KEY,
     LIMIT,
     Ran,
-    chunk,
     environment,
     on_terminal,
     posix,
     read_until,
     run,
-    text,
     wait_for,
 )
-
-Step = bytes | float | threading.Event
-"""Bytes to send, seconds to wait, or an event to wait for."""
-OPENING = chunk({"role": "assistant", "content": ""})
-
-
-class Endpoint:
-    """Answers the n-th request with ``script(n)``: a status and the steps of the body."""
-
-    def __init__(self) -> None:
-        self.script: Callable[[int], tuple[int, list[Step]]] = lambda n: (200, [HELLO])
-        self.requests: list[dict[str, Any]] = []
-        self.running = self.most = 0
-        self.cost: float | None = None
-        self.release = threading.Event()
-        self.lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                outer.answer(self)
-
-            def do_GET(self) -> None:  # OpenRouter's question what it cost
-                self.send_response(404)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            request_queue_size = 256
-            daemon_threads = False
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # a client that left
-
-        self.http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        asked = json.loads(request.rfile.read(int(request.headers["content-length"])))
-        with self.lock:
-            number = len(self.requests)
-            self.requests.append(asked)
-            self.running += 1
-            self.most = max(self.most, self.running)
-        try:
-            status, steps = self.script(number)
-            request.send_response(status)
-            request.send_header("x-generation-id", f"gen-{number}")
-            request.end_headers()
-            for step in steps:
-                if isinstance(step, bytes):
-                    request.wfile.write(step)
-                    request.wfile.flush()
-                elif isinstance(step, float):
-                    time.sleep(step)
-                else:
-                    step.wait(LIMIT)
-        finally:
-            with self.lock:
-                self.running -= 1
-
-    def close(self) -> None:
-        self.release.set()
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    made = Endpoint()
-    try:
-        yield made
-    finally:
-        made.close()
+from ..support.endpoint import END, HELLO, OPENING, Endpoint, Step, chunk, text
 
 
 def command(endpoint: Endpoint, *args: str, kind: str = "compatible") -> list[str]:

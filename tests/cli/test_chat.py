@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -25,34 +23,23 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 from trio_minillm.cli import _chat as cli
 from trio_minillm.cli import _output as _report
 
-COMMAND = [sys.executable, "-P", "-W", "error", "-m", "trio_minillm.cli"]
-KEY = "sk-test-0123456789abcdef"
-LIMIT = 30.0
-"""Seconds after which a test that waits for a process has failed."""
-
-USAGE = {
-    "prompt_tokens": 31,
-    "completion_tokens": 7,
-    "prompt_tokens_details": {"cached_tokens": 12},
-    "completion_tokens_details": {"reasoning_tokens": 3},
-}
-
-
-def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **more: Any) -> bytes:
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason}]
-    event = {"id": "gen-1", "model": "m-1", "choices": choices, **more}
-    return b"data: " + json.dumps(event).encode() + b"\n\n"
+from ..support.command import (
+    COMMAND,
+    KEY,
+    LIMIT,
+    Ran,
+    environment,
+    on_terminal,
+    posix,
+    read_until,
+    run,
+    start,
+    wait_for,
+)
+from ..support.endpoint import END, HELLO, USAGE, ThreadedServer, begin, chunk, text
 
 
-def text(*pieces: str) -> bytes:
-    return b"".join(chunk({"content": piece}) for piece in pieces)
-
-
-END = chunk({}, "stop") + chunk(usage=USAGE) + b"data: [DONE]\n\n"
-HELLO = chunk({"role": "assistant", "content": ""}) + text("Hel", "lo.") + END
-
-
-class Server:
+class Server(ThreadedServer):
     """Answers every request with ``status`` and ``body``; holds the connection if told to."""
 
     def __init__(self) -> None:
@@ -62,78 +49,28 @@ class Server:
         self.requests: list[Any] = []
         self.keys: list[str | None] = []
         self.hold = False
-        self.release = threading.Event()
-        outer = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                outer.answer(self)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = False
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        length = int(request.headers["content-length"])
-        self.requests.append(json.loads(request.rfile.read(length)))
+    def post(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        self.requests.append(json.loads(body))
         self.keys.append(request.headers["authorization"])
-        request.send_response(self.status)
-        for name, value in self.headers.items():
-            request.send_header(name, value)
-        request.end_headers()
+        begin(request, self.status, **self.headers)
         request.wfile.write(self.body)
         request.wfile.flush()
         if self.hold:
             self.release.wait(LIMIT)
         request.close_connection = True
 
-    def close(self) -> None:
-        self.release.set()
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    try:
+    with Server() as made:
         yield made
-    finally:
-        made.close()
-
-
-def environment(**more: str) -> dict[str, str]:
-    hidden = {*cli.KEYS.values(), "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING", "COLUMNS"}
-    kept = {k: v for k, v in os.environ.items() if k not in hidden and "proxy" not in k.lower()}
-    return {**kept, "TERM": "xterm-256color", "TRIO_MINILLM_API_KEY": KEY, **more}
 
 
 def command(server: Server, *args: str) -> list[str]:
-    base_url = f"http://127.0.0.1:{server.http.server_port}/v1"
-    where = ["--model", "compatible:m", "--base-url", base_url, "--attempts", "1"]
+    where = ["--model", "compatible:m", "--base-url", server.url, "--attempts", "1"]
     return [*COMMAND, "chat", *where, *args]
-
-
-class Ran:
-    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
-        self.code = done.returncode
-        self.raw = done.stdout
-        self.out = done.stdout.decode()
-        self.err = done.stderr.decode()
-        assert "Traceback" not in self.err
-        assert KEY not in self.out + self.err
-
-
-def run(args: list[str], stdin: bytes | None = None, **env: str) -> Ran:
-    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    return Ran(
-        subprocess.run(args, capture_output=True, env=environment(**env), timeout=LIMIT, **given)
-    )
 
 
 def chat(server: Server, *args: str, stdin: bytes | None = None, **env: str) -> Ran:
@@ -385,30 +322,6 @@ def test_version_and_help() -> None:
 # -- Ctrl-C, broken pipes, terminals -------------------------------------------------------
 
 
-def read_until(fd: int, wanted: bytes) -> bytes:
-    """What can be read up to ``wanted``, or the end (a terminal's is an error)."""
-    got, deadline = b"", time.monotonic() + LIMIT
-    while wanted not in got:
-        assert select.select([fd], [], [], deadline - time.monotonic())[0], got
-        try:
-            data = os.read(fd, 65536)
-        except OSError:
-            data = b""
-        if not data:
-            assert not wanted or wanted in got, got
-            return got
-        got += data
-    return got
-
-
-def start(args: list[str], **files: Any) -> subprocess.Popen[bytes]:
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(args, env=environment(), **{**pipes, **files})
-
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
-
-
 @posix
 @pytest.mark.parametrize("mode", ["text", "json"])
 def test_ctrl_c_ends_the_stream_and_still_counts(server: Server, mode: str) -> None:
@@ -436,13 +349,6 @@ def test_ctrl_c_ends_the_stream_and_still_counts(server: Server, mode: str) -> N
         assert err.startswith(b"cancelled: m-1")
         assert b"tokens: 31 in (12 cached)" in err
         assert b"Traceback" not in err
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @posix
@@ -506,31 +412,6 @@ def test_a_reader_that_leaves_ends_it_quietly(server: Server) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(LIMIT) == 141
-
-
-def on_terminal(args: list[str]) -> tuple[int, str]:
-    """Run with stdout and stderr on one terminal; the exit code and what it showed."""
-    import pty
-
-    ours, theirs = pty.openpty()
-    try:
-        with start(args, stdout=theirs, stderr=theirs) as process:
-            os.close(theirs)
-            shown = b""
-            while data := read_some(ours):
-                shown += data
-            code = process.wait(LIMIT)
-    finally:
-        os.close(ours)
-    return code, shown.decode().replace("\r\n", "\n")
-
-
-def read_some(fd: int) -> bytes:
-    assert select.select([fd], [], [], LIMIT)[0]
-    try:
-        return os.read(fd, 65536)
-    except OSError:  # Linux's word for the end of a terminal
-        return b""
 
 
 @posix

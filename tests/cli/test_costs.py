@@ -6,11 +6,10 @@ import json
 import signal
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,62 +22,40 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm.cli import _output as _report
 
-from .test_chat import COMMAND, END, KEY, LIMIT, environment, read_until, run, text
+from ..support.command import COMMAND, KEY, LIMIT, environment, read_until, run
+from ..support.endpoint import END, ThreadedServer, begin, text
 
 OPENROUTER = {"OPENROUTER_API_KEY": KEY}
 
 
-class OpenRouter:
+class OpenRouter(ThreadedServer):
     """Streams ``body``; knows what a generation cost once it was asked ``asked_before`` times."""
 
     def __init__(self) -> None:
         self.body = text("Hel", "lo.") + END
         self.asked_before = 0
         self.questions: list[tuple[str, str | None]] = []
-        self.hold = threading.Event()
-        self.hold.set()
-        outer = self
+        super().__init__()
+        self.release.set()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(200)
-                self.send_header("x-generation-id", "gen-7")
-                self.end_headers()
-                self.wfile.write(outer.body)
-                self.wfile.flush()
-                outer.hold.wait(LIMIT)
+    def post(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        begin(request, 200, x_generation_id="gen-7")
+        request.wfile.write(self.body)
+        request.wfile.flush()
+        self.release.wait(LIMIT)
 
-            def do_GET(self) -> None:
-                outer.questions.append((self.path, self.headers["authorization"]))
-                known = len(outer.questions) > outer.asked_before
-                data = {"data": {"id": "gen-7", "total_cost": 0.25, "native_tokens_prompt": 9}}
-                self.send_response(200 if known else 404)
-                self.end_headers()
-                self.wfile.write(json.dumps(data if known else {"error": {}}).encode())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/api/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.hold.set()
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+    def get(self, request: BaseHTTPRequestHandler) -> None:
+        self.questions.append((request.path, request.headers["authorization"]))
+        known = len(self.questions) > self.asked_before
+        data = {"data": {"id": "gen-7", "total_cost": 0.25, "native_tokens_prompt": 9}}
+        begin(request, 200 if known else 404)
+        request.wfile.write(json.dumps(data if known else {"error": {}}).encode())
 
 
 @pytest.fixture
 def openrouter() -> Iterator[OpenRouter]:
-    made = OpenRouter()
-    try:
+    with OpenRouter() as made:
         yield made
-    finally:
-        made.close()
 
 
 def chat(server: OpenRouter, *args: str) -> list[str]:
@@ -127,7 +104,7 @@ def chunk_end() -> bytes:
 
 def test_ctrl_c_asks_what_it_cost_and_says_so(openrouter: OpenRouter, path: Path) -> None:
     openrouter.body, openrouter.asked_before = text("one"), 1
-    openrouter.hold.clear()
+    openrouter.release.clear()
     with subprocess.Popen(
         chat(openrouter, "--ledger", str(path)),
         stdout=subprocess.PIPE,
@@ -148,7 +125,7 @@ def test_ctrl_c_asks_what_it_cost_and_says_so(openrouter: OpenRouter, path: Path
 
 def test_a_second_ctrl_c_leaves_the_question_to_settle(openrouter: OpenRouter, path: Path) -> None:
     openrouter.body, openrouter.asked_before = text("one"), 10**9
-    openrouter.hold.clear()
+    openrouter.release.clear()
     with subprocess.Popen(
         chat(openrouter, "--ledger", str(path)),
         stdout=subprocess.PIPE,

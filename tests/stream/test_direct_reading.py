@@ -7,10 +7,8 @@ task wakes for a chunk; whoever reads, the clocks, cancellation and the ending a
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +22,11 @@ from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import LoopbackServer, forever, hang, reply, serve, sse
 from trio_minillm.testing._script import Step
 
-from ..http import test_transport
+from ..support.certificates import certified, trusting
+from ..support.peers import Peer, serving
 from ..support.promises import PIECES, SO_FAR, WHOLE, Wire
-from ..test_reliability import ON_SOCKETS, run
+from ..support.runs import ON_SOCKETS, run
 
-TLS_FILES = Path(__file__).parents[1] / "support" / "tls"
 W = Wire("openai")
 COMMENT = b": keep-alive\n\n"
 CLOCKS = llm.Timeouts(connect=None, first_chunk=None, idle=10.0, byte_idle=None)
@@ -46,12 +44,8 @@ async def streaming(
     *steps: Step, timeouts: llm.Timeouts = CLOCKS, tls: bool = False, direct: bool = True
 ) -> AsyncIterator[tuple[llm.TrackedStream, LoopbackServer, llm.TrioTransport]]:
     """A stream whose first chunks are taken, and whose socket the consumer reads."""
-    context = None
-    if tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(TLS_FILES / "srv.pem", TLS_FILES / "srv.key")
-    verify = ssl.create_default_context(cafile=TLS_FILES / "ca.pem") if tls else True
-    transport = llm.TrioTransport(verify=verify)
+    transport = llm.TrioTransport(verify=trusting() if tls else True)
+    context = certified() if tls else None
     async with serve(reply(*W.head, *steps), context=context) as server:
         async with llm.open_client(transport=transport, timeouts=timeouts) as client:
             async with client.stream(W.model(server.base_url), "Hi") as stream:
@@ -413,9 +407,9 @@ async def written_to(
     *, tls: bool, timeouts: llm.Timeouts = CLOCKS
 ) -> AsyncIterator[tuple[llm.TrackedStream, Callable[[bytes], None]]]:
     """A stream whose socket the consumer reads, and how to put bytes into that, now."""
-    peers: list[test_transport.Peer] = []
+    peers: list[Peer] = []
 
-    async def script(peer: test_transport.Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.request()
         peers.append(peer)
         await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", chunked(*W.head))
@@ -426,9 +420,9 @@ async def written_to(
     def write(data: bytes) -> None:
         os.write(peers[0].stream.socket.fileno(), peers[0].wrapped(data) if tls else data)
 
-    context = test_transport.certified() if tls else False
-    transport = llm.TrioTransport(verify=test_transport.trusting() if tls else True)
-    async with test_transport.serving(script, tls=context, seconds=100) as server:
+    context = certified() if tls else False
+    transport = llm.TrioTransport(verify=trusting() if tls else True)
+    async with serving(script, tls=context, seconds=100) as server:
         async with llm.open_client(transport=transport, timeouts=timeouts) as client:
             async with client.stream(W.model(server.url), "Hi") as stream:
                 while stream.accumulated != SO_FAR + "x":

@@ -31,6 +31,8 @@ from trio_minillm.testing import (
     sse,
 )
 
+from ..support.streams import CancelAtStep
+
 OFF = Timeouts(connect=None, first_chunk=None, idle=None, byte_idle=None, usage_grace=None)
 
 
@@ -869,19 +871,6 @@ async def test_other_tasks_get_their_turn_within_a_batch():
         nursery.cancel_scope.cancel()
     assert turns >= 1000 // 64
     send.close()
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope right before the n-th step of any task."""
-
-    def __init__(self, step, scope):
-        self.left = step
-        self.scope = scope
-
-    def before_task_step(self, task):
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
 
 
 SCENARIOS = {

@@ -16,7 +16,8 @@ import trio_minillm as llm
 from trio_minillm import CostResolution, Outcome, TokenPrice
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement
 
-from ..support.shared import KEY, WIRES, CancelAtStep, Spent, Told, begin, end, model_on, take
+from ..support.streams import CancelAtStep, Told, take
+from ..support.wires import KEY, WIRES, Spent, begin, end, model_on
 
 PRICE = TokenPrice(input=1_000_000, output=10_000_000)
 PROVISIONAL, FINAL = Spent(3, 1), Spent(3, 2)  # 13 and 23 USD

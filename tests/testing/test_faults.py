@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,6 +15,8 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm import providers, testing
 from trio_minillm.testing import faults
+
+from ..support.paths import DOCS
 
 EVENTS = testing.openai_events("Sea ", "salty")
 REPLY = testing.reply(*EVENTS)
@@ -266,7 +267,7 @@ async def test_memory_and_sockets_show_the_same(name, mock_clock):
 
 
 def test_the_page_names_every_fault():
-    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    page = (DOCS / "testing.md").read_text()
     table = page.partition("\n| fault | what happens |\n")[2].partition("\n\n")[0]
     cells = re.findall(r"(?m)^\| (.+?) \|", table)
     named = {name for cell in cells for name in re.findall(r"`(\w+)\(", cell)}

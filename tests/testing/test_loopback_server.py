@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from decimal import Decimal
 
 import httpx
@@ -14,19 +13,9 @@ from trio_minillm import providers, testing
 from trio_minillm.testing import _loopback_server as _server
 from trio_minillm.testing import faults
 
-from ..support.shared import TLS_FILES
+from ..support.certificates import certified, trusting
 
 EVENTS = testing.openai_events("Sea ", "salty")
-
-
-def trusting():
-    return ssl.create_default_context(cafile=TLS_FILES / "ca.pem")
-
-
-def certified():
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(TLS_FILES / "srv.pem", TLS_FILES / "srv.key")
-    return context
 
 
 async def exchange(port, *data, hang_up=True):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..support.paths import REPOSITORY as ROOT
+
 PLUGIN = ROOT / "trio_minillm" / "testing" / "_plugin.py"
 INSTALLED = [e for e in entry_points(group="pytest11") if e.name == "trio_minillm"]
 

@@ -30,7 +30,7 @@ from trio_minillm._batch.files.result_file import ResultFile, read_results
 from trio_minillm._batch.files.result_format import MARKER, fingerprint
 from trio_minillm._batch.types import Attempt, BatchRequest, BatchResult
 
-from ...support.shared import KEY, model_on
+from ...support.wires import KEY, model_on
 
 MODEL = model_on("openai")
 HELLO = [{"role": "user", "content": "Hello."}]

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -205,16 +204,14 @@ async def test_it_outlives_the_process(path):
 
 async def test_a_kill_loses_nothing_that_put_returned_from(path):
     code = """
-import os, signal, sys, trio
-sys.path.insert(0, sys.argv[2])
-from test_response_cache import answer
+import os, pickle, signal, sys, trio
 from trio_minillm._batch.files.response_cache import ResponseCache
 cache = ResponseCache(sys.argv[1])
-trio.run(cache.put, b"k", answer("survived"))
+trio.run(cache.put, b"k", pickle.loads(bytes.fromhex(sys.argv[2])))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    here = str(Path(__file__).parent)
-    ran = await trio.run_process([sys.executable, "-c", code, str(path), here], check=False)
+    given = [str(path), pickle.dumps(answer("survived")).hex()]
+    ran = await trio.run_process([sys.executable, "-c", code, *given], check=False)
     assert ran.returncode == -9
     with ResponseCache(path) as cache:
         assert cache.get(b"k").content == "survived"

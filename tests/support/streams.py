@@ -1,0 +1,53 @@
+"""Helpers around one stream: read up to a text, record its costs, cancel at the n-th step."""
+
+from __future__ import annotations
+
+import trio
+
+import trio_minillm as llm
+
+
+class Told:
+    """An ``on_cost`` that keeps what it is told, and when."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.records: list[llm.CostRecord] = []
+        self.at: list[float] = []
+        self.seconds = seconds
+
+    async def __call__(self, record: llm.CostRecord) -> None:
+        await trio.sleep(self.seconds)
+        self.records.append(record)
+        self.at.append(trio.current_time())
+
+    @property
+    def keys(self) -> list[str]:
+        return [record.key for record in self.records]
+
+
+async def take(stream: llm.StreamingCompletion, text: str) -> None:
+    """Take chunks until this text has come."""
+    while stream.accumulated != text:
+        assert await stream.next_chunk() is not None, stream.accumulated
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope right before the n-th step of any task, or of ``root`` and what it started."""
+
+    def __init__(
+        self, step: int, scope: trio.CancelScope, root: trio.lowlevel.Task | None = None
+    ) -> None:
+        self.left = step
+        self.scope = scope
+        self.root = root
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.root is not None:
+            own: trio.lowlevel.Task | None = task
+            while own is not None and own is not self.root:
+                own = own.parent_nursery.parent_task if own.parent_nursery is not None else None
+            if own is None:
+                return
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
