@@ -22,7 +22,7 @@ from .._types.errors import EndedEarly, MiniLLMError
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
-from ..providers._base import cost_of
+from ..providers._guarded import safe_cost
 from .body import AttemptInfo
 from .task import Item, Reader
 
@@ -588,4 +588,4 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def _cost(self) -> CostInfo:
         if self._model is None or self._state.rejected:
             return CostInfo()  # what was rejected is nobody's to book
-        return cost_of(self._model, self._state.usage)
+        return safe_cost(self._model, self._state.usage)
