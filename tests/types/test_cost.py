@@ -420,9 +420,9 @@ def test_a_cost_has_its_prices_date() -> None:
 
 
 def test_parts_of_buckets_from_anthropic() -> None:
-    from trio_minillm.providers.anthropic import usage_of
+    from trio_minillm.providers._usage import anthropic_usage
 
-    got = usage_of(
+    got = anthropic_usage(
         {
             "input_tokens": 3,
             "cache_creation_input_tokens": 9,
@@ -432,7 +432,7 @@ def test_parts_of_buckets_from_anthropic() -> None:
         }
     )
     assert (got.cache_write_1h_tokens, got.web_searches) == (5, 2)
-    empty = usage_of({"cache_creation": None, "server_tool_use": "?"})
+    empty = anthropic_usage({"cache_creation": None, "server_tool_use": "?"})
     assert (empty.cache_write_1h_tokens, empty.web_searches) == (None, None)
 
 

@@ -27,7 +27,8 @@ from .._types.options import retry_after
 from .._types.response import Outcome
 from .._types.usage import Usage
 from ..providers import Model, SettlementRequest
-from ..providers._base import address_of, cost_of, settlement_request
+from ..providers._base import loggable_url
+from ..providers._guarded import safe_cost, safe_settlement_request
 from .budget import Budget
 from .ledger import MAX_UNSETTLED, CostRecord, Ledger
 
@@ -223,7 +224,7 @@ class Bookkeeper:
         if usage is None:
             return record
         settled = msgspec.structs.replace(
-            record, at=datetime.now(UTC), usage=usage, cost=cost_of(model, usage), unsettled=False
+            record, at=datetime.now(UTC), usage=usage, cost=safe_cost(model, usage), unsettled=False
         )
         self._write(settled, record, budget)
         booking = self._asked.get(record.key)
@@ -233,8 +234,8 @@ class Bookkeeper:
         return settled
 
     async def _ask(self, model: Model, ident: str, seconds: float) -> Usage | None:
-        request = settlement_request(model, ident)
-        line = self._line(address_of(model))
+        request = safe_settlement_request(model, ident)
+        line = self._line(loggable_url(model))
         until, wait, nonsense = math.inf, 0.0, 0
         while request is not None and seconds > 0 and nonsense < MAX_NONSENSE:
             usage, again = None, 0.0
@@ -290,7 +291,7 @@ class Bookkeeper:
 
     def use(self, model: Model) -> None:
         """Remember a model that can be asked, for attempts that an earlier process made."""
-        place = (model.provider.name, address_of(model))
+        place = (model.provider.name, loggable_url(model))
         self._used.pop(place, None)
         self._used[place] = model
         if len(self._used) > MODELS_KEPT:
@@ -312,10 +313,10 @@ class Bookkeeper:
             place = (record.provider, record.base_url)
             model = own[0] if own is not None else model or self._used.get(place)
         else:
-            able = [m for m in self._used.values() if settlement_request(m, str(one))]
+            able = [m for m in self._used.values() if safe_settlement_request(m, str(one))]
             model = model or (able[-1] if able else None)
         ident = one if isinstance(one, str) else one.id
-        if model is None or ident is None or settlement_request(model, ident) is None:
+        if model is None or ident is None or safe_settlement_request(model, ident) is None:
             raise ValueError("settle needs model=…: the address and the key to ask with")
         return record or self._foreign(str(one), model), model
 
@@ -329,7 +330,7 @@ class Bookkeeper:
             at=datetime.now(UTC),
             model=model.name,
             provider=model.provider.name,
-            base_url=address_of(model),
+            base_url=loggable_url(model),
             id=ident,
             outcome=Outcome.CANCELLED,
             booked=True,

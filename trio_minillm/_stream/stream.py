@@ -22,7 +22,7 @@ from .._types.errors import MiniLLMError
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
-from ..providers._base import cost_of
+from ..providers._guarded import safe_cost
 from .background import raise_crash
 from .body import Mode
 from .buffer import ChunkBuffer
@@ -499,4 +499,4 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def _cost(self) -> CostInfo:
         if self._model is None or self._state.rejected:
             return CostInfo()  # a rejected answer is nobody's to pay
-        return cost_of(self._model, self._state.usage)
+        return safe_cost(self._model, self._state.usage)

@@ -17,7 +17,8 @@ from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers import Model
-from ..providers._base import address_of, cost_of, settlement_request
+from ..providers._base import loggable_url
+from ..providers._guarded import safe_cost, safe_settlement_request
 from .stream import StreamingCompletion
 from .task import StreamTask
 
@@ -219,7 +220,7 @@ class TrackedStream(StreamingCompletion):
         if isinstance(error, RetriesExhausted):
             error = error.last_error
         booked = outcome in (Outcome.FINISHED, Outcome.CANCELLED) and not rejected
-        cost = cost_of(model, usage)
+        cost = safe_cost(model, usage)
         ident = info.generation_id or ident or None
         if ident is not None:
             ident = self._task.redacted(ident)
@@ -228,7 +229,7 @@ class TrackedStream(StreamingCompletion):
             at=datetime.now(UTC),
             model=model.name,
             provider=model.provider.name,
-            base_url=address_of(model),
+            base_url=loggable_url(model),
             id=ident,
             request_id=info.request_id,
             attempt=info.attempts,
@@ -238,7 +239,7 @@ class TrackedStream(StreamingCompletion):
             unsettled=booked
             and ident is not None
             and cost.resolution is not CostResolution.RESOLVED
-            and settlement_request(model, ident) is not None,
+            and safe_settlement_request(model, ident) is not None,
             usage=None if usage is None else msgspec.structs.replace(usage),
             cost=cost,
             error=None if error is None else type(error).__name__,

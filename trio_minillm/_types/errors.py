@@ -111,7 +111,28 @@ class ConnectTimeout(SendError):
         self.limit = limit
 
 
-class RefusedError(MiniLLMError):
+class _Reported:
+    """Short names for the fields of an error that a provider reported."""
+
+    info: ErrorInfo
+
+    @property
+    def status(self) -> int | None:
+        """HTTP status; in a stream, the one that the provider's code stands for, if any."""
+        return self.info.status
+
+    @property
+    def code(self) -> str | None:
+        """The provider's machine-readable code, else its error type."""
+        return self.info.code or self.info.type
+
+    @property
+    def kind(self) -> ErrorKind:
+        """What to do next, by the same rules for a refused request and inside a stream."""
+        return self.info.kind
+
+
+class RefusedError(MiniLLMError, _Reported):
     """The server answered with a status other than 200.
 
     ``info`` holds the provider's words; ``retry_after`` (seconds, ``None`` if the server
@@ -126,31 +147,16 @@ class RefusedError(MiniLLMError):
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        code = f" [{info.code or info.type}]" if info.code or info.type else ""
+        self.info = info
+        code = f" [{self.code}]" if self.code else ""
         retry_after = info.retry_after if retry_after is None else retry_after
         wait = f" (retry after {retry_after:g} s)" if retry_after is not None else ""
         ident = f" (request {request_id})" if request_id else ""
         status = "refused" if info.status is None else f"HTTP {info.status}"
         super().__init__(f"{status}{code} {info.kind}: {info.message}{wait}{ident}")
-        self.info = info
         self.retry_after = retry_after
         self.request_id = request_id
         self.headers: Mapping[str, str] = headers or {}
-
-    @property
-    def status(self) -> int | None:
-        """The HTTP status."""
-        return self.info.status
-
-    @property
-    def code(self) -> str | None:
-        """The provider's machine-readable code, else its error type."""
-        return self.info.code or self.info.type
-
-    @property
-    def kind(self) -> ErrorKind:
-        """What to do next; ``quota`` is told apart from ``rate_limit``."""
-        return self.info.kind
 
 
 class StreamError(MiniLLMError):
@@ -185,31 +191,16 @@ class StreamTimeout(StreamError):
         self.received = received
 
 
-class ProviderError(StreamError):
+class ProviderError(StreamError, _Reported):
     """The provider reported a failure inside a stream that had begun with HTTP 200."""
 
     usage: Usage | None = None
     """The usage that came in the same event, if any; it is in ``partial`` as well."""
 
     def __init__(self, info: ErrorInfo) -> None:
-        code = f" [{info.code or info.type}]" if info.code or info.type else ""
-        super().__init__(f"error in the stream{code} {info.kind}: {info.message}")
         self.info = info
-
-    @property
-    def status(self) -> int | None:
-        """The HTTP status that the provider's code stands for, if it stands for one."""
-        return self.info.status
-
-    @property
-    def code(self) -> str | None:
-        """The provider's machine-readable code, else its error type."""
-        return self.info.code or self.info.type
-
-    @property
-    def kind(self) -> ErrorKind:
-        """What to do next, by the same rules as for a refused request."""
-        return self.info.kind
+        code = f" [{self.code}]" if self.code else ""
+        super().__init__(f"error in the stream{code} {info.kind}: {info.message}")
 
 
 class ProtocolError(StreamError):

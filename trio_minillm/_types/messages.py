@@ -11,12 +11,13 @@ No ``repr`` here shows what a part says: prompts must not reach a log by acciden
 from __future__ import annotations
 
 import base64
-import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+
+from .media import Source, media_fields, sniffed_type
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -67,7 +68,7 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         if sum(x is not None for x in (self.data, self.url, self.file_id)) != 1:
             raise ValueError("give exactly one of data, url and file_id")
         if self.data is not None and not self.media_type:
-            kind = _sniff(self.data)
+            kind = sniffed_type(self.data)
             if kind is None:
                 raise ValueError("the media type can't be told from the bytes: give media_type=")
             msgspec.structs.force_setattr(self, "media_type", kind)
@@ -289,11 +290,6 @@ def text(text: str, *, cache: CacheHint = None) -> TextPart:
     return TextPart(text, cache)
 
 
-Source: TypeAlias = bytes | str | Path
-"""Where media come from: the bytes; a `Path`, read at once; or a ``str``, which is a URL
-(``https:``, ``data:``), never a file name, so that a model's words can't name a file."""
-
-
 def image(
     source: Source,
     *,
@@ -302,12 +298,12 @@ def image(
     cache: CacheHint = None,
 ) -> ImagePart:
     """A picture from bytes, a path or a URL."""
-    return ImagePart(**_media(source, media_type), detail=detail, cache=cache)
+    return ImagePart(**media_fields(source, media_type), detail=detail, cache=cache)
 
 
 def audio(source: Source, *, media_type: str | None = None, cache: CacheHint = None) -> AudioPart:
     """Sound from bytes or a path (no wire takes a URL other than ``data:``)."""
-    return AudioPart(**_media(source, media_type), cache=cache)
+    return AudioPart(**media_fields(source, media_type), cache=cache)
 
 
 def document(
@@ -323,44 +319,9 @@ def document(
     if title is None and isinstance(source, Path):
         title = source.name
     return DocumentPart(
-        **_media(source, media_type), title=title, context=context, citations=citations, cache=cache
+        **media_fields(source, media_type),
+        title=title,
+        context=context,
+        citations=citations,
+        cache=cache,
     )
-
-
-_MAGIC = (
-    (b"\x89PNG\r\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"%PDF-", "application/pdf"),
-    (b"ID3", "audio/mpeg"),
-    (b"\xff\xfb", "audio/mpeg"),
-    (b"fLaC", "audio/flac"),
-    (b"OggS", "audio/ogg"),
-)
-
-
-def _media(source: Source, media_type: str | None) -> dict[str, Any]:
-    if isinstance(source, str):
-        if source.startswith("data:"):
-            head, _, body = source[5:].partition(",")
-            if not head.endswith(";base64"):
-                raise ValueError("a data: URL must be in base64")
-            return {
-                "data": base64.b64decode(body, validate=True),
-                "media_type": media_type or head.removesuffix(";base64").split(";")[0] or None,
-            }
-        if "://" not in source:
-            raise ValueError("a str is a URL; give a pathlib.Path for a file")
-        return {"url": source, "media_type": media_type or mimetypes.guess_type(source)[0]}
-    if not isinstance(source, Path | bytes | bytearray | memoryview):
-        raise TypeError("media come from bytes, a pathlib.Path or a URL")
-    data = source.read_bytes() if isinstance(source, Path) else bytes(source)
-    if media_type is None and isinstance(source, Path):
-        media_type = mimetypes.guess_type(source.name)[0]
-    return {"data": data, "media_type": media_type}
-
-
-def _sniff(data: bytes) -> str | None:
-    if data[:4] == b"RIFF":
-        return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12])
-    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)

@@ -7,7 +7,6 @@ ingest machine the accumulating. `trio_minillm.testing.check_provider` checks on
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 import warnings
@@ -20,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from .._types.chunks import StreamChunk
-from .._types.cost import CostInfo, TokenPrice, exact, native_cost, payable, priced_cost
+from .._types.cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.messages import Message
 from .._types.usage import Usage
@@ -30,9 +29,6 @@ Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
 """What one event says: a chunk; several (an event with several choices); or nothing."""
 
 _UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
-
-
-_log = logging.getLogger("trio_minillm")
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -263,25 +259,6 @@ def refuse_others(request: Request, known: frozenset[str] | set[str]) -> None:
         )
 
 
-def cost_of(model: Model, usage: Usage | None) -> CostInfo:
-    """What the provider makes of the usage; unknown if it fails: no booking is lost for that."""
-    try:
-        cost = model.provider.cost_of(usage, model.price)
-        return cost if payable(cost.amount) else CostInfo(source=cost.source)
-    except Exception:  # noqa: BLE001 - a provider of the user's own
-        _log.exception("%s can't tell a cost", type(model.provider).__name__)
-        return CostInfo()
-
-
-def settlement_request(model: Model, ident: str) -> SettlementRequest | None:
-    """How to ask about a generation; ``None`` if the provider can't be asked, or fails."""
-    try:
-        return model.provider.settlement_request(model, ident)
-    except Exception:  # noqa: BLE001 - a provider of the user's own
-        _log.exception("%s can't ask for a settlement", type(model.provider).__name__)
-        return None
-
-
-def address_of(model: Model) -> str:
-    """The base URL without its query, which is nobody's business in a file."""
+def loggable_url(model: Model) -> str:
+    """Return the base URL without its query, which may be private and belongs in no file."""
     return model.base_url.partition("?")[0]

@@ -1,4 +1,8 @@
-"""Models at their usual addresses: a name, a wire, a key from the environment."""
+"""Constructors of models: a name, a provider, its usual address, and a key from the environment.
+
+All take the same keywords. They are spelled out in each signature, and not passed on in a
+``**kwargs``, so that editors show them and type checkers check them.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +17,6 @@ from .compatible import server_at
 __all__ = ["Model", "anthropic", "compatible", "openai", "openrouter"]
 
 
-def _model(
-    provider: Provider,
-    name: str,
-    base_url: str | None,
-    default_url: str,
-    api_key: str | None,
-    variable: str,
-    headers: Mapping[str, str] | None,
-    extra: Mapping[str, Any] | None,
-    price: TokenPrice | None,
-) -> Model:
-    named = ""
-    if api_key is None:
-        api_key = os.environ.get(variable, "").strip() or None
-        if api_key is None and base_url is None:
-            raise ValueError(f"no API key: set {variable} or give api_key=")
-        named = f"{variable}: "
-    try:
-        return Model(
-            name=name,
-            provider=provider,
-            base_url=base_url or default_url,
-            api_key=api_key or None,
-            headers=dict(headers or {}),
-            extra=dict(extra or {}),
-            price=price,
-        )
-    except ValueError as exc:
-        # Without the frames below, and the key here: local variables are printed too.
-        message, api_key = f"{named}{exc}", None
-    raise ValueError(message)
-
-
 def openai(
     name: str,
     *,
@@ -55,15 +26,18 @@ def openai(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """A model of OpenAI's, over chat completions. Key: ``OPENAI_API_KEY``.
+    """Return a model of OpenAI's, over chat completions; key from ``OPENAI_API_KEY``.
 
-    ``extra`` goes into every request's body, ``headers`` into its headers, ``price`` is used
-    where the wire names no cost. Raises ``ValueError`` without a key, or with one that could
-    not stand in a header (which is not shown).
+    ``api_key`` and ``base_url`` replace the variable and the usual address. ``extra`` goes into
+    the body of every request, ``headers`` into its headers; ``price`` is used where the provider
+    names no cost.
+
+    Raises ``ValueError`` if there is neither a key nor a ``base_url``, or if a key, a header or an
+    address can't be sent as it is; the message never shows the key.
     """
-    url = "https://api.openai.com/v1"
+    default = "https://api.openai.com/v1"
     key = "OPENAI_API_KEY"
-    return _model(OpenAIChat(), name, base_url, url, api_key, key, headers, extra, price)
+    return _model(OpenAIChat(), name, default, key, base_url, api_key, headers, extra, price)
 
 
 def openrouter(
@@ -77,16 +51,16 @@ def openrouter(
     app_url: str | None = None,
     app_title: str | None = None,
 ) -> Model:
-    """A model at OpenRouter. Key: ``OPENROUTER_API_KEY``.
+    """Return a model at OpenRouter, which names the cost itself; key from ``OPENROUTER_API_KEY``.
 
-    ``app_url`` and ``app_title`` name your program in OpenRouter's statistics. The rest is as
-    in `openai`; OpenRouter names the cost itself.
+    ``app_url`` and ``app_title`` name your program in OpenRouter's statistics. The other arguments,
+    and the errors, are those of `openai`.
     """
     named = {"http-referer": app_url, "x-openrouter-title": app_title, "x-title": app_title}
     all_headers = {k: v for k, v in named.items() if v} | dict(headers or {})
-    url = "https://openrouter.ai/api/v1"
+    default = "https://openrouter.ai/api/v1"
     key = "OPENROUTER_API_KEY"
-    return _model(OpenRouter(), name, base_url, url, api_key, key, all_headers, extra, price)
+    return _model(OpenRouter(), name, default, key, base_url, api_key, all_headers, extra, price)
 
 
 def anthropic(
@@ -98,10 +72,13 @@ def anthropic(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """A model over Anthropic Messages. Key: ``ANTHROPIC_API_KEY``. The rest is as in `openai`."""
-    url = "https://api.anthropic.com"
+    """Return a model over Anthropic's Messages API; key from ``ANTHROPIC_API_KEY``.
+
+    The arguments and the errors are those of `openai`.
+    """
+    default = "https://api.anthropic.com"
     key = "ANTHROPIC_API_KEY"
-    return _model(Anthropic(), name, base_url, url, api_key, key, headers, extra, price)
+    return _model(Anthropic(), name, default, key, base_url, api_key, headers, extra, price)
 
 
 def compatible(
@@ -114,19 +91,48 @@ def compatible(
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
-    """A model at any other server of OpenAI's wire: ``base_url`` ends before ``/chat/completions``.
+    """Return a model at any other server that speaks OpenAI's chat-completions format.
 
-    ``server`` says what it wants sent otherwise (``"vllm"``, ``"mistral"`` …, see
-    `trio_minillm.providers.SERVERS`); by default it is told from the host. No key is taken from
-    the environment, so none can reach a server that it was not meant for.
+    ``base_url`` is the address without ``/chat/completions``. ``server`` names one of
+    `trio_minillm.providers.SERVERS` (``"vllm"``, ``"mistral"`` …), which says how requests to it
+    differ; by default it is recognised by its host. The other arguments, and the errors, are those
+    of `openai`, except that no key is taken from the environment: none can reach a server that it
+    was not meant for.
     """
     provider = Compatible(server or server_at(base_url))
-    return Model(
-        name=name,
-        provider=provider,
-        base_url=base_url,
-        api_key=api_key or None,
-        headers=dict(headers or {}),
-        extra=dict(extra or {}),
-        price=price,
-    )
+    return _model(provider, name, base_url, "", None, api_key, headers, extra, price)
+
+
+def _model(
+    provider: Provider,
+    name: str,
+    default_url: str,
+    key_variable: str,
+    base_url: str | None,
+    api_key: str | None,
+    headers: Mapping[str, str] | None,
+    extra: Mapping[str, Any] | None,
+    price: TokenPrice | None,
+) -> Model:
+    """Make the model; an empty ``key_variable`` means that no key is looked up."""
+    source = ""
+    if api_key is None and key_variable:
+        api_key = os.environ.get(key_variable, "").strip() or None
+        if api_key is None and base_url is None:
+            raise ValueError(f"no API key: set {key_variable} or give api_key=")
+        source = f"{key_variable}: "
+    try:
+        return Model(
+            name=name,
+            provider=provider,
+            base_url=base_url or default_url,
+            api_key=api_key or None,
+            headers=dict(headers or {}),
+            extra=dict(extra or {}),
+            price=price,
+        )
+    except ValueError as exc:
+        # Raised anew below: some tools print the local variables of a traceback's frames, and the
+        # key is one of them, in here and in `Model`.
+        message, api_key = f"{source}{exc}", None
+    raise ValueError(message)

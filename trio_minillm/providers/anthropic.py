@@ -21,6 +21,7 @@ from .._types.usage import Usage
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request, sendable
 from ._errors import error_from
+from ._usage import anthropic_usage
 
 VERSION = "2023-06-01"
 """Sent as ``anthropic-version``. The newer 2026-10-21 refuses every sampling parameter;
@@ -285,7 +286,7 @@ def _message(message: _Message) -> list[StreamChunk]:
     """``message_start``, which has content only when the server had it whole."""
     head = StreamChunk(id=message.id, model=message.model, progress=False)
     if message.usage:
-        head.usage = usage_of(message.usage)
+        head.usage = anthropic_usage(message.usage)
     out = [head]
     for index, block in enumerate(message.content or ()):
         out.append(_start(index, block))
@@ -293,7 +294,7 @@ def _message(message: _Message) -> list[StreamChunk]:
     if message.stop_reason:
         # The same usage once more: with the reason beside it, it is the last word.
         last = StreamChunk(finish_reason=message.stop_reason)
-        last.usage = usage_of(message.usage) if message.usage else None
+        last.usage = anthropic_usage(message.usage) if message.usage else None
         last.metadata = _stop_facts(message)
         out.append(last)
     return out
@@ -307,7 +308,7 @@ def _message_delta(event: _Event) -> StreamChunk:
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
     if event.usage:
-        out.usage = usage_of(event.usage)
+        out.usage = anthropic_usage(event.usage)
     return out
 
 
@@ -318,26 +319,3 @@ def _stop_facts(source: _Delta | _Message) -> dict[str, Any] | None:
         "container": source.container,
     }
     return {k: v for k, v in facts.items() if v is not None} or None
-
-
-def usage_of(raw: Mapping[str, Any]) -> Usage:
-    """Anthropic's usage, whose buckets are disjoint already. Absent fields stay absent."""
-    return Usage(
-        uncached_input_tokens=_count(raw, "input_tokens"),
-        cache_read_tokens=_count(raw, "cache_read_input_tokens"),
-        cache_write_tokens=_count(raw, "cache_creation_input_tokens"),
-        completion_tokens=_count(raw, "output_tokens"),
-        reasoning_tokens=_count(raw.get("output_tokens_details"), "thinking_tokens"),
-        cache_write_1h_tokens=_count(raw.get("cache_creation"), "ephemeral_1h_input_tokens"),
-        web_searches=_count(raw.get("server_tool_use"), "web_search_requests"),
-        raw=dict(raw),
-    )
-
-
-def _count(raw: Any, name: str) -> int | None:
-    value = raw.get(name) if isinstance(raw, Mapping) else None
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-        raise ProtocolError(f"usage: {name} is not a count")
-    return int(value)

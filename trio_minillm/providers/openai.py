@@ -19,6 +19,7 @@ from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request
 from ._errors import error_from, in_short
 from ._openai_request import Dialect, chat_body, typed_fields
+from ._usage import amount_in, mapping_in, openai_usage
 
 DONE = b"[DONE]"
 MAX_ENTRIES: Final = 4096
@@ -205,22 +206,18 @@ class OpenAIChat(Provider):
         out.choice = choice.index or 0
         if out.choice < 0:
             raise ProtocolError("choices[].index is negative")
+        if choice.error or choice.finish_reason == "error":
+            _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
         if choice.finish_reason:
-            if choice.finish_reason == "error" or choice.error:
-                _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
             out.finish_reason = choice.finish_reason
-        elif choice.error:
-            _raise_error(choice.error, None)
         # Some servers send the same reasoning under two names: one of them counts.
         out.reasoning = delta.reasoning or delta.reasoning_content or delta.reasoning_text or ""
         if isinstance(content, list):
             _parts(content, out)
         if delta.refusal:
             out.refusal = delta.refusal
-        if delta.tool_calls:
-            out.tool_calls = tuple([_call_delta(call) for call in _bounded(delta.tool_calls)])
-        elif delta.function_call is not None:
-            out.tool_calls = (_call_delta(_Call(index=0, function=delta.function_call)),)
+        if delta.tool_calls or delta.function_call is not None:
+            out.tool_calls = _call_deltas(delta)
         if delta.reasoning_details:
             out.reasoning_details = tuple(_bounded(delta.reasoning_details))
             if not out.reasoning:
@@ -249,43 +246,7 @@ class OpenAIChat(Provider):
         )
         return out
 
-    def usage_of(self, raw: Mapping[str, Any]) -> Usage:
-        """A usage object of the OpenAI family as disjoint buckets.
-
-        Cached and cache-written tokens are part of ``prompt_tokens`` (OpenAI's and OpenRouter's
-        reference list both in its details). A server that reports more cached tokens than
-        prompt tokens (xAI on Azure does) is taken at its total: a bucket can't be larger than
-        the whole. Where the total shows that reasoning was left out of ``completion_tokens``
-        (xAI), it is put back in.
-        """
-        details = _mapping(raw, "prompt_tokens_details", "input_tokens_details")
-        out_details = _mapping(raw, "completion_tokens_details", "output_tokens_details")
-        prompt = _count(raw, "prompt_tokens", "input_tokens")
-        completion = _count(raw, "completion_tokens", "output_tokens")
-        cached = _count(details, "cached_tokens")
-        if cached is None:
-            cached = _count(raw, "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
-        written = _count(details, "cache_write_tokens")
-        if written is None:
-            written = _count(raw, "cache_creation_input_tokens")
-        reasoning = _count(out_details, "reasoning_tokens")
-        total = raw.get("total_tokens")
-        if prompt is not None:
-            cached = None if cached is None else min(cached, prompt)
-            written = None if written is None else min(written, prompt - (cached or 0))
-        if reasoning and total == (prompt or 0) + (completion or 0) + reasoning:
-            completion = (completion or 0) + reasoning
-        uncached = None if prompt is None else prompt - (cached or 0) - (written or 0)
-        return Usage(
-            uncached_input_tokens=uncached,
-            cache_read_tokens=cached,
-            cache_write_tokens=written,
-            completion_tokens=completion,
-            reasoning_tokens=reasoning,
-            cost=_cost(raw.get("cost")),
-            raw=dict(raw),
-            **_side_counts(raw, details, out_details),
-        )
+    usage_of = staticmethod(openai_usage)
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """What was charged, plus what the upstream charges where the key was the user's own.
@@ -297,7 +258,7 @@ class OpenAIChat(Provider):
             return priced_cost(usage, price)
         amount, raw = exact(usage.cost), usage.raw or {}
         if raw.get("is_byok") is True:
-            upstream = _cost(_mapping(raw, "cost_details").get("upstream_inference_cost"))
+            upstream = amount_in(mapping_in(raw, "cost_details").get("upstream_inference_cost"))
             if upstream is None:  # the fee alone is not what it cost
                 return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
             amount = add(amount, exact(upstream))
@@ -339,6 +300,11 @@ def _metadata(chunk: _Chunk, out: StreamChunk) -> None:
         if raw and bytes(raw) not in (b"null", b"[]"):
             found[name] = raw  # decoded once, when the response is made
     out.metadata = found or None
+
+
+def _call_deltas(delta: _Delta) -> tuple[ToolCallDelta, ...]:
+    calls = delta.tool_calls or [_Call(index=0, function=delta.function_call)]
+    return tuple([_call_delta(call) for call in _bounded(calls)])
 
 
 def _call_delta(call: _Call) -> ToolCallDelta:
@@ -395,43 +361,3 @@ def _text(part: dict[str, Any], key: str) -> str:
 def _visible(detail: dict[str, Any]) -> str:
     value = detail.get("text") or detail.get("summary")
     return value if isinstance(value, str) else ""
-
-
-def _mapping(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    return next((raw[n] for n in names if isinstance(raw.get(n), Mapping)), {})
-
-
-def _count(raw: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = raw.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-            raise ProtocolError(f"usage: {name} is not a count")
-        return int(value)
-    return None
-
-
-def _side_counts(
-    raw: Mapping[str, Any], details: Mapping[str, Any], out_details: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What is a part of a bucket, or no token at all."""
-    tools = _mapping(raw, "server_tool_use", "server_tool_use_details")  # OpenRouter's
-    return {
-        "audio_input_tokens": _count(details, "audio_tokens"),
-        "image_input_tokens": _count(details, "image_tokens"),
-        "audio_output_tokens": _count(out_details, "audio_tokens"),
-        "image_output_tokens": _count(out_details, "image_tokens"),
-        "web_searches": _count(tools, "web_search_requests"),
-    }
-
-
-def _cost(value: Any) -> float | None:
-    """``cost`` as a number, as text, or as Perplexity's object with a total."""
-    if isinstance(value, Mapping):
-        value = value.get("total_cost")
-    try:
-        number = None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number is not None and 0 <= number < 1e12 else None
