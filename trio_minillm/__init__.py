@@ -9,7 +9,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ._accounting.ledger import CostRecord, Ledger, Totals
+from ._accounting.ledger import Ledger
+from ._accounting.record import CostRecord
+from ._accounting.totals import Totals
 from ._client import Client, open_client
 from ._http.transport import Statistics, TrioTransport
 from ._protocol.sse import SSEDecoder, SSEEvent

@@ -15,7 +15,8 @@ import trio
 
 from ._accounting.bookkeeper import Bookkeeper, OnCost
 from ._accounting.budget import Budget
-from ._accounting.ledger import CostRecord, Ledger
+from ._accounting.ledger import Ledger
+from ._accounting.record import CostRecord
 from ._http.connector import DirectClient
 from ._http.exchange import Exchange
 from ._http.transport import TrioTransport

@@ -26,8 +26,11 @@ from msgspec.structs import replace
 from trio_minillm import CostInfo, CostResolution, Outcome, Usage
 from trio_minillm._accounting import ledger as module
 from trio_minillm._accounting import ledger_file as in_file
-from trio_minillm._accounting.ledger import OTHER, CostRecord, Ledger, Totals
-from trio_minillm._accounting.ledger_file import MAX_LINE, JSONLLedger
+from trio_minillm._accounting import totals as sums_module
+from trio_minillm._accounting.ledger import Ledger, SeenKeys
+from trio_minillm._accounting.ledger_file import MAX_LINE, MAX_META, JSONLLedger
+from trio_minillm._accounting.record import CostRecord
+from trio_minillm._accounting.totals import OTHER, Sums, Totals, group_name, sums_of
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX's files, signals or limits")
 
@@ -220,7 +223,7 @@ def test_sums_are_exact_whatever_the_programs_context():
 
 
 def test_a_million_tiny_costs_add_up():
-    sums, share = module._Sums(), module._share(record(cost=paid("1E-10")))
+    sums, share = Sums(), sums_of(record(cost=paid("1E-10")))
     for _ in range(1_000_000):
         sums.add(share)
     assert sums.totals().total == Decimal("0.0001")
@@ -334,8 +337,8 @@ def test_keys_of_one_name_are_one_key():
 
 
 def test_beyond_its_bounds_values_are_summed_together(monkeypatch):
-    monkeypatch.setattr(module, "MAX_VALUES", 3)
-    monkeypatch.setattr(module, "MAX_META_KEYS", 2)
+    monkeypatch.setattr(sums_module, "MAX_VALUES", 3)
+    monkeypatch.setattr(sums_module, "MAX_META_KEYS", 2)
     ledger = Ledger()
     for n in range(1, 11):
         ledger.record(record(f"r-{n}", model=f"m{n}", meta={"k": n, "one": 1, f"x{n}": n, "y": 0}))
@@ -359,16 +362,16 @@ def test_only_the_newest_records_are_kept(monkeypatch):
 
 
 def test_a_key_takes_bits():
-    ledger = Ledger()
+    seen = SeenKeys()
     tracemalloc.start()
     try:
         for n in range(1, 100_001):
-            assert ledger._is_new(f"abcdefabcdef-{n}")
+            assert seen.add(f"abcdefabcdef-{n}")
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert taken < 100_000
-    assert not ledger._is_new("abcdefabcdef-77777")
+    assert not seen.add("abcdefabcdef-77777")
 
 
 # -- any sequence ----------------------------------------------------------------------------
@@ -440,7 +443,7 @@ def check_sums(ledger, records):
     assert ledger.totals == summed(records)
     assert ledger.by_model == grouped(records, lambda r: r.model)
     having = [r for r in records if isinstance(r.meta, dict) and "k" in r.meta]
-    assert ledger.by_meta("k") == grouped(having, lambda r: module._value(r.meta["k"]))
+    assert ledger.by_meta("k") == grouped(having, lambda r: group_name(r.meta["k"]))
     assert {r.key: r for r in ledger.unsettled} == {r.key: r for r in records if r.unsettled}
     assert {r.key: r for r in ledger.recent} == {r.key: r for r in records}
 
@@ -622,9 +625,9 @@ def test_a_meta_that_is_no_json_is_refused_and_if_it_comes_all_the_same_left_out
 
 def test_a_meta_that_is_too_long(path):
     ledger = JSONLLedger(path)
-    ledger.check("x" * (in_file.MAX_META - 2))
+    ledger.check("x" * (MAX_META - 2))
     with pytest.raises(ValueError, match="bytes of JSON"):
-        ledger.check("x" * (in_file.MAX_META - 1))
+        ledger.check("x" * (MAX_META - 1))
     recorded(ledger, record("r-1", meta="x" * MAX_LINE), record("r-2", id="\ud800" * MAX_LINE))
     assert ledger.recent[0] == record("r-1")
     assert ledger.recent[1].id == "?" * 1000
@@ -632,7 +635,7 @@ def test_a_meta_that_is_too_long(path):
 
 
 def test_the_longest_meta_fits(path):
-    meta = "x" * (in_file.MAX_META - 2)
+    meta = "x" * (MAX_META - 2)
     long = dict.fromkeys(("model", "base_url", "id", "request_id", "error"), "ü" * 2000)
     recorded(JSONLLedger(path), record(**long, meta=meta))
     (read,) = JSONLLedger(path).recent
@@ -935,7 +938,7 @@ import json, os, random, select, signal, sys, time
 from datetime import UTC, datetime
 from decimal import Decimal
 from trio_minillm import CostInfo, CostResolution, Outcome
-from trio_minillm._accounting.ledger import CostRecord
+from trio_minillm._accounting.record import CostRecord
 from trio_minillm._accounting.ledger_file import JSONLLedger
 from msgspec.structs import replace
 

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -28,9 +27,10 @@ from .._types.response import Outcome
 from .._types.usage import Usage
 from ..providers import Model, SettlementRequest
 from ..providers._base import loggable_url
-from ..providers._guarded import safe_cost, safe_settlement_request
+from ..providers._guarded import safe_settlement_request
 from .budget import Budget
-from .ledger import MAX_UNSETTLED, CostRecord, Ledger
+from .ledger import MAX_UNSETTLED, Ledger
+from .record import CostRecord, attempt_record, settled_record
 
 OnCost: TypeAlias = Callable[[CostRecord], Awaitable[object]]
 """The client's callback; it is given every attempt that is booked, once."""
@@ -223,9 +223,7 @@ class Bookkeeper:
         usage = await self._ask(model, record.id, seconds)
         if usage is None:
             return record
-        settled = msgspec.structs.replace(
-            record, at=datetime.now(UTC), usage=usage, cost=safe_cost(model, usage), unsettled=False
-        )
+        settled = settled_record(record, model, usage)
         self._write(settled, record, budget)
         booking = self._asked.get(record.key)
         if booking is not None:  # whoever asked
@@ -318,24 +316,16 @@ class Bookkeeper:
         ident = one if isinstance(one, str) else one.id
         if model is None or ident is None or safe_settlement_request(model, ident) is None:
             raise ValueError("settle needs model=…: the address and the key to ask with")
-        return record or self._foreign(str(one), model), model
+        record = record or self._foreign(str(one), model)
+        return record, model if record.unsettled else None
 
     def _foreign(self, ident: str, model: Model) -> CostRecord:
         """A record for an attempt that this ledger does not have, or not at hand any more.
 
         In that case it keeps its key, and so is not counted again.
         """
-        record = CostRecord(
-            key=self.ledger.key_of(ident) or self.ledger.new_key(),
-            at=datetime.now(UTC),
-            model=model.name,
-            provider=model.provider.name,
-            base_url=loggable_url(model),
-            id=ident,
-            outcome=Outcome.CANCELLED,
-            booked=True,
-            unsettled=True,
-        )
+        key = self.ledger.key_of(ident) or self.ledger.new_key()
+        record = attempt_record(model, key=key, outcome=Outcome.CANCELLED, generation_id=ident)
         self.ledger.record(record)
         return record
 

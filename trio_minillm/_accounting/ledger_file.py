@@ -1,4 +1,4 @@
-"""The ledger in a file of JSON lines: what is kept when the process is not."""
+"""The ledger in a file of JSON lines, which outlives the process."""
 
 from __future__ import annotations
 
@@ -15,35 +15,41 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from .._types.cost import payable
-from .ledger import BAD_JSON, CostRecord, Ledger, countable, own
+from .ledger import Ledger
+from .record import CostRecord, countable, detached
+from .totals import JSON_ERRORS
 
 MAX_LINE = 1 << 20
-"""Bytes of a line of the file, its end included; a longer one is torn."""
+"""Bytes of a line of the file, its end included; a longer one counts as torn."""
 MAX_META = MAX_LINE - (1 << 16)
-"""Bytes of a meta as JSON: the rest of its line is far smaller than what this leaves."""
+"""Bytes of a meta as JSON. The 64 KiB that it leaves for the rest of the line are far more than
+that has: `_line_of` cuts each text to 1,000 characters if it must."""
 MAX_PENDING = 64 << 20
-"""Bytes of lines that wait for a file that can't be written; beyond, the oldest are lost."""
+"""Bytes of lines that wait for a file that can't be written: some 100,000 of them. Beyond, the
+oldest are lost."""
 
 _log = logging.getLogger("trio_minillm")
 
 _MARKER = b'{"v":1,"key":"'
-"""How each line begins, and what no line holds a second time: see `_unmarked`."""
+"""Beginning of every line. No line has it a second time (`_unmarked`), so a record is found
+behind the torn line of another process."""
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _decode = msgspec.json.Decoder(CostRecord).decode
 
 
 class JSONLLedger(Ledger):
-    """A ledger that goes on where its file ended: one line of JSON an attempt, only appended.
+    """A ledger in an append-only file, with a line of JSON for each attempt.
 
-    An attempt that is settled has a second line with the same key, which replaces the first.
+    It continues where the file ended. A settled attempt has a second line with the same key, which
+    replaces the first.
 
-    Guarantees: a recorded attempt survives the death of the process (not of the machine:
-    there is no fsync); several processes can append at once, each knowing the others' lines
-    of before it was made; no fault of the file's content stops the reading, and none of its
-    writing loses an attempt from the sums or is raised by `record`.
+    Guarantees: a recorded attempt survives the death of the process (not of the machine: there is
+    no fsync). Several processes can append at once; each knows the lines that the others had
+    written when it opened the file. Reading never fails on the file's content. A failure to write
+    is not raised by `record` and loses no attempt from the sums.
 
-    The folder must exist; the file is made with mode 0600. Raises `OSError` where it can't be
-    read or written. With ``read_only=True`` it must exist, and nothing can be recorded.
+    The folder must exist; the file is created with mode 0600. Raises `OSError` if it can't be read
+    or written. With ``read_only=True`` it must exist, and nothing can be recorded.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -57,48 +63,50 @@ class JSONLLedger(Ledger):
 
     @property
     def torn(self) -> int:
-        """Lines of which something could not be read when this ledger was made."""
+        """Number of lines that could not be read, or not wholly, when this ledger was opened."""
         return self._torn
 
     @property
     def newer(self) -> int:
-        """Lines of a newer version of this format, which were passed over."""
+        """Number of lines of a newer version of this format, which were passed over."""
         return self._newer
 
     @property
     def pending(self) -> int:
-        """Lines that wait for the file to be writable again."""
+        """Number of lines that wait for the file to be writable again."""
         return len(self._pending)
 
     @property
     def lost(self) -> int:
-        """Lines that were given up, as more than `MAX_PENDING` bytes waited; sums have them."""
+        """Number of lines given up because more than 64 MiB waited; the sums have them."""
         return self._lost
 
     def check(self, meta: object) -> None:
-        """``TypeError`` if it has no form as JSON, ``ValueError`` if that is beyond `MAX_META`.
+        """Raise if this ledger could not keep ``meta``.
 
-        Neither shows it. ``io.UnsupportedOperation`` if this ledger is read-only.
+        ``TypeError`` if it has no JSON, ``ValueError`` if that is longer than `MAX_META`; neither
+        shows it. ``io.UnsupportedOperation`` if this ledger is read-only.
         """
         self._check_writable()
         try:
             text = _unmarked(msgspec.json.encode(meta))
-            # A hundred levels deeper, so that it can be read from deeper in a program, too.
+            # A hundred levels deeper: msgspec counts the program's own stack in its limit, and the
+            # file must be readable from deeper in a program, too.
             msgspec.json.decode(b"[" * 100 + text + b"]" * 100)
-        except BAD_JSON:
+        except JSON_ERRORS:
             raise TypeError("meta must be JSON for this ledger") from None
         if len(text) > MAX_META:
             raise ValueError(f"meta is more than {MAX_META:,} bytes of JSON")
 
     def record(self, record: CostRecord) -> bool:
-        """Count an attempt and append its line; False, and no line, if it was counted before.
+        """Count an attempt and append its line. Returns False, and writes none, if it was counted.
 
-        A line that can't be written waits for the next one (see `pending`). Where `check` was
-        not asked, a meta that can't be encoded or is too long is left out.
+        A line that can't be written waits for the next one (see `pending`). A meta that `check`
+        would have refused is left out.
         """
         self._check_writable()
-        record, line = _line_of(own(record))
-        if not self._fold(record, len(line)):
+        record, line = _line_of(detached(record))
+        if not self._count(record, len(line)):
             return False
         self._pending.append(line)
         self._pending_bytes += len(line)
@@ -115,7 +123,7 @@ class JSONLLedger(Ledger):
         return True
 
     def flush(self) -> None:
-        """Write the lines that wait, oldest first. Raises `OSError` if that fails: they stay."""
+        """Write the lines that wait, oldest first. Raises `OSError` if that fails; then they stay."""
         if not self._pending:
             return
         # Opened for each record: nothing to close, nothing that a log rotation can mislead. A
@@ -130,13 +138,13 @@ class JSONLLedger(Ledger):
         self._failing = False
 
     def records(self) -> Iterator[CostRecord]:
-        """Every readable record of the file, in its order: of a settled attempt, both lines."""
+        """Yield every readable record of the file in its order: of a settled attempt, both."""
         with self.path.open("rb") as file:
             for line in _lines(file):
                 yield from _parse(line)[0]
 
     def _open_file(self) -> None:
-        """Make it if it is missing, and count what it has."""
+        """Create the file if it is missing, and count its records."""
         path = self.path
         if path.exists() and not path.is_file():
             code = errno.EISDIR if path.is_dir() else errno.EINVAL
@@ -152,7 +160,7 @@ class JSONLLedger(Ledger):
                 self._torn += torn
                 self._newer += newer
                 for record in records:
-                    self._fold(record, len(line))
+                    self._count(record, len(line))
 
     def _check_writable(self) -> None:
         if self._read_only:
@@ -160,22 +168,23 @@ class JSONLLedger(Ledger):
 
 
 def _unmarked(text: bytes) -> bytes:
-    """JSON as one line in which no record seems to begin, be there one in somebody's meta.
+    """Return JSON as one line without `_MARKER`, which a meta may have.
 
-    Inside of a string both would be escaped: what is changed is space between tokens.
+    Inside a string, a newline and the marker's quotes are escaped, so the only thing that changes
+    is space between tokens.
     """
     return text.replace(b"\n", b" ").replace(_MARKER, b"{ " + _MARKER[1:])
 
 
 def _line_of(record: CostRecord) -> tuple[CostRecord, bytes]:
-    """A record's line, and the record as the line has it."""
+    """Return a record's line, and the record as it will be read back from it."""
     try:
         line = b'{"v":1,' + _unmarked(msgspec.json.encode(record))[1:] + b"\n"
         if len(line) <= MAX_LINE:
             return record, line
-    except BAD_JSON:
+    except JSON_ERRORS:
         pass
-    # Not what `check` let pass; the booking must not be lost for it.
+    # `check` was not asked, or a provider's text is absurd. The attempt must not be lost for it.
     texts = {k: text for k, text in asdict(record).items() if type(text) is str}
     short = {k: text[:1000].encode(errors="replace").decode() for k, text in texts.items()}
     record = replace(record, **{**short, "meta": None})
@@ -183,7 +192,7 @@ def _line_of(record: CostRecord) -> tuple[CostRecord, bytes]:
 
 
 def _append(fd: int, line: bytes) -> None:
-    """Write one line, whole and on a line of its own, whoever else appends to the file."""
+    """Write a line, whole and on a line of its own, even if other processes append as well."""
     end = os.lseek(fd, 0, os.SEEK_END)
     if end:
         os.lseek(fd, end - 1, os.SEEK_SET)
@@ -194,8 +203,8 @@ def _append(fd: int, line: bytes) -> None:
         written = os.write(fd, rest)
         if written == len(line):
             return
-        # A short write (the disk is full, mostly). If another process appended before the
-        # rest came, then ours is in two pieces: once more, whole.
+        # A short write (mostly a full disk). If another process appended before the rest could
+        # follow, the line is in two pieces: write it once more, whole.
         before, end = end, os.lseek(fd, 0, os.SEEK_CUR)
         if before in (-1, end - written):
             rest = rest[written:]
@@ -205,7 +214,9 @@ def _append(fd: int, line: bytes) -> None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Each line without its end; of one that is too long its end, where a record may stand."""
+    """Yield each line without its newline; of a longer one than `MAX_LINE` only the last part,
+    where a record may stand.
+    """
     line = b""
     while part := file.readline(MAX_LINE):
         line = part if not line else (line + part)[-2 * MAX_LINE :]
@@ -217,9 +228,9 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _parse(line: bytes) -> tuple[list[CostRecord], int, int]:
-    """The records of a line, and how many torn and newer lines it counts as.
+    """Return the records of a line, and the number of torn and of newer lines that it counts as.
 
-    A line may stand behind what another process left torn, or whole but for its end.
+    A record may stand behind another one that was torn, or that lacks only its newline.
     """
     if not line or line.isspace():  # two writers ended the same torn line
         return [], 0, 0
@@ -229,7 +240,7 @@ def _parse(line: bytes) -> tuple[list[CostRecord], int, int]:
             return [record], 0, 0
         try:
             whole = msgspec.json.decode(line)
-        except BAD_JSON:
+        except JSON_ERRORS:
             pass
         else:
             version = whole.get("v") if isinstance(whole, dict) else None
@@ -243,10 +254,10 @@ def _parse(line: bytes) -> tuple[list[CostRecord], int, int]:
 
 
 def _record(line: bytes) -> CostRecord | None:
-    """What a line says, unless it is torn or was tampered with."""
+    """Return the record of a line, unless it is torn or no attempt can have had it."""
     try:
         record = _decode(line) if len(line) < MAX_LINE else None
-    except BAD_JSON:
+    except JSON_ERRORS:
         record = None
     if record is None:
         return None

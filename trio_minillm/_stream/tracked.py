@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -10,15 +9,12 @@ import trio
 
 from .._accounting.bookkeeper import Bookkeeper, PendingSettlement
 from .._accounting.budget import Budget
-from .._accounting.ledger import CostRecord
+from .._accounting.record import CostRecord, attempt_record
 from .._protocol.ingest import Ingest
-from .._types.cost import CostResolution
 from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers import Model
-from ..providers._base import loggable_url
-from ..providers._guarded import safe_cost, safe_settlement_request
 from .stream import StreamingCompletion
 from .task import StreamTask
 
@@ -216,32 +212,21 @@ class TrackedStream(StreamingCompletion):
     def _record(
         self, outcome: Outcome, usage: Usage | None, ident: str | None, error: MiniLLMError | None
     ) -> CostRecord:
-        info, model, rejected = self._source.info, self._asked, self._state.rejected
+        info = self._source.info
         if isinstance(error, RetriesExhausted):
             error = error.last_error
-        booked = outcome in (Outcome.FINISHED, Outcome.CANCELLED) and not rejected
-        cost = safe_cost(model, usage)
         ident = info.generation_id or ident or None
         if ident is not None:
             ident = self._task.redacted(ident)
-        return CostRecord(
+        return attempt_record(
+            self._asked,
             key=self._books.ledger.new_key(),
-            at=datetime.now(UTC),
-            model=model.name,
-            provider=model.provider.name,
-            base_url=loggable_url(model),
-            id=ident,
+            outcome=outcome,
+            generation_id=ident,
             request_id=info.request_id,
             attempt=info.attempts,
-            outcome=outcome,
-            rejected=rejected,
-            booked=booked,
-            unsettled=booked
-            and ident is not None
-            and cost.resolution is not CostResolution.RESOLVED
-            and safe_settlement_request(model, ident) is not None,
-            usage=None if usage is None else msgspec.structs.replace(usage),
-            cost=cost,
-            error=None if error is None else type(error).__name__,
+            rejected=self._state.rejected,
+            usage=usage,
+            error=error,
             meta=self._meta,
         )

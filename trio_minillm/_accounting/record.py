@@ -1,0 +1,147 @@
+"""The record of one attempt: how it ended, and what it cost.
+
+Records are immutable values. Amounts are USD, tokens are counts, times are UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+from msgspec.structs import astuple, replace
+
+from .._types.cost import CostInfo, CostResolution, payable
+from .._types.errors import MiniLLMError
+from .._types.response import Outcome
+from .._types.usage import Usage
+from ..providers import Model
+from ..providers._base import loggable_url
+from ..providers._guarded import safe_cost, safe_settlement_request
+
+MAX_TOKENS = 10**15
+"""Largest token count that is believed; the longest answers have some 10^5. Without a bound, one
+absurd number from a server would spoil a sum (and Python prints no integer of over 4300 digits)."""
+
+
+class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt and its cost: a line of the ledger, and the argument of ``on_cost``.
+
+    It holds no API key and no error text. ``meta`` is the caller's own and is not shown by
+    ``repr``.
+    """
+
+    key: str
+    """Unique: ``<run>-<number>``, from `Ledger.new_key`."""
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
+    """Time at which the attempt ended or was settled, in UTC."""
+    model: str
+    """Name of the model that was asked for."""
+    provider: str
+    base_url: str
+    id: str | None
+    """The provider's generation id."""
+    request_id: str | None = None
+    attempt: int = 1
+    """Number within its stream, from 1."""
+    outcome: Outcome
+    rejected: bool = False
+    booked: bool
+    """True for finished and cancelled attempts, unless they were rejected."""
+    unsettled: bool = False
+    """True while the provider may still name the cost (`Client.settle`)."""
+    usage: Usage | None = None
+    """Kept without ``raw``."""
+    cost: CostInfo = CostInfo()
+    error: str | None = None
+    """Name of the class of the error that ended it."""
+    meta: Any = None
+
+    @property
+    def amount(self) -> Decimal | None:
+        """The cost in USD; ``None`` unless resolved or a lower bound."""
+        return self.cost.amount
+
+    @property
+    def resolution(self) -> CostResolution:
+        """How far `amount` can be trusted."""
+        return self.cost.resolution
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"<CostRecord {self.key} {self.outcome} {self.resolution} {self.amount} USD>"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
+
+
+def attempt_record(
+    model: Model,
+    *,
+    key: str,
+    outcome: Outcome,
+    generation_id: str | None,
+    request_id: str | None = None,
+    attempt: int = 1,
+    rejected: bool = False,
+    usage: Usage | None = None,
+    error: MiniLLMError | None = None,
+    meta: Any = None,
+) -> CostRecord:
+    """Return the record of an attempt that has just ended.
+
+    Finished and cancelled attempts are booked, unless they were rejected. A booked one without a
+    resolved cost is unsettled if its provider can be asked about it.
+    """
+    booked = outcome in (Outcome.FINISHED, Outcome.CANCELLED) and not rejected
+    cost = safe_cost(model, usage)
+    return CostRecord(
+        key=key,
+        at=datetime.now(UTC),
+        model=model.name,
+        provider=model.provider.name,
+        base_url=loggable_url(model),
+        id=generation_id,
+        request_id=request_id,
+        attempt=attempt,
+        outcome=outcome,
+        rejected=rejected,
+        booked=booked,
+        unsettled=booked
+        and generation_id is not None
+        and cost.resolution is not CostResolution.RESOLVED
+        and safe_settlement_request(model, generation_id) is not None,
+        usage=None if usage is None else replace(usage),
+        cost=cost,
+        error=None if error is None else type(error).__name__,
+        meta=meta,
+    )
+
+
+def settled_record(record: CostRecord, model: Model, usage: Usage) -> CostRecord:
+    """Return the record with the provider's later answer in place of what was known before."""
+    cost = safe_cost(model, usage)
+    return replace(record, at=datetime.now(UTC), usage=usage, cost=cost, unsettled=False)
+
+
+def detached(record: CostRecord) -> CostRecord:
+    """Return a copy that shares no mutable usage with its caller, and has no raw usage.
+
+    A usage or an amount that can't be added up is unknown in the copy.
+    """
+    usage, cost = record.usage, record.cost
+    if usage is not None:
+        usage = replace(usage, raw=None) if countable(usage) else None
+    if not payable(cost.amount):
+        cost = CostInfo(source=cost.source)
+    return replace(record, usage=usage, cost=cost, at=record.at.astimezone(UTC))
+
+
+def countable(usage: Usage | None) -> bool:
+    """Return False if a count is negative or larger than `MAX_TOKENS`."""
+    if usage is None:
+        return True
+    return all(0 <= n <= MAX_TOKENS for n in astuple(usage) if type(n) is int)
