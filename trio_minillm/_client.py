@@ -17,6 +17,7 @@ from ._accounting.bookkeeper import Bookkeeper, OnCost
 from ._accounting.budget import Budget
 from ._accounting.ledger import Ledger
 from ._accounting.record import CostRecord
+from ._accounting.settlement import SettlementClient
 from ._http.connector import DirectClient
 from ._http.exchange import Exchange
 from ._http.transport import TrioTransport
@@ -247,24 +248,7 @@ class Client:
         check_type("timeouts", timeouts or self._timeouts, Timeouts)
         check_type("model", model, Model | None)
         seconds = (timeouts or self._timeouts).settlement or 0.0
-        if self._books.gone:
-            raise RuntimeError("the client's block has been left")
-        self.ledger.check(None)  # a ledger that can't be written says so before anyone is asked
-        wanted = self.ledger.unsettled if ids is None else ids
-        if isinstance(wanted, str):
-            raise TypeError("ids must be several ids, not one string")
-        questions = [self._books.question(one, model) for one in wanted]
-        answers = [record for record, _ in questions]
-
-        async def ask(number: int, record: CostRecord, asked: Model) -> None:
-            answers[number] = await self._books.settle(record, asked, seconds)
-
-        async with trio.open_nursery() as nursery:
-            for number, (record, asked) in enumerate(questions):
-                if asked is not None:
-                    nursery.start_soon(ask, number, record, asked)
-            await trio.lowlevel.checkpoint()
-        return answers
+        return await self._books.settle(ids, model, seconds)
 
     def _prepare(
         self,
@@ -287,7 +271,7 @@ class Client:
         timeouts, retry = timeouts or self._timeouts, retry or self._retry
         check_type("timeouts", timeouts, Timeouts)
         check_type("retry", retry, Retry)
-        self._books.use(model)
+        self._books.remember(model)
         self.ledger.check(_merged(self._meta, meta))
         return prepare(
             model,
@@ -372,7 +356,10 @@ async def open_client(
     failure: BaseException | None = None
     async with _http_client(http_client, transport) as http, trio.open_nursery() as nursery:
         books = Bookkeeper(
-            partial(Exchange, http), Ledger() if ledger is None else ledger, on_cost, nursery
+            SettlementClient(partial(Exchange, http)),
+            Ledger() if ledger is None else ledger,
+            on_cost,
+            nursery,
         )
         budget = Budget(limits) if limits is not None else None
         try:
@@ -381,7 +368,7 @@ async def open_client(
             failure = exc  # comes out as itself, and not before all is booked
         finally:
             books.close()
-    books.end()
+    books.finish()
     try:
         if failure is not None:
             raise failure

@@ -1,67 +1,48 @@
-"""Who is told what an attempt cost, and who is asked: the client's books.
+"""The bookkeeper: every attempt goes into the ledger, is settled if need be, and is reported.
 
-Data goes one way: a stream hands in the record of an attempt, which is in the ledger before
-anything waits; then a task of the client's nursery asks the provider, if it must be asked,
-and tells ``on_cost``. So leaving a stream is never slow, and no cancellation loses a booking.
+Data goes one way. A stream hands in the record of an attempt, which is in the ledger before
+anything waits. Then a task of the client's nursery asks the provider, if it must be asked, and
+calls ``on_cost``. So leaving a stream is never slow, and no cancellation loses a record.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-import math
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from typing import TypeAlias
 
-import msgspec
 import trio
 
-from .._http.exchange import Exchange
-from .._protocol.request import headers_to
 from .._types.cost import add
-from .._types.errors import MiniLLMError, ProtocolError
-from .._types.options import retry_after
 from .._types.response import Outcome
-from .._types.usage import Usage
-from ..providers import Model, SettlementRequest
-from ..providers._base import loggable_url
+from ..providers import Model
 from ..providers._guarded import safe_settlement_request
 from .budget import Budget
 from .ledger import MAX_UNSETTLED, Ledger
 from .record import CostRecord, attempt_record, settled_record
+from .settlement import SettlementClient
 
 OnCost: TypeAlias = Callable[[CostRecord], Awaitable[object]]
-"""The client's callback; it is given every attempt that is booked, once."""
+"""The client's callback. It is called once for each attempt that is booked."""
 
 CALLBACK_SECONDS = 30.0
-"""How long a callback may take before it is cancelled (and the fact logged)."""
+"""Seconds after which a callback is cancelled (and that logged), so that one that hangs can't keep
+the client's block from ending. It is as long as the clock ``settlement`` by default."""
 DELIVERY_SECONDS = 1.0
-"""How long leaving a stream waits for the callback: a write to a database is done by then, and
-what hangs is left to the client's nursery."""
-ASK_SECONDS = 10.0
-"""How long one question to a provider may take."""
-ASK_EVERY = 2.0
-"""Upper end of the time between two questions; it begins at a quarter of it."""
-ASKING_AT_ONCE = 64
-"""Questions to one address under way at a time, so that leaving a thousand streams is no flood."""
-
-MAX_NONSENSE = 5
-"""Answers that can't be read, after which the question is given up."""
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
-
-MODELS_KEPT = 64
-"""Models of different addresses that are remembered for later questions, and lines for them."""
-
-WAIT_STATUSES = frozenset({404, 408, 409, 425, 429})
-"""Refusals that mean: not yet. So does every 5xx; others will not change."""
+"""Seconds that leaving a stream waits for the callback: enough for a write to a database. A slower
+callback goes on in the client's nursery."""
 
 _log = logging.getLogger("trio_minillm")
 
 
 class PendingSettlement:
-    """One attempt in the books. ``record`` is replaced when the provider has answered."""
+    """An attempt in the ledger on its way to a settled cost and to the callback.
+
+    ``record`` is replaced when the provider has answered. ``settled`` is set when it will not
+    change any more, ``delivered`` when the callback has returned or there is none to call.
+    """
 
     def __init__(self, record: CostRecord) -> None:
         self.record: CostRecord = record
@@ -70,108 +51,114 @@ class PendingSettlement:
         self.asking: trio.CancelScope = trio.CancelScope()
 
     def hurry(self) -> None:
-        """The client's block has ended. It waits for streams that were cancelled, but not for
-        finished ones, whose usage should have come with them.
+        """Stop asking about a finished stream, as the client's block has ended.
+
+        Its usage should have come with it, so the block does not wait for it; it does wait for
+        streams that were cancelled.
         """
         if self.record.outcome is Outcome.FINISHED:
             self.asking.cancel()
 
     async def wait(self) -> None:
-        """Until the cost is settled and the callback was told, or is too slow. A checkpoint."""
+        """Wait until the cost is settled and `wait_delivered` returns. A checkpoint."""
         await self.settled.wait()
         await self.wait_delivered()
 
     async def wait_delivered(self) -> None:
-        """Until the callback was told, but not for long. A checkpoint."""
+        """Wait until the callback has returned, for `DELIVERY_SECONDS` at most. A checkpoint."""
         with trio.move_on_after(DELIVERY_SECONDS):
             await self.delivered.wait()
 
 
 class Bookkeeper:
-    """What all streams of a client share: the ledger, the callback, and who asks providers."""
+    """Records the attempts of all streams of a client, settles them and calls ``on_cost``.
+
+    Guarantees: an attempt is in the ledger when `book` returns; ``on_cost`` is called once for
+    each booked one, when its cost is settled or nobody is asked any more; every task that this
+    starts in the client's nursery ends, within the clocks of its settlement and its callback.
+    """
 
     def __init__(
         self,
-        connect: Callable[[], Exchange],
+        settlement: SettlementClient,
         ledger: Ledger,
         on_cost: OnCost | None,
         nursery: trio.Nursery,
     ) -> None:
         self.ledger: Ledger = ledger
-        self._connect = connect
+        self._settlement = settlement
         self._on_cost = on_cost
         self._nursery = nursery
-        self._asking: dict[str, trio.CapacityLimiter] = {}  # by address
-        # Who to ask about what is unsettled, and whose money it is, by the record's key.
+        self._streams: dict[object, Callable[[], None]] = {}
+        # The model to ask about an unsettled record, and the budget it counts in, by its key.
         self._unsettled: dict[str, tuple[Model, Budget | None]] = {}
-        self._used: dict[tuple[str, str], Model] = {}  # by provider and address
-        self._asked: dict[
-            str, PendingSettlement
-        ] = {}  # what this client's own tasks ask about, by key
-        self._open: dict[object, Callable[[], None]] = {}
+        self._asking: dict[str, PendingSettlement] = {}  # of this client's own tasks, by key
         self._closed = False
-        self.gone: bool = False
-        """Whether the client's block has ended, with all that was left to do."""
+        self._finished = False
 
-    # -- streams -----------------------------------------------------------------------------
+    # -- the client's block ------------------------------------------------------------------
 
     def check_open(self) -> None:
-        """``RuntimeError`` once the client's block has been left."""
+        """Raise ``RuntimeError`` if the client's block has been left."""
         if self._closed:
             raise RuntimeError("the client's block has been left")
 
     def enter(self, stream: object, end: Callable[[], None]) -> None:
-        """A stream begins; ``end`` ends it if the client's block ends first."""
-        self._open[stream] = end
+        """Register a stream that begins. ``end`` ends it if the client's block ends first."""
+        self._streams[stream] = end
 
     def leave(self, stream: object) -> None:
-        """A stream has ended."""
-        self._open.pop(stream, None)
+        """Forget a stream that has ended."""
+        self._streams.pop(stream, None)
 
-    def end(self) -> None:
-        """All is done that was to be done: the ledger writes what it could not write before."""
-        self.gone = True
+    def close(self) -> None:
+        """End the streams that other tasks still hold open, as the client's block ends."""
+        self._closed = True
+        while self._streams:
+            _, end = self._streams.popitem()
+            end()
+        for pending in self._asking.values():
+            pending.hurry()
+
+    def finish(self) -> None:
+        """Let the ledger write what it could not write before. All tasks must have ended."""
+        self._finished = True
         try:
             self.ledger.flush()
         except OSError:
             _log.exception("lines of the ledger are still unwritten")
 
-    def close(self) -> None:
-        """The client's block ends: so do streams that other tasks still hold open."""
-        self._closed = True
-        while self._open:
-            _, end = self._open.popitem()
-            end()
-        for booking in self._asked.values():
-            booking.hurry()
-
-    # -- booking -----------------------------------------------------------------------------
+    # -- one attempt -------------------------------------------------------------------------
 
     def book(
         self, record: CostRecord, model: Model, budget: Budget | None, seconds: float
     ) -> PendingSettlement:
-        """Write an attempt into the ledger, now, and see to the rest in the client's nursery."""
-        booking = PendingSettlement(record)
+        """Write an attempt into the ledger, and start what is left to do in the client's nursery.
+
+        ``seconds`` is the clock ``settlement``.
+        """
+        pending = PendingSettlement(record)
         if record.unsettled:
             self._unsettled[record.key] = model, budget
             if len(self._unsettled) > MAX_UNSETTLED:
                 del self._unsettled[next(iter(self._unsettled))]
         else:
-            booking.settled.set()
+            pending.settled.set()
         self._write(record, None, budget)
         if record.booked and (record.unsettled or self._on_cost is not None):
             self._nursery.start_soon(
-                self._finish, booking, model, seconds, name="trio_minillm booking"
+                self._settle_and_deliver, pending, model, seconds, name="trio_minillm booking"
             )
         else:
-            booking.delivered.set()
-        return booking
+            pending.delivered.set()
+        return pending
 
     def _write(self, record: CostRecord, before: CostRecord | None, budget: Budget | None) -> None:
+        """Write a record, in place of the one ``before``, and spend the difference."""
         if not record.unsettled:
             self._unsettled.pop(record.key, None)
         try:
-            new = self.ledger.record(record) is not False  # a user's own may say nothing
+            new = self.ledger.record(record) is not False  # a user's own may return nothing
         except Exception:  # noqa: BLE001 - a ledger of the user's own: the rest must go on
             _log.exception("the ledger failed for attempt %s", record.key)
             new = True
@@ -179,25 +166,29 @@ class Bookkeeper:
             (cost, tokens), (old_cost, old_tokens) = _spent(record), _spent(before)
             budget.spend(add(cost, old_cost.copy_negate()), tokens - old_tokens)
 
-    async def _finish(self, booking: PendingSettlement, model: Model, seconds: float) -> None:
-        """The task of one booking: bounded, and not to be cancelled from outside."""
+    async def _settle_and_deliver(
+        self, pending: PendingSettlement, model: Model, seconds: float
+    ) -> None:
+        """Settle an attempt and call the callback: a task that is bounded and shielded."""
+        key = pending.record.key
         with trio.CancelScope(shield=True):
             try:
-                if booking.record.unsettled:
-                    self._asked[booking.record.key] = booking
+                if pending.record.unsettled:
+                    self._asking[key] = pending
                     if self._closed:
-                        booking.hurry()
-                    # Not for ever: with thousands in line, each may wait as long as it may ask.
-                    booking.asking.deadline = trio.current_time() + 2 * seconds
-                    with booking.asking:
-                        await self.settle(booking.record, model, seconds)
+                        pending.hurry()
+                    # Bounded: with thousands in line, each may wait for its turn as long as it
+                    # may ask.
+                    pending.asking.deadline = trio.current_time() + 2 * seconds
+                    with pending.asking:
+                        await self._settle(pending.record, model, seconds)
             finally:
-                self._asked.pop(booking.record.key, None)
-                booking.settled.set()
+                self._asking.pop(key, None)
+                pending.settled.set()
             try:
-                await self._deliver(booking.record)
+                await self._deliver(pending.record)
             finally:
-                booking.delivered.set()
+                pending.delivered.set()
 
     async def _deliver(self, record: CostRecord) -> None:
         if self._on_cost is None:
@@ -208,7 +199,7 @@ class Bookkeeper:
                 if inspect.isawaitable(told):
                     await told
         except Exception:  # noqa: BLE001 - the callback's, whatever it is
-            # Not the stream's failure, and months may pass until the client's block ends.
+            # It is not the stream's failure, and months may pass until the client's block ends.
             _log.exception("on_cost failed for attempt %s, which the ledger has", record.key)
         else:
             if scope.cancelled_caught:
@@ -216,113 +207,82 @@ class Bookkeeper:
 
     # -- settlement --------------------------------------------------------------------------
 
-    async def settle(self, record: CostRecord, model: Model, seconds: float) -> CostRecord:
-        """Ask what an attempt cost and book the answer. The same record if there is none."""
+    def remember(self, model: Model) -> None:
+        """Keep a model to ask about attempts that an earlier process made at its address."""
+        self._settlement.remember(model)
+
+    async def settle(
+        self, wanted: Iterable[str | CostRecord] | None, model: Model | None, seconds: float
+    ) -> list[CostRecord]:
+        """Ask what attempts cost, all at once, and write the answers. A checkpoint.
+
+        ``wanted`` are generation ids and records; ``None`` for all that are unsettled. Returns a
+        record for each, in order. See `Client.settle` for what is raised.
+        """
+        if self._finished:
+            raise RuntimeError("the client's block has been left")
+        self.ledger.check(None)  # a ledger that can't be written says so before anyone is asked
+        if isinstance(wanted, str):
+            raise TypeError("ids must be several ids, not one string")
+        questions = [
+            self._question(one, model)
+            for one in (self.ledger.unsettled if wanted is None else wanted)
+        ]
+        answers = [record for record, _ in questions]
+
+        async def ask(number: int, record: CostRecord, asked: Model) -> None:
+            answers[number] = await self._settle(record, asked, seconds)
+
+        async with trio.open_nursery() as nursery:
+            for number, (record, asked) in enumerate(questions):
+                if asked is not None:
+                    nursery.start_soon(ask, number, record, asked)
+            await trio.lowlevel.checkpoint()
+        return answers
+
+    async def _settle(self, record: CostRecord, model: Model, seconds: float) -> CostRecord:
+        """Ask what an attempt cost and write the answer. Without one, return the same record."""
         assert record.id is not None
         _, budget = self._unsettled.get(record.key, (model, None))
-        usage = await self._ask(model, record.id, seconds)
+        usage = await self._settlement.ask(model, record.id, seconds)
         if usage is None:
             return record
         settled = settled_record(record, model, usage)
         self._write(settled, record, budget)
-        booking = self._asked.get(record.key)
-        if booking is not None:  # whoever asked
-            booking.record = settled
-            booking.asking.cancel()
+        pending = self._asking.get(record.key)
+        if pending is not None:  # the client's own task: it need not ask any more
+            pending.record = settled
+            pending.asking.cancel()
         return settled
 
-    async def _ask(self, model: Model, ident: str, seconds: float) -> Usage | None:
-        request = safe_settlement_request(model, ident)
-        line = self._line(loggable_url(model))
-        until, wait, nonsense = math.inf, 0.0, 0
-        while request is not None and seconds > 0 and nonsense < MAX_NONSENSE:
-            usage, again = None, 0.0
-            async with line:
-                # The clock begins with the first question, not in the line for it.
-                until = min(until, trio.current_time() + seconds)
-                with trio.move_on_at(until):
-                    try:
-                        usage, again = await self._ask_once(model, request)
-                    except (*_UNREADABLE, ProtocolError):
-                        nonsense += 1
-            wait = min(ASK_EVERY, wait + ASK_EVERY / 4)
-            left = until - trio.current_time()
-            if usage is not None or again >= left:
-                return usage
-            await trio.sleep(min(max(wait, again), left))
-        return None
-
-    def _line(self, address: str) -> trio.CapacityLimiter:
-        if address not in self._asking and len(self._asking) >= MODELS_KEPT:
-            del self._asking[next(iter(self._asking))]
-        return self._asking.setdefault(address, trio.CapacityLimiter(ASKING_AT_ONCE))
-
-    async def _ask_once(
-        self, model: Model, request: SettlementRequest
-    ) -> tuple[Usage | None, float]:
-        """The answer, if there is one; and in how many seconds at the earliest to ask again,
-        infinity for never. Raises what a parser may raise for an answer that it can't read.
-        """
-        exchange = self._connect()
-        try:
-            with trio.move_on_after(ASK_SECONDS):
-                headers = headers_to(model, "application/json")
-                await exchange.start(request.url, headers, request.body, method=request.method)
-                body = await exchange.short_body(ASK_SECONDS)
-                if 200 <= exchange.status < 300:
-                    return model.provider.parse_settlement(body), 0.0
-                if exchange.status in WAIT_STATUSES or exchange.status >= 500:
-                    return None, retry_after(exchange.headers, now=time.time()) or 0.0
-                return None, math.inf
-        except (*_UNREADABLE, ProtocolError):
-            raise
-        except MiniLLMError:
-            pass  # the next answer may be better
-        except Exception as exc:  # noqa: BLE001 - a provider's bug must not lose the booking
-            # Without its text, which may quote a server, and that the key.
-            names = type(model.provider).__name__, type(exc).__name__
-            _log.error("%s can't read a settlement: %s", *names)
-            return None, math.inf
-        finally:
-            await exchange.close()
-        return None, 0.0
-
-    def use(self, model: Model) -> None:
-        """Remember a model that can be asked, for attempts that an earlier process made."""
-        place = (model.provider.name, loggable_url(model))
-        self._used.pop(place, None)
-        self._used[place] = model
-        if len(self._used) > MODELS_KEPT:
-            del self._used[next(iter(self._used))]
-
-    def question(
+    def _question(
         self, one: str | CostRecord, model: Model | None
     ) -> tuple[CostRecord, Model | None]:
-        """The record that an id stands for, and the model that can be asked about it; ``None``
-        if there is nothing to ask.
+        """Return the record of an id, and the model to ask about it; ``None`` if it is settled.
+
+        An id that the ledger does not have gets a record.
         """
         if not isinstance(one, CostRecord) and not (isinstance(one, str) and one):
             raise TypeError("settle takes generation ids and records")
         record = self.ledger.newest(one) if isinstance(one, str) else one
         if record is not None and not record.unsettled:
             return record, None
-        if record is not None:
-            own = self._unsettled.get(record.key)
-            place = (record.provider, record.base_url)
-            model = own[0] if own is not None else model or self._used.get(place)
+        ident = one if isinstance(one, str) else one.id or ""
+        if record is None:
+            model = model or self._settlement.model_for(ident)
+        elif record.key in self._unsettled:
+            model, _ = self._unsettled[record.key]
         else:
-            able = [m for m in self._used.values() if safe_settlement_request(m, str(one))]
-            model = model or (able[-1] if able else None)
-        ident = one if isinstance(one, str) else one.id
-        if model is None or ident is None or safe_settlement_request(model, ident) is None:
+            model = model or self._settlement.model_at(record.provider, record.base_url)
+        if model is None or not ident or safe_settlement_request(model, ident) is None:
             raise ValueError("settle needs model=…: the address and the key to ask with")
-        record = record or self._foreign(str(one), model)
+        record = record or self._unknown(ident, model)
         return record, model if record.unsettled else None
 
-    def _foreign(self, ident: str, model: Model) -> CostRecord:
-        """A record for an attempt that this ledger does not have, or not at hand any more.
+    def _unknown(self, ident: str, model: Model) -> CostRecord:
+        """Record an attempt that this ledger does not have, or does not have at hand any more.
 
-        In that case it keeps its key, and so is not counted again.
+        In the latter case it keeps its key, and so is not counted again.
         """
         key = self.ledger.key_of(ident) or self.ledger.new_key()
         record = attempt_record(model, key=key, outcome=Outcome.CANCELLED, generation_id=ident)
@@ -331,7 +291,7 @@ class Bookkeeper:
 
 
 def _spent(record: CostRecord | None) -> tuple[Decimal, int]:
-    """What is known to be spent, in USD and tokens, whether it is booked or not."""
+    """Return the USD and tokens that are known to be spent, booked or not."""
     if record is None:
         return Decimal(0), 0
     tokens = record.usage.total_tokens if record.usage is not None else None

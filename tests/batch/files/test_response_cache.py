@@ -43,7 +43,7 @@ class _NoBooks:
 
     ledger = llm.Ledger()
 
-    def use(self, model): ...
+    def remember(self, model): ...
 
 
 @pytest.fixture
