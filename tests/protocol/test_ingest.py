@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import Block, Outcome, StreamChunk, ToolCallDelta, Usage
-from trio_minillm._protocol.ingest import (
-    MAX_ARGUMENTS,
-    MAX_CHOICES,
-    MAX_INPUT,
-    MAX_PARTS,
-    MAX_TOOL_CALLS,
-    Ingest,
-)
+from trio_minillm._protocol.choice import MAX_INPUT, MAX_PARTS, MAX_TOOL_CALLS
+from trio_minillm._protocol.ingest import MAX_ARGUMENTS, MAX_CHOICES, Ingest
 
 
 def machine(*chunks, expect_usage=True, wire="w", **options):

@@ -1,6 +1,6 @@
-"""Parts of an answer under construction: text, reasoning, calls, and blocks kept as they are.
+"""Parts of a choice under construction: text, reasoning, calls, and blocks kept as they are.
 
-Each takes pieces in O(1) and is joined once. The machine in `_ingest` says which piece goes where.
+Each takes pieces in O(1) and is joined once. `ChoiceBuilder` decides which piece goes where.
 """
 
 from __future__ import annotations
@@ -14,30 +14,52 @@ from .._types.chunks import ToolCallDelta
 from .._types.messages import OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCall
 
 LONG_ARGUMENTS = 16 * 1024
-"""Arguments beyond this, in characters, are not read again and again to see if they are whole."""
+"""Characters of arguments beyond which they are not parsed with every piece, to see if they are
+whole: that would be quadratic."""
 
-_checked = msgspec.json.Decoder(msgspec.Raw).decode
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+"""Checks that a text is JSON. Making objects of it would take 25 times as long."""
 
 
-class TextBuilder:
+class _Joined:
+    """A string that grows by pieces, which are joined when it is asked for."""
+
+    __slots__ = ("_whole", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._whole: list[str] = []  # pieces that `compact` has joined, by the thousand
+
+    def compact(self) -> None:
+        """Join the pieces so far. A short piece costs 50 bytes beside its text."""
+        if self.pieces:
+            self._whole.append("".join(self.pieces))
+            self.pieces.clear()
+
+    def joined(self) -> str:
+        """Return the string so far."""
+        self.compact()
+        if len(self._whole) > 1:
+            self._whole = ["".join(self._whole)]
+        return self._whole[0] if self._whole else ""
+
+
+class TextBuilder(_Joined):
     """A text, refusal or reasoning part under construction."""
 
-    __slots__ = ("citations", "details", "kind", "pieces", "signature", "start", "whole")
+    __slots__ = ("citations", "details", "kind", "signature", "start")
 
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
+        super().__init__()
         self.kind = kind
-        self.start = start
-        self.whole: list[str] = []  # pieces joined by the thousand, which saves their overhead
-        self.pieces: list[str] = []
+        self.start = start  # the content block as it was opened, on wires with blocks
         self.citations: list[dict[str, Any]] = []
         self.signature: list[str] = []
         self.details: list[DetailBuilder] = []
 
-    def text(self) -> str:
-        return joined_up(self)
-
     def parts(self, wire: str) -> Iterable[Part]:
-        text = self.text()
+        """Yield the parts that it has become; several where reasoning came in blocks."""
+        text = self.joined()
         if self.kind == "text":
             if text or self.citations:
                 yield TextPart(text, citations=tuple(self.citations))
@@ -53,13 +75,13 @@ class TextBuilder:
             yield ReasoningPart(encrypted=data, wire=wire, raw=self.start)
         else:
             signature = "".join(self.signature)
-            start = self.start or {"type": "thinking"}  # signed, though it never began
+            start = self.start or {"type": "thinking"}  # signed, though it was never opened
             raw = {**start, "thinking": text, "signature": signature}
             yield ReasoningPart(text=text, signature=signature or None, wire=wire, raw=raw)
 
 
 class DetailBuilder:
-    """One of OpenRouter's reasoning blocks, whose pieces come with one type and index."""
+    """One of OpenRouter's reasoning blocks, whose pieces share a type and an index."""
 
     __slots__ = ("key", "pieces", "raw")
 
@@ -72,13 +94,14 @@ class DetailBuilder:
         self.pieces: list[str] = [piece] if isinstance(piece, str) else []
 
     def takes(self, raw: dict[str, Any]) -> bool:
-        """Whether a new piece continues this block."""
+        """Return whether a new piece continues this block."""
         old, new = self.raw.get("id"), raw.get("id")
         same_id = old is None or new is None or old == new
         same = raw.get("type") == self.raw.get("type") and raw.get("index") == self.raw.get("index")
         return bool(self.key) and same and same_id
 
     def add(self, raw: dict[str, Any]) -> None:
+        """Take a piece that continues this block."""
         for key, value in raw.items():
             if key == self.key:
                 if isinstance(value, str):
@@ -87,6 +110,7 @@ class DetailBuilder:
                 self.raw[key] = value  # signatures come late; empty ones never overwrite
 
     def part(self, wire: str) -> ReasoningPart:
+        """Return the part that it has become."""
         raw = self.raw
         if self.key and (self.pieces or self.key in raw):
             raw = {**raw, self.key: "".join(self.pieces) if self.pieces else raw[self.key]}
@@ -100,22 +124,25 @@ class DetailBuilder:
         )
 
 
-class CallBuilder:
-    """A tool call under construction, or a server tool's block, whose input comes alike."""
+class CallBuilder(_Joined):
+    """A tool call under construction, or the block of a server's tool, whose input comes alike.
 
-    __slots__ = ("extra", "id", "kind", "name", "pieces", "size", "start", "whole")
+    The pieces are those of the arguments.
+    """
+
+    __slots__ = ("extra", "id", "kind", "name", "size", "start")
 
     def __init__(self, start: dict[str, Any] | None = None) -> None:
-        self.start = start  # a server tool's block
+        super().__init__()
+        self.start = start  # the block of a server's tool, as it was opened
         self.id: str | None = None
         self.name: str | None = None
         self.kind = "function"
         self.extra: dict[str, Any] | None = None
-        self.whole: list[str] = []
-        self.pieces: list[str] = []
-        self.size = 0
+        self.size = 0  # characters of the arguments
 
     def add(self, delta: ToolCallDelta) -> None:
+        """Take the next piece. The first id and the first name stay."""
         if delta.id and not self.id:
             self.id = delta.id
         if delta.name and not self.name:
@@ -128,55 +155,43 @@ class CallBuilder:
         if delta.type == "custom":
             self.kind = "custom"
 
-    def arguments(self) -> str:
-        return joined_up(self)
-
     def whole_json(self) -> bool:
-        """Whether what came so far can be the whole: a JSON object, or nothing at all."""
-        text = self.arguments().strip() or "{}"
+        """Return whether the arguments so far are a JSON object, or nothing at all."""
+        text = self.joined().strip() or "{}"
         try:
-            _checked(text)  # no objects are made of it: that takes 25 times as long
+            _check_json(text)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             return False
         return text[0] == "{" or text == "null"
 
-    def open(self) -> bool:
-        """Whether arguments have begun and are not whole yet, as far as that is worth finding out."""
+    def unfinished(self) -> bool:
+        """Return whether arguments have begun and are not whole, as far as that is worth finding
+        out (see `LONG_ARGUMENTS`).
+        """
         return bool(self.size) and (self.size >= LONG_ARGUMENTS or not self.whole_json())
 
     def call(self, number: int) -> ToolCall:
+        """Return the call that it has become; ``number`` makes an id for one without."""
         return ToolCall(
-            id=self.id or f"call_{number}",  # some servers name none, and the answer needs one
+            id=self.id or f"call_{number}",  # some servers give none, and the answer needs one
             name=self.name or "",
-            arguments=self.arguments(),
+            arguments=self.joined(),
             type="custom" if self.kind == "custom" else "function",
             extra=self.extra,
         )
 
     def opaque(self, wire: str) -> OpaquePart:
+        """Return the block of a server's tool, with its input if that is whole."""
         raw = dict(self.start or {})
-        if self.arguments() and self.whole_json():
-            raw["input"] = msgspec.json.decode(self.arguments().strip() or "{}")
+        if self.joined() and self.whole_json():
+            raw["input"] = msgspec.json.decode(self.joined().strip() or "{}")
         return OpaquePart(wire=wire, raw=raw)
 
 
-def compact(part: TextBuilder | CallBuilder) -> None:
-    """Move the pieces into one string. A short piece costs 50 bytes beside its text."""
-    if part.pieces:
-        part.whole.append("".join(part.pieces))
-        part.pieces.clear()
+def starts_another_call(found: CallBuilder, delta: ToolCallDelta) -> bool:
+    """Return whether a delta with a name and without an id is a call of its own.
 
-
-def joined_up(part: TextBuilder | CallBuilder) -> str:
-    compact(part)
-    if len(part.whole) > 1:
-        part.whole = ["".join(part.whole)]
-    return part.whole[0] if part.whole else ""
-
-
-def another_call(found: CallBuilder, delta: ToolCallDelta) -> bool:
-    """Whether a named delta without id is a call of its own: another name is, and so is the
-    same name again when a new object begins behind a whole one.
+    Another name is, and so is the same name again when a new object begins behind a whole one.
     """
     return delta.name != found.name or (
         delta.arguments.lstrip().startswith("{")
@@ -185,8 +200,14 @@ def another_call(found: CallBuilder, delta: ToolCallDelta) -> bool:
     )
 
 
+class _Pieces(list[str]):
+    """Pieces of one string, told apart from a list of strings by their type."""
+
+
 def join_fields(into: dict[str, Any], new: dict[str, Any]) -> None:
-    """Lists and strings grow, other values are replaced, nulls say nothing."""
+    """Add a piece of an object: lists and strings grow, other values are replaced, and null
+    changes nothing. `joined_fields` ends it.
+    """
     for key, value in new.items():
         there = into.get(key)
         if isinstance(value, list):
@@ -195,17 +216,14 @@ def join_fields(into: dict[str, Any], new: dict[str, Any]) -> None:
             else:
                 into[key] = list(value)
         elif isinstance(value, str) and key != "id":
-            if not isinstance(there, Pieces):
-                there = into[key] = Pieces()
+            if not isinstance(there, _Pieces):
+                there = into[key] = _Pieces()
             there.append(value)
         elif value is not None:
             into[key] = value
 
 
-class Pieces(list[str]):
-    """Pieces of one string."""
-
-
 def joined_fields(found: dict[str, Any]) -> dict[str, Any] | None:
-    out = {k: "".join(v) if isinstance(v, Pieces) else v for k, v in found.items()}
+    """Return what `join_fields` has put together; ``None`` if that is nothing."""
+    out = {k: "".join(v) if isinstance(v, _Pieces) else v for k, v in found.items()}
     return out or None

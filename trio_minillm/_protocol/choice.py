@@ -1,0 +1,267 @@
+"""One choice of a response under construction: its parts, tool calls and finish reasons.
+
+`ChoiceBuilder` takes the chunks of one choice from `Ingest`, decides which part each piece of
+them belongs to, and bounds what it holds. What a limit does to the stream is for `Ingest` to say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._types.chunks import Block, StreamChunk, ToolCallDelta
+from .._types.messages import Part, ToolCall
+from .._types.response import Choice
+from .builders import (
+    CallBuilder,
+    DetailBuilder,
+    TextBuilder,
+    join_fields,
+    joined_fields,
+    starts_another_call,
+)
+
+MAX_TOOL_CALLS = 128
+"""Tool calls in one choice. OpenAI allows 128 tools; more calls mean a model in a loop."""
+MAX_INPUT = 256 * 1024
+"""Characters in the input of one of the provider's own tools, which is kept decoded: 256 Ki."""
+MAX_ITEMS = 2**18
+"""Annotations, reasoning blocks or log probabilities in one choice. As Python objects they take
+twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
+MAX_REASONS = 16
+"""Different finish reasons of one choice that are listed; the newest counts in any case."""
+MAX_PARTS = 4096
+"""Content blocks, and images, in one choice."""
+
+_FIELDS = ("fields of audio or log probabilities", MAX_PARTS)
+
+CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded", "model_length"})
+"""Finish reasons of answers that were cut at a limit on tokens, in the words of all wires."""
+
+
+class _Extras:
+    """The contents of a choice beside text and reasoning; few choices have any.
+
+    Held apart so that each of thousands of streams is spared seven empty containers.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[CallBuilder] = []
+        self.by_id: dict[str, CallBuilder] = {}
+        self.by_index: dict[int, CallBuilder] = {}
+        self.annotations: list[dict[str, Any]] = []
+        self.logprobs: dict[str, Any] = {}
+        self.audio: dict[str, Any] = {}
+        self.images: list[dict[str, Any]] = []
+
+    def continued(self, delta: ToolCallDelta) -> CallBuilder | None:
+        """Return the call that a delta continues: by id, else by index, else the last one.
+
+        ``None`` where it opens a new one: an id not seen before (unless the call at its index
+        still waits for an id, or its arguments have not ended and no name comes with the new id),
+        an index not seen before, or a name on a call that has its own.
+        """
+        if delta.id and delta.id in self.by_id:
+            return self.by_id[delta.id]
+        if delta.index is not None:
+            found = self.by_index.get(delta.index)
+        else:
+            found = self.calls[-1] if self.calls else None
+        if found is None:
+            return None
+        if delta.id and found.id:  # some servers make up an id for every piece
+            return found if not delta.name and found.unfinished() else None
+        again = delta.name and found.name and not delta.id
+        return None if again and starts_another_call(found, delta) else found
+
+
+class ChoiceBuilder:
+    """One choice under construction. Nothing here raises: a limit that was crossed is noted."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.parts: list[TextBuilder | CallBuilder] = []
+        self.reason: str | None = None
+        """The newest finish reason."""
+        self.reasons: list[str] = []
+        """The different finish reasons, in the order in which they came."""
+        self.over_limit: tuple[str, int] | None = None
+        """The limit that was crossed: what is bounded, in words, and the number."""
+        self._numbered: dict[int, TextBuilder | CallBuilder] = {}  # by content-block number
+        self._by_kind: dict[str, TextBuilder] = {}  # on wires without numbers
+        self._extras: _Extras | None = None
+
+    # -- parts -----------------------------------------------------------------------------
+
+    def part(self, kind: str, number: int | None) -> TextBuilder:
+        """Return the part that a piece of this kind belongs to; open it if there is none."""
+        if number is None:
+            found = self._by_kind.get(kind)
+            if found is None:
+                found = self._by_kind[kind] = TextBuilder(kind)
+                self._append(found)
+            return found
+        there = self._numbered.get(number)
+        if isinstance(there, TextBuilder) and there.kind == kind:
+            return there
+        # A delta for a block that was never opened, or is of another kind: nothing is lost.
+        found = TextBuilder(kind)
+        self._numbered[number] = found
+        self._append(found)
+        return found
+
+    def compact(self) -> None:
+        """Join the pieces of the newest parts, so that they take the space of their text."""
+        for part in self.parts[-8:]:  # older ones hardly grow any more
+            part.compact()
+
+    def _append(self, part: TextBuilder | CallBuilder) -> None:
+        if len(self.parts) >= MAX_PARTS:
+            self.over_limit = ("content blocks", MAX_PARTS)
+        else:
+            self.parts.append(part)
+
+    def block(self, number: int, block: Block) -> None:
+        """Open or change a numbered block. (Its end changes nothing.)"""
+        if block.start is not None:
+            kind = block.start.get("type")
+            opened: TextBuilder | CallBuilder
+            if kind == "tool_use":
+                return  # the delta of the call, in the same chunk, opens the call
+            if kind in ("text", "thinking", "redacted_thinking"):
+                opened = TextBuilder("text" if kind == "text" else "reasoning", block.start)
+                citations = block.start.get("citations")
+                if isinstance(citations, list):
+                    opened.citations += citations
+                if isinstance(block.start.get("signature"), str):
+                    opened.signature.append(block.start["signature"])
+            else:
+                opened = CallBuilder(dict(block.start))
+            self._numbered[number] = opened
+            self._append(opened)
+        elif block.delta is not None:
+            self._change(number, block.delta)
+
+    def _change(self, number: int, delta: dict[str, Any]) -> None:
+        there = self._numbered.get(number)
+        if isinstance(there, CallBuilder):
+            if there.start is not None:
+                there.start.update(delta)
+        elif "signature" in delta:
+            self.part("reasoning", number).signature.append(delta["signature"])
+        elif "citation" in delta:
+            self.part("text", number).citations.append(delta["citation"])
+
+    # -- the rest of a chunk ---------------------------------------------------------------
+
+    def add_extras(self, chunk: StreamChunk) -> None:
+        """Take everything of a chunk but its block, text and reasoning."""
+        if chunk.refusal:
+            self.part("refusal", chunk.part).pieces.append(chunk.refusal)
+        if chunk.tool_calls:
+            opens = chunk.block is not None and chunk.block.start is not None
+            for delta in chunk.tool_calls:
+                self._call_delta(delta, chunk.part, opens)
+        if chunk.reasoning_details:
+            details = self.part("reasoning", chunk.part).details
+            for raw in chunk.reasoning_details:
+                if details and details[-1].takes(raw):
+                    details[-1].add(raw)
+                else:
+                    details.append(DetailBuilder(raw))
+                if len(details) > MAX_ITEMS:
+                    self.over_limit = ("reasoning blocks", MAX_ITEMS)
+        if chunk.annotations or chunk.logprobs or chunk.images or chunk.audio:
+            self._add_attachments(chunk)
+        if chunk.finish_reason is not None:
+            self.reason = chunk.finish_reason
+            if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
+                self.reasons.append(self.reason)
+
+    def _call_delta(self, delta: ToolCallDelta, number: int | None, opens: bool) -> None:
+        if number is not None and not opens:
+            there = self._numbered.get(number)
+            if isinstance(there, CallBuilder):
+                there.add(delta)
+                if there.start is not None and there.size > MAX_INPUT:
+                    self.over_limit = ("characters in the input of a provider's tool", MAX_INPUT)
+                return
+        extras = self._extras = self._extras or _Extras()
+        call = None if opens else extras.continued(delta)
+        if call is None:
+            if len(extras.calls) >= MAX_TOOL_CALLS:
+                self.over_limit = ("tool calls", MAX_TOOL_CALLS)
+                return
+            call = CallBuilder()
+            extras.calls.append(call)
+            self._append(call)
+            if number is not None:
+                self._numbered[number] = call
+        call.add(delta)
+        if delta.id:
+            extras.by_id[delta.id] = call
+        if delta.index is not None:
+            extras.by_index[delta.index] = call
+
+    def _add_attachments(self, chunk: StreamChunk) -> None:
+        extras = self._extras = self._extras or _Extras()
+        if len(chunk.audio or ()) > MAX_PARTS or len(chunk.logprobs or ()) > MAX_PARTS:
+            self.over_limit = _FIELDS
+            return
+        if chunk.annotations:
+            extras.annotations += chunk.annotations
+            if len(extras.annotations) > MAX_ITEMS:
+                self.over_limit = ("annotations", MAX_ITEMS)
+        if chunk.logprobs:
+            join_fields(extras.logprobs, chunk.logprobs)
+            if any(isinstance(v, list) and len(v) > MAX_ITEMS for v in extras.logprobs.values()):
+                self.over_limit = ("log probabilities", MAX_ITEMS)
+        extras.images += chunk.images
+        if len(extras.images) > MAX_PARTS:
+            self.over_limit = ("images", MAX_PARTS)
+        if chunk.audio:
+            join_fields(extras.audio, chunk.audio)
+        if len(extras.audio) > MAX_PARTS or len(extras.logprobs) > MAX_PARTS:
+            self.over_limit = _FIELDS
+
+    # -- the result ------------------------------------------------------------------------
+
+    def join(self, kind: str) -> str:
+        """Return the text of all parts of a kind: ``text``, ``reasoning`` or ``refusal``."""
+        texts = [p.joined() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]
+        return texts[0] if len(texts) == 1 else "".join(texts)
+
+    def build(self, wire: str, finished: bool) -> Choice:
+        """Return the choice so far. A call is valid only in a ``finished`` answer, and if whole."""
+        extras = self._extras or _Extras()
+        parts: list[Part] = []
+        good: list[ToolCall] = []
+        bad: list[ToolCall] = []
+        for part in self.parts:
+            if isinstance(part, TextBuilder):
+                parts += part.parts(wire)
+            elif part.start is not None:
+                parts.append(part.opaque(wire))
+            else:
+                call = part.call(len(good) + len(bad))
+                # The limit on tokens that cut the answer may have cut all of the last arguments.
+                last = self.reason in CUT_REASONS and part is extras.calls[-1]
+                cut = last and not part.joined()
+                whole = part.kind == "custom" or part.whole_json()
+                (good if finished and whole and part.name and not cut else bad).append(call)
+                parts.append(call)
+        refusal = self.join("refusal")
+        return Choice(
+            index=self.index,
+            parts=tuple(parts),
+            content=self.join("text"),
+            reasoning=self.join("reasoning"),
+            refusal=refusal or None,
+            tool_calls=tuple(good),
+            invalid_tool_calls=tuple(bad),
+            finish_reason=self.reason,
+            finish_reasons=tuple(self.reasons),
+            logprobs=joined_fields(extras.logprobs),
+            annotations=tuple(extras.annotations),
+            audio=joined_fields(extras.audio),
+            images=tuple(extras.images),
+        )
