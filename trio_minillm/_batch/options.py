@@ -10,7 +10,7 @@ import msgspec
 from .._types.options import Limits, Retry, Timeouts
 from .files.response_cache import ResponseCache
 from .scoring import Score
-from .throttle.lanes import Rates
+from .throttle.rate_limits import Rates
 
 MAX_CONCURRENCY = 1_000
 """How many run at once at most where the number is found by trying, unless told otherwise."""
@@ -104,6 +104,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.concurrency != "auto":
             return self.concurrency
         return self.max_concurrency or MAX_CONCURRENCY
+
+    @property
+    def searched(self) -> int | None:
+        """The most requests at once that a lane's search may find; ``None`` without a search."""
+        return self.capacity if self.concurrency == "auto" else None
 
     @property
     def rates(self) -> Rates:

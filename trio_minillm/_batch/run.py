@@ -23,11 +23,11 @@ from .scoring import score_result
 from .sender import Sender
 from .source import Requests, RequestSource
 from .statistics import BatchStatistics, Counters
-from .throttle.concurrency import ConcurrencyLimit
 from .throttle.lanes import Lane
-from .throttle.retry import BATCH_RETRY, RetryBudget, counted, ends_the_run, retry_in
+from .throttle.retry import BATCH_RETRY, RetryBudget, counted_attempts, is_fatal, retry_delay
 from .throttle.schedule import Item, Schedule
-from .types import BatchRequest, BatchResult, rough_tokens
+from .throttle.token_estimate import estimate_tokens
+from .types import BatchRequest, BatchResult
 from .workers import WorkerPool
 
 LOOK_AHEAD = 256
@@ -73,9 +73,7 @@ class Run:
         self._workers: trio.Nursery | None = None
 
     def _new_lane(self, now: float) -> Lane:
-        settings = self.settings
-        auto = settings.concurrency == "auto"
-        return Lane(now, settings.rates, ConcurrencyLimit(settings.capacity, now) if auto else None)
+        return Lane(now, self.settings.rates, self.settings.searched)
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -109,19 +107,13 @@ class Run:
         self.settings = settings
         self.schedule.capacity = settings.capacity
         for lane in self.schedule.lanes:
-            lane.change(settings.rates, now)
-            if settings.concurrency != "auto":
-                lane.adaptive = None
-            elif lane.adaptive is None:
-                lane.adaptive = ConcurrencyLimit(settings.capacity, now)
-            else:
-                lane.adaptive.change(settings.capacity, now)
+            lane.change(settings.rates, settings.searched, now)
         self._crew.kick()
 
     def read(self, *, total: int | None, began: float | None) -> BatchStatistics:
         """How it is doing, since it ``began``."""
         now = self.ended_at or trio.current_time()
-        limits = [lane.adaptive.limit for lane in self.schedule.lanes if lane.adaptive is not None]
+        limits = [lane.concurrency.limit for lane in self.schedule.lanes if lane.concurrency]
         capacity = self.schedule.capacity
         return self.tally.read(
             total=total,
@@ -152,7 +144,7 @@ class Run:
         if self._stopping:  # the input has paid no heed to its cancellation
             self.tally.unsent += samples
             return
-        now, tokens = trio.current_time(), rough_tokens(request)
+        now, tokens = trio.current_time(), estimate_tokens(request)
         index = self.tally.pulled // samples
         for sample in range(samples):
             item = Item(request, model, index, sample)
@@ -275,7 +267,7 @@ class Run:
             else:
                 await self._failed(item, error)
         finally:
-            self.schedule.ended(item)
+            self.schedule.ended()
         self._check_end()
 
     async def _finish(self, item: Item, response: CompletionResponse | None) -> None:
@@ -288,8 +280,8 @@ class Run:
 
     async def _failed(self, item: Item, error: MiniLLMError) -> None:
         now = trio.current_time()
-        hopeless = item.lane.lane.hopeless(now)
-        if isinstance(error, BudgetExceeded) or ends_the_run(error) or hopeless:
+        unreachable = item.lane.unreachable(now)
+        if isinstance(error, BudgetExceeded) or is_fatal(error) or unreachable:
             if self.stopped is None:
                 self.stopped = error
             self.tally.unsent += 1
@@ -298,9 +290,11 @@ class Run:
         limit = self.settings.deadline
         assert item.started is not None
         until = math.inf if limit is None else item.started + limit
-        wait = retry_in(
+        wait = retry_delay(
             error,
-            attempt=counted(len(item.attempts), sum(a.kind == "rate_limit" for a in item.attempts)),
+            attempt=counted_attempts(
+                len(item.attempts), sum(a.kind == "rate_limit" for a in item.attempts)
+            ),
             retry=self.settings.retry or BATCH_RETRY,
             remaining=until - now,
             random=random.random(),

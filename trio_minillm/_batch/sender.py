@@ -55,7 +55,7 @@ class Sender:
         The lane is told of its end in each case, and ``item.attempts`` has one more if it was not
         cancelled. Without an error and without an answer, the client's block has ended under it.
         """
-        lane, ticket, sent_at = item.lane.lane, item.ticket, trio.current_time()
+        lane, ticket, sent_at = item.lane, item.ticket, trio.current_time()
         waited, started = sent_at - item.since, datetime.now(UTC)
         error: MiniLLMError | None = None
         ended = False

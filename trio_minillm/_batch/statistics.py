@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from .._types.cost import CostResolution, add
-from .throttle.lanes import Reason
+from .throttle.rate_limits import Reason
 from .types import Attempt, BatchResult
 
 _RATIO = 1.02

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,6 @@ import msgspec
 from .._protocol.request import Messages
 from .._types.cost import CostInfo, CostResolution, sum_of
 from .._types.errors import ErrorKind, MiniLLMError
-from .._types.messages import Message
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
@@ -158,28 +157,3 @@ _CERTAINTY = (
     CostResolution.UNPRICED,
     CostResolution.UNKNOWN,
 )
-
-
-CHARACTERS_A_TOKEN = 4
-"""Of English text; of other languages fewer."""
-USUAL_OUTPUT = 256
-"""Tokens of an answer that nothing bounds."""
-
-
-def rough_tokens(request: BatchRequest) -> float:
-    """About how many tokens a request comes to, before anyone has counted. What the first answers
-    really took corrects it (see `Lane`).
-    """
-    bound = request.params.get("max_tokens")
-    output = min(USUAL_OUTPUT, bound) if isinstance(bound, int) else USUAL_OUTPUT
-    return _characters(request.messages) / CHARACTERS_A_TOKEN + output
-
-
-def _characters(what: Any) -> int:
-    if isinstance(what, str):
-        return len(what)
-    if isinstance(what, Message):
-        return len(what.text)
-    if isinstance(what, Mapping):
-        return _characters(what.get("content") or what.get("text") or ())
-    return sum(map(_characters, what)) if isinstance(what, Sequence) else 0
