@@ -14,7 +14,7 @@ import msgspec
 import trio_minillm as llm
 
 from .._batch.histogram import ERROR, EXACT, Distribution
-from ._output import Row, error_fields, hidden, last_of, one_line, usd
+from ._output import Row, error_fields, hidden, one_line, usd
 
 MAX_ERRORS = 50
 """Kinds of failure that are told apart."""
@@ -305,11 +305,3 @@ def cost_text(totals: llm.Totals | None) -> str:
     least = "at least " if known < totals.booked else ""
     more = f" · failed attempts ${usd(totals.unbooked)}" if totals.unbooked else ""
     return f"{least}${usd(totals.total)}{more}"
-
-
-def is_hopeless(error: Exception | None) -> bool:
-    """Whether all requests will fail like this one: the key is wrong, or the quota used up."""
-    error = last_of(error)
-    if not isinstance(error, llm.RefusedError | llm.ProviderError):
-        return False
-    return error.kind in ("auth", "quota")
