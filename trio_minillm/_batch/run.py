@@ -261,7 +261,7 @@ class Run:
                 self._retries.sent(self.schedule.running)
             left = None if limit is None else item.started + limit - now
             answer, error = await self._sender.send(item, left=left)
-            self.tally.attempt(item.attempts[-1], len(item.attempts))
+            self.tally.add_attempt(item.attempts[-1], len(item.attempts))
             if error is None:
                 await self._finish(item, answer)
             else:
@@ -318,7 +318,7 @@ class Run:
             **what,
         )
         result = await score_result(result, self.settings.score)
-        self.tally.result(result)
+        self.tally.add_result(result)
         self.results.put(result, item.number)
         if self.settings.ordered:
             self._refill()  # the window may have moved on

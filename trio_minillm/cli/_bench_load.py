@@ -18,7 +18,7 @@ import trio
 
 import trio_minillm as llm
 
-from .._batch.histogram import Distribution
+from .._batch.histogram import Histogram
 from .._batch.throttle.retry import is_fatal
 from .._types.chunks import has_content
 from ._measurements import Results, Sample
@@ -124,7 +124,7 @@ class Load:
 
     async def _one(self, stream: llm.TrackedStream) -> None:
         """Take a stream to its end, and count it, however it ends."""
-        results, gaps = self.now, Distribution()
+        results, gaps = self.now, Histogram()
         error: llm.MiniLLMError | None = None
         last_at: float | None = None
         together = tokens = 0

@@ -13,7 +13,7 @@ import msgspec
 
 import trio_minillm as llm
 
-from .._batch.histogram import ERROR, EXACT, Distribution
+from .._batch.histogram import ERROR, EXACT, Histogram
 from ._output import Row, error_fields, hidden, one_line, usd
 
 MAX_ERRORS = 50
@@ -31,7 +31,7 @@ class Sample(msgspec.Struct, kw_only=True):
 
     response: llm.CompletionResponse
     error: llm.MiniLLMError | None = None
-    gaps: Distribution = msgspec.field(default_factory=Distribution)
+    gaps: Histogram = msgspec.field(default_factory=Histogram)
     """Between one content and the next; 0 where one read brought both."""
     last_at: float | None = None
     """When its last content left the socket, on Trio's clock."""
@@ -46,8 +46,8 @@ class Results:
         self.errors: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.newest_error: dict[tuple[Any, ...], llm.MiniLLMError] = {}
         self.reasons = Counter[str]()
-        self.ttft, self.gap, self.per_token = Distribution(), Distribution(), Distribution()
-        self.whole, self.late = Distribution(), Distribution()
+        self.ttft, self.gap, self.per_token = Histogram(), Histogram(), Histogram()
+        self.whole, self.late = Histogram(), Histogram()
         self.chunks = self.empty = self.retries = 0
         self.usage = Counter[str]()
         self.with_usage = 0

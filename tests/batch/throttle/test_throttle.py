@@ -1,4 +1,4 @@
-"""The pure parts of a batch: rates, headers, concurrency, turns, retries, statistics."""
+"""The pure parts of a batch: rates, headers, concurrency, turns, retries, tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._batch.statistics import Distribution
 from trio_minillm._batch.throttle.concurrency import START, ConcurrencyLimit
 from trio_minillm._batch.throttle.lanes import Lane
 from trio_minillm._batch.throttle.rate_headers import (
@@ -561,20 +560,7 @@ def test_what_no_other_request_would_escape_ends_the_run(error, ends):
     assert is_fatal(error) is ends
 
 
-# -- statistics ------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=300), st.sampled_from([1, 50, 99, 100]))
-def test_percentiles_are_one_percent_exact(values, percent):
-    distribution = Distribution()
-    for value in values:
-        distribution.add(value)
-    true = sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]
-    assert distribution.percentile(percent) == pytest.approx(true, rel=0.0101)
-
-
-def test_there_is_no_percentile_of_nothing():
-    assert Distribution().percentile(50) is None
+# -- tokens --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
