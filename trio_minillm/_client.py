@@ -205,9 +205,9 @@ class Client:
         Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one.
         """
         from ._batch.batch import Batch
-        from ._batch.options import settings_of
+        from ._batch.options import settings_from
 
-        settings = settings_of(options)
+        settings = settings_from(options)
         timeouts = (settings.timeouts or self._timeouts).with_total(COMPLETE_SECONDS)
         budget = Budget(settings.limits or Limits(), self._budget)
         client = Client(

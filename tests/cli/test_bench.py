@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -15,16 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import trio_minillm as llm
 
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from trio_minillm._batch import histogram as _distribution
-from trio_minillm._batch.histogram import EXACT, Distribution
+from trio_minillm._batch.histogram import ERROR
 from trio_minillm.cli import _measurements as _measure
 from trio_minillm.cli._measurements import Results, Sample
 from trio_minillm.testing import anthropic_events
@@ -207,7 +203,7 @@ def test_many_requests_at_once(endpoint: Endpoint) -> None:
     assert found["counts"]["finished"] == len(endpoint.requests) == 300
     assert found["counts"]["chunks"] == 6000
     assert found["distributions"]["gap"]["count"] == 300 * 19
-    assert found["distributions"]["gap"]["relative_error"] == _distribution.ERROR
+    assert found["distributions"]["gap"]["relative_error"] == ERROR
     assert 10 < endpoint.most <= 50
 
 
@@ -544,100 +540,6 @@ def test_a_local_model_that_does_not_start() -> None:
     ran = run([*COMMAND, "bench", "-m", "local:nowhere.gguf"])
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.count("\n") == 1
-
-
-# -- distributions ---------------------------------------------------------------------------
-
-times = st.lists(st.floats(0, 1e5), min_size=1, max_size=200)
-percents = st.integers(0, 100)
-
-
-def naive(values: list[float], percent: int) -> float:
-    """The smallest value that at least so many percent of them are not above."""
-    return min(v for v in values if 100 * sum(w <= v for w in values) >= percent * len(values))
-
-
-def made(values: list[float]) -> Distribution:
-    found = Distribution()
-    for value in values:
-        found.add(value)
-    return found
-
-
-@given(times, percents)
-def test_percentiles_are_the_nearest_rank(values: list[float], percent: int) -> None:
-    found = made(values)
-    assert found.percentiles(percent) == [naive(values, percent)]
-    assert (found.least, found.most, found.count) == (min(values), max(values), len(values))
-
-
-@given(times, percents, percents)
-def test_percentiles_out_of_buckets_are_near(values: list[float], one: int, other: int) -> None:
-    found = made(values)
-    found._counted()
-    low, high = sorted([one, other])
-    for percent, guess in zip((low, high), found.percentiles(low, high), strict=True):
-        assert guess is not None
-        exact = naive(values, percent)
-        assert abs(guess - exact) <= max(_distribution.LEAST, _distribution.ERROR * exact)
-        assert found.least <= guess <= found.most
-    assert not found.exact
-
-
-@given(st.lists(st.lists(st.floats(0, 1e5), max_size=50), max_size=6), st.booleans(), percents)
-def test_merging_is_counting_all(parts: list[list[float]], spill: bool, percent: int) -> None:
-    whole = Distribution()
-    for number, part in enumerate(parts):
-        piece = made(part)
-        if spill and number % 2:
-            piece._counted()
-        whole.merge(piece)
-        assert piece.count == len(part)
-    values = [value for part in parts for value in part]
-    assert whole.count == len(values)
-    assert whole.total == pytest.approx(math.fsum(values))
-    (found,) = whole.percentiles(percent)
-    if not values:
-        assert found is None
-    else:
-        assert found == pytest.approx(naive(values, percent), rel=_distribution.ERROR, abs=1e-6)
-
-
-@given(st.floats(0, 10), st.integers(0, 10))
-def test_adding_many_at_once_is_adding_each(value: float, count: int) -> None:
-    found = Distribution()
-    found.add(value, count)
-    assert found.percentiles(50, 99) == made([value] * count).percentiles(50, 99)
-    assert found.count == count
-
-
-def test_memory_is_bounded() -> None:
-    found = Distribution()
-    value = 1e-7
-    for number in range(200_000):
-        found.add(value)
-        value = value * 1.01 if value < 1e7 else 1e-7
-        if number == EXACT - 1:
-            assert found.exact
-    assert not found.exact
-    assert len(found._values) == 0
-    assert len(found._counted()) <= 1397
-    assert found.count == 200_000
-    summary = found.summary()
-    assert summary["relative_error"] == _distribution.ERROR
-    assert summary["max"] == found.most > 1e6
-
-
-def test_of_nothing_there_are_no_times() -> None:
-    assert Distribution().summary() == {
-        "count": 0,
-        "mean": None,
-        "p50": None,
-        "p90": None,
-        "p99": None,
-        "max": None,
-        "relative_error": 0.0,
-    }
 
 
 # -- results ---------------------------------------------------------------------------------

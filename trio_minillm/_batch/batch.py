@@ -1,4 +1,4 @@
-"""What ``client.batch(…)`` returns: a block, and what may be done in it."""
+"""The object that ``client.batch(…)`` returns: a block, its results, and control while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .._stream.tracked import TrackedStream
 from .._types.errors import MiniLLMError
 from .._types.options import Limits
 from ..providers import Model
-from .options import BatchOptions, Settings, check_count
+from .options import BatchOptions, BatchSettings, check_count
 from .results import Watch
 from .run import Run
 from .sender import Sender
@@ -27,8 +27,8 @@ from .types import BatchResult
 
 
 class Batch:
-    """Many requests under one control; what ``client.batch(…)`` returns. Use it as ``async with
-    client.batch(…) as results: async for result in results``.
+    """Many requests under one control: ``async with client.batch(…) as results: async for result in
+    results``.
 
     Guarantees:
 
@@ -37,21 +37,22 @@ class Batch:
     - Requests are pulled a few hundred ahead at most, so a million need no more memory than some
       thousand; results wait for a slow consumer up to ``buffer``, then nothing more is sent.
     - Each request that was pulled gets one final result for each sample, unless the run ends
-      before: by `stop`, or by what no further request would escape (an exhausted quota, a wrong
-      key, a limit of ``limits``). What was not sent or was to be retried then has none. In
-      the second case iteration raises that error, once, after the last result.
-    - Only this library's errors become results. Whatever else is raised, by the input or by a
-      request that can't be built, ends the run and comes out of iteration as itself, else of
-      the block.
+      before: by `stop`, or by an error that every further request would meet (an exhausted quota,
+      a wrong key, a limit of ``limits``, an address at which nothing ever answered). Requests that
+      were not sent or were to be sent again then have none. In the second case iteration raises
+      that error, once, after the last result.
+    - Only this library's errors become results. Any other exception, from the input or from a
+      request that can't be built, ends the run and is raised as itself by iteration, else by the
+      block.
 
-    Iteration is for one task at a time; `watch` gives further ones.
+    One task at a time may iterate; `watch` gives further consumers.
     """
 
     def __init__(
         self,
         requests: Requests,
         model: Model | None,
-        settings: Settings,
+        settings: BatchSettings,
         *,
         prepare: Callable[..., Prepared],
         stream: Callable[..., TrackedStream],
@@ -67,7 +68,7 @@ class Batch:
         self._requests = requests
         self._budget = budget
         self._run = Run(requests, model, settings, Sender(prepare, stream, settings.timeouts))
-        self._told = False
+        self._raised = False
         self._began: float | None = None
         self._background = Background(self._run.run, "trio_minillm batch")
 
@@ -90,21 +91,22 @@ class Batch:
         self._run.cancel()
         try:
             with trio.CancelScope(shield=True):  # bounded: leaving a stream is
-                await self._run.done.wait()
+                await self._run.end.done.wait()
         finally:
             self._run.results.close()
             await self._background.join()
-        crash, self._run.crash = self._run.crash, None
-        if crash is not None and crash is not exc and not self._told:
+        end = self._run.end
+        crash, end.crash = end.crash, None
+        if crash is not None and crash is not exc and not self._raised:
             if exc is not None and _only_cancelled(exc):
                 exc = None
             raise_crash(crash, exc, "the block and its batch both failed")
 
     async def run(self, handler: Callable[[BatchResult], object] | None = None) -> BatchStatistics:
-        """All of it, in place of the block: ``await client.batch(…).run(handler)``.
+        """Run to the end, in place of the block: ``await client.batch(…).run(handler)``.
 
-        ``handler`` is a function, async or not, that is given one result after the other. Raises
-        what iteration raises. Returns the final statistics.
+        ``handler`` is a function, async or not, that is given one result after the other. Returns
+        the final statistics. Raises what iteration raises.
         """
         async with self:
             async for result in self:
@@ -118,29 +120,30 @@ class Batch:
         return self
 
     async def __anext__(self) -> BatchResult:
-        """The next result. A checkpoint."""
+        """Return the next result. A checkpoint."""
         if self._began is None:
             raise RuntimeError("use the batch as `async with client.batch(…) as results`")
         result = await self._run.results.main.take()
         if result is not None:
             return result
-        if not self._told:
-            self._told = True
-            if self._run.crash is not None:
-                raise self._run.crash
-            if self._run.stopped is not None:
-                raise self._run.stopped
+        if not self._raised:
+            self._raised = True
+            end = self._run.end
+            if end.crash is not None:
+                raise end.crash
+            if end.stopped is not None:
+                raise end.stopped
         raise StopAsyncIteration
 
     def watch(
         self, *, buffer: int = 100, policy: Literal["block", "drop_oldest"] = "block"
     ) -> Watch:
-        """Another consumer: every result from now on, in the same order, as ``async with
+        """Return another consumer of every result from now on, in the same order: ``async with
         results.watch() as watch: async for result in watch``.
 
-        One that is ``buffer`` results behind holds up the whole batch (``"block"``), or loses
-        the oldest of them (``"drop_oldest"``; ``watch.dropped`` counts). It ends with the batch,
-        without an error.
+        A consumer that is ``buffer`` results behind holds up the whole batch (``"block"``), or
+        loses the oldest of them (``"drop_oldest"``; ``watch.dropped`` counts). It ends with the
+        batch, without an error.
         """
         check_count("buffer", buffer)
         if policy not in ("block", "drop_oldest"):
@@ -151,19 +154,23 @@ class Batch:
 
     @property
     def stopped(self) -> MiniLLMError | None:
-        """What ended the run before its end: an exhausted quota, a wrong key, a limit."""
-        return self._run.stopped
+        """The error that ended the run before its input did: an exhausted quota, a wrong key, a
+        limit, an address at which nothing answers.
+        """
+        return self._run.end.stopped
 
     def stop(self) -> None:
-        """Send no more; let what runs come to its end, and then the iteration.
+        """Send no more. Requests under way go on to their end, and then iteration ends.
 
-        What waits, also for another attempt, is dropped without a result.
+        Requests that wait, also for another attempt, are dropped without a result.
         """
         self._run.stop()
 
     def cancel(self) -> None:
-        """Send no more, and cancel what runs: it gets no result, and the client settles what it
-        cost. Iteration goes on with the results that are there already, and then ends.
+        """Send no more, and cancel the requests under way.
+
+        They get no result, and the client settles what they cost. Iteration goes on with the
+        results that are there already, and then ends.
         """
         self._run.stop()
         self._run.cancel()
@@ -172,8 +179,8 @@ class Batch:
         """Change ``concurrency``, ``max_concurrency``, ``requests_per_minute``,
         ``tokens_per_minute``, ``limits``, ``retry`` or ``deadline`` while it runs.
 
-        What is not named stays. What is under way is left alone. A change between a number
-        and ``"auto"`` holds for models that are new after it, too.
+        Other options stay, and requests under way are left alone. A change between a number and
+        ``"auto"`` holds for models that are new after it, too.
         """
         fixed = set(options) - _CHANGEABLE
         if fixed:
@@ -184,7 +191,7 @@ class Batch:
         self._run.change(settings, trio.current_time())
 
     def statistics(self) -> BatchStatistics:
-        """How it is doing."""
+        """Return a copy of all counts at this moment."""
         total: int | None = None
         if isinstance(self._requests, Sized):
             total = len(self._requests) * self._run.settings.samples

@@ -1,4 +1,4 @@
-"""Times by the million in bounded memory: what a benchmark's percentiles are taken from."""
+"""Percentiles of millions of times in bounded memory. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from itertools import repeat
 from typing import Any
 
 EXACT = 4_096
-"""Values of which a distribution keeps each one. Beyond that it counts them in buckets."""
+"""Values up to which a histogram keeps each one. Beyond that it counts them in buckets."""
 GROWTH = 1.02
-"""How much wider each bucket is than the one before, so that the middle is within 1 %."""
+"""Width of a bucket: the upper end, as a multiple of the lower one."""
 ERROR = 0.01
-"""Relative error of a percentile out of buckets (more exactly √1.02 - 1)."""
+"""Relative error of a percentile out of buckets (more exactly √`GROWTH` - 1)."""
 LEAST, MOST = 1e-6, 1e6
-"""Shorter times are one bucket, which reads as 0; longer ones are in the last: 1,397 in all."""
+"""Seconds of the first bucket's end and of the last one's. Shorter times read as 0, longer ones are
+counted in the last bucket: 1,397 buckets in all."""
 PERCENTILES = (50, 90, 99)
+"""Percentiles of a `Histogram.summary`."""
 
 _LOG_GROWTH = math.log(GROWTH)
 
@@ -31,8 +33,8 @@ def _middle(bucket: int) -> float:
     return LEAST * GROWTH ** (bucket - 0.5) if bucket else 0.0
 
 
-class Distribution:
-    """Times, any number of them, in bounded memory.
+class Histogram:
+    """Times in seconds, any number of them, in bounded memory.
 
     A percentile is the nearest rank: the smallest value such that at least that share of all
     values is not above it. It is exact up to `EXACT` values, and from then on within `ERROR` of
@@ -51,27 +53,27 @@ class Distribution:
 
     @property
     def exact(self) -> bool:
-        """Whether percentiles are."""
+        """True as long as percentiles are exact."""
         return self._buckets is None
 
     def add(self, value: float, times: int = 1) -> None:
-        """Count a time, which is 0 or more."""
+        """Count a time, which is 0 or more, so many times."""
         if not times:
             return
         self._sum(times, value * times, value, value)
         if self.count <= EXACT and self._buckets is None:
             self._values.extend(repeat(value, times))
         else:
-            self._counted()[_bucket(value)] += times
+            self._in_buckets()[_bucket(value)] += times
 
-    def merge(self, other: Distribution) -> None:
-        """Count all that another one has. It is not changed."""
+    def merge(self, other: Histogram) -> None:
+        """Count all values of another histogram, which is not changed."""
         self._sum(other.count, other.total, other.least, other.most)
         if self.count <= EXACT and self._buckets is None and other._buckets is None:
             self._values.extend(other._values)
         else:
             more = map(_bucket, other._values) if other._buckets is None else other._buckets
-            self._counted().update(more)
+            self._in_buckets().update(more)
 
     def _sum(self, count: int, total: float, least: float, most: float) -> None:
         self.count += count
@@ -79,14 +81,16 @@ class Distribution:
         self.least = min(self.least, least)
         self.most = max(self.most, most)
 
-    def _counted(self) -> Counter[int]:
+    def _in_buckets(self) -> Counter[int]:
         if self._buckets is None:
             self._buckets = Counter(map(_bucket, self._values))
             self._values = array("d")
         return self._buckets
 
     def percentiles(self, *wanted: int) -> list[float | None]:
-        """The values at these percentages, which rise; ``None`` of nothing."""
+        """Return the values at these percentages, which must rise; ``None`` each if there is no
+        value at all.
+        """
         if not self.count:
             return [None] * len(wanted)
         ranks = [max(1, -(-percent * self.count // 100)) for percent in wanted]
@@ -105,7 +109,7 @@ class Distribution:
         return [min(value, self.most) for value in found if value is not None]
 
     def summary(self) -> dict[str, Any]:
-        """For ``--json``; what there is none of is null."""
+        """Return the figures in JSON's types; ``None`` where there is no value at all."""
         names = [f"p{percent}" for percent in PERCENTILES]
         return {
             "count": self.count,

@@ -1,4 +1,4 @@
-"""What a batch can be told, by name, and what is taken where it is told nothing."""
+"""Options of a batch by name, and the same checked and with their defaults."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ import msgspec
 from .._types.options import Limits, Retry, Timeouts
 from .files.response_cache import ResponseCache
 from .scoring import Score
-from .throttle.lanes import Rates
+from .throttle.rate_limits import Rates
 
 MAX_CONCURRENCY = 1_000
-"""How many run at once at most where the number is found by trying, unless told otherwise."""
+"""Most requests at once where the number is searched for, unless the caller says otherwise."""
 
 
 class BatchOptions(TypedDict, total=False):
-    """What `Client.batch` takes by name. ``None`` stands for the default throughout."""
+    """Arguments of `Client.batch` by name. ``None`` stands for the default throughout."""
 
     concurrency: int | Literal["auto"]
-    """How many run at once: a number, for all models together; or ``"auto"`` (the default), found
-    by trying, for each endpoint, key and model."""
+    """Requests that run at once: a number, for all models together; or ``"auto"`` (the default), which
+    searches for the best number for each endpoint, key and model."""
     max_concurrency: int | None
-    """The most that ``"auto"`` tries, for all together; 1,000 unless set."""
+    """Most requests at once that ``"auto"`` tries, for all models together; 1,000 unless set."""
     requests_per_minute: float | None
-    """For each endpoint, key and model; spread evenly."""
+    """Limit for each endpoint, key and model; requests are spread evenly over the minute."""
     tokens_per_minute: float | None
     """Input and output together, for each endpoint, key and model."""
     limits: Limits | None
-    """What the run may cost, in USD and in tokens; reaching it ends the run."""
+    """Limits on the run's cost in USD and on its tokens; reaching one ends the run."""
     retry: Retry | None
-    """Attempts for each request; by default 6, up to a minute apart."""
+    """Attempts for each request, and the waits between them; by default 6, up to a minute apart."""
     retry_share: float
-    """Retries that the run may make, as a share of its requests (0.2), beside an allowance for what
-    fails all at once. Refusals for rate do not count."""
+    """Retries that the run may make, as a share of its requests (0.2), beside an allowance for many
+    that fail at once. Refusals for rate do not count."""
     deadline: float | None
     """Seconds that a request may take from its first attempt's start, waits included."""
     timeouts: Timeouts | None
-    """The clocks of each attempt; the total one is 600 s unless set."""
+    """Clocks of each attempt; the total one is 600 s unless set."""
     ordered: bool
     """Results in the order of the requests, instead of as they come."""
     window: int | None
-    """How many requests may be open at once with ``ordered``: that far a slow one may be overtaken.
-    By default twice as many as run at once, and 1,000 at least."""
+    """Requests that may be open with ``ordered``, which is how far a slow one may be overtaken. By
+    default twice as many as run at once, and 1,000 at least."""
     buffer: int
-    """Results that are kept for a consumer who is slow (100); then no more requests are sent."""
+    """Results that are kept for a slow consumer (100); beyond that no more requests are sent."""
     samples: int
-    """Answers to each request."""
+    """Answers that are asked for each request (1)."""
     cache: ResponseCache | None
-    """Where answers are looked for before anything is sent, and kept. What is found takes no part in
-    rates and limits."""
+    """Cache in which answers are looked up before anything is sent, and stored. An answer from it
+    takes no part in rates and limits."""
     score: Score | None
-    """A function, async or not, that is given each result; what it returns is its ``score``. What
-    it raises ends the run. The request counts as running until it has returned."""
+    """Function of a result, async or not, that returns its ``score``. An exception ends the run. The
+    request counts as running until the function has returned."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`BatchOptions`, checked, and with their defaults."""
+class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a batch, checked and with their defaults; see `BatchOptions`."""
 
     concurrency: int | Literal["auto"] = "auto"
     max_concurrency: int | None = None
@@ -100,14 +100,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def capacity(self) -> int:
-        """How many may run at once in all."""
+        """Requests that may run at once, over all lanes."""
         if self.concurrency != "auto":
             return self.concurrency
         return self.max_concurrency or MAX_CONCURRENCY
 
     @property
+    def searched(self) -> int | None:
+        """Most requests at once that a lane's search may find; ``None`` if there is no search."""
+        return self.capacity if self.concurrency == "auto" else None
+
+    @property
     def rates(self) -> Rates:
-        """The user's rates."""
+        """Limits per minute of each lane."""
         return Rates(self.requests_per_minute, self.tokens_per_minute)
 
 
@@ -116,12 +121,15 @@ def _is_number(value: object) -> bool:
 
 
 def check_count(name: str, value: object) -> None:
-    """``ValueError`` unless it is a whole number from 1 on."""
+    """Raise ``ValueError`` unless the value is a whole number from 1 on."""
     if type(value) is not int or value < 1:
         raise ValueError(f"{name} must be a whole number from 1 on")
 
 
-def settings_of(options: BatchOptions) -> Settings:
-    """Checked options. Raises ``TypeError`` for an unknown one, ``ValueError`` for a wrong one."""
+def settings_from(options: BatchOptions) -> BatchSettings:
+    """Return the options checked and with their defaults.
+
+    Raises ``TypeError`` for an unknown one, ``ValueError`` for a wrong value.
+    """
     given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    return Settings(**given)
+    return BatchSettings(**given)

@@ -1,14 +1,13 @@
-"""Results on their way to those who take them: in order or not, to one or to several.
+"""The way of results out of a batch: in order or not, to one consumer or to several.
 
-Handing a result over never waits. Where a consumer is too slow, the batch starts nothing new:
-what still comes then is what was running, so every buffer has a bound.
+Handing a result over never waits. Where a consumer is too slow the batch starts nothing new, and
+what still comes was running by then, so every buffer has a bound.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Literal, Self
 
 from trio.lowlevel import ParkingLot, checkpoint, checkpoint_if_cancelled
@@ -20,7 +19,7 @@ YIELD_EVERY = 64
 
 
 class Sink:
-    """One consumer's buffer."""
+    """The buffer of one consumer; ``on_room`` is called when it is full no more."""
 
     def __init__(self, size: int, on_room: Callable[[], None], *, drops: bool = False) -> None:
         self.dropped: int = 0
@@ -34,10 +33,11 @@ class Sink:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more should be sent before some were taken."""
+        """True if nothing more should be sent before some results were taken."""
         return not self._drops and len(self._waiting) >= self._size
 
     def put(self, result: BatchResult) -> None:
+        """Add a result, in place of the oldest one if the buffer is full and drops."""
         if self._drops and len(self._waiting) >= self._size:
             self._waiting.popleft()
             self.dropped += 1
@@ -46,7 +46,7 @@ class Sink:
             self._lot.unpark()
 
     async def take(self) -> BatchResult | None:
-        """The next one, ``None`` after the last. A checkpoint."""
+        """Return the next result, ``None`` after the last. A checkpoint."""
         self._taken += 1
         if self._taken % YIELD_EVERY:
             await checkpoint_if_cancelled()
@@ -64,12 +64,12 @@ class Sink:
         return result
 
     def close(self) -> None:
-        """There will be no more."""
+        """End iteration once all results were taken."""
         self._closed = True
         self._lot.unpark_all()
 
     def clear(self) -> None:
-        """Nobody takes any more."""
+        """Drop all results and end iteration: the consumer has left."""
         was_full = self.full
         self._waiting.clear()
         self.close()
@@ -86,7 +86,7 @@ class Watch:
 
     @property
     def dropped(self) -> int:
-        """How many results it has lost."""
+        """The number of results that it has lost."""
         return self._sink.dropped
 
     def close(self) -> None:
@@ -98,12 +98,7 @@ class Watch:
         await checkpoint()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         self.close()
 
     def __aiter__(self) -> Self:
@@ -117,7 +112,7 @@ class Watch:
 
 
 class Results:
-    """All consumers of a batch, and the order in which they see it."""
+    """All consumers of a batch, and the order in which they see its results."""
 
     def __init__(self, buffer: int, *, ordered: bool, on_room: Callable[[], None]) -> None:
         self.main = Sink(buffer, on_room)
@@ -125,16 +120,16 @@ class Results:
         self._sinks = [self.main]
         self._on_room = on_room
         self._ordered = ordered
-        self._early: dict[int, BatchResult] = {}
+        self._early: dict[int, BatchResult] = {}  # results that wait for an earlier one
         self._closed = False
 
     @property
     def blocked(self) -> bool:
-        """Whether a consumer has to catch up before anything new is sent."""
+        """True if a consumer has to catch up before anything new is sent."""
         return any(sink.full for sink in self._sinks)
 
     def watch(self, buffer: int, policy: Literal["block", "drop_oldest"]) -> Watch:
-        """A further consumer, from now on."""
+        """Return a further consumer of all results from now on."""
         sink = Sink(buffer, self._on_room, drops=policy == "drop_oldest")
         if self._closed:
             sink.close()
@@ -147,7 +142,7 @@ class Results:
             self._sinks.remove(sink)
 
     def put(self, result: BatchResult, number: int) -> None:
-        """Hand it out, in the order of ``number`` (from 0, without gaps) if there is one."""
+        """Hand a result out, in the order of ``number`` (from 0, without gaps) if there is one."""
         if not self._ordered:
             self._hand_out(result)
             return
@@ -161,7 +156,7 @@ class Results:
             sink.put(result)
 
     def close(self) -> None:
-        """The batch is over. What comes after a gap is handed out all the same."""
+        """Hand out the results behind a gap as well, and end all iterations."""
         if not self._closed:
             self._closed = True
             for number in sorted(self._early):

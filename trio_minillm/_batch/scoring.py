@@ -1,4 +1,4 @@
-"""What an answer is worth: the value that was asked for, and the caller's score of it."""
+"""Additions to a result once its answer is whole: the typed value, and the caller's score."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from msgspec.structs import replace
 from .types import BatchResult
 
 Score: TypeAlias = Callable[[BatchResult], Any]
-"""A function, async or not, of a result; what it returns is the result's ``score``."""
+"""A function of a result, async or not, that returns the result's ``score``."""
 
 
 async def score_result(result: BatchResult, score: Score | None) -> BatchResult:
-    """The result with ``value`` or ``invalid``, where its request wanted a type, and ``score``.
+    """Return the result with its ``score``, and with ``value`` or ``invalid`` if its request asked
+    for a type.
 
-    The score is asked for failed results too, with all else in place. What it raises is raised.
-    Waits for nothing but an async score.
+    Failed results are scored, too. ``score`` sees all other fields in place, and what it raises is
+    raised. Nothing is waited for but an async score.
     """
     wanted = None if result.response is None else result.response.response_type
     if wanted is not None:

@@ -1,4 +1,4 @@
-"""One attempt at one request of a batch: sent once, told to its lane, and described."""
+"""One attempt at one request of a batch: sent once, reported to its lane, and recorded."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .throttle.schedule import Item
 from .types import Attempt
 
 ONCE = Retry(attempts=1)
+"""No retry in the stream: the batch has its own."""
 
 _T = TypeVar("_T")
 
@@ -27,8 +28,8 @@ _T = TypeVar("_T")
 class Sender:
     """Sends items, with these clocks for each attempt.
 
-    ``prepare`` and ``stream`` are given the same arguments, those of `Client.stream`: one makes
-    the request that the other makes and opens a stream for.
+    ``prepare`` and ``stream`` take the same arguments, those of `Client.stream`: one returns the
+    prepared request, the other the stream that sends it.
     """
 
     def __init__(
@@ -42,25 +43,25 @@ class Sender:
         self._timeouts = timeouts
 
     def cache_key(self, item: Item) -> tuple[bytes, Any]:
-        """The key under which an item's answer is stored, and the type that it asks for."""
-        prepared = _asked(self._prepare, item, self._timeouts)
+        """Return the key of an item's answer in the cache, and the type that the item asks for."""
+        prepared = _call(self._prepare, item, self._timeouts)
         return request_key(prepared, item.sample), prepared.response_type
 
     async def send(
         self, item: Item, *, left: float | None
     ) -> tuple[CompletionResponse | None, MiniLLMError | None]:
-        """Send an item once: its answer, or the error it ended with. ``left`` is what its deadline
-        leaves, in seconds.
+        """Send an item once, and return its answer or the error that it ended with. ``left`` is the
+        number of seconds that its deadline leaves.
 
-        The lane is told of its end in each case, and ``item.attempts`` has one more if it was not
-        cancelled. Without an error and without an answer, the client's block has ended under it.
+        The lane is told of the end in each case, and ``item.attempts`` has one more unless it was
+        cancelled. With neither answer nor error, the client was closed while it ran.
         """
-        lane, ticket, sent_at = item.lane.lane, item.ticket, trio.current_time()
+        lane, ticket, sent_at = item.lane, item.ticket, trio.current_time()
         waited, started = sent_at - item.since, datetime.now(UTC)
         error: MiniLLMError | None = None
         ended = False
         try:
-            stream = _asked(self._stream, item, self._clocks(left))
+            stream = _call(self._stream, item, self._clocks(left))
             try:
                 async with stream:
                     first = await stream.next_chunk()
@@ -85,7 +86,7 @@ class Sender:
                 lane.dropped(ticket)
         record = stream.records[-1].key if stream.records else None
         item.attempts += (_attempt(answer, error, started, waited, record),)
-        return (answer, None) if error is None else (None, _bare(error))
+        return (answer, None) if error is None else (None, _without_frames(error))
 
     def _clocks(self, left: float | None) -> Timeouts:
         total = self._timeouts.total
@@ -94,8 +95,8 @@ class Sender:
         return replace(self._timeouts, total=max(0.0, left))
 
 
-def _asked(function: Callable[..., _T], item: Item, timeouts: Timeouts) -> _T:
-    """Call a function with what an item asks for. An error names the item."""
+def _call(function: Callable[..., _T], item: Item, timeouts: Timeouts) -> _T:
+    """Call a function with the arguments that an item stands for; an error names the item."""
     request = item.request
     try:
         return function(
@@ -138,12 +139,12 @@ def _attempt(
     )
 
 
-def _bare(error: MiniLLMError) -> MiniLLMError:
-    """Without the frames it came through, which hold the prompt and much else."""
-    one: BaseException | None = error
-    for _ in range(8):
-        if one is None:
+def _without_frames(error: MiniLLMError) -> MiniLLMError:
+    """Return the error without the frames that it came through: they hold the prompt and more."""
+    link: BaseException | None = error
+    for _ in range(8):  # a chain of causes may be a circle
+        if link is None:
             break
-        one.__traceback__ = None
-        one = one.__cause__ or one.__context__
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
     return error

@@ -1,4 +1,4 @@
-"""How requests come in: out of the caller's iterable, no further ahead than there is room."""
+"""The way of requests into a batch: out of the caller's iterable, as far ahead as there is room."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from .types import BatchRequest
 
 Requests: TypeAlias = Iterable[BatchRequest] | AsyncIterable[BatchRequest]
 
-TURN = 32
+YIELD_EVERY = 32
 """Requests that are pulled before other tasks get a turn."""
 
 
 class RequestSource:
     """Pulls requests, one after the other, and gives each to ``admit``.
 
-    Where ``crowded`` says so it waits for `wake`. An async generator is closed at the end, however
-    that comes: nobody else goes on with it.
+    While ``full`` returns True it waits for `resume`. An async generator is closed in any case: no
+    other code goes on with it.
     """
 
     def __init__(
         self,
         requests: Requests,
         admit: Callable[[BatchRequest], object],
-        crowded: Callable[[], bool],
+        full: Callable[[], bool],
     ) -> None:
         self.exhausted: bool = False
-        """Whether nothing more will come."""
+        """True once no more requests will come."""
         self._requests = requests
         self._admit = admit
-        self._crowded = crowded
+        self._full = full
         self._pulled = 0
         self._scope = trio.CancelScope()
         self._room = trio.Event()
 
     async def run(self) -> None:
-        """Until there are no more, or `stop`. Raises what the iterable or ``admit`` raises."""
+        """Pull until there are no more requests, or `stop`. Raises what the iterable or ``admit``
+        raises.
+        """
         with self._scope:
             if self.exhausted:
                 pass
@@ -61,17 +63,17 @@ class RequestSource:
     async def _take(self, request: BatchRequest) -> None:
         self._admit(request)
         self._pulled += 1
-        while self._crowded():
+        while self._full():
             self._room = trio.Event()
             await self._room.wait()
-        if not self._pulled % TURN:
+        if not self._pulled % YIELD_EVERY:
             await trio.lowlevel.checkpoint()
 
-    def wake(self) -> None:
-        """There is room again."""
+    def resume(self) -> None:
+        """Go on: there may be room again."""
         self._room.set()
 
     def stop(self) -> None:
-        """Pull no more. (An iterable that pays no heed to being cancelled may bring one more.)"""
+        """Pull no more. An iterable that swallows its cancellation may bring one more request."""
         self.exhausted = True
         self._scope.cancel()

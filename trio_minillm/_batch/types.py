@@ -1,8 +1,8 @@
-"""What goes into a batch and what comes out: values, which no task and no clock knows of."""
+"""Requests, attempts and results of a batch, as plain values. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,6 @@ import msgspec
 from .._protocol.request import Messages
 from .._types.cost import CostInfo, CostResolution, sum_of
 from .._types.errors import ErrorKind, MiniLLMError
-from .._types.messages import Message
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
@@ -21,14 +20,16 @@ class BatchRequest(msgspec.Struct, frozen=True):
     """One request of a batch. A value; its ``repr`` shows no prompt.
 
     ``key`` names it in results and files, and should be unique in a run. ``params`` are the
-    typed parameters of `Client.stream` (`Params`); ``extra`` adds fields to the body. ``meta`` is the caller's own, of any type, and comes back with the result. Raises
-    ``TypeError`` for a key that is no text, and ``ValueError`` for an empty one.
+    typed parameters of `Client.stream` (`Params`); ``extra`` adds fields to the body. ``meta`` is
+    the caller's own, of any type, and comes back with the result.
+
+    Raises ``TypeError`` for a key that is not a string, and ``ValueError`` for an empty one.
     """
 
     key: str
     messages: Messages
     model: Model | None = None
-    """``None``: the batch's."""
+    """Model to ask; ``None`` for the batch's."""
     params: Mapping[str, Any] = msgspec.field(default_factory=dict)
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     meta: Any = None
@@ -49,56 +50,56 @@ class BatchRequest(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that was sent, and what came of it."""
+    """One request that was sent, and its end."""
 
     outcome: Outcome
     started: datetime
-    """When it was sent, in UTC."""
+    """Time at which it was sent, in UTC."""
     waited: float = 0.0
-    """Seconds before that in which it was ready, or put off, and not sent."""
+    """Seconds before that in which it waited to be sent."""
     usage: Usage | None = None
     cost: CostInfo = CostInfo()
     timings: Timings = msgspec.field(default_factory=Timings)
     error: str | None = None
     """Name of the class of the error that ended it."""
     kind: ErrorKind | None = None
-    """What the provider's refusal asks for, where it is one."""
+    """Kind of the provider's refusal, if that is what it was."""
     status: int | None = None
-    """The HTTP status of a refusal."""
+    """HTTP status of a refusal."""
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
     id: str = ""
     """The provider's generation id."""
     request_id: str | None = None
     record: str | None = None
-    """The key of its record in the client's ledger."""
+    """Key of its record in the client's ledger."""
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one request: an answer, or the error that it ended with.
+    """The end of one request: an answer, or the error of its newest attempt.
 
-    It is final: a request that was not sent, or that another attempt was still to be made of
-    when the run stopped, has no result.
+    It is final. A request that was not sent, or was still to be sent again, when the run stopped
+    has no result.
     """
 
     request: BatchRequest
-    """The request, with the model that was asked."""
+    """The request, with the model that was asked in ``model``."""
     index: int
-    """Its place in the input, from 0."""
+    """Place of the request in the input, from 0."""
     sample: int = 0
-    """Which of several answers to the same request, from 0."""
+    """Number of the answer among several to one request, from 0."""
     response: CompletionResponse | None = None
     error: MiniLLMError | None = None
-    """The newest attempt's error, with what had arrived as ``partial``."""
+    """Error of the newest attempt, with what had arrived as ``partial``."""
     attempts: tuple[Attempt, ...] = ()
-    """All that was sent, in order; none for an answer from a cache."""
+    """All attempts, in order; none for an answer from a cache."""
     cached: bool = False
     value: Any = None
     """The content as the type that the request's ``response_format`` asked for."""
     invalid: Exception | None = None
-    """Why a finished answer is no such value (one of msgspec's errors)."""
+    """Error (one of msgspec's) that says why a finished answer is not of that type."""
     score: Any = None
-    """What the batch's ``score`` made of it."""
+    """Value that the batch's ``score`` function returned for it."""
 
     @property
     def key(self) -> str:
@@ -107,29 +108,29 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def meta(self) -> Any:
-        """What the caller attached to the request."""
+        """The request's ``meta``."""
         return self.request.meta
 
     @property
     def ok(self) -> bool:
-        """Whether there is a whole answer, of the type that was asked for."""
+        """True if there is a whole answer, of the type that was asked for."""
         return self.response is not None and self.invalid is None
 
     @property
     def outcome(self) -> Outcome:
-        """How the newest attempt ended; an answer from a cache had finished."""
+        """Outcome of the newest attempt; ``finished`` for an answer from a cache."""
         return self.attempts[-1].outcome if self.attempts else Outcome.FINISHED
 
     @property
     def usage(self) -> Usage | None:
-        """The newest attempt's usage; of a cached answer, what it took when it was made."""
+        """Usage of the newest attempt; of a cached answer, that of the time when it was made."""
         if self.attempts:
             return self.attempts[-1].usage
         return None if self.response is None else self.response.usage
 
     @property
     def cost(self) -> CostInfo:
-        """What all attempts cost together, in USD; 0 for an answer from a cache.
+        """Cost of all attempts together, in USD; 0 for an answer from a cache.
 
         Refused attempts and those that were never sent cost nothing. The resolution is that of
         the least certain of the rest; the amount is missing if one of those is.
@@ -152,34 +153,10 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
         yield repr(self)
 
 
+# From the most certain to the least.
 _CERTAINTY = (
     CostResolution.RESOLVED,
     CostResolution.LOWER_BOUND,
     CostResolution.UNPRICED,
     CostResolution.UNKNOWN,
 )
-
-
-CHARACTERS_A_TOKEN = 4
-"""Of English text; of other languages fewer."""
-USUAL_OUTPUT = 256
-"""Tokens of an answer that nothing bounds."""
-
-
-def rough_tokens(request: BatchRequest) -> float:
-    """About how many tokens a request comes to, before anyone has counted. What the first answers
-    really took corrects it (see `Lane`).
-    """
-    bound = request.params.get("max_tokens")
-    output = min(USUAL_OUTPUT, bound) if isinstance(bound, int) else USUAL_OUTPUT
-    return _characters(request.messages) / CHARACTERS_A_TOKEN + output
-
-
-def _characters(what: Any) -> int:
-    if isinstance(what, str):
-        return len(what)
-    if isinstance(what, Message):
-        return len(what.text)
-    if isinstance(what, Mapping):
-        return _characters(what.get("content") or what.get("text") or ())
-    return sum(map(_characters, what)) if isinstance(what, Sequence) else 0

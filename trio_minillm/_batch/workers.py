@@ -1,4 +1,4 @@
-"""Who sends: tasks that take one item after the other, woken when something may be sent."""
+"""The tasks that send a batch's requests, woken when a request may be sent."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import trio
 
 from .throttle.schedule import Item, Schedule
 
-BREATH = 32
-"""Requests that are sent before a breath is taken (see `WorkerPool`): so many meet with a refusal that has
-come meanwhile, at most about twice that. One breath costs some 60 µs."""
-ROUNDS = 4
-"""Turns of Trio's loop from a refusal at the socket to its lane."""
+BURST = 32
+"""Requests that are sent between two gaps (see `WorkerPool`). A refusal that has come meanwhile is met
+by so many more, at most about twice that. A gap costs some 60 µs."""
+GAP_TURNS = 4
+"""Turns of Trio's loop in a gap: so many bring a refusal from the socket to its lane."""
 
 
 class WorkerPool:
-    """Workers, as many as were ever busy at once; who has sent wakes the next.
+    """As many tasks as were ever busy at once; each one that sends wakes the next.
 
-    After every `BREATH` requests all wait until what servers have said meanwhile has been heard:
-    where the loop is busy, one turn of it can bring hundreds of answers, and each would be followed
-    by another request though the first of them was refused.
+    After every `BURST` requests all of them wait for a few turns of Trio's loop, the gap, until what
+    servers have said meanwhile has reached the lanes. On a busy loop one turn can bring hundreds of
+    answers, and each would be followed by another request although the first of them was a refusal.
 
-    ``serve`` is awaited with each item; ``held`` says whether nothing may be sent now at all,
-    ``expire`` is called when the time of somebody who waits is over, and says when that will be so
-    of the next. ``crashed`` is told what a task raises; it may raise it again.
+    ``serve`` is awaited with each item. ``held`` returns True while nothing may be sent at all.
+    ``expire`` is called when the time of a waiting item is over, and returns when the next one's
+    will be. ``crashed`` is given what a task raises, and may raise it again.
     """
 
     def __init__(
@@ -44,27 +44,27 @@ class WorkerPool:
         self._crashed = crashed
         self._nursery: trio.Nursery | None = None
         self._idle = trio.lowlevel.ParkingLot()
-        self._coming = False  # a worker is on its way to its item
+        self._waking = False  # a worker was woken and has not taken its item yet
         self._sent = 0
-        self._breathing = False
-        self._breath = trio.lowlevel.ParkingLot()
+        self._in_gap = False
+        self._gap = trio.lowlevel.ParkingLot()
         self._timer = trio.lowlevel.ParkingLot()
-        self._alarm = math.inf
+        self._alarm = math.inf  # when the timer rings
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Begin, in this nursery. It ends with the nursery's cancellation only."""
+        """Start in this nursery; only its cancellation ends the tasks."""
         self._nursery = nursery
         nursery.start_soon(self._watch_clock, name="trio_minillm batch clock")
-        nursery.start_soon(self._breathe, name="trio_minillm batch breath")
+        nursery.start_soon(self._keep_gaps, name="trio_minillm batch gaps")
 
-    def kick(self) -> None:
-        """Let somebody go on, if anything may be sent; he wakes the next. Else see to the clock."""
-        if self._nursery is None or self._coming or self._breathing:
+    def notify(self) -> None:
+        """Wake a worker if a request may be sent now, else set the timer. It wakes the next."""
+        if self._nursery is None or self._waking or self._in_gap:
             return
         if self._held() or not self._schedule.waiting:
             return
         if self._schedule.ready(trio.current_time()):
-            self._coming = True
+            self._waking = True
             if self._idle:
                 self._idle.unpark()
             else:
@@ -73,7 +73,7 @@ class WorkerPool:
             self.wake_at(self._schedule.wake_at)
 
     def wake_at(self, when: float) -> None:
-        """See then who may go on, and whose time is over."""
+        """Set the timer to this time, or leave it at an earlier one."""
         if when < self._alarm:
             self._alarm = when
             self._timer.unpark()
@@ -85,38 +85,38 @@ class WorkerPool:
             now = trio.current_time()
             if now >= self._alarm:
                 self._alarm = self._expire(now)
-                self.kick()
+                self.notify()
 
     async def _work(self) -> None:
         schedule = self._schedule
         try:
             while True:
-                self._coming = False
-                waits = self._breathing or self._held()
+                self._waking = False
+                waits = self._in_gap or self._held()
                 item = None if waits else schedule.next(trio.current_time())
                 if item is None:
                     self.wake_at(schedule.wake_at)
                     await self._idle.park()
                     continue
                 self._sent += 1
-                if not self._sent % BREATH:
-                    self._breathing = True
-                    self._breath.unpark()
+                if not self._sent % BURST:
+                    self._in_gap = True
+                    self._gap.unpark()
                 if schedule.running < schedule.capacity:
-                    self.kick()
+                    self.notify()
                 await self._serve(item)
         except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
             self._crashed(exc)
 
-    async def _breathe(self) -> None:
+    async def _keep_gaps(self) -> None:
         schedule = self._schedule
         while True:
-            while not self._breathing:
-                await self._breath.park()
-            for _ in range(ROUNDS):
+            while not self._in_gap:
+                await self._gap.park()
+            for _ in range(GAP_TURNS):
                 await trio.lowlevel.checkpoint()
-            self._breathing = False
-            self.kick()
-            free = min(schedule.waiting, schedule.capacity - schedule.running, BREATH)
-            if self._coming and free > 1:
+            self._in_gap = False
+            self.notify()
+            free = min(schedule.waiting, schedule.capacity - schedule.running, BURST)
+            if self._waking and free > 1:
                 self._idle.unpark(count=free - 1)

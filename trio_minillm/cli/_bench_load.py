@@ -18,9 +18,10 @@ import trio
 
 import trio_minillm as llm
 
-from .._batch.histogram import Distribution
+from .._batch.histogram import Histogram
+from .._batch.throttle.retry import is_fatal
 from .._types.chunks import has_content
-from ._measurements import Results, Sample, is_hopeless
+from ._measurements import Results, Sample
 from ._options import price_of
 from ._output import Misuse
 
@@ -29,8 +30,8 @@ CONCURRENCY = 10
 LOCAL_CONTEXT, LOCAL_SLOTS = 2048, 4
 """Tokens for each slot of a local model, and slots: memory for both is taken at once. More
 streams than slots wait in the server, and that is measured."""
-GIVE_UP, GIVE_UP_HOPELESS = 100, 10
-"""Failures in a row after which no more is sent; fewer where the key or the quota is why. A
+GIVE_UP, GIVE_UP_FATAL = 100, 10
+"""Failures in a row after which no more is sent; fewer where every request would fail alike. A
 server that refuses within a millisecond would be asked thousands of times a second."""
 OPEN_FILES = 65_536
 """Connections that can be open, if the system allows so many to this program."""
@@ -123,7 +124,7 @@ class Load:
 
     async def _one(self, stream: llm.TrackedStream) -> None:
         """Take a stream to its end, and count it, however it ends."""
-        results, gaps = self.now, Distribution()
+        results, gaps = self.now, Histogram()
         error: llm.MiniLLMError | None = None
         last_at: float | None = None
         together = tokens = 0
@@ -166,7 +167,7 @@ class Load:
                 self.stop(str(self.error))
         elif sample.error is not None:
             self._in_a_row += 1
-            most = GIVE_UP_HOPELESS if is_hopeless(sample.error) else GIVE_UP
+            most = GIVE_UP_FATAL if is_fatal(sample.error) else GIVE_UP
             if self._in_a_row >= max(most, 2 * (self.plan.concurrency or 0)):
                 self.stop(f"gave up after {self._in_a_row:,} failures in a row")
 

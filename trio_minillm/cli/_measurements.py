@@ -13,8 +13,8 @@ import msgspec
 
 import trio_minillm as llm
 
-from .._batch.histogram import ERROR, EXACT, Distribution
-from ._output import Row, error_fields, hidden, last_of, one_line, usd
+from .._batch.histogram import ERROR, EXACT, Histogram
+from ._output import Row, error_fields, hidden, one_line, usd
 
 MAX_ERRORS = 50
 """Kinds of failure that are told apart."""
@@ -31,7 +31,7 @@ class Sample(msgspec.Struct, kw_only=True):
 
     response: llm.CompletionResponse
     error: llm.MiniLLMError | None = None
-    gaps: Distribution = msgspec.field(default_factory=Distribution)
+    gaps: Histogram = msgspec.field(default_factory=Histogram)
     """Between one content and the next; 0 where one read brought both."""
     last_at: float | None = None
     """When its last content left the socket, on Trio's clock."""
@@ -46,8 +46,8 @@ class Results:
         self.errors: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.newest_error: dict[tuple[Any, ...], llm.MiniLLMError] = {}
         self.reasons = Counter[str]()
-        self.ttft, self.gap, self.per_token = Distribution(), Distribution(), Distribution()
-        self.whole, self.late = Distribution(), Distribution()
+        self.ttft, self.gap, self.per_token = Histogram(), Histogram(), Histogram()
+        self.whole, self.late = Histogram(), Histogram()
         self.chunks = self.empty = self.retries = 0
         self.usage = Counter[str]()
         self.with_usage = 0
@@ -305,11 +305,3 @@ def cost_text(totals: llm.Totals | None) -> str:
     least = "at least " if known < totals.booked else ""
     more = f" · failed attempts ${usd(totals.unbooked)}" if totals.unbooked else ""
     return f"{least}${usd(totals.total)}{more}"
-
-
-def is_hopeless(error: Exception | None) -> bool:
-    """Whether all requests will fail like this one: the key is wrong, or the quota used up."""
-    error = last_of(error)
-    if not isinstance(error, llm.RefusedError | llm.ProviderError):
-        return False
-    return error.kind in ("auth", "quota")

@@ -1,4 +1,4 @@
-"""The pure parts of a batch: rates, headers, concurrency, turns, retries, statistics."""
+"""The pure parts of a batch: rates, headers, concurrency, turns, retries, tokens."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._batch.statistics import Distribution
 from trio_minillm._batch.throttle.concurrency import START, ConcurrencyLimit
-from trio_minillm._batch.throttle.lanes import Lane, Rates
-from trio_minillm._batch.throttle.learned_rate import (
-    Bucket,
-    Limit,
-    StatedLimit,
+from trio_minillm._batch.throttle.lanes import Lane
+from trio_minillm._batch.throttle.rate_headers import (
+    RateLimit,
     family_of,
     limits_in,
     seconds_until,
 )
+from trio_minillm._batch.throttle.rate_limits import Rates
 from trio_minillm._batch.throttle.retry import (
     ALLOWANCE,
     BATCH_RETRY,
     RetryBudget,
-    counted,
-    ends_the_run,
-    may_pass,
-    retry_in,
+    counted_attempts,
+    is_fatal,
+    retry_delay,
+    worth_retrying,
 )
 from trio_minillm._batch.throttle.schedule import Item, Schedule
-from trio_minillm._batch.types import rough_tokens
+from trio_minillm._batch.throttle.token_bucket import StatedLimit, TokenBucket
+from trio_minillm._batch.throttle.token_estimate import estimate_tokens
 from trio_minillm._types.errors import ErrorInfo
 from trio_minillm.batch import BatchRequest
 
@@ -57,7 +56,7 @@ def item(model=MODELS[0], index=0):
     st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 3)), min_size=1, max_size=60),
 )
 def test_a_bucket_lets_through_its_rate_and_what_it_may_save_up(rate, asked):
-    bucket, now, taken = Bucket(rate, 5.0, 0.0), 0.0, 0.0
+    bucket, now, taken = TokenBucket(rate, 5.0, 0.0), 0.0, 0.0
     for pause, amount in asked:
         now += pause
         wait = bucket.wait(amount, now)
@@ -69,7 +68,7 @@ def test_a_bucket_lets_through_its_rate_and_what_it_may_save_up(rate, asked):
 
 
 def test_a_bucket_lets_a_request_through_that_is_larger_than_itself_and_makes_it_good():
-    bucket = Bucket(1.0, 10.0, 0.0)
+    bucket = TokenBucket(1.0, 10.0, 0.0)
     assert bucket.wait(100.0, 0.0) == 0.0
     bucket.take(100.0, 0.0)
     assert bucket.wait(1.0, 0.0) == pytest.approx(91.0)
@@ -124,7 +123,7 @@ def test_no_reset_header_is_too_strange(text):
                 "x-ratelimit-remaining-tokens": "149984",
                 "x-ratelimit-reset-tokens": "6m0s",
             },
-            [Limit("requests", 60, 59, 1), Limit("tokens", 150000, 149984, 360)],
+            [RateLimit("requests", 60, 59, 1), RateLimit("tokens", 150000, 149984, 360)],
         ),
         (
             {
@@ -132,7 +131,7 @@ def test_no_reset_header_is_too_strange(text):
                 "anthropic-ratelimit-requests-remaining": "49",
                 "anthropic-ratelimit-requests-reset": "1970-01-01T00:00:02Z",
             },
-            [Limit("requests", 50, 49, 2)],
+            [RateLimit("requests", 50, 49, 2)],
         ),
         (
             {
@@ -140,15 +139,15 @@ def test_no_reset_header_is_too_strange(text):
                 "x-ratelimit-remaining": "0",
                 "x-ratelimit-reset": "1741305600000",
             },
-            [Limit("requests", 20, 0, pytest.approx(1741305600.0))],
+            [RateLimit("requests", 20, 0, pytest.approx(1741305600.0))],
         ),
         ({"x-ratelimit-remaining-requests": "many", "x-ratelimit-remaining-tokens": "7"}, None),
-        ({"x-ratelimit-remaining-requests": "7"}, [Limit("requests", None, 7, None)]),
+        ({"x-ratelimit-remaining-requests": "7"}, [RateLimit("requests", None, 7, None)]),
     ],
 )
 def test_headers_of_all_customs_are_read(headers, found):
     limits = limits_in(headers, family_of(headers), epoch=0.0)
-    assert limits == ([Limit("tokens", None, 7, None)] if found is None else found)
+    assert limits == ([RateLimit("tokens", None, 7, None)] if found is None else found)
 
 
 def test_servers_without_such_headers_have_no_custom():
@@ -156,18 +155,18 @@ def test_servers_without_such_headers_have_no_custom():
 
 
 def test_what_was_sent_meanwhile_counts_against_what_remains():
-    mirror = StatedLimit(0.0)
-    assert mirror.bucket.wait(1.0, 0.0) == 0.0  # nothing is known
-    mirror.sync(Limit("requests", 60, 10, 50.0), 1.0, sent_at=0.5, since=10)
-    assert mirror.bucket.wait(1.0, 1.0) == pytest.approx(1.0)
-    mirror.sync(Limit("requests", 60, 60, 0.0), 1.0, sent_at=0.4, since=0)  # older: passed over
-    assert mirror.bucket.wait(1.0, 1.0) == pytest.approx(1.0)
+    stated = StatedLimit(0.0)
+    assert stated.bucket.wait(1.0, 0.0) == 0.0  # nothing is known
+    stated.sync(RateLimit("requests", 60, 10, 50.0), 1.0, sent_at=0.5, since=10)
+    assert stated.bucket.wait(1.0, 1.0) == pytest.approx(1.0)
+    stated.sync(RateLimit("requests", 60, 60, 0.0), 1.0, sent_at=0.4, since=0)  # older: passed over
+    assert stated.bucket.wait(1.0, 1.0) == pytest.approx(1.0)
 
 
 def test_a_limit_for_a_day_is_not_taken_for_one_of_a_minute():
-    mirror = StatedLimit(0.0)
-    mirror.sync(Limit("requests", 14400, 14370, 179.56), 0.0, sent_at=0.0, since=14370)
-    assert mirror.bucket.wait(1.0, 0.0) == pytest.approx(179.56 / 30)
+    stated = StatedLimit(0.0)
+    stated.sync(RateLimit("requests", 14400, 14370, 179.56), 0.0, sent_at=0.0, since=14370)
+    assert stated.bucket.wait(1.0, 0.0) == pytest.approx(179.56 / 30)
 
 
 # -- lanes -----------------------------------------------------------------------------------------
@@ -192,7 +191,6 @@ def test_tokens_that_headers_state_are_kept():
     lane.accepted(first, 0.5)
     headers = {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "150"}
     lane.read(first, 0.5, headers, epoch=0.0)
-    assert lane.counts_tokens
     assert lane.blocked(0.5, 100.0) == (
         "tokens",
         pytest.approx(0.5),
@@ -240,7 +238,7 @@ def test_how_long_a_server_that_refuses_everything_is_left_alone(limit, longest)
         ticket = lane.start(now, 1.0)
         lane.read(ticket, now, headers, epoch=0.0)
         lane.ended(ticket, now, error=refused(), tokens=None)
-        pauses.append(lane._pause)
+        pauses.append(lane._breaker.pause)
         now += 100.0
     assert pauses[1:4] == [0.5, 1.0, 2.0]
     assert pauses[-1] == pytest.approx(longest)
@@ -285,7 +283,7 @@ def test_a_long_retry_after_of_one_request_does_not_stop_the_lane():
 
 @given(st.lists(st.sampled_from(["send", "ok", "429", "503", "cut", "drop", "wait"]), max_size=200))
 def test_a_lane_never_loses_count_and_always_comes_back(events):
-    now, lane, under_way = 0.0, Lane(0.0, Rates(), ConcurrencyLimit(50, 0.0)), []
+    now, lane, under_way = 0.0, Lane(0.0, Rates(), 50), []
     for event in events:
         now += 0.01
         if event == "send" and lane.blocked(now, 1.0) is None:
@@ -299,7 +297,7 @@ def test_a_lane_never_loses_count_and_always_comes_back(events):
             error = errors.get(event) or (llm.ConnectionCut("cut") if event == "cut" else None)
             lane.ended(under_way.pop(0), now, error=error, tokens=3)
         assert lane.in_flight == len(under_way)
-        assert 1 <= lane.adaptive.limit <= 50
+        assert 1 <= lane.concurrency.limit <= 50
     for ticket in under_way:
         lane.ended(ticket, now, error=None, tokens=None)
     for _ in range(100):  # some wait, and it may send again
@@ -315,19 +313,19 @@ def test_a_lane_never_loses_count_and_always_comes_back(events):
 
 
 def climb(latency, seconds, maximum=500, noise=0.0, seed=1):
-    """Answers a second of an adaptive limit against a latency at a load, and where it ends."""
+    """Answers a second of the limit that is found against a latency at a load, and where it ends."""
     chance, now, events, running, done = random.Random(seed), 0.0, [], 0, 0
-    adaptive = ConcurrencyLimit(maximum, 0.0)
+    search = ConcurrencyLimit(maximum, 0.0)
     number = itertools.count()
     while True:
-        while running < adaptive.limit:
+        while running < search.limit:
             running += 1
             seconds_each = latency(running) * chance.lognormvariate(-noise * noise / 2, noise)
             heapq.heappush(events, (now + seconds_each, next(number)))
         now, _ = heapq.heappop(events)
         if now > seconds:
-            return done / seconds, adaptive.limit
-        adaptive.finished(now, running)
+            return done / seconds, search.limit
+        search.finished(now, running)
         running -= 1
         done += 1
 
@@ -354,24 +352,24 @@ def test_answers_of_very_different_lengths_do_not_lead_it_astray(seed):
 
 
 def test_overload_cuts_it_and_it_comes_back_to_where_it_was():
-    adaptive = ConcurrencyLimit(100, 0.0)
-    adaptive.limit = 100
-    adaptive.overloaded(0.0, 100)
-    assert adaptive.limit == 70
+    search = ConcurrencyLimit(100, 0.0)
+    search.limit = 100
+    search.overloaded(0.0, 100)
+    assert search.limit == 70
     now = 0.0
     for _ in range(2_000):
         now += 0.001
-        adaptive.finished(now, adaptive.limit)
-        if adaptive.limit >= 95:
+        search.finished(now, search.limit)
+        if search.limit >= 95:
             break
-    assert adaptive.limit >= 95
+    assert search.limit >= 95
 
 
 def test_what_does_not_fill_the_limit_does_not_raise_it():
-    adaptive = ConcurrencyLimit(100, 0.0)
+    search = ConcurrencyLimit(100, 0.0)
     for number in range(1000):
-        adaptive.finished(number * 0.1, 3)
-    assert adaptive.limit == START
+        search.finished(number * 0.1, 3)
+    assert search.limit == START
 
 
 # -- turns -----------------------------------------------------------------------------------------
@@ -427,8 +425,8 @@ def test_everyone_is_sent_once_and_never_too_many_run(data):
                 running.append(one)
         elif running:
             one = running.pop(data.draw(st.integers(0, len(running) - 1)))
-            one.lane.lane.ended(one.ticket, now, error=None, tokens=None)
-            schedule.ended(one)
+            one.lane.ended(one.ticket, now, error=None, tokens=None)
+            schedule.ended()
             if action == "retry":
                 schedule.retry(one, now, data.draw(st.floats(0, 10)))
                 waiting.add(one)
@@ -449,7 +447,7 @@ def test_whose_retry_is_due_goes_before_the_new():
     old, new = item(index=0), item(index=1)
     schedule.add(old, 0.0)
     assert schedule.next(0.0) is old
-    schedule.ended(old)
+    schedule.ended()
     schedule.retry(old, 0.0, 5.0)
     assert schedule.next(0.0) is None
     assert schedule.wake_at == 5.0
@@ -465,7 +463,7 @@ def test_whose_time_is_over_while_they_wait_are_given_up():
         schedule.add(each, 0.0)
     for each, expires in zip(items[:3], (50.0, 20.0, 20.0), strict=True):
         assert schedule.next(0.0) is each
-        schedule.ended(each)
+        schedule.ended()
         each.expires = expires
         schedule.retry(each, 0.0, 10.0)
     assert schedule.expired(19.0) == ([], 20.0)
@@ -502,8 +500,8 @@ def test_whose_time_is_over_while_they_wait_are_given_up():
     ],
 )
 def test_what_is_tried_again(error, passes):
-    wait = retry_in(error, attempt=1, retry=BATCH_RETRY, remaining=math.inf, random=0.5)
-    assert may_pass(error) is passes is (wait is not None)
+    wait = retry_delay(error, attempt=1, retry=BATCH_RETRY, remaining=math.inf, random=0.5)
+    assert worth_retrying(error) is passes is (wait is not None)
 
 
 @given(
@@ -515,7 +513,7 @@ def test_what_is_tried_again(error, passes):
 def test_a_wait_is_at_least_what_was_asked_and_ends_before_the_deadline(
     attempt, chance, asked, remaining
 ):
-    wait = retry_in(
+    wait = retry_delay(
         refused(retry_after=asked),
         attempt=attempt,
         retry=BATCH_RETRY,
@@ -530,8 +528,8 @@ def test_a_wait_is_at_least_what_was_asked_and_ends_before_the_deadline(
 
 
 def test_refusals_for_rate_hardly_count_as_attempts():
-    assert [counted(n, n) for n in (1, 8, 9, 40)] == [1, 1, 2, 5]
-    assert counted(3, 0) == 3
+    assert [counted_attempts(n, n) for n in (1, 8, 9, 40)] == [1, 1, 2, 5]
+    assert counted_attempts(3, 0) == 3
 
 
 def test_retries_are_a_share_of_the_requests():
@@ -553,27 +551,16 @@ def test_retries_are_a_share_of_the_requests():
         (refused("auth", 403), False),  # may be about this request alone
         (refused(), False),
         (llm.ProviderError(ErrorInfo(message="", kind="quota")), True),
+        (llm.RetriesExhausted((llm.SendError("no"), refused("auth", 401))), True),
         (llm.SendError("no"), False),
+        (None, False),
     ],
 )
 def test_what_no_other_request_would_escape_ends_the_run(error, ends):
-    assert ends_the_run(error) is ends
+    assert is_fatal(error) is ends
 
 
-# -- statistics ------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=300), st.sampled_from([1, 50, 99, 100]))
-def test_percentiles_are_one_percent_exact(values, percent):
-    distribution = Distribution()
-    for value in values:
-        distribution.add(value)
-    true = sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]
-    assert distribution.percentile(percent) == pytest.approx(true, rel=0.0101)
-
-
-def test_there_is_no_percentile_of_nothing():
-    assert Distribution().percentile(50) is None
+# -- tokens --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -590,4 +577,4 @@ def test_there_is_no_percentile_of_nothing():
 )
 def test_what_a_request_comes_to_is_guessed_before_it_is_sent(messages, params, tokens):
     asked = BatchRequest("a", messages, params=params)
-    assert rough_tokens(asked) == tokens
+    assert estimate_tokens(asked) == tokens

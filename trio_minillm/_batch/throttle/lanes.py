@@ -1,218 +1,169 @@
-"""What may be sent when: one lane for each endpoint, key and model. Pure."""
+"""Control of one lane: an endpoint with one key and one model. Pure.
+
+Rule: all that decides when a request may be sent is in this folder, and is told of it here. A lane
+hears of each event below, with the time, and answers one question (`Lane.blocked`): why nothing may
+be sent now, and when to ask again. Its three parts are asked in the order of the columns.
+
+======================  ======================  ====================  ==============================
+event                   `ConcurrencyLimit`      `CircuitBreaker`      `RateLimits`
+======================  ======================  ====================  ==============================
+start                   one more in flight      probing: pause        taken from each limit
+accepted                                        closed                learned rate rises
+headers                                                               stated limits are copied
+ended: answer           throughput              closed                tokens corrected
+ended: refused (429)    cut, unless a rate is   failure               given back to stated limits;
+                        known already                                 learned rate cut
+ended: overload, clock  cut                     failure               given back, if refused
+ended: not sent                                 failure
+ended: other refusal                                                  given back to stated limits
+ended: broken answer                            there is a server
+dropped (cancelled)     one less in flight
+======================  ======================  ====================  ==============================
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
 
 import msgspec
 
 from ..._types.errors import MiniLLMError, ProviderError, RefusedError, SendError, StreamTimeout
+from .breaker import LONGEST_PAUSE, CircuitBreaker
 from .concurrency import ConcurrencyLimit
-from .learned_rate import Bucket, LearnedRate, StatedLimit, family_of, limits_in
-from .retry import asked_to_wait
+from .rate_limits import RateLimits, Rates, Reason
+from .retry import server_delay
+from .token_estimate import TokenCalibration
 
-Reason: TypeAlias = Literal["concurrency", "requests", "tokens", "pause", "retry"]
-"""What a request waits for: others to end; requests or tokens per minute; a server that is down
-or refuses everything; or its own next attempt."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""How long a lane stands still after its second failure in a row, in seconds; twice as long each
-time, up to the longest, or as long as the server asks."""
-UNTOLD_PAUSE = 8.0
-"""The longest pause after a refusal for its rate that does not say when to come back: a window
-of a minute is then missed by little."""
-
-PROBES = 0.01
-"""The share of a stated limit that may be spent on asking whether it is still used up."""
 LOOK_FIRST, LOOK_EVERY = 8, 256
-"""Whose headers are read while none has named a limit: the first, and every so many."""
-
-
-class Rates(msgspec.Struct, frozen=True):
-    """Limits that the user gives, for each lane; per minute."""
-
-    requests: float | None = None
-    tokens: float | None = None
-
-
-HOPELESS = 120.0
-"""Seconds after which an address is given up at which nobody ever answered, neither with a refusal: a
-wrong one would hold a run of thousands up for hours."""
+"""Responses whose headers are read while none has stated a limit: the first eight, then one in 256."""
 
 
 class Ticket(msgspec.Struct, gc=False):
-    """What a lane knows of a request that it let go."""
+    """Proof that a lane let a request go, with what must be known of it at its end."""
 
     sent_at: float
     number: int
     tokens: float
-    tokens_before: float
-    """Tokens that the lane had sent by then, with these."""
-    guess: float = 0.0
-    """What they were taken for, before it was known how far such guesses are from the truth."""
+    """Tokens that it was counted for: the estimate, corrected by `TokenCalibration`."""
+    tokens_sent: float
+    """Tokens that the lane had sent by then, these included."""
+    estimate: float = 0.0
     accepted: bool = False
 
 
 class Lane:
-    """One endpoint, key and model: what is under way there, and whether more may be.
+    """Requests under way at one endpoint, with one key, for one model; and the control of them.
 
-    After two failures in a row that speak of the server (refused for rate, overloaded, unreachable)
-    without an answer between them, the lane pauses, and then lets single requests go until one is
-    accepted. A failure counts once for all requests that were under way when it came.
+    Guarantees: `start` is followed by exactly one of `ended` and `dropped`. A failure counts once
+    for all requests that were under way when it came.
     """
 
-    def __init__(self, now: float, rates: Rates, adaptive: ConcurrencyLimit | None) -> None:
-        self.adaptive = adaptive
+    def __init__(self, now: float, rates: Rates, max_concurrency: int | None) -> None:
+        self.concurrency: ConcurrencyLimit | None = None
+        """The search for the number of requests at once, up to ``max_concurrency``; ``None`` if
+        there is no search."""
         self.in_flight = 0
         self._sent = 0
         self._tokens_sent = 0.0
-        self._guessed = self._used = (
-            0.0  # of the newest answers: tokens by our count, and by theirs
-        )
         self._pending = 0  # sent, and neither accepted nor refused yet
         self._tokens_pending = 0.0
-        self._given: dict[Reason, Bucket] = {}
-        self._stated: dict[Reason, StatedLimit] = {}
-        self._learned = LearnedRate(now)
-        self._family: str | None = None
-        self._reset_at = -math.inf  # when the provider's window ends, as far as it says
-        self._failed_at = -math.inf
-        self._strikes = 0
-        self._answers = False
-        self._began_to_fail = math.inf
-        self._paused_until = -math.inf
-        self._pause = 0.0
-        self.counts_tokens = False
-        """Whether it matters how many tokens a request has."""
-        self.change(rates, now)
+        self._breaker = CircuitBreaker()
+        self._rates = RateLimits(now)
+        self._calibration = TokenCalibration()
+        self.change(rates, max_concurrency, now)
 
-    def change(self, rates: Rates, now: float) -> None:
-        """Other rates of the user's, while it runs."""
-        pairs: tuple[tuple[Reason, float | None], ...]
-        pairs = ("requests", rates.requests), ("tokens", rates.tokens)
-        for reason, per_minute in pairs:
-            if per_minute is None:
-                self._given.pop(reason, None)
-                continue
-            new = Bucket.of(per_minute, now)
-            if reason in self._given:
-                self._given[reason].set(now, rate=new.rate, capacity=new.capacity)
-            else:
-                self._given[reason] = new
-        self.counts_tokens = "tokens" in self._given or "tokens" in self._stated
+    def change(self, rates: Rates, max_concurrency: int | None, now: float) -> None:
+        """Set the user's limits, also while the lane is in use."""
+        self._rates.change(rates, now)
+        if max_concurrency is None:
+            self.concurrency = None
+        elif self.concurrency is None:
+            self.concurrency = ConcurrencyLimit(max_concurrency, now)
+        else:
+            self.concurrency.change(max_concurrency, now)
 
     # -- before ------------------------------------------------------------------------------
 
     def blocked(self, now: float, tokens: float) -> tuple[Reason, float] | None:
-        """Why nothing may be sent now, and in how many seconds to ask again (infinity: when
-        something has ended); ``None`` if it may.
+        """Return why a request of so many tokens may not be sent now, and the seconds until it is
+        worth asking again (infinity: once a request has ended); ``None`` if it may.
         """
-        if self.adaptive is not None and self.in_flight >= self.adaptive.limit:
+        if self.concurrency is not None and self.in_flight >= self.concurrency.limit:
             return "concurrency", math.inf
-        if self._paused_until > now:
-            return "pause", self._paused_until - now
-        tokens *= self._truth()
-        longest, reason = self._learned.wait(now), "requests"
-        for name, bucket in self._given.items():
-            wait = bucket.wait(tokens if name == "tokens" else 1.0, now)
-            if wait > longest:
-                longest, reason = wait, name
-        for name, mirror in self._stated.items():
-            wait = mirror.bucket.wait(tokens if name == "tokens" else 1.0, now)
-            if wait > longest:
-                longest, reason = wait, name
-        return (reason, longest) if longest > 0 else None  # type: ignore[return-value]
+        if self._breaker.paused_until > now:
+            return "pause", self._breaker.paused_until - now
+        return self._rates.wait(tokens * self._calibration.factor, now)
 
     def start(self, now: float, tokens: float) -> Ticket:
-        """A request is sent, with about so many tokens."""
-        guess, tokens = tokens, tokens * self._truth()
+        """Count a request as sent, with an estimate of its tokens."""
+        estimate, tokens = tokens, tokens * self._calibration.factor
         self.in_flight += 1
         self._sent += 1
         self._tokens_sent += tokens
         self._pending += 1
         self._tokens_pending += tokens
-        if self._strikes >= 2:  # one at a time, until one is accepted
-            self._paused_until = now + self._pause
-        if self._learned.active:
-            self._learned.bucket.take(1.0, now)
-        for name, bucket in self._given.items():
-            bucket.take(tokens if name == "tokens" else 1.0, now)
-        for name, mirror in self._stated.items():
-            mirror.bucket.take(tokens if name == "tokens" else 1.0, now)
-        return Ticket(now, self._sent, tokens, self._tokens_sent, guess)
+        self._breaker.started(now)
+        self._rates.take(tokens, now)
+        return Ticket(now, self._sent, tokens, self._tokens_sent, estimate)
 
-    def hopeless(self, now: float) -> bool:
-        """Whether nobody has ever answered there, for as long as is worth trying."""
-        return not self._answers and now - self._began_to_fail >= HOPELESS
-
-    def _truth(self) -> float:
-        """What the newest answers took, as a share of what had been guessed."""
-        return self._used / self._guessed if self._guessed > 0 else 1.0
+    def unreachable(self, now: float) -> bool:
+        """Return True if nothing at this address ever answered, for as long as is worth trying."""
+        return self._breaker.unreachable(now)
 
     # -- after -------------------------------------------------------------------------------
 
     def accepted(self, ticket: Ticket, now: float) -> None:
-        """The server has begun to answer."""
+        """Note that the server has begun to answer."""
         if not ticket.accepted:
-            ticket.accepted = self._answers = True
-            self._learned.accepted(now)
+            ticket.accepted = True
+            self._rates.learned.accepted(now)
             self._pending -= 1
             self._tokens_pending -= ticket.tokens
-            if ticket.sent_at >= self._failed_at:
-                self._strikes = 0
-                self._paused_until = -math.inf
+            self._breaker.accepted(ticket.sent_at)
 
     @property
     def wants_headers(self) -> bool:
-        """Whether the headers of the next answer are worth reading: where the server names no
-        limits, few are.
-        """
-        return self._family is not None or not self._sent % LOOK_EVERY or self._sent <= LOOK_FIRST
+        """True if the headers of the next response should be read."""
+        stated = self._rates.family is not None
+        return stated or not self._sent % LOOK_EVERY or self._sent <= LOOK_FIRST
 
     def read(self, ticket: Ticket, now: float, headers: Mapping[str, str], *, epoch: float) -> None:
-        """Learn from the headers of a response (names in lower case)."""
-        family = self._family = self._family or family_of(headers)
-        if family is None:
-            return
-        for limit in limits_in(headers, family, epoch=epoch):
-            mirror = self._stated.get(limit.unit)
-            if mirror is None:
-                mirror = self._stated[limit.unit] = StatedLimit(now)
-                self.counts_tokens = self.counts_tokens or limit.unit == "tokens"
-            if limit.unit == "tokens":
-                since = min(self._tokens_sent - ticket.tokens_before, self._tokens_pending)
-            else:
-                since = min(self._sent - ticket.number, self._pending)
-            if limit.unit == "requests" and limit.reset is not None:
-                self._reset_at = now + limit.reset
-            mirror.sync(limit, now, sent_at=ticket.sent_at, since=since)
+        """Learn from the headers of a response (names in lower case). ``epoch`` is the time of day
+        in seconds since 1970.
+        """
+        tokens = min(self._tokens_sent - ticket.tokens_sent, self._tokens_pending)
+        requests = min(self._sent - ticket.number, self._pending)
+        self._rates.read(
+            headers,
+            now,
+            epoch=epoch,
+            sent_at=ticket.sent_at,
+            since={"requests": requests, "tokens": tokens},
+        )
 
     def ended(
         self, ticket: Ticket, now: float, *, error: MiniLLMError | None, tokens: int | None
     ) -> None:
-        """It is over. ``tokens`` is what it really came to, if that is known."""
+        """Note that a request is over. ``tokens`` is what it really came to, if that is known."""
         if error is None:
             self.accepted(ticket, now)
         self._leave(ticket)
         if error is None:
-            if self.adaptive is not None:
-                self.adaptive.finished(now, self.in_flight + 1)
-        elif not ticket.accepted or _speaks_of_load(error):
-            self._failed(ticket, now, error)
-        # Whatever else it may say, a refusal is an answer, and so is a stream that broke.
-        self._answers = self._answers or not isinstance(error, SendError)
-        if error is None and tokens is not None:
-            self._guessed = 0.95 * self._guessed + ticket.guess
-            self._used = 0.95 * self._used + tokens
-        bucket = self._given.get("tokens")
-        if bucket is not None:
-            used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
-            bucket.take(used - ticket.tokens, now)
+            if self.concurrency is not None:
+                self.concurrency.finished(now, self.in_flight + 1)
+            if tokens is not None:
+                self._calibration.add(ticket.estimate, tokens)
+        else:
+            if not ticket.accepted or _speaks_of_load(error):
+                self._failed(ticket, now, error)
+            if not isinstance(error, SendError):
+                self._breaker.answered()
+        used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
+        self._rates.correct(used - ticket.tokens, now)
 
     def dropped(self, ticket: Ticket) -> None:
-        """It was cancelled: that says nothing of the server."""
+        """Note that a request was cancelled, which says nothing about the server."""
         self._leave(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
@@ -223,47 +174,32 @@ class Lane:
 
     def _failed(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
         load = _speaks_of_load(error)
-        if isinstance(error, RefusedError):  # it was not counted
-            for name, mirror in self._stated.items():
-                mirror.bucket.take(-ticket.tokens if name == "tokens" else -1.0, now)
+        if isinstance(error, RefusedError):
+            self._rates.refused(ticket.tokens, now)
         if not load and not isinstance(error, SendError):
             return
         by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
-        if ticket.sent_at < self._failed_at:  # it was under way when that failure came
+        asked = server_delay(error)
+        untold = by_rate and asked is None
+        longest = self._rates.longest_pause(now) if untold else LONGEST_PAUSE
+        failures = self._breaker.failed(now, ticket.sent_at, asked=asked, longest=longest)
+        learned = self._rates.learned
+        if not failures:
             if by_rate:
-                self._learned.also_refused()
+                learned.also_refused()
             return
-        self._failed_at = now
-        self._strikes += 1
-        self._began_to_fail = min(self._began_to_fail, now)
-        if self._strikes >= 2:
-            asked = asked_to_wait(error)
-            longest = LONGEST_PAUSE
-            if by_rate and asked is None:
-                told = min(self._reset_at - now, LONGEST_PAUSE, self._probes_apart())
-                longest = max(UNTOLD_PAUSE, told)
-            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._strikes - 2, 16))
-            self._pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
-            self._paused_until = now + self._pause
         if by_rate:
-            known = self._learned.active
-            if self._strikes < 2 or not known:
-                self._learned.refused(now, self._pending)
+            known = learned.active
+            if failures < 2 or not known:
+                learned.refused(now, self._pending)
             if known:
-                return  # the rate is what limits, and not how many run at once
-        if load and self.adaptive is not None:
-            self.adaptive.overloaded(now, self.in_flight + 1)
-
-    def _probes_apart(self) -> float:
-        """Seconds between requests that may all be refused, so that they are few beside the limit
-        that is stated. (The reset is when it is whole again: some may be sent long before.)
-        """
-        mirror = self._stated.get("requests")
-        return math.inf if mirror is None else 1.0 / (PROBES * mirror.bucket.rate)
+                return  # the rate is what limits, and not the number at once
+        if load and self.concurrency is not None:
+            self.concurrency.overloaded(now, self.in_flight + 1)
 
 
 def _speaks_of_load(error: MiniLLMError) -> bool:
-    """Whether a failure is a sign that the server has too much to do."""
+    """Return True if a failure is a sign that the server has too much to do."""
     if isinstance(error, RefusedError | ProviderError):
         return error.kind in ("rate_limit", "overloaded", "timeout")
     return isinstance(error, StreamTimeout)

@@ -1,6 +1,6 @@
-"""Who is tried again, when, and who ends the whole run. Pure.
+"""Decisions after a failure: try again and when, give the request up, or end the whole run. Pure.
 
-There is one layer of retry, this one: a request of a batch is sent by a stream that tries once.
+This is the only layer of retry: a request of a batch is sent by a stream that tries once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from ..._types.errors import (
     MiniLLMError,
     ProviderError,
     RefusedError,
+    RetriesExhausted,
     SendError,
     StreamTimeout,
     StreamTruncated,
@@ -16,25 +17,27 @@ from ..._types.errors import (
 from ..._types.options import Retry
 
 BATCH_RETRY = Retry(attempts=6, base_delay=1.0, max_delay=60.0, max_retry_after=600.0)
-"""More patient than a single call's: nobody watches, and a failure costs a second run."""
+"""More patient than the default of a single call: nobody watches, and a failure costs a second
+run."""
 ALLOWANCE = 100
-"""Retries that a run has beyond its share, and beyond one for everything under way at a time."""
+"""Retries that a run has beyond its share, and beyond one for each request under way at a time."""
 RATE_REFUSALS = 8
 """Refusals for rate that count as one attempt."""
 
 _PASSING = ("rate_limit", "overloaded", "timeout", "server")
 
 
-def asked_to_wait(error: MiniLLMError) -> float | None:
-    """Seconds that the server asked for."""
+def server_delay(error: MiniLLMError) -> float | None:
+    """Return the seconds that the server asked to wait, ``None`` if it did not."""
     if isinstance(error, RefusedError):
         return error.retry_after
     return error.info.retry_after if isinstance(error, ProviderError) else None
 
 
-def may_pass(error: MiniLLMError) -> bool:
-    """Whether another attempt may succeed. Unlike in a single stream, a broken answer is tried
-    again as well: nobody has seen it.
+def worth_retrying(error: MiniLLMError) -> bool:
+    """Return True if another attempt may succeed.
+
+    Unlike in a single stream, a broken answer is tried again as well: nobody has seen it yet.
     """
     if isinstance(error, RefusedError):
         return error.info.retryable
@@ -43,19 +46,19 @@ def may_pass(error: MiniLLMError) -> bool:
     return isinstance(error, SendError | StreamTruncated | StreamTimeout)
 
 
-def retry_in(
+def retry_delay(
     error: MiniLLMError, *, attempt: int, retry: Retry, remaining: float, random: float
 ) -> float | None:
-    """Seconds until the next attempt, or ``None`` to give up now.
+    """Return the seconds until the next attempt, or ``None`` to give the request up.
 
-    ``attempt`` counts those made (see `counted`); ``remaining`` is what the item's deadline leaves; ``random`` is
-    uniform in [0, 1) (full jitter). What the server asks for is waited for, and a little more,
-    so that not all come back at once.
+    ``attempt`` counts those made (see `counted_attempts`), ``remaining`` is the seconds that the
+    request's deadline leaves, and ``random`` is uniform in [0, 1) (full jitter). The wait that a
+    server asks for is kept and drawn out a little, so that not all requests return at once.
     """
-    if attempt >= retry.attempts or not may_pass(error):
+    if attempt >= retry.attempts or not worth_retrying(error):
         return None
     spread = min(retry.max_delay, retry.base_delay * 2.0 ** min(attempt - 1, 32))
-    asked = asked_to_wait(error)
+    asked = server_delay(error)
     if asked is None:
         wait = random * spread
     elif asked > retry.max_retry_after:
@@ -65,24 +68,31 @@ def retry_in(
     return None if wait >= remaining else wait
 
 
-def counted(attempts: int, refused_for_rate: int) -> int:
-    """How many attempts count. Refusals for rate are how a limit is found, and cost nothing: eight
-    are one attempt.
+def counted_attempts(attempts: int, refused_for_rate: int) -> int:
+    """Return the number of attempts that count, of which so many were refused for their rate.
+
+    Such refusals cost nothing and are how a limit is found, so eight of them are one attempt.
     """
     return attempts - refused_for_rate + -(-refused_for_rate // RATE_REFUSALS)
 
 
-def ends_the_run(error: MiniLLMError) -> bool:
-    """Whether all further requests would meet with the same: nothing left to spend, a wrong key."""
+def is_fatal(error: Exception | None) -> bool:
+    """Return True if every further request would be refused for the same cause: an exhausted quota,
+    or a wrong key (HTTP 401).
+
+    HTTP 403 is not fatal, although it is about permission, too: it may be about one request alone.
+    """
+    if isinstance(error, RetriesExhausted):
+        error = error.last_error
     if not isinstance(error, RefusedError | ProviderError):
         return False
     return error.kind == "quota" or error.status == 401
 
 
 class RetryBudget:
-    """Retries in proportion to requests, so that a failing server gets no multiple of its load.
+    """Retries in proportion to requests, so that a failing server is not sent a multiple of its load.
 
-    Refusals for rate are not counted: lanes see to it that they are few.
+    Refusals for rate are not counted: the lanes keep them few.
     """
 
     def __init__(self, share: float) -> None:
@@ -92,12 +102,12 @@ class RetryBudget:
         self._peak = 0
 
     def sent(self, in_flight: int) -> None:
-        """A request was sent for the first time."""
+        """Count a request that is sent for the first time, with so many under way."""
         self._earned += self._share
         self._peak = max(self._peak, in_flight)
 
     def spend(self, error: MiniLLMError) -> bool:
-        """Whether there may be another attempt after this error; counts it."""
+        """Count another attempt after this error, and return True; or False if none is left."""
         if isinstance(error, RefusedError) and error.kind == "rate_limit":
             return True
         if self._spent >= self._earned + ALLOWANCE + self._peak:

@@ -1,4 +1,4 @@
-"""Which request is sent next: lanes in turn, each with what is new and what is to be retried. Pure."""
+"""The queue of a batch: lanes in turn, each with new requests and those to be retried. Pure."""
 
 from __future__ import annotations
 
@@ -9,41 +9,44 @@ from collections.abc import Callable, Hashable, Iterator
 
 from ...providers import Model
 from ..types import Attempt, BatchRequest
-from .lanes import Lane, Reason, Ticket
+from .lanes import Lane, Ticket
+from .rate_limits import Reason
 
 
 class Item:
-    """A request on its way through the batch."""
+    """A request on its way through the batch; each of its samples is one."""
 
     __slots__ = (
-        "attempts", "cache_key", "expires", "index", "lane", "model", "number", "request", "sample", "since", "started",
-        "ticket", "tokens",
+        "attempts", "cache_key", "expires", "index", "lane", "model", "number", "queue", "request", "sample", "since",
+        "started", "ticket", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: BatchRequest, model: Model, index: int, sample: int) -> None:
         self.request = request
         self.model = model
         self.index = index
+        """Place of the request in the input, from 0."""
         self.sample = sample
+        self.number = index
+        """Place of the item among all items, from 0."""
         self.attempts: tuple[Attempt, ...] = ()
         self.cache_key: bytes | None = None
-        """Under which its answer is to be stored."""
+        """Key under which its answer is stored, if there is a cache."""
         self.tokens = 0.0
-        """About how many tokens it will come to."""
+        """Estimate of its tokens, input and output together."""
         self.since = 0.0
-        """When it could first have been sent, or was put off."""
+        """Time at which it could first have been sent, or was put off."""
         self.started: float | None = None
-        """When its first attempt began."""
+        """Time at which its first attempt began."""
         self.expires = math.inf
-        """When it has taken as long as it may, and is given up if it still waits (see `expired`)."""
-        self.number = index
-        """Its place among all items."""
-        self.lane: _Queue
+        """Time at which it is given up if it still waits (see `Schedule.expired`)."""
+        self.queue: Queue
+        self.lane: Lane
         self.ticket: Ticket
 
 
-class _Queue:
-    """A lane and those who wait for it."""
+class Queue:
+    """The items that wait for one lane."""
 
     __slots__ = ("due", "fresh", "lane")
 
@@ -51,13 +54,13 @@ class _Queue:
         self.lane = lane
         self.fresh: deque[Item] = deque()
         self.due: list[tuple[float, int, Item]] = []
-        """To be sent again: when, and a number that keeps the order."""
+        """Heap of those to be sent again: when, and a number that keeps the order."""
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.due)
 
     def head(self, now: float) -> Item | None:
-        """Who is next: one that was tried before, if its time has come."""
+        """Return the next item: a retry whose time has come, else the oldest new one."""
         if self.due and self.due[0][0] <= now:
             return self.due[0][2]
         return self.fresh[0] if self.fresh else None
@@ -70,43 +73,40 @@ class _Queue:
 
 
 class Schedule:
-    """Items that wait, by lane, and who goes next.
+    """Waiting items by lane, and the order in which they are sent.
 
     Guarantees: no more than ``capacity`` run at once; a lane sends only what it may; lanes that
-    may send take turns, one request each; within a lane, those whose retry is due go first, then
-    in the order of the input.
+    may send take turns, one request each; within a lane, retries that are due go first, then new
+    requests in the order of the input.
     """
 
-    def __init__(self, capacity: int, lane: Callable[[float], Lane]) -> None:
+    def __init__(self, capacity: int, new_lane: Callable[[float], Lane]) -> None:
         self.capacity = capacity
         self.running = 0
         self.waiting = 0
         self.wake_at = math.inf
-        """See `ready`."""
-        self._lane = lane
-        self._queues: dict[Hashable, _Queue] = {}
-        self._turns: deque[_Queue] = deque()  # those with anybody waiting
+        """Time at which to ask again after `ready` or `next` found nothing to send."""
+        self._new_lane = new_lane
+        self._queues: dict[Hashable, Queue] = {}
+        self._turns: deque[Queue] = deque()  # queues that are not empty
         self._number = 0
 
     @property
     def lanes(self) -> Iterator[Lane]:
-        """All lanes that there are."""
+        """All lanes so far."""
         return (queue.lane for queue in self._queues.values())
 
-    def lane_of(self, model: Model, now: float) -> Lane:
-        """The lane of a model; a new one if it is the first time."""
-        return self._queue(model, now).lane
-
-    def _queue(self, model: Model, now: float) -> _Queue:
+    def _queue(self, model: Model, now: float) -> Queue:
         place = (model.provider.name, model.base_url, model.api_key, model.name)
         queue = self._queues.get(place)
         if queue is None:
-            queue = self._queues[place] = _Queue(self._lane(now))
+            queue = self._queues[place] = Queue(self._new_lane(now))
         return queue
 
     def add(self, item: Item, now: float) -> None:
-        """Somebody new."""
-        queue = item.lane = self._queue(item.model, now)
+        """Add a new item."""
+        queue = item.queue = self._queue(item.model, now)
+        item.lane = queue.lane
         if not queue:
             self._turns.append(queue)
         queue.fresh.append(item)
@@ -114,8 +114,8 @@ class Schedule:
         self.waiting += 1
 
     def retry(self, item: Item, now: float, wait: float) -> None:
-        """Somebody whose attempt failed, to be sent again in so many seconds."""
-        queue = item.lane
+        """Add an item again whose attempt failed, to be sent in so many seconds."""
+        queue = item.queue
         if not queue:
             self._turns.append(queue)
         self._number += 1
@@ -124,14 +124,14 @@ class Schedule:
         self.waiting += 1
 
     def ready(self, now: float) -> bool:
-        """Whether anybody may be sent now. If not, ``wake_at`` says when to ask again, unless
-        something ends before.
+        """Return True if an item may be sent now. If not, ``wake_at`` is when to ask again, unless
+        a request ends before.
         """
         return self._find(now) is not None
 
     def next(self, now: float) -> Item | None:
-        """Who is sent now; ``None`` if nobody may be (see `ready`). Whoever is returned runs,
-        until `ended`.
+        """Return the item that is sent now, which runs until `ended`; ``None`` if none may be
+        (see `ready`).
         """
         item = self._find(now)
         if item is None:
@@ -146,7 +146,7 @@ class Schedule:
         return item
 
     def _find(self, now: float) -> Item | None:
-        """Bring the lane whose turn it is to the front."""
+        """Bring the queue whose turn it is to the front, and return its next item."""
         self.wake_at = math.inf
         if self.running >= self.capacity:
             return None
@@ -162,13 +162,13 @@ class Schedule:
             self._turns.rotate(-1)
         return None
 
-    def ended(self, item: Item) -> None:
-        """It does not run any more. (Its lane was told apart.)"""
+    def ended(self) -> None:
+        """Note that an item runs no more. (Its lane is told of its end by `Lane.ended`.)"""
         self.running -= 1
 
     def expired(self, now: float) -> tuple[list[Item], float]:
-        """Forget those whose time is over while they wait to be sent again, and return them; and
-        when that will be so of the next one. (Nobody's time runs before the first attempt.)
+        """Remove and return the items that expired while they waited for a retry, and the time at
+        which the next one does. (No item expires before its first attempt.)
         """
         gone: list[Item] = []
         following = math.inf
@@ -185,7 +185,7 @@ class Schedule:
         return gone, following
 
     def clear(self) -> list[Item]:
-        """Forget all who wait, and return them."""
+        """Remove and return all items that wait."""
         left = [
             item
             for queue in self._turns
@@ -199,7 +199,7 @@ class Schedule:
         return left
 
     def reasons(self, now: float) -> Counter[Reason]:
-        """How many wait for what."""
+        """Return how many items wait for what."""
         found: Counter[Reason] = Counter()
         for queue in self._turns:
             later = sum(at > now for at, _, _ in queue.due)

@@ -1,0 +1,80 @@
+"""Pauses for a server that fails: a circuit breaker. Pure.
+
+=======  ===============================================  =========================================
+state    event                                            what happens
+=======  ===============================================  =========================================
+closed   a failure                                        nothing yet: it may be chance
+closed   a second failure, with no answer in between      open, for half a second
+open     its time is over                                 probing
+probing  a request is sent                                open for as long again, so that requests
+                                                          are sent one at a time
+probing  a failure                                        open for twice as long, a minute at most
+any      the answer to a request sent after the last      closed
+         failure
+any      a failure of a request that was under way at     nothing: it is the same failure
+         the last one
+=======  ===============================================  =========================================
+
+Only failures that speak of the server count (see `Lane`).
+"""
+
+from __future__ import annotations
+
+import math
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds of the first pause and of the longest: a provider's window is a minute."""
+UNREACHABLE_SECONDS = 120.0
+"""Seconds without any answer, not even a refusal, after which an address is given up: a mistyped one
+would hold up a run of thousands for hours."""
+
+
+class CircuitBreaker:
+    """A lane's state by the table above."""
+
+    def __init__(self) -> None:
+        self.paused_until = -math.inf
+        self.pause = 0.0
+        """Seconds of the newest pause."""
+        self._failures = 0  # in a row
+        self._failed_at = -math.inf
+        self._failing_since = math.inf
+        self._answered = False
+
+    def started(self, now: float) -> None:
+        """Note that a request is sent."""
+        if self._failures >= 2:
+            self.paused_until = now + self.pause
+
+    def accepted(self, sent_at: float) -> None:
+        """Note that the server has begun to answer a request that was sent then."""
+        self._answered = True
+        if sent_at >= self._failed_at:
+            self._failures = 0
+            self.paused_until = -math.inf
+
+    def answered(self) -> None:
+        """Note that there is a server: it has refused a request, or broken off its answer."""
+        self._answered = True
+
+    def failed(self, now: float, sent_at: float, *, asked: float | None, longest: float) -> int:
+        """Note that a request failed that was sent at ``sent_at``.
+
+        ``asked`` is the number of seconds that the server asked to wait, ``longest`` the longest
+        pause where it did not. Returns the number of failures in a row, and 0 for a request that
+        was under way when the last failure came.
+        """
+        if sent_at < self._failed_at:
+            return 0
+        self._failed_at = now
+        self._failures += 1
+        self._failing_since = min(self._failing_since, now)
+        if self._failures >= 2:
+            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 16))
+            self.pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
+            self.paused_until = now + self.pause
+        return self._failures
+
+    def unreachable(self, now: float) -> bool:
+        """Return True if there was never an answer, for as long as is worth trying."""
+        return not self._answered and now - self._failing_since >= UNREACHABLE_SECONDS

@@ -1,0 +1,128 @@
+"""All rate limits of one lane: the user's, the provider's as stated, and what refusals teach. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from .breaker import LONGEST_PAUSE
+from .learned_rate import LearnedRate
+from .rate_headers import Unit, family_of, limits_in
+from .token_bucket import StatedLimit, TokenBucket
+
+UNTOLD_PAUSE = 8.0
+"""Seconds of the longest pause after refusals that don't say when to come back: the end of a
+provider's window is then missed by little."""
+PROBES = 0.01
+"""Share of a stated limit that may be spent on finding out whether it is still used up."""
+
+Reason: TypeAlias = Literal["concurrency", "requests", "tokens", "pause", "retry"]
+"""Cause for which a request waits: others must end; the limit on requests or on tokens a minute;
+a server that is down or refuses everything; the time of its own next attempt."""
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """Limits that the user gives, for each lane; per minute."""
+
+    requests: float | None = None
+    tokens: float | None = None
+
+
+class RateLimits:
+    """Limits on requests and tokens per minute, all of which must allow a request."""
+
+    def __init__(self, now: float) -> None:
+        self.learned = LearnedRate(now)
+        self.family: str | None = None
+        """The naming scheme of the server's headers (`family_of`), once one stated a limit."""
+        self._given: dict[Unit, TokenBucket] = {}
+        self._stated: dict[Unit, StatedLimit] = {}
+        self._reset_at = -math.inf  # end of the provider's window of requests, if it says so
+
+    def change(self, rates: Rates, now: float) -> None:
+        """Set the user's limits, also while the lane is in use."""
+        pairs: tuple[tuple[Unit, float | None], ...]
+        pairs = ("requests", rates.requests), ("tokens", rates.tokens)
+        for unit, per_minute in pairs:
+            if per_minute is None:
+                self._given.pop(unit, None)
+                continue
+            new = TokenBucket.of(per_minute, now)
+            if unit in self._given:
+                self._given[unit].set(now, rate=new.rate, capacity=new.capacity)
+            else:
+                self._given[unit] = new
+
+    def wait(self, tokens: float, now: float) -> tuple[Reason, float] | None:
+        """Return the limit that holds a request of so many tokens back the longest, and the seconds
+        that it does; ``None`` if it may be sent.
+        """
+        reason: Reason
+        longest, reason = self.learned.wait(now), "requests"
+        for unit, bucket in self._given.items():
+            wait = bucket.wait(tokens if unit == "tokens" else 1.0, now)
+            if wait > longest:
+                longest, reason = wait, unit
+        for unit, stated in self._stated.items():
+            wait = stated.bucket.wait(tokens if unit == "tokens" else 1.0, now)
+            if wait > longest:
+                longest, reason = wait, unit
+        return (reason, longest) if longest > 0 else None
+
+    def take(self, tokens: float, now: float) -> None:
+        """Count a request of so many tokens as sent."""
+        if self.learned.active:
+            self.learned.bucket.take(1.0, now)
+        for unit, bucket in self._given.items():
+            bucket.take(tokens if unit == "tokens" else 1.0, now)
+        for unit, stated in self._stated.items():
+            stated.bucket.take(tokens if unit == "tokens" else 1.0, now)
+
+    def correct(self, tokens: float, now: float) -> None:
+        """Take the tokens by which an answer took more than it was counted for (or give back)."""
+        bucket = self._given.get("tokens")
+        if bucket is not None:
+            bucket.take(tokens, now)
+
+    def refused(self, tokens: float, now: float) -> None:
+        """Give back a request of so many tokens, which the provider has not counted."""
+        for unit, stated in self._stated.items():
+            stated.bucket.take(-tokens if unit == "tokens" else -1.0, now)
+
+    def read(
+        self,
+        headers: Mapping[str, str],
+        now: float,
+        *,
+        epoch: float,
+        sent_at: float,
+        since: Mapping[Unit, float],
+    ) -> None:
+        """Learn from the headers of a response (names in lower case) to a request sent then.
+
+        ``since`` is what was sent after that request; ``epoch`` the time of day in seconds since
+        1970.
+        """
+        family = self.family = self.family or family_of(headers)
+        if family is None:
+            return
+        for limit in limits_in(headers, family, epoch=epoch):
+            stated = self._stated.get(limit.unit)
+            if stated is None:
+                stated = self._stated[limit.unit] = StatedLimit(now)
+            if limit.unit == "requests" and limit.reset is not None:
+                self._reset_at = now + limit.reset
+            stated.sync(limit, now, sent_at=sent_at, since=since[limit.unit])
+
+    def longest_pause(self, now: float) -> float:
+        """Return the seconds of the longest pause after refusals that don't say when to come back.
+
+        That is the end of the provider's window, or as long as keeps requests that may be refused
+        few beside the stated limit: some may be accepted long before the window ends.
+        """
+        stated = self._stated.get("requests")
+        apart = math.inf if stated is None else 1.0 / (PROBES * stated.bucket.rate)
+        return max(UNTOLD_PAUSE, min(self._reset_at - now, LONGEST_PAUSE, apart))
