@@ -103,7 +103,7 @@ def _arguments_type(function: Callable[..., Any]) -> type:
 
 
 def schema_of(type: Any) -> JSONObject:
-    """Return the JSON schema of a type, with its root inlined: providers refuse a ``$ref`` there."""
+    """Return a type's JSON schema with its root inlined: providers refuse a ``$ref`` there."""
     (root,), components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
     schema = dict(root)
     name = schema.get("$ref", "").removeprefix("#/$defs/")
