@@ -1,7 +1,7 @@
-"""What the replay server answers, in OpenAI's and in Anthropic's wire. Pure: bytes and texts.
+"""The replay server's answers in OpenAI's and Anthropic's wire formats, as bytes and as texts.
 
-An answer is named by the request's model, ``WIRE/KIND/LAYOUT/CHUNKS/SIZE``, so that every
-client asks for it in its usual way: ``openai/text/burst/20000/0`` is 20,000 short pieces of text.
+The request's model names the answer, ``WIRE/KIND/LAYOUT/CHUNKS/SIZE``, so that every client asks
+for it in its usual way: ``openai/text/burst/20000/0`` is 20,000 short pieces of text.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 PACE = 0.0005
-"""Seconds of sleep after each paced write: several times what the slowest contender needs for
-one event, so that it has read one before the next is sent."""
+"""Seconds of sleep after each paced write: several times as long as the slowest contender needs for
+one event, so that it has read each before the next is sent."""
 
 
 class Layout(NamedTuple):
-    """How the events of an answer lie on the wire."""
+    """The division of an answer's events into HTTP chunks and writes."""
 
     events_a_chunk: int
     chunks_a_write: int
@@ -67,7 +67,7 @@ class Answer(NamedTuple):
 
 
 def texts(answer: Answer) -> Iterator[str]:
-    """The answer's pieces: the same for everyone who asks for as many."""
+    """Yield the answer's pieces, which are the same for all answers of that size."""
     if not answer.size:
         words = random.Random(answer.chunks)
         for _ in range(answer.chunks):
@@ -82,7 +82,7 @@ def texts(answer: Answer) -> Iterator[str]:
 
 
 def digest(pieces: Iterable[str]) -> str:
-    """What two equal answers have in common."""
+    """Return a digest of the whole text, to compare answers by."""
     return hashlib.sha256("".join(pieces).encode()).hexdigest()
 
 
@@ -108,7 +108,7 @@ def openai_delta(delta: str, padding: str = PADDING, finish: str = "null") -> by
 
 
 def _openai_events(answer: Answer) -> Iterator[bytes]:
-    """Padded, as OpenAI pads: every event has a few characters of another length in it."""
+    """Yield the events, padded as OpenAI does: with some characters of varying number."""
     lengths = random.Random(7)
     tool = answer.kind == "tool"
     role = '"role":"assistant",'
@@ -161,7 +161,7 @@ def _anthropic_events(answer: Answer) -> Iterator[bytes]:
 
 
 def events(answer: Answer) -> Iterator[bytes]:
-    """The events of a whole answer."""
+    """Yield the events of a whole answer."""
     return (_openai_events if answer.wire == "openai" else _anthropic_events)(answer)
 
 
@@ -169,13 +169,13 @@ def events(answer: Answer) -> Iterator[bytes]:
 
 
 def chunk(body: bytes) -> bytes:
-    """An HTTP chunk."""
+    """Return an HTTP chunk."""
     return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 @lru_cache(maxsize=64)
 def writes(name: str) -> list[list[bytes]]:
-    """What goes into the socket: HTTP chunks by write. The first write is the first event."""
+    """Return the HTTP chunks of each write to the socket; the first write is the first event."""
     answer = Answer.parse(name)
     layout = LAYOUTS[answer.layout]
     first, *rest = events(answer)

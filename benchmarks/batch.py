@@ -1,8 +1,8 @@
-"""What a batch costs beside a bare loop, and how it gets on with servers that have limits.
+"""Measure what a batch costs compared with a bare loop, and how it copes with servers' limits.
 
 ``python benchmarks/batch.py overhead [REQUESTS]`` · ``paced [REQUESTS]`` · ``rate [SECONDS
-[REQUESTS_A_MINUTE]]`` · ``load [SECONDS]``; each run
-has a server process and a client process of its own. Prints a table in Markdown.
+[REQUESTS_A_MINUTE]]`` · ``load [SECONDS]``. Each run has a server process and a client process of
+its own. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import crowd
+import open_files
 
 CONCURRENCY = 2_000
 DELAY = 4.0
-"""Seconds to an answer, so that all of them are under way at once."""
+"""Seconds until an answer, so that all requests are under way at once."""
 PROMPT = "Why is the sea salty?"
 HERE = Path(__file__).parent
 
 
 @contextmanager
 def serving(**options: object) -> Iterator[tuple[int, Any]]:
-    """A server; its port, and a function that asks what it has counted."""
+    """Run a server; yield its port, and a function that returns what it has counted."""
     words = [f"{name}={value}" for name, value in options.items()]
     with subprocess.Popen(
         [sys.executable, HERE / "batch_server.py", *words],
@@ -61,17 +61,17 @@ def _kib() -> int:
 
 
 class Task(NamedTuple):
-    """What a client's process is to do."""
+    """The work of a client's process."""
 
     kind: str
-    """``bare``: a loop of `Client.complete` in so many tasks; or ``batch``."""
+    """``bare``, a loop of `Client.complete` in as many tasks as the concurrency; or ``batch``."""
     port: int
     count: int | None
-    """Requests; ``None`` for as many as there is time for."""
+    """Number of requests; ``None`` for as many as there is time for."""
     concurrency: Any
     seconds: float = math.inf
     warm_up: int = 200
-    """Requests before what counts, bare: imports, caches, first connections."""
+    """Unmeasured requests of a bare loop beforehand: imports, caches, first connections."""
 
 
 def _requests(model: Any, count: int | None) -> Iterator[Any]:
@@ -96,12 +96,12 @@ async def _bare(client: Any, model: Any, count: int, at_once: int) -> None:
 
 
 def _client(task: Task, out: Any) -> None:
-    """In a fresh process: send, and tell what it cost."""
+    """Send the requests in this fresh process, and report their cost through the pipe."""
     import trio
 
     import trio_minillm as llm
 
-    crowd.raise_limit()
+    open_files.raise_limit()
     model = llm.compatible("short", base_url=f"http://127.0.0.1:{task.port}/v1")
 
     async def batch(client: llm.Client) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _client(task: Task, out: Any) -> None:
 
 
 def run(task: Task) -> dict[str, Any]:
-    """One measurement."""
+    """Run a task in a process of its own, and return its report."""
     spawned = multiprocessing.get_context("spawn")
     here, there = spawned.Pipe()
     process = spawned.Process(target=_client, args=(task, there))
@@ -143,7 +143,7 @@ def run(task: Task) -> dict[str, Any]:
 
 
 def overhead(most: int) -> None:
-    """CPU and memory beside a bare loop of `Client.complete`, in turns."""
+    """Compare CPU and memory with a bare loop of `Client.complete`, in turns."""
     print("| | requests | CPU, µs each | wall, s | peak, MiB |\n| --- | --- | --- | --- | --- |")
     with serving(delay=DELAY) as (port, counted):
         for count in (10_000, 10_000, most) if most > 10_000 else (most, most):
@@ -158,7 +158,7 @@ def overhead(most: int) -> None:
 
 
 def paced(most: int, pace: float = 500.0) -> None:
-    """Wall time against a server whose pace is what limits."""
+    """Compare wall time with that of a server whose pace is the limit."""
     print("| requests | concurrency | at the server's pace, s | batch, s | ratio |")
     print("| --- | --- | --- | --- | --- |")
     delay = CONCURRENCY / pace
@@ -170,7 +170,7 @@ def paced(most: int, pace: float = 500.0) -> None:
 
 
 def rate(seconds: float, per_minute: int = 3_000) -> None:
-    """A server that allows so many a minute. Nobody has asked it anything before."""
+    """Measure a server that allows a number of requests a minute, and has had none before."""
     print(f"{per_minute:,} requests a minute, for {seconds:.0f} s\n")
     print("| counts by | tells | concurrency | used | refused after 10 s |")
     print("| --- | --- | --- | --- | --- |")
@@ -188,7 +188,7 @@ def rate(seconds: float, per_minute: int = 3_000) -> None:
 
 
 def load(seconds: float) -> None:
-    """A server that slows down under load: the best fixed number against the one that is found."""
+    """Compare fixed concurrencies with ``"auto"`` at a server that slows down under load."""
     print("| concurrency | answers a second |\n| --- | --- |")
     for concurrency in (8, 16, 24, 32, 48, 64, 96, "auto"):
         with serving(delay=0.2, knee=32) as (port, _):

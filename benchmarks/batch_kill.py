@@ -1,9 +1,9 @@
-"""``trio-minillm batch`` killed again and again: what is lost, and what is paid for twice.
+"""Kill ``trio-minillm batch`` again and again, and count the requests that are lost or paid twice.
 
 One run of REQUESTS is killed by SIGKILL at KILLS random instants and started again with the same
-command each time. A server in this process counts what it is asked, by key. Prints what it found
-as JSON, and fails if a key is missing from the output or is there twice, if a key that had a line
-at a kill was asked for again, or if a line can't be read.
+command each time. A server in this process counts the requests by key. Prints the counts as JSON,
+and fails if a key is missing from the output or is there twice, if a key that had a line at a kill
+was requested again, or if a line can't be read.
 
     python benchmarks/batch_kill.py --requests 5000 --kills 30
 """
@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -36,14 +36,14 @@ ANSWER = (
     + BODY
 )
 CONCURRENCY = 50
+ENVIRONMENT = {**os.environ, "TRIO_MINILLM_API_KEY": "sk-none"}
 
 
-class Counting:
-    """Answers after a few milliseconds, and counts what it was asked and what it answered."""
+class CountingServer:
+    """A server that answers after a few milliseconds, and counts the requests by key."""
 
     def __init__(self, seed: int) -> None:
         self.asked: Counter[int] = Counter()
-        self.answered = 0
         self._chance = random.Random(seed)
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -67,21 +67,21 @@ class Counting:
                     self.asked[int(found[1])] += 1
                     await trio.sleep(self._chance.uniform(0, 0.02))
                     await stream.send_all(ANSWER)
-                    self.answered += 1
 
 
-def _whole(path: Path) -> set[str]:
+def _keys_in(path: Path) -> set[str]:
     return {line.key for line in read_results(path)} if path.exists() else set()
 
 
-async def _one_life(command: list[str], server: Counting, chance: random.Random, most: int) -> int:
-    """Run the command until it ends or is killed; its exit code (-9 for a kill).
+async def _one_life(
+    command: list[str], server: CountingServer, chance: random.Random, most: int
+) -> int:
+    """Run the command until it ends or is killed, and return its exit code (-9 for a kill).
 
-    Half of the kills come after so many requests and some milliseconds, half at any time from
-    its start on: while it starts, reads its files, or repairs them.
+    Half of the kills come after up to ``most`` requests and some milliseconds, half within two
+    seconds of its start: while it starts, reads its files, or repairs them.
     """
-    environment = {**os.environ, "TRIO_MINILLM_API_KEY": "sk-none"}
-    process = await trio.lowlevel.open_process(command, env=environment)
+    process = await trio.lowlevel.open_process(command, env=ENVIRONMENT)
     if chance.random() < 0.5:
         wanted = server.asked.total() + chance.randint(1, most)
         while server.asked.total() < wanted and process.poll() is None:
@@ -97,55 +97,73 @@ async def _one_life(command: list[str], server: Counting, chance: random.Random,
     return process.returncode
 
 
+class Progress(NamedTuple):
+    """Counts of a run that was killed again and again."""
+
+    kills: int = 0
+    without_progress: int = 0
+    """Kills between which no line was added to the output."""
+    torn_ends: int = 0
+    """Kills that left half a line at the end of the output."""
+
+
+async def _kill_again_and_again(
+    command: list[str], server: CountingServer, target: Path, requests: int, kills: int, seed: int
+) -> Progress:
+    """Run the command and kill it so often, or until it ends; check what each kill left."""
+    chance = random.Random(seed)
+    kept: set[str] = set()
+    progress = Progress()
+    while progress.kills < kills:
+        before = Counter(server.asked)
+        code = await _one_life(command, server, chance, max(2, 2 * requests // kills))
+        assert code in (0, -9), code
+        for key in kept:
+            assert server.asked[int(key)] == before[int(key)], f"{key} was sent again"
+        now = _keys_in(target)
+        assert now >= kept
+        torn = target.exists() and target.read_bytes()[-1:] not in (b"\n", b"")
+        progress = Progress(
+            progress.kills + (code == -9),
+            progress.without_progress + (now == kept),
+            progress.torn_ends + torn,
+        )
+        kept = now
+        if code == 0:
+            break
+    else:
+        process = await trio.run_process(command, env=ENVIRONMENT)
+        assert process.returncode == 0
+    return progress
+
+
 async def run(requests: int, kills: int, seed: int, folder: Path) -> dict[str, Any]:
     source, target = folder / "in.jsonl", folder / "out.jsonl"
     with source.open("w") as file:
         for number in range(requests):
             file.write(json.dumps({"key": str(number), "prompt": f"prompt {number}"}) + "\n")
-    chance, server = random.Random(seed), Counting(seed)
-    began, torn, idle = time.perf_counter(), 0, 0
+    server = CountingServer(seed)
+    began = time.perf_counter()
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, server.serve, listeners)
         port = listeners[0].socket.getsockname()[1]
-        url = f"http://127.0.0.1:{port}/v1"
         command = [sys.executable, "-m", "trio_minillm.cli", "batch", str(source), str(target)]
-        command += ["-m", "compatible:m", "--base-url", url, "--quiet"]
+        command += ["-m", "compatible:m", "--base-url", f"http://127.0.0.1:{port}/v1", "--quiet"]
         command += ["--concurrency", str(CONCURRENCY)]
-        kept: set[str] = set()
-        done = 0
-        while done < kills:
-            before = Counter(server.asked)
-            code = await _one_life(command, server, chance, max(2, 2 * requests // kills))
-            assert code in (0, -9), code
-            for key in kept:
-                assert server.asked[int(key)] == before[int(key)], f"{key} was sent again"
-            now = _whole(target)
-            assert now >= kept
-            idle += now == kept
-            torn += target.exists() and target.read_bytes()[-1:] not in (b"\n", b"")
-            kept = now
-            done += code == -9
-            if code == 0:
-                break
-        else:
-            process = await trio.run_process(
-                command, env={**os.environ, "TRIO_MINILLM_API_KEY": "sk-none"}
-            )
-            assert process.returncode == 0
+        progress = await _kill_again_and_again(command, server, target, requests, kills, seed)
         nursery.cancel_scope.cancel()
-    lines = [json.loads(line)["custom_id"] for line in target.read_bytes().splitlines()]
-    assert sorted(lines, key=int) == [str(n) for n in range(requests)]
-    again = {key: n for key, n in server.asked.items() if n > 1}
+    keys = [json.loads(line)["custom_id"] for line in target.read_bytes().splitlines()]
+    assert sorted(keys, key=int) == [str(n) for n in range(requests)]
     return {
         "requests": requests,
-        "kills": done,
-        "kills_without_progress": idle,
-        "keys_in_output": len(lines),
-        "keys_twice": len(lines) - len(set(lines)),
-        "torn_ends": torn,
+        "kills": progress.kills,
+        "kills_without_progress": progress.without_progress,
+        "keys_in_output": len(keys),
+        "keys_twice": len(keys) - len(set(keys)),
+        "torn_ends": progress.torn_ends,
         "sent": server.asked.total(),
-        "sent_twice_under_way_at_a_kill": sum(n - 1 for n in again.values()),
+        "sent_twice_under_way_at_a_kill": sum(n - 1 for n in server.asked.values() if n > 1),
         "concurrency": CONCURRENCY,
         "seconds": round(time.perf_counter() - began, 1),
     }

@@ -1,10 +1,11 @@
-"""A server for batches, in a process of its own: a delay, a limit of requests a minute, a crowd.
+"""A server for the benchmarks of batches, in a process of its own.
 
-Options, as ``name=value``: ``delay`` (seconds to an answer), ``knee`` (more requests than that
-at once and each takes ``1 + (n / knee)²`` times as long), ``per_minute`` and ``counts``
-(``bucket``, ``window`` or ``log``: how it counts; 429 above), ``tell`` (rate-limit headers). Prints
-its port; on each line of standard input it prints what it has counted since the last as JSON, and
-ends with it.
+It answers thousands of connections with a delay, slows down under load, and can have a limit of
+requests a minute. Options, as ``name=value``: ``delay`` (seconds until an answer), ``knee`` (with n
+requests at once, each takes ``1 + (n / knee)²`` times as long), ``per_minute`` (429 above it) and
+``counts`` (``bucket``, ``window`` or ``log``: the way in which it counts), ``tell`` (send rate-limit
+headers). It prints its port; for each line of standard input it prints its counts since the last
+one as JSON; it ends when standard input is closed.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-import crowd
+import epoll_server
+import open_files
 
 REFUSAL = b'{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}'
 
 
 class Limit:
-    """Whether another request is within the limit, by one of three customs."""
+    """A limit of requests a minute, counted in one of the three usual ways."""
 
     def __init__(self, per_minute: float, counts: str) -> None:
         self.per_minute, self.counts = per_minute, counts
@@ -150,7 +152,7 @@ class Server:
             length = b"content-length: %d\r\n\r\n" % len(REFUSAL)
             self.send(number, status + told + length + REFUSAL)
             return
-        data = crowd.SHORT
+        data = epoll_server.SHORT
         if told:
             first, _, rest = data.partition(b"\r\n")
             data = first + b"\r\n" + told + rest
@@ -169,5 +171,5 @@ class Server:
 
 
 if __name__ == "__main__":
-    crowd.raise_limit()
+    open_files.raise_limit()
     Server(dict(word.split("=", 1) for word in sys.argv[1:])).serve()

@@ -1,7 +1,7 @@
-"""Our CPU, latency and memory beside the obvious ways, the vendors' SDKs and a floor.
+"""Compare CPU, latency and memory with plain HTTP clients, the vendors' SDKs and a lower bound.
 
-``python benchmarks/bench.py`` (half an hour; ``--quick`` 9 minutes). The method and its limits
-are in ``docs/benchmarks.md``. Exits with 1 if a contender failed or got a wrong answer.
+``python benchmarks/bench.py`` takes half an hour, with ``--quick`` 9 minutes. The method and its
+limits are in ``docs/benchmarks.md``. Exits with 1 if a contender fails or gets a wrong answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from report import Results
 
 HERE = Path(__file__).parent
 CHILD_SECONDS = 120.0
-"""How long one contender may run before it counts as failed."""
+"""Seconds after which a contender that is still running has failed."""
 PACKAGES = (
     *("trio-minillm", "trio", "httpx", "httptools", "msgspec"),
     *("aiohttp", "httpx-sse", "httpcore", "openai", "anthropic", "httpx2"),
@@ -38,7 +38,7 @@ IMPORT = (
 
 
 def cores() -> tuple[int, int] | None:
-    """A core for the contender and one for the server, where that can be chosen."""
+    """Return a core for the contender and one for the server, or ``None`` if there is no choice."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     allowed = sorted(os.sched_getaffinity(0))
@@ -46,10 +46,10 @@ def cores() -> tuple[int, int] | None:
 
 
 def environment() -> dict[str, str]:
-    """Without proxies, which must not stand between us and loopback, and trusting our server.
+    """Return the environment for contenders: without proxies, and trusting the replay server.
 
-    What is installed was compiled by its installer, a checkout is compiled when it is imported: it
-    must be kept then, or the import measures the compiler for us alone.
+    Installed packages were compiled by their installer, a checkout is compiled when it is first
+    imported. That bytecode must be kept, or the import measures the compiler for this library only.
     """
     dropped = ("_proxy", "pythonsafepath", "pythondontwritebytecode")  # scripts import each other
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith(dropped)}
@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def replay_server(cpu: int | None) -> Iterator[dict[str, str]]:
-    """The server as a process; yields its URLs."""
+    """Run the replay server as a process, and yield its URLs by name."""
     command = [sys.executable, str(HERE / "server.py"), *([] if cpu is None else [str(cpu)])]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
@@ -74,7 +74,7 @@ def replay_server(cpu: int | None) -> Iterator[dict[str, str]]:
 
 
 def command_of(case: Case, urls: dict[str, str], cpu: int | None) -> list[str]:
-    """What runs a case."""
+    """Return the command that runs a case."""
     task = dict(case.task)
     if "modules" in task:
         return [sys.executable, "-c", IMPORT.format(task["modules"])]
@@ -87,7 +87,7 @@ def command_of(case: Case, urls: dict[str, str], cpu: int | None) -> list[str]:
 
 
 def run(case: Case, urls: dict[str, str], cpu: int | None) -> Any:
-    """One contender in a fresh process: its numbers, or ``{"failed": reason}``."""
+    """Run a case in a fresh process, and return its numbers, or ``{"failed": reason}``."""
     try:
         done = subprocess.run(
             command_of(case, urls, cpu),
@@ -108,7 +108,7 @@ def run(case: Case, urls: dict[str, str], cpu: int | None) -> Any:
 
 
 def measure(sizes: Sizes, parts: list[str]) -> Results:
-    """All rounds, interleaved, so that a noisy minute hits every contender."""
+    """Run all rounds, interleaved, so that a noisy minute hits every contender."""
     results, chosen = Results(), cores()
     mine, its = chosen or (None, None)
     with replay_server(its) as urls:
@@ -129,7 +129,7 @@ def measure(sizes: Sizes, parts: list[str]) -> Results:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Return the facts about machine and packages that the numbers depend on."""
     packages = {}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What is run: every part's cases, with their sizes, and what is left out and why."""
+"""The cases of each part of the benchmark, their sizes, and the reasons for leaving some out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from answers import LAYOUTS, Answer
 from contenders import FLOOR, OURS
 
 WIRES = {"openai": "openai", "anthropic": "anthropic"}
-"""Wire and its vendor's contender."""
+"""Contender that is the vendor's own SDK, by wire format."""
 PACED_SHARE = 10
-"""A paced stream has this many times fewer chunks: its time is mostly pauses."""
+"""Factor by which a paced stream has fewer chunks, since its time is mostly pauses."""
 RATE = 2500.0
-"""Chunks a second, all streams of a crowd together."""
+"""Chunks a second, all streams of the part ``many`` together."""
 OTHERS = (0, 1000, 2500)
-"""Connections that are open while requests are sent."""
-CROWDS = (1000, 5000)
+"""Numbers of other streams that are open while requests are sent."""
+STREAM_COUNTS = (1000, 5000)
 BIG = {
     "deltas": ("text", 0, (25_000, 50_000, 100_000), "deltas of a few characters"),
     "text": ("text", 1000, (12_500, 25_000, 50_000), "deltas of 1,000 characters: up to 50 MB"),
@@ -34,12 +34,12 @@ SLOW = "too slow for --quick"
 
 
 class Sizes(NamedTuple):
-    """How much is measured."""
+    """The amount of work in each part."""
 
     quick: bool
     chunks: int
     requests: int
-    crowd_seconds: float
+    many_seconds: float
     churn_seconds: float
     rounds: dict[str, int]
 
@@ -48,7 +48,7 @@ FULL = Sizes(
     quick=False,
     chunks=20_000,
     requests=300,
-    crowd_seconds=10,
+    many_seconds=10,
     churn_seconds=30,
     rounds={"chunk": 5, "request": 5, "many": 3, "big": 3, "import": 15, "churn": 1},
 )
@@ -56,7 +56,7 @@ QUICK = Sizes(
     quick=True,
     chunks=10_000,
     requests=100,
-    crowd_seconds=4,
+    many_seconds=4,
     churn_seconds=5,
     rounds={"chunk": 2, "request": 2, "many": 1, "big": 1, "import": 5, "churn": 1},
 )
@@ -64,15 +64,16 @@ PARTS = tuple(FULL.rounds)
 
 
 class Case(NamedTuple):
-    """One process."""
+    """One measurement of one contender, which runs in a process of its own."""
 
     part: str
     contender: str
     task: dict[str, Any]
-    """What `measures.measure` takes, with the port's name for a URL; or the modules to import."""
+    """Arguments of `measures.measure`, with a port's name for a URL; or the modules to import."""
     tables: tuple[str, ...]
-    """Where its results go: one for each answer, or just one."""
+    """Names of the tables that its results go to: one for each answer, or just one."""
     skip: str = ""
+    """Reason for leaving it out, if it is."""
 
 
 def _chunk(sizes: Sizes) -> Iterator[Case]:
@@ -93,22 +94,22 @@ def _request(sizes: Sizes) -> Iterator[Case]:
         for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS):
             count = sizes.requests
             heavy = others > 1000 and contender in ("httpx", "openai")
-            task = {"name": "requests", "port": "crowd", "count": count, "others": others}
+            task = {"name": "requests", "port": "many", "count": count, "others": others}
             skip = SLOW if heavy and sizes.quick else ""
             yield Case("request", contender, task, (f"request/{others}",), skip)
 
 
 def _many(sizes: Sizes) -> Iterator[Case]:
-    for crowd in CROWDS:
+    for count in STREAM_COUNTS:
         for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS):
-            chunks = max(round(sizes.crowd_seconds * RATE / crowd), 1)
+            chunks = max(round(sizes.many_seconds * RATE / count), 1)
             skip = ""
-            if contender in ("httpx", "openai") and crowd > 1000:
+            if contender in ("httpx", "openai") and count > 1000:
                 skip = STEADY
             elif contender == "httpx" and sizes.quick:
                 skip = SLOW
-            task = {"name": "many", "port": "crowd", "count": crowd, "chunks": chunks, "rate": RATE}
-            yield Case("many", contender, task, (f"many/{crowd}",), skip)
+            task = {"name": "many", "port": "many", "count": count, "chunks": chunks, "rate": RATE}
+            yield Case("many", contender, task, (f"many/{count}",), skip)
 
 
 def _big(sizes: Sizes) -> Iterator[Case]:
@@ -116,7 +117,7 @@ def _big(sizes: Sizes) -> Iterator[Case]:
         names = [Answer("openai", kind, "burst", step, size).name for step in steps]
         for contender in (FLOOR, "aiohttp", "openai", OURS):
             if contender == FLOOR and kind == "tool":
-                continue  # it knows text only
+                continue  # the floor reads text only
             task = {"name": "streams", "port": "http", "kind": kind, "names": names}
             tables = tuple(f"big/{what}/{step}" for step in steps)
             yield Case("big", contender, task, tables)
@@ -128,7 +129,7 @@ def _import(sizes: Sizes) -> Iterator[Case]:
 
 
 def _churn(sizes: Sizes) -> Iterator[Case]:
-    task = {"name": "churn", "port": "crowd", "secure": "https", "seconds": sizes.churn_seconds}
+    task = {"name": "churn", "port": "many", "secure": "https", "seconds": sizes.churn_seconds}
     yield Case("churn", OURS, task, ("churn",))
 
 
@@ -143,5 +144,5 @@ _CASES = {
 
 
 def cases(part: str, sizes: Sizes) -> list[Case]:
-    """The cases of a part, in the order of a round."""
+    """Return the cases of a part, in the order of a round."""
     return list(_CASES[part](sizes))

@@ -1,9 +1,9 @@
-"""The contenders: each reads an answer of the replay server in its usual way.
+"""The contenders, each of which reads an answer of the replay server in its usual way.
 
 A contender is an async context manager that yields a `Stream`: a function that asks for one
-answer and calls ``first`` with its first piece of text and ``take`` with every other one. What
-is measured with it is `measures`'s business. Libraries are imported where they are used, so
-that the other contenders run without them.
+answer, and calls ``first`` with its first piece of text and ``take`` with every other one. The
+module `measures` does the measuring. Libraries are imported inside functions, so that the other
+contenders run without them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 Take = Callable[[str], object]
 Stream = Callable[[str, Take, Take], Awaitable[None]]
-"""Model, what to do with the first piece, what to do with the others."""
+"""Function of a model's name, a callback for the first piece, and one for the others."""
 PROMPT = "Go on."
 PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
 KEY = "none"
 
 
 class Options(NamedTuple):
-    """How a contender is to be set up."""
+    """The address and the kind of answers that a contender is set up for."""
 
     url: str
     wire: str = "openai"
@@ -32,14 +32,14 @@ class Options(NamedTuple):
 
 
 def body(model: str) -> dict[str, Any]:
-    """What the plain HTTP clients send."""
+    """Return the request body that the plain HTTP clients send."""
     messages = [{"role": "user", "content": PROMPT}]
     return {"model": model, "messages": messages, "stream": True}
 
 
 @asynccontextmanager
 async def ours(options: Options) -> AsyncIterator[Stream]:
-    """The public API with its defaults: `Client.stream`, iterated."""
+    """Open this library's public API with its defaults: `Client.stream`, iterated."""
     import trio_minillm as llm
 
     make = llm.openai if options.wire == "openai" else llm.anthropic
@@ -70,7 +70,7 @@ async def ours(options: Options) -> AsyncIterator[Stream]:
 
 
 def openai_text(event: bytes) -> str:
-    """The text of an event, by ``json``."""
+    """Return the text of an event, decoded with ``json``."""
     data = event.removeprefix(b"data: ")
     if data == b"[DONE]":
         return ""
@@ -101,7 +101,7 @@ TEXT_OF = {
 
 @asynccontextmanager
 async def aiohttp_json(options: Options) -> AsyncIterator[Stream]:
-    """aiohttp + json, well used: what is there at once, split at blank lines."""
+    """Open aiohttp with json, used well: each read as it comes, split at blank lines."""
     import aiohttp
 
     text_of, url = TEXT_OF[options.wire, options.kind], options.url + PATHS[options.wire]
@@ -125,7 +125,7 @@ async def aiohttp_json(options: Options) -> AsyncIterator[Stream]:
 
 @asynccontextmanager
 async def httpx_sse(options: Options) -> AsyncIterator[Stream]:
-    """httpx + httpx-sse + json in a plain loop, under Trio."""
+    """Open httpx, httpx-sse and json in a plain loop, under Trio."""
     import httpx
     from httpx_sse import aconnect_sse
 
@@ -155,9 +155,9 @@ async def httpx_sse(options: Options) -> AsyncIterator[Stream]:
 
 
 def _unlimited(module: Any) -> Any:
-    """An SDK's own HTTP client, which carries 1,000 connections, without that limit."""
+    """Return an SDK's own HTTP client without its limit of 1,000 connections."""
     try:
-        import httpx2 as httpx  # what the SDKs use today
+        import httpx2 as httpx  # which the SDKs use today
     except ImportError:
         import httpx
     return module.DefaultAsyncHttpxClient(limits=httpx.Limits(max_connections=None))
@@ -217,15 +217,15 @@ async def anthropic_sdk(options: Options) -> AsyncIterator[Stream]:
         yield stream
 
 
-# -- what they run on ------------------------------------------------------------------------
+# -- event loops -----------------------------------------------------------------------------
 
 
 class Loop(NamedTuple):
-    """What the measures need of an async library."""
+    """The functions of an async library that the measures need."""
 
     run: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
     together: Callable[..., Coroutine[Any, Any, Any]]
-    """Runs so many tasks; with ``main``, until that returns."""
+    """Function that runs a number of tasks; with ``main``, until that returns."""
     event: Callable[[], Any]
     semaphore: Callable[[int], Any]
 
@@ -271,7 +271,7 @@ def asyncio_loop() -> Loop:
 class Contender(NamedTuple):
     title: str
     needs: str
-    """The module that it needs; a contender that is not installed is left out."""
+    """Module that it needs; a contender that is not installed is left out."""
     open: Callable[[Options], AbstractAsyncContextManager[Stream]] | None = None
     loop: Callable[[], Loop] = asyncio_loop
 

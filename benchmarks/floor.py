@@ -1,7 +1,7 @@
-"""The floors: the least that anything written in Python can do with the same bytes.
+"""The floor: a lower bound for the work that any program in Python must do with the same bytes.
 
-Sockets, ``find`` and a typed decode of the text alone by msgspec. They pass over HTTP's framing,
-which works because no event here straddles two HTTP chunks: floors, not clients.
+Blocking sockets or epoll, ``find``, and a typed decode by msgspec of the text alone. It ignores
+HTTP's framing, which works because no event here straddles two HTTP chunks: it is not a client.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TEXT_OF: dict[str, Callable[[bytes], str]] = {
 
 
 class Floor:
-    """One connection."""
+    """A connection that reads one answer after the other."""
 
     def __init__(self, options: Options) -> None:
         where = urlsplit(options.url)
@@ -74,13 +74,13 @@ class Floor:
             self.sock = context.wrap_socket(self.sock, server_hostname=where.hostname)
 
     def send(self, model: str) -> None:
-        """Ask for an answer."""
+        """Send a request for an answer."""
         data = json.dumps(body(model)).encode()
         head = f"POST {self._path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-length: {len(data)}"
         self.sock.sendall(head.encode() + b"\r\n\r\n" + data)
 
     def take(self, take: Take) -> bool:
-        """Hand out the texts that one read brings; whether there is more to come."""
+        """Hand out the texts of one read, and return whether there is more to come."""
         data = self.sock.recv(65536)
         buffer, at = self._buffer + data if self._buffer else data, 0
         while True:
@@ -100,7 +100,7 @@ class Floor:
         return True
 
     def stream(self, model: str, first: Take, take: Take) -> None:
-        """One answer, as contenders read it."""
+        """Read one answer, with the callbacks that contenders call."""
         started = False
 
         def begin(text: str) -> None:
@@ -116,8 +116,8 @@ class Floor:
             more = self.take(take)
 
 
-def crowd(options: Options, model: str, count: int, first: Take, take: Take) -> None:
-    """So many answers at once, by epoll."""
+def many(options: Options, model: str, count: int, first: Take, take: Take) -> None:
+    """Read a number of answers at once, by epoll."""
     epoll, there = select.epoll(), dict[int, Floor]()
     fresh = set[int]()
     for _ in range(count):

@@ -1,7 +1,7 @@
-"""What is measured of a contender. Runs as a process of its own: one contender, one measure.
+"""Measure one contender in a process of its own.
 
-``python measures.py JSON`` takes the measure's name, the contender's and the measure's numbers,
-and prints one JSON object: the measurements, or ``{"skipped": reason}``. What is wrong raises.
+``python measures.py JSON`` takes the names of the measure and of the contender, and the measure's
+numbers; it prints one JSON object: the results, or ``{"skipped": reason}``. A wrong answer raises.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 import churn
 import contenders
-import crowd
 import floor
+import open_files
 from answers import Answer, digest, texts
 from contenders import FLOOR, Contender, Options, Stream
 
@@ -31,18 +31,18 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 WARM_UP = 300
-"""Chunks of the stream before the measured one, in the same process and connection."""
+"""Chunks of the unmeasured stream before the measured one, on the same connection."""
 WARM_UP_REQUESTS = 20
 STARTING = 200
-"""Requests of a crowd that may be starting at the same time, for every contender."""
+"""Most requests that may be starting at the same time, for every contender."""
 SPARE_FILES = 100
-"""Open files that a process needs beside its connections."""
+"""Open files that a process needs in addition to its connections."""
 
 Result = dict[str, Any]
 
 
 class Clock:
-    """CPU, wall time and waits between `start` and `stop`."""
+    """CPU time, wall time and voluntary context switches between `start` and `stop`."""
 
     def __init__(self) -> None:
         self._from = self._to = (0.0, 0.0, 0)
@@ -66,8 +66,8 @@ class Clock:
 
 
 def resident() -> int:
-    """Bytes of memory that the process has in use."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123 - not a moment for imports
+    """Return the bytes of memory that the process has in use."""
+    with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib may not be loaded yet
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
@@ -75,7 +75,7 @@ def resident() -> int:
 
 
 class _Reading:
-    """The clock and the pieces of one answer, and whether they are right."""
+    """The measurement of one answer, and the check of its text."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -97,13 +97,13 @@ class _Reading:
 
 
 def _answers(names: list[str]) -> list[tuple[Answer, Answer]]:
-    """Each answer, and the same short, to warm up."""
+    """Return each answer with a short one of its kind, to warm up with."""
     every = map(Answer.parse, names)
     return [(a._replace(chunks=min(WARM_UP, a.chunks)), a) for a in every]
 
 
 async def streams(stream: Stream, loop: contenders.Loop, names: list[str]) -> list[Result]:
-    """CPU of whole streams, from the first chunk to the end."""
+    """Measure the CPU time of whole streams, from the first chunk to the end."""
     results = []
     for warm_up, answer in _answers(names):
         await stream(warm_up.name, str, str)
@@ -125,11 +125,11 @@ def floor_streams(options: Options, names: list[str]) -> list[Result]:
     return results
 
 
-# -- requests beside others ----------------------------------------------------------------
+# -- requests while others are open --------------------------------------------------------
 
 
 class _Requests:
-    """The time to the first chunk of request after request, and the CPU that they took."""
+    """The measurement of short requests: time to the first chunk, and CPU."""
 
     def __init__(self, count: int) -> None:
         self.count = count + WARM_UP_REQUESTS
@@ -155,7 +155,7 @@ class _Requests:
 
 
 async def requests(stream: Stream, loop: contenders.Loop, count: int, others: int) -> Result:
-    """Short requests one by one, while others are open and silent."""
+    """Measure short requests, one by one, while other streams are open and silent."""
     opened, all_open = 0, loop.event()
     starting = loop.semaphore(STARTING)
 
@@ -199,8 +199,8 @@ def floor_requests(options: Options, count: int, others: int) -> Result:
 # -- many at once --------------------------------------------------------------------------
 
 
-class _Crowd:
-    """Latencies, memory and CPU of many paced streams."""
+class _ManyStreams:
+    """The measurement of many paced streams: latency, memory and CPU."""
 
     def __init__(self, count: int, chunks: int, rate: float) -> None:
         self.count = count
@@ -215,7 +215,7 @@ class _Crowd:
         self._set_up = 0.0
 
     def first(self, text: str) -> None:
-        """One stream more is open; the server waits a second when all are."""
+        """Count an open stream; with the last one, start the clock: the server waits a second then."""
         self.opened += 1
         if self.opened == self.count:
             self._set_up = time.perf_counter() - self._begun
@@ -250,28 +250,28 @@ class _Crowd:
 async def many(
     stream: Stream, loop: contenders.Loop, count: int, chunks: int, rate: float
 ) -> Result:
-    """So many streams, each paced, together at the rate."""
+    """Measure many streams at once, which together get chunks at a given rate."""
     await stream("short", str, str)
     gc.collect()
-    crowded, starting = _Crowd(count, chunks, rate), loop.semaphore(STARTING)
+    measured, starting = _ManyStreams(count, chunks, rate), loop.semaphore(STARTING)
 
     def first(text: str) -> None:
         starting.release()
-        crowded.first(text)
+        measured.first(text)
 
     async def one(number: int) -> None:
         await starting.acquire()
-        await stream(crowded.model, first, crowded.take)
+        await stream(measured.model, first, measured.take)
 
     await loop.together(one, count)
-    return crowded.result()
+    return measured.result()
 
 
 def floor_many(options: Options, count: int, chunks: int, rate: float) -> Result:
     floor.Floor(options).stream("short", str, str)
-    crowded = _Crowd(count, chunks, rate)
-    floor.crowd(options, crowded.model, count, crowded.first, crowded.take)
-    return crowded.result()
+    measured = _ManyStreams(count, chunks, rate)
+    floor.many(options, measured.model, count, measured.first, measured.take)
+    return measured.result()
 
 
 # -- running one -----------------------------------------------------------------------------
@@ -283,11 +283,11 @@ MEASURES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-def unable(contender: Contender, connections: int) -> str:
-    """Why it can't run here, or nothing."""
+def unable_because(contender: Contender, connections: int) -> str:
+    """Return the reason why a contender can't run here, or an empty string."""
     if importlib.util.find_spec(contender.needs) is None:
         return "not installed"
-    allowed = crowd.raise_limit()
+    allowed = open_files.raise_limit()
     if connections + SPARE_FILES > allowed:
         return f"needs {connections + SPARE_FILES:,} open files, `ulimit -Hn` allows {allowed:,}"
     return ""
@@ -295,7 +295,7 @@ def unable(contender: Contender, connections: int) -> str:
 
 def measure(name: str, contender: str, options: Options, **numbers: Any) -> Any:
     chosen = contenders.CONTENDERS[contender]
-    if reason := unable(chosen, numbers.get("others", numbers.get("count", 0))):
+    if reason := unable_because(chosen, numbers.get("others", numbers.get("count", 0))):
         return {"skipped": reason}
     if name == "churn":
         return contenders.trio_loop().run(partial(churn.churn, options, **numbers))

@@ -1,4 +1,4 @@
-"""The results as one picture: bars on a logarithmic scale, in an SVG of a few lines."""
+"""Plot the results as bars on logarithmic scales, in one small SVG."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from html import escape
 from typing import NamedTuple
 
 from answers import LAYOUTS
-from cases import CROWDS, OTHERS, WIRES
+from cases import OTHERS, STREAM_COUNTS, WIRES
 from contenders import CONTENDERS, OURS
 from report import Results, number
 
 WIDTH, LABELS, VALUES = 460, 180, 60
-"""Of a panel: the whole, the names on its left, the numbers on its right; in pixels."""
+"""Widths in pixels: of a panel, of the names on its left, of the numbers on its right."""
 BAR, GAP, HEAD = 16, 5, 30
 COLUMNS = 2
 COLOURS = {OURS: "#c2410c", "floor": "#9ca3af"}
@@ -46,7 +46,7 @@ def _panel(results: Results, table: str, metric: str, scale: float, title: str) 
 
 
 def panels(results: Results) -> list[Panel]:
-    """A panel for each table that has numbers."""
+    """Return a panel for each table that has numbers."""
     every = [
         _panel(
             results,
@@ -68,14 +68,17 @@ def panels(results: Results) -> list[Panel]:
         ("p99", 1e3, "ms of added latency, p99"),
         ("memory", 1 / 1024, "KiB a stream"),
     ):
-        for crowd in CROWDS:
-            title = f"{words}: {crowd:,} streams"
-            every.append(_panel(results, f"many/{crowd}", metric, scale, title))
+        for count in STREAM_COUNTS:
+            title = f"{words}: {count:,} streams"
+            every.append(_panel(results, f"many/{count}", metric, scale, title))
     return [panel for panel in every if panel.bars]
 
 
 def _drawn(panel: Panel, left: int, top: int) -> Iterator[str]:
-    """Bars from half the smallest value on; a thin line shows the range over the rounds."""
+    """Yield the panel's elements.
+
+    Bars begin at half the smallest value; a thin line shows the range over the rounds.
+    """
     start = math.log(min(low for _, _, low, _ in panel.bars) / 2)
     span = math.log(max(high for *_, high in panel.bars)) - start
     room = WIDTH - LABELS - VALUES
@@ -104,7 +107,7 @@ def _drawn(panel: Panel, left: int, top: int) -> Iterator[str]:
 
 
 def svg(results: Results) -> str:
-    """The whole picture."""
+    """Return the whole plot."""
     body, top, every = list[str](), 26, panels(results)
     body.append(f'<text x="8" y="18">{CAPTION}</text>')
     for at in range(0, len(every), COLUMNS):

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown tables and as JSON."""
+"""Write the results as Markdown tables and as JSON."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from answers import LAYOUTS
-from cases import BIG, CROWDS, IMPORTS, OTHERS, WIRES, Case
+from cases import BIG, IMPORTS, OTHERS, STREAM_COUNTS, WIRES, Case
 from contenders import CONTENDERS, FLOOR, OURS
 
 Values = dict[str, list[float]]
-"""The numbers of a row by metric, one a round."""
+"""The numbers of a row by metric, one per round."""
 
 
 def _of_chunks(got: dict[str, Any]) -> dict[str, float]:
-    timed = got["chunks"] - 1  # the first is before the clock
+    timed = got["chunks"] - 1  # the clock starts with the first
     return {"cpu": got["cpu"] / timed, "waits": got["waits"] / timed, "total": got["cpu"]}
 
 
@@ -39,7 +39,7 @@ _METRICS: dict[str, Callable[[Any], dict[str, float]]] = {
 
 
 class Results:
-    """Every number, by table, contender and metric; and what has none, and why."""
+    """All numbers by table, contender and metric, and the reasons why some are missing."""
 
     def __init__(self) -> None:
         self.values: dict[str, dict[str, Values]] = {}
@@ -47,7 +47,7 @@ class Results:
         self.failed: dict[tuple[str, str], str] = {}
 
     def add(self, case: Case, got: Any) -> None:
-        """What one process reported."""
+        """Add the report of one process."""
         for table in case.tables:
             self.values.setdefault(table, {}).setdefault(case.contender, {})
         if isinstance(got, dict) and ("failed" in got or "skipped" in got):
@@ -62,14 +62,14 @@ class Results:
                 row.setdefault(metric, []).append(value)
 
     def why_not(self, table: str, contender: str) -> str:
-        """Why a row has no numbers, or nothing."""
+        """Return the reason why a row has no numbers, or an empty string."""
         key = (table, contender)
         if key in self.failed:
             return f"FAILED: {self.failed[key]}"
         return self.skipped.get(key, "")
 
     def all(self, table: str, contender: str, metric: str) -> list[float]:
-        """One number a round; empty if there are none."""
+        """Return one number per round; none if the case failed or was left out."""
         if self.why_not(table, contender):
             return []
         return self.values.get(table, {}).get(contender, {}).get(metric, [])
@@ -79,7 +79,7 @@ class Results:
         return statistics.median(values) if values else None
 
     def ratio(self, of: tuple[str, str], to: tuple[str, str], metric: str = "cpu") -> float | None:
-        """The median of the ratios in each round; tables and contenders."""
+        """Return the median of the rounds' ratios of one row (table, contender) to another."""
         pairs = list(zip(self.all(*of, metric), self.all(*to, metric), strict=False))
         return statistics.median(a / b for a, b in pairs) if pairs else None
 
@@ -88,7 +88,7 @@ class Results:
 
 
 def number(value: float | None) -> str:
-    """Three digits that count; a dash for what there is none of."""
+    """Return a number with three significant digits, or a dash if there is none."""
     if value is None:
         return "-"
     if value >= 1000:
@@ -97,7 +97,7 @@ def number(value: float | None) -> str:
 
 
 def ranged(values: list[float], scale: float) -> str:
-    """The median, and in brackets the range."""
+    """Return the median, and the range in brackets."""
     if not values:
         return "-"
     middle, low, high = (number(f(values) * scale) for f in (statistics.median, min, max))
@@ -105,7 +105,7 @@ def ranged(values: list[float], scale: float) -> str:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table, padded so that it can be read as it is."""
+    """Return a Markdown table, padded so that its source can be read."""
     every = [head, *rows]
     widths = [max(len(row[i]) for row in every if i < len(row)) for i in range(len(head))]
     lines = [
@@ -117,7 +117,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _rows(results: Results, table: str, cells: Callable[[str], list[str]]) -> Iterator[list[str]]:
-    """A row for each contender: its cells, or why it has none."""
+    """Yield a row for each contender, with its cells or the reason why it has none."""
     for contender in results.values[table]:
         title = CONTENDERS[contender].title
         why = results.why_not(table, contender)
@@ -168,8 +168,8 @@ def _request(results: Results) -> Iterator[str]:
 
 
 def _many(results: Results) -> Iterator[str]:
-    for crowd in CROWDS:
-        table = f"many/{crowd}"
+    for count in STREAM_COUNTS:
+        table = f"many/{count}"
         if table not in results.values:
             continue
 
@@ -181,7 +181,7 @@ def _many(results: Results) -> Iterator[str]:
                 number(results.ratio((table, contender), (table, OURS))),
             ]
 
-        head = [f"{crowd:,} streams", "µs of CPU a chunk", "p50 ms", "p99 ms", "KiB a stream"]
+        head = [f"{count:,} streams", "µs of CPU a chunk", "p50 ms", "p99 ms", "KiB a stream"]
         yield markdown([*head, "set-up s", "CPU x ours"], list(_rows(results, table, cells)))
 
 
@@ -228,13 +228,13 @@ def _churn(results: Results) -> Iterator[str]:
 
 
 def tables(results: Results) -> str:
-    """All tables of what was measured."""
+    """Return the tables of all parts that were run."""
     parts = (_chunk, _request, _many, _big, _import, _churn)
     return "\n\n".join(text for part in parts for text in part(results))
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Every number, and what has none."""
+    """Return all numbers, and the reasons why some are missing."""
     listed = [
         {"table": table, "contender": contender, "values": values}
         for table, rows in results.values.items()

@@ -1,11 +1,10 @@
-"""The replay server: fixed answers (`answers`) over HTTP/1.1, plain and TLS, on raw sockets.
+"""The replay server: fixed answers (`answers`) over HTTP/1.1, plain and with TLS, on raw sockets.
 
-The first event of an answer goes out alone and is followed by a pause, in which a contender reads
-its clock; so connecting, sending the request and reading the headers are outside of what is
-measured. Each connection has a thread: there is one at a time. Where there are thousands, the
-third port is asked (`crowd`).
+The first event of an answer is sent alone and followed by a pause, in which a contender reads its
+clock; so connecting, sending the request and reading the headers are not measured. Each connection
+has a thread, since there is one at a time. A third port is for thousands (`epoll_server`).
 
-Run alone it prints its three ports as JSON and serves until its standard input is closed.
+It prints its three ports as JSON, and serves until its standard input is closed.
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import answers
-import crowd
+import epoll_server
+import open_files
 
 HEAD_START = 0.02
 """Seconds between the first event and the rest."""
 TLS = Path(__file__).parent / "tls"
-"""A test authority (``ca.pem``) and its certificate for localhost."""
+"""Folder of a test authority (``ca.pem``) and its certificate for localhost."""
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
 
@@ -35,7 +35,7 @@ _model = re.compile(rb'"model"\s*:\s*"([^"]*)"').search
 
 
 def request_in(got: bytes) -> tuple[str, int] | None:
-    """The model that a request asks for and the request's length, once it is whole."""
+    """Return the model of the first request and its length in bytes, once it is complete."""
     head, end, body = got.partition(b"\r\n\r\n")
     if not end:
         return None
@@ -54,7 +54,7 @@ class Plain:
         self.sock = sock
 
     def send(self, pieces: list[bytes]) -> None:
-        """All pieces in one write."""
+        """Send all pieces in one write."""
         self.sock.sendall(b"".join(pieces))
 
     def recv(self) -> bytes:
@@ -62,7 +62,7 @@ class Plain:
 
 
 class Secure(Plain):
-    """A connection with TLS, where each piece is a record of its own."""
+    """A connection with TLS, in which each piece is a record of its own."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
@@ -127,7 +127,7 @@ def main() -> None:
     """Serve on loopback until standard input ends."""
     if len(sys.argv) > 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(sys.argv[1])})
-    crowd.raise_limit()
+    open_files.raise_limit()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "srv.pem", TLS / "srv.key")
     ports = {}
@@ -136,8 +136,8 @@ def main() -> None:
         ports[scheme] = listener.getsockname()[1]
         threading.Thread(target=_accept, args=(listener, of), daemon=True).start()
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    ports["crowd"] = listener.getsockname()[1]
-    threading.Thread(target=crowd.serve, args=(listener, request_in), daemon=True).start()
+    ports["many"] = listener.getsockname()[1]
+    threading.Thread(target=epoll_server.serve, args=(listener, request_in), daemon=True).start()
     print(json.dumps(ports), flush=True)
     sys.stdin.read()
 

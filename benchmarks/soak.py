@@ -1,9 +1,9 @@
-"""Soak: ``python benchmarks/soak.py [--seconds 300] [--streams 200]``.
+"""Soak test: ``python benchmarks/soak.py [--seconds 300] [--streams 200]``.
 
-So many streams at once, each against one random fault of a server in a process of its own. Which
-outcome a stream must have follows from its number alone, on both sides. It ends with a report, and
-with status 1 if an outcome was another, memory grew, or a descriptor, a task, a connection or a
-slot was left.
+Many streams run at once, each with a random fault of a server that is a process of its own. The
+stream's number alone decides, on both sides, which outcome it must have (`soak_scenes`). It ends
+with a report, and with status 1 if an outcome was wrong, memory grew, or a descriptor, a task, a
+connection or a slot was left.
 """
 
 from __future__ import annotations
@@ -16,183 +16,35 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
+from soak_scenes import Scene, scene
 
 import trio_minillm as llm
 from trio_minillm import testing
-from trio_minillm.testing import Reply, ServedRequest, faults, hang
+from trio_minillm.testing import Reply, ServedRequest
 
 WARM = 0.2
-"""Part of the time after which memory is measured first: pools, caches and the ledger's newest
-records have grown by then."""
+"""Share of the time after which memory is first measured: by then pools, caches and the ledger's
+newest records have reached their size."""
 GROWTH_MB = 8.0
-"""How much more memory the end may have than the first measure, in MiB; a leak of one stream's
-state, 5 KiB, would take more within a minute."""
+"""Growth of memory between the two measurements, in MiB, that is accepted; a leak of one stream's
+state, 5 KiB, would exceed it within a minute."""
 LONG = 60.0
-"""Seconds from which on memory is judged: before that, caches still grow."""
+"""Shortest run, in seconds, whose memory is judged: in a shorter one caches still grow."""
 CLOCKS = llm.Timeouts(connect=60.0, first_chunk=60.0, idle=8.0, byte_idle=60.0, usage_grace=0.3)
-"""Generous where a slow machine must not be taken for a fault; ``idle`` is one of the faults."""
-WRITES = 300
-"""In how many writes a body goes out at most."""
+"""Generous, so that a slow machine is not taken for a fault; ``idle`` is one of the faults."""
 SHOWN = 20
-"""Wrong outcomes that are listed."""
-WORDS = ("a ", "b", "Wort ", "\n", '"quoted" ', "日本 ", "😀", "{}", "x" * 40)
-
-
-class Scene(NamedTuple):
-    """One stream: what the server does, what the caller does, and how it must end."""
-
-    name: str
-    wire: str
-    reply: Reply
-    text: str
-    """The whole answer; what arrives is this or a beginning of it."""
-    expected: tuple[str, ...]
-    """An outcome, or the error's class; more than one where the network decides."""
-    whole: bool
-    leave: str = ""
-    """What the caller does in the middle: "cancel", "leave", "reject", "scope"."""
-    slow: float = 0.0
-    """Seconds that the caller takes for each chunk."""
-
-
-def scene(number: int) -> Scene:
-    """The same scene for the same number, in both processes."""
-    rng = random.Random(number)
-    wire = rng.choice(("openai", "anthropic"))
-    deltas = [rng.choice(WORDS) for _ in range(rng.randrange(4, 60))]
-    make = testing.openai_events if wire == "openai" else testing.anthropic_events
-    reply = testing.reply(*make(*deltas))
-    text = "".join(deltas)
-    name = rng.choice(list(_SCENES))
-    changed, expected, whole = _SCENES[name](reply, rng)
-    if rng.random() < 0.5:
-        size = sum(len(step) for step in reply.steps if isinstance(step, bytes))
-        # Not in too many writes: the server is one process, and a slow one is another fault.
-        changed = changed | faults.split(every=max(rng.choice((1, 7, 50, 333)), size // WRITES))
-    leave = ""
-    if name == "hang" or (name == "slowly" and rng.random() < 0.5):
-        leave = rng.choice(("cancel", "leave", "reject", "scope"))
-        # What had come by then counts, and that can be the end.
-        expected, whole = ("cancelled",) if name == "hang" else ("cancelled", "finished"), False
-    slow = 0.002 if rng.random() < 0.1 else 0.0
-    return Scene(name, wire, changed, text, expected, whole, leave, slow)
-
-
-Result = tuple[Reply, tuple[str, ...], bool]
-_FINISHED = ("finished",)
-_CUT = ("ConnectionCut",)
-
-
-def _middle(reply: Reply, rng: random.Random) -> int:
-    """A place in the body behind some of the text and well before its end."""
-    steps = [s for s in reply.steps if isinstance(s, bytes)]
-    return sum(map(len, steps[:3])) + rng.randrange(1, len(steps[3]))
-
-
-def _plain(reply: Reply, rng: random.Random) -> Result:
-    return reply, _FINISHED, True
-
-
-def _slowly(reply: Reply, rng: random.Random) -> Result:
-    steps = [s for step in reply.steps for s in (step, rng.choice((0.0, 0.01, 0.05)))]
-    return testing.reply(*steps), _FINISHED, True
-
-
-def _framed(reply: Reply, rng: random.Random) -> Result:
-    how = rng.choice((faults.framing("length"), faults.framing("close"), faults.closing()))
-    return reply | how, _FINISHED, True
-
-
-def _no_usage(reply: Reply, rng: random.Random) -> Result:
-    """What comes behind the reason is missing, and the connection stays open."""
-    end = next(i for i, s in enumerate(reply.steps) if isinstance(s, bytes) and _REASON(s))
-    return testing.reply(*reply.steps[: end + 1], hang), _FINISHED, True
-
-
-def _REASON(event: bytes) -> bool:  # noqa: N802
-    return b'"finish_reason":"stop"' in event or b'"stop_reason":"end_turn"' in event
-
-
-def _cut(reply: Reply, rng: random.Random) -> Result:
-    return reply | faults.cut(_middle(reply, rng)), _CUT, False
-
-
-def _early(reply: Reply, rng: random.Random) -> Result:
-    return testing.reply(*reply.steps[:3]), ("EndedEarly",), False
-
-
-def _reset(reply: Reply, rng: random.Random) -> Result:
-    # A reset destroys what the peer has not read, up to all of it.
-    return reply | faults.cut(_middle(reply, rng), "reset"), ("ConnectionCut", "SendError"), False
-
-
-def _silent(reply: Reply, rng: random.Random) -> Result:
-    return reply | faults.stall(_middle(reply, rng)), ("StreamTimeout",), False
-
-
-def _drip(reply: Reply, rng: random.Random) -> Result:
-    """Keep-alives without end must not keep it alive."""
-    return (
-        testing.reply(*reply.steps[:3], testing.forever(b": ping\n\n", 0.5)),
-        ("StreamTimeout",),
-        False,
-    )
-
-
-def _error(reply: Reply, rng: random.Random) -> Result:
-    data = {"type": "error", "error": {"type": "api_error", "message": "no", "code": 500}}
-    return testing.reply(*reply.steps[:3], testing.sse(data, "error")), ("ProviderError",), False
-
-
-def _malformed(reply: Reply, rng: random.Random) -> Result:
-    bad = rng.choice((b"data: {\n\n", b"data: [1]\n\n", b"data: \xff\n\n", b'data: {"id":\n\n'))
-    return testing.reply(*reply.steps[:3], bad, *reply.steps[3:]), ("ProtocolError",), False
-
-
-def _refused(reply: Reply, rng: random.Random) -> Result:
-    return (
-        reply | faults.status(rng.choice((400, 401, 404, 429, 500, 503))),
-        ("RefusedError",),
-        False,
-    )
-
-
-def _gone(reply: Reply, rng: random.Random) -> Result:
-    return testing.reply(error=OSError("gone")), ("SendError",), False
-
-
-def _hang(reply: Reply, rng: random.Random) -> Result:
-    return testing.reply(*reply.steps[:3], hang), ("cancelled",), False
-
-
-_SCENES: dict[str, Callable[[Reply, random.Random], Result]] = {
-    **{f"plain {i}": _plain for i in range(4)},
-    "slowly": _slowly,
-    "framed": _framed,
-    "no usage": _no_usage,
-    "cut": _cut,
-    "early": _early,
-    "reset": _reset,
-    "silent": _silent,
-    "drip": _drip,
-    "error": _error,
-    "malformed": _malformed,
-    "refused": _refused,
-    "gone": _gone,
-    "hang": _hang,
-}
+"""Most wrong outcomes that are listed."""
 
 
 # -- the server ----------------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """The server's process: it says its port, and ends with its standard input."""
+    """Run the server: print its port, and end when standard input is closed."""
 
     def answer(request: ServedRequest) -> Reply:
         content = request.json()["messages"][0]["content"]
@@ -218,7 +70,7 @@ def serve() -> None:
 
 
 class Soak:
-    """Streams without end, and what became of them."""
+    """The streams of a run, and the counts of their outcomes."""
 
     def __init__(self, base_url: str, seed: int) -> None:
         self.models = {
@@ -245,7 +97,7 @@ class Soak:
                 self.wrong.append(f"{number} {planned.name} ({planned.wire}): {got}, text {fits}")
 
     async def one(self, client: llm.Client, number: int, planned: Scene) -> tuple[str, str]:
-        """The outcome, or the class of the error, and the text."""
+        """Run one stream, and return its outcome, or the class of its error, and its text."""
         model = self.models[planned.wire]
         scope = trio.CancelScope()
         stream = client.stream(model, str(number), timeouts=CLOCKS, retry=llm.Retry(attempts=1))
@@ -272,7 +124,7 @@ class Soak:
 
 
 class Measure(NamedTuple):
-    """What the process holds."""
+    """The resources that the process holds."""
 
     rss_mb: float
     fds: int

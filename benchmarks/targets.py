@@ -1,4 +1,4 @@
-"""What the library set out to show, and whether this run shows it."""
+"""The library's performance targets, and whether a run met them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _chunks(results: Results) -> Iterator[Target]:
     yield Target("burst, Anthropic's wire: CPU beside its SDK", anthropic, 1 / 6)
 
 
-def _crowds(results: Results) -> Iterator[Target]:
+def _counts(results: Results) -> Iterator[Target]:
     small, large = "many/1000", "many/5000"
     for to, limit in (("aiohttp", 1.0), ("openai", 1 / 3.5)):
         value = results.ratio((small, OURS), (small, to))
@@ -66,12 +66,12 @@ def _sizes(results: Results) -> Iterator[Target]:
 
 
 def targets(results: Results) -> list[Target]:
-    """Every target, with what was measured."""
-    return [*_chunks(results), *_crowds(results), *_sizes(results)]
+    """Return every target with its measured value."""
+    return [*_chunks(results), *_counts(results), *_sizes(results)]
 
 
 def verdicts(results: Results) -> str:
-    """The targets as a table."""
+    """Return the targets as a table."""
     rows = [
         [t.what, _shown(t.value, t.unit), _shown(t.limit, t.unit), t.met]
         for t in targets(results)
@@ -81,7 +81,7 @@ def verdicts(results: Results) -> str:
 
 
 def _shown(value: float, unit: str) -> str:
-    """Small ratios as fractions, since that is how the targets put them."""
+    """Return a value with its unit; small ratios as fractions, as the targets were stated."""
     if unit == "x" and 0 < value < 0.5:
         return f"1/{number(1 / value)}"
     return f"{number(value)} {unit}"

@@ -1,4 +1,4 @@
-"""Leave a stream as soon as a word has come."""
+"""Leave a stream as soon as a certain word arrives."""
 
 import trio
 
@@ -17,7 +17,7 @@ async def main() -> None:
             print(chunk.delta, end="", flush=True)
             if WORD in stream.accumulated:
                 break
-    # The connection is closed, the model has stopped, and what had arrived is still here.
+    # The connection is closed, the model has stopped, and the text that arrived is still here.
     print(f"\n\n{stream.outcome} after {len(stream.accumulated)} characters")
 
 

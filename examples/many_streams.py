@@ -1,4 +1,4 @@
-"""Ask many questions at once, no more than a few at a time. (Other models: see stream.py.)"""
+"""Ask many questions concurrently, a few at a time. (For other models, see stream.py.)"""
 
 import trio
 
@@ -22,7 +22,7 @@ async def main() -> None:
         async with limit:
             try:
                 response = await client.complete(model, question, max_tokens=16)
-            except llm.MiniLLMError as error:  # one that fails does not stop the others
+            except llm.MiniLLMError as error:  # one failure does not stop the others
                 print(f"{question} failed: {error}")
             else:
                 first = response.timings.first_chunk or 0.0

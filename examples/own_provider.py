@@ -1,4 +1,4 @@
-"""Another wire in one class: llama.cpp's own ``/completion``."""
+"""Add a wire format in one class: llama.cpp's own ``/completion``."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Completion(llm.Provider):
 
     def build_request(self, request: llm.Request) -> dict[str, Any]:
         if other := request.params.keys() - {"max_tokens"}:
-            raise ValueError(f"not on this wire: {', '.join(sorted(other))}")
+            raise ValueError(f"not a parameter of this format: {', '.join(sorted(other))}")
         prompt = "\n".join(message.text for message in request.messages)
         return {"prompt": prompt, "stream": True, "n_predict": request.params.get("max_tokens", 64)}
 

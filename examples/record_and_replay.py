@@ -1,4 +1,4 @@
-"""Record a real answer once; test against it for ever, with faults in it."""
+"""Record a real answer once, and test against it for ever, with or without faults."""
 
 import math
 import tempfile

@@ -1,4 +1,4 @@
-"""Stream one answer: from a local model, or from the one that is named.
+"""Stream one answer from a local model, or from the model named on the command line.
 
 python examples/stream.py
 python examples/stream.py openrouter:anthropic/claude-haiku-4.5

@@ -1,4 +1,4 @@
-"""Get an answer as a value of a type."""
+"""Get an answer as a value of a Python type."""
 
 from typing import Annotated, Literal
 
@@ -27,7 +27,7 @@ async def main() -> None:
         )
     try:
         review: Review = response.parsed()
-    except msgspec.DecodeError as error:  # cut at max_tokens, or not enforced by the server
+    except msgspec.DecodeError as error:  # cut off at max_tokens, or not enforced by the server
         print(f"not a review: {error}")
     else:
         print(review)

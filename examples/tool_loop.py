@@ -1,4 +1,4 @@
-"""Let the model call a function, send the result back, print the answer."""
+"""Let the model call a function, send the result back, and print the answer."""
 
 import msgspec
 import trio
@@ -9,7 +9,7 @@ FORECASTS = {"Paris": "21 degrees, sunny", "Oslo": "3 degrees, snow"}
 
 
 async def weather(city: str) -> str:
-    """The weather in a city just now."""
+    """Get the current weather in a city."""
     await trio.sleep(0.1)  # a real one would ask a server
     return FORECASTS.get(city, "no forecast for this city")
 
@@ -17,7 +17,7 @@ async def weather(city: str) -> str:
 async def main() -> None:
     tools = {tool.name: tool for tool in [llm.tool(weather)]}
     history = [llm.user("What is the weather in Paris?")]
-    # This small model calls a tool only where it must; larger ones do with "auto" throughout.
+    # This small model calls a tool only if it must; for larger ones "auto" is enough.
     choice = "required"
     async with llm.open_local_model(tools=True) as model, llm.open_client() as client:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""What each user's questions cost. Name a file, and the sums go on with the next run.
+"""Add up what each user's questions cost; in a file, the sums continue with the next run.
 
 python examples/what_it_cost.py
 python examples/what_it_cost.py costs.jsonl
@@ -16,7 +16,7 @@ QUESTIONS = [
     ("bob", "Why is the sky blue?"),
     ("ann", "Why do cats purr?"),
 ]
-# A model on this machine costs nothing, so this price is made up.
+# A local model costs nothing, so this price is made up.
 PRICE = llm.TokenPrice(input=Decimal("0.05"), output=Decimal("0.40"))
 
 
@@ -33,11 +33,11 @@ async def main() -> None:
         for user, question in QUESTIONS:
             await client.complete(model, question, max_tokens=16, price=PRICE, meta={"user": user})
         async with client.stream(model, "Tell me a story.", meta={"user": "bob"}) as stream:
-            await stream.next_chunk()  # left before the end: this server does not say its usage
+            await stream.next_chunk()  # left before the end, so this server never sends the usage
     for user, totals in ledger.by_meta("user").items():
         print(f"{user}: {totals.attempts} attempts, {totals.total} USD")
     unknown = ledger.resolutions.get(llm.CostResolution.UNKNOWN, 0)
-    print(f"together {ledger.total} USD, not counting {unknown} of unknown cost")
+    print(f"{ledger.total} USD in all; attempts of unknown cost: {unknown}")
 
 
 trio.run(main)

@@ -28,7 +28,7 @@ import targets
 from cases import PARTS, QUICK, Case, cases
 from contenders import CONTENDERS, FLOOR, OURS
 
-TINY = QUICK._replace(chunks=130, requests=2, crowd_seconds=0.01, churn_seconds=0.3)
+TINY = QUICK._replace(chunks=130, requests=2, many_seconds=0.01, churn_seconds=0.3)
 WIRES = ("openai", "anthropic")
 
 
@@ -185,6 +185,6 @@ def test_everyone_is_imported_from_bytecode(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_too_few_files_are_a_reason_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures.crowd, "raise_limit", lambda: 1024)
-    assert "needs 5,100 open files" in measures.unable(CONTENDERS[OURS], 5000)
-    assert not measures.unable(CONTENDERS[OURS], 0)
+    monkeypatch.setattr(measures.open_files, "raise_limit", lambda: 1024)
+    assert "needs 5,100 open files" in measures.unable_because(CONTENDERS[OURS], 5000)
+    assert not measures.unable_because(CONTENDERS[OURS], 0)

@@ -1,1 +1,1 @@
-"""Values: messages, parameters, chunks, responses, costs, options and errors. Nothing here waits."""
+"""Values without behaviour over time: messages, parameters, chunks, responses, costs, errors."""

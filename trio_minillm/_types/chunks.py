@@ -1,4 +1,4 @@
-"""One step of an answer as it arrives: the chunk, and the pieces of calls and blocks in it."""
+"""Chunks, the steps in which an answer arrives, and the pieces of tool calls and blocks in them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from .usage import Usage
 
 
 class ToolCallDelta(msgspec.Struct, gc=False):
-    """A piece of a tool call. ``index``, ``id`` and ``name`` are as the wire had them, and
-    may be missing; ``arguments`` is the next piece of the argument string.
+    """A piece of a tool call.
+
+    ``index``, ``id`` and ``name`` are as the provider sent them, ``None`` where this piece has
+    none; ``arguments`` is the next piece of the argument string.
     """
 
     index: int | None = None
@@ -23,10 +25,10 @@ class ToolCallDelta(msgspec.Struct, gc=False):
 
 
 class Block(msgspec.Struct, kw_only=True):
-    """What happened to a content block, on wires that have blocks (Anthropic's).
+    """A change to a content block, in wire formats that have blocks (Anthropic's).
 
-    ``start`` is the block as it was opened, ``delta`` a change that is more than text,
-    reasoning or arguments (a signature, a citation), ``stop`` closes it.
+    ``start`` is the block as it was opened; ``delta`` is a change other than text, reasoning or
+    arguments (a signature, a citation); ``stop`` is true where the block is closed.
     """
 
     start: dict[str, Any] | None = None
@@ -35,10 +37,10 @@ class Block(msgspec.Struct, kw_only=True):
 
 
 class StreamChunk(msgspec.Struct, gc=False):
-    """One step of the answer: what a provider's event says, in neutral terms.
+    """One step of an answer: the content of a provider's event in neutral terms.
 
-    A plain piece of text has ``delta`` and nothing else. A chunk is a value: it belongs to
-    whoever received it.
+    Most chunks are plain text, and have nothing but ``delta``. A chunk is a value that belongs to
+    the code that received it.
     """
 
     delta: str = ""
@@ -51,36 +53,36 @@ class StreamChunk(msgspec.Struct, gc=False):
     model: str | None = None
     choice: int = 0
     part: int | None = None
-    """Number of the content block that this belongs to, on wires that number them."""
+    """Number of the content block that this belongs to, in wire formats that number them."""
     block: Block | None = None
     reasoning_details: tuple[dict[str, Any], ...] = ()
-    """Reasoning blocks to be sent back unchanged (OpenRouter's)."""
+    """Reasoning blocks that must be sent back unchanged (OpenRouter's)."""
     annotations: tuple[dict[str, Any], ...] = ()
     logprobs: dict[str, Any] | None = None
     audio: dict[str, Any] | None = None
     images: tuple[dict[str, Any], ...] = ()
-    """Pictures that the model made, in the wire's shape (OpenRouter's ``image_url`` parts)."""
+    """Images that the model made, in the provider's shape (OpenRouter's ``image_url`` parts)."""
     metadata: dict[str, Any] | None = None
-    """The rest that is worth keeping (serving provider, native reason, timings …)."""
+    """Other facts worth keeping (serving provider, native finish reason, timings …)."""
     end: bool = False
-    """The wire's own end event (``[DONE]``, ``message_stop``)."""
+    """True for the wire format's own end event (``[DONE]``, ``message_stop``)."""
     progress: bool = True
-    """False where nothing of the answer moved (a role-only opening, an empty delta)."""
+    """False where the answer did not advance (an opening with a role only, an empty delta)."""
     event: int = 0
-    """Number of the stream's event that it came from, counted from 1."""
+    """Number of the event that it came from, counted from 1 in each stream."""
     received_at: float = 0.0
-    """When its bytes left the socket, on Trio's clock, in seconds."""
+    """Time at which its bytes were read from the socket, in seconds on Trio's clock."""
     raw: bytes | None = None
     """The event's data, if the stream was opened with ``raw=True``."""
 
     @classmethod
     def content(cls, delta: str) -> StreamChunk:
-        """A chunk of plain text."""
+        """Return a chunk of plain text."""
         return cls(delta)
 
     @classmethod
     def finished(cls, reason: str) -> StreamChunk:
-        """A chunk that says only why the answer ended."""
+        """Return a chunk that has nothing but the finish reason."""
         return cls(finish_reason=reason)
 
 

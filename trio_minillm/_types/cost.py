@@ -1,7 +1,7 @@
-"""Usage x price -> cost. Pure; money is `decimal.Decimal` in USD, and nothing is ever rounded.
+"""Costs from usage and prices: amounts are `decimal.Decimal` in USD, and never rounded.
 
-All arithmetic has a context of its own, so that a program's own decimal context (its
-precision, its traps) changes no amount.
+All arithmetic uses its own decimal context, so that the program's context (its precision, its
+traps) changes no amount.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import msgspec
 from .usage import Usage
 
 _EXACT = decimal.Context(
-    # Python's own recipe for exact arithmetic (FAQ of the decimal module): as many digits as
-    # the operands need. Sums, products and shifts only, so that they are always finitely many.
+    # The recipe for exact arithmetic from the decimal module's FAQ: as many digits as the operands
+    # need. There are sums, products and shifts only, so that number is always finite.
     prec=decimal.MAX_PREC,
     rounding=decimal.ROUND_HALF_EVEN,
     Emin=decimal.MIN_EMIN,
@@ -34,24 +34,24 @@ Rate: TypeAlias = Decimal | float | int
 
 
 class CostResolution(str, Enum):
-    """How much a cost can be trusted."""
+    """The degree to which a cost can be trusted."""
 
     RESOLVED = "resolved"
-    """The provider's own figure, or a price times final usage with nothing left over."""
+    """The provider's own figure, or final usage times a price that covers all of it."""
     LOWER_BOUND = "lower_bound"
-    """At least this: the usage was still running when the stream stopped, or it shows a charge
-    that the price does not cover (web searches), or leaves open which of two rates applies."""
+    """At least this much: the usage is provisional, or it contains a charge that the price does not
+    cover (web searches), or it leaves open which of two rates applies."""
     UNPRICED = "unpriced"
-    """The usage is known, its price is not."""
+    """The usage is known, but not its price."""
     UNKNOWN = "unknown"
-    """Not even the usage is known. Not zero."""
+    """Not even the usage is known. This never means zero."""
 
     def __str__(self) -> str:
         return self.value
 
 
 class _SpecialRates(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """Rates that a price may lack, in USD per million tokens; see `TokenPrice`."""
+    """Optional rates of a price, in USD per million tokens; see `TokenPrice`."""
 
     cache_read: Rate | None = None
     cache_write: Rate | None = None
@@ -65,10 +65,10 @@ class _SpecialRates(msgspec.Struct, frozen=True, kw_only=True, repr_omit_default
 
 
 class PriceTier(_SpecialRates, frozen=True, kw_only=True):
-    """Rates of a request with more than ``above`` input tokens, cached ones included.
+    """Rates, in USD per million tokens, of a request with more than ``above`` input tokens.
 
-    They hold for *all* tokens of that request, output too, not just for those beyond the mark.
-    A rate that is missing here is the one of the tier below.
+    Cached input counts. The rates apply to *all* tokens of that request, output included, and not
+    only to those above the threshold. A rate that is missing here is that of the tier below.
     """
 
     above: int
@@ -84,19 +84,21 @@ class PriceTier(_SpecialRates, frozen=True, kw_only=True):
 
 
 class TokenPrice(_SpecialRates, frozen=True, kw_only=True):
-    """USD per million tokens; ``web_search`` alone is USD per single search (0.01: a cent each).
+    """The price of a model's tokens, in USD per million tokens.
 
-    A missing rate costs what the wider one does: ``cache_read``, ``cache_write``,
-    ``audio_input`` and ``image_input`` the ``input`` rate; ``cache_write_1h`` (a cache entry
-    that lives an hour) the ``cache_write`` rate (five minutes); ``audio_cache_read`` and
-    ``image_cache_read`` the ``cache_read`` rate; ``audio_output`` and ``image_output`` the
-    ``output`` rate. ``web_search`` has no wider one: searches without a rate make a cost a
-    lower bound. Reasoning is output.
+    A missing rate falls back on a wider one: ``cache_read``, ``cache_write``, ``audio_input`` and
+    ``image_input`` on ``input``; ``cache_write_1h`` (cache entries that live for an hour) on
+    ``cache_write`` (five minutes); ``audio_cache_read`` and ``image_cache_read`` on
+    ``cache_read``; ``audio_output`` and ``image_output`` on ``output``. Reasoning is output.
 
-    ``tiers`` are the rates of longer requests, in rising order. ``as_of`` is the day on which the
-    price is known to hold, and ``source`` says from whom.
+    ``web_search`` is in USD per search (0.01 is one cent each) and has nothing to fall back on:
+    searches without a rate make the cost a lower bound.
 
-    Raises ``TypeError`` for what is no number and ``ValueError`` for what is no price.
+    ``tiers`` are the rates of longer requests, in rising order. ``as_of`` is a day on which the
+    price is known to have been valid, and ``source`` names where it is from.
+
+    Raises ``TypeError`` if a rate is not a number, ``ValueError`` if it is negative or not finite,
+    or if the tiers are not in order.
     """
 
     input: Rate
@@ -133,7 +135,7 @@ _WIDER = {
     "image_cache_read": "cache_read",
     "image_output": "output",
 }
-"""What a missing rate costs instead; a wider one stands before those that fall back on it."""
+"""The rate that each missing rate falls back on, in an order in which that one is always known."""
 
 _RATES = ("input", "output", *_WIDER)
 
@@ -151,28 +153,31 @@ def _check_rates(given: PriceTier | TokenPrice, names: Iterable[str]) -> None:
 
 
 class CostInfo(msgspec.Struct, frozen=True):
-    """What something cost. ``amount`` is in USD; ``None`` unless resolved or a lower bound."""
+    """A cost, and the degree to which it can be trusted.
+
+    ``amount`` is in USD, and ``None`` unless the cost is resolved or a lower bound.
+    """
 
     amount: Decimal | None = None
     resolution: CostResolution = CostResolution.UNKNOWN
     source: str | None = None
-    """``"native"`` for the provider's own figure, ``"price"`` for a price times usage."""
+    """``"native"`` for the provider's own figure, ``"price"`` for usage times a price."""
     as_of: date | None = None
-    """The price's date, if it has one; see `TokenPrice`."""
+    """Date of the price, if it has one; see `TokenPrice`."""
 
 
 def exact(number: Decimal | float | int | str) -> Decimal:
-    """A number from JSON or from a user as the decimal that was written."""
+    """Return a number from JSON or from a user as the decimal that was written."""
     return number if isinstance(number, Decimal) else Decimal(str(number))
 
 
 def add(a: Decimal, b: Decimal) -> Decimal:
-    """The exact sum of two amounts, whatever the caller's decimal context."""
+    """Return the exact sum of two amounts, whatever the caller's decimal context."""
     return _EXACT.add(a, b)
 
 
 def sum_of(amounts: Iterable[Decimal]) -> Decimal:
-    """The exact sum of any number of amounts; 0 for none."""
+    """Return the exact sum of any number of amounts; 0 for none."""
     total = Decimal(0)
     for amount in amounts:
         total = _EXACT.add(total, amount)
@@ -180,23 +185,25 @@ def sum_of(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def scaled(number: Decimal | int, power: int) -> Decimal:
-    """``number`` times ten to ``power``, exactly."""
+    """Return ``number`` times ten to the ``power``, exactly."""
     return _EXACT.scaleb(Decimal(number), power)
 
 
 def times(count: int, rate: Decimal) -> Decimal:
-    """``count`` times ``rate``, exactly."""
+    """Return ``count`` times ``rate``, exactly."""
     return _EXACT.multiply(Decimal(count), rate)
 
 
 def native_cost(usage: Usage, amount: Decimal) -> CostInfo:
-    """The provider's own figure for this usage."""
+    """Return the provider's own figure for this usage: a lower bound unless the usage is final."""
     resolution = CostResolution.RESOLVED if usage.final else CostResolution.LOWER_BOUND
     return CostInfo(amount, resolution, "native")
 
 
 def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-    """Usage times price. ``unpriced`` without a price, ``unknown`` without both counts."""
+    """Return usage times price: ``unpriced`` without a price, ``unknown`` unless both input and
+    output are counted.
+    """
     if usage is None or usage.total_tokens is None:
         return CostInfo()
     if price is None:
@@ -211,7 +218,7 @@ def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
 
 
 def rates_at(price: TokenPrice, prompt_tokens: int) -> dict[str, Decimal]:
-    """Every rate of a request with so many input tokens, in USD per million tokens."""
+    """Return every rate of a request with so many input tokens, in USD per million tokens."""
     given = {name: getattr(price, name) for name in _RATES}
     for tier in price.tiers:
         if prompt_tokens > tier.above:
@@ -224,27 +231,27 @@ def rates_at(price: TokenPrice, prompt_tokens: int) -> dict[str, Decimal]:
 
 
 def _range(usage: Usage, price: TokenPrice) -> tuple[Decimal, Decimal]:
-    """The least and the most that the usage can have cost, in USD.
+    """Return the least and the most that the usage can have cost, in USD.
 
-    They differ only where sound or pictures came beside cached tokens: no wire says which of
-    them were the cached ones.
+    They differ only where audio or images were sent along with cached tokens: no provider says
+    which tokens were the cached ones.
     """
     rate = rates_at(price, usage.prompt_tokens or 0)
     plain, read = usage.uncached_input_tokens or 0, usage.cache_read_tokens or 0
     written, output = usage.cache_write_tokens or 0, usage.completion_tokens or 0
     hour = min(usage.cache_write_1h_tokens or 0, written)
-    # Parts of the whole: they are charged the difference to it, and never beyond it.
-    said = min(usage.audio_output_tokens or 0, output)
-    drawn = min(usage.image_output_tokens or 0, output - said)
+    # Audio and image tokens are part of the output, so they can't be more than it has.
+    audio = min(usage.audio_output_tokens or 0, output)
+    image = min(usage.image_output_tokens or 0, output - audio)
     least = sum_of(
         (
             times(plain, rate["input"]),
             times(read, rate["cache_read"]),
             times(written - hour, rate["cache_write"]),
             times(hour, rate["cache_write_1h"]),
-            times(output - said - drawn, rate["output"]),
-            times(said, rate["audio_output"]),
-            times(drawn, rate["image_output"]),
+            times(output - audio - image, rate["output"]),
+            times(audio, rate["audio_output"]),
+            times(image, rate["image_output"]),
         )
     )
     most = least
@@ -261,7 +268,10 @@ def _range(usage: Usage, price: TokenPrice) -> tuple[Decimal, Decimal]:
 
 
 def _placed(count: int, places: list[tuple[Decimal, int]]) -> Decimal:
-    """What ``count`` tokens cost beyond the plain rate, put into the first places with room."""
+    """Return the surcharge of ``count`` tokens that fill the places in the order given.
+
+    A place is a surcharge per token, in USD per million, and the number of tokens with that rate.
+    """
     total = Decimal(0)
     for surcharge, room in places:
         here = min(count, room)
@@ -271,11 +281,13 @@ def _placed(count: int, places: list[tuple[Decimal, int]]) -> Decimal:
 
 
 MAX_AMOUNT, MAX_PLACES = Decimal(10) ** 12, 60
-"""What an amount can be, in USD, and its decimals: within them any sum is exact."""
+"""Largest amount, in USD, and most decimal places of one; within them any sum is exact."""
 
 
 def payable(amount: Decimal | None) -> bool:
-    """Whether it can be an amount of money: not NaN, negative or absurd, from whomever."""
+    """Return whether it can be an amount of money: ``None``, or a number that is not NaN, negative,
+    or beyond `MAX_AMOUNT` and `MAX_PLACES`.
+    """
     if amount is None:
         return True
     if not isinstance(amount, Decimal) or not amount.is_finite():

@@ -1,20 +1,20 @@
-"""Everything this library raises, as one tree, by what to do next.
+"""The errors that this library raises, as one tree ordered by what the caller should do next.
 
-=====================  ========================================================
-``SendError``          The request did not get out, or no answer began. Check the
-                       address and the network; trying again is safe.
+=====================  ===========================================================
+``SendError``          The request could not be sent, or no answer began. Check
+                       the address and the network; trying again is safe.
 ``RefusedError``       The server answered with an error status. ``kind`` says
                        whether to wait, pay, fix the key or fix the request.
-``StreamError``        The answer began and broke. ``partial`` has what arrived;
-                       sending again costs again.
-``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest.
-``BudgetExceeded``     A limit of yours is reached; nothing more was sent.
-=====================  ========================================================
+``StreamError``        The answer began and broke off. ``partial`` has what arrived;
+                       sending the request again costs again.
+``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest error.
+``BudgetExceeded``     One of the caller's limits is reached; nothing more was sent.
+=====================  ===========================================================
 
-Misuse (a wrong argument, a stream used twice at once) is ``TypeError``, ``ValueError``
-or Trio's own error and not in this tree. No message, ``repr`` or argument of these
-errors contains an API key or a prompt: what a server echoes is cut to an excerpt in
-which the key is blanked.
+Misuse (a wrong argument, a stream used by two tasks at once) raises ``TypeError``,
+``ValueError`` or Trio's own error, which are not in this tree. No message, ``repr`` or
+argument of these errors contains an API key or a prompt: a server's words are cut to an
+excerpt in which the key is blanked.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from .response import CompletionResponse
 from .usage import Usage
 
 ErrorKind = Literal["auth", "invalid", "quota", "rate_limit", "overloaded", "timeout", "server"]
-"""What a provider's error asks of the caller.
+"""The action that a provider's error asks of the caller.
 
-``auth`` fix the key or its rights · ``invalid`` fix the request · ``quota`` pay or raise a
-limit (waiting does not help) · ``rate_limit`` wait · ``overloaded`` wait · ``timeout`` the
-provider gave up waiting · ``server`` the provider failed.
+``auth``: fix the key or its rights · ``invalid``: fix the request · ``quota``: pay, or raise a
+limit (waiting does not help) · ``rate_limit``, ``overloaded``: wait · ``timeout``: the provider
+gave up waiting · ``server``: the provider failed.
 """
 
 RETRYABLE: frozenset[ErrorKind] = frozenset({"rate_limit", "overloaded", "timeout", "server"})
+"""Kinds of errors that may pass by themselves."""
 
 EXCERPT_CHARS = 2_000
-"""How much of a provider's own words an error shows, in characters."""
+"""Most characters of a provider's own words that an error shows."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider said of a failure, in one shape for HTTP and in-band errors.
+    """A provider's report of a failure, in one shape for error statuses and errors in a stream.
 
-    ``status`` is the HTTP status, or for an in-band error the status that the provider's
-    code stands for (``None`` where it stands for none).
+    ``message`` is an excerpt of the provider's own words. ``status`` is the HTTP status; for an
+    error in a stream, the one that the provider's code stands for, or ``None``.
     """
 
     message: str
@@ -56,9 +57,9 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     type: str | None = None
     metadata: Any = None
     should_retry: bool | None = None
-    """The provider's own word (``x-should-retry``), which beats ``kind``."""
+    """The provider's own advice (``x-should-retry``), which takes precedence over ``kind``."""
     retry_after: float | None = None
-    """Seconds, where the body itself names them (OpenRouter's ``availability``)."""
+    """Seconds to wait, where the body itself names them (OpenRouter's ``availability``)."""
 
     def __repr__(self) -> str:
         # `metadata` may quote the prompt (OpenRouter's `flagged_input`).
@@ -69,10 +70,10 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def retryable(self) -> bool:
-        """Whether another attempt may succeed without any change.
+        """True if another attempt may succeed without any change.
 
-        The provider's own word counts first. An in-band error that stands for no status is
-        not tried again: it may as well be about the request.
+        The provider's own advice comes first. An error in a stream that stands for no status is
+        not tried again: it may just as well be about the request.
         """
         if self.should_retry is not None:
             return self.should_retry
@@ -80,11 +81,11 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MiniLLMError(Exception):
-    """Base of every error that this library raises for a fault outside the program."""
+    """Base class of every error that this library raises for a fault outside the program."""
 
     partial: CompletionResponse | None = None
-    """What had arrived when a stream failed (nothing yet, for one that was refused or not
-    sent); ``None`` on errors that did not come from a stream."""
+    """The response as far as it had arrived when the stream failed (empty if it was refused or
+    could not be sent); ``None`` on errors that did not come from a stream."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors cross process borders and are copied; their constructors take other arguments.
@@ -98,11 +99,11 @@ def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, An
 
 
 class SendError(MiniLLMError):
-    """The request could not be sent, or the connection died before any answer began."""
+    """The request could not be sent, or the connection died before an answer began."""
 
 
 class ConnectTimeout(SendError):
-    """Connecting and sending took longer than ``limit`` seconds (clock ``connect``)."""
+    """Connecting and sending the request took longer than ``limit`` seconds (clock ``connect``)."""
 
     clock = "connect"
 
@@ -112,31 +113,31 @@ class ConnectTimeout(SendError):
 
 
 class _Reported:
-    """Short names for the fields of an error that a provider reported."""
+    """Shortcuts to the fields of a provider's report."""
 
     info: ErrorInfo
 
     @property
     def status(self) -> int | None:
-        """HTTP status; in a stream, the one that the provider's code stands for, if any."""
+        """The HTTP status; in a stream, the one that the provider's code stands for, if any."""
         return self.info.status
 
     @property
     def code(self) -> str | None:
-        """The provider's machine-readable code, else its error type."""
+        """The provider's machine-readable code, or else its error type."""
         return self.info.code or self.info.type
 
     @property
     def kind(self) -> ErrorKind:
-        """What to do next, by the same rules for a refused request and inside a stream."""
+        """The action that the error asks for, by the same rules for a refusal and in a stream."""
         return self.info.kind
 
 
 class RefusedError(MiniLLMError, _Reported):
     """The server answered with a status other than 200.
 
-    ``info`` holds the provider's words; ``retry_after`` (seconds, ``None`` if the server
-    named none) and ``request_id`` come from the response's headers.
+    ``info`` is the provider's report. ``retry_after`` (seconds, ``None`` if the server named none),
+    ``request_id`` and ``headers`` are the response's.
     """
 
     def __init__(
@@ -160,25 +161,26 @@ class RefusedError(MiniLLMError, _Reported):
 
 
 class StreamError(MiniLLMError):
-    """The answer began and did not come to its end. ``partial`` has what arrived."""
+    """The answer began but did not reach its end; ``partial`` has what arrived."""
 
 
 class StreamTruncated(StreamError):
-    """The body ended before the answer did. Raised as one of its two subclasses."""
+    """The body ended before the answer did; always one of the two subclasses."""
 
 
 class ConnectionCut(StreamTruncated):
-    """The connection broke, or the body was shorter than announced, before the end."""
+    """The connection broke, or the body was shorter than announced, before the answer's end."""
 
 
 class EndedEarly(StreamTruncated):
-    """The body ended in good order but without any sign that the answer had ended."""
+    """The body ended in good order but without any sign that the answer was complete."""
 
 
 class StreamTimeout(StreamError):
-    """A clock ran out. ``clock`` names the field of `Timeouts`, ``limit`` its seconds.
+    """A clock ran out.
 
-    ``chunks`` and ``received`` (bytes of body) say what had arrived by then.
+    ``clock`` is the name of the field of `Timeouts`, ``limit`` its value in seconds. ``chunks`` and
+    ``received`` (bytes of the body) count what had arrived by then.
     """
 
     def __init__(self, clock: str, limit: float, *, chunks: int = 0, received: int = 0) -> None:
@@ -192,10 +194,10 @@ class StreamTimeout(StreamError):
 
 
 class ProviderError(StreamError, _Reported):
-    """The provider reported a failure inside a stream that had begun with HTTP 200."""
+    """The provider reported a failure in a stream that had begun with HTTP 200."""
 
     usage: Usage | None = None
-    """The usage that came in the same event, if any; it is in ``partial`` as well."""
+    """Usage from the same event, if any; ``partial`` has it, too."""
 
     def __init__(self, info: ErrorInfo) -> None:
         self.info = info
@@ -204,9 +206,10 @@ class ProviderError(StreamError, _Reported):
 
 
 class ProtocolError(StreamError):
-    """The stream broke its own format: not JSON, a wrong type, a body of another kind.
+    """The response violates its format: not JSON, a field of the wrong type, another kind of body.
 
-    ``event`` counts the stream's events from 1 (``None`` if the fault is not in one).
+    ``event`` is the number of the event, counted from 1, or ``None`` if the fault is not in one;
+    ``reason`` is the message without that number.
     """
 
     def __init__(self, message: str, *, event: int | None = None) -> None:
@@ -216,7 +219,10 @@ class ProtocolError(StreamError):
 
 
 class LimitExceeded(ProtocolError):
-    """The stream crossed one of this library's bounds; ``bound`` names it."""
+    """The response exceeded one of this library's bounds.
+
+    ``bound`` names it in words (``bytes of a line``); ``limit`` is its value.
+    """
 
     def __init__(self, bound: str, limit: int, *, event: int | None = None) -> None:
         super().__init__(f"more than {limit:,} {bound}", event=event)
@@ -225,7 +231,7 @@ class LimitExceeded(ProtocolError):
 
 
 class RetriesExhausted(MiniLLMError):
-    """Every allowed attempt failed. ``last_error`` is the newest, ``errors`` has them all."""
+    """Every allowed attempt failed; ``errors`` has the error of each, in order."""
 
     def __init__(self, errors: tuple[MiniLLMError, ...]) -> None:
         super().__init__(f"{len(errors)} attempts failed; the last: {errors[-1]}")
@@ -238,15 +244,15 @@ class RetriesExhausted(MiniLLMError):
 
     @property
     def attempts(self) -> int:
-        """How many requests were sent."""
+        """Number of requests that were sent."""
         return len(self.errors)
 
 
 class BudgetExceeded(MiniLLMError):
-    """A limit of `Limits` is reached: the attempt was not started, or was cancelled for it.
+    """A limit of `Limits` is reached: the attempt was not started, or was cancelled because of it.
 
-    ``limit`` names the field, ``allowed`` is its value and ``spent`` what was known to be spent,
-    both in USD or tokens.
+    ``limit`` is the name of the field, ``allowed`` its value, and ``spent`` the amount that was
+    known to be spent, both in USD or in tokens.
     """
 
     def __init__(self, limit: str, allowed: Decimal | int, spent: Decimal | int) -> None:

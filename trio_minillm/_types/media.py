@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 Source: TypeAlias = bytes | str | Path
-"""Where media come from: the bytes; a `Path`, read at once; or a ``str``, which is a URL
+"""The source of media: the bytes; a `Path`, read at once; or a ``str``, which is a URL
 (``https:``, ``data:``) and never a file name, so that a model's words can't name a file."""
 
 
@@ -52,7 +52,7 @@ _MAGIC = (
 
 
 def sniffed_type(data: bytes) -> str | None:
-    """Return the MIME type that the first bytes show, or ``None`` if they are of no known format."""
+    """Return the MIME type that the first bytes show, or ``None`` if they show none."""
     if data[:4] == b"RIFF":
         return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12])
     return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)

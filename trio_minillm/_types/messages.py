@@ -1,11 +1,10 @@
-"""What we ask: messages and their parts, as plain values, in no provider's shape.
+"""Messages and their parts as plain values, independent of any provider's format.
 
-A `Message` is a role and a tuple of parts. The same part types come back in a response,
-so that ``response.to_message()`` is the next turn and nothing is lost on the way:
-reasoning blocks keep their signatures, encrypted blocks their bytes, tool calls their
-exact argument strings.
+A `Message` is a role and a tuple of parts. Responses are made of the same parts, so that
+``response.to_message()`` is the next turn and nothing is lost on the way: reasoning blocks keep
+their signatures, encrypted blocks their bytes, tool calls their exact argument strings.
 
-No ``repr`` here shows what a part says: prompts must not reach a log by accident.
+No ``repr`` here shows content: prompts must not reach a log by accident.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from .media import Source, media_fields, sniffed_type
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 CacheHint: TypeAlias = bool | Literal["5m", "1h"] | None
-"""A cache breakpoint behind a part, message or tool: ``True`` for the provider's default
-life, or ``"5m"`` / ``"1h"``. Wires whose caching is automatic ignore it."""
+"""A cache breakpoint after a part, message or tool: ``True`` for the provider's default
+lifetime, or ``"5m"`` or ``"1h"``. Providers whose caching is automatic ignore it."""
 
 
 class Quiet:
-    """Mixin: a ``repr`` (and rich's) that gives sizes and kinds, never content."""
+    """Mixin for a ``repr`` (and rich's) that shows sizes and kinds, never content."""
 
     __slots__ = ()
 
@@ -42,7 +41,7 @@ class Quiet:
 
 
 class TextPart(Quiet, msgspec.Struct, frozen=True):
-    """Text. ``citations`` are the provider's own citation objects, as they came."""
+    """A piece of text; ``citations`` are the provider's own citation objects, unchanged."""
 
     text: str
     cache: CacheHint = None
@@ -53,9 +52,13 @@ class TextPart(Quiet, msgspec.Struct, frozen=True):
 
 
 class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes, or where they are: exactly one of ``data``, ``url`` and ``file_id`` is set.
+    """An image, audio or a document, as bytes or by reference.
 
-    ``media_type`` is a MIME type; known whenever ``data`` is set.
+    Exactly one of ``data``, ``url`` and ``file_id`` (of a file that the provider stores) is set.
+    ``media_type`` is a MIME type, always known where ``data`` is set.
+
+    Raises ``ValueError`` for none or several of the three, or if the media type of ``data`` is
+    neither given nor recognised from its first bytes.
     """
 
     data: bytes | None = None
@@ -80,34 +83,37 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.media_type or '?'} {where}"
 
     def base64(self) -> str:
-        """The bytes in base64; ``ValueError`` if there are none."""
+        """Return the bytes in base64. Raises ``ValueError`` if the part is only a reference."""
         if self.data is None:
             raise ValueError("this part has no bytes, only a reference")
         return base64.b64encode(self.data).decode("ascii")
 
     def data_url(self) -> str:
-        """A URL that names the content: the URL itself, or ``data:`` with the bytes."""
+        """Return the URL, or a ``data:`` URL of the bytes.
+
+        Raises ``ValueError`` if there is only a file id.
+        """
         return self.url or f"data:{self.media_type};base64,{self.base64()}"
 
 
 class ImagePart(MediaPart, frozen=True, kw_only=True):
-    """A picture. ``detail`` (``low``, ``high``, ``auto``) is OpenAI's, others ignore it."""
+    """An image; ``detail`` (``low``, ``high``, ``auto``) is OpenAI's, and ignored elsewhere."""
 
     detail: str | None = None
 
 
 class AudioPart(MediaPart, frozen=True, kw_only=True):
-    """Sound. ``format`` is the wire's word for it (``wav``, ``mp3``)."""
+    """Audio."""
 
     @property
     def format(self) -> str:
-        """``wav`` for ``audio/wav``, ``mp3`` for ``audio/mpeg``, and so on."""
+        """OpenAI's name of the format: ``wav`` for ``audio/wav``, ``mp3`` for ``audio/mpeg`` …"""
         subtype = (self.media_type or "audio/wav").split("/")[-1].removeprefix("x-")
         return {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav"}.get(subtype, subtype)
 
 
 class DocumentPart(MediaPart, frozen=True, kw_only=True):
-    """A document, PDF or plain text. ``context`` and ``citations`` are Anthropic's."""
+    """A document, PDF or plain text; ``context`` and ``citations`` are Anthropic's."""
 
     title: str | None = None
     context: str | None = None
@@ -115,7 +121,7 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True):
 
 
 class RefusalPart(Quiet, msgspec.Struct, frozen=True):
-    """The model's words where it declined to answer."""
+    """The words in which the model declined to answer."""
 
     text: str
 
@@ -126,10 +132,11 @@ class RefusalPart(Quiet, msgspec.Struct, frozen=True):
 class ReasoningPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """One block of reasoning.
 
-    ``text`` is what can be read of it (may be empty). ``signature`` and ``encrypted`` are
-    opaque and go back unchanged. ``wire`` names the provider dialect whose block it is;
-    other dialects leave it out of the next request, since none takes another's blocks.
-    ``raw`` is the block as the wire had it, where it has more than these fields.
+    ``text`` is its readable part, which may be empty. ``signature`` and ``encrypted`` are opaque
+    and sent back unchanged. ``wire`` names the wire format that the block belongs to
+    (`Provider.replay_wire`); the others leave it out of the next request, since no provider
+    accepts another's blocks. ``raw`` is the block as the provider sent it, where it has more than
+    these fields.
     """
 
     text: str = ""
@@ -143,9 +150,9 @@ class ReasoningPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """One call that the model asks for.
+    """A tool call that the model asks for.
 
-    ``arguments`` is the exact string that came over the wire; `parsed` reads it. ``type`` is
+    ``arguments`` is the exact string that the provider sent; `parsed` decodes it. ``type`` is
     ``"custom"`` for OpenAI's free-text tools, whose arguments are not JSON.
     """
 
@@ -154,23 +161,27 @@ class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     arguments: str = ""
     type: Literal["function", "custom"] = "function"
     extra: dict[str, Any] | None = None
-    """Fields that the wire put beside the call and wants back (Gemini's signature)."""
+    """Other fields of the call that the provider wants back (Gemini's signature)."""
 
     def _facts(self) -> str:
         return f"{self.name} {len(self.arguments)} characters of arguments"
 
     def parsed(self, type: Any = Any) -> Any:
-        """The arguments, read as JSON (``{}`` if there are none, or ``null``) into ``type``.
+        """Return the arguments, decoded from JSON into ``type``.
 
-        Raises `msgspec.DecodeError` if they are not JSON, `msgspec.ValidationError` if
-        they don't fit ``type``. Calls in ``response.tool_calls`` are always JSON objects.
+        An empty string and ``null`` count as ``{}``.
+        The arguments of calls in ``response.tool_calls`` are always JSON objects, unless the call's
+        type is ``"custom"``.
+
+        Raises `msgspec.DecodeError` if they are not JSON, and its subclass
+        `msgspec.ValidationError` if they don't match ``type``.
         """
         text = self.arguments.strip()
         return msgspec.json.decode("{}" if text in ("", "null") else text, type=type)
 
 
 class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool answered to the call ``call_id``."""
+    """The result of the tool call ``call_id``."""
 
     call_id: str
     content: tuple[TextPart | ImagePart | DocumentPart, ...]
@@ -183,13 +194,14 @@ class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The text parts, joined."""
+        """The text parts, joined without a separator."""
         return "".join(p.text for p in self.content if isinstance(p, TextPart))
 
 
 class OpaquePart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
-    """A block that only its own dialect understands (a server tool's call or result, a
-    compaction): goes back unchanged on the dialect ``wire`` and is left out on others.
+    """A block that only its own wire format has (a server tool's call or result, a compaction).
+
+    It is sent back unchanged where ``wire`` is the provider's `replay_wire`, else left out.
     """
 
     wire: str
@@ -224,7 +236,7 @@ class Message(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The text parts, joined with nothing."""
+        """The text parts, joined without a separator."""
         return "".join(p.text for p in self.parts if isinstance(p, TextPart))
 
 
@@ -251,22 +263,22 @@ def _parts(content: Sequence[Content], cache: CacheHint) -> tuple[Part, ...]:
 
 
 def system(*content: Content, cache: CacheHint = None) -> Message:
-    """The instructions that stand above the conversation."""
+    """Return a message with the instructions for the whole conversation."""
     return Message(role="system", parts=_parts(content, cache))
 
 
 def developer(*content: Content, cache: CacheHint = None) -> Message:
-    """Instructions in OpenAI's newer role; on wires without it the same as `system`."""
+    """Return instructions in OpenAI's newer role; elsewhere the same as `system`."""
     return Message(role="developer", parts=_parts(content, cache))
 
 
 def user(*content: Content, name: str | None = None, cache: CacheHint = None) -> Message:
-    """A turn of the user: text, pictures, sound, documents."""
+    """Return a turn of the user: text, images, audio, documents."""
     return Message(role="user", parts=_parts(content, cache), name=name)
 
 
 def assistant(*content: Content, name: str | None = None, cache: CacheHint = None) -> Message:
-    """A turn of the model. As the last message it is a prefill, on wires that allow one."""
+    """Return a turn of the model; as the last message a prefill, where the provider allows one."""
     return Message(role="assistant", parts=_parts(content, cache), name=name)
 
 
@@ -276,7 +288,7 @@ def tool_result(
     is_error: bool = False,
     cache: CacheHint = None,
 ) -> Message:
-    """The answer to a tool call (the call itself, or its id)."""
+    """Return a message with the result of a tool call (the call itself, or its id)."""
     if not isinstance(call, str | ToolCall):
         raise TypeError("tool_result needs the call, or its id")
     parts = tuple(TextPart(c) if isinstance(c, str) else c for c in content)
@@ -286,7 +298,7 @@ def tool_result(
 
 
 def text(text: str, *, cache: CacheHint = None) -> TextPart:
-    """Text as a part of its own, to put a cache breakpoint behind it."""
+    """Return text as a part of its own, which can carry a cache breakpoint."""
     return TextPart(text, cache)
 
 
@@ -297,12 +309,18 @@ def image(
     detail: str | None = None,
     cache: CacheHint = None,
 ) -> ImagePart:
-    """A picture from bytes, a path or a URL."""
+    """Return an image from bytes, a `Path` (read at once) or a URL.
+
+    The media type is the given one, else told from the file name or the first bytes. Raises
+    ``ValueError`` if it can't be, or for a ``str`` that is not a URL.
+    """
     return ImagePart(**media_fields(source, media_type), detail=detail, cache=cache)
 
 
 def audio(source: Source, *, media_type: str | None = None, cache: CacheHint = None) -> AudioPart:
-    """Sound from bytes or a path (no wire takes a URL other than ``data:``)."""
+    """Return audio from bytes or a `Path`, as `image` does; no provider takes a URL other than
+    ``data:``.
+    """
     return AudioPart(**media_fields(source, media_type), cache=cache)
 
 
@@ -315,7 +333,10 @@ def document(
     citations: bool = False,
     cache: CacheHint = None,
 ) -> DocumentPart:
-    """A document (PDF, plain text) from bytes, a path or a URL."""
+    """Return a document (PDF, plain text) from bytes, a `Path` or a URL, as `image` does.
+
+    The title is by default the name of the file. ``context`` and ``citations`` are Anthropic's.
+    """
     if title is None and isinstance(source, Path):
         title = source.name
     return DocumentPart(

@@ -1,7 +1,7 @@
-"""Messages in OpenAI's JSON format, which everyone has lying about -> ours.
+"""Messages in OpenAI's JSON format, which many programs and datasets have, as `Message` values.
 
-Nothing is dropped silently: what can't be carried over is a ``ValueError`` that says which
-message it is, without showing it.
+Nothing is dropped silently: what can't be converted is a ``ValueError`` that says which message
+it is in, without showing it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from .messages import (
 def messages_of(
     given: str | Message | Sequence[Message | Mapping[str, Any]],
 ) -> tuple[Message, ...]:
-    """What the user gave, as messages: a string is one user turn.
+    """Return the messages of a call: a string is one user turn, a message stands for itself.
 
-    Mappings in OpenAI's message format are read too (`message_of`). Raises ``TypeError`` or
-    ``ValueError`` that says which message is wrong, without showing it.
+    Mappings in OpenAI's format are converted (`message_of`). Raises ``TypeError`` or ``ValueError``
+    that says which message is wrong, without showing it.
     """
     if isinstance(given, str):
         return (user(given),)
@@ -58,7 +58,10 @@ def messages_of(
 
 
 def message_of(raw: Mapping[str, Any]) -> Message:
-    """A message in OpenAI's JSON format, as one of ours. Raises ``ValueError``."""
+    """Convert a message in OpenAI's JSON format to a `Message`.
+
+    Raises ``ValueError`` for what a `Message` can't hold; the error does not show the content.
+    """
     try:
         return _message(raw)
     except KeyError as exc:
@@ -100,7 +103,7 @@ def _tool_message(raw: Mapping[str, Any]) -> Message:
 
 
 def _reasoning(raw: Mapping[str, Any]) -> list[Part]:
-    """OpenRouter's blocks, else the plain text that other servers want back."""
+    """Return OpenRouter's blocks, or else the plain text that other servers want back."""
     details = raw.get("reasoning_details") or ()
     if details:
         return [ReasoningPart(wire="openrouter", raw=dict(d), text=_visible(d)) for d in details]

@@ -1,6 +1,6 @@
-"""Clocks and retries as frozen values, and the retry decision as a function of values.
+"""Clocks, retries and spending limits as frozen values, and the decision whether to retry.
 
-Nothing here waits or knows the time: `Retry.delay` is told everything it depends on.
+Nothing here waits or knows the time: `Retry.delay` is given everything it depends on.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """The clocks of a stream, in seconds; ``None`` turns one off.
 
-    A consumer that is slow to take chunks never trips any of them: they stand still while
-    the buffer to it is full.
+    A slow consumer never trips one: all of them stand still while the buffer to it is full.
+
+    Raises ``ValueError`` for anything but a number of seconds, 0 or more.
     """
 
     connect: float | None = 10.0
-    """Name look-up, TCP, TLS and sending the request. 10 s: three SYN retries fit."""
+    """Limit for name look-up, TCP, TLS and sending the request. 10 s: three SYN retries fit."""
     first_chunk: float | None = 300.0
-    """From then to the first content. Reasoning models think for minutes, and some
+    """Limit from then to the first content. Reasoning models think for minutes, and some
     servers hold back even the headers until then."""
     idle: float | None = 120.0
-    """Silence between content. Keep-alive comments and pings are silence."""
+    """Limit of silence between content; keep-alive comments and pings count as silence."""
     byte_idle: float | None = 120.0
-    """No bytes at all, comments included."""
+    """Limit of time without any bytes, comments included."""
     total: float | msgspec.UnsetType | None = msgspec.UNSET
-    """From the start to the end, retries and their waits included. Unless set: none for a
-    stream, since someone watches it; 600 s for `Client.complete`, since no one does."""
+    """Limit from start to end, retries and their waits included. Unless set: none for a stream,
+    since someone is watching it; 600 s for `Client.complete`, since no one is."""
     usage_grace: float | None = 1.0
-    """How long to wait for usage, once the finish reason and all content are here. Servers
-    send it within milliseconds or not at all."""
+    """Time to wait for usage once the finish reason and all content have come. Servers send it
+    within milliseconds or not at all. When it runs out, that is not an error."""
     settlement: float | None = 30.0
-    """How long a provider is asked what a stream cost that ended without a final figure;
-    ``None``: not at all. 30 s: OpenRouter's answer takes up to 20."""
+    """Time during which a provider is asked for the cost of a stream that ended without a final
+    figure; ``None``: it is not asked. 30 s: OpenRouter's answer takes up to 20."""
 
     def __post_init__(self) -> None:
         if self.settlement == math.inf:
@@ -55,28 +56,32 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
                 _check_seconds(name, value)
 
     def with_total(self, default: float | None) -> Timeouts:
-        """The same with ``total`` decided."""
+        """Return these clocks with ``total`` set to the default if it is not set yet."""
         if self.total is not msgspec.UNSET:
             return self
         return msgspec.structs.replace(self, total=default)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """When and how often to try again. Only before the first chunk, never after.
+    """Rules for trying again, which happens only before the first content, never after it.
 
-    Tried again: requests that could not be sent or died before an answer began, HTTP 408,
-    409, 429 and 5xx, and the same reported in-band as a stream's first event. Never: an
-    exhausted quota, a wrong key, a wrong request, a broken stream.
+    Tried again are requests that could not be sent or whose connection died before an answer
+    began, HTTP 408, 409, 425, 429 and 5xx, and the same errors reported as the first event of a
+    stream. Not tried again are an exhausted quota, a wrong key, a wrong request, and a stream that
+    broke off.
+
+    Raises ``ValueError`` for numbers that make no sense.
     """
 
     attempts: int = 3
-    """Requests in all; 1 turns retries off."""
+    """Number of requests in all; 1 turns retries off."""
     base_delay: float = 0.5
-    """Upper end of the first wait, in seconds; it doubles with every attempt."""
+    """Upper bound of the first wait, in seconds; it doubles with every attempt."""
     max_delay: float = 8.0
-    """Upper end of any wait that the server did not ask for, in seconds."""
+    """Upper bound of any wait that the server did not ask for, in seconds."""
     max_retry_after: float = 60.0
-    """The longest wait that a server may ask for; above it the error is raised at once."""
+    """Longest wait, in seconds, that a server may ask for; beyond it, the error is raised at once.
+    Limits per minute refill within 60 s."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
@@ -87,12 +92,12 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def delay(
         self, error: MiniLLMError, *, attempt: int, remaining: float, random: float
     ) -> float | None:
-        """Seconds to wait before the next attempt, or ``None`` to give up now.
+        """Return the seconds to wait before the next attempt, or ``None`` to give up now.
 
-        ``attempt`` counts those made so far; ``remaining`` is what the total clock leaves, in
-        seconds; ``random`` is uniform in [0, 1). Waits are full-jitter, so that many clients
-        that failed together don't return together. A wait that would outlast ``remaining``
-        is not begun.
+        ``attempt`` is the number of attempts so far; ``remaining`` is what the clock ``total``
+        leaves, in seconds; ``random`` is uniform in [0, 1). The wait is drawn from the whole range
+        (full jitter), so that many clients that failed together don't return together. A wait that
+        would outlast ``remaining`` is not begun.
         """
         if attempt >= self.attempts or not retryable(error):
             return None
@@ -109,19 +114,21 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be spent. No attempt starts once it is: `BudgetExceeded` is raised instead.
+    """Spending limits; once one is reached, no attempt starts, and `BudgetExceeded` is raised.
 
-    What counts is known spending: the costs and tokens of attempts that have ended, of failed
-    ones too, as far as they are known. Attempts that are under way can carry the sum past the
-    limit; what becomes of them then is ``running``.
+    Known spending counts: the costs and tokens of attempts that have ended, failed ones included,
+    as far as they are known. Attempts that are still running can carry the sum past the limit;
+    ``running`` decides what happens to them.
+
+    Raises ``ValueError`` for a limit that is not a number of USD or tokens, 0 or more.
     """
 
     max_cost: Decimal | float | int | None = None
-    """USD."""
+    """Limit in USD."""
     max_tokens: int | None = None
-    """Input and output together."""
+    """Limit in tokens, input and output together."""
     running: Literal["finish", "cancel"] = "finish"
-    """Attempts under way when the limit is reached: let them finish, or cancel them (their
+    """Let the attempts that are running when the limit is reached finish, or cancel them (their
     consumers get `BudgetExceeded`, with what had arrived)."""
 
     def __post_init__(self) -> None:
@@ -137,16 +144,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def retryable(error: MiniLLMError) -> bool:
-    """Whether an error from before the first chunk may pass by itself."""
+    """Return whether an error from before the first content may pass by itself."""
     if isinstance(error, RefusedError | ProviderError):
         return error.info.retryable
     return isinstance(error, SendError | ConnectTimeout)
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """What ``retry-after-ms`` or ``retry-after`` ask for, in seconds from ``now`` (epoch).
+    """Return the wait that ``retry-after-ms`` or ``retry-after`` asks for, in seconds.
 
-    The first that makes sense counts; a date without a zone is in UTC, as HTTP's are.
+    ``now`` is the time in seconds since the epoch, for a header that gives a date; a date without
+    a time zone is read as UTC, as HTTP's are. The first header that makes sense counts; ``None``
+    if neither does.
     """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name, "")
@@ -158,11 +167,11 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
-"""`float` takes more: ``1_000``, ``inf``, digits of other alphabets."""
+"""A number as HTTP writes it. `float` accepts more: ``1_000``, ``inf``, digits of other scripts."""
 
 
 def _until(date: str, now: float) -> float:
-    """Seconds until an HTTP date, 0 if it is past, -1 if it is none."""
+    """Return the seconds until an HTTP date: 0 if it is past, -1 if it is not a date."""
     try:
         moment = parsedate_to_datetime(date)
         if moment.tzinfo is None:

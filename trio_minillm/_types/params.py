@@ -1,7 +1,7 @@
-"""What we ask for beside the messages: tools, formats, reasoning, and the typed parameters.
+"""The typed parameters of a call, and the values that some of them take.
 
-`Params` lists every typed parameter once; each provider's file says what becomes of each on
-its wire. A parameter that a wire does not have is an error there, never silently dropped.
+`Params` lists each parameter once; a provider's request builder says how it is sent. A parameter
+that a wire format does not have is an error there, never silently dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from .tools import JSONObject, Tool, schema_of
 
 
 class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """A response format: JSON that fits ``schema``. ``strict`` asks the provider to enforce it."""
+    """A response format: JSON that matches ``schema``.
+
+    ``strict`` asks the provider to enforce the schema, which is then closed: every property is
+    required, and no others are allowed. ``type`` is what `CompletionResponse.parsed` decodes into.
+    """
 
     schema: JSONObject
     name: str = "response"
@@ -27,10 +31,11 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
-    """How much the model may think first. Give ``effort`` or ``budget``, not both.
+    """The amount of reasoning before the answer: ``effort`` or ``budget``, not both.
 
-    ``effort`` is the provider's word (``minimal`` … ``high``); ``budget`` is in tokens;
-    ``enabled=False`` asks for none. ``summary`` and ``exclude`` say what is shown of it.
+    ``effort`` is one of the provider's words (``minimal`` … ``high``); ``budget`` is in tokens;
+    ``enabled=False`` turns reasoning off. ``summary`` and ``exclude`` control how much of it is
+    shown. Raises ``ValueError`` if both effort and budget are given.
     """
 
     effort: str | None = None
@@ -45,7 +50,7 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reasoning_of(given: Reasoning | str | int | bool) -> Reasoning:
-    """A shorthand (``"low"``, ``2000``, ``False``) as a `Reasoning`."""
+    """Return a `Reasoning`, of which ``"low"``, ``2000`` and ``False`` are shorthands."""
     if isinstance(given, Reasoning):
         return given
     if isinstance(given, bool):
@@ -54,7 +59,11 @@ def reasoning_of(given: Reasoning | str | int | bool) -> Reasoning:
 
 
 def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
-    """``"json"``, ``"text"``, a `JSONSchema`, a type, or the wire's own mapping."""
+    """Return the format that ``response_format`` asks for.
+
+    A type becomes a `JSONSchema`; the rest stays as it is: ``"json"``, ``"text"``, a `JSONSchema`,
+    or the provider's own mapping. Raises ``ValueError`` for another string.
+    """
     if isinstance(given, JSONSchema):
         return given
     if isinstance(given, Mapping):
@@ -68,9 +77,9 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
 
 
 class Params(TypedDict, total=False):
-    """The typed parameters of a call. ``None`` is the same as leaving it out."""
+    """The typed parameters of a call; ``None`` is the same as leaving a parameter out."""
 
-    # on every wire, or most of them
+    # In every wire format, or most of them
     max_tokens: int | None
     temperature: float | None
     top_p: float | None
@@ -79,18 +88,18 @@ class Params(TypedDict, total=False):
     seed: int | None
     tools: Sequence[Tool | type | Callable[..., Any] | Mapping[str, Any]] | None
     tool_choice: str | Tool | Mapping[str, Any] | None
-    """``auto``, ``none``, ``required``, a tool (or its name), or the wire's own mapping."""
+    """``auto``, ``none``, ``required``, a tool or its name, or the provider's own mapping."""
     parallel_tool_calls: bool | None
     response_format: Any
-    """``"json"``, a `JSONSchema`, a msgspec type, or the wire's own mapping."""
+    """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
     reasoning: Reasoning | str | int | bool | None
     user: str | None
     metadata: Mapping[str, str] | None
     service_tier: str | None
     cache: CacheHint
-    """A breakpoint behind the last cacheable block (Anthropic, OpenRouter)."""
+    """A cache breakpoint after the last block that can be cached (Anthropic, OpenRouter)."""
 
-    # OpenAI and most servers that speak its wire
+    # OpenAI and most servers that speak its format
     frequency_penalty: float | None
     presence_penalty: float | None
     logit_bias: Mapping[str, int] | None
@@ -110,15 +119,15 @@ class Params(TypedDict, total=False):
     safety_identifier: str | None
     include_obfuscation: bool | None
     stream_options: Mapping[str, Any] | None
-    """Added to what is asked of the stream (vLLM's ``continuous_usage_stats``)."""
+    """Further fields of the request's ``stream_options`` (vLLM's ``continuous_usage_stats``)."""
 
-    # OpenRouter, and samplers that open-weight servers share with it
+    # OpenRouter, and samplers that servers of open-weight models share with it
     min_p: float | None
     top_a: float | None
     repetition_penalty: float | None
     models: Sequence[str] | None
     provider: Mapping[str, Any] | None
-    """OpenRouter's routing settings: ``order``, ``only``, ``ignore``, ``sort``, ``max_price`` …"""
+    """OpenRouter's routing options: ``order``, ``only``, ``ignore``, ``sort``, ``max_price`` …"""
     plugins: Sequence[Mapping[str, Any]] | None
     session_id: str | None
     trace: Mapping[str, Any] | None
@@ -137,12 +146,14 @@ PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
 
 
 def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
-    """Check parameters that were given, beside ``options`` of another kind, and return how many
-    answers they ask for. Raises ``TypeError`` for an unknown one, ``ValueError`` for a bad one.
+    """Check the parameters of a call and return the number of choices that they ask for.
+
+    ``options`` are the names of other keywords that the caller takes, for the hint in the error.
+    Raises ``TypeError`` for an unknown parameter, ``ValueError`` for a number that makes no sense.
     """
     unknown = sorted(set(given) - PARAM_NAMES)
     if unknown:
-        from difflib import get_close_matches  # seldom needed, and slow to load
+        from difflib import get_close_matches  # rarely needed, and slow to import
 
         close = get_close_matches(unknown[0], sorted(PARAM_NAMES.union(options)), 1)
         hint = f"did you mean {close[0]}?" if close else "extra={…} sends any field"

@@ -1,7 +1,7 @@
-"""The response that a stream's chunks add up to, its outcome and its timings.
+"""The response that the chunks of a stream add up to, with its outcome and its timings.
 
-Tokens are counts, times are seconds, money is USD. ``None`` always means *not said by the
-provider*; it is never read as zero.
+Times are in seconds, money is in USD. ``None`` always means that the provider did not say; it is
+never read as zero.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from .usage import Usage
 
 
 class Outcome(str, Enum):
-    """How a stream ended: exactly one of four, and it never changes once it is set."""
+    """The way a stream ended: exactly one of four, which never changes once it is set."""
 
     FINISHED = "finished"
-    """The answer is whole: the provider gave a reason, or its end marker."""
+    """The answer is complete: the provider gave a finish reason or its end marker."""
     TRUNCATED = "truncated"
     """The body ended, or the connection broke, before that."""
     ERRORED = "errored"
-    """A clock ran out, the provider reported an error, or the data were malformed."""
+    """A clock ran out, the provider reported an error, the data were malformed, or no answer
+    began."""
     CANCELLED = "cancelled"
-    """The caller left, cancelled or rejected."""
+    """The caller left, cancelled or rejected the stream."""
 
     def __str__(self) -> str:
         return self.value
 
 
 class Timings(msgspec.Struct, kw_only=True):
-    """When things happened, in seconds since the newest attempt began; ``None``: it did not.
+    """Times of a stream's milestones, in seconds since the newest attempt began.
 
-    ``first_chunk`` and ``last_chunk`` are the first and last *content*; a role-only opening or
-    trailing usage does not count. All are stamped when the bytes left the socket.
+    ``None`` means that it was not reached. ``first_chunk`` and ``last_chunk`` are the first and the
+    last *content*; an opening with a role only, or usage after the content, does not count. All are
+    the times at which the bytes were read from the socket.
     """
 
     headers: float | None = None
@@ -44,70 +46,82 @@ class Timings(msgspec.Struct, kw_only=True):
     last_chunk: float | None = None
     total: float | None = None
     chunks: int = 0
-    """Chunks with content. Not tokens: servers put several tokens into a chunk."""
+    """Number of chunks with content (not tokens: servers put several into a chunk)."""
     bytes: int = 0
-    """Bytes of body, decompressed."""
+    """Bytes of the body, decompressed."""
     attempts: int = 1
+    """Number of requests that were sent."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the answers to a request. Everything is as it had arrived by the end."""
+    """One of the answers to a request (several come only if ``n=`` asks for them).
+
+    If the stream was truncated, failed or was cancelled, it holds what had arrived by then.
+    """
 
     index: int = 0
     parts: tuple[Part, ...] = ()
-    """Text, reasoning, refusal, calls and opaque blocks, in the order of their appearance."""
+    """Text, reasoning, refusal, tool calls and opaque blocks, in the order in which they began."""
     content: str = ""
+    """The text, without reasoning and refusal."""
     reasoning: str = ""
+    """The visible reasoning."""
     refusal: str | None = None
+    """The words in which the model declined to answer, if it did."""
     tool_calls: tuple[ToolCall, ...] = ()
-    """Calls that are whole: their arguments are JSON and the answer was not cut."""
+    """Calls that can be run: they have a name, their arguments are JSON, and the answer is
+    complete."""
     invalid_tool_calls: tuple[ToolCall, ...] = ()
-    """Calls that must not be executed: cut, nameless or not JSON."""
+    """Calls that must not be run: cut off, without a name, or not JSON."""
     finish_reason: str | None = None
+    """The reason why the answer ended, in the provider's words."""
     finish_reasons: tuple[str, ...] = ()
-    """Every reason that was given, without repeats; more than one is a conflict."""
+    """All finish reasons that were given, without repeats; more than one is a conflict."""
     logprobs: dict[str, Any] | None = None
     annotations: tuple[dict[str, Any], ...] = ()
     audio: dict[str, Any] | None = None
     images: tuple[dict[str, Any], ...] = ()
-    """Pictures that the model made, in the wire's shape."""
+    """Images that the model made, in the provider's own shape."""
 
     def to_message(self) -> Message:
-        """The assistant turn to send back, blocks unchanged and in order.
+        """Return the assistant turn to send back, with its blocks unchanged and in order.
 
-        Invalid calls are left out: no server accepts a call without an answer to it.
+        Invalid calls are left out: no server accepts a call without a result.
         """
         invalid = {id(call) for call in self.invalid_tool_calls}
         return Message(role="assistant", parts=tuple(p for p in self.parts if id(p) not in invalid))
 
 
 class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one answer. The fields of choice 0 can be read directly.
+    """Everything that is known of the answer to one request.
 
-    ``outcome`` is ``None`` only while the stream is still running.
+    The fields of choice 0 can be read directly. ``outcome`` is ``None`` only while the stream is
+    still running.
     """
 
     id: str = ""
     """The provider's generation id."""
     model: str = ""
-    """The model that answered, in the provider's words, else the one that was asked."""
+    """The model that answered, in the provider's words, or else the one that was asked."""
     choices: tuple[Choice, ...] = (Choice(),)
     usage: Usage | None = None
     outcome: Outcome | None = None
     rejected: bool = False
+    """True if the caller rejected the answer; it is then not booked."""
     cost: CostInfo = CostInfo()
     timings: Timings = msgspec.field(default_factory=Timings)
     request_id: str | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """Oddities that did not spoil the answer (two different finish reasons, …)."""
+    """Oddities that did no harm to the answer (two different finish reasons …)."""
     skipped_events: int = 0
-    """Malformed events that were passed over (only with ``lenient=True``)."""
+    """Number of malformed events that were skipped (only with ``lenient=True``)."""
     response_type: Any = None
+    """Type that `parsed` decodes into by default: the request's ``response_format``."""
 
     @property
     def content(self) -> str:
-        """The text of choice 0; no reasoning and no refusal in it."""
+        """The text of choice 0, without reasoning and refusal."""
         return self.choices[0].content
 
     @property
@@ -122,27 +136,27 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refusal(self) -> str | None:
-        """The refusal of choice 0, if it declined."""
+        """The words in which choice 0 declined to answer, if it did."""
         return self.choices[0].refusal
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The whole calls of choice 0."""
+        """The tool calls of choice 0 that can be run."""
         return self.choices[0].tool_calls
 
     @property
     def invalid_tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls of choice 0 that must not be executed."""
+        """The tool calls of choice 0 that must not be run."""
         return self.choices[0].invalid_tool_calls
 
     @property
     def finish_reason(self) -> str | None:
-        """Why choice 0 ended, in the provider's words."""
+        """The finish reason of choice 0, in the provider's words."""
         return self.choices[0].finish_reason
 
     @property
     def logprobs(self) -> dict[str, Any] | None:
-        """Log probabilities of choice 0, in the wire's shape, lists joined."""
+        """Log probabilities of choice 0, in the provider's own shape, lists joined."""
         return self.choices[0].logprobs
 
     @property
@@ -152,22 +166,24 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def audio(self) -> dict[str, Any] | None:
-        """Sound of choice 0, in the wire's shape, its pieces joined."""
+        """Audio of choice 0, in the provider's own shape, its pieces joined."""
         return self.choices[0].audio
 
     @property
     def images(self) -> tuple[dict[str, Any], ...]:
-        """Pictures of choice 0, in the wire's shape."""
+        """Images of choice 0, in the provider's own shape."""
         return self.choices[0].images
 
     def to_message(self) -> Message:
-        """The assistant turn to send back, made of choice 0."""
+        """Return the assistant turn to send back, made from choice 0; see `Choice.to_message`."""
         return self.choices[0].to_message()
 
     def parsed(self, type: Any = None) -> Any:
-        """The content read as JSON into ``type``, by default the request's ``response_format``.
+        """Return the text of choice 0, decoded from JSON into ``type``.
 
-        Raises `msgspec.ValidationError` (its base `msgspec.DecodeError` for what is not JSON).
+        By default that is the type given as the request's ``response_format``, if it was a type.
+        Raises `msgspec.DecodeError` if the text is not JSON, and its subclass
+        `msgspec.ValidationError` if it does not match the type.
         """
         return msgspec.json.decode(self.content.strip(), type=type or self.response_type or Any)
 

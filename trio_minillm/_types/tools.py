@@ -1,4 +1,4 @@
-"""Tools that the model may call, made from functions, types or schemas."""
+"""Tools that a model may call, made from functions, types or schemas."""
 
 from __future__ import annotations
 
@@ -14,32 +14,35 @@ JSONObject: TypeAlias = dict[str, Any]
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool that the model may call. ``parameters`` is a JSON schema of an object.
+    """A tool that the model may call; ``parameters`` is the JSON schema of an object.
 
-    Make one from a function or a msgspec type with `tool`, or give the schema here.
+    `tool` makes one from a function or a type; construct it directly from a schema.
     """
 
     name: str
     description: str = ""
     parameters: JSONObject = msgspec.field(default_factory=lambda: {"type": "object"})
     strict: bool | None = None
-    """Ask the provider to hold the arguments to the schema (which it then closes)."""
+    """Ask the provider to enforce the schema, which is then closed: every property is required, and
+    no others are allowed."""
     cache: CacheHint = None
     function: Callable[..., Any] | None = None
     type: Any = None
-    """What the arguments are read into by `read`."""
+    """Type that `read` decodes the arguments into; ``None`` for plain JSON."""
 
     def read(self, call: ToolCall) -> Any:
-        """The call's arguments in the tool's own type (a ``dict`` for a plain schema).
+        """Return the call's arguments in the tool's own type (a ``dict`` for a plain schema).
 
-        Raises `msgspec.ValidationError` where they don't fit.
+        Raises `msgspec.ValidationError` if they don't match it.
         """
         return call.parsed(Any if self.type is None else self.type)
 
     def call(self, call: ToolCall) -> Any:
-        """Run the tool's function with the call's arguments; awaitable if it is async.
+        """Call the tool's function with the call's arguments, and return its result.
 
-        Raises `msgspec.ValidationError` before the function is entered if they don't fit.
+        Of an async function, that is the awaitable. Raises `msgspec.ValidationError` before the
+        function is entered if the arguments don't match their types, and ``TypeError`` if the tool
+        was not made from a function.
         """
         if self.function is None:
             raise TypeError(f"tool {self.name!r} was not made from a function")
@@ -55,10 +58,13 @@ def tool(
     strict: bool | None = None,
     cache: CacheHint = None,
 ) -> Tool:
-    """A `Tool` from a typed function or a msgspec Struct (or dataclass, or TypedDict).
+    """Make a `Tool` from an annotated function, or a msgspec Struct, dataclass or TypedDict.
 
-    The name and the docstring's first paragraph come from the source unless given. Parameters
-    without annotation are an error; describe one with ``Annotated[str, msgspec.Meta(...)]``.
+    Unless given, the name is the source's and the description its docstring's first paragraph.
+    A parameter is described with ``Annotated[str, msgspec.Meta(description="…")]``.
+
+    Raises ``TypeError`` for another kind of source, a parameter without an annotation, or one that
+    can't be given by name.
     """
     if isinstance(source, type):
         target, function = source, None
@@ -97,7 +103,7 @@ def _arguments_type(function: Callable[..., Any]) -> type:
 
 
 def schema_of(type: Any) -> JSONObject:
-    """The JSON schema of a type, with its root in place (providers refuse a ``$ref`` there)."""
+    """Return a type's JSON schema with its root inlined: providers refuse a ``$ref`` there."""
     (root,), components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
     schema = dict(root)
     name = schema.get("$ref", "").removeprefix("#/$defs/")
@@ -111,11 +117,11 @@ def schema_of(type: Any) -> JSONObject:
 
 
 def closed(schema: Any) -> Any:
-    """The schema as strict modes want it: every object closed, every property required."""
+    """Return the schema as strict modes want it: every object closed, every property required."""
     if isinstance(schema, list):
         return [closed(item) for item in schema]
     if not isinstance(schema, Mapping):
-        return schema  # `true` and `false` are schemas too
+        return schema  # `true` and `false` are schemas, too
     out = {key: _closed_keyword(key, value) for key, value in schema.items()}
     properties = out.get("properties")
     if not isinstance(properties, dict):
@@ -137,7 +143,7 @@ def _closed_keyword(key: str, value: Any) -> Any:
 
 
 def tools_of(given: Sequence[Any]) -> list[Tool | JSONObject]:
-    """Each tool as a `Tool`; a mapping is a provider's own tool and goes out as it is."""
+    """Return each tool as a `Tool`; a mapping is a provider's own tool, and is sent as it is."""
     out: list[Tool | JSONObject] = []
     for item in given:
         if isinstance(item, Tool):

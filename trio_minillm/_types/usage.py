@@ -1,4 +1,4 @@
-"""Tokens of one response, and how a later count replaces an earlier one."""
+"""Token counts of one response, and the rule by which a later count replaces an earlier one."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ from typing import Any
 import msgspec
 
 MAX_RAW_FIELDS = 256
-"""Fields of a raw usage object that later ones are merged into."""
+"""Fields that a raw usage object may have for later ones to be merged into it; a larger one is
+replaced. It bounds what a server holds here that sends new names in every event."""
 
 
 class Usage(msgspec.Struct, kw_only=True):
-    """Tokens of one response, in disjoint buckets: three of input and one of output.
+    """Token counts of one response, in disjoint buckets: three of input and one of output.
 
-    Guarantees: no token is in two buckets, ``None`` means that the provider did not say, and
-    the other counts of tokens are parts of a bucket: ``reasoning_tokens`` and ``…_output_tokens``
-    of ``completion_tokens``, ``…_input_tokens`` of the input.
+    Guarantees: no token is in two buckets, and ``None`` means that the provider did not say, never
+    zero. The buckets are ``uncached_input_tokens``, ``cache_read_tokens``, ``cache_write_tokens``
+    and ``completion_tokens``. The other token counts are parts of a bucket: ``reasoning_tokens``
+    and ``…_output_tokens`` of ``completion_tokens``, ``…_input_tokens`` of the input.
     """
 
     uncached_input_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
     completion_tokens: int | None = None
-    """Everything that was generated, reasoning included."""
+    """All output, reasoning included."""
     reasoning_tokens: int | None = None
     cache_write_1h_tokens: int | None = None
-    """The part of ``cache_write_tokens`` that was written to live an hour."""
+    """The part of ``cache_write_tokens`` whose cache entries live for an hour."""
     audio_input_tokens: int | None = None
     image_input_tokens: int | None = None
     audio_output_tokens: int | None = None
     image_output_tokens: int | None = None
     web_searches: int | None = None
-    """Searches that the provider ran for this answer. Not tokens: a number of requests."""
+    """Number of web searches that the provider ran for this answer (not tokens)."""
     cost: float | None = None
-    """What the provider says that this cost, in USD, as on the wire."""
+    """The provider's own figure for the cost, in USD, as it was sent."""
     final: bool = False
-    """True for the last word on the whole answer; False for a count that was still
-    running when the stream stopped, which is a lower bound."""
+    """True if the counts cover the whole answer; false if they are provisional, which makes
+    them a lower bound."""
     raw: dict[str, Any] | None = None
-    """The usage as the wire had it, later objects merged into earlier ones."""
+    """The usage object as the provider sent it, later objects merged into earlier ones."""
 
     @property
     def prompt_tokens(self) -> int | None:
-        """All input: uncached, read from and written to the cache."""
+        """All input tokens: uncached, read from the cache and written to it."""
         known = [self.uncached_input_tokens, self.cache_read_tokens, self.cache_write_tokens]
         if all(n is None for n in known):
             return None
@@ -50,15 +52,17 @@ class Usage(msgspec.Struct, kw_only=True):
 
     @property
     def total_tokens(self) -> int | None:
-        """Input and output; ``None`` only where neither was said."""
+        """Input and output tokens together; ``None`` only if neither is known."""
         prompt = self.prompt_tokens
         if prompt is None and self.completion_tokens is None:
             return None
         return (prompt or 0) + (self.completion_tokens or 0)
 
     def merge_from(self, later: Usage) -> None:
-        """Take over every field that ``later`` has. Replaces, never adds: counts on every
-        wire are cumulative. What is final stays final.
+        """Replace each field by that of a later usage object, where the later one has it.
+
+        Counts are never added up: in every wire format they are cumulative. Final usage stays
+        final.
         """
         for field in _USAGE_FIELDS:
             value = getattr(later, field)

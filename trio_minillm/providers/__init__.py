@@ -1,4 +1,7 @@
-"""The wires: one file each. A new one is a subclass of `Provider`, here or elsewhere."""
+"""Providers: stateless translators between the neutral types and one wire format each.
+
+A new wire format is a subclass of `Provider`, in this package or outside of it.
+"""
 
 from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_others
 from ._errors import error_from, error_info

@@ -1,8 +1,9 @@
-"""Our vocabulary -> the JSON of an Anthropic Messages request.
+"""Build the JSON body of a request to Anthropic Messages, from neutral types.
 
-Rules that the wire imposes: instructions stand at the top level, whatever their place; turns
-alternate, so neighbours of one role are merged; ``max_tokens`` is required; an empty text
-block is refused and left out. Shapes are those of Anthropic's API reference.
+Rules of the format: instructions are a field at the top level, wherever they stood in the
+conversation; roles alternate, so neighbouring turns of one role are merged; ``max_tokens`` is
+required; an empty text block is refused, so it is left out. The shapes are those of Anthropic's
+API reference.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from .._types.tools import Tool, closed, tools_of
 from ._base import Request, refuse_others, take
 
 DEFAULT_MAX_TOKENS = 8192
-"""Tokens that an answer may have where the caller doesn't say: the wire demands a number,
-and 8192 is what every model since Claude 3.5 allows. A reasoning budget comes on top."""
+"""Tokens that an answer may have unless the caller says: the format requires a number, and every
+model since Claude 3.5 allows this one. A reasoning budget is added to it."""
 
 CALL_FIELDS = ("caller", "toolset_name")
-"""Fields of a ``tool_use`` block that go back with it."""
+"""Fields of a ``tool_use`` block that are sent back with it."""
 
 _SAME = {
     *("temperature", "top_p", "top_k", "service_tier", "container", "context_management"),
@@ -48,11 +49,14 @@ _SHAPED = {
 TYPED_FIELDS = frozenset(_SAME) | {
     *("model", "max_tokens", "stop_sequences", "tools", "tool_choice", "metadata", "system"),
 }
-"""The fields that typed parameters decide."""
+"""Fields of the body that typed parameters decide."""
 
 
 def messages_body(request: Request) -> dict[str, Any]:
-    """The body of a streaming request. Raises ``ValueError`` for what the wire can't say."""
+    """Return the body of a streaming request.
+
+    Raises ``ValueError`` for a parameter or a part that the wire format does not have.
+    """
     refuse_others(request, _SAME | _SHAPED)
     params = request.params
     system, turns = _turns(request.messages)
@@ -87,7 +91,7 @@ def messages_body(request: Request) -> dict[str, Any]:
 
 
 def _thinking(body: dict[str, Any], params: Mapping[str, Any]) -> None:
-    """A budget is the older models' form, effort the newer ones'; a model refuses the other."""
+    """Add reasoning to the body: older models take a budget, newer ones an effort, never both."""
     if "reasoning" not in params:
         return
     wanted: Reasoning = reasoning_of(params["reasoning"])
@@ -137,7 +141,10 @@ def _turns(messages: tuple[Message, ...]) -> tuple[list[dict[str, Any]], list[di
 
 
 def _block(part: Part) -> dict[str, Any] | None:
-    """One part as a block; ``None`` for what this wire has no place for."""
+    """Return a part as a block; ``None`` for one that is left out.
+
+    Left out are empty texts, and the reasoning and opaque blocks of other wire formats.
+    """
     if isinstance(part, OpaquePart):
         return part.raw if part.wire == "anthropic" else None
     if isinstance(part, ReasoningPart):

@@ -1,8 +1,8 @@
-"""What a provider is: a stateless translator between our vocabulary and one wire.
+"""The base of all providers, and the values that they translate.
 
-A new wire is one subclass of `Provider`, in this package or outside of it. It never waits,
-never accumulates and keeps nothing between two calls: the client does the waiting, the
-ingest machine the accumulating. `trio_minillm.testing.check_provider` checks one.
+A provider is a stateless translator between the neutral types and one wire format. It never waits,
+never accumulates, and keeps nothing between two calls: the client does the waiting, the ingest
+machine the accumulating. `trio_minillm.testing.check_provider` checks that one keeps this contract.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ from .._types.usage import Usage
 from ._errors import error_info
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
-"""What one event says: a chunk; several (an event with several choices); or nothing."""
+"""The result of parsing one event: a chunk, several (an event with several choices), or ``None``
+for an event that says nothing."""
 
 _UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model at an address, with the key to it. A value: make as many as you like.
+    """A model at an address, with the key to it, as a frozen value.
 
-    Its ``repr`` shows neither the key nor header values. ``extra`` goes into every request's
-    body, ``headers`` into every request's headers. Raises ``ValueError``, which shows neither, for
-    a key, a header or an address that can't be sent as it is; a key that is to go over plain HTTP
-    to another machine is a ``UserWarning``.
+    ``extra`` goes into the body of every request, ``headers`` into its headers; ``price`` is used
+    where the provider names no cost. The ``repr`` shows neither the key nor the headers.
+
+    Raises ``ValueError`` for a key, a header or an address that can't be sent as it is, without
+    showing it. Warns (``UserWarning``) if a key would go unencrypted to another machine.
     """
 
     name: str
@@ -71,7 +73,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request in our vocabulary. ``params`` holds only given, typed parameters."""
+    """One request in neutral terms, for a provider to translate.
+
+    ``params`` holds the typed parameters (`Params`) that were given and are not ``None``; ``extra``
+    holds further fields of the body. ``expect_usage`` is false if usage is not to be asked for.
+    """
 
     model: Model
     messages: tuple[Message, ...]
@@ -87,7 +93,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """How a provider is asked what a generation cost. The client adds the model's headers."""
+    """The request that asks what a generation cost; the client adds the model's headers."""
 
     url: str
     method: str = "GET"
@@ -95,25 +101,28 @@ class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider:
-    """Base of all providers; subclasses give at least `endpoint_url` … `parse_chunk`.
+    """The base class of all providers.
 
-    Guarantees that a subclass must keep: every method is a pure function of its arguments;
+    A subclass implements at least `endpoint_url`, `auth_headers`, `build_request` and
+    `parse_chunk`. It must guarantee that every method is a pure function of its arguments, and that
     the parsing methods raise only this library's errors (or msgspec's, ``UnicodeError`` and
     ``RecursionError``, which the caller turns into a `ProtocolError` that names the event).
     """
 
     name: ClassVar[str] = ""
-    """Short name of the dialect, as in ``trio-minillm chat --model NAME:…``."""
+    """Short name of the provider, as in ``trio-minillm chat --model NAME:…``."""
     replay_wire: ClassVar[str] = ""
-    """Whose reasoning and opaque blocks these are: they go back on the same wire only."""
+    """Name of the wire format that its reasoning and opaque blocks belong to: they are sent back
+    only to providers with the same name here."""
     ends_itself: ClassVar[bool] = False
-    """True where an end event always follows, and reason and usage may be corrected before."""
+    """True if an end event always follows, and may be preceded by a correction of the finish reason
+    and the usage."""
     always_usage: ClassVar[bool] = False
-    """True where the wire ends with usage whatever the request says."""
+    """True if the stream ends with usage whatever the request says."""
     literal_text: ClassVar[bool] = False
-    """True where a piece of text is a JSON string of the event as it stands, so that events which
-    differ in nothing else need no parser (`trio_minillm._protocol.templates`). Not inherited by a class that
-    parses on its own."""
+    """True if a piece of text stands in the event as a JSON string, so that events which differ in
+    nothing else need no parser (`trio_minillm._protocol.templates`). A subclass that overrides
+    `parse_chunk` or `parse_event` does not inherit it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -122,33 +131,38 @@ class Provider:
             cls.literal_text = False
 
     def endpoint_url(self, model: Model) -> str:
-        """The URL that takes the request."""
+        """Return the URL that requests are sent to."""
         raise NotImplementedError
 
     def auth_headers(self, model: Model) -> dict[str, str]:
-        """The headers that carry the key, and those that the wire demands."""
+        """Return the headers that carry the key, and those that the provider always demands."""
         raise NotImplementedError
 
     @property
     def typed_fields(self) -> frozenset[str]:
-        """The fields of the body that typed parameters decide; ``extra`` must not name them."""
+        """Fields of the body that typed parameters decide; ``extra`` must not name them."""
         return frozenset()
 
     def request_headers(self, request: Request) -> dict[str, str]:
-        """Headers that depend on the request; none by default."""
+        """Return the headers that depend on the request; none by default."""
         return {}
 
     def build_request(self, request: Request) -> dict[str, Any]:
-        """The JSON body of a streaming request, without ``extra`` (the caller adds it)."""
+        """Return the JSON body of a streaming request, without ``extra``, which the caller adds.
+
+        Raises ``ValueError`` for a parameter or a part that the wire format does not have.
+        """
         raise NotImplementedError
 
     def parse_chunk(self, data: bytes) -> Parsed:
-        """One event's data. Raises `ProviderError` where it reports a failure."""
+        """Translate the data of one event. Raises `ProviderError` if it reports a failure."""
         raise NotImplementedError
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
-        """One *named* event. By default ``error`` is a failure; under other names only JSON
-        is read.
+        """Translate a *named* event.
+
+        By default, ``error`` is a failure, and an event with another name is ignored unless its
+        data are JSON.
         """
         if event == "error":
             parsed = None
@@ -164,34 +178,40 @@ class Provider:
                 return None
             raise
         except msgspec.DecodeError:
-            return None  # not JSON under a name of its own: Azure's keep-alive, say
+            return None  # not JSON, with a name of its own: Azure's keep-alive, for example
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
-        """The body of an answer that was not streamed, as the chunks it would have been."""
+        """Translate the body of a response that was not streamed into the chunks of a stream."""
         raise ProtocolError("the body is not an event stream")
 
     def parse_error(self, status: int | None, body: bytes) -> ErrorInfo:
-        """An error body, HTTP (``status``) or in-band (``None``), in one shape."""
+        """Translate an error body.
+
+        ``status`` is the HTTP status, or ``None`` for an error in a stream.
+        """
         return error_info(status, body)
 
     def generation_id(self, headers: Mapping[str, str]) -> str | None:
-        """The generation id, where the response's headers (lower-case names) carry it."""
+        """Return the generation id, if the response's headers (names in lower case) have it."""
         return None
 
     def settlement_request(self, model: Model, generation_id: str) -> SettlementRequest | None:
-        """How to ask, after the fact, what a generation cost; ``None`` if it can't be asked.
+        """Return the request that asks what a generation cost, or ``None`` if that can't be asked.
 
-        The client asks for streams that ended without a final figure, until `parse_settlement`
-        has one or the clock ``settlement`` has run out.
+        The client sends it for streams that ended without a final figure, again and again until
+        `parse_settlement` returns one or the clock ``settlement`` runs out.
         """
         return None
 
     def parse_settlement(self, body: bytes) -> Usage | None:
-        """The final usage, cost included, from the answer to that; ``None``: not known yet."""
+        """Return the final usage and cost from the answer to that request; ``None``: not known yet.
+
+        The cost is resolved only if the usage is ``final``.
+        """
         raise NotImplementedError
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        """What the usage cost: the wire's own figure if it has one, else price x usage."""
+        """Return the cost of the usage: the provider's own figure, or else usage times price."""
         if usage is not None and usage.cost is not None:
             return native_cost(usage, exact(usage.cost))
         return priced_cost(usage, price)
@@ -202,7 +222,7 @@ _FRAMING = {"content-length", "transfer-encoding"}
 
 
 def sendable(value: object) -> bool:
-    """Whether it can be a header's value and nothing more."""
+    """Return whether a value can be sent as a header's value, and can't end the header."""
     plain = isinstance(value, str) and value.isascii() and value.isprintable()
     return plain and value == str(value).strip()
 
@@ -212,7 +232,7 @@ def _check_url(url: str) -> None:
         parts = urlsplit(url)
         if not parts.hostname or parts.port == 0:
             raise ValueError
-    except ValueError:  # also a port that is none, half an address in brackets
+    except ValueError:  # also a port that is not a number, an IPv6 address with one bracket
         raise ValueError("base_url must name a host, and a port from 1 to 65535 if any") from None
     if "@" in parts.netloc:
         raise ValueError("base_url must not hold a user or password: give api_key=")
@@ -226,8 +246,9 @@ _KEYS_IN_QUERY = {"key", "api_key", "apikey", "api-key", "token", "access_token"
 
 
 def _warn_of_plain_text(host: str) -> None:
-    """A key over plain HTTP is read by everyone on the way. Not so on this machine, and under
-    names that exist nowhere.
+    """Warn that a key over plain HTTP can be read by everyone on the way.
+
+    Not for this machine, nor for names under ``.invalid``, which never exist.
     """
     if host == "localhost" or host.endswith((".localhost", ".invalid")):
         return
@@ -245,12 +266,12 @@ _PACKAGE = __name__.partition(".")[0] + "."
 
 
 def take(request: Request, table: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters that only change their name on the wire."""
+    """Return the parameters that are in the table, under the names that it gives them."""
     return {table[k]: v for k, v in request.params.items() if k in table}
 
 
 def refuse_others(request: Request, known: frozenset[str] | set[str]) -> None:
-    """``ValueError`` for parameters that the wire does not have."""
+    """Raise ``ValueError`` if the request has parameters that the wire format does not have."""
     other = sorted(set(request.params) - known)
     if other:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Error bodies of every shape, HTTP and in-band, through one classifier."""
+"""Error bodies of every provider, of refusals and in streams, through one classifier."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _KIND_BY_STATUS: dict[int, ErrorKind] = {
 }
 
 FEW = 64
-"""Entries of a list in an error that are looked at."""
+"""Entries of a list in an error that are read: more than an excerpt of the message can show."""
 
-# Exhausted quota comes as 400, 402, 403 and 429. Codes are sure; of the messages only phrases
-# count, since OpenAI's *rate* limit message speaks of billing and payment too.
+# An exhausted quota is reported as 400, 402, 403 or 429. Codes are certain; of a message only whole
+# phrases count, since OpenAI's *rate* limit message mentions billing and payment, too.
 _QUOTA_CODES = (
     "insufficient_quota",
     "billing",
@@ -83,9 +83,9 @@ _STATUS_BY_WORD = {
 
 
 def classify(status: int | None, codes: str, message: str) -> ErrorKind:
-    """The kind of an error by its status and the provider's own words (lower case)."""
+    """Return the kind of an error, by its status and the provider's own words (in lower case)."""
     if "in_flight_budget" in codes:
-        return "rate_limit"  # OpenRouter: money is reserved by requests that still run
+        return "rate_limit"  # OpenRouter: the money is reserved by requests that are still running
     spent = any(w in codes for w in _QUOTA_CODES) or any(w in message for w in _QUOTA_PHRASES)
     if spent and status in (400, 402, 403, 429, None):
         return "quota"
@@ -99,12 +99,16 @@ def classify(status: int | None, codes: str, message: str) -> ErrorKind:
 
 
 def in_short(value: Any) -> str:
-    """Some JSON as words, of which only a few will be shown."""
+    """Return a JSON value as text; only the first entries of a list, since little is shown."""
     return str(value[:FEW] if isinstance(value, list) else value)
 
 
 def error_info(status: int | None, body: bytes) -> ErrorInfo:
-    """An error in any of the shapes that servers of the OpenAI family use."""
+    """Classify an error body in any of the shapes that servers of the OpenAI family use.
+
+    ``status`` is the HTTP status, or ``None`` for an error in a stream. Never raises: a body that
+    is not JSON becomes the message.
+    """
     try:
         found = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -114,7 +118,7 @@ def error_info(status: int | None, body: bytes) -> ErrorInfo:
 
 
 def error_from(status: int | None, found: Any) -> ErrorInfo:
-    """The same from decoded JSON: the object itself, its ``error``, a list of one, bare text."""
+    """Classify an error in decoded JSON: an object, its ``error``, a list of those, or bare text."""
     if isinstance(found, list):  # Google's
         found = next((item for item in found[:FEW] if isinstance(item, Mapping)), None)
     inner = found
@@ -133,7 +137,7 @@ def error_from(status: int | None, found: Any) -> ErrorInfo:
     message = _message(inner)
     kind = classify(status, " ".join(map(str, codes)).lower(), message[:500].lower())
     if kind == "auth" and (metadata.get("reasons") or metadata.get("patterns")):
-        kind = "invalid"  # OpenRouter: 403 for what was asked, not for who asks
+        kind = "invalid"  # OpenRouter: 403 because of the content, not because of the key
     availability = _inner(inner, "availability")
     word, wait = availability.get("retryable"), availability.get("retry_after")
     return ErrorInfo(
@@ -156,7 +160,7 @@ def _inner(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _implied(inner: Mapping[str, Any], codes: tuple[str | None, ...]) -> int | None:
-    """The HTTP status that an in-band error's code or type stands for."""
+    """Return the HTTP status that the code or type of an error in a stream stands for, if any."""
     for word in (inner.get("code"), inner.get("status_code"), inner.get("status")):
         number = int(word) if isinstance(word, str) and word.isdecimal() and len(word) < 5 else word
         if isinstance(number, int) and 300 <= number < 600:
@@ -177,7 +181,7 @@ def _message(inner: Mapping[str, Any]) -> str:
             raw = inner.get("metadata")
             more = raw.get("raw") if isinstance(raw, Mapping) else None
             return f"{value} ({more})" if isinstance(more, str) and more else value
-        if isinstance(value, list):  # FastAPI's validation errors echo the input: take the words
+        if isinstance(value, list):  # FastAPI's validation errors echo the input: leave that out
             listed = [v for v in value[:FEW] if isinstance(v, Mapping)]
             said = [str(v["msg"])[:EXCERPT_CHARS] for v in listed if v.get("msg")]
             if said:

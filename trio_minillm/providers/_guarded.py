@@ -16,7 +16,7 @@ _log = logging.getLogger("trio_minillm")
 
 
 def safe_cost(model: Model, usage: Usage | None) -> CostInfo:
-    """Return the cost of the usage, or an unknown cost if the provider fails or names an absurd one."""
+    """Return the cost of the usage; unknown if the provider fails or names an absurd amount."""
     try:
         cost = model.provider.cost_of(usage, model.price)
         return cost if payable(cost.amount) else CostInfo(source=cost.source)
@@ -26,7 +26,7 @@ def safe_cost(model: Model, usage: Usage | None) -> CostInfo:
 
 
 def safe_settlement_request(model: Model, generation_id: str) -> SettlementRequest | None:
-    """Return the request that asks what a generation cost; ``None`` if there is none, or on failure."""
+    """Return the request that asks what a generation cost, or ``None``, also if the provider fails."""
     try:
         return model.provider.settlement_request(model, generation_id)
     except Exception:  # noqa: BLE001 - a provider of the user's own

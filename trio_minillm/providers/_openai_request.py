@@ -1,7 +1,7 @@
-"""Our vocabulary -> the JSON of an OpenAI chat-completions request.
+"""Build the JSON body of a request to OpenAI chat completions, from neutral types.
 
-The differences between servers that speak this wire are the `Dialect`'s fields; the shapes
-are those of OpenAI's own reference and OpenRouter's.
+The differences between the servers that speak this format are the fields of `Dialect`; the shapes
+are those of OpenAI's and OpenRouter's references.
 """
 
 from __future__ import annotations
@@ -31,29 +31,34 @@ from ._base import Request, refuse_others, take
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server wants otherwise than OpenAI."""
+    """The differences between one server's requests and OpenAI's; the defaults are OpenAI's own."""
 
     max_tokens: str = "max_completion_tokens"
-    """The name of the field that bounds the output."""
+    """Name of the field that bounds the output."""
     seed: str = "seed"
+    """Name of the field for the seed."""
     developer: str = "developer"
-    """The role that developer messages get."""
+    """Role that developer messages get."""
     cache_control: bool = False
-    """Whether text parts carry cache breakpoints (else caching is automatic there)."""
+    """True if text parts and tools carry cache breakpoints (elsewhere caching is automatic)."""
     any_tool_content: bool = False
-    """Whether a tool may answer with pictures and documents."""
+    """True if a tool result may contain images and documents."""
     document_urls: bool = False
+    """True if documents may be given by URL."""
     reasoning: Callable[[Reasoning], dict[str, Any]] | None = None
+    """Function that returns the fields of the body for ``reasoning=``; by default only an effort is
+    taken."""
     replay: Callable[[list[ReasoningPart]], dict[str, Any]] | None = None
-    """How reasoning goes back in an assistant message; not at all by default."""
+    """Function that returns the fields of an assistant message with the reasoning to send back; by
+    default none is."""
     replay_beside_calls: bool = False
-    """Whether an assistant turn with calls must have a reasoning field, be it empty."""
+    """True if an assistant turn with tool calls must have a reasoning field, even an empty one."""
     bare_media: bool = False
-    """Whether sound and documents are bare strings (Mistral's shapes)."""
+    """True if audio and documents are sent as bare strings (Mistral's shapes)."""
     stream_usage: bool = True
-    """Whether to ask for usage with ``stream_options``."""
+    """True if usage is asked for with ``stream_options``."""
     extra_params: tuple[str, ...] = ()
-    """Typed parameters beyond OpenAI's that go out under their own name."""
+    """Typed parameters other than OpenAI's that are sent under their own name."""
     without: tuple[str, ...] = ()
     """Typed parameters of OpenAI's that the server refuses."""
 
@@ -77,19 +82,22 @@ _FIELDS = {
 
 
 def _table(dialect: Dialect) -> dict[str, str]:
-    """Typed parameters that only change their name, with the name."""
+    """Return the typed parameters that are sent unchanged, each with its name in the body."""
     names = (*_OWN, *dialect.extra_params)
     table = {name: name for name in names if name not in dialect.without}
     return table | {"max_tokens": dialect.max_tokens, "seed": dialect.seed}
 
 
 def typed_fields(dialect: Dialect) -> frozenset[str]:
-    """The fields that typed parameters decide."""
+    """Return the fields of the body that typed parameters decide."""
     return frozenset(_FIELDS) | frozenset(_table(dialect).values())
 
 
 def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
-    """The body of a streaming request. Raises ``ValueError`` for what the wire can't say."""
+    """Return the body of a streaming request.
+
+    Raises ``ValueError`` for a parameter or a part that the wire format does not have.
+    """
     table = _table(dialect)
     refuse_others(request, set(table) | _SHAPED)
     params = request.params
@@ -195,7 +203,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
     if call.type == "custom":
         body: dict[str, Any] = {"custom": {"name": call.name, "input": call.arguments}}
     else:
-        # Servers parse this string: an empty one, which models do send, would be refused.
+        # Servers parse this string, and refuse an empty one, which models do send.
         body = {"function": {"name": call.name, "arguments": call.arguments or "{}"}}
     extra = {k: v for k, v in (call.extra or {}).items() if k == "extra_content"}
     return {"id": call.id, "type": call.type, **body, **extra}

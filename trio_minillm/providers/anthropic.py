@@ -1,8 +1,8 @@
-"""Anthropic Messages: events of typed content blocks.
+"""Anthropic Messages, whose events open, change and close typed content blocks.
 
-``message_start``, then blocks (``content_block_start``, ``…_delta``, ``…_stop``), one or more
-``message_delta`` with cumulative usage, ``message_stop``; ``ping`` and ``error`` anywhere.
-Unknown events say nothing but that the stream is alive, as Anthropic's versioning policy
+The order is ``message_start``, then blocks (``content_block_start``, ``…_delta``, ``…_stop``), one
+or more ``message_delta`` with cumulative usage, and ``message_stop``; ``ping`` and ``error`` may
+come anywhere. Unknown events only show that the stream is alive, as Anthropic's versioning policy
 asks. Usage in ``message_start`` is provisional.
 """
 
@@ -24,8 +24,8 @@ from ._errors import error_from
 from ._usage import anthropic_usage
 
 VERSION = "2023-06-01"
-"""Sent as ``anthropic-version``. The newer 2026-10-21 refuses every sampling parameter;
-``headers={"anthropic-version": …}`` on the model overrides this."""
+"""Value of ``anthropic-version``, which ``headers=`` of the model overrides. The newer 2026-10-21
+refuses every sampling parameter."""
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -87,7 +87,7 @@ _decode_message = msgspec.json.Decoder(_Message).decode
 
 
 class Anthropic(Provider):
-    """Anthropic's Messages endpoint, and servers that imitate it."""
+    """The provider for Anthropic's Messages endpoint, and for servers that imitate it."""
 
     name = "anthropic"
     replay_wire = "anthropic"
@@ -110,7 +110,7 @@ class Anthropic(Provider):
         return TYPED_FIELDS
 
     def request_headers(self, request: Request) -> dict[str, str]:
-        """The betas of the call and of the model's own header, in one header."""
+        """Return the betas of the call and of the model's own header, joined in one header."""
         given = request.params.get("betas") or ()
         betas = [given] if isinstance(given, str) else list(given)
         if not all(map(sendable, betas)):
@@ -127,11 +127,11 @@ class Anthropic(Provider):
         except msgspec.DecodeError as exc:
             if data.strip() == b"[DONE]":  # some proxies add it
                 return StreamChunk(end=True, progress=False)
-            if isinstance(exc, msgspec.ValidationError) and _is_news(_decode_kind(data)):
+            if isinstance(exc, msgspec.ValidationError) and _is_unknown(_decode_kind(data)):
                 return StreamChunk()
             raise
         kind = event.type
-        if event.error or kind == "error":  # whatever it stands beside
+        if event.error or kind == "error":  # an error counts whatever else the event says
             raise ProviderError(error_from(None, msgspec.json.decode(data)))
         if kind == "content_block_delta":
             return _delta(event)
@@ -151,16 +151,16 @@ class Anthropic(Provider):
             return None
         if not kind:
             raise ProtocolError("the event has no type")
-        return StreamChunk()  # unknown, and a sign of life
+        return StreamChunk()  # unknown, but a sign of life
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
         if event in _EVENTS and event != "error":
-            return self.parse_chunk(data)  # the data repeat the name
+            return self.parse_chunk(data)  # which finds the name in the data, too
         if event != "error":
             with suppress(msgspec.DecodeError):
                 kind = _decode_kind(data)
                 if kind.type is None and not kind.error:
-                    return None  # a proxy's own, a keep-alive say
+                    return None  # a proxy's own event, such as a keep-alive
         return super().parse_event(event, data)
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
@@ -170,8 +170,10 @@ class Anthropic(Provider):
         return [*_message(message), StreamChunk(end=True, progress=False)]
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        """Price x usage. A lower bound where another model was asked inside the answer (the
-        advisor tool): its tokens stand in ``iterations`` alone, and have a price of their own.
+        """Return usage times price.
+
+        It is a lower bound if the answer used another model, too (the advisor tool): that model's
+        tokens are only in ``iterations``, and have another price.
         """
         cost = super().cost_of(usage, price)
         steps = (usage.raw or {}).get("iterations") if usage is not None else None
@@ -182,8 +184,8 @@ class Anthropic(Provider):
         return msgspec.structs.replace(cost, resolution=CostResolution.LOWER_BOUND)
 
 
-def _is_news(kind: _Kind) -> bool:
-    """Whether an event, or its delta, is of a type that is not known: its fields may be anything."""
+def _is_unknown(kind: _Kind) -> bool:
+    """Return whether an event, or its delta, is of an unknown type, whose fields may be anything."""
     name, known = kind.type, _EVENTS
     if name == "content_block_delta" and isinstance(kind.delta, dict):
         name, known = kind.delta.get("type"), _DELTAS
@@ -202,7 +204,7 @@ def _delta(event: _Event) -> StreamChunk:
         raise ProtocolError("content_block_delta has no delta")
     index = _index(event)
     kind = delta.type
-    # An empty piece is no sign that anything moves.
+    # An empty piece is not progress.
     if kind == "text_delta":
         text = _given(delta.text, kind)
         return StreamChunk(text, part=index, progress=bool(text))
@@ -241,12 +243,12 @@ def _given(value: str | None, kind: str) -> str:
 
 
 def _start(index: int, block: dict[str, Any]) -> StreamChunk:
-    """A block opens; what it has from the start counts like deltas."""
+    """Translate the opening of a block; the content that it has from the start counts as a delta."""
     out = StreamChunk(part=index, block=Block(start=block))
     kind = block.get("type")
     if not isinstance(kind, str):
         raise ProtocolError("content_block_start has no block type")
-    # An empty block says nothing yet, and what follows may be minutes of hidden thinking.
+    # An empty block is not progress: minutes of hidden thinking may follow.
     if kind == "text":
         out.delta = _string(block, "text")
         out.annotations = _citations(block)
@@ -283,7 +285,7 @@ def _string(block: dict[str, Any], key: str) -> str:
 
 
 def _message(message: _Message) -> list[StreamChunk]:
-    """``message_start``, which has content only when the server had it whole."""
+    """Translate ``message_start``, which has content only if the server had the whole answer."""
     head = StreamChunk(id=message.id, model=message.model, progress=False)
     if message.usage:
         head.usage = anthropic_usage(message.usage)
@@ -292,7 +294,7 @@ def _message(message: _Message) -> list[StreamChunk]:
         out.append(_start(index, block))
         out.append(StreamChunk(part=index, block=Block(stop=True)))
     if message.stop_reason:
-        # The same usage once more: with the reason beside it, it is the last word.
+        # The same usage again: together with the finish reason, it is final.
         last = StreamChunk(finish_reason=message.stop_reason)
         last.usage = anthropic_usage(message.usage) if message.usage else None
         last.metadata = _stop_facts(message)

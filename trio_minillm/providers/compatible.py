@@ -1,7 +1,7 @@
-"""Every other server that speaks OpenAI's chat-completions wire.
+"""Other servers that speak OpenAI's chat-completions format.
 
-What comes back is read by `OpenAIChat`; here is what must be *sent* otherwise. A server is
-known by its host, or named with ``server=``; an unknown one gets the common denominator.
+Their responses are read by `OpenAIChat`; this file has the differences in *requests*. A server is
+recognised by its host, or named with ``server=``; an unknown one gets the common denominator.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _replay_reasoning(thoughts: list[ReasoningPart]) -> dict[str, Any]:
 
 
 def _thinking(reasoning: Reasoning) -> dict[str, Any]:
-    """DeepSeek: a switch, and an effort."""
+    """Translate reasoning for DeepSeek, which has a switch and an effort."""
     if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
         raise ValueError("DeepSeek takes reasoning effort or on/off: no budget, summary, exclude")
     out: dict[str, Any] = {}
@@ -65,14 +65,14 @@ SERVERS: dict[str, Dialect] = {
         GENERIC,
         reasoning=_thinking,
         replay=_replay_always,
-        replay_beside_calls=True,  # refused without, in thinking mode
+        replay_beside_calls=True,  # in thinking mode, a turn with calls is refused without it
         extra_params=(),
     ),
     "groq": msgspec.structs.replace(
         GENERIC, max_tokens="max_completion_tokens", replay=_replay_reasoning, extra_params=()
     ),
     "llama.cpp": msgspec.structs.replace(GENERIC, replay=_replay_content),
-    "mistral": msgspec.structs.replace(  # refuses stream_options; sends usage anyway
+    "mistral": msgspec.structs.replace(  # it refuses stream_options, and sends usage anyway
         GENERIC,
         seed="random_seed",
         stream_usage=False,
@@ -84,7 +84,7 @@ SERVERS: dict[str, Dialect] = {
     "vllm": msgspec.structs.replace(GENERIC, replay=_replay_reasoning),
     "xai": msgspec.structs.replace(GENERIC, max_tokens="max_completion_tokens", extra_params=()),
 }
-"""Known servers, by name: what each takes is from its own reference or SDK."""
+"""Known servers, by name; the source of each entry is the server's own reference or SDK."""
 
 _HOSTS = {
     "api.deepseek.com": "deepseek",
@@ -95,15 +95,16 @@ _HOSTS = {
     ".services.ai.azure.com": "azure",
 }
 
-_USD_PER_TICK = -10  # the power of ten
-"""xAI's ``cost_in_usd_ticks`` counts 1e-10 USD: recorded streams give its list prices so."""
+_USD_PER_TICK = -10
+"""Power of ten of one of xAI's ``cost_in_usd_ticks``, in USD. Not documented: with 1e-10, recorded
+streams come to xAI's list prices."""
 
 
 def server_at(base_url: str) -> str:
-    """The known server at an address, else ``"generic"``."""
+    """Return the name of the known server at an address, else ``"generic"``."""
     try:
         host = (urlsplit(base_url).hostname or "").lower()
-    except ValueError:  # no address; `Model` says so
+    except ValueError:  # not an address: `Model` raises for it
         return "generic"
     for known, server in _HOSTS.items():
         if host == known or (known.startswith(".") and host.endswith(known)):
@@ -112,7 +113,10 @@ def server_at(base_url: str) -> str:
 
 
 class Compatible(OpenAIChat):
-    """A server of OpenAI's wire. ``server`` names one of `SERVERS`."""
+    """The provider for any server that speaks OpenAI's chat-completions format.
+
+    ``server`` is the name of an entry of `SERVERS`. Raises ``ValueError`` for an unknown one.
+    """
 
     name = "compatible"
     replay_wire = "compatible"
@@ -124,7 +128,7 @@ class Compatible(OpenAIChat):
         self.dialect: Dialect = SERVERS[server]
 
     def endpoint_url(self, model: Model) -> str:
-        """The query of the base URL (Azure's ``api-version``) stays behind the path."""
+        """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""
         base, mark, query = model.base_url.partition("?")
         return f"{base.rstrip('/')}/chat/completions{mark}{query}"
 

@@ -1,8 +1,8 @@
-"""OpenAI chat completions: the wire that most servers speak.
+"""OpenAI chat completions, the wire format that most servers speak.
 
-``data: {chunk}`` events, the last one ``data: [DONE]``; see OpenAI's API reference. What
-other servers do differently *on the way back* is read here for all of them, since it does
-not clash: `Compatible` and `OpenRouter` differ in what they send.
+Events are ``data: {chunk}``, the last one ``data: [DONE]``; see OpenAI's API reference. The
+peculiarities of other servers' *responses* are read here for all of them, since they don't clash
+(hence the length of this file); `Compatible` and `OpenRouter` differ in their requests.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ._usage import amount_in, mapping_in, openai_usage
 
 DONE = b"[DONE]"
 MAX_ENTRIES: Final = 4096
-"""Choices, parts of a text, calls or reasoning details in one event: real ones have a few. Each becomes an object,
-and a hundred thousand would hold up every other task for a second."""
+"""Most choices, content parts, tool calls or reasoning details in one event. Real events have a few;
+each becomes an object, and a hundred thousand would hold up every other task for a second."""
 _Entry = TypeVar("_Entry")
 _ABSENT = msgspec.Raw()
 _COMPLAINTS = ("message", "detail", "msg", "errors")
-"""Where servers that have no ``error`` field put what went wrong."""
+"""Fields in which servers without an ``error`` field report a failure."""
 
 
-# Only what is read is declared: msgspec skips the rest without building it.
+# Only fields that are read are declared: msgspec skips the others without building them.
 class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
@@ -101,7 +101,7 @@ _NOTHING = _Delta()
 
 
 class OpenAIChat(Provider):
-    """OpenAI's own chat-completions endpoint."""
+    """The provider for OpenAI's chat-completions endpoint; the base of those that imitate it."""
 
     name = "openai"
     replay_wire = "openai"
@@ -131,7 +131,7 @@ class OpenAIChat(Provider):
         try:
             return self._parsed(chunk, data)
         except ProviderError as exc:
-            if chunk.usage:  # what a failed answer has used is told with the failure
+            if chunk.usage:  # a failed answer has used tokens, too
                 exc.usage = self.usage_of(chunk.usage)
             raise
 
@@ -166,7 +166,7 @@ class OpenAIChat(Provider):
     # -- events ----------------------------------------------------------------------------
 
     def _without_choices(self, chunk: _Chunk, data: bytes) -> StreamChunk:
-        """No choices: usage alone, an opening without content, or an error of some shape."""
+        """Translate an event without choices: usage, an opening without content, or an error."""
         if chunk.choices is None and chunk.usage is None:
             whole = msgspec.json.decode(data)
             told = any(isinstance(whole.get(k), str | list) and whole[k] for k in _COMPLAINTS)
@@ -175,7 +175,7 @@ class OpenAIChat(Provider):
         return self._with(chunk, StreamChunk(progress=False))
 
     def _with(self, chunk: _Chunk, out: StreamChunk) -> StreamChunk:
-        """Add what stands beside the choices."""
+        """Add the fields beside the choices, which belong to the whole response, to a chunk."""
         out.id = chunk.id
         out.model = chunk.model
         if chunk.usage:
@@ -187,7 +187,7 @@ class OpenAIChat(Provider):
             if chunk.x_groq.usage and out.usage is None:
                 out.usage = self.usage_of(chunk.x_groq.usage)
         if out.delta and out.finish_reason is None and out.usage is None:
-            return out  # what stands beside every piece of text is read at the edges
+            return out  # the rest is repeated with each piece of text: read it at the edges only
         if (
             chunk.provider is not None
             or chunk.service_tier is not None
@@ -210,7 +210,7 @@ class OpenAIChat(Provider):
             _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
         if choice.finish_reason:
             out.finish_reason = choice.finish_reason
-        # Some servers send the same reasoning under two names: one of them counts.
+        # Some servers send the same reasoning under two names: take it once.
         out.reasoning = delta.reasoning or delta.reasoning_content or delta.reasoning_text or ""
         if isinstance(content, list):
             _parts(content, out)
@@ -249,9 +249,9 @@ class OpenAIChat(Provider):
     usage_of = staticmethod(openai_usage)
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        """What was charged, plus what the upstream charges where the key was the user's own.
+        """Return the charge, plus the upstream provider's if the user's own key was used there.
 
-        With ``is_byok`` a gateway's ``cost`` is its fee alone; without it, the upstream figure
+        With ``is_byok``, a gateway's ``cost`` is only its fee; without it, the upstream figure
         repeats ``cost`` and must not be added (OpenRouter's reference).
         """
         if usage is None or usage.cost is None:
@@ -259,14 +259,14 @@ class OpenAIChat(Provider):
         amount, raw = exact(usage.cost), usage.raw or {}
         if raw.get("is_byok") is True:
             upstream = amount_in(mapping_in(raw, "cost_details").get("upstream_inference_cost"))
-            if upstream is None:  # the fee alone is not what it cost
+            if upstream is None:  # the fee is not the whole cost
                 return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
             amount = add(amount, exact(upstream))
         return native_cost(usage, amount)
 
 
 def _bounded(entries: list[_Entry]) -> list[_Entry]:
-    """What one event lists. Raises `ProtocolError` for more than would be of use to anyone."""
+    """Return the list, or raise `ProtocolError` if it has more than `MAX_ENTRIES`."""
     if len(entries) > MAX_ENTRIES:
         raise ProtocolError(
             f"one event lists more than {MAX_ENTRIES:,} choices, parts, calls or details"
@@ -275,7 +275,7 @@ def _bounded(entries: list[_Entry]) -> list[_Entry]:
 
 
 def _raise_error(error: Any, choices: Any) -> None:
-    """Raise for a real error; benign ones (empty, or a bare string beside content) pass."""
+    """Raise `ProviderError`, unless the error is empty or a bare string beside content."""
     if isinstance(error, Mapping):
         if any(v for v in error.values()):
             raise ProviderError(error_from(None, {"error": error}))
@@ -298,7 +298,7 @@ def _metadata(chunk: _Chunk, out: StreamChunk) -> None:
     for name in ("citations", "search_results", "timings"):
         raw = getattr(chunk, name)
         if raw and bytes(raw) not in (b"null", b"[]"):
-            found[name] = raw  # decoded once, when the response is made
+            found[name] = raw  # decoded once, when the response is built
     out.metadata = found or None
 
 
@@ -313,15 +313,15 @@ def _call_delta(call: _Call) -> ToolCallDelta:
     name, arguments = function.name, function.arguments
     if call.custom is not None:
         name, arguments, kind = call.custom.name, call.custom.input, "custom"
-    if isinstance(arguments, dict):  # against the reference, and its meaning is plain
+    if isinstance(arguments, dict):  # against the reference, but unmistakable
         arguments = msgspec.json.encode(arguments).decode()
-    ident = None if call.id in ("", "null") else call.id  # Mistral writes the word
+    ident = None if call.id in ("", "null") else call.id  # Mistral sends the word
     extra = {"extra_content": call.extra_content} if call.extra_content else None
     return ToolCallDelta(call.index, ident, name or None, arguments or "", kind, extra)
 
 
 def _parts(content: list[Any], out: StreamChunk) -> None:
-    """Mistral's list content: text and thinking parts, references beside them."""
+    """Translate Mistral's list content: text and thinking parts, and references beside them."""
     said: list[str] = []
     thought: list[str] = []
     others: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
-"""OpenRouter: OpenAI's wire with routing, native cost and reasoning blocks for replay.
+"""OpenRouter: OpenAI's format with routing, native cost, and reasoning blocks to be sent back.
 
-Usage always ends the stream, whatever the request says. The generation id stands in the
-header ``X-Generation-Id`` and in every chunk; cost questions after the fact need it.
+Usage always ends the stream, whatever the request says. The generation id is in the header
+``X-Generation-Id`` and in every chunk; settlements need it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _reasoning(reasoning: Reasoning) -> dict[str, Any]:
 
 
 def _replay(thoughts: list[ReasoningPart]) -> dict[str, Any]:
-    """Blocks go back whole and in order; plain text only where there are no blocks."""
+    """Return the reasoning to send back: the blocks, whole and in order, or else the plain text."""
     details = [p.raw for p in thoughts if p.wire == "openrouter" and p.raw is not None]
     if details:
         return {"reasoning_details": details}
@@ -49,7 +49,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 class OpenRouter(OpenAIChat):
-    """OpenRouter's chat-completions endpoint."""
+    """The provider for OpenRouter's chat-completions endpoint."""
 
     name = "openrouter"
     replay_wire = "openrouter"
@@ -61,7 +61,7 @@ class OpenRouter(OpenAIChat):
         document_urls=True,
         reasoning=_reasoning,
         replay=_replay,
-        stream_usage=False,  # documented as without effect: usage always comes
+        stream_usage=False,  # documented to have no effect: usage always comes
         extra_params=(
             "top_k",
             "min_p",
@@ -80,15 +80,19 @@ class OpenRouter(OpenAIChat):
         return headers.get("x-generation-id")
 
     def settlement_request(self, model: Model, generation_id: str) -> SettlementRequest:
-        """``GET /generation?id=``, which answers 404 until the generation is accounted: some
-        9 s after its end, and a generation that was left may first run to its end.
+        """Return ``GET /generation?id=``.
+
+        It answers 404 until the generation is accounted for, some 9 s after its end; a generation
+        whose stream was left may first run to its end.
         """
         base = model.base_url.rstrip("/")
         return SettlementRequest(url=f"{base}/generation?id={quote(generation_id, safe='')}")
 
     def parse_settlement(self, body: bytes) -> Usage | None:
-        """The generation's record as final usage. ``native_tokens_*`` are what is billed (the
-        other counts are normalised), cached ones a part of the prompt.
+        """Return the generation's record as final usage, or ``None`` while it has no cost.
+
+        ``native_tokens_*`` are the billed counts (the others are normalised), and cached tokens are
+        part of the prompt's.
         """
         data = _decode_answer(body).data
         if data is None:
@@ -104,7 +108,7 @@ class OpenRouter(OpenAIChat):
         }
         try:
             usage = self.usage_of(raw)
-        except ProtocolError:  # a count that is none; the amount may be one for all that
+        except ProtocolError:  # a count that is not one; the amount may be good all the same
             usage = Usage(cost=self.usage_of({"cost": data.get("total_cost")}).cost, raw=raw)
         usage.final = True
         return None if usage.cost is None else usage

@@ -1,10 +1,10 @@
-"""The replay server for thousands of connections: one thread that polls, one that paces.
+"""The replay server for thousands of connections: one thread polls them, another paces the events.
 
-The request's model says what is wanted: ``short`` is a whole answer with one piece of text,
-``hold`` one piece and then silence until the client goes away, and ``paced/GROUP/N/CHUNKS/RATE``
-one piece at once and, as soon as N requests of the group are there, CHUNKS more on each of them,
-RATE a second on all together, one connection after the other. The text of these is the time of
-sending: nanoseconds of the monotonic clock, which all processes of a machine share.
+The request's model says what to answer: ``short`` is a whole answer with one piece of text;
+``hold`` is one piece, then silence until the client goes away; ``paced/GROUP/N/CHUNKS/RATE`` is one
+piece at once and, as soon as N requests of the group have come, CHUNKS more on each of them, RATE a
+second on all together, one connection after the other. Their text is the time of sending, in
+nanoseconds of the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -19,28 +19,9 @@ from contextlib import suppress
 
 from answers import END, HEAD, Answer, chunk, events, openai_delta
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
 SETTLE = 1.0
 """Seconds between the last request of a group and its first paced event, if it is large."""
-FILES = 1 << 16
-"""Open files that are enough for all."""
 _STAMP = "%019d"
-
-
-def raise_limit() -> int:
-    """Let the process open as many files as it may; returns how many that is."""
-    if resource is None:
-        return FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else hard
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return FILES
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted
 
 
 _first, *_rest = events(Answer("openai", "text", "burst", 1))
@@ -54,12 +35,12 @@ _before, _after = (
 
 
 def _send(sock: socket.socket, data: bytes) -> None:
-    with suppress(OSError):  # who does not read, or has left, gets no more
+    with suppress(OSError):  # a client that does not read, or has left, gets no more
         sock.send(data)
 
 
 def _pace(socks: list[socket.socket], chunks: int, rate: float) -> None:
-    """Send on one connection after the other; what is late goes out at once."""
+    """Send on one connection after the other at the rate; late pieces are sent at once."""
     started = time.monotonic() + min(SETTLE, len(socks) / 50)
     for number in range(chunks * len(socks)):
         wait = started + number / rate - time.monotonic()
@@ -133,5 +114,5 @@ class _Server:
 
 
 def serve(listener: socket.socket, request_in: Callable[[bytes], tuple[str, int] | None]) -> None:
-    """Serve for ever."""
+    """Serve the connections of a listener for ever."""
     _Server(listener, request_in).serve()

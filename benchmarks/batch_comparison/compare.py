@@ -1,10 +1,13 @@
-"""The same 200 prompts through the embedded model: our command, openai's SDK under asyncio with a
-semaphore, litellm's ``batch_completion``; each whole, and each killed half-way.
+"""Compare batches: the same 200 prompts to a local model, run to the end and killed half-way.
 
-    python benchmarks/batch_beside/beside.py --litellm python-with-litellm
+The contenders are this library's command, openai's SDK under asyncio with a semaphore, and litellm's
+``batch_completion``.
 
-Prints a table: lines of code that a user writes, wall time, CPU time of the client, and
-what is left where it is killed when half of the requests have been sent. One server for all, of four slots, outside of what is measured.
+    python benchmarks/batch_comparison/compare.py --litellm python-with-litellm
+
+Prints a table: lines of code that a user writes, wall time, CPU time of the client, and the results
+that are left if it is killed when half of the requests have been sent. All use one server with four
+slots, which is not measured.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ def results_in(path: Path) -> int:
 
 
 class Counter:
-    """Stands between the contenders and the server, and counts the requests that pass."""
+    """A proxy between the contenders and the server that counts the requests."""
 
     def __init__(self, address: str) -> None:
         self.requests = 0
@@ -60,7 +63,7 @@ class Counter:
 
 
 def whole(command: list[str], environment: dict[str, str], target: Path) -> tuple[float, float]:
-    """Seconds on the wall and of CPU."""
+    """Run a command to its end, and return its wall and CPU time in seconds."""
     before, began = os.times(), time.perf_counter()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     wall, after = time.perf_counter() - began, os.times()
@@ -72,7 +75,7 @@ def whole(command: list[str], environment: dict[str, str], target: Path) -> tupl
 def killed(
     command: list[str], environment: dict[str, str], target: Path, counter: Counter
 ) -> tuple[int, int]:
-    """Requests that were sent before a kill half-way, and results that are left."""
+    """Kill a command half-way, and return the requests sent by then and the results left."""
     target.unlink()
     before = counter.requests
     process = subprocess.Popen(
@@ -85,7 +88,7 @@ def killed(
     return counter.requests - before, results_in(target)
 
 
-def beside(
+def compare(
     environment: dict[str, str], folder: Path, litellm: str | None, counter: Counter
 ) -> None:
     source, target = folder / "in.jsonl", folder / "out.jsonl"
@@ -133,7 +136,7 @@ async def main() -> None:
             nursery.start_soon(trio.serve_listeners, counter.serve, listeners)
             with tempfile.TemporaryDirectory() as folder:
                 await trio.to_thread.run_sync(
-                    beside, environment, Path(folder), options.litellm, counter
+                    compare, environment, Path(folder), options.litellm, counter
                 )
             nursery.cancel_scope.cancel()
 
