@@ -477,7 +477,7 @@ def run_until(endpoint: Endpoint, files: Files, wanted: int) -> int:
 
 
 def test_plain_lines_where_there_is_no_terminal(endpoint: Endpoint, files: Files) -> None:
-    code = "from trio_minillm.cli import _conduct, main; _conduct.SAY_EVERY = 0.1; main()"
+    code = "from trio_minillm.cli import _live, main; _live.SAY_EVERY = 0.1; main()"
     endpoint.script = lambda n: (200, [0.15, HELLO])
     args = command(endpoint, files, "--concurrency", "2")
     ran = run([args[0], "-P", "-W", "error", "-c", code, *args[len(COMMAND) :]])

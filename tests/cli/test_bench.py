@@ -505,8 +505,8 @@ def test_a_reader_that_leaves_ends_it_quietly(endpoint: Endpoint) -> None:
 
 
 FAST = (
-    "import sys; from trio_minillm.cli import _conduct, main\n"
-    "_conduct.SAY_EVERY = _conduct.REDRAW = 0.05; main()"
+    "import sys; from trio_minillm.cli import _live, main\n"
+    "_live.SAY_EVERY = _live.REDRAW = 0.05; main()"
 )
 
 
