@@ -21,6 +21,7 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm import local
 from trio_minillm.local import _server
+from trio_minillm.local._settings import server_settings
 from trio_minillm.testing import LoopbackServer, Reply, forever, hang, reply, serve
 
 from .support.local_model import SMALL, gone, needs_local_model
@@ -250,8 +251,9 @@ async def test_a_server_that_is_restarted_between_two_requests(
         async with local.open_local_server(**SMALL) as old:
             first = await client.complete(old.model(wire), "One", max_tokens=3)
         port = httpx.URL(old.base_url).port
-        settings = _server._settings  # pyright: ignore[reportPrivateUsage]
-        monkeypatch.setattr(_server, "_settings", lambda *a: {**settings(*a), "port": port})
+        monkeypatch.setattr(
+            _server, "server_settings", lambda *a: {**server_settings(*a), "port": port}
+        )
         async with local.open_local_server(**SMALL) as new:
             assert new.base_url == old.base_url
             second = await client.complete(new.model(wire), "One", max_tokens=3)

@@ -33,15 +33,16 @@ from trio_minillm import local
 from trio_minillm.local import (
     LocalModelError,
     LocalServer,
-    _server,
+    _process,
     open_local_model,
     open_local_server,
 )
+from trio_minillm.local._settings import find_model, server_settings
 from trio_minillm.providers import Model
 
 from ..support.local_model import SMALL, gone, needs_local_model
 
-REPO = Path(_server.__file__).parents[2]
+REPO = Path(_process.__file__).parents[2]
 pytestmark = needs_local_model
 
 WEATHER = {
@@ -69,11 +70,11 @@ class Shared(NamedTuple):
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Shared]:
     """A server that outlives a test's event loop: the same child, started without Trio."""
-    gguf = _server._find_model(None)
-    settings = _server._settings(2048, 4, None, True, None, None)
+    gguf = find_model(None)
+    settings = server_settings(2048, 4, None, True, None, None)
     settings |= {"model.path": str(gguf), "model_alias": [gguf.stem], "api_keys": ["shared-key"]}
     with subprocess.Popen(
-        _server._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        _process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -134,7 +135,7 @@ async def test_starts_answers_and_stops() -> None:
         assert await server.slots() == local.Slots(busy=0, total=3)
         assert server.base_url.startswith("http://127.0.0.1:")
         began = time.monotonic()
-    assert time.monotonic() - began < _server.STOP_GRACE
+    assert time.monotonic() - began < _process.STOP_GRACE
     assert gone(pid)
 
 
@@ -153,7 +154,7 @@ async def test_model_value_over_both_wires() -> None:
         assert isinstance(model, Model)
     async with open_local_server(**SMALL) as server:
         for wire in ("openai", "anthropic"):
-            assert server._child.key not in repr(server.model(wire)) + repr(server)
+            assert server._process.key not in repr(server.model(wire)) + repr(server)
         with pytest.raises(ValueError, match="wire must be"):
             server.model("gemini")  # type: ignore[arg-type]
 
@@ -161,7 +162,7 @@ async def test_model_value_over_both_wires() -> None:
 async def test_two_at_once_do_not_meet() -> None:
     async with open_local_server(**SMALL) as one, open_local_server(**SMALL) as two:
         assert one.base_url != two.base_url
-        one._child.address = two.base_url
+        one._process.address = two.base_url
         with pytest.raises(LocalModelError, match="401"):
             await one.slots()
 
@@ -198,7 +199,7 @@ async def test_stops_in_the_middle_of_a_stream() -> None:
         async with open_local_server(**SMALL) as server:
             connection = await connections.enter_async_context(_stream(server))
             began = time.monotonic()
-        assert time.monotonic() - began < _server.STOP_GRACE
+        assert time.monotonic() - began < _process.STOP_GRACE
         assert gone(server.pid)
         with contextlib.suppress(trio.BrokenResourceError):
             async for _ in connection:
@@ -207,7 +208,7 @@ async def test_stops_in_the_middle_of_a_stream() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 async def test_a_child_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_server, "STOP_GRACE", 0.2)
+    monkeypatch.setattr(_process, "STOP_GRACE", 0.2)
     async with open_local_server(**SMALL) as server:
         os.kill(server.pid, signal.SIGSTOP)
         assert wait_for(lambda: stopped(server.pid))
@@ -218,8 +219,8 @@ async def test_a_child_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPa
 
 async def test_says_when_the_server_has_died() -> None:
     async with open_local_server(**SMALL) as server:
-        server._child.process.kill()
-        await server._child.process.wait()
+        server._process._process.kill()
+        await server._process._process.wait()
         with pytest.raises(LocalModelError, match="ended by signal 9"):
             await server.slots()
 
@@ -261,10 +262,10 @@ def test_child_dies_with_its_parent(sig: signal.Signals) -> None:
 @pytest.mark.parametrize("after", [0.0, 0.15, 0.3])
 def test_child_dies_while_it_loads(after: float) -> None:
     """The loading child holds the GIL; the end of its input must end it all the same."""
-    settings = _server._settings(2048, 4, None, False, None, None)
-    settings["model.path"] = str(_server._find_model(None))
+    settings = server_settings(2048, 4, None, False, None, None)
+    settings["model.path"] = str(find_model(None))
     with subprocess.Popen(
-        _server._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        _process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -300,7 +301,7 @@ async def test_not_a_model(
 ) -> None:
     bad = tmp_path / "bad.gguf"
     if content is None:  # A download that broke off.
-        with _server._find_model(None).open("rb") as whole:
+        with find_model(None).open("rb") as whole:
             content = whole.read(100_000)
     bad.write_bytes(content)
     with pytest.raises(LocalModelError, match="exited with status 1") as caught:
@@ -361,7 +362,7 @@ async def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 async def test_extra_reaches_llama() -> None:
     extra = {"n_batch": 64, "sampling.temp": 0.25}
     async with open_local_server(**SMALL, threads=1, extra=extra) as server:
-        answer = await server._child._http.get(f"{server.base_url}/props")
+        answer = await server._process._http.get(f"{server.base_url}/props")
     settings = answer.json()["default_generation_settings"]
     assert settings["params"]["temperature"] == 0.25
     assert settings["n_ctx"] == 256
@@ -373,7 +374,7 @@ async def test_extra_reaches_llama() -> None:
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 async def test_the_key_is_needed_and_shown_nowhere() -> None:
     async with open_local_server(**SMALL, extra={"verbosity": 5}) as server:
-        key = server._child.key
+        key = server._process.key
         async with httpx.AsyncClient(base_url=server.base_url, trust_env=False) as http:
             for path in ("/v1/chat/completions", "/v1/messages", "/completion"):
                 for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "wrong"}):
@@ -382,8 +383,8 @@ async def test_the_key_is_needed_and_shown_nowhere() -> None:
                     assert answer.json()["error"]["type"] == "authentication_error"
         process = Path(f"/proc/{server.pid}")
         shown = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        server._child._log.seek(0)
-        assert key.encode() not in shown + server._child._log.read()
+        server._process._log.seek(0)
+        assert key.encode() not in shown + server._process._log.read()
 
 
 # What the server does, over raw sockets and through the library's client.
@@ -403,7 +404,7 @@ async def _stream(server: LocalServer) -> AsyncGenerator[trio.SocketStream, None
     async with await trio.open_tcp_stream(host, int(port)) as connection:
         await connection.send_all(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n"
-            f"Authorization: Bearer {server._child.key}\r\n"
+            f"Authorization: Bearer {server._process.key}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         got = b""

@@ -11,7 +11,8 @@ good for tests and demonstrations, not for answers. Importing this module does n
 xllamacpp; only the child process does.
 """
 
-from ._server import LocalModelError, LocalServer, Slots, Wire, open_local_model, open_local_server
+from ._process import LocalModelError, Slots
+from ._server import LocalServer, Wire, open_local_model, open_local_server
 
 __all__ = [
     "LocalModelError",

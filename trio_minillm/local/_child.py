@@ -4,15 +4,15 @@ It talks to its parent over its standard streams and takes no arguments, so that
 secret is in no argument list and in no environment:
 
 ======  ==========================================================================
-stdin   One line of JSON, the settings, then silence. Its end is the order to stop;
-        the kernel gives that order too when the parent dies, however it dies.
+stdin   One line of JSON, the settings, then silence. The end of input is the order
+        to exit; the kernel gives it too when the parent dies, however it dies.
 stdout  One line of JSON: ``{"address": "http://127.0.0.1:PORT"}`` once requests can
         be answered, or ``{"error": …}`` / ``{"bad_setting": …}`` before it exits.
 stderr  llama.cpp's own log.
 ======  ==========================================================================
 
-This file is run as a script and imports nothing of its package: the package would cost the
-child half a second and the memory of an HTTP client. The parent imports it for the template.
+This file is run as a script and imports nothing of its package, which would cost the child half a
+second and the memory of an HTTP client. The parent imports it only for `TOOLS_TEMPLATE`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ import time
 from typing import Any, BinaryIO, NoReturn
 
 LOG_SECONDS = 0.25
-"""llama.cpp logs from a thread of its own, which a process that ends at once would cut off."""
+"""Seconds to wait before exiting with an error: llama.cpp logs from a thread of its own, whose last
+lines would be lost if the process ended at once."""
 
-# A ChatML template for `tools=True`. Its markers <ifm|tool_calls> and <|ifm|im_start|> together
-# make llama.cpp choose its parser "K2 Horizon", whose grammar lets nothing precede a required
-# call and yet lets an optional one be preceded, or replaced, by text. llama.cpp's automatic parsers allow any text
-# before a required call, so a model that was never taught tools talks until `max_tokens`.
-# Only the first call of a past turn is shown, for a template that shows several makes llama.cpp
-# allow several, and such a model then repeats itself without end.
+# The markers <ifm|tool_calls> and <|ifm|im_start|> together make llama.cpp choose its parser
+# "K2 Horizon". The grammar of that parser lets nothing precede a required call, but lets text
+# precede or replace an optional one. llama.cpp's automatic parsers allow any text before a required
+# call, so a model that was never taught tools talks until `max_tokens`.
+# Only the first call of a past turn is shown: a template that shows several makes llama.cpp allow
+# several, and such a model then repeats itself without end.
 TOOLS_TEMPLATE = r"""
 {%- set system = messages[0].content if messages[0].role == 'system' else '' %}
 {%- if system or tools %}
@@ -65,6 +66,7 @@ TOOLS_TEMPLATE = r"""
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|ifm|im_start|>assistant\n' }}{%- endif %}
 """
+"""The ChatML template for ``tools=True``."""
 
 
 def main() -> NoReturn:
@@ -76,39 +78,38 @@ def main() -> NoReturn:
     settings: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     _die_with_stdin()
     try:
-        # The server lives in C++ threads; the name only keeps it from being destroyed.
+        # The server runs in C++ threads; the name only keeps it from being destroyed.
         _server, address = _start(settings)
     except _BadSettingError as exc:
         _exit(report, bad_setting=str(exc))
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the parent must hear of it
+    except Exception as exc:  # noqa: BLE001 - the parent must hear of every failure
         _exit(report, error=f"{type(exc).__name__}: {exc}")
     with report:
         report.write(json.dumps({"address": address}).encode() + b"\n")
     sys.stdin.buffer.read()
-    # Not `del server`: nothing here needs saving, and a tidy shutdown waits for live streams.
+    # Not `del _server`: an orderly shutdown waits for live streams, and there is nothing to save.
     os._exit(0)
 
 
 class _BadSettingError(Exception):
-    """A setting that llama.cpp does not have, or a value that it does not take."""
+    """A setting that llama.cpp does not have, or a value that it refuses."""
 
 
 def _take_stdout() -> BinaryIO:
-    """Keep standard output for the one report; what C++ code prints goes to standard error."""
+    """Return standard output for the one report, and send what C++ code prints to standard error."""
     report = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(report, "wb")
 
 
 def _die_with_stdin() -> None:
-    """From here on the end of standard input ends this process, even while it loads a model.
+    """Make the end of standard input end this process from now on, even while it loads a model.
 
-    A thread that waits for the end would not do: xllamacpp holds the GIL while it loads, which
-    takes minutes for a large model. The kernel's SIGIO needs no Python; its default action is
-    to terminate. (Linux's PR_SET_PDEATHSIG is worse than nothing here: it fires when the
-    *thread* that started the child ends, and Trio starts processes from worker threads, which
-    it retires after ten idle seconds.) Windows has neither; there the end of input is seen
-    once the model has been loaded.
+    A thread that waits for the end of input would not do: xllamacpp holds the GIL while it loads,
+    which takes minutes for a large model. The kernel's SIGIO needs no Python, and its default action
+    is to terminate. (Linux's PR_SET_PDEATHSIG would do harm: it fires when the *thread* that started
+    the child ends, and Trio starts processes from worker threads, which it retires after ten idle
+    seconds.) Windows has neither; there the end of input is noticed once the model is loaded.
     """
     if sys.platform == "win32":
         return
@@ -117,14 +118,14 @@ def _die_with_stdin() -> None:
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
-    # The end may have come before the kernel was asked to tell. After the settings there is
-    # no other input, so "readable" can only mean "ended".
+    # The input may have ended before the kernel was asked to report it. Nothing follows the
+    # settings, so "readable" can only mean "ended".
     if select.select([0], [], [], 0)[0]:
         os._exit(0)
 
 
 def _start(settings: dict[str, Any]) -> tuple[object, str]:
-    xllamacpp: Any = importlib.import_module("xllamacpp")  # It has no type hints.
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # it has no type hints
     params = xllamacpp.CommonParams()
     for name, value in settings.items():
         _set(params, name, value)
