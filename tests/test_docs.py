@@ -37,7 +37,7 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm import batch, local, providers, testing
 from trio_minillm._protocol.state import TABLE, Event, State
-from trio_minillm._types.cost import _WIDER
+from trio_minillm._types.cost import WIDER
 from trio_minillm._types.params import PARAM_NAMES
 from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, settlement, sse
 
@@ -557,7 +557,7 @@ def test_the_rates_of_a_price_are_the_code_s() -> None:
     for names, _, wider in table("costs.md", "rate"):
         for name in code(names):
             shown[name] = "".join(code(wider))
-    assert shown == {"input": "", "output": "", "web_search": "", **_WIDER}
+    assert shown == {"input": "", "output": "", "web_search": "", **WIDER}
     others = {"tiers", "as_of", "source"}
     assert shown.keys() == {*llm.TokenPrice.__struct_fields__} - others
 

@@ -17,7 +17,8 @@ import trio_minillm as llm
 from trio_minillm import CostResolution, TokenPrice, Usage
 from trio_minillm._accounting import known_prices as module
 from trio_minillm._accounting.known_prices import _serves, known_price
-from trio_minillm._types.cost import PriceTier, priced_cost
+from trio_minillm._types.cost import PriceTier
+from trio_minillm.providers._pricing import priced_cost
 
 genai_prices = pytest.importorskip("genai_prices", reason="the extra 'prices' is not installed")
 

@@ -15,10 +15,10 @@ from typing import TypeAlias
 
 import trio
 
-from .._types.cost import add
+from .._types.money import add
 from .._types.response import Outcome
 from ..providers import Model
-from ..providers._guarded import safe_settlement_request
+from ..providers._safe_calls import safe_settlement_request
 from .budget import Budget
 from .ledger import MAX_UNSETTLED, Ledger
 from .record import CostRecord, attempt_record, settled_record

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from .._types.cost import add, exact
 from .._types.errors import BudgetExceeded
+from .._types.money import add, exact
 from .._types.options import Limits
 
 

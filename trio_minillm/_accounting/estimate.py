@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .._protocol.request import Messages, body_of, encoded, make_request, with_price
-from .._types.cost import TokenPrice, add, rates_at, scaled, times
+from .._types.cost import TokenPrice
 from .._types.messages import (
     AudioPart,
     DocumentPart,
@@ -27,9 +27,11 @@ from .._types.messages import (
     ReasoningPart,
     ToolResult,
 )
+from .._types.money import add, scaled, times
 from .._types.openai_messages import messages_of
 from .._types.params import Params
 from ..providers import Model
+from ..providers._pricing import rates_at
 from .image_tokens import picture_tokens
 from .tokenizers import counter
 

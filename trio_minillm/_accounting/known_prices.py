@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .._types.cost import PriceTier, TokenPrice, scaled
+from .._types.cost import PriceTier, TokenPrice
+from .._types.money import scaled
 from ..providers._base import Model
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec.structs import asdict, replace
 
-from .._types.cost import payable
+from .._types.money import payable
 from .ledger import Ledger
 from .record import CostRecord, countable, detached
 from .totals import JSON_ERRORS

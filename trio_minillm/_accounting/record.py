@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec.structs import astuple, replace
 
-from .._types.cost import CostInfo, CostResolution, payable
+from .._types.cost import CostInfo, CostResolution
 from .._types.errors import MiniLLMError
+from .._types.money import payable
 from .._types.response import Outcome
 from .._types.usage import Usage
 from ..providers import Model
 from ..providers._base import loggable_url
-from ..providers._guarded import safe_cost, safe_settlement_request
+from ..providers._safe_calls import safe_cost, safe_settlement_request
 
 MAX_TOKENS = 10**15
 """Largest token count that is believed; the longest answers have some 10^5. Without a bound, one

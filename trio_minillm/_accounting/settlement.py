@@ -22,7 +22,7 @@ from .._types.options import retry_after
 from .._types.usage import Usage
 from ..providers import Model, SettlementRequest
 from ..providers._base import loggable_url
-from ..providers._guarded import safe_settlement_request
+from ..providers._safe_calls import safe_settlement_request
 
 ASK_SECONDS = 10.0
 """Seconds for one question, so that a connection that hangs leaves time for two more within the

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .._types.cost import CostResolution, add
+from .._types.cost import CostResolution
+from .._types.money import add
 from .._types.response import Outcome
 from .._types.usage import Usage
 from .record import CostRecord

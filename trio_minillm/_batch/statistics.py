@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import msgspec
 
-from .._types.cost import CostResolution, add
+from .._types.cost import CostResolution
+from .._types.money import add
 from .histogram import Histogram
 from .throttle.rate_limits import Reason
 from .types import Attempt, BatchResult

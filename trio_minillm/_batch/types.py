@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from .._protocol.request import Messages
-from .._types.cost import CostInfo, CostResolution, sum_of
+from .._types.cost import CostInfo, CostResolution
 from .._types.errors import ErrorKind, MiniLLMError
+from .._types.money import sum_of
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model

@@ -22,7 +22,7 @@ from .._types.errors import MiniLLMError
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
-from ..providers._guarded import safe_cost
+from ..providers._safe_calls import safe_cost
 from .background import raise_crash
 from .body import Mode
 from .buffer import ChunkBuffer

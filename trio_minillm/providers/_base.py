@@ -19,11 +19,13 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from .._types.chunks import StreamChunk
-from .._types.cost import CostInfo, TokenPrice, exact, native_cost, priced_cost
+from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.messages import Message
+from .._types.money import exact
 from .._types.usage import Usage
 from ._errors import error_info
+from ._pricing import native_cost, priced_cost
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
 """The result of parsing one event: a chunk, several (an event with several choices), or ``None``

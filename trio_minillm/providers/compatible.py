@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .._types.cost import CostInfo, TokenPrice, native_cost, scaled
+from .._types.cost import CostInfo, TokenPrice
 from .._types.messages import ReasoningPart
+from .._types.money import scaled
 from .._types.params import Reasoning
 from .._types.usage import Usage
 from ._base import Model
 from ._openai_request import Dialect
+from ._pricing import native_cost
 from .openai import OpenAIChat
 
 _SAMPLERS = ("top_k", "min_p", "top_a", "repetition_penalty")

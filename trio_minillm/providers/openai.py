@@ -13,12 +13,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from .._types.chunks import StreamChunk, ToolCallDelta
-from .._types.cost import CostInfo, CostResolution, TokenPrice, add, exact, native_cost, priced_cost
+from .._types.cost import CostInfo, CostResolution, TokenPrice
 from .._types.errors import ProtocolError, ProviderError
+from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request
 from ._errors import error_from, in_short
 from ._openai_request import Dialect, chat_body, typed_fields
+from ._pricing import native_cost, priced_cost
 from ._usage import amount_in, mapping_in, openai_usage
 
 DONE = b"[DONE]"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from .._types.cost import CostInfo, payable
+from .._types.cost import CostInfo
+from .._types.money import payable
 from .._types.usage import Usage
 from ._base import Model, SettlementRequest
 

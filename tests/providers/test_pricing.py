@@ -15,18 +15,10 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import CostInfo, CostResolution, TokenPrice, Usage
-from trio_minillm._types.cost import (
-    PriceTier,
-    add,
-    exact,
-    native_cost,
-    priced_cost,
-    rates_at,
-    scaled,
-    sum_of,
-    times,
-)
+from trio_minillm._types.cost import PriceTier
+from trio_minillm._types.money import add, exact, scaled, sum_of, times
 from trio_minillm.providers import Anthropic, Compatible, OpenRouter
+from trio_minillm.providers._pricing import native_cost, priced_cost, rates_at
 
 HAIKU = TokenPrice(
     input=Decimal(1), output=Decimal(5), cache_read=Decimal("0.1"), cache_write=Decimal("1.25")
