@@ -199,7 +199,7 @@ def vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = (Path(spec.origin).parent / "data" / "cl100k_base.tiktoken").read_bytes()
     name, digest = _tokens._FILES["cl100k_base"]
     assert hashlib.sha256(data).hexdigest() == digest
-    path = tmp_path / hashlib.sha1((_tokens._PLACE + name).encode()).hexdigest()
+    path = tmp_path / hashlib.sha1((_tokens._SOURCE + name).encode()).hexdigest()
     path.write_bytes(data)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("tiktoken.load.read_file", _no_network)
@@ -305,7 +305,7 @@ print("tiktoken" in sys.modules)
 def test_a_picture_is_bounded_by_its_vendors_rule(
     model: str, picture: llm.ImagePart, tokens: int | None
 ) -> None:
-    assert _media.picture_tokens(picture, model) == tokens
+    assert _media.image_tokens(picture, model) == tokens
 
 
 def test_a_picture_is_not_counted_as_its_base64() -> None:
@@ -317,14 +317,14 @@ def test_a_picture_is_not_counted_as_its_base64() -> None:
     assert none.input_tokens is not None
     assert none.input_tokens - got.input_tokens == 4784 - 105
     assert got.input_tokens < 2000
-    assert "pictures: at most 105 tokens by their vendor's rules" in got.notes
+    assert "images: at most 105 tokens by their vendor's rules" in got.notes
 
 
 def test_pictures_in_a_tools_answer_count_too() -> None:
     shown = llm.tool_result("call_1", llm.image(png(280, 280)), llm.image(png(280, 280)))
     asked = llm.assistant(llm.ToolCall(id="call_1", name="look", arguments="{}"))
     with_two = estimate(CLAUDE, [llm.user("Look."), asked, shown])
-    assert "pictures: at most 210 tokens by their vendor's rules" in with_two.notes
+    assert "images: at most 210 tokens by their vendor's rules" in with_two.notes
 
 
 PDF = llm.document(b"%PDF-1.7 " + bytes(1000))
@@ -368,7 +368,7 @@ SIZES = {
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_the_size_of_a_picture(kind: str) -> None:
-    assert _media.size_of(SIZES[kind]) == (640, 480)
+    assert _media.image_size(SIZES[kind]) == (640, 480)
 
 
 @pytest.mark.parametrize(
@@ -376,12 +376,12 @@ def test_the_size_of_a_picture(kind: str) -> None:
     [b"", b"?", b"\xff\xd8", b"\xff\xd8\xff\xda\x00\x02", b"RIFF????WEBPXXXX", png(0, 9)[:24]],
 )
 def test_a_size_that_can_not_be_told(data: bytes) -> None:
-    assert _media.size_of(data) is None
+    assert _media.image_size(data) is None
 
 
 @given(st.sampled_from(sorted(SIZES)), st.binary(max_size=40), st.integers(0, 60))
 def test_no_head_of_a_picture_is_too_broken(kind: str, tail: bytes, keep: int) -> None:
-    found = _media.size_of(SIZES[kind][:keep] + tail)
+    found = _media.image_size(SIZES[kind][:keep] + tail)
     assert found is None or min(found) > 0
 
 
@@ -619,4 +619,4 @@ def test_base64_in_a_data_url_is_a_picture_too() -> None:
     url = "data:image/png;base64," + base64.b64encode(png(280, 280)).decode()
     claude = llm.openrouter("anthropic/claude-x", api_key="k")
     raw = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
-    assert "pictures: at most 105 tokens by their vendor's rules" in estimate(claude, [raw]).notes
+    assert "images: at most 105 tokens by their vendor's rules" in estimate(claude, [raw]).notes

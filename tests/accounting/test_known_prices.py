@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm import CostResolution, TokenPrice, Usage
 from trio_minillm._accounting import known_prices as module
-from trio_minillm._accounting.known_prices import _serves, known_price
+from trio_minillm._accounting.known_prices import known_price
 from trio_minillm._types.cost import PriceTier
 from trio_minillm.providers._pricing import priced_cost
 
@@ -27,7 +27,7 @@ from genai_prices.data import providers  # noqa: E402
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SOURCE = f"genai-prices {genai_prices.__version__}"
-LISTED = module._list_date()
+LISTED = module.list_date()
 
 
 def models() -> list[tuple[types.Provider, types.ModelInfo]]:
@@ -118,7 +118,7 @@ def test_a_model_is_a_model() -> None:
     ],
 )
 def test_an_address_is_matched_to_its_end(pattern: str, address: str, serves: bool) -> None:
-    assert _serves(pattern, address) is serves
+    assert module.serves(pattern, address) is serves
 
 
 def test_the_price_of_haiku() -> None:
@@ -218,20 +218,20 @@ def test_a_price_that_has_not_begun_is_all_there_is(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_list_is_dated_by_its_newest_price(monkeypatch: pytest.MonkeyPatch) -> None:
-    module._list_date.cache_clear()
+    module.list_date.cache_clear()
     started = [types.StartDateConstraint(date(2024, month, 1)) for month in (2, 3, 1)]
     started.append(types.StartDateConstraint(date(2999, 1, 1)))  # announced
     prices = types.ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(1))
     entries = [types.ConditionalPrice(constraint, prices=prices) for constraint in started]
     try:
         assert listed(monkeypatch, entries).as_of == date(2024, 3, 1)
-        module._list_date.cache_clear()
+        module.list_date.cache_clear()
         monkeypatch.setattr("genai_prices.data.__file__", "in/a.zip/data.py")
         assert listed(monkeypatch, entries).as_of is None
     finally:
         monkeypatch.undo()
-        module._list_date.cache_clear()
-        assert module._list_date() == LISTED  # for the others
+        module.list_date.cache_clear()
+        assert module.list_date() == LISTED  # for the others
 
 
 def test_each_rate_has_its_own_tiers_there_and_each_tier_its_rates_here(

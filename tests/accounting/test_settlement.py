@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import subprocess
@@ -17,6 +18,7 @@ import trio.testing
 
 import trio_minillm as llm
 from trio_minillm import CostResolution, Outcome, Timeouts
+from trio_minillm._accounting.settlement import ASKING_AT_ONCE, MODELS_KEPT, SettlementClient
 from trio_minillm.providers.openrouter import OpenRouter
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement, sse
 
@@ -996,3 +998,81 @@ async def test_a_providers_bug_in_the_price_of_a_finished_answer(broken, autojum
     assert (response.content, response.cost) == ("abc", llm.CostInfo())
     assert [r.resolution for r in told.records] == [CostResolution.UNKNOWN]
     assert transport.open_bodies == 0
+
+
+# -- the settlement client by itself -------------------------------------------------------------
+
+
+class Exchanges:
+    """Connections whose answers come after a second; counts those that are under way."""
+
+    status, headers = 200, {}
+
+    def __init__(self):
+        self.open = Counter()
+        self.most = Counter()
+
+    def __call__(self):
+        return copy.copy(self)
+
+    async def start(self, url, headers, body, *, method):
+        self.host = httpx.URL(url).host
+        self.open[self.host] += 1
+        self.most[self.host] = max(self.most[self.host], self.open[self.host])
+        await trio.sleep(1)
+
+    async def short_body(self, seconds):
+        return b'{"data":{"total_cost":0.7}}'
+
+    async def close(self):
+        self.open[self.host] -= 1
+
+
+async def test_many_questions_to_one_address_take_turns_and_hold_up_no_other(autojump_clock):
+    exchanges = Exchanges()
+    client = SettlementClient(exchanges)
+    crowded, quiet = (
+        model_on("openrouter", base_url=f"http://{host}.invalid/v1") for host in ("a", "b")
+    )
+    done = []
+
+    async def ask(model, seconds=30):
+        usage = await client.ask(model, "gen-1", seconds)
+        done.append((model is crowded, usage.cost, trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * ASKING_AT_ONCE):
+            nursery.start_soon(ask, crowded, 1.5)  # the clock begins with the question
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(ask, quiet)
+    assert exchanges.most == {"a.invalid": ASKING_AT_ONCE, "b.invalid": 1}
+    assert not +exchanges.open
+    assert Counter(done) == {
+        (True, 0.7, 1.0): ASKING_AT_ONCE,
+        (False, 0.7, 1.0): 1,
+        (True, 0.7, 2.0): ASKING_AT_ONCE,
+    }
+
+
+def test_the_model_that_was_used_last_is_asked_with():
+    client = SettlementClient(Exchanges())
+    assert client.model_for("gen-1") is None
+    older, newer = (model_on("openrouter", api_key=key) for key in ("older", "newer"))
+    elsewhere = model_on("openrouter", base_url="http://elsewhere.invalid")
+    for model in (older, elsewhere, newer, model_on("openai")):
+        client.remember(model)
+    assert client.model_at("openrouter", URL) is newer
+    assert client.model_at("openrouter", "http://unknown.invalid") is None
+    assert client.model_for("gen-1") is newer, "one of OpenAI's can't be asked"
+
+
+def test_models_are_kept_within_bounds():
+    client = SettlementClient(Exchanges())
+    urls = [f"http://{n}.invalid" for n in range(MODELS_KEPT + 1)]
+    for url in urls:
+        client.remember(model_on("openrouter", base_url=url))
+        client.remember(model_on("openrouter", base_url=urls[1]))
+    kept = [url for url in urls if client.model_at("openrouter", url) is not None]
+    assert len(kept) == MODELS_KEPT
+    assert urls[0] not in kept
+    assert urls[1] in kept, "used again and again"

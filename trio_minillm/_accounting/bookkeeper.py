@@ -1,4 +1,4 @@
-"""The bookkeeper: every attempt goes into the ledger, is settled if need be, and is reported.
+"""The bookkeeper puts every attempt into the ledger, has it settled, and calls ``on_cost``.
 
 Data goes one way. A stream hands in the record of an attempt, which is in the ledger before
 anything waits. Then a task of the client's nursery asks the provider, if it must be asked, and
@@ -28,8 +28,8 @@ OnCost: TypeAlias = Callable[[CostRecord], Awaitable[object]]
 """The client's callback. It is called once for each attempt that is booked."""
 
 CALLBACK_SECONDS = 30.0
-"""Seconds after which a callback is cancelled (and that logged), so that one that hangs can't keep
-the client's block from ending. It is as long as the clock ``settlement`` by default."""
+"""Seconds after which a callback is cancelled and an error is logged, so that one that hangs can't
+keep the client's block from ending. The clock ``settlement`` is as long by default."""
 DELIVERY_SECONDS = 1.0
 """Seconds that leaving a stream waits for the callback: enough for a write to a database. A slower
 callback goes on in the client's nursery."""
@@ -38,7 +38,7 @@ _log = logging.getLogger("trio_minillm")
 
 
 class PendingSettlement:
-    """An attempt in the ledger on its way to a settled cost and to the callback.
+    """An attempt in the ledger that may still be settled, and of which the callback is told.
 
     ``record`` is replaced when the provider has answered. ``settled`` is set when it will not
     change any more, ``delivered`` when the callback has returned or there is none to call.
@@ -71,7 +71,7 @@ class PendingSettlement:
 
 
 class Bookkeeper:
-    """Records the attempts of all streams of a client, settles them and calls ``on_cost``.
+    """The part of a client that records attempts, settles them and calls ``on_cost``.
 
     Guarantees: an attempt is in the ledger when `book` returns; ``on_cost`` is called once for
     each booked one, when its cost is settled or nobody is asked any more; every task that this
@@ -169,7 +169,7 @@ class Bookkeeper:
     async def _settle_and_deliver(
         self, pending: PendingSettlement, model: Model, seconds: float
     ) -> None:
-        """Settle an attempt and call the callback: a task that is bounded and shielded."""
+        """Settle an attempt, then call ``on_cost``. A shielded task that ends within its clocks."""
         key = pending.record.key
         with trio.CancelScope(shield=True):
             try:

@@ -1,4 +1,7 @@
-"""Budgets: what was spent under `Limits`, and who is stopped when it is too much. No waiting."""
+"""Budgets: the sum that was spent under `Limits`, and the streams to stop when it is too much.
+
+Nothing here is async. A budget within another one passes everything on to it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from .._types.options import Limits
 
 
 class Budget:
-    """What was spent under one `Limits`, and the streams that run under it."""
+    """The money and tokens spent under one `Limits`, and the streams that run under it."""
 
     def __init__(self, limits: Limits, parent: Budget | None = None) -> None:
         self._limits = limits
@@ -22,7 +25,7 @@ class Budget:
         self._stopping = False
 
     def check(self) -> None:
-        """Raise `BudgetExceeded` if nothing more may start."""
+        """Raise `BudgetExceeded` if no attempt may start any more."""
         error = self._exceeded()
         if error is not None:
             raise error
@@ -30,28 +33,30 @@ class Budget:
             self._parent.check()
 
     def change(self, limits: Limits) -> None:
-        """Other limits, for what was spent before as well."""
+        """Replace the limits. What was spent before counts under the new ones."""
         self._limits = limits
         self.spend(Decimal(0), 0)
 
     def enter(self, stream: object, stop: Callable[[BudgetExceeded], None]) -> None:
-        """A stream begins; ``stop`` cancels it if it comes to that."""
+        """Register a stream that begins. ``stop`` cancels it if a limit is reached."""
         self._running[stream] = stop
         if self._parent is not None:
             self._parent.enter(stream, stop)
 
     def leave(self, stream: object) -> None:
-        """A stream has ended."""
+        """Forget a stream that has ended."""
         self._running.pop(stream, None)
         if self._parent is not None:
             self._parent.leave(stream)
 
     def spend(self, cost: Decimal, tokens: int) -> None:
-        """Something was spent; cancel what runs, if it is too much and was to be so."""
+        """Add USD and tokens. If a limit is reached, cancel what runs where ``running="cancel"``."""
         self._cost = add(self._cost, cost)
         self._tokens += tokens
         if self._limits.running == "cancel" and not self._stopping:
-            self._stopping = True  # what is stopped is booked, and so comes here again
+            self._stopping = (
+                True  # a stream that is stopped is booked at once, which comes here again
+            )
             while self._running and (error := self._exceeded()) is not None:
                 _, stop = self._running.popitem()
                 stop(error)

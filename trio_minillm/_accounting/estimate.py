@@ -1,7 +1,7 @@
-"""What a request can cost at most, before it is sent. Nothing is sent, and nothing fetched.
+"""Upper bounds for the cost of a request, before it is sent. Nothing is sent or fetched.
 
-The request is built as it would be to be sent. Its text is bounded by its bytes, pictures by
-their vendors' rules, the answer by ``max_tokens``; what has no bound makes the sum unknown.
+The request is built as for sending. Its text is bounded by its bytes, images by their vendors'
+rules, the answer by ``max_tokens``. If one part has no bound, the sum is unknown.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from .._types.openai_messages import messages_of
 from .._types.params import Params
 from ..providers import Model
 from ..providers._pricing import rates_at
-from .image_tokens import picture_tokens
+from .image_tokens import image_tokens
 from .tokenizers import counter
 
 MESSAGE_TOKENS = 8
-"""Tokens that stand around a message. OpenAI's cookbook counts 3 and one for a name; templates of
-open models need up to 6 (``<|im_start|>role\\n … <|im_end|>\\n``)."""
+"""Tokens around each message. OpenAI's cookbook counts 3 and one for a name; templates of open
+models need up to 6 (``<|im_start|>role\\n … <|im_end|>\\n``)."""
 
 HIDDEN_TOKENS = {"api.openai.com": (64, 256), "api.anthropic.com": (64, 1024)}
-"""Tokens that a server puts before a request of its own accord: without, and with, tools or a
-format for the answer. OpenAI's cookbook counts 3, and 12 around tools; Anthropic's page "Pricing"
+"""Tokens that a server adds to a prompt on its own: without, and with, tools or a response
+format. OpenAI's cookbook counts 3, and 12 around tools; Anthropic's page "Pricing"
 lists at most 804 for tools (Opus 4.7 with ``any``)."""
 
 HIDDEN_ELSEWHERE = (1024, 1024)
-"""The same for every other server. Recorded streams have up to 680 (xAI's Grok 4)."""
+"""Tokens that any other server may add, without and with tools. Recorded streams have up to 680
+(xAI's Grok 4)."""
 
 MARGIN = 8
-"""A tokenizer's count is taken an ``1 / MARGIN`` higher: text is counted as it stands in the
-body's JSON, which is not exactly as the server's template puts it."""
+"""A tokenizer's count is taken ``1 / MARGIN`` higher: the text is counted as it is in the body's
+JSON, and the server's template does not put it in exactly that way."""
 
 CountTokens: TypeAlias = Callable[[str], int]
 
@@ -57,29 +58,29 @@ _SERVER_SIDE = (
     *("web_search_options", "plugins", "mcp_servers", "container", "context_management"),
     *("search_parameters", "compound_custom", "data_sources", "enable_search"),
 )
-"""Fields of a body with which the server adds to the prompt, or asks the model more than once."""
+"""Body fields by which a server adds to the prompt, or calls the model more than once."""
 
 _AGENTS = ("compound", "sonar", "deep-research", "search", ":online")
-"""In names of models that search on their own."""
+"""Parts of the names of models that search on their own."""
 
 
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Upper bounds for one request and its answer: what it may come to, never what it will.
+    """Upper bounds for one request and its answer, not a forecast.
 
-    ``None`` means that there is no bound, or no price; ``notes`` say why. Amounts are in USD,
-    for a single attempt. The bounds rest on the published rules that the notes name: a server
-    that adds more to a prompt than any that is known can exceed them.
+    ``None`` means that there is no bound, or no price; ``notes`` say why. Amounts are in USD, for
+    a single attempt. The bounds rest on the published rules that the notes name: a server that
+    adds more to a prompt than any known one can exceed them.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
-    """All answers together, reasoning included."""
+    """Tokens of all choices together, reasoning included."""
     input_amount: Decimal | None = None
     output_amount: Decimal | None = None
     amount: Decimal | None = None
-    """Both together; ``None`` as soon as one of them is."""
+    """The sum of both; ``None`` if one of them is."""
     counted_by: str = "bytes"
-    """How the text was counted: ``"bytes"``, an encoding's name, or the given counter's."""
+    """The way the text was counted: ``"bytes"``, an encoding's name, or the given function's."""
     notes: tuple[str, ...] = ()
 
 
@@ -92,22 +93,22 @@ def estimate(
     count_tokens: CountTokens | str | None = None,
     **params: Unpack[Params],
 ) -> CostEstimate:
-    """What this request can cost at most. Nothing is sent.
+    """Return upper bounds for the tokens and the cost of a request. Nothing is sent.
 
     ``messages``, ``extra`` and ``params`` are those of `Client.stream`, checked in the same way.
 
-    By default a text is taken to have as many tokens as UTF-8 bytes, which no tokenizer with a
-    token for every byte exceeds; that is about four times too many for English. A tighter bound
-    needs the model's own tokenizer: ``count_tokens`` is a function that counts a text's tokens,
-    or one of OpenAI's encodings (``"o200k_base"``) for tiktoken, whose vocabulary must be in its
+    By default, a text counts as one token per UTF-8 byte, which no tokenizer with a token for
+    every byte exceeds; for English that is about four times too many. A tighter bound needs the
+    model's own tokenizer: ``count_tokens`` is a function that counts a text's tokens, or the name
+    of one of OpenAI's encodings (``"o200k_base"``) for tiktoken, whose vocabulary must be in its
     folder already. Such a count is taken an eighth higher.
 
-    Without ``price`` the model's own is used, and without that there are no amounts. The dearest
-    rate that can apply is taken: of all tiers within reach, and of cache writes where the
-    request, or the wire by itself, may write to a cache.
+    Without ``price`` the model's own is used, and without that there are no amounts. The highest
+    rate that can apply is taken: of all tiers within reach, and for cache writes if the request,
+    or the server by itself, may write to a cache.
 
-    Raises what `Client.stream` would raise, and for an encoding what stands in the way of
-    using it (``ImportError``, ``FileNotFoundError``, ``ValueError``).
+    Raises what `Client.stream` would raise, and for an encoding that can't be used ``ImportError``,
+    ``FileNotFoundError`` or ``ValueError``.
     """
     model = with_price(model, price)
     asked = messages_of(messages)
@@ -124,19 +125,19 @@ def _bounds(
     count: CountTokens | None,
     price: TokenPrice | None,
 ) -> CostEstimate:
-    open_end = list(_open_ends(model.name, body))
-    notes = [*open_end, _text_note(count, asked)]
+    unbounded = list(_unbounded(model.name, body))
+    notes = [*unbounded, _text_note(count, asked)]
     tokens = _text_tokens(body, count) + _overhead(model, asked, body, notes)
-    pictures = _media_tokens(model.name, asked, notes)
-    total = None if open_end or pictures is None else tokens + pictures
-    answer = None if open_end else _answer_tokens(model, body, notes)
-    before, after = _amounts(model, body, price, total, answer, notes)
+    media = _media_tokens(model.name, asked, notes)
+    total = None if unbounded or media is None else tokens + media
+    answer = None if unbounded else _answer_tokens(model, body, notes)
+    input_amount, output_amount = _amounts(model, body, price, total, answer, notes)
     return CostEstimate(
         input_tokens=total,
         output_tokens=answer,
-        input_amount=before,
-        output_amount=after,
-        amount=None if before is None or after is None else add(before, after),
+        input_amount=input_amount,
+        output_amount=output_amount,
+        amount=_sum(input_amount, output_amount),
         notes=tuple(notes),
     )
 
@@ -153,7 +154,7 @@ def _name(count_tokens: CountTokens | str | None) -> str:
 def _body(
     model: Model, messages: tuple[Message, ...], params: Params, extra: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The body as it would be sent, with empty media in the place of media."""
+    """Return the body as it would be sent, but with empty data for media that is not text."""
     light = tuple(
         msgspec.structs.replace(m, parts=tuple(_light(p) for p in m.parts)) for m in messages
     )
@@ -176,12 +177,15 @@ def _is_text(part: MediaPart) -> bool:
 
 
 def _text_tokens(body: Mapping[str, Any], count: CountTokens | None) -> int:
-    """The body's JSON as text, tools and formats spread out as templates may print them."""
-    wide = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
-    rest = {k: v for k, v in body.items() if k not in wide}
+    """Return the most tokens of the body's text.
+
+    Tools and formats are indented, as templates may print them.
+    """
+    indented = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
+    rest = {k: v for k, v in body.items() if k not in indented}
     text = encoded(rest).decode()
-    if wide:
-        text += msgspec.json.format(encoded(wide), indent=4).decode()
+    if indented:
+        text += msgspec.json.format(encoded(indented), indent=4).decode()
     if count is not None:
         counted = count(text)
         if isinstance(counted, bool) or not isinstance(counted, int) or counted < 0:
@@ -189,7 +193,7 @@ def _text_tokens(body: Mapping[str, Any], count: CountTokens | None) -> int:
         return counted - -counted // MARGIN
     if text.isascii():
         return len(text)
-    # Some tokenizers normalise first, which can make a text longer (NFKC up to elevenfold).
+    # Some tokenizers normalize first, which can make a text longer (NFKC up to elevenfold).
     forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFKC", text))
     return max(len(form.encode()) for form in forms)
 
@@ -221,31 +225,34 @@ def _media(messages: Sequence[Message]) -> Iterator[MediaPart]:
 
 
 def _media_tokens(name: str, messages: Sequence[Message], notes: list[str]) -> int | None:
-    """The most that all media can be; ``None`` where there is no rule for one of them."""
-    total, bounded, pictures = 0, True, 0
+    """Return the most tokens of all media; ``None`` if there is no rule for one of them."""
+    total, bounded, images = 0, True, 0
     for part in _media(messages):
         if isinstance(part, ImagePart):
-            found = picture_tokens(part, name)
+            found = image_tokens(part, name)
             if found is None:
-                notes.append("no bound: no published rule says how large this model's pictures are")
-            pictures += 1
+                notes.append("no bound: no published rule counts this model's images")
+            images += 1
         elif isinstance(part, AudioPart):
             found = None
-            notes.append("no bound: no published rule counts sound on this wire")
+            notes.append("no bound: no published rule counts audio in this wire format")
         elif _is_text(part) and part.data is not None and not getattr(part, "citations", False):
-            found = 0  # it is in the body
+            found = 0  # its text is in the body
         else:
             found = None
             notes.append("no bound: a document's pages and text can't be counted from outside")
         bounded = bounded and found is not None
         total += found or 0
-    if pictures and bounded:
-        notes.append(f"pictures: at most {total} tokens by their vendor's rules")
+    if images and bounded:
+        notes.append(f"images: at most {total} tokens by their vendor's rules")
     return total if bounded else None
 
 
-def _open_ends(name: str, body: Mapping[str, Any]) -> Iterator[str]:
-    """Why a request has no bound at all: the server adds what it finds, and asks again."""
+def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the reasons why a request has no bound.
+
+    They are features by which a server adds to the prompt, or calls the model again.
+    """
     for tool in body.get("tools") or ():
         kind = tool.get("type", "custom") if isinstance(tool, Mapping) else "?"
         if kind not in ("function", "custom"):
@@ -259,6 +266,7 @@ def _open_ends(name: str, body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> int | None:
+    """Return the most tokens of all choices together; ``None`` without a bound."""
     most = [body.get(field) for field in ("max_completion_tokens", "max_tokens")]
     limits = [n for n in most if type(n) is int and n >= 0]
     if not limits:
@@ -284,6 +292,7 @@ def _amounts(
     answer: int | None,
     notes: list[str],
 ) -> tuple[Decimal | None, Decimal | None]:
+    """Return the most USD of so many input tokens and of so many output tokens."""
     if price is None:
         notes.append("no amount: the model has no price")
         return None, None
@@ -295,20 +304,27 @@ def _amounts(
             notes.append(f"{field}: the price is taken to be the one for it")
     if model.provider.name == "openrouter":
         notes.append("the price is taken to be that of the dearest server that may answer")
-    rate = _dearest(price, total)
-    before = max(rate[name] for name in _input_rates(model, body))
+    rate = _highest_rates(price, total)
+    input_rate = max(rate[name] for name in _input_rates(model, body))
     modes = body.get("modalities") or ()
-    after = max(rate[name] for name in ("output", "image_output"))
+    output_rate = max(rate[name] for name in ("output", "image_output"))
     if "audio" in modes:
-        after = max(after, rate["audio_output"])
+        output_rate = max(output_rate, rate["audio_output"])
     return (
-        None if total is None else scaled(times(total, before), -6),
-        None if answer is None else scaled(times(answer, after), -6),
+        None if total is None else scaled(times(total, input_rate), -6),
+        None if answer is None else scaled(times(answer, output_rate), -6),
     )
 
 
+def _sum(a: Decimal | None, b: Decimal | None) -> Decimal | None:
+    return None if a is None or b is None else add(a, b)
+
+
 def _input_rates(model: Model, body: Mapping[str, Any]) -> list[str]:
-    """The rates that an input token may have. Only Anthropic's own wire caches on request."""
+    """Return the names of the rates that an input token may have.
+
+    Anthropic's own API writes to its cache on request only; any other may always do so.
+    """
     text = msgspec.json.encode(body)
     names = ["input", "cache_read", "image_input", "image_cache_read"]
     if model.provider.name != "anthropic" or b'"cache_control":' in text:
@@ -318,8 +334,8 @@ def _input_rates(model: Model, body: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _dearest(price: TokenPrice, tokens: int | None) -> dict[str, Decimal]:
-    """Each rate at its highest among the tiers that so many input tokens can reach."""
+def _highest_rates(price: TokenPrice, tokens: int | None) -> dict[str, Decimal]:
+    """Return each rate at its highest among the tiers that ``tokens`` of input can reach."""
     marks = [tier.above for tier in price.tiers if tokens is None or tier.above < tokens]
     within = [rates_at(price, 0), *(rates_at(price, mark + 1) for mark in marks)]
     return {name: max(rates[name] for rates in within) for name in within[0]}

@@ -1,6 +1,6 @@
-"""How many input tokens a picture can come to, by its vendor's published rules.
+"""Upper bounds for the input tokens of an image, by its vendor's published rules.
 
-Pure: a picture's size is read from the head of its own bytes.
+The size is read from the first bytes of the image itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ CLAUDE_PATCH = 28
 CLAUDE_PIXELS_PER_TOKEN = 750
 CLAUDE_MOST = 4784
 """Anthropic's guide "Vision": one token for each patch of 28 x 28 pixels (before 2026: width x
-height / 750), and pictures are scaled down to 4784 of them; to 1568 before Opus 4.7."""
+height / 750), and images are scaled down to 4784 of them; to 1568 before Opus 4.7."""
 
 OPENAI_PATCH = 32
 OPENAI_FACTOR = 2.46
@@ -21,19 +21,20 @@ OPENAI_MOST = 3779
 the details ``low`` and ``high``."""
 
 OPENAI_UNSCALED_FACTOR = 1.2
-"""The same guide: ``original`` and, since gpt-5.5, ``auto`` leave a picture as large as it is.
-Pictures of 12 megapixels were counted as 14364 tokens (126 x 95 patches times 1.2)."""
+"""OpenAI's guide "Images and vision": ``original`` and, since gpt-5.5, ``auto`` leave an image as
+large as it is. Images of 12 megapixels were counted as 14364 tokens (126 x 95 patches times 1.2)."""
 
 OPENAI_TILE = 512
 OPENAI_TILES = (85, 170)
 OPENAI_MINI_TILES = (2833, 5667)
-"""The same guide, for older models: a base and a price per tile of 512 pixels, after scaling to
-at most 2048 pixels with the short side at 768, so 8 tiles at most; gpt-4o-mini counts more."""
+"""OpenAI's guide "Images and vision", for older models: a base and a price per tile of 512
+pixels, after scaling to at most 2048 pixels with the short side at 768, so 8 tiles at most;
+gpt-4o-mini counts more."""
 
 
-def picture_tokens(part: ImagePart, model: str) -> int | None:
-    """The most tokens that a picture can be for a model of this name; ``None`` without a bound."""
-    size = None if part.data is None else size_of(part.data)
+def image_tokens(part: ImagePart, model: str) -> int | None:
+    """Return the most tokens that an image can be for a model; ``None`` if there is no bound."""
+    size = None if part.data is None else image_size(part.data)
     name = model.lower().rpartition("/")[2]
     if "claude" in name:
         return _claude(size)
@@ -57,7 +58,7 @@ def _openai(size: tuple[int, int] | None, detail: str | None, name: str) -> int 
         tiles = base + 8 * each
         return max(tiles, OPENAI_MOST) if scaled or "4o-mini" in name else None
     short, long = sorted(size)
-    # A small picture is taken to be scaled up to 768: the guide does not say that it isn't.
+    # A small image is taken to be scaled up to 768: the guide does not say that it isn't.
     across = min(4, -(-(768 * long) // (short * OPENAI_TILE)))
     patches = -(-short // OPENAI_PATCH) * -(-long // OPENAI_PATCH)
     most = max(base + 2 * across * each, min(OPENAI_MOST, _times(patches, OPENAI_FACTOR)))
@@ -71,8 +72,8 @@ def _times(patches: int, factor: float) -> int:
 # -- size ------------------------------------------------------------------------------------
 
 
-def size_of(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels of a PNG, JPEG, GIF or WebP; ``None`` if it can't be told."""
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels of a PNG, JPEG, GIF or WebP; ``None`` if it can't be read."""
     width, height = _size(data) or (0, 0)
     return (width, height) if width > 0 and height > 0 else None
 
@@ -94,7 +95,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
-    """From segment to segment, up to the header of the frame."""
+    """Walk from segment to segment to the frame header, which has the size."""
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         kind = data[at + 1]

@@ -1,4 +1,4 @@
-"""Prices that the package genai-prices knows, as ours. Optional, and never over the network.
+"""List prices from the optional package genai-prices, as `TokenPrice`. Nothing is fetched.
 
 Only the list that the installed package ships is read, so that the same program with the same
 packages always counts with the same prices.
@@ -35,16 +35,17 @@ _FIELDS = {
     "cache_image_read_mtok": "image_cache_read",
     "output_image_mtok": "image_output",
 }
-"""Kinds of price that `TokenPrice` has: both sides count in USD per million tokens."""
+"""Rates of the list, and their names in `TokenPrice`. Both are in USD per million tokens."""
 
 _SEARCHES = "web_searches_kcount"  # USD per thousand
 
 _NEVER_HERE = frozenset({"storage_searches_kcount"})
-"""Kinds of price for what these wires can't ask for (OpenAI's file search is Responses')."""
+"""Rates of features that these wire formats don't have (OpenAI's file search belongs to its
+Responses API)."""
 
 _ROUTES = ("nitro", "floor", "exacto")
-"""OpenRouter's suffixes that choose among a model's servers: the same model, the same list
-price. Others name another model (``:free``, ``:thinking``) or add a charge (``:online``)."""
+"""OpenRouter's suffixes that choose among a model's servers, and so don't change its list price.
+Others name another model (``:free``, ``:thinking``) or add a charge (``:online``)."""
 
 
 def known_price(
@@ -53,25 +54,24 @@ def known_price(
     at: datetime | None = None,
     context: Mapping[str, str] | None = None,
 ) -> TokenPrice | None:
-    """The list price of a model, from the package genai-prices; ``None`` where it has none.
+    """Return the list price of a model from the package genai-prices, or ``None``.
 
-    Guarantees: nothing is fetched; ``None`` rather than a price that would be wrong.
+    Guarantees: nothing is fetched; a price that could be wrong is ``None``.
 
-    A `Model` is found by its address and its name: at an unknown address (a proxy, a server of
-    your own) it has no price, whatever it is called. A ``str`` is a name alone
+    A `Model` is looked up by its address and its name: at an unknown address (a proxy, a server
+    of your own) it has no price, whatever its name. A ``str`` is a name alone
     (``"gpt-5-mini"``), with the provider before a colon (``"groq:llama-3.1-8b-instant"``), or
     with a slash as OpenRouter names it (``"anthropic/claude-haiku-4.5"``).
 
     ``at`` is the time of the request (naive: UTC; by default now). Models whose price changes
-    with the hour have none without it. ``context`` picks what is priced apart:
-    ``{"service_tier": "flex"}``, ``{"processing": "batch"}``, ``{"speed": "fast"}``; without
-    it the price is the standard tier's.
+    with the hour have none without it. ``context`` selects a price other than the standard tier's:
+    ``{"service_tier": "flex"}``, ``{"processing": "batch"}``, ``{"speed": "fast"}``.
 
     The price's ``source`` names the package and its version. Its ``as_of`` is the newest day from
     which the list has any price: the list was made on that day or later. There is no price for
-    models that are billed by the hour of sound, by the page, by the request or search, for sound
-    without a rate for it, or with a rate of its own for reasoning or video. Names that the list
-    matches by their beginning get that price (``gpt-5-nano-…``).
+    models that are billed by the hour of audio, by the page, by the request or by the search, that
+    have a rate of their own for reasoning or video, or that are for audio and have no rate for it.
+    Names that the list matches by their beginning get that price (``gpt-5-nano-…``).
 
     Raises ``ImportError`` where the package is missing.
     """
@@ -91,7 +91,7 @@ def known_price(
 
 
 def _list() -> tuple[list[types.Provider], str]:
-    """What the installed package ships, and what it is called."""
+    """Return the list of the installed package, and the package's name and version."""
     try:
         from genai_prices import __version__
         from genai_prices.data import providers
@@ -102,16 +102,18 @@ def _list() -> tuple[list[types.Provider], str]:
 
 
 def _at_address(base_url: str, providers: list[types.Provider]) -> list[types.Provider]:
-    return [p for p in providers if _serves(p.api_pattern, base_url)]
+    return [p for p in providers if serves(p.api_pattern, base_url)]
 
 
-def _serves(pattern: str, base_url: str) -> bool:
-    """Whether an address is the provider's. The list's patterns match a beginning, so the host
-    must end where the match does: ``api.openai.com.example.org`` is not OpenAI's.
+def serves(pattern: str, base_url: str) -> bool:
+    """Return True if an address is the provider's.
+
+    The list's patterns match a beginning, so the host must end where the match does:
+    ``api.openai.com.example.org`` is not OpenAI's.
     """
     parts = urlsplit(base_url)
     origin = f"{parts.scheme}://{parts.hostname or ''}"
-    if "/" in pattern.split("//", 1)[-1]:  # it names the end of the host, or a path, itself
+    if "/" in pattern.split("//", 1)[-1]:  # the pattern itself ends the host, or has a path
         return re.match(pattern, f"{origin}{parts.path}") is not None
     found = re.match(pattern, origin)
     if found is None:
@@ -147,24 +149,25 @@ def _price(
         if any(isinstance(e.constraint, types.TimeOfDateConstraint) for e in entries):
             return None
         at = datetime.now(UTC)
-    if not _told_apart(info, at, context):
+    if not _covers(info, at, context):
         return None
     prices = info.get_prices(at, context or None)
-    if "search" in info.id:  # billed by the search, too, which no usage of these wires counts
+    if "search" in info.id:  # also billed by the search, which no usage of these wires counts
         return None
     given = {key: rate for key, rate in vars(prices).items() if rate is not None}
     if not given and info.id.endswith(":free"):
-        return TokenPrice(input=0, output=0, as_of=_list_date(), source=source)
+        return TokenPrice(input=0, output=0, as_of=list_date(), source=source)
     rates = _rates(given)
     if rates is None or ("audio" in info.id and not rates.keys() & {"audio_input", "audio_output"}):
-        return None  # a model for sound has a price for sound, whether or not it is in the list
-    return TokenPrice(**rates, as_of=_list_date(), source=source)
+        return None  # audio has a rate of its own, whether or not the list has it
+    return TokenPrice(**rates, as_of=list_date(), source=source)
 
 
 @cache
-def _list_date() -> date | None:
-    """The newest day from which the list has a price: it was made on that day or later. (Days
-    after its installation don't count: it also has prices that are only announced.)
+def list_date() -> date | None:
+    """Return the newest day from which the list has a price: it was made on that day or later.
+
+    Days after its installation don't count: it also has prices that are only announced.
     """
     from genai_prices import data, types
 
@@ -179,8 +182,8 @@ def _list_date() -> date | None:
     return max((day for day in days if day <= installed), default=None)
 
 
-def _told_apart(info: types.ModelInfo, at: datetime, context: Mapping[str, str]) -> bool:
-    """Whether the list has a price for each thing that the context asks for."""
+def _covers(info: types.ModelInfo, at: datetime, context: Mapping[str, str]) -> bool:
+    """Return True if the list has a price for each item of the context."""
     applied = [
         variant.when.items()
         for variant in info.price_variants or ()
@@ -191,7 +194,7 @@ def _told_apart(info: types.ModelInfo, at: datetime, context: Mapping[str, str])
 
 
 def _rates(given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of a `TokenPrice`; ``None`` where it could not say the same."""
+    """Return the arguments of a `TokenPrice`, or ``None`` if it could not express the price."""
     if not given.keys() <= {*_FIELDS, _SEARCHES, *_NEVER_HERE}:
         return None
     if "input_mtok" not in given or "output_mtok" not in given:
@@ -200,7 +203,7 @@ def _rates(given: Mapping[str, Any]) -> dict[str, Any] | None:
     tiers: dict[int, dict[str, Decimal]] = {}
     for key, rate in given.items():
         if key in _FIELDS:
-            # A rate of the list has its own tiers; ours has tiers with their rates.
+            # In the list a rate has its own tiers; a TokenPrice has tiers with their rates.
             for tier in getattr(rate, "tiers", ()):
                 tiers.setdefault(tier.start, {})[_FIELDS[key]] = tier.price
             out[_FIELDS[key]] = getattr(rate, "base", rate)

@@ -63,7 +63,7 @@ class JSONLLedger(Ledger):
 
     @property
     def torn(self) -> int:
-        """Number of lines that could not be read, or not wholly, when this ledger was opened."""
+        """Number of lines that could not be read completely when this ledger was opened."""
         return self._torn
 
     @property
@@ -138,7 +138,7 @@ class JSONLLedger(Ledger):
         self._failing = False
 
     def records(self) -> Iterator[CostRecord]:
-        """Yield every readable record of the file in its order: of a settled attempt, both."""
+        """Yield every readable record of the file, in its order; both of a settled attempt."""
         with self.path.open("rb") as file:
             for line in _lines(file):
                 yield from _parse(line)[0]
@@ -214,8 +214,9 @@ def _append(fd: int, line: bytes) -> None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield each line without its newline; of a longer one than `MAX_LINE` only the last part,
-    where a record may stand.
+    """Yield each line without its newline.
+
+    Of a line that is longer than `MAX_LINE` this is only the last part, where a record may be.
     """
     line = b""
     while part := file.readline(MAX_LINE):

@@ -1,4 +1,4 @@
-"""The record of one attempt: how it ended, and what it cost.
+"""The record of one attempt: its outcome, its usage and its cost.
 
 Records are immutable values. Amounts are USD, tokens are counts, times are UTC.
 """
@@ -34,7 +34,7 @@ class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     key: str
-    """Unique: ``<run>-<number>``, from `Ledger.new_key`."""
+    """Unique key of the attempt: ``<run>-<number>``, from `Ledger.new_key`."""
     at: Annotated[datetime, msgspec.Meta(tz=True)]
     """Time at which the attempt ended or was settled, in UTC."""
     model: str
@@ -53,7 +53,7 @@ class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
     unsettled: bool = False
     """True while the provider may still name the cost (`Client.settle`)."""
     usage: Usage | None = None
-    """Kept without ``raw``."""
+    """Token counts, without ``raw``."""
     cost: CostInfo = CostInfo()
     error: str | None = None
     """Name of the class of the error that ended it."""
@@ -66,7 +66,7 @@ class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def resolution(self) -> CostResolution:
-        """How far `amount` can be trusted."""
+        """The degree to which `amount` can be trusted."""
         return self.cost.resolution
 
     def __hash__(self) -> int:
@@ -129,7 +129,7 @@ def settled_record(record: CostRecord, model: Model, usage: Usage) -> CostRecord
 
 
 def detached(record: CostRecord) -> CostRecord:
-    """Return a copy that shares no mutable usage with its caller, and has no raw usage.
+    """Return a copy with a usage of its own, without ``raw``.
 
     A usage or an amount that can't be added up is unknown in the copy.
     """

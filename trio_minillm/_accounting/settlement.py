@@ -25,20 +25,22 @@ from ..providers._base import loggable_url
 from ..providers._safe_calls import safe_settlement_request
 
 ASK_SECONDS = 10.0
-"""Seconds for one question, so that a connection that hangs leaves time for two more within the
+"""Seconds that one question may take: a connection that hangs leaves time for two more within the
 clock ``settlement`` (30 s)."""
 ASK_EVERY = 2.0
 """Seconds between two questions at most; the first wait is a quarter of it. OpenRouter has its
 answer only some 10 to 20 s after a stream was left."""
 ASKING_AT_ONCE = 64
-"""Questions to one address at a time, so that leaving a thousand streams does not flood it."""
+"""Number of questions to one address at a time, so that leaving a thousand streams at once does not
+flood it."""
 MAX_UNREADABLE = 5
-"""Unreadable answers after which asking ends: a proxy's error page will not become an answer."""
+"""Number of unreadable answers after which no more questions are asked: a proxy's error page will
+not become an answer."""
 MODELS_KEPT = 64
-"""Models of different addresses that are remembered for later questions. It bounds the memory of a
-client that is given ever new addresses."""
+"""Number of models, each of another address, that are kept for later questions. It bounds the
+memory of a client that is given ever new addresses."""
 WAIT_STATUSES = frozenset({404, 408, 409, 425, 429})
-"""Statuses that mean "not yet", as does every 5xx. After any other there is no use in asking again."""
+"""Statuses that mean "not yet", as every 5xx does. After any other, asking again is of no use."""
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, ProtocolError)
 """Errors that a provider's parser may raise for an answer that it can't read."""
@@ -47,7 +49,7 @@ _log = logging.getLogger("trio_minillm")
 
 
 class SettlementClient:
-    """Asks providers what a generation cost, and remembers which models can be asked.
+    """HTTP client that asks providers what a generation cost, and keeps the models to ask with.
 
     Guarantees: at most `ASKING_AT_ONCE` questions to one address are under way. Nothing that a
     server or a provider's parser does is raised.
@@ -60,7 +62,7 @@ class SettlementClient:
         self._models: dict[tuple[str, str], Model] = {}  # by provider and address, newest last
 
     def remember(self, model: Model) -> None:
-        """Keep a model, whose key can be used to ask about attempts of an earlier process."""
+        """Keep a model: its address and key serve to ask about attempts of an earlier process."""
         place = (model.provider.name, loggable_url(model))
         self._models.pop(place, None)
         self._models[place] = model
@@ -112,8 +114,9 @@ class SettlementClient:
     async def _ask_once(
         self, model: Model, request: SettlementRequest
     ) -> tuple[Usage | None, float]:
-        """Return the answer, if there is one, and the seconds to wait before asking again at the
-        earliest, infinity for never. Raises `_UNREADABLE`.
+        """Return the usage, if the answer has it, and the seconds to wait before asking again.
+
+        They are infinity if there is no use in asking again. Raises `_UNREADABLE`.
         """
         exchange = self._connect()
         try:

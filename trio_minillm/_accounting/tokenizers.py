@@ -1,7 +1,7 @@
-"""Token counts from tiktoken, where its vocabulary is on this machine. Nothing is downloaded.
+"""Token counts by tiktoken, if its vocabulary is on this machine. Nothing is downloaded.
 
-tiktoken fetches a vocabulary when it is first used and keeps it in a folder. Here it is asked
-only for what that folder has already, whole and unchanged.
+tiktoken fetches a vocabulary when it is first used, and keeps it in a folder. Here it is only used
+for a vocabulary that the folder already has, whole and unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-_PLACE = "https://openaipublic.blob.core.windows.net/encodings/"
+_SOURCE = "https://openaipublic.blob.core.windows.net/encodings/"
 _FILES = {
     "cl100k_base": (
         "cl100k_base.tiktoken",
@@ -27,16 +27,16 @@ _FILES = {
         "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     ),
 }
-"""The file of each encoding and its SHA-256, as tiktoken 0.14 has them. Another sum would make
-tiktoken throw the file away and fetch it anew."""
+"""The file of each encoding and its SHA-256, as in tiktoken 0.14. A file with another hash is
+thrown away by tiktoken and fetched anew."""
 
 
 def counter(encoding: str, model: str) -> Callable[[str], int]:
-    """What counts the tokens of a text in one of OpenAI's encodings.
+    """Return a function that counts the tokens of a text in one of OpenAI's encodings.
 
-    Raises ``ImportError`` without tiktoken, ``FileNotFoundError`` where its folder does not have
-    the vocabulary, ``ValueError`` for an unknown encoding and for a model that has another one,
-    or of which tiktoken does not know that it has this one.
+    Raises ``ImportError`` without tiktoken, ``FileNotFoundError`` if its folder does not have the
+    vocabulary, and ``ValueError`` for an unknown encoding or for a model that, as far as tiktoken
+    knows, does not have this one.
     """
     if encoding not in _FILES:
         raise ValueError(f"unknown encoding {encoding!r}; known: {', '.join(sorted(_FILES))}")
@@ -52,7 +52,7 @@ def counter(encoding: str, model: str) -> Callable[[str], int]:
     if fitting != encoding:
         raise ValueError(f"{model} does not count in {encoding}: its encoding is {fitting}")
     name, digest = _FILES[encoding]
-    if not _cached(_PLACE + name, digest):
+    if not _cached(_SOURCE + name, digest):
         raise FileNotFoundError(
             f"{name} is not in tiktoken's folder (TIKTOKEN_CACHE_DIR), and is not downloaded here"
         )
@@ -61,11 +61,11 @@ def counter(encoding: str, model: str) -> Callable[[str], int]:
 
 
 def _cached(url: str, digest: str) -> bool:
-    """Whether tiktoken will find the file where it looks first, and be content with it."""
+    """Return True if tiktoken will use a file of its folder and not fetch it."""
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if folder is None:
         folder = str(Path(tempfile.gettempdir(), "data-gym-cache"))
     if folder == "":
-        return False  # its way of saying: no cache
+        return False  # tiktoken keeps nothing then
     path = Path(folder, hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest())
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest

@@ -32,7 +32,7 @@ MAX_META_KEYS = 100
 """Meta keys that have sums of their own."""
 
 JSON_ERRORS = (msgspec.MsgspecError, TypeError, ValueError, ArithmeticError, RecursionError)
-"""Errors that msgspec raises for a value that has no JSON, and for text that is none."""
+"""Errors that msgspec raises for a value that can't be encoded, and for text that is not JSON."""
 
 _PAID = (CostResolution.RESOLVED, CostResolution.LOWER_BOUND)
 _ZERO = Decimal(0)
@@ -111,7 +111,7 @@ def sums_of(record: CostRecord) -> Sums:
 
 
 class Added(NamedTuple):
-    """A record's share, and all the sums that it was added to: what takes it away again."""
+    """The share of one record, and the sums that it was added to and can be taken away from."""
 
     share: Sums
     groups: list[Sums]
