@@ -108,7 +108,7 @@ def _decoded(
     if slow:
         decoder._credit = 0  # no template is ever learned
     else:
-        decoder._soon = 0  # and here from the first event on
+        decoder._learn_from = 0  # and here from the first event on
     batches = [decoder.feed(piece, 0.0) for piece in pieces]
     batches.append(decoder.finish(0.0))
     error = decoder.error

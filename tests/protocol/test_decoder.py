@@ -4,9 +4,10 @@ import pytest
 
 import trio_minillm as llm
 from trio_minillm import providers, testing
-from trio_minillm._protocol.decoder import MAX_WHOLE, ChunkDecoder
+from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._protocol.json_limits import MAX_OBJECTS
 from trio_minillm._protocol.redaction import THOROUGH
+from trio_minillm._protocol.sniffer import MAX_WHOLE
 from trio_minillm.testing import anthropic_events, openai_events, sse
 
 BOM = b"\xef\xbb\xbf"
@@ -141,6 +142,12 @@ def test_a_secret_that_is_echoed_is_blanked_out(provider):
     decoder, _ = decode(data, provider=provider, secrets=[b"sk-secret"])
     assert str(decoder.error) == "error in the stream server: boom [hidden]"
     assert decoder.error.__context__ is None
+
+
+def test_a_secret_in_an_error_behind_a_byte_order_mark_leaves_it_the_error_it_is():
+    body = BOM + b'{"error":{"message":"boom sk-secret","code":"x"}}'
+    decoder, _ = decode(body, secrets=[b"sk-secret"])
+    assert (decoder.error.info.message, decoder.error.code) == ("boom [hidden]", "x")
 
 
 @pytest.mark.parametrize("spelled", ["sk-secret-0123", "sk%2Dsecret%2D0123"])

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_minillm import LimitExceeded, StreamChunk, testing
-from trio_minillm._protocol.decoder import FEW, LESSON, MAX_CREDIT, SOON, ChunkDecoder
+from trio_minillm._protocol.decoder import (
+    LEARN_FROM,
+    LEARNING_COST,
+    MAX_CREDIT,
+    ChunkDecoder,
+)
 from trio_minillm._protocol.ingest import COMPACT_EVERY, Ingest
 from trio_minillm._protocol.sse import MAX_EVENT
 from trio_minillm._protocol.templates import MAX_TEMPLATE, EventTemplate, TextRun
@@ -34,7 +39,7 @@ def _all(decoder: ChunkDecoder, pieces: list[bytes]) -> tuple[list[StreamChunk],
 def eager(provider: Provider) -> ChunkDecoder:
     """One that learns from the first event on."""
     decoder = ChunkDecoder(provider)
-    decoder._soon = 0
+    decoder._learn_from = 0
     return decoder
 
 
@@ -113,7 +118,7 @@ def test_anthropic_and_its_padding(cut: int | None) -> None:
     both_ways(ANTHROPIC, b"".join(events), cut)
     padded = [e.replace(b'"}}\n', b'"}' + b" " * (n % 9) + b"}\n") for n, e in enumerate(events)]
     decoder = both_ways(ANTHROPIC, b"".join(padded), cut)
-    assert decoder._credit > MAX_CREDIT - 8 * LESSON
+    assert decoder._credit > MAX_CREDIT - 8 * LEARNING_COST
     other = events[3].replace(b'"}}\n', b'"},"more":"x"} \n')
     both_ways(ANTHROPIC, b"".join([*events[:5], other, other, *events[5:]]), cut)
     thoughts = [
@@ -286,10 +291,10 @@ def folds_alike(sizes: list[int], thinking: bool) -> None:
 
 def test_events_one_by_one_are_learned_from_when_it_pays() -> None:
     decoder = ChunkDecoder(OPENAI)
-    kinds = [type(decoder.feed(chunk("a"), 0.0)) for _ in range(SOON + 3)]
-    assert kinds == [list] * (SOON + 1) + [TextRun] * 2
+    kinds = [type(decoder.feed(chunk("a"), 0.0)) for _ in range(LEARN_FROM + 3)]
+    assert kinds == [list] * (LEARN_FROM + 1) + [TextRun] * 2
     at_once = ChunkDecoder(OPENAI)
-    at_once.feed(chunk("a") * (FEW + 1), 0.0)
+    at_once.feed(chunk("a") * LEARN_FROM, 0.0)
     assert type(at_once.feed(chunk("a"), 0.0)) is TextRun
 
 

@@ -1,8 +1,13 @@
-"""Blanking out what a server repeats: keys, and header values that may be one.
+"""Secrets, and blanking them out of what a server repeats.
+
+This is the only place that decides which strings are secrets and which spellings of them count. It
+serves three: a stream (`secrets_of`, `redact`: errors, headers, ids), a recording of responses
+(`secrets_in`, `stretches`, which it fills with as many ``*``), and the command line, whose last gate
+before a terminal or a log is `redact_beginnings`.
 
 A key comes back whole or in part, and spelled as JSON, URLs or HTML spell it, within one another
 as well (a proxy quotes the JSON of its upstream). So both sides are compared without escapes, and
-what is blanked is any run of `RUN` characters in a row, not the whole key only.
+any run of `RUN` characters of a secret is blanked out, not the whole secret only.
 """
 
 from __future__ import annotations
@@ -15,14 +20,28 @@ from contextlib import suppress
 import msgspec
 
 HIDDEN = b"[hidden]"
+"""The words that stand in the place of a secret."""
 RUN = 12
 """Characters of a secret in a row that are not shown. What providers themselves show of a key is
 shorter: a prefix that says whose it is, and its last four."""
 GRAM = 6
-"""Any run of `RUN` holds a whole one of the pieces of this length that a secret is cut into."""
+"""Length of the pieces that a secret is cut into for the search: any `RUN` characters of it hold a
+whole one."""
 THOROUGH = 64 * 1024
-"""Bytes in which all spellings are looked for; in more, which takes too long for a task that others
-wait for, only the secrets as they are and as JSON writes them."""
+"""Bytes up to which all spellings are looked for. In more, which would take too long for a task that
+others wait for, only the secrets as they are and as JSON writes them are."""
+MIN_SECRET = 6
+"""Characters below which a header's value is taken for a word and no secret."""
+MIN_RECORDED = 4
+"""Characters below which no value is taken for a secret in a recording: blanking out every ``1`` of
+a body would hide nothing and spoil it."""
+MIN_BEGINNING = 8
+"""Characters of a key's beginning that the command line hides: an excerpt may end in the key."""
+
+_SENSITIVE = "auth|key|token|secret|cookie|credential|session|signature|passw"
+"""Names of headers and of fields of a query whose values are secrets."""
+_SCHEMES = {"bearer", "basic", "token", "digest", "negotiate"}
+"""Schemes of HTTP authentication: the words before the secret in a header."""
 
 _JSON = r"\\+u([0-9a-fA-F]{4})|\\+(.)"
 _JSON_ONLY = re.compile(_JSON + r"|()()()()(?!)", re.DOTALL)
@@ -34,8 +53,33 @@ _ESCAPE = re.compile(
 _NAMED = {"quot": '"', "amp": "&", "lt": "<", "gt": ">", "apos": "'"}
 
 
+# -- what is a secret --------------------------------------------------------------------------
+
+
+def secrets_of(api_key: str | None, header_values: Iterable[str]) -> list[bytes]:
+    """Return the secrets of a model: its key, and the values of its headers that may be one."""
+    return [v.encode() for v in (api_key, *header_values) if v and len(v) >= MIN_SECRET]
+
+
+def secrets_in(fields: Iterable[tuple[str, str]], others: Iterable[str] = ()) -> set[bytes]:
+    """Return what a request carries that may be a key, for a recording.
+
+    ``fields`` are its headers and the fields of its query, of which the name decides; the words of
+    a value count as well as the whole. ``others`` are secrets under any name.
+    """
+    found = set(others)
+    for name, value in fields:
+        if re.search(_SENSITIVE, name, re.IGNORECASE):
+            found.add(value)
+            found |= {word.partition("=")[2] or word for word in re.split(r"[\s,;]+", value)}
+    return {v.encode() for v in found if len(v) >= MIN_RECORDED and v.lower() not in _SCHEMES}
+
+
+# -- blanking it out ---------------------------------------------------------------------------
+
+
 def redact(data: bytes, secrets: Sequence[bytes]) -> bytes:
-    """The data with every secret blanked out. JSON stays JSON."""
+    """Return the data with every secret blanked out. JSON stays JSON."""
     if len(data) > THOROUGH:
         return _plainly(data, secrets)
     for secret in secrets:
@@ -52,11 +96,26 @@ def redact(data: bytes, secrets: Sequence[bytes]) -> bytes:
     return "".join([*out, raw[max(done, 0) :]]).encode("latin-1")
 
 
+def redact_text(text: str, secrets: Sequence[bytes]) -> str:
+    """Return a server's words with every secret blanked out."""
+    return redact(text.encode("utf-8", "replace"), secrets).decode()
+
+
+def redact_beginnings(text: str, secret: str) -> str:
+    """Return the text without a secret, as it is written, and without any beginning of it."""
+    for length in range(len(secret), MIN_BEGINNING - 1, -1):
+        text = text.replace(secret[:length], HIDDEN.decode())
+    return text
+
+
 def stretches(data: bytes, secrets: Iterable[bytes]) -> list[tuple[int, int]]:
-    """Where a secret stands, whole or a run of it, in any spelling; stretches may overlap."""
-    raw = data.decode("latin-1")  # secrets are ASCII, and every place stays what it is
+    """Return where secrets stand, whole or a run of them, in any spelling.
+
+    Each stretch is a start and an end in bytes; stretches may overlap.
+    """
+    raw = data.decode("latin-1")  # secrets are ASCII, and every place stays where it is
     found: list[tuple[int, int]] = []
-    # A "%" in front of a key is no escape, so both; the second finds more only if it has some.
+    # A "%" before a key is no escape, so both; the second finds more only if there are such.
     for escape in (_JSON_ONLY, _ESCAPE)[: 2 if b"%" in data or b"&" in data else 1]:
         text = _Unescaped(raw, escape)
         for secret in (secret.decode("latin-1") for secret in secrets):
@@ -68,12 +127,12 @@ def stretches(data: bytes, secrets: Iterable[bytes]) -> list[tuple[int, int]]:
 
 
 class _Unescaped:
-    """A text without its escapes, and where its characters stood."""
+    """A text without its escapes, and the places of its characters before."""
 
     def __init__(self, raw: str, escape: re.Pattern[str]) -> None:
         pieces: list[str] = []
-        self._from = [0]  # from this character on …
-        self._shift = [0]  # … it stood so many further on
+        self._from = [0]  # from this character on, each stood …
+        self._shift = [0]  # … so many places further on
         size = end = 0
         for found in escape.finditer(raw):
             pieces.append(raw[end : found.start()])
@@ -86,7 +145,7 @@ class _Unescaped:
         self.text = "".join([*pieces, raw[end:]])
 
     def place(self, number: int) -> int:
-        """Where the character stood."""
+        """Return the place that a character of the text had in the raw text."""
         return number + self._shift[bisect_right(self._from, number) - 1]
 
 
@@ -100,7 +159,7 @@ def _character(found: re.Match[str]) -> str:
 
 
 def _runs(text: str, wanted: str) -> Iterator[tuple[int, int]]:
-    """Where a secret stands in a text, whole or a run of it: overlapping stretches."""
+    """Yield where a secret stands in a text, whole or a run of it; stretches may overlap."""
     size = len(wanted)
     enough = min(RUN, size)
     length = GRAM if enough == RUN else size
@@ -112,7 +171,7 @@ def _runs(text: str, wanted: str) -> Iterator[tuple[int, int]]:
                 yield found - at, found - at + size
                 found = text.find(gram, found - at + size)
                 continue
-            # As far as the next gram would reach: what is further on is found by that.
+            # No further than the next gram reaches: that finds the rest.
             start, stop = found, found + length
             begins = max(found - GRAM, found - at, 0)
             while start > begins and text[start - 1] == wanted[at + start - found - 1]:
@@ -126,6 +185,7 @@ def _runs(text: str, wanted: str) -> Iterator[tuple[int, int]]:
 
 
 def _plainly(data: bytes, secrets: Sequence[bytes]) -> bytes:
+    """Blank out secrets that are written as they are, or as JSON writes them."""
     with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
         # Written anew, so that every character has its one spelling ("\\/" and "/" are the same).
         data = msgspec.json.encode(msgspec.json.decode(data))

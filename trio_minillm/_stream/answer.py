@@ -12,7 +12,7 @@ import msgspec
 from .._protocol.decoder import ChunkDecoder
 from .._protocol.state import State, StreamState
 from .._protocol.templates import TextRun
-from .._types.chunks import StreamChunk, has_content
+from .._types.chunks import StreamChunk, has_content, has_effect
 from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
 from .clocks import Clocks
 
@@ -111,20 +111,5 @@ class Answer:
         says = state.state is State.ENDING and any(map(has_content, chunks))
         self.clocks.heard(now, content, state.state, says)
         if silent and self.begun:
-            chunks = list(filter(_worth_sending, chunks))
+            chunks = list(filter(has_effect, chunks))
         return chunks, content
-
-
-def _worth_sending(chunk: StreamChunk) -> bool:
-    """Return whether a chunk in the middle of an answer changes anything for the consumer.
-
-    The channel is bounded in batches, and a server could fill it with empty chunks.
-    """
-    return bool(
-        chunk.progress
-        or chunk.usage is not None
-        or chunk.block is not None
-        or chunk.end
-        or chunk.metadata
-        or chunk.raw
-    )

@@ -16,7 +16,7 @@ import trio
 
 from .._http.exchange import Exchange
 from .._protocol.decoder import ChunkDecoder
-from .._protocol.redaction import redact
+from .._protocol.redaction import redact, redact_text, secrets_of
 from .._protocol.request import Prepared
 from .._protocol.state import StreamState
 from .._types.errors import MiniLLMError, RefusedError, RetriesExhausted
@@ -36,9 +36,6 @@ waited once reads by itself, and nothing is read ahead of it."""
 LEAVE_SECONDS = 1.0
 """Seconds that leaving a finished stream may wait for the rest of its body to be drained (which
 has its own, shorter bound)."""
-
-MIN_SECRET = 6
-"""Characters below which a header's value is a word and no secret."""
 
 
 def _ignore(*args: object) -> None: ...
@@ -68,9 +65,8 @@ class StreamTask:
         self._scope = trio.CancelScope()
         self._done = trio.Event()
         self._crash: Exception | None = None
-        # Secrets that servers must not make us repeat: the key, and header values that may be one.
-        given = (prepared.model.api_key, *prepared.model.headers.values())
-        self._secrets = [v.encode() for v in given if v and len(v) >= MIN_SECRET]
+        # Servers must not make us repeat them.
+        self._secrets = secrets_of(prepared.model.api_key, prepared.model.headers.values())
 
     # -- in the task -------------------------------------------------------------------------
 
@@ -279,7 +275,7 @@ class StreamTask:
 
     def redacted(self, text: str) -> str:
         """Return a server's words without the key."""
-        return redact(text.encode("utf-8", "replace"), self._secrets).decode()
+        return redact_text(text, self._secrets)
 
     def release_callbacks(self) -> None:
         """Drop the callbacks: they and their owner would keep each other alive."""

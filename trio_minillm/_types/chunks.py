@@ -1,4 +1,29 @@
-"""Chunks, the steps in which an answer arrives, and the pieces of tool calls and blocks in them."""
+"""Chunks, the steps in which an answer arrives, and the pieces of tool calls and blocks in them.
+
+"Does this chunk say anything" is five questions, and each has its own answer:
+
+=================  ===========================================  ====================================
+question           yes for                                      asked by
+=================  ===========================================  ====================================
+`progress`         whatever moves the answer: content, a        the clocks, which it ends a silence
+                   finish reason, usage, a block with           for; the hold-back of openings before
+                   content (set by the provider, which          a retry; `StreamState`, for choices
+                   knows the event)                             that have begun; `Ingest`
+`has_content`      a part of the answer itself                  `StreamState`: usage before it is not
+                                                                final; the clock ``usage_grace``;
+                                                                `Ingest`, for the number of chunks and
+                                                                the times of the first and the last
+`has_effect`       progress, and facts without any: usage,      `Answer`, which drops all others in
+                   an end, metadata, a block, raw bytes         the middle of an answer
+is it shown?       progress, and raw bytes (``raw=True``)       `StreamingCompletion.next_chunk`, in
+                                                                line, since it asks for every chunk
+is it counted?     progress other than a reason or usage        `Answer`, for the number of chunks in
+                                                                the error of a clock
+=================  ===========================================  ====================================
+
+They differ where it matters. An empty piece of a call has content (it may open the call) and is no
+progress; a finish reason is progress and no content; metadata alone has an effect and is neither.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +112,10 @@ class StreamChunk(msgspec.Struct, gc=False):
 
 
 def has_content(chunk: StreamChunk) -> bool:
-    """Whether a chunk carries some of the answer itself, and not just facts about it."""
+    """Return whether a chunk carries a part of the answer itself, and not only facts about it.
+
+    Where most chunks have text, ask for ``chunk.delta`` first: that saves the call.
+    """
     return bool(
         chunk.delta
         or chunk.reasoning
@@ -96,4 +124,20 @@ def has_content(chunk: StreamChunk) -> bool:
         or chunk.audio
         or chunk.images
         or chunk.reasoning_details
+    )
+
+
+def has_effect(chunk: StreamChunk) -> bool:
+    """Return whether a chunk in the middle of an answer changes anything for its consumer.
+
+    The channel to the consumer is bounded in batches, and a server could fill it with chunks
+    that change nothing.
+    """
+    return bool(
+        chunk.progress
+        or chunk.usage is not None
+        or chunk.block is not None
+        or chunk.end
+        or chunk.metadata
+        or chunk.raw
     )

@@ -18,6 +18,7 @@ import typer
 
 import trio_minillm as llm
 
+from .._protocol.redaction import redact_beginnings
 from ._bench_load import RunLedger
 from ._measurements import Results
 from ._options import KEYS
@@ -29,7 +30,6 @@ from ._output import (
     error_fields,
     error_line,
     exit_code,
-    hidden,
     safe_json,
 )
 from ._terminal import StatusLine, print_error, print_rows, print_table, say, write_all
@@ -184,7 +184,10 @@ def _print(
             results, rows = told
             if table := results.table():
                 print_table(("", "count", "mean", "p50", "p90", "p99", "max"), table)
-            shown = [(hidden(label, secret), hidden(line, secret)) for label, line in rows]
+            shown = [
+                (redact_beginnings(label, secret), redact_beginnings(line, secret))
+                for label, line in rows
+            ]
             print_rows(shown, stderr=False)
     except OutputError as exc:
         error, code = exc, exit_code(Answer(error=exc))

@@ -14,7 +14,8 @@ import msgspec
 import trio_minillm as llm
 
 from .._batch.histogram import ERROR, EXACT, Histogram
-from ._output import Row, error_fields, hidden, one_line, usd
+from .._protocol.redaction import redact_beginnings
+from ._output import Row, error_fields, one_line, usd
 
 MAX_ERRORS = 50
 """Kinds of failure that are told apart."""
@@ -80,7 +81,9 @@ class Results:
             if sample.error is not None:
                 self._failed(response.outcome, sample.error)
             return
-        reason = one_line(hidden(str(response.finish_reason or "unknown"), self._secret), 40)
+        reason = one_line(
+            redact_beginnings(str(response.finish_reason or "unknown"), self._secret), 40
+        )
         full = reason not in self.reasons and len(self.reasons) >= MAX_REASONS
         self.reasons[OTHER if full else reason] += 1
         self.chunks += timings.chunks
@@ -123,7 +126,7 @@ class Results:
                 "type": fields["type"],
                 **{name: fields[name] for name in named},
                 "count": 0,
-                "example": hidden(str(fields["message"]), self._secret),
+                "example": redact_beginnings(str(fields["message"]), self._secret),
             }
         self.errors[key]["count"] += 1
         self.newest_error[key] = error

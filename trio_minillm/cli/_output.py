@@ -14,6 +14,7 @@ import msgspec
 
 import trio_minillm as llm
 
+from .._protocol.redaction import redact_beginnings
 from ..local import LocalModelError
 
 EXIT_CODES = {
@@ -79,17 +80,6 @@ def one_line(text: str, limit: int = ERROR_CHARS) -> str:
     """The text on one line, without control characters, and cut at ``limit`` characters."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def hidden(text: str, secret: str) -> str:
-    """The text without the key, or a beginning of it that an excerpt may have left.
-
-    The core blanks the key out of its messages; this also covers codes and ids, and is the
-    last gate before a terminal or a log.
-    """
-    for length in range(len(secret), 7, -1):
-        text = text.replace(secret[:length], "[hidden]")
-    return text
 
 
 class TextView:
@@ -249,7 +239,9 @@ def advice(error: Exception, variable: str | None) -> str:
 def error_line(error: Exception, variable: str | None, secret: str = "") -> str:
     """One line that says what went wrong and what to do."""
     hint = advice(error, variable)
-    return f"error: {one_line(hidden(str(error), secret))}" + (f" ({hint})" if hint else "")
+    return f"error: {one_line(redact_beginnings(str(error), secret))}" + (
+        f" ({hint})" if hint else ""
+    )
 
 
 def error_fields(error: Exception, secret: str = "") -> dict[str, Any]:
@@ -258,7 +250,7 @@ def error_fields(error: Exception, secret: str = "") -> dict[str, Any]:
     names = ("kind", "status", "code", "clock", "retry_after", "request_id")
     known = {name: getattr(last, name, None) for name in names}
     fields = {"type": type(last).__name__, "message": str(error), **known}
-    return {k: hidden(v, secret) if isinstance(v, str) else v for k, v in fields.items()}
+    return {k: redact_beginnings(v, secret) if isinstance(v, str) else v for k, v in fields.items()}
 
 
 def json_line(answer: Answer) -> bytes:
@@ -271,7 +263,7 @@ def json_line(answer: Answer) -> bytes:
     names = ("outcome", "content", "reasoning", "refusal", "tool_calls", "invalid_tool_calls")
     fields = {name: getattr(response, name) for name in (*names, "finish_reason", "id", "model")}
     fields |= {
-        "request_id": hidden(response.request_id or "", answer.secret) or None,
+        "request_id": redact_beginnings(response.request_id or "", answer.secret) or None,
         "usage": counts,
         "cost": {
             "amount": None if cost.amount is None else f"{cost.amount:f}",

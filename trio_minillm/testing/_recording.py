@@ -19,7 +19,6 @@ from __future__ import annotations
 import base64
 import math
 import os
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -29,25 +28,17 @@ import msgspec
 import trio
 
 from .._http.transport import BODY, TrioTransport
-from .._protocol.redaction import stretches
+from .._protocol.redaction import MIN_RECORDED, secrets_in, stretches
 from ._script import Reply, Step, eof, hang, reset
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """What a recording may grow to by default."""
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes of a line that `replay` reads; a read of a socket is 64 KiB at most."""
-MIN_SECRET: Final = 4
-"""Characters below which a header's value is taken for no secret: blanking out every ``1`` of a
-body would hide nothing and spoil it."""
 LOOK_BYTES: Final = 32 * 1024
 """Of a body are looked through for keys at once."""
 SPELLED: Final = 12
 """Bytes that one character of a key may take, however it is escaped."""
-
-_SECRET_NAME = re.compile(
-    "auth|key|token|secret|cookie|credential|session|signature|passw", re.IGNORECASE
-)
-_SCHEMES = {"bearer", "basic", "token", "digest", "negotiate"}
 
 
 class Recording(httpx.AsyncBaseTransport):
@@ -63,7 +54,7 @@ class Recording(httpx.AsyncBaseTransport):
     ) -> None:
         self.path: Path = Path(path)
         self._inner = TrioTransport() if transport is None else transport
-        self._secrets = {s.encode() for s in secrets if len(s) >= MIN_SECRET}
+        self._secrets = {s.encode() for s in secrets if len(s) >= MIN_RECORDED}
         self._left = max_bytes
         self._count = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -144,16 +135,8 @@ def record(
 
 def _secrets_of(request: httpx.Request) -> set[bytes]:
     """What a request carries that may be a key."""
-    found: set[str] = {request.url.password, request.url.username}
-    for name, value in (*request.headers.items(), *request.url.params.multi_items()):
-        if _SECRET_NAME.search(name):
-            found.add(value)
-            found |= {word.partition("=")[2] or word for word in re.split(r"[\s,;]+", value)}
-    return {
-        value.encode()
-        for value in found
-        if len(value) >= MIN_SECRET and value.lower() not in _SCHEMES
-    }
+    fields = (*request.headers.items(), *request.url.params.multi_items())
+    return secrets_in(fields, (request.url.password, request.url.username))
 
 
 class _Exchange:

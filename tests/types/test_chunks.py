@@ -1,0 +1,48 @@
+"""What a chunk says, by the questions in the table of `_types/chunks.py`."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_minillm import Block, StreamChunk, ToolCallDelta, Usage
+from trio_minillm._types.chunks import has_content, has_effect
+
+CONTENT = [
+    {"delta": "x"},
+    {"reasoning": "x"},
+    {"refusal": "x"},
+    {"tool_calls": (ToolCallDelta(0),)},
+    {"audio": {"data": "x"}},
+    {"images": ({"image_url": "x"},)},
+    {"reasoning_details": ({"type": "reasoning.text"},)},
+]
+FACTS = [
+    {"usage": Usage()},
+    {"block": Block(stop=True)},
+    {"end": True},
+    {"metadata": {"provider": "x"}},
+    {"raw": b"{}"},
+]
+NEITHER = [{}, {"id": "c"}, {"model": "m"}, {"choice": 1}, {"part": 1}, {"event": 3}]
+
+
+@pytest.mark.parametrize("fields", CONTENT)
+def test_content_is_a_part_of_the_answer_with_or_without_progress(fields):
+    for progress in (True, False):
+        assert has_content(StreamChunk(**fields, progress=progress))
+
+
+@pytest.mark.parametrize("fields", [*FACTS, *NEITHER, {"finish_reason": "stop"}])
+def test_facts_are_no_content(fields):
+    assert not has_content(StreamChunk(**fields))
+
+
+@pytest.mark.parametrize("fields", FACTS)
+def test_facts_have_an_effect_without_progress(fields):
+    assert has_effect(StreamChunk(**fields, progress=False))
+
+
+@pytest.mark.parametrize("fields", NEITHER)
+def test_without_progress_and_facts_there_is_no_effect(fields):
+    assert not has_effect(StreamChunk(**fields, progress=False))
+    assert has_effect(StreamChunk(**fields))
