@@ -12,7 +12,7 @@ import trio
 
 from .._batch.files.key_table import KeyTable
 from .._batch.files.result_file import ResultFile
-from .._batch.files.result_format import fingerprint, line_of
+from .._batch.files.result_format import fingerprint, result_line
 from .._batch.types import BatchRequest, BatchResult
 
 _OFFSET = 44
@@ -46,7 +46,7 @@ class SharedResults:
     async def append(self, result: BatchResult) -> bytes:
         """Write a result's line to this actor's file, and return it."""
         await self._own.append(result)
-        return line_of(result, fingerprint(result.request))
+        return result_line(result, fingerprint(result.request))
 
     async def refresh(self) -> None:
         """Learn what all have written since."""

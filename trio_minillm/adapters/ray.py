@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from .._batch.batch import Batch
-from .._batch.files.request_format import check_request, request_of
+from .._batch.files.request_format import check_request, request_from
 from .._batch.files.result_format import fingerprint
 from .._batch.options import BatchOptions
 from .._batch.types import BatchRequest
@@ -182,7 +182,7 @@ class _Run:
         return [line if isinstance(line, bytes) else await self._end(line) for line in lines]
 
     def _request(self, row: Any) -> BatchRequest:
-        request = request_of(row, model_of=self._named, params=self._plan.params)
+        request = request_from(row, model_of=self._named, params=self._plan.params)
         check_request(request)
         return request
 

@@ -20,9 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._batch.files import append_file as _lines
-from trio_minillm._batch.files import request_file as _input
-from trio_minillm._batch.files import result_format as _result_format
+from trio_minillm._batch.files import append_file, request_file, result_format
 from trio_minillm._batch.files.append_file import ResultFileError
 from trio_minillm._batch.files.key_table import KeyTable, in_shard
 from trio_minillm._batch.files.request_file import InputError, RequestFile
@@ -232,7 +230,7 @@ def test_an_answer_s_calls_and_media_are_in_its_line() -> None:
     )
     response = llm.CompletionResponse(choices=(choice,), outcome=llm.Outcome.FINISHED)
     result = BatchResult(request=request(), index=0, response=response)
-    line = json.loads(_result_format.line_of(result, "0" * 16))
+    line = json.loads(result_format.result_line(result, "0" * 16))
     message = line["response"]["body"]["choices"][0]["message"]
     assert message["content"] is None
     assert message["tool_calls"] == [
@@ -247,7 +245,7 @@ def test_a_line_that_is_no_line_of_ours_ends_the_reading(
 ) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(MARKER + b"x" * 200)
-    monkeypatch.setattr(_lines, "MAX_LINE", 100)
+    monkeypatch.setattr(append_file, "MAX_LINE", 100)
     with pytest.raises(ResultFileError, match="longer than 100 bytes"):
         list(read_results(path))
 
@@ -331,7 +329,7 @@ def test_fields_of_no_typed_parameter_are_counted(tmp_path: Path) -> None:
 def test_many_problems_take_no_memory(tmp_path: Path) -> None:
     file = RequestFile(written(tmp_path / "in.jsonl", *["{"] * 1000), model=MODEL)
     report = file.check()
-    assert (report.bad, len(report.problems)) == (1000, _input.MAX_PROBLEMS)
+    assert (report.bad, len(report.problems)) == (1000, request_file.MAX_PROBLEMS)
     with pytest.raises(InputError, match="1,000 lines can't be sent; line 1: not JSON"):
         list(file)
 
@@ -340,7 +338,7 @@ def test_many_problems_take_no_memory(tmp_path: Path) -> None:
 def test_rows_are_lines_whatever_they_hold(data: bytes, limit: int) -> None:
     import io
 
-    rows = list(_input.json_rows(io.BytesIO(data), limit))
+    rows = list(request_file.json_rows(io.BytesIO(data), limit))
     lines = data.split(b"\n")
     for number, fields in rows:
         line = lines[number - 1]
@@ -600,6 +598,18 @@ async def test_a_request_that_changed_is_told(tmp_path: Path) -> None:
     assert fingerprint(BatchRequest("a", "x", elsewhere)) != fingerprint(request("a", "x"))
 
 
+def test_the_hash_of_a_request_is_that_of_earlier_versions() -> None:
+    """Files of results that they wrote must be gone on with."""
+    asked = BatchRequest(
+        "k",
+        [llm.user("Hello")],
+        llm.compatible("m", base_url="http://test.invalid/v1"),
+        {"max_tokens": 5, "tools": [llm.Tool(name="t", parameters={})], "response_format": dict},
+        extra={"x": 1},
+    )
+    assert fingerprint(asked) == "51c773c3d7776237"
+
+
 def test_a_hash_of_a_request_knows_types_and_functions() -> None:
     class Other:
         pass
@@ -632,7 +642,7 @@ async def test_failures_are_forgotten_to_be_sent_again(tmp_path: Path) -> None:
 async def test_what_a_kill_while_forgetting_leaves_is_swept_up(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     await append_all(path, [refused(request("a")), answered(request("b"))])
-    _lines._beside(path).write_bytes(path.read_bytes()[:100])
+    append_file._beside(path).write_bytes(path.read_bytes()[:100])
     with ResultFile(path) as out:
         assert (out.finished, out.failed) == (1, 1)
         assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
@@ -792,9 +802,9 @@ async def test_when_the_disk_is_waited_for(
     with ResultFile(tmp_path / "out.jsonl", fsync=fsync) as out:
         for key in "ab":
             await out.append(answered(request(key)))
-        while not out._lines._idle.is_set():  # the thread of "interval"
+        while not out._file._idle.is_set():  # the thread of "interval"
             await trio.lowlevel.checkpoint()
-        await trio.sleep(_lines.FSYNC_SECONDS)
+        await trio.sleep(append_file.FSYNC_SECONDS)
         for key in "cd":
             await out.append(answered(request(key)))
     assert len(calls) == expected
@@ -811,9 +821,9 @@ async def test_a_disk_that_fails_behind_is_told(
     out = ResultFile(tmp_path / "out.jsonl", fsync="interval")
     monkeypatch.setattr(os, "fsync", fail)
     await out.append(answered(request("a")))
-    while not out._lines._idle.is_set():
+    while not out._file._idle.is_set():
         await trio.lowlevel.checkpoint()
-    await trio.sleep(_lines.FSYNC_SECONDS)
+    await trio.sleep(append_file.FSYNC_SECONDS)
     with pytest.raises(OSError, match="broken"):
         await out.append(answered(request("b")))
     with pytest.raises(OSError, match="broken"):

@@ -7,7 +7,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,7 +20,7 @@ from msgspec.structs import asdict, replace
 
 import trio_minillm as llm
 from trio_minillm import testing
-from trio_minillm._batch.files import response_cache as _cache
+from trio_minillm._batch.files import response_cache
 from trio_minillm._batch.files.cache_format import dump_response, load_response
 from trio_minillm._batch.files.response_cache import CacheError, ResponseCache, request_key
 
@@ -171,6 +173,25 @@ def test_every_field_is_kept():
 def test_bytes_that_are_no_answer_are_refused(data):
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         load_response(data)
+
+
+def test_a_response_is_stored_in_the_form_of_earlier_versions():
+    """``answer_v1.json`` was written by one, with every type of part and every field."""
+    stored = (Path(__file__).parent / "answer_v1.json").read_bytes().rstrip()
+    response = load_response(stored)
+    assert dump_response(response) == stored
+    choice = response.choices[1]
+    kinds = [type(part) for part in choice.parts]
+    assert kinds[:3] == [llm.ReasoningPart, llm.TextPart, llm.RefusalPart]
+    assert kinds[3:] == [llm.ToolCall, llm.ToolCall, llm.OpaquePart]
+    assert choice.tool_calls[0] is choice.parts[3]
+    assert choice.invalid_tool_calls == (choice.parts[4],)
+    assert choice.tool_calls[1].id == "call-3"
+    assert response.cost == llm.CostInfo(
+        Decimal("0.0012"), llm.CostResolution.RESOLVED, "price", date(2026, 7, 1)
+    )
+    assert response.outcome is llm.Outcome.FINISHED
+    assert response.usage.cache_read_tokens == 1
 
 
 # -- what is stored ------------------------------------------------------------------------------
@@ -431,7 +452,7 @@ async def test_an_answer_that_has_no_json_is_passed_over(cache, caplog):
 
 
 async def test_an_answer_that_is_too_long_is_passed_over(cache, monkeypatch):
-    monkeypatch.setattr(_cache, "MAX_ANSWER", 1000)
+    monkeypatch.setattr(response_cache, "MAX_ANSWER", 1000)
     await cache.put(b"k", answer("x" * 2000))
     assert cache.get(b"k") is None
     assert not cache.faults
@@ -446,6 +467,13 @@ def test_the_same_request_has_the_same_key():
     assert key_of(testing.model(api_key="another")) == key_of()
     assert key_of(headers={"x-trace": "1"}) == key_of()
     assert key_of(timeouts=llm.Timeouts(total=5), raw=True, meta={"a": 1}) == key_of()
+
+
+def test_a_request_has_the_key_of_earlier_versions():
+    assert [key_of(max_tokens=5, sample=n).hex() for n in (0, 1)] == [
+        "fefc2a88673a03e945890a490e08ddfebe5e2b23287b0bfd91d03e2ae537d2df",
+        "18f16936985fc46f852fd524347b7232b3f6e0f7c966a8344e183398e47a14f2",
+    ]
 
 
 def test_another_request_has_another_key():

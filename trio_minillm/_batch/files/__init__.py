@@ -1,1 +1,1 @@
-"""Requests from files, results into files, and the cache of responses."""
+"""Files of a batch: requests in, results out, and the cache of responses."""

@@ -1,6 +1,6 @@
-"""A file of lines that one process at a time appends to, so that a kill tears none but the last.
+"""A file of lines that one process at a time appends to, and of which a kill tears only the last.
 
-Lines are bytes with a newline at their end; what they say is for others to know.
+Lines are bytes with a newline at their end; their content is not looked at here.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from outcome import Error, Outcome
 
 try:
     import fcntl
-except ImportError:  # Windows: there two writers are not told apart
+except ImportError:  # Windows has no such lock: two writers are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 FSYNC_SECONDS = 1.0
-"""With ``fsync="interval"``: what a crash of the machine can lose."""
+"""Seconds between two writes to the disk with ``fsync="interval"``: so much a crash of the machine can
+lose."""
 MAX_LINE = 256 << 20
-"""Bytes of a line; what is longer is none of ours."""
+"""Bytes of the longest line; no line of this library is longer."""
 
 Fsync = Literal["never", "interval", "always"]
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class ResultFileError(OSError):
-    """The file can't take results: another process writes to it, or it is no file of results."""
+    """The file can't take results: another process writes to it, or it holds something else."""
 
 
-class LineFile:
-    """The file, locked for this process.
+class AppendFile:
+    """An open file that is locked for this process.
 
-    Guarantees: a line that `append` was given is written whole or not at all, unless the process
-    dies meanwhile; `replace` leaves the old file or the new one, whenever it is killed. What the
-    death of the machine can take is as ``fsync`` says (see `ResultFile`).
+    Guarantees: `write` writes a line whole or not at all, unless the process dies meanwhile;
+    `replace` leaves the old file or the new one, whenever the process is killed. ``fsync`` says
+    how much the death of the machine can take (see `ResultFile`).
     """
 
     def __init__(self, path: Path, fsync: Fsync) -> None:
@@ -61,18 +62,18 @@ class LineFile:
             _beside(path).unlink()  # of a process that was killed in `replace`
 
     def read(self) -> Iterator[bytes]:
-        """All lines; the last may lack its newline."""
+        """Yield all lines; the last may lack its newline."""
         with self.path.open("rb") as file:
-            yield from lines_of(file)
+            yield from read_lines(file)
 
     def cut(self, end: int) -> None:
-        """Keep so many bytes, and go on behind them."""
+        """Keep so many bytes, and append behind them."""
         if end < os.fstat(self._fd).st_size:
             os.ftruncate(self._fd, end)
         self._end = end
 
     def write(self, line: bytes) -> None:
-        """Write all of it, or leave the file as it was."""
+        """Append a line whole, or leave the file as it was and raise."""
         rest = memoryview(line)
         try:
             while rest:
@@ -84,19 +85,21 @@ class LineFile:
         self._written += 1
 
     def check(self) -> None:
-        """Raise the `OSError` with which the disk has failed behind."""
+        """Raise the `OSError` of an earlier write to the disk that nobody waited for."""
         if self._sync_failed is not None:
             raise self._sync_failed
 
     async def sync(self) -> None:
-        """See to it that what was written gets to the disk, as soon as ``fsync`` says."""
+        """Bring what was written to the disk, as soon as ``fsync`` asks for."""
         if self._fsync == "always":
             await self._sync(self._written)
         elif self._fsync == "interval":
-            self._sync_behind()
+            self._sync_in_thread()
 
     def replace(self, lines: Callable[[Iterator[bytes]], Iterator[bytes]]) -> None:
-        """Write the file anew, with what ``lines`` makes of its lines, and go on with that."""
+        """Put a new file in the place of this one, with the lines that ``lines`` yields when it is
+        given the present ones, and append to that.
+        """
         fresh = _beside(self.path)
         fd = _open_locked(fresh)
         try:
@@ -120,9 +123,9 @@ class LineFile:
         _sync_folder(self.path)
 
     def close(self) -> None:
-        """Give the file up; other processes can write to it then. Harmless the second time.
+        """Close the file, so that other processes can write to it. May be called again.
 
-        Raises `OSError` where the disk could not take what was written.
+        Raises `OSError` if the disk could not take what was written.
         """
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -136,7 +139,7 @@ class LineFile:
             os.close(fd)
 
     async def _sync(self, number: int) -> None:
-        """Return when so many lines are on the disk: one call serves all that wait for it."""
+        """Wait until so many lines are on the disk; one call serves all tasks that wait."""
         with trio.CancelScope(shield=True):
             async with self._syncing:
                 if self._synced < number:
@@ -144,9 +147,10 @@ class LineFile:
                     await trio.to_thread.run_sync(os.fsync, self._fd)
                     self._synced = written
 
-    def _sync_behind(self) -> None:
-        """Once a second, in a thread that nobody waits for but `close`: results that wait for a
-        disk to be written would be lost by a kill.
+    def _sync_in_thread(self) -> None:
+        """Start a write to the disk in a thread, once a second at most.
+
+        Only `close` waits for it: results that waited for the disk would be lost by a kill.
         """
         now = trio.current_time()
         if now < self._sync_due or not self._idle.is_set():
@@ -154,16 +158,16 @@ class LineFile:
         self._sync_due = now + FSYNC_SECONDS
         self._synced = self._written
         self._idle.clear()
-        trio.lowlevel.start_thread_soon(partial(os.fsync, self._fd), self._behind)
+        trio.lowlevel.start_thread_soon(partial(os.fsync, self._fd), self._thread_ended)
 
-    def _behind(self, ended: Outcome[None]) -> None:
+    def _thread_ended(self, ended: Outcome[None]) -> None:
         if isinstance(ended, Error) and isinstance(ended.error, OSError):
             self._sync_failed = ended.error
         self._idle.set()
 
 
-def lines_of(file: BinaryIO) -> Iterator[bytes]:
-    """Its lines. `ResultFileError` for one that is too long to be one."""
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file. Raises `ResultFileError` for one that is longer than `MAX_LINE`."""
     while line := file.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise ResultFileError(errno.EFBIG, f"a line is longer than {MAX_LINE:,} bytes")
@@ -171,7 +175,7 @@ def lines_of(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _open_locked(path: Path) -> int:
-    """The file, made if it is missing, for this process alone."""
+    """Open and lock a file, which is made if it is missing."""
     while True:
         fd = os.open(path, _FLAGS, 0o600)
         try:
@@ -190,16 +194,16 @@ def _open_locked(path: Path) -> int:
         except BaseException:
             os.close(fd)
             raise
-        os.close(fd)  # `forget` of another process has put a new file in its place
+        os.close(fd)  # another process has put a new file in its place meanwhile
 
 
 def _beside(path: Path) -> Path:
-    """Where a file is written anew. Only who holds its lock uses this."""
+    """Return the path at which a new file is written, by the process that holds the lock."""
     return path.with_name(f".{path.name}.trio-minillm.tmp")
 
 
 def _sync_folder(path: Path) -> None:
-    """See that a file's new name survives a crash, where a folder can be synced."""
+    """Make a file's new name survive a crash, where the system can sync a folder."""
     with suppress(OSError):
         fd = os.open(path.parent, os.O_RDONLY)
         try:

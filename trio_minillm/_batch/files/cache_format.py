@@ -1,6 +1,8 @@
-"""A response as bytes and back: what a cache keeps of it. Pure.
+"""A response as the bytes that a cache stores, and back. Pure.
 
-The JSON of the response's own fields, so that a field which is added later is kept too.
+It is the JSON of the response's own fields, so that a field which is added later is kept, too. The
+types that are read are made from those of `_types`, field by field: msgspec can't read the parts of
+a `Choice`, a union of types without tags, so each part is stored with the number of its type.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from ..._types.messages import OpaquePart, ReasoningPart, RefusalPart, TextPart,
 from ..._types.response import Choice, CompletionResponse
 
 _PARTS = (TextPart, ReasoningPart, RefusalPart, ToolCall, OpaquePart)
-"""What the parts of an answer are; the number is stored."""
+"""Types of the parts of an answer. A part is stored with its place in here."""
 _DECODERS = [msgspec.json.Decoder(kind) for kind in _PARTS]
 
 
 def _stored(name: str, original: Any, **other: Any) -> Any:
-    """The fields of a type, some with another type and some (``None``) left out."""
+    """Return a type with the fields of ``original``, some of another type and some (``None``) left
+    out.
+    """
     made = [
         (field.name, other.get(field.name, field.type))
         for field in fields(original)
@@ -46,34 +50,39 @@ _decode = msgspec.json.Decoder(_StoredResponse).decode
 
 
 def dump_response(response: CompletionResponse) -> bytes:
-    """A response as JSON, without its ``response_type``, which is the request's.
+    """Return a response as JSON, without its ``response_type``, which is the request's.
 
     Raises ``TypeError`` or ``ValueError`` for what no JSON can hold.
     """
     choices = [_choice(choice) for choice in response.choices]
-    facts = {name: getattr(response, name) for name in _StoredResponse.__struct_fields__}
-    return msgspec.json.encode(facts | {"choices": choices})
+    stored = {name: getattr(response, name) for name in _StoredResponse.__struct_fields__}
+    return msgspec.json.encode(stored | {"choices": choices})
 
 
 def load_response(data: bytes) -> CompletionResponse:
-    """What `dump_response` was given. Raises `msgspec.DecodeError` for anything else."""
+    """Return the response that `dump_response` was given. Raises `msgspec.DecodeError` or
+    ``ValueError`` for other bytes.
+    """
     stored = _decode(data)
     choices = []
     for choice in stored.choices:
         parts = [_DECODERS[kind].decode(raw) for kind, raw in choice.parts]
-        facts: dict[str, Any] = asdict(choice)
+        made: dict[str, Any] = asdict(choice)
         for name in ("tool_calls", "invalid_tool_calls"):
             calls = getattr(choice, name)
-            facts[name] = tuple(parts[c] if isinstance(c, int) else c for c in calls)
-        facts["parts"] = tuple(parts)
-        choices.append(Choice(**facts))
+            made[name] = tuple(parts[c] if isinstance(c, int) else c for c in calls)
+        made["parts"] = tuple(parts)
+        choices.append(Choice(**made))
     whole: dict[str, Any] = asdict(stored)
     whole["choices"] = tuple(choices)
     return CompletionResponse(**whole)
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
-    """Calls that are parts too are stored once: `Choice.to_message` knows them by identity."""
+    """Return a choice's fields as they are stored.
+
+    A call that is also a part is stored once, since `Choice.to_message` compares by identity.
+    """
     places = {id(part): place for place, part in enumerate(choice.parts)}
     made = asdict(choice)
     made["parts"] = [(_PARTS.index(type(part)), part) for part in choice.parts]

@@ -1,38 +1,38 @@
-"""Millions of keys in little memory: a hash table in one block of bytes."""
+"""A hash table for millions of keys in little memory, in blocks of bytes."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
 
 DIGEST = 16
-"""Bytes of a key's hash. Two of 10**12 keys share one with a probability of 10**-15."""
+"""Bytes of a key's hash. Among 10**12 keys two share one with a probability of 10**-15."""
 _RECORD = DIGEST + 8
 _EMPTY = bytes(DIGEST)
 _PARTS = 256
 
 
 def digest(key: str) -> bytes:
-    """A key's hash: the same on every machine and in every process."""
+    """Return a key's hash, which is the same on every machine and in every process."""
     return blake2b(key.encode(), digest_size=DIGEST).digest()
 
 
 def in_shard(key: str, shard: tuple[int, int]) -> bool:
-    """Whether a key belongs to the part ``(i, n)``, the i-th of n, counted from 1.
+    """Return True if a key belongs to the part ``(i, n)``, the i-th of n, counted from 1.
 
-    Depends on the key alone: every key belongs to exactly one of the n parts, on every machine.
+    This depends on the key alone: every key belongs to exactly one of the n parts, on every machine.
     """
     part, parts = shard
     return int.from_bytes(digest(key)[-8:], "big") % parts == part - 1
 
 
 class KeyTable:
-    """Keys by their hash, with a number below 2**64 each; 32 to 64 bytes a key, all told.
+    """A mapping from keys to numbers below 2**64, which keeps only the keys' hashes.
 
-    A ``dict`` of the same takes 200. Finding and adding take some 3 µs.
+    A key takes 32 to 64 bytes, where a ``dict`` takes 200. Finding and adding take some 3 µs.
     """
 
     def __init__(self) -> None:
-        # Parts, so that no single doubling holds an event loop up: of a million keys, 4 ms.
+        # In parts, so that no doubling blocks the event loop for long: of a million keys, 4 ms.
         self._parts = [bytearray(_RECORD * 8) for _ in range(_PARTS)]
         self._counts = [0] * _PARTS
 
@@ -43,7 +43,7 @@ class KeyTable:
         return self.get(key) is not None
 
     def get(self, key: str) -> int | None:
-        """The key's number, ``None`` if it is not here."""
+        """Return the key's number, ``None`` if the key is not here."""
         name = digest(key)
         slots = self._parts[name[0]]
         at = _find(slots, name)
@@ -52,7 +52,7 @@ class KeyTable:
         return int.from_bytes(slots[at + DIGEST : at + _RECORD], "big")
 
     def put(self, key: str, number: int) -> None:
-        """Keep a key, or change its number."""
+        """Add a key, or change its number."""
         name = digest(key)
         part = name[0]
         slots = self._parts[part]
@@ -66,7 +66,7 @@ class KeyTable:
 
 
 def _find(slots: bytearray, name: bytes) -> int:
-    """Where the record is, or would be."""
+    """Return the place of the record with this hash, or the free one that it would take."""
     size = len(slots)
     at = int.from_bytes(name[1:8], "big") % (size // _RECORD) * _RECORD
     while (found := slots[at : at + DIGEST]) != name and found != _EMPTY:

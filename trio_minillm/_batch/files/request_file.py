@@ -1,4 +1,4 @@
-"""Requests out of a file: checked whole before the first is sent, then read as they are needed."""
+"""Requests from a file, which is checked whole before the first of them is sent."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from msgspec.structs import replace
 from ...providers import Model
 from ..types import BatchRequest
 from .key_table import KeyTable, in_shard
-from .request_format import check_request, request_of
+from .request_format import check_request, request_from
 
 MAX_LINE = 64 << 20
-"""Bytes of a line. OpenAI's Batch API takes files of 200 MB; a line with pictures has a few."""
+"""Bytes of the longest line. A line with pictures has a few MB; a whole file of OpenAI's Batch API may
+have 200 MB."""
 MAX_PROBLEMS = 100
-"""Problems of which an `InputReport` keeps the words; all are counted."""
+"""Problems that an `InputReport` keeps; all are counted."""
 MAX_NAMES = 50
 """Names of extra fields that an `InputReport` counts."""
 MAX_MODELS = 1_000
-"""Models that are kept ready for lines that name them."""
+"""Models that are kept for lines that name the same one."""
 Row = tuple[int, "dict[str, Any] | str"]
-"""A line's or row's number, and its fields or what is wrong with it."""
+"""Number of a line or row, and its fields or the words for a fault."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What is wrong with a line, or a row of a table (counted from 1, without its head)."""
+    """Fault of a line, or of a table's row (counted from 1, without its head)."""
 
     line: int
     what: str
@@ -40,15 +41,15 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class InputReport(msgspec.Struct, kw_only=True):
-    """What the first reading found. Requests of other shards are in no count."""
+    """Findings of the first reading. Requests of other shards are not counted."""
 
     requests: int = 0
     bad: int = 0
     problems: list[Problem] = msgspec.field(default_factory=list)
     """The first `MAX_PROBLEMS`."""
     extra: dict[str, int] = msgspec.field(default_factory=Counter)
-    """Fields of bodies that no typed parameter has, which are sent as they are: a misspelt
-    name ends up here. With the number of requests that have them."""
+    """Fields of bodies that are no typed parameters, with the number of requests that have them. They
+    are sent as they are, and a misspelt name ends up among them."""
 
     def add(self, problem: Problem) -> None:
         """Count a problem."""
@@ -58,7 +59,7 @@ class InputReport(msgspec.Struct, kw_only=True):
 
 
 class InputError(ValueError):
-    """The file has lines that can't be sent; ``report`` says which, and nothing was sent."""
+    """A file with lines that can't be sent, which ``report`` names. Nothing was sent."""
 
     def __init__(self, path: Path, report: InputReport) -> None:
         lines = "a line" if report.bad == 1 else f"{report.bad:,} lines"
@@ -70,8 +71,8 @@ class RequestFile:
     """The requests of a file: ``async with client.batch(RequestFile("in.jsonl", model=model))``.
 
     Guarantees: the whole file is checked before the first request comes out of it, so that a bad
-    line, a duplicate key or an unknown field is told before anything is sent; no more than a line
-    is held at a time, and 64 bytes for each key; a file that changes meanwhile is noticed.
+    line, a duplicate key or an unknown field is reported before anything is sent; no more than a
+    line is held at a time, and 64 bytes for each key; a change of the file meanwhile is noticed.
 
     JSON lines are read in the form of OpenAI's Batch API (``custom_id``, ``method``, ``url``,
     ``body``) or in the short one (``key``, ``messages`` or ``prompt``, parameters, ``meta``,
@@ -85,7 +86,7 @@ class RequestFile:
     :param shard: ``(i, n)``: only the i-th of n parts, by the key's hash (`in_shard`).
     :param skip_bad: leave out lines that can't be sent, and the later ones of the same key.
 
-    Raises `OSError` where the file can't be read. Iterating raises `InputError`, and ``ValueError``
+    Raises `OSError` if the file can't be read. Iterating raises `InputError`, and ``ValueError``
     for a file that has changed since.
     """
 
@@ -102,7 +103,7 @@ class RequestFile:
             raise ValueError("a shard is (i, n), the i-th of n, from 1 on")
         self.path: Path = Path(path).absolute()
         self.report: InputReport | None = None
-        """What `check` found, once it has run."""
+        """Findings of `check`, once it has run."""
         make = partial(_named, model) if isinstance(model, Model) else model
         self._model_of = lru_cache(MAX_MODELS)(make)
         self._params = dict(params or {})
@@ -111,21 +112,20 @@ class RequestFile:
         self._lines = KeyTable()
         self._checked: tuple[int, int] | None = None
         if not self.path.is_file():
-            self.path.stat()  # raises where there is nothing
+            self.path.stat()  # raises if there is no such file
             raise OSError(f"{self.path} is not a regular file: it is read twice")
 
     def __contains__(self, key: str) -> bool:
-        """Whether the file (its shard) has a good line of this key. Known once it is checked."""
+        """Return True if the file (its shard) has a good line with this key, once it is checked."""
         return key in self._lines
 
     def __len__(self) -> int:
-        """How many requests there are. Checks the file first, unless that was done."""
+        """Return the number of requests. Checks the file first, unless that was done."""
         return (self.report or self.check()).requests
 
     def check(self, visit: Callable[[int, BatchRequest], object] | None = None) -> InputReport:
-        """Read the whole file; ``visit`` is called with each good line's number and request.
-
-        A ``ValueError`` of ``visit`` makes the line a bad one, too.
+        """Read the whole file and report its faults. ``visit`` is called with the number and request
+        of each good line; a ``ValueError`` from it makes the line a bad one, too.
         """
         report, self._lines = InputReport(), KeyTable()
         self._checked = self._state()
@@ -149,23 +149,23 @@ class RequestFile:
         return report
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        """The requests, in the file's order. Checks the file first, unless that was done."""
+        """Yield the requests, in the file's order. Checks the file first, unless that was done."""
         report = self.report or self.check()
         if report.bad and not self._skip_bad:
             raise InputError(self.path, report)
         for number, request in self._requests(InputReport()):
-            if self._lines.get(request.key) == number:  # not for bad ones and duplicates
+            if self._lines.get(request.key) == number:  # neither bad nor a duplicate
                 yield request
             self._check_state(number)
         self._check_state(0)
 
     def _requests(self, report: InputReport) -> Iterator[tuple[int, BatchRequest]]:
-        """Each line of this shard as a request; what can't be one is reported."""
+        """Yield each line of this shard as a request, and report those that can't be one."""
         for number, fields in _rows(self.path):
             try:
                 if isinstance(fields, str):
                     raise ValueError(fields)
-                request = request_of(fields, model_of=self._model_of, params=self._params)
+                request = request_from(fields, model_of=self._model_of, params=self._params)
             except ValueError as exc:
                 report.add(Problem(number, str(exc)))
                 continue
@@ -199,7 +199,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def json_rows(file: BinaryIO, limit: int = MAX_LINE) -> Iterator[Row]:
-    """Each line that is not blank: its number and its fields, or what is wrong with it."""
+    """Yield each line that is not blank: its number, and its fields or the words for a fault."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     number = 0
     while line := file.readline(limit + 1):

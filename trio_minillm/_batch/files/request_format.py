@@ -1,9 +1,9 @@
-"""A line of a batch's input -> a `BatchRequest`. Pure.
+"""Reading of a line of a batch's input as a `BatchRequest`. Pure.
 
 Two forms are read. OpenAI's Batch API has ``{"custom_id", "method", "url", "body"}``, where the
 body is that of a chat completion; the short one has ``key``, ``messages`` or ``prompt`` (and
 ``system``), and parameters beside them. Fields that have a typed parameter become that, so that
-a line means the same on every wire; what else is in a *body* is sent as it is.
+a line means the same on every wire; other fields of a *body* are sent as they are.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from ...providers import Model
 from ..types import BatchRequest
 
 MAX_KEY = 1_000
-"""Characters of a key."""
+"""Characters of the longest key."""
 
 _ENVELOPE = {"custom_id", "method", "url", "body", "meta"}
 _OURS = {"key", "custom_id", "model", "messages", "prompt", "system", "meta", "extra"}
 _ALIASES = {"max_completion_tokens", "reasoning_effort"}
 _DROPPED = {"stream"}
-"""What is always streamed here need not be asked for."""
+"""Fields that are passed over: every answer is streamed."""
 _REASONING = {"effort", "max_tokens", "enabled", "summary", "exclude"}
 
 
-def request_of(
+def request_from(
     fields: Any, *, model_of: Callable[[str | None], Model], params: Mapping[str, Any]
 ) -> BatchRequest:
-    """The request that a line or row stands for. Raises ``ValueError`` that says what is wrong
-    with it, and never shows a message.
+    """Return the request that a line or row stands for.
 
-    ``model_of`` makes a model of the line's own name for one (``None`` where it has none);
-    ``params`` are for lines that have none of the same name.
+    ``model_of`` makes a model of the name that the line gives (``None`` if it gives none).
+    ``params`` are parameters for lines that lack them.
+
+    Raises ``ValueError`` with the words for a fault, which never quote a message.
     """
     if not isinstance(fields, dict):
         raise ValueError("not an object")
@@ -66,7 +67,7 @@ def request_of(
 
 
 def check_request(request: BatchRequest) -> None:
-    """``ValueError`` if it could not be sent to its model: what sending would say."""
+    """Raise ``ValueError`` if the request could not be sent to its model, with the words of sending."""
     model = request.model
     assert model is not None
     try:
@@ -101,7 +102,7 @@ def _body(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(fields: dict[str, Any]) -> dict[str, Any]:
-    """The line in the shape of a body."""
+    """Return a line of the short form in the shape of a body."""
     _check_known(fields, {*_OURS, *_ALIASES, *PARAM_NAMES})
     body = {k: v for k, v in fields.items() if k not in _OURS}
     if "model" in fields:
@@ -135,7 +136,7 @@ def _mapping(fields: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _params(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A body's fields as typed parameters, and those that have none."""
+    """Return a body's fields as typed parameters, and those that are none."""
     body = {k: v for k, v in body.items() if v is not None and k not in _DROPPED}
     for alias, name in ("max_completion_tokens", "max_tokens"), ("reasoning_effort", "reasoning"):
         if alias in body:
@@ -159,7 +160,7 @@ def _params(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _tool(raw: Any) -> Tool | dict[str, Any]:
-    """A function in our vocabulary, for every wire; another tool is its provider's own."""
+    """Return a function as a `Tool`, for every wire, and another tool as the provider's own."""
     if raw["type"] != "function" or set(raw) - {"type", "function"}:
         return dict(raw)
     function = raw["function"]
@@ -233,4 +234,4 @@ _Scalars = msgspec.defstruct(
         if name not in _READERS and _is_scalar(hint)
     ],
 )
-"""The parameters that are plain values, to check their types."""
+"""Parameters that are plain values, as a type to check them with."""

@@ -1,7 +1,7 @@
-"""Answers that were paid for once, in a file of SQLite.
+"""A cache of finished answers in a file of SQLite, so that each is paid for once.
 
-What is asked of it on Trio's loop is one look-up by a primary key (about 20 µs); what is written
-is written in a worker thread, by one transaction for all that wait.
+On Trio's loop there is only a look-up by a unique key (about 20 µs). Writes go to a worker thread, in
+one transaction for all that wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -29,15 +28,15 @@ from ..._types.response import CompletionResponse, Outcome
 from .cache_format import dump_response, load_response
 
 MAX_ANSWER = 64 << 20
-"""Bytes of an answer's JSON; a longer one is not stored."""
+"""Bytes of the longest answer that is stored, as JSON."""
 READ_SECONDS = 1.0
-"""How long a look-up may wait for another process. Readers wait for nobody in SQLite's WAL mode,
-except while the first process after a crash repairs the file."""
+"""Seconds that a look-up may wait for another process. In SQLite's WAL mode a reader waits only while
+the first process after a crash repairs the file."""
 WRITE_SECONDS = 60.0
-"""How long a writer waits for those of other processes."""
+"""Seconds that a write may wait for those of other processes."""
 
 FREE = CostInfo(Decimal(0), CostResolution.RESOLVED, "cache")
-"""What an answer from the cache costs: nothing, for sure."""
+"""Cost of an answer from the cache."""
 
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION = 0x6D6C6C63  # "mllc", in the file's header
@@ -53,35 +52,35 @@ CREATE TRIGGER more AFTER INSERT ON answers BEGIN UPDATE size SET answers = answ
 CREATE TRIGGER fewer AFTER DELETE ON answers BEGIN UPDATE size SET answers = answers - 1; END;
 """
 _DECIDING_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
-"""Headers that decide what a server answers, also where a caller gave them by hand."""
+"""Headers on which an answer depends, also where a caller gave them by hand."""
 
 _log = logging.getLogger("trio_minillm")
 
 
 class CacheError(MiniLLMError):
-    """The file is not a cache of this library, is damaged, or is of a newer version."""
+    """A file that is not a cache of this library, is damaged, or is of a newer version."""
 
 
 class ResponseCache:
     """Finished answers in a file, found again by the exact request: ``cache=`` of a batch.
 
-    A request is the same if its wire, address, model, body and number of the sample are, to the
-    byte. Neither keys nor a model's own ``headers`` count, nor are they stored; prompts are not
-    stored either, only a hash of the request.
+    Two requests are the same if their wire, address, model, body and number of the sample are, to
+    the byte. API keys and a model's own ``headers`` make no difference and are not stored; of a
+    prompt only a hash of the whole request is.
 
-    Guarantees: what `put` returned from survives the death of the process (after a loss of power
-    the newest may be missing, and the file is whole); any number of processes on one machine may
-    use the file at once; only answers whose outcome is ``finished`` are stored; an answer that
+    Guarantees: an answer for which `put` returned survives the death of the process (after a loss of
+    power the newest may be missing, and the file is whole); any number of processes on one machine
+    may use the file at once; only answers whose outcome is ``finished`` are stored; an answer that
     is found is the one that was stored, except that it costs nothing (``cost`` is 0 USD, from
-    ``"cache"``). A fault of the file while it is used costs no request its answer: the answer
-    is not found, or not stored, which is logged once and counted in `faults`.
+    ``"cache"``). A fault of the file while it is used costs no request its answer: the answer is not
+    found, or not stored, which is logged once and counted in `faults`.
 
-    ``max_entries`` bounds it: the answers that were not used for longest are dropped. The folder
-    must exist and be on a local disk; the file is made with mode 0600. Raises `OSError` where it
-    can't be read or written, and `CacheError` where it is something else.
+    ``max_entries`` bounds it: the least recently used answers are dropped. The folder must exist and
+    be on a local disk; the file is made with mode 0600. Raises `OSError` if it can't be read or
+    written, and `CacheError` if it is something else.
 
-    One cache is for one Trio loop and one process; it can be pickled, and then opens the file
-    again. Close it, or use it as ``with llm.ResponseCache(path) as cache``.
+    One cache is for one Trio loop and one process. It can be pickled, and opens the file again when
+    it is unpickled. Close it, or use it as ``with llm.ResponseCache(path) as cache``.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_entries: int | None = None) -> None:
@@ -90,9 +89,9 @@ class ResponseCache:
         self.path: Path = Path(path).absolute()  # a program may change its directory
         self.max_entries: int | None = max_entries
         self.hits: int = 0
-        """Answers that were found."""
+        """Look-ups that found an answer."""
         self.misses: int = 0
-        """Answers that were not."""
+        """Look-ups that found none."""
         self.faults: int = 0
         """Look-ups and answers that were lost to a fault of the file."""
         self._pid = os.getpid()
@@ -112,23 +111,17 @@ class ResponseCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def __len__(self) -> int:
-        """The answers in the file, whichever process stored them."""
+        """Return the number of answers in the file, of all processes."""
         row = self._reader().execute("SELECT answers FROM size").fetchone()
         return int(row[0])
 
     def get(self, key: bytes, response_type: Any = None) -> CompletionResponse | None:
-        """The answer to the request with this key (from `request_key`), if it is there.
-
-        ``response_type`` is the request's, for `CompletionResponse.parsed`.
+        """Return the answer to the request with this key (from `request_key`), ``None`` if there is
+        none. ``response_type`` is the request's, for `CompletionResponse.parsed`.
         """
         reader = self._reader()
         try:
@@ -146,7 +139,7 @@ class ResponseCache:
         return replace(found, cost=FREE, response_type=response_type)
 
     async def put(self, key: bytes, response: CompletionResponse) -> None:
-        """Store a finished answer, and return when it is in the file. Others are passed over.
+        """Store an answer, and return once it is in the file; one that is not finished is passed over.
 
         Answers that come while another is being written go into the next transaction together.
         """
@@ -160,7 +153,9 @@ class ResponseCache:
                 await self._flush()
 
     def close(self) -> None:
-        """Write what a cancelled `put` left behind, and close the file. May be called again."""
+        """Write the answers that a cancelled `put` left behind, and close the file. May be called
+        again.
+        """
         if self._pid != os.getpid():
             return
         if self._writes is not None and (self._new or self._used):
@@ -172,7 +167,7 @@ class ResponseCache:
         self._reads = self._writes = None
 
     def __del__(self) -> None:
-        # Python 3.13 warns of a connection that is left open.
+        # Python 3.13 warns about a connection that is left open.
         for name in ("_reads", "_writes"):
             connection = getattr(self, name, None)
             if connection is not None and self._pid == os.getpid():
@@ -207,7 +202,7 @@ class ResponseCache:
             raise CacheError(f"{error}: {path}") from None
 
     def _connect(self, seconds: float) -> sqlite3.Connection:
-        # The writing one moves between worker threads, one at a time.
+        # The connection for writes moves between worker threads, one at a time.
         connection = sqlite3.connect(
             self.path, timeout=seconds, isolation_level=None, check_same_thread=False
         )
@@ -240,7 +235,7 @@ class ResponseCache:
             raise
 
     def _write(self, new: dict[bytes, bytes], used: dict[bytes, int]) -> None:
-        """One transaction, in a worker thread (or in `close`)."""
+        """Write all in one transaction, in a worker thread (or in `close`)."""
         writer = self._writes
         assert writer is not None
         now = time.time_ns()
@@ -281,12 +276,14 @@ def _reopened(path: Path, max_entries: int | None) -> ResponseCache:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables in an empty file; refuse one that is something else, unchanged."""
+    """Make the tables in an empty file. Raises `CacheError`, and changes nothing, for another kind of
+    file.
+    """
     _check_file(connection)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _check_file(connection):  # and no other process made them meanwhile
+        if not _check_file(connection):  # another process may have made them meanwhile
             for statement in _statements(_SCHEMA):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
@@ -298,7 +295,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _check_file(connection: sqlite3.Connection) -> bool:
-    """Whether it is a cache already (True) or empty. Raises `CacheError` for all else."""
+    """Return True if the file is a cache, False if it is empty. Raises `CacheError` for all else."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -312,7 +309,7 @@ def _check_file(connection: sqlite3.Connection) -> bool:
 
 
 def _statements(script: str) -> Iterable[str]:
-    """``executescript`` would end the transaction."""
+    """Yield the statements of a script. (``executescript`` would end the transaction.)"""
     statement = ""
     for line in script.strip().splitlines():
         statement += line + "\n"
@@ -322,14 +319,14 @@ def _statements(script: str) -> Iterable[str]:
 
 
 def request_key(request: Prepared, sample: int = 0) -> bytes:
-    """What two requests have in common if and only if they are the same; 32 bytes."""
+    """Return the hash that two requests share if and only if they are the same; 32 bytes."""
     provider = request.model.provider
     headers = {k: request.headers[k] for k in _DECIDING_HEADERS if k in request.headers}
-    facts = (
+    asked = (
         *(_VERSION, provider.name, request.url, request.model.name, headers),
         *(request.expect_usage, request.choices, request.lenient, sample),
     )
-    digest = hashlib.sha256(msgspec.json.encode(facts))
+    digest = hashlib.sha256(msgspec.json.encode(asked))
     digest.update(b"\n")
     digest.update(request.body)
     return digest.digest()

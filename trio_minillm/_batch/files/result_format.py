@@ -1,6 +1,6 @@
-"""A `BatchResult` -> a line of a file of results, and back. Pure.
+"""Lines of a file of results: how a `BatchResult` is written, and read again. Pure.
 
-The line is that of OpenAI's Batch API (``id``, ``custom_id``, ``response``, ``error``) with more
+A line is that of OpenAI's Batch API (``id``, ``custom_id``, ``response``, ``error``) with more
 beside it. Money is in USD as text, since it is exact; times are in seconds.
 """
 
@@ -20,7 +20,7 @@ from ..._types.usage import Usage
 from ..types import Attempt, BatchRequest, BatchResult
 
 MARKER = b'{"id":"batch_req_'
-"""How each line begins."""
+"""Beginning of each line."""
 
 REASONS = {
     "end_turn": "stop",
@@ -35,9 +35,8 @@ REASONS = {
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of a file of results, as `read_results` gives it: in JSON's types.
-
-    Its ``repr`` shows no answer.
+    """A line of a file of results, in JSON's types, as `read_results` yields it. Its ``repr`` shows no
+    answer.
     """
 
     id: str
@@ -45,13 +44,13 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     outcome: str
     request: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
-    """A hash of the request: model, messages, parameters."""
+    """Hash of the request (see `fingerprint`)."""
     sample: int = 0
     response: dict[str, Any] | None = None
     """``status_code``, ``request_id`` and ``body``: a ``chat.completion``, or the refusal."""
     error: dict[str, Any] | None = None
     partial: dict[str, Any] | None = None
-    """What had arrived of an answer that broke, in the shape of a ``chat.completion``."""
+    """The part of a broken answer that had arrived, in the shape of a ``chat.completion``."""
     usage: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
@@ -77,9 +76,9 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fingerprint(request: BatchRequest) -> str:
-    """A hash of what is asked: the model's name, messages and parameters. 16 hex digits.
+    """Return a hash of the model's name, the messages and the parameters, as 16 hex digits.
 
-    Neither address nor key is in it, so that a run can go on at another one.
+    Neither address nor key is part of it, so that a run can go on at another address.
     """
     name = request.model.name if request.model else None
     asked = [name, request.messages, dict(request.params), dict(request.extra)]
@@ -91,19 +90,22 @@ def fingerprint(request: BatchRequest) -> str:
 
 
 def _name_of(thing: Any) -> str:
-    """What a type or function (a tool, a response format) is told apart by."""
+    """Return the name that stands for a type or function (a tool, a response format) in a hash."""
     return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing))}"
 
 
-def line_of(result: BatchResult, mark: str) -> bytes:
-    """The line, with its newline. Raises ``TypeError`` for a meta that has no form as JSON."""
-    number = f"{mark}{'' if not result.sample else f'_{result.sample}'}"
+def result_line(result: BatchResult, request: str) -> bytes:
+    """Return the line of a result, with its newline; ``request`` is the `fingerprint` of its request.
+
+    Raises ``TypeError`` for a meta or a score that JSON can't hold.
+    """
+    number = f"{request}{'' if not result.sample else f'_{result.sample}'}"
     fields = {
         "id": f"batch_req_{blake2b(result.key.encode(), digest_size=8).hexdigest()}{number}",
         "custom_id": result.key,
         "ok": result.ok,
         "outcome": result.outcome,
-        "request": mark,
+        "request": request,
         "sample": result.sample,
         "response": _response(result),
         "error": _error(result.error or result.invalid),
@@ -175,13 +177,13 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _timings(timings: Timings | None) -> dict[str, Any] | None:
-    """Those that are known, to the microsecond."""
+    """Return the timings that are known, to the microsecond."""
     known = {} if timings is None else msgspec.structs.asdict(timings)
     return {k: round(v, 6) for k, v in known.items() if v is not None} or None
 
 
 def usage_fields(usage: Usage | None) -> dict[str, Any] | None:
-    """Our counts, those that are known; ``raw`` is left out."""
+    """Return the counts that are known, by their names in `Usage`; ``raw`` is left out."""
     if usage is None:
         return None
     prompt, total = _totals(usage)
@@ -197,7 +199,7 @@ def _totals(usage: Usage) -> tuple[int | None, int | None]:
 
 
 def cost_fields(cost: CostInfo) -> dict[str, Any]:
-    """The amount as text (``None`` if it is not known) and how far it can be trusted."""
+    """Return the amount as text (``None`` if it is not known), its resolution and its source."""
     amount = None if cost.amount is None else f"{cost.amount:f}"
     return {"amount": amount, "resolution": cost.resolution, "source": cost.source}
 
@@ -206,9 +208,8 @@ def cost_fields(cost: CostInfo) -> dict[str, Any]:
 
 
 def completion(response: CompletionResponse, created: int) -> dict[str, Any]:
-    """An answer in the shape of OpenAI's ``chat.completion``, of whatever wire it is.
-
-    ``created`` is in seconds since 1970.
+    """Return an answer of any wire in the shape of OpenAI's ``chat.completion``. ``created`` is in
+    seconds since 1970.
     """
     return {
         "id": response.id,

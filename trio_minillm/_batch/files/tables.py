@@ -13,12 +13,13 @@ import msgspec
 BATCH_ROWS = 256
 """Rows of a Parquet file that are read at a time."""
 _TEXT = {"key", "custom_id", "prompt", "system", "model"}
-"""Columns of a CSV that are text as they stand. All others are JSON where they can be read so."""
+"""Columns of a CSV that are text as they stand. Other cells are read as JSON where they can be."""
 _META = "meta."
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """The rows of a CSV in UTF-8 with a head, or of a TSV: number and fields, or what is wrong.
+    """Yield the rows of a CSV in UTF-8 with a head, or of a TSV: each one's number, and its fields or
+    the words for a fault.
 
     An empty cell is a field that is not there.
     """
@@ -38,13 +39,14 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 pairs = ((k, _cell(k, cell)) for k, cell in zip(head, cells, strict=True) if cell)
                 yield number, _fields(dict(pairs))
         except (csv.Error, UnicodeError) as exc:
-            # Where a quote is not closed, nothing behind it can be trusted.
+            # After a quote that is not closed nothing can be trusted.
             what = str(exc) if isinstance(exc, csv.Error) else "not UTF-8"
             yield number + 1, f"not readable from here on: {what}"
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """The rows of a Parquet file: number and fields. Columns may be nested, or hold JSON text.
+    """Yield the rows of a Parquet file: each one's number and fields. Columns may be nested, or hold
+    JSON text.
 
     Raises `ImportError` without the extra ``tables``, ``ValueError`` for another kind of file.
     """
@@ -67,7 +69,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _cell(name: str, cell: str) -> Any:
-    """Text, or what it says as JSON: a number, a flag, a list of messages."""
+    """Return a cell's value: its text, or what it is as JSON (a number, a flag, a list)."""
     if name in _TEXT or name.startswith(_META):
         return cell
     try:
@@ -77,14 +79,14 @@ def _cell(name: str, cell: str) -> Any:
 
 
 def _fields(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """The row as a line would be, ``meta.NAME`` in its ``meta``."""
+    """Return the row in the form of a line, with ``meta.NAME`` in its ``meta``."""
     meta = {k.removeprefix(_META): v for k, v in cells.items() if k.startswith(_META)}
     fields = {k: _plain(v) for k, v in cells.items() if not k.startswith(_META)}
     return {**fields, "meta": {**(fields.get("meta") or {}), **meta}} if meta else fields
 
 
 def _plain(value: Any) -> Any:
-    """A nested value without the nulls that a struct's missing fields become."""
+    """Return a nested value without the nulls of a struct's missing fields."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
