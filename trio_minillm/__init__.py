@@ -13,7 +13,8 @@ from ._accounting.ledger import Ledger
 from ._accounting.record import CostRecord
 from ._accounting.totals import Totals
 from ._client import Client, open_client
-from ._http.transport import Statistics, TrioTransport
+from ._http.pool import Statistics
+from ._http.transport import TrioTransport
 from ._protocol.sse import SSEDecoder, SSEEvent
 from ._stream.stream import StreamingCompletion
 from ._stream.tracked import Collected, TrackedStream

@@ -222,12 +222,13 @@ def _parsed(pieces: Iterable[bytes], no_body: bool, ends: bool) -> tuple[Any, ..
             return ("no head",)
         fault = str(exc)
     assert len(body) <= size, "more body than bytes"
-    assert sum(len(n) + len(v) for n, v in parser.headers) <= size, "more headers than bytes"
-    assert parser.status >= 200 or not parser.head, "an interim response is handed out"
     if not parser.head:
         return ("no head",)
+    head = parser.take_head()
+    assert sum(len(n) + len(v) for n, v in head.headers) <= size, "more headers than bytes"
+    assert head.status >= 200, "an interim response is handed out"
     complete = parser.complete and not fault
-    facts = parser.status, parser.reason, parser.version, tuple(parser.headers), body
+    facts = head.status, head.version, tuple(head.headers), body
     return (*facts, complete, complete and parser.reusable, fault)
 
 

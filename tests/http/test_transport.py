@@ -29,7 +29,8 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm._http.connection import EAGER_READS, READ_BYTES, Connection
 from trio_minillm._http.http1 import ResponseParser
-from trio_minillm._http.transport import BODY, DIED_IDLE_SECONDS, TrioTransport
+from trio_minillm._http.roundtrip import DIED_IDLE_SECONDS, Roundtrip
+from trio_minillm._http.transport import BODY, TrioTransport
 from trio_minillm.testing import openai_events
 
 from ..support.certificates import certified
@@ -67,14 +68,27 @@ def quiet(transport: TrioTransport, *, idle: int | None = None) -> None:
     now = transport.statistics()
     assert (now.active, now.waiting) == (0, 0)
     assert idle is None or now.idle == idle
-    if transport._slots is not None:
-        assert transport._slots.borrowed_tokens == 0
+    if transport.pool._slots is not None:
+        assert transport.pool._slots.borrowed_tokens == 0
+
+
+class Raw:
+    """The pieces of a body as the transport gives them, without the generators of httpx."""
+
+    def __init__(self, body: Roundtrip) -> None:
+        self.body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if data := await self.body.receive():
+            return data
+        raise StopAsyncIteration
 
 
 def raw(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body's pieces as the transport gives them, without the generators of httpx."""
-    stream: AsyncIterator[bytes] = aiter(response.extensions[BODY])
-    return stream
+    return Raw(response.extensions[BODY])
 
 
 async def started(client: httpx.AsyncClient, url: str, **options: Any) -> httpx.Response:
@@ -1140,7 +1154,7 @@ async def test_a_request_is_sent_again_when_its_connection_died_idle(
         async with client_of(transport) as client:
             await client.get(server.url)
             response = await started(client, server.url, method="POST", content=content)
-            assert counts(transport)[0] == transport._slots.borrowed_tokens == 1
+            assert counts(transport)[0] == transport.pool._slots.borrowed_tokens == 1
             assert await response.aread() == b"ok"
             assert counts(transport) == (0, 1, 0, 2, 1, 1)
             quiet(transport)
@@ -1234,7 +1248,7 @@ async def test_many_dead_connections_are_passed_over_at_once() -> None:
             for response in responses:
                 await response.aread()
             quiet(transport, idle=20)
-            for connection in list(transport._pool._all)[1:]:
+            for connection in list(transport.pool._idle._all)[1:]:
                 connection._sock.shutdown(socket.SHUT_RDWR)
             assert await told(client.get(server.url)) == "abcdefghi"
             assert counts(transport) == (0, 1, 0, 20, 1, 0)
@@ -1505,10 +1519,10 @@ async def test_the_connection_that_was_used_last_is_used_first() -> None:
             server.go.set()
             await two.aread()
             await one.aread()
-            used = next(reversed(transport._pool._all))
+            used = next(reversed(transport.pool._idle._all))
             for _ in range(3):
                 await client.get(server.url)
-                assert next(reversed(transport._pool._all)) is used
+                assert next(reversed(transport.pool._idle._all)) is used
 
 
 # -- the cost of many connections ----------------------------------------------------------------
@@ -1531,7 +1545,7 @@ class Unplugged:
 def unplugged(transport: TrioTransport, origins: list[tuple[str, str, int]]) -> list[Connection]:
     sockets: list[Any] = [Unplugged() for _ in origins]
     return [
-        Connection(origin, sock, transport._buffer)
+        Connection(origin, sock, transport.pool._buffer)
         for origin, sock in zip(origins, sockets, strict=True)
     ]
 
@@ -1563,20 +1577,20 @@ async def test_other_connections_do_not_make_a_request_dearer(reuse: bool) -> No
         lines = {}
         for count in (0, many):
             transport = ours(max_idle_connections=5 * many, max_connections=5 * many)
-            pool = transport._pool
+            pool = transport.pool
             async with client_of(transport) as client:
                 await client.get(server.url)
-                connection = pool.take(host)
+                connection = pool._idle.take(host)
                 assert connection is not None
                 for other in (
                     *unplugged(transport, [host] * count if reuse else []),
                     *unplugged(transport, [("http", f"{i}.test", 80) for i in range(count)]),
                 ):
-                    pool.put(other)
+                    pool._idle.put(other)
                 fakes = unplugged(transport, [host] * count)
-                transport._active.update(fakes)
+                pool._active.update(fakes)
                 if reuse:
-                    pool.put(connection)
+                    pool._idle.put(connection)
                 else:
                     connection.close()
                 Unplugged.asked = 0
@@ -1588,7 +1602,7 @@ async def test_other_connections_do_not_make_a_request_dearer(reuse: bool) -> No
                     transport.statistics()
                 lines[count] = counter[0]
                 assert Unplugged.asked == 0
-                transport._active.difference_update(fakes)
+                pool._active.difference_update(fakes)
                 assert transport.statistics().opened == 1 + (not reuse)
         assert lines[0] > 50
         assert lines[many] <= lines[0] + 10  # a wait more or less

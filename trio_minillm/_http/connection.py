@@ -1,9 +1,9 @@
-"""A socket under Trio, perhaps with TLS on it, that feeds a parser with what it reads.
+"""A TCP connection under Trio, with or without TLS, that feeds a parser with what it reads.
 
-Sockets are the operating system's own, not Trio's: `trio.SocketStream` makes a pass of the
-scheduler for every read, also where the bytes are there already, and TLS streams one for every
-record. Cancellation is checked at every read, and other tasks get a turn whenever there is
-nothing to read, and at least every 16 reads.
+Sockets are the operating system's own, not Trio's: `trio.SocketStream` passes through the scheduler
+on every read, also where the bytes are there already, and a TLS stream returns one record at a
+time. Cancellation is checked on every read, and other tasks get a turn whenever there is nothing to
+read, and at least every `EAGER_READS` reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeAlias
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, wait_readable, wait_writable
@@ -19,34 +20,39 @@ from trio.lowlevel import checkpoint_if_cancelled, wait_readable, wait_writable
 from .http1 import ResponseParser
 
 READ_BYTES = 64 * 1024
-"""What one read takes at most. Sockets hold more only while nobody reads."""
+"""Bytes that one read takes at most. A socket holds more only while nobody reads from it."""
 EAGER_READS = 16
-"""Reads of a connection that never waits, after which other tasks get a turn."""
+"""Reads in a row without waiting, after which other tasks get a turn: 1 MiB at the most."""
 
 CLOSED = "the transport was closed"
-Origin = tuple[str, str, int]
-"""Scheme, host and port."""
+"""Message of the error of a read or write that was under way when its transport was closed."""
+
+Origin: TypeAlias = tuple[str, str, int]
+"""Scheme, host and port that a connection leads to."""
+WaitFor: TypeAlias = Callable[[socket.socket], Awaitable[None]]
+"""One of Trio's `trio.lowlevel.wait_readable` and `trio.lowlevel.wait_writable`."""
 
 
 class Connection:
-    """A socket, perhaps with TLS on it. Reads go into the transport's one buffer."""
+    """A connected socket, with TLS on it or without."""
 
     def __init__(self, origin: Origin, sock: socket.socket, buffer: memoryview) -> None:
-        self.origin = origin
-        self.idle_since = 0.0
+        self.origin: Origin = origin
+        self.idle_since: float = 0.0
+        """Time on Trio's clock at which the last response was complete; the pool keeps it."""
+        self.failure: OSError | None = None
+        """Error that the next read raises; it came behind bytes that were parsed already."""
         self._sock = sock
-        self._buffer = buffer
+        self._buffer = buffer  # shared by all connections: nothing is left in it between reads
         self._more = False  # the next read may find something without waiting
         self._reads = 0
         self._sending = False
-        self.failure: OSError | None = None
-        """What the next read raises: it came behind bytes that were fed already."""
         self._tls: ssl.SSLObject | None = None
         self._incoming: ssl.MemoryBIO
         self._outgoing: ssl.MemoryBIO
 
     async def start_tls(self, context: ssl.SSLContext, hostname: str) -> None:
-        """Shake hands. Raises ``ssl.SSLError`` or ``OSError``."""
+        """Shake hands. Raises ``ssl.SSLError``, ``OSError``, or ``ValueError`` for a bad name."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
         while True:
@@ -67,7 +73,7 @@ class Connection:
     # -- out -------------------------------------------------------------------------------
 
     async def send(self, data: bytes, parser: ResponseParser) -> bool:
-        """Send all of it; False if a response came first, or the peer takes no more."""
+        """Send all of it. Returns False if a response came first, or the peer takes no more."""
         if self._tls is not None:
             self._tls.write(data)
             data = self._outgoing.read()
@@ -79,7 +85,9 @@ class Connection:
 
     async def _send(self, data: bytes, parser: ResponseParser | None) -> bool:
         rest = memoryview(data)
-        self._sending = True  # what TLS has to say meanwhile waits for the next time
+        # A read meanwhile may make TLS want to send something, too. It stays in `_outgoing` until
+        # the next flush: in the middle of this record it would break the stream of records.
+        self._sending = True
         try:
             while rest:
                 try:
@@ -96,13 +104,13 @@ class Connection:
         return True
 
     async def _sendable(self, parser: ResponseParser | None) -> bool:
-        """Wait until more can be sent; False if the whole head of a response came first."""
+        """Wait until more can be sent. Returns False if the whole head of a response came first."""
         if parser is None:
             await _waited(wait_writable, self._sock)
             return True
         ready = ""
 
-        async def wait(way: str, wait_for: _Wait) -> None:
+        async def wait(way: str, wait_for: WaitFor) -> None:
             nonlocal ready
             with suppress(ConnectionError):  # closed: the next call says so
                 await _waited(wait_for, self._sock)
@@ -119,7 +127,7 @@ class Connection:
     async def wait(self) -> None:
         """Wait until a read may find something. A checkpoint. Raises ``OSError``."""
         if self._tls is not None and self._outgoing.pending:
-            await self._flush()  # an answer to a change of keys
+            await self._flush()  # the answer to a change of keys
         self._reads += 1
         if self._more and self._reads % EAGER_READS:
             await checkpoint_if_cancelled()
@@ -127,13 +135,15 @@ class Connection:
             await _waited(wait_readable, self._sock)
 
     def readable(self) -> Awaitable[None]:
-        """As `wait`, with fewer steps; raises `trio.ClosedResourceError` or ``ValueError``."""
+        """Wait as `wait` does, in fewer steps. Raises `trio.ClosedResourceError` or ``ValueError``
+        for a connection that was closed.
+        """
         if self._tls is not None and self._outgoing.pending:
             return self.wait()
         return wait_readable(self._sock)  # noqa: ASYNC105 - the caller awaits it
 
     async def read(self, parser: ResponseParser) -> bool:
-        """One read, fed to the parser; False at the connection's end. A checkpoint.
+        """Read once and feed the parser. Returns False at the connection's end. A checkpoint.
 
         Raises ``OSError`` and `BadResponse`.
         """
@@ -145,7 +155,7 @@ class Connection:
                 return there
 
     def read_now(self, parser: ResponseParser) -> bool | None:
-        """As `read`, without waiting; None if nothing is there."""
+        """Read as `read` does, without waiting. Returns None if nothing is there."""
         if self.failure is not None:
             raise self.failure
         try:
@@ -153,21 +163,21 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             self._more = False
             return None
-        # What does not fill the buffer has emptied the socket: asking again would be for nothing.
+        # A read that does not fill the buffer has emptied the socket: another would find nothing.
         self._more = count == READ_BYTES
         if self._tls is None:
             if count:
                 parser.feed(self._buffer[:count])
             return count > 0
         if not count:
-            if parser.ends_with_connection:  # anyone could have cut it there
+            if parser.ends_with_connection:  # anybody on the way could have cut it there
                 raise ConnectionError("the connection ended without TLS's close_notify")
             return False
         self._incoming.write(self._buffer[:count])
         return self._decrypt(self._tls, parser)
 
     def _decrypt(self, tls: ssl.SSLObject, parser: ResponseParser) -> bool:
-        """Every record that is whole, at once; False if the peer said that it was the last."""
+        """Feed the parser with all complete records. Returns False if the peer sent its last."""
         fed = False
         try:
             while self._incoming.pending or tls.pending():
@@ -183,12 +193,12 @@ class Connection:
         except ssl.SSLError as exc:
             if not fed:
                 raise
-            self.failure = exc
+            self.failure = exc  # what came before it is handed out first
         return True
 
     @property
     def silent(self) -> bool:
-        """Whether nothing came that was not read: neither bytes nor an end."""
+        """True if everything that came was read: neither bytes nor an end lie in the socket."""
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -200,21 +210,18 @@ class Connection:
     # -- the end ---------------------------------------------------------------------------
 
     def usable(self) -> bool:
-        """Whether nothing came since: neither an end nor bytes that nobody asked for."""
+        """Return True if nothing came while it was idle: neither an end nor unrequested bytes."""
         self._more = False
         return self.silent
 
     def close(self) -> None:
-        """Close it now, without a word to the peer."""
+        """Close it now, without TLS's close_notify. May be called more than once."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
 
-_Wait = Callable[[socket.socket], Awaitable[None]]
-
-
-async def _waited(wait_for: _Wait, sock: socket.socket) -> None:
+async def _waited(wait_for: WaitFor, sock: socket.socket) -> None:
     try:
         await wait_for(sock)
     except (trio.ClosedResourceError, ValueError) as exc:  # ValueError: it was closed before

@@ -23,7 +23,8 @@ from .._types.errors import (
     RefusedError,
     SendError,
 )
-from .transport import BODY, Roundtrip
+from .roundtrip import Roundtrip
+from .transport import BODY
 
 SHORT_BODY = 64 * 1024
 """How much of a body that is no stream is read, in bytes."""
@@ -261,9 +262,8 @@ class Exchange:
         self._roundtrip = stream if isinstance(stream, Roundtrip) else None
         # A stream of hours need not keep httpx's response and request, some 4 KiB and a prompt.
         self._close = response.aclose if stream is None else stream.aclose
-        stream = response.stream if stream is None else stream
-        assert isinstance(stream, httpx.AsyncByteStream)
-        self._body = aiter(stream)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._body = aiter(response.stream)
         self.status, self.headers = response.status_code, dict(response.headers.items())
         try:
             self._inflate = _Inflate.of(self.headers.get("content-encoding", ""))
@@ -281,7 +281,7 @@ class Exchange:
         (`receive_now`), without a scope of this one's around it.
         """
         body = self._roundtrip
-        return body is not None and body.unlimited and self._inflate is None
+        return body is not None and body.direct and self._inflate is None
 
     @property
     def silent(self) -> bool:

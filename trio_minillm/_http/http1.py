@@ -1,97 +1,143 @@
-"""HTTP/1.1 as bytes: a request's head out, a response's bytes in. No sockets, no waiting.
+"""HTTP/1.1 as bytes: the head of a request out, the bytes of a response in. No sockets, no waiting.
 
-The parser is httptools (Node's llhttp), measured and compared with h11 on some 60 odd heads and
-bodies: 0.09 µs an HTTP chunk against 4.5, and stricter in what request smuggling lives of. It
-refuses repeated lengths, a length beside a transfer coding, bare line feeds and folded headers, which
-h11 lets pass. What it lets pass and h11 refuses (codings other than ``chunked``) is refused here.
+The parser is httptools (Node's llhttp), measured and compared with h11 on some 60 unusual heads and
+bodies: 0.09 µs for an HTTP chunk against 4.5, and stricter where request smuggling begins. It
+refuses repeated lengths, a length beside a transfer coding, bare line feeds and folded headers, all
+of which h11 accepts. What it accepts and h11 refuses (codings other than ``chunked``) is refused here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import httptools
 
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+"""Header lines in their order, names as they were written."""
+
 MAX_HEAD = 64 * 1024
-"""Bytes of a response's whole header lines, interim responses included: as much as nginx and Node
-allow a request, and four times what real providers send."""
+"""Bytes of a response's complete header lines, interim responses included: as much as nginx and
+Node accept in a request, and four times what real providers send."""
 MAX_SILENCE = 256 * 1024
-"""Bytes without any of the body (a header line that has no end, chunk extensions, trailers): no
-server needs more."""
+"""Bytes in a row that bring nothing of the body (a header line without an end, chunk extensions,
+trailers); no server needs more."""
 
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 _UNSAFE_VALUE = re.compile(rb"[\r\n\0]")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
+_LENGTH, _CODING = b"content-length", b"transfer-encoding"
 
 
 class BadRequest(ValueError):
-    """The request could be read as another, or as two; it was not sent."""
+    """A request that could be read as another one, or as two; it was not sent."""
 
 
 class BadResponse(ValueError):
-    """What came is not one response in HTTP/1.1."""
+    """Bytes that are not one response in HTTP/1.1."""
 
 
-def head_of(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The head of a request. Raises `BadRequest` for what could smuggle a second one in."""
+# -- requests ------------------------------------------------------------------------------
+
+
+class RequestHead(NamedTuple):
+    """The head of a request, and what its headers say about the body and the connection."""
+
+    data: bytes
+    """Request line and headers, with the empty line behind them."""
+    length: int | None
+    """Bytes of the body that is announced; None if it is chunked."""
+    closes: bool
+    """True if the client announces that it closes the connection after the response."""
+
+
+def request_head(method: bytes, target: bytes, headers: Headers) -> RequestHead:
+    """Encode the head of a request. Raises `BadRequest` for anything that could smuggle in another.
+
+    The message of the error never quotes a header: its value may be a key.
+    """
     if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
         raise BadRequest("the method or the target can't stand in a request line")
     lines = [b"%s %s HTTP/1.1" % (method, target)]
-    headers = list(headers)
-    if sum(name.lower() == b"host" for name, _ in headers) != 1:
-        raise BadRequest("a request has one Host header")
+    hosts, closes = 0, False
+    framing: Headers = []
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or _UNSAFE_VALUE.search(value) or value != value.strip():
             raise BadRequest("a header can't be sent: its name or value would break the line")
         lines.append(b"%s: %s" % (name, value))
+        lower = name.lower()
+        if lower == b"host":
+            hosts += 1
+        elif lower in (_LENGTH, _CODING):
+            framing.append((lower, value))
+        elif lower == b"connection":
+            closes = closes or b"close" in value.lower()
+    if hosts != 1:
+        raise BadRequest("a request has one Host header")
     lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+    return RequestHead(b"\r\n".join(lines), _announced(framing), closes)
 
 
-def body_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """The length that a request's headers announce; None for chunked. Raises `BadRequest`."""
-    found = [(n.lower(), v) for n, v in headers if n.lower() in (_LENGTH, _CODING)]
-    if not found:
+def _announced(framing: Headers) -> int | None:
+    """Return the length of the body that these headers announce; None for chunked."""
+    if not framing:
         return 0
-    (name, value), *more = found
+    (name, value), *more = framing
     if not more and name == _CODING and value.lower() == b"chunked":
         return None
+    # 18 digits: more than any body has, and less than it takes to make `int` slow.
     if more or name == _CODING or not value.isdigit() or len(value) > 18:
         raise BadRequest("content-length and transfer-encoding contradict each other")
     return int(value)
 
 
-_LENGTH, _CODING = b"content-length", b"transfer-encoding"
+# -- responses -----------------------------------------------------------------------------
+
+
+class ResponseHead(NamedTuple):
+    """The head of a response, without the reason phrase: a server can put anything into that."""
+
+    status: int
+    version: str
+    """Version of HTTP: ``1.0`` or ``1.1``."""
+    headers: Headers
 
 
 class ResponseParser:
-    """One response, fed as its bytes come.
+    """Parser of one response, fed with the bytes of its connection.
 
-    ``head`` says that the final head is here, ``complete`` that the body is; `take` hands out
-    the body. Interim (1xx) responses are passed over.
+    ::
+
+        waiting for the head  --head-->  reading the body  --end of the body-->  complete
+                 |                               |
+                 +-----------> fault <-----------+
+
+    ``head`` and ``complete`` say how far it is. A fault in the head is raised at once; one in the
+    body by `check`, so that the body before it can be handed out first. Interim (1xx) responses are
+    passed over. What follows a complete response is no part of it, and spoils the connection.
     """
 
     def __init__(self, *, no_body: bool = False) -> None:
-        self.status: int = 0
-        self.reason: bytes = b""
-        self.version: str = "1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
         self.head: bool = False
+        """True once the final head is here; `take_head` returns it."""
         self.complete: bool = False
+        """True once the whole body is here; `take` returns what was not taken of it."""
         self.reusable: bool = False
-        """Whether the connection can take another request, once this response is complete."""
-        self.begun: bool = False
-        """Whether a single byte came."""
-        self._no_body = no_body  # the answer to HEAD
-        self._framed = False  # its end can be told before the connection's
+        """True if the connection can take another request once this response is complete."""
         self.pieces: list[bytes] = []
-        """The body that came and was not taken."""
-        self._ours = 0  # pieces of this body: what follows is no part of it
+        """The body that came and was not taken, one piece for each HTTP chunk of a read."""
         self.fault: str = ""
-        """What `check` raises."""
-        self._silent = self._head_bytes = 0
-        # Names that httptools looks for; the busiest is a method of a list.
+        """Description of the fault that `check` raises; empty without one."""
+        self._no_body = no_body  # the response to HEAD has none, whatever its headers say
+        self._framed = False  # the body's end can be told before the connection's
+        self._in_body = 0  # pieces up to the end of the body, once it is complete
+        self._silent = 0  # bytes since the last that belonged to the body
+        self._head_bytes = 0
+        self._headers: Headers = []
+        self._final: ResponseHead
+        # httptools looks these names up once, when it is made. The busiest, `on_body`, is the
+        # list's own method: a call in C for each HTTP chunk instead of one in Python.
         self.on_body: Callable[[bytes], None] = self.pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
@@ -99,14 +145,9 @@ class ResponseParser:
     # -- in and out ------------------------------------------------------------------------
 
     def feed(self, data: bytes | memoryview) -> None:
-        """The next bytes of the connection.
-
-        Raises `BadResponse` for a fault in the head. One in the body is raised by `check`, for
-        which there is time when what came before it was taken.
-        """
+        """Parse the next bytes of the connection. Raises `BadResponse` for a fault in the head."""
         if self.fault:
             return
-        self.begun = True
         pieces = len(self.pieces)
         try:
             self._parser.feed_data(data)
@@ -121,19 +162,9 @@ class ResponseParser:
         if not self.head:
             self.check()
 
-    def check(self) -> None:
-        """Raise `BadResponse` if the bytes so far end in a fault."""
-        if self.fault:
-            raise BadResponse(self.fault)
-
-    @property
-    def ends_with_connection(self) -> bool:
-        """Whether only the connection's end can end the body."""
-        return self.head and not self.complete and not self._framed
-
     def feed_end(self) -> None:
-        """The connection has ended. Raises `BadResponse`, now or by `check`, unless that ends the
-        response.
+        """Note that the connection has ended. Raises `BadResponse`, here or in `check`, unless that
+        is how the response ends.
         """
         if not self.head:
             self.check()
@@ -144,40 +175,61 @@ class ResponseParser:
         if self._framed and not self.fault:
             self.fault = "peer closed connection without sending complete message body"
         if not self.fault:
-            self.complete, self._ours = True, len(self.pieces)
+            self.complete, self._in_body = True, len(self.pieces)
         elif not self.pieces:  # else `check` raises it, behind them
             self.check()
 
+    def check(self) -> None:
+        """Raise `BadResponse` if the bytes so far end in a fault."""
+        if self.fault:
+            raise BadResponse(self.fault)
+
+    def take_head(self) -> ResponseHead:
+        """Return the head, once: the parser of a long stream does not keep it."""
+        head = self._final
+        del self._final
+        return head
+
     def take(self) -> bytes:
-        """The body that has come since the last call, as one piece; may be empty."""
+        """Return the body that has come since the last call, as one piece; it may be empty."""
         pieces = self.pieces
         if self.complete:
-            del pieces[self._ours :]
+            del pieces[self._in_body :]
         if not pieces:
             return b""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self._ours = 0
+        self._in_body = 0
         return data
+
+    @property
+    def begun(self) -> bool:
+        """True if a single byte of a response came."""
+        return self.head or self._silent > 0 or bool(self.fault)
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """True if only the connection's end can end the body."""
+        return self.head and not self.complete and not self._framed
 
     # -- what httptools calls --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self.reusable = False  # bytes behind the response: nobody asked for them
+            self.reusable = False  # bytes behind the response, which answer no request
 
     def on_status(self, reason: bytes) -> None:
         if not self.head:
-            self.reason += reason
             self._count(len(reason))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head:  # else a trailer, or a second response
-            # Exactly what the parser takes for chunked, or else two would read one framing.
+            # Exactly what httptools takes for chunked: where two readers see one framing in
+            # different ways, smuggling begins.
             if name.lower() == _CODING and value.rstrip(b" ").lower() != b"chunked":
                 self.fault = "a transfer coding other than chunked"
-            self.headers.append((name, value.rstrip(b" \t")))
-            self._count(len(name) + len(value) + 4)
+            self._headers.append((name, value.rstrip(b" \t")))
+            self._count(len(name) + len(value) + 4)  # and the colon, a space, and the line's end
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -187,31 +239,32 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         if self.head:
             return
-        self.status = self._parser.get_status_code()
-        if self.status < 200:
-            if self.status == 101:
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status == 101:
                 self.fault = "the server switches protocols, which nobody asked it for"
             return
-        self.version = self._parser.get_http_version()
-        if self.version not in ("1.0", "1.1"):
-            self.fault = f"HTTP/{self.version} over HTTP/1.1"
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self.fault = f"HTTP/{version} over HTTP/1.1"
         self.reusable = self._parser.should_keep_alive()
-        for name, _ in self.headers:
+        for name, _ in self._headers:
             lower = name.lower()
             if lower == _CODING:
-                self.reusable = self.reusable and self.version == "1.1"  # RFC 9112, 6.1
+                self.reusable = self.reusable and version == "1.1"  # RFC 9112, 6.1
             self._framed = self._framed or lower in (_LENGTH, _CODING)
+        self._final = ResponseHead(status, version, self._headers)
+        self._headers = []
         self.head = not self.fault
         if self._no_body:
             self.complete, self.reusable = True, False
 
     def on_message_complete(self) -> None:
-        if not self.head:  # an interim response
-            self.reason = b""
-            self.headers.clear()
+        if not self.head:  # an interim response: its headers are not the final one's
+            self._headers.clear()
         elif not self.complete:
             self.complete = True
-            self._ours = len(self.pieces)
+            self._in_body = len(self.pieces)
 
     def _broken(self, exc: Exception) -> None:
         if self.complete:

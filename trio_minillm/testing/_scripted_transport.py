@@ -83,11 +83,9 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
         except BadResponse as exc:
             raise httpx.RemoteProtocolError(str(exc)) from exc
         self.open_bodies += 1
-        parser = body.parser
-        version = {"http_version": b"HTTP/" + parser.version.encode()}
-        return httpx.Response(
-            parser.status, headers=parser.headers, stream=body, extensions=version
-        )
+        head = body.parser.take_head()
+        version = {"http_version": b"HTTP/" + head.version.encode()}
+        return httpx.Response(head.status, headers=head.headers, stream=body, extensions=version)
 
 
 def _played(steps: Sequence[Step]) -> Iterator[Step]:

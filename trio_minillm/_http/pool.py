@@ -1,0 +1,226 @@
+"""The connections of one transport: idle ones by origin, those in use, and slots to bound them.
+
+A connection is given to one request at a time. Whoever takes one gives it back with
+`ConnectionPool.release`, and a slot with `ConnectionPool.release_slot`. Every change is synchronous,
+so that a cancellation never finds one half made, and takes the same time however many there are.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections import OrderedDict
+
+import httpx
+import msgspec
+import trio
+
+from .connection import READ_BYTES, Connection, Origin
+
+MAX_IDLE = 256
+"""Connections kept for later requests, to all origins together; the oldest are closed first."""
+KEEPALIVE_EXPIRY = 15.0
+"""Seconds after which an idle connection is not used again. Servers close theirs after 5 (Node),
+60 (load balancers) or 75 s (nginx); one that was closed is noticed in any case."""
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of a transport's connections and requests."""
+
+    active: int
+    """Connections that a request is using."""
+    idle: int
+    """Connections kept for later requests."""
+    waiting: int
+    """Requests that wait for a slot (only with ``max_connections``)."""
+    opened: int
+    """Connections ever made."""
+    reused: int
+    """Requests that went out on a connection that was there."""
+    retried: int
+    """Requests sent again because their connection had died idle."""
+
+
+class ConnectionPool:
+    """A pool of HTTP/1.1 connections, with as many slots for requests as connections are allowed.
+
+    ``verify`` is httpx's: True, False, or an ``ssl.SSLContext``. There is one buffer for the reads
+    of all connections: parsers copy what they keep.
+    """
+
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | bool = True,
+        max_connections: int | None = None,
+        max_idle_connections: int = MAX_IDLE,
+        keepalive_expiry: float = KEEPALIVE_EXPIRY,
+    ) -> None:
+        self._verify = verify
+        self._context: ssl.SSLContext | None = None  # made when needed: it reads all certificates
+        self._max = max_connections
+        self._slots = None if max_connections is None else trio.CapacityLimiter(max_connections)
+        self._idle = IdleConnections(max_idle_connections, keepalive_expiry)
+        self._active: set[Connection] = set()
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._closed = False
+        self._opened = self._reused = self._retried = 0
+
+    def statistics(self) -> Statistics:
+        """Return the counts of this moment."""
+        waiting = self._slots.statistics().tasks_waiting if self._slots is not None else 0
+        return Statistics(
+            active=len(self._active),
+            idle=len(self._idle),
+            waiting=waiting,
+            opened=self._opened,
+            reused=self._reused,
+            retried=self._retried,
+        )
+
+    def check_open(self) -> None:
+        """Raise ``RuntimeError`` if the pool was closed."""
+        if self._closed:
+            raise RuntimeError("the transport is closed")
+
+    def close(self) -> None:
+        """Close every connection, also those in use, and open no more."""
+        self._closed = True
+        self._idle.shrink(0)
+        while self._active:
+            self._active.pop().close()
+
+    # -- slots -----------------------------------------------------------------------------
+
+    def take_slot(self, request: object) -> bool:
+        """Take a slot for a request, if one is free. Requests that wait go first."""
+        if self._slots is not None:
+            try:
+                self._slots.acquire_on_behalf_of_nowait(request)
+            except trio.WouldBlock:
+                return False
+        return True
+
+    async def wait_for_slot(self, request: object) -> None:
+        """Take a slot for a request, first come, first served. Cancelled, it has taken none."""
+        if self._slots is not None:
+            await self._slots.acquire_on_behalf_of(request)
+
+    def release_slot(self, request: object) -> None:
+        """Give back the slot of a request that has one."""
+        if self._slots is not None:
+            self._slots.release_on_behalf_of(request)
+
+    # -- connections -----------------------------------------------------------------------
+
+    def take(self, origin: Origin) -> Connection | None:
+        """Take an idle connection to the origin, if there is one."""
+        connection = self._idle.take(origin)
+        if connection is not None:
+            self._reused += 1
+            self._active.add(connection)
+        return connection
+
+    async def open(self, origin: Origin, server_name: str | None) -> Connection:
+        """Make a new connection. ``server_name`` is the certificate's, if not the origin's host.
+
+        Raises `httpx.ConnectError`. Cancelled, it leaves no connection behind.
+        """
+        scheme, host, port = origin
+        if self._max is not None:  # idle connections count as well, and give way
+            self._idle.shrink(self._max - len(self._active) - 1)
+        try:
+            stream = await trio.open_tcp_stream(host, port)  # happy eyeballs, TCP_NODELAY
+        except (OSError, UnicodeError) as exc:  # UnicodeError: no name that DNS could have
+            raise httpx.ConnectError(str(exc)) from exc
+        # From here on without Trio's wrapper: see `connection`.
+        sock = socket.socket(fileno=stream.socket.detach())
+        sock.setblocking(False)
+        connection = Connection(origin, sock, self._buffer)
+        self._opened += 1
+        self._active.add(connection)
+        try:
+            self.check_open()  # it may have been closed meanwhile
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if scheme == "https":
+                await connection.start_tls(self._tls_context(), server_name or host)
+        except BaseException as exc:
+            self.release(connection, keep=False)
+            if isinstance(exc, OSError | ValueError):
+                raise httpx.ConnectError(str(exc)) from exc
+            raise
+        return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = httpx.create_ssl_context(verify=self._verify)
+            if not isinstance(self._verify, ssl.SSLContext):  # else it is the caller's
+                self._context.set_alpn_protocols(["http/1.1"])
+        return self._context
+
+    def release(self, connection: Connection, *, keep: bool) -> None:
+        """Give a connection back: to be kept for another request, or to be closed."""
+        self._active.discard(connection)
+        if keep and not self._closed:
+            self._idle.put(connection)
+        else:
+            connection.close()
+
+    def drop_dead(self, connection: Connection) -> None:
+        """Close a connection that had died idle; its request is sent again on another."""
+        self._retried += 1
+        self.release(connection, keep=False)
+
+
+class IdleConnections:
+    """Idle connections by origin, the last used first; every operation is O(1)."""
+
+    def __init__(self, limit: int, expiry: float) -> None:
+        self._limit = limit
+        self._expiry = expiry
+        self._all: OrderedDict[Connection, None] = OrderedDict()  # oldest first
+        self._by_origin: dict[Origin, dict[Connection, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def take(self, origin: Origin) -> Connection | None:
+        """Remove and return the connection that was used last and is still alive."""
+        self._expire()
+        while there := self._by_origin.get(origin):
+            connection, _ = there.popitem()
+            del self._all[connection]
+            if not there:
+                del self._by_origin[origin]
+            if connection.usable():
+                return connection
+            connection.close()
+        return None
+
+    def put(self, connection: Connection) -> None:
+        """Add a connection that has become idle."""
+        connection.idle_since = trio.current_time()
+        self._all[connection] = None
+        self._by_origin.setdefault(connection.origin, {})[connection] = None
+        self._expire()
+
+    def shrink(self, limit: int) -> None:
+        """Close the oldest, until no more than so many are left."""
+        while len(self._all) > max(limit, 0):
+            oldest = next(iter(self._all))
+            self._remove(oldest)
+            oldest.close()
+
+    def _expire(self) -> None:
+        self.shrink(self._limit)
+        before = trio.current_time() - self._expiry
+        while self._all and (oldest := next(iter(self._all))).idle_since <= before:
+            self._remove(oldest)
+            oldest.close()
+
+    def _remove(self, connection: Connection) -> None:
+        del self._all[connection]
+        there = self._by_origin[connection.origin]
+        del there[connection]
+        if not there:
+            del self._by_origin[connection.origin]

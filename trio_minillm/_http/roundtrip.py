@@ -1,0 +1,348 @@
+"""One request and its response on a connection of the pool.
+
+Guarantees: cancelled at any checkpoint, a request leaves no socket, no slot and no task behind. Its
+connection goes to another request only if the response was whole and nothing came behind it.
+Errors are httpx's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple, Unpack
+
+import httpx
+import msgspec
+import trio
+from trio.lowlevel import checkpoint
+
+from .connection import Connection, Origin
+from .http1 import (
+    BadRequest,
+    BadResponse,
+    Headers,
+    RequestHead,
+    ResponseHead,
+    ResponseParser,
+    request_head,
+)
+from .pool import ConnectionPool
+
+DIED_IDLE_SECONDS = 1.0
+"""Seconds after a request went out on a connection that was used before, within which an end of it
+without a byte means that the server had closed it before it saw the request. The request is then
+sent again, once and silently, on a new connection."""
+WRITE_BYTES = 64 * 1024
+"""Bytes that must be sent within httpx's ``write`` timeout, where there is one."""
+
+_PORTS = {"http": 80, "https": 443}
+"""Schemes that there is a transport for, and the ports that they have by default."""
+
+Trace: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[None]]
+"""Async function that is told trace events; httpx's extension ``trace``."""
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    """Return where a connection for the URL must lead. Raises `httpx.UnsupportedProtocol`."""
+    if url.scheme not in _PORTS or not url.host:
+        raise httpx.UnsupportedProtocol(f"no transport for {url.scheme or 'no scheme'}://")
+    return (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
+
+
+def encode_head(method: str, target: bytes, headers: Headers) -> RequestHead:
+    """Encode the head of a request. Raises `httpx.LocalProtocolError` for an unsafe one."""
+    try:
+        return request_head(method.encode("ascii"), target, headers)
+    except (BadRequest, UnicodeEncodeError) as exc:
+        raise httpx.LocalProtocolError(str(exc)) from exc
+
+
+class WireRequest(msgspec.Struct, kw_only=True):
+    """Everything that one request puts on the wire, and how long that may take."""
+
+    origin: Origin
+    head: RequestHead
+    body: bytes | None = None
+    """The whole body as it is sent, so that it can be sent twice; None while only `pieces` have it."""
+    pieces: AsyncIterable[bytes] | None = None
+    """The body as it is being made, if it is not known in advance."""
+    no_body: bool = False
+    """True if the response has no body, whatever its headers say: it answers HEAD."""
+    server_name: str | None = None
+    """Name that the certificate must have, if not the origin's host."""
+    timeouts: Mapping[str, float | None] = {}
+    """Seconds by the name of httpx's clocks: ``pool``, ``connect``, ``write``, ``read``."""
+    trace: Trace | None = None
+
+    def __repr__(self) -> str:
+        return f"<request to {self.origin}>"  # the head has the key, the body the prompt
+
+    async def tell(self, event: str) -> None:
+        """Tell the trace function, if there is one, about an event."""
+        if self.trace is not None:
+            await self.trace(event, {})
+
+
+class Roundtrip:
+    """A request that is sent by `start`, and then the body of its response.
+
+    The body can be read by `receive`, or, where `direct` is true, by any task with `readable` and
+    `receive_now`. `end` may be called at any time, and does not wait; it gives the connection back,
+    which happens by itself where the body is read to its end.
+    """
+
+    resumable: bool = True
+    """True: a `receive` that was cancelled has lost nothing."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._has_slot = False
+        self._connection: Connection | None = None
+        self._parser: ResponseParser
+        self._last = False  # nothing more can be sent on this connection
+        self._read_seconds: float | None = None
+
+    # -- the request -----------------------------------------------------------------------
+
+    async def start(self, request: WireRequest) -> ResponseHead:
+        """Send the request and return the response's head.
+
+        Raises httpx's errors, ``RuntimeError`` if the pool was closed, and what the body's pieces
+        or the trace function raise. Nothing of the request is kept, whether it succeeds or not.
+        """
+        self._pool.check_open()
+        self._read_seconds = request.timeouts.get("read")
+        self._parser = ResponseParser(no_body=request.no_body)
+        try:
+            if not self._pool.take_slot(self):
+                await self._wait_for_slot(request)
+            self._has_slot = True
+            self._pool.check_open()
+            await self._exchange(request)
+        except BaseException:
+            self.end()
+            raise
+        return self._parser.take_head()
+
+    async def _wait_for_slot(self, request: WireRequest) -> None:
+        await request.tell("connection_pool.wait.started")
+        await _within(
+            request.timeouts.get("pool"), httpx.PoolTimeout, self._pool.wait_for_slot, self
+        )
+        self._has_slot = True  # at once: telling of it may fail, or be cancelled
+        await request.tell("connection_pool.wait.complete")
+
+    async def _exchange(self, request: WireRequest) -> None:
+        """Find a connection, send the request on it, and read the response's head."""
+        connection = self._connection = self._pool.take(request.origin)
+        if connection is not None:
+            sent_at = trio.current_time()
+            try:
+                await self._exchange_on(connection, request)
+                return
+            except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
+                soon = trio.current_time() - sent_at <= DIED_IDLE_SECONDS
+                if self._parser.begun or not soon or request.body is None:
+                    raise
+            self._connection = None
+            self._pool.drop_dead(connection)
+            self._parser = ResponseParser(no_body=request.no_body)
+        await request.tell("connection.connect_tcp.started")
+        self._connection = await _within(
+            request.timeouts.get("connect"),
+            httpx.ConnectTimeout,
+            self._pool.open,
+            request.origin,
+            request.server_name,
+        )
+        await request.tell("connection.connect_tcp.complete")
+        await self._exchange_on(self._connection, request)
+
+    async def _exchange_on(self, connection: Connection, request: WireRequest) -> None:
+        self._last = request.head.closes
+        if request.body is not None:
+            await self._put(connection, request, request.head.data + request.body)
+        else:
+            await self._put_pieces(connection, request)
+        await request.tell("http11.send_request_body.complete")
+        while not self._parser.head:
+            await self._read(connection)
+
+    async def _put_pieces(self, connection: Connection, request: WireRequest) -> None:
+        """Send head and body; the first piece of the body goes out with the head."""
+        length, waiting, count = request.head.length, request.head.data, 0
+        assert request.pieces is not None
+        pieces = aiter(request.pieces)
+        try:
+            async for piece in pieces:
+                count += len(piece)
+                # A body of one piece can be sent again; to keep more could take any memory.
+                request.body = piece if count == len(piece) == length else None
+                if length is not None and count > length:
+                    raise httpx.LocalProtocolError("Too much data for declared Content-Length")
+                data = piece if length is not None else b"%x\r\n%s\r\n" % (len(piece), piece)
+                if piece and not await self._put(connection, request, waiting + data):
+                    return
+                waiting = b"" if piece else waiting
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        if length is not None and count < length:
+            raise httpx.LocalProtocolError("Too little data for declared Content-Length")
+        ending = b"0\r\n\r\n" if length is None else b""
+        if waiting or ending:
+            await self._put(connection, request, waiting + ending)
+        if not length:
+            request.body = b"" if length == 0 else None
+
+    async def _put(self, connection: Connection, request: WireRequest, data: bytes) -> bool:
+        """Send the bytes. Returns False if a response came before all of them were out."""
+        seconds = request.timeouts.get("write")
+        size = len(data) if seconds is None else WRITE_BYTES
+        try:
+            for start in range(0, len(data), size):
+                part = data if size == len(data) else data[start : start + size]
+                sent = await _within(
+                    seconds, httpx.WriteTimeout, connection.send, part, self._parser
+                )
+                if not sent:
+                    self._last = True  # the server would take the next request for the rest
+                    return False
+        except OSError as exc:
+            raise httpx.WriteError(str(exc)) from exc
+        except BadResponse as exc:
+            raise httpx.RemoteProtocolError(str(exc)) from exc
+        return True
+
+    # -- the response's body ---------------------------------------------------------------
+
+    async def receive(self) -> bytes:
+        """Return the next bytes of the body, ``b""`` at its end. Cancelled, it has lost nothing.
+
+        Raises httpx's errors.
+        """
+        while True:
+            data = self._taken()
+            if data is not None:
+                return data
+            assert self._connection is not None
+            try:
+                await self._read(self._connection)
+            except httpx.TransportError:
+                self.end()
+                raise
+
+    def receive_now(self) -> bytes | None:
+        """Return what `receive` would, without waiting; None if nothing of the body is there.
+
+        It reads once at the most. Raises httpx's errors.
+        """
+        connection = self._connection
+        if connection is not None and not self._parser.pieces and not self._parser.complete:
+            try:
+                if not self._read_now(connection):
+                    return None
+            except httpx.TransportError:
+                self.end()
+                raise
+        return self._taken()
+
+    def readable(self) -> Awaitable[None]:
+        """Wait until `receive_now` has an answer. A checkpoint; cancelled, it has lost nothing.
+
+        Raises ``OSError``, ``ValueError`` or `trio.ClosedResourceError` if the connection is gone;
+        `receive_now` says why.
+        """
+        connection, parser = self._connection, self._parser
+        if connection is None or parser.complete or parser.fault or connection.failure:
+            return checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        return connection.readable()
+
+    @property
+    def direct(self) -> bool:
+        """True if any task may wait for the body: no timeout of httpx's must bound each read."""
+        return self._read_seconds is None
+
+    @property
+    def silent(self) -> bool:
+        """True if nothing is left to hand out: neither bytes nor an end nor a fault."""
+        connection, parser = self._connection, self._parser
+        if connection is None or parser.complete or parser.fault or connection.failure:
+            return False
+        return connection.silent
+
+    @property
+    def ended(self) -> bool:
+        """True once the connection was given back, or closed."""
+        return self._connection is None
+
+    def _taken(self) -> bytes | None:
+        """Take the body that was read, ``b""`` at its end; None if more must be read first."""
+        parser = self._parser
+        data = parser.take()
+        if parser.complete:
+            self.end()
+        return data if data or parser.complete or self._connection is None else None
+
+    async def _read(self, connection: Connection) -> None:
+        """Read once, waiting for it, and feed the parser."""
+        seconds = self._read_seconds
+        while True:
+            if not (self._parser.fault or connection.failure):
+                try:
+                    await _within(seconds, httpx.ReadTimeout, connection.wait)
+                except OSError as exc:
+                    raise httpx.ReadError(str(exc)) from exc
+            if self._read_now(connection):
+                return
+
+    def _read_now(self, connection: Connection) -> bool:
+        """Read once and feed the parser. Returns False if nothing was there."""
+        parser = self._parser
+        try:
+            if parser.fault:
+                parser.check()
+            there = connection.read_now(parser)
+            if there is False:
+                parser.feed_end()
+        except OSError as exc:
+            raise httpx.ReadError(str(exc)) from exc
+        except BadResponse as exc:
+            raise httpx.RemoteProtocolError(str(exc)) from exc
+        return there is not None
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End it as `end` does: without waiting, and without a checkpoint."""
+        self.end()
+
+    def end(self) -> None:
+        """Give the connection back if the response was whole, else close it; give the slot back.
+
+        Synchronous, so that it is never half done. May be called more than once.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            parser = self._parser
+            keep = parser.complete and parser.reusable and not self._last
+            self._pool.release(connection, keep=keep)
+        if self._has_slot:
+            self._has_slot = False
+            self._pool.release_slot(self)
+
+
+async def _within(
+    seconds: float | None,
+    error: type[httpx.TimeoutException],
+    do: Callable[[Unpack[_Args]], Awaitable[_T]],
+    *args: *_Args,
+) -> _T:
+    """Await it, for so many seconds at most if there is a limit; then raise the error."""
+    if seconds is None:
+        return await do(*args)
+    with trio.move_on_after(seconds):
+        return await do(*args)
+    raise error(f"timed out after {seconds:g} s")
