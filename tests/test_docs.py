@@ -25,7 +25,8 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from itertools import groupby
+from contextlib import nullcontext
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,10 @@ from .support.local_model import needs_local_model
 from .support.paths import DOCS
 from .support.paths import REPOSITORY as ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
+    *sorted(DOCS.glob("*.md")),
+]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
@@ -78,7 +82,9 @@ class Server(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, mood: str = "") -> None:
-        assert mood in ("", "cut", "once", "refused", "silent", "slow", "unsettled"), mood
+        assert mood in ("", "cut", "once", "refused", "silent", "slow", "uncounted", "unsettled"), (
+            mood
+        )
         self.mood = mood
         self.requests = 0
         self.questions = Counter[str]()
@@ -111,6 +117,8 @@ class Server(httpx.AsyncBaseTransport):
             steps = [*events[:3], httpx.ReadError("peer closed the connection")]
         elif self.mood == "silent":
             steps = [*events[:3], hang]
+        elif self.mood == "uncounted":
+            steps = [event for event in events if b'"usage"' not in event]
         elif self.mood in ("slow", "unsettled"):
             steps = [step for event in events for step in (1.0, event)]
         return reply(*steps, headers=headers)
@@ -276,6 +284,24 @@ def test_the_examples_of_a_page_run(path: Path, capsys: pytest.CaptureFixture[st
         pytest.skip(skipped)
 
 
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("mood", ["", "uncounted", "cut"])
+def test_the_first_program_runs_whatever_comes(
+    mood: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a server counts no tokens. A broken stream ends it with that error alone."""
+    block = blocks(ROOT / "README.md", "python")[0]._replace(mood=mood)
+    broken = pytest.raises(llm.StreamTruncated) if mood == "cut" else nullcontext()
+    with broken:
+        run(ROOT / "README.md", block, {"__name__": "__main__"}, monkeypatch)
+    last = {
+        "": "\nfinished, tokens: 42, cost: 0.000123\n",
+        "uncounted": "\nfinished, tokens: unknown, cost: None\n",
+        "cut": "Rivers carry salt to the sea, ",
+    }
+    assert capsys.readouterr().out.endswith(last[mood])
+
+
 @page
 def test_every_block_says_what_it_is(path: Path) -> None:
     languages = {"python", "console", "text"}
@@ -403,14 +429,17 @@ async def keep_books(path: Path) -> None:
 
 
 def test_the_nox_sessions_and_extras_of_the_pages_exist() -> None:
-    sessions = set(re.findall(r"@nox\.session\ndef (\w+)", (ROOT / "noxfile.py").read_text()))
+    found = re.findall(r"@nox\.session.*\n(?:@.*\n)*def (\w+)", (ROOT / "noxfile.py").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pythons = re.findall(r":: (3\.\d+)", " ".join(project["classifiers"]))
+    sessions = {*found, *(f"tests-{python}" for python in pythons)}
     extras = set(project["optional-dependencies"])
     named, installed = set(), set()
     for path in PAGES:
         for words in commands(path):
             if "nox" in words and "-s" in words:
-                named.add(words[words.index("-s") + 1])
+                rest = words[words.index("-s") + 1 :]
+                named |= set(takewhile(lambda word: not word.startswith("-"), rest))
             for word in words:
                 if found := re.fullmatch(r"trio-minillm\[([\w,]+)\]", word):
                     installed |= set(found[1].split(","))
