@@ -61,7 +61,7 @@ class Ingest:
         wire: str = "",
         awaits_end: bool = False,
     ) -> None:
-        self.ending: StreamState = StreamState(
+        self.state: StreamState = StreamState(
             expect_usage=expect_usage, choices=choices, awaits_end=awaits_end
         )
         self.id: str = id
@@ -88,7 +88,7 @@ class Ingest:
     @property
     def outcome(self) -> Outcome | None:
         """The outcome, once it stands."""
-        return self.ending.outcome
+        return self.state.outcome
 
     # -- chunks ----------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Ingest:
 
     def ingest(self, chunk: StreamChunk) -> None:
         """Fold one chunk. Does nothing once the outcome stands."""
-        if self.ending.over:
+        if self.state.over:
             return
         choice = self._first if chunk.choice == 0 else self._choice_of(chunk)
         if choice is None:
@@ -123,15 +123,15 @@ class Ingest:
             if self.usage is None:
                 self.usage = Usage()
             self.usage.merge_from(chunk.usage)
-        self.ending.chunk(chunk)
+        self.state.chunk(chunk)
         if self.usage is not None:
-            self.usage.final = self.ending.usage_final
+            self.usage.final = self.state.usage_final
         if choice.over_limit is not None:
             self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch, with the result of folding its chunks one by one."""
-        if type(chunks) is TextRun and not self.ending.over:
+        if type(chunks) is TextRun and not self.state.over:
             self._ingest_run(chunks)
             return
         for chunk in chunks:
@@ -194,7 +194,7 @@ class Ingest:
         The state decides what that means: an answer that is whole stays whole, and the error
         becomes a note.
         """
-        if self.ending.over:
+        if self.state.over:
             return
         if isinstance(error, ProviderError) and error.usage is not None:
             self.usage = self.usage or Usage()
@@ -205,7 +205,7 @@ class Ingest:
             event = Event.CUT
         else:
             event = Event.CLOSE if isinstance(error, EndedEarly) else Event.ERROR
-        self.ending.event(event)
+        self.state.event(event)
         if self.outcome is Outcome.FINISHED:
             self.notes.append(f"ended without the expected usage or end marker: {error}")
         else:
@@ -217,10 +217,10 @@ class Ingest:
 
         Does nothing once the outcome stands.
         """
-        if not self.ending.over:
+        if not self.state.over:
             self.rejected = rejected
             self.error = error
-            self.ending.event(Event.CANCEL)
+            self.state.event(Event.CANCEL)
             if error is not None:
                 error.partial = self.response()
 

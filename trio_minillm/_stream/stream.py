@@ -55,13 +55,13 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     def __init__(
         self,
-        state: Ingest,
+        ingest: Ingest,
         source: Source,
         *,
         model: Model | None = None,
         response_type: Any = None,
     ) -> None:
-        self._state = state
+        self._ingest = ingest
         self._source = source
         self._model = model
         self._response_type = response_type
@@ -82,8 +82,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         the end of the body. The stream needs no ``async with`` block.
         """
         send, receive = trio.open_memory_channel[Item](100)
-        state = Ingest(model=model, id=id, expect_usage=expect_usage)
-        return StreamingCompletion(state, ChannelSource(receive)), send
+        ingest = Ingest(model=model, id=id, expect_usage=expect_usage)
+        return StreamingCompletion(ingest, ChannelSource(receive)), send
 
     # -- the block -------------------------------------------------------------------------
 
@@ -120,7 +120,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         try:
             self._leave()
         finally:
-            await self._source.close(at_once=at_once or self._state.outcome is not Outcome.FINISHED)
+            await self._source.close(
+                at_once=at_once or self._ingest.outcome is not Outcome.FINISHED
+            )
 
     # -- taking chunks ---------------------------------------------------------------------
 
@@ -134,10 +136,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._closed or not self._entered:
             self._check_open()
         self._busy = True
-        ending, buffer = self._state.ending, self._buffer
+        state, buffer = self._ingest.state, self._buffer
         waited = False
         try:
-            while not ending.over:
+            while not state.over:
                 if buffer.position == len(buffer.batch):
                     waited = await self._receive_batch()
                     continue
@@ -164,19 +166,19 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         emptied the buffer meanwhile.
         """
         buffer = self._buffer
-        if self._state.ending.over or buffer.empty:
+        if self._ingest.state.over or buffer.empty:
             return None
         chunk = buffer.batch[buffer.position]
         buffer.position += 1
-        self._state.ingest(chunk)
-        if self._state.ending.over:
+        self._ingest.ingest(chunk)
+        if self._ingest.state.over:
             self._ended()
         elif buffer.position == 1 and type(buffer.batch) is TextRun:
             buffer.template = buffer.batch.template
-            buffer.append = self._state.pieces_of(chunk).append
+            buffer.append = self._ingest.pieces_of(chunk).append
         # An empty opening says nothing; one that crossed a bound is not handed out.
         shown = chunk.progress or chunk.raw is not None
-        return chunk if shown and self._state.error is None else None
+        return chunk if shown and self._ingest.error is None else None
 
     async def _receive_batch(self) -> bool:
         """Receive the next item, waiting for it if need be. Return whether that was a checkpoint.
@@ -191,7 +193,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._put(buffer.error)
             return True
         waited = False
-        while not self._state.ending.over:
+        while not self._ingest.state.over:
             try:
                 if not source.ready:
                     waited = True
@@ -208,7 +210,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 self._source_ended()
                 break
             self._put(item)
-            if not self._state.ending.over:
+            if not self._ingest.state.over:
                 buffer.look_for_more(source)
             return waited
         if not waited:
@@ -221,16 +223,16 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         elif isinstance(item, StreamChunk):
             self._buffer.put([item])
         else:
-            self._state.fail(item)
+            self._ingest.fail(item)
             self._ended()
 
     def _source_ended(self) -> None:
         error = self._source.unexplained_end()
         if error is None:
             self._fold_held()
-            self._state.cancel()
+            self._ingest.cancel()
         else:
-            self._state.fail(error)
+            self._ingest.fail(error)
 
     def _raise_once(self) -> None:
         """Raise what ended the stream, unless that was done."""
@@ -240,14 +242,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._raised = True
         if self._source.crash is not None:
             raise self._source.crash
-        if self._state.error is not None:
-            self._state.error.partial = self._state.response(**self._response_fields())
-            raise self._state.error
+        if self._ingest.error is not None:
+            self._ingest.error.partial = self._ingest.response(**self._response_fields())
+            raise self._ingest.error
 
     async def __anext__(self) -> StreamChunk:
-        buffer, state = self._buffer, self._state
+        buffer, ingest = self._buffer, self._ingest
         append = buffer.append
-        if append is not None and not (self._busy or state.ending.over):
+        if append is not None and not (self._busy or ingest.state.over):
             # The common case of `next_chunk`: more text of the same kind. What it keeps up to date
             # is what `Ingest.ingest` and `Ingest.ingest_all` do for such a chunk.
             position, taken = buffer.position, buffer.taken + 1
@@ -259,10 +261,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 chunk = buffer.batch[position]
                 buffer.position, buffer.taken = position + 1, taken
                 append(chunk.delta or chunk.reasoning)
-                state.chunks += 1
-                state.last_at = chunk.received_at
-                if not state.chunks % COMPACT_EVERY:
-                    state.compact()
+                ingest.chunks += 1
+                ingest.last_at = chunk.received_at
+                if not ingest.chunks % COMPACT_EVERY:
+                    ingest.compact()
                 return chunk
             if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
                 self._raise_once()
@@ -283,7 +285,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 self._buffer.put(batch)
         finally:
             self._busy = False
-        return bool(batch) and self._buffer.append is not None and not self._state.ending.over
+        return bool(batch) and self._buffer.append is not None and not self._ingest.state.over
 
     async def receive(self) -> StreamChunk:
         """As `next_chunk`, but raise `trio.EndOfChannel` when the answer is over."""
@@ -302,17 +304,17 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         self._check_open()
         self._busy = True
         try:
-            while not self._state.ending.over:
+            while not self._ingest.state.over:
                 if not self._buffer.empty:
-                    self._state.ingest_all(self._buffer.rest())
+                    self._ingest.ingest_all(self._buffer.rest())
                 elif not await self._receive_batch():
                     await checkpoint_if_cancelled()
             await checkpoint()
         finally:
             self._busy = False
         self._raise_once()
-        if self._state.error is not None:
-            raise self._state.error
+        if self._ingest.error is not None:
+            raise self._ingest.error
         return self.response
 
     # -- leaving early ---------------------------------------------------------------------
@@ -322,10 +324,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
         What the provider said before the caller left counts: usage, an end, an error.
         """
-        state = self._state
-        while not state.ending.over:
-            state.ingest_all(self._buffer.rest())
-            if state.ending.over:
+        ingest = self._ingest
+        while not ingest.state.over:
+            ingest.ingest_all(self._buffer.rest())
+            if ingest.state.over:
                 return
             if self._buffer.error is not None:
                 self._put(self._buffer.error)
@@ -343,7 +345,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """Fold an opening that the task holds back: it may have usage and an id."""
         info = self._source.info
         held, info.held = info.held, []
-        self._state.ingest_all(held)
+        self._ingest.ingest_all(held)
 
     def _fold_direct(self) -> None:
         """Fold what lies in a connection that this side reads."""
@@ -354,7 +356,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             chunks = body.take_direct()
             if chunks is None:
                 break
-            self._state.ingest_all(chunks)
+            self._ingest.ingest_all(chunks)
         if body.answer.error is not None:
             self._put(body.answer.error)
 
@@ -382,7 +384,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """End it now, whatever it was doing. What has arrived counts, unless it is rejected."""
         if not rejected:
             self.drain_buffered()
-        self._state.cancel(rejected=rejected, error=error)
+        self._ingest.cancel(rejected=rejected, error=error)
         self._ended()
 
     def _begin(self) -> None:
@@ -397,7 +399,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def response(self) -> CompletionResponse:
         """The response as far as it was folded in; final once ``outcome`` is set."""
         if self._response is None:
-            made = self._state.response(**self._response_fields())
+            made = self._ingest.response(**self._response_fields())
             if made.outcome is None or not self._source.is_done:
                 return made
             self._response = made
@@ -406,22 +408,22 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     @property
     def accumulated(self) -> str:
         """The text of choice 0 so far."""
-        return self._state.accumulated
+        return self._ingest.accumulated
 
     @property
     def usage(self) -> Usage | None:
         """The usage so far; ``usage.final`` says whether more may come."""
-        return self._state.usage
+        return self._ingest.usage
 
     @property
     def id(self) -> str:
         """The provider's generation id: from the response's headers, else the first chunk."""
-        return self._source.info.generation_id or self._state.id
+        return self._source.info.generation_id or self._ingest.id
 
     @property
     def model(self) -> str:
         """The model, in the provider's words as soon as it has said them."""
-        return self._state.model
+        return self._ingest.model
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -432,35 +434,35 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     @property
     def finish_reason(self) -> str | None:
         """The newest finish reason, in the provider's words."""
-        return self._state.finish_reason
+        return self._ingest.finish_reason
 
     @property
     def is_finished(self) -> bool:
         """True once the stream is over, whatever its outcome."""
-        return self._state.ending.over
+        return self._ingest.state.over
 
     @property
     def errored(self) -> bool:
         """True if it ended in a failure (errored or truncated): never billed as accepted."""
-        return self._state.outcome in (Outcome.ERRORED, Outcome.TRUNCATED)
+        return self._ingest.outcome in (Outcome.ERRORED, Outcome.TRUNCATED)
 
     @property
     def outcome(self) -> Outcome | None:
         """The `Outcome` once the stream is over; ``None`` while it runs."""
-        return self._state.outcome
+        return self._ingest.outcome
 
     @property
     def error(self) -> MiniLLMError | None:
         """The error that ended the stream, also after it was raised."""
-        return self._state.error
+        return self._ingest.error
 
     def ingest(self, chunk: StreamChunk) -> None:
         """Fold one chunk into the state machine, which is the only one that decides."""
         self._buffer.append = None
-        self._state.ingest(chunk)
+        self._ingest.ingest(chunk)
 
     def __repr__(self) -> str:
-        return f"<StreamingCompletion {self.model} {self._state.ending.state.value}>"
+        return f"<StreamingCompletion {self.model} {self._ingest.state.state.value}>"
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -472,7 +474,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     def _response_fields(self) -> dict[str, Any]:
         """Return the response's fields that the state machine does not know."""
-        info, state = self._source.info, self._state
+        info, ingest = self._source.info, self._ingest
         start = info.started if info.started is not None else 0.0
 
         def since(at: float | None) -> float | None:
@@ -480,10 +482,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
         timings = Timings(
             headers=since(info.headers_at),
-            first_chunk=since(state.first_at),
-            last_chunk=since(state.last_at),
+            first_chunk=since(ingest.first_at),
+            last_chunk=since(ingest.last_at),
             total=since(info.ended),
-            chunks=state.chunks,
+            chunks=ingest.chunks,
             bytes=info.received,
             attempts=info.attempts,
         )
@@ -497,6 +499,6 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         }
 
     def _cost(self) -> CostInfo:
-        if self._model is None or self._state.rejected:
+        if self._model is None or self._ingest.rejected:
             return CostInfo()  # a rejected answer is nobody's to pay
-        return safe_cost(self._model, self._state.usage)
+        return safe_cost(self._model, self._ingest.usage)

@@ -50,7 +50,7 @@ class TrackedStream(StreamingCompletion):
 
     def __init__(
         self,
-        state: Ingest,
+        ingest: Ingest,
         task: StreamTask,
         *,
         model: Model,
@@ -60,7 +60,7 @@ class TrackedStream(StreamingCompletion):
         meta: Any = None,
         settlement: float = 0.0,
     ) -> None:
-        super().__init__(state, task, model=model, response_type=response_type)
+        super().__init__(ingest, task, model=model, response_type=response_type)
         self._task = task
         self._meta = meta
         self._books = books
@@ -199,14 +199,14 @@ class TrackedStream(StreamingCompletion):
         self._books.book(record, self._asked, self._budget, 0.0)
 
     def _ended(self) -> None:
-        state, outcome = self._state, self._state.outcome
+        ingest, outcome = self._ingest, self._ingest.outcome
         if self._booked or outcome is None:
             return
         self._booked = True
         self._forget()
         if self._source.info.attempts == len(self._records):
             return  # ended before its first attempt, or between two
-        record = self._record(outcome, state.usage, state.id, state.error)
+        record = self._record(outcome, ingest.usage, ingest.id, ingest.error)
         self._booking = self._books.book(record, self._asked, self._budget, self._settlement)
 
     def _record(
@@ -225,7 +225,7 @@ class TrackedStream(StreamingCompletion):
             generation_id=ident,
             request_id=info.request_id,
             attempt=info.attempts,
-            rejected=self._state.rejected,
+            rejected=self._ingest.rejected,
             usage=usage,
             error=error,
             meta=self._meta,
