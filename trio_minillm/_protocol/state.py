@@ -1,12 +1,21 @@
-"""When a stream is over, and how: one table of states and events.
+"""The state of a stream: when it is over, and how it ended.
 
-This is the only place that decides it. The reader asks it when to stop reading, the ingest
-machine asks it for the outcome; both feed it the same chunks and so agree.
+Rule 1: one table decides. Nothing outside this file compares finish reasons, usage and ends to
+find out whether a stream is over.
+
+Rule 2: a final state is never left.
+
+Rule 3: an answer that is whole is never lost because its usage, its end marker or the close of the
+socket did not follow. That is what ENDING is for: from there, silence and every kind of close lead
+to FINISHED.
+
+Rule 4: two machines that are fed the same chunks agree. The stream's task has one, which tells it
+when to stop reading; `Ingest`, on the consumer's side, has another, which gives the outcome.
 
 ====================  ===========  ============  ========================================
-event                 in OPEN      in ENDING     what it is
+event                 in OPEN      in ENDING     what happened
 ====================  ===========  ============  ========================================
-CONTENT               OPEN         ENDING        any chunk that says nothing of an end
+CONTENT               OPEN         ENDING        a chunk that ends nothing
 REASON                ENDING       ENDING        every choice has a finish reason, and the
                                                  usage that is expected has not come
 WHOLE                 FINISHED     FINISHED      reasons and, if expected, the usage (a wire
@@ -19,9 +28,8 @@ CUT                   TRUNCATED    FINISHED      the connection broke
 CANCEL                CANCELLED    CANCELLED     the caller left, cancelled or rejected
 ====================  ===========  ============  ========================================
 
-FINISHED, TRUNCATED, ERRORED and CANCELLED are final: every event leaves them as they are.
-ENDING exists so that an answer that is whole is never lost because its usage, its end marker
-or the close of the socket did not follow.
+FINISHED, TRUNCATED, ERRORED and CANCELLED are final. `StreamState.chunk` makes the first four
+events out of chunks; the others are told to `StreamState.event`.
 """
 
 from __future__ import annotations
@@ -34,7 +42,7 @@ from .._types.response import Outcome
 
 
 class State(Enum):
-    """Where a stream stands."""
+    """A state of a stream; see the table at the top."""
 
     OPEN = "open"
     ENDING = "ending"
@@ -45,7 +53,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What can happen to a stream."""
+    """An event that can change the state; see the table at the top."""
 
     CONTENT = "content"
     REASON = "reason"
@@ -95,40 +103,40 @@ OUTCOMES: Final[dict[State, Outcome | None]] = {
     State.ERRORED: Outcome.ERRORED,
     State.CANCELLED: Outcome.CANCELLED,
 }
-
+"""The outcome of each state; ``None`` where the stream goes on."""
 
 _NONE: Final[frozenset[int]] = frozenset()
 _FIRST: Final = frozenset({0})
-"""One set for all the streams, thousands of them, that have a single choice."""
+"""The choices of a stream that has only one: one set for all the thousands of them."""
 
 
-def _with(choices: frozenset[int], choice: int) -> frozenset[int]:
+def _added(choices: frozenset[int], choice: int) -> frozenset[int]:
     if choice in choices:
         return choices
     return _FIRST if choice == 0 and not choices else choices | {choice}
 
 
 class StreamState:
-    """The machine. `chunk` and `event` are O(1), never raise and never wait.
+    """The state machine of one stream. No method raises or waits, and each is O(1).
 
-    ``expect_usage``: reasons alone don't end the stream, the usage must come too.
-    ``choices``: how many answers were asked for; each needs its reason.
-    ``awaits_end``: the wire may correct its reason and usage until its own end event, so these
-    bring the stream to ENDING only.
+    ``expect_usage``: finish reasons alone don't end the stream, the usage must come, too.
+    ``choices``: the number of choices that were asked for; each needs its reason.
+    ``awaits_end``: until its own end event, the wire may correct the reason and the usage, so that
+    these bring the stream to ENDING only.
     """
 
     def __init__(self, *, expect_usage: bool, choices: int = 1, awaits_end: bool = False) -> None:
         self.state: State = State.OPEN
         self.over: bool = False
-        """Whether the outcome stands. Asked several times a chunk, hence no property."""
+        """True once the outcome stands. Asked several times a chunk, hence no property."""
         self.usage_final: bool = False
-        """Whether the usage that came is the last word on the answer."""
+        """True if no content can change the usage that came any more."""
         self._expect_usage = expect_usage
         self._choices = choices
         self._awaits_end = awaits_end
         self._seen = _NONE  # choices with content or a reason
         self._reasoned = _NONE  # choices with a reason
-        self._answered = False  # usage came when no seen choice was still open
+        self._answered = False  # usage came when every choice seen so far had its reason
         self._fresh = False  # no content came after the newest usage
 
     @property
@@ -137,7 +145,7 @@ class StreamState:
         return OUTCOMES[self.state]
 
     def event(self, event: Event) -> State:
-        """Something other than a chunk happened."""
+        """Take an event that is no chunk, and return the state after it."""
         if event is Event.END and not self.over:
             self.usage_final = self.usage_final or self._fresh
         self.state = TABLE[self.state][event]
@@ -145,21 +153,25 @@ class StreamState:
         return self.state
 
     def chunk(self, chunk: StreamChunk) -> State:
-        """A chunk arrived (it must be folded in, too, unless the machine was over before)."""
+        """Take a chunk, and return the state after it.
+
+        The chunk that ends the stream is still a part of the answer; the next one is not.
+        """
         if chunk.finish_reason is None and chunk.usage is None and not chunk.end:
             if chunk.progress and not self.over:
-                self._seen = _with(self._seen, chunk.choice)
+                self._seen = _added(self._seen, chunk.choice)
                 if chunk.delta or has_content(chunk):
-                    # What is generated behind a usage is not in it.
+                    # Usage does not count what is generated after it.
                     self._fresh = self._answered = self.usage_final = False
             return self.state
         if self.over:
             return self.state
         if chunk.finish_reason is not None:
-            self._seen = _with(self._seen, chunk.choice)
-            self._reasoned = _with(self._reasoned, chunk.choice)
+            self._seen = _added(self._seen, chunk.choice)
+            self._reasoned = _added(self._reasoned, chunk.choice)
         elif chunk.choice or has_content(chunk):
-            self._seen = _with(self._seen, chunk.choice)
+            self._seen = _added(self._seen, chunk.choice)
+        # Whether every choice that has begun has its reason.
         settled = bool(self._reasoned) and self._seen <= self._reasoned
         if chunk.usage is not None:
             self._fresh = True
@@ -174,6 +186,6 @@ class StreamState:
             # Usage for fewer choices than were asked for: the others may still begin.
             whole = enough and not self._awaits_end
             return self.event(Event.WHOLE if whole else Event.REASON)
-        if not self._expect_usage and enough:
-            return self.event(Event.WHOLE)
-        return self.event(Event.REASON if enough else Event.CONTENT)
+        if not enough:
+            return self.event(Event.CONTENT)
+        return self.event(Event.REASON if self._expect_usage else Event.WHOLE)
