@@ -1,1 +1,1 @@
-"""One answer as bytes and values: the request, framing, decoding, and the state machine. No I/O, no clock."""
+"""The protocol: requests as bytes, bodies as chunks, chunks as a response. No I/O, no clock."""

@@ -4,15 +4,15 @@ House rules of this file:
 
 - No I/O, no clock, no JSON: framing only.
 - The events do not depend on how the bytes were cut.
-- The work is linear in the bytes, however they are cut: a partial line is looked at once,
-  and so is what it weighs (a buffer that grows in place, not pieces with an overhead each).
+- The work is linear in the bytes, however they are cut: each byte of a partial line is looked at
+  once, and the line is a buffer that grows in place, not a list of pieces with an overhead each.
 - What is held is bounded (`MAX_LINE`, `MAX_EVENT`). Crossing a bound ends the decoder:
   events that were complete before are still handed out, then `SSEDecoder.failure` is set.
 
 Beyond the standard, for servers that exist:
 
-- `SSEDecoder.flush` hands out a last event that lacks its blank line. The standard throws
-  it away; LLM servers end with an unterminated ``data: [DONE]``.
+- `SSEDecoder.flush` returns a last event that lacks its blank line. The standard drops it; some
+  LLM servers end with an unterminated ``data: [DONE]``.
 - A field ``error:`` (llama.cpp before its PR 16109) becomes an event named ``error``.
 """
 
@@ -23,47 +23,49 @@ import msgspec
 from .._types.errors import LimitExceeded
 
 MAX_LINE = 4 * 1024 * 1024
-"""Longest line, in bytes: 4 MiB. Whole tool results and images come on one line; real
-ones stay below 1 MiB."""
+"""Bytes of the longest line: 4 MiB. Whole tool results and images come on one line; real ones stay
+below 1 MiB."""
 
 MAX_EVENT = 4 * 1024 * 1024
-"""Most data in one event, in bytes, its lines joined."""
+"""Bytes of data in the largest event, its lines joined: 4 MiB."""
 
 QUICK_BYTES = 4 * 1024
-"""The longest beginning of an event that is put before the next bytes again and again."""
+"""Bytes of the longest unfinished event that `SSEDecoder.hold` keeps as it is. It is put before the
+next bytes each time, so this bounds what is copied."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class SSEEvent(msgspec.Struct, frozen=True, gc=False):
-    """One event. ``data`` is the joined data lines, undecoded; the rest is text."""
+    """One server-sent event."""
 
     data: bytes
+    """The data lines, joined by line feeds, undecoded."""
     event: str = "message"
     id: str = ""
     """The last event id in force when the event was dispatched."""
 
 
 class SSEDecoder:
-    """Incremental decoder of one event stream.
+    """An incremental decoder of one event stream.
 
     Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
     are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
-
-    ``retry_ms`` is the reconnection time that the stream asked for, in milliseconds;
-    ``comments`` counts comment lines (keep-alives).
     """
 
     def __init__(self, *, max_line: int = MAX_LINE, max_event: int = MAX_EVENT) -> None:
         self.max_line = max_line
         self.max_event = max_event
         self.failure: LimitExceeded | None = None
+        """The bound that was crossed."""
         self.retry_ms: int | None = None
+        """The reconnection time that the stream asked for, in milliseconds."""
         self.last_event_id: str = ""
         self.comments: int = 0
+        """The number of comment lines (keep-alives)."""
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
-        self._held = b""  # lines of an unfinished event that nobody has looked at
+        self._held = b""  # the unfinished event, not looked at yet (`hold` with ``quick``)
         self._partial = bytearray()  # the unfinished line
         self._data = bytearray()  # the unfinished event's data lines, joined
         self._has_data = False
@@ -72,20 +74,22 @@ class SSEDecoder:
 
     @property
     def between(self) -> bool:
-        """Whether the next byte begins a block, and nothing before it matters."""
+        """True if the next byte begins a block and nothing before it has an effect on that."""
         pending = self._held or self._partial or self._has_data or self._event or self._skip_lf
         return self._started and not pending and self._id == self.last_event_id
 
     def feed(self, data: bytes) -> list[SSEEvent]:
-        """Take the next bytes; return the events that they complete, in order."""
+        """Take the next bytes, and return the events that they complete, in order."""
         events, blocks, tail = self.split(data)
         for block in blocks:
             events += self.dissect(block)
         return events + self.hold(tail)
 
     def split(self, data: bytes) -> tuple[list[SSEEvent], list[bytes], bytes]:
-        """The first half of `feed`, for who knows most blocks by sight: the events that were
-        pending, then whole blocks of lines, for `dissect`, and last what is for `hold`, in order.
+        """Do the first half of `feed`, for a caller that can read most blocks by itself.
+
+        Returns, in the order of the stream: the events that were pending; whole blocks of lines,
+        for `dissect`; and the rest, for `hold`.
         """
         events: list[SSEEvent] = []
         if self.failure is not None or not data:
@@ -103,7 +107,7 @@ class SSEDecoder:
         return events, blocks, blocks.pop()
 
     def dissect(self, block: bytes) -> list[SSEEvent]:
-        """The event of a whole block, if there is one in it."""
+        """Return the event of a whole block, if there is one in it."""
         if self.failure is not None or not block:
             return []
         size = len(block)
@@ -120,7 +124,10 @@ class SSEDecoder:
         return events
 
     def hold(self, tail: bytes, *, quick: bool = False) -> list[SSEEvent]:
-        """Keep what is no whole block yet. ``quick``: as it is, to come as one block, if short."""
+        """Keep the beginning of a block, and return the events that it completes.
+
+        With ``quick``, a short one is kept as it is, so that `split` returns the block whole.
+        """
         events: list[SSEEvent] = []
         short = min(QUICK_BYTES, self.max_line, self.max_event)
         if quick and len(tail) <= short and self.failure is None:
@@ -132,7 +139,7 @@ class SSEDecoder:
         return events
 
     def flush(self) -> list[SSEEvent]:
-        """The end of the body: return the last event if it lacked its blank line."""
+        """End the body, and return the last event if it lacked its blank line."""
         if self.failure is not None:
             return []
         held, self._held = self._held, b""
@@ -154,7 +161,7 @@ class SSEDecoder:
         return data.removeprefix(_BOM)
 
     def _only_lf(self, data: bytes) -> bytes:
-        """Make every line end an LF. A CR ends its line at once: it need not wait for an LF."""
+        """Replace every line end by LF. A CR ends its line at once, without waiting for an LF."""
         if self._skip_lf and data:
             self._skip_lf = False
             if data[0] == 0x0A:
@@ -165,7 +172,7 @@ class SSEDecoder:
         return data
 
     def _until_blank(self, data: bytes, start: int, events: list[SSEEvent]) -> int:
-        """Go line by line until an event was ended; return where the next byte stands."""
+        """Read line by line up to the end of an event, and return the place of the next byte."""
         while self.failure is None:
             end = data.find(b"\n", start)
             if end < 0:

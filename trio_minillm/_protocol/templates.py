@@ -1,10 +1,10 @@
-"""The common chunk, fast: a piece of text in an event that is otherwise as the one before.
+"""The common chunk, fast: a piece of text in an event that otherwise equals the one before.
 
 Almost all events of a stream are equal, byte for byte, but for one JSON string. `EventTemplate.learn`
 cuts an event at that string and proves, by having another text parsed in its place, that the
-string is the chunk's text and that nothing else hangs on it. `EventTemplate.text` then reads an event
-by comparing its two ends and decoding what is between them, strictly, as JSON: an event that
-differs in any byte outside, or is malformed inside, is not taken and goes the long way.
+string is the chunk's text and that nothing else depends on it. `EventTemplate.text` then reads an
+event by comparing its two ends and decoding what is between them, strictly, as JSON. An event that
+differs in any byte outside, or is malformed inside, is refused, and is parsed the long way.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import msgspec
 
 from .._types.chunks import StreamChunk
 
-_text_of = msgspec.json.Decoder(str).decode
+_decode_string = msgspec.json.Decoder(str).decode
 _PROBE = 'a "probe" \u00e9\n'
 _PADDING = b'"obfuscation":"'
-"""OpenAI pads events with a string of random length in this field, against eavesdroppers."""
+"""The field in which OpenAI pads events with a string of random length, against eavesdroppers."""
 _BRACKETS = frozenset(b'"}]')
 MAX_TEMPLATE = 4 * 1024
-"""Bytes of an event that is worth remembering."""
+"""Bytes of the longest event that a template is made of: it is held for the whole stream."""
 
 
 class TextRun(list[StreamChunk]):
-    """Chunks that differ in their text only (and in ``event``), by one template."""
+    """Chunks that one template has read: they differ in their text only (and in ``event``)."""
 
     __slots__ = ("template",)
 
@@ -35,20 +35,21 @@ class TextRun(list[StreamChunk]):
 
 
 class EventTemplate:
-    """An event with a hole for its text; ``chunk`` is one of its kind."""
+    """An event with a hole for its text."""
 
     def __init__(self, chunk: StreamChunk, prefix: bytes, suffix: bytes, end: bytes | None) -> None:
         self.chunk: StreamChunk = chunk
+        """A chunk of this kind; all others have its fields but for the text."""
         self.prefix: bytes = prefix
-        """Up to the quotation mark that opens the text."""
+        """The bytes up to the quotation mark that opens the text, with it."""
         self.suffix: bytes = suffix
-        """From the one that closes it; where there is padding, up to that."""
+        """The bytes from the quotation mark that closes the text; up to the padding, if any."""
         self.end: bytes | None = end
-        """What follows the padding, if there is any."""
+        """The bytes behind the padding; ``None`` if there is none."""
         self.reasoning: bool = bool(chunk.reasoning)
-        """Whether the text is reasoning."""
-        # Anthropic's padding is blanks between the last brackets.
-        self._brackets = end is None and set(suffix) <= _BRACKETS
+        """True if the text is reasoning."""
+        # Anthropic pads with blanks between the last brackets.
+        self._blanks_in_suffix = end is None and set(suffix) <= _BRACKETS
         self._start = len(prefix) - 1
         self._stop = 1 - len(suffix)
 
@@ -56,12 +57,12 @@ class EventTemplate:
     def learn(
         cls, block: bytes, chunk: StreamChunk, parse: Callable[[bytes], object]
     ) -> EventTemplate | None:
-        """A template from an event and the chunk that it was read as, if there can be one.
+        """Return the template of an event and of the chunk that was read from it, if there is one.
 
-        ``parse`` reads such an event; it is asked once, about another text.
+        ``parse`` reads such an event; it is called once, with another text in it.
         """
         text = chunk.delta or chunk.reasoning
-        if not text or len(block) > MAX_TEMPLATE or not _plain(chunk):
+        if not text or len(block) > MAX_TEMPLATE or not _only_text(chunk):
             return None
         value = msgspec.json.encode(text)
         event, _, data = block.rpartition(b"\n")
@@ -82,41 +83,41 @@ class EventTemplate:
         made = cls(chunk, prefix, suffix, end)
         probe = prefix + msgspec.json.encode(_PROBE)[1:-1] + suffix + (end or b"")
         try:
-            proven = parse(probe) == _with(chunk, _PROBE)
+            proven = parse(probe) == _with_text(chunk, _PROBE)
         except Exception:  # noqa: BLE001 - whatever it trips over, it is no template
             return None
         return made if proven and made.text(block) == text else None
 
     def text(self, block: bytes) -> str | None:
-        """The text of an event of this kind; None if it is of another, or malformed."""
+        """Return the text of an event of this kind; ``None`` if it is of another or malformed."""
         if not block.startswith(self.prefix):
             return None
         try:
             if self.end is not None:
-                return self._padded(block, self.end)
+                return self._padded_text(block, self.end)
             if block.endswith(self.suffix):
-                return _text_of(block[self._start : self._stop]) or None
-            if self._brackets:
+                return _decode_string(block[self._start : self._stop]) or None
+            if self._blanks_in_suffix:
                 last = block.rfind(b'"')
                 if block[last:].replace(b" ", b"") == self.suffix:
-                    return _text_of(block[self._start : last + 1]) or None
+                    return _decode_string(block[self._start : last + 1]) or None
         except (msgspec.MsgspecError, UnicodeError):
             pass
         return None
 
-    def _padded(self, block: bytes, end: bytes) -> str | None:
+    def _padded_text(self, block: bytes, end: bytes) -> str | None:
         if not block.endswith(end):
             return None
-        # No text can hold it: its inner quotation marks would stand behind backslashes.
+        # The text can't contain it: its inner quotation marks would stand behind backslashes.
         cut = block.find(self.suffix, self._start + 1)
         padding = block[cut + len(self.suffix) : -len(end)]
         if cut < 0 or (not padding.isalnum() and padding):
             return None
-        return _text_of(block[self._start : cut + 1]) or None
+        return _decode_string(block[self._start : cut + 1]) or None
 
 
-def _plain(chunk: StreamChunk) -> bool:
-    """Whether it has a text, or reasoning, and nothing else that is its own."""
+def _only_text(chunk: StreamChunk) -> bool:
+    """Return whether a chunk has text, or reasoning, and else nothing that is its own."""
     return not (chunk.delta and chunk.reasoning) and chunk == StreamChunk(
         chunk.delta,
         chunk.reasoning,
@@ -129,8 +130,8 @@ def _plain(chunk: StreamChunk) -> bool:
     )
 
 
-def _with(chunk: StreamChunk, text: str) -> StreamChunk:
-    """The same with another text, as a parser gives it: not stamped yet."""
+def _with_text(chunk: StreamChunk, text: str) -> StreamChunk:
+    """Return a chunk with another text, as a parser makes it: without event and time."""
     reasoning = bool(chunk.reasoning)
     return StreamChunk(
         "" if reasoning else text,
