@@ -596,6 +596,16 @@ def test_a_piece_under_an_id_of_its_own_goes_on_with_arguments_that_are_open():
     assert [c.name for c in (*answer.tool_calls, *answer.invalid_tool_calls)] == ["g", "f"]
 
 
+def test_a_limit_of_the_callers_own_has_what_had_arrived():
+    made = machine(StreamChunk("Hel"))
+    limit = llm.BudgetExceeded("max_tokens", 5, 4)
+    made.cancel(error=limit)
+    assert (made.outcome, made.error) == (Outcome.CANCELLED, limit)
+    assert limit.partial.content == "Hel"
+    made.cancel(rejected=True)
+    assert not made.rejected
+
+
 def test_a_whole_answer_survives_what_follows_and_notes_it():
     made = machine(StreamChunk("all"), StreamChunk.finished("stop"))
     made.fail(llm.StreamTimeout("usage_grace", 1.0))

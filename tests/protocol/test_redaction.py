@@ -11,9 +11,54 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_minillm._protocol.redaction import RUN, THOROUGH, redact
+from trio_minillm._protocol.redaction import (
+    RUN,
+    THOROUGH,
+    redact,
+    redact_beginnings,
+    redact_text,
+    secrets_in,
+    secrets_of,
+)
 
 from ..support.spellings import KEY, VALUE, pieces_of, spelled, spellings
+
+
+def test_the_secrets_of_a_model_are_its_key_and_header_values_that_are_no_words() -> None:
+    assert secrets_of(KEY, ["abc", "abcdef", ""]) == [KEY.encode(), b"abcdef"]
+    assert secrets_of(None, []) == []
+    assert secrets_of("short", []) == []
+
+
+def test_the_secrets_in_a_request_are_told_by_their_names() -> None:
+    fields = [
+        ("Authorization", "Bearer sk-0123456789"),
+        ("Cookie", "session=abcdefgh; a=1"),
+        ("accept", "text/event-stream"),
+        ("api_key", "query-key"),
+    ]
+    found = secrets_in(fields, ("password", "", "abc"))
+    assert found == {
+        b"Bearer sk-0123456789",
+        b"sk-0123456789",
+        b"session=abcdefgh; a=1",
+        b"abcdefgh",
+        b"query-key",
+        b"password",
+    }
+
+
+def test_a_beginning_of_a_key_is_hidden_from_eight_characters_on() -> None:
+    key = "sk-0123456789"
+    assert redact_beginnings(f"a {key} b", key) == "a [hidden] b"
+    assert redact_beginnings(f"a {key[:8]}", key) == "a [hidden]"
+    assert redact_beginnings(f"a {key[:7]}", key) == f"a {key[:7]}"
+    assert redact_beginnings("a", "") == "a"
+
+
+def test_text_is_redacted_as_bytes_are() -> None:
+    assert redact_text(f"schlüssel {KEY}!", [KEY.encode()]) == "schlüssel [hidden]!"
+    assert redact_text("half \ud800", [KEY.encode()]) == "half ?"
 
 
 @pytest.mark.parametrize("secret", [KEY, VALUE])

@@ -1,0 +1,135 @@
+"""A call becomes a request: what is checked, what is sent, and what a request may show."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+import trio_minillm as llm
+from trio_minillm import Retry, Timeouts, testing
+from trio_minillm._protocol.request import (
+    Prepared,
+    body_of,
+    check_type,
+    encoded,
+    headers_to,
+    make_request,
+    prepare,
+    with_price,
+)
+from trio_minillm._types.openai_messages import messages_of
+
+MODEL = testing.model(api_key="sk-secret-0123", headers={"X-Team": "a"}, extra={"top": 1})
+
+
+class City(msgspec.Struct):
+    name: str
+
+
+def prepared(messages: Any = "Hi", model: llm.Model = MODEL, **options: Any) -> Prepared:
+    params = options.pop("params", {})
+    clocks = {"timeouts": Timeouts(), "retry": Retry()}
+    return prepare(model, messages, params, **clocks | options)
+
+
+def test_a_request_has_all_that_is_sent_and_how_its_answer_is_read() -> None:
+    made = prepared(
+        params={"max_tokens": 5, "n": 2, "stop": None, "response_format": City},
+        extra={"seed_words": ["a"]},
+        headers={"X-Trace": "t"},
+        lenient=True,
+        raw=True,
+    )
+    assert made.url.endswith("/chat/completions")
+    assert made.headers["content-type"] == "application/json"
+    assert made.headers["accept"] == "text/event-stream"
+    assert (made.headers["x-team"], made.headers["x-trace"]) == ("a", "t")
+    body = json.loads(made.body)
+    assert body["messages"] == [{"role": "user", "content": "Hi"}]
+    assert (body["n"], body["seed_words"], body["top"], "stop" in body) == (2, ["a"], 1, False)
+    assert (made.choices, made.lenient, made.raw) == (2, True, True)
+    assert made.response_type is City
+    assert made.timeouts.total is None
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    made = prepared(timeouts=Timeouts(total=5.0))
+    assert (made.choices, made.lenient, made.raw, made.response_type) == (1, False, False, None)
+    assert made.model is MODEL
+    assert made.timeouts.total == 5.0
+
+
+@pytest.mark.parametrize("given", ["json", {"type": "json_object"}, llm.JSONSchema(schema={})])
+def test_a_format_that_is_no_type_decodes_nothing(given: Any) -> None:
+    assert prepared(params={"response_format": given}).response_type is None
+
+
+def test_usage_is_expected_unless_the_call_says_no_and_the_wire_lets_it() -> None:
+    anthropic = llm.anthropic("claude", api_key="sk-ant-0123")
+    assert prepared().expect_usage
+    assert not prepared(expect_usage=False).expect_usage
+    assert prepared(model=anthropic, params={"max_tokens": 1}, expect_usage=False).expect_usage
+
+
+def test_a_request_shows_neither_prompt_nor_key() -> None:
+    made = prepared("secret plan")
+    (shown,) = made.__rich_repr__()
+    for text in (repr(made), shown):
+        assert text == f"<Prepared {MODEL!r}>"
+
+
+def test_misuse_is_told_before_anything_is_built() -> None:
+    with pytest.raises(TypeError, match="did you mean max_tokens"):
+        prepared(params={"max_token": 1})
+    with pytest.raises(TypeError, match="did you mean lenient"):
+        prepared(params={"leniant": True}, options=("lenient",))
+    with pytest.raises(ValueError, match="n must be a whole number"):
+        prepared(params={"n": 0})
+    with pytest.raises(ValueError, match="HTTP token"):
+        prepared(headers={"bad name": "x"})
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "messages", "stream", "model"])
+def test_extra_does_not_decide_what_is_decided_already(name: str) -> None:
+    request = make_request(MODEL, messages_of("Hi"), {"max_tokens": 1}, extra={name: 1})
+    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+        body_of(request)
+
+
+def test_a_body_without_extra_is_the_provider_s() -> None:
+    model = testing.model()
+    request = make_request(model, messages_of("Hi"), {})
+    assert body_of(request) == model.provider.build_request(request)
+
+
+def test_half_a_surrogate_is_an_error_that_shows_no_text() -> None:
+    with pytest.raises(ValueError, match="not valid Unicode") as caught:
+        encoded({"text": "secret \ud800"})
+    assert not isinstance(caught.value, UnicodeError)
+    assert caught.value.__cause__ is None
+
+
+def test_the_model_s_own_headers_count_most() -> None:
+    model = testing.model(headers={"Accept": "text/x", "User-Agent": "me"})
+    made = headers_to(model, "application/json")
+    assert (made["accept"], made["user-agent"]) == ("text/x", "me")
+    assert made["accept-encoding"] == "identity"
+
+
+def test_a_price_of_the_call_takes_the_place_of_the_model_s() -> None:
+    price = llm.TokenPrice(input=1, output=2)
+    assert with_price(MODEL, None) is MODEL
+    assert with_price(MODEL, price).price == price
+    with pytest.raises(TypeError, match="price must be a TokenPrice, not a int"):
+        with_price(MODEL, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model must be a Model"):
+        with_price("gpt", None)  # type: ignore[arg-type]
+
+
+def test_an_argument_of_another_type_is_told_by_name() -> None:
+    check_type("limits", None, llm.Limits | None)
+    with pytest.raises(TypeError, match=r"limits must be a .*Limits.*, not a int"):
+        check_type("limits", 3, llm.Limits | None)
