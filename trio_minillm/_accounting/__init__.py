@@ -1,1 +1,1 @@
-"""What each attempt cost: ledgers, budgets, settlement, estimates and prices."""
+"""The cost of each attempt: ledgers, budgets, settlement, estimates and prices."""

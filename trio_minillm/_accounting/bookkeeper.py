@@ -147,7 +147,7 @@ class Bookkeeper:
         self._write(record, None, budget)
         if record.booked and (record.unsettled or self._on_cost is not None):
             self._nursery.start_soon(
-                self._settle_and_deliver, pending, model, seconds, name="trio_minillm booking"
+                self._settle_and_deliver, pending, model, seconds, name="trio_minillm bookkeeper"
             )
         else:
             pending.delivered.set()
