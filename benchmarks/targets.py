@@ -27,33 +27,33 @@ def _chunks(results: Results) -> Iterator[Target]:
         table = f"chunk/{wire}/{scheme}/{layout}"
         return results.ratio((table, OURS), (table, to))
 
-    yield Target("burst: CPU beside the floor", ratio("burst", FLOOR), 2.2)
-    yield Target("burst: CPU beside openai", ratio("burst", "openai"), 1 / 30)
+    yield Target("burst: CPU relative to the floor", ratio("burst", FLOOR), 2.2)
+    yield Target("burst: CPU relative to openai", ratio("burst", "openai"), 1 / 30)
     for layout in ("flushed", "paced"):
         words = "as fast as it goes" if layout == "flushed" else "woken for each"
         title = f"one event a read ({words})"
-        yield Target(f"{title}: CPU beside the floor", ratio(layout, FLOOR), 2.0)
-        yield Target(f"{title}: CPU beside openai", ratio(layout, "openai"), 1 / 18)
+        yield Target(f"{title}: CPU relative to the floor", ratio(layout, FLOOR), 2.0)
+        yield Target(f"{title}: CPU relative to openai", ratio(layout, "openai"), 1 / 18)
         secure = ratio(layout, "aiohttp", "https")
-        yield Target(f"{title}, TLS: CPU beside aiohttp", secure, 1.0)
+        yield Target(f"{title}, TLS: CPU relative to aiohttp", secure, 1.0)
     anthropic = ratio("burst", "anthropic", wire="anthropic")
-    yield Target("burst, Anthropic's wire: CPU beside its SDK", anthropic, 1 / 6)
+    yield Target("burst, Anthropic's format: CPU relative to its SDK", anthropic, 1 / 6)
 
 
 def _counts(results: Results) -> Iterator[Target]:
     small, large = "many/1000", "many/5000"
     for to, limit in (("aiohttp", 1.0), ("openai", 1 / 3.5)):
         value = results.ratio((small, OURS), (small, to))
-        yield Target(f"1,000 streams: CPU beside {to}", value, limit)
+        yield Target(f"1,000 streams: CPU relative to {to}", value, limit)
     ours, floors = (results.median(small, one, "p99") for one in (OURS, FLOOR))
-    beyond = (ours - floors) * 1e3 if ours is not None and floors is not None else None
-    yield Target("1,000 streams: p99 beyond the floor's", beyond, 5.0, "ms")
+    above = (ours - floors) * 1e3 if ours is not None and floors is not None else None
+    yield Target("1,000 streams: p99 above the floor's", above, 5.0, "ms")
     half, memory = (results.median(large, OURS, metric) for metric in ("p50", "memory"))
     yield Target("5,000 streams: p50", half and half * 1e3, 1.0, "ms")
-    yield Target("5,000 streams: memory a stream", memory and memory / 1024, 24.0, "KiB")
+    yield Target("5,000 streams: memory per stream", memory and memory / 1024, 24.0, "KiB")
     for metric, words in (("cpu", "CPU"), ("first", "time to the first chunk")):
         value = results.ratio(("request/2500", OURS), ("request/0", OURS), metric)
-        yield Target(f"a request with 2,500 open beside none: {words}", value, 1.3)
+        yield Target(f"a request with 2,500 open, relative to none: {words}", value, 1.3)
 
 
 def _sizes(results: Results) -> Iterator[Target]:
@@ -62,7 +62,7 @@ def _sizes(results: Results) -> Iterator[Target]:
     yield Target("100,000 deltas: CPU", deltas, 1.0, "s")
     yield Target("50 MB of text: CPU", text, 2.0, "s")
     value = results.ratio(("import", OURS), ("import", "base"))
-    yield Target("import beside trio + httpx + msgspec", value, 1.3)
+    yield Target("import relative to trio + httpx + msgspec", value, 1.3)
 
 
 def targets(results: Results) -> list[Target]:

@@ -121,7 +121,7 @@ def test_the_writers_write_what_was_found(results: report.Results) -> None:
     for line in tables.split("\n\n"):
         rows = line.splitlines()
         assert len({row.count("|") for row in rows}) == 1, line
-    assert "burst: CPU beside the floor" in targets.verdicts(results)
+    assert "burst: CPU relative to the floor" in targets.verdicts(results)
     panels = ElementTree.fromstring(plot.svg(results)).findall(".//*[@class='t']")
     assert len(panels) >= 20
     assert json.loads(json.dumps(report.as_json(results)))["rows"]

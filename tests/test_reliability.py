@@ -74,7 +74,7 @@ def seen(response: llm.CompletionResponse, error: llm.MiniLLMError | None, secon
         outcome=str(response.outcome),
         error=telling(error),
         text=response.content,
-        usage="unknown" if usage is None else "final" if usage.final else "running",
+        usage="unknown" if usage is None else "final" if usage.final else "provisional",
         reason=response.finish_reason,
         tries=response.timings.attempts,
         seconds=seconds,
@@ -225,56 +225,56 @@ def test_over_a_socket(promise: Promise, name: str, way: str, transport: str) ->
 TEXT = """\
 # Reliability
 
-What a caller sees when a server, a network or a proxy fails in a known way: {promises} faults, each on every wire
-that can have it. The expectations were written before the code was asked, and every cell is a test.
+These tables say what a caller sees when a server, a network or a proxy fails in a known way: {promises} faults, each in every wire format
+that can have it. The expectations were written before the code was run against them, and every cell is a test.
 
 {tables}
 
-## What the cells say
+## How to read the cells
 
-- The [outcome](endings.md), then the error with what tells it from others of its class: its kind, its clock, its event. It is raised
-  once, and what had arrived is on its `partial`; `finished` raises nothing.
-- The text that is kept, and the usage: `final`; `running`, which is known but not the last word (Anthropic's first event counts the
-  input); or `unknown`.
-- How often it was tried, and how long it takes on the default clocks, if that is more than a second.
-- Whether the connection is `kept` and carries the next request, or is `closed`; nothing where neither is promised. The next request
+- First comes the [outcome](endings.md), then the error with what distinguishes it from others of its class: its kind, its clock, its
+  event. It is raised once, and what had arrived is in its `partial`; `finished` raises nothing.
+- Then come the text that is kept, and the usage: `final`; `provisional`, which is known but may still change (Anthropic's first event
+  counts the input); or `unknown`.
+- The number of attempts, and the time that it takes with the default clocks, if that is more than a second.
+- Whether the connection is `kept` and carries the next request, or is `closed`; nothing if neither is promised. The next request
   works in every case, and no connection is left behind.
 
 ## How it is tested
 
-`tests/promises_*.py` have the faults and what is promised, `tests/test_reliability.py` takes the answers:
+The faults and the promises are in `tests/support/promises_*.py`; `tests/test_reliability.py` checks them:
 
-- in memory, {memory:,} cells: on OpenAI's and Anthropic's wire, by iterating over a stream and by `complete()`, with each event in a read
-  of its own and with as many as possible in one; on OpenRouter's wire and that of compatible servers, in one of these ways;
-- over loopback sockets, {sockets:,} cells: on OpenAI's and Anthropic's wire, with `TrioTransport` and with httpx's own transport.
+- in memory, {memory:,} cells: in OpenAI's and Anthropic's formats, by iterating over a stream and with `complete()`, with each event in a
+  read of its own and with as many as possible in one; in the formats of OpenRouter and compatible servers, in one of these ways;
+- over loopback sockets, {sockets:,} cells: in OpenAI's and Anthropic's formats, with `TrioTransport` and with httpx's own transport.
 
-The clock is Trio's mocked one, so that 300 s take no time. This page is made of the same data and a test fails when it differs;
+The clock is Trio's mock clock, so that 300 s take no time. This page is generated from the same data, and a test fails if it differs;
 `TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page` writes it anew.
 
 ## Beyond the table
 
-- **Cut at every byte.** `tests/test_malformed.py` ends each wire's answer after each of its bytes, and, in good order and by a broken
-  connection, at five places of each event. An event counts once its JSON is there, with or without the blank line behind it.
+- **Cut at every byte.** `tests/test_malformed.py` ends the answer of each format after each of its bytes, and at five places of each event
+  both in good order and by a broken connection. An event counts once its JSON is there, with or without the blank line after it.
 - **Every field replaced.** The same file takes {fields} fields of {events} real events and puts {values} values in each place: null,
-  numbers, strings, lists, objects, `NaN`, integers of 10,000 digits, 5,000 nested brackets, bytes that are no UTF-8, nothing. What comes
-  out is an error that names the event and has the text so far, or an answer from which nothing is missing that the event still said.
+  numbers, strings, lists, objects, `NaN`, integers of 10,000 digits, 5,000 nested brackets, bytes that are not UTF-8, nothing. The result
+  is either an error that names the event and has the text so far, or an answer that has everything else that the event said.
 - **Leaving.** `tests/test_peers.py` leaves a stream in five ways, in four phases, and the server sees the connection closed at once: before
-  the mocked clock moves. On the real clock, with two busy cores, 200 of each took 0.5 ms (median) and at most 18 ms with `TrioTransport`,
-  0.7 and 43 ms with httpx's. After 400 streams that were left, 100 at a time, no connection is open and the next request works.
-- **Sockets that stall.** A server that does not read the prompt, or does not answer TLS's first word, is left after 10 s. A consumer that
-  is slower than all clocks trips none.
+  the mock clock moves. On the real clock, with two busy cores, 200 of each took 0.5 ms (median) and at most 18 ms with `TrioTransport`,
+  0.7 and 43 ms with httpx's. After 400 streams were left, 100 at a time, no connection is open and the next request works.
+- **Sockets that stall.** A server that does not read the prompt, or does not answer the first message of the TLS handshake, is given up
+  after 10 s. A consumer that is slower than every clock trips none.
 - **A real server.** llama.cpp's server with a real model is killed in the middle of a stream (`ConnectionCut`, then `SendError`), stopped
-  (the clock `idle`; it answers again when it goes on), and restarted at its address between two requests (the second is answered).
+  (the clock `idle` runs out; once resumed, it answers again), and restarted at its address between two requests (the second is answered).
 
 ## What is not covered
 
-- What the providers' servers really do: the faults are those that they were reported with. Recorded streams are tested apart.
-- Windows and macOS, where nothing of this has been run.
+- What the providers' servers really do: these are the faults that have been reported of them. Recorded streams have tests of their own.
+- Windows and macOS, where none of this has been run.
 - HTTP/2, and proxies between the client and the server.
-- With httpx's own transport, a TLS handshake that is cancelled leaves its socket to the garbage collector (httpcore does; ours does not).
-- With httpx's own transport, bytes that a server sends behind a response are taken for the answer to the next request on that connection
+- With httpx's own transport, a TLS handshake that is cancelled leaves its socket to the garbage collector (in httpcore; `TrioTransport` closes it).
+- With httpx's own transport, bytes that a server sends after a response are taken for the answer to the next request on that connection
   (`TrioTransport` closes it).
-- The model's own mistakes: text that is wrong, and calls whose arguments are JSON but not what the schema asks for.
+- The model's own mistakes: wrong text, and calls whose arguments are JSON but don't match the schema.
 """
 
 PAGE = DOCS / "reliability.md"
@@ -294,11 +294,11 @@ def in_words(sees: Sees) -> str:
     if sees.bad_calls:
         words.append("a call that must not run")
     if sees.outcome == "finished" and sees.reason is None:
-        words.append("no reason")
+        words.append("no finish reason")
     if sees.text or sees.usage != "unknown":
         words.append(f"usage {sees.usage}")
     if sees.tries > 1:
-        words.append(f"{sees.tries} tries")
+        words.append(f"{sees.tries} attempts")
     if sees.seconds >= 1:
         words.append(f"after {sees.seconds:g} s")
     if sees.connection is not None:
@@ -320,7 +320,7 @@ def page() -> str:
         lines = [
             f"## {group}",
             "",
-            "| fault | OpenAI's wire | Anthropic's wire |",
+            "| fault | OpenAI's format | Anthropic's format |",
             "| --- | --- | --- |",
         ]
         for promise in promises:

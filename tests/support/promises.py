@@ -110,7 +110,7 @@ class Sees(NamedTuple):
     """The class and what tells it from others of it: kind, clock, event or bound."""
     text: str = WHOLE
     usage: str = "final"
-    """``final``, ``running`` (known, but not the last word) or ``unknown``."""
+    """``final``, ``provisional`` (known, but not final) or ``unknown``."""
     reason: str | None = None
     tries: int = 1
     connection: str | None = None
@@ -158,7 +158,7 @@ def errored(error: str, **more: Any) -> Said:
 
 def known(w: Wire) -> str:
     """What is known of the usage before the end: Anthropic's opening has a first count."""
-    return "running" if w.anthropic else "unknown"
+    return "provisional" if w.anthropic else "unknown"
 
 
 class Promise(NamedTuple):

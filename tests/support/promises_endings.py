@@ -95,44 +95,44 @@ promise(CUTS, "the connection is reset between two events", lambda w: [*w.head, 
         truncated("ConnectionCut", seconds=0.01))
 promise(CUTS, "… inside an event", lambda w: [*w.head, w.says("lost")[:-9], 0.01, reset],
         truncated("ConnectionCut", seconds=0.01))
-promise(CUTS, "`content-length` says more than comes, and the connection closes",
+promise(CUTS, "`content-length` announces more than is sent, and the connection closes",
         lambda w: framed(w, w.head, eof, surplus=100), truncated("ConnectionCut"))
-promise(CUTS, "`content-length` says less than comes",
+promise(CUTS, "`content-length` announces less than is sent",
         lambda w: framed(w, w.whole, surplus=-sum(map(len, w.rest)), keep_alive=False),
         truncated("EndedEarly"))
-promise(CUTS, "HTTP/1.0, where closing is the end: closed in the middle",
+promise(CUTS, "HTTP/1.0, where closing marks the end: closed in the middle",
         lambda w: reply(*w.head, http="1.0", framing="close"), truncated("EndedEarly"))
 promise(CUTS, "… reset in the middle",
         lambda w: reply(*w.head, 0.01, reset, http="1.0", framing="close"),
         truncated("ConnectionCut", seconds=0.01))
-promise(CUTS, "… closed behind the whole answer",
+promise(CUTS, "… closed after the whole answer",
         lambda w: reply(*w.whole, http="1.0", framing="close"), finished(connection="closed"))
-promise(CUTS, "the connection closes behind the headers", lambda w: [eof],
+promise(CUTS, "the connection closes after the headers", lambda w: [eof],
         truncated("ConnectionCut", text="", usage="unknown"))
-promise(CUTS, "… behind an opening without content", lambda w: [w.opening[0], eof],
+promise(CUTS, "… after an opening without content", lambda w: [w.opening[0], eof],
         truncated("ConnectionCut", text=""))
-promise(CUTS, "… inside the headers, then the server is well",
+promise(CUTS, "… inside the headers; then the server recovers",
         lambda w: raw(b"HTTP/1.1 200 OK\r\ncontent-ty", eof), finished(tries=2), again=True)
-promise(CUTS, "… before any answer, then the server is well", lambda w: raw(eof),
+promise(CUTS, "… before any answer; then the server recovers", lambda w: raw(eof),
         finished(tries=2), again=True)
-promise(CUTS, "… before any answer, each time", lambda w: raw(eof),
+promise(CUTS, "… before any answer, every time", lambda w: raw(eof),
         errored("RetriesExhausted: SendError", text="", usage="unknown", tries=3))
-promise(CUTS, "the connection closes behind the whole answer, without the last HTTP chunk",
+promise(CUTS, "the connection closes after the whole answer, without the last HTTP chunk",
         lambda w: [*w.whole, eof], finished(connection="closed"))
-promise(CUTS, "a compressed body ends inside its compression",
+promise(CUTS, "a compressed body is cut off",
         lambda w: reply(gzip.compress(b"".join(w.head))[:-8], headers=GZIP),
         truncated("ConnectionCut", connection=None))
-promise(CUTS, "… but behind the whole answer",
+promise(CUTS, "… but after the whole answer",
         lambda w: reply(gzip.compress(b"".join(w.whole))[:-8], headers=GZIP), finished())
-promise(CUTS, "the compression is broken in the middle: what came before counts",
+promise(CUTS, "the compressed data are corrupt in the middle: what came before counts",
         lambda w: zipped(w, b"\xff" * 9), errored("ProtocolError", connection=None))
-promise(CUTS, "… its checksum is wrong, behind the whole answer",
+promise(CUTS, "… the checksum is wrong, after the whole answer",
         lambda w: reply(gzip.compress(b"".join(w.whole))[:-8] + b"\0" * 8, headers=GZIP),
         finished(connection=None))
 
 # -- ends ------------------------------------------------------------------------------------------
 
-ENDS = "The answer is whole, and something behind it is missing, or too much"
+ENDS = "The answer is complete, but what follows it is missing, or is too much"
 
 
 def said(w: Wire, *more: Any) -> list[Any]:
@@ -140,66 +140,66 @@ def said(w: Wire, *more: Any) -> list[Any]:
 
 
 promise(ENDS, "no usage", lambda w: said(w, *w.tail(usage=False)), finished(usage=known))
-promise(ENDS, "no usage, no end marker; the body ends",
+promise(ENDS, "no usage and no end marker; the body ends",
         lambda w: said(w, *w.tail(usage=False, end=False)),
         finished(usage=known, notes="without"))
 promise(ENDS, "… the connection breaks",
         lambda w: said(w, *w.tail(usage=False, end=False), eof),
         finished(usage=known, notes="without", connection="closed"))
-promise(ENDS, "… the connection stays open, silent",
+promise(ENDS, "… the connection stays open and silent",
         lambda w: said(w, *w.tail(usage=False, end=False), hang),
         finished(usage=known, notes="usage_grace", connection="closed", seconds=1.0))
-promise(ENDS, "… and drips comments",
+promise(ENDS, "… and only comments come",
         lambda w: said(w, *w.tail(usage=False, end=False), forever(b": ping\n\n", 0.3)),
         finished(usage=known, notes="usage_grace", connection="closed", seconds=1.0))
 promise(ENDS, "no end marker; the body ends", lambda w: said(w, *w.tail(end=False)), finished())
-promise(ENDS, "… the connection stays open, silent", lambda w: said(w, *w.tail(end=False), hang),
+promise(ENDS, "… the connection stays open and silent", lambda w: said(w, *w.tail(end=False), hang),
         lambda w: finished(connection="closed", seconds=1.0 if w.anthropic else 0.0)(w))
-promise(ENDS, "the whole answer, and the body does not end", lambda w: [*w.whole, hang],
+promise(ENDS, "the answer is complete, but the body does not end", lambda w: [*w.whole, hang],
         finished(connection="closed"))
-promise(ENDS, "… and goes on for ever", lambda w: [*w.whole, forever(w.says("no") * 9, 0.1)],
+promise(ENDS, "… and more events come for ever", lambda w: [*w.whole, forever(w.says("no") * 9, 0.1)],
         finished(connection="closed"))
-promise(ENDS, "no reason, but usage and the end marker", lambda w: said(w, *w.tail(None)),
+promise(ENDS, "no finish reason, but usage and the end marker", lambda w: said(w, *w.tail(None)),
         finished(reason=None))
-promise(ENDS, "no reason and no usage, but the end marker",
+promise(ENDS, "neither finish reason nor usage, but the end marker",
         lambda w: said(w, *w.tail(None, usage=False)), finished(reason=None, usage=known))
-promise(ENDS, "the end marker alone", lambda w: w.tail(None, usage=False)[-1:],
+promise(ENDS, "only the end marker", lambda w: w.tail(None, usage=False)[-1:],
         finished(reason=None, usage="unknown", text=""))
-promise(ENDS, "no reason and no end marker, but usage", lambda w: said(w, *w.tail(None, end=False)),
-        truncated("EndedEarly", text=WHOLE, usage="running", connection="kept"))
+promise(ENDS, "neither finish reason nor end marker, but usage", lambda w: said(w, *w.tail(None, end=False)),
+        truncated("EndedEarly", text=WHOLE, usage="provisional", connection="kept"))
 promise(ENDS, "the end marker without its blank line",
         lambda w: said(w, *w.tail()[:-1], w.tail()[-1].rstrip()), finished())
 promise(ENDS, "half of the end marker", lambda w: said(w, *w.tail()[:-1], w.tail()[-1][:-7]),
         finished())
-promise(ENDS, "the reason twice",
+promise(ENDS, "the finish reason twice",
         lambda w: said(w, *w.tail(usage=False, end=False), *w.tail()[1 if w.anthropic else 0:]),
         finished())
-promise(ENDS, "two different reasons: the last counts",
+promise(ENDS, "two different finish reasons: the last counts",
         lambda w: said(w, *w.tail(w.length, usage=False, end=False),
                        *w.tail()[1 if w.anthropic else 0:]),
         finished(notes="finish reasons"))
-promise(ENDS, "text behind the end marker", lambda w: [*w.whole, w.says("no")], finished())
-promise(ENDS, "an error behind the end marker", lambda w: [*w.whole, w.error(529)], finished())
-promise(ENDS, "an error behind the reason",
+promise(ENDS, "text after the end marker", lambda w: [*w.whole, w.says("no")], finished())
+promise(ENDS, "an error after the end marker", lambda w: [*w.whole, w.error(529)], finished())
+promise(ENDS, "an error after the finish reason",
         lambda w: said(w, *w.tail(usage=False, end=False), w.error(529)),
         errored("ProviderError overloaded", text=WHOLE, reason=lambda w: w.stop))
-promise(ENDS, "the same text 1,000 times: an honest answer",
+promise(ENDS, "the same text 1,000 times: a valid answer",
         lambda w: [*w.opening, *[w.says("ha ")] * 1000, *w.tail()], finished(text="ha " * 1000))
 
 # -- errors in a 200 -------------------------------------------------------------------------------
 
-ERRORS = "A failure behind HTTP 200"
+ERRORS = "A failure after HTTP 200"
 OVER = "ProviderError overloaded"
 
-promise(ERRORS, "the wire's error event, in the middle", lambda w: [*w.head, w.error(529), *w.rest],
+promise(ERRORS, "the format's error event, in the middle", lambda w: [*w.head, w.error(529), *w.rest],
         errored(OVER))
 promise(ERRORS, "… as the first event: overloaded", lambda w: [w.error(529)],
         finished(tries=2), again=True)
-promise(ERRORS, "… behind an opening: overloaded", lambda w: [*w.opening[:1], w.error(529)],
+promise(ERRORS, "… after an opening: overloaded", lambda w: [*w.opening[:1], w.error(529)],
         finished(tries=2), again=True)
 promise(ERRORS, "… as the first event: a wrong request", lambda w: [w.error(400)],
         errored("ProviderError invalid", text="", usage="unknown"))
-promise(ERRORS, "… as the first event, each time", lambda w: [w.error(529)],
+promise(ERRORS, "… as the first event, every time", lambda w: [w.error(529)],
         errored("RetriesExhausted: " + OVER, text="", usage="unknown", tries=3))
 promise(ERRORS, "`error` is a string",
         lambda w: [*w.head, sse({"error": "the model is overloaded"}), *w.rest],
@@ -207,12 +207,12 @@ promise(ERRORS, "`error` is a string",
 promise(ERRORS, "`error` in a choice",
         lambda w: [*w.head, w.choice({}, None, error={"message": "no", "code": 503}), *w.rest],
         errored(OVER), wires="openai")
-promise(ERRORS, "… with the reason `error`",
+promise(ERRORS, "… with the finish reason `error`",
         lambda w: [*w.head, w.choice({}, "error", error={"message": "no", "code": 503}), *w.rest],
         errored(OVER), wires="openai")
-promise(ERRORS, "the reason `error` and no more", lambda w: [*w.head, w.choice({}, "error"), *w.rest],
+promise(ERRORS, "the finish reason `error` alone", lambda w: [*w.head, w.choice({}, "error"), *w.rest],
         errored("ProviderError server"), wires="openai")
-promise(ERRORS, "`error` beside a choice whose reason is `error` (OpenRouter)",
+promise(ERRORS, "`error` beside a choice whose finish reason is `error` (OpenRouter)",
         lambda w: [*w.head, sse({"error": {"code": 503, "message": "no"}, "choices": [
             {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]}), *w.rest],
         errored(OVER), wires="openai")
@@ -226,7 +226,7 @@ promise(ERRORS, "`event: error` with text",
         lambda w: [*w.head, sse("we are overloaded", "error"), *w.rest], errored(OVER))
 promise(ERRORS, "`error:` line (llama.cpp)",
         lambda w: [*w.head, b'error: {"code":503,"message":"no"}\n\n', *w.rest], errored(OVER))
-promise(ERRORS, "`error` that says nothing (`null`, `{}`): no error",
+promise(ERRORS, "an empty `error` (`null`, `{}`): not an error",
         lambda w: [*w.head, sse({"error": None, "choices": []}), sse({"error": {}, "choices": []}),
                    *w.rest], finished(), wires="openai")
 promise(ERRORS, "a JSON error in place of the stream: overloaded",
@@ -236,9 +236,9 @@ promise(ERRORS, "… a wrong request",
         lambda w: plain(b'{"type":"error","error":{"message":"no","code":400}}'),
         errored("ProviderError invalid", text="", usage="unknown"))
 promise(ERRORS, "a JSON answer in place of the stream", lambda w: plain(whole_json(w)), finished())
-promise(ERRORS, "half of one", lambda w: plain(whole_json(w)[:-40]),
+promise(ERRORS, "half of a JSON answer", lambda w: plain(whole_json(w)[:-40]),
         errored("ProtocolError", text="", usage="unknown"))
-promise(ERRORS, "JSON that is neither", lambda w: plain(b"[1, 2]"),
+promise(ERRORS, "JSON that is neither error nor answer", lambda w: plain(b"[1, 2]"),
         errored("ProtocolError", text="", usage="unknown"))
 promise(ERRORS, "an HTML page in place of the stream",
         lambda w: plain(b"<!doctype html><title>Sign in</title>", "text/html"),
@@ -249,7 +249,7 @@ promise(ERRORS, "an empty body", lambda w: [],
         truncated("EndedEarly", text="", usage="unknown", connection="kept"))
 promise(ERRORS, "HTTP 204", lambda w: reply(status=204, headers={}),
         truncated("EndedEarly", text="", usage="unknown", connection="kept"))
-promise(ERRORS, "comments and nothing else", lambda w: [b": hello\n\n"] * 9,
+promise(ERRORS, "only comments", lambda w: [b": hello\n\n"] * 9,
         truncated("EndedEarly", text="", usage="unknown", connection="kept"))
 
 # -- refusals --------------------------------------------------------------------------------------
@@ -263,11 +263,11 @@ def refused(kind: str, **more: Any) -> Said:
 
 promise(STATUS, "401", lambda w: refusal(401), refused("auth"))
 promise(STATUS, "400", lambda w: refusal(400), refused("invalid"))
-promise(STATUS, "429, then the server is well", lambda w: refusal(429), finished(tries=2), again=True)
-promise(STATUS, "429: the quota is exhausted",
+promise(STATUS, "429; then the server recovers", lambda w: refusal(429), finished(tries=2), again=True)
+promise(STATUS, "429 because the quota is exhausted",
         lambda w: refusal(429, "you exceeded your current quota", "insufficient_quota"),
         refused("quota"))
-promise(STATUS, "503, each time", lambda w: refusal(503),
+promise(STATUS, "503, every time", lambda w: refusal(503),
         errored("RetriesExhausted: RefusedError overloaded", text="", usage="unknown", tries=3))
 promise(STATUS, "429 with `retry-after: 60`: obeyed", lambda w: refusal(429, retry_after="60"),
         finished(tries=2, seconds=60.0), again=True)
@@ -282,17 +282,17 @@ promise(STATUS, "502 with an HTML page", lambda w: plain(b"<html>", "text/html",
 promise(STATUS, "400 with a body that never ends",
         lambda w: reply(b'{"error":{"message":"no"}', forever(b" " * 8192, 0.01), status=400),
         refused("invalid", connection="closed"))
-promise(STATUS, "400 with a body that does not come: 10 s are waited for it",
+promise(STATUS, "400 with a body that never comes: given up after 10 s",
         lambda w: reply(hang, status=400), refused("invalid", seconds=10.0, connection="closed"))
 promise(STATUS, "a redirect is not followed",
         lambda w: reply(status=307, headers={"location": "http://127.0.0.1:9/"}, framing="length"),
         refused("invalid"))
-promise(STATUS, "… to an address that is none: nor is it asked again",
+promise(STATUS, "… nor to an invalid address, and the request is not repeated",
         lambda w: reply(status=308, headers={"location": "javascript:alert(1)"}, framing="length"),
         refused("invalid"), again=True)
-promise(STATUS, "what is no HTTP", lambda w: raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", eof),
+promise(STATUS, "something other than HTTP", lambda w: raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", eof),
         errored("ProtocolError", text="", usage="unknown"))
-promise(STATUS, "a chunk size that is none",
+promise(STATUS, "a chunk size that is not a number",
         lambda w: raw(*wire(reply(*w.head)).steps[:-1], b"zz\r\nno\r\n", eof),
         truncated("ConnectionCut"))
 
@@ -308,12 +308,12 @@ def late(clock: str, seconds: float, **more: Any) -> Said:
 
 NOTHING: dict[str, Any] = {"text": "", "usage": "unknown"}
 promise(CLOCKS, "no headers", lambda w: reply(wait=hang), late("first_chunk", 300.0, **NOTHING))
-promise(CLOCKS, "headers and no more", lambda w: [hang], late("first_chunk", 300.0, **NOTHING))
+promise(CLOCKS, "headers, then nothing", lambda w: [hang], late("first_chunk", 300.0, **NOTHING))
 promise(CLOCKS, "headers, then comments for ever", lambda w: [forever(b": wait\n\n", DRIP)],
         late("first_chunk", 300.0, **NOTHING))
-promise(CLOCKS, "headers after 299 s, the answer after them",
+promise(CLOCKS, "headers after 299 s, then the answer",
         lambda w: reply(*w.whole, wait=299.0), finished(seconds=299.0))
-promise(CLOCKS, "headers that drip for ever",
+promise(CLOCKS, "headers, byte by byte for ever",
         lambda w: raw(b"HTTP/1.1 200 OK\r\n", forever(b"x-a: b\r\n", DRIP)),
         late("first_chunk", 300.0, **NOTHING))
 promise(CLOCKS, "an opening without content, then silence", lambda w: [w.opening[0], hang],
@@ -323,15 +323,15 @@ promise(CLOCKS, "comments in the middle, for ever", lambda w: [*w.head, forever(
         late("idle", 120.0))
 promise(CLOCKS, "pings in the middle, for ever",
         lambda w: [*w.head, forever(w.event("ping"), DRIP)], late("idle", 120.0), wires="anthropic")
-promise(CLOCKS, "keep-alive events of a proxy in the middle, for ever",
+promise(CLOCKS, "a proxy's keep-alive events in the middle, for ever",
         lambda w: [*w.head, forever(b"event: keepalive\ndata: {}\n\n", DRIP)], late("idle", 120.0))
 promise(CLOCKS, "empty deltas in the middle, for ever",
         lambda w: [*w.head, forever(w.says(""), DRIP)], late("idle", 120.0))
-promise(CLOCKS, "empty pieces of a call's arguments, for ever",
+promise(CLOCKS, "empty pieces of a tool call's arguments, for ever",
         lambda w: [*w.head, forever(w.changes("input_json_delta", partial_json="") if w.anthropic else
                    w.choice({"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}), DRIP)],
         late("idle", 120.0))
-promise(CLOCKS, "one byte at a time of an event that does not end",
+promise(CLOCKS, "one byte at a time of an endless event",
         lambda w: [*w.head, forever(b"d", DRIP)], late("idle", 120.0))
 promise(CLOCKS, "silence in the middle, with `idle` off", lambda w: [*w.head, hang],
         late("byte_idle", 120.0), timeouts=llm.Timeouts(idle=None))
@@ -343,7 +343,7 @@ promise(CLOCKS, "reasoning every 119 s, ten times", lambda w: [
                 w.changes("thinking_delta", thinking="a") if w.anthropic
                 else w.choice({"reasoning": "a"}), 119.0)), *w.tail()],
         finished(text="", reasoning="a" * 10, seconds=1190.0), ways=("iterate",))
-promise(CLOCKS, "arguments of a call every 119 s, ten times", lambda w: [
+promise(CLOCKS, "arguments of a tool call every 119 s, ten times", lambda w: [
             w.opening[0],
             w.opens("tool_use", id="c", name="f") if w.anthropic else
             w.choice({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}),
@@ -356,12 +356,12 @@ promise(CLOCKS, "arguments of a call every 119 s, ten times", lambda w: [
 promise(CLOCKS, "events of an unknown type every 119 s, ten times", lambda w: [
             *w.head, *(x for _ in range(10) for x in (w.event("news"), 119.0)), *w.rest],
         finished(seconds=1190.0), ways=("iterate",), wires="anthropic")
-promise(CLOCKS, "text every 60 s for ever, by `complete`",
+promise(CLOCKS, "text every 60 s for ever, with `complete`",
         lambda w: [*w.opening, forever(w.says(""), w.says("a"), 60.0)],
         late("total", 600.0, text="a" * 10), ways=("complete",))
-promise(CLOCKS, "… by `stream(…)` with `total=300`",
+promise(CLOCKS, "… with `stream(…)` and `total=300`",
         lambda w: [*w.opening, forever(w.says("a"), 60.0)],
         late("total", 300.0, text="a" * 5), ways=("iterate",), timeouts=llm.Timeouts(total=300))
-promise(CLOCKS, "a server that asks to wait longer than `total` leaves",
+promise(CLOCKS, "a server asks for a wait that would outlast `total`",
         lambda w: refusal(429, retry_after="50"), refused("rate_limit 50 s"),
         timeouts=llm.Timeouts(total=40), again=True)

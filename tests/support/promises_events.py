@@ -49,8 +49,8 @@ def bad(fault: str, event: Any, wires: str = "") -> None:
 
 bad("not JSON", data("{choices: []}"))
 bad("half of an event's JSON", lambda w: w.says("lost").replace(b"}\n\n", b"\n\n"))
-bad("JSON, and more behind it", lambda w: w.says("lost").replace(b"}\n\n", b"} {}\n\n"))
-bad("bytes that are no UTF-8 in the text", lambda w: w.says("lost").replace(b"lost", b"l\xffst"))
+bad("JSON, and more after it", lambda w: w.says("lost").replace(b"}\n\n", b"} {}\n\n"))
+bad("bytes in the text that are not UTF-8", lambda w: w.says("lost").replace(b"lost", b"l\xffst"))
 bad("half of a surrogate pair in the text", lambda w: w.says("lost").replace(b"lost", b"\\ud83d"))
 bad("a control character in the text", lambda w: w.says("lost").replace(b"lost", b"l\x01st"))
 bad("`null`", data("null"))
@@ -69,9 +69,9 @@ bad("an integer of 10,000 digits as the text",
     lambda w: w.says(7).replace(b":7", b":" + b"7" * 10_000))
 bad("100,000 nested brackets", data("[" * 100_000))
 bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
-bad("a reason that is a number", lambda w: w.event("message_delta", delta={"stop_reason": 7})
+bad("a finish reason that is a number", lambda w: w.event("message_delta", delta={"stop_reason": 7})
     if w.anthropic else w.choice({}, 7))  # type: ignore[arg-type]
-bad("a count of tokens below 0", lambda w: with_usage(w, -1))
+bad("a negative count of tokens", lambda w: with_usage(w, -1))
 bad("… that is text", lambda w: with_usage(w, "5"))
 bad("… of 10,000 digits", lambda w: with_usage(w, 7).replace(b":7", b":" + b"7" * 10_000))
 bad("… of 1e300", lambda w: with_usage(w, 1e300))
@@ -81,40 +81,40 @@ bad("usage that is a list", lambda w: w.event("message_delta", delta={}, usage=[
 bad("`choices` is an object", sse({"choices": {}}), "openai")
 bad("a choice is `null`", sse({"choices": [None]}), "openai")
 bad("a delta is a list", lambda w: w.choice([]), "openai")
-bad("a choice has a negative number", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
-bad("… a number that is none", lambda w: w.choice({"content": "lost"}, index="0"), "openai")
+bad("a choice has a negative index", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
+bad("… an index that is text", lambda w: w.choice({"content": "lost"}, index="0"), "openai")
 bad("an event without a type", sse({}), "anthropic")
 bad("… whose type is `null`", sse({"type": None}), "anthropic")
 bad("a delta without an index", lambda w: w.changes("text_delta", None, text="lost"), "anthropic")
 bad("… with an index that is text", lambda w: w.changes("text_delta", "0", text="lost"), "anthropic")
-bad("an event of a delta without one", lambda w: w.event("content_block_delta", index=0), "anthropic")
+bad("a delta event without a delta", lambda w: w.event("content_block_delta", index=0), "anthropic")
 bad("a delta without a type",
     lambda w: w.event("content_block_delta", index=0, delta={"text": "lost"}), "anthropic")
 bad("a text delta without text", lambda w: w.changes("text_delta"), "anthropic")
 bad("an argument delta without arguments", lambda w: w.changes("input_json_delta"), "anthropic")
-bad("a block begins, and has no type",
+bad("a block begins without a type",
     lambda w: w.event("content_block_start", index=1, content_block={}), "anthropic")
-bad("a block begins, and is none", lambda w: w.event("content_block_start", index=1), "anthropic")
-bad("a call whose name is a number", lambda w: w.opens("tool_use", 1, id="c", name=7), "anthropic")
+bad("`content_block_start` without a block", lambda w: w.event("content_block_start", index=1), "anthropic")
+bad("a tool call whose name is a number", lambda w: w.opens("tool_use", 1, id="c", name=7), "anthropic")
 promise(MALFORMED, "a line of 5 MiB", lambda w: [*w.head, w.says("a" * 5 * 2**20), *w.rest],
         errored("LimitExceeded bytes in one line"))
-promise(MALFORMED, "a last event that is no JSON, and the body ends: half an event says nothing",
+promise(MALFORMED, "the body ends inside the last event, whose JSON is incomplete: it says nothing",
         lambda w: [*w.head, b"data: {broken"], truncated("EndedEarly", connection="kept"))
 promise(MALFORMED, "any of these as the first event", lambda w: [data("null"), *w.whole],
         lambda w: Sees("errored", "ProtocolError event 1", text="", usage="unknown"))
-promise(MALFORMED, "with `lenient=True`: passed over and counted",
+promise(MALFORMED, "with `lenient=True`: skipped and counted",
         lambda w: [*w.head, data("{"), data("null"), *w.rest], finished(skipped=2),
         options={"lenient": True})
-promise(MALFORMED, "with `lenient=True`: a choice has a negative number",
+promise(MALFORMED, "with `lenient=True`: a choice has a negative index",
         lambda w: [*w.head, w.choice({"content": "lost"}, index=-1), *w.rest], finished(skipped=1),
         options={"lenient": True}, wires="openai")
-promise(MALFORMED, "with `lenient=True`, and it is an error event",
+promise(MALFORMED, "with `lenient=True`: an error event",
         lambda w: [*w.head, data("{"), w.error(529), *w.rest],
         errored("ProviderError overloaded", skipped=1), options={"lenient": True})
 
 # -- unusual, and right ----------------------------------------------------------------------------
 
-UNUSUAL = "Unusual, and an answer all the same"
+UNUSUAL = "Unusual, but still an answer"
 
 
 def odd(fault: str, events: Any, wires: str = "", **more: Any) -> None:
@@ -132,33 +132,33 @@ def lines(w: Wire, end: bytes) -> list[bytes]:
 odd("lines end with CR LF", lambda w: lines(w, b"\r\n"))
 odd("lines end with CR", lambda w: lines(w, b"\r"))
 odd("one byte at a time", lambda w: [bytes([b]) for b in b"".join(w.whole)])
-odd("a long event, cut over two reads, and short ones behind it", lambda w: [
+odd("a long event split between two reads, and short ones after it", lambda w: [
     *w.head, w.says("long " * 2000)[:6000], w.says("long " * 2000)[6000:] + b"".join(w.rest)],
     text=SO_FAR + "long " * 2000 + PIECES[3])
-odd("a byte-order mark in front", lambda w: [b"\xef\xbb\xbf", *w.whole])
-odd("an event split over `data:` lines",
+odd("a byte-order mark at the beginning", lambda w: [b"\xef\xbb\xbf", *w.whole])
+odd("an event spread over several `data:` lines",
     lambda w: [e.replace(b'"text_delta",', b'"text_delta",\ndata:')
                .replace(b'"choices":', b'"choices":\ndata: ') for e in w.whole])
-odd("no blank behind the colon", lambda w: [e.replace(b"data: ", b"data:") for e in w.whole])
+odd("no space after the colon", lambda w: [e.replace(b"data: ", b"data:") for e in w.whole])
 odd("comments, `id:`, `retry:` and empty `data:` between the events",
     within(b": OPENROUTER PROCESSING\n\n", b"id: 7\n\n", b"retry: 99\n\n", b"data:\n\n", b"\n\n"))
-odd("blank lines by the hundred", within(b"\n" * 300))
-odd("separators of other alphabets in the text (U+2028, U+0085, NUL)",
+odd("hundreds of blank lines", within(b"\n" * 300))
+odd("Unicode line separators and control characters in the text (U+2028, U+0085, NUL)",
     lambda w: [*w.opening, w.says("a\u2028b\u0085c\0d"), *w.tail()], text="a\u2028b\u0085c\0d")
 odd("an escaped surrogate pair", lambda w: [
     *w.opening, w.says("x").replace(b'"x"', b'"\\ud83d\\ude00"'), *w.tail()], text="\U0001f600")
-odd("an event of unknown name, with text", within(b"event: news\ndata: hello\n\n"), "openai")
-odd("an event of unknown type", lambda w: [*w.head, w.event("news", what=[1]), *w.rest], "anthropic")
-odd("… whose fields are of other types than those that are known",
+odd("an event with an unknown name, with text", within(b"event: news\ndata: hello\n\n"), "openai")
+odd("an event of an unknown type", lambda w: [*w.head, w.event("news", what=[1]), *w.rest], "anthropic")
+odd("… whose fields have other types than in known events",
     lambda w: [*w.head, w.event("news", index="a", delta="b", message=[], content_block=7), *w.rest],
     "anthropic")
-odd("keep-alive events of a proxy (`event: keepalive`)",
+odd("a proxy's keep-alive events (`event: keepalive`)",
     within(*[b"event: keepalive\ndata: " + d + b"\n\n" for d in (b"{}", b"", b"alive", b"[1]", b"7")]))
-odd("a delta of unknown type", lambda w: [*w.head, w.changes("smell_delta", smell="a"), *w.rest],
+odd("a delta of an unknown type", lambda w: [*w.head, w.changes("smell_delta", smell="a"), *w.rest],
     "anthropic")
-odd("… whose fields are of other types",
+odd("… whose fields have other types",
     lambda w: [*w.head, w.changes("smell_delta", text=7, thinking=[1]), *w.rest], "anthropic")
-odd("a block of unknown type", lambda w: [*w.head, w.opens("smell", 1), w.changes("smell_delta", 1),
+odd("a block of an unknown type", lambda w: [*w.head, w.opens("smell", 1), w.changes("smell_delta", 1),
     *w.rest], "anthropic")
 odd("text for a block that never began", lambda w: [
     *w.head, w.changes("text_delta", 7, text="odd"), *w.rest], "anthropic", text=WHOLE + "odd")
@@ -170,15 +170,15 @@ odd("no choices in the first event (Azure)", lambda w: [
 odd("`content: null`, an empty delta, `delta: null` and no delta", lambda w: [
     *w.head, w.says(None), w.choice({}), w.choice(None), sse({"choices": [{"index": 0}]}), *w.rest],
     "openai")
-odd("`choices: null`, and an object with nothing", within(sse({"choices": None}), sse({})), "openai")
-odd("the number of the choice is `null`", lambda w: [
+odd("`choices: null`, and an empty object", within(sse({"choices": None}), sse({})), "openai")
+odd("the index of the choice is `null`", lambda w: [
     *w.opening, *(w.choice({"content": p}, index=None) for p in PIECES), *w.tail()], "openai")
-odd("another choice than was asked for", lambda w: [
+odd("a choice that was not asked for", lambda w: [
     *w.head, w.choice({"content": "other"}, index=1), *w.rest], "openai")
-odd("usage beside the reason (llama.cpp, Mistral)", lambda w: [*w.head, w.says(PIECES[3]), sse(
+odd("usage beside the finish reason (llama.cpp, Mistral)", lambda w: [*w.head, w.says(PIECES[3]), sse(
     {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
      "usage": {"prompt_tokens": 7, "completion_tokens": 5}}), sse("[DONE]")], "openai")
-odd("running usage on every event (vLLM)", lambda w: [
+odd("provisional usage on every event (vLLM)", lambda w: [
     *w.opening, *(sse({"choices": [{"index": 0, "delta": {"content": p}}],
                        "usage": {"prompt_tokens": 7, "completion_tokens": n}})
                   for n, p in enumerate(PIECES)), *w.tail()], "openai")
@@ -186,11 +186,11 @@ odd("`usage: null` on every event", lambda w: [
     *w.opening, *(sse({"choices": [{"index": 0, "delta": {"content": p}}], "usage": None})
                   for p in PIECES), *w.tail()], "openai")
 odd("`[DONE]` with spaces around it", lambda w: [*w.whole[:-1], b"data:   [DONE]  \n\n"], "openai")
-odd("`[DONE]` on a wire without it", lambda w: [*w.whole[:-1], sse("[DONE]")], "anthropic")
+odd("`[DONE]` in a format without it", lambda w: [*w.whole[:-1], sse("[DONE]")], "anthropic")
 odd("reasoning under two names at once", lambda w: [*w.opening, *(w.choice(
     {"reasoning": p, "reasoning_content": p}) for p in PIECES), *w.tail()], "openai",
     text="", reasoning=WHOLE)
-odd("text and reasoning in turns", lambda w: [
+odd("text and reasoning alternate", lambda w: [
     *w.opening, *(e for p in PIECES for e in (w.says(p), w.changes("thinking_delta", 1, thinking=p)
                   if w.anthropic else w.choice({"reasoning_content": p}))), *w.tail()],
     reasoning=WHOLE)
@@ -227,12 +227,12 @@ def calls(
 
 
 A, B, ONE, TWO = ("a", ARGS), ("b", "{}"), '{"city":', ' "Paris"}'
-calls("two, their pieces in turns", [
+calls("two calls, their pieces interleaved", [
     (0, "c1", "a", ""), (1, "c2", "b", ""), (0, _, _, ONE), (1, _, _, "{"), (0, _, _, TWO),
     (1, _, _, "}")], A, B)
 calls("no index (Gemini)", [(_, "c1", "a", ONE), (_, _, _, TWO), (_, "c2", "b", "{}")], A, B)
 calls("the index is `null`", [(None, "c1", "a", ONE), (None, _, _, TWO), (None, "c2", "b", "{}")], A, B)
-calls("one index for all (Ollama)", [(0, "c1", "a", ARGS), (0, "c2", "b", "{}")], A, B)
+calls("the same index for all (Ollama)", [(0, "c1", "a", ARGS), (0, "c2", "b", "{}")], A, B)
 calls("… and no id", [(0, _, "a", ARGS), (0, _, "b", "{}")], A, B)
 calls("negative indexes", [(-1, "c1", "a", ONE), (-2, "c2", "b", "{}"), (-1, _, _, TWO)], A, B)
 calls("an index of 1,000,000,000", [(10**9, "c1", "a", ONE), (10**9, _, _, TWO)], A)
@@ -241,18 +241,18 @@ calls("no id at all", [(0, _, "a", ONE), (0, _, _, TWO), (1, _, "b", "{}")], A, 
 calls("the id `\"null\"` (Mistral)", [(0, "null", "a", ARGS), (1, "null", "b", "{}")], A, B)
 calls("empty ids and names in later pieces", [(0, "c1", "a", ONE), (0, "", "", TWO)], A)
 calls("id and name repeated with every piece", [(0, "c1", "a", ONE), (0, "c1", "a", TWO)], A)
-calls("another id with every piece", [(0, "c1", "a", ONE), (0, "c2", _, TWO)], A)
+calls("a different id with every piece", [(0, "c1", "a", ONE), (0, "c2", _, TWO)], A)
 calls("the index changes with every piece", [(0, "c1", "a", ONE), (1, "c1", _, TWO)], A)
-calls("the name behind the arguments", [(0, "c1", _, ONE), (0, _, "a", TWO)], A)
+calls("the name after the arguments", [(0, "c1", _, ONE), (0, _, "a", TWO)], A)
 calls("no name", [(0, "c1", _, ARGS)], bad=(("", ARGS),))
 calls("no arguments", [(0, "c1", "a")], ("a", ""))
 calls("arguments that are `null`", [(0, "c1", "a", None)], ("a", ""))
 calls("arguments that are an object", [(0, "c1", "a", {"city": "Paris"})], ("a", '{"city":"Paris"}'))
-calls("arguments that are no JSON", [(0, "c1", "a", "city=Paris")], bad=(("a", "city=Paris"),))
-calls("arguments that are no object", [(0, "c1", "a", "[1]")], bad=(("a", "[1]"),))
-calls("arguments that are cut, reason `length`", [(0, "c1", "b", "{}"), (1, "c2", "a", ONE)], B,
+calls("arguments that are not JSON", [(0, "c1", "a", "city=Paris")], bad=(("a", "city=Paris"),))
+calls("arguments that are not an object", [(0, "c1", "a", "[1]")], bad=(("a", "[1]"),))
+calls("arguments that are cut off, finish reason `length`", [(0, "c1", "b", "{}"), (1, "c2", "a", ONE)], B,
       bad=(("a", ONE),), reason="length")
-calls("called, and the reason is `stop`", [(0, "c1", "a", ARGS)], A, reason="stop")
+calls("a call, but the finish reason is `stop`", [(0, "c1", "a", ARGS)], A, reason="stop")
 calls("100,000 nested brackets as arguments", [(0, "c1", "a", "[" * 100_000)],
       bad=(("a", "[" * 100_000),))
 promise(CALLS, "arguments that are a number", lambda w: [*w.head, piece(w, 0, "c1", "a", 7), *w.rest],
@@ -262,7 +262,7 @@ promise(CALLS, "a call that is `null`", lambda w: [*w.head, w.choice({"tool_call
 promise(CALLS, "129 calls", lambda w: [
     *w.opening, *(piece(w, n, f"c{n}", "a", "{}") for n in range(129)), *w.tail("tool_calls")],
     errored("LimitExceeded tool calls", text="", bad_calls=(("a", "{}"),) * 128), wires="openai")
-promise(CALLS, "the connection breaks behind a whole call",
+promise(CALLS, "the connection breaks after a whole call",
         lambda w: [*w.opening, piece(w, 0, "c1", "a", ARGS), eof],
         truncated("ConnectionCut", text="", bad_calls=(A,)), wires="openai")
 
@@ -281,7 +281,7 @@ def call(w: Wire, index: Any, name: str, *pieces: str, **more: Any) -> list[byte
     return [start, *(w.changes("input_json_delta", index, partial_json=p) for p in pieces)]
 
 
-blocks("two blocks, their pieces in turns", lambda w: [
+blocks("two blocks, their pieces interleaved", lambda w: [
     e for pair in zip(call(w, 0, "a", ONE, TWO), call(w, 1, "b", "{", "}"), strict=True)
     for e in pair], A, B)
 blocks("a block without arguments", lambda w: call(w, 0, "a"), ("a", ""))
@@ -289,17 +289,17 @@ blocks("a block with its arguments from the start", lambda w: call(w, 0, "a", in
        ("a", '{"city":"Paris"}'))
 blocks("blocks out of order: as they came", lambda w: [*call(w, 5, "b", "{}"), *call(w, 1, "a", ARGS)],
        B, A)
-blocks("two blocks of one index", lambda w: [*call(w, 0, "a", ARGS), *call(w, 0, "b", "{}")], A, B)
+blocks("two blocks with the same index", lambda w: [*call(w, 0, "a", ARGS), *call(w, 0, "b", "{}")], A, B)
 blocks("negative indexes", lambda w: [*call(w, -1, "a", ARGS), *call(w, -2, "b", "{}")], A, B)
 blocks("an index of 1,000,000,000", lambda w: call(w, 10**9, "a", ONE, TWO), A)
 blocks("a block without id", lambda w: call(w, 0, "a", ARGS, id=None), A)
 blocks("a block without name", lambda w: call(w, 0, "", ARGS), bad=(("", ARGS),))
 blocks("arguments for a block that never began", lambda w: [
     *call(w, 0, "a", ARGS), w.changes("input_json_delta", 7, partial_json="{}")], A, bad=(("", "{}"),))
-blocks("arguments that are no JSON", lambda w: call(w, 0, "a", "city"), bad=(("a", "city"),))
-blocks("arguments that are cut, reason `max_tokens`", lambda w: [
+blocks("arguments that are not JSON", lambda w: call(w, 0, "a", "city"), bad=(("a", "city"),))
+blocks("arguments that are cut off, finish reason `max_tokens`", lambda w: [
     *call(w, 0, "b", "{}"), *call(w, 1, "a", ONE)], B, bad=(("a", ONE),), reason="max_tokens")
-blocks("no arguments yet, reason `max_tokens`", lambda w: call(w, 0, "a"), bad=(("a", ""),),
+blocks("no arguments yet, finish reason `max_tokens`", lambda w: call(w, 0, "a"), bad=(("a", ""),),
        reason="max_tokens")
 blocks("the index is `null`", lambda w: call(w, None, "a", ARGS),
-       sees=lambda w: Sees("errored", "ProtocolError event 2", text="", usage="running"))
+       sees=lambda w: Sees("errored", "ProtocolError event 2", text="", usage="provisional"))
