@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     from ._batch.types import BatchRequest
 
 COMPLETE_SECONDS = 600.0
-"""The total clock of `Client.complete` unless another is set: ten minutes, what the vendors'
-own clients allow."""
+"""Seconds of the total clock of `Client.complete`, and of a batch's attempt, unless another is set:
+ten minutes, as in the vendors' own clients."""
 
 
 class Client:
-    """Sends requests to any number of models; made by `open_client`. Safe for many tasks."""
+    """A sender of requests to any number of models; `open_client` makes it.
+
+    Any number of tasks may use it at once.
+    """
 
     def __init__(
         self,
@@ -58,25 +61,24 @@ class Client:
 
     @property
     def ledger(self) -> Ledger:
-        """Every attempt of this client, and what they come to."""
+        """The ledger, which has every attempt of this client and their sums."""
         return self._books.ledger
 
     def scope(
         self, *, limits: Limits | None = None, meta: Mapping[str, Any] | None = None
     ) -> Client:
-        """The same client with limits of its own, which count what is sent through it, within
-        those that it has already. ``meta`` is added to that of every call.
+        """Return this client with limits of its own, within those that it has already.
+
+        They count what is sent through the returned one. ``meta`` is added to that of every call.
         """
         check_type("limits", limits, Limits | None)
         check_type("meta", meta, Mapping | None)
         budget = self._budget if limits is None else Budget(limits, self._budget)
+        return self._scope(budget, _merged(self._meta, meta))
+
+    def _scope(self, budget: Budget | None, meta: Any) -> Client:
         return Client(
-            self._connect,
-            self._timeouts,
-            self._retry,
-            self._books,
-            budget=budget,
-            meta=_merged(self._meta, meta),
+            self._connect, self._timeouts, self._retry, self._books, budget=budget, meta=meta
         )
 
     def stream(
@@ -95,20 +97,20 @@ class Client:
         raw: bool = False,
         **params: Unpack[Params],
     ) -> TrackedStream:
-        """A stream, to be used as ``async with client.stream(…) as stream``.
+        """Return a stream, to be used as ``async with client.stream(…) as stream``.
 
         Nothing is sent before the block is entered. Entering does not wait for the server:
-        what goes wrong is raised by iteration and `StreamingCompletion.collect`.
+        iteration and `StreamingCompletion.collect` raise what goes wrong.
 
         ``params`` are the typed parameters (`Params`); ``extra`` adds fields to the body.
         ``price`` takes the place of the model's. ``meta`` comes back with what the stream cost,
         in ``on_cost`` and the ledger. ``expect_usage=False`` neither asks nor waits for usage,
-        where the wire leaves the choice. ``lenient`` passes over malformed events and counts
-        them. ``raw`` keeps each event's bytes.
+        where the wire format leaves the choice. ``lenient`` passes over malformed events and
+        counts them. ``raw`` keeps each event's bytes.
 
         Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
-        keep, ``ValueError`` for a parameter that the model's wire does not have, for a clash of
-        ``extra`` with a typed one, and for bad messages.
+        keep, ``ValueError`` for a parameter that the model's wire format does not have, for a clash
+        of ``extra`` with a typed one, and for bad messages.
         """
         prepared = self._prepare(
             model,
@@ -124,7 +126,7 @@ class Client:
             raw=raw,
             **params,
         )
-        state = Ingest(
+        ingest = Ingest(
             model=model.name,
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
@@ -132,7 +134,7 @@ class Client:
             awaits_end=model.provider.ends_itself,
         )
         return TrackedStream(
-            state,
+            ingest,
             StreamTask(self._connect, prepared),
             model=prepared.model,
             response_type=prepared.response_type,
@@ -157,10 +159,10 @@ class Client:
         lenient: bool = False,
         **params: Unpack[Params],
     ) -> CompletionResponse:
-        """The whole answer. Takes what `stream` takes, without ``raw``.
+        """Wait for the whole answer, and return it. Takes what `stream` takes, without ``raw``.
 
-        Streams inside, so that a long answer is never cut by a read timeout, and raises what
-        a stream would raise. The total clock is 600 s unless ``timeouts`` sets another.
+        It streams inside, so that no read timeout cuts a long answer, and raises what a stream
+        would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
         check_type("timeouts", timeouts or self._timeouts, Timeouts)
         streaming = self.stream(
@@ -188,13 +190,14 @@ class Client:
         model: Model | None = None,
         **options: Unpack[BatchOptions],
     ) -> Batch:
-        """Any number of requests under one control of concurrency, rates, retries and money:
-        ``async with client.batch(requests, model=…) as results: async for result in results``.
+        """Return a batch: any number of requests under one control of concurrency, rates, retries
+        and money, as ``async with client.batch(requests, model=…) as results: async for result in
+        results``.
 
         ``requests`` is any iterable or async iterable, pulled as requests can be sent; ``model``
-        is for those that name none. ``options`` are those of `trio_minillm.batch.BatchOptions`:
-        what they leave out is chosen by what the providers' answers say. Results come as they are
-        ready. Nothing is pulled or sent before the block is entered.
+        is for those that name none. ``options`` are those of `trio_minillm.batch.BatchOptions`;
+        what they leave out is adapted to the providers' answers. Results come as they are ready.
+        Nothing is pulled or sent before the block is entered.
 
         Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one.
         """
@@ -204,20 +207,12 @@ class Client:
         settings = settings_from(options)
         timeouts = (settings.timeouts or self._timeouts).with_total(COMPLETE_SECONDS)
         budget = Budget(settings.limits or Limits(), self._budget)
-        client = Client(
-            self._connect,
-            self._timeouts,
-            self._retry,
-            self._books,
-            budget=budget,
-            meta=self._meta,
-        )
         return Batch(
             requests,
             model,
             msgspec.structs.replace(settings, timeouts=timeouts),
             prepare=self._prepare,
-            stream=client.stream,
+            stream=self._scope(budget, self._meta).stream,
             budget=budget,
         )
 
@@ -233,8 +228,7 @@ class Client:
         ``ids`` are generation ids, or records of the ledger; by default all that it has as
         unsettled, also from an earlier process. Returns a record for each, in order: resolved,
         or still ``unknown`` after the clock ``settlement``, which begins for each with its first
-        question; 64 are asked at a time. ``on_cost`` is not told: it was told
-        of the attempt before, and the answer is returned here.
+        question; 64 are asked at a time. ``on_cost`` is not called again.
 
         ``model`` gives the address and the key for attempts that another client made; by default
         a model that this client has used at the same address. Raises ``ValueError`` without any.
@@ -283,11 +277,11 @@ class Client:
 
 
 OPTIONS = frozenset(Client.stream.__kwdefaults__ or ())
-"""What `Client.stream` takes by name beside the parameters of the request."""
+"""The arguments of `Client.stream` that are no parameters of the request."""
 
 
 def _merged(outer: Any, inner: Any) -> Any:
-    """The scope's meta with the call's on top."""
+    """Return the scope's meta with the call's on top."""
     if outer is None or inner is None:
         return outer if inner is None else inner
     if not isinstance(inner, Mapping):
@@ -306,7 +300,7 @@ async def open_client(
     ledger: Ledger | None = None,
     limits: Limits | None = None,
 ) -> AsyncIterator[Client]:
-    """A client for the length of a block: ``async with open_client() as client``.
+    """Open a client for the length of a block: ``async with open_client() as client``.
 
     Without ``http_client`` or ``transport`` it has connections of its own, as a `TrioTransport`
     makes them (through httpx, where the environment names a proxy): it verifies TLS, queues nowhere,
@@ -314,17 +308,17 @@ async def open_client(
 
     ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed.
 
-    ``on_cost`` is an async function that is told, once, of every attempt that is booked: a
+    ``on_cost`` is an async function that is called once with every attempt that is booked, a
     `CostRecord`. It runs in the client's own nursery, so it can neither slow a stream down by
     more than 1 s nor fail it: what it raises is logged (``trio_minillm``), and after 30 s it is
-    cancelled; the ledger has the booking in any case. ``ledger`` keeps all attempts (by default
-    in memory), ``limits`` stops new ones when enough is spent.
+    cancelled; the ledger has the attempt in any case. ``ledger`` keeps all attempts (by default
+    in memory); ``limits`` stops new ones when enough is spent.
 
-    The block ends only when all is booked: streams whose provider must be asked what they cost
-    are waited for, also when the block is cancelled: at most for the clock ``settlement`` from
-    the first question (twice that, where hundreds stand in line for the same address), and for
-    the callback after it. Streams that *finished* without naming their cost are asked about only
-    as long as the block lasts anyway.
+    The block ends only when all is booked, also when it is cancelled. It waits while a provider is
+    asked what a stream cost: at most for the clock ``settlement`` from the first question (twice
+    that, where hundreds stand in line for the same address), and then for the callback. About
+    streams that *finished* without naming their cost, it is asked only as long as the block lasts
+    anyway.
     """
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
