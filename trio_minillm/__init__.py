@@ -1,4 +1,4 @@
-"""Stream LLM completions under Trio: nothing outlives its block, and no outcome lies.
+"""Stream LLM completions under Trio; nothing outlives its block, and every stream has one outcome.
 
 >>> import trio_minillm as llm
 >>> model = llm.compatible("qwen3", base_url="http://127.0.0.1:8080/v1")
@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 else:
-    # What most programs never use is loaded at its first use: the import is theirs to wait for.
+    # Most programs never use these names: they are loaded at their first use, to keep the import
+    # of the package short.
     _LATER = {
         "Batch": "batch",
         "BatchRequest": "batch",

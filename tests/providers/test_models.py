@@ -1,4 +1,4 @@
-"""A model's address, key and headers: what is refused, and what is warned of."""
+"""A model's address, key and headers: refusals and warnings."""
 
 from __future__ import annotations
 

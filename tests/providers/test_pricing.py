@@ -260,7 +260,7 @@ def test_a_missing_rate_is_the_wider_one() -> None:
 
 
 def test_sound_beside_cached_tokens_leaves_two_costs() -> None:
-    """No wire says whether the sound was what was cached: the least that it can be is a bound."""
+    """No provider says whether the audio tokens were the cached ones: the cost is a lower bound."""
     spent = usage(
         uncached_input_tokens=10, cache_read_tokens=10, audio_input_tokens=5, completion_tokens=0
     )

@@ -1,4 +1,4 @@
-"""What comes back over each wire, event by event: every field, every error, every oddity.
+"""Responses in each wire format, event by event: every field, every error, every oddity.
 
 The wires' facts are those of the providers' references and of recorded streams; the error
 table is that of their documentation. Bytes that are wrong become this library's errors.
@@ -49,7 +49,7 @@ XAI, MISTRAL, GROQ = Compatible("xai"), Compatible("mistral"), Compatible("groq"
 
 
 def wire(*events: Any) -> bytes:
-    """Events as server-sent ones; a pair is a named event, bytes are data as they are."""
+    """Encode server-sent events; a pair is a named event, bytes are data as they are."""
     out = b""
     for event in events:
         name, data = event if isinstance(event, tuple) else ("", event)
@@ -68,7 +68,7 @@ def decode(
 
 
 def chunks_of(provider: Provider, *events: Any) -> list[dict[str, Any]]:
-    """What the chunks say, without what they don't."""
+    """Return the fields of each chunk that differ from their defaults."""
     chunks, error = decode(provider, *events)
     assert error is None
     return [said(chunk) for chunk in chunks]
@@ -95,7 +95,7 @@ def info_of(provider: Provider, *events: Any) -> llm.ErrorInfo:
 
 
 def answer(provider: Provider, *events: Any) -> llm.CompletionResponse:
-    """The events, folded into a response."""
+    """Fold the events into a response."""
     chunks, error = decode(provider, *events)
     assert error is None
     state = Ingest(model="asked", expect_usage=True, wire=provider.replay_wire)
@@ -104,7 +104,7 @@ def answer(provider: Provider, *events: Any) -> llm.CompletionResponse:
 
 
 def usage(provider: Provider, raw: dict[str, Any]) -> Usage:
-    """A usage object, read off the wire."""
+    """Translate a usage object."""
     if isinstance(provider, Anthropic):
         (chunk,) = decode(provider, {"type": "message_delta", "delta": {}, "usage": raw})[0]
     else:
@@ -187,7 +187,7 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
             delta(function_call={"name": "f", "arguments": "{}"}),  # deprecated
             {"tool_calls": (ToolCallDelta(0, None, "f", "{}"),)},
         ),
-        # what stands beside the answer
+        # fields beside the answer
         (
             delta(annotations=[{"type": "url_citation"}]),
             {"annotations": ({"type": "url_citation"},)},
@@ -227,7 +227,7 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
             {"choices": [{"delta": {"content": ""}, "logprobs": {"content": [{"token": "x"}]}}]},
             {"logprobs": {"content": [{"token": "x"}]}},
         ),
-        # what stands beside every piece of text is read where there is none, and at the end
+        # fields that every piece of text repeats are read in events without text, and at the end
         ({**delta(content="x"), "provider": "Groq", "service_tier": "flex"}, {"delta": "x"}),
         (
             {"choices": [], "provider": {"id": "x"}, "citations": None, "search_results": []},
@@ -237,7 +237,7 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
         ({"choices": None}, {"progress": False}),
         ({}, {"progress": False}),
         ({"choices": [], "debug": {"echo_upstream_body": {}}}, {"progress": False}),
-        # errors that are none
+        # errors that are not errors
         ({"choices": [{"delta": {"content": "x"}}], "error": ""}, {"delta": "x"}),
         ({"choices": [{"delta": {"content": "x"}}], "error": {}}, {"delta": "x"}),
         ({"choices": [{"delta": {"content": "x"}}], "error": {"code": None}}, {"delta": "x"}),
@@ -562,7 +562,7 @@ BYOK = {"cost": 0.05, "is_byok": True}
         (XAI, {**COUNTS, "cost_in_usd_ticks": 0}, "3", "resolved", "price"),
         (XAI, {**COUNTS, "cost_in_usd_ticks": "x"}, "3", "resolved", "price"),
         (XAI, {"cost": 0.5, "cost_in_usd_ticks": 37_756_000}, "0.5", "resolved", "native"),
-        # What is no cost is not one.
+        # Not a cost.
         (OPENROUTER, {**COUNTS, "cost": None}, "3", "resolved", "price"),
         (OPENROUTER, {**COUNTS, "cost": -1}, "3", "resolved", "price"),
         (OPENROUTER, {**COUNTS, "cost": True}, "3", "resolved", "price"),
@@ -724,7 +724,7 @@ MESSAGE_STOP = {"type": "message_stop"}
 
 
 def claude(*events: dict[str, Any], end: dict[str, Any] | None = None) -> llm.CompletionResponse:
-    """The answer to a whole stream around these blocks."""
+    """Fold a whole stream around these blocks into a response."""
     every = [MESSAGE_START, *events, end or message_delta(), MESSAGE_STOP]
     return answer(ANTHROPIC, *[(e["type"], e) for e in every])
 
@@ -1122,7 +1122,7 @@ def test_a_named_event_of_the_wrong_shape_is_malformed() -> None:
     assert isinstance(error_of(OPENAI, ("completion", {"choices": 5})), llm.ProtocolError)
 
 
-# -- errors: who is to do what ---------------------------------------------------------------
+# -- errors and their kinds ---------------------------------------------------------------
 
 KINDS = {
     "Q": {"quota"},  # pay: waiting does not help
@@ -1490,7 +1490,7 @@ def test_an_error_inside_anthropics_stream_may_come_at_any_place() -> None:
     assert info_of(ANTHROPIC, {"error": "boom"}).message == "boom"
 
 
-# -- what is made of it ----------------------------------------------------------------------
+# -- the response ----------------------------------------------------------------------
 
 
 def test_usage_merges_field_by_field_and_never_adds() -> None:

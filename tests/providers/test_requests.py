@@ -1,4 +1,4 @@
-"""What goes over the wire: whole bodies and headers, as an HTTP server sees them.
+"""Requests in each wire format: whole bodies and headers, as an HTTP server sees them.
 
 The shapes are those of the providers' own references, not of our code.
 """
@@ -45,7 +45,7 @@ class Sent(NamedTuple):
 async def send(
     model: llm.Model, messages: Any = "hi", headers: dict[str, str] | None = None, **params: Any
 ) -> Sent:
-    """What an HTTP server gets."""
+    """Send a request, and return it as an HTTP server gets it."""
     got: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -65,13 +65,13 @@ async def body(model: llm.Model, messages: Any = "hi", **params: Any) -> dict[st
 
 
 async def said(model: llm.Model, *messages: llm.Message) -> list[dict[str, Any]]:
-    """The ``messages`` of the body."""
+    """Return the ``messages`` of the body."""
     found: list[dict[str, Any]] = (await body(model, messages))["messages"]
     return found
 
 
 def build(model: llm.Model, *messages: llm.Message, **params: Any) -> dict[str, Any]:
-    """The body without a client, for what is refused before anything is sent."""
+    """Build a body without a client, for requests that are refused before anything is sent."""
     request = Request(model=model, messages=messages, params=params, extra={})
     return model.provider.build_request(request)
 
@@ -463,12 +463,12 @@ async def test_a_tool_may_answer_with_a_picture_where_the_wire_says_so(name: str
         (llm.user(llm.audio("https://h/a.wav")), "as bytes"),
         (llm.user(llm.ImagePart(file_id="f")), "not by file id"),
         (llm.user(llm.document("https://h/a.pdf")), "not by URL"),
-        (llm.user(CALL), "a ToolCall can't stand"),
-        (llm.user(RefusalPart("no")), "a RefusalPart can't stand"),
-        (llm.user("x", ReasoningPart(text="hm")), "a ReasoningPart can't stand"),
+        (llm.user(CALL), "a ToolCall can't be"),
+        (llm.user(RefusalPart("no")), "a RefusalPart can't be"),
+        (llm.user("x", ReasoningPart(text="hm")), "a ReasoningPart can't be"),
         # Nothing is dropped silently from what the model is said to have said.
-        (llm.assistant("x", llm.image(PNG)), "an? ImagePart can't stand"),
-        (llm.assistant(llm.tool_result("c", "x").parts[0]), "a ToolResult can't stand"),
+        (llm.assistant("x", llm.image(PNG)), "an? ImagePart can't be"),
+        (llm.assistant(llm.tool_result("c", "x").parts[0]), "a ToolResult can't be"),
     ],
 )
 def test_what_cant_be_said_to_openai(message: llm.Message, why: str) -> None:

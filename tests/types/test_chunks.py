@@ -1,4 +1,4 @@
-"""What a chunk says, by the questions in the table of `_types/chunks.py`."""
+"""The five questions in the table of `_types/chunks.py`, asked of each kind of chunk."""
 
 from __future__ import annotations
 

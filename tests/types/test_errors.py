@@ -1,4 +1,4 @@
-"""The error tree: what it says, and that it travels."""
+"""The tree of errors: their messages, and that they survive pickling and copying."""
 
 import copy
 import pickle

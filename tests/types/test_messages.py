@@ -1,4 +1,4 @@
-"""What we ask: parts from bytes, paths and URLs, OpenAI's format, and reprs that keep quiet."""
+"""Messages: parts from bytes, paths and URLs, OpenAI's format, and reprs without content."""
 
 from __future__ import annotations
 
@@ -454,7 +454,7 @@ SECRET = "hunter2"
         {"role": "user", "content": [{"type": "file", "file": {"filename": SECRET}}]},
         {"role": "tool", "content": SECRET},
         {"role": "tool", "tool_call_id": 5, "content": SECRET},
-        {  # no wire takes sound as a tool's answer: it must not vanish
+        {  # no format takes audio in a tool result: it must not vanish
             "role": "tool",
             "tool_call_id": "1",
             "content": [{"type": "input_audio", "input_audio": {"data": WAV64, "format": "wav"}}],
@@ -490,7 +490,7 @@ def test_no_message_is_a_mistake() -> None:
         messages_of([])
 
 
-# -- what is printed -------------------------------------------------------------------------
+# -- repr -------------------------------------------------------------------------
 
 CALL = ToolCall(id="call_1", name="sky", arguments=f'{{"a": "{SECRET}"}}', extra={"x": SECRET})
 QUIET: list[tuple[Any, str]] = [

@@ -1,4 +1,4 @@
-"""Clocks and retries as values: what is waited, and when it is given up."""
+"""Clocks and retries as values: how long to wait, and when to give up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools, formats, reasoning: what the user's shorthands become, wire by wire elsewhere."""
+"""Tools, formats and reasoning: the shorthands, and the neutral values that they become."""
 
 from __future__ import annotations
 

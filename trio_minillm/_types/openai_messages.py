@@ -96,7 +96,7 @@ def _tool_message(raw: Mapping[str, Any]) -> Message:
     answer = _content(raw.get("content"))
     good = tuple(p for p in answer if isinstance(p, TextPart | ImagePart | DocumentPart))
     if len(good) != len(answer):
-        raise ValueError("a tool answers with text, pictures and documents")
+        raise ValueError("a tool result has text, images and documents only")
     ident = _text(raw, "tool_call_id" if raw.get("tool_call_id") else "name")
     result = ToolResult(call_id=ident, name=raw.get("name"), content=good)
     return Message(role="tool", parts=(result,))

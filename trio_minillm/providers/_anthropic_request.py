@@ -115,7 +115,7 @@ def _format(body: dict[str, Any], given: Any) -> None:
     if wanted == "text":
         return
     if wanted == "json":
-        raise ValueError("this wire has no free JSON mode: give a schema or a type")
+        raise ValueError("this wire format has no free JSON mode: give a schema or a type")
     if isinstance(wanted, JSONSchema):
         wanted = {"type": "json_schema", "schema": closed(wanted.schema)}
     body.setdefault("output_config", {})["format"] = wanted
@@ -182,7 +182,7 @@ def _content_block(part: Part) -> dict[str, Any] | None:
         return _tool_use(part)
     if isinstance(part, ToolResult):
         return _result(part)
-    raise ValueError(f"this wire has no {type(part).__name__}")
+    raise ValueError(f"this wire format has no {type(part).__name__}")
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:

@@ -7,8 +7,8 @@ machine the accumulating. `trio_minillm.testing.check_provider` checks that one 
 
 from __future__ import annotations
 
+import inspect
 import re
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -241,7 +241,7 @@ def _check_url(url: str) -> None:
     if _KEYS_IN_QUERY & {name.lower() for name, _ in parse_qsl(parts.query)}:
         raise ValueError("base_url must not hold a key: addresses are logged. Give api_key=")
     if not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("base_url must not hold blanks, backslashes or control characters")
+        raise ValueError("base_url must not hold spaces, backslashes or control characters")
 
 
 _KEYS_IN_QUERY = {"key", "api_key", "apikey", "api-key", "token", "access_token"}
@@ -257,8 +257,8 @@ def _warn_of_plain_text(host: str) -> None:
     with suppress(ValueError):
         if ip_address(host).is_loopback:
             return
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_back and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
     message = f"the API key goes to {host} unencrypted, readable on the way: use https://"
     warnings.warn(message, stacklevel=level)
@@ -277,7 +277,7 @@ def refuse_others(request: Request, known: frozenset[str] | set[str]) -> None:
     other = sorted(set(request.params) - known)
     if other:
         raise ValueError(
-            f"{', '.join(other)}: not a parameter of the {request.model.provider.name} wire"
+            f"{', '.join(other)}: not a parameter of the {request.model.provider.name} wire format"
             " (extra={…} sends a field as it is)"
         )
 

@@ -138,7 +138,9 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
 
 def _effort(reasoning: Reasoning) -> dict[str, Any]:
     if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
-        raise ValueError("this wire takes reasoning effort only: no budget, summary or exclude")
+        raise ValueError(
+            "this wire format takes reasoning effort only: no budget, summary or exclude"
+        )
     if reasoning.effort is None:
         return {"reasoning_effort": "none"} if reasoning.enabled is False else {}
     return {"reasoning_effort": reasoning.effort}
@@ -167,7 +169,7 @@ def _message(message: Message, dialect: Dialect) -> Iterable[dict[str, Any]]:
 
 def _tool_result(result: ToolResult, dialect: Dialect) -> dict[str, Any]:
     if not dialect.any_tool_content and any(not isinstance(p, TextPart) for p in result.content):
-        raise ValueError("on this wire a tool can answer with text only")
+        raise ValueError("in this wire format a tool result has text only")
     parts = list(result.content)
     if result.cache and parts and isinstance(parts[-1], TextPart):
         parts[-1] = TextPart(parts[-1].text, result.cache)
@@ -179,7 +181,7 @@ def _assistant(message: Message, dialect: Dialect) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for part in message.parts:
         if isinstance(part, MediaPart | ToolResult):
-            raise ValueError(f"a {type(part).__name__} can't stand in an assistant message")
+            raise ValueError(f"a {type(part).__name__} can't be in an assistant message")
     said = [p for p in message.parts if isinstance(p, TextPart)]
     calls = [p for p in message.parts if isinstance(p, ToolCall)]
     refusals = [p.text for p in message.parts if isinstance(p, RefusalPart)]
@@ -234,15 +236,15 @@ def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
             out["image_url"]["detail"] = part.detail
     elif isinstance(part, AudioPart):
         if part.data is None:
-            raise ValueError("sound must be given as bytes on this wire")
-        sound: Any = {"data": part.base64(), "format": part.format}
-        out = {"type": "input_audio", "input_audio": part.base64() if dialect.bare_media else sound}
+            raise ValueError("audio must be given as bytes in this wire format")
+        audio: Any = {"data": part.base64(), "format": part.format}
+        out = {"type": "input_audio", "input_audio": part.base64() if dialect.bare_media else audio}
     elif isinstance(part, DocumentPart) and dialect.bare_media and part.file_id is None:
         out = {"type": "document_url", "document_url": part.data_url()}
     elif isinstance(part, DocumentPart):
         out = {"type": "file", "file": _file(part, dialect)}
     else:
-        raise ValueError(f"a {type(part).__name__} can't stand in this message")
+        raise ValueError(f"a {type(part).__name__} can't be in this message")
     if isinstance(part, TextPart) and _marked(part, dialect):
         out["cache_control"] = _mark(part.cache)
     return out
@@ -250,7 +252,7 @@ def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
 
 def _url(part: MediaPart) -> str:
     if part.file_id is not None:
-        raise ValueError("this wire takes pictures as bytes or URL, not by file id")
+        raise ValueError("this wire format takes images as bytes or URL, not by file id")
     return part.data_url()
 
 
@@ -258,7 +260,7 @@ def _file(part: DocumentPart, dialect: Dialect) -> dict[str, Any]:
     if part.file_id is not None:
         return {"file_id": part.file_id}
     if part.url is not None and not dialect.document_urls:
-        raise ValueError("this wire takes documents as bytes or by file id, not by URL")
+        raise ValueError("this wire format takes documents as bytes or by file id, not by URL")
     return {"filename": part.title or "document", "file_data": part.data_url()}
 
 

@@ -273,7 +273,7 @@ def _start(index: int, block: dict[str, Any]) -> StreamChunk:
 def _citations(block: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     found = block.get("citations") or ()
     if not isinstance(found, list | tuple) or not all(isinstance(c, dict) for c in found):
-        raise ProtocolError("citations of a text block are no list of objects")
+        raise ProtocolError("citations of a text block are not a list of objects")
     return tuple(found)
 
 

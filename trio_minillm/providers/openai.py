@@ -343,7 +343,7 @@ def _parts(content: list[Any], out: StreamChunk) -> None:
             elif not isinstance(inner, list | None):
                 raise ProtocolError("thinking of a content part is not a list")
             elif not all(isinstance(p, dict) for p in inner or ()):
-                raise ProtocolError("thinking of a content part is no list of parts")
+                raise ProtocolError("thinking of a content part is not a list of parts")
             else:
                 thought += [_text(p, "text") for p in inner or ()]
         else:
