@@ -242,7 +242,7 @@ that can have it. The expectations were written before the code was asked, and e
 
 ## How it is tested
 
-`tests/promises_*.py` have the faults and what is promised, `tests/test_reliability.py` takes the answers:
+`tests/support/promises_*.py` have the faults and what is promised, `tests/test_reliability.py` takes the answers:
 
 - in memory, {memory:,} cells: on OpenAI's and Anthropic's wire, by iterating over a stream and by `complete()`, with each event in a read
   of its own and with as many as possible in one; on OpenRouter's wire and that of compatible servers, in one of these ways;
