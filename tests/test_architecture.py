@@ -61,7 +61,7 @@ def level_of(room):
 
 def imports(path):
     """Yield each import of a file: the top-level name of a foreign package, or a path of ours."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -83,6 +83,11 @@ def ours(*parts):
             if (ROOT / file).exists():
                 return file
     return Path("__init__.py")
+
+
+@cache
+def tree(path):
+    return ast.parse((ROOT / path).read_text())
 
 
 @cache
@@ -123,8 +128,21 @@ def test_httpx_is_spoken_in_few_places():
 
 
 def test_the_core_needs_what_the_card_says():
-    needed = {r.split(">")[0] for r in requires("trio-minillm") or () if "extra" not in r}
+    needed = {re.match(r"[\w-]+", r)[0] for r in requires("trio-minillm") or () if "extra" not in r}
     assert needed == {"trio", "httpx", "httptools", "msgspec"}
+
+
+@pytest.mark.parametrize("path", sources(), ids=str)
+def test_no_private_name_is_imported(path):
+    """Modules may begin with an underscore. Attributes are ruff's matter (SLF001)."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            folder = path.parents[max(node.level - 1, 0)] if node.level else Path()
+            module = ROOT / folder / (node.module or "").replace(".", "/")
+            for name in (a.name for a in node.names if re.match("_[^_]", a.name)):
+                assert (module / f"{name}.py").exists() or (module / name).is_dir(), (
+                    f"{path}:{node.lineno} imports {name}"
+                )
 
 
 def test_importing_the_package_imports_what_every_program_needs():
@@ -197,3 +215,12 @@ def test_what_is_tested_is_what_is_installed(request):
     """In CI the wheel is tested, not the sources beside the tests."""
     if sys.flags.safe_path:
         assert not ROOT.is_relative_to(REPOSITORY / "trio_minillm")
+
+
+def test_lint_tools_have_one_version():
+    """The hooks that run before a commit and the sessions of nox agree."""
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text()
+    pinned = set(re.findall(r'"(ruff==[\d.]+)"', text))
+    assert len(pinned) == 1
+    assert set(re.findall(r'"(ruff==[\d.]+)"', hooks)) == pinned

@@ -474,6 +474,13 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @page
+def test_files_that_a_page_names_are_there(path: Path) -> None:
+    folders = "benchmarks|docs|examples|tests|trio_minillm"
+    for name in re.findall(rf"`((?:{folders})/[\w./*-]*)", prose(path)):
+        assert list(ROOT.glob(name)), name
+
+
+@page
 def test_pages_say_nothing_of_this_machine(path: Path) -> None:
     assert not re.search(r"/(home|root|tmp|Users)/", path.read_text())
 
