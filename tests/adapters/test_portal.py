@@ -8,7 +8,8 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.adapters._portal import Portal, open_both, open_model
+from trio_minillm.adapters._portal import Portal, open_both
+from trio_minillm.local._named import open_model
 
 
 class Opened:

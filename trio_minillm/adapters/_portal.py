@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
@@ -13,55 +12,11 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from .._client import Client, open_client
-from ..local import open_local_model
+from ..local._named import open_model
 from ..providers import Model
-from ..providers._models import anthropic, compatible, openai, openrouter
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-KEYS = {
-    "openrouter": "OPENROUTER_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-    "compatible": "TRIO_MINILLM_API_KEY",
-}
-"""Where each kind of model's key comes from. The last is sent only where a base URL says."""
-
-
-@asynccontextmanager
-async def open_model(
-    name: str | Model, *, base_url: str | None = None, api_key: str | None = None, **options: Any
-) -> AsyncIterator[Model]:
-    """The model with a name like ``openai:gpt-5-mini``, for the length of a block. (A `Model` is
-    what it is.)
-
-    ``options`` are those of the constructor of its kind, or of `open_local_model`. Raises
-    ``ValueError`` for a name of another form, and what the constructor raises.
-    """
-    if isinstance(name, Model):
-        yield name
-        return
-    kind, _, rest = name.partition(":")
-    if kind == "local":
-        if base_url is not None:
-            raise ValueError("a local model has no base URL: its server is started here")
-        async with open_local_model(path=rest or None, **options) as model:
-            yield model
-        return
-    if kind not in KEYS or not rest:
-        kinds = ", ".join(f"{kind}:NAME" for kind in KEYS)
-        raise ValueError(f"the model is {kinds}, local or local:PATH.gguf")
-    options = {"base_url": base_url, "api_key": api_key, **options}
-    if kind == "compatible":
-        if base_url is None:
-            raise ValueError("compatible:NAME needs a base URL")
-        options["api_key"] = api_key or os.environ.get(KEYS[kind], "").strip() or None
-        yield compatible(rest, **options)
-    else:
-        yield {"openrouter": openrouter, "openai": openai, "anthropic": anthropic}[kind](
-            rest, **options
-        )
 
 
 @asynccontextmanager

@@ -44,9 +44,10 @@ from .._types.options import Retry, Timeouts
 from .._types.params import PARAM_NAMES, JSONSchema, Reasoning
 from .._types.response import Choice, CompletionResponse
 from .._types.tools import Tool
+from ..local._named import KEYS
 from ..providers import Model
 from . import _inspect_messages as messages
-from ._portal import KEYS, Portal, open_both
+from ._portal import Portal, open_both
 
 STOP_REASONS: dict[str | None, StopReason] = {
     "stop": "stop",
