@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import trio_minillm as llm
-from trio_minillm.adapters import _portal as _host
+from trio_minillm.adapters import _portal
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 
 pytest.importorskip("inspect_ai", reason="inspect_ai is not installed (extra: inspect)")
@@ -53,7 +53,7 @@ def serve(monkeypatch, tmp_path):
 
     def made(*replies):
         transport = ScriptedTransport(*replies)
-        monkeypatch.setattr(_host, "open_client", partial(llm.open_client, transport=transport))
+        monkeypatch.setattr(_portal, "open_client", partial(llm.open_client, transport=transport))
         return transport
 
     return made

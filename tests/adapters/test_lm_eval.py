@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 import trio_minillm as llm
-from trio_minillm.adapters import _portal as _host
+from trio_minillm.adapters import _portal
 from trio_minillm.testing import ScriptedTransport, openai_events, reply
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed (extra: lm-eval)")
@@ -49,7 +49,7 @@ def serve(monkeypatch):
 
     def made(*replies):
         transport = ScriptedTransport(*replies)
-        monkeypatch.setattr(_host, "open_client", partial(llm.open_client, transport=transport))
+        monkeypatch.setattr(_portal, "open_client", partial(llm.open_client, transport=transport))
         return transport
 
     return made

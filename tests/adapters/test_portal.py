@@ -8,11 +8,12 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.adapters._portal import Portal, open_both, open_model
+from trio_minillm.adapters._portal import Portal, open_both
+from trio_minillm.local._named import open_model
 
 
 class Opened:
-    """What a host opens here, and what became of it."""
+    """The resource that a portal opens here, and its history."""
 
     def __init__(self):
         self.opened = self.closed = 0
@@ -52,22 +53,22 @@ def made():
 
 
 @pytest.fixture
-def host(made):
-    host = Portal(made.block)
-    yield host
-    host.close()
+def portal(made):
+    portal = Portal(made.block)
+    yield portal
+    portal.close()
 
 
 # -- in a Trio run -------------------------------------------------------------------------------
 
 
-def test_one_is_opened_for_each_trio_run_and_closed_with_it(host, made):
+def test_one_is_opened_for_each_trio_run_and_closed_with_it(portal, made):
     async def main():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(host.call, answer)
-            assert await host.call(answer) == 42
+            nursery.start_soon(portal.call, answer)
+            assert await portal.call(answer) == 42
         with pytest.raises(KeyError, match="not here"):
-            await host.call(fail)
+            await portal.call(fail)
         assert made.opened - made.closed == 1
 
     for number in (1, 2):
@@ -75,10 +76,10 @@ def test_one_is_opened_for_each_trio_run_and_closed_with_it(host, made):
         assert made.opened == made.closed == number
 
 
-def test_a_call_that_is_cancelled_in_a_trio_run(host, made):
+def test_a_call_that_is_cancelled_in_a_trio_run(portal, made):
     async def main():
         with trio.move_on_after(0.01):
-            await host.call(made.hang)
+            await portal.call(made.hang)
 
     trio.run(main)
     assert made.cancelled.is_set()
@@ -88,26 +89,26 @@ def test_a_call_that_is_cancelled_in_a_trio_run(host, made):
 # -- in a thread ---------------------------------------------------------------------------------
 
 
-def test_one_is_opened_for_all_other_loops_and_threads(host, made):
+def test_one_is_opened_for_all_other_loops_and_threads(portal, made):
     async def main():
-        assert await asyncio.gather(host.call(answer), host.call(answer)) == [42, 42]
+        assert await asyncio.gather(portal.call(answer), portal.call(answer)) == [42, 42]
         with pytest.raises(KeyError, match="not here"):
-            await host.call(fail)
+            await portal.call(fail)
 
     asyncio.run(main())
     asyncio.run(main())
-    assert host.submit(answer).result(5) == 42
+    assert portal.submit(answer).result(5) == 42
     assert (made.opened, made.closed) == (1, 0)
-    host.close()
-    host.close()
+    portal.close()
+    portal.close()
     assert made.closed == 1
-    assert host.submit(answer).result(5) == 42  # opened again
+    assert portal.submit(answer).result(5) == 42  # opened again
     assert made.opened == 2
 
 
-def test_a_call_that_is_cancelled_in_asyncio(host, made):
+def test_a_call_that_is_cancelled_in_asyncio(portal, made):
     async def main():
-        task = asyncio.create_task(host.call(made.hang))
+        task = asyncio.create_task(portal.call(made.hang))
         await asyncio.to_thread(made.began.wait, 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -115,34 +116,34 @@ def test_a_call_that_is_cancelled_in_asyncio(host, made):
 
     asyncio.run(main())
     assert made.cancelled.wait(5)
-    assert host.submit(answer).result(5) == 42
+    assert portal.submit(answer).result(5) == 42
 
 
-def test_what_is_under_way_when_it_is_closed(host, made):
-    future = host.submit(made.hang)
+def test_what_is_under_way_when_it_is_closed(portal, made):
+    future = portal.submit(made.hang)
     assert made.began.wait(5)
-    host.close()
+    portal.close()
     assert future.cancelled()
     assert made.cancelled.is_set()
 
 
-def test_a_future_that_is_cancelled_before_it_began(host, made):
-    future = host.submit(made.hang)
+def test_a_future_that_is_cancelled_before_it_began(portal, made):
+    future = portal.submit(made.hang)
     future.cancel()
-    assert host.submit(answer).result(5) == 42
+    assert portal.submit(answer).result(5) == 42
 
 
 @pytest.mark.parametrize("loop", ["trio", "asyncio"])
 def test_what_can_t_be_opened_says_so_to_each_caller(loop):
-    host = Portal(lambda: open_model("nonsense"))
+    portal = Portal(lambda: open_model("nonsense"))
 
     async def main():
         for _ in range(2):
             with pytest.raises(ValueError, match="the model is"):
-                await host.call(answer)
+                await portal.call(answer)
 
     trio.run(main) if loop == "trio" else asyncio.run(main())
-    host.close()
+    portal.close()
 
 
 # -- models by name ------------------------------------------------------------------------------

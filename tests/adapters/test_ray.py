@@ -20,9 +20,8 @@ import pytest
 import trio_minillm as llm
 import trio_minillm.batch
 from trio_minillm import testing
-from trio_minillm.adapters._ray_rows import rows_of
 from trio_minillm.adapters._shared_results import SharedResults
-from trio_minillm.adapters.ray import UNWRITTEN, divided, on_ray
+from trio_minillm.adapters.ray import UNWRITTEN, divided, on_ray, rows_of
 from trio_minillm.batch import BatchRequest, BatchResult, ResultLine
 from trio_minillm.testing import openai_events
 
@@ -117,7 +116,7 @@ def ask(tmp_path):
         try:
             return [table.to_pylist() for table in asyncio.run(main(actor))]
         finally:
-            actor._host.close()
+            actor._portal.close()
 
     return run
 

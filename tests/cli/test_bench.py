@@ -573,7 +573,7 @@ def test_the_window_ends_with_the_last_content_of_a_whole_answer() -> None:
     assert results.window == 5.0
     assert (results.rate(results.chunks), results.tokens_rate) == (2.0, 42 / 5)
     assert (results.sent, results.finished, results.failed) == (4, 2, 1)
-    assert results.per_token.percentiles(50) == [2.0 / 20]
+    assert results.latencies.per_token.percentiles(50) == [2.0 / 20]
 
 
 def test_hidden_reasoning_is_not_between_the_first_and_the_last_content() -> None:
@@ -581,9 +581,9 @@ def test_hidden_reasoning_is_not_between_the_first_and_the_last_content() -> Non
     shown = llm.Choice(reasoning="hm")
     hidden = results_of(Sample(response=answer(usage=usage), last_at=15.0))
     visible = results_of(Sample(response=answer(usage=usage, choices=(shown,)), last_at=15.0))
-    assert hidden.per_token.percentiles(50) == [2.0 / 4]
-    assert visible.per_token.percentiles(50) == [2.0 / 20]
-    assert hidden.usage["completion_tokens"] == 21
+    assert hidden.latencies.per_token.percentiles(50) == [2.0 / 4]
+    assert visible.latencies.per_token.percentiles(50) == [2.0 / 20]
+    assert hidden.tokens.sums["completion_tokens"] == 21
     assert "(16 of them reasoning)" in dict(hidden.rows())["tokens"]
 
 
@@ -593,7 +593,7 @@ def test_usage_that_is_not_final_counts_no_tokens() -> None:
         Sample(response=answer(usage=running), last_at=15.0),
         Sample(response=answer(), last_at=15.0),
     )
-    assert (results.with_usage, results.usage["completion_tokens"]) == (1, 21)
+    assert (results.tokens.answers, results.tokens.sums["completion_tokens"]) == (1, 21)
     assert "1 whole answer came without usage: there were more tokens than these" in results.notes()
 
 
@@ -615,11 +615,11 @@ def test_kinds_of_failure_and_reasons_are_bounded_and_say_no_key() -> None:
         results.add(Sample(response=failed, error=llm.RefusedError(info)))
         choice = llm.Choice(finish_reason=f"r{status}{KEY}")
         results.add(Sample(response=answer(choices=(choice,)), last_at=1.0))
-    assert len(results.errors) == _measure.MAX_ERRORS + 1
+    assert len(results.failures.fields()) == _measure.MAX_ERRORS + 1
     assert len(results.reasons) == _measure.MAX_REASONS + 1
-    assert sum(e["count"] for e in results.errors.values()) == results.failed == 100
-    assert KEY not in f"{results.fields()} {results.errors} {results.rows()}"
-    assert isinstance(results.commonest_error, llm.RefusedError)
+    assert sum(e["count"] for e in results.failures.fields()) == results.failed == 100
+    assert KEY not in f"{results.fields()} {results.failures.fields()} {results.rows()}"
+    assert isinstance(results.failures.commonest, llm.RefusedError)
 
 
 def test_a_busy_client_says_so() -> None:

@@ -1,4 +1,4 @@
-"""inspect_ai's messages as ours, and an answer of ours as inspect_ai's."""
+"""Translation of messages and answers between inspect_ai and this library."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from .._types.messages import (
 from .._types.response import Choice
 
 OURS = "trio_minillm"
-"""Where a message keeps what inspect has no place for: what must go back to a provider."""
+"""The key under which a message of inspect's keeps what only this library and the provider need."""
 
 
 def to_ours(message: ChatMessage) -> Message:
-    """A message of inspect's. Raises ``ValueError`` for content that no wire has (video)."""
+    """Translate a message of inspect's. Raises ``ValueError`` for content that no wire has (video)."""
     content = message.content
     parts: list[Part] = (
         [TextPart(content)] if isinstance(content, str) else [_part(one) for one in content]
@@ -60,7 +60,7 @@ def _result(message: ChatMessageTool, parts: list[Part]) -> ToolResult:
     return ToolResult(
         call_id=message.tool_call_id or "",
         name=message.function,
-        content=tuple(parts),  # type: ignore[arg-type]  # the wire says what it can't carry
+        content=tuple(parts),  # type: ignore[arg-type]  # the wire raises for what it can't carry
         is_error=message.error is not None,
     )
 
@@ -91,7 +91,11 @@ def _part(content: Content) -> Part:
 
 
 def _inline(source: str) -> str:
-    """Inspect reads files before it asks a model: a path here would be a model's own words."""
+    """Return the source. Raises ``ValueError`` if it is no URL.
+
+    Inspect reads files before it asks a model, so a path here would come from a model's words, and
+    must not be opened.
+    """
     if not source.startswith(("data:", "https://", "http://")):
         raise ValueError("media must be data: or https: URLs")
     return source
@@ -106,7 +110,7 @@ def _call(call: TheirCall, extra: dict[str, Any] | None) -> ToolCall:
 
 
 def from_ours(choice: Choice, model: str) -> ChatMessageAssistant:
-    """One answer. Calls that must not be executed carry inspect's ``parse_error``."""
+    """Translate an answer. Calls that must not be executed carry inspect's ``parse_error``."""
     contents = [one for part in choice.parts for one in _content(part)]
     plain = [one.text for one in contents if isinstance(one, ContentText) and one == _plain(one)]
     calls = [_their_call(call, None) for call in choice.tool_calls]
@@ -152,7 +156,7 @@ def _content(part: Part) -> list[Content]:
 
 
 def _citations(part: TextPart) -> list[Any]:
-    """The provider's citations, as they came, with what all of inspect's have."""
+    """Return the provider's citations as they came, with the fields that inspect's have."""
     found: list[Any] = []
     for raw in part.citations:
         title = raw.get("title") or raw.get("document_title")

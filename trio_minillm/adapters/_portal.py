@@ -1,9 +1,8 @@
-"""A client in a program whose event loop is not ours: in its Trio run, or in a thread beside it."""
+"""A client in a program with an event loop of its own: in its Trio run, or in a thread beside it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
@@ -13,73 +12,29 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from .._client import Client, open_client
-from ..local import open_local_model
+from ..local._named import open_model
 from ..providers import Model
-from ..providers._models import anthropic, compatible, openai, openrouter
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-KEYS = {
-    "openrouter": "OPENROUTER_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-    "compatible": "TRIO_MINILLM_API_KEY",
-}
-"""Where each kind of model's key comes from. The last is sent only where a base URL says."""
-
-
-@asynccontextmanager
-async def open_model(
-    name: str | Model, *, base_url: str | None = None, api_key: str | None = None, **options: Any
-) -> AsyncIterator[Model]:
-    """The model with a name like ``openai:gpt-5-mini``, for the length of a block. (A `Model` is
-    what it is.)
-
-    ``options`` are those of the constructor of its kind, or of `open_local_model`. Raises
-    ``ValueError`` for a name of another form, and what the constructor raises.
-    """
-    if isinstance(name, Model):
-        yield name
-        return
-    kind, _, rest = name.partition(":")
-    if kind == "local":
-        if base_url is not None:
-            raise ValueError("a local model has no base URL: its server is started here")
-        async with open_local_model(path=rest or None, **options) as model:
-            yield model
-        return
-    if kind not in KEYS or not rest:
-        kinds = ", ".join(f"{kind}:NAME" for kind in KEYS)
-        raise ValueError(f"the model is {kinds}, local or local:PATH.gguf")
-    options = {"base_url": base_url, "api_key": api_key, **options}
-    if kind == "compatible":
-        if base_url is None:
-            raise ValueError("compatible:NAME needs a base URL")
-        options["api_key"] = api_key or os.environ.get(KEYS[kind], "").strip() or None
-        yield compatible(rest, **options)
-    else:
-        yield {"openrouter": openrouter, "openai": openai, "anthropic": anthropic}[kind](
-            rest, **options
-        )
 
 
 @asynccontextmanager
 async def open_both(
     name: str | Model, client_options: dict[str, Any], **model_options: Any
 ) -> AsyncIterator[tuple[Client, Model]]:
-    """A client and a model (see `open_model`) for the length of a block."""
+    """Yield a client and a model (see `open_model`), both open for the length of the block."""
     async with open_client(**client_options) as client, open_model(name, **model_options) as model:
         yield client, model
 
 
 class Portal(Generic[S]):
-    """Something of ours, a client say, that is opened where it is first needed and kept open.
+    """A resource of ours, such as a client, that is opened at its first use and kept open.
 
-    Guarantees: in a Trio run it lives in a system task, so that it is closed when the run ends;
-    elsewhere a Trio loop in a daemon thread holds it until `close` or the end of the process.
-    Cancelling a call cancels what it asked for. An error of opening is raised by each call. Safe
-    for threads. ``opening`` makes a fresh block for each loop.
+    Guarantees: in a Trio run, a system task holds the resource, so that it is closed when the run
+    ends; elsewhere, a Trio loop in a daemon thread holds it until `close` or the end of the
+    process. Cancelling a call cancels the function that it runs. If the resource can't be opened,
+    each call raises that error. Thread-safe. ``opening`` makes a new context manager for each loop.
     """
 
     def __init__(self, opening: Callable[[], AbstractAsyncContextManager[S]]) -> None:
@@ -89,7 +44,10 @@ class Portal(Generic[S]):
         self._lock = threading.Lock()
 
     async def call(self, function: Callable[[S], Awaitable[T]]) -> T:
-        """Run it in the Trio run that this is called from; from asyncio, in the thread."""
+        """Call the function with the resource: in the caller's Trio run, or else in the thread.
+
+        Raises what the function raises, and the error of opening.
+        """
         if not trio.lowlevel.in_trio_run():
             return await asyncio.wrap_future(self.submit(function))
         token = trio.lowlevel.current_trio_token()
@@ -97,10 +55,10 @@ class Portal(Generic[S]):
         if held is None:
             held = self._runs[token] = _Held()
             trio.lowlevel.spawn_system_task(self._serve, held, token)
-        return await held.ask(function)
+        return await held.call(function)
 
     def submit(self, function: Callable[[S], Awaitable[T]]) -> Future[T]:
-        """Start it in the thread. Cancelling the future cancels it."""
+        """Start the function in the thread. Cancelling the future cancels the function."""
         with self._lock:
             if self._thread is None:
                 held = self._thread = _Held()
@@ -111,7 +69,7 @@ class Portal(Generic[S]):
             return self._thread.submit(function)
 
     def close(self) -> None:
-        """Cancel what is asked in the thread, and wait until all is closed there."""
+        """Cancel the calls in the thread, and wait until the resource there is closed."""
         with self._lock:
             held, self._thread = self._thread, None
         if held is not None:
@@ -126,10 +84,11 @@ class Portal(Generic[S]):
 
 
 class _Held(Generic[S]):
-    """What is open as long as `serve` runs, in one Trio run."""
+    """The resource in one Trio run, open as long as `serve` runs."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
+        """Set when calls can be submitted, which may be before the resource is open."""
         self._ended = threading.Event()
         self._ready: trio.Event = trio.Event()
         self._opened: list[S] = []
@@ -154,14 +113,14 @@ class _Held(Generic[S]):
         finally:
             self._ended.set()
 
-    async def ask(self, function: Callable[[S], Awaitable[T]]) -> T:
+    async def call(self, function: Callable[[S], Awaitable[T]]) -> T:
         await self._ready.wait()
         if self._error is not None:
             raise self._error
         return await function(self._opened[0])
 
     def submit(self, function: Callable[[S], Awaitable[T]]) -> Future[T]:
-        """`ask` from another thread."""
+        """Start `call` from another thread."""
         future: Future[T] = Future()
         assert self._token is not None
         self._token.run_sync_soon(self._start, function, future)
@@ -175,26 +134,26 @@ class _Held(Generic[S]):
 
     def _start(self, function: Callable[[S], Awaitable[T]], future: Future[T]) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._answer, function, future)
+        self._nursery.start_soon(self._fulfil, function, future)
 
     def _cancel(self) -> None:
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
 
-    async def _answer(self, function: Callable[[S], Awaitable[T]], future: Future[T]) -> None:
+    async def _fulfil(self, function: Callable[[S], Awaitable[T]], future: Future[T]) -> None:
         scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
 
-        def left(_: Future[T]) -> None:
+        def done(_: Future[T]) -> None:
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(scope.cancel)
 
-        future.add_done_callback(left)  # it does nothing to a scope that was left
+        future.add_done_callback(done)  # without effect once the scope has been left
         try:
             with scope:
-                result = await self.ask(function)
+                result = await self.call(function)
                 with suppress(InvalidStateError):  # cancelled at the same time
                     future.set_result(result)
-        except Exception as error:  # noqa: BLE001 - raised where it was asked
+        except Exception as error:  # noqa: BLE001 - raised by the caller's future
             with suppress(InvalidStateError):
                 future.set_exception(error)
         except BaseException:

@@ -1,4 +1,4 @@
-"""The finished requests of many processes, in the files of one folder that all of them see."""
+"""Results that many processes share, in the files of one folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from .._batch.files.result_format import fingerprint, result_line
 from .._batch.types import BatchRequest, BatchResult
 
 _OFFSET = 44
-"""Bits of a place in a file (16 TiB); the rest of 64 are the file's number and whether it is ok."""
+"""Bits of a line's offset in its file (up to 16 TiB). Of the other bits of a 64-bit place, the lowest
+of all says whether the result is ok, and the highest are the file's number."""
 
 
 class SharedResults:
-    """The lines of all actors of all runs, in the files of a folder.
+    """The result lines of all actors of all runs, in the files of a folder.
 
-    Guarantees: what `append` returned from is found by every actor that calls `refresh` later
-    and sees the file; a torn line is as if it were not there. The folder is made if it is missing.
+    Guarantees: once `append` has returned, every actor that calls `refresh` later and sees the file
+    finds the line; a torn line counts as missing. The folder is made if it does not exist.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -49,15 +50,16 @@ class SharedResults:
         return result_line(result, fingerprint(result.request))
 
     async def refresh(self) -> None:
-        """Learn what all have written since."""
+        """Read the lines that any actor has written since the last call."""
         async with self._refreshing:
             await trio.to_thread.run_sync(self._look)
 
     async def line(self, request: BatchRequest, *, retry_failed: bool = False) -> bytes | None:
-        """The line of this request. ``ValueError`` if its key has one of another request.
+        """Return the line of this request, or None.
 
-        ``retry_failed`` is for errors of others: what has failed here is not asked for again.
-        Waits only for a line of its own that it has not read yet.
+        ``retry_failed`` ignores failures of other actors and runs, but not of this one: what
+        has failed here is not sent again. It waits only for a line of this actor that has not been
+        read yet. Raises ``ValueError`` if the key's line is of another request.
         """
         own = self._own.state(request) != "missing"
         if own and request.key not in self._places:

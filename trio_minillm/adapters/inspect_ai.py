@@ -1,7 +1,7 @@
 """A model provider for inspect_ai: ``--model trio_minillm/openai:gpt-5-mini``.
 
-inspect_ai finds it by itself (entry point ``inspect_ai``). It asks one attempt at a time, since
-inspect retries and adapts the number of connections itself: one layer of retries.
+inspect_ai finds it by itself (entry point ``inspect_ai``). Each call makes one attempt, because
+inspect retries and adapts the number of connections itself.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ from .._types.options import Retry, Timeouts
 from .._types.params import PARAM_NAMES, JSONSchema, Reasoning
 from .._types.response import Choice, CompletionResponse
 from .._types.tools import Tool
+from ..local._named import KEYS
 from ..providers import Model
 from . import _inspect_messages as messages
-from ._portal import KEYS, Portal, open_both
+from ._portal import Portal, open_both
 
 STOP_REASONS: dict[str | None, StopReason] = {
     "stop": "stop",
@@ -63,7 +64,7 @@ STOP_REASONS: dict[str | None, StopReason] = {
     "content_filter": "content_filter",
     "refusal": "content_filter",
 }
-"""Finish reasons in inspect's words; all others are ``unknown``."""
+"""Finish reasons with inspect's words for them; all others are ``unknown``."""
 
 REFUSALS: dict[str | None, StopReason] = {
     "context_length_exceeded": "model_length",
@@ -71,7 +72,7 @@ REFUSALS: dict[str | None, StopReason] = {
     "content_filter": "content_filter",
     "content_policy_violation": "content_filter",
 }
-"""Codes of refused requests that inspect takes for an answer, so that the task goes on."""
+"""Codes of refused requests that inspect treats as answers, so that the task goes on."""
 
 SAME = {
     **{name: name for name in ("max_tokens", "temperature", "top_p", "top_k", "seed")},
@@ -80,15 +81,15 @@ SAME = {
     "stop_seqs": "stop",
     "num_choices": "n",
 }
-"""Settings of inspect that are parameters of ours, by our name."""
+"""Settings of inspect, with the names of the same parameters here."""
 
 UNSUPPORTED = (
     *("best_of", "prompt_logprobs", "fallback_models", "reasoning_mode", "modalities", "batch"),
 )
-"""Settings that would be without effect. They change what is measured, so they are refused."""
+"""Settings that this library can't apply. They change what is measured, so they are refused."""
 
 MAX_LOGGED = 10_000
-"""Characters of a string in a logged request that looks like media; longer ones are left out."""
+"""Characters up to which a string that looks like media is kept in a logged request."""
 
 
 class TrioMiniLLM(ModelAPI):
@@ -96,9 +97,10 @@ class TrioMiniLLM(ModelAPI):
 
     The name is ``KIND:NAME`` as on the command line of `trio_minillm`: ``openai:``,
     ``anthropic:``, ``openrouter:``, ``compatible:`` (with a base URL), ``local`` or
-    ``local:PATH.gguf``. ``model_args`` are the other arguments of the constructor, or of
-    `open_local_model`. Works on both of inspect's backends; on Trio (``INSPECT_ASYNC_BACKEND=trio``)
-    streams run in inspect's own loop, on asyncio in a thread with a Trio loop.
+    ``local:PATH.gguf``. ``model_args`` are the other arguments of the model's constructor, or of
+    `open_local_model`. It works on both of inspect's backends: on Trio
+    (``INSPECT_ASYNC_BACKEND=trio``) streams run in inspect's own loop, on asyncio in a thread with
+    a Trio loop.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class TrioMiniLLM(ModelAPI):
         variables = [KEYS[kind]] if kind in KEYS else []
         super().__init__(model_name, base_url, api_key, variables, config)
         self._model_args = model_args
-        self._host = Portal(self._opening)
+        self._portal = Portal(self._opening)
 
     def _opening(self) -> AbstractAsyncContextManager[tuple[Client, Model]]:
         options = {"base_url": self.base_url, "api_key": self.api_key, **self._model_args}
@@ -126,8 +128,10 @@ class TrioMiniLLM(ModelAPI):
         tool_choice: ToolChoice,
         config: GenerateConfig,
     ) -> ModelOutput | tuple[ModelOutput | Exception, ModelCall]:
-        """One attempt. Raises our errors, which `should_retry` judges, and ``ValueError`` for
-        what the wire can't carry.
+        """Make one attempt.
+
+        Raises `MiniLLMError`, which `should_retry` judges, and ``ValueError`` for anything that the
+        wire can't carry.
         """
         options = params_of(config)
         if tools:
@@ -136,7 +140,7 @@ class TrioMiniLLM(ModelAPI):
             if config.parallel_tool_calls is not None:
                 options["parallel_tool_calls"] = config.parallel_tool_calls
         turns = [messages.to_ours(message) for message in input]
-        return await self._host.call(partial(self._ask, turns, options))
+        return await self._portal.call(partial(self._ask, turns, options))
 
     async def _ask(
         self, turns: Sequence[Any], options: dict[str, Any], opened: tuple[Client, Model]
@@ -160,7 +164,10 @@ class TrioMiniLLM(ModelAPI):
         return output_of(response), call
 
     def should_retry(self, ex: Exception) -> RetryDecision:
-        """Whatever may pass by itself; a broken stream too, since inspect takes none of it."""
+        """Decide on another attempt: for anything that may pass, and for a broken stream too.
+
+        Inspect uses nothing of a broken stream.
+        """
         if isinstance(ex, RefusedError | ProviderError):
             after = ex.retry_after if isinstance(ex, RefusedError) else ex.info.retry_after
             if not ex.info.retryable:
@@ -173,32 +180,34 @@ class TrioMiniLLM(ModelAPI):
         return RetryDecision.transient()
 
     def is_auth_failure(self, ex: Exception) -> bool:
-        """A wrong key, for inspect's hooks that fetch another."""
+        """Return True for a wrong key, so that inspect's hooks fetch another one."""
         return isinstance(ex, RefusedError) and ex.kind == "auth"
 
     def connection_key(self) -> str:
-        """Connections are counted by address, key and model."""
+        """Return the name under which inspect counts connections: address, key and model."""
         return f"{self.base_url}:{self.initial_api_key}:{self.model_name}"
 
     def canonical_name(self) -> str:
-        """The model's name without its kind, as inspect's own data have it."""
+        """Return the model's name without its kind, as in inspect's own data."""
         return self.model_name.partition(":")[2] or self.model_name
 
     def tool_result_images(self) -> bool:
-        """Whether a tool may answer with pictures."""
+        """Return True if a tool may answer with images."""
         return self.model_name.startswith("anthropic:")
 
     async def aclose(self) -> None:
-        """Close what is in the thread; in a Trio run the client is closed with the run."""
-        self._host.close()
+        """Close the client in the thread. In a Trio run the client is closed with the run."""
+        self._portal.close()
 
 
-modelapi(name="trio_minillm")(TrioMiniLLM)  # as a decorator it would leave no class
+modelapi(name="trio_minillm")(TrioMiniLLM)  # as a decorator it would replace the class
 
 
 def params_of(config: GenerateConfig) -> dict[str, Any]:
-    """Inspect's settings as parameters of `Client.stream`. Those for connections, retries and
-    caching are inspect's own business.
+    """Translate inspect's settings to parameters of `Client.stream`.
+
+    Settings for connections, retries and caching are left to inspect itself. Raises ``ValueError``
+    for those in `UNSUPPORTED`.
     """
     refused = [name for name in UNSUPPORTED if getattr(config, name)]
     if refused:
@@ -233,7 +242,7 @@ def params_of(config: GenerateConfig) -> dict[str, Any]:
 
 
 def output_of(response: CompletionResponse) -> ModelOutput:
-    """A whole answer in inspect's terms: all choices, usage, cost."""
+    """Translate a whole answer: all choices, usage and cost."""
     usage, cost = response.usage, response.cost
     spent = None
     if usage is not None and usage.total_tokens is not None:
@@ -259,7 +268,7 @@ def output_of(response: CompletionResponse) -> ModelOutput:
 def _choice(choice: Choice, model: str) -> ChatCompletionChoice:
     reason = STOP_REASONS.get(choice.finish_reason, "unknown")
     if reason == "stop" and choice.tool_calls:
-        reason = "tool_calls"  # some servers say so
+        reason = "tool_calls"  # some servers say "stop" for these, too
     logprobs = None
     if choice.logprobs and choice.logprobs.get("content"):
         logprobs = Logprobs.model_validate({"content": choice.logprobs["content"]})
@@ -283,7 +292,7 @@ def _tool_choice(choice: ToolChoice) -> str:
 
 
 def _body(model: Model, turns: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The body that is sent, for inspect's log: it has no key in it."""
+    """Return the request's body for inspect's log. It contains no key."""
     params = {name: value for name, value in options.items() if name in PARAM_NAMES}
     request = make_request(model, messages_of(turns), params, extra=options.get("extra"))
     body: dict[str, Any] = msgspec.json.decode(encoded(body_of(request)))
@@ -291,7 +300,7 @@ def _body(model: Model, turns: Sequence[Any], options: dict[str, Any]) -> dict[s
 
 
 def _received(response: CompletionResponse) -> dict[str, Any]:
-    """What came back, for inspect's log."""
+    """Return the response for inspect's log."""
     return {
         "id": response.id,
         "model": response.model,

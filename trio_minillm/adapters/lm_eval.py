@@ -1,7 +1,7 @@
 """A model for the lm-evaluation-harness: ``python -m trio_minillm.adapters.lm_eval run …``.
 
-Importing this module registers the model ``trio_minillm``; run as a program it is the harness's own
-command with that model known, since the harness has no entry points for models.
+Importing this module registers the model ``trio_minillm``. Run as a program it is the harness's own
+command with that model added, because the harness has no entry points for models.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ._portal import open_both
 if TYPE_CHECKING:
 
     class LM:
-        """The harness's base of models, which has no types."""
+        """The harness's base class of models, which has no types."""
 
         cache_hook: Any
 else:
     from lm_eval.api.model import LM
 
 MAX_STOPS = 4
-"""Stop sequences that are sent (OpenAI takes no more); at the others the text is cut here."""
+"""Stop sequences that are sent, because OpenAI takes no more; the text is cut here at the others."""
 
 SAME = ("temperature", "top_p", "top_k", "min_p", "seed", "frequency_penalty", "presence_penalty")
-"""Generation settings of tasks that are parameters of ours."""
+"""Generation settings of tasks that are parameters of the same name here."""
 
 LIKELIHOOD = (
     "the wires of trio_minillm give no log probabilities of the prompt: only tasks with"
@@ -43,7 +43,7 @@ LIKELIHOOD = (
 
 
 class Chat(str):
-    """A conversation as JSON: what `TrioMiniLLM.apply_chat_template` makes, and takes back."""
+    """A conversation as JSON, in place of the text that a chat template would make of it."""
 
     __slots__ = ()
 
@@ -54,12 +54,12 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
 
     ``model`` is ``KIND:NAME`` as on the command line of `trio_minillm` (``openai:``, ``anthropic:``,
     ``openrouter:``, ``compatible:`` with ``base_url``, ``local`` or ``local:PATH.gguf``); other
-    arguments are those of the constructor, or of `open_local_model`. ``concurrency`` and the rates
-    are those of `Client.batch`. ``cache`` is a file in which answers are kept (`ResponseCache`), so
-    that a run that was killed goes on where it was.
+    arguments are those of the model's constructor, or of `open_local_model`. ``concurrency`` and
+    the rates are those of `Client.batch`. ``cache`` is a file in which answers are kept
+    (`ResponseCache`), so that a run that was killed continues where it was.
 
-    All requests of a task are one batch. Raises the first error once the others are done: the
-    harness has no place for a missing answer.
+    All requests of a task are one batch. If some fail, the first error is raised once the others
+    are done, because the harness has no place for a missing answer.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness tells its own caches of requests apart by."""
+        """The name by which the harness tells its own caches of requests apart."""
         return self.model
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The conversation itself: the server has the template."""
+        """Return the conversation itself, because the server has the template."""
         return Chat(msgspec.json.encode(chat_history).decode())
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -109,7 +109,7 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
         raise NotImplementedError(LIKELIHOOD)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The texts, in order, each cut before the first of its stop sequences."""
+        """Return the texts, in order, each cut before the first of its stop sequences."""
         return trio.run(self._generate, requests)
 
     async def _generate(self, instances: Sequence[Instance]) -> list[str]:
@@ -155,7 +155,7 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
 
 
 def params_of(settings: dict[str, Any], max_tokens: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A task's ``generation_kwargs`` as parameters, and as fields that have none of ours.
+    """Return a task's ``generation_kwargs`` as parameters, and the rest as extra fields.
 
     Without ``do_sample`` the temperature is 0 unless it is set, as everywhere in the harness.
     """
@@ -172,18 +172,18 @@ def params_of(settings: dict[str, Any], max_tokens: int) -> tuple[dict[str, Any]
 
 
 def stops_of(settings: dict[str, Any]) -> list[str]:
-    """The stop sequences of a task; empty ones say nothing."""
+    """Return the stop sequences of a task, without empty ones."""
     until = settings.get("until") or []
     return [stop for stop in ([until] if isinstance(until, str) else until) if stop]
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop sequence."""
+    """Return the text before the first stop sequence."""
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)]
 
 
 def main() -> None:
-    """The harness's own command."""
+    """Run the harness's own command."""
     from lm_eval.__main__ import cli_evaluate
 
     cli_evaluate()

@@ -1,9 +1,10 @@
 """A batch on many machines: a class for Ray Data's ``map_batches``.
 
 Each actor has a thread with a Trio loop, in which one client and one `Client.batch` live as long as
-the actor: what the adaptive control and the rates have learned stays from block to block. Finished
-requests are in files of one folder, one for each life of an actor; whoever is given a request looks
-there first. Ray itself is not imported here: it calls us.
+the actor, so that what the concurrency limit and the rates have learned is kept from block to
+block. Results are in the files of one folder, one file for each life of an actor, and an actor
+looks there first for every request that it is given. Ray itself is not imported here: it calls this
+module.
 """
 
 from __future__ import annotations
@@ -22,24 +23,23 @@ import trio
 
 from .._batch.batch import Batch
 from .._batch.files.request_format import check_request, request_from
-from .._batch.files.result_format import fingerprint
+from .._batch.files.result_format import ResultLine, fingerprint
 from .._batch.options import BatchOptions
 from .._batch.types import BatchRequest
 from ..providers import Model
 from ._portal import Portal, open_both
-from ._ray_rows import rows_of, table_of
 from ._shared_results import SharedResults
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DIVIDED = ("concurrency", "max_concurrency", "requests_per_minute", "tokens_per_minute", "limits")
-"""Options that hold for all actors together."""
+"""Options whose value is for all actors together."""
 OTHERS = ("cache", "retry", "retry_share", "deadline", "timeouts")
-"""Options that hold for each."""
+"""Options whose value is for each actor."""
 
 UNWRITTEN = 16
-"""Answers that are there and not written yet, at most; then nothing more is sent."""
+"""Answers that have arrived and are not written yet, at most; beyond that nothing is sent."""
 
 
 def on_ray(
@@ -52,22 +52,23 @@ def on_ray(
     model_options: Mapping[str, Any] | None = None,
     **options: Unpack[BatchOptions],
 ) -> type:
-    """A class for ``dataset.map_batches(cls, compute=ActorPoolStrategy(size=actors), …)``.
+    """Return a class for ``dataset.map_batches(cls, compute=ActorPoolStrategy(size=actors), …)``.
 
     Rows are requests: either a column ``text`` with a line of JSON as in a batch's input file, or
     that line's fields as columns. The rows that come out have ``key``, ``ok``, ``outcome``,
     ``content``, ``error`` (a class's name), ``prompt_tokens``, ``completion_tokens``, ``cost`` (USD,
     as text), ``cached`` and ``result``, the whole line as in a batch's output file.
 
-    Guarantees: a request with a line in ``folder``, which all actors must see, is not sent again,
-    by whatever actor or run; an actor that dies loses the requests that it had under way, which
-    Ray gives to another one. ``retry_failed`` sends those again whose line is an error. The key of
-    another request is a ``ValueError``.
+    Guarantees: a request with a line in ``folder``, which all actors must see, is not sent again
+    by any actor or run; an actor that dies loses the requests that it had under way, and Ray gives
+    them to another one. ``retry_failed`` sends requests again whose line is an error. A key that
+    belongs to another request is a ``ValueError``.
 
-    ``model`` is ``KIND:NAME`` as on the command line, made in each actor with its key from the
-    environment there and ``model_options`` (``base_url``, …); or a `Model`, which carries its key to
-    the actors. ``concurrency``, rates and ``limits`` are for all ``actors`` together, and each gets
-    its part: what one does not need, another can't use. Spending counts from an actor's start.
+    ``model`` is ``KIND:NAME`` as on the command line, made in each actor with the key from the
+    environment there and with ``model_options`` (``base_url``, …); or a `Model`, which carries its
+    key to the actors. ``concurrency``, rates and ``limits`` are for all ``actors`` together. Each
+    gets an equal part, and what one does not need, another can't use. Spending counts from an
+    actor's start.
 
     Raises ``ValueError`` for options that can't be divided, ``TypeError`` for unknown ones.
     """
@@ -88,7 +89,10 @@ def on_ray(
 
 
 def divided(options: Mapping[str, Any], actors: int) -> dict[str, Any]:
-    """The part of each of so many actors; all parts together are never more than the whole."""
+    """Return the part of each actor. All parts together are never more than the whole.
+
+    Raises ``ValueError`` if there is less than one slot for each.
+    """
     out = {name: value for name, value in options.items() if value is not None}
     if out.get("concurrency", "auto") == "auto":
         out["max_concurrency"] = out.get("max_concurrency", 1_000)
@@ -112,7 +116,7 @@ def divided(options: Mapping[str, Any], actors: int) -> dict[str, Any]:
 
 
 class _Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What each actor is told."""
+    """The instructions for each actor."""
 
     model: str | Model
     model_options: dict[str, Any]
@@ -122,25 +126,25 @@ class _Plan(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
 
     def __repr__(self) -> str:
-        return "<_Plan>"  # it may have a key in it
+        return "<_Plan>"  # the fields may contain a key
 
 
 class _Actor:
-    """What Ray keeps: it is made once in an actor's process and called with block after block.
+    """The object in an actor's process that Ray makes once and calls with block after block.
 
     Calls are async, so that Ray gives an actor the next block while the last answers of this one
-    are still coming.
+    are still arriving.
     """
 
     plan: _Plan
 
     def __init__(self) -> None:
-        self._host = Portal(partial(_open_run, self.plan))
+        self._portal = Portal(partial(_open_run, self.plan))
 
     async def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        """The results of a block of rows, in its order."""
+        """Return the results of a block of rows, in its order."""
         rows = rows_of(batch)
-        return table_of(await asyncio.wrap_future(self._host.submit(partial(_answer, rows))))
+        return table_of(await asyncio.wrap_future(self._portal.submit(partial(_answer, rows))))
 
 
 async def _answer(rows: list[Any], run: _Run) -> list[bytes]:
@@ -148,26 +152,26 @@ async def _answer(rows: list[Any], run: _Run) -> list[bytes]:
 
 
 class _Run:
-    """The life of an actor inside of its Trio loop."""
+    """The part of an actor that lives in its Trio loop."""
 
-    def __init__(self, plan: _Plan, model: Model, record: SharedResults) -> None:
+    def __init__(self, plan: _Plan, model: Model, results: SharedResults) -> None:
         self._plan = plan
         self._model = model
-        self._record = record
+        self._results = results
         self._running: dict[str, _Call] = {}
         self._failure: Exception | None = None
         self._send, self._receive = trio.open_memory_channel[BatchRequest](0)
 
     async def requests(self) -> AsyncIterator[BatchRequest]:
-        """What the batch is fed with, as long as it lives."""
+        """Yield the requests for the batch, as long as it lives."""
         async for request in self._receive:
             yield request
 
-    async def deliver(self, results: Batch) -> None:
-        """Write down each result, and wake those who wait for it."""
+    async def deliver(self, batch: Batch) -> None:
+        """Write each result to the folder, and wake the calls that wait for it."""
         try:
-            async for result in results:
-                line = await self._record.append(result)
+            async for result in batch:
+                line = await self._results.append(result)
                 self._running.pop(result.key).end(line)
         except Exception as error:  # noqa: BLE001 - raised by each call
             self._failure = error
@@ -175,9 +179,9 @@ class _Run:
                 call.done.set()
 
     async def answer(self, rows: list[Any]) -> list[bytes]:
-        """A line for each row."""
+        """Return a result line for each row."""
         requests = [self._request(row) for row in rows]
-        await self._record.refresh()
+        await self._results.refresh()
         lines = [await self._begin(request) for request in requests]
         return [line if isinstance(line, bytes) else await self._end(line) for line in lines]
 
@@ -192,10 +196,10 @@ class _Run:
         return msgspec.structs.replace(self._model, name=name, price=None)
 
     async def _begin(self, request: BatchRequest) -> bytes | _Call:
-        """Its line, if it has one; else it is sent."""
+        """Return the request's line if it has one; otherwise send it."""
         call = self._running.get(request.key)
         if call is None:
-            line = await self._record.line(request, retry_failed=self._plan.retry_failed)
+            line = await self._results.line(request, retry_failed=self._plan.retry_failed)
             if line is not None:
                 return line
             call = self._running[request.key] = _Call(fingerprint(request))
@@ -215,7 +219,7 @@ class _Run:
 
 
 class _Call:
-    """A request that is under way."""
+    """A request that is under way, which several rows may wait for."""
 
     def __init__(self, request: str) -> None:
         self.request = request
@@ -230,13 +234,75 @@ class _Call:
 @asynccontextmanager
 async def _open_run(plan: _Plan) -> AsyncIterator[_Run]:
     async with open_both(plan.model, {}, **plan.model_options) as (client, model):
-        with await trio.to_thread.run_sync(SharedResults, plan.folder) as record:
-            run = _Run(plan, model, record)
+        with await trio.to_thread.run_sync(SharedResults, plan.folder) as shared:
+            run = _Run(plan, model, shared)
             async with (
                 client.batch(
                     run.requests(), model=model, buffer=UNWRITTEN, **plan.options
-                ) as results,
+                ) as batch,
                 trio.open_nursery() as nursery,
             ):
-                nursery.start_soon(run.deliver, results)
+                nursery.start_soon(run.deliver, batch)
                 yield run
+
+
+# -- the rows of Ray's blocks ----------------------------------------------------------------------
+
+
+def rows_of(batch: Mapping[str, Any]) -> list[Any]:
+    """Return the rows of a block in Ray's numpy format, in JSON's types.
+
+    Raises ``ValueError`` for a text that is not JSON.
+    """
+    columns = {name: column.tolist() for name, column in batch.items()}
+    if "text" in columns:
+        return [_json(text) for text in columns["text"]]
+    names = list(columns)
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [
+        {name: _cell(name, value) for name, value in row.items() if not _missing(value)}
+        for row in rows
+    ]
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        raise ValueError("a row's text is not a line of JSON") from None
+
+
+def _cell(name: str, value: Any) -> Any:
+    """Return a cell's value. Nested fields may be JSON, since a column of a table has one type."""
+    if name not in ("key", "custom_id", "prompt", "system", "model") and isinstance(value, str):
+        if value[:1] in ("{", "["):
+            return _json(value)
+        return value
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value  # NaN stands for a missing number in a table
+
+
+def table_of(lines: list[bytes]) -> pa.Table:
+    """Return the rows for result lines, with the same column types in every block."""
+    import pyarrow as pa
+
+    texts, numbers = pa.string(), pa.int64()
+    found = [(msgspec.json.decode(line, type=ResultLine), line) for line in lines]
+    usages = [line.usage or {} for line, _ in found]
+    return pa.table(
+        {
+            "key": pa.array([line.key for line, _ in found], texts),
+            "ok": pa.array([line.ok for line, _ in found], pa.bool_()),
+            "outcome": pa.array([line.outcome for line, _ in found], texts),
+            "content": pa.array([line.content for line, _ in found], texts),
+            "error": pa.array([(line.error or {}).get("code") for line, _ in found], texts),
+            "prompt_tokens": pa.array([u.get("prompt_tokens") for u in usages], numbers),
+            "completion_tokens": pa.array([u.get("completion_tokens") for u in usages], numbers),
+            "cost": pa.array([(line.cost or {}).get("amount") for line, _ in found], texts),
+            "cached": pa.array([line.cached for line, _ in found], pa.bool_()),
+            "result": pa.array([raw.decode().rstrip("\n") for _, raw in found], texts),
+        }
+    )

@@ -6,9 +6,9 @@ _NEEDED = ("typer", "rich")
 
 
 def main() -> None:
-    """The entry point. Ends in ``SystemExit`` with one of the documented exit codes.
+    """Run the command. Ends in ``SystemExit`` with one of the documented exit codes.
 
-    Without the extra ``cli`` it says in one line what to install.
+    If the extra ``cli`` is missing, one line on stderr says what to install.
     """
     try:
         from ._app import main as run

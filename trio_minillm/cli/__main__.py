@@ -1,4 +1,4 @@
-"""``python -m trio_minillm.cli``: the same as the command."""
+"""The command as a module: ``python -m trio_minillm.cli``."""
 
 from trio_minillm.cli import main
 

@@ -1,4 +1,4 @@
-"""The command ``trio-minillm``: its subcommands, and what a bug looks like from outside."""
+"""The command ``trio-minillm``: its subcommands, and the one line that a bug comes out as."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typer import Option
 
 import trio_minillm as llm
 
+from ..local._named import KEYS
 from ._batch import batch
 from ._bench import bench
 from ._chat import chat
 from ._costs import costs
-from ._options import KEYS
 from ._output import EXIT_CODES
 from ._terminal import say
 
@@ -40,7 +40,7 @@ def _root(
 
 
 def main() -> None:
-    """The entry point. Ends in ``SystemExit`` with one of `EXIT_CODES`."""
+    """Run the command. Ends in ``SystemExit`` with one of `EXIT_CODES`."""
     app = typer.Typer(
         add_completion=False,
         no_args_is_help=True,
@@ -55,7 +55,7 @@ def main() -> None:
     app.command()(costs)
     try:
         app(prog_name="trio-minillm")
-    except Exception as exc:  # noqa: BLE001 - a bug: say where, not what, which may be secret
+    except Exception as exc:  # noqa: BLE001 - a bug: its place is safe to show, its message may not be
         frames = traceback.extract_tb(exc.__traceback__)
         while isinstance(exc, ExceptionGroup):
             exc = exc.exceptions[0]

@@ -1,4 +1,4 @@
-"""What came of a ``batch`` command: counts, the closing lines, the summary as JSON."""
+"""Counts of a ``batch`` command, its closing lines, and its summary as JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
-from ._bench_load import RunLedger
+from ._costs import RunLedger
 from ._measurements import Results, Sample, cost_fields, cost_text
-from ._output import Answer, Row, exit_code, one_line, usd
+from ._output import Row, error_code, one_line, usd
 
 STOPPED_BY_LIMIT = 7
+"""The exit code of a run that a limit or an exhausted quota has stopped."""
 MAX_SHOWN = 20
 """Bad lines that are shown; ``--summary json`` has more."""
 
 
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One ``batch`` command, its options read and checked. ``model`` is None for a local one."""
+    """One ``batch`` command with its options parsed and checked."""
 
-    model: llm.Model | None
-    path: str | None
+    model: llm.Model | str
+    """The model, or the name of a local one."""
     source: Path
     target: Path
     one_model: bool
@@ -43,13 +44,16 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct):
-    """What the requests come to at most, as far as there is a bound."""
+    """Upper bounds of the requests' tokens and cost, for those that have a bound."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     amount: Decimal = Decimal(0)
+    """USD."""
     unbounded: int = 0
+    """Requests without a bound on their tokens."""
     unpriced: int = 0
+    """Requests without a bound on their cost."""
 
     def add(self, request: BatchRequest) -> None:
         assert request.model is not None
@@ -62,25 +66,27 @@ class Estimate(msgspec.Struct):
 
 
 class BatchSums:
-    """What one run comes to, in bounded memory."""
+    """The counts of one run, in bounded memory: of the input and the output, and of the results."""
 
     def __init__(self, plan: BatchPlan, secret: str) -> None:
         self.plan = plan
         self.began = datetime.now(UTC)
-        self.books = RunLedger(plan.ledger)
+        self.ledger = RunLedger(plan.ledger)
         self.results = Results("batch", secret)
         self.estimate = Estimate()
         self.report: InputReport | None = None
-        """What the first reading of the input found, once it is over."""
+        """The findings of the first reading of the input, once it is over."""
         self.before: Counter[str] = Counter()
-        """Requests of the input, by what the output had of them."""
+        """Requests of the input, by the state of their line in the output before this run."""
         self.todo = self.lines = self.ok = self.failed = self.cached = self.torn = 0
-        self.blind = False
-        """Whether there is a limit on cost, and an answer whose cost is not known."""
-        self.seconds = 0.0
+        self.cost_unknown = False
+        """True if there is a limit on cost and an answer whose cost is not known."""
 
     def add_line(self, number: int, request: BatchRequest, state: str) -> None:
-        """A good line, at the first reading, and what the output has of it."""
+        """Count a good line of the input, with the state of its line in the output.
+
+        Raises ``ValueError`` if that line is of another request.
+        """
         self.lines = number
         if state == "changed":
             raise ValueError(
@@ -94,14 +100,14 @@ class BatchSums:
                 self.estimate.add(request)
 
     def add_result(self, result: BatchResult) -> None:
-        """A result is there."""
+        """Count a result."""
         self.ok += result.ok
         self.failed += not result.ok
         if result.cached:
             self.cached += 1
             return
         if result.ok and self.plan.options.get("limits") and result.cost.amount is None:
-            self.blind = True
+            self.cost_unknown = True
         response = result.response
         if response is None:
             response = (result.error and result.error.partial) or llm.CompletionResponse()
@@ -120,27 +126,29 @@ class BatchSums:
         return self.todo - self.ok - self.failed
 
     def exit_code(self, error: Exception | None, *, interrupted: bool) -> int:
-        """Which of `EXIT_CODES` the command ends with; ``error`` is why it could not go on."""
+        """Return the exit code. ``error`` is the reason that the run could not go on."""
         if error is not None and not interrupted:
             quota = isinstance(error, llm.RefusedError | llm.ProviderError)
             if isinstance(error, llm.BudgetExceeded) or (quota and error.kind == "quota"):  # type: ignore[attr-defined]
                 return STOPPED_BY_LIMIT
-            return exit_code(Answer(error=error))
+            return error_code(error)
         if interrupted and (self.report is None or self.unsent):
             return 130
         failed = self.failed + self._failed_before
         if not failed:
             return 0
-        if not self.ok and not self.before["finished"] and self.results.commonest_error is not None:
-            return exit_code(Answer(error=self.results.commonest_error))
+        commonest = self.results.failures.commonest
+        if not self.ok and not self.before["finished"] and commonest is not None:
+            return error_code(commonest)
         return 6
 
     @property
     def _failed_before(self) -> int:
+        """Requests that failed in earlier runs and are not sent again."""
         return 0 if self.plan.retry_failed else self.before["failed"]
 
     def notes(self) -> list[str]:
-        """What to know of the results."""
+        """Return what qualifies the results."""
         notes = []
         report = self.report
         if report is not None and report.bad:
@@ -155,7 +163,7 @@ class BatchSums:
         return notes + self.results.notes()
 
     def rows(self) -> list[Row]:
-        """The closing lines."""
+        """Return the closing lines."""
         if self.plan.dry_run:
             return self._dry_rows()
         rows = []
@@ -168,8 +176,8 @@ class BatchSums:
             rows.append(("from cache", f"{self.cached:,}"))
         if self.unsent:
             rows.append(("no result", f"{self.unsent:,}: the same command goes on with them"))
-        if self.books.attempts:
-            rows.append(("cost", cost_text(self.books.totals)))
+        if self.ledger.attempts:
+            rows.append(("cost", cost_text(self.ledger.totals)))
         return rows + [("note", one_line(note)) for note in self.notes()]
 
     def _dry_rows(self) -> list[Row]:
@@ -187,7 +195,7 @@ class BatchSums:
         return rows + [("note", one_line(note)) for note in self.notes()]
 
     def fields(self, name: str) -> dict[str, Any]:
-        """For ``--summary json``."""
+        """Return the summary for ``--summary json``. ``name`` is the model's."""
         report = self.report or InputReport()
         fields = {
             "version": llm.__version__,
@@ -207,7 +215,7 @@ class BatchSums:
                 "cached": self.cached,
                 "no_result": self.unsent,
             },
-            "seconds": self.seconds,
+            "seconds": self.results.seconds,
             "problems": [{"line": p.line, "what": p.what} for p in report.problems],
             "notes": self.notes(),
         }
@@ -224,13 +232,13 @@ class BatchSums:
             }
         return fields | {
             **self.results.fields(),
-            "cost": cost_fields(self.books.totals, None),
-            "errors": list(self.results.errors.values()),
+            "cost": cost_fields(self.ledger.totals, None),
+            "errors": self.results.failures.fields(),
         }
 
 
 def problems_text(report: InputReport) -> str:
-    """The bad lines, or the first of them, a line each."""
+    """Return the first bad lines, each on a line of its own."""
     shown = [f"  {one_line(str(problem), 300)}\n" for problem in report.problems[:MAX_SHOWN]]
     if report.bad > len(shown):
         shown.append(f"  and {report.bad - len(shown):,} more\n")

@@ -1,11 +1,10 @@
-"""What ``trio-minillm batch`` does, from the first reading of the input to the last result."""
+"""One ``trio-minillm batch`` command, from the first reading of its input to its last result."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -23,11 +22,11 @@ from trio_minillm.batch import (
     ResultFile,
 )
 
+from ..local._named import open_model
 from ._batch_report import BatchPlan, BatchSums, problems_text
-from ._bench_load import LOCAL_SLOTS, allow_many_files
-from ._live import LiveRun
+from ._live import LiveRun, Progress, allow_many_files, timed
 from ._measurements import Results, cost_text, seconds_text
-from ._options import price_of
+from ._options import LOCAL_SLOTS, price_of
 from ._output import Misuse, OutputError, Row
 from ._terminal import say
 
@@ -36,24 +35,25 @@ LOCAL_CONTEXT = 4096
 SPEED_OVER = 30.0
 """Seconds over which the status line takes its rates."""
 TURN = 64
-"""Lines that are read before other tasks get a turn."""
+"""Lines of the input that are passed over before other tasks get a turn."""
 
 
 class _Stopped(Exception):
-    """Ctrl-C while the input is read."""
+    """Ctrl-C was pressed while the input was read."""
 
 
 class BatchRun(LiveRun):
-    """One run as its user sees it: how it goes, and how it is stopped."""
+    """One run of the command as its user sees it."""
 
     noun = "request"
 
     def __init__(self, plan: BatchPlan, secret: str, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
         self.sums = BatchSums(plan, secret)
-        self.books = self.sums.books
+        self.ledger = self.sums.ledger
         self._batch: Batch | None = None
         self._states = deque[tuple[float, int, int, int]]()
+        """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
     # -- as its user sees it -----------------------------------------------------------------
 
@@ -71,22 +71,22 @@ class BatchRun(LiveRun):
         if self._batch is not None:
             self._batch.cancel()
 
-    def state(self) -> tuple[str, bool, float | None] | None:
+    def progress(self) -> Progress | None:
         if self._batch is None:
             lines = self.sums.lines
-            return (f"reading the input: {lines:,} lines", False, None) if lines else None
+            return Progress(f"reading the input: {lines:,} lines", failing=False) if lines else None
         stats, states = self._batch.statistics(), self._states
         if len(states) > int(SPEED_OVER / self.every):
             states.popleft()
         now = trio.current_time()
         states.append((now, stats.done, stats.chunks, stats.completion_tokens))
         share = stats.done / max(self.sums.todo, 1)
-        return self.status(*states[0]), bool(stats.failed), share
+        return Progress(self._status(*states[0]), bool(stats.failed), share)
 
     def exit_code(self) -> int:
         return self.sums.exit_code(self.error, interrupted=self.interrupted)
 
-    def told(self) -> tuple[Results, list[Row]] | None:
+    def summary(self) -> tuple[Results, list[Row]] | None:
         sums = self.sums
         if sums.report is None or (isinstance(self.error, Misuse) and not sums.ok):
             return None
@@ -95,17 +95,18 @@ class BatchRun(LiveRun):
     def fields(self, name: str) -> dict[str, Any]:
         return self.sums.fields(name)
 
-    # -- what it does ------------------------------------------------------------------------
+    # -- the work ----------------------------------------------------------------------------
 
     async def _run(self) -> None:
         plan, sums = self.sums.plan, self.sums
-        async with self._open_model() as model:
-            one_model = plan.one_model or plan.model is None
+        local = isinstance(plan.model, str)
+        async with open_model(plan.model, context=LOCAL_CONTEXT, slots=_slots(plan)) as model:
+            one_model = plan.one_model or local
             named = partial(_model_named, model, one_model=one_model)
             file = _open_input(plan, named)
             with _open_output(plan) as out:
                 sums.torn = 0 if out is None else out.torn
-                # In a thread, so that Ctrl-C is heard and the status line goes on.
+                # In a thread, so that Ctrl-C and the status line keep working.
                 visit = partial(self._visit, out)
                 try:
                     sums.report = await trio.to_thread.run_sync(file.check, visit)
@@ -123,7 +124,7 @@ class BatchRun(LiveRun):
                     await trio.to_thread.run_sync(out.forget, failed)
                 with _open_cache(plan) as cache:
                     options: BatchOptions = {**plan.options, "cache": cache}
-                    if plan.model is None:  # more would only wait in its server
+                    if local:  # more would only wait in its server
                         options["concurrency"] = _slots(plan)
                     await self._send(file, out, options)
 
@@ -134,50 +135,39 @@ class BatchRun(LiveRun):
 
     async def _send(self, file: RequestFile, out: ResultFile, options: BatchOptions) -> None:
         allow_many_files()
-        sums, results = self.sums, self.sums.results
-        cpu, since = time.process_time(), trio.current_time()
-        results.first_sent = since
-        async with llm.open_client(ledger=sums.books) as client:
+        sums = self.sums
+        async with llm.open_client(ledger=sums.ledger) as client:
             try:
-                async with client.batch(_missing(file, out), **options) as batch:
-                    self._batch = batch
-                    if self.interrupted:
-                        batch.stop()
-                    async for result in batch:
-                        sums.add_result(result)
-                        try:
-                            await out.append(result)
-                        except OSError as exc:
-                            raise OutputError(exc) from exc
-                        if sums.blind:
-                            batch.stop()
+                with timed(sums.results):
+                    await self._take_results(client.batch(_missing(file, out), **options), out)
             finally:
-                sums.seconds = results.seconds = trio.current_time() - since
-                results.cpu = time.process_time() - cpu
                 self.leaving()
-        if sums.blind:
+        if sums.cost_unknown:
             raise Misuse("--max-cost can't be kept: what an answer cost is not known")
 
-    @asynccontextmanager
-    async def _open_model(self) -> AsyncIterator[llm.Model]:
-        plan = self.sums.plan
-        if plan.model is not None:
-            yield plan.model
-            return
-        slots = _slots(plan)
-        opened = llm.open_local_model(path=plan.path, context=LOCAL_CONTEXT, slots=slots)
-        async with opened as model:
-            yield model
+    async def _take_results(self, batch: Batch, out: ResultFile) -> None:
+        async with batch:
+            self._batch = batch
+            if self.interrupted:
+                batch.stop()
+            async for result in batch:
+                self.sums.add_result(result)
+                try:
+                    await out.append(result)
+                except OSError as exc:
+                    raise OutputError(exc) from exc
+                if self.sums.cost_unknown:
+                    batch.stop()
 
-    def status(self, since: float, done: int, chunks: int, tokens: int) -> str:
-        """``1,204 of 5,000 done, 3 failed, 64 running, waiting: retry 2 · ETA 2 min · …``
+    def _status(self, since: float, done: int, chunks: int, tokens: int) -> str:
+        """Return ``1,204 of 5,000 done, 3 failed, 64 running, waiting: retry 2 · ETA 2 min · …``.
 
-        The rates are since then, when there were so many of each. Chunks and tokens are counted
-        where an answer ends.
+        Rates count from ``since``, when the counts were those given. Chunks and tokens are counted
+        when an answer ends.
         """
         assert self._batch is not None
         stats, sums = self._batch.statistics(), self.sums
-        # Those that wait for others to end are just the next ones.
+        # Requests that wait for others to end are just the next in line: nothing holds them up.
         waits = [
             f"{name} {n:,}" for name, n in stats.waiting.items() if n and name != "concurrency"
         ]
@@ -192,8 +182,8 @@ class BatchRun(LiveRun):
             parts.insert(0, "stopping")
         elif speed > 0:
             parts.append(f"ETA {duration((sums.todo - stats.done) / speed)}")
-        if sums.books.attempts:
-            parts.append(f"cost {cost_text(sums.books.totals).partition(' (')[0]}")
+        if sums.ledger.attempts:
+            parts.append(f"cost {cost_text(sums.ledger.totals).partition(' (')[0]}")
         parts.append(f"{(stats.chunks - chunks) / gone:,.0f} chunks/s")
         parts.append(f"{(stats.completion_tokens - tokens) / gone:,.0f} tokens/s")
         if stats.ttft_p50 is not None:
@@ -203,7 +193,7 @@ class BatchRun(LiveRun):
 
 
 def duration(seconds: float) -> str:
-    """``42 s``, ``3 min``, ``2 h 05 min``."""
+    """Return a time such as ``42 s``, ``3 min`` or ``2 h 05 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -211,13 +201,16 @@ def duration(seconds: float) -> str:
 
 
 def _slots(plan: BatchPlan) -> int:
-    """How many requests a local model takes at once."""
+    """Return the number of requests that a local model takes at once."""
     wanted = plan.options.get("concurrency", "auto")
     return LOCAL_SLOTS if wanted == "auto" else min(wanted, LOCAL_SLOTS)
 
 
 def _model_named(model: llm.Model, name: str | None, *, one_model: bool) -> llm.Model:
-    """The model of a line that names one, with the price that is known for it."""
+    """Return the model for a line of the input, with its price if that is known.
+
+    ``name`` is the one in the line, if it has one. ``one_model`` ignores it.
+    """
     if name is not None and name != model.name and not one_model:
         model = msgspec.structs.replace(model, name=name, price=None)
     return msgspec.structs.replace(model, price=price_of(model))
@@ -237,7 +230,7 @@ def _open_input(plan: BatchPlan, named: Callable[[str | None], llm.Model]) -> Re
 
 
 def _open_output(plan: BatchPlan) -> AbstractContextManager[ResultFile | None]:
-    """The output; none where a dry run would make it."""
+    """Open the output, or nothing if this is a dry run and there is no output yet."""
     target = plan.target
     try:
         if target.exists() and target.samefile(plan.source):
@@ -263,12 +256,16 @@ def _failed_in(file: RequestFile, key: str, ok: bool) -> bool:
 
 
 async def _missing(file: RequestFile, out: ResultFile) -> AsyncIterator[BatchRequest]:
-    """Those without a line. Of a million requests all but one may have theirs."""
+    """Yield the requests without a line in the output.
+
+    Other tasks get a turn while lines are passed over: all but one of a million requests may
+    have a result already.
+    """
     try:
         for number, request in enumerate(file):
             if not number % TURN:
                 await trio.lowlevel.checkpoint()
             if out.state(request) == "missing":
                 yield request
-    except (OSError, ValueError) as exc:  # it was changed meanwhile, or is gone
+    except (OSError, ValueError) as exc:  # it was changed or deleted meanwhile
         raise Misuse(f"the input {file.path}: {exc}") from exc

@@ -1,17 +1,16 @@
-"""``trio-minillm bench``: how fast any endpoint answers, by what its streams really did.
+"""``trio-minillm bench``: the speed of any endpoint, measured at its streams.
 
 Guarantees:
 
-- Only whole answers count as success. What failed is counted, and by what it failed of.
-- Times are taken where bytes leave the socket, and latency is that of content: openings that
-  say nothing and trailing usage are no content. Waiting for a free place is in no time.
+- Only whole answers count as success. Failures are counted, by kind.
+- Times are taken where bytes leave the socket, and latency is that of content: empty openings and
+  trailing usage are no content. No time includes waiting for a free place.
 - A chunk is not a token: both are counted, tokens only where the server says how many.
-- The results come however it ends, and in bounded memory however long it takes.
+- The results are printed however the run ends, and memory is bounded however long it takes.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -19,32 +18,25 @@ from typer import Option
 
 import trio_minillm as llm
 
+from ..local._named import key_of, kind_of
+from . import _options as option
 from ._bench_load import CONCURRENCY, Plan
 from ._bench_run import Bench
 from ._costs import open_ledger
 from ._live import run_live
-from ._options import (
-    Attempts,
-    BaseURL,
-    LedgerFile,
-    MaxTokens,
-    ModelName,
-    TimeoutFirst,
-    TimeoutIdle,
-    TimeoutTotal,
-    key_of,
-    model_of,
-    timeouts_of,
-)
+from ._options import model_of, positive, timeouts_of
 from ._output import Misuse
 
-REQUESTS, MAX_TOKENS = 100, 128
-"""What is sent if nothing else is said: small enough to cost cents."""
+REQUESTS = 100
+"""Requests by default: few enough to cost cents."""
+MAX_TOKENS = 128
+"""Tokens of an answer by default, at most, for the same reason."""
 PROMPT = "Tell me a long story about the sea."
+"""The prompt by default."""
 
 
 def prompts_of(prompt: str | None, path: Path | None) -> list[str]:
-    """The prompts, to be sent in turn."""
+    """Return the prompts to send in turn. Raises `Misuse` if there are none."""
     if prompt is not None and path is not None:
         raise Misuse("--prompt can't go with --prompts")
     if path is None:
@@ -62,30 +54,22 @@ def prompts_of(prompt: str | None, path: Path | None) -> list[str]:
     return prompts
 
 
-def _check_positive(**given: float | None) -> None:
-    for name, value in given.items():
-        if value is not None and not 0 < value < math.inf:
-            raise Misuse(f"--{name.replace('_', '-')} must be more than 0")
-
-
 _HELP = {
-    "requests": f"Requests in all. [{REQUESTS}, or what --duration gives time for]",
-    "concurrency": f"Streams at once, at most. [{CONCURRENCY}; with --rate any number]",
-    "rate": "Begin so many requests a second, whatever became of those before.",
-    "duration": "Begin no more after so many seconds.",
-    "prompts": "Prompts, one a line, sent in turn.",
+    "requests": f"Requests in all. [{REQUESTS}, or as many as --duration allows]",
+    "concurrency": f"Most streams at once. [{CONCURRENCY}; with --rate any number]",
+    "rate": "Start R requests per second, whatever became of earlier ones.",
+    "duration": "Start no more requests after this many seconds.",
+    "prompts": "Prompts, one per line, sent in turn.",
     "prompt": "The prompt of all requests.",
     "warmup": "Requests before those that count.",
-    "max_cost": "Begin no more once so many USD are spent.",
     "json": "Print the results as one JSON object.",
-    "quiet": "Print nothing on stderr but errors.",
 }
 
 
 def bench(
     *,
-    model: ModelName,
-    base_url: BaseURL = None,
+    model: option.ModelName,
+    base_url: option.BaseURL = None,
     requests: Annotated[int | None, Option(metavar="N", min=1, help=_HELP["requests"])] = None,
     concurrency: Annotated[
         int | None, Option(metavar="N", min=1, help=_HELP["concurrency"])
@@ -95,39 +79,37 @@ def bench(
     warmup: Annotated[int, Option(metavar="N", min=0, help=_HELP["warmup"])] = 0,
     prompt: Annotated[str | None, Option(metavar="TEXT", help=_HELP["prompt"])] = None,
     prompts: Annotated[Path | None, Option(metavar="FILE", help=_HELP["prompts"])] = None,
-    max_tokens: MaxTokens = MAX_TOKENS,
-    timeout_first: TimeoutFirst = None,
-    timeout_idle: TimeoutIdle = None,
-    timeout_total: TimeoutTotal = None,
-    attempts: Attempts = 1,
-    max_cost: Annotated[float | None, Option(metavar="USD", help=_HELP["max_cost"])] = None,
-    ledger: LedgerFile = None,
+    max_tokens: option.MaxTokens = MAX_TOKENS,
+    timeout_first: option.TimeoutFirst = None,
+    timeout_idle: option.TimeoutIdle = None,
+    timeout_total: option.TimeoutTotal = None,
+    attempts: option.Attempts = 1,
+    max_cost: option.MaxCost = None,
+    ledger: option.LedgerFile = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help=_HELP["quiet"])] = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Measure an endpoint: time to the first content, gaps between chunks, chunks/s, tokens/s.
 
-    Only whole answers count as success. The results are on stdout, how it goes on stderr.
-    Ctrl-C sends no more and lets the running streams end, a second one cancels them.
+    Only whole answers count as success. The results go to stdout, the progress to stderr.
+    Ctrl-C sends no more requests and lets the running streams end; a second one cancels them.
     """
-    kind, _, name = model.partition(":")
-    secret = key_of(kind)
+    secret = key_of(kind_of(model))
     if requests is None and duration is None:
         requests = REQUESTS
     if concurrency is None and rate is None:
         concurrency = CONCURRENCY
 
     def make() -> Bench:
-        _check_positive(rate=rate, duration=duration, max_cost=max_cost)
+        positive("max-cost", max_cost)
         plan = Plan(
-            model=model_of(kind, name, base_url),
-            path=name or None,
+            model=model_of(model, base_url),
             prompts=prompts_of(prompt, prompts),
             max_tokens=max_tokens,
             requests=requests,
-            duration=duration,
+            duration=positive("duration", duration),
             concurrency=concurrency,
-            rate=rate,
+            rate=positive("rate", rate),
             warmup=warmup,
             timeouts=timeouts_of(first_chunk=timeout_first, idle=timeout_idle, total=timeout_total),
             retry=llm.Retry(attempts=attempts),

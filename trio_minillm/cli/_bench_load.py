@@ -1,16 +1,14 @@
-"""The load of a benchmark: streams, so many at once or so many a second, each one measured.
+"""The load of a benchmark: streams at a fixed concurrency or rate, each of them measured.
 
-Guarantees: nothing of a stream is kept but numbers; every stream that was begun is counted once,
-also when all is cancelled; what stops the sending leaves the running streams alone.
+Guarantees: only numbers are kept of a stream; every stream that was started is counted once, even
+if everything is cancelled; whatever stops the sending leaves the running streams alone.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,27 +19,30 @@ import trio_minillm as llm
 from .._batch.histogram import Histogram
 from .._batch.throttle.retry import is_fatal
 from .._types.chunks import has_content
+from ..local._named import open_model
+from ._costs import RunLedger
+from ._live import allow_many_files, timed
 from ._measurements import Results, Sample
-from ._options import price_of
+from ._options import LOCAL_SLOTS, price_of
 from ._output import Misuse
 
 CONCURRENCY = 10
-"""Streams at once, if nothing else is said."""
-LOCAL_CONTEXT, LOCAL_SLOTS = 2048, 4
-"""Tokens for each slot of a local model, and slots: memory for both is taken at once. More
-streams than slots wait in the server, and that is measured."""
-GIVE_UP, GIVE_UP_FATAL = 100, 10
-"""Failures in a row after which no more is sent; fewer where every request would fail alike. A
-server that refuses within a millisecond would be asked thousands of times a second."""
-OPEN_FILES = 65_536
-"""Connections that can be open, if the system allows so many to this program."""
+"""Streams at once by default."""
+LOCAL_CONTEXT = 2048
+"""Tokens for each slot of a local model. Streams beyond its slots wait in its server, and that is
+measured."""
+GIVE_UP = 100
+"""Failures in a row after which no more requests are sent: a server that refuses within a
+millisecond would otherwise be asked thousands of times a second."""
+GIVE_UP_FATAL = 10
+"""The same limit for failures that every request would share: a wrong key, an exhausted quota."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One ``bench`` command, its options read and checked. ``model`` is None for a local one."""
+    """One ``bench`` command with its options parsed and checked."""
 
-    model: llm.Model | None
-    path: str | None
+    model: llm.Model | str
+    """The model, or the name of a local one."""
     prompts: list[str]
     max_tokens: int | None
     requests: int | None
@@ -55,12 +56,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ledger: llm.Ledger | None
 
     def fields(self, name: str) -> dict[str, Any]:
-        """For ``--json``: no key, and of the prompts only how many and how long they are."""
+        """Return the options for ``--json``: no key, and only the count and size of the prompts."""
         clocks = msgspec.structs.asdict(self.timeouts.with_total(None))
-        cost = self.limits.max_cost
+        cost, model = self.limits.max_cost, self.model
         return {
             "model": name,
-            "base_url": None if self.model is None else self.model.base_url.partition("?")[0],
+            "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
             **{n: getattr(self, n) for n in ("requests", "duration", "concurrency", "rate")},
             **{n: getattr(self, n) for n in ("warmup", "max_tokens")},
             "prompts": {"count": len(self.prompts), "characters": sum(map(len, self.prompts))},
@@ -70,37 +71,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class RunLedger(llm.Ledger):
-    """The sums of this run alone; each record goes into the file of ``--ledger``, too."""
-
-    def __init__(self, file: llm.Ledger | None) -> None:
-        super().__init__()
-        self._file = file
-
-    def record(self, record: llm.CostRecord) -> bool:
-        if self._file is not None:
-            self._file.record(record)
-        return super().record(record)
-
-    def flush(self) -> None:
-        if self._file is not None:
-            self._file.flush()
-
-
 class Load:
-    """What one benchmark sends, and what comes of it."""
+    """The requests of one benchmark, and their results."""
 
     def __init__(self, plan: Plan, secret: str) -> None:
         self.plan = plan
         self.warmup = Results("warmup", secret)
         self.measured = Results("measured", secret)
         self.now = self.warmup
-        """The phase that goes on."""
-        self.books = RunLedger(plan.ledger)
+        """The results of the current phase."""
+        self.ledger = RunLedger(plan.ledger)
         self.error: Exception | None = None
-        """Why there is no benchmark, or it could not go on."""
+        """The reason that there is no benchmark, or that it could not go on."""
         self.stopped = ""
-        """Why no more is sent, where that is not the plan's own end."""
+        """The reason that no more requests are sent, unless that is the plan's own end."""
         self.running = self.chunks = self.tokens = 0
         self._sending = trio.CancelScope()
         self._left: int | None = None
@@ -122,8 +106,8 @@ class Load:
             max_tokens=self.plan.max_tokens,
         )
 
-    async def _one(self, stream: llm.TrackedStream) -> None:
-        """Take a stream to its end, and count it, however it ends."""
+    async def _measure(self, stream: llm.TrackedStream) -> None:
+        """Read a stream to its end, and count it, however it ends."""
         results, gaps = self.now, Histogram()
         error: llm.MiniLLMError | None = None
         last_at: float | None = None
@@ -157,7 +141,7 @@ class Load:
         outcome, error = sample.response.outcome, sample.error
         if isinstance(error, llm.BudgetExceeded):
             self.stop("--max-cost is reached")
-            if isinstance(error.__cause__, llm.MiniLLMError):  # it was to be a retry
+            if isinstance(error.__cause__, llm.MiniLLMError):  # the limit prevented a retry of this
                 sample.error = error.__cause__
         results.add(sample)
         if outcome is llm.Outcome.FINISHED:
@@ -171,10 +155,10 @@ class Load:
             if self._in_a_row >= max(most, 2 * (self.plan.concurrency or 0)):
                 self.stop(f"gave up after {self._in_a_row:,} failures in a row")
 
-    # -- many --------------------------------------------------------------------------------
+    # -- many streams ------------------------------------------------------------------------
 
     def stop(self, why: str) -> None:
-        """Send no more; what runs goes on."""
+        """Send no more requests. Running streams go on."""
         self.stopped = self.stopped or why
         self._sending.cancel()
 
@@ -198,10 +182,8 @@ class Load:
         if self.stopped:
             return
         self.now, self._left = results, requests
-        cpu, began = time.process_time(), trio.current_time()
-        results.first_sent = began
-        self._sending = trio.CancelScope(deadline=began + seconds)
-        try:
+        self._sending = trio.CancelScope(deadline=trio.current_time() + seconds)
+        with timed(results):
             async with trio.open_nursery() as nursery:
                 if rate is not None:
                     with self._sending:
@@ -211,27 +193,24 @@ class Load:
                     workers = workers if requests is None else min(workers, requests)
                     for _ in range(workers):
                         nursery.start_soon(self._worker, client, model)
-        finally:
-            results.cpu = time.process_time() - cpu
-            results.seconds = trio.current_time() - began
 
     async def _worker(self, client: llm.Client, model: llm.Model) -> None:
-        """One stream after the other."""
+        """Run one stream after the other."""
         while self._may_send():
             if trio.current_time() >= self._sending.deadline:
                 return
-            await self._one(self._open(client, model))
+            await self._measure(self._open(client, model))
 
     async def _at_rate(
         self, nursery: trio.Nursery, client: llm.Client, model: llm.Model, rate: float
     ) -> None:
-        """Begin a stream every so often, whatever became of the others, as far as there is room."""
+        """Start streams at a rate, whatever became of earlier ones, within the concurrency."""
         room = trio.Semaphore(self.plan.concurrency or sys.maxsize)
         began, number = trio.current_time(), 0
 
         async def run(stream: llm.TrackedStream) -> None:
             try:
-                await self._one(stream)
+                await self._measure(stream)
             finally:
                 room.release()
 
@@ -240,22 +219,24 @@ class Load:
             number += 1
             await trio.sleep_until(due)
             await room.acquire()
-            self.now.late.add(max(0.0, trio.current_time() - due))
+            self.now.latencies.late.add(max(0.0, trio.current_time() - due))
             nursery.start_soon(run, self._open(client, model))
 
     async def run(self, leaving: Callable[[], None]) -> None:
-        """All of it: the warm-up, then what counts. ``leaving`` is called when all streams have
-        ended, and only what they cost may still be open.
+        """Run the warm-up, then what counts.
+
+        ``leaving`` is called when all streams have ended, and only their costs may still be open.
         """
         plan = self.plan
+        slots = min(plan.concurrency or LOCAL_SLOTS, LOCAL_SLOTS)
         allow_many_files()
         async with (
-            _model_of(plan) as model,
-            llm.open_client(ledger=self.books, limits=plan.limits) as client,
+            open_model(plan.model, context=LOCAL_CONTEXT, slots=slots) as model,
+            llm.open_client(ledger=self.ledger, limits=plan.limits) as client,
         ):
             model = msgspec.structs.replace(model, price=price_of(model))
             try:
-                self._open(client, model)  # says which option this model's wire does not have
+                self._open(client, model)  # raises for an option that this wire does not have
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
             self._number = 0
@@ -279,25 +260,3 @@ class Load:
             seconds=math.inf if plan.duration is None else plan.duration,
             rate=plan.rate,
         )
-
-
-@asynccontextmanager
-async def _model_of(plan: Plan) -> AsyncIterator[llm.Model]:
-    if plan.model is not None:
-        yield plan.model
-        return
-    slots = min(plan.concurrency or LOCAL_SLOTS, LOCAL_SLOTS)
-    opened = llm.open_local_model(path=plan.path, context=LOCAL_CONTEXT, slots=slots)
-    async with opened as model:
-        yield model
-
-
-def allow_many_files() -> None:
-    """Each stream has a socket, and systems allow some 1,000 unless they are asked."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-        if soft != resource.RLIM_INFINITY and soft < most:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,4 +1,4 @@
-"""What ``trio-minillm bench`` does and shows, from the first request to the last line."""
+"""One ``trio-minillm bench`` command: its progress, its end, and its report."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import trio
 import trio_minillm as llm
 
 from ._bench_load import Load, Plan
-from ._live import LiveRun
+from ._live import LiveRun, Progress
 from ._measurements import Results, cost_fields, cost_text, seconds_text
-from ._output import Answer, Row, exit_code, one_line, usd
+from ._output import Row, error_code, one_line, usd
 
 SPEED_OVER = 5.0
 """Seconds over which the status line takes its chunks/s."""
 
 
 class Bench(LiveRun):
-    """One benchmark as its user sees it: how it goes, how it is stopped, what came of it."""
+    """One benchmark as its user sees it."""
 
     noun = "stream"
 
     def __init__(self, plan: Plan, secret: str, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
         self.load = Load(plan, secret)
-        self.books = self.load.books
+        self.ledger = self.load.ledger
         self.began = datetime.now(UTC)
         self._streams = trio.CancelScope()
         self._phase: Results | None = None
         self._states = deque[tuple[float, int]]()
+        """Recent times with the count of chunks then, oldest first."""
 
     async def work(self) -> None:
         try:
@@ -50,22 +51,22 @@ class Bench(LiveRun):
     def cancel(self) -> None:
         self._streams.cancel()
 
-    def state(self) -> tuple[str, bool, float | None]:
+    def progress(self) -> Progress:
         now, states = self.load.now, self._states
-        if self._phase is not now:  # it counts anew
+        if self._phase is not now:  # a new phase counts from 0
             self._phase = now
             states.clear()
             states.append((now.first_sent or trio.current_time(), 0))
         elif len(states) > max(1, int(SPEED_OVER / self.every)):
             states.popleft()
         states.append((trio.current_time(), self.load.chunks))
-        return self.status(*states[0]), bool(now.failed), None
+        return Progress(self._status(*states[0]), bool(now.failed))
 
-    def status(self, since: float, chunks: int) -> str:
-        """``12 done, 0 failed, 8 running · 812 chunks/s · …``, chunks since then.
+    def _status(self, since: float, chunks: int) -> str:
+        """Return ``12 done, 0 failed, 8 running · 812 chunks/s · …``.
 
-        Most servers say how many tokens there were with an answer's end only: tokens/s are those
-        so far.
+        Chunks/s count from ``since``, when there were so many ``chunks``. Most servers give a
+        token count only at the end of an answer, so tokens/s are those of the whole phase so far.
         """
         results, now = self.load.now, trio.current_time()
         gone = max(now - since, 1e-9)
@@ -77,10 +78,11 @@ class Bench(LiveRun):
         if self.load.tokens and results.first_sent is not None:
             so_far = self.load.tokens / max(now - results.first_sent, 1e-9)
             parts.append(f"{_short(so_far)} tokens/s")
-        if self.load.books.total:
-            parts.append(f"${usd(self.load.books.total)}")
-        if results.ttft.count:
-            p50, p99 = map(seconds_text, results.ttft.percentiles(50, 99))
+        if self.ledger.total:
+            parts.append(f"${usd(self.ledger.total)}")
+        ttft = results.latencies.ttft
+        if ttft.count:
+            p50, p99 = map(seconds_text, ttft.percentiles(50, 99))
             parts.append(f"TTFT p50 {p50} p99 {p99}")
         if self.load.stopped:
             parts.append("stopping")
@@ -93,46 +95,46 @@ class Bench(LiveRun):
         if self.interrupted:
             return 130
         if self.error is not None:
-            return exit_code(Answer(error=self.error))
+            return error_code(self.error)
         if results.finished and results.finished == results.sent:
             return 0
         if results.finished:
             return 6
-        return exit_code(Answer(error=self.fatal)) if self.fatal is not None else 6
+        return error_code(self.fatal) if self.fatal is not None else 6
 
     @property
     def fatal(self) -> Exception | None:
-        """The commonest failure, where no answer was whole."""
+        """The commonest failure, if no answer was whole."""
         if self.interrupted or self.load.measured.finished:
             return None
-        return self.load.measured.commonest_error or self.load.warmup.commonest_error
+        return self.load.measured.failures.commonest or self.load.warmup.failures.commonest
 
-    def told(self) -> tuple[Results, list[Row]] | None:
+    def summary(self) -> tuple[Results, list[Row]] | None:
         if self.error is not None and not (self.load.measured.sent or self.load.warmup.sent):
             return None
         return self.load.measured, self.rows()
 
     def notes(self) -> list[str]:
-        """What to know of the results."""
+        """Return what qualifies the results."""
         stopped = (
             [f"stopped: {self.load.stopped}"] if self.load.stopped and self.error is None else []
         )
         return stopped + self.load.measured.notes()
 
     def rows(self) -> list[Row]:
-        """The lines below the table."""
+        """Return the lines below the table."""
         rows = self.load.measured.rows()
-        costs = self.load.books.by_meta("bench")
+        costs = self.ledger.by_meta("bench")
         rows.append(("cost", cost_text(costs.get("measured"))))
         if self.load.warmup.sent:
             warm = f"{self.load.warmup.finished:,} of {self.load.warmup.sent:,} finished"
             spent = costs.get("warmup")
             warm += f" · ${usd(spent.total)}" if spent is not None and spent.total else ""
-            rows += [("warm-up", warm), *self.load.warmup.error_rows()]
+            rows += [("warm-up", warm), *self.load.warmup.failures.rows()]
         return rows + [("note", one_line(note)) for note in self.notes()]
 
     def fields(self, name: str) -> dict[str, Any]:
-        costs, warm = self.load.books.by_meta("bench"), self.load.warmup
+        costs, warm = self.ledger.by_meta("bench"), self.load.warmup
         found = self.load.measured.fields()
         found["counts"]["warmup"] = {"sent": warm.sent, "finished": warm.finished}
         return {
@@ -141,7 +143,7 @@ class Bench(LiveRun):
             "config": self.load.plan.fields(name),
             **found,
             "cost": cost_fields(costs.get("measured"), costs.get("warmup")),
-            "errors": [*warm.errors.values(), *self.load.measured.errors.values()],
+            "errors": [*warm.failures.fields(), *self.load.measured.failures.fields()],
             "notes": self.notes(),
         }
 

@@ -1,12 +1,12 @@
-"""``trio-minillm chat``: one prompt in, the answer streamed out, and what it cost.
+"""``trio-minillm chat``: one prompt in, the answer streamed out, and its cost.
 
 Guarantees:
 
-- What a model or a server says is printed as it is and never obeyed: a terminal gets no
-  control character of theirs, and rich no markup. A pipe gets the answer's text untouched.
+- What a model or a server says is printed and never interpreted: a terminal gets none of its
+  control characters, and rich none of its markup. A pipe gets the answer's text untouched.
 - stdout carries the answer, or with ``--json``/``--raw`` that form of it, and nothing else.
-- Every end has an exit code of `_report.EXIT_CODES`, and none of them a traceback. What had arrived
-  is shown and counted, also after Ctrl-C, which ends the stream and not just the program.
+- Every end has an exit code of `_output.EXIT_CODES`, and none has a traceback. What had arrived is
+  shown and counted, even after Ctrl-C, which ends the stream and not just the program.
 - Keys come from the environment, and nothing here prints one.
 """
 
@@ -16,8 +16,8 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -29,22 +29,10 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 
+from ..local._named import KEYS, key_of, kind_of, open_model
+from . import _options as option
 from ._costs import open_ledger
-from ._options import (
-    KEYS,
-    Attempts,
-    BaseURL,
-    LedgerFile,
-    MaxTokens,
-    ModelName,
-    TimeoutFirst,
-    TimeoutIdle,
-    TimeoutTotal,
-    key_of,
-    model_of,
-    price_of,
-    timeouts_of,
-)
+from ._options import model_of, price_of, timeouts_of
 from ._output import (
     Answer,
     Misuse,
@@ -59,17 +47,18 @@ from ._output import (
 from ._terminal import encoded, print_error, print_rows, put, say, write_all
 
 LOCAL_CONTEXT = 4096
-"""Tokens of prompt and answer together for a local model; memory for them is taken at once."""
+"""Tokens of a local model, for prompt and answer together; memory for them is taken at once."""
 STUCK_SECONDS = 0.5
-"""How long after Ctrl-C a write to stdout that hangs (a pager) is waited for."""
+"""Seconds after Ctrl-C that a write to stdout which hangs (in a pager) is waited for."""
 Mode = Literal["text", "whole", "json", "raw"]
+"""The form of the answer: text as it arrives, text at the end, JSON, or the events' data."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One ``chat`` command, its options read and checked. ``model`` is None for a local one."""
+    """One ``chat`` command with its options parsed and checked."""
 
-    model: llm.Model | None
-    path: str | None = None
+    model: llm.Model | str
+    """The model, or the name of a local one."""
     messages: list[llm.Message]
     params: dict[str, Any]
     timeouts: llm.Timeouts
@@ -78,14 +67,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     ledger: llm.Ledger
 
 
-# -- in: the command's options as a request --------------------------------------------------
+# -- the command's options as a request ------------------------------------------------------
 
 
 def prompt_of(words: list[str], read_stdin: Callable[[], str]) -> str:
-    """The prompt: the words, with what is piped in where ``-`` stands, as its own paragraph.
+    """Return the prompt: the words, with stdin in place of each ``-``, as its own paragraph.
 
-    Without any word it is all piped in. stdin is read only then, so that a command in a
-    shell's ``while read`` loop neither hangs nor sends the rest of the loop's input along.
+    Without any word it is stdin alone. stdin is read only in these two cases, so that a command in
+    a shell's ``while read`` loop neither hangs nor sends the rest of the loop's input along.
+
+    Raises `Misuse` if the prompt is empty.
     """
     groups = groupby(words or ["-"], key=lambda word: word == "-")
     parts = [read_stdin() if piped else " ".join(group) for piped, group in groups]
@@ -104,7 +95,7 @@ def _read_stdin() -> str:
 
 
 def _piped_in() -> bool:
-    """Whether something is piped in. (A terminal, /dev/null and a socket are not.)"""
+    """Return True if stdin is a pipe or a file, and not a terminal, /dev/null or a socket."""
     with suppress(OSError, ValueError, AttributeError):
         mode = os.fstat(sys.stdin.fileno()).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
@@ -112,7 +103,7 @@ def _piped_in() -> bool:
 
 
 def reasoning_of(given: str | None) -> str | int | bool | None:
-    """``on``, ``off``, a number of tokens, or the provider's word for an effort."""
+    """Return the value of ``--reasoning``: a switch, a number of tokens, or an effort."""
     if given is None or not given.isdecimal():
         return {"on": True, "off": False}.get(given or "", given)
     return int(given)
@@ -122,8 +113,10 @@ def reasoning_of(given: str | None) -> str | int | bool | None:
 
 
 class _Interrupt:
-    """Ctrl-C. The first ends the stream and lets the program say what came; the second ends
-    the program where it stands.
+    """The response to Ctrl-C.
+
+    The first ends the stream and lets the program report what arrived; the second ends the program
+    at once.
     """
 
     def __init__(self) -> None:
@@ -136,10 +129,10 @@ class _Interrupt:
             task_status.started()
             await anext(signals)
             self.happened = True
-            # A shield of ours, or a write that hangs, must not hold back someone in a hurry.
+            # The second must not wait for a shielded scope, nor for a write that hangs.
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
             if self.stream is not None:
-                # Ends it at once; what it cost is waited for elsewhere.
+                # It ends at once; its cost is waited for elsewhere.
                 with suppress(trio.ClosedResourceError), trio.move_on_after(STUCK_SECONDS):
                     await self.stream.cancel()
                     await trio.sleep_forever()
@@ -147,17 +140,11 @@ class _Interrupt:
             await trio.sleep_forever()
 
 
-@asynccontextmanager
-async def _model_of(ask: Ask) -> AsyncIterator[llm.Model]:
-    if ask.model is not None:
-        yield ask.model
-        return
-    async with llm.open_local_model(path=ask.path, context=LOCAL_CONTEXT, slots=1) as model:
-        yield model
-
-
 async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:
-    """Write the answer as it arrives, in the modes that do. Raises what the stream raises."""
+    """Read the stream, and write the answer as it arrives if the mode does so.
+
+    Raises what the stream raises.
+    """
     if mode in ("whole", "json"):
         await stream.collect()
         return
@@ -168,7 +155,7 @@ async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:
         async for chunk in stream:
             if mode == "text":
                 await put(encoded(view.show(chunk), sys.stdout))
-            elif chunk.raw and chunk.event != event:  # an event can be several chunks
+            elif chunk.raw and chunk.event != event:  # an event can hold several chunks
                 event = chunk.event
                 line = visible(chunk.raw.decode("utf-8", "replace")).encode()
                 await put((line if terminal else chunk.raw) + b"\n")
@@ -179,17 +166,17 @@ async def _show(stream: llm.StreamingCompletion, mode: Mode) -> None:
 
 
 async def _chat(ask: Ask, answer: Answer) -> None:
-    """Carry out the command; ``answer`` gets what comes of it, however it ends."""
+    """Carry out the command, and fill in ``answer``, however it ends."""
     async with trio.open_nursery() as nursery:
         interrupt = _Interrupt()
         await nursery.start(interrupt.watch)
         with interrupt.scope:
             try:
-                async with _model_of(ask) as model:
+                async with open_model(ask.model, context=LOCAL_CONTEXT, slots=1) as model:
                     await _stream(model, ask, answer, interrupt)
             except (llm.MiniLLMError, OutputError, Misuse) as exc:
                 answer.error = exc
-        if answer.stream is not None:  # not before the client's block has ended: all is booked then
+        if answer.stream is not None:  # only now that the client is closed, all costs are booked
             answer.response = answer.stream.response
         answer.interrupted = interrupt.happened
         nursery.cancel_scope.cancel()
@@ -207,7 +194,7 @@ async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interr
                 raw=ask.mode == "raw",
                 **ask.params,
             )
-        except (ValueError, TypeError) as exc:  # says which option this model's wire does not have
+        except (ValueError, TypeError) as exc:  # an option that this model's wire does not have
             raise Misuse(str(exc)) from exc
         try:
             async with stream:
@@ -220,7 +207,7 @@ async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interr
 
 
 def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> int:
-    """Print what is left to print, and return the exit code."""
+    """Print the rest, and return the exit code. ``variable`` is that of the key."""
     response = answer.response
     try:
         if mode == "json":
@@ -234,7 +221,7 @@ def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> in
     code = exit_code(answer)
     if code == 141:
         return code
-    # Of a request that was refused or never sent there is nothing but the error to tell.
+    # A request that was refused or never sent has nothing to show but its error.
     arrived = answer.error is None or response.timings.chunks or response.usage is not None
     if mode != "json" and not quiet and response.outcome is not None and arrived:
         print_rows(closing_rows(response))
@@ -246,7 +233,7 @@ def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> in
 def _run(ask: Ask, answer: Answer) -> None:
     try:
         trio.run(_chat, ask, answer)
-    except* KeyboardInterrupt:  # just before the watch began, or as it ended
+    except* KeyboardInterrupt:  # just before the signal was watched, or just after
         answer.interrupted = True
 
 
@@ -258,39 +245,39 @@ def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.
 
 
 _HELP = {
+    "temperature": "Randomness of the answer; 0 is the least.",
     "reasoning": "An effort (low, high, …), a budget in tokens, on or off.",
     "json": "Print the response, or the failure, as one JSON object.",
-    "raw": "Print the data of each event of the answer as it came.",
+    "raw": "Print the data of each event of the answer as it arrived.",
     "no_stream": "Print the text only at the end.",
-    "quiet": "Print nothing on stderr but errors.",
 }
 
 
 def chat(
     prompt: Annotated[list[str] | None, Argument(help="The prompt; - stands for stdin.")] = None,
     *,
-    model: ModelName,
-    base_url: BaseURL = None,
+    model: option.ModelName,
+    base_url: option.BaseURL = None,
     system: Annotated[str | None, Option(metavar="TEXT", help="The system prompt.")] = None,
-    max_tokens: MaxTokens = None,
-    temperature: Annotated[float | None, Option(metavar="T", help="0 is sober.")] = None,
+    max_tokens: option.MaxTokens = None,
+    temperature: Annotated[float | None, Option(metavar="T", help=_HELP["temperature"])] = None,
     reasoning: Annotated[str | None, Option(metavar="HOW", help=_HELP["reasoning"])] = None,
-    timeout_first: TimeoutFirst = None,
-    timeout_idle: TimeoutIdle = None,
-    timeout_total: TimeoutTotal = None,
-    attempts: Attempts = 3,
-    ledger: LedgerFile = None,
+    timeout_first: option.TimeoutFirst = None,
+    timeout_idle: option.TimeoutIdle = None,
+    timeout_total: option.TimeoutTotal = None,
+    attempts: option.Attempts = 3,
+    ledger: option.LedgerFile = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
     no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help=_HELP["quiet"])] = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Send one prompt and stream the answer to stdout.
 
-    Reasoning is shown on a terminal only. With neither --json nor --quiet the end, the
-    tokens, the times and the cost follow on stderr.
+    Reasoning is shown on a terminal only. Without --json and --quiet, the outcome, tokens,
+    times and cost follow on stderr.
     """
-    kind, _, name = model.partition(":")
+    kind = kind_of(model)
     answer = Answer(secret=key_of(kind))
     mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
     first, idle, total = timeout_first, timeout_idle, timeout_total
@@ -298,8 +285,7 @@ def chat(
         if raw and (json or no_stream):
             raise Misuse("--raw can't go with --json or --no-stream")
         ask = Ask(
-            model=model_of(kind, name, base_url),
-            path=name or None,
+            model=model_of(model, base_url),
             messages=_messages(prompt or [], system, quiet=quiet),
             params={
                 "max_tokens": max_tokens,
@@ -311,7 +297,7 @@ def chat(
             mode=mode,
             ledger=open_ledger(ledger) if ledger else llm.Ledger(),
         )
-    except (Misuse, ValueError) as exc:  # ValueErrors are the core's word on an option
+    except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
         answer.error = Misuse(str(exc))
     except KeyboardInterrupt:
         answer.interrupted = True

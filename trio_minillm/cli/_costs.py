@@ -1,4 +1,7 @@
-"""``trio-minillm costs``: what a ledger's attempts come to, and what is still unsettled."""
+"""``trio-minillm costs``: the sums of a ledger, and the attempts that are still unsettled.
+
+The commands that write a ledger open it here, too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 
-from ._options import KEYS, key_of
+from ..local._named import KEYS, key_of
+from ._options import no_key
 from ._output import Misuse, OutputError, one_line, usd
 from ._terminal import print_error, print_rows, print_table, say, write_all
 
@@ -22,21 +26,46 @@ HEAD = ("attempts", "finished", "tokens in", "tokens out", "USD", "not booked")
 
 
 _HELP = {
-    "by": "Sum by this key of meta.",
-    "settle": f"Ask first what unsettled attempts cost; the key is {KEYS['openrouter']}.",
-    "base_url": "OpenRouter's address, where it is not the usual one.",
+    "by": "Sum by this key of meta instead of by model.",
+    "settle": f"First ask what unsettled attempts cost, with the key in {KEYS['openrouter']}.",
+    "base_url": "OpenRouter's address, if it is not the usual one.",
 }
+
+
+class RunLedger(llm.Ledger):
+    """A ledger with the sums of one run alone, which passes each record on to the ``--ledger`` file."""
+
+    def __init__(self, file: llm.Ledger | None) -> None:
+        super().__init__()
+        self._file = file
+
+    def record(self, record: llm.CostRecord) -> bool:
+        if self._file is not None:
+            self._file.record(record)
+        return super().record(record)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
+
+def open_ledger(path: Path, *, read_only: bool = False) -> llm.JSONLLedger:
+    """Open the ledger. Raises `Misuse` if the file can't be used."""
+    try:
+        return llm.JSONLLedger(path, read_only=read_only)
+    except OSError as exc:
+        raise Misuse(f"the ledger {path}: {exc.strerror or exc}") from exc
 
 
 async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:
     """Ask OpenRouter what its unsettled attempts cost.
 
-    The key goes to OpenRouter's own address, or where ``base_url`` says: never to an address
-    just because it stands in a file.
+    The key goes to OpenRouter's own address or to ``base_url``, never to an address only because
+    a file contains it.
     """
     key = key_of("openrouter")
     if not key:
-        raise Misuse(f"no API key: set {KEYS['openrouter']} in the environment")
+        raise no_key("openrouter")
     try:
         model = llm.openrouter("any", base_url=base_url, api_key=key)
     except ValueError as exc:
@@ -55,7 +84,7 @@ def _groups(ledger: llm.Ledger, by: str | None) -> Mapping[Any, llm.Totals]:
 
 
 def rows(ledger: llm.Ledger, by: str | None) -> list[tuple[str, ...]]:
-    """A row for each model, or each value of a meta key, and one for all; the dearest first."""
+    """Return a row for each model or value of a meta key, by falling cost, and one for the total."""
     dearest = sorted(_groups(ledger, by).items(), key=lambda item: (-item[1].total, str(item[0])))
     named = [(one_line(str(name)), totals) for name, totals in dearest]
     return [_row(name, totals) for name, totals in (*named, ("all", ledger.totals))]
@@ -74,7 +103,7 @@ def _row(name: str, totals: llm.Totals) -> tuple[str, ...]:
 
 
 def notes(ledger: llm.JSONLLedger) -> list[tuple[str, str]]:
-    """What the sums don't say: which costs are missing from them, and why."""
+    """Return how many costs are missing from the sums, by reason."""
     counts = ledger.resolutions
     found = {
         "lower bounds": counts.get(llm.CostResolution.LOWER_BOUND, 0),
@@ -88,7 +117,7 @@ def notes(ledger: llm.JSONLLedger) -> list[tuple[str, str]]:
 
 
 def json_line(ledger: llm.JSONLLedger, by: str | None) -> bytes:
-    """The same as one line of JSON; amounts are strings, since they are exact."""
+    """Return all of it as one line of JSON, with amounts as strings because they are exact."""
     fields = {
         "totals": ledger.totals,
         "by": by or "model",
@@ -105,13 +134,6 @@ def json_line(ledger: llm.JSONLLedger, by: str | None) -> bytes:
     return msgspec.json.encode(fields) + b"\n"
 
 
-def open_ledger(path: Path, *, read_only: bool = False) -> llm.JSONLLedger:
-    try:
-        return llm.JSONLLedger(path, read_only=read_only)
-    except OSError as exc:
-        raise Misuse(f"the ledger {path}: {exc.strerror or exc}") from exc
-
-
 def costs(
     path: Annotated[Path, Argument(metavar="FILE", help="A ledger.")],
     *,
@@ -122,7 +144,7 @@ def costs(
 ) -> None:
     """Show what the attempts in a ledger cost, by model.
 
-    With --settle OpenRouter is asked first what the unsettled ones cost.
+    With --settle, OpenRouter is first asked what the unsettled ones cost.
     """
     try:
         if not path.exists():

@@ -1,7 +1,7 @@
-"""A command that sends much: shown while it runs, stopped by Ctrl-C, and brought to its end.
+"""A command that sends many requests: its status line, its response to Ctrl-C, and its end.
 
-The first Ctrl-C sends no more and lets what runs come to its end, the second cancels that, the
-third waits for nothing. What came of it is printed in each case.
+The first Ctrl-C sends no more requests and lets the running ones end, the second cancels them, and
+the third waits for nothing. The results are printed in each case.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, NoReturn
 
 import trio
 import typer
@@ -19,70 +21,82 @@ import typer
 import trio_minillm as llm
 
 from .._protocol.redaction import redact_beginnings
-from ._bench_load import RunLedger
+from ..local._named import KEYS, kind_of
+from ._costs import RunLedger
 from ._measurements import Results
-from ._options import KEYS
 from ._output import (
-    Answer,
     Misuse,
     OutputError,
     Row,
+    error_code,
     error_fields,
     error_line,
-    exit_code,
     safe_json,
 )
 from ._terminal import StatusLine, print_error, print_rows, print_table, say, write_all
 
 REDRAW, SAY_EVERY = 0.25, 5.0
-"""Seconds between two states of the status line on a terminal, and elsewhere."""
+"""Seconds between two states of the status line: on a terminal, and elsewhere."""
 TERMINAL_SECONDS = 0.5
-"""How long a terminal that hangs is waited for at the end."""
+"""Seconds that a terminal which hangs is waited for at the end."""
+OPEN_FILES = 65_536
+"""Open files to ask for, one for each connection. Where the system's own bound is infinite, there
+has to be another, since some systems refuse to set an infinite limit."""
+
+
+class Progress(NamedTuple):
+    """A state of the status line."""
+
+    text: str
+    failing: bool
+    """True if some of the requests have failed."""
+    share: float | None = None
+    """Part of the work that is done, from 0 to 1, if it is known how much there is."""
 
 
 class LiveRun(ABC):
     """One run of such a command, as its user sees it."""
 
     noun: str
-    """What runs, for a sentence."""
-    books: RunLedger
+    """The name of one of the things that run, in messages."""
+    ledger: RunLedger
     error: Exception | None = None
-    """Why there is no run, or it could not go on."""
+    """The reason that there is no run, or that it could not go on."""
     interrupted: bool = False
+    """True once Ctrl-C was pressed."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.every = SAY_EVERY
+        """Seconds between two calls of `progress`."""
 
     @abstractmethod
     async def work(self) -> None:
-        """All of it. What it raises for a reason is kept as its ``error``."""
+        """Do all the work. `MiniLLMError`, `Misuse` and `OutputError` may be raised."""
 
     @abstractmethod
     def stop(self) -> int:
-        """Send no more. How many still run."""
+        """Send no more requests, and return how many are running."""
 
     @abstractmethod
     def cancel(self) -> None:
-        """Cancel what runs."""
+        """Cancel the running requests."""
 
     @abstractmethod
-    def state(self) -> tuple[str, bool, float | None] | None:
-        """A status line, whether it tells of something bad, and which share is done, if anything is
-        to be said. Asked for every so many seconds (``every``).
-        """
+    def progress(self) -> Progress | None:
+        """Return what the status line should show, or None if there is nothing to show yet."""
 
     @abstractmethod
     def exit_code(self) -> int:
-        """Which of `EXIT_CODES` the command ends with."""
+        """Return the one of `EXIT_CODES` that the command ends with."""
 
     @abstractmethod
-    def told(self) -> tuple[Results, list[Row]] | None:
-        """What the table and the lines below it are made of, if there is anything to tell."""
+    def summary(self) -> tuple[Results, list[Row]] | None:
+        """Return the results for the table, and the lines below it, if anything was done."""
 
     @abstractmethod
     def fields(self, name: str) -> dict[str, Any]:
-        """The same as JSON."""
+        """Return the summary for JSON. ``name`` is the model's, as given on the command line."""
 
     @property
     def fatal(self) -> Exception | None:
@@ -90,12 +104,15 @@ class LiveRun(ABC):
         return self.error
 
     def leaving(self) -> None:
-        """The client's block is being left."""
-        if self.interrupted and self.books.unsettled and not self.quiet:
+        """Say that costs are being asked for. To be called when only that is left to wait for."""
+        if self.interrupted and self.ledger.unsettled and not self.quiet:
             say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
 
     async def main(self, finish: Callable[[], int]) -> None:
-        """Carry it out; ``finish`` is called where that can't end by itself."""
+        """Run `work`, show its progress, and handle Ctrl-C.
+
+        The third Ctrl-C calls ``finish``, and ends the process with the exit code it returns.
+        """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch, finish)
             done, shown = trio.Event(), trio.Event()
@@ -125,27 +142,29 @@ class LiveRun(ABC):
                 say(f"\n{many} still running; Ctrl-C again cancels them\n")
             await anext(signals)
             self.cancel()
-            await anext(signals)  # providers are being asked, or something hangs
+            await anext(signals)  # providers are being asked for costs, or something hangs
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))
             os._exit(finish())
 
     async def _show(self, done: trio.Event, shown: trio.Event) -> None:
-        """Say every now and then how it goes."""
         line = StatusLine()
         self.every = REDRAW if line.changes else SAY_EVERY
         while not done.is_set():
             with trio.move_on_after(self.every):
                 await done.wait()
                 break
-            if (state := self.state()) is not None:
-                text, bad, share = state
-                await line.show(text, bad=bad, share=share)
+            if (progress := self.progress()) is not None:
+                await line.show(progress.text, bad=progress.failing, share=progress.share)
         line.clear()
         shown.set()
 
 
 def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str) -> NoReturn:
-    """Make a run of the command's options, carry it out, print what came of it, and exit."""
+    """Make a run, carry it out, print its results, and exit.
+
+    ``make`` may raise `Misuse` or ``ValueError`` for an option. ``name`` is the model's as given,
+    and ``secret`` the key that must not be printed.
+    """
     run: LiveRun | None = None
     error: Exception | None = None
 
@@ -156,9 +175,9 @@ def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str)
         run = make()
         try:
             trio.run(run.main, finish)
-        except* KeyboardInterrupt:  # just before the watch began, or as it ended
+        except* KeyboardInterrupt:  # just before the signal was watched, or just after
             run.interrupted = True
-    except (Misuse, ValueError) as exc:  # ValueErrors are the core's word on an option
+    except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
         error = Misuse(str(exc))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -172,16 +191,16 @@ def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str)
 def _print(
     run: LiveRun | None, error: Exception | None, *, json: bool, name: str, secret: str
 ) -> int:
-    """Print what came of it, and return the exit code."""
-    code = exit_code(Answer(error=error)) if run is None or error else run.exit_code()
+    """Print the results, and return the exit code."""
+    code = error_code(error) if run is None or error else run.exit_code()
     error = error or (None if run is None else run.error)
     try:
         if json:
             fields = {} if run is None else run.fields(name)
             what = None if error is None else error_fields(error, secret)
             write_all(sys.stdout, safe_json({**fields, "error": what, "exit_code": code}))
-        elif run is not None and (told := run.told()) is not None:
-            results, rows = told
+        elif run is not None and (summary := run.summary()) is not None:
+            results, rows = summary
             if table := results.table():
                 print_table(("", "count", "mean", "p50", "p90", "p99", "max"), table)
             shown = [
@@ -190,10 +209,35 @@ def _print(
             ]
             print_rows(shown, stderr=False)
     except OutputError as exc:
-        error, code = exc, exit_code(Answer(error=exc))
+        error, code = exc, error_code(exc)
     if error is None and run is not None:
         error = run.fatal
     if error is not None and code != 141:
-        kind = name.partition(":")[0]
-        print_error(error_line(error, KEYS.get(kind), secret))
+        print_error(error_line(error, KEYS.get(kind_of(name)), secret))
     return code
+
+
+@contextmanager
+def timed(results: Results) -> Iterator[None]:
+    """Measure the wall-clock time and the CPU time of the block for these results."""
+    cpu, began = time.process_time(), trio.current_time()
+    results.first_sent = began
+    try:
+        yield
+    finally:
+        results.cpu = time.process_time() - cpu
+        results.seconds = trio.current_time() - began
+
+
+def allow_many_files() -> None:
+    """Raise this process's limit of open files, as far as the system allows it.
+
+    Each stream has a socket, and the default limit is often about 1,000.
+    """
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

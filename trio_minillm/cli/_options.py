@@ -1,8 +1,8 @@
-"""What the commands that send requests share: their options, and where keys come from."""
+"""The options that several commands share, and the values that they stand for."""
 
 from __future__ import annotations
 
-import os
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -10,64 +10,73 @@ from typer import Option
 
 import trio_minillm as llm
 
+from ..local._named import (
+    KEYS,
+    KINDS,
+    NoBaseURLError,
+    UnknownNameError,
+    is_local,
+    key_of,
+    kind_of,
+    named_model,
+)
 from ._output import Misuse
 
-KEYS = {
-    "openrouter": "OPENROUTER_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-    "compatible": "TRIO_MINILLM_API_KEY",
-}
-"""Where each kind of model's key comes from. The last is sent only where ``--base-url`` says."""
+LOCAL_SLOTS = 4
+"""Streams that a local model generates at once, at most: memory for each is taken at the start."""
 
 _MODEL = (
     "openrouter:NAME, openai:NAME, anthropic:NAME, compatible:NAME (with --base-url),"
     " local, or local:PATH.gguf."
 )
-_BASE_URL = "The server's address, where it is not the provider's usual one."
+_BASE_URL = "The server's address, if it is not the provider's usual one."
 _FIRST = "Longest wait for the first content, in seconds. [300]"
-_IDLE = "Longest silence after that, in seconds. [120]"
+_IDLE = "Longest silence after the first content, in seconds. [120]"
 _TOTAL = "Longest time in all, in seconds. [none]"
-_ATTEMPTS = "Requests in all, where trying again may help."
+_ATTEMPTS = "Requests in all, where another attempt may succeed."
+_MAX_COST = "Start no more requests once this many USD are spent."
+_LEDGER = "Append each attempt and its cost to this file of JSON lines."
 
 ModelName = Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_MODEL)]
 BaseURL = Annotated[str | None, Option(metavar="URL", help=_BASE_URL)]
-MaxTokens = Annotated[int | None, Option(metavar="N", help="Longest answer.")]
+MaxTokens = Annotated[int | None, Option(metavar="N", help="Longest answer, in tokens.")]
 TimeoutFirst = Annotated[float | None, Option(metavar="S", help=_FIRST)]
 TimeoutIdle = Annotated[float | None, Option(metavar="S", help=_IDLE)]
 TimeoutTotal = Annotated[float | None, Option(metavar="S", help=_TOTAL)]
 Attempts = Annotated[int, Option(metavar="N", min=1, help=_ATTEMPTS)]
-LedgerFile = Annotated[
-    Path | None,
-    Option(metavar="FILE", help="Append each attempt and its cost to this file of JSON lines."),
-]
+MaxCost = Annotated[float | None, Option(metavar="USD", help=_MAX_COST)]
+LedgerFile = Annotated[Path | None, Option(metavar="FILE", help=_LEDGER)]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors on stderr.")]
 
 
-def key_of(kind: str) -> str:
-    """The key for this kind of model, out of the environment; empty if there is none."""
-    return os.environ.get(KEYS.get(kind, ""), "").strip()
+def model_of(name: str, base_url: str | None) -> llm.Model | str:
+    """Return the model of ``--model``, with its key from the environment.
 
-
-def model_of(kind: str, name: str, base_url: str | None) -> llm.Model | None:
-    """The model at a provider, with its key from the environment; None for a local one."""
-    if kind == "local" and base_url is None:
-        return None
-    if kind not in KEYS or not name:
-        kinds = ", ".join(f"{kind}:NAME" for kind in KEYS)
-        raise Misuse(f"--model is {kinds}, or without --base-url local or local:PATH.gguf")
+    A local one is returned as its name, which `open_model` takes: it has to be opened. Raises
+    `Misuse`, and ``ValueError`` for a key or an address that can't be sent.
+    """
+    if is_local(name) and base_url is None:
+        return name
+    kind = kind_of(name)
     key = key_of(kind) or None
-    if kind == "compatible":
-        if base_url is None:
-            raise Misuse("--model compatible:NAME needs --base-url")
-        return llm.compatible(name, base_url=base_url, api_key=key)
-    if key is None and base_url is None:
-        raise Misuse(f"no API key: set {KEYS[kind]} in the environment")
-    makers = {"openrouter": llm.openrouter, "openai": llm.openai, "anthropic": llm.anthropic}
-    return makers[kind](name, base_url=base_url, api_key=key)
+    if key is None and base_url is None and kind in KEYS and kind != "compatible":
+        raise no_key(kind)
+    try:
+        return named_model(name, base_url=base_url, api_key=key)
+    except UnknownNameError:
+        what = f"{KINDS}, or without --base-url local or local:PATH.gguf"
+        raise Misuse(f"--model is {what}") from None
+    except NoBaseURLError:
+        raise Misuse("--model compatible:NAME needs --base-url") from None
+
+
+def no_key(kind: str) -> Misuse:
+    """Return the error for a kind of model whose key is not in the environment."""
+    return Misuse(f"no API key: set {KEYS[kind]} in the environment")
 
 
 def price_of(model: llm.Model) -> llm.TokenPrice | None:
-    """The model's price, else the one from the extra ``prices``, if that is installed."""
+    """Return the model's price, or the one of the extra ``prices`` if that is installed."""
     try:
         return model.price or llm.known_price(model)
     except ImportError:
@@ -75,5 +84,12 @@ def price_of(model: llm.Model) -> llm.TokenPrice | None:
 
 
 def timeouts_of(**given: float | None) -> llm.Timeouts:
-    """The clocks that were given, the others as they are."""
+    """Return the clocks with the given values, and defaults in place of None."""
     return llm.Timeouts(**{name: seconds for name, seconds in given.items() if seconds is not None})
+
+
+def positive(option: str, value: float | None) -> float | None:
+    """Return the value. Raises `Misuse` if it is not a number above 0."""
+    if value is not None and not 0 < value < math.inf:
+        raise Misuse(f"--{option} must be more than 0")
+    return value

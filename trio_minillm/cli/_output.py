@@ -1,6 +1,6 @@
-"""What the command says of an answer: text, closing lines, errors, exit codes, JSON.
+"""The command's words for an answer: text, closing lines, errors, exit codes, JSON.
 
-All of it is pure: values in, text out. Nothing a model or a server said is trusted here.
+All of it is pure: values in, text out. Nothing that a model or a server says is trusted here.
 """
 
 from __future__ import annotations
@@ -18,56 +18,57 @@ from .._protocol.redaction import redact_beginnings
 from ..local import LocalModelError
 
 EXIT_CODES = {
-    0: "finished: the answer is whole; of bench and batch: all answers are",
+    0: "finished: the answer is whole; for bench and batch: all answers are",
     1: "the output could not be written, or this program has a bug",
-    2: "misuse: a wrong option or input, no prompt, no key, the extra [cli] is missing",
-    3: "could not send: address, network, or the local model did not start",
+    2: "misuse: a wrong option or input, no prompt, no key, or the extra [cli] is missing",
+    3: "could not send: wrong address, no network, or the local model did not start",
     4: "refused: the key or the request is wrong",
     5: "refused: quota used up, rate limit, or the server is overloaded or failing",
-    6: "the stream broke: truncated, timed out, an error in it, or malformed; of bench and batch: "
+    6: "the stream broke: truncated, timed out, malformed, or an error in it; for bench and batch: "
     "some requests failed",
-    7: "of batch: stopped by a limit of yours, or by a quota that is used up",
+    7: "for batch: stopped by a limit of yours, or by a quota that is used up",
     130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
-    141: "whoever read stdout left (as in `| head`)",
+    141: "stdout was closed by its reader (as in `| head`)",
 }
-"""What each exit code means; ``--help`` shows it."""
+"""The meaning of each exit code, as ``--help`` shows it."""
 
 ERROR_CHARS = 600
-"""The longest error that is shown on the terminal; ``--json`` has all of it."""
+"""Characters of the longest error that is shown on the terminal; ``--json`` has all of it."""
 
 Row = tuple[str, str]
+"""A label and a line of text."""
 
 
 class Misuse(Exception):
-    """The command can't be carried out as it was given; the message says why."""
+    """A command that can't be carried out as it was given. The message says why."""
 
 
 class OutputError(Exception):
-    """Writing to stdout failed. ``gone`` if that is because nobody reads it any more."""
+    """A failed write to stdout. ``gone`` is true if that is because its reader has closed it."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(f"the answer could not be written: {cause.strerror or cause}")
-        self.gone = cause.errno in (errno.EPIPE, errno.EINVAL)  # EINVAL is Windows's word for it
+        self.gone = cause.errno in (errno.EPIPE, errno.EINVAL)  # on Windows it is EINVAL
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """What came of a command."""
+    """The result of a ``chat`` command."""
 
     response: llm.CompletionResponse = msgspec.field(default_factory=llm.CompletionResponse)
     stream: llm.TrackedStream | None = None
     error: Exception | None = None
     interrupted: bool = False
     secret: str = ""
-    """The key that was sent, so that what a server said can be searched for it."""
+    """The key that was sent, to be removed from whatever the server said."""
 
 
-# -- pure: text ----------------------------------------------------------------------------
+# -- text ----------------------------------------------------------------------------------
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def visible(text: str) -> str:
-    """The text with every control character but tab and newline replaced by a symbol."""
+    """Return the text with a symbol for every control character but tab and newline."""
     return _CONTROLS.sub(_symbol, text.replace("\r\n", "\n"))
 
 
@@ -77,13 +78,13 @@ def _symbol(match: re.Match[str]) -> str:
 
 
 def one_line(text: str, limit: int = ERROR_CHARS) -> str:
-    """The text on one line, without control characters, and cut at ``limit`` characters."""
+    """Return the text on one line, without control characters, and cut at ``limit`` characters."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 class TextView:
-    """What is shown of each chunk. A terminal also gets the reasoning, dimmed if it can."""
+    """The text to show for each chunk. On a terminal it includes the reasoning, dimmed if possible."""
 
     def __init__(self, *, terminal: bool, styled: bool = False) -> None:
         self._terminal = terminal
@@ -92,13 +93,13 @@ class TextView:
         self._last = "\n"
 
     def show(self, chunk: llm.StreamChunk) -> str:
-        """What to write for this chunk; may be empty."""
+        """Return the text to write for this chunk, which may be empty."""
         if not self._terminal:
             return self._kept(chunk.delta)
         out = ""
         if chunk.reasoning:
             thought = self._kept(visible(chunk.reasoning))
-            # Each piece is dimmed by itself, so that no end leaves the terminal dim.
+            # Each piece is dimmed by itself, so that the terminal never stays dim.
             out = f"\x1b[2m{thought}\x1b[0m" if self._styled else thought
             self._thinking = True
         if chunk.delta:
@@ -108,7 +109,7 @@ class TextView:
         return out
 
     def end(self) -> str:
-        """What is missing to a whole line."""
+        """Return what completes the last line: a newline, or nothing."""
         return "" if self._last == "\n" else "\n"
 
     def _kept(self, text: str) -> str:
@@ -116,11 +117,11 @@ class TextView:
         return text
 
 
-# -- pure: the closing lines ---------------------------------------------------------------
+# -- the closing lines ---------------------------------------------------------------------
 
 
 def closing_rows(response: llm.CompletionResponse) -> list[Row]:
-    """What is known of the answer beside its text, as pairs of a label and one line."""
+    """Return what is known of the answer beside its text."""
     usage, timings = response.usage, response.timings
     about = [response.finish_reason or "", response.model, response.id]
     rows = [(str(response.outcome or "not sent"), " · ".join(filter(None, about)))]
@@ -141,7 +142,7 @@ def _call(call: llm.ToolCall) -> str:
 
 
 def usage_line(usage: llm.Usage) -> str:
-    """``31 in (12 cached) · 120 out (80 reasoning) · 151 in all``; what is unknown is left out."""
+    """Return ``31 in (12 cached) · 120 out (80 reasoning) · 151 in all``, as far as it is known."""
 
     def side(total: int | None, word: str, *parts: tuple[int | None, str]) -> str:
         inside = ", ".join(f"{n:,} {what}" for n, what in parts if n)
@@ -159,7 +160,7 @@ def usage_line(usage: llm.Usage) -> str:
 
 
 def rate(timings: llm.Timings) -> float | None:
-    """Chunks per second between the first and the last; None where there is no between."""
+    """Return the chunks per second between the first and the last, or None if there are not two."""
     first, last = timings.first_chunk, timings.last_chunk
     if first is None or last is None or last <= first or timings.chunks < 2:
         return None
@@ -167,7 +168,7 @@ def rate(timings: llm.Timings) -> float | None:
 
 
 def timings_line(timings: llm.Timings) -> str:
-    """``headers 0.12 s · first chunk 0.34 s · total 2.10 s · 64 chunks, 36.4/s``."""
+    """Return ``headers 0.12 s · first chunk 0.34 s · total 2.10 s · 64 chunks, 36.4/s``."""
     first, total = timings.first_chunk, timings.total
     stamps = ("headers", timings.headers), ("first chunk", first), ("total", total)
     parts = [f"{name} {at:.2f} s" for name, at in stamps if at is not None]
@@ -180,14 +181,14 @@ def timings_line(timings: llm.Timings) -> str:
 
 
 def usd(amount: Decimal) -> str:
-    """An amount without the zeros that arithmetic leaves at its end, and never as 1E-7."""
+    """Return an amount without trailing zeros, and never as 1E-7."""
     whole, point, rest = f"{amount:f}".partition(".")
     rest = rest.rstrip("0")
     return f"{whole}{point}{rest}" if rest else whole
 
 
 def cost_line(cost: llm.CostInfo) -> str:
-    """The amount and how far it can be trusted, or why there is none."""
+    """Return the amount and how far it can be trusted, or why there is none."""
     if cost.amount is None:
         unpriced = cost.resolution is llm.CostResolution.UNPRICED
         return "unpriced (tokens known, price not)" if unpriced else f"{cost.resolution}"
@@ -197,19 +198,24 @@ def cost_line(cost: llm.CostInfo) -> str:
     return f"{least}${usd(cost.amount)}{whose.get(cost.source or '', '')}"
 
 
-# -- pure: errors, exit codes, JSON --------------------------------------------------------
+# -- errors, exit codes, JSON --------------------------------------------------------------
 
 
 def last_of(error: Exception | None) -> Exception | None:
-    """The error itself, or the newest of several attempts."""
+    """Return the error itself, or that of the newest attempt if there were several."""
     return error.last_error if isinstance(error, llm.RetriesExhausted) else error
 
 
 def exit_code(answer: Answer) -> int:
-    """Which of `EXIT_CODES` the command ends with."""
-    error = last_of(answer.error)
+    """Return the exit code of a ``chat`` command."""
     if answer.interrupted and answer.response.outcome is not llm.Outcome.FINISHED:
         return 130
+    return error_code(answer.error)
+
+
+def error_code(error: Exception | None) -> int:
+    """Return the one of `EXIT_CODES` for an error; 0 for None."""
+    error = last_of(error)
     if isinstance(error, OutputError):
         return 141 if error.gone else 1
     if isinstance(error, llm.RefusedError):
@@ -219,7 +225,10 @@ def exit_code(answer: Answer) -> int:
 
 
 def advice(error: Exception, variable: str | None) -> str:
-    """What to do about it, in a few words; may be empty. ``variable`` holds the key."""
+    """Return what to do about an error, in a few words, or an empty text.
+
+    ``variable`` is the environment variable of the key.
+    """
     error = last_of(error) or error
     if isinstance(error, llm.RefusedError | llm.ProviderError):
         if error.kind == "auth":
@@ -237,7 +246,7 @@ def advice(error: Exception, variable: str | None) -> str:
 
 
 def error_line(error: Exception, variable: str | None, secret: str = "") -> str:
-    """One line that says what went wrong and what to do."""
+    """Return one line that says what went wrong and what to do."""
     hint = advice(error, variable)
     return f"error: {one_line(redact_beginnings(str(error), secret))}" + (
         f" ({hint})" if hint else ""
@@ -245,7 +254,7 @@ def error_line(error: Exception, variable: str | None, secret: str = "") -> str:
 
 
 def error_fields(error: Exception, secret: str = "") -> dict[str, Any]:
-    """An error for ``--json``; what does not apply to it is null."""
+    """Return an error for ``--json``, with null for fields that do not apply to it."""
     last = last_of(error)
     names = ("kind", "status", "code", "clock", "retry_after", "request_id")
     known = {name: getattr(last, name, None) for name in names}
@@ -254,7 +263,7 @@ def error_fields(error: Exception, secret: str = "") -> dict[str, Any]:
 
 
 def json_line(answer: Answer) -> bytes:
-    """The answer as one line of JSON, which is safe to show on a terminal, too."""
+    """Return the answer as one line of JSON that is safe to show on a terminal."""
     response, usage, cost = answer.response, answer.response.usage, answer.response.cost
     counts = msgspec.to_builtins(usage)
     if usage is not None:
@@ -283,7 +292,7 @@ def json_line(answer: Answer) -> bytes:
 
 
 def safe_json(fields: dict[str, Any]) -> bytes:
-    """One line of JSON that is safe to show on a terminal."""
+    """Return one line of JSON that is safe to show on a terminal."""
     text = msgspec.json.encode(fields).decode()
-    # msgspec escapes what JSON demands; terminals obey some more.
+    # msgspec escapes what JSON demands; terminals interpret some more.
     return re.sub(r"[\x7f-\x9f]", lambda m: f"\\u{ord(m[0]):04x}", text).encode() + b"\n"

@@ -1,6 +1,6 @@
-"""What the command writes, and how: past Python's buffers, and never a control character.
+"""Output of the command to stdout and stderr, bypassing Python's buffers.
 
-stdout carries what was asked for, stderr all else.
+stdout carries what was asked for, stderr everything else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from ._output import OutputError, Row
 
 
 def write_all(stream: TextIO | None, data: bytes) -> None:
-    """Write all of it past Python's buffers, which can't be abandoned and must be flushed."""
+    """Write all the data, bypassing Python's buffers.
+
+    Those would have to be flushed, and a thread that is stuck in one can't be abandoned. Raises
+    `OutputError`.
+    """
     if stream is None:  # closed by the shell (>&-)
         raise OutputError(BrokenPipeError(errno.EPIPE, "stdout is closed"))
     raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
@@ -41,13 +45,13 @@ def encoded(text: str, stream: TextIO | None) -> bytes:
 
 
 async def put(data: bytes) -> None:
-    """Write to stdout from a thread: a slow reader then stops neither Ctrl-C nor the clocks."""
+    """Write to stdout from a thread, so that a slow reader blocks neither Ctrl-C nor the clocks."""
     if data:
         await trio.to_thread.run_sync(write_all, sys.stdout, data, abandon_on_cancel=True)
 
 
 def say(text: str) -> None:
-    """Write to stderr; when nobody reads that, nobody misses it."""
+    """Write to stderr. A failure is ignored, because there is no place left to report it."""
     with suppress(OutputError):
         write_all(sys.stderr, encoded(text, sys.stderr))
 
@@ -57,9 +61,9 @@ _COLORS |= dict.fromkeys(("truncated", "errored", "failed"), "red")
 
 
 def print_rows(rows: Iterable[Row], *, stderr: bool = True) -> None:
-    """The closing lines: a small table on a terminal, ``label: value`` elsewhere.
+    """Print the closing lines: a small table on a terminal, ``label: value`` elsewhere.
 
-    On stdout it raises `OutputError`; on stderr nothing is missed.
+    Raises `OutputError` on stdout; failures on stderr are ignored.
     """
     console = Console(stderr=stderr, highlight=False)
     text = _rows_text(console, rows)
@@ -83,21 +87,22 @@ def _rows_text(console: Console, rows: Iterable[Row]) -> str:
 
 
 class StatusLine:
-    """What goes on, on stderr: one line that changes on a terminal, line after line elsewhere."""
+    """The progress on stderr: one line that changes on a terminal, line after line elsewhere."""
 
     def __init__(self) -> None:
         console = Console(stderr=True, highlight=False)
         there = sys.stderr is not None and sys.stderr.isatty()
         self.changes: bool = there and not console.is_dumb_terminal
+        """True if the line is replaced, and no other one is added."""
         self._console = console
 
     async def show(self, line: str, *, bad: bool, share: float | None = None) -> None:
-        """Write it from a thread, so that a terminal that hangs holds nothing up.
+        """Write the line from a thread, so that a terminal that hangs holds nothing up.
 
-        On a terminal a bar stands before it, filled for this share of 1.
+        On a terminal, a bar before the line is filled for ``share``, a number from 0 to 1.
         """
         if self.changes:
-            width = max(1, self._console.width - 1)  # not to the edge, or it may wrap
+            width = max(1, self._console.width - 1)  # a line up to the edge may wrap
             text = Text(line, "red" if bad else "dim")
             if share is not None:
                 text = Text.assemble(_bar(share), f" {share:4.0%} ", text)
@@ -110,13 +115,13 @@ class StatusLine:
         await trio.to_thread.run_sync(say, line, abandon_on_cancel=True)
 
     def clear(self) -> None:
-        """Make room for what follows."""
+        """Remove the line from a terminal."""
         if self.changes:
             say("\r\x1b[K")
 
 
 BAR = 20
-"""Characters of a bar."""
+"""Width of a bar, in characters."""
 
 
 def _bar(share: float) -> Text:
@@ -132,7 +137,10 @@ def print_error(line: str) -> None:
 
 
 def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """On a terminal a table; elsewhere one row a line, its fields parted by tabs."""
+    """Print a table on a terminal; elsewhere one row per line with its fields separated by tabs.
+
+    Raises `OutputError`.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         text = "".join("\t".join(row) + "\n" for row in (head, *rows))

@@ -1,0 +1,93 @@
+"""Models by name, as a command line or another program's configuration spells them: ``KIND:NAME``.
+
+This is here and not among the providers since one of the kinds is a model on this machine, which is
+opened and not just made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ..providers import Model
+from ..providers._models import anthropic, compatible, openai, openrouter
+from ._server import open_local_model
+
+KEYS = {
+    "openrouter": "OPENROUTER_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "compatible": "TRIO_MINILLM_API_KEY",
+}
+"""The environment variable of each kind's key. The last one's is sent only to a base URL that was
+given beside the name."""
+
+KINDS = ", ".join(f"{kind}:NAME" for kind in KEYS)
+"""The forms of names of models that are not local, for messages."""
+
+_CONSTRUCTORS = {"openrouter": openrouter, "openai": openai, "anthropic": anthropic}
+
+
+class UnknownNameError(ValueError):
+    """A model's name that is not of the form ``KIND:NAME``, or has an unknown kind."""
+
+
+class NoBaseURLError(ValueError):
+    """A name ``compatible:NAME`` without the address of its server."""
+
+
+def kind_of(name: str) -> str:
+    """Return what stands before the colon."""
+    return name.partition(":")[0]
+
+
+def key_of(kind: str) -> str:
+    """Return the key for this kind of model from the environment, or an empty text."""
+    return os.environ.get(KEYS.get(kind, ""), "").strip()
+
+
+def is_local(name: str) -> bool:
+    """Return True if the name is that of a model on this machine: ``local`` or ``local:PATH``."""
+    return kind_of(name) == "local"
+
+
+def named_model(
+    name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any
+) -> Model:
+    """Return the model with a name like ``openai:gpt-5-mini``. It must not be local.
+
+    Without ``api_key`` the key is that of the environment. ``options`` are further ones of the
+    constructor of its kind. Raises `UnknownNameError`, `NoBaseURLError`, and whatever the
+    constructor raises.
+    """
+    kind, _, rest = name.partition(":")
+    if kind not in KEYS or not rest:
+        raise UnknownNameError(f"the model is {KINDS}, local or local:PATH.gguf")
+    if kind != "compatible":
+        return _CONSTRUCTORS[kind](rest, base_url=base_url, api_key=api_key, **options)
+    if base_url is None:
+        raise NoBaseURLError("compatible:NAME needs a base URL")
+    return compatible(rest, base_url=base_url, api_key=api_key or key_of(kind) or None, **options)
+
+
+@asynccontextmanager
+async def open_model(
+    model: str | Model, *, base_url: str | None = None, api_key: str | None = None, **options: Any
+) -> AsyncIterator[Model]:
+    """Yield the model with a name like ``openai:gpt-5-mini``; a local one runs while the block does.
+
+    A `Model` is yielded as it is, and the options have no effect on it. ``options`` are those of
+    the constructor of the name's kind, or of `open_local_model`. Raises ``ValueError`` for a name
+    of any other form, and whatever the constructor raises.
+    """
+    if isinstance(model, Model):
+        yield model
+    elif not is_local(model):
+        yield named_model(model, base_url=base_url, api_key=api_key, **options)
+    elif base_url is not None:
+        raise ValueError("a local model has no base URL: its server is started here")
+    else:
+        async with open_local_model(path=model.partition(":")[2] or None, **options) as opened:
+            yield opened
