@@ -17,7 +17,6 @@ import trio.testing
 
 import trio_minillm as llm
 from trio_minillm import Outcome, Retry, Timeouts
-from trio_minillm._http.connector import DirectClient
 from trio_minillm._http.exchange import DRAIN_BYTES, SHORT_BODY
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply, sse
 
@@ -105,42 +104,6 @@ async def test_no_cookie_is_kept():
         for _ in range(2):
             await client.complete(model(), "Hi")
     assert all("cookie" not in request.headers for request in transport.requests)
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
-@pytest.mark.parametrize("url", ["http://m.invalid:80/v1", "https://[::1]:8443/a b/é?x=1"])
-@pytest.mark.parametrize("body", [b"", b"{}"])
-@pytest.mark.parametrize(
-    "headers", [{}, {"X-Call": "b", "Host": "other", "connection": "close", "CONTENT-LENGTH": "2"}]
-)
-async def test_a_direct_request_is_the_one_that_httpx_makes(method, url, body, headers):
-    def parts_of(client):
-        request = client.build_request(
-            method, url, headers=headers, content=body, timeout=None, extensions={"a": 1}
-        )
-        lines = sorted((name.lower(), value) for name, value in request.headers.raw)
-        return request.method, request.url, lines, request.extensions, request.content
-
-    transport = ScriptedTransport()
-    async with httpx.AsyncClient(transport=transport) as http, DirectClient(transport) as direct:
-        http.headers.clear()
-        http.headers["connection"] = "keep-alive"
-        assert parts_of(direct) == parts_of(http)
-
-
-async def test_a_direct_client_logs_what_httpx_logs_and_can_be_closed(caplog):
-    caplog.set_level("INFO", logger="httpx")
-    for kind in (DirectClient, httpx.AsyncClient):
-        client = kind(transport=ScriptedTransport(GOOD))
-        request = client.build_request(
-            "POST", "http://test.invalid/v1", headers={}, content=b"{}", extensions={}
-        )
-        await (await client.send(request, stream=True)).aclose()
-        await client.aclose()
-        with pytest.raises(RuntimeError, match="closed"):
-            await client.send(request, stream=True)
-    assert len(caplog.messages) == 2
-    assert len(set(caplog.messages)) == 1
 
 
 async def test_more_misuse_is_told_at_the_call():

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Unpack
-from urllib.request import getproxies
 
 import httpx
 import msgspec
@@ -18,9 +15,7 @@ from ._accounting.budget import Budget
 from ._accounting.ledger import Ledger
 from ._accounting.record import CostRecord
 from ._accounting.settlement import SettlementClient
-from ._http.connector import DirectClient
-from ._http.exchange import Exchange
-from ._http.transport import TrioTransport
+from ._http.connector import Connect, open_connector
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, check_type, prepare, with_price
 from ._stream.task import StreamTask
@@ -46,7 +41,7 @@ class Client:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        connect: Connect,
         timeouts: Timeouts,
         retry: Retry,
         books: Bookkeeper,
@@ -54,8 +49,7 @@ class Client:
         budget: Budget | None = None,
         meta: Any = None,
     ) -> None:
-        self._http = http
-        self._connect = partial(Exchange, http)
+        self._connect = connect
         self._timeouts = timeouts
         self._retry = retry
         self._books = books
@@ -77,7 +71,7 @@ class Client:
         check_type("meta", meta, Mapping | None)
         budget = self._budget if limits is None else Budget(limits, self._budget)
         return Client(
-            self._http,
+            self._connect,
             self._timeouts,
             self._retry,
             self._books,
@@ -211,7 +205,7 @@ class Client:
         timeouts = (settings.timeouts or self._timeouts).with_total(COMPLETE_SECONDS)
         budget = Budget(settings.limits or Limits(), self._budget)
         client = Client(
-            self._http,
+            self._connect,
             self._timeouts,
             self._retry,
             self._books,
@@ -292,16 +286,6 @@ OPTIONS = frozenset(Client.stream.__kwdefaults__ or ())
 """What `Client.stream` takes by name beside the parameters of the request."""
 
 
-class _Borrowed(httpx.AsyncBaseTransport):
-    """A transport that is used and not closed: whoever brought it keeps it."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        self._transport = transport
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._transport.handle_async_request(request)
-
-
 def _merged(outer: Any, inner: Any) -> Any:
     """The scope's meta with the call's on top."""
     if outer is None or inner is None:
@@ -324,9 +308,9 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """A client for the length of a block: ``async with open_client() as client``.
 
-    Without ``http_client`` or ``transport`` it makes an httpx client of its own, verifies TLS,
-    heeds the proxy variables of the environment, queues nowhere, and closes it with the
-    block. Whoever brings a client or a transport keeps it: it is left open.
+    Without ``http_client`` or ``transport`` it has connections of its own, as a `TrioTransport`
+    makes them (through httpx, where the environment names a proxy): it verifies TLS, queues nowhere,
+    and closes them with the block. Whoever brings a client or a transport keeps it: it is left open.
 
     ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed.
 
@@ -354,16 +338,16 @@ async def open_client(
     if on_cost is not None and not callable(on_cost):
         raise TypeError("on_cost must be an async function")
     failure: BaseException | None = None
-    async with _http_client(http_client, transport) as http, trio.open_nursery() as nursery:
+    async with open_connector(http_client, transport) as connect, trio.open_nursery() as nursery:
         books = Bookkeeper(
-            SettlementClient(partial(Exchange, http)),
+            SettlementClient(connect),
             Ledger() if ledger is None else ledger,
             on_cost,
             nursery,
         )
         budget = Budget(limits) if limits is not None else None
         try:
-            yield Client(http, *options, books, budget=budget)
+            yield Client(connect, *options, books, budget=budget)
         except BaseException as exc:  # noqa: BLE001 - also Cancelled: the tasks are shielded
             failure = exc  # comes out as itself, and not before all is booked
         finally:
@@ -374,27 +358,3 @@ async def open_client(
             raise failure
     finally:
         del failure  # or its traceback and this frame keep each other alive
-
-
-@asynccontextmanager
-async def _http_client(
-    client: httpx.AsyncClient | None, transport: httpx.AsyncBaseTransport | None
-) -> AsyncIterator[httpx.AsyncClient]:
-    if client is not None:
-        yield client
-        return
-    if transport is None and getproxies().keys() & {"http", "https", "all"}:
-        own = httpx.AsyncClient(
-            # No limit on connections: a pool that is full would be a queue that no clock sees.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            timeout=None,
-            # No cookie is kept: one that came with a key must not go out with another.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        )
-    else:
-        own = DirectClient(TrioTransport() if transport is None else _Borrowed(transport))
-    try:
-        yield own
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2.0):
-            await own.aclose()

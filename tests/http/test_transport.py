@@ -29,6 +29,7 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm._http.connection import EAGER_READS, READ_BYTES, Connection
 from trio_minillm._http.http1 import ResponseParser
+from trio_minillm._http.pool import ConnectionPool
 from trio_minillm._http.roundtrip import DIED_IDLE_SECONDS, Roundtrip
 from trio_minillm._http.transport import BODY, TrioTransport
 from trio_minillm.testing import openai_events
@@ -941,7 +942,7 @@ async def test_ipv6_literals() -> None:
 # -- what it counts ------------------------------------------------------------------------------
 
 
-def counts(transport: TrioTransport) -> tuple[int, ...]:
+def counts(transport: TrioTransport | ConnectionPool) -> tuple[int, ...]:
     now = transport.statistics()
     return (now.active, now.idle, now.waiting, now.opened, now.reused, now.retried)
 
@@ -2268,23 +2269,23 @@ def model_at(url: str) -> llm.Model:
 
 
 async def test_it_is_the_default(no_proxies: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[TrioTransport] = []
+    made: list[ConnectionPool] = []
 
-    class Seen(TrioTransport):
+    class Seen(ConnectionPool):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             made.append(self)
 
-    monkeypatch.setattr("trio_minillm._client.TrioTransport", Seen)
+    monkeypatch.setattr("trio_minillm._http.connector.ConnectionPool", Seen)
     async with serving(streaming) as server:
         async with llm.open_client() as client:
             for _ in range(3):
                 assert (await client.complete(model_at(server.url), "Hi")).content == "ab"
-            (transport,) = made
-            assert counts(transport) == (0, 1, 0, 1, 2, 0)
-        assert counts(transport) == (0, 0, 0, 1, 2, 0)  # the client that made it ends it
+            (pool,) = made
+            assert counts(pool) == (0, 1, 0, 1, 2, 0)
+        assert counts(pool) == (0, 0, 0, 1, 2, 0)  # the client that made it ends it
         await server.left_with(0)
-    assert made == [transport]
+    assert made == [pool]
 
 
 async def test_one_that_was_brought_is_kept() -> None:

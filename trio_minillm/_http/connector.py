@@ -1,64 +1,87 @@
-"""An httpx client that hands requests to its transport as they are."""
+"""The choice of how a client's requests are sent: on our own connections, or through httpx."""
 
 from __future__ import annotations
 
-import logging
-from functools import lru_cache
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TypeAlias
+from urllib.request import getproxies
 
 import httpx
+import trio
 
-_NO_TIMEOUT = httpx.Timeout(None).as_dict()
-_log = logging.getLogger("httpx")
+from .exchange import Exchange
+from .httpx_exchange import HttpxExchange, send_by_client, send_by_transport
+from .pool import ConnectionPool
+from .transport import TrioTransport
+from .trio_exchange import TrioExchange
+
+Connect: TypeAlias = Callable[[], Exchange]
+"""Function that makes an exchange for one request."""
+
+CLOSE_SECONDS = 2.0
+"""Seconds that closing httpx's pool may take at the end of a client."""
 
 
-@lru_cache(maxsize=64)
-def _parsed(url: str) -> tuple[httpx.URL, bytes]:
-    """The address, and what its Host header says."""
-    parsed = httpx.URL(url)
-    return parsed, parsed.netloc
+@asynccontextmanager
+async def open_connector(
+    client: httpx.AsyncClient | None = None, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Connect]:
+    """Open what makes exchanges, for the length of a block.
 
+    ============================== =====================================
+    a client was brought           through httpx, by that client
+    a `TrioTransport` was brought  on its connections
+    another transport was brought  through httpx, by that transport
+    the environment names a proxy  through httpx, by a client that heeds it
+    none of these                  on connections of its own
+    ============================== =====================================
 
-class DirectClient(httpx.AsyncClient):
-    """A client on one transport, with nothing else of httpx's set; `open_client` makes it.
-
-    For every request httpx parses the address, merges headers, and asks for auth, hooks, cookies
-    and redirects: 0.3 ms, a fifth of a short answer. Here there are none of them. No cookie
-    is kept: one that came with a key must not go out with another.
+    What was brought is left open; what was opened here is closed with the block.
     """
+    if client is not None:
+        yield _by_client(client)
+    elif transport is not None:
+        yield _by_transport(transport)
+    elif getproxies().keys() & {"http", "https", "all"}:
+        async with _proxying_client() as own:
+            yield _by_client(own)
+    else:
+        pool = ConnectionPool()
+        try:
+            yield partial(TrioExchange, pool)
+        finally:
+            pool.close()
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        super().__init__(transport=transport, timeout=None, trust_env=False)
-        self._straight = transport
 
-    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
-        """A request of ``headers`` (a mapping), ``content`` (bytes) and ``extensions``. Headers that
-        HTTP demands are added. There is no timeout.
-        """
-        parsed, host = _parsed(str(url))
-        content: bytes = options["content"]
-        given = [(k.encode("ascii"), v.encode("ascii")) for k, v in options["headers"].items()]
-        added = {b"host": host, b"connection": b"keep-alive"}
-        if content or method in ("POST", "PUT", "PATCH"):
-            added[b"content-length"] = b"%d" % len(content)
-        for name, _ in given:
-            added.pop(name.lower(), None)
-        request = httpx.Request(
-            method,
-            parsed,
-            headers=[*added.items(), *given],
-            stream=httpx.ByteStream(content),
-            extensions={**options["extensions"], "timeout": _NO_TIMEOUT},
-        )
-        request.read()  # so that a transport may look at its `content`
-        return request
+def _by_client(client: httpx.AsyncClient) -> Connect:
+    return partial(HttpxExchange, partial(send_by_client, client))
 
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """The transport's answer, its body unread, and logged as httpx does."""
-        if self.is_closed:
-            raise RuntimeError("the client is closed")
-        response = await self._straight.handle_async_request(request)
-        if _log.isEnabledFor(logging.INFO):
-            answer = response.http_version, response.status_code, response.reason_phrase
-            _log.info('HTTP Request: %s %s "%s %d %s"', request.method, request.url, *answer)
-        return response
+
+def _by_transport(transport: httpx.AsyncBaseTransport) -> Connect:
+    # One that handles requests in its own way must be asked: a subclass may do anything there.
+    if (
+        isinstance(transport, TrioTransport)
+        and type(transport).handle_async_request is TrioTransport.handle_async_request
+    ):
+        return partial(TrioExchange, transport.pool)
+    return partial(HttpxExchange, partial(send_by_transport, transport))
+
+
+@asynccontextmanager
+async def _proxying_client() -> AsyncIterator[httpx.AsyncClient]:
+    """Open a client of httpx's that finds its proxy in the environment."""
+    client = httpx.AsyncClient(
+        # No limit on connections: a pool that is full would be a queue that no clock sees.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        timeout=None,
+        # No cookie is kept: one that came with a key must not go out with another.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
+    try:
+        yield client
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+            await client.aclose()

@@ -1,18 +1,21 @@
-"""The seam to HTTP: one exchange over an httpx client, in bytes and in our errors.
+"""One request and its response, in bytes and in this library's errors: what streams read from.
 
-httpx is spoken here and in `_client` only. A transport of another make takes the place of
-httpx's own below this (``open_client(transport=…)``), and nothing above this changes.
+There are two implementations, `trio_exchange.TrioExchange` on this library's own connections and
+`httpx_exchange.HttpxExchange` over any client or transport of httpx's; `connector` chooses. They
+differ in how a response is obtained and in its `Body`; everything else is here.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import NamedTuple, Protocol, TypeAlias
 
 import httpx
+import msgspec
 import trio
 
 from .._types.errors import (
@@ -23,24 +26,30 @@ from .._types.errors import (
     RefusedError,
     SendError,
 )
-from .roundtrip import Roundtrip
-from .transport import BODY
+from .decompression import Decompressor
+from .http1 import Headers
+from .roundtrip import Trace
 
 SHORT_BODY = 64 * 1024
-"""How much of a body that is no stream is read, in bytes."""
+"""Bytes that are read of a body that is no stream: an error's, or a settlement's."""
 SHORT_BODY_SECONDS = 10.0
-"""How long that may take; what has come by then must do."""
+"""Seconds that reading such a body may take; what has come by then must do."""
 DRAIN_BYTES = 64 * 1024
+"""Bytes that are read behind an answer's end, so that the connection can be used again."""
 DRAIN_SECONDS = 0.25
-"""What is read on after the answer's end, so that the connection can be used again. The rest
-of a well-behaved body (``[DONE]``, the last chunk) comes with the end or right behind it."""
-PIECES_IN_A_READ = 16_384
-"""More HTTP chunks than can lie in one read of 64 KiB, since each takes 6 bytes at least."""
-CLOSE_SECONDS = 1.0
-"""How long closing a connection may take before it is left to the operating system."""
+"""Seconds that this may take. The rest of a well-behaved body (``[DONE]``, the last HTTP chunk)
+comes with the end or right behind it."""
+
+OnProgress: TypeAlias = Callable[[str], None]
+"""Function that is told the transport's trace events: ``connection_pool.wait.started`` and
+``….complete``, ``connection.…``, ``….send_request_body.complete``; none on some transports."""
+
+_log = logging.getLogger("httpx")
 
 
-_FOREIGN = (
+# -- errors --------------------------------------------------------------------------------
+
+FOREIGN = (
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,
@@ -49,38 +58,42 @@ _FOREIGN = (
     trio.ClosedResourceError,
     UnicodeError,  # a host that is no name for IDNA
 )
-"""What httpx, or a transport, may raise."""
+"""Exceptions that httpx, or a transport, may raise for a request that failed."""
+
+BAD_REDIRECT = "Invalid URL in location header"
+"""Beginning of httpx's message for a redirect to an address that is none. It reads the address even
+where it is told to follow no redirect."""
 
 
-def _translated(exc: Exception, *, begun: bool) -> MiniLLMError:
-    """Foreign errors become ours, in one place; the caller keeps the cause."""
-    if isinstance(exc, httpx.RemoteProtocolError) and "location header" in str(exc):
-        return _redirected_nowhere()
+def map_error(exc: Exception, *, begun: bool) -> MiniLLMError:
+    """Return the error of this library for one of `FOREIGN`; ``begun`` says a response had begun.
+
+    The message quotes no bytes of the server's.
+    """
+    if isinstance(exc, httpx.RemoteProtocolError) and BAD_REDIRECT in str(exc):
+        message = "the server redirects, to an address that is none; not followed"
+        return RefusedError(ErrorInfo(message=message, kind="invalid"))
     if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
         # It did answer, and may have begun to work: asking again is not safe.
-        return ProtocolError(f"the response is not HTTP: {_own_words(exc)}")
-    words = f"{type(exc).__name__}: {_own_words(exc)}" if str(exc) else type(exc).__name__
+        return ProtocolError(f"the response is not HTTP: {_without_quotes(exc)}")
+    words = f"{type(exc).__name__}: {_without_quotes(exc)}" if str(exc) else type(exc).__name__
     if begun:
         return ConnectionCut(f"the connection broke: {words}")
     return SendError(f"the request could not be sent: {words}")
 
 
-def _redirected_nowhere() -> RefusedError:
-    """What httpx makes of a redirect: it reads the address though it is told to follow none."""
-    message = "the server redirects, to an address that is none; not followed"
-    return RefusedError(ErrorInfo(message=message, kind="invalid"))
-
-
-def _own_words(exc: Exception) -> str:
-    """What a transport says, without the bytes of the server's that h11 quotes behind it."""
+def _without_quotes(exc: Exception) -> str:
+    """Return a transport's message without the bytes from the server that h11 quotes behind it."""
     text = str(exc)
     quotes = isinstance(exc, httpx.RemoteProtocolError)
     return re.split(r"[:,]? *(?:bytearray\(|b['\"])", text)[0] if quotes else text
 
 
-def _cause(exc: Exception) -> Exception | None:
-    """What a foreign error leaves of itself: neither what a server said, nor frames, which would
-    show the request to whatever prints local variables, and keep it.
+def safe_cause(exc: Exception) -> Exception | None:
+    """Return what may be kept of a foreign error as the cause of ours; None if it quotes a server.
+
+    It loses its traceback, and so do its own causes: their frames would show the request to
+    whatever prints local variables, and keep the prompt in memory.
     """
     if isinstance(exc, httpx.RemoteProtocolError | httpx.InvalidURL):
         return None
@@ -91,128 +104,125 @@ def _cause(exc: Exception) -> Exception | None:
     return exc
 
 
-class _Bytes(httpx.AsyncByteStream):
-    """A request body whose iterator is a plain object: httpx's own is an async generator, and
-    a send that is cancelled leaves it to the garbage collector.
+# -- requests ------------------------------------------------------------------------------
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """A request to be sent: one value, since its parts must be in no frame's variables.
+
+    What prints those of a traceback would show the key and the prompt.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    trace: Trace
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Once(self._data)
+    def __repr__(self) -> str:
+        return f"<{self.method} request>"
 
+    def all_headers(self, host: bytes) -> Headers:
+        """Return the headers, with those that HTTP demands in front if they are missing.
 
-class _Once:
-    def __init__(self, data: bytes) -> None:
-        self._data: bytes | None = data
-
-    def __aiter__(self) -> _Once:
-        return self
-
-    async def __anext__(self) -> bytes:
-        data, self._data = self._data, None
-        if data is None:
-            raise StopAsyncIteration
-        return data
-
-
-class _Inflate:
-    """Decompression in steps of bounded size, whatever a few bytes may blow up to.
-
-    Requests ask for no compression, since it holds chunks back; this is for servers and
-    proxies that compress all the same.
-    """
-
-    STEP = 64 * 1024
-
-    def __init__(self, encoding: str) -> None:
-        self._gzip = encoding != "deflate"
-        # gzip or zlib, by its header; some servers' `deflate` has none.
-        self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        self._begun = False
-        self._broken: ProtocolError | None = None  # came behind bytes that were handed out
-
-    @classmethod
-    def of(cls, encoding: str) -> _Inflate | None:
-        """What undoes a ``content-encoding``. Raises `ProtocolError` for an unknown one."""
-        name = encoding.strip().lower()
-        if name in ("", "identity"):
-            return None
-        if name in ("gzip", "x-gzip", "deflate"):
-            return cls(name)
-        raise ProtocolError("the body is compressed in a way that was not asked for")
-
-    async def receive(self, source: Callable[[], Awaitable[bytes]]) -> bytes:
-        """The next decompressed bytes, ``b""`` at the end."""
-        while True:
-            if self._broken is not None:
-                await trio.lowlevel.checkpoint()
-                raise self._broken
-            if self._zlib.eof and self._gzip:  # a gzip file may have several members
-                rest = self._zlib.unused_data or await source()
-                await trio.lowlevel.checkpoint()
-                if not rest:
-                    return b""
-                self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            elif self._zlib.eof:
-                return b""
-            else:
-                rest = self._zlib.unconsumed_tail
-                if rest:  # much comes out of little: other tasks must get their turn
-                    await trio.lowlevel.checkpoint()
-                else:
-                    rest = await source()
-                if not rest:
-                    raise ConnectionCut("the body ended inside its compression")
-            if data := self._step(rest):
-                return data
-
-    def _step(self, compressed: bytes) -> bytes:
-        before = self._zlib.copy()
-        try:
-            data = self._zlib.decompress(compressed, self.STEP)
-        except zlib.error:
-            if self._begun or self._gzip:
-                self._broken = ProtocolError("the body's compression is broken")
-                return self._before_the_fault(before, compressed)
-            self._begun = True
-            self._zlib = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-            return self._step(compressed)
-        self._begun = True
-        return data
-
-    def _before_the_fault(self, state: Any, compressed: bytes) -> bytes:
-        """What a read brought before its compression broke: zlib gives all of it or none, so that
-        the place is found by halves.
+        Nothing else is added: what is sent is what the caller says.
         """
-        out: list[bytes] = []
-        at, size = 0, len(compressed)
-        while size and at < len(compressed):
-            trial = state.copy()
-            try:
-                out.append(trial.decompress(compressed[at : at + size]))
-                state, at = trial, at + size
-            except zlib.error:
-                size //= 2
-        return b"".join(out)
+        given = [(k.encode("ascii"), v.encode("ascii")) for k, v in self.headers.items()]
+        added = {b"host": host, b"connection": b"keep-alive"}
+        if self.body or self.method in ("POST", "PUT", "PATCH"):
+            added[b"content-length"] = b"%d" % len(self.body)
+        for name, _ in given:
+            added.pop(name.lower(), None)
+        return [*added.items(), *given]
 
 
-class Exchange:
-    """One request and its response. Not reusable; `close` must be awaited, always."""
+def log_response(
+    method: str, url: httpx.URL, version: str, status: int, reason: str | None = None
+) -> None:
+    """Log a response as an httpx client does, and under its name, where none of them sends.
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    Without a ``reason`` it has the status's registered phrase.
+    """
+    if _log.isEnabledFor(logging.INFO):
+        phrase = httpx.codes.get_reason_phrase(status) if reason is None else reason
+        _log.info('HTTP Request: %s %s "%s %d %s"', method, url, version, status, phrase)
+
+
+def ignore_progress(event: str) -> None:
+    """Take no notice of an event."""
+
+
+# -- responses -----------------------------------------------------------------------------
+
+
+class Body(Protocol):
+    """The body of a response, as it is on the wire. What it raises is one of `FOREIGN`."""
+
+    @property
+    def resumable(self) -> bool:
+        """True if a `receive` that was cancelled has lost nothing, and can be called again."""
+        ...
+
+    @property
+    def direct(self) -> bool:
+        """True if `readable`, `receive_now` and `silent` can be used, by any task."""
+        ...
+
+    @property
+    def silent(self) -> bool:
+        """True if nothing is left to hand out: neither bytes nor an end nor a fault."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """True once there is nothing more to read."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return the next bytes, ``b""`` at the end."""
+        ...
+
+    def receive_now(self) -> bytes | None:
+        """Return what `receive` would, without waiting; None if nothing is there."""
+        ...
+
+    def readable(self) -> Awaitable[None]:
+        """Wait until `receive_now` has an answer."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, else close it. Bounded."""
+        ...
+
+
+class Response(NamedTuple):
+    """A response whose body is still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Values by the names in lower case."""
+    body: Body
+
+
+class Exchange(ABC):
+    """One request and its response. Used once; `close` must be awaited in any case."""
+
+    def __init__(self) -> None:
         self.status: int = 0
         self.headers: Mapping[str, str] = {}
         """The response's headers, by their names in lower case."""
-        self._close: Callable[[], Awaitable[None]] | None = None
-        self._body: AsyncIterator[bytes] | None = None
-        self._ours: Roundtrip | None = None  # its reads and its closing are as we need them
-        self._roundtrip: Roundtrip | None = None  # if it is that one itself
-        self._ended = False
-        self._inflate: _Inflate | None = None
+        self.resumable: bool = False
+        """True if a `receive` that was cancelled has lost nothing, and can be called again."""
+        self.direct: bool = False
+        """True if any task may wait for the body (`readable`) and take what is there
+        (`receive_now`), with no scope around it that belongs to this exchange."""
+        self._body: Body | None = None
+        self._decompressor: Decompressor | None = None
         self._unreadable: ProtocolError | None = None
+
+    @abstractmethod
+    async def _send(self, request: Outgoing) -> Response:
+        """Send the request and return the response, its body unread. Raises `FOREIGN`."""
 
     async def start(
         self,
@@ -221,120 +231,86 @@ class Exchange:
         body: bytes,
         *,
         method: str = "POST",
-        on_progress: Callable[[str], None] = lambda _: None,
+        on_progress: OnProgress = ignore_progress,
     ) -> None:
-        """Send, and wait for the response's headers. Raises `SendError`.
+        """Send the request, and wait for the response's headers.
 
-        ``on_progress`` is told the transport's trace events (``connection.…``,
-        ``….send_request_body.complete``), on transports that have any.
+        Raises `SendError`, and `ProtocolError` for a response that is not HTTP. A status that
+        refuses the request is not an error here.
         """
 
         async def trace(event: str, info: object) -> None:
             on_progress(event)
 
-        request = None
+        request = Outgoing(method, url, headers, body, trace)
+        headers, body = {}, b""
         try:
-            request = self._client.build_request(
-                method,
-                url,
-                headers=dict(headers),
-                content=body,
-                timeout=None,  # all clocks are ours
-                extensions={"trace": trace},
-            )
-            request.stream = _Bytes(body)
-            headers, body = {}, b""  # or this frame would show them, and keep the prompt
-            response = await self._client.send(request, stream=True, follow_redirects=False)
-        except _FOREIGN as exc:
-            failure, cause = _translated(exc, begun=False), _cause(exc)
-            if request is not None and isinstance(exc, httpx.InvalidURL):
-                failure = _redirected_nowhere()
+            response = await self._send(request)
+        except FOREIGN as exc:
+            failure, cause = map_error(exc, begun=False), safe_cause(exc)
         else:
-            self._answered(response)
+            self._begin(*response)
             return
+        del request  # the failure's traceback has this frame, which would keep the prompt
         raise failure from cause  # out here, so that `exc` is not its context
 
-    def _answered(self, response: httpx.Response) -> None:
-        # httpx's own iterators are more async generators on top of this one, and the only thing
-        # that they add is decompression.
-        stream = response.extensions.get(BODY)
-        self._ours = stream
-        self._roundtrip = stream if isinstance(stream, Roundtrip) else None
-        # A stream of hours need not keep httpx's response and request, some 4 KiB and a prompt.
-        self._close = response.aclose if stream is None else stream.aclose
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._body = aiter(response.stream)
-        self.status, self.headers = response.status_code, dict(response.headers.items())
+    def _begin(self, status: int, headers: Mapping[str, str], body: Body) -> None:
+        self.status, self.headers, self._body = status, headers, body
         try:
-            self._inflate = _Inflate.of(self.headers.get("content-encoding", ""))
+            self._decompressor = Decompressor.of(headers.get("content-encoding", ""))
         except ProtocolError as exc:
-            self._unreadable = exc  # a status must not be lost to its body
-
-    @property
-    def resumable(self) -> bool:
-        """Whether a `receive` that was cancelled has lost nothing, and can be called again."""
-        return self._inflate is None and self._ours is not None
-
-    @property
-    def direct(self) -> bool:
-        """Whether any task may wait for the body (`readable`) and take what is there
-        (`receive_now`), without a scope of this one's around it.
-        """
-        body = self._roundtrip
-        return body is not None and body.direct and self._inflate is None
+            self._unreadable = exc  # raised by `receive`: the status must not be lost to the body
+        plain = self._decompressor is None  # a step that is cut short would lose bytes
+        self.resumable = plain and body.resumable
+        self.direct = plain and body.direct
 
     @property
     def silent(self) -> bool:
-        """Whether nothing came that was not taken."""
-        return self._roundtrip is not None and self._roundtrip.silent
+        """True if nothing has come that was not taken; only where it is `direct`."""
+        return self._body is not None and self._body.silent
 
     def readable(self) -> Awaitable[None]:
-        """Wait until `receive_now` has an answer. A checkpoint; raises ``OSError``, ``ValueError`` or
-        `trio.ClosedResourceError` where the connection is gone: `receive_now` says why.
+        """Wait until `receive_now` has an answer; only where it is `direct`. A checkpoint.
+
+        Raises ``OSError``, ``ValueError`` or `trio.ClosedResourceError` where the connection is
+        gone: `receive_now` says why.
         """
-        assert self._roundtrip is not None
-        return self._roundtrip.readable()
+        assert self._body is not None
+        return self._body.readable()
 
     def receive_now(self) -> bytes | None:
-        """As `receive`, of what is there; None if nothing is. Only where it is `direct`."""
-        assert self._roundtrip is not None
+        """Return what `receive` would, without waiting; None if nothing is there.
+
+        Only where it is `direct`. Raises `ConnectionCut`.
+        """
+        assert self._body is not None
         try:
-            return self._roundtrip.receive_now()
-        except _FOREIGN as exc:
-            failure, cause = _translated(exc, begun=True), _cause(exc)
+            return self._body.receive_now()
+        except FOREIGN as exc:
+            failure, cause = map_error(exc, begun=True), safe_cause(exc)
         raise failure from cause
 
     async def receive(self) -> bytes:
-        """The next bytes of the body, ``b""`` at its end. Raises `ConnectionCut`."""
+        """Return the next bytes of the body, decompressed, ``b""`` at its end.
+
+        Raises `ConnectionCut`, and `ProtocolError` for a compression that is broken or unknown.
+        """
+        assert self._body is not None
         if self._unreadable is not None:
             raise self._unreadable
-        if self._inflate is not None:
-            return await self._inflate.receive(self._receive)
-        if self._ours is None:
-            return await self._receive()
         try:
-            return await self._ours.receive()
-        except _FOREIGN as exc:
-            failure, cause = _translated(exc, begun=True), _cause(exc)
-        raise failure from cause
-
-    async def _receive(self) -> bytes:
-        """The same, as it is on the wire."""
-        assert self._body is not None
-        try:
-            while not (data := await anext(self._body)):
-                pass
-            return data
-        except StopAsyncIteration:
-            self._ended = True
-            return b""
-        except _FOREIGN as exc:
-            failure, cause = _translated(exc, begun=True), _cause(exc)
+            if self._decompressor is None:
+                return await self._body.receive()
+            return await self._decompressor.receive(self._body.receive)
+        except FOREIGN as exc:
+            failure, cause = map_error(exc, begun=True), safe_cause(exc)
         raise failure from cause
 
     async def short_body(self, seconds: float) -> bytes:
-        """The start of a body that is read whole: an error's, or a settlement's. Bounded in bytes
-        and in time; never raises ours.
+        """Return the start of a body that is no stream: an error's, or a settlement's.
+
+        At most `SHORT_BODY` bytes, and what came within so many seconds, or `SHORT_BODY_SECONDS`.
+        Raises no error of this library.
         """
         pieces: list[bytes] = []
         size = 0
@@ -349,7 +325,8 @@ class Exchange:
 
     async def drain(self) -> None:
         """Read the body's rest, if it is short and quick, so that the connection is kept."""
-        if self._roundtrip is not None and self._roundtrip.ended:
+        assert self._body is not None
+        if self._body.ended:
             return  # it came with the answer's end, as it mostly does
         size = 0
         with trio.move_on_after(DRAIN_SECONDS):
@@ -360,29 +337,7 @@ class Exchange:
                 pass  # the answer is whole; what breaks now breaks nothing
 
     async def close(self) -> None:
-        """Give the connection back, or close it. Shielded and bounded; safe to call always."""
-        if self._close is None:
-            return
-        if self._ours is not None:  # does not wait
-            with suppress(*_FOREIGN):
-                await self._close()
-            return
-        with trio.CancelScope(shield=True) as bound:
-            bound.deadline = trio.current_time() + CLOSE_SECONDS
-            with suppress(*_FOREIGN):
-                if not self._ended and isinstance(self._body, AsyncGenerator):
-                    await self._unwind()
-                await self._close()
-
-    async def _unwind(self) -> None:
-        """End the body's generators from the inside.
-
-        httpx nests six async generators around the socket. Leaving the outermost abandons
-        the others to the garbage collector (ResourceWarnings, clean-up in a foreign task). A
-        read that is cancelled at the socket ends them all in order, so make one.
-        """
-        assert self._body is not None
-        with trio.CancelScope() as scope, suppress(StopAsyncIteration, *_FOREIGN):
-            scope.cancel()
-            for _ in range(PIECES_IN_A_READ):  # what was read already comes out first
-                await anext(self._body)
+        """Give the connection back, or close it. Bounded, also when cancelled; safe to call always."""
+        if self._body is not None:
+            with suppress(*FOREIGN):
+                await self._body.aclose()
