@@ -43,13 +43,16 @@ from ..support.peers import (
     Server,
     answering,
     client_of,
+    dying_often,
     hanging,
+    in_steps,
+    open_sockets,
     ours,
     saying,
     serving,
     theirs,
 )
-from ..support.streams import CancelAtStep
+from ..support.streams import cancelled_at
 from ..support.wires import KEY
 
 BIG = random.Random(4).randbytes(5_000_000)
@@ -96,11 +99,6 @@ async def started(client: httpx.AsyncClient, url: str, **options: Any) -> httpx.
     """A response whose body is still to be read."""
     request = client.build_request(options.pop("method", "GET"), url, **options)
     return await client.send(request, stream=True)
-
-
-def open_sockets() -> int:
-    gc.collect()
-    return sum(1 for o in gc.get_objects() if isinstance(o, socket.socket) and o.fileno() >= 0)
 
 
 # -- the contract --------------------------------------------------------------------------------
@@ -1989,24 +1987,6 @@ async def test_a_farewell_while_idle_is_found() -> None:
 # -- cancellation --------------------------------------------------------------------------------
 
 
-async def cancelled_at(step: int, do: Callable[..., Awaitable[Any]], *args: Any) -> bool:
-    """Cancel it right before its n-th step; whether it had one."""
-
-    async def run() -> None:
-        instrument = CancelAtStep(step, scope, trio.lowlevel.current_task())
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            with scope:
-                await do(*args)
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-
-    scope = trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-    return scope.cancel_called
-
-
 async def walk(server: Server, use: Use, *, after: bool = True, **options: Any) -> int:
     """Cancel it at its first step, at its second, and so on until it completes: nothing may be
     left, and the next request is answered at once. Returns how many steps there were.
@@ -2027,21 +2007,6 @@ async def walk(server: Server, use: Use, *, after: bool = True, **options: Any) 
         if not cancelled:
             return step
     raise AssertionError
-
-
-async def in_steps(peer: Peer) -> None:
-    """Answers any request in several writes."""
-    while await peer.request():
-        for part in (CHUNKED[:20], CHUNKED[20:] + b"3\r\n", b"abc\r\n", b"3\r\ndef\r\n0\r\n\r\n"):
-            await trio.testing.wait_all_tasks_blocked()
-            await peer.send(part)
-
-
-async def dying_often(peer: Peer) -> None:
-    """Answers one request, and hangs up behind the second."""
-    await peer.request()
-    await peer.reply(b"abcdef")
-    await peer.request()
 
 
 async def refusing(peer: Peer) -> None:
@@ -2245,15 +2210,6 @@ async def test_churn(tls: bool) -> None:
 
 
 # -- through the library -------------------------------------------------------------------------
-
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-@pytest.fixture
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 async def streaming(peer: Peer) -> None:

@@ -5,6 +5,7 @@ A script is an async function that is given the server's end of a connection, wi
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 import ssl
@@ -273,3 +274,25 @@ def theirs(*, max_connections: int | None = None) -> httpx.AsyncHTTPTransport:
 
 def client_of(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)
+
+
+async def in_steps(peer: Peer) -> None:
+    """Answers any request in several writes."""
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    while await peer.request():
+        for part in (head[:20], head[20:] + b"3\r\n", b"abc\r\n", b"3\r\ndef\r\n0\r\n\r\n"):
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send(part)
+
+
+async def dying_often(peer: Peer) -> None:
+    """Answers one request, and hangs up behind the second."""
+    await peer.request()
+    await peer.reply(b"abcdef")
+    await peer.request()
+
+
+def open_sockets() -> int:
+    """Return how many sockets of this process are open."""
+    gc.collect()
+    return sum(1 for o in gc.get_objects() if isinstance(o, socket.socket) and o.fileno() >= 0)

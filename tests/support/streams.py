@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import trio
 
 import trio_minillm as llm
@@ -51,3 +54,21 @@ class CancelAtStep(trio.abc.Instrument):
         self.left -= 1
         if self.left == 0:
             self.scope.cancel()
+
+
+async def cancelled_at(step: int, do: Callable[..., Awaitable[Any]], *args: Any) -> bool:
+    """Cancel it right before its n-th step. Returns True if it had so many."""
+
+    async def run() -> None:
+        instrument = CancelAtStep(step, scope, trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            with scope:
+                await do(*args)
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+    return scope.cancel_called

@@ -2,7 +2,7 @@
 
 There are two implementations, `trio_exchange.TrioExchange` on this library's own connections and
 `httpx_exchange.HttpxExchange` over any client or transport of httpx's; `connector` chooses. They
-differ in how a response is obtained (`Exchange.start`) and in its `Body`; all else is here.
+differ in how a response is obtained and in its `Body`; everything else is here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import httpx
+import msgspec
 import trio
 
 from .._types.errors import (
@@ -27,6 +28,7 @@ from .._types.errors import (
 )
 from .decompression import Decompressor
 from .http1 import Headers
+from .roundtrip import Trace
 
 SHORT_BODY = 64 * 1024
 """Bytes that are read of a body that is no stream: an error's, or a settlement's."""
@@ -105,18 +107,33 @@ def safe_cause(exc: Exception) -> Exception | None:
 # -- requests ------------------------------------------------------------------------------
 
 
-def complete_headers(method: str, host: bytes, headers: Mapping[str, str], size: int) -> Headers:
-    """Return the headers of a request, with those that HTTP demands in front if they are missing.
+class Outgoing(msgspec.Struct, frozen=True):
+    """A request to be sent: one value, since its parts must be in no frame's variables.
 
-    ``size`` is the body's, in bytes. Nothing else is added: what is sent is what the caller says.
+    What prints those of a traceback would show the key and the prompt.
     """
-    given = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-    added = {b"host": host, b"connection": b"keep-alive"}
-    if size or method in ("POST", "PUT", "PATCH"):
-        added[b"content-length"] = b"%d" % size
-    for name, _ in given:
-        added.pop(name.lower(), None)
-    return [*added.items(), *given]
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    trace: Trace
+
+    def __repr__(self) -> str:
+        return f"<{self.method} request>"
+
+    def all_headers(self, host: bytes) -> Headers:
+        """Return the headers, with those that HTTP demands in front if they are missing.
+
+        Nothing else is added: what is sent is what the caller says.
+        """
+        given = [(k.encode("ascii"), v.encode("ascii")) for k, v in self.headers.items()]
+        added = {b"host": host, b"connection": b"keep-alive"}
+        if self.body or self.method in ("POST", "PUT", "PATCH"):
+            added[b"content-length"] = b"%d" % len(self.body)
+        for name, _ in given:
+            added.pop(name.lower(), None)
+        return [*added.items(), *given]
 
 
 def log_response(
@@ -178,6 +195,15 @@ class Body(Protocol):
         ...
 
 
+class Response(NamedTuple):
+    """A response whose body is still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Values by the names in lower case."""
+    body: Body
+
+
 class Exchange(ABC):
     """One request and its response. Used once; `close` must be awaited in any case."""
 
@@ -195,6 +221,9 @@ class Exchange(ABC):
         self._unreadable: ProtocolError | None = None
 
     @abstractmethod
+    async def _send(self, request: Outgoing) -> Response:
+        """Send the request and return the response, its body unread. Raises `FOREIGN`."""
+
     async def start(
         self,
         url: str,
@@ -210,8 +239,22 @@ class Exchange(ABC):
         refuses the request is not an error here.
         """
 
+        async def trace(event: str, info: object) -> None:
+            on_progress(event)
+
+        request = Outgoing(method, url, headers, body, trace)
+        headers, body = {}, b""
+        try:
+            response = await self._send(request)
+        except FOREIGN as exc:
+            failure, cause = map_error(exc, begun=False), safe_cause(exc)
+        else:
+            self._begin(*response)
+            return
+        del request  # the failure's traceback has this frame, which would keep the prompt
+        raise failure from cause  # out here, so that `exc` is not its context
+
     def _begin(self, status: int, headers: Mapping[str, str], body: Body) -> None:
-        """Take over the response that an implementation has obtained."""
         self.status, self.headers, self._body = status, headers, body
         try:
             self._decompressor = Decompressor.of(headers.get("content-encoding", ""))
@@ -245,7 +288,7 @@ class Exchange(ABC):
             return self._body.receive_now()
         except FOREIGN as exc:
             failure, cause = map_error(exc, begun=True), safe_cause(exc)
-        raise failure from cause  # out here, so that `exc` is not its context
+        raise failure from cause
 
     async def receive(self) -> bytes:
         """Return the next bytes of the body, decompressed, ``b""`` at its end.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -10,19 +10,8 @@ from typing import Any, TypeAlias
 import httpx
 import trio
 
-from .exchange import (
-    BAD_REDIRECT,
-    FOREIGN,
-    Body,
-    Exchange,
-    OnProgress,
-    complete_headers,
-    ignore_progress,
-    log_response,
-    map_error,
-    safe_cause,
-)
-from .roundtrip import Roundtrip, Trace
+from .exchange import BAD_REDIRECT, FOREIGN, Body, Exchange, Outgoing, Response, log_response
+from .roundtrip import Roundtrip
 from .transport import BODY
 
 PIECES_IN_A_READ = 16_384
@@ -32,9 +21,9 @@ CLOSE_SECONDS = 1.0
 
 _NO_TIMEOUT = httpx.Timeout(None).as_dict()  # all clocks are ours
 
-Send: TypeAlias = Callable[[str, str, Mapping[str, str], bytes, Trace], Awaitable[httpx.Response]]
-"""Async function that sends a request (method, URL, headers, body, trace function) and returns the
-response, whose body is still to be read: `send_by_client` or `send_by_transport` of something."""
+Send: TypeAlias = Callable[[Outgoing], Awaitable[httpx.Response]]
+"""Async function that sends a request and returns the response, whose body is still to be read:
+`send_by_client` or `send_by_transport`, with the first argument given."""
 
 
 class HttpxExchange(Exchange):
@@ -42,83 +31,50 @@ class HttpxExchange(Exchange):
 
     def __init__(self, send: Send) -> None:
         super().__init__()
-        self._send = send
+        self._send_by = send
 
-    async def start(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        method: str = "POST",
-        on_progress: OnProgress = ignore_progress,
-    ) -> None:
-        """Send the request, and wait for the response's headers. Raises as `Exchange.start` does."""
-
-        async def trace(event: str, info: object) -> None:
-            on_progress(event)
-
-        try:
-            response = await self._send(method, url, headers, body, trace)
-        except FOREIGN as exc:
-            failure, cause = map_error(exc, begun=False), safe_cause(exc)
-        else:
-            headers = dict(response.headers.items())
-            self._begin(response.status_code, headers, _body_of(response))
-            return
-        finally:
-            headers, body = {}, b""  # or frames of tracebacks would show them, and keep the prompt
-        raise failure from cause  # out here, so that `exc` is not its context
+    async def _send(self, request: Outgoing) -> Response:
+        response = await self._send_by(request)
+        headers = dict(response.headers.items())
+        return Response(response.status_code, headers, _body_of(response))
 
 
 # -- requests ------------------------------------------------------------------------------
 
 
-async def send_by_client(
-    client: httpx.AsyncClient,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    trace: Trace,
-) -> httpx.Response:
+async def send_by_client(client: httpx.AsyncClient, request: Outgoing) -> httpx.Response:
     """Send a request by a client of httpx's: with its headers, cookies, hooks and auth."""
-    request = client.build_request(
-        method,
-        url,
-        headers=dict(headers),
-        content=body,
+    built = client.build_request(
+        request.method,
+        request.url,
+        headers=dict(request.headers),
+        content=request.body,
         timeout=None,
-        extensions={"trace": trace},
+        extensions={"trace": request.trace},
     )
-    request.stream = _OnePiece(body)
+    built.stream = _OnePiece(request.body)
     try:
-        return await client.send(request, stream=True, follow_redirects=False)
+        return await client.send(built, stream=True, follow_redirects=False)
     except httpx.InvalidURL:  # the request's own was parsed before: it is a redirect's
         raise httpx.RemoteProtocolError(BAD_REDIRECT) from None
 
 
 async def send_by_transport(
-    transport: httpx.AsyncBaseTransport,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    trace: Trace,
+    transport: httpx.AsyncBaseTransport, request: Outgoing
 ) -> httpx.Response:
     """Send a request by a transport of httpx's, as it is: with no header but those of HTTP added."""
-    parsed, host = _parsed(url)
-    request = httpx.Request(
-        method,
-        parsed,
-        headers=complete_headers(method, host, headers, len(body)),
-        content=body,  # read at once, so that a transport may look at `content`
-        extensions={"trace": trace, "timeout": _NO_TIMEOUT},
+    url, host = _parsed(request.url)
+    built = httpx.Request(
+        request.method,
+        url,
+        headers=request.all_headers(host),
+        content=request.body,  # read at once, so that a transport may look at `content`
+        extensions={"trace": request.trace, "timeout": _NO_TIMEOUT},
     )
-    request.stream = _OnePiece(body)
-    response = await transport.handle_async_request(request)
-    reason = response.reason_phrase
-    log_response(method, parsed, response.http_version, response.status_code, reason)
+    built.stream = _OnePiece(request.body)
+    response = await transport.handle_async_request(built)
+    status, reason = response.status_code, response.reason_phrase
+    log_response(request.method, url, response.http_version, status, reason)
     return response
 
 

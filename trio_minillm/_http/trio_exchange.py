@@ -7,26 +7,16 @@ kept, either: one that came with a key must not go out with another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 import httpx
 
 from .connection import Origin
-from .exchange import (
-    FOREIGN,
-    Exchange,
-    OnProgress,
-    complete_headers,
-    ignore_progress,
-    log_response,
-    map_error,
-    safe_cause,
-)
+from .exchange import Exchange, Outgoing, Response, log_response
 from .http1 import Headers
 from .pool import ConnectionPool
-from .roundtrip import Roundtrip, Trace, WireRequest, encode_head, origin_of
+from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
 
 
 class TrioExchange(Exchange):
@@ -36,33 +26,12 @@ class TrioExchange(Exchange):
         super().__init__()
         self._pool = pool
 
-    async def start(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        method: str = "POST",
-        on_progress: OnProgress = ignore_progress,
-    ) -> None:
-        """Send the request, and wait for the response's headers. Raises as `Exchange.start` does."""
-
-        async def trace(event: str, info: object) -> None:
-            on_progress(event)
-
+    async def _send(self, request: Outgoing) -> Response:
+        address = _address(request.url)
         roundtrip = Roundtrip(self._pool)
-        try:
-            address = _address(url)
-            head = await roundtrip.start(_wire_request(address, method, headers, body, trace))
-        except FOREIGN as exc:
-            failure, cause = map_error(exc, begun=False), safe_cause(exc)
-        else:
-            log_response(method, address.url, f"HTTP/{head.version}", head.status)
-            self._begin(head.status, by_name(head.headers), roundtrip)
-            return
-        finally:
-            headers, body = {}, b""  # or frames of tracebacks would show them, and keep the prompt
-        raise failure from cause  # out here, so that `exc` is not its context
+        head = await roundtrip.start(_wire_request(request, address))
+        log_response(request.method, address.url, f"HTTP/{head.version}", head.status)
+        return Response(head.status, by_name(head.headers), roundtrip)
 
 
 class _Address(NamedTuple):
@@ -82,17 +51,20 @@ def _address(url: str) -> _Address:
     return _Address(parsed, origin_of(parsed), parsed.raw_path, parsed.netloc)
 
 
-def _wire_request(
-    address: _Address, method: str, headers: Mapping[str, str], body: bytes, trace: Trace
-) -> WireRequest:
-    complete = complete_headers(method, address.host, headers, len(body))
-    head = encode_head(method, address.target, complete)
-    if head.length != len(body):  # a provider of the user's own says so
-        much = head.length is not None and len(body) > head.length
-        size = "much" if much else "little"
-        raise httpx.LocalProtocolError(f"Too {size} data for declared Content-Length")
+def _wire_request(request: Outgoing, address: _Address) -> WireRequest:
+    head = encode_head(request.method, address.target, request.all_headers(address.host))
+    size = len(request.body)
+    if head.length != size:  # a provider of the user's own says so
+        much = head.length is not None and size > head.length
+        raise httpx.LocalProtocolError(
+            f"Too {'much' if much else 'little'} data for declared Content-Length"
+        )
     return WireRequest(
-        origin=address.origin, head=head, body=body, no_body=method == "HEAD", trace=trace
+        origin=address.origin,
+        head=head,
+        body=request.body,
+        no_body=request.method == "HEAD",
+        trace=request.trace,
     )
 
 
