@@ -76,7 +76,11 @@ def anthropic_usage(raw: Mapping[str, Any]) -> Usage:
 
 def mapping_in(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """Return the first of the named fields that is an object; an empty mapping if none is."""
-    return next((raw[n] for n in names if isinstance(raw.get(n), Mapping)), {})
+    for name in names:
+        value = raw.get(name)
+        if value is not None and isinstance(value, Mapping):
+            return value
+    return {}
 
 
 def _count(raw: Mapping[str, Any], *names: str) -> int | None:

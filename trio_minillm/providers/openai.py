@@ -208,10 +208,8 @@ class OpenAIChat(Provider):
         out.choice = choice.index or 0
         if out.choice < 0:
             raise ProtocolError("choices[].index is negative")
-        if choice.error or choice.finish_reason == "error":
-            _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
-        if choice.finish_reason:
-            out.finish_reason = choice.finish_reason
+        if choice.finish_reason or choice.error:
+            out.finish_reason = _finish_reason(choice)
         # Some servers send the same reasoning under two names: take it once.
         out.reasoning = delta.reasoning or delta.reasoning_content or delta.reasoning_text or ""
         if isinstance(content, list):
@@ -283,6 +281,13 @@ def _raise_error(error: Any, choices: Any) -> None:
             raise ProviderError(error_from(None, {"error": error}))
     elif not any(map(_says_something, choices or ())):
         raise ProviderError(error_from(None, {"error": in_short(error)}))
+
+
+def _finish_reason(choice: _Choice) -> str | None:
+    """Return the finish reason, if it is not empty, or raise for a choice that failed."""
+    if choice.error or choice.finish_reason == "error":
+        _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
+    return choice.finish_reason or None
 
 
 def _says_something(choice: _Choice) -> bool:
