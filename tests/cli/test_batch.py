@@ -25,13 +25,13 @@ from trio_minillm.cli._output import Misuse
 from ..support.command import (
     COMMAND,
     KEY,
-    LIMIT,
     Ran,
-    environment,
+    ended,
     on_terminal,
     posix,
     read_until,
     run,
+    running,
     wait_for,
 )
 from ..support.endpoint import END, HELLO, Endpoint, chunk, text
@@ -364,26 +364,11 @@ def test_ctrl_c_while_the_input_is_read(endpoint: Endpoint, files: Files) -> Non
 
 @contextmanager
 def started(endpoint: Endpoint, files: Files, *args: str) -> Iterator[subprocess.Popen[bytes]]:
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command(endpoint, files, *args),
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        env=environment(),
-    ) as process:
+    with running(command(endpoint, files, *args)) as process:
         try:
             yield process
         finally:
             endpoint.release.set()
-            process.kill()
-
-
-def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
-    out, err = (data.decode() for data in process.communicate(timeout=LIMIT))
-    assert "Traceback" not in err
-    assert KEY not in out + err
-    return out, err
 
 
 @posix

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,12 @@ from ..support.command import (
     KEY,
     LIMIT,
     Ran,
-    environment,
+    ended,
     on_terminal,
     posix,
     read_until,
     run,
+    running,
     wait_for,
 )
 from ..support.endpoint import END, HELLO, OPENING, Endpoint, Step, chunk, text
@@ -320,22 +320,10 @@ def test_a_limit_that_cannot_be_kept_is_misuse(endpoint: Endpoint) -> None:
 # -- Ctrl-C, pipes, terminals ----------------------------------------------------------------
 
 
-@contextmanager
-def started(endpoint: Endpoint, *args: str, kind: str = "compatible") -> Iterator[Any]:
-    env = environment(OPENROUTER_API_KEY=KEY)
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command(endpoint, *args, kind=kind), env=env, **pipes) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def ended(process: Any) -> tuple[str, str]:
-    out, err = (data.decode() for data in process.communicate(timeout=LIMIT))
-    assert "Traceback" not in err
-    assert KEY not in out + err
-    return out, err
+def started(
+    endpoint: Endpoint, *args: str, kind: str = "compatible"
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return running(command(endpoint, *args, kind=kind), OPENROUTER_API_KEY=KEY)
 
 
 @posix

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler
@@ -22,7 +23,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm.cli import _output as _report
 
-from ..support.command import COMMAND, KEY, LIMIT, environment, read_until, run
+from ..support.command import COMMAND, KEY, LIMIT, read_until, run, running
 from ..support.endpoint import END, ThreadedServer, begin, text
 
 OPENROUTER = {"OPENROUTER_API_KEY": KEY}
@@ -102,18 +103,21 @@ def chunk_end() -> bytes:
     return b"data: " + json.dumps({"id": "gen-7", "choices": [choice]}).encode() + b"\n\n"
 
 
-def test_ctrl_c_asks_what_it_cost_and_says_so(openrouter: OpenRouter, path: Path) -> None:
-    openrouter.body, openrouter.asked_before = text("one"), 1
-    openrouter.release.clear()
-    with subprocess.Popen(
-        chat(openrouter, "--ledger", str(path)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(**OPENROUTER),
-    ) as process:
+@contextmanager
+def interrupted(server: OpenRouter, ledger: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A chat whose first word has come, and which Ctrl-C has stopped then."""
+    server.body = text("one")
+    server.release.clear()
+    with running(chat(server, "--ledger", str(ledger)), **OPENROUTER) as process:
         assert process.stdout is not None
         read_until(process.stdout.fileno(), b"one")
         process.send_signal(signal.SIGINT)
+        yield process
+
+
+def test_ctrl_c_asks_what_it_cost_and_says_so(openrouter: OpenRouter, path: Path) -> None:
+    openrouter.asked_before = 1
+    with interrupted(openrouter, path) as process:
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert b"asking what it cost; Ctrl-C again does not wait for the answer" in err
@@ -124,18 +128,9 @@ def test_ctrl_c_asks_what_it_cost_and_says_so(openrouter: OpenRouter, path: Path
 
 
 def test_a_second_ctrl_c_leaves_the_question_to_settle(openrouter: OpenRouter, path: Path) -> None:
-    openrouter.body, openrouter.asked_before = text("one"), 10**9
-    openrouter.release.clear()
-    with subprocess.Popen(
-        chat(openrouter, "--ledger", str(path)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(**OPENROUTER),
-    ) as process:
-        assert process.stdout is not None
+    openrouter.asked_before = 10**9
+    with interrupted(openrouter, path) as process:
         assert process.stderr is not None
-        read_until(process.stdout.fileno(), b"one")
-        process.send_signal(signal.SIGINT)
         read_until(process.stderr.fileno(), b"asking what it cost")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=LIMIT)

@@ -5,7 +5,6 @@ The shapes are those of the providers' own references, not of our code.
 
 from __future__ import annotations
 
-import base64
 import json
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -19,12 +18,8 @@ from trio_minillm import ReasoningPart, RefusalPart, TextPart, ToolCall, ToolRes
 from trio_minillm.providers import SERVERS, Provider, Request
 from trio_minillm.providers.compatible import server_at
 
-PNG = b"\x89PNG\r\n\x1a\n0000"
-PNG64 = base64.b64encode(PNG).decode()
-WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
-WAV64 = base64.b64encode(WAV).decode()
-PDF = b"%PDF-1.7 ..."
-PDF64 = base64.b64encode(PDF).decode()
+from ..support.media import PDF, PDF64, PNG, PNG64, WAV, WAV64
+
 CALL = ToolCall(id="call_1", name="sky", arguments='{"city": "Rome"}')
 
 OPENAI = llm.openai("gpt", api_key="sk-1")

@@ -31,7 +31,7 @@ from trio_minillm.testing import (
     sse,
 )
 
-from ..support.streams import CancelAtStep
+from ..support.streams import CancelAtStep, other_task
 
 OFF = Timeouts(connect=None, first_chunk=None, idle=None, byte_idle=None, usage_grace=None)
 
@@ -856,20 +856,10 @@ async def test_taking_a_buffered_chunk_checks_for_cancellation_and_loses_none():
 async def test_other_tasks_get_their_turn_within_a_batch():
     stream, send = StreamingCompletion.from_channel("m")
     await send.send([StreamChunk.content("x")] * 1000)
-    turns = 0
-
-    async def other():
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(other)
+    async with other_task() as turns:
         for _ in range(1000):
             await stream.next_chunk()
-        nursery.cancel_scope.cancel()
-    assert turns >= 1000 // 64
+    assert len(turns) >= 1000 // 64
     send.close()
 
 

@@ -8,7 +8,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -59,9 +60,29 @@ def read_until(fd: int, wanted: bytes) -> bytes:
     return got
 
 
-def start(args: list[str], **files: Any) -> subprocess.Popen[bytes]:
+def start(
+    args: list[str], env: dict[str, str] | None = None, **files: Any
+) -> subprocess.Popen[bytes]:
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(args, env=environment(), **{**pipes, **files})
+    return subprocess.Popen(args, env=env or environment(), **{**pipes, **files})
+
+
+@contextmanager
+def running(args: list[str], **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run until the end of the block, at which the process is killed."""
+    with start(args, environment(**env)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    """Wait for the end; what else it wrote to stdout and stderr."""
+    out, err = (data.decode() for data in process.communicate(timeout=LIMIT))
+    assert "Traceback" not in err
+    assert KEY not in out + err
+    return out, err
 
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")

@@ -1,8 +1,9 @@
-"""Helpers around one stream: read up to a text, record its costs, cancel at the n-th step."""
+"""Helpers around one stream: read up to a text, record costs, run beside it, cancel at a step."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
@@ -32,6 +33,22 @@ async def take(stream: llm.StreamingCompletion, text: str) -> None:
     """Take chunks until this text has come."""
     while stream.accumulated != text:
         assert await stream.next_chunk() is not None, stream.accumulated
+
+
+@asynccontextmanager
+async def other_task() -> AsyncIterator[list[float]]:
+    """Run another task during the block; the list has the times at which it had its turn."""
+    turns: list[float] = []
+
+    async def take_turns() -> None:
+        while True:
+            turns.append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        yield turns
+        nursery.cancel_scope.cancel()
 
 
 class CancelAtStep(trio.abc.Instrument):

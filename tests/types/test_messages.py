@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import pprint
 from collections.abc import Callable
@@ -32,12 +31,7 @@ from trio_minillm._types.messages import Quiet
 from trio_minillm._types.openai_messages import messages_of
 from trio_minillm.providers import Request
 
-PNG = b"\x89PNG\r\n\x1a\n0000"
-PNG64 = base64.b64encode(PNG).decode()
-WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
-WAV64 = base64.b64encode(WAV).decode()
-PDF = b"%PDF-1.7 ..."
-PDF64 = base64.b64encode(PDF).decode()
+from ..support.media import PDF, PDF64, PNG, PNG64, WAV, WAV64
 
 # -- turns -----------------------------------------------------------------------------------
 
