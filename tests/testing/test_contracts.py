@@ -378,7 +378,7 @@ def raises_when_left(stream):
         (drops_when_cancelled, "long", "lost a chunk"),
         (ignores_cancellation, "whole", "cancellation|checkpoint"),
         (queues, "whole", "two tasks"),
-        (reopens, "whole", "behind the block"),
+        (reopens, "whole", "after the block"),
         (wraps, "whole", "comes out as ExceptionGroup"),
         (raises_when_left, "whole", "left early"),
     ],

@@ -10,7 +10,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import providers, testing
-from trio_minillm.testing import _loopback_server as _server
+from trio_minillm.testing import _loopback_connection as _connection
 from trio_minillm.testing import faults
 
 from ..support.certificates import certified, trusting
@@ -196,8 +196,8 @@ async def test_requests_may_be_chunked_pipelined_or_dripped(mock_clock):
     [
         (b"SSH-2.0-x\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nx: " + b"x" * _server.MAX_HEAD + b"\r\n", 431),
-        (b"POST / HTTP/1.1\r\n" + b"x: y\r\n" * _server.MAX_HEAD, 431),
+        (b"POST / HTTP/1.1\r\nx: " + b"x" * _connection.MAX_HEAD + b"\r\n", 431),
+        (b"POST / HTTP/1.1\r\n" + b"x: y\r\n" * _connection.MAX_HEAD, 431),
     ],
 )
 async def test_what_is_no_request_is_refused(data, status):
@@ -210,7 +210,7 @@ async def test_what_is_no_request_is_refused(data, status):
 
 
 async def test_a_body_has_a_bound(monkeypatch):
-    monkeypatch.setattr(_server, "MAX_BODY", 100)
+    monkeypatch.setattr(_connection, "MAX_BODY", 100)
     async with testing.serve() as server:
         head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
         got = await exchange(server.port, head + b"x" * 101, hang_up=False)
@@ -221,7 +221,7 @@ async def test_pipelined_requests_have_a_bound():
     async with testing.serve(testing.reply(wait=testing.hang)) as server:
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
         async with stream:
-            await stream.send_all(GET * (_server.MAX_PIPELINED + 40))
+            await stream.send_all(GET * (_connection.MAX_PIPELINED + 40))
             with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
                 while await stream.receive_some():
                     pass

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm import testing
 from trio_minillm.testing import faults
-from trio_minillm.testing._recording import LOOK_BYTES
+from trio_minillm.testing._recording import SEARCH_BYTES
 
 KEY = "sk-proj-aB3dE/fG+hI9_jK2=lM5nO8"
 QUOTED = urllib.parse.quote(KEY, safe="")
@@ -120,7 +120,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("every", [1, 7, 10_000])
-@pytest.mark.parametrize("padding", [0, LOOK_BYTES + 300, 2 * LOOK_BYTES - 40])
+@pytest.mark.parametrize("padding", [0, SEARCH_BYTES + 300, 2 * SEARCH_BYTES - 40])
 async def test_a_key_that_is_echoed_is_not_recorded(
     spelling, every, padding, tmp_path, autojump_clock
 ):

@@ -129,7 +129,7 @@ class Telling(Lines):
         (Nowhere(), "URL"),
         (Shouting(), "lower case"),
         (Fragile(), "foreign KeyError"),
-        (Stateful(), "cut"),
+        (Stateful(), "split"),
         (Wordless(), "status"),
         (Telling(), "repr"),
     ],

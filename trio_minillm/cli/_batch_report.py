@@ -14,8 +14,8 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
-from ._costs import RunLedger
-from ._measurements import Results, Sample, cost_fields, cost_text
+from ._costs import RunLedger, cost_fields, cost_text
+from ._measurements import Results, Sample
 from ._output import Row, error_code, one_line, usd
 
 STOPPED_BY_LIMIT = 7

@@ -24,8 +24,9 @@ from trio_minillm.batch import (
 
 from ..local._named import open_model
 from ._batch_report import BatchPlan, BatchSums, problems_text
+from ._costs import cost_text
 from ._live import LiveRun, Progress, allow_many_files, timed
-from ._measurements import Results, cost_text, seconds_text
+from ._measurements import Results, seconds_text
 from ._options import LOCAL_SLOTS, price_of
 from ._output import Misuse, OutputError, Row
 from ._terminal import say

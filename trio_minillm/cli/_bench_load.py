@@ -35,7 +35,8 @@ GIVE_UP = 100
 """Failures in a row after which no more requests are sent: a server that refuses within a
 millisecond would otherwise be asked thousands of times a second."""
 GIVE_UP_FATAL = 10
-"""The same limit for failures that every request would share: a wrong key, an exhausted quota."""
+"""Failures in a row that any request would share (a wrong key, an exhausted quota), after which no
+more are sent."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

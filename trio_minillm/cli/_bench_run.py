@@ -11,8 +11,9 @@ import trio
 import trio_minillm as llm
 
 from ._bench_load import Load, Plan
+from ._costs import cost_fields, cost_text
 from ._live import LiveRun, Progress
-from ._measurements import Results, cost_fields, cost_text, seconds_text
+from ._measurements import Results, seconds_text
 from ._output import Row, error_code, one_line, usd
 
 SPEED_OVER = 5.0

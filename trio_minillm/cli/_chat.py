@@ -239,7 +239,7 @@ def _run(ask: Ask, answer: Answer) -> None:
 
 def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
     if words and "-" not in words and not quiet and _piped_in():
-        say("note: stdin is not read; put a - behind the prompt to send it along\n")
+        say("note: stdin is not read; put a - after the prompt to send it along\n")
     prompt = llm.user(prompt_of(words, _read_stdin))
     return [prompt] if system is None else [llm.system(system), prompt]
 

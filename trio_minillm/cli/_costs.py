@@ -1,6 +1,6 @@
 """``trio-minillm costs``: the sums of a ledger, and the attempts that are still unsettled.
 
-The commands that write a ledger open it here, too.
+What other commands say of a ledger is here, too.
 """
 
 from __future__ import annotations
@@ -55,6 +55,34 @@ def open_ledger(path: Path, *, read_only: bool = False) -> llm.JSONLLedger:
         return llm.JSONLLedger(path, read_only=read_only)
     except OSError as exc:
         raise Misuse(f"the ledger {path}: {exc.strerror or exc}") from exc
+
+
+def cost_fields(totals: llm.Totals | None, warmup: llm.Totals | None) -> dict[str, Any]:
+    """Return the cost of the attempts for JSON, in USD and as strings because it is exact."""
+    totals, warmup = totals or llm.Totals(), warmup or llm.Totals()
+    counts = {r.value: totals.resolutions.get(r, 0) for r in llm.CostResolution}
+    known = counts["resolved"] + counts["lower_bound"]
+    return {
+        "amount": f"{totals.total:f}" if known else None,
+        "at_least": known < totals.booked or counts["lower_bound"] > 0,
+        "resolutions": counts,
+        "not_booked": f"{totals.unbooked:f}",
+        "warmup": f"{warmup.total:f}",
+    }
+
+
+def cost_text(totals: llm.Totals | None) -> str:
+    """Return the amount, and how far it can be trusted."""
+    totals = totals or llm.Totals()
+    counts = totals.resolutions
+    unpriced = counts.get(llm.CostResolution.UNPRICED, 0)
+    known = counts.get(llm.CostResolution.RESOLVED, 0)
+    bounds = counts.get(llm.CostResolution.LOWER_BOUND, 0)
+    if not known + bounds:
+        return "unpriced (tokens known, price not)" if unpriced else "unknown"
+    least = "at least " if known < totals.booked else ""
+    more = f" · failed attempts ${usd(totals.unbooked)}" if totals.unbooked else ""
+    return f"{least}${usd(totals.total)}{more}"
 
 
 async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:

@@ -15,7 +15,7 @@ import trio_minillm as llm
 
 from .._batch.histogram import ERROR, EXACT, Histogram
 from .._protocol.redaction import redact_beginnings
-from ._output import Row, error_fields, one_line, usd
+from ._output import Row, error_fields, one_line
 
 MAX_ERRORS = 50
 """Kinds of failure that are told apart, so that memory stays bounded whatever servers say."""
@@ -335,31 +335,3 @@ def error_name(failure: dict[str, Any]) -> str:
     """Return the name of a kind of failure, such as ``RefusedError rate_limit 429``."""
     words = (failure[name] for name in ("type", "kind", "status", "clock"))
     return one_line(" ".join(str(word) for word in words if word is not None), 60)
-
-
-def cost_fields(totals: llm.Totals | None, warmup: llm.Totals | None) -> dict[str, Any]:
-    """Return the cost of the attempts for JSON, in USD and as strings because it is exact."""
-    totals, warmup = totals or llm.Totals(), warmup or llm.Totals()
-    counts = {r.value: totals.resolutions.get(r, 0) for r in llm.CostResolution}
-    known = counts["resolved"] + counts["lower_bound"]
-    return {
-        "amount": f"{totals.total:f}" if known else None,
-        "at_least": known < totals.booked or counts["lower_bound"] > 0,
-        "resolutions": counts,
-        "not_booked": f"{totals.unbooked:f}",
-        "warmup": f"{warmup.total:f}",
-    }
-
-
-def cost_text(totals: llm.Totals | None) -> str:
-    """Return the amount, and how far it can be trusted."""
-    totals = totals or llm.Totals()
-    counts = totals.resolutions
-    unpriced = counts.get(llm.CostResolution.UNPRICED, 0)
-    known = counts.get(llm.CostResolution.RESOLVED, 0)
-    bounds = counts.get(llm.CostResolution.LOWER_BOUND, 0)
-    if not known + bounds:
-        return "unpriced (tokens known, price not)" if unpriced else "unknown"
-    least = "at least " if known < totals.booked else ""
-    more = f" · failed attempts ${usd(totals.unbooked)}" if totals.unbooked else ""
-    return f"{least}${usd(totals.total)}{more}"

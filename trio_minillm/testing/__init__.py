@@ -1,4 +1,4 @@
-"""For tests of programs that stream: scripted servers, faults, recordings, contract checks.
+"""Tools for tests of programs that stream: scripted servers, faults, recordings, contract checks.
 
 A `ScriptedTransport` answers every request from a script, in memory and on Trio's clock, so
 tests run on `trio.testing.MockClock` without a real second passing::
@@ -27,8 +27,10 @@ from ._events import (
     settlement,
     sse,
 )
-from ._loopback_server import Connection, LoopbackServer, serve
-from ._recording import Recording, record, replay
+from ._loopback_connection import Connection
+from ._loopback_server import LoopbackServer, serve
+from ._recording import Recording, record
+from ._replay import replay
 from ._script import (
     Reply,
     ServedRequest,

@@ -1,4 +1,4 @@
-"""The contract of a provider, as a test."""
+"""The contract of a provider as a test."""
 
 from __future__ import annotations
 
@@ -30,26 +30,28 @@ MALFORMED: Final = tuple(
         "9" * 10_000, '{"id":' + "9" * 10_000 + "}", "[" * 100_000, b"\xff\xfe", b'{"id":"\xff"}',
     )
 )  # fmt: skip
-"""Events that no provider sends and every provider must survive."""
+"""Malformed events, which every provider must survive."""
 
 
 def check_provider(
     model: Model, *, streams: Iterable[bytes] = (), errors: Iterable[bytes] = ()
 ) -> None:
-    """Prove that a model's provider keeps the contract; ``AssertionError`` says what it broke.
+    """Prove that a model's provider keeps the contract.
 
-    ``streams`` are whole response bodies of its wire, each of which must come to a finished
-    answer; ``errors`` are bodies of error responses. Checked: the request is JSON, pure and
-    without the key; headers can be sent; parsing keeps no state between calls, does not depend
-    on how bytes are cut, and raises nothing but the errors it may for malformed events.
+    ``streams`` are whole response bodies of its wire, each of which must give a finished answer;
+    ``errors`` are bodies of error responses. Checked: the request is JSON, always the same for the
+    same call, and without the key; headers can be sent; parsing keeps no state between calls, does
+    not depend on how the bytes are split, and raises only permitted errors for malformed events.
+
+    Raises ``AssertionError``, which says what was broken.
     """
     provider = model.provider
     _check_request(model)
     for number, body in enumerate(streams):
         whole, error = decode(provider, [body])
         assert error is None, f"streams[{number}] does not finish: {error!r}"
-        cut, error = decode(provider, [body[i : i + 1] for i in range(len(body))])
-        assert _same(whole, cut), f"streams[{number}] depends on how its bytes are cut"
+        split, error = decode(provider, [body[i : i + 1] for i in range(len(body))])
+        assert _same(whole, split), f"streams[{number}] depends on how its bytes are split"
     _check_stateless(provider, list(streams))
     for data in MALFORMED:
         _check_malformed(provider, data)
@@ -78,7 +80,7 @@ def _check_request(model: Model) -> None:
 
 
 def _check_stateless(provider: Provider, streams: list[bytes]) -> None:
-    """Two bodies decoded in turns come to the same as one after the other."""
+    """Check that two bodies decoded in turns give the same as one after the other."""
     for first, second in zip(streams, streams[1:] + streams[:1], strict=True):
         decoders = (ChunkDecoder(provider), ChunkDecoder(provider))
         chunks: tuple[list[StreamChunk], list[StreamChunk]] = ([], [])

@@ -1,4 +1,4 @@
-"""The contract of a stream, as a test: what `StreamingCompletion` promises whoever holds one."""
+"""The contract of a stream, as `StreamingCompletion` promises it, as a test."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .._types.errors import MiniLLMError
 from .._types.response import CompletionResponse, Outcome
 
 SECONDS = 60.0
-"""How long each reading may take, on Trio's clock."""
+"""Seconds on Trio's clock that each reading may take."""
 
 Open: TypeAlias = Callable[[], AbstractAsyncContextManager[StreamingCompletion]]
 
 _FAILED = (Outcome.ERRORED, Outcome.TRUNCATED)
 
 
-class _Told(msgspec.Struct, frozen=True, eq=False):
-    """What came of a stream that was read to its end: what every other reading must agree with."""
+class _Expected(msgspec.Struct, frozen=True, eq=False):
+    """The result of reading a stream to its end, with which every other reading must agree."""
 
     content: str
     outcome: Outcome
@@ -32,29 +32,30 @@ class _Told(msgspec.Struct, frozen=True, eq=False):
 
 
 async def check_stream(open: Open, *, seconds: float = SECONDS) -> None:
-    """Prove that streams keep their contract; ``AssertionError`` says what they broke.
+    """Prove that streams keep their contract.
 
     ``open`` opens the same stream anew each time: ``lambda: client.stream(model, "Hi")``, with a
-    server whose script says the same to every request, faults included. Checked, by reading it
-    in every way there is: it ends in exactly one outcome, which nothing changes; its error
+    server that gives the same answer to every request, including any faults. Checked, by reading the
+    stream in every possible way: it ends in exactly one outcome, which then never changes; its error
     is raised once by iteration and each time by ``collect``, and has what arrived; the response is
-    final and agrees with the chunks; leaving, cancelling and rejecting it end it without an
-    error and keep what had arrived; a read that was cancelled has lost nothing; a second
-    reader is refused, and so is one behind the block; closing may be repeated; exceptions of the
-    block come out as themselves.
+    final and agrees with the chunks; leaving, cancelling and rejecting the stream end it without an
+    error and keep what had arrived; a cancelled read loses nothing; a second reader is refused, and
+    so is one after the block; closing may be repeated; exceptions of the block come out as
+    themselves.
 
-    ``seconds`` is what each reading may take, on Trio's clock.
+    ``seconds`` on Trio's clock limit each reading. Raises ``AssertionError``, which says what was
+    broken.
     """
-    told: list[_Told] = []
+    expected: list[_Expected] = []
 
     async def first() -> None:
-        told.append(await _read(open))
+        expected.append(await _read(open))
 
     await _within(seconds, "read to its end", first)
     for what, check in _CHECKS.items():
 
         async def run(check: _Check = check) -> None:
-            await check(open, told[0])
+            await check(open, expected[0])
 
         await _within(seconds, what, run)
 
@@ -65,7 +66,7 @@ async def _within(seconds: float, what: str, do: Callable[[], Awaitable[None]]) 
     assert not scope.cancelled_caught, f"a stream that is {what} does not end"
 
 
-async def _read(open: Open) -> _Told:
+async def _read(open: Open) -> _Expected:
     pieces: list[str] = []
     error: MiniLLMError | None = None
     async with open() as stream:
@@ -88,11 +89,11 @@ async def _read(open: Open) -> _Told:
         assert stream.error is error, "the stream's error is not the one that was raised"
         if error is not None:
             assert error.partial is not None, "the error has no partial response"
-            _agrees(error.partial, "".join(pieces), outcome, "the error's partial response")
+            _check_agrees(error.partial, "".join(pieces), outcome, "the error's partial response")
         again: MiniLLMError | None = None
         with trio.testing.assert_checkpoints():
             try:
-                assert await stream.next_chunk() is None, "a chunk comes behind the end"
+                assert await stream.next_chunk() is None, "a chunk comes after the end"
             except MiniLLMError as exc:
                 again = exc
         assert again is None, "iteration raises its error a second time"
@@ -100,17 +101,17 @@ async def _read(open: Open) -> _Told:
         stream.reject()
         stream.drain_buffered()
         assert stream.outcome is outcome, "an outcome has changed after the end"
-    _agrees(stream.response, "".join(pieces), outcome, "the response")
+    _check_agrees(stream.response, "".join(pieces), outcome, "the response")
     assert stream.response == stream.response, "the response at the end is not final"
-    return _Told("".join(pieces), outcome, None if error is None else type(error))
+    return _Expected("".join(pieces), outcome, None if error is None else type(error))
 
 
-def _agrees(response: CompletionResponse, content: str, outcome: Outcome, what: str) -> None:
+def _check_agrees(response: CompletionResponse, content: str, outcome: Outcome, what: str) -> None:
     assert response.content == content, f"{what} does not have what was read"
     assert response.outcome is outcome, f"{what} has another outcome than the stream"
 
 
-async def _collected(open: Open, told: _Told) -> None:
+async def _collected(open: Open, expected: _Expected) -> None:
     async with open() as stream:
         for again in (False, True):
             response: CompletionResponse | None
@@ -121,13 +122,13 @@ async def _collected(open: Open, told: _Told) -> None:
                 error, response = exc, exc.partial
             name = "collect, called again," if again else "collect"
             found = None if error is None else type(error)
-            assert found is told.error, f"{name} raises {found}, and iteration {told.error}"
+            assert found is expected.error, f"{name} raises {found}, and iteration {expected.error}"
             assert response is not None, f"{name} raises an error without what arrived"
-            _agrees(response, told.content, told.outcome, f"what {name} gives")
+            _check_agrees(response, expected.content, expected.outcome, f"what {name} gives")
 
 
-async def _first(stream: StreamingCompletion) -> str:
-    """Read a first chunk, whatever comes of it."""
+async def _first_delta(stream: StreamingCompletion) -> str:
+    """Return the text of a first chunk, or an empty text if there is none or it fails."""
     try:
         chunk = await stream.next_chunk()
     except MiniLLMError:
@@ -135,57 +136,60 @@ async def _first(stream: StreamingCompletion) -> str:
     return chunk.delta if chunk is not None and chunk.choice == 0 else ""
 
 
-def _was_left(stream: StreamingCompletion, told: _Told, first: str, how: str) -> None:
+def _check_left(stream: StreamingCompletion, expected: _Expected, first: str, how: str) -> None:
     outcome = stream.outcome
     assert outcome is not None, f"a stream that was {how} has no outcome"
-    assert outcome in (Outcome.CANCELLED, told.outcome), f"a stream that was {how} is {outcome}"
+    assert outcome in (Outcome.CANCELLED, expected.outcome), f"a stream that was {how} is {outcome}"
     response = stream.response
     assert response.outcome is outcome, f"the response of a stream that was {how} has another end"
     kept = response.content
     assert kept.startswith(first), f"a stream that was {how} has lost what was read of it"
-    assert told.content.startswith(kept), f"a stream that was {how} has text that never came"
+    assert expected.content.startswith(kept), f"a stream that was {how} has text that never came"
 
 
-async def _left(open: Open, told: _Told) -> None:
+async def _left(open: Open, expected: _Expected) -> None:
     async with open() as stream:
-        first = await _first(stream)
-    _was_left(stream, told, first, "left")
+        first = await _first_delta(stream)
+    _check_left(stream, expected, first, "left")
     async with open() as stream:
         pass
-    _was_left(stream, told, "", "left at once")
+    _check_left(stream, expected, "", "left at once")
 
 
-async def _cancelled(open: Open, told: _Told) -> None:
+async def _cancelled(open: Open, expected: _Expected) -> None:
     async with open() as stream:
-        first = await _first(stream)
+        first = await _first_delta(stream)
         with trio.testing.assert_checkpoints():
             response = await stream.cancel()
-        _was_left(stream, told, first, "cancelled")
+        _check_left(stream, expected, first, "cancelled")
         assert response.content == stream.response.content, "cancel returns another response"
         outcome = stream.outcome
-        assert await _silent(stream) is None, "a chunk comes from a stream that was cancelled"
+        assert await _next_after_end(stream) is None, (
+            "a chunk comes from a stream that was cancelled"
+        )
         await stream.cancel()
         assert stream.outcome is outcome, "cancel, called again, changes the outcome"
 
 
-async def _silent(stream: StreamingCompletion) -> object:
+async def _next_after_end(stream: StreamingCompletion) -> object:
     try:
         return await stream.next_chunk()
-    except MiniLLMError:  # what the server had said before
+    except MiniLLMError:  # the server's error from before the cancellation
         return await stream.next_chunk()
 
 
-async def _rejected(open: Open, told: _Told) -> None:
+async def _rejected(open: Open, expected: _Expected) -> None:
     async with open() as stream:
-        first = await _first(stream)
+        first = await _first_delta(stream)
         stream.reject()
-        _was_left(stream, told, first, "rejected")
-    _was_left(stream, told, first, "rejected")
+        _check_left(stream, expected, first, "rejected")
+    _check_left(stream, expected, first, "rejected")
 
 
-async def _interrupted(open: Open, told: _Told) -> None:
-    """Each chunk is taken by reads that are cancelled at their first step, their second, and so on,
-    until one has no such step and completes.
+async def _interrupted(open: Open, expected: _Expected) -> None:
+    """Take each chunk by reads that are cancelled at their first step, their second, and so on.
+
+    The first read that has no such step completes.
     """
     pieces: list[str] = []
     async with open() as stream:
@@ -203,12 +207,12 @@ async def _interrupted(open: Open, told: _Told) -> None:
                 raise AssertionError(f"no chunk comes of {_STEPS} reads that were cancelled")
             if chunk is not None and chunk.choice == 0:
                 pieces.append(chunk.delta)
-        assert "".join(pieces) == told.content, "a read that was cancelled has lost a chunk"
-        assert stream.outcome is told.outcome, "a read that was cancelled has changed the end"
+        assert "".join(pieces) == expected.content, "a read that was cancelled has lost a chunk"
+        assert stream.outcome is expected.outcome, "a read that was cancelled has changed the end"
 
 
 _STEPS = 1000
-"""Times that a task may be woken for one chunk."""
+"""Times that a task may be woken for one chunk; a read that is woken more often never completes."""
 
 
 class _CancelAtStep(trio.abc.Instrument):
@@ -227,7 +231,7 @@ class _CancelAtStep(trio.abc.Instrument):
 async def _cancelled_at(
     step: int, scope: trio.CancelScope, stream: StreamingCompletion
 ) -> StreamChunk | None:
-    """Take a chunk, and cancel the scope right before this task is woken so many times."""
+    """Take a chunk, and cancel the scope right before this task is woken for the ``step``-th time."""
     if step == 0:
         scope.cancel()
     instrument = _CancelAtStep(step, scope)
@@ -238,7 +242,7 @@ async def _cancelled_at(
         trio.lowlevel.remove_instrument(instrument)
 
 
-async def _raced(open: Open, told: _Told) -> None:
+async def _raced(open: Open, expected: _Expected) -> None:
     refused = 0
 
     async def take(stream: StreamingCompletion) -> None:
@@ -257,12 +261,12 @@ async def _raced(open: Open, told: _Told) -> None:
         assert refused == 1, "two tasks can take chunks at once"
 
 
-async def _closed(open: Open, told: _Told) -> None:
+async def _closed(open: Open, expected: _Expected) -> None:
     async with open() as stream:
-        first = await _first(stream)
+        first = await _first_delta(stream)
         for _ in range(2):
             await stream.aclose()
-        _was_left(stream, told, first, "closed")
+        _check_left(stream, expected, first, "closed")
     outcome = stream.outcome
     await stream.aclose()
     assert stream.outcome is outcome, "closing, repeated, changes the outcome"
@@ -271,10 +275,10 @@ async def _closed(open: Open, told: _Told) -> None:
         await stream.next_chunk()
     except trio.ClosedResourceError:
         refused = True
-    assert refused, "a chunk can be taken behind the block"
+    assert refused, "a chunk can be taken after the block"
 
 
-async def _broken_off(open: Open, told: _Told) -> None:
+async def _broken_off(open: Open, expected: _Expected) -> None:
     class Mine(Exception):
         pass
 
@@ -283,28 +287,28 @@ async def _broken_off(open: Open, told: _Told) -> None:
     seen: BaseException | None = None
     try:
         async with open() as stream:
-            streams.append((stream, await _first(stream)))
+            streams.append((stream, await _first_delta(stream)))
             raise mine
-    except BaseException as exc:  # noqa: BLE001 - whatever comes is looked at
+    except BaseException as exc:  # noqa: BLE001 - every exception is compared below
         seen = exc
     assert seen is mine, f"an exception of the block comes out as {type(seen).__name__}"
     for stream, first in streams:
-        _was_left(stream, told, first, "broken off by an exception")
+        _check_left(stream, expected, first, "broken off by an exception")
 
 
-async def _abandoned(open: Open, told: _Told) -> None:
+async def _abandoned(open: Open, expected: _Expected) -> None:
     streams: list[tuple[StreamingCompletion, str]] = []
     with trio.CancelScope() as scope:
         async with open() as stream:
-            streams.append((stream, await _first(stream)))
+            streams.append((stream, await _first_delta(stream)))
             scope.cancel()
             await stream.next_chunk()
     assert scope.cancelled_caught, "a cancellation from outside is swallowed"
     for stream, first in streams:
-        _was_left(stream, told, first, "cancelled from outside")
+        _check_left(stream, expected, first, "cancelled from outside")
 
 
-_Check: TypeAlias = Callable[[Open, _Told], Awaitable[Any]]
+_Check: TypeAlias = Callable[[Open, _Expected], Awaitable[Any]]
 _CHECKS: dict[str, _Check] = {
     "collected": _collected,
     "left": _left,

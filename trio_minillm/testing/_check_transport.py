@@ -1,4 +1,4 @@
-"""The contract of a transport, as a test over real loopback sockets."""
+"""The contract of a transport as a test over real loopback sockets."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from ._script import Answer, Reply, ServedRequest, hang, raw, reply
 from .faults import closing, cut, endless_headers, framing, length
 
 SECONDS = 5.0
-"""How long each part may take; loopback needs a few milliseconds."""
+"""Seconds that each check may take; loopback needs a few milliseconds."""
 AT_ONCE = 20
 """Requests at the same time."""
 BIG = b"0123456789abcdef" * 64 * 1024
-"""1 MiB: more than a socket's buffers take in one go."""
+"""1 MiB: more than a socket's buffers take at once."""
 
 Factory = Callable[[], httpx.AsyncBaseTransport]
 
 
 async def check_transport(factory: Factory) -> None:
-    """Prove that a transport can carry this library; ``AssertionError`` says what it broke.
+    """Prove that a transport can carry this library.
 
-    ``factory`` makes a new transport each time; it must be able to reach 127.0.0.1. Checked, over
-    real sockets: requests arrive as they were sent and responses as they were answered; a
-    body's bytes are there as soon as they have come; every framing is read to its end, and
-    what ends early is one of ``httpx.TransportError``; a connection is used again when its
-    body was drained, and closed when it was not; being cancelled at any wait is told by Trio's own
-    exception, closes the connection, and leaves the transport able to work; closing it closes
-    all.
+    ``factory`` makes a new transport each time, which must be able to reach 127.0.0.1. Checked, over
+    real sockets: requests and responses arrive as they were sent; a body's bytes are available as
+    soon as they have arrived; every framing is read to its end, and an early end raises an
+    ``httpx.TransportError``; a connection is reused if its body was drained, and closed if it was
+    not; cancellation at any wait raises Trio's own exception, closes the connection, and leaves the
+    transport usable; closing the transport closes all its connections.
 
-    For Trio's real clock, or ``MockClock(autojump_threshold=0.02)``.
+    Use Trio's real clock, or ``MockClock(autojump_threshold=0.02)``.
+
+    Raises ``AssertionError``, which says what was broken.
     """
-    for check in _CHECKS:
+    for clause, check in _CLAUSES.items():
         with trio.move_on_after(SECONDS) as scope:
             await check(factory)
-        what = (check.__doc__ or "").strip().rstrip(".")
-        assert not scope.cancelled_caught, f"it hangs, where it must hold: {what}"
+        assert not scope.cancelled_caught, f"it hangs, where it must hold: {clause}"
 
 
 @asynccontextmanager
 async def _running(
     factory: Factory, *replies: Answer
 ) -> AsyncIterator[tuple[httpx.AsyncBaseTransport, LoopbackServer]]:
-    """A transport and a server, of which nothing may be left."""
+    """Yield a transport and a server, and check that closing the transport closes its connections."""
     async with serve(*replies) as server:
         transport = factory()
         try:
@@ -71,7 +71,7 @@ def _request(server: LoopbackServer, body: bytes = b"{}", **headers: str) -> htt
 async def _response(
     transport: httpx.AsyncBaseTransport, request: httpx.Request
 ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[bytes]]]:
-    """A response and its body's pieces, which are closed as this library closes them."""
+    """Yield a response and the pieces of its body, and close both as this library does."""
     response = await transport.handle_async_request(request)
     assert isinstance(response.stream, httpx.AsyncByteStream), "the body is no AsyncByteStream"
     pieces = aiter(response.stream)
@@ -85,7 +85,7 @@ async def _response(
 
 
 async def _unwind(pieces: AsyncGenerator[bytes, None]) -> None:
-    """End generators around a socket from the inside: a read that is cancelled ends them all."""
+    """Close nested generators around a socket by a cancelled read, which ends the innermost first."""
     with trio.CancelScope() as scope:
         scope.cancel()
         async for _ in pieces:
@@ -98,11 +98,10 @@ async def _read(transport: httpx.AsyncBaseTransport, request: httpx.Request) -> 
         return b"".join([piece async for piece in pieces])
 
 
-# -- the clauses, each by its first line ---------------------------------------------------------
+# -- the clauses of the contract -----------------------------------------------------------------
 
 
-async def _says_what_it_is_told(factory: Factory) -> None:
-    """A request arrives as it was sent, and a response as it was answered."""
+async def _transfers(factory: Factory) -> None:
     headers = {"content-type": "text/x", "x-one": "1"}
     answer = reply(b"body", status=418, headers=headers)
     async with _running(factory, answer) as (transport, server):
@@ -119,7 +118,6 @@ async def _says_what_it_is_told(factory: Factory) -> None:
 
 
 async def _streams(factory: Factory) -> None:
-    """A body's bytes are there before more of it has come."""
     async with (
         _running(factory, reply(b"first", hang)) as (transport, server),
         _response(transport, _request(server)) as (_, pieces),
@@ -130,7 +128,6 @@ async def _streams(factory: Factory) -> None:
 
 
 async def _reads_every_framing(factory: Factory) -> None:
-    """A body is read to its end, however that is told."""
     whole = reply(*openai_events("a", "b"))
     body = b"".join(step for step in whole.steps if isinstance(step, bytes))
     for answer in (
@@ -149,8 +146,7 @@ async def _reads_every_framing(factory: Factory) -> None:
         assert await _read(transport, _request(server)) == b"", "a 204 has a body"
 
 
-async def _uses_connections_again(factory: Factory) -> None:
-    """A connection is used again when its body was drained."""
+async def _reuses_connections(factory: Factory) -> None:
     async with _running(factory, reply(b"x")) as (transport, server):
         for _ in range(3):
             await _read(transport, _request(server))
@@ -160,8 +156,7 @@ async def _uses_connections_again(factory: Factory) -> None:
             await _read(transport, _request(server))
 
 
-async def _tells_what_failed(factory: Factory) -> None:
-    """What fails is one of httpx.TransportError, behind what had come."""
+async def _reports_failures(factory: Factory) -> None:
     whole = reply(b"0123456789")
     broken = {
         "is cut": whole | cut(5),
@@ -207,8 +202,7 @@ async def _fails(doing: Awaitable[object], where: str) -> None:
     raise AssertionError(f"no error at {where}")
 
 
-async def _leaves_nothing(factory: Factory) -> None:
-    """A body that was left closes its connection, and the next request works."""
+async def _closes_abandoned_bodies(factory: Factory) -> None:
     async with _running(factory, reply(b"x", hang), reply(b"y")) as (transport, server):
         async with _response(transport, _request(server)) as (_, pieces):
             await anext(pieces)
@@ -223,7 +217,6 @@ async def _left(server: LoopbackServer, what: str) -> None:
 
 
 async def _can_be_cancelled(factory: Factory) -> None:
-    """Being cancelled is told by trio.Cancelled, closes the connection and leaves it able to work."""
     waits = {
         "the head": reply(wait=hang),
         "the body": reply(b"x", hang),
@@ -243,7 +236,6 @@ async def _can_be_cancelled(factory: Factory) -> None:
 
 
 async def _does_many_at_once(factory: Factory) -> None:
-    """Requests at once do not get each other's answers."""
 
     def echo(request: ServedRequest) -> Reply:
         return reply(b"<", 0.001, request.body, b">")
@@ -268,13 +260,15 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-_CHECKS: tuple[Callable[[Factory], Awaitable[None]], ...] = (
-    _says_what_it_is_told,
-    _streams,
-    _reads_every_framing,
-    _uses_connections_again,
-    _tells_what_failed,
-    _leaves_nothing,
-    _can_be_cancelled,
-    _does_many_at_once,
-)
+_CLAUSES: dict[str, Callable[[Factory], Awaitable[None]]] = {
+    "a request and a response arrive as they were sent": _transfers,
+    "a body's bytes are there before more of it has come": _streams,
+    "a body is read to its end, by whatever framing": _reads_every_framing,
+    "a connection is used again when its body was drained": _reuses_connections,
+    "a failure is an httpx.TransportError, after what had arrived": _reports_failures,
+    "an abandoned body closes its connection, and the next request works": _closes_abandoned_bodies,
+    "cancellation raises trio.Cancelled, closes the connection, and the next request works": (
+        _can_be_cancelled
+    ),
+    "requests at once do not get each other's answers": _does_many_at_once,
+}

@@ -1,4 +1,4 @@
-"""Bodies of responses on the known wires, and what a body comes to."""
+"""Bodies of responses on the known wires, and the decoding of a body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._script import Reply, ServedRequest, reply
 
 
 def sse(data: Any, event: str | None = None) -> bytes:
-    """One server-sent event: ``data`` is sent as it is if text, else as JSON."""
+    """Return one server-sent event. ``data`` is sent as it is if it is text, otherwise as JSON."""
     text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
     head = f"event: {event}\n" if event else ""
     return f"{head}data: {text}\n\n".encode()
@@ -26,7 +26,7 @@ def sse(data: Any, event: str | None = None) -> bytes:
 def openai_events(
     *deltas: str, finish: str | None = "stop", usage: bool = True, done: bool = True
 ) -> list[bytes]:
-    """The events of an OpenAI chat-completions stream, one ``bytes`` each."""
+    """Return the events of an OpenAI chat-completions stream, one ``bytes`` each."""
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "test-model-1"}
 
     def choice(delta: dict[str, str], reason: str | None = None) -> bytes:
@@ -47,7 +47,7 @@ def _counts(made: int) -> dict[str, int]:
 
 
 def anthropic_events(*deltas: str, stop: str | None = "end_turn") -> list[bytes]:
-    """The events of an Anthropic Messages stream, one ``bytes`` each."""
+    """Return the events of an Anthropic Messages stream, one ``bytes`` each."""
 
     def event(kind: str, **fields: Any) -> bytes:
         return sse({"type": kind, **fields}, kind)
@@ -75,9 +75,9 @@ _PROVISIONAL = {"input_tokens": 7, "output_tokens": 1}
 def decode(
     provider: Provider, pieces: Iterable[bytes], *, expect_usage: bool = True, choices: int = 1
 ) -> tuple[CompletionResponse, MiniLLMError | None]:
-    """What a response body, in these pieces, comes to: no HTTP, no waiting.
+    """Decode a response body that arrives in these pieces, without HTTP and without waiting.
 
-    Returns the response and the error that ended it, if one did.
+    Returns the response, and the error that ended it if one did.
     """
     state = Ingest(
         model="?",
@@ -95,22 +95,25 @@ def decode(
 
 
 def settlement(cost: float | str | None, *, id: str = "gen-1", **fields: Any) -> Reply:
-    """OpenRouter's answer to what a generation cost, in USD; ``fields`` are more of its record."""
+    """Return OpenRouter's reply with the cost of a generation, in USD.
+
+    ``fields`` are further ones of its record.
+    """
     data = {"id": id, "total_cost": cost, "native_tokens_prompt": 7, "native_tokens_completion": 5}
     body = msgspec.json.encode({"data": data | fields})
     return reply(body, headers={"content-type": "application/json"})
 
 
 def model(provider: Provider | None = None, **options: Any) -> Model:
-    """A model at an address that does not exist, for use with a `ScriptedTransport`."""
+    """Return a model at an address that does not exist, for use with a `ScriptedTransport`."""
     made = compatible("test-model", base_url="http://test.invalid/v1", **options)
     return made if provider is None else msgspec.structs.replace(made, provider=provider)
 
 
 def answer(*deltas: str) -> Callable[[ServedRequest], Reply]:
-    """A whole answer on whatever wire is asked, streamed or not as the request says.
+    """Return a reply function that gives a whole answer on the request's wire, streamed or not.
 
-    For programs whose wire the test does not care about, those of other SDKs among them:
+    It is for programs whose wire the test does not care about, such as those with other SDKs:
     ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's.
     """
 
@@ -141,14 +144,14 @@ def answer(*deltas: str) -> Callable[[ServedRequest], Reply]:
 
 
 def json_reply(body: Any, **options: Any) -> Reply:
-    """A reply whose body is JSON; ``options`` are the fields of `Reply`."""
+    """Return a reply whose body is JSON. ``options`` are the fields of `Reply`."""
     options = {"headers": {"content-type": "application/json"}, "framing": "length", **options}
     return reply(msgspec.json.encode(body), **options)
 
 
 OK = reply(*openai_events("ok"))
-"""What a server says that was told nothing."""
+"""The reply of a server without a script."""
 NOT_YET = json_reply(
     {"error": {"message": "Generation not found", "code": 404}}, status=404, framing="chunked"
 )
-"""The answer to questions after the fact where none was given."""
+"""The reply to a request for a cost if the script has none."""

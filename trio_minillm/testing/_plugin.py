@@ -1,9 +1,9 @@
 """Fixtures for pytest: a scripted server in memory or on a socket, and a client of it.
 
-It is installed as the module ``pytest_trio_minillm``: pytest loads it in every run wherever this
-library is installed, and a module inside of the package could not be imported without all of it.
-So nothing of the package is imported before a fixture is used.
-The async fixtures are for tests that pytest-trio runs, or anyio's plugin on Trio.
+This file is installed as the module ``pytest_trio_minillm``. pytest loads that in every run wherever
+this library is installed, and a module inside the package would bring the whole package along; so
+nothing of the package is imported before a fixture is used.
+The async fixtures are for tests that are run by pytest-trio, or by anyio's plugin on Trio.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def llm_script() -> Iterator[ScriptedTransport]:
-    """A server in memory, behind `llm_client`: ``llm_script.replies = [...]`` says what it answers,
-    at first "ok". The test fails if it leaves a response open.
+    """A server in memory for `llm_client`, which answers "ok" or ``llm_script.replies = [...]``.
+
+    The test fails if it leaves a response open.
     """
     from trio_minillm.testing import ScriptedTransport
 
@@ -49,8 +50,9 @@ async def llm_client(llm_script: ScriptedTransport) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def llm_server() -> AsyncIterator[LoopbackServer]:
-    """A server on a loopback socket, for any client: ``llm_server.base_url``, and
-    ``llm_server.replies = [...]``, at first "ok".
+    """A server on a loopback socket, which answers "ok" or ``llm_server.replies = [...]``.
+
+    Its address for any client is ``llm_server.base_url``.
     """
     from trio_minillm.testing import serve
 

@@ -1,7 +1,7 @@
-"""What a scripted server says: steps, replies, and their form on the wire. No I/O here.
+"""Scripts of a server: steps, replies, and their form on the wire. No I/O.
 
-A `Reply` means the same in memory and over a socket. What a memory transport cannot show by
-itself (heads, framing, lengths) is turned into the bytes of the connection by `wire`.
+A `Reply` has the same effect in memory and over a socket. Details that exist only on a connection
+(heads, framing, lengths) are turned into its bytes by `wire`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 
 class _Mark:
-    """A step that is no data; it stands for itself."""
+    """A step that is not data."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -28,91 +28,92 @@ class _Mark:
 hang: Final = _Mark("hang")
 """A step that never ends: the connection stays open and silent."""
 reset: Final = _Mark("reset")
-"""A step that breaks the connection: over a socket with a TCP reset."""
+"""A step that breaks the connection, over a socket with a TCP reset."""
 eof: Final = _Mark("eof")
-"""A step that closes the connection in good order, whatever was announced."""
+"""A step that closes the connection in order, whatever the head announced."""
 half_close: Final = _Mark("half_close")
-"""As `eof`, but the server goes on listening until the client hangs up."""
+"""A step like `eof`, except that the server goes on reading until the client hangs up."""
 
 ENDS: Final = (hang, reset, eof, half_close)
-"""Steps behind which nothing can follow."""
+"""Steps that nothing can follow."""
 
 
 class Forever(msgspec.Struct, frozen=True):
-    """A step that repeats others until the client goes away; made by `forever`."""
+    """A step that repeats others until the client hangs up; made by `forever`."""
 
     steps: tuple[bytes | float, ...]
 
 
 Step: TypeAlias = bytes | float | int | BaseException | _Mark | Forever
-"""Bytes are sent as one write and, in memory, are one read; a number is a pause in seconds; an
-exception breaks the connection, in memory with itself; `hang`, `reset`, `eof`, `half_close` and
-`forever` say what they do.
+"""Bytes, sent as one write and read as one in memory; a number, which is a pause in seconds; an
+exception, which breaks the connection and is what a client in memory gets; `hang`, `reset`, `eof`,
+`half_close`; or a step made by `forever`.
 """
 
 Framing: TypeAlias = Literal["chunked", "length", "close"]
 
 
 def forever(*steps: bytes | float) -> Forever:
-    """A step that repeats ``steps`` (bytes and pauses) until the client goes away."""
+    """Return a step that repeats ``steps`` (bytes and pauses) until the client hangs up.
+
+    Raises ``ValueError`` if there are no bytes to repeat.
+    """
     if not any(isinstance(s, bytes) and s for s in steps):
         raise ValueError("forever needs bytes to repeat")
     return Forever(steps)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One scripted response. ``reply | fault`` is the reply with a fault of `faults` in it.
-
-    ``wait`` (seconds) is how long even the headers take.
-    """
+    """One scripted response. ``reply | fault`` is the reply with one of `faults` applied."""
 
     steps: tuple[Step, ...] = ()
     status: int = 200
     headers: dict[str, str] = msgspec.field(
         default_factory=lambda: {"content-type": "text/event-stream"}
     )
-    """Sent as they are; the framing adds its own where they are not among them."""
+    """Headers, sent as they are. The framing adds its own if they have none of it."""
     wait: float | _Mark = 0.0
+    """Seconds before the headers are sent; `hang` if they never are."""
     error: BaseException | None = None
-    """Raised in place of a response: the connection failed. Over a socket it is reset."""
+    """Exception in place of a response, for a connection that failed. Over a socket it is reset."""
     framing: Framing = "chunked"
-    """How the client learns where the body ends; ``close`` is by the connection's end."""
+    """Framing, by which the client finds the body's end; ``close`` is the connection's end."""
     length: int | None = None
-    """What ``content-length`` says, where that is not the truth (with framing ``length``)."""
+    """Value of ``content-length`` if it is to be wrong (with framing ``length``)."""
     http: Literal["1.0", "1.1"] = "1.1"
     keep_alive: bool = True
-    """Whether the connection takes another request after this; if not, the head says so."""
+    """False if the connection is closed after the response, which the head then says."""
     raw: bool = False
-    """The steps are all that is sent, head and framing as well; nothing is added."""
+    """True if the steps are all that is sent, with head and framing in them."""
 
     def __or__(self, fault: Callable[[Reply], Reply]) -> Reply:
         return fault(self)
 
 
 def reply(*steps: Step, **options: Any) -> Reply:
-    """A `Reply` whose body is these steps; ``options`` are its other fields."""
+    """Return a `Reply` whose body is these steps. ``options`` are its other fields."""
     return Reply(steps=steps, **options)
 
 
 def raw(*steps: Step, **options: Any) -> Reply:
-    """A `Reply` that is these bytes on the connection, head and all, and then its end.
+    """Return a `Reply` that is exactly these bytes on the connection, and then its end.
 
-    With ``keep_alive=True`` the connection stays open behind them.
+    With ``keep_alive=True`` the connection stays open after them.
     """
     return Reply(**{"steps": steps, "raw": True, "keep_alive": False, **options})
 
 
 class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as a scripted server got it. The ``repr`` shows neither headers nor body."""
+    """A request as a scripted server received it. Its ``repr`` shows neither headers nor body."""
 
     method: str
     target: str
     """Path and query, as sent."""
     headers: dict[str, str]
-    """By their names in lower case; values of one name are joined with ``", "``."""
+    """Values by lower-case name; several values of one name are joined with ``", "``."""
     body: bytes
     connection: int = 0
-    """Which connection it came on, from 0 (always 0 in memory)."""
+    """Number of the connection that it arrived on, from 0 (always 0 in memory)."""
 
     @property
     def path(self) -> str:
@@ -120,7 +121,7 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.target.partition("?")[0]
 
     def json(self) -> Any:
-        """The body, decoded. Raises ``ValueError`` if it is not JSON."""
+        """Return the decoded body. Raises ``ValueError`` if it is not JSON."""
         return json.loads(self.body)
 
     def __repr__(self) -> str:
@@ -132,84 +133,68 @@ Answer: TypeAlias = Reply | Callable[[ServedRequest], Reply]
 
 
 class Script:
-    """Which answer comes next: the n-th for the n-th request, then the last again.
+    """The order of answers: the n-th for the n-th request, and the last for all later ones.
 
-    GET requests, the questions after the fact, have a line of their own.
+    GET requests, which ask for a cost, have a sequence of their own.
     """
 
     def __init__(self, replies: Sequence[Answer], settlements: Sequence[Answer]) -> None:
-        self._replies = _Line(replies)
-        self._settlements = _Line(settlements)
-
-    @property
-    def replies(self) -> tuple[Answer, ...]:
-        """The answers to all but GET requests. Setting them begins with the first."""
-        return self._replies.answers
-
-    @replies.setter
-    def replies(self, replies: Sequence[Answer]) -> None:
-        self._replies = _Line(replies)
-
-    @property
-    def settlements(self) -> tuple[Answer, ...]:
-        """The answers to GET requests. Setting them begins with the first."""
-        return self._settlements.answers
-
-    @settlements.setter
-    def settlements(self, settlements: Sequence[Answer]) -> None:
-        self._settlements = _Line(settlements)
+        self.replies = Answers(replies)
+        self.settlements = Answers(settlements)
 
     def next(self, request: ServedRequest) -> Reply:
-        """The answer to the next request."""
-        line = self._settlements if request.method == "GET" else self._replies
-        chosen = line.next()
+        """Return the answer to the next request."""
+        answers = self.settlements if request.method == "GET" else self.replies
+        chosen = answers.next()
         return chosen(request) if callable(chosen) else chosen
 
 
 class Scripted:
-    """Who answers by a script that can be changed while it runs."""
+    """A server whose script can be changed while it runs."""
 
     script: Script
 
     @property
     def replies(self) -> tuple[Answer, ...]:
-        """The script. Setting it begins a new one: its first is the next answer."""
-        return self.script.replies
+        """The answers to all but GET requests. After setting them, the first is the next answer."""
+        return self.script.replies.all
 
     @replies.setter
     def replies(self, replies: Sequence[Answer]) -> None:
-        self.script.replies = tuple(replies)
+        self.script.replies = Answers(replies)
 
     @property
     def settlements(self) -> tuple[Answer, ...]:
-        """The same for questions after the fact."""
-        return self.script.settlements
+        """The answers to GET requests. After setting them, the first is the next answer."""
+        return self.script.settlements.all
 
     @settlements.setter
     def settlements(self, settlements: Sequence[Answer]) -> None:
-        self.script.settlements = tuple(settlements)
+        self.script.settlements = Answers(settlements)
 
 
-class _Line:
+class Answers:
+    """A sequence of answers, of which the last is repeated."""
+
     def __init__(self, answers: Sequence[Answer]) -> None:
-        self.answers = tuple(answers)
-        if not self.answers:
+        self.all = tuple(answers)
+        if not self.all:
             raise ValueError("a script needs a reply")
         self._given = 0
 
     def next(self) -> Answer:
         self._given += 1
-        return self.answers[min(self._given, len(self.answers)) - 1]
+        return self.all[min(self._given, len(self.all)) - 1]
 
 
 # -- on the wire ---------------------------------------------------------------------------------
 
 
 def wire(reply: Reply) -> Reply:
-    """The same reply as the bytes of its connection, head and framing included.
+    """Return the same reply as the bytes of its connection, including head and framing.
 
-    Faults behind it work on those: ``reply | testing.wire | faults.cut(10)`` ends the
-    connection inside the head.
+    Faults after it apply to those: ``reply | testing.wire | faults.cut(10)`` ends the connection
+    inside the head.
     """
     if reply.raw:
         return reply
@@ -217,7 +202,7 @@ def wire(reply: Reply) -> Reply:
 
 
 def is_plain(reply: Reply) -> bool:
-    """Whether its steps alone say what a client sees: no head or framing is out of order."""
+    """Return True if the steps alone are what a client sees: head and framing are ordinary."""
     plain = reply.framing == "chunked" and reply.length is None and reply.http == "1.1"
     return plain and not reply.raw and not (_FRAMED & {name.lower() for name in reply.headers})
 
@@ -264,7 +249,7 @@ def _head(reply: Reply, names: set[str], bodiless: bool) -> bytes:
 
 
 def head_bytes(http: str, status: int, headers: Mapping[str, str]) -> bytes:
-    """A response's head. Raises ``ValueError`` for headers that would break its lines."""
+    """Return a response's head. Raises ``ValueError`` for headers that would break its lines."""
     try:
         reason = HTTPStatus(status).phrase
     except ValueError:
@@ -276,7 +261,7 @@ def head_bytes(http: str, status: int, headers: Mapping[str, str]) -> bytes:
 
 
 def failure_of(step: Step) -> Exception | BaseException | None:
-    """What a client sees when a step ends the connection inside a body; None if it does not."""
+    """Return the error that a client sees if the step ends the connection inside a body, or None."""
     if step is reset:
         return httpx.ReadError("connection reset by the script")
     if step is eof or step is half_close:

@@ -27,13 +27,13 @@ from ._script import (
 
 
 class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
-    """A transport that answers the n-th request with the n-th reply, then with the last.
+    """A transport that answers the n-th request with the n-th reply, and later ones with the last.
 
-    A reply may be a function of the request (`ServedRequest`) that returns one. Questions after
-    the fact, which are GET requests, are answered by ``settlements`` in the same
-    way, by default with 404: not known yet. ``requests`` are the other requests that came,
-    ``bodies`` their decoded JSON, ``questions`` the GET ones. ``open_bodies`` counts
-    responses that were begun and not closed: 0 means that nothing leaked.
+    A reply may be a function of the request (`ServedRequest`) that returns one. Requests for a cost,
+    which are GET requests, are answered by ``settlements`` in the same way, by default with 404:
+    not known yet. ``requests`` are the other requests that arrived, ``bodies`` their decoded JSON,
+    and ``questions`` the GET requests. ``open_bodies`` counts responses that were begun and not
+    closed: 0 means that none has leaked.
     """
 
     def __init__(self, *replies: Answer, settlements: Sequence[Answer] = ()) -> None:
@@ -45,11 +45,14 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
 
     @property
     def bodies(self) -> list[Any]:
-        """The JSON that each request carried."""
+        """The decoded JSON of each of ``requests``."""
         return [json.loads(request.content) for request in self.requests]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer by the script, with the trace events that httpx's own transport gives."""
+        """Answer by the script, and report the trace event that httpx's own transport reports.
+
+        Raises the script's ``error``, and ``httpx.RemoteProtocolError`` for a head that is not HTTP.
+        """
         body = await request.aread()
         served = ServedRequest(
             method=request.method,
@@ -76,7 +79,7 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
         return await self._parsed(wire(chosen), no_body=request.method == "HEAD")
 
     async def _parsed(self, chosen: Reply, *, no_body: bool) -> httpx.Response:
-        """The response that a client reads from the bytes of a connection."""
+        """Return the response that a client parses from the bytes of a connection."""
         body = _WireBody(self, chosen, ResponseParser(no_body=no_body))
         try:
             await body.read_head()
@@ -96,7 +99,7 @@ def _played(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 class _Body(httpx.AsyncByteStream):
-    """A body whose iterator is itself, and no generator that a cancelled reader leaves behind."""
+    """A body that is its own iterator: a generator would be left behind by a cancelled reader."""
 
     def __init__(self, transport: ScriptedTransport, steps: Sequence[Step]) -> None:
         self._transport = transport
@@ -135,7 +138,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _WireBody(_Body):
-    """The body of a reply that is bytes of a connection, read by the parser of `TrioTransport`."""
+    """The body of a reply that consists of a connection's bytes, parsed as `TrioTransport` does."""
 
     def __init__(self, transport: ScriptedTransport, chosen: Reply, parser: ResponseParser) -> None:
         super().__init__(transport, chosen.steps)
@@ -143,7 +146,7 @@ class _WireBody(_Body):
         self.parser = parser
 
     async def read_head(self) -> None:
-        """Raises `BadResponse` for what is no head."""
+        """Read up to the end of the head. Raises `BadResponse` if it is malformed."""
         while not self.parser.head:
             await self._feed()
 
@@ -163,11 +166,11 @@ class _WireBody(_Body):
         return data
 
     async def _feed(self) -> None:
-        """One more step of the connection."""
+        """Do one more step of the connection."""
         step = next(self._steps, None)
         if step is None:
             if self._keep_alive:
-                await trio.sleep_forever()  # the server has nothing more to say
+                await trio.sleep_forever()  # the connection stays open, and silent
             self.parser.feed_end()
         elif isinstance(step, bytes):
             await trio.lowlevel.checkpoint()
