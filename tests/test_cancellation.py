@@ -6,7 +6,7 @@ request on the same client works, and every attempt is in the ledger once. After
 descriptor, no task, and no generator for the garbage collector (its warnings are errors here).
 
 The pool, TLS and the transport alone are walked in ``test_transport.py``, a stream in memory in
-``test_stream.py``, the books in ``test_tracked.py``, ``test_settlement.py`` and ``test_limits.py``.
+``test_stream.py``, the ledger in ``test_tracked.py``, ``test_settlement.py`` and ``test_budget.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `Everything` looks wherever a program might write an error down: messages, ``repr``, attributes,
 tracebacks with and without local variables, what rich makes of them, causes and contexts, logs of
-every library at every level, warnings, and the books.
+every library at every level, warnings, and the ledger.
 """
 
 from __future__ import annotations

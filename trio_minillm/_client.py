@@ -47,7 +47,7 @@ class Client:
         connect: Connect,
         timeouts: Timeouts,
         retry: Retry,
-        books: Bookkeeper,
+        bookkeeper: Bookkeeper,
         *,
         budget: Budget | None = None,
         meta: Any = None,
@@ -55,14 +55,14 @@ class Client:
         self._connect = connect
         self._timeouts = timeouts
         self._retry = retry
-        self._books = books
+        self._bookkeeper = bookkeeper
         self._budget = budget
         self._meta = meta
 
     @property
     def ledger(self) -> Ledger:
         """The ledger, which has every attempt of this client and their sums."""
-        return self._books.ledger
+        return self._bookkeeper.ledger
 
     def scope(
         self, *, limits: Limits | None = None, meta: Mapping[str, Any] | None = None
@@ -78,7 +78,7 @@ class Client:
 
     def _scope(self, budget: Budget | None, meta: Any) -> Client:
         return Client(
-            self._connect, self._timeouts, self._retry, self._books, budget=budget, meta=meta
+            self._connect, self._timeouts, self._retry, self._bookkeeper, budget=budget, meta=meta
         )
 
     def stream(
@@ -138,7 +138,7 @@ class Client:
             StreamTask(self._connect, prepared),
             model=prepared.model,
             response_type=prepared.response_type,
-            books=self._books,
+            bookkeeper=self._bookkeeper,
             budget=self._budget,
             meta=_merged(self._meta, meta),
             settlement=prepared.timeouts.settlement or 0.0,
@@ -236,7 +236,7 @@ class Client:
         check_type("timeouts", timeouts or self._timeouts, Timeouts)
         check_type("model", model, Model | None)
         seconds = (timeouts or self._timeouts).settlement or 0.0
-        return await self._books.settle(ids, model, seconds)
+        return await self._bookkeeper.settle(ids, model, seconds)
 
     def _prepare(
         self,
@@ -259,7 +259,7 @@ class Client:
         timeouts, retry = timeouts or self._timeouts, retry or self._retry
         check_type("timeouts", timeouts, Timeouts)
         check_type("retry", retry, Retry)
-        self._books.remember(model)
+        self._bookkeeper.remember(model)
         self.ledger.check(_merged(self._meta, meta))
         return prepare(
             model,
@@ -333,7 +333,7 @@ async def open_client(
         raise TypeError("on_cost must be an async function")
     failure: BaseException | None = None
     async with open_connector(http_client, transport) as connect, trio.open_nursery() as nursery:
-        books = Bookkeeper(
+        bookkeeper = Bookkeeper(
             SettlementClient(connect),
             Ledger() if ledger is None else ledger,
             on_cost,
@@ -341,12 +341,12 @@ async def open_client(
         )
         budget = Budget(limits) if limits is not None else None
         try:
-            yield Client(connect, *options, books, budget=budget)
+            yield Client(connect, *options, bookkeeper, budget=budget)
         except BaseException as exc:  # noqa: BLE001 - also Cancelled: the tasks are shielded
             failure = exc  # comes out as itself, and not before all is booked
         finally:
-            books.close()
-    books.finish()
+            bookkeeper.close()
+    bookkeeper.finish()
     try:
         if failure is not None:
             raise failure

@@ -297,7 +297,7 @@ async def test_a_stream_that_is_entered_twice_is_still_ended_by_the_clients_bloc
 
 @every_wire
 async def test_a_transport_that_crashes(wire, autojump_clock):
-    """A bug comes out as itself; the attempt was sent, so it is in the books."""
+    """A bug comes out as itself; the attempt was sent, so it is in the ledger."""
     told = Told()
     transport = ScriptedTransport(
         reply(*begin(wire), RuntimeError("a bug")), settlements=[settlement(0.7)]

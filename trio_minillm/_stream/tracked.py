@@ -55,7 +55,7 @@ class TrackedStream(StreamingCompletion):
         *,
         model: Model,
         response_type: Any = None,
-        books: Bookkeeper,
+        bookkeeper: Bookkeeper,
         budget: Budget | None = None,
         meta: Any = None,
         settlement: float = 0.0,
@@ -63,12 +63,12 @@ class TrackedStream(StreamingCompletion):
         super().__init__(ingest, task, model=model, response_type=response_type)
         self._task = task
         self._meta = meta
-        self._books = books
+        self._bookkeeper = bookkeeper
         self._budget = budget
         self._settlement = settlement
         self._asked = model
         self._records: list[CostRecord] = []
-        self._booking: PendingSettlement | None = None
+        self._pending: PendingSettlement | None = None
         self._booked = False
         if budget is not None:
             task.before_attempt = budget.check
@@ -85,9 +85,9 @@ class TrackedStream(StreamingCompletion):
 
         The newest may still change while the provider is asked what it cost.
         """
-        if self._booking is None:
+        if self._pending is None:
             return tuple(self._records)
-        return (*self._records, self._booking.record)
+        return (*self._records, self._pending.record)
 
     @property
     def usage(self) -> Usage | None:
@@ -107,8 +107,8 @@ class TrackedStream(StreamingCompletion):
         return msgspec.structs.replace(made, usage=settled.usage, cost=settled.cost)
 
     def _begin(self) -> None:
-        self._books.check_open()
-        self._books.enter(self, self._stop)
+        self._bookkeeper.check_open()
+        self._bookkeeper.enter(self, self._stop)
         if self._budget is not None:
             self._budget.enter(self, self._stop)
 
@@ -117,10 +117,10 @@ class TrackedStream(StreamingCompletion):
             await super()._close(at_once=at_once)
         finally:
             self._task.release_callbacks()
-        booking = self._booking
-        if booking is not None and booking.settled.is_set() and not booking.delivered.is_set():
+        pending = self._pending
+        if pending is not None and pending.settled.is_set() and not pending.delivered.is_set():
             with trio.CancelScope(shield=True):  # bounded
-                await booking.wait_delivered()
+                await pending.wait_delivered()
 
     async def cancel(self) -> CompletionResponse:
         """End the stream now, and return what has arrived once it is booked.
@@ -170,18 +170,18 @@ class TrackedStream(StreamingCompletion):
         self._task.stop()
 
     async def _wait_booked(self) -> None:
-        if self._booking is not None:
-            await self._booking.wait()
+        if self._pending is not None:
+            await self._pending.wait()
         await trio.lowlevel.checkpoint()
 
     def _settled(self) -> CostRecord | None:
         """Return the record if the provider's settlement is in it."""
-        if self._booking is None or not self._booking.settled.is_set():
+        if self._pending is None or not self._pending.settled.is_set():
             return None
-        return self._booking.record if not self._booking.record.unsettled else None
+        return self._pending.record if not self._pending.record.unsettled else None
 
     def _forget(self) -> None:
-        self._books.leave(self)
+        self._bookkeeper.leave(self)
         if self._budget is not None:
             self._budget.leave(self)
 
@@ -196,7 +196,7 @@ class TrackedStream(StreamingCompletion):
         outcome = Outcome.TRUNCATED if isinstance(error, StreamTruncated) else Outcome.ERRORED
         record = self._record(outcome, usage, ident, error)
         self._records.append(record)
-        self._books.book(record, self._asked, self._budget, 0.0)
+        self._bookkeeper.book(record, self._asked, self._budget, 0.0)
 
     def _ended(self) -> None:
         ingest, outcome = self._ingest, self._ingest.outcome
@@ -207,7 +207,7 @@ class TrackedStream(StreamingCompletion):
         if self._source.info.attempts == len(self._records):
             return  # ended before its first attempt, or between two
         record = self._record(outcome, ingest.usage, ingest.id, ingest.error)
-        self._booking = self._books.book(record, self._asked, self._budget, self._settlement)
+        self._pending = self._bookkeeper.book(record, self._asked, self._budget, self._settlement)
 
     def _record(
         self, outcome: Outcome, usage: Usage | None, ident: str | None, error: MiniLLMError | None
@@ -220,7 +220,7 @@ class TrackedStream(StreamingCompletion):
             ident = self._task.redacted(ident)
         return attempt_record(
             self._asked,
-            key=self._books.ledger.new_key(),
+            key=self._bookkeeper.ledger.new_key(),
             outcome=outcome,
             generation_id=ident,
             request_id=info.request_id,

@@ -41,7 +41,7 @@ def key_of(model=None, prompt="Why is the sea salty?", sample=0, **options):
 
 
 class _NoBooks:
-    """What a client needs of its books to prepare a request."""
+    """What a client needs of its bookkeeper to prepare a request."""
 
     ledger = llm.Ledger()
 
