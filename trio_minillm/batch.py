@@ -1,4 +1,4 @@
-"""Thousands of requests in one process, under one layer of control: `Client.batch`."""
+"""Public names of batches: thousands of requests in one process, sent by `Client.batch`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`on_ray` stands above the client, which stands above this package."""
+    """Load `on_ray` when it is asked for: few programs need it."""
     if name == "on_ray":
-        from importlib import import_module
+        from .adapters.ray import on_ray
 
-        return import_module("trio_minillm.adapters.ray").on_ray
+        return on_ray
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

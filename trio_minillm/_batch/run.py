@@ -51,7 +51,7 @@ the others, and that reading never keeps a worker waiting."""
 
 
 class Run:
-    """All that goes on in a batch's block.
+    """The tasks and the state of one batch, from its first request to its end.
 
     Guarantees: `run` raises nothing of its own (the exception of a task is in ``end.crash``), and
     when it ends no task is left; each item that was admitted comes out as one result, or is counted
@@ -86,7 +86,7 @@ class Run:
     # -- from outside ------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run to the end. A cancellation from outside is for the block to raise."""
+        """Run to the end. Raises nothing: of a cancellation from outside the block will know."""
         try:
             with self.end.scope:
                 async with trio.open_nursery() as self._nursery:
@@ -118,7 +118,7 @@ class Run:
         self._workers.notify()
 
     def read(self, *, total: int | None, began: float | None) -> BatchStatistics:
-        """Return the statistics of a run that ``began`` then."""
+        """Return the statistics of a run that ``began`` at this time."""
         now = self.end.at or trio.current_time()
         limits = [lane.concurrency.limit for lane in self.schedule.lanes if lane.concurrency]
         capacity = self.schedule.capacity

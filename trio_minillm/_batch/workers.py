@@ -17,7 +17,7 @@ GAP_TURNS = 4
 
 
 class WorkerPool:
-    """As many tasks as were ever busy at once; each one that sends wakes the next.
+    """A pool that grows to as many workers as were ever busy at once; one that sends wakes the next.
 
     After every `BURST` requests all of them wait for a few turns of Trio's loop, the gap, until what
     servers have said meanwhile has reached the lanes. On a busy loop one turn can bring hundreds of
@@ -58,7 +58,7 @@ class WorkerPool:
         nursery.start_soon(self._keep_gaps, name="trio_minillm batch gaps")
 
     def notify(self) -> None:
-        """Wake a worker if a request may be sent now, else set the timer. It wakes the next."""
+        """Wake a worker if a request may be sent now, else set the timer."""
         if self._nursery is None or self._waking or self._in_gap:
             return
         if self._held() or not self._schedule.waiting:

@@ -47,14 +47,14 @@ class CircuitBreaker:
             self.paused_until = now + self.pause
 
     def accepted(self, sent_at: float) -> None:
-        """Note that the server has begun to answer a request that was sent then."""
+        """Note that the server has begun to answer a request that was sent at this time."""
         self._answered = True
         if sent_at >= self._failed_at:
             self._failures = 0
             self.paused_until = -math.inf
 
     def answered(self) -> None:
-        """Note that there is a server: it has refused a request, or broken off its answer."""
+        """Note that the server has refused a request or broken off an answer: it can be reached."""
         self._answered = True
 
     def failed(self, now: float, sent_at: float, *, asked: float | None, longest: float) -> int:

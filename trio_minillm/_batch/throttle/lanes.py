@@ -1,8 +1,8 @@
 """Control of one lane: an endpoint with one key and one model. Pure.
 
-Rule: all that decides when a request may be sent is in this folder, and is told of it here. A lane
-hears of each event below, with the time, and answers one question (`Lane.blocked`): why nothing may
-be sent now, and when to ask again. Its three parts are asked in the order of the columns.
+Rule: every decision on when a request may be sent is made in this folder. A lane is the one place
+that hears of each event below, with the time, and that answers one question (`Lane.blocked`): why
+nothing may be sent now, and when to ask again. Its parts are asked in the order of the columns.
 
 ======================  ======================  ====================  ==============================
 event                   `ConcurrencyLimit`      `CircuitBreaker`      `RateLimits`
@@ -40,7 +40,7 @@ LOOK_FIRST, LOOK_EVERY = 8, 256
 
 
 class Ticket(msgspec.Struct, gc=False):
-    """Proof that a lane let a request go, with what must be known of it at its end."""
+    """A lane's record of a request that it let go, from its start to its end."""
 
     sent_at: float
     number: int

@@ -1,6 +1,6 @@
-"""A provider's limit on requests, learned from what it refuses. Pure.
+"""A provider's limit on requests, learned from its refusals. Pure.
 
-Every method is told the time, in seconds of any steady clock. Rates are in requests per second.
+Every method takes the time, in seconds of any steady clock. Rates are in requests per second.
 
 =========================================  =======================================================
 event                                      what happens
@@ -31,8 +31,8 @@ from .token_bucket import BURST_SECONDS, TokenBucket
 SPAN = 60.0
 """Seconds over which a limit is estimated: providers count by the minute."""
 SWING = 0.04
-"""How far below the estimated limit the rate begins after a refusal, as a share of it. It reaches
-the same distance above after twice the time that it takes to be back at the estimate."""
+"""Distance below the estimated limit at which the rate begins after a refusal, as a share of it. It
+reaches the same distance above after twice the time that it takes to be back at the estimate."""
 BACK_SECONDS, BACK_REQUESTS, BACK_LONGEST = 10.0, 100, 60.0
 """Time in which the rate is back at the estimate: so many seconds, or the time of so many requests
 if that is longer, but a minute at the most. Each rise ends with a refusal or two, so this keeps

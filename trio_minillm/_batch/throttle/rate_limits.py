@@ -1,4 +1,4 @@
-"""All rate limits of one lane: the user's, the provider's as stated, and what refusals teach. Pure."""
+"""The rate limits of one lane: the user's, the provider's stated ones, and the learned one. Pure."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ class RateLimits:
         sent_at: float,
         since: Mapping[Unit, float],
     ) -> None:
-        """Learn from the headers of a response (names in lower case) to a request sent then.
+        """Learn from the headers of a response, whose names are in lower case.
 
-        ``since`` is what was sent after that request; ``epoch`` the time of day in seconds since
-        1970.
+        ``sent_at`` is when its request was sent, ``since`` what was sent after it, and ``epoch`` the
+        time of day in seconds since 1970.
         """
         family = self.family = self.family or family_of(headers)
         if family is None:

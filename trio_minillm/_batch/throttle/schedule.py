@@ -163,7 +163,7 @@ class Schedule:
         return None
 
     def ended(self) -> None:
-        """Note that an item runs no more. (Its lane is told of its end by `Lane.ended`.)"""
+        """Note that an item runs no more. (`Lane.ended` is called apart.)"""
         self.running -= 1
 
     def expired(self, now: float) -> tuple[list[Item], float]:

@@ -1,6 +1,6 @@
 """Token buckets: the limits that a user gives, and a copy of those that a provider states. Pure.
 
-Every method is told the time, in seconds of any steady clock. Rates are per second here; users
+Every method takes the time, in seconds of any steady clock. Rates are per second here; users
 and providers speak of minutes.
 """
 

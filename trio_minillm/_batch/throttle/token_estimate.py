@@ -40,7 +40,7 @@ class TokenCalibration:
         self._estimated = self._used = 0.0
 
     def add(self, estimated: float, used: float) -> None:
-        """Learn from an answer. The last twenty or so count: each weighs 5 % less than the next."""
+        """Learn from an answer. Each one weighs 5 % less than the next, so some twenty count."""
         self._estimated = 0.95 * self._estimated + estimated
         self._used = 0.95 * self._used + used
         if self._estimated > 0:
