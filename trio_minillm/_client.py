@@ -247,12 +247,7 @@ class Client:
         retry: Retry | None = None,
         price: TokenPrice | None = None,
         meta: Any = None,
-        extra: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        expect_usage: bool | None = None,
-        lenient: bool = False,
-        raw: bool = False,
-        **params: Unpack[Params],
+        **more: Any,
     ) -> Prepared:
         """Check all that `stream` takes and make the request, with the client's defaults."""
         model = with_price(model, price)
@@ -261,19 +256,7 @@ class Client:
         check_type("retry", retry, Retry)
         self._bookkeeper.remember(model)
         self.ledger.check(_merged(self._meta, meta))
-        return prepare(
-            model,
-            messages,
-            params,
-            timeouts=timeouts,
-            retry=retry,
-            extra=extra,
-            headers=headers,
-            expect_usage=expect_usage,
-            lenient=lenient,
-            raw=raw,
-            options=OPTIONS,
-        )
+        return prepare(model, messages, OPTIONS, timeouts=timeouts, retry=retry, **more)
 
 
 OPTIONS = frozenset(Client.stream.__kwdefaults__ or ())

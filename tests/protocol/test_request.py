@@ -30,14 +30,16 @@ class City(msgspec.Struct):
 
 
 def prepared(messages: Any = "Hi", model: llm.Model = MODEL, **options: Any) -> Prepared:
-    params = options.pop("params", {})
     clocks = {"timeouts": Timeouts(), "retry": Retry()}
-    return prepare(model, messages, params, **clocks | options)
+    return prepare(model, messages, ("lenient",), **clocks | options)
 
 
 def test_a_request_has_all_that_is_sent_and_how_its_answer_is_read() -> None:
     made = prepared(
-        params={"max_tokens": 5, "n": 2, "stop": None, "response_format": City},
+        max_tokens=5,
+        n=2,
+        stop=None,
+        response_format=City,
         extra={"seed_words": ["a"]},
         headers={"X-Trace": "t"},
         lenient=True,
@@ -64,14 +66,14 @@ def test_what_is_left_out_has_a_default() -> None:
 
 @pytest.mark.parametrize("given", ["json", {"type": "json_object"}, llm.JSONSchema(schema={})])
 def test_a_format_that_is_no_type_decodes_nothing(given: Any) -> None:
-    assert prepared(params={"response_format": given}).response_type is None
+    assert prepared(response_format=given).response_type is None
 
 
 def test_usage_is_expected_unless_the_call_says_no_and_the_wire_lets_it() -> None:
     anthropic = llm.anthropic("claude", api_key="sk-ant-0123")
     assert prepared().expect_usage
     assert not prepared(expect_usage=False).expect_usage
-    assert prepared(model=anthropic, params={"max_tokens": 1}, expect_usage=False).expect_usage
+    assert prepared(model=anthropic, max_tokens=1, expect_usage=False).expect_usage
 
 
 def test_a_request_shows_neither_prompt_nor_key() -> None:
@@ -83,11 +85,13 @@ def test_a_request_shows_neither_prompt_nor_key() -> None:
 
 def test_misuse_is_told_before_anything_is_built() -> None:
     with pytest.raises(TypeError, match="did you mean max_tokens"):
-        prepared(params={"max_token": 1})
+        prepared(max_token=1)
     with pytest.raises(TypeError, match="did you mean lenient"):
-        prepared(params={"leniant": True}, options=("lenient",))
+        prepared(leniant=True)
     with pytest.raises(ValueError, match="n must be a whole number"):
-        prepared(params={"n": 0})
+        prepared(n=0)
+    with pytest.raises(TypeError, match="unknown parameter: options"):
+        prepared(options=("x",))
     with pytest.raises(ValueError, match="HTTP token"):
         prepared(headers={"bad name": "x"})
 

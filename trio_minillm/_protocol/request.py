@@ -35,13 +35,13 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts
     retry: Retry
     expect_usage: bool
-    """Whether the answer is over only when its usage has come, too."""
+    """True if the answer is over only when its usage has come, too."""
     choices: int
-    """Answers that were asked for."""
+    """The number of choices that were asked for."""
     lenient: bool
-    """Whether malformed events are passed over and counted."""
+    """True if malformed events are passed over and counted."""
     raw: bool
-    """Whether each event's bytes are kept on its chunks."""
+    """True if the bytes of each event are kept on its chunks."""
     response_type: Any = None
     """The type that the content is to be decoded as, if the response format is one."""
 
@@ -55,7 +55,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(
     model: Model,
     messages: Messages,
-    params: Mapping[str, Any],
+    options: Iterable[str] = (),
+    /,
     *,
     timeouts: Timeouts,
     retry: Retry,
@@ -64,14 +65,15 @@ def prepare(
     expect_usage: bool | None = None,
     lenient: bool = False,
     raw: bool = False,
-    options: Iterable[str] = (),
+    **params: Any,
 ) -> Prepared:
-    """Check a call's arguments and make the request that stands for them.
+    """Check a call's arguments, and return the request that they make.
 
-    ``timeouts`` without a total clock have none. ``expect_usage=False`` is heeded where the wire
-    leaves the choice. ``options`` are names of further arguments, for the hint at a misspelled one.
+    ``timeouts`` without a total clock have none. ``expect_usage=False`` counts where the wire format
+    leaves the choice. ``options`` are the names of the caller's other arguments, for the hint at a
+    misspelled one.
 
-    Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's wire
+    Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's wire format
     does not have, for a clash of ``extra`` with a typed one, and for bad messages.
     """
     provider = model.provider
