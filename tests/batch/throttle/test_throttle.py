@@ -312,10 +312,13 @@ def test_a_lane_never_loses_count_and_always_comes_back(events):
 # -- concurrency -----------------------------------------------------------------------------------
 
 
-def climb(latency, seconds, maximum=500, noise=0.0, seed=1):
+def climb(latency, seconds, maximum=500, noise=0.0, seed=1, overloaded_at=0):
     """Answers a second of the limit that is found against a latency at a load, and where it ends."""
     chance, now, events, running, done = random.Random(seed), 0.0, [], 0, 0
     search = ConcurrencyLimit(maximum, 0.0)
+    if overloaded_at:
+        search.limit = overloaded_at
+        search.overloaded(0.0, overloaded_at)
     number = itertools.count()
     while True:
         while running < search.limit:
@@ -343,6 +346,13 @@ def climb(latency, seconds, maximum=500, noise=0.0, seed=1):
 def test_the_adaptive_limit_is_within_ten_percent_of_the_best_fixed_one(latency, best):
     per_second, _ = climb(latency, 240)
     assert per_second >= 0.9 * best
+
+
+def test_after_an_overload_the_limit_can_be_below_where_it_was_cut():
+    """A server that has had a bad moment at 120, and gets worse and worse from 60 on."""
+    per_second, limit = climb(lambda n: 0.5 * math.exp(n / 60), 600, overloaded_at=120)
+    assert per_second >= 0.9 * 60 / 0.5 / math.e
+    assert limit < 90
 
 
 @pytest.mark.parametrize("seed", range(3))

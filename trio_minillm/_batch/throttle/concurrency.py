@@ -88,7 +88,7 @@ class ConcurrencyLimit:
         self.maximum = maximum
         self._doubling = True
         self._misses = 0  # epochs in a row that were not worth doubling
-        self._back_to = 0  # recovering below this limit
+        self._back_to = 0  # recovering up to this limit, 0 when not
         self._base: tuple[int, float] | None = None  # a limit and its throughput
         self._up = True  # direction of the next step
         self._rest = self._resting = 0  # epochs between steps, and those that are left
@@ -110,7 +110,10 @@ class ConcurrencyLimit:
         elif self._doubling:
             self._double(now, epoch.throughput(now))
         elif self.limit < self._back_to:
-            self._set(now, min(self._back_to, max(self.limit + 1, int(self.limit * RAISE))))
+            limit = min(self._back_to, max(self.limit + 1, int(self.limit * RAISE)))
+            if limit >= min(self._back_to, self.maximum):
+                self._back_to = 0
+            self._set(now, limit)
         else:
             self._climb(now, epoch.throughput(now))
 
