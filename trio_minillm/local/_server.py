@@ -72,7 +72,7 @@ class LocalServer:
 
 
 # The two functions repeat their parameters on purpose: editors and type checkers show each one with
-# its type and default, which they don't for `**options`.
+# its type and its default, and `**options` would hide the defaults.
 
 
 @asynccontextmanager
