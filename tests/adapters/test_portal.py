@@ -146,28 +146,8 @@ def test_what_can_t_be_opened_says_so_to_each_caller(loop):
     portal.close()
 
 
-# -- models by name ------------------------------------------------------------------------------
-
-
-async def test_models_by_name(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
-    monkeypatch.setenv("TRIO_MINILLM_API_KEY", "sk-2")
-    async with open_model("openai:gpt-5-mini") as model:
-        assert (model.name, model.api_key) == ("gpt-5-mini", "sk-1")
-    async with open_model("compatible:a:b", base_url="http://127.0.0.1:1/v1") as model:
-        assert (model.name, model.api_key) == ("a:b", "sk-2")
-    async with open_model("anthropic:c", api_key="k", headers={"x": "y"}) as model:
-        assert (model.provider.name, dict(model.headers)) == ("anthropic", {"x": "y"})
-    async with open_both(model, {}) as (client, same):
-        assert same is model
+async def test_a_client_and_a_model_in_one_block():
+    given = llm.compatible("m", base_url="http://127.0.0.1:1/v1")
+    async with open_both(given, {}) as (client, model):
+        assert model is given
         assert isinstance(client, llm.Client)
-
-
-@pytest.mark.parametrize(
-    ("name", "url"),
-    [("gpt-5", None), ("openai:", None), ("compatible:m", None), ("local", "http://h/v1")],
-)
-async def test_names_that_are_none(name, url):
-    with pytest.raises(ValueError):
-        async with open_model(name, base_url=url):
-            raise AssertionError("not reached")

@@ -39,7 +39,10 @@ OURS = "trio_minillm"
 
 
 def to_ours(message: ChatMessage) -> Message:
-    """Translate a message of inspect's. Raises ``ValueError`` for content that no wire has (video)."""
+    """Translate a message of inspect's.
+
+    Raises ``ValueError`` for content that no wire format has (video).
+    """
     content = message.content
     parts: list[Part] = (
         [TextPart(content)] if isinstance(content, str) else [_part(one) for one in content]
@@ -60,7 +63,7 @@ def _result(message: ChatMessageTool, parts: list[Part]) -> ToolResult:
     return ToolResult(
         call_id=message.tool_call_id or "",
         name=message.function,
-        content=tuple(parts),  # type: ignore[arg-type]  # the wire raises for what it can't carry
+        content=tuple(parts),  # type: ignore[arg-type]  # the provider raises for what it can't carry
         is_error=message.error is not None,
     )
 
@@ -87,7 +90,7 @@ def _part(content: Content) -> Part:
         return document(
             _inline(content.document), title=content.filename, citations=content.citations
         )
-    raise ValueError(f"{content.type} content has no place on any wire of trio_minillm")
+    raise ValueError(f"{content.type} content has no place in any wire format of trio_minillm")
 
 
 def _inline(source: str) -> str:

@@ -1,4 +1,4 @@
-"""A client in a program with an event loop of its own: in its Trio run, or in a thread beside it."""
+"""A client in a program with its own event loop: in its Trio run, or in a thread beside it."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from .._batch.files.result_format import fingerprint, result_line
 from .._batch.types import BatchRequest, BatchResult
 
 _OFFSET = 44
-"""Bits of a line's offset in its file (up to 16 TiB). Of the other bits of a 64-bit place, the lowest
-of all says whether the result is ok, and the highest are the file's number."""
+"""Bits of a line's offset in its file (up to 16 TiB). Of the other bits of a 64-bit place, the
+lowest says whether the result is ok, and the highest are the file's number."""
 
 
 class SharedResults:

@@ -93,7 +93,7 @@ MAX_LOGGED = 10_000
 
 
 class TrioMiniLLM(ModelAPI):
-    """A model of any wire of this library, for inspect_ai.
+    """A model with any wire format of this library, for inspect_ai.
 
     The name is ``KIND:NAME`` as on the command line of `trio_minillm`: ``openai:``,
     ``anthropic:``, ``openrouter:``, ``compatible:`` (with a base URL), ``local`` or
@@ -131,7 +131,7 @@ class TrioMiniLLM(ModelAPI):
         """Make one attempt.
 
         Raises `MiniLLMError`, which `should_retry` judges, and ``ValueError`` for anything that the
-        wire can't carry.
+        wire format can't carry.
         """
         options = params_of(config)
         if tools:

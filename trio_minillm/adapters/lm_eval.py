@@ -31,13 +31,13 @@ else:
     from lm_eval.api.model import LM
 
 MAX_STOPS = 4
-"""Stop sequences that are sent, because OpenAI takes no more; the text is cut here at the others."""
+"""Stop sequences that are sent, for OpenAI takes no more; the text is cut here at the others."""
 
 SAME = ("temperature", "top_p", "top_k", "min_p", "seed", "frequency_penalty", "presence_penalty")
 """Generation settings of tasks that are parameters of the same name here."""
 
 LIKELIHOOD = (
-    "the wires of trio_minillm give no log probabilities of the prompt: only tasks with"
+    "the wire formats of trio_minillm give no log probabilities of the prompt: only tasks with"
     " output_type generate_until can be run"
 )
 
@@ -50,13 +50,14 @@ class Chat(str):
 
 @register_model("trio_minillm")
 class TrioMiniLLM(LM):  # type: ignore[misc]
-    """A model of any wire of this library, for tasks that generate text.
+    """A model with any wire format of this library, for tasks that generate text.
 
-    ``model`` is ``KIND:NAME`` as on the command line of `trio_minillm` (``openai:``, ``anthropic:``,
-    ``openrouter:``, ``compatible:`` with ``base_url``, ``local`` or ``local:PATH.gguf``); other
-    arguments are those of the model's constructor, or of `open_local_model`. ``concurrency`` and
-    the rates are those of `Client.batch`. ``cache`` is a file in which answers are kept
-    (`ResponseCache`), so that a run that was killed continues where it was.
+    ``model`` is ``KIND:NAME`` as on the command line of `trio_minillm` (``openai:``,
+    ``anthropic:``, ``openrouter:``, ``compatible:`` with ``base_url``, ``local`` or
+    ``local:PATH.gguf``); other arguments are those of the model's constructor, or of
+    `open_local_model`. ``concurrency`` and the rates are those of `Client.batch`. ``cache`` is a
+    file in which answers are kept (`ResponseCache`), so that a run that was killed continues where
+    it was.
 
     All requests of a task are one batch. If some fail, the first error is raised once the others
     are done, because the harness has no place for a missing answer.

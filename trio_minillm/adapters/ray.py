@@ -56,8 +56,8 @@ def on_ray(
 
     Rows are requests: either a column ``text`` with a line of JSON as in a batch's input file, or
     that line's fields as columns. The rows that come out have ``key``, ``ok``, ``outcome``,
-    ``content``, ``error`` (a class's name), ``prompt_tokens``, ``completion_tokens``, ``cost`` (USD,
-    as text), ``cached`` and ``result``, the whole line as in a batch's output file.
+    ``content``, ``error`` (a class's name), ``prompt_tokens``, ``completion_tokens``, ``cost``
+    (USD, as text), ``cached`` and ``result``, the whole line as in a batch's output file.
 
     Guarantees: a request with a line in ``folder``, which all actors must see, is not sent again
     by any actor or run; an actor that dies loses the requests that it had under way, and Ray gives

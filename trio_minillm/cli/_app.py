@@ -55,7 +55,7 @@ def main() -> None:
     app.command()(costs)
     try:
         app(prog_name="trio-minillm")
-    except Exception as exc:  # noqa: BLE001 - a bug: its place is safe to show, its message may not be
+    except Exception as exc:  # noqa: BLE001 - a bug: show its place, for its message may be secret
         frames = traceback.extract_tb(exc.__traceback__)
         while isinstance(exc, ExceptionGroup):
             exc = exc.exceptions[0]

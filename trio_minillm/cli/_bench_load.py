@@ -237,7 +237,9 @@ class Load:
         ):
             model = msgspec.structs.replace(model, price=price_of(model))
             try:
-                self._open(client, model)  # raises for an option that this wire does not have
+                self._open(
+                    client, model
+                )  # raises for an option that this wire format does not have
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
             self._number = 0

@@ -194,7 +194,10 @@ async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interr
                 raw=ask.mode == "raw",
                 **ask.params,
             )
-        except (ValueError, TypeError) as exc:  # an option that this model's wire does not have
+        except (
+            ValueError,
+            TypeError,
+        ) as exc:  # an option that this model's wire format does not have
             raise Misuse(str(exc)) from exc
         try:
             async with stream:

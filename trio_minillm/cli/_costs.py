@@ -33,7 +33,7 @@ _HELP = {
 
 
 class RunLedger(llm.Ledger):
-    """A ledger with the sums of one run alone, which passes each record on to the ``--ledger`` file."""
+    """A ledger of one run's sums alone, which passes each record on to the ``--ledger`` file."""
 
     def __init__(self, file: llm.Ledger | None) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def _groups(ledger: llm.Ledger, by: str | None) -> Mapping[Any, llm.Totals]:
 
 
 def rows(ledger: llm.Ledger, by: str | None) -> list[tuple[str, ...]]:
-    """Return a row for each model or value of a meta key, by falling cost, and one for the total."""
+    """Return a row for each model or value of a meta key, the dearest first, and the total."""
     dearest = sorted(_groups(ledger, by).items(), key=lambda item: (-item[1].total, str(item[0])))
     named = [(one_line(str(name)), totals) for name, totals in dearest]
     return [_row(name, totals) for name, totals in (*named, ("all", ledger.totals))]

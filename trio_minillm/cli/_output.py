@@ -84,7 +84,7 @@ def one_line(text: str, limit: int = ERROR_CHARS) -> str:
 
 
 class TextView:
-    """The text to show for each chunk. On a terminal it includes the reasoning, dimmed if possible."""
+    """The text to show for each chunk, on a terminal with the reasoning, dimmed if possible."""
 
     def __init__(self, *, terminal: bool, styled: bool = False) -> None:
         self._terminal = terminal

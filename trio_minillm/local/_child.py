@@ -96,7 +96,7 @@ class _BadSettingError(Exception):
 
 
 def _take_stdout() -> BinaryIO:
-    """Return standard output for the one report, and send what C++ code prints to standard error."""
+    """Return standard output for the report, and send what C++ code prints to stderr."""
     report = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(report, "wb")
@@ -106,10 +106,11 @@ def _die_with_stdin() -> None:
     """Make the end of standard input end this process from now on, even while it loads a model.
 
     A thread that waits for the end of input would not do: xllamacpp holds the GIL while it loads,
-    which takes minutes for a large model. The kernel's SIGIO needs no Python, and its default action
-    is to terminate. (Linux's PR_SET_PDEATHSIG would do harm: it fires when the *thread* that started
-    the child ends, and Trio starts processes from worker threads, which it retires after ten idle
-    seconds.) Windows has neither; there the end of input is noticed once the model is loaded.
+    which takes minutes for a large model. The kernel's SIGIO needs no Python, and its default
+    action is to terminate. (Linux's PR_SET_PDEATHSIG would do harm: it fires when the *thread* that
+    started the child ends, and Trio starts processes from worker threads, which it retires after
+    ten idle seconds.) Windows has neither; there the end of input is noticed once the model is
+    loaded.
     """
     if sys.platform == "win32":
         return

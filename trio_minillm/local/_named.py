@@ -76,7 +76,7 @@ def named_model(
 async def open_model(
     model: str | Model, *, base_url: str | None = None, api_key: str | None = None, **options: Any
 ) -> AsyncIterator[Model]:
-    """Yield the model with a name like ``openai:gpt-5-mini``; a local one runs while the block does.
+    """Yield the model with a name like ``openai:gpt-5-mini``; a local one lasts for the block.
 
     A `Model` is yielded as it is, and the options have no effect on it. ``options`` are those of
     the constructor of the name's kind, or of `open_local_model`. Raises ``ValueError`` for a name

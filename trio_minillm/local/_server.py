@@ -23,7 +23,7 @@ from ._process import LocalModelError, ServerProcess, Slots, open_process
 from ._settings import find_model, server_settings
 
 Wire = Literal["openai", "anthropic"]
-"""The dialect to speak to the server: OpenAI Chat Completions or Anthropic Messages."""
+"""The wire format for requests to the server: OpenAI Chat Completions or Anthropic Messages."""
 
 
 class LocalServer:
@@ -48,7 +48,7 @@ class LocalServer:
         return self._process.pid
 
     def model(self, wire: Wire = "openai") -> Model:
-        """Return the model to give to a client, over ``wire``. Both wires can be used at once."""
+        """Return the model to give to a client, with this wire format. Both can be used at once."""
         _check_wire(wire)
         if wire == "openai":
             return compatible(
@@ -72,7 +72,7 @@ class LocalServer:
 
 
 # The two functions repeat their parameters on purpose: editors and type checkers show each one with
-# its type and default, which they don't for `**options`.
+# its type and its default, and `**options` would hide the defaults.
 
 
 @asynccontextmanager
@@ -88,7 +88,7 @@ async def open_local_model(
     start_timeout: float = 60.0,
     extra: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Model, None]:
-    """Start a server as `open_local_server` does, and yield its model over ``wire``."""
+    """Start a server as `open_local_server` does, and yield its model with this wire format."""
     _check_wire(wire)
     async with open_local_server(
         path=path,
@@ -150,8 +150,8 @@ async def open_local_server(
     ``start_timeout`` limits the seconds from the start of the child to its first answer.
 
     ``extra`` sets attributes of ``xllamacpp.CommonParams`` by name, with dots for nested ones:
-    ``{"n_gpu_layers": 0, "sampling.temp": 0.0}``. With ``{"verbosity": 3}`` the log, which goes to a
-    temporary file and is read for error messages, becomes a lot longer.
+    ``{"n_gpu_layers": 0, "sampling.temp": 0.0}``. With ``{"verbosity": 3}`` the log, which goes to
+    a temporary file and is read for error messages, becomes a lot longer.
 
     Raises `LocalModelError` if something is not installed, the file does not exist or is not a
     model, or the server was not ready in time; ``ValueError`` if a parameter is out of range, or

@@ -38,10 +38,11 @@ def check_provider(
 ) -> None:
     """Prove that a model's provider keeps the contract.
 
-    ``streams`` are whole response bodies of its wire, each of which must give a finished answer;
-    ``errors`` are bodies of error responses. Checked: the request is JSON, always the same for the
-    same call, and without the key; headers can be sent; parsing keeps no state between calls, does
-    not depend on how the bytes are split, and raises only permitted errors for malformed events.
+    ``streams`` are whole response bodies in its wire format, each of which must give a finished
+    answer; ``errors`` are bodies of error responses. Checked: the request is JSON, always the same
+    for the same call, and without the key; headers can be sent; parsing keeps no state between
+    calls, does not depend on how the bytes are split, and raises only permitted errors for
+    malformed events.
 
     Raises ``AssertionError``, which says what was broken.
     """

@@ -35,13 +35,13 @@ async def check_stream(open: Open, *, seconds: float = SECONDS) -> None:
     """Prove that streams keep their contract.
 
     ``open`` opens the same stream anew each time: ``lambda: client.stream(model, "Hi")``, with a
-    server that gives the same answer to every request, including any faults. Checked, by reading the
-    stream in every possible way: it ends in exactly one outcome, which then never changes; its error
-    is raised once by iteration and each time by ``collect``, and has what arrived; the response is
-    final and agrees with the chunks; leaving, cancelling and rejecting the stream end it without an
-    error and keep what had arrived; a cancelled read loses nothing; a second reader is refused, and
-    so is one after the block; closing may be repeated; exceptions of the block come out as
-    themselves.
+    server that gives the same answer to every request, including any faults. Checked, by reading
+    the stream in every possible way: it ends in exactly one outcome, which then never changes; its
+    error is raised once by iteration and each time by ``collect``, and has what arrived; the
+    response is final and agrees with the chunks; leaving, cancelling and rejecting the stream end
+    it without an error and keep what had arrived; a cancelled read loses nothing; a second reader
+    is refused, and so is one after the block; closing may be repeated; exceptions of the block come
+    out as themselves.
 
     ``seconds`` on Trio's clock limit each reading. Raises ``AssertionError``, which says what was
     broken.
@@ -231,7 +231,7 @@ class _CancelAtStep(trio.abc.Instrument):
 async def _cancelled_at(
     step: int, scope: trio.CancelScope, stream: StreamingCompletion
 ) -> StreamChunk | None:
-    """Take a chunk, and cancel the scope right before this task is woken for the ``step``-th time."""
+    """Take a chunk, and cancel the scope before this task is woken for the ``step``-th time."""
     if step == 0:
         scope.cancel()
     instrument = _CancelAtStep(step, scope)

@@ -26,9 +26,9 @@ Factory = Callable[[], httpx.AsyncBaseTransport]
 async def check_transport(factory: Factory) -> None:
     """Prove that a transport can carry this library.
 
-    ``factory`` makes a new transport each time, which must be able to reach 127.0.0.1. Checked, over
-    real sockets: requests and responses arrive as they were sent; a body's bytes are available as
-    soon as they have arrived; every framing is read to its end, and an early end raises an
+    ``factory`` makes a new transport each time, which must be able to reach 127.0.0.1. Checked,
+    over real sockets: requests and responses arrive as they were sent; a body's bytes are available
+    as soon as they have arrived; every framing is read to its end, and an early end raises an
     ``httpx.TransportError``; a connection is reused if its body was drained, and closed if it was
     not; cancellation at any wait raises Trio's own exception, closes the connection, and leaves the
     transport usable; closing the transport closes all its connections.
@@ -47,7 +47,7 @@ async def check_transport(factory: Factory) -> None:
 async def _running(
     factory: Factory, *replies: Answer
 ) -> AsyncIterator[tuple[httpx.AsyncBaseTransport, LoopbackServer]]:
-    """Yield a transport and a server, and check that closing the transport closes its connections."""
+    """Yield a transport and a server, and check that no connection outlives the transport."""
     async with serve(*replies) as server:
         transport = factory()
         try:
@@ -85,7 +85,7 @@ async def _response(
 
 
 async def _unwind(pieces: AsyncGenerator[bytes, None]) -> None:
-    """Close nested generators around a socket by a cancelled read, which ends the innermost first."""
+    """Close nested generators by a cancelled read, which ends the innermost one first."""
     with trio.CancelScope() as scope:
         scope.cancel()
         async for _ in pieces:

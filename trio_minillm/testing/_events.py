@@ -1,4 +1,4 @@
-"""Bodies of responses on the known wires, and the decoding of a body."""
+"""Bodies of responses in the known wire formats, and the decoding of a body."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def model(provider: Provider | None = None, **options: Any) -> Model:
 
 
 def answer(*deltas: str) -> Callable[[ServedRequest], Reply]:
-    """Return a reply function that gives a whole answer on the request's wire, streamed or not.
+    """Return a reply function for a whole answer in the request's wire format, streamed or not.
 
-    It is for programs whose wire the test does not care about, such as those with other SDKs:
-    ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's.
+    It is for programs whose wire format the test does not care about, such as those with other
+    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's.
     """
 
     def choose(request: ServedRequest) -> Reply:

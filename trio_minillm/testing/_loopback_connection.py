@@ -1,4 +1,4 @@
-"""One connection of the loopback server: its requests are read, and its replies sent step by step."""
+"""One connection of the loopback server, which reads requests and sends replies step by step."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Fixtures for pytest: a scripted server in memory or on a socket, and a client of it.
 
-This file is installed as the module ``pytest_trio_minillm``. pytest loads that in every run wherever
-this library is installed, and a module inside the package would bring the whole package along; so
-nothing of the package is imported before a fixture is used.
-The async fixtures are for tests that are run by pytest-trio, or by anyio's plugin on Trio.
+This file is installed as the module ``pytest_trio_minillm``. pytest loads that in every run
+wherever this library is installed, and a module inside the package would bring the whole package
+along; so nothing of the package is imported before a fixture is used. The async fixtures are for
+tests that are run by pytest-trio, or by anyio's plugin on Trio.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ from .._protocol.redaction import MIN_RECORDED, secrets_in, stretches
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes that a recording may grow to by default."""
 SEARCH_BYTES: Final = 32 * 1024
-"""Bytes of a body that are collected before they are searched for keys: each search repeats the bytes
-that the one before has kept."""
+"""Bytes of a body that are collected before they are searched for keys: each search repeats the
+bytes that the one before has kept."""
 SPELLED: Final = 12
 """Bytes that one character of a key may take, however it is escaped."""
 

@@ -261,7 +261,7 @@ def head_bytes(http: str, status: int, headers: Mapping[str, str]) -> bytes:
 
 
 def failure_of(step: Step) -> Exception | BaseException | None:
-    """Return the error that a client sees if the step ends the connection inside a body, or None."""
+    """Return the error of a client if the step ends the connection inside a body, or None."""
     if step is reset:
         return httpx.ReadError("connection reset by the script")
     if step is eof or step is half_close:

@@ -29,11 +29,11 @@ from ._script import (
 class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
     """A transport that answers the n-th request with the n-th reply, and later ones with the last.
 
-    A reply may be a function of the request (`ServedRequest`) that returns one. Requests for a cost,
-    which are GET requests, are answered by ``settlements`` in the same way, by default with 404:
-    not known yet. ``requests`` are the other requests that arrived, ``bodies`` their decoded JSON,
-    and ``questions`` the GET requests. ``open_bodies`` counts responses that were begun and not
-    closed: 0 means that none has leaked.
+    A reply may be a function of the request (`ServedRequest`) that returns one. Requests for a
+    cost, which are GET requests, are answered by ``settlements`` in the same way, by default with
+    404: not known yet. ``requests`` are the other requests that arrived, ``bodies`` their decoded
+    JSON, and ``questions`` the GET requests. ``open_bodies`` counts responses that were begun and
+    not closed: 0 means that none has leaked.
     """
 
     def __init__(self, *replies: Answer, settlements: Sequence[Answer] = ()) -> None:
@@ -51,7 +51,8 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer by the script, and report the trace event that httpx's own transport reports.
 
-        Raises the script's ``error``, and ``httpx.RemoteProtocolError`` for a head that is not HTTP.
+        Raises the script's ``error``, and ``httpx.RemoteProtocolError`` for a head that is not
+        HTTP.
         """
         body = await request.aread()
         served = ServedRequest(

@@ -98,8 +98,8 @@ def event_number(at: int, events: list[list[Step]]) -> int:
 def edited_event(event: bytes, change: Callable[[Any], Any]) -> bytes:
     """Return the event with its data changed, or the same object if the data stay the same.
 
-    ``change`` gets the decoded JSON, or the text if that is not JSON, and returns what to send; None
-    leaves out the event.
+    ``change`` gets the decoded JSON, or the text if that is not JSON, and returns what to send;
+    None leaves out the event.
     """
     lines = _DATA_LINE.findall(event)
     if not lines:

@@ -179,7 +179,7 @@ def inject(*more: Step, at: int = 0) -> Fault:
 def keep_alives(
     every: float, times: float = math.inf, *, at: int = 0, data: bytes = b": keep-alive\n\n"
 ) -> Fault:
-    """Send ``data`` before the event ``at``: every ``every`` seconds, ``times`` times or forever."""
+    """Send ``data`` before event ``at``, ``every`` seconds apart, ``times`` times or forever."""
     if times == math.inf:
         return inject(forever(data, every), at=at)
     steps: list[Step] = [data, every]
@@ -222,7 +222,7 @@ def edit(change: Callable[[Any], Any]) -> Fault:
 
 
 def without_end() -> Fault:
-    """Leave out the wire's end marker: ``[DONE]`` or ``message_stop``."""
+    """Leave out the wire format's end marker: ``[DONE]`` or ``message_stop``."""
 
     def change(data: Any) -> Any:
         if isinstance(data, str) and data.strip() == "[DONE]":
@@ -281,7 +281,8 @@ def status(code: int, *, retry_after: float | str | None = None) -> Fault:
 def body(data: bytes | str | dict[str, Any] | list[Any], content_type: str | None = None) -> Fault:
     """Replace the body by bytes, text or JSON. The status stays.
 
-    The content type becomes JSON for JSON and HTML for text that begins like it; otherwise it stays.
+    The content type becomes JSON for JSON and HTML for text that begins like it; otherwise it
+    stays.
     """
 
     def change(reply: Reply) -> Reply:

@@ -1,0 +1,28 @@
+"""Models by name: the kinds, their keys, and what is no name."""
+
+import pytest
+
+from trio_minillm.local._named import open_model
+
+
+async def test_models_by_name(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("TRIO_MINILLM_API_KEY", "sk-2")
+    async with open_model("openai:gpt-5-mini") as model:
+        assert (model.name, model.api_key) == ("gpt-5-mini", "sk-1")
+    async with open_model("compatible:a:b", base_url="http://127.0.0.1:1/v1") as model:
+        assert (model.name, model.api_key) == ("a:b", "sk-2")
+    async with open_model("anthropic:c", api_key="k", headers={"x": "y"}) as model:
+        assert (model.provider.name, dict(model.headers)) == ("anthropic", {"x": "y"})
+    async with open_model(model, base_url="http://without.effect") as same:
+        assert same is model
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [("gpt-5", None), ("openai:", None), ("compatible:m", None), ("local", "http://h/v1")],
+)
+async def test_names_that_are_none(name, url):
+    with pytest.raises(ValueError):
+        async with open_model(name, base_url=url):
+            raise AssertionError("not reached")
