@@ -246,7 +246,12 @@ class OpenAIChat(Provider):
         )
         return out
 
-    usage_of = staticmethod(openai_usage)
+    def usage_of(self, raw: Mapping[str, Any]) -> Usage:
+        """Return a usage object of the OpenAI family in disjoint buckets.
+
+        Raises `ProtocolError` for a count that is not one.
+        """
+        return openai_usage(raw)
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return the charge, plus the upstream provider's if the user's own key was used there.

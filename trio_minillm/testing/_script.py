@@ -139,8 +139,8 @@ class Script:
     """
 
     def __init__(self, replies: Sequence[Answer], settlements: Sequence[Answer]) -> None:
-        self.replies = Answers(replies)
-        self.settlements = Answers(settlements)
+        self.replies: Answers = Answers(replies)
+        self.settlements: Answers = Answers(settlements)
 
     def next(self, request: ServedRequest) -> Reply:
         """Return the answer to the next request."""
@@ -177,7 +177,7 @@ class Answers:
     """A sequence of answers, of which the last is repeated."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
-        self.all = tuple(answers)
+        self.all: tuple[Answer, ...] = tuple(answers)
         if not self.all:
             raise ValueError("a script needs a reply")
         self._given = 0
