@@ -35,7 +35,7 @@ class TrioExchange(Exchange):
 
 
 class _Address(NamedTuple):
-    """What a URL says about where a request goes."""
+    """The parts of a URL that say where a request goes."""
 
     url: httpx.URL
     origin: Origin
