@@ -145,6 +145,42 @@ def test_no_private_name_is_imported(path):
                 )
 
 
+MOST_ATTRIBUTES, LONGEST_BODY = 14, 45
+
+
+def size_of(node):
+    """The attributes that a class sets on itself, or the lines of a function below its docstring."""
+    if isinstance(node, ast.ClassDef):
+        stored = (n for n in ast.walk(node) if isinstance(getattr(n, "ctx", None), ast.Store))
+        own = (n for n in stored if isinstance(n, ast.Attribute))
+        return len({n.attr for n in own if getattr(n.value, "id", "") == "self"})
+    begin = node.body[ast.get_docstring(node) is not None :] or node.body
+    return node.end_lineno - begin[0].lineno + 1
+
+
+@pytest.mark.parametrize("path", sources(), ids=str)
+def test_classes_and_functions_are_small_or_say_why_not(path):
+    """A docstring gives the reason in a sentence with the number: "Its 16 attributes are one …"."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            is_class, size = isinstance(node, ast.ClassDef), size_of(node)
+            most, what = (MOST_ATTRIBUTES, "attributes") if is_class else (LONGEST_BODY, "lines")
+            reason = f"{size} {what}" in (ast.get_docstring(node) or "")
+            assert reason or size <= most, f"{path}:{node.lineno} {node.name} has {size} {what}"
+
+
+RIDDLES = re.compile(r"(What|Whether|How|Who|Whose|Where|When|Why)\b")
+
+
+@pytest.mark.parametrize("path", sources(), ids=str)
+def test_docstrings_open_with_a_verb_or_a_noun(path):
+    """Those of constants and attributes, which stand below them, as well."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str):
+            first = node.value.value.strip().partition("\n")[0]
+            assert not RIDDLES.match(first), f"trio_minillm/{path}:{node.lineno}: {first}"
+
+
 def test_importing_the_package_imports_what_every_program_needs():
     """Nothing foreign, not even of the standard library, that its requirements don't load anyway."""
     code = """if True:
