@@ -102,11 +102,11 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
         return Chat(msgspec.json.encode(chat_history).decode())
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Raises ``NotImplementedError``."""
+        """Raise ``NotImplementedError``, because chat wire formats don't give these."""
         raise NotImplementedError(LIKELIHOOD)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Raises ``NotImplementedError``."""
+        """Raise ``NotImplementedError``, because chat wire formats don't give these."""
         raise NotImplementedError(LIKELIHOOD)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

@@ -1,7 +1,7 @@
 """Models by name, as a command line or another program's configuration spells them: ``KIND:NAME``.
 
-This is here and not among the providers since one of the kinds is a model on this machine, which is
-opened and not just made.
+It is not among the providers because one of the kinds is a model on this machine, whose server has
+to be started.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class NoBaseURLError(ValueError):
 
 
 def kind_of(name: str) -> str:
-    """Return what stands before the colon."""
+    """Return the kind in a model's name, which is the part before the colon."""
     return name.partition(":")[0]
 
 
