@@ -6,7 +6,7 @@ import json
 import socket
 import traceback
 import zlib
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import httpx
@@ -555,12 +555,15 @@ def chunk(data):
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-async def serving(nursery, answer):
+@asynccontextmanager
+async def serving(answer):
     server = Server(answer)
     serve = partial(trio.serve_tcp, host="127.0.0.1")
-    (listener,) = await nursery.start(serve, server.serve, 0)
-    host, port = listener.socket.getsockname()[:2]
-    return server, llm.compatible("m", base_url=f"http://{host}:{port}/v1", api_key=KEY)
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(serve, server.serve, 0)
+        host, port = listener.socket.getsockname()[:2]
+        yield server, llm.compatible("m", base_url=f"http://{host}:{port}/v1", api_key=KEY)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_finished_stream_leaves_its_connection_for_the_next():
@@ -571,13 +574,11 @@ async def test_a_finished_stream_leaves_its_connection_for_the_next():
         await stream.send_all(b"0\r\n\r\n")
         return True
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client() as client:
             for _ in range(5):
                 assert (await client.complete(target, "Hi")).content == "ab"
             assert (server.connections, server.requests) == (1, 5)
-        nursery.cancel_scope.cancel()
 
 
 async def test_the_end_marker_is_drained_when_it_comes_behind_the_answer():
@@ -589,13 +590,11 @@ async def test_the_end_marker_is_drained_when_it_comes_behind_the_answer():
         await stream.send_all(chunk(events[-1]) + b"0\r\n\r\n")
         return True
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client() as client:
             for _ in range(3):
                 await client.complete(target, "Hi")
             assert server.connections == 1
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_body_that_goes_on_behind_the_answer_is_not_read_for_ever():
@@ -608,12 +607,10 @@ async def test_a_body_that_goes_on_behind_the_answer_is_not_read_for_ever():
             await stream.send_all(chunk(b": more\n" * 1000))
             sent += 7000
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client() as client:
             assert (await client.complete(target, "Hi")).content == "a"
             await server.closed.wait()
-        nursery.cancel_scope.cancel()
     assert sent < DRAIN_BYTES + 16 * 1024 * 1024  # what loopback's buffers hold, at most
 
 
@@ -624,14 +621,12 @@ async def test_a_read_of_many_small_http_chunks_can_be_left_in_its_middle():
         await stream.receive_some()
         return False
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client() as client:
             async with client.stream(target, "Hi") as stream:
                 await stream.next_chunk()
             await server.closed.wait()
         gc.collect()  # abandoned generators would warn, and warnings are errors
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("how", ["break", "cancel", "scope"])
@@ -641,8 +636,7 @@ async def test_the_peer_sees_a_cancelled_stream_close(how):
         await stream.receive_some()  # ends when the client closes
         return False
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client() as client:
             with trio.CancelScope() as scope:
                 async with client.stream(target, "Hi") as stream:
@@ -654,7 +648,6 @@ async def test_the_peer_sees_a_cancelled_stream_close(how):
                         await stream.next_chunk()
             with trio.fail_after(5):
                 await server.closed.wait()
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -678,12 +671,10 @@ async def test_cuts_of_every_kind(response, error):
         await stream.send_all(response)
         return False
 
-    async with trio.open_nursery() as nursery:
-        _, target = await serving(nursery, answer)
+    async with serving(answer) as (_, target):
         async with llm.open_client() as client:
             with pytest.raises(error):
                 await client.complete(target, "Hi")
-        nursery.cancel_scope.cancel()
 
 
 def raw_deflate(data):
@@ -739,14 +730,12 @@ async def test_a_server_that_dies_before_answering_is_tried_again_and_then_told(
             await stream.send_all(response)
         return False
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client(retry=Retry(attempts=2, base_delay=0)) as client:
             with pytest.raises(llm.RetriesExhausted) as caught:
                 await client.complete(target, "Hi")
         assert isinstance(caught.value.last_error, llm.SendError)
         assert server.requests == 2
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -762,13 +751,11 @@ async def test_an_answer_that_is_not_http_is_not_asked_for_again(response):
         await stream.send_all(response)
         return False
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client() as client:
             with pytest.raises(llm.ProtocolError, match="not HTTP"):
                 await client.complete(target, "Hi")
         assert server.requests == 1
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_dead_pooled_connection_is_replaced():
@@ -777,12 +764,10 @@ async def test_a_dead_pooled_connection_is_replaced():
         await stream.send_all(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
         return server.requests % 2 == 1 and None  # close after each answer, unannounced
 
-    async with trio.open_nursery() as nursery:
-        server, target = await serving(nursery, answer)
+    async with serving(answer) as (server, target):
         async with llm.open_client(retry=Retry(base_delay=0)) as client:
             for _ in range(4):
                 assert (await client.complete(target, "Hi")).content == "a"
-        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_there_is_an_error_of_ours():
@@ -850,8 +835,7 @@ async def test_after_a_storm_of_cancellations_the_next_request_works():
         await stream.send_all(b"0\r\n\r\n")
         return True
 
-    async with trio.open_nursery() as nursery:
-        _, target = await serving(nursery, answer)
+    async with serving(answer) as (_, target):
         async with llm.open_client() as client:
 
             async def one(steps):
@@ -867,4 +851,3 @@ async def test_after_a_storm_of_cancellations_the_next_request_works():
                     storm.start_soon(one, steps)
             with trio.fail_after(10):
                 assert (await client.complete(target, "Hi")).content == "ab"
-        nursery.cancel_scope.cancel()

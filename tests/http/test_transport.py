@@ -52,7 +52,7 @@ from ..support.peers import (
     serving,
     theirs,
 )
-from ..support.streams import cancelled_at
+from ..support.streams import cancelled_at, other_task
 from ..support.wires import KEY
 
 BIG = random.Random(4).randbytes(5_000_000)
@@ -1023,13 +1023,7 @@ async def test_other_tasks_have_their_turn_while_much_is_read() -> None:
         def recv_into(self, buffer: bytearray) -> int:
             return len(buffer)
 
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
-    turns, rounds = 0, 10
+    rounds = 10
     readable, peer = socket.socketpair()
     with readable, peer:
         peer.send(b"x")
@@ -1037,17 +1031,15 @@ async def test_other_tasks_have_their_turn_while_much_is_read() -> None:
         connection = Connection(("http", "x", 80), endless, bytearray(READ_BYTES))
         parser = ResponseParser()
         parser.feed(b"HTTP/1.1 200 OK\r\n\r\n")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
+        async with other_task() as turns:
             for _ in range(rounds * EAGER_READS):
                 assert await connection.read(parser)
                 assert len(parser.take()) == READ_BYTES
-            assert turns >= rounds // 2
+            assert len(turns) >= rounds // 2
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await connection.read(parser)
             assert scope.cancelled_caught
-            nursery.cancel_scope.cancel()
 
 
 async def test_after_the_end_of_an_exchange_nothing_more_is_read() -> None:

@@ -67,19 +67,24 @@ class Shared(NamedTuple):
         )
 
 
+@contextlib.contextmanager
+def child_with(settings: dict[str, Any]) -> Iterator[Any]:
+    """A child that was sent its settings; the block closes its ``stdin``, which ends it."""
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(_process.COMMAND, stdin=pipe, stdout=pipe, stderr=nothing) as child:
+        assert child.stdin is not None
+        child.stdin.write(json.dumps(settings).encode() + b"\n")
+        child.stdin.flush()
+        yield child
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Shared]:
     """A server that outlives a test's event loop: the same child, started without Trio."""
     gguf = find_model(None)
     settings = server_settings(2048, 4, None, True, None, None)
     settings |= {"model.path": str(gguf), "model_alias": [gguf.stem], "api_keys": ["shared-key"]}
-    with subprocess.Popen(
-        _process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(json.dumps(settings).encode() + b"\n")
-        child.stdin.flush()
+    with child_with(settings) as child:
         yield Shared(gguf.stem, json.loads(child.stdout.readline())["address"], "shared-key")
         child.stdin.close()
 
@@ -264,13 +269,7 @@ def test_child_dies_while_it_loads(after: float) -> None:
     """The loading child holds the GIL; the end of its input must end it all the same."""
     settings = server_settings(2048, 4, None, False, None, None)
     settings["model.path"] = str(find_model(None))
-    with subprocess.Popen(
-        _process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(json.dumps(settings).encode() + b"\n")
-        child.stdin.flush()
+    with child_with(settings) as child:
         time.sleep(after)
         child.stdin.close()
         assert child.wait(timeout=10) in (0, -signal.SIGIO)
