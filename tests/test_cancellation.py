@@ -195,7 +195,7 @@ async def test_the_clients_block_cancelled_at_every_step_of_a_settlement(
         async with testing.serve(begun) as server:
             model = llm.openrouter("m", base_url=server.base_url, api_key="k")
             for step in itertools.count(1):
-                server.replies, server.script.settlements = (begun,), answers
+                server.replies, server.settlements = (begun,), answers
                 server.requests.clear()
                 transport, ledger, scope = llm.TrioTransport(), llm.Ledger(), trio.CancelScope()
                 with trio.fail_after(1000):
