@@ -17,8 +17,8 @@ accepted                                   the rate rises along the cubic curve
 refused, after a rate had held for long    not below 95 % of that rate
 =========================================  =======================================================
 
-All numbers below were chosen by trial with ``benchmarks/batch.py rate`` (servers that count with a
-bucket, by the minute, and over the last sixty seconds); docs/batch.md has what they achieve.
+What the numbers below achieve is measured by ``benchmarks/batch.py rate``, against servers that count
+with a bucket, by the minute, and over the last sixty seconds; docs/batch.md has the results.
 """
 
 from __future__ import annotations
