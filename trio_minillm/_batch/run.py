@@ -86,7 +86,7 @@ class Run:
     # -- from outside ------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run to the end. Raises nothing: of a cancellation from outside the block will know."""
+        """Run to the end. Raises nothing: a cancellation from outside is raised by the block."""
         try:
             with self.end.scope:
                 async with trio.open_nursery() as self._nursery:

@@ -10,10 +10,10 @@ import trio
 from .throttle.schedule import Item, Schedule
 
 BURST = 32
-"""Requests that are sent between two gaps (see `WorkerPool`). A refusal that has come meanwhile is met
-by so many more, at most about twice that. A gap costs some 60 µs."""
+"""Requests that are sent between two gaps (see `WorkerPool`). After a refusal has
+arrived, up to about twice as many more may still be sent. A gap costs some 60 µs."""
 GAP_TURNS = 4
-"""Turns of Trio's loop in a gap: so many bring a refusal from the socket to its lane."""
+"""Turns of Trio's loop in a gap: enough for a refusal to get from the socket to its lane."""
 
 
 class WorkerPool:

@@ -15,7 +15,7 @@ import trio
 from .._types.errors import ConnectionCut, ProtocolError
 
 STEP_BYTES = 64 * 1024
-"""Bytes that one step brings at most, whatever a few compressed bytes may blow up to."""
+"""The most bytes that one step yields, however far the input expands."""
 
 
 class Decompressor:
@@ -89,8 +89,8 @@ class Decompressor:
 def _before_the_fault(state: Any, compressed: bytes) -> bytes:
     """Return what a read brought before its compression broke.
 
-    zlib gives all of it or none, so the place of the fault is found by halves. What stands before it
-    is no more than `STEP_BYTES`: a step ends there, and had not come upon the fault.
+    zlib gives all of it or none, so the fault is located by bisection. What precedes it is at most
+    `STEP_BYTES`, since the previous step ended before it.
     """
     out: list[bytes] = []
     at, size = 0, len(compressed)

@@ -33,7 +33,7 @@ from .roundtrip import Trace
 SHORT_BODY = 64 * 1024
 """Bytes that are read of a body that is no stream: an error's, or a settlement's."""
 SHORT_BODY_SECONDS = 10.0
-"""Seconds that reading such a body may take; what has come by then must do."""
+"""Seconds that reading such a body may take; whatever has arrived by then is used."""
 DRAIN_BYTES = 64 * 1024
 """Bytes that are read behind an answer's end, so that the connection can be used again."""
 DRAIN_SECONDS = 0.25
@@ -61,7 +61,7 @@ FOREIGN = (
 """Exceptions that httpx, or a transport, may raise for a request that failed."""
 
 BAD_REDIRECT = "Invalid URL in location header"
-"""Beginning of httpx's message for a redirect to an address that is none. It reads the address even
+"""Beginning of httpx's message for a redirect to an invalid address. httpx parses it even
 where it is told to follow no redirect."""
 
 
@@ -108,9 +108,10 @@ def safe_cause(exc: Exception) -> Exception | None:
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """A request to be sent: one value, since its parts must be in no frame's variables.
+    """A request to be sent.
 
-    What prints those of a traceback would show the key and the prompt.
+    Kept as one value so that no frame has its parts as local variables: a tool that prints a
+    traceback's variables would show the key and the prompt.
     """
 
     method: str
@@ -139,7 +140,7 @@ class Outgoing(msgspec.Struct, frozen=True):
 def log_response(
     method: str, url: httpx.URL, version: str, status: int, reason: str | None = None
 ) -> None:
-    """Log a response as an httpx client does, and under its name, where none of them sends.
+    """Log a response as httpx does, under httpx's logger name, where no httpx client sends.
 
     Without a ``reason`` it has the status's registered phrase.
     """

@@ -1,4 +1,4 @@
-"""Exchanges over httpx: any client, or any transport, that somebody brought or a proxy demands."""
+"""Exchanges over httpx: any client or transport that the caller supplies, or that a proxy requires."""
 
 from __future__ import annotations
 

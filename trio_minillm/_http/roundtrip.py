@@ -28,9 +28,9 @@ from .http1 import (
 from .pool import ConnectionPool
 
 DIED_IDLE_SECONDS = 1.0
-"""Seconds after a request went out on a connection that was used before, within which an end of it
-without a byte means that the server had closed it before it saw the request. The request is then
-sent again, once and silently, on a new connection."""
+"""Seconds after a request went out on a connection that was used before. If the connection ends
+within this time without a byte, the server closed it before it saw the request, which is then sent
+again, once and silently, on a new connection."""
 WRITE_BYTES = 64 * 1024
 """Bytes that must be sent within httpx's ``write`` timeout, where there is one."""
 

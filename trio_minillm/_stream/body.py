@@ -170,8 +170,8 @@ class BodyReader:
     def _overdue(self) -> None:
         """Raise the error of the clock that has run out, unless bytes came in time.
 
-        They did if they were read in the same moment, or if they lie in the socket and the
-        consumer, which is to read them, is about to or is slow.
+        Bytes are in time if they were read at that very moment, or if they are in the socket and
+        the consumer has yet to read them.
         """
         answer = self.answer
         if answer.over or self._slices:

@@ -13,7 +13,7 @@ from .source import Source
 from .task import BUFFERED_BATCHES
 
 MANY_CHUNKS = 4096
-"""Chunks that are taken out of the channel at once, about: `collect` folds them in one step."""
+"""Approximate number of chunks taken out of the channel at once; `collect` folds them in one step."""
 
 LOOK_EVERY = 8
 """Items of a single chunk after which the channel is looked into for more. Where each read brings

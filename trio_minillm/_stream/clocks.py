@@ -3,8 +3,7 @@
 =================  ===============================  ================================================
 clock              runs from                        until
 =================  ===============================  ================================================
-``connect``        the start of the attempt, and    the request is sent
-                   from each sign of progress
+``connect``        the start of the attempt         the request is sent
 ``first_chunk``    the request is sent              the first content
 ``idle``           the newest content               the answer is over
 ``byte_idle``      the newest bytes                 the answer is over
@@ -77,7 +76,7 @@ class Clocks:
 
     def __init__(self, timeouts: Timeouts, total_at: float) -> None:
         self._timeouts = timeouts
-        self._since = trio.current_time()  # connecting began or made progress; then: sent
+        self._since = trio.current_time()  # connecting began; then: the request was sent
         self._connecting = True
         self._reported = False  # the transport reports its progress
         self._queued_at = 0.0
@@ -134,7 +133,7 @@ class Clocks:
     def heard(self, now: float, content: bool, state: State, says: bool) -> None:
         """Take note of bytes, with or without content.
 
-        ``says``: they came behind a finish reason and hold some of the answer itself.
+        ``says``: they followed a finish reason but still contain part of the answer.
         """
         self._bytes_at = now
         if content:

@@ -49,8 +49,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     - Taking a chunk checks for cancellation each time, and lets other tasks run whenever
       nothing is buffered and at least every 64 chunks.
 
-    Two tasks that take chunks at once get `trio.BusyResourceError`. Outside its block it
-    raises `trio.ClosedResourceError`.
+    Two tasks that take chunks at once get `trio.BusyResourceError`. Before its block it raises
+    ``RuntimeError``, after it `trio.ClosedResourceError`.
     """
 
     def __init__(
@@ -361,7 +361,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             self._put(body.answer.error)
 
     async def cancel(self) -> CompletionResponse:
-        """End the stream now and return what has arrived. Does nothing to one that has ended.
+        """End the stream now and return what has arrived. Does nothing if it has ended.
 
         Any task may call it; one that waits for a chunk gets the end. When it returns, the
         connection is closed. A checkpoint.
@@ -373,7 +373,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         return self.response
 
     def reject(self) -> None:
-        """End the stream now and mark it as not accepted: it is never billed to the caller.
+        """End the stream now and mark it as not accepted: its cost is not booked.
 
         Does nothing to a stream that has ended.
         """
@@ -422,7 +422,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def model(self) -> str:
-        """The model, in the provider's words as soon as it has said them."""
+        """The requested model's name, replaced by the provider's once that has arrived."""
         return self._ingest.model
 
     @property
@@ -443,7 +443,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def errored(self) -> bool:
-        """True if it ended in a failure (errored or truncated): never billed as accepted."""
+        """True if it ended in a failure (errored or truncated): its cost is not booked."""
         return self._ingest.outcome in (Outcome.ERRORED, Outcome.TRUNCATED)
 
     @property

@@ -73,8 +73,8 @@ class StreamTask:
     async def run(self) -> None:
         """Make the attempts. Never raises.
 
-        A bug of ours is kept as ``crash``. A cancellation from outside is the block's to raise,
-        which is cancelled with it; raised here as well, it would hide what the block itself raises.
+        A bug of ours is kept as ``crash``. A cancellation from outside also cancels the block,
+        which raises it. Raising it here too would hide what the block itself raises.
         """
         try:
             with self._scope:
