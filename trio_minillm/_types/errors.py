@@ -5,8 +5,9 @@
                        the address and the network; trying again is safe.
 ``RefusedError``       The server answered with an error status. ``kind`` says
                        whether to wait, pay, fix the key or fix the request.
-``StreamError``        The answer began and broke off. ``partial`` has what arrived;
-                       sending the request again costs again.
+``StreamError``        The request was sent, and the answer did not begin or broke
+                       off. ``partial`` has what arrived; sending the request again
+                       costs again.
 ``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest error.
 ``BudgetExceeded``     One of the caller's limits is reached; nothing more was sent.
 =====================  ===========================================================
@@ -134,7 +135,7 @@ class _Reported:
 
 
 class RefusedError(MiniLLMError, _Reported):
-    """The server answered with a status other than 200.
+    """The server answered with a status outside 200 to 299.
 
     ``info`` is the provider's report. ``retry_after`` (seconds, ``None`` if the server named none),
     ``request_id`` and ``headers`` are the response's.
@@ -161,7 +162,10 @@ class RefusedError(MiniLLMError, _Reported):
 
 
 class StreamError(MiniLLMError):
-    """The answer began but did not reach its end; ``partial`` has what arrived."""
+    """The request was sent, and the answer did not begin or broke off.
+
+    ``partial`` has what arrived.
+    """
 
 
 class StreamTruncated(StreamError):
