@@ -1,13 +1,13 @@
 """The errors that this library raises, as one tree ordered by what the caller should do next.
 
 =====================  ===========================================================
-``SendError``          The request could not be sent, or no answer began. Check
-                       the address and the network; trying again is safe.
+``SendError``          The request could not be sent, or the connection broke before
+                       any response. Check the address and the network; trying
+                       again is safe.
 ``RefusedError``       The server answered with an error status. ``kind`` says
                        whether to wait, pay, fix the key or fix the request.
-``StreamError``        The request was sent, and the answer did not begin or broke
-                       off. ``partial`` has what arrived; sending the request again
-                       costs again.
+``StreamError``        The answer did not come in time, or broke off. ``partial``
+                       has what arrived; sending the request again costs again.
 ``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest error.
 ``BudgetExceeded``     One of the caller's limits is reached; nothing more was sent.
 =====================  ===========================================================
@@ -100,7 +100,7 @@ def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, An
 
 
 class SendError(MiniLLMError):
-    """The request could not be sent, or the connection died before an answer began."""
+    """The request could not be sent, or the connection broke before any response."""
 
 
 class ConnectTimeout(SendError):
@@ -162,7 +162,7 @@ class RefusedError(MiniLLMError, _Reported):
 
 
 class StreamError(MiniLLMError):
-    """The request was sent, and the answer did not begin or broke off.
+    """The answer did not come in time, or broke off.
 
     ``partial`` has what arrived.
     """
