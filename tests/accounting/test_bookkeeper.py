@@ -385,12 +385,15 @@ class Free(OpenRouter):
         return llm.CostInfo(Decimal(0), CostResolution.RESOLVED, "native")
 
 
-async def test_what_costs_nothing_is_not_asked_about(autojump_clock):
-    settlement = Settlement()
-    async with Kept(settlement) as keeper:
-        free = llm.Model(name="m", provider=Free(), base_url="http://free.invalid")
+async def test_an_unknown_id_is_asked_about_even_where_no_usage_has_a_price(autojump_clock):
+    settlement, refused = Settlement(), Settlement(usage=None)
+    free = llm.Model(name="m", provider=Free(), base_url="http://free.invalid")
+    async with Kept(refused) as keeper:
         (record,) = await keeper.settle(["gen-1"], free, 30.0)
-        assert (record.amount, record.unsettled, settlement.asked) == (Decimal(0), False, [])
+        assert (record.amount, record.unsettled, len(refused.asked)) == (None, True, 1)
+    async with Kept(settlement) as keeper:
+        (record,) = await keeper.settle(["gen-1"], free, 30.0)
+        assert (record.amount, record.unsettled, len(settlement.asked)) == (Decimal(0), False, 1)
         assert (keeper.ledger.attempts, keeper.ledger.resolutions) == (
             1,
             {CostResolution.RESOLVED: 1},

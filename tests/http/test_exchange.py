@@ -731,3 +731,22 @@ async def test_a_client_that_was_closed_sends_nothing() -> None:
     async with llm.open_client(http_client=client) as ours_too:
         with pytest.raises(RuntimeError, match="closed"):
             await ours_too.complete(llm.testing.model(), "Hi")
+
+
+@pytest.mark.parametrize("where", ["object", "class"])
+async def test_a_transport_whose_method_was_replaced_is_asked(where, monkeypatch):
+    asked = []
+    transport = llm.TrioTransport()
+
+    async def spy(*args):
+        asked.append(args[-1].url.path)
+        raise httpx.ConnectError("not here")
+
+    monkeypatch.setattr(
+        transport if where == "object" else llm.TrioTransport, "handle_async_request", spy
+    )
+    model = llm.compatible("m", base_url="http://127.0.0.1:9/v1")
+    async with llm.open_client(transport=transport, retry=llm.Retry(attempts=1)) as client:
+        with pytest.raises(llm.SendError):
+            await client.complete(model, "Hi")
+    assert asked == ["/v1/chat/completions"]

@@ -3,7 +3,9 @@
 Everything here runs on a mock clock over a scripted transport: no sockets, no real waiting.
 """
 
+import gc
 import json
+import weakref
 
 import httpx
 import pytest
@@ -1006,3 +1008,42 @@ async def test_a_read_in_the_moment_of_an_old_deadline_is_not_lost(
             text = "".join([chunk.delta async for chunk in stream])
     assert stream.outcome is Outcome.FINISHED
     assert "<0>" + text == "".join(f"<{number}>" for number in range(BUFFERED_BATCHES + 8))
+
+
+# -- an ended stream ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["collect", "leave", "leave at once"])
+async def test_an_ended_stream_needs_no_garbage_collector(how):
+    """Its task goes as soon as nothing refers to the stream."""
+    transport = ScriptedTransport(reply(*openai_events("a", "b")))
+    async with httpx.AsyncClient(transport=transport) as http:
+        async with llm.open_client(http_client=http) as client:
+            gc.collect()
+            gc.disable()
+            try:
+                async with client.stream(model(), "Hi") as stream:
+                    if how == "collect":
+                        await stream.collect()
+                    elif how == "leave":
+                        await stream.next_chunk()
+                await trio.lowlevel.checkpoint()
+                task = weakref.ref(stream._source)
+                del stream
+                await trio.lowlevel.checkpoint()
+                assert task() is None
+            finally:
+                gc.enable()
+
+
+async def test_a_stream_that_is_kept_keeps_no_request():
+    transport = ScriptedTransport(reply(*openai_events("a", "b")))
+    async with httpx.AsyncClient(transport=transport) as http:
+        async with llm.open_client(http_client=http) as client:
+            async with client.stream(model(), "Hi") as stream:
+                await stream.collect()
+            transport.requests.clear()  # it keeps what arrived
+            gc.collect()  # httpx's response and its body refer to each other
+            kept = [o for o in gc.get_objects() if isinstance(o, httpx.Request | httpx.Response)]
+            assert not kept
+            assert stream.response.content == "ab"

@@ -14,7 +14,9 @@ from decimal import Decimal
 from typing import TypeAlias
 
 import trio
+from msgspec.structs import replace
 
+from .._types.cost import CostInfo
 from .._types.money import add
 from .._types.response import Outcome
 from ..providers import Model
@@ -286,6 +288,8 @@ class Bookkeeper:
         """
         key = self.ledger.key_of(ident) or self.ledger.new_key()
         record = attempt_record(model, key=key, outcome=Outcome.CANCELLED, generation_id=ident)
+        # Nothing is known of it, whatever the provider makes of no usage: the answer decides.
+        record = replace(record, unsettled=True, cost=CostInfo())
         self.ledger.record(record)
         return record
 

@@ -70,7 +70,7 @@ class Batch:
         self._run = Run(requests, model, settings, Sender(prepare, stream, settings.timeouts))
         self._raised = False
         self._began: float | None = None
-        self._background = Background(self._run.run, "trio_minillm batch")
+        self._background = Background()
 
     # -- the block -------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Batch:
             raise RuntimeError("a batch can be entered once")
         self._began = trio.current_time()
         await trio.lowlevel.checkpoint()
-        await self._background.start()
+        await self._background.start(self._run.run, "trio_minillm batch")
         return self
 
     async def __aexit__(

@@ -18,6 +18,9 @@ from .pool import ConnectionPool
 from .transport import TrioTransport
 from .trio_exchange import TrioExchange
 
+HANDLE_REQUEST = TrioTransport.handle_async_request
+"""The method as it was defined: a program may put another in its place, on a class or an object."""
+
 Connect: TypeAlias = Callable[[], Exchange]
 """Function that makes an exchange for one request."""
 
@@ -61,11 +64,10 @@ def _by_client(client: httpx.AsyncClient) -> Connect:
 
 
 def _by_transport(transport: httpx.AsyncBaseTransport) -> Connect:
-    # One that handles requests in its own way must be asked: a subclass may do anything there.
-    if (
-        isinstance(transport, TrioTransport)
-        and type(transport).handle_async_request is TrioTransport.handle_async_request
-    ):
+    # One that handles requests in its own way must be asked: a subclass, or what has replaced the
+    # method, may do anything there.
+    handler = getattr(transport.handle_async_request, "__func__", None)
+    if isinstance(transport, TrioTransport) and handler is HANDLE_REQUEST:
         return partial(TrioExchange, transport.pool)
     return partial(HttpxExchange, partial(send_by_transport, transport))
 

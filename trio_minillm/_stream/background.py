@@ -15,26 +15,23 @@ class Background:
     task raises nothing: it keeps its exception, and `raise_crash` raises that from the block.
     """
 
-    def __init__(self, run: Callable[[], Awaitable[None]], name: str) -> None:
-        self._run = run
-        self._name = name
+    def __init__(self) -> None:
+        self.started: bool = False
+        """True once the block was entered."""
         self._manager: Any = None
 
-    @property
-    def started(self) -> bool:
-        """True once the block was entered."""
-        return self._manager is not None
-
-    async def start(self) -> None:
+    async def start(self, run: Callable[[], Awaitable[None]], name: str) -> None:
         """Open the nursery and start the task."""
+        self.started = True
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
-        nursery.start_soon(self._run, name=self._name)
+        nursery.start_soon(run, name=name)
 
     async def join(self) -> None:
         """Wait for the task and close the nursery. Does nothing if it was not started."""
-        if self._manager is not None:
-            await self._manager.__aexit__(None, None, None)
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            await manager.__aexit__(None, None, None)
 
 
 def raise_crash(crash: BaseException, exc: BaseException | None, message: str) -> None:

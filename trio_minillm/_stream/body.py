@@ -105,6 +105,9 @@ class BodyReader:
                     self._overdue()
         finally:
             self.mode = Mode.BUFFERED
+            # A stream that is kept needs neither any more: they hold the connection's objects,
+            # perhaps the prompt, and what owns this reader.
+            del self._exchange, self._on_begin
         if answer.error is not None and not answer.state.over:
             raise answer.error
 

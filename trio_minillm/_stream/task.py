@@ -61,7 +61,7 @@ class StreamTask:
         failed one."""
         self._connect = connect
         self._prepared = prepared
-        self._background = Background(self.run, "trio_minillm stream")
+        self._background = Background()
         self._scope = trio.CancelScope()
         self._done = trio.Event()
         self._crash: Exception | None = None
@@ -213,7 +213,7 @@ class StreamTask:
 
     async def start(self) -> None:
         """Start the task in a nursery of its own."""
-        await self._background.start()
+        await self._background.start(self.run, "trio_minillm stream")
 
     async def join(self) -> None:
         """Close the nursery. The task must have been stopped before; it raises nothing."""

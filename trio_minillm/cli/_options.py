@@ -59,7 +59,8 @@ def model_of(name: str, base_url: str | None) -> llm.Model | str:
         return name
     kind = kind_of(name)
     key = key_of(kind) or None
-    if key is None and base_url is None and kind in KEYS and kind != "compatible":
+    missing = key is None and base_url is None and kind in KEYS and kind != "compatible"
+    if missing and name.partition(":")[2]:
         raise no_key(kind)
     try:
         return named_model(name, base_url=base_url, api_key=key)
