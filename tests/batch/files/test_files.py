@@ -254,7 +254,7 @@ BAD = [
     ("{nonsense", "not JSON"),
     ('"a"', "not a JSON object"),
     ("[1]", "not a JSON object"),
-    ('{"key": ' + "[" * 5000, "not JSON: not readable"),
+    ('{"key": ' + "[" * 100_000, "not JSON: not readable"),
     (b'{"key": "\xff"}'.decode("latin-1"), "give one of messages and prompt"),
     ({"prompt": SECRET}, "no custom_id or key"),
     ({"key": "", "prompt": SECRET}, "no custom_id or key"),
