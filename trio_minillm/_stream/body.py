@@ -87,7 +87,7 @@ class BodyReader:
     async def read(self) -> None:
         """Read until the answer is over. Raises what ended it otherwise.
 
-        Cancelled, it has lost nothing that was read: only the wait for bytes is ever cancelled.
+        A clock that runs out loses nothing that was read: it cancels only the wait for bytes.
         """
         answer, clocks, exchange = self.answer, self.answer.clocks, self._exchange
         try:
