@@ -230,8 +230,11 @@ class ChoiceBuilder:
         texts = [p.joined() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]
         return texts[0] if len(texts) == 1 else "".join(texts)
 
-    def build(self, wire: str, finished: bool) -> Choice:
-        """Return the choice so far. A call is valid only in a ``finished`` answer, and if whole."""
+    def build(self, wire: str, finished: bool, reason: str | None) -> Choice:
+        """Return the choice so far. A call is valid only in a ``finished`` answer, and if whole.
+
+        ``reason`` is the finish reason that stands.
+        """
         extras = self._extras or _Extras()
         parts: list[Part] = []
         good: list[ToolCall] = []
@@ -258,7 +261,7 @@ class ChoiceBuilder:
             refusal=refusal or None,
             tool_calls=tuple(good),
             invalid_tool_calls=tuple(bad),
-            finish_reason=self.reason,
+            finish_reason=reason,
             finish_reasons=tuple(self.reasons),
             logprobs=joined_fields(extras.logprobs),
             annotations=tuple(extras.annotations),
