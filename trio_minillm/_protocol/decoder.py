@@ -41,6 +41,9 @@ else comes."""
 _JSON = (b"{", b"[")
 """First bytes of data that may be part of an answer."""
 
+_NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
+"""Errors by which a parser of JSON says that something is none."""
+
 _MALFORMED = (
     msgspec.MsgspecError,
     ArithmeticError,
@@ -277,7 +280,7 @@ class ChunkDecoder:
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
-        if data.lstrip()[:1] not in _JSON:
+        if isinstance(cause, _NO_ANSWER) and data.lstrip()[:1] not in _JSON:
             self._pass_over("an event that is no JSON", data)
         elif len(self._reasoned) >= self._choices:
             self._pass_over("an event behind the finish reason", data)
@@ -308,7 +311,7 @@ class ChunkDecoder:
             self._reasoned.discard(chunk.choice)
         if not chunk.answer and chunk.usage is None and not self._strange:
             self._strange = data[:MAX_STRANGE]
-        if self._halves or _has_half(chunk.delta) or _has_half(chunk.reasoning):
+        if self._halves or any(map(_has_half, (chunk.delta, chunk.reasoning, chunk.refusal))):
             self._join_halves(chunk)
         for call in chunk.tool_calls:
             if self._halves or _has_half(call.arguments):
@@ -320,6 +323,8 @@ class ChunkDecoder:
             chunk.delta = self._joined((chunk.choice, "text"), chunk.delta)
         if chunk.reasoning:
             chunk.reasoning = self._joined((chunk.choice, "reasoning"), chunk.reasoning)
+        if chunk.refusal:
+            chunk.refusal = self._joined((chunk.choice, "refusal"), chunk.refusal)
 
     def _joined(self, key: tuple[int, str], text: str) -> str:
         """Return text with the half of a surrogate pair that the piece before it ended with.

@@ -120,11 +120,11 @@ class Ingest:
             if self.usage is None:
                 self.usage = Usage()
             self.usage.merge_from(chunk.usage)
+        if choice.over_limit is not None:  # before a reason in the same chunk can end the answer
+            self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
         self.state.chunk(chunk)
         if self.usage is not None:
             self.usage.final = self.state.usage_final
-        if choice.over_limit is not None:
-            self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch, with the result of folding its chunks one by one."""

@@ -37,6 +37,21 @@ class Digits(str):
 _decode = msgspec.json.Decoder(float_hook=Digits).decode
 
 
+def loose_object(data: bytes, left_out: list[str]) -> Mapping[str, Any]:
+    """Decode a JSON object as `loose_json` does; a list of one object is that object.
+
+    Raises `ProtocolError` for any other JSON.
+    """
+    found = loose_json(data)
+    if not _is_utf8(data):
+        left_out.append("bytes that are not UTF-8")
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, Mapping):
+        raise ProtocolError("the event is not an object")
+    return found
+
+
 def loose_json(data: bytes) -> Any:
     """Decode JSON, also with what strict decoders refuse and servers send all the same.
 
@@ -49,6 +64,14 @@ def loose_json(data: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeError):
         text = data.decode("utf-8", "replace")
         return json.loads(text, strict=False, parse_float=Digits, parse_constant=lambda _: None)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def fields(into: type[_Struct], readers: Mapping[str, Reader]) -> Reader:
@@ -87,26 +110,41 @@ def each(reader: Reader, most: int) -> Reader:
     return read
 
 
-def text(value: Any, where: str, left_out: list[str]) -> str | None:
-    """Read text of the answer; a number is its digits."""
+def piece(value: Any, where: str, left_out: list[str]) -> str | None:
+    """Read a piece of the answer's text; a number is its digits.
+
+    It may begin or end with half of a surrogate pair, whose other half is in another piece.
+    """
     found = _scalar(value)
     if found is None and value is not None:
         _refuse(where, "text")
     return found
 
 
-def side_text(value: Any, where: str, left_out: list[str]) -> str | None:
-    """Read text beside the answer."""
+def side_piece(value: Any, where: str, left_out: list[str]) -> str | None:
+    """Read a piece of text beside the answer, such as reasoning."""
     found = _scalar(value)
     if found is None and value is not None:
         left_out.append(where)
     return found
 
 
+def text(value: Any, where: str, left_out: list[str]) -> str | None:
+    """Read a whole text of the answer, such as a name."""
+    found = piece(value, where, left_out)
+    return None if found is None else _without_halves(found)
+
+
+def side_text(value: Any, where: str, left_out: list[str]) -> str | None:
+    """Read a whole text beside the answer."""
+    found = side_piece(value, where, left_out)
+    return None if found is None else _without_halves(found)
+
+
 def side_object(value: Any, where: str, left_out: list[str]) -> dict[str, Any] | None:
     """Read an object beside the answer."""
     if isinstance(value, dict):
-        return value
+        return dict(clean(value))
     if value not in (None, [], "", False):
         left_out.append(where)
     return None
@@ -115,7 +153,7 @@ def side_object(value: Any, where: str, left_out: list[str]) -> dict[str, Any] |
 def side_objects(value: Any, where: str, left_out: list[str]) -> list[dict[str, Any]]:
     """Read a list of objects beside the answer; entries that are none are left out."""
     entries = value if isinstance(value, list) else [value]
-    found = [entry for entry in entries if isinstance(entry, dict)]
+    found = [clean(entry) for entry in entries if isinstance(entry, dict)]
     if len(found) < len(entries) and value not in (None, "", False):
         left_out.append(where)
     return found
@@ -134,12 +172,25 @@ def number(value: Any, where: str, left_out: list[str]) -> int | None:
 
 def anything(value: Any, where: str, left_out: list[str]) -> Any:
     """Take a value as it is."""
-    return value
+    return clean(value)
 
 
 def raw(value: Any, where: str, left_out: list[str]) -> msgspec.Raw:
     """Take a value as its JSON."""
-    return msgspec.Raw(msgspec.json.encode(value))
+    return msgspec.Raw(msgspec.json.encode(clean(value)))
+
+
+def clean(value: Any) -> Any:
+    """Return a value without halves of surrogate pairs, which can't be encoded."""
+    if isinstance(value, str):
+        return _without_halves(value)
+    if isinstance(value, Mapping):
+        return {_without_halves(k): clean(v) for k, v in value.items()}
+    return [clean(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _without_halves(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _scalar(value: Any) -> str | None:

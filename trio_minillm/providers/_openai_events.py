@@ -101,7 +101,7 @@ def decode_loosely(data: bytes) -> tuple[ChunkEvent, list[str]]:
     field of the answer itself that can't be read.
     """
     left_out: list[str] = []
-    return _read_chunk(coerce.loose_json(data), "", left_out), left_out
+    return _read_chunk(coerce.loose_object(data, left_out), "", left_out), left_out
 
 
 def loose_delta(message: Any) -> tuple[Delta, list[str]]:
@@ -112,8 +112,8 @@ def loose_delta(message: Any) -> tuple[Delta, list[str]]:
 
 def _content(value: Any, where: str, left_out: list[str]) -> Any:
     if isinstance(value, Mapping):
-        return [value]
-    return value if isinstance(value, list) else coerce.text(value, where, left_out)
+        value = [value]
+    return value if isinstance(value, list) else coerce.piece(value, where, left_out)
 
 
 def _reasoning(value: Any, where: str, left_out: list[str]) -> str | None:
@@ -123,12 +123,14 @@ def _reasoning(value: Any, where: str, left_out: list[str]) -> str | None:
         if found is None:
             left_out.append(where)
         return found
-    return coerce.side_text(value, where, left_out)
+    return coerce.side_piece(value, where, left_out)
 
 
 def _arguments(value: Any, where: str, left_out: list[str]) -> Any:
-    if isinstance(value, str | Mapping):
+    if isinstance(value, str):
         return value
+    if isinstance(value, Mapping):
+        return coerce.clean(value)
     return msgspec.json.encode(value).decode()  # no object: the call will be an invalid one
 
 
@@ -139,12 +141,12 @@ def _details(value: Any, where: str, left_out: list[str]) -> list[dict[str, Any]
 def _delta_or_text(value: Any, where: str, left_out: list[str]) -> Any:
     """Read a delta; bare text in its place is its content."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return Delta(content=coerce.text(value, where, left_out))
+        return Delta(content=coerce.piece(value, where, left_out))
     return _read_delta(value, where, left_out)
 
 
 _read_function = coerce.fields(Function, {"name": coerce.text, "arguments": _arguments})
-_read_custom = coerce.fields(Custom, {"name": coerce.text, "input": coerce.text})
+_read_custom = coerce.fields(Custom, {"name": coerce.text, "input": coerce.piece})
 _read_call = coerce.fields(
     Call,
     {
@@ -165,7 +167,7 @@ _read_delta = coerce.fields(
         "reasoning_text": _reasoning,
         "thinking": _reasoning,
         "reasoning_details": _details,
-        "refusal": coerce.text,
+        "refusal": coerce.piece,
         "tool_calls": coerce.each(_read_call, MAX_ENTRIES),
         "function_call": _read_function,
         "annotations": coerce.side_objects,
@@ -261,15 +263,15 @@ def add_parts(content: list[Any], out: StreamChunk) -> None:
             said.append(_text_of(part))
         elif kind in ("thinking", "reasoning", "reasoning_text", "summary_text"):
             found = text_within(part)
-            if found is None:
+            if found is None and part.get(kind) is not None:
                 out.unread = (*out.unread, f"a content part of type {kind}")
             thought.append(found or "")
         elif kind == "refusal":
             out.refusal += text_within(part.get("refusal")) or ""
         elif kind == "image_url":
-            images.append(dict(part))
+            images.append(coerce.clean(part))
         else:
-            others.append(dict(part))
+            others.append(coerce.clean(part))
     out.delta += "".join(said)
     out.reasoning += "".join(thought)
     out.images = (*out.images, *images)

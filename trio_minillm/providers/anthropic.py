@@ -23,12 +23,16 @@ from ._base import Model, Parsed, Provider, Request, sendable
 from ._coerce import (
     Reader,
     anything,
+    clean,
     each,
     fields,
     loose_json,
+    loose_object,
     number,
+    piece,
     side_object,
     side_objects,
+    side_piece,
     side_text,
     text,
 )
@@ -102,7 +106,9 @@ def _blocks(value: Any, where: str, left_out: list[str]) -> Any:
 
 
 def _block(value: Any, where: str, left_out: list[str]) -> Any:
-    return {"type": "text", "text": value} if isinstance(value, str) else _object(value, where)
+    return clean(
+        {"type": "text", "text": value} if isinstance(value, str) else _object(value, where)
+    )
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -118,7 +124,7 @@ def _message_or_text(value: Any, where: str, left_out: list[str]) -> Any:
 def _loosely(read: Reader, data: bytes, left_out: list[str], cause: Exception) -> Any:
     """Read JSON of another shape. Raises ``cause`` if it is no JSON at all."""
     try:
-        found = loose_json(data)
+        found = loose_object(data, left_out)
     except ValueError:
         raise cause from None
     return read(found, "", left_out)
@@ -137,9 +143,9 @@ _read_delta = fields(
     _Delta,
     {
         "type": side_text,
-        "text": text,
+        "text": piece,
         "partial_json": _json_text,
-        "thinking": side_text,
+        "thinking": side_piece,
         "signature": side_text,
         "citation": side_object,
         "stop_reason": anything,
@@ -240,15 +246,15 @@ class Anthropic(Provider):
         if kind == "content_block_delta":
             return _delta(event)
         if kind == "content_block_start":
-            return _start(event.index, event.content_block or {})
+            return _start(event.index, event.content_block)
         if kind == "content_block_stop":
             return StreamChunk(part=event.index, block=Block(stop=True))
         if kind == "message_delta":
             return _message_delta(event)
         if kind == "message_start":
-            if not isinstance(event.message, _Message):
-                raise ProtocolError("message_start has no message")
-            return _message(event.message)
+            if isinstance(event.message, _Message):
+                return _message(event.message)
+            return StreamChunk(progress=False, unread=("message",))
         if kind == "message_stop":
             return StreamChunk(end=True, progress=False)
         if kind == "ping":
@@ -343,8 +349,10 @@ def _kind_of(delta: _Delta) -> str:
     return next((kind for kind, value in found.items() if value is not None), "")
 
 
-def _start(index: int | None, block: dict[str, Any]) -> StreamChunk:
+def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
     """Translate the opening of a block; the content that it has from the start counts as a delta."""
+    if block is None or not isinstance(block.get("type"), str):  # its deltas say what it is
+        return StreamChunk(part=index, progress=False, unread=("content_block",))
     out, left_out = StreamChunk(part=index, block=Block(start=block)), list[str]()
     kind = block.get("type")
     # An empty block is not progress: minutes of hidden thinking may follow.
@@ -354,7 +362,7 @@ def _start(index: int | None, block: dict[str, Any]) -> StreamChunk:
         out.progress = bool(out.delta or out.annotations)
     elif kind == "thinking":
         signature = side_text(block.get("signature"), "signature", left_out)
-        out.reasoning = _string(block, "thinking")
+        out.reasoning = side_text(block.get("thinking"), "thinking", left_out) or ""
         out.progress = bool(out.reasoning or signature)
     elif kind == "tool_use":
         given = block.get("input")
