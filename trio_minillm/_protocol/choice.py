@@ -97,6 +97,9 @@ class ChoiceBuilder:
         if number is None:
             found = self._by_kind.get(kind)
             if found is None:
+                last = self.parts[-1] if self.parts else None
+                if isinstance(last, TextBuilder) and last.kind == kind:
+                    return last  # a relay has left out the number
                 found = self._by_kind[kind] = TextBuilder(kind)
                 self._append(found)
             return found

@@ -103,6 +103,7 @@ class ChunkDecoder:
         self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
         self._halves: dict[tuple[int, str], str] = {}  # of surrogate pairs
         self._strange = b""  # the first event that is no part of an answer
+        self._ended = False  # the body is over
         self._head = b""  # the beginning of a body without any event
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
@@ -280,6 +281,8 @@ class ChunkDecoder:
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
+        if self._ended and data.lstrip()[:1] in _JSON:
+            return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and data.lstrip()[:1] not in _JSON:
             self._pass_over("an event that is no JSON", data)
         elif len(self._reasoned) >= self._choices:
@@ -372,12 +375,10 @@ class ChunkDecoder:
             return self._document(sniffer.document(), at)
         rest = b"" if sniffer is None else sniffer.rest
         events = [*self._sse.feed(rest), *self._sse.flush()]
+        self._ended = True
         chunks = self._events(events, at)
         if self._halves:
             self._leave_out("half of a surrogate pair")
-        half = isinstance(self.error, ProtocolError)
-        if half and not isinstance(self.error, LimitExceeded):
-            self.error = None
         return chunks
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:

@@ -153,7 +153,8 @@ class SSEDecoder:
         self._started = True
         if self._partial:
             self._line(self._take_partial(), events)
-        self._dispatch(events)
+        if self.failure is None:
+            self._dispatch(events)
         return events
 
     # -- bytes ---------------------------------------------------------------------------

@@ -172,7 +172,7 @@ class Provider:
             return parsed
         try:
             return self.parse_chunk(data)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, ProtocolError):
             if data.lstrip()[:1] != b"{":
                 return None
             raise

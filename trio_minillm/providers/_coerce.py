@@ -15,6 +15,7 @@ The digits of numbers are kept as they were sent.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -29,7 +30,7 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 class Digits(str):
-    """A number that is not whole, as it was sent."""
+    """A number that is not whole, or ``NaN``, as it was sent."""
 
     __slots__ = ()
 
@@ -55,7 +56,7 @@ def loose_object(data: bytes, left_out: list[str]) -> Mapping[str, Any]:
 def loose_json(data: bytes) -> Any:
     """Decode JSON, also with what strict decoders refuse and servers send all the same.
 
-    That is ``NaN`` and ``Infinity`` (read as null), control characters and half a surrogate pair in
+    That is ``NaN`` and ``Infinity``, control characters and half a surrogate pair in
     strings, and bytes that are not UTF-8 (replaced by U+FFFD). Raises ``ValueError``, or
     `msgspec.DecodeError`, for anything else.
     """
@@ -63,7 +64,7 @@ def loose_json(data: bytes) -> Any:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeError):
         text = data.decode("utf-8", "replace")
-        return json.loads(text, strict=False, parse_float=Digits, parse_constant=lambda _: None)
+        return json.loads(text, strict=False, parse_float=Digits, parse_constant=Digits)
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -181,7 +182,12 @@ def raw(value: Any, where: str, left_out: list[str]) -> msgspec.Raw:
 
 
 def clean(value: Any) -> Any:
-    """Return a value without halves of surrogate pairs, which can't be encoded."""
+    """Return a value as a strict decoder would have made it: numbers as numbers, ``NaN`` as null, and
+    no half of a surrogate pair, which could not be encoded.
+    """
+    if isinstance(value, Digits):
+        number = float(value)
+        return number if math.isfinite(number) else None
     if isinstance(value, str):
         return _without_halves(value)
     if isinstance(value, Mapping):

@@ -112,6 +112,8 @@ def loose_delta(message: Any) -> tuple[Delta, list[str]]:
 
 def _content(value: Any, where: str, left_out: list[str]) -> Any:
     if isinstance(value, Mapping):
+        if value.get("type") is None and text_within(value) is None:
+            raise ProtocolError(f"{where} is not text")
         value = [value]
     return value if isinstance(value, list) else coerce.piece(value, where, left_out)
 

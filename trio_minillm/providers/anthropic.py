@@ -229,8 +229,9 @@ class Anthropic(Provider):
         except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == b"[DONE]":  # some proxies add it
                 return StreamChunk(end=True, sentinel=True, progress=False)
-            if isinstance(exc, msgspec.ValidationError) and _is_unknown(_decode_kind(data)):
-                return StreamChunk(answer=False)
+            with suppress(msgspec.DecodeError):
+                if isinstance(exc, msgspec.ValidationError) and _is_unknown(_decode_kind(data)):
+                    return StreamChunk(answer=False)
             left_out: list[str] = []
             parsed = self._parsed(_loosely(_read_event, data, left_out, exc), data)
             if left_out and parsed is not None:

@@ -18,6 +18,7 @@ from .._types.errors import MiniLLMError, ProtocolError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request
+from ._coerce import loose_object
 from ._errors import error_from, in_short
 from ._openai_events import (
     Call,
@@ -120,7 +121,7 @@ class OpenAIChat(Provider):
     def _without_choices(self, chunk: ChunkEvent, data: bytes) -> StreamChunk:
         """Translate an event without choices: usage, an opening without content, or an error."""
         if chunk.choices is None and chunk.usage is None:
-            whole = msgspec.json.decode(data)
+            whole = loose_object(data, [])
             told = any(isinstance(whole.get(k), str | list) and whole[k] for k in _COMPLAINTS)
             if told or "error" in (whole.get("object"), whole.get("status")):
                 raise ProviderError(error_from(None, whole))
