@@ -166,7 +166,7 @@ promise(ENDS, "neither finish reason nor usage, but the end marker",
             finished(reason=None, usage=known) if w.anthropic
             else truncated("EndedEarly", text=WHOLE, connection="kept"))(w))
 promise(ENDS, "only the end marker", lambda w: w.tail(None, usage=False)[-1:],
-        truncated("EndedEarly", text="", usage="unknown", connection="kept"))
+        truncated("EndedEarly", text="", usage="unknown", connection=None))
 promise(ENDS, "an object of an unknown shape, and the end marker",
         lambda w: [sse({"result": "no model is loaded"}), *w.tail(None, usage=False)[-1:]],
         errored("ProviderError server", text="", usage="unknown", connection=None))
