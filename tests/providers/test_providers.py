@@ -1048,7 +1048,7 @@ def test_usage_is_cumulative_and_overwrites_what_is_there() -> None:
         (change({"type": "text_delta", "text": {"a": 1}}), "delta.text is not text"),
         (message_delta([5]), "stop_reason is not text"),  # type: ignore[arg-type]
         (b"{", "truncated"),
-        (b"[]", "Expected `object`"),
+        (b"[]", "not an object"),
     ],
 )
 def test_an_event_that_breaks_the_format_is_named(event: Any, words: str) -> None:

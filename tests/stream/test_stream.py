@@ -216,7 +216,9 @@ async def test_raw_bytes_are_kept_on_request():
     _, opening = client_of(reply(*openai_events("x")))
     async with opening as client:
         async with client.stream(model(), "Hi", raw=True) as stream:
-            raws = [json.loads(c.raw) async for c in stream]
+            raws = [c.raw async for c in stream]
+    assert raws.pop() == b"[DONE]"
+    raws = [json.loads(raw) for raw in raws]
     assert [r["choices"][0]["delta"] for r in raws if r["choices"]] == [
         {"role": "assistant", "content": ""},
         {"content": "x"},
@@ -321,8 +323,8 @@ async def test_bodies_that_are_no_stream_are_errors_of_ours(steps, error):
 
 async def test_lenient_streams_pass_over_malformed_events_and_count_them():
     events = openai_events("a", "b")
-    events.insert(2, sse("not json"))
-    events.insert(3, sse({"choices": {}}))
+    events.insert(2, sse("{not json"))
+    events.insert(3, sse({"choices": [{"delta": {"content": {"a": 1}}}]}))
     _, opening = client_of(reply(*events))
     async with opening as client:
         response = await client.complete(model(), "Hi", lenient=True)
@@ -440,7 +442,13 @@ def test_a_transport_that_tells_nothing_gets_the_time_of_both_clocks(autojump, l
         ((ONE, *openai_events("a", usage=False, done=False)[2:], hang), 1),
         # content behind the reason counts anew; keep-alives and other signs of life don't
         ((ONE, *openai_events("a", usage=False, done=False)[2:], *(0.4, END[0]) * 9), 1),
-        ((ONE, *openai_events("a", usage=False, done=False)[2:], 0.5, TWO, hang), 1.5),
+        (
+            (
+                *(ONE, *openai_events("a", usage=False, done=False)[2:], 0.5),
+                *(TWO, *openai_events("a", usage=False, done=False)[2:], hang),
+            ),
+            1.5,
+        ),
         ((ONE, *openai_events("a", usage=False, done=False)[2:], *(0.4, PING) * 9), 1),
     ],
 )
@@ -591,6 +599,8 @@ async def test_an_error_that_waits_behind_taken_chunks_counts_when_the_caller_le
 async def test_ingest_is_the_truth_that_iteration_uses():
     stream, send = StreamingCompletion.from_channel("m", expect_usage=False)
     stream.ingest(StreamChunk("a", finish_reason="stop"))
+    assert stream.outcome is None
+    stream.ingest(StreamChunk(end=True))
     assert (stream.accumulated, stream.outcome) == ("a", Outcome.FINISHED)
     assert await stream.next_chunk() is None
     send.close()

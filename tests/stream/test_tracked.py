@@ -621,7 +621,8 @@ async def test_collect_or_cancel_with_the_event_set_and_everything_in_the_buffer
     assert ledger.total == Decimal("0.5")
     answer = reply(*begin("openrouter"), *end("openrouter", NATIVE)[:-1], hang)
     out, ledger, at = await collect(answer, set_at="already")
-    assert (out.status, out.response.content, at) == ("finished", "abc", 0)
+    assert (out.status, out.response.content, at) == ("interrupted", "abc", 0)
+    assert ledger.total == Decimal("0.5"), "the usage was there, only the end marker was not"
     out, _, _ = await collect(open_ended("openrouter"), set_at="already")
     assert (out.status, out.response.content) == ("interrupted", "abc")
     out, _, _ = await collect(reply(*begin("openrouter")), set_at="already")

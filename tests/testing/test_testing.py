@@ -11,7 +11,7 @@ from trio_minillm import providers, testing
 
 OPENAI = [
     b"".join(testing.openai_events("Hel", "lo ", "wörld")),
-    b"".join(testing.openai_events("x", finish=None, usage=False)),
+    b"".join(testing.openai_events("x", finish=None)),
 ]
 ANTHROPIC = [b"".join(testing.anthropic_events("Hel", "lo")), b"".join(testing.anthropic_events())]
 
@@ -57,7 +57,10 @@ class Lines(llm.Provider):
         return [llm.StreamChunk(body.decode()), llm.StreamChunk(end=True)]
 
 
-LINES = [testing.sse("Hel") + testing.sse("lo") + testing.sse("END"), testing.sse("END")]
+LINES = [
+    testing.sse("Hel") + testing.sse("lo") + testing.sse("END"),
+    testing.sse("x") + testing.sse("END"),
+]
 
 
 async def test_a_provider_from_outside_works_like_ours():

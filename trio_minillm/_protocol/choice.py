@@ -86,7 +86,7 @@ class ChoiceBuilder:
         """The different finish reasons, in the order in which they came."""
         self.over_limit: tuple[str, int] | None = None
         """The limit that was crossed: what is bounded, in words, and the number."""
-        self._numbered: dict[int, TextBuilder | CallBuilder] = {}  # by content-block number
+        self._numbered: dict[int | None, TextBuilder | CallBuilder] = {}  # by content-block number
         self._by_kind: dict[str, TextBuilder] = {}  # on wires without numbers
         self._extras: _Extras | None = None
 
@@ -97,9 +97,10 @@ class ChoiceBuilder:
         if number is None:
             found = self._by_kind.get(kind)
             if found is None:
-                last = self.parts[-1] if self.parts else None
+                # On wires with numbers, a relay has left this one out.
+                last = self._numbered.get(None) or (self.parts[-1] if self.parts else None)
                 if isinstance(last, TextBuilder) and last.kind == kind:
-                    return last  # a relay has left out the number
+                    return last
                 found = self._by_kind[kind] = TextBuilder(kind)
                 self._append(found)
             return found
@@ -123,7 +124,7 @@ class ChoiceBuilder:
         else:
             self.parts.append(part)
 
-    def block(self, number: int, block: Block) -> None:
+    def block(self, number: int | None, block: Block) -> None:
         """Open or change a numbered block. (Its end changes nothing.)"""
         if block.start is not None:
             kind = block.start.get("type")
@@ -144,7 +145,7 @@ class ChoiceBuilder:
         elif block.delta is not None:
             self._change(number, block.delta)
 
-    def _change(self, number: int, delta: dict[str, Any]) -> None:
+    def _change(self, number: int | None, delta: dict[str, Any]) -> None:
         there = self._numbered.get(number)
         if isinstance(there, CallBuilder):
             if there.start is not None:

@@ -17,7 +17,7 @@ from .._types.errors import EXCERPT_CHARS, LimitExceeded, MiniLLMError, Protocol
 from ..providers import Provider
 from .json_limits import exceeded_limit
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
-from .sniffer import Sniffer
+from .sniffer import BOM, Sniffer
 from .sse import MAX_EVENT, QUICK_BYTES, SSEDecoder, SSEEvent
 from .templates import EventTemplate, TextRun
 
@@ -348,7 +348,9 @@ class ChunkDecoder:
 
         ``None`` if it said nothing at all.
         """
-        said = self._strange or (b"" if self._sse.comments else self._head)
+        said = self._strange
+        if not said and not self._sse.comments and not _like_events(self._head):
+            said = self._head
         if not said.strip():
             return None
         info = self._provider.parse_error(None, redact(said, self._secrets))
@@ -409,6 +411,17 @@ def _events_in(data: bytes) -> list[SSEEvent] | None:
     if len(lines) < 2 or not all(line[:1] == b"{" or line[:1] == b"[" for line in lines):
         return None
     return [SSEEvent(line) for line in lines]
+
+
+def _like_events(head: bytes) -> bool:
+    """Return whether a body begins, perhaps cut short, like a stream of events."""
+    name, colon, _ = head.removeprefix(BOM).lstrip().split(b"\n", 1)[0].partition(b":")
+    if colon:
+        return name in _FIELDS
+    return any(field.startswith(name.strip()) for field in _FIELDS)
+
+
+_FIELDS = (b"", b"data", b"event", b"id", b"retry", b"error")
 
 
 def _has_half(text: str) -> bool:

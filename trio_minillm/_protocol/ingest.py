@@ -101,7 +101,7 @@ class Ingest:
         choice = self._first if chunk.choice == 0 else self._choice_of(chunk)
         if choice is None:
             return
-        if chunk.block is not None and chunk.part is not None:
+        if chunk.block is not None:
             choice.block(chunk.part, chunk.block)
         if chunk.delta:
             choice.part("text", chunk.part).pieces.append(chunk.delta)

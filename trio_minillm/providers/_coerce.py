@@ -142,6 +142,15 @@ def side_text(value: Any, where: str, left_out: list[str]) -> str | None:
     return None if found is None else _without_halves(found)
 
 
+def word(value: Any, where: str, left_out: list[str]) -> Any:
+    """Read a word that is text or nothing, such as a type."""
+    if isinstance(value, str) and not isinstance(value, Digits):
+        return _without_halves(value)
+    if value is not None:
+        left_out.append(where)
+    return ""
+
+
 def side_object(value: Any, where: str, left_out: list[str]) -> dict[str, Any] | None:
     """Read an object beside the answer."""
     if isinstance(value, dict):

@@ -286,7 +286,7 @@ def _text_of(part: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, int | float):
-        return str(value)
+        return msgspec.json.encode(value).decode()
     found = text_within(value)
     if found is None:
         raise ProtocolError("the text of choices[].delta.content[] is not text")

@@ -35,6 +35,7 @@ from ._coerce import (
     side_piece,
     side_text,
     text,
+    word,
 )
 from ._errors import error_from
 from ._reasons import failure_of, reason_of
@@ -142,7 +143,7 @@ _DELTAS = {
 _read_delta = fields(
     _Delta,
     {
-        "type": side_text,
+        "type": word,
         "text": piece,
         "partial_json": _json_text,
         "thinking": side_piece,
@@ -173,7 +174,7 @@ _read_message = fields(
 _read_event = fields(
     _Event,
     {
-        "type": text,
+        "type": word,
         "index": number,
         "delta": _read_delta,
         "content_block": side_object,
@@ -224,6 +225,10 @@ class Anthropic(Provider):
         return messages_body(request)
 
     def parse_chunk(self, data: bytes) -> Parsed:
+        return self._parse(data, "")
+
+    def _parse(self, data: bytes, name: str) -> Parsed:
+        """Translate an event; ``name`` is its SSE name, for one that has no type in its data."""
         try:
             event = _decode(data)
         except (msgspec.DecodeError, UnicodeError) as exc:
@@ -233,15 +238,17 @@ class Anthropic(Provider):
                 if isinstance(exc, msgspec.ValidationError) and _is_unknown(_decode_kind(data)):
                     return StreamChunk(answer=False)
             left_out: list[str] = []
-            parsed = self._parsed(_loosely(_read_event, data, left_out, exc), data)
+            parsed = self._parsed(_loosely(_read_event, data, left_out, exc), data, name)
             if left_out and parsed is not None:
                 last = parsed if isinstance(parsed, StreamChunk) else parsed[-1]
                 last.unread += tuple(left_out)
             return parsed
-        return self._parsed(event, data)
+        return self._parsed(event, data, name)
 
-    def _parsed(self, event: _Event, data: bytes) -> StreamChunk | list[StreamChunk] | None:
-        kind = event.type
+    def _parsed(
+        self, event: _Event, data: bytes, name: str
+    ) -> StreamChunk | list[StreamChunk] | None:
+        kind = event.type or name or _kind_of_event(event)
         if event.error or kind == "error":  # an error counts whatever else the event says
             raise ProviderError(error_from(None, loose_json(data)))
         if kind == "content_block_delta":
@@ -266,7 +273,7 @@ class Anthropic(Provider):
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
         if event in _EVENTS and event != "error":
-            return self.parse_chunk(data)  # which finds the name in the data, too
+            return self._parse(data, event)
         if event != "error":
             with suppress(msgspec.DecodeError):
                 kind = _decode_kind(data)
@@ -339,6 +346,14 @@ def _delta(event: _Event) -> StreamChunk:
     return StreamChunk(part=index, progress=bool(kind))
 
 
+def _kind_of_event(event: _Event) -> str:
+    """Return the type of an event that names none, by what it has."""
+    if event.content_block is not None:
+        return "content_block_start"
+    delta = event.delta
+    return "content_block_delta" if delta and (delta.type or _kind_of(delta)) else ""
+
+
 def _kind_of(delta: _Delta) -> str:
     """Return the type of a delta that names none, by the field that it has."""
     found = {
@@ -346,6 +361,8 @@ def _kind_of(delta: _Delta) -> str:
         "thinking_delta": delta.thinking,
         "input_json_delta": delta.partial_json,
         "signature_delta": delta.signature,
+        "citations_delta": delta.citation,
+        "compaction_delta": delta.encrypted_content or delta.content,
     }
     return next((kind for kind, value in found.items() if value is not None), "")
 
@@ -363,6 +380,8 @@ def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
         out.progress = bool(out.delta or out.annotations)
     elif kind == "thinking":
         signature = side_text(block.get("signature"), "signature", left_out)
+        if signature:
+            block["signature"] = signature
         out.reasoning = side_text(block.get("thinking"), "thinking", left_out) or ""
         out.progress = bool(out.reasoning or signature)
     elif kind == "tool_use":
