@@ -226,7 +226,12 @@ def check_loss(kind: str, event: Any, path: tuple[Any, ...], value: str, respons
     unknown = path[-1] == "type" and value[0] == '"'  # types that are not known are ignored
     left_out = any("left out" in note for note in response.notes)
     if not unknown and not left_out and "input" not in path:
-        assert kept.count("lost") >= said.count("lost") - had.count("lost"), (path, value, kept, response.notes)
+        assert kept.count("lost") >= said.count("lost") - had.count("lost"), (
+            path,
+            value,
+            kept,
+            response.notes,
+        )
     if "lost" not in had or value in NOTHING:
         return
     if left_out or value[0] in "[{" or value in ("1e999", "NaN", '"\\ud83d"'):

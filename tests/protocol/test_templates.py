@@ -17,7 +17,7 @@ from trio_minillm._protocol.decoder import (
     ChunkDecoder,
 )
 from trio_minillm._protocol.ingest import COMPACT_EVERY, Ingest
-from trio_minillm._protocol.sse import MAX_EVENT
+from trio_minillm._protocol.json_limits import MAX_DECODED
 from trio_minillm._protocol.templates import MAX_TEMPLATE, EventTemplate, TextRun
 from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter, Provider
 
@@ -309,7 +309,7 @@ def test_a_read_of_one_event_is_one_only_where_a_block_begins(before: bytes) -> 
 
 
 def test_a_read_of_one_event_has_its_bounds() -> None:
-    long = chunk("a" * (MAX_EVENT + 1))
+    long = chunk('\\"' * MAX_DECODED)
     for decoder in (eager(OPENAI), ChunkDecoder(OPENAI)):
         decoder.feed(chunk("a"), 0.0)
         assert decoder.feed(long, 0.0) == []

@@ -815,7 +815,7 @@ def test_a_slow_consumer_does_not_use_up_the_grace(autojump):
     many = [f"{i} " for i in range(3 * BUFFERED_BATCHES)]
     events = openai_events(*many, usage=False, done=False)
     repeated = [events[-1]] * (3 * BUFFERED_BATCHES)  # the reason, again and again
-    _, opening = client_of(reply(*events, *repeated, *openai_events()[-2:]))
+    _, opening = client_of(reply(*events, *repeated, *openai_events("a")[-2:]))
 
     async def main():
         async with opening as client, client.stream(model(), "Hi") as stream:

@@ -64,7 +64,7 @@ bad("… that is text", lambda w: with_usage(w, "x"))
 bad("… of 10,000 digits", lambda w: with_usage(w, 7).replace(b":7", b":" + b"7" * 10_000))
 bad("… of 1e300", lambda w: with_usage(w, 1e300))
 bad("… that is `true`", lambda w: with_usage(w, True))
-promise(MALFORMED, "a line of 5 MiB", lambda w: [*w.head, w.says("a" * 5 * 2**20), *w.rest],
+promise(MALFORMED, "a line of 65 MiB", lambda w: [*w.head, w.says("a" * 65 * 2**20), *w.rest],
         errored("LimitExceeded bytes in one line"))
 promise(MALFORMED, "the body ends inside the last event, whose JSON is incomplete: it says nothing",
         lambda w: [*w.head, b"data: {broken"], truncated("EndedEarly", connection="kept"))

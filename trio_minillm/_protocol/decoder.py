@@ -15,7 +15,8 @@ import msgspec
 from .._types.chunks import StreamChunk, continues_answer, has_content
 from .._types.errors import EXCERPT_CHARS, LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ..providers import Provider
-from .json_limits import exceeded_limit
+from .json_limits import MAX_DECODED, exceeded_limit
+from .long_texts import LONG_TEXT, LongTexts
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .sniffer import BOM, Sniffer
 from .sse import MAX_EVENT, QUICK_BYTES, SSEDecoder, SSEEvent
@@ -63,7 +64,8 @@ class ChunkDecoder:
     Guarantees: the chunks of any split of the same bytes are the same; what came before a
     fault is handed out first, then ``error`` is set and nothing more comes out.
 
-    ``choices`` is the number of choices that were asked for. ``lenient`` passes over malformed
+    ``choices`` is the number of choices that were asked for; ``max_event`` is the number of bytes
+    that an event, or a body in place of a stream, may have. ``lenient`` passes over malformed
     events; ``raw`` keeps each event's bytes on its chunks; ``secrets`` are blanked out in what
     errors show.
 
@@ -77,6 +79,7 @@ class ChunkDecoder:
         provider: Provider,
         *,
         choices: int = 1,
+        max_event: int = MAX_EVENT,
         lenient: bool = False,
         raw: bool = False,
         secrets: Sequence[bytes] = (),
@@ -92,8 +95,10 @@ class ChunkDecoder:
         self._secrets = secrets
         self._lenient = lenient
         self._raw = raw
-        self._sniffer: Sniffer | None = Sniffer()  # None once the body is known to be events
-        self._sse = SSEDecoder(skip_marks=True)
+        self._sniffer: Sniffer | None = Sniffer(
+            max_event
+        )  # None once the body is known to be events
+        self._sse = SSEDecoder(max_line=max_event + 64, max_event=max_event, skip_marks=True)
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.
@@ -112,7 +117,7 @@ class ChunkDecoder:
             return []
         if self._sniffer is not None:
             data = self._sniff(self._sniffer, data)
-        bounded = len(data) <= MAX_EVENT - QUICK_BYTES
+        bounded = len(data) <= MAX_DECODED - QUICK_BYTES
         template = self._template if bounded and not self._halves else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
             # The commonest read: a single event, like the one before.
@@ -198,8 +203,8 @@ class ChunkDecoder:
         """Return what the provider makes of a block. Changes nothing."""
         (event,) = SSEDecoder().feed(block + _BLANK)
         if event.event == "message":
-            return self._provider.parse_chunk(event.data)
-        return self._provider.parse_event(event.event, event.data)
+            return self._provider.parse_chunk(bytes(event.data))
+        return self._provider.parse_event(event.event, bytes(event.data))
 
     # -- by the provider's parser ----------------------------------------------------------
 
@@ -208,7 +213,8 @@ class ChunkDecoder:
         parse = self._provider.parse_chunk
         for event in events:
             self.events += 1
-            data = event.data
+            long = LongTexts(event.data) if len(event.data) > LONG_TEXT else None
+            data = bytes(event.data) if long is None else long.short
             if not data or data.isspace():
                 continue
             if exceeded := exceeded_limit(data):
@@ -220,6 +226,8 @@ class ChunkDecoder:
                     parsed = parse(data)
                 else:
                     parsed = self._provider.parse_event(event.event, data)
+                if long is not None:
+                    parsed = long.restored(parsed)
             except ProtocolError as exc:
                 self._malformed(exc.reason, exc, data)
             except MiniLLMError as exc:
@@ -239,11 +247,11 @@ class ChunkDecoder:
                     parsed.received_at = at
                     parsed.event = self.events
                     if self._raw:
-                        parsed.raw = data
+                        parsed.raw = bytes(event.data)
                     self._note(parsed, data)
                     out.append(parsed)
                 else:
-                    out += self._stamp(parsed, at, data)
+                    out += self._stamp(parsed, at, bytes(event.data) if self._raw else data)
             if self.error is not None:
                 if isinstance(self.error, ProviderError) and self.error.content is not None:
                     out += self._stamp([self.error.content], at, data)
@@ -394,12 +402,15 @@ class ChunkDecoder:
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":
             raise ProtocolError("the body is HTML or XML, not an event stream")
+        long = LongTexts(body)
+        body = long.short
         if exceeded := exceeded_limit(body):
             raise LimitExceeded(f"{exceeded[0]} in one body", exceeded[1])
         try:
-            return self._provider.parse_response(body)
+            chunks: Sequence[StreamChunk] = long.restored(self._provider.parse_response(body))
         except _MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
+        return chunks
 
 
 def _events_in(data: bytes) -> list[SSEEvent] | None:

@@ -6,9 +6,13 @@ has its turn: one input may take 50 ms at most. Counting characters takes a few.
 
 from __future__ import annotations
 
+MAX_DECODED = 4 * 1024 * 1024
+"""Bytes of an event, or of a body in place of a stream, that are decoded in one go: 4 MiB. Long texts
+don't count (`LongTexts`)."""
+
 MAX_OBJECTS = 100 * 1024
 """Braces and brackets that may open in one event, or in a body that is no event stream: 102,400,
-one for every 41 bytes of the longest. As many names of fields."""
+one for every 41 bytes of those. As many names of fields."""
 
 MAX_VALUES = 2**19
 """Values in one event, or in such a body: 524,288. Plain ones are made faster than objects."""
@@ -16,6 +20,8 @@ MAX_VALUES = 2**19
 
 def exceeded_limit(data: bytes) -> tuple[str, int] | None:
     """Return the limit that this JSON exceeds: what is bounded, in words, and the number."""
+    if len(data) > MAX_DECODED:
+        return "bytes beside long texts", MAX_DECODED
     if len(data) <= MAX_OBJECTS or _exceeded(data) is None:
         return None
     # Some of that may be in texts. Finding out takes as long as there are strings, so these are

@@ -7,19 +7,15 @@ from .._types.errors import LimitExceeded
 BOM = b"\xef\xbb\xbf"
 """The byte-order mark of UTF-8."""
 
-MAX_WHOLE = 4 * 1024 * 1024
-"""Bytes of the longest JSON body that is read in place of a stream (of a server that ignored
-``stream``): as many as an event may have. It is parsed in one go."""
-
 
 class Sniffer:
     """Tells an event stream from a document, and collects the document.
 
     An event stream never begins like JSON or HTML: that tells, and not the header, which servers
-    get wrong.
+    get wrong. A document may have ``max_size`` bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_size: int) -> None:
         self.decided: bool = False
         """True once a byte came that is neither blank nor of a byte-order mark."""
         self.pieces: list[bytes] | None = None
@@ -28,6 +24,7 @@ class Sniffer:
         """Half a byte-order mark, which waits for its other half."""
         self.failure: LimitExceeded | None = None
         self._size = 0
+        self._max_size = max_size
         self._past_bom = False
 
     def feed(self, data: bytes) -> bytes:
@@ -58,8 +55,9 @@ class Sniffer:
     def _collect(self, data: bytes) -> None:
         assert self.pieces is not None
         self._size += len(data)
-        if self._size > MAX_WHOLE:
-            self.failure = LimitExceeded("bytes in a body that is no event stream", MAX_WHOLE)
+        if self._size > self._max_size:
+            bound = "bytes in a body that is no event stream"
+            self.failure = LimitExceeded(bound, self._max_size)
             self.pieces.clear()
         else:
             self.pieces.append(data)
