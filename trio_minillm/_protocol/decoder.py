@@ -14,6 +14,7 @@ import msgspec
 from .._types.chunks import StreamChunk, has_content
 from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ..providers import Provider
+from ..providers._error_words import text_of_page
 from .json_limits import exceeded_limit
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .sniffer import Sniffer
@@ -30,6 +31,9 @@ LEARNING_COST = 4
 MAX_CREDIT = 64
 """Credit that a stream begins with, and that it can save up: if no template ever fits, it learns in
 vain 16 times."""
+
+PAGE_CHARS = 300
+"""Characters that are shown of a page that came in place of a stream: its title says whose it is."""
 
 _MALFORMED = (
     msgspec.MsgspecError,
@@ -284,7 +288,10 @@ class ChunkDecoder:
 
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":
-            raise ProtocolError("the body is HTML or XML, not an event stream")
+            page = text_of_page(redact(body[:THOROUGH], self._secrets).decode("utf-8", "replace"))
+            raise ProtocolError(
+                f"the body is HTML or XML, not an event stream: {page[:PAGE_CHARS]}"
+            )
         if exceeded := exceeded_limit(body):
             raise LimitExceeded(f"{exceeded[0]} in one body", exceeded[1])
         try:

@@ -20,7 +20,7 @@ from .._types.errors import ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request, sendable
-from ._errors import error_from
+from ._errors import complaint_in, error_from
 from ._usage import anthropic_usage
 
 VERSION = "2023-06-01"
@@ -150,6 +150,8 @@ class Anthropic(Provider):
         if kind == "ping":
             return None
         if not kind:
+            if (told := complaint_in(msgspec.json.decode(data))) is not None:
+                raise ProviderError(told)
             raise ProtocolError("the event has no type")
         return StreamChunk()  # unknown, but a sign of life
 

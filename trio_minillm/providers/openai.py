@@ -18,7 +18,7 @@ from .._types.errors import ProtocolError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request
-from ._errors import error_from, in_short
+from ._errors import complaint_in, error_from, in_short
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._pricing import native_cost, priced_cost
 from ._usage import amount_in, mapping_in, openai_usage
@@ -29,8 +29,6 @@ MAX_ENTRIES: Final = 4096
 each becomes an object, and a hundred thousand would hold up every other task for a second."""
 _Entry = TypeVar("_Entry")
 _ABSENT = msgspec.Raw()
-_COMPLAINTS = ("message", "detail", "msg", "errors")
-"""Fields in which servers without an ``error`` field report a failure."""
 
 
 # Only fields that are read are declared: msgspec skips the others without building them.
@@ -169,11 +167,8 @@ class OpenAIChat(Provider):
 
     def _without_choices(self, chunk: _Chunk, data: bytes) -> StreamChunk:
         """Translate an event without choices: usage, an opening without content, or an error."""
-        if chunk.choices is None and chunk.usage is None:
-            whole = msgspec.json.decode(data)
-            told = any(isinstance(whole.get(k), str | list) and whole[k] for k in _COMPLAINTS)
-            if told or "error" in (whole.get("object"), whole.get("status")):
-                raise ProviderError(error_from(None, whole))
+        if (told := complaint_in(msgspec.json.decode(data))) is not None:
+            raise ProviderError(told)
         return self._with(chunk, StreamChunk(progress=False))
 
     def _with(self, chunk: _Chunk, out: StreamChunk) -> StreamChunk:
