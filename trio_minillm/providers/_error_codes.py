@@ -20,7 +20,7 @@ CODES_OF_NUMBERS: dict[str, str] = {
     "3036": "usagelimit",
     "3040": "outofcapacity",
 }
-"""What the numbers in ``code`` stand for, where no words say it."""
+"""Meaning of the numbers in ``code``, for servers whose words may be in any language."""
 
 CODES_OF_BASE_RESP: dict[str, str] = {
     "1000": "servererror",

@@ -42,11 +42,6 @@ class Evidence(NamedTuple):
     told: bool = False
     """True if the headers say when to come back."""
 
-    @property
-    def throttled(self) -> bool:
-        """True if it passes by itself, and soon: a wait is named, or a window of hours at most."""
-        return self.wait is not None or self.told or bool(_SHORT.search(self.words))
-
 
 class Rule(NamedTuple):
     """One row: the kind of an error for which all that is given here is true."""
@@ -64,15 +59,21 @@ class Rule(NamedTuple):
     but: frozenset[int | None] = frozenset()
     """Statuses that rule it out."""
 
-    def fits(self, seen: Evidence) -> bool:
-        """Return whether the rule decides this error."""
+    hints: tuple[str, ...] = ()
+    """Beginnings of words of which one must be there: a quick test before the slow one."""
+
+    def fits(self, seen: Evidence, throttled: bool) -> bool:
+        """Return whether the rule decides this error. ``throttled`` says that it passes by itself,
+        and soon: a wait is named, or a window of hours at most.
+        """
         return (
             (self.statuses is None or seen.status in self.statuses)
             and seen.status not in self.but
-            and (self.throttled is None or self.throttled == seen.throttled)
+            and (self.throttled is None or self.throttled == throttled)
             and (self.wait_below is None or (seen.wait or 0.0) < self.wait_below)
             and (not self.codes or re.search(self.codes, seen.codes) is not None)
             and (not self.limits or re.search(self.limits, seen.limits) is not None)
+            and (not self.hints or any(hint in seen.words for hint in self.hints))
             and (not self.words or re.search(self.words, seen.words) is not None)
             and (not self.unless or re.search(self.unless, seen.words) is None)
         )
@@ -123,9 +124,14 @@ _EMPTY_WORDS = _any(
     r"free allocation|free (?:tier|quota|allocated quota)[^.]{0,40}(?:exhausted|exceeded|used up|ended)",
     "余额不足|欠费|额度不足|额度已用|请充值|账户余额",  # Z.ai, new-api
 )
+_EMPTY_HINTS = (
+    *("credit", "balance", "fund", "spend", "billing", "budget", "charge", "top up", "overdue"),
+    *("arrears", "standing", "payment", "invoice", "unpaid", "limit exceeded", "reached your"),
+    *("free ", "余额", "欠费", "额度", "请充值"),
+)
 _QUOTA_CODES = _any("quota", "usagelimit", "allowanceexceeded")
 _QUOTA_WORDS = _any(
-    r"exceed\w* (?:your|the|its|my|this) (?:current |monthly |daily |account )*(?:quota|allowance|allotment)",
+    r"exceed\w* (?:\w+ ){0,4}(?:quota|allowance|allotment)",
     r"quota (?:has been |is |was )?(?:exceeded|exhausted|reached|used up|depleted)|out of quota|insufficient quota",
     r"usage limits?|(?:reached|exceeded|hit|used up) (?:your|the) (?:\w+ ){0,2}(?:daily|weekly|monthly)",
     "使用上限|限额将在",  # Z.ai
@@ -174,6 +180,7 @@ _UNABLE_WORDS = _any(
     r"only supports? text|text[- ]only|unknown variant [`'\"]?(?:image|input_audio|file|video)",  # DeepSeek
     r"mmproj",  # llama.cpp
 )
+_UNABLE_HINTS = ("support", "not ", "n't ", "unable", "only", "unknown variant", "mmproj")
 _KEY_CODES = "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken"
 _KEY_WORDS = r"(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)"
 
@@ -202,18 +209,25 @@ RULES: tuple[Rule, ...] = (
         unless=_LONG,
     ),
     Rule("quota", codes=_EMPTY_CODES + "|insufficientquota"),
-    Rule("quota", words=_EMPTY_WORDS),
+    Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
     # A request that is larger than the limit is refused at any rate, also as HTTP 429.
     Rule("invalid", words=_LARGE_WORDS),
     Rule("invalid", words=_CONTEXT_WORDS, throttled=False),
     # What a model can't do, whatever status says so: 400, 404, or 500 (llama.cpp, SGLang).
-    Rule("invalid", words=_UNABLE_WORDS, but=frozenset({401, 402, 403, 429, 529})),
+    Rule(
+        "invalid",
+        words=_UNABLE_WORDS,
+        hints=_UNABLE_HINTS,
+        but=frozenset({401, 402, 403, 429, 529}),
+    ),
     Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500})),  # xAI, Gemini
     Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),
     # Google names the limits. One of a day does not pass soon, and one of 0 never does.
     Rule("quota", limits="perday|permonth|value0\\b", wait_below=HOUR),
     Rule("quota", words=r"quota exceeded[^\n]{0,200}limit: 0\b", wait_below=HOUR),
     Rule("rate_limit", limits="perminute|persecond|perhour"),
+    # Vertex names a metric, and its quotas are per minute (cloud.google.com/vertex-ai/docs/quotas).
+    Rule("rate_limit", words="quota exceeded for (?:aiplatform|quota metric)", unless=_LONG),
     Rule("overloaded", codes=_BUSY_CODES, but=frozenset({400, 413})),
     Rule("overloaded", words=_BUSY_WORDS, statuses=frozenset({429, 500, 502, 520, None})),
     # Both words, "quota" and "rate", stand for limits of a minute and of a month.
@@ -224,7 +238,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rate_limit", codes=_RATE_CODES, but=frozenset({413})),
     Rule("rate_limit", words=_QUOTA_WORDS, throttled=True, but=_NEVER_ABOUT_RATE),
     Rule("quota", words=_QUOTA_WORDS, but=frozenset({401, 404, 413})),
-    Rule("quota", words=_LONG, throttled=False, statuses=frozenset({429})),
+    Rule("quota", words=_LONG, throttled=False, statuses=frozenset({429, None})),
     Rule("rate_limit", words=_RATE_WORDS, but=_NEVER_ABOUT_RATE | {408, 503, 504, 529}),
 )
 """The first row that fits decides; if none does, the status."""
@@ -248,8 +262,9 @@ def kind_of(seen: Evidence) -> ErrorKind:
     """Return the kind of an error: by the first of `RULES` that fits, or else by its status."""
     if _larger_than_the_limit(seen.words):
         return "invalid"
+    throttled = seen.wait is not None or seen.told or _SHORT.search(seen.words) is not None
     for rule in RULES:
-        if rule.fits(seen):
+        if rule.fits(seen, throttled):
             return rule.kind
     status = seen.status
     if status is not None and status in BY_STATUS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from ._error_codes import CODES_OF_BASE_RESP, CODES_OF_NUMBERS, plain_code, status_of
@@ -23,11 +24,13 @@ _STATUSES = (
 _WAITS = {
     **dict.fromkeys(("retry_after", "retryAfter", "retry_after_seconds", "retry-after"), 1.0),
     **dict.fromkeys(("retryDelay", "retry_delay", "resets_in_seconds", "reset_in_seconds"), 1.0),
+    "estimated_time": 1.0,  # Hugging Face, while a model loads
     **dict.fromkeys(("retry_after_ms", "retryAfterMs"), 0.001),
 }
 """Fields that name a wait (Google's `RetryInfo`, ChatGPT's plans, many gateways), with their unit in
 seconds."""
 _LIMITS = ("quotaId", "quotaMetric", "quota_id", "quota_metric", "limit_name", "limitName")
+_WITH_CODES = (*CODES, *TYPES, "status")
 _EMPTY_TYPES = ("error", "object", "none", "null")
 
 
@@ -110,8 +113,8 @@ def codes_of(levels: Levels) -> list[str]:
     """Return every code, type and reason, with what numbers stand for, as `kind_of` wants them."""
     out: list[str] = []
     for level, _ in levels:
-        for key in (*CODES, *TYPES, "status"):
-            word = _word(level.get(key))
+        for key in [key for key in _WITH_CODES if key in level]:
+            word = _word(level[key])
             if word is not None and word.lower() not in _EMPTY_TYPES:
                 out.append(CODES_OF_NUMBERS.get(word) or plain_code(word))
         if "status_msg" in level:
@@ -192,5 +195,8 @@ def told_by(headers: Mapping[str, str]) -> bool:
 
 def exceptions_in(found: Mapping[str, Any]) -> list[str]:
     """Return the fields that name an exception: Amazon's event streams, through a gateway."""
-    names = [key for key in [*found][:FEW] if key.endswith("Exception")]
-    return [name for name in names if isinstance(found[name], Mapping)]
+    return [
+        name
+        for name in islice(found, FEW)
+        if name.endswith("Exception") and isinstance(found[name], Mapping)
+    ]

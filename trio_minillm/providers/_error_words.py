@@ -6,7 +6,6 @@ Whatever is shown is bounded, and never includes what a server echoes of the req
 from __future__ import annotations
 
 import ast
-import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +29,7 @@ READ_CHARS: Final = 2_000
 NESTED = (
     *("error", "errors", "Error", "err", "errorInfo", "fault", "exception", "base_resp", "detail"),
     *("message", "Message", "msg", "cause", "causes", "inner", "innererror", "innerError"),
-    *("inner_error", "details", "metadata", "raw", "param", "issues"),
+    *("inner_error", "details", "metadata", "raw", "param", "issues", "Response"),
 )
 """Fields that may hold an error of their own, as an object, a list, or JSON text."""
 SAID = (
@@ -189,8 +188,8 @@ def text_of_page(page: str) -> str:
     found = _TITLE.search(page)
     title = _as_line(found[1]) if found else ""
     text = _as_line(page[: found.start()] + " " + page[found.end() :] if found else page)
-    said = [title] if text.startswith(title) and len(text) < 2 * len(title) else [title, text]
-    return ": ".join(filter(None, said))[:EXCERPT_CHARS] or "a page without text"
+    said = text if text.startswith(title) else ": ".join(filter(None, (title, text)))
+    return said[:EXCERPT_CHARS] or "a page without text"
 
 
 _HIDDEN = re.compile(
@@ -200,7 +199,9 @@ _TITLE = re.compile(r"(?is)<title\b[^>]{0,200}>(.*?)(?:</title\s{0,9}>|\Z)")
 
 
 def _as_line(markup: str) -> str:
-    return " ".join(html.unescape(re.sub(r"<[^>]*(?:>|\Z)", " ", markup)).split())
+    from html import unescape  # its table of names is large, and pages are rare
+
+    return " ".join(unescape(re.sub(r"<[^>]*(?:>|\Z)", " ", markup)).split())
 
 
 # -- a wait ---------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def _as_line(markup: str) -> str:
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _UNIT = "(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)"
 _WAIT_WORDS = re.compile(
-    r"(?i)\b(?:try(?:ing)? again|retry(?:ing)?|wait|come back|available again|resets?)\b[^.;\d]{0,30}?"
+    r"(?i)\b(?:try(?:ing)? again|retry(?:ing)?|wait|come back|available (?:again|in)|resets?)\b[^.;\d]{0,30}?"
     rf"((?:\d{{1,9}}(?:\.\d{{1,12}})?\s?{_UNIT}(?:,| and)?\s?){{1,4}})(?![a-z\d])"
 )
 
