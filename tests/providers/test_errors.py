@@ -163,6 +163,16 @@ def test_what_only_looks_alike(status: int, words: str, expected: str) -> None:
     assert kind(said(words), status) == expected
 
 
+def test_a_name_is_no_code() -> None:
+    assert kind({"error": {"name": "billing-service", "message": "down"}}, 500) == "server"
+
+
+def test_amazon_s_header_names_the_type() -> None:
+    header = "ThrottlingException:http://internal.amazon.com/coral/"
+    info = error_info(400, b'{"message": "slow"}', {"x-amzn-errortype": header})
+    assert (info.kind, info.type, info.code) == ("rate_limit", "ThrottlingException", None)
+
+
 # -- waits -------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +277,19 @@ def test_the_words_of_a_cause_are_found_at_any_depth(hows: list[str]) -> None:
 )
 def test_the_words_of_any_shape(body: Any, message: str) -> None:
     assert error_info(500, json.dumps(body).encode()).message == message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"error": {"message": "why", "code": "rate_limit_exceeded"}}',
+        b'id: 1\nevent: error\n:HTTP_STATUS/400\ndata:{"code":"Throttling","message":"why"}\n\n',
+        b'data: {"error": {"message": "why", "type": "too_many_requests"}}\n\ndata: [DONE]\n\n',
+    ],
+)
+def test_a_refusal_in_the_form_of_a_stream_is_read(body: bytes) -> None:
+    info = error_info(400, body)
+    assert (info.message, info.kind) == ("why", "rate_limit")
 
 
 def test_the_field_that_is_meant_is_shown() -> None:

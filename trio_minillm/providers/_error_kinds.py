@@ -174,7 +174,7 @@ _ABILITY = (
 )
 _UNABLE_WORDS = _any(
     rf"{_NOT}(?:support|accept|allow|handle|process|understand|view|read|see)\w*[^.\n]{{0,40}}{_ABILITY}",
-    rf"{_ABILITY}[^.\n]{{0,60}}(?:(?:\bnot|n't) (?:\w+ )?(?:supported|available|enabled|allowed|accepted)|unsupported)",
+    rf"{_ABILITY}[^.\n]{{0,60}}(?:(?:\bnot|n't) (?:\w+ )?(?:supported|enabled|allowed|accepted|available (?:for|with|on|in) th)|unsupported)",
     rf"unsupported[^.\n]{{0,30}}{_ABILITY}|{_NOT}(?:a |an )?(?:multi-?modal|vision|image|audio)",  # vLLM
     rf"no endpoints found (?:that support|matching)|no (?:endpoint|model|provider)s?[^.\n]{{0,40}}support[^.\n]{{0,40}}{_ABILITY}",
     r"only supports? text|text[- ]only|unknown variant [`'\"]?(?:image|input_audio|file|video)",  # DeepSeek
@@ -211,14 +211,14 @@ RULES: tuple[Rule, ...] = (
     Rule("quota", codes=_EMPTY_CODES + "|insufficientquota"),
     Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
     # A request that is larger than the limit is refused at any rate, also as HTTP 429.
-    Rule("invalid", words=_LARGE_WORDS),
-    Rule("invalid", words=_CONTEXT_WORDS, throttled=False),
+    Rule("invalid", words=_LARGE_WORDS, but=frozenset({401})),
+    Rule("invalid", words=_CONTEXT_WORDS, throttled=False, but=frozenset({401, 503, 529})),
     # What a model can't do, whatever status says so: 400, 404, or 500 (llama.cpp, SGLang).
     Rule(
         "invalid",
         words=_UNABLE_WORDS,
         hints=_UNABLE_HINTS,
-        but=frozenset({401, 402, 403, 429, 529}),
+        but=frozenset({401, 402, 403, 408, 429, 503, 504, 529}),
     ),
     Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500})),  # xAI, Gemini
     Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),

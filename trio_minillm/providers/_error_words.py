@@ -39,7 +39,7 @@ SAID = (
 )
 """Fields that have the words of an error, those that say most first."""
 CODES = ("code", "Code", "error_code", "errorCode", "errcode", "err_code", "__type")
-TYPES = ("type", "Type", "error_type", "errorType", "reason", "name")
+TYPES = ("type", "Type", "error_type", "errorType", "reason")
 _ECHOES = frozenset(
     (
         *("input", "inputs", "prompt", "messages", "request", "body", "payload", "content", "text"),

@@ -6,6 +6,7 @@ has the table of what they mean. What is shown never includes what a server echo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ from ._error_parts import (
 from ._error_words import (
     CODES,
     FEW,
+    MAX_UNPACKED,
     NESTED,
     NOTHING_SAID,
     READ_CHARS,
@@ -54,14 +56,31 @@ def error_info(
 
     ``status`` is the HTTP status, or ``None`` for an error in a stream; ``headers`` are those of
     the response, with names in lower case. Never raises: of a page of HTML the text becomes the
-    message, and so does a body that is no JSON.
+    message, and so does a body that is neither JSON nor an event with JSON in it.
     """
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+    body = body.removeprefix(_BOM)
+    found = _decoded(body)
+    if found is None:
+        found = next(
+            (f for f in map(_decoded, _EVENT_DATA.findall(body[:MAX_UNPACKED])) if f), None
+        )
+    if found is None and body.strip() != b"null":
         text = body[: 16 * EXCERPT_CHARS].decode("utf-8", "replace").strip()
         found = text_of_page(text) if text[:1] == "<" else text[: 4 * EXCERPT_CHARS]
     return error_from(status, found, headers)
+
+
+_BOM = b"\xef\xbb\xbf"
+_EVENT_DATA = re.compile(rb"(?m)^data: ?(\{.*)$")
+"""Data of events: DashScope and others refuse a streaming request in the form of a stream."""
+
+
+def _decoded(body: bytes) -> Any:
+    """Return what JSON says, or None if it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return None
 
 
 # -- from decoded JSON ------------------------------------------------------------------------------
@@ -77,7 +96,8 @@ def error_from(
     words = words_of(levels) or _unsaid(found)
     code, kind_word = code_of(own), type_of(own)
     headers = headers or {}
-    codes = [*codes_of(levels), plain_code(headers.get("x-amzn-errortype", "").split(":")[0])]
+    named = headers.get("x-amzn-errortype", "").partition(":")[0][:100]  # Amazon's gateways
+    codes = [*codes_of(levels), plain_code(named)]
     if status is None:
         status = implied_status(levels, codes, words)
     wait = wait_of(levels)
@@ -95,8 +115,8 @@ def error_from(
     metadata, details = object_in(main, "metadata"), object_in(main, "details")
     if kind == "auth" and (metadata.get("reasons") or metadata.get("patterns")):
         kind = "invalid"  # OpenRouter: 403 because of the content, not because of the key
-    advice, named = availability(main)
-    wait = named if named is not None else wait
+    advice, after = availability(main)
+    wait = after if after is not None else wait
     if kind == "invalid":
         words += field_of(own, words)
     return ErrorInfo(
@@ -104,7 +124,7 @@ def error_from(
         kind=kind,
         status=status,
         code=code,
-        type=kind_word,
+        type=kind_word or named or None,
         metadata=metadata or details or None,
         should_retry=advice,
         retry_after=(wait if wait is not None else wait_in(words)) if kind in RETRYABLE else None,
