@@ -40,7 +40,10 @@ def said(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
 # -- which evidence is stronger ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window", ["per minute", "per second", "per hour", "(TPM)", "/min"])
+@pytest.mark.parametrize(
+    "window",
+    ["per minute", "per second", "per hour", "(TPM)", "/min", "in 60 s", "every 10 seconds"],
+)
 @pytest.mark.parametrize("code", [None, "token_quota_exceeded", "quota_exceeded", "usage_limit"])
 @pytest.mark.parametrize("status", [429, 403, None])
 def test_a_short_window_is_a_rate_whatever_it_is_called(
@@ -100,6 +103,21 @@ def test_only_a_request_larger_than_the_whole_limit_is_never_accepted(
         f"Rate limit on tokens per min (TPM): {numbers}. Try again in 6s", "rate_limit_exceeded"
     )
     assert kind(body) == ("invalid" if requested > limit else "rate_limit")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Requested 59000 tokens, over the limit of 30000 tokens per minute", "invalid"),
+        ("The maximum is 30000 tokens per minute. Your request has 59000 tokens", "invalid"),
+        ("The request needs 59,000 tokens; the limit is 30,000 per minute", "invalid"),
+        ("The request needs 5,000 tokens; the limit is 30,000 per minute", "rate_limit"),
+        ("Your account reached max request: 3, try again after 1 seconds", "rate_limit"),
+        ("Limit 20 requests per 10 seconds exceeded", "rate_limit"),
+    ],
+)
+def test_the_numbers_of_a_limit_are_read_in_both_orders(words: str, expected: str) -> None:
+    assert kind(said(words)) == expected
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 422, 429, 500, 502, None])
@@ -269,6 +287,11 @@ def test_the_words_of_a_cause_are_found_at_any_depth(hows: list[str]) -> None:
             "Not Found (No handler)",
         ),
         ({"error": {"message": "a", "errors": [{"message": "a", "reason": "r"}]}}, "a"),
+        ({"message": "Bad request", "detail": "n is too low"}, "Bad request (n is too low)"),
+        ({"error": {"message": "no", "cause": "why"}}, "no (why)"),
+        ({"errors": "why"}, "why"),
+        ({"fault": {"faultstring": "why", "detail": {"errorcode": "x"}}}, "why"),
+        ({"response": {"error": {"message": "why"}}}, "why"),
         ({"foo": {"bar": "why"}}, '{"foo":{"bar":"why"}}'),
         ([1, 2], "[1,2]"),
         (5, "5"),
@@ -398,6 +421,10 @@ def test_a_page_is_shown_as_its_text(page: bytes, text: str) -> None:
         {"throttlingException": {"message": "m"}},
         [{"error": {"message": "m"}}],
         {"choices": [], "error_msg": "m"},
+        {"event": "error", "message": "m"},
+        {"code": "503", "msg": "m"},
+        {"success": "false", "msg": "m"},
+        {"type": "response.failed", "response": {"error": {"message": "m"}}},
     ],
 )
 def test_a_complaint_is_one_in_any_clothes(found: Any) -> None:
@@ -419,6 +446,7 @@ def test_a_complaint_is_one_in_any_clothes(found: Any) -> None:
         {"message": "ok", "code": 0},
         {"message": "ok", "code": "200"},
         {"success": True, "message": "m"},
+        {"ok": True, "err": None, "err_code": 0, "response": {"error": None}},
         {"errors": [], "error": None, "error_code": 0, "error_msg": "success"},
         {"error": {}},
         {"error": {"code": None}},

@@ -88,6 +88,8 @@ def _any(*patterns: str) -> str:
 _SHORT = re.compile(
     r"per[-_ ]?(?:second|sec\b|minute|min\b|hour)|/ ?(?:s|sec|min|minute|hour)\b|\b(?:rpm|tpm|rps|tps|rph|tph)\b"
     r"|(?:second|minute|hour)ly\b|\bhour allocated|concurren|a(?:n| few)? (?:second|minute)"
+    r"|(?:per|every|each|in|within|last) \d{1,5}[- ]?(?:s|sec|second|m|min|minute|h|hour)s?\b"
+    r"|(?:every|each) (?:second|minute|hour)"
 )
 _LONG = _any(
     r"per[-_ ]?(?:day|week|month)|/ ?(?:day|week|month)\b|\b(?:rpd|tpd)\b|(?:week|month) allocated",
@@ -184,12 +186,13 @@ _UNABLE_HINTS = ("support", "not ", "n't ", "unable", "only", "unknown variant",
 _KEY_CODES = "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken"
 _KEY_WORDS = r"(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)"
 
-_NUMBERS = re.compile(
-    r"limit(?: is| of|)[\s:=(]{0,4}(\d[\d,_]*)[^.\n]{0,80}?requested[\s:=(~]{0,4}(\d[\d,_]*)"
+_LIMIT = r"(?:limit|maximum)(?: is| of|)[\s:=(]{0,4}(\d[\d,_]*)"
+_REQUESTED = (
+    r"(?:requested|request (?:has|had|contains|of|size|needs|needed|requires|is|was))"
+    r"(?: about| around| of| up to)?[\s:=(~]{0,4}(\d[\d,_]*)"
 )
-_NUMBERS_BACK = re.compile(
-    r"requested[\s:=(~]{0,4}(\d[\d,_]*)[^.\n]{0,80}?limit(?: is| of|)[\s:=(]{0,4}(\d[\d,_]*)"
-)
+_NUMBERS = re.compile(rf"{_LIMIT}[^\n]{{0,100}}?{_REQUESTED}")
+_NUMBERS_BACK = re.compile(rf"{_REQUESTED}[^\n]{{0,100}}?{_LIMIT}")
 
 # -- the table -------------------------------------------------------------------------------------
 

@@ -29,15 +29,27 @@ READ_CHARS: Final = 2_000
 NESTED = (
     *("error", "errors", "Error", "err", "errorInfo", "fault", "exception", "base_resp", "detail"),
     *("message", "Message", "msg", "cause", "causes", "inner", "innererror", "innerError"),
-    *("inner_error", "details", "metadata", "raw", "param", "issues", "Response"),
+    *(
+        "inner_error",
+        "details",
+        "metadata",
+        "raw",
+        "param",
+        "issues",
+        "response",
+        "Response",
+        "result",
+    ),
 )
 """Fields that may hold an error of their own, as an object, a list, or JSON text."""
 SAID = (
     *("message", "Message", "msg", "error_message", "errorMessage", "error_msg", "errmsg"),
     *("err_msg", "status_msg", "statusMessage", "status_message", "detail", "details", "issues"),
-    *("error_description", "description", "title", "reason", "raw"),
+    *("error_description", "description", "title", "faultstring", "reason", "raw"),
 )
 """Fields that have the words of an error, those that say most first."""
+_BESIDES = ("detail", "details", "error_description", "cause", "err", "exception", "errors", "hint")
+"""Those that say something more."""
 CODES = ("code", "Code", "error_code", "errorCode", "errcode", "err_code", "__type")
 TYPES = ("type", "Type", "error_type", "errorType", "reason")
 _ECHOES = frozenset(
@@ -69,6 +81,8 @@ def _sentences(level: Mapping[str, Any]) -> Iterator[str]:
         yield _without_input(error)
     texts = (v for v in map(level.get, SAID) if isinstance(v, str) and v.strip())
     yield from map(_without_input, islice(texts, 1))
+    others = (v for v in map(level.get, _BESIDES) if isinstance(v, str) and v.strip())
+    yield from map(_without_input, others)
     for key in ("detail", "errors", "details", "issues", "message"):
         value = level.get(key)
         if isinstance(value, Mapping) and key == "errors":  # ASP.NET: the fields, with their faults

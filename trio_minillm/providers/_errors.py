@@ -146,7 +146,8 @@ def complaint_in(found: Any) -> ErrorInfo | None:
 
 _FAILURE_FIELDS = (
     *("errors", "Error", "error_type", "errorType", "error_message", "errorMessage", "error_msg"),
-    *("errmsg", "err_msg", "error_code", "errorCode", "errcode", "fault", "exception", "__type"),
+    *("errmsg", "err_msg", "error_code", "errorCode", "errcode", "err_code", "err", "fault"),
+    *("exception", "__type"),
 )
 _FAILED = frozenset(("error", "failed", "failure", "fail", "errored", "exception"))
 _FINE = frozenset(("0", "200", "ok", "success", "none", "null"))
@@ -161,16 +162,17 @@ _UNDER_WAY = frozenset(
 def _fails(found: Mapping[str, Any]) -> bool:
     """Return whether an object says by a field that is made for it that something failed."""
     error, base = found.get("error"), object_in(found, "base_resp")
-    states = (found.get(key) for key in ("object", "type", "status", "state", "result"))
+    states = (found.get(key) for key in ("object", "type", "event", "status", "state", "result"))
     numbers = (found.get(key) for key in ("code", "status", "status_code", "statusCode"))
+    inner = (object_in(found, key) for key in ("response", "Response", "result"))
     return (
         (any(error.values()) if isinstance(error, Mapping) else bool(error))
         or _tells(base.get("status_code"))
         or any(_tells(found.get(key)) for key in _FAILURE_FIELDS)
         or any(isinstance(state, str) and state.lower() in _FAILED for state in states)
-        or any(type(number) is int and 400 <= number < 600 for number in numbers)
-        or found.get("success") is False
-        or found.get("ok") is False
+        or any(re.fullmatch("[45][0-9]{2}", str(n)) for n in numbers if type(n) in (int, str))
+        or any(found.get(key) in (False, "false", "False") for key in ("success", "ok"))
+        or any(bool(one.get("error") or one.get("Error")) for one in inner)
         or bool(exceptions_in(found))
     )
 
