@@ -131,7 +131,6 @@ class Client:
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
             wire=model.provider.replay_wire,
-            awaits_end=model.provider.ends_itself,
         )
         return TrackedStream(
             ingest,
