@@ -198,5 +198,5 @@ def exceptions_in(found: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name in islice(found, FEW)
-        if name.endswith("Exception") and isinstance(found[name], Mapping)
+        if name.endswith("Exception") and isinstance(found[name], Mapping | list)
     ]
