@@ -239,7 +239,10 @@ def refusal(data: bytes) -> None:
     choices = Choices.of(data)
     provider, body = PROVIDERS[choices.wire], choices.body
     status = (None, 400, 401, 402, 404, 429, 500, 529)[choices.more]
-    info = provider.parse_error(status, redact(body, [KEY.encode()]))
+    body_shown = redact(body, [KEY.encode()])
+    info = provider.parse_error(status, body_shown)
+    if status is not None and choices.lenient:
+        info = provider.parse_refusal(status, {"retry-after": "1"}, body_shown)
     assert isinstance(info, ErrorInfo)
     assert len(info.message) <= EXCERPT_CHARS + 1, "an endless excerpt"
     assert status is None or info.status == status

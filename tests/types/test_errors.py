@@ -59,6 +59,13 @@ def test_exhausted_retries_tell_of_the_last_and_of_all():
     assert "2 attempts failed; the last: HTTP 429" in str(error)
 
 
+def test_a_refusal_keeps_the_address_that_was_asked():
+    error = llm.RefusedError(INFO, url="https://llm.invalid/v1/chat/completions")
+    assert pickle.loads(pickle.dumps(error)).url == error.url
+    assert error.url not in str(error)
+    assert llm.RefusedError(INFO).url is None
+
+
 @pytest.mark.parametrize("error", [ERRORS[3], ERRORS[7]])
 def test_refusals_and_errors_in_the_stream_are_read_alike(error):
     assert (error.status, error.code, error.kind) == (429, "rate_limit_exceeded", "rate_limit")

@@ -15,6 +15,7 @@ import msgspec
 from .._types.chunks import StreamChunk, continues_answer, has_content
 from .._types.errors import EXCERPT_CHARS, LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ..providers import Provider
+from ..providers._error_words import text_of_page
 from .json_limits import MAX_DECODED, exceeded_limit
 from .long_texts import LONG_TEXT, LongTexts
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
@@ -33,6 +34,8 @@ MAX_CREDIT = 64
 """Credit that a stream begins with, and that it can save up: if no template ever fits, it learns in
 vain 16 times."""
 
+PAGE_CHARS = 300
+"""Characters that are shown of a page that came in place of a stream: its title says whose it is."""
 MAX_UNREAD = 32
 """Different names of what was left out that are kept; more are not counted."""
 MAX_STRANGE = 4 * EXCERPT_CHARS
@@ -401,7 +404,10 @@ class ChunkDecoder:
 
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":
-            raise ProtocolError("the body is HTML or XML, not an event stream")
+            page = text_of_page(redact(body[:THOROUGH], self._secrets).decode("utf-8", "replace"))
+            raise ProtocolError(
+                f"the body is HTML or XML, not an event stream: {page[:PAGE_CHARS]}"
+            )
         long = LongTexts(body)
         body = long.short
         if exceeded := exceeded_limit(body):

@@ -19,7 +19,14 @@ from .._protocol.decoder import ChunkDecoder
 from .._protocol.redaction import redact, redact_text, secrets_of
 from .._protocol.request import Prepared
 from .._protocol.state import StreamState
-from .._types.errors import MiniLLMError, RefusedError, RetriesExhausted
+from .._types.errors import (
+    ErrorInfo,
+    LimitExceeded,
+    MiniLLMError,
+    ProtocolError,
+    RefusedError,
+    RetriesExhausted,
+)
 from .._types.options import retry_after, retryable
 from ..providers import Provider
 from .answer import Answer, AttemptInfo
@@ -165,7 +172,13 @@ class StreamTask:
             raise self._refused(provider, exchange.status, headers, body)
         self.info.generation_id = provider.generation_id(headers)
         self.body = self._body_reader(provider, exchange, clocks)
-        await self.body.read()
+        try:
+            await self.body.read()
+        except ProtocolError as exc:
+            if exc.event is not None or isinstance(exc, LimitExceeded):
+                raise
+            asked = ProtocolError(f"{exc.reason} (asked {self._url})")  # it is no stream at all
+            raise asked from exc.__cause__
         if self.info.ended is None:
             self.info.ended = trio.current_time()
         clocks.stop()
@@ -194,18 +207,23 @@ class StreamTask:
     def _refused(
         self, provider: Provider, status: int, headers: Mapping[str, str], body: bytes
     ) -> RefusedError:
-        info = provider.parse_error(status, redact(body, self._secrets))
+        info = provider.parse_refusal(status, headers, redact(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
             info = msgspec.structs.replace(info, should_retry=word == "true")
-        if 300 <= status < 400:
-            info = msgspec.structs.replace(info, message="the server redirects; not followed")
+        page = body.lstrip()[:1] == b"<"
         return RefusedError(
-            info,
+            _naming(info, self._url, page=page),
             retry_after=retry_after(headers, now=time.time()),
             request_id=self.info.request_id,
             headers={k: self.redacted(v) for k, v in headers.items()},
+            url=self._url,
         )
+
+    @property
+    def _url(self) -> str:
+        """The address that is asked, as errors name it: without the query, which may be private."""
+        return self.redacted(self._prepared.url.partition("?")[0])
 
     # -- for the consumer's side: `Source` ---------------------------------------------------
 
@@ -283,3 +301,21 @@ class StreamTask:
     def release_callbacks(self) -> None:
         """Drop the callbacks: they and their owner would keep each other alive."""
         self.before_attempt = self.before_retry = _ignore
+
+
+def _naming(info: ErrorInfo, url: str, *, page: bool) -> ErrorInfo:
+    """Return a report with the address that was asked, where that may be what is wrong.
+
+    ``page`` says that the answer is HTML, which no endpoint for models sends: a proxy's, or another
+    program's.
+    """
+    status = info.status or 0
+    if 300 <= status < 400:
+        words = f"the server redirects; not followed (asked {url})"
+    elif status in (404, 405):
+        words = f"{info.message} (asked {url}: the path or the model may be wrong)"
+    elif page:
+        words = f"{info.message} (a page, not an answer; asked {url})"
+    else:
+        return info
+    return msgspec.structs.replace(info, message=words)

@@ -33,9 +33,11 @@ from .usage import Usage
 ErrorKind = Literal["auth", "invalid", "quota", "rate_limit", "overloaded", "timeout", "server"]
 """The action that a provider's error asks of the caller.
 
-``auth``: fix the key or its rights · ``invalid``: fix the request · ``quota``: pay, or raise a
-limit (waiting does not help) · ``rate_limit``, ``overloaded``: wait · ``timeout``: the provider
-gave up waiting · ``server``: the provider failed.
+``auth``: fix the key or its rights · ``invalid``: fix the request, which will never be accepted as
+it is: it is malformed, larger than a limit, or asks for what the model can't do · ``quota``: the
+account, or a limit of a day or longer, is used up: pay, raise the limit, or come back when it is
+renewed (trying again soon does not help) · ``rate_limit``, ``overloaded``: wait · ``timeout``: the
+provider gave up waiting · ``server``: the provider failed.
 """
 
 RETRYABLE: frozenset[ErrorKind] = frozenset({"rate_limit", "overloaded", "timeout", "server"})
@@ -61,7 +63,8 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     should_retry: bool | None = None
     """The provider's own advice (``x-should-retry``), which takes precedence over ``kind``."""
     retry_after: float | None = None
-    """Seconds to wait, where the body itself names them (OpenRouter's ``availability``)."""
+    """Seconds to wait, where the body itself names them: in a field (Google's ``RetryInfo``,
+    OpenRouter's ``availability``) or in its words (``try again in 7m12s``)."""
 
     def __repr__(self) -> str:
         # `metadata` may quote the prompt (OpenRouter's `flagged_input`).
@@ -139,7 +142,8 @@ class RefusedError(MiniLLMError, _Reported):
     """The server answered with a status outside 200 to 299.
 
     ``info`` is the provider's report. ``retry_after`` (seconds, ``None`` if the server named none),
-    ``request_id`` and ``headers`` are the response's.
+    ``request_id`` and ``headers`` are the response's. ``url`` is the address that was asked,
+    without its query; the message has it where the address may be what is wrong.
     """
 
     def __init__(
@@ -149,6 +153,7 @@ class RefusedError(MiniLLMError, _Reported):
         retry_after: float | None = None,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        url: str | None = None,
     ) -> None:
         self.info = info
         code = f" [{self.code}]" if self.code else ""
@@ -160,6 +165,7 @@ class RefusedError(MiniLLMError, _Reported):
         self.retry_after = retry_after
         self.request_id = request_id
         self.headers: Mapping[str, str] = headers or {}
+        self.url = url
 
 
 class StreamError(MiniLLMError):

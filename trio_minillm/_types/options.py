@@ -160,14 +160,18 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name, "")
         number = _NUMBER.fullmatch(value.strip())
-        seconds = float(number[0]) / unit if number else _until(value, now)
+        if number:
+            seconds = float(number[1]) / {"s": 1.0, "ms": 1000.0}.get(number[2], unit)
+        else:
+            seconds = _until(value, now)
         if 0 <= seconds < float("inf"):
             return seconds
     return None
 
 
-_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?")
-"""A number as HTTP writes it. `float` accepts more: ``1_000``, ``inf``, digits of other scripts."""
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?)(?: ?(m?s))?")
+"""A number as HTTP writes it, which some servers put a unit to. `float` accepts more: ``1_000``,
+``inf``, digits of other scripts."""
 
 
 def _until(date: str, now: float) -> float:

@@ -4,7 +4,7 @@ A new wire format is a subclass of `Provider`, in this package or outside of it.
 """
 
 from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_others
-from ._errors import error_from, error_info
+from ._errors import complaint_in, error_from, error_info
 from ._openai_request import Dialect
 from .anthropic import Anthropic
 from .compatible import SERVERS, Compatible
@@ -23,6 +23,7 @@ __all__ = [
     "Provider",
     "Request",
     "SettlementRequest",
+    "complaint_in",
     "error_from",
     "error_info",
     "refuse_others",

@@ -190,6 +190,17 @@ class Provider:
         """
         return error_info(status, body)
 
+    def parse_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:
+        """Translate a response with an error status.
+
+        ``headers`` have names in lower case. By default `parse_error`, if a subclass has its own;
+        or else the same rules for every server, in which the headers count as well: a refusal that
+        says when to come back is a rate limit, also where its words speak of a quota.
+        """
+        if type(self).parse_error is not Provider.parse_error:
+            return self.parse_error(status, body)
+        return error_info(status, body, headers)
+
     def generation_id(self, headers: Mapping[str, str]) -> str | None:
         """Return the generation id, if the response's headers (names in lower case) have it."""
         return None

@@ -1,189 +1,218 @@
-"""Error bodies of every provider, of refusals and in streams, through one classifier."""
+"""Error bodies of every provider, of refusals and in streams, read in all shapes that are known.
+
+This file finds what a body says: its words, codes, limits and waits, at any depth; `_error_kinds`
+has the table of what they mean. What is shown never includes what a server echoes of the request.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from .._types.errors import EXCERPT_CHARS, ErrorInfo, ErrorKind
-
-_KIND_BY_STATUS: dict[int, ErrorKind] = {
-    401: "auth",
-    402: "quota",
-    403: "auth",
-    408: "timeout",
-    409: "server",
-    425: "server",
-    429: "rate_limit",
-    498: "overloaded",  # Groq: flex capacity exceeded
-    503: "overloaded",
-    504: "timeout",
-    529: "overloaded",  # Anthropic
-}
-
-FEW = 64
-"""Entries of a list in an error that are read: more than an excerpt of the message can show."""
-
-# An exhausted quota is reported as 400, 402, 403 or 429. Codes are certain; of a message only whole
-# phrases count, since OpenAI's *rate* limit message mentions billing and payment, too.
-_QUOTA_CODES = (
-    "insufficient_quota",
-    "billing",
-    "credit_balance",
-    "spend_limit",
-    "usage_limit_exceeded",
-    "payment_required",
-    "quota_exceeded",
-    "weight_exceeds_budget",
-    "blocked_api_access",
+from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo
+from ._error_codes import plain_code
+from ._error_kinds import Evidence, kind_of
+from ._error_parts import (
+    availability,
+    code_of,
+    codes_of,
+    exceptions_in,
+    first_of,
+    implied_status,
+    levels_of,
+    limits_of,
+    main_of,
+    object_in,
+    told_by,
+    type_of,
+    wait_of,
 )
-_QUOTA_PHRASES = (
-    "credit balance is too low",
-    "exceeded your current quota",
-    "insufficient balance",
-    "insufficient credit",
-    "insufficient funds",
-    "used all available credits",
-    "spending limit",
-    "spend limit",
-    "reached your specified api usage limits",
+from ._error_words import (
+    CODES,
+    FEW,
+    MAX_UNPACKED,
+    NESTED,
+    NOTHING_SAID,
+    READ_CHARS,
+    SAID,
+    TYPES,
+    excerpt,
+    field_of,
+    text_of_page,
+    wait_in,
+    words_of,
 )
 
-_STATUS_BY_WORD = {
-    "invalid_request_error": 400,
-    "invalid_request": 400,
-    "context_length_exceeded": 400,
-    "exceed_context_size_error": 400,
-    "model_not_found": 404,
-    "invalid_api_key": 401,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "insufficient_quota": 429,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "api_error": 500,
-    "server_error": 500,
-    "internal_server_error": 500,
-    "internal_error": 500,
-    "unavailable_error": 503,
-    "service_unavailable": 503,
-    "service_unavailable_error": 503,
-    "server_is_overloaded": 503,
-    "slow_down": 503,
-    "provider_overloaded": 503,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
+# -- from bytes -----------------------------------------------------------------------------------
 
 
-def classify(status: int | None, codes: str, message: str) -> ErrorKind:
-    """Return the kind of an error, by its status and the provider's own words (in lower case)."""
-    if "in_flight_budget" in codes:
-        return "rate_limit"  # OpenRouter: the money is reserved by requests that are still running
-    spent = any(w in codes for w in _QUOTA_CODES) or any(w in message for w in _QUOTA_PHRASES)
-    if spent and status in (400, 402, 403, 429, None):
-        return "quota"
-    if status == 400 and ("api_key" in codes or "incorrect api key" in message):
-        return "auth"  # xAI
-    if status is not None and status in _KIND_BY_STATUS:
-        return _KIND_BY_STATUS[status]
-    if status is not None and 300 <= status < 500:
-        return "invalid"
-    return "overloaded" if "overloaded" in codes or "overloaded" in message else "server"
+def error_info(
+    status: int | None, body: bytes, headers: Mapping[str, str] | None = None
+) -> ErrorInfo:
+    """Classify an error body in any of the shapes that servers use.
+
+    ``status`` is the HTTP status, or ``None`` for an error in a stream; ``headers`` are those of
+    the response, with names in lower case. Never raises: of a page of HTML the text becomes the
+    message, and so does a body that is neither JSON nor an event with JSON in it.
+    """
+    body = body.removeprefix(_BOM)
+    found = _decoded(body)
+    if found is None:
+        found = next(
+            (f for f in map(_decoded, _EVENT_DATA.findall(body[:MAX_UNPACKED])) if f), None
+        )
+    if found is None and body.strip() != b"null":
+        text = body[: 16 * EXCERPT_CHARS].decode("utf-8", "replace").strip()
+        found = text_of_page(text) if text[:1] == "<" else text[: 4 * EXCERPT_CHARS]
+    return error_from(status, found, headers)
+
+
+_BOM = b"\xef\xbb\xbf"
+_EVENT_DATA = re.compile(rb"(?m)^data: ?(\{.*)$")
+"""Data of events: DashScope and others refuse a streaming request in the form of a stream."""
+
+
+def _decoded(body: bytes) -> Any:
+    """Return what JSON says, or None if it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return None
+
+
+# -- from decoded JSON ------------------------------------------------------------------------------
+
+
+def error_from(
+    status: int | None, found: Any, headers: Mapping[str, str] | None = None
+) -> ErrorInfo:
+    """Classify an error in decoded JSON: an object, its ``error``, a list of those, or bare text."""
+    found = first_of(found)
+    levels = list(levels_of(found))
+    own = [level for level, beside in levels if not beside]
+    words = words_of(levels) or _unsaid(found)
+    code, kind_word = code_of(own), type_of(own)
+    headers = headers or {}
+    named = headers.get("x-amzn-errortype", "").partition(":")[0][:100]  # Amazon's gateways
+    codes = [*codes_of(levels), plain_code(named)]
+    if status is None:
+        status = implied_status(levels, codes, words)
+    wait = wait_of(levels)
+    kind = kind_of(
+        Evidence(
+            status=status,
+            codes=" ".join(codes),
+            words=words[:READ_CHARS].lower(),
+            limits=limits_of(levels),
+            wait=wait if wait is not None else wait_in(words),
+            told=told_by(headers),
+        )
+    )
+    main = main_of(found)
+    metadata, details = object_in(main, "metadata"), object_in(main, "details")
+    if kind == "auth" and (metadata.get("reasons") or metadata.get("patterns")):
+        kind = "invalid"  # OpenRouter: 403 because of the content, not because of the key
+    advice, after = availability(main)
+    wait = after if after is not None else wait
+    if kind == "invalid":
+        words += field_of(own, words)
+    return ErrorInfo(
+        message=words[:EXCERPT_CHARS],
+        kind=kind,
+        status=status,
+        code=code,
+        type=kind_word or named or None,
+        metadata=metadata or details or None,
+        should_retry=advice,
+        retry_after=(wait if wait is not None else wait_in(words)) if kind in RETRYABLE else None,
+    )
+
+
+def complaint_in(found: Any) -> ErrorInfo | None:
+    """Return the failure that decoded JSON of unknown shape reports, or ``None`` if it reports none.
+
+    For an event or a body that is no part of an answer, on any wire. Words alone count
+    (``{"message": …}``) unless something beside them says that all is well or under way, or usage
+    or a list of choices shows that it belongs to an answer.
+    """
+    found = first_of(found)
+    if not isinstance(found, Mapping):
+        return None
+    return error_from(None, found) if _fails(found) or _complains(found) else None
+
+
+_FAILURE_FIELDS = (
+    *("errors", "Error", "error_type", "errorType", "error_message", "errorMessage", "error_msg"),
+    *("errmsg", "err_msg", "error_code", "errorCode", "errcode", "err_code", "err", "fault"),
+    *("exception", "__type"),
+)
+_FAILED = frozenset(("error", "failed", "failure", "fail", "errored", "exception"))
+_FINE = frozenset(("0", "200", "ok", "success", "none", "null"))
+_UNDER_WAY = frozenset(
+    (
+        "ok", "success", "succeeded", "queued", "pending", "processing", "in_progress", "running",
+        "waiting", "loading", "starting", "alive", "heartbeat", "ping", "keepalive", "keep-alive",
+    )
+)  # fmt: skip
+
+
+def _fails(found: Mapping[str, Any]) -> bool:
+    """Return whether an object says by a field that is made for it that something failed."""
+    error, base = found.get("error"), object_in(found, "base_resp")
+    states = (found.get(key) for key in ("object", "type", "event", "status", "state", "result"))
+    numbers = (found.get(key) for key in ("code", "status", "status_code", "statusCode"))
+    inner = (object_in(found, key) for key in ("response", "Response", "result"))
+    return (
+        (any(error.values()) if isinstance(error, Mapping) else bool(error))
+        or _tells(base.get("status_code"))
+        or any(_tells(found.get(key)) for key in _FAILURE_FIELDS)
+        or any(isinstance(state, str) and state.lower() in _FAILED for state in states)
+        or any(re.fullmatch("[45][0-9]{2}", str(n)) for n in numbers if type(n) in (int, str))
+        or any(found.get(key) in (False, "false", "False") for key in ("success", "ok"))
+        or any(bool(one.get("error") or one.get("Error")) for one in inner)
+        or bool(exceptions_in(found))
+    )
+
+
+def _tells(value: Any) -> bool:
+    """Return whether a field that is made for errors says that there is one."""
+    return bool(value) and not (isinstance(value, str) and value.lower() in _FINE)
+
+
+def _complains(found: Mapping[str, Any]) -> bool:
+    """Return whether an object has an error's words, and nothing beside them says otherwise."""
+    state, code = found.get("status", found.get("state")), found.get("code")
+    fine = code is not None and (code in (0, 200) or str(code).lower() in _FINE)
+    if fine or any(found.get(key) for key in ("usage", "success", "ok")):
+        return False
+    under_way = isinstance(state, str) and state.lower() in _UNDER_WAY
+    if under_way or found.get("choices") is not None:
+        return False
+    return _has_words(found)
+
+
+def _has_words(found: Mapping[str, Any]) -> bool:
+    values = (found.get(key) for key in ("message", "Message", "detail", "msg"))
+    return any(
+        _has_words(v) if isinstance(v, Mapping) else bool(v) and isinstance(v, str | list)
+        for v in values
+    )
+
+
+_NAMES = frozenset((*CODES, *TYPES, *SAID, *NESTED, "object", "param", "status", "request_id"))
+
+
+def _unsaid(found: Any) -> str:
+    """Return what to show of an error without words: its code, if it has nothing else, or a part."""
+    main = main_of(found)
+    word = type_of([main]) or code_of([main])
+    others = {k for k, v in main.items() if v not in (None, "", [], {})} - _NAMES
+    return word if word and not others else excerpt(found) or NOTHING_SAID
 
 
 def in_short(value: Any) -> str:
     """Return a JSON value as text; only the first entries of a list, since little is shown."""
     return str(value[:FEW] if isinstance(value, list) else value)
-
-
-def error_info(status: int | None, body: bytes) -> ErrorInfo:
-    """Classify an error body in any of the shapes that servers of the OpenAI family use.
-
-    ``status`` is the HTTP status, or ``None`` for an error in a stream. Never raises: a body that
-    is not JSON becomes the message.
-    """
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        text = body[: 4 * EXCERPT_CHARS].decode("utf-8", "replace").strip()
-        return error_from(status, text or "no explanation")
-    return error_from(status, found)
-
-
-def error_from(status: int | None, found: Any) -> ErrorInfo:
-    """Classify an error in decoded JSON: an object, its ``error``, a list of those, or bare text."""
-    if isinstance(found, list):  # Google's
-        found = next((item for item in found[:FEW] if isinstance(item, Mapping)), None)
-    inner = found
-    if isinstance(found, Mapping):
-        inner = found.get("error") or found
-        if isinstance(inner, str):
-            inner = {**found, "message": inner}
-    if not isinstance(inner, Mapping):
-        inner = {} if inner is None else {"message": in_short(inner)}
-    code = _word(inner.get("code"))
-    kind_word = _word(inner.get("type"))
-    details, metadata = _inner(inner, "details"), _inner(inner, "metadata")
-    codes = (code, kind_word, _word(details.get("error_code")), _word(metadata.get("error_type")))
-    if status is None:
-        status = _implied(inner, codes)
-    message = _message(inner)
-    kind = classify(status, " ".join(map(str, codes)).lower(), message[:500].lower())
-    if kind == "auth" and (metadata.get("reasons") or metadata.get("patterns")):
-        kind = "invalid"  # OpenRouter: 403 because of the content, not because of the key
-    availability = _inner(inner, "availability")
-    word, wait = availability.get("retryable"), availability.get("retry_after")
-    return ErrorInfo(
-        message=message[:EXCERPT_CHARS],
-        kind=kind,
-        status=status,
-        code=code,
-        type=kind_word,
-        metadata=metadata or details or None,
-        should_retry=word if isinstance(word, bool) else None,
-        retry_after=float(wait)
-        if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait < 1e9
-        else None,
-    )
-
-
-def _inner(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = found.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _implied(inner: Mapping[str, Any], codes: tuple[str | None, ...]) -> int | None:
-    """Return the HTTP status that the code or type of an error in a stream stands for, if any."""
-    for word in (inner.get("code"), inner.get("status_code"), inner.get("status")):
-        number = int(word) if isinstance(word, str) and word.isdecimal() and len(word) < 5 else word
-        if isinstance(number, int) and 300 <= number < 600:
-            return number
-    return next((_STATUS_BY_WORD[w] for w in codes if w in _STATUS_BY_WORD), None)
-
-
-def _word(value: Any) -> str | None:
-    return None if value in (None, "") or isinstance(value, bool) else str(value)[:100]
-
-
-def _message(inner: Mapping[str, Any]) -> str:
-    for key in ("message", "detail", "msg", "error_description", "title"):
-        value = inner.get(key)
-        if isinstance(value, Mapping):  # Mistral puts FastAPI's list in here
-            value = value.get("detail")
-        if isinstance(value, str) and value.strip():
-            raw = inner.get("metadata")
-            more = raw.get("raw") if isinstance(raw, Mapping) else None
-            return f"{value} ({more})" if isinstance(more, str) and more else value
-        if isinstance(value, list):  # FastAPI's validation errors echo the input: leave that out
-            listed = [v for v in value[:FEW] if isinstance(v, Mapping)]
-            said = [str(v["msg"])[:EXCERPT_CHARS] for v in listed if v.get("msg")]
-            if said:
-                return "; ".join(said)
-    return str(_word(inner.get("type")) or _word(inner.get("code")) or "no explanation")

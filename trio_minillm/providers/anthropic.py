@@ -37,7 +37,7 @@ from ._coerce import (
     text,
     word,
 )
-from ._errors import error_from
+from ._errors import complaint_in, error_from
 from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage
 
@@ -268,6 +268,8 @@ class Anthropic(Provider):
         if kind == "ping":
             return None
         if not kind:
+            if (told := complaint_in(loose_json(data))) is not None:
+                raise ProviderError(told)
             return StreamChunk(progress=False, answer=False)
         return StreamChunk(answer=False)  # unknown, but a sign of life
 

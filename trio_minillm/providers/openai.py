@@ -19,7 +19,7 @@ from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request
 from ._coerce import loose_object
-from ._errors import error_from, in_short
+from ._errors import complaint_in, error_from, in_short
 from ._openai_events import (
     Call,
     ChoiceEvent,
@@ -40,8 +40,6 @@ from ._reasons import failure_of, reason_of
 from ._usage import amount_in, mapping_in, openai_usage
 
 DONE = b"[DONE]"
-_COMPLAINTS = ("message", "detail", "msg", "errors")
-"""Fields in which servers without an ``error`` field report a failure."""
 _NOTHING = Delta()
 
 
@@ -120,11 +118,8 @@ class OpenAIChat(Provider):
 
     def _without_choices(self, chunk: ChunkEvent, data: bytes) -> StreamChunk:
         """Translate an event without choices: usage, an opening without content, or an error."""
-        if chunk.choices is None and chunk.usage is None:
-            whole = loose_object(data, [])
-            told = any(isinstance(whole.get(k), str | list) and whole[k] for k in _COMPLAINTS)
-            if told or "error" in (whole.get("object"), whole.get("status")):
-                raise ProviderError(error_from(None, whole))
+        if (told := complaint_in(loose_object(data, []))) is not None:
+            raise ProviderError(told)
         return self._with(chunk, StreamChunk(progress=False, answer=False))
 
     def _with(self, chunk: ChunkEvent, out: StreamChunk) -> StreamChunk:

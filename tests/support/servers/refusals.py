@@ -1,7 +1,646 @@
-"""Refusals of known servers: which words mean what."""
+"""Refusals of known servers: which words mean what.
+
+Each entry is a body as the server sends it, shortened. It is sent to the library, which must see
+what the entry says it means, and try again if and only if that can help.
+"""
 
 from __future__ import annotations
 
+import json
+from typing import Any, NamedTuple
+
+import trio
+import trio.testing
+
+import trio_minillm as llm
+from trio_minillm import testing
+
 from . import Difference
 
-REFUSALS: list[Difference] = []
+_KINDS = {
+    "quota": "`quota`, not tried again",
+    "rate_limit": "`rate_limit`, tried again",
+    "overloaded": "`overloaded`, tried again",
+    "invalid": "`invalid`, not tried again, and no sign of load in a batch",
+    "auth": "`auth`, not tried again",
+}
+
+
+class Met(NamedTuple):
+    """How one call ended whose first answer was a refusal."""
+
+    error: Any
+    content: str | None
+    requests: int
+    waited: float
+
+
+def meet(
+    body: Any,
+    status: int | None = 429,
+    *,
+    wire: str = "openai",
+    headers: dict[str, str] | None = None,
+) -> Met:
+    """Call a server that refuses once, then answers. ``status`` None: as an event under HTTP 200."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    said = testing.reply(data, status=status, headers=headers or {}) if status else None
+    transport = testing.ScriptedTransport(
+        said or testing.reply(testing.sse(body), testing.sse("[DONE]")), testing.answer("ok")
+    )
+    at = {"base_url": "https://llm.invalid/v1", "api_key": "key-0123456789"}
+    model = llm.anthropic("m", **at) if wire == "anthropic" else llm.compatible("m", **at)
+    retry = llm.Retry(attempts=2, base_delay=0.0, max_retry_after=60.0)
+    error, content = None, None
+
+    async def call() -> float:
+        nonlocal error, content
+        begun = trio.current_time()
+        async with llm.open_client(transport=transport, retry=retry) as client:
+            try:
+                content = (await client.complete(model, "Hi")).content
+            except (llm.RefusedError, llm.ProviderError) as exc:
+                error = exc
+        return trio.current_time() - begun
+
+    waited = trio.run(call, clock=trio.testing.MockClock(autojump_threshold=0))
+    return Met(error, content, len(transport.requests), waited)
+
+
+def _refusal(
+    server: str,
+    does: str,
+    source: str,
+    kind: str,
+    body: Any,
+    status: int | None = 429,
+    *,
+    wait: float | None = None,
+    says: str = "",
+    **more: Any,
+) -> Difference:
+    """One entry. ``wait``: the seconds that it names; above a minute, it is not tried again."""
+    again = kind in ("rate_limit", "overloaded") and (wait or 0.0) <= 60.0
+    handled = _KINDS[kind] if again or wait is None else f"`{kind}`, not tried again so soon"
+    if again and wait is not None:
+        handled += f" after {wait:g} s"
+
+    def check() -> None:
+        met = meet(body, status, **more)
+        assert met.requests == (2 if again else 1)
+        if again:
+            assert met.content == "ok"
+            assert met.waited >= (wait or 0.0)
+            return
+        assert met.error.kind == kind
+        assert says in str(met.error)
+        if wait is not None:
+            assert llm.Retry().delay(met.error, attempt=1, remaining=1e9, random=0.5) is None
+
+    return Difference(server, does, handled, source, check)
+
+
+def _error(message: str, code: Any = None, type: Any = None, **more: Any) -> dict[str, Any]:
+    return {"error": {"message": message, "type": type, "param": None, "code": code, **more}}
+
+
+def _google(*limits: str, delay: str | None = None) -> list[dict[str, Any]]:
+    details: list[dict[str, Any]] = [
+        {
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"quotaId": limit} for limit in limits],
+        },
+    ]
+    if delay:
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay})
+    words = "You exceeded your current quota, please check your plan and billing details."
+    return [_error(words, 429, status="RESOURCE_EXHAUSTED", details=details)]
+
+
+_SPENT = "You exceeded your current quota, please check your plan and billing details."
+
+REFUSALS: list[Difference] = [
+    # -- empty accounts
+    _refusal(
+        "OpenAI",
+        "429 with a type for an empty account",
+        "platform.openai.com/docs/guides/error-codes",
+        "quota",
+        _error(_SPENT, "insufficient_quota", "insufficient_quota"),
+        headers={"retry-after": "20"},
+    ),
+    _refusal(
+        "Anthropic",
+        "400 for an empty account",
+        "docs.anthropic.com/en/api/errors",
+        "quota",
+        {
+            "type": "error",
+            "error": {"type": "invalid_request_error", "message": "Your credit balance is too low"},
+        },
+        400,
+        wire="anthropic",
+    ),
+    _refusal(
+        "Moonshot (Kimi)",
+        "429 for a suspended account",
+        "continuedev/continue#11443",
+        "quota",
+        _error(
+            "Your account org-1 is suspended due to insufficient balance, please recharge",
+            type="exceeded_current_quota_error",
+        ),
+    ),
+    _refusal(
+        "MiniMax",
+        "an empty account as `base_resp` 1008, under HTTP 200",
+        "platform.minimax.io/docs/api-reference/errorcode",
+        "quota",
+        {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}},
+        None,
+    ),
+    _refusal(
+        "DashScope (Qwen)",
+        "400 `Arrearage` for overdue payments",
+        "alibabacloud.com/help/en/model-studio/error-code",
+        "quota",
+        {
+            "code": "Arrearage",
+            "message": "Access denied, please make sure your account is in good standing.",
+        },
+        400,
+    ),
+    _refusal(
+        "DashScope (Qwen)",
+        "403 when the free tokens are used up",
+        "alibabacloud.com/help/en/model-studio/error-code",
+        "quota",
+        _error("The free tier of the model has been exhausted.", "AllocationQuota.FreeTierOnly"),
+        403,
+    ),
+    _refusal(
+        "Z.ai (GLM)",
+        "429 with code 1113 for an empty account",
+        "docs.z.ai/api-reference/api-code",
+        "quota",
+        _error("Insufficient balance or no resource package. Please recharge.", "1113"),
+    ),
+    _refusal(
+        "Z.ai (GLM)",
+        "the same as `rate_limit_error` on Anthropic's wire",
+        "zai-org/feedback#789",
+        "quota",
+        {
+            "type": "error",
+            "error": {"type": "rate_limit_error", "code": "1113", "message": "[1113][…]"},
+        },
+        wire="anthropic",
+    ),
+    _refusal(
+        "litellm",
+        "400 for a key over its budget",
+        "BerriAI/litellm#22726",
+        "quota",
+        _error(
+            "Budget has been exceeded! Current cost: 26.075, Max budget: 0.25",
+            "400",
+            "budget_exceeded",
+        ),
+        400,
+    ),
+    _refusal(
+        "Fireworks",
+        "412 for a suspended account",
+        "amd/gaia#3766",
+        "quota",
+        _error(
+            "Account a is suspended, possibly due to reaching the monthly spending limit",
+            "PRECONDITION_FAILED",
+        ),
+        412,
+    ),
+    _refusal(
+        "xAI",
+        "403 for used credits",
+        "warpdotdev/warp#14863",
+        "quota",
+        {
+            "code": "permission-denied",
+            "error": "Your team has either used all available credits or reached its monthly spending limit.",
+        },
+        403,
+    ),
+    _refusal(
+        "OpenRouter",
+        "403 for a key's own limit",
+        "RooCodeInc/Roo-Code#515",
+        "quota",
+        _error(
+            "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys",
+            403,
+        ),
+        403,
+    ),
+    _refusal(
+        "OpenRouter",
+        "the upstream's words as JSON text inside `metadata.raw`",
+        "anomalyco/opencode#24462",
+        "quota",
+        _error(
+            "Provider returned error",
+            429,
+            metadata={
+                "raw": json.dumps(_error("Your account is suspended due to insufficient balance"))
+            },
+        ),
+        says="insufficient balance",
+    ),
+    _refusal(
+        "DeepSeek",
+        "402 for an empty account",
+        "api-docs.deepseek.com/quick_start/error_codes",
+        "quota",
+        _error("Insufficient Balance", "invalid_request_error", "unknown_error"),
+        402,
+    ),
+    _refusal(
+        "Hugging Face",
+        "402 for used credits, as bare text",
+        "huggingface/agents-course#386",
+        "quota",
+        {"error": "You have exceeded your monthly included credits for Inference Providers."},
+        402,
+    ),
+    _refusal(
+        "SambaNova",
+        "an account without a payment method",
+        "mnfst/awesome-free-llm-apis#95",
+        "quota",
+        _error("A payment method is required.", "PAYMENT_METHOD_REQUIRED"),
+        403,
+    ),
+    _refusal(
+        "new-api, one-api",
+        "403 in Chinese for an empty account",
+        "QuantumNous/new-api",
+        "quota",
+        _error("用户额度不足, 剩余额度: -0.1", "insufficient_user_quota", "new_api_error"),
+        403,
+    ),
+    # -- limits of a day or longer
+    _refusal(
+        "Gemini",
+        "a limit per day, with a wait of seconds that does not help",
+        "google-gemini/gemini-cli#8437",
+        "quota",
+        _google("GenerateRequestsPerDayPerProjectPerModel-FreeTier", delay="20s"),
+    ),
+    _refusal(
+        "Gemini",
+        "a limit of 0, with a wait of seconds",
+        "continuedev/continue#10062",
+        "quota",
+        _error(
+            f"{_SPENT}\n* Quota exceeded for metric: x_requests, limit: 0\nPlease retry in 20.04s.",
+            429,
+        ),
+    ),
+    _refusal(
+        "Cerebras",
+        "a limit per day, in words alone",
+        "inference-docs.cerebras.ai/support/rate-limits",
+        "quota",
+        {
+            "message": "Tokens per day limit exceeded - too many tokens processed.",
+            "type": "too_many_tokens_error",
+            "param": "quota",
+            "code": "token_quota_exceeded",
+        },
+    ),
+    _refusal(
+        "OpenRouter",
+        "429 for the free requests of a day",
+        "openrouter.ai/docs/api-reference/limits",
+        "quota",
+        _error(
+            "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 requests", 429
+        ),
+    ),
+    _refusal(
+        "Bedrock gateways",
+        "429 for the tokens of a day",
+        "minorun365/agent-book#29",
+        "quota",
+        {"message": "Too many tokens per day, please wait before trying again."},
+    ),
+    _refusal(
+        "Cloudflare",
+        "429 for the free allocation of a day, in a list of errors",
+        "developers.cloudflare.com/workers-ai/platform/errors",
+        "quota",
+        {
+            "success": False,
+            "errors": [{"code": 3036, "message": "You have used up your daily free allocation"}],
+        },
+    ),
+    _refusal(
+        "watsonx",
+        "403 for the tokens of a month, in a list of errors",
+        "cloud.ibm.com/apidocs/watsonx-ai",
+        "quota",
+        {
+            "errors": [
+                {"code": "token_quota_reached", "message": "The monthly token quota is used up"}
+            ],
+            "trace": "t",
+        },
+        403,
+        says="monthly token quota",
+    ),
+    _refusal(
+        "GitHub Models",
+        "a limit per day that names its end",
+        "docs.github.com/en/github-models",
+        "rate_limit",
+        _error(
+            "Rate limit of 50 per 86400s exceeded for UserByModelByDay. Please wait 84600 seconds before retrying.",
+            "RateLimitReached",
+        ),
+        wait=84600.0,
+    ),
+    _refusal(
+        "ChatGPT's plans",
+        "a usage limit that names its end",
+        "router-for-me/CLIProxyAPI#1666",
+        "rate_limit",
+        _error(
+            "The usage limit has been reached", type="usage_limit_reached", resets_in_seconds=529498
+        ),
+        wait=529498.0,
+    ),
+    # -- limits of a minute, in words of quota too
+    _refusal(
+        "Gemini",
+        "a limit per minute, in words of quota, and `RetryInfo`",
+        "google-gemini/gemini-cli#8437",
+        "rate_limit",
+        _google("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", delay="20s"),
+        wait=20.0,
+    ),
+    _refusal(
+        "Gemini",
+        "the wait in words alone",
+        "dyad-sh/dyad#1469",
+        "rate_limit",
+        _error(
+            f"{_SPENT}\n* Quota exceeded for metric: x_tokens, limit: 250000\nPlease retry in 30.6s.",
+            429,
+        ),
+        wait=30.6,
+    ),
+    _refusal(
+        "Vertex",
+        "a limit per minute, in words of quota",
+        "felixbinder/introspection_self_prediction#66",
+        "rate_limit",
+        _error(
+            "Quota exceeded for generate_content_requests_per_minute_per_project. Please submit a quota increase request.",
+            429,
+        ),
+    ),
+    _refusal(
+        "Cerebras",
+        "a limit per minute, with a code of quota",
+        "anomalyco/opencode#7463",
+        "rate_limit",
+        {
+            "message": "Tokens per minute limit exceeded - too many tokens processed.",
+            "type": "too_many_tokens_error",
+            "param": "quota",
+            "code": "token_quota_exceeded",
+        },
+    ),
+    _refusal(
+        "DashScope (Qwen)",
+        "`insufficient_quota` for the tokens of a minute",
+        "can1357/oh-my-pi PR 8476",
+        "rate_limit",
+        _error(
+            f"{_SPENT} For details, see: https://help.aliyun.com/zh/model-studio/error-code#token-limit",
+            "insufficient_quota",
+            "insufficient_quota",
+        ),
+    ),
+    _refusal(
+        "Azure",
+        "the wait in words, beside an invitation to raise the quota",
+        "learn.microsoft.com/azure/ai-services/openai/how-to/quota",
+        "rate_limit",
+        _error(
+            "Requests have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 6 seconds. See https://aka.ms/oai/quotaincrease",
+            "429",
+        ),
+        wait=6.0,
+    ),
+    _refusal(
+        "Groq",
+        "the wait in words, beside an invitation to pay",
+        "crewAIInc/crewAI#494",
+        "rate_limit",
+        _error(
+            "Rate limit reached on tokens per minute (TPM): Limit 5000, Used 5747, Requested ~4251. Please try again in 59.977s. Visit https://console.groq.com/settings/billing",
+            "rate_limit_exceeded",
+            "tokens",
+        ),
+        wait=59.977,
+    ),
+    _refusal(
+        "Mistral",
+        "429 with a number for a code",
+        "docs.mistral.ai",
+        "rate_limit",
+        {
+            "object": "error",
+            "message": "Rate limit exceeded",
+            "type": "rate_limited",
+            "code": "1300",
+        },
+    ),
+    _refusal(
+        "MiniMax",
+        "a rate limit as `base_resp` 1002, under HTTP 200",
+        "infiniflow/ragflow PR 17292",
+        "rate_limit",
+        {
+            "choices": None,
+            "usage": {"total_tokens": 0},
+            "base_resp": {"status_code": 1002, "status_msg": "rate limit"},
+        },
+        None,
+    ),
+    _refusal(
+        "Databricks",
+        "an `error_code` for a limit per minute",
+        "docs.databricks.com/machine-learning/model-serving/model-serving-limits",
+        "rate_limit",
+        {
+            "error_code": "REQUEST_LIMIT_EXCEEDED",
+            "message": "Exceeded workspace input tokens per minute rate limit",
+        },
+    ),
+    _refusal(
+        "Bedrock gateways",
+        "the exception's name in a header alone",
+        "docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html",
+        "rate_limit",
+        {"message": None},
+        400,
+        headers={"x-amzn-errortype": "ThrottlingException:http://internal.amazon.com/"},
+    ),
+    # -- load
+    _refusal(
+        "Moonshot (Kimi)",
+        "429 for a busy engine",
+        "platform.moonshot.ai/docs/api/errors",
+        "overloaded",
+        _error(
+            "The engine is currently overloaded, please try again later",
+            type="engine_overloaded_error",
+        ),
+    ),
+    _refusal(
+        "Cloudflare",
+        "429 where no capacity is left",
+        "developers.cloudflare.com/workers-ai/platform/errors",
+        "overloaded",
+        {
+            "success": False,
+            "errors": [
+                {"code": 3040, "message": "Capacity temporarily exceeded, please try again."}
+            ],
+        },
+    ),
+    _refusal(
+        "Hugging Face TGI",
+        "429 with `error_type` for a full queue",
+        "huggingface/text-generation-inference",
+        "overloaded",
+        {"error": "Model is overloaded", "error_type": "overloaded"},
+    ),
+    # -- never accepted
+    _refusal(
+        "OpenAI",
+        "429 for a request that is larger than the limit",
+        "vanna-ai/vanna-flask#11",
+        "invalid",
+        _error(
+            "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 342389. The input or output tokens must be reduced in order to run successfully.",
+            "rate_limit_exceeded",
+            "tokens",
+        ),
+        headers={"retry-after": "1"},
+    ),
+    _refusal(
+        "Groq",
+        "413 with a rate limit's code for such a request",
+        "continuedev/continue#10218",
+        "invalid",
+        _error(
+            "Request too large on tokens per minute (TPM): Limit 12000, Requested 14137",
+            "rate_limit_exceeded",
+            "tokens",
+        ),
+        413,
+    ),
+    _refusal(
+        "Together",
+        "403 for a prompt that is too long",
+        "docs.together.ai/docs/error-codes",
+        "invalid",
+        _error("Input token count + max_tokens must be less than the context length of the model"),
+        403,
+    ),
+    _refusal(
+        "Venice",
+        "a context that is too long as `error_type`, under HTTP 200",
+        "NousResearch/hermes-agent#68451",
+        "invalid",
+        {"error_type": "context_length_exceeded", "error_message": "longer than 163840 tokens"},
+        None,
+        says="163840",
+    ),
+    _refusal(
+        "llama.cpp",
+        "500 for a picture to a model without eyes",
+        "ggml-org/llama.cpp",
+        "invalid",
+        _error(
+            "image input is not supported - hint: you may need to provide the mmproj",
+            500,
+            "server_error",
+        ),
+        500,
+    ),
+    _refusal(
+        "OpenRouter",
+        "404 for a picture to a model without eyes",
+        "JohnnyZ93/oai-compatible-copilot#230",
+        "invalid",
+        _error("No endpoints found that support image input", 404),
+        404,
+        says="https://llm.invalid/v1/chat/completions",
+    ),
+    _refusal(
+        "Ollama",
+        "400 for tools to a model without them",
+        "ollama/ollama#17301",
+        "invalid",
+        _error("registry.ollama.ai/library/m:latest does not support tools", type="api_error"),
+        400,
+    ),
+    _refusal(
+        "vLLM",
+        "the field in FastAPI's `loc`, beside what was sent",
+        "fastapi.tiangolo.com/tutorial/handling-errors",
+        "invalid",
+        {
+            "detail": [
+                {
+                    "type": "missing",
+                    "loc": ["body", "messages", 0, "content"],
+                    "msg": "Field required",
+                    "input": {"role": "user"},
+                }
+            ]
+        },
+        422,
+        says="body.messages.0.content: Field required",
+    ),
+    # -- others
+    _refusal(
+        "Gemini",
+        "400 for a wrong key",
+        "ai.google.dev/gemini-api/docs/troubleshooting",
+        "auth",
+        [_error("API key not valid. Please pass a valid API key.", 400, status="INVALID_ARGUMENT")],
+        400,
+    ),
+    _refusal(
+        "AWS gateways",
+        "the words in `Message`",
+        "docs.aws.amazon.com/apigateway",
+        "auth",
+        {"Message": "User is not authorized to access this resource"},
+        403,
+        says="not authorized",
+    ),
+    _refusal(
+        "nginx, as a proxy",
+        "a page of HTML",
+        "nginx.org",
+        "invalid",
+        b"<html><head><title>404 Not Found</title></head><body><center><h1>404 Not Found</h1></center></body></html>",
+        404,
+        says="404 Not Found (asked https://llm.invalid/v1/chat/completions",
+    ),
+]

@@ -1,0 +1,570 @@
+"""What a refusal means, and what it says: by rules that hold for every server.
+
+What known servers send, each in its own words, is in `tests.support.servers.refusals`. Here are the
+rules between them: which evidence is stronger, that a cause is found at any depth, and that nothing
+of the request is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_minillm as llm
+from trio_minillm import testing
+from trio_minillm._types.errors import EXCERPT_CHARS
+from trio_minillm.batch import BatchRequest
+from trio_minillm.providers import complaint_in, error_from, error_info
+
+from ..support.servers.refusals import meet
+
+SPENT = "You exceeded your current quota, please check your plan and billing details."
+
+
+def kind(body: Any, status: int | None = 429, **headers: str) -> str:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return error_info(status, json.dumps(body).encode(), named).kind
+
+
+def said(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"error": {"message": message, "code": code, **more}}
+
+
+# -- which evidence is stronger ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "window",
+    ["per minute", "per second", "per hour", "(TPM)", "/min", "in 60 s", "every 10 seconds"],
+)
+@pytest.mark.parametrize("code", [None, "token_quota_exceeded", "quota_exceeded", "usage_limit"])
+@pytest.mark.parametrize("status", [429, 403, None])
+def test_a_short_window_is_a_rate_whatever_it_is_called(
+    window: str, code: str | None, status: int | None
+) -> None:
+    assert kind(said(f"The token quota is exceeded {window}", code), status) == "rate_limit"
+
+
+@pytest.mark.parametrize("window", ["per day", "per month", "(RPD)", "/ month", "per week"])
+@pytest.mark.parametrize("code", [None, "token_quota_exceeded", "rate_limit_exceeded"])
+def test_a_long_window_is_a_quota_unless_a_wait_is_named(window: str, code: str | None) -> None:
+    words = f"Too many tokens {window}."
+    assert kind(said(words, code)) == "quota"
+    assert kind(said(f"{words} Please try again in 12m30s", code)) == "rate_limit"
+    assert kind(said(words, code), retry_after="750") == "rate_limit"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        said(SPENT),
+        said(SPENT, "quota_exceeded"),
+        said("The usage limit is reached", "usage_limit_reached"),
+    ],
+)
+def test_a_throttle_that_says_when_to_come_back_is_no_empty_account(body: Any) -> None:
+    assert kind(body) == "quota"
+    assert kind(body, retry_after="3") == "rate_limit"
+    assert kind(body, retry_after_ms="300") == "rate_limit"
+    assert kind(body, x_ratelimit_remaining_tokens="0") == "rate_limit"
+    assert kind(body, x_ratelimit_remaining_tokens="12") == "quota"
+    body["error"]["retry_after"] = 3
+    assert kind(body) == "rate_limit"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        said(SPENT, "insufficient_quota"),
+        said("m", "billing_hard_limit_reached"),
+        said("Insufficient balance"),
+        said("m", "1113"),
+        {"base_resp": {"status_code": 1008, "status_msg": "m"}},
+    ],
+)
+def test_an_empty_account_stays_one_beside_a_wait(body: Any) -> None:
+    assert kind(body, retry_after="20") == "quota"
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.booleans())
+def test_only_a_request_larger_than_the_whole_limit_is_never_accepted(
+    limit: int, used: int, requested: int, grouped: bool
+) -> None:
+    spell = "{:,}".format if grouped else str
+    numbers = f"Limit {spell(limit)}, Used {spell(used)}, Requested {spell(requested)}"
+    body = said(
+        f"Rate limit on tokens per min (TPM): {numbers}. Try again in 6s", "rate_limit_exceeded"
+    )
+    assert kind(body) == ("invalid" if requested > limit else "rate_limit")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Requested 59000 tokens, over the limit of 30000 tokens per minute", "invalid"),
+        ("The maximum is 30000 tokens per minute. Your request has 59000 tokens", "invalid"),
+        ("The request needs 59,000 tokens; the limit is 30,000 per minute", "invalid"),
+        ("The request needs 5,000 tokens; the limit is 30,000 per minute", "rate_limit"),
+        ("Your account reached max request: 3, try again after 1 seconds", "rate_limit"),
+        ("Limit 20 requests per 10 seconds exceeded", "rate_limit"),
+    ],
+)
+def test_the_numbers_of_a_limit_are_read_in_both_orders(words: str, expected: str) -> None:
+    assert kind(said(words)) == expected
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 422, 429, 500, 502, None])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "prompt is too long: 213462 tokens > 200000 maximum",
+        "This model's maximum context length is 8192 tokens. However, you requested 9000",
+        "The input token count (1196265) exceeds the maximum number of tokens allowed",
+        "This model's maximum prompt length is 131072 but the request contains 537812 tokens",
+        "the request exceeds the available context size, try increasing it",
+        "Your request exceeded model token limit: 262144 (requested: 300000)",
+        "invalid params, context window exceeds limit",
+        "Input is too long for requested model.",
+        "Please reduce the length of the messages or completion.",
+        "Range of input length should be [1, 30720]",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_never_accepted(words: str, status: int | None) -> None:
+    assert kind(said(words), status) == "invalid"
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 500, 502, None])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "image input is not supported",
+        "This model does not support image input",
+        "No endpoints found that support image input",
+        'No endpoints found that support tool use. Try disabling "f".',
+        "facebook/opt-125m is not a multimodal model",
+        "unknown variant `image_url`, expected `text`",
+        "m:latest does not support tools",
+        "Audio input is not enabled for this model",
+        "This model only supports text input",
+        "The model doesn't support vision",
+    ],
+)
+def test_what_a_model_cannot_do_is_no_fault_of_the_server(words: str, status: int | None) -> None:
+    info = error_info(status, json.dumps(said(words)).encode())
+    assert info.kind == "invalid"
+    assert not info.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "expected"),
+    [
+        (429, "Too many tokens, please wait before trying again.", "rate_limit"),
+        (429, "Number of request tokens has exceeded your per-minute rate limit", "rate_limit"),
+        (429, "Resource has been exhausted (e.g. check quota).", "rate_limit"),
+        (429, "Please add a payment method to increase your rate limit", "rate_limit"),
+        (503, "The model is overloaded. Please try again later.", "overloaded"),
+        (500, "Internal error encountered.", "server"),
+        (500, "litellm.RateLimitError: too many requests", "rate_limit"),
+        (400, "temperature must be at most 2", "invalid"),
+        (401, "No cookie auth credentials found", "auth"),
+        (524, "error code: 524", "server"),
+    ],
+)
+def test_what_only_looks_alike(status: int, words: str, expected: str) -> None:
+    assert kind(said(words), status) == expected
+
+
+def test_a_name_is_no_code() -> None:
+    assert kind({"error": {"name": "billing-service", "message": "down"}}, 500) == "server"
+
+
+def test_amazon_s_header_names_the_type() -> None:
+    header = "ThrottlingException:http://internal.amazon.com/coral/"
+    info = error_info(400, b'{"message": "slow"}', {"x-amzn-errortype": header})
+    assert (info.kind, info.type, info.code) == ("rate_limit", "ThrottlingException", None)
+
+
+# -- waits -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        (said("try again in 7m12s"), 432.0),
+        (said("Please retry in 20.04466179s."), 20.04466179),
+        (said("Please retry after 6 seconds."), 6.0),
+        (said("Please wait 84600 seconds before retrying."), 84600.0),
+        (said("Please wait 8 hours 24 minutes and try again"), 30240.0),
+        (said("try again in 120ms"), 0.12),
+        (said("Retry in 2 days"), 172_800.0),
+        (said("try again in 5 milliseconds"), 0.005),
+        (said("m", retry_after=7), 7.0),
+        (said("m", retry_after="7"), 7.0),
+        (said("m", retry_after_ms=700), 0.7),
+        (said("m", retryDelay="1.5s"), 1.5),
+        (said("m", details=[{"@type": "RetryInfo", "retryDelay": {"seconds": 9}}]), 9.0),
+        (said("try again later"), None),
+        (said("retry up to 3 messages"), None),
+        (said("m", retry_after="soon"), None),
+        (said("m", retry_after=-1), None),
+        (said("m", retry_after=True), None),
+        (said("m", retry_after=math.inf), None),
+    ],
+)
+def test_the_wait_that_a_body_names(body: Any, seconds: float | None) -> None:
+    found = error_from(429, body).retry_after
+    assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_what_waiting_does_not_help_names_no_wait() -> None:
+    assert error_from(402, said("Insufficient balance. Try again in 5 s")).retry_after is None
+
+
+# -- at any depth ------------------------------------------------------------------------------------------
+
+LEAF = "Your account is suspended due to insufficient balance"
+
+
+def wrapped(inner: Any, how: str) -> Any:
+    text = json.dumps(inner)
+    return {
+        "error": {"error": inner},
+        "list": {"errors": [inner]},
+        "array": [inner],
+        "detail": {"detail": inner},
+        "cause": {"error": {"message": "fetch failed", "cause": inner}},
+        "inner": {"error": {"code": "x", "innererror": inner}},
+        "raw": {"error": {"message": "Provider returned error", "metadata": {"raw": text}}},
+        "text": {"error": {"message": text, "code": 429}},
+        "python": {"message": repr(inner)},
+        "exception": {"throttlingException": inner},
+    }[how]
+
+
+HOWS = ["error", "list", "array", "detail", "cause", "inner", "raw", "text", "python", "exception"]
+
+
+@given(st.lists(st.sampled_from(HOWS), max_size=4))
+def test_the_words_of_a_cause_are_found_at_any_depth(hows: list[str]) -> None:
+    body: Any = {"message": LEAF, "code": "exceeded_current_quota_error"}
+    for how in hows:
+        body = wrapped(body, how)
+    info = error_info(429, json.dumps(body).encode())
+    assert LEAF in info.message
+    assert info.kind == "quota"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"errors": [{"code": 1, "message": "a"}, {"message": "b"}]}, "a; b"),
+        ({"errors": ["a", "b"]}, "a; b"),
+        (
+            {"errors": {"messages[0]": ["required"]}, "title": "Invalid"},
+            "Invalid (messages[0]: required)",
+        ),
+        ({"Message": "a"}, "a"),
+        ({"error_type": "t", "error_message": "a"}, "a"),
+        ({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}, "invalid params"),
+        ({"detail": [{"loc": ["body", "n"], "msg": "a"}, {"loc": [], "msg": "b"}]}, "body.n: a; b"),
+        (
+            {"error": {"message": "no", "issues": [{"path": ["x", 0], "message": "bad"}]}},
+            "no (x.0: bad)",
+        ),
+        (
+            {"error": {"message": "no", "details": [{"target": "x", "message": "bad"}]}},
+            "no (x: bad)",
+        ),
+        (
+            {"error": "Not Found", "path": "/v1/x", "message": "No handler"},
+            "Not Found (No handler)",
+        ),
+        ({"error": {"message": "a", "errors": [{"message": "a", "reason": "r"}]}}, "a"),
+        ({"message": "Bad request", "detail": "n is too low"}, "Bad request (n is too low)"),
+        ({"error": {"message": "no", "cause": "why"}}, "no (why)"),
+        ({"errors": "why"}, "why"),
+        ({"fault": {"faultstring": "why", "detail": {"errorcode": "x"}}}, "why"),
+        ({"response": {"error": {"message": "why"}}}, "why"),
+        ({"foo": {"bar": "why"}}, '{"foo":{"bar":"why"}}'),
+        ([1, 2], "[1,2]"),
+        (5, "5"),
+        ({}, "no explanation"),
+    ],
+)
+def test_the_words_of_any_shape(body: Any, message: str) -> None:
+    assert error_info(500, json.dumps(body).encode()).message == message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"error": {"message": "why", "code": "rate_limit_exceeded"}}',
+        b'id: 1\nevent: error\n:HTTP_STATUS/400\ndata:{"code":"Throttling","message":"why"}\n\n',
+        b'data: {"error": {"message": "why", "type": "too_many_requests"}}\n\ndata: [DONE]\n\n',
+    ],
+)
+def test_a_refusal_in_the_form_of_a_stream_is_read(body: bytes) -> None:
+    info = error_info(400, body)
+    assert (info.message, info.kind) == ("why", "rate_limit")
+
+
+def test_the_field_that_is_meant_is_shown() -> None:
+    assert error_from(400, said("Invalid value", param="temperature")).message == (
+        "Invalid value (field temperature)"
+    )
+    assert error_from(400, said("temperature is too high", param="temperature")).message == (
+        "temperature is too high"
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        ({"error": {"message": "m", "http_code": "429"}}, 429),
+        ({"error": {"message": "m", "status": "UNAVAILABLE"}}, 503),
+        ({"error": {"cause": {"statusCode": 502}}}, 502),
+        ({"error": "Error code: 429 - slow down"}, 429),
+        ({"error": "503 Service Unavailable"}, 503),
+        ({"error": {"message": "m", "type": "ThrottlingException"}}, 429),
+        ({"error": {"message": "HTTP/1.1 504 Gateway Timeout"}}, 504),
+        ({"error": {"message": "there are 500 of them"}}, None),
+    ],
+)
+def test_the_status_that_an_error_in_a_stream_stands_for(event: Any, status: int | None) -> None:
+    assert error_from(None, event).status == status
+
+
+# -- what is not shown ---------------------------------------------------------------------------------------
+
+ECHOES = ["input", "inputs", "prompt", "messages", "request", "body", "flagged_input", "ctx"]
+
+
+@given(st.sampled_from(ECHOES), st.lists(st.sampled_from(["foo", "error", "data"]), max_size=3))
+def test_nothing_of_the_request_is_shown(field: str, path: list[str]) -> None:
+    body: Any = {field: {"text": "CANARY"}, "other": "why"}
+    for key in path:
+        body = {key: body}
+    assert "CANARY" not in error_info(400, json.dumps(body).encode()).message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[{'type': 'missing', 'loc': ('body', 'n'), 'msg': 'required', 'input': {'prompt': 'CANARY'}}]",
+        "1 validation error: {'loc': ('n',), 'msg': 'required', 'input': {'prompt': 'CANARY'}}",
+        "1 validation error\n  required [type=missing, input_value={'prompt': 'CANARY'}, input_type=dict]",
+    ],
+)
+def test_nor_what_pydantic_prints_of_it(message: str) -> None:
+    shown = error_from(400, {"object": "error", "message": message}).message
+    assert "CANARY" not in shown
+    assert "required" in shown
+
+
+@given(st.binary(max_size=200), st.sampled_from([None, 400, 404, 429, 500]))
+def test_any_body_is_an_error_of_bounded_words(body: bytes, status: int | None) -> None:
+    info = error_info(status, body, {"retry-after": "1"})
+    assert 0 < len(info.message) <= EXCERPT_CHARS
+    assert status is None or info.status == status
+
+
+def test_a_large_body_is_read_in_part() -> None:
+    wide = {f"k{i}": {f"k{j}": [["v"] * 99] * 9 for j in range(99)} for i in range(99)}
+    assert len(error_info(500, json.dumps(wide).encode()).message) == EXCERPT_CHARS
+    assert error_info(500, b"<title" * 100_000).message == "a page without text"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        (
+            b"<html><title>502 Bad Gateway</title><h1>502 Bad Gateway</h1>nginx",
+            "502 Bad Gateway nginx",
+        ),
+        (b"<title>Open &amp; shut</title><script>x()</script><p>Go\n away", "Open & shut: Go away"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "NoSuchKey"),
+        (b"<!DOCTYPE html><!-- no --><style>a{}", "a page without text"),
+    ],
+)
+def test_a_page_is_shown_as_its_text(page: bytes, text: str) -> None:
+    assert error_info(502, page).message == text
+
+
+# -- complaints ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"error": {"message": "m"}},
+        {"error": "m"},
+        {"error_type": "t", "error_message": "m"},
+        {"errors": [{"code": 1, "message": "m"}]},
+        {"base_resp": {"status_code": 1002, "status_msg": "m"}, "choices": None, "usage": {"a": 0}},
+        {"code": "InvalidParameter", "message": "m", "request_id": "r"},
+        {"code": 500},
+        {"success": False},
+        {"status": "failed"},
+        {"status": 503, "title": "m"},
+        {"object": "error"},
+        {"detail": "m"},
+        {"detail": [{"msg": "m"}]},
+        {"Message": "m"},
+        {"message": {"detail": "m"}},
+        {"throttlingException": {"message": "m"}},
+        [{"error": {"message": "m"}}],
+        {"choices": [], "error_msg": "m"},
+        {"event": "error", "message": "m"},
+        {"code": "503", "msg": "m"},
+        {"success": "false", "msg": "m"},
+        {"type": "response.failed", "response": {"error": {"message": "m"}}},
+    ],
+)
+def test_a_complaint_is_one_in_any_clothes(found: Any) -> None:
+    info = complaint_in(found)
+    assert info is not None
+    assert info.message != "no explanation"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        5,
+        "m",
+        [],
+        {},
+        {"id": "x", "object": "chat.completion.chunk", "model": "m"},
+        {"status": "processing", "message": "thinking"},
+        {"message": "ok", "code": 0},
+        {"message": "ok", "code": "200"},
+        {"success": True, "message": "m"},
+        {"ok": True, "err": None, "err_code": 0, "response": {"error": None}},
+        {"errors": [], "error": None, "error_code": 0, "error_msg": "success"},
+        {"error": {}},
+        {"error": {"code": None}},
+        {"base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"choices": [], "message": "m"},
+        {"usage": {"prompt_tokens": 1}, "message": "m"},
+        {"message": {"role": "assistant", "content": "an answer of another format"}},
+        {"type": "ping"},
+    ],
+)
+def test_what_is_no_complaint(found: Any) -> None:
+    assert complaint_in(found) is None
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+def test_a_complaint_ends_a_stream_on_every_wire(wire: str) -> None:
+    met = meet({"error_type": "t", "error_message": "no such thing"}, None, wire=wire)
+    assert isinstance(met.error, llm.ProviderError)
+    assert "no such thing" in str(met.error)
+
+
+# -- the address ------------------------------------------------------------------------------------------------
+
+
+def asked(status: int, body: bytes, *, query: str = "", **headers: str) -> llm.MiniLLMError:
+    transport = testing.ScriptedTransport(testing.reply(body, status=status, headers=headers))
+    model = llm.compatible("m", base_url=f"https://llm.invalid/v1{query}", api_key="key-0123456789")
+
+    async def call() -> llm.MiniLLMError:
+        async with llm.open_client(transport=transport, retry=llm.Retry(attempts=1)) as client:
+            with pytest.raises(llm.MiniLLMError) as caught:
+                await client.complete(model, "Hi")
+        return caught.value
+
+    return trio.run(call, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+URL = "https://llm.invalid/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (
+            404,
+            b'{"detail": "Not Found"}',
+            f"Not Found (asked {URL}: the path or the model may be wrong)",
+        ),
+        (405, b"", f"no explanation (asked {URL}: the path or the model may be wrong)"),
+        (502, b"<title>Bad Gateway</title>", f"Bad Gateway (a page, not an answer; asked {URL})"),
+        (301, b"", f"the server redirects; not followed (asked {URL})"),
+        (200, b"<title>Welcome</title>", f"not an event stream: Welcome (asked {URL})"),
+        (200, b"[1]", f"(asked {URL})"),
+    ],
+)
+def test_an_answer_from_the_wrong_place_names_the_address(
+    status: int, body: bytes, words: str
+) -> None:
+    for query in ("", "?api-version=secret"):
+        error = asked(status, body, query=query)
+        assert words in str(error)
+        assert "secret" not in str(error)
+        if isinstance(error, llm.RefusedError):
+            assert error.url == URL
+
+
+def test_other_refusals_have_it_as_a_field_alone() -> None:
+    error = asked(429, b'{"error": {"message": "slow down"}}')
+    assert isinstance(error, llm.RefusedError)
+    assert (str(error), error.url) == ("HTTP 429 rate_limit: slow down", URL)
+
+
+def test_a_page_does_not_show_the_key() -> None:
+    for status in (200, 404):
+        assert "0123456789" not in str(asked(status, b"<p>no such key: key-0123456789"))
+
+
+# -- who is asked --------------------------------------------------------------------------------------------------
+
+
+class Own(llm.Provider):
+    """A provider with a reading of its own for errors."""
+
+    def parse_error(self, status: int | None, body: bytes) -> llm.ErrorInfo:
+        return llm.ErrorInfo(message="mine", kind="invalid", status=status)
+
+
+def test_a_provider_s_own_reading_of_errors_goes_before_ours() -> None:
+    assert Own().parse_refusal(429, {"retry-after": "1"}, b"").message == "mine"
+    ours = llm.Provider().parse_refusal(429, {"retry-after": "1"}, json.dumps(said(SPENT)).encode())
+    assert ours.kind == "rate_limit"
+
+
+async def test_one_request_that_is_too_large_does_not_slow_a_batch_down(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It costs itself: one attempt, and neither a pause nor a lower rate for the others."""
+    large = json.dumps(
+        said(
+            "Request too large on tokens per min (TPM): Limit 30000, Requested 59000",
+            "rate_limit_exceeded",
+        )
+    ).encode()
+
+    def choose(request: testing.ServedRequest) -> testing.Reply:
+        if b"LARGE" in request.body:
+            return testing.reply(
+                large, status=429, headers={"x-ratelimit-remaining-tokens": "29000"}
+            )
+        return testing.reply(*testing.openai_events("ok"), wait=0.1)
+
+    transport = testing.ScriptedTransport(choose)
+    model = llm.compatible("m", base_url="https://llm.invalid/v1", api_key="key-0123456789")
+    requests = [BatchRequest(str(n), "LARGE" if n in (3, 50) else f"hi {n}") for n in range(200)]
+    started = trio.current_time()
+    async with llm.open_client(transport=transport) as client:
+        async with client.batch(requests, model=model, max_concurrency=10) as run:
+            results = [result async for result in run]
+    assert sum(result.ok for result in results) == 198
+    assert len(transport.requests) == 200
+    assert trio.current_time() - started < 5.0

@@ -1,0 +1,292 @@
+"""Kinds of errors, told from what servers say: one table for every provider and every status.
+
+Servers agree on shapes, not on meanings: HTTP 429 is a limit per minute here and an empty account
+there, and ``quota`` stands for both. So the evidence is weighed in this order, and the first row of
+`RULES` that fits decides:
+
+1. codes and types, which are made for programs;
+2. limits that are named (Google's ``…PerMinute…``, ``…PerDay…``) and numbers (``Limit 30000,
+   Requested 59000``);
+3. a wait that the body or the headers name: a throttle that says when to come back is no empty
+   account;
+4. phrases, those of an empty account before those that speak of a quota in general;
+5. the HTTP status.
+
+Sources are named beside each row; docs/servers.md lists them by server. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .._types.errors import ErrorKind
+
+HOUR = 3600.0
+"""Seconds. A shorter wait than this beside a limit per day is not meant for that limit: Google
+names some seconds even where the limit is 0 (continuedev/continue#10062)."""
+
+
+class Evidence(NamedTuple):
+    """An error as the rules see it."""
+
+    status: int | None
+    codes: str = ""
+    """Codes and types, each without case and separators, with spaces between."""
+    words: str = ""
+    """The messages, in lower case."""
+    limits: str = ""
+    """Names of the limits that were hit, as codes are written."""
+    wait: float | None = None
+    """Seconds to wait that the body names."""
+    told: bool = False
+    """True if the headers say when to come back."""
+
+
+class Rule(NamedTuple):
+    """One row: the kind of an error for which all that is given here is true."""
+
+    kind: ErrorKind
+    codes: str = ""
+    words: str = ""
+    limits: str = ""
+    unless: str = ""
+    """Words that rule it out."""
+    throttled: bool | None = None
+    wait_below: float | None = None
+    """Most seconds of a named wait; none named fits, too."""
+    statuses: frozenset[int | None] | None = None
+    but: frozenset[int | None] = frozenset()
+    """Statuses that rule it out."""
+
+    hints: tuple[str, ...] = ()
+    """Beginnings of words of which one must be there: a quick test before the slow one."""
+
+    def fits(self, seen: Evidence, throttled: bool) -> bool:
+        """Return whether the rule decides this error. ``throttled`` says that it passes by itself,
+        and soon: a wait is named, or a window of hours at most.
+        """
+        return (
+            (self.statuses is None or seen.status in self.statuses)
+            and seen.status not in self.but
+            and (self.throttled is None or self.throttled == throttled)
+            and (self.wait_below is None or (seen.wait or 0.0) < self.wait_below)
+            and (not self.codes or re.search(self.codes, seen.codes) is not None)
+            and (not self.limits or re.search(self.limits, seen.limits) is not None)
+            and (not self.hints or any(hint in seen.words for hint in self.hints))
+            and (not self.words or re.search(self.words, seen.words) is not None)
+            and (not self.unless or re.search(self.unless, seen.words) is None)
+        )
+
+
+def _any(*patterns: str) -> str:
+    return "|".join(patterns)
+
+
+# -- words ---------------------------------------------------------------------------------------
+
+_SHORT = re.compile(
+    r"per[-_ ]?(?:second|sec\b|minute|min\b|hour)|/ ?(?:s|sec|min|minute|hour)\b|\b(?:rpm|tpm|rps|tps|rph|tph)\b"
+    r"|(?:second|minute|hour)ly\b|\bhour allocated|concurren|a(?:n| few)? (?:second|minute)"
+    r"|(?:per|every|each|in|within|last) \d{1,5}[- ]?(?:s|sec|second|m|min|minute|h|hour)s?\b"
+    r"|(?:every|each) (?:second|minute|hour)"
+)
+_LONG = _any(
+    r"per[-_ ]?(?:day|week|month)|/ ?(?:day|week|month)\b|\b(?:rpd|tpd)\b|(?:week|month) allocated",
+    r"(?:daily|weekly|monthly) (?:\w+ ){0,2}(?:limit|quota|allocation|allowance|cap\b|usage)",
+)
+
+_EMPTY_CODES = _any(
+    "insufficient(?:account)?(?:balance|credit|fund)",  # DeepSeek, MiniMax, Together
+    "insufficientuserquota",  # new-api, one-api
+    "creditbalance|billing|spend(?:ing)?limit|organizationusagelimit",  # OpenAI, Anthropic, xAI
+    "exceededcurrentquota",  # Moonshot
+    "arrearage|freetieronly",  # DashScope
+    "accountoverdue",  # Volcengine
+    "budgetexceeded|exceededbudget",  # litellm
+    "weightexceedsbudget|keylimitexceeded",  # OpenRouter
+    "paymentrequired|paymentmethodrequired",  # Gemini, SambaNova
+    "blockedapiaccess",  # Groq
+    "notenoughbalance|outofcredits|nocredits|usagenotincluded",  # Hugging Face, ChatGPT plans
+)
+_EMPTY_WORDS = _any(
+    r"credit balance is too low|reached your specified api usage limits",  # Anthropic
+    r"(?:insufficient|not enough|inadequate|no (?:remaining|more)) (?:account |wallet |prepaid )?"
+    r"(?:balance|credit|fund)",  # DeepSeek, MiniMax, Z.ai, Together, OpenRouter
+    r"balance (?:is |was )?(?:insufficient|not enough|too low|exhausted|depleted|negative)",
+    r"(?:out of|run out of|used all (?:of )?(?:your |the )?(?:available )?) ?credits?",  # xAI
+    r"credits? (?:is |are |ha(?:s|ve) been |were )?(?:exhausted|depleted|used up|expired)",  # Gemini
+    r"requires more credits|can only afford|key limit exceeded",  # OpenRouter
+    r"included credits",  # Hugging Face
+    r"spend(?:ing)? limit|billing (?:hard )?limit|billing (?:is )?not active",  # OpenAI, Fireworks
+    r"budget has been exceeded|exceeded ?budget|over budget|(?:budget|crossed) exceeded|crossed budget",
+    r"(?:recharge|top up) (?:your|the) account|please (?:recharge|top up)|please add (?:more )?(?:credits|funds)",
+    r"account (?:is )?(?:overdue|in arrears)|account is in good standing|past invoices",  # DashScope
+    r"payment required|unpaid (?:bill|invoice)|overdue payment",  # Mistral
+    r"free allocation|free (?:tier|quota|allocated quota)[^.]{0,40}(?:exhausted|exceeded|used up|ended)",
+    "余额不足|欠费|额度不足|额度已用|请充值|账户余额",  # Z.ai, new-api
+)
+_EMPTY_HINTS = (
+    *("credit", "balance", "fund", "spend", "billing", "budget", "charge", "top up", "overdue"),
+    *("arrears", "standing", "payment", "invoice", "unpaid", "limit exceeded", "reached your"),
+    *("free ", "余额", "欠费", "额度", "请充值"),
+)
+_QUOTA_CODES = _any("quota", "usagelimit", "allowanceexceeded")
+_QUOTA_WORDS = _any(
+    r"exceed\w* (?:\w+ ){0,4}(?:quota|allowance|allotment)",
+    r"quota (?:has been |is |was )?(?:exceeded|exhausted|reached|used up|depleted)|out of quota|insufficient quota",
+    r"usage limits?|(?:reached|exceeded|hit|used up) (?:your|the) (?:\w+ ){0,2}(?:daily|weekly|monthly)",
+    "使用上限|限额将在",  # Z.ai
+)
+_RATE_CODES = _any(
+    "rate(?:limit|exceed)|toomany(?:requests|tokens)|throttl|limitrequests|limitburst",
+    "(?:request|token|rpm|tpm|concurrency)(?:rate)?limit(?:reached|exceeded)|requestlimit",
+)
+_RATE_WORDS = (
+    r"rate[- ]?limit|too many (?:concurrent )?requests|throttl|request limit|requests? too frequent"
+)
+_BUSY_CODES = "overloaded|outofcapacity|capacityexceeded|serverbusy|engineoverload|slowdown"
+_BUSY_WORDS = _any(
+    r"\boverloaded|(?:out of|over|at) capacity|capacity (?:is |was |has been )?(?:temporarily )?exceeded",
+    r"no capacity|too busy|server is busy|high demand|heavy load|访问量过大",
+)
+
+_LARGE_CODES = _any(
+    "contextlength|contextwindow|exceedcontextsize|contextlimit|contextoverflow",  # OpenAI, llama.cpp
+    "(?:request|payload|entity|prompt|input|body|content)(?:is)?too(?:large|long|big)",  # Anthropic
+    "stringabovemaxlength|maxtokensexceeded|tokenslimitreached|modeltokenlimit|maxprompttokens",  # GitHub
+)
+_LARGE_WORDS = _any(
+    r"(?:request|payload|entity|body|content) (?:is |was )?too (?:large|big)",  # OpenAI, Groq, nginx
+    r"reduce (?:your|the) (?:message|prompt|input)|reduce the length|must be reduced in order",
+)
+_CONTEXT_WORDS = _any(
+    r"(?:prompt|input|message|request|context|conversation|inputs?)s?`? (?:is |are |was |were )?too long",  # Bedrock
+    r"(?:maximum|max|model'?s?|available|the) (?:available )?(?:context|prompt) (?:length|size|window|limit)",
+    r"context (?:length|window|size|limit)(?: is| was| has been)? exceed|context window exceeds|prompt 超长",
+    r"exceed\w*[^.]{0,40}(?:context|maximum number of (?:input )?tokens|model token limit|input limit)",
+    r"(?:input|prompt) token count[^.]{0,60}exceed|maximum prompt length|context length",  # Gemini, xAI
+    r"range of input length should be|must have less than \d+ tokens|`inputs` tokens|string too long",
+    r"long context (?:requests|beta|is )",  # Anthropic: another plan is needed for it
+)
+_NOT = r"(?:\bnot|n't|\bunable to|\bcannot) (?:\w+ ){0,2}"
+_ABILITY = (
+    r"(?:image|picture|photo|vision|visual|multi-?modal|modalit|audio|video|document|pdf|tool|function"
+    r"|reasoning|thinking|developer|system (?:message|prompt|role)|json|schema|structured|logprob)"
+)
+_UNABLE_WORDS = _any(
+    rf"{_NOT}(?:support|accept|allow|handle|process|understand|view|read|see)\w*[^.\n]{{0,40}}{_ABILITY}",
+    rf"{_ABILITY}[^.\n]{{0,60}}(?:(?:\bnot|n't) (?:\w+ )?(?:supported|enabled|allowed|accepted|available (?:for|with|on|in) th)|unsupported)",
+    rf"unsupported[^.\n]{{0,30}}{_ABILITY}|{_NOT}(?:a |an )?(?:multi-?modal|vision|image|audio)",  # vLLM
+    rf"no endpoints found (?:that support|matching)|no (?:endpoint|model|provider)s?[^.\n]{{0,40}}support[^.\n]{{0,40}}{_ABILITY}",
+    r"only supports? text|text[- ]only|unknown variant [`'\"]?(?:image|input_audio|file|video)",  # DeepSeek
+    r"mmproj",  # llama.cpp
+)
+_UNABLE_HINTS = ("support", "not ", "n't ", "unable", "only", "unknown variant", "mmproj")
+_KEY_CODES = "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken"
+_KEY_WORDS = r"(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)"
+
+_LIMIT = r"(?:limit|maximum)(?: is| of|)[\s:=(]{0,4}(\d[\d,_]*)"
+_REQUESTED = (
+    r"(?:requested|request (?:has|had|contains|of|size|needs|needed|requires|is|was))"
+    r"(?: about| around| of| up to)?[\s:=(~]{0,4}(\d[\d,_]*)"
+)
+_NUMBERS = re.compile(rf"{_LIMIT}[^\n]{{0,100}}?{_REQUESTED}")
+_NUMBERS_BACK = re.compile(rf"{_REQUESTED}[^\n]{{0,100}}?{_LIMIT}")
+
+# -- the table -------------------------------------------------------------------------------------
+
+_NEVER_ABOUT_RATE: frozenset[int | None] = frozenset({400, 401, 402, 404, 405, 410, 413, 415, 422})
+
+RULES: tuple[Rule, ...] = (
+    # OpenRouter: the money is reserved by requests that are still running.
+    Rule("rate_limit", codes="inflightbudget"),
+    Rule("invalid", codes=_LARGE_CODES),
+    # DashScope says that the quota is insufficient where it means tokens a minute
+    # (can1357/oh-my-pi PR 8476; Model Studio's error codes, "token-limit").
+    Rule("quota", words="free allocated quota exceeded"),
+    Rule(
+        "rate_limit",
+        codes="insufficientquota|allocationquota",
+        words=r"#token-limit|\ballocated quota exceeded|" + _SHORT.pattern,
+        unless=_LONG,
+    ),
+    Rule("quota", codes=_EMPTY_CODES + "|insufficientquota"),
+    Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
+    # A request that is larger than the limit is refused at any rate, also as HTTP 429.
+    Rule("invalid", words=_LARGE_WORDS, but=frozenset({401})),
+    Rule("invalid", words=_CONTEXT_WORDS, throttled=False, but=frozenset({401, 503, 529})),
+    # What a model can't do, whatever status says so: 400, 404, or 500 (llama.cpp, SGLang).
+    Rule(
+        "invalid",
+        words=_UNABLE_WORDS,
+        hints=_UNABLE_HINTS,
+        but=frozenset({401, 402, 403, 408, 429, 503, 504, 529}),
+    ),
+    Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500})),  # xAI, Gemini
+    Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),
+    # Google names the limits. One of a day does not pass soon, and one of 0 never does.
+    Rule("quota", limits="perday|permonth|value0\\b", wait_below=HOUR),
+    Rule("quota", words=r"quota exceeded[^\n]{0,200}limit: 0\b", wait_below=HOUR),
+    Rule("rate_limit", limits="perminute|persecond|perhour"),
+    # Vertex names a metric, and its quotas are per minute (cloud.google.com/vertex-ai/docs/quotas).
+    Rule("rate_limit", words="quota exceeded for (?:aiplatform|quota metric)", unless=_LONG),
+    Rule("overloaded", codes=_BUSY_CODES, but=frozenset({400, 413})),
+    Rule("overloaded", words=_BUSY_WORDS, statuses=frozenset({429, 500, 502, 520, None})),
+    # Both words, "quota" and "rate", stand for limits of a minute and of a month.
+    Rule("quota", codes=f"{_QUOTA_CODES}|{_RATE_CODES}", words=_LONG, throttled=False),
+    Rule("rate_limit", codes="toomany(?:requests|tokens)", but=frozenset({413})),
+    Rule("rate_limit", codes=_QUOTA_CODES, throttled=True),
+    Rule("quota", codes=_QUOTA_CODES, unless=_RATE_WORDS, but=frozenset({401, 404, 413})),
+    Rule("rate_limit", codes=_RATE_CODES, but=frozenset({413})),
+    Rule("rate_limit", words=_QUOTA_WORDS, throttled=True, but=_NEVER_ABOUT_RATE),
+    Rule("quota", words=_QUOTA_WORDS, but=frozenset({401, 404, 413})),
+    Rule("quota", words=_LONG, throttled=False, statuses=frozenset({429, None})),
+    Rule("rate_limit", words=_RATE_WORDS, but=_NEVER_ABOUT_RATE | {408, 503, 504, 529}),
+)
+"""The first row that fits decides; if none does, the status."""
+
+BY_STATUS: dict[int, ErrorKind] = {
+    401: "auth",
+    402: "quota",
+    403: "auth",
+    408: "timeout",
+    409: "server",
+    425: "server",
+    429: "rate_limit",
+    498: "overloaded",  # Groq: flex capacity exceeded
+    503: "overloaded",
+    504: "timeout",
+    529: "overloaded",  # Anthropic
+}
+
+
+def kind_of(seen: Evidence) -> ErrorKind:
+    """Return the kind of an error: by the first of `RULES` that fits, or else by its status."""
+    if _larger_than_the_limit(seen.words):
+        return "invalid"
+    throttled = seen.wait is not None or seen.told or _SHORT.search(seen.words) is not None
+    for rule in RULES:
+        if rule.fits(seen, throttled):
+            return rule.kind
+    status = seen.status
+    if status is not None and status in BY_STATUS:
+        return BY_STATUS[status]
+    if status is not None and 300 <= status < 500:
+        return "invalid"
+    return "overloaded" if re.search(_BUSY_WORDS, seen.words) else "server"
+
+
+def _larger_than_the_limit(words: str) -> bool:
+    """Return whether a request asked for more than the whole limit: ``Limit 30000, Requested 59000``."""
+    if found := _NUMBERS.search(words):
+        limit, requested = found.groups()
+    elif found := _NUMBERS_BACK.search(words):
+        requested, limit = found.groups()
+    else:
+        return False
+    return _whole(requested) > _whole(limit) > 0
+
+
+def _whole(text: str) -> int:
+    return int(re.sub(r"\D", "", text)[:18])
