@@ -115,7 +115,7 @@ NO_UNKNOWN_FIELDS = (*OPENAI_ITSELF, "groq", "cerebras", "mistral", "deepseek")
 REASONING_FIELD = {
     **dict.fromkeys(("deepseek", "moonshot", "mimo", "zai", "fireworks"), "reasoning_content"),
     **dict.fromkeys(("llama.cpp", "sglang"), "reasoning_content"),
-    **dict.fromkeys(("groq", "ollama", "vllm", "together"), "reasoning"),
+    **dict.fromkeys(("groq", "ollama", "vllm"), "reasoning"),
     **dict.fromkeys(("llm.openrouter", "openrouter", "minimax"), "reasoning_details"),
 }
 REFERENCE = {

@@ -617,7 +617,7 @@ THOUGHTS = [
         (server("mimo"), {"reasoning_content": "local"}),
         (server("minimax"), {"reasoning_content": "local"}),
         (server("fireworks"), {"reasoning_content": "local"}),
-        (server("together"), {"reasoning": "local"}),
+        (server("together"), {}),
         (server("sglang"), {"reasoning_content": "local"}),
         (server("openrouter"), {"reasoning_details": [SIGNED, ENCRYPTED]}),
         (server("cerebras"), {}),  # as at Groq, reasoning_content is a 400

@@ -49,7 +49,7 @@ _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 ANY_IDS = CallIds(".+")
 OPENAI_IDS = CallIds(".{1,40}")
-"""OpenAI's: "expected a string with maximum length 40" (openai-agents-python#1212, litellm)."""
+"""OpenAI's: "expected a string with maximum length 40" (vercel/ai#5171, litellm#17343)."""
 MISTRAL_IDS = CallIds("[A-Za-z0-9]{9}", prefix="", length=9)
 """Mistral's: "must be a-z, A-Z, 0-9, with a length of 9" (opencode#1680, gptel#1203)."""
 ANTHROPIC_IDS = CallIds("[A-Za-z0-9_-]{1,64}", prefix="toolu_")

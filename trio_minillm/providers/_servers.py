@@ -188,7 +188,7 @@ SERVERS: dict[str, Dialect] = {
     "sambanova": _replace(_HOSTED, extra_params=("top_k",)),
     "sglang": _replace(GENERIC, replay=_content),
     "snowflake": _replace(_HOSTED, max_tokens="max_completion_tokens"),
-    "together": _replace(_HOSTED, replay=_reasoning, extra_params=_SAMPLERS),
+    "together": _replace(_HOSTED, extra_params=_SAMPLERS),
     "vllm": _replace(GENERIC, replay=_reasoning),
     "xai": _replace(_HOSTED, max_tokens="max_completion_tokens"),
     "zai": _replace(_HOSTED, reasoning=_switch, replay=_content),  # docs.z.ai: thinking-mode

@@ -28,7 +28,7 @@ _AZURE = ".services.ai.azure.com"
 """Microsoft Foundry's hosts, where a bearer is a token of Entra ID and never an API key."""
 _OAUTH = "sk-ant-oat"
 _OAUTH_BETA = "oauth-2025-04-20"
-"""Without it, Anthropic answers a token: "OAuth authentication is currently not supported"."""
+"""Without it, Anthropic refuses a token (litellm#21039, inspect_ai#3343)."""
 VERSION = "2023-06-01"
 """Value of ``anthropic-version``, which ``headers=`` of the model overrides. The newer 2026-10-21
 refuses every sampling parameter."""

@@ -26,7 +26,7 @@ streams come to xAI's list prices."""
 
 _AZURE_NEWER = "2024-09-01"
 """First ``api-version`` of Azure's that knows ``stream_options`` and ``max_completion_tokens``
-(learn.microsoft.com: Azure OpenAI API version lifecycle); the earlier ones refuse both."""
+(azure-sdk-for-java#43037); the earlier ones refuse both (openai-python#1469, #1724)."""
 
 
 class Compatible(OpenAIChat):

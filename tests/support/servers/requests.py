@@ -132,7 +132,7 @@ REQUESTS: list[Difference] = [
         "Anthropic",
         "takes OAuth tokens (`sk-ant-oat…`) as a bearer's only",
         "sent so, with the beta that they need",
-        "anthropics/claude-code#2944",
+        "BerriAI/litellm#21039",
         proves(anthropic(key="sk-ant-oat01-x"), "authorization"),
     ),
     Difference(
@@ -164,7 +164,7 @@ REQUESTS: list[Difference] = [
         "Azure OpenAI",
         "versions before 2024-09-01 refuse `stream_options`, `max_completion_tokens`",
         "`max_tokens`, and usage is not asked for",
-        "learn.microsoft.com: API version lifecycle",
+        "openai/openai-python#1469, #1724",
         holds(
             OLD,
             [llm.user("x")],
@@ -289,7 +289,7 @@ REQUESTS: list[Difference] = [
         "Mistral",
         "400 for call ids that are not nine letters and digits",
         "others are replaced, in the call and its result alike",
-        "karthink/gptel#1203, sst/opencode#1680",
+        "gptel#1203, opencode#1680",
         holds(
             MISTRAL,
             LOOP,
@@ -350,7 +350,7 @@ REQUESTS: list[Difference] = [
         "OpenAI",
         "400 for a call id of more than 40 characters",
         "replaced by a shorter one",
-        "openai-python: `string_above_max_length`",
+        "vercel/ai#5171",
         holds(
             llm.openai("gpt", api_key="k"),
             [llm.assistant(ToolCall(id="x" * 64, name="f")), llm.tool_result("x" * 64, "1")],
@@ -394,27 +394,20 @@ REQUESTS: list[Difference] = [
         "SGLang",
         "takes reasoning in `reasoning_content`",
         BACK,
-        "docs.sglang.ai: separate reasoning",
+        "sgl-project/sglang: `protocol.py`",
         holds(at("http://h.invalid/v1", server="sglang"), TURN, returned("reasoning_content")),
     ),
     Difference(
         "Snowflake",
         "wants `max_completion_tokens`",
         "sent under that name",
-        "docs.snowflake.com: Cortex Chat Completions API",
+        "langchain-ai/langchain-snowflake#132",
         holds(
             at("https://me.snowflakecomputing.com/api/v2/cortex/v1"),
             [llm.user("x")],
             lambda sent: sent["max_completion_tokens"] == 5,
             max_tokens=5,
         ),
-    ),
-    Difference(
-        "Together",
-        "takes reasoning in `reasoning`",
-        "reasoning sent back in `reasoning`",
-        "docs.together.ai: reasoning",
-        holds(at("https://api.together.xyz/v1"), TURN, returned("reasoning")),
     ),
     Difference(
         "vLLM",
