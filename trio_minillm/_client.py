@@ -131,7 +131,6 @@ class Client:
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
             wire=model.provider.wire_at(model),
-            awaits_end=model.provider.ends_itself,
         )
         return TrackedStream(
             ingest,
