@@ -405,3 +405,14 @@ def test_what_refers_to_blocks_of_another_server_stays_behind_with_them() -> Non
 def test_a_message_with_a_mark_for_the_cache_is_no_string() -> None:
     sent = build(MODELS["llm.anthropic"], [llm.user("a", cache=True), llm.user("b")])
     assert [block["text"] for block in sent["messages"][0]["content"]] == ["a", "b"]
+
+
+def test_stored_thinking_that_does_not_say_whose_it_is_goes_back_to_nobody() -> None:
+    stored = {
+        "role": "assistant",
+        "content": "So it is.",
+        "reasoning_details": [{"type": "thinking", "thinking": "hm", "signature": "SIGNATURE"}],
+    }
+    turns = [llm.user("x"), llm.message_of(stored), llm.user("y")]
+    for name, model in MODELS.items():
+        assert "SIGNATURE" not in json.dumps(build(model, turns)), name
