@@ -707,7 +707,7 @@ def test_the_servers_are_the_code_s() -> None:
         dialect = providers.SERVERS[server]
         assert code(bound) == [dialect.max_tokens]
         thought = [llm.ReasoningPart(text="hm")]
-        assert code(replay) == list(dialect.replay(thought) if dialect.replay else ())
+        assert code(replay) == list(dialect.replay(thought, True) if dialect.replay else ())
         for host in code(hosts):
             where = f"https://{host.replace('*', 'me')}/v1"
             found = llm.compatible("m", base_url=where).provider

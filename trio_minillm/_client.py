@@ -130,7 +130,7 @@ class Client:
             model=model.name,
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
-            wire=model.provider.replay_wire,
+            wire=model.provider.wire_at(model),
         )
         return TrackedStream(
             ingest,

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from decimal import Decimal
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +94,17 @@ def test_what_stands_around_the_text_is_counted() -> None:
 
 
 texts = st.text(max_size=60)
+CALL_1 = llm.ToolCall(id="call_1", name="f")
 turns = st.lists(
     st.one_of(
-        st.builds(llm.user, texts),
-        st.builds(llm.system, texts),
-        st.builds(llm.assistant, texts.filter(bool)),
-        st.builds(llm.tool_result, st.just("call_1"), texts),
+        st.builds(llm.user, texts).map(lambda message: [message]),
+        st.builds(llm.system, texts).map(lambda message: [message]),
+        st.builds(llm.assistant, texts.filter(bool)).map(lambda message: [message]),
+        st.builds(lambda t: [llm.assistant(CALL_1), llm.tool_result(CALL_1, t)], texts),
     ),
     min_size=1,
     max_size=5,
-)
+).map(lambda turns: [llm.user("x"), *chain.from_iterable(turns)])
 
 
 def encoders() -> list[Any]:

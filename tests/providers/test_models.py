@@ -57,6 +57,7 @@ def test_betas_that_can_not_be_sent_are_refused(bad: str) -> None:
         "http://h:-1/v1",
         "http://h:80:80/v1",
         "http://h:x/v1",
+        "http://h/v1#",
     ],
 )
 def test_addresses_that_mean_something_else_are_refused(url: str) -> None:
@@ -105,3 +106,113 @@ def test_a_key_over_plain_http_to_another_machine_is_warned_of(host: str, warned
             assert [(w.filename, KEY in str(w.message)) for w in told] == [
                 (__file__, False)
             ] * warned
+
+
+@pytest.mark.parametrize("make", [llm.openai, llm.openrouter, llm.compatible])
+@pytest.mark.parametrize("base", ["http://h.invalid/v1", "http://h.invalid/v1/chat/completions"])
+@pytest.mark.parametrize("slash", ["", "/", "//"])
+@pytest.mark.parametrize("query", ["", "?api-version=2025-01-01", "?a=b&c=/v1/"])
+def test_where_a_chat_goes(make: Any, base: str, slash: str, query: str) -> None:
+    model = make("m", base_url=f"{base}{slash}{query}")
+    assert model.provider.endpoint_url(model) == f"http://h.invalid/v1/chat/completions{query}"
+
+
+@pytest.mark.parametrize(
+    "base", ["http://h.invalid", "http://h.invalid/v1", "http://h.invalid/v1/messages"]
+)
+@pytest.mark.parametrize("slash", ["", "/", "//"])
+@pytest.mark.parametrize("query", ["", "?api-version=2025-01-01", "?a=b&c=/v1/"])
+def test_where_a_message_goes(base: str, slash: str, query: str) -> None:
+    model = llm.anthropic("m", base_url=f"{base}{slash}{query}", api_key=KEY)
+    assert model.provider.endpoint_url(model) == f"http://h.invalid/v1/messages{query}"
+    assert model.provider.wire_at(model) == "anthropic@h.invalid"
+
+
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/generation?id=gen-1"),
+        ("https://h.invalid/v1/?a=b", "https://h.invalid/v1/generation?id=gen-1&a=b"),
+        (
+            "https://h.invalid/v1/chat/completions/?a=b",
+            "https://h.invalid/v1/generation?id=gen-1&a=b",
+        ),
+    ],
+)
+def test_where_the_cost_is_asked_for(base: str, url: str) -> None:
+    model = llm.openrouter("m", base_url=base, api_key=KEY)
+    request = model.provider.settlement_request(model, "gen-1")
+    assert request is not None
+    assert request.url == url
+
+
+OAUTH = "sk-ant-oat01-x"
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "names"),
+    [
+        (None, KEY, {"x-api-key"}),
+        (None, OAUTH, {"authorization"}),
+        ("https://api.z.ai/api/anthropic", KEY, {"x-api-key", "authorization"}),
+        ("https://gateway.invalid", "sk-ant-api03-x", {"x-api-key"}),
+        ("https://gateway.invalid", OAUTH, {"authorization"}),
+        ("https://r.services.ai.azure.com/anthropic", KEY, {"x-api-key"}),
+        ("https://gateway.invalid", "", set()),
+    ],
+)
+def test_the_header_of_a_key_on_anthropics_wire(
+    base: str | None, key: str, names: set[str]
+) -> None:
+    model = llm.anthropic("m", base_url=base, api_key=key)
+    headers = model.provider.auth_headers(model)
+    assert headers.keys() - {"anthropic-version"} == names
+    assert headers.get("x-api-key", key) == key
+    assert headers.get("authorization", f"Bearer {key}") == f"Bearer {key}"
+
+
+def test_an_oauth_token_brings_its_beta_beside_the_callers() -> None:
+    model = llm.anthropic("m", api_key=OAUTH, headers={"anthropic-beta": "a-1"})
+    request = llm.Request(
+        model=model, messages=(llm.user("x"),), params={"betas": ["b-2"]}, extra={}
+    )
+    headers = model.provider.request_headers(request)
+    assert headers == {"anthropic-beta": "a-1,b-2,oauth-2025-04-20"}
+
+
+@pytest.mark.parametrize(
+    ("base", "wire"),
+    [
+        (None, "anthropic"),
+        ("https://API.anthropic.com/v1/", "anthropic"),
+        ("https://api.z.ai/api/anthropic", "anthropic@api.z.ai/api/anthropic"),
+        ("https://API.z.ai/api/anthropic/v1?key-id=7", "anthropic@api.z.ai/api/anthropic"),
+        ("http://127.0.0.1:4000", "anthropic@127.0.0.1:4000"),
+    ],
+)
+def test_whose_thinking_it_is_on_anthropics_wire(base: str | None, wire: str) -> None:
+    model = llm.anthropic("m", base_url=base, api_key=KEY)
+    assert model.provider.wire_at(model) == wire
+
+
+@pytest.mark.parametrize(
+    ("version", "bound", "asked"),
+    [
+        ("2024-06-01", "max_tokens", False),
+        ("2024-08-01-preview", "max_tokens", False),
+        ("2024-09-01-preview", "max_completion_tokens", True),
+        ("2024-10-21", "max_completion_tokens", True),
+        ("preview", "max_completion_tokens", True),
+        ("", "max_completion_tokens", True),
+    ],
+)
+def test_what_azure_takes_depends_on_its_version(version: str, bound: str, asked: bool) -> None:
+    query = f"?api-version={version}" if version else ""
+    base = f"https://r.openai.azure.com/openai/deployments/d{query}"
+    model = llm.compatible("m", base_url=base)
+    request = llm.Request(
+        model=model, messages=(llm.user("x"),), params={"max_tokens": 5}, extra={}
+    )
+    body = model.provider.build_request(request)
+    assert body[bound] == 5
+    assert ("stream_options" in body) is asked

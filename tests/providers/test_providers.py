@@ -42,7 +42,7 @@ from trio_minillm.providers import (
     Request,
     error_info,
 )
-from trio_minillm.providers.compatible import server_at
+from trio_minillm.providers._servers import server_at
 
 OPENAI, OPENROUTER, ANTHROPIC = OpenAIChat(), OpenRouter(), Anthropic()
 XAI, MISTRAL, GROQ = Compatible("xai"), Compatible("mistral"), Compatible("groq")
@@ -1823,7 +1823,8 @@ def read_all_the_way(provider: Provider, event: Any) -> None:
         with suppress(llm.MiniLLMError, msgspec.MsgspecError):  # what a provider may raise
             read(data)
     provider.parse_error(500, data)
-    state = Ingest(model="m", expect_usage=True, wire=provider.replay_wire)
+    model = llm.Model(name="m", provider=provider, base_url="http://h")
+    state = Ingest(model="m", expect_usage=True, wire=provider.wire_at(model))
     for body in (wire(event), wire(("error", event)), data):
         decoder = ChunkDecoder(provider)
         state.ingest_all([*decoder.feed(body, 0.0), *decoder.finish(0.0)])
@@ -1831,8 +1832,8 @@ def read_all_the_way(provider: Provider, event: Any) -> None:
     response = state.response()
     provider.cost_of(response.usage, PRICE)
     assert repr(response)
-    model = llm.Model(name="m", provider=provider, base_url="http://h")
-    reply = Request(model=model, messages=(response.to_message(),), params={}, extra={})
+    turns = (llm.user("x"), response.to_message())
+    reply = Request(model=model, messages=turns, params={}, extra={})
     try:
         assert msgspec.json.encode(provider.build_request(reply))
     except ValueError as exc:  # a call whose arguments are JSON but no object

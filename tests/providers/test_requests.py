@@ -16,7 +16,7 @@ import pytest
 import trio_minillm as llm
 from trio_minillm import ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
 from trio_minillm.providers import SERVERS, Provider, Request
-from trio_minillm.providers.compatible import server_at
+from trio_minillm.providers._servers import server_at
 
 from ..support.media import PDF, PDF64, PNG, PNG64, WAV, WAV64
 
@@ -281,10 +281,7 @@ async def test_anthropic_whole() -> None:
         "model": "claude",
         "stream": True,
         "max_tokens": 8192,
-        "system": [
-            {"type": "text", "text": "Be brief."},
-            {"type": "text", "text": "Answer in Latin."},
-        ],
+        "system": "Be brief.\n\nAnswer in Latin.",
         "messages": [
             {
                 "role": "user",
@@ -327,8 +324,8 @@ async def test_anthropic_whole() -> None:
                     },
                 ],
             },
-            {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
-            {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+            {"role": "assistant", "content": "No."},
+            {"role": "user", "content": "Why?"},
         ],
     }
 
@@ -339,26 +336,39 @@ async def test_openrouter_differs_from_openai_in_little() -> None:
     assert theirs["messages"] == ours["messages"]
 
 
-ROLE = {"azure": "developer"}
-MAX_TOKENS = {
-    "azure": "max_completion_tokens",
-    "groq": "max_completion_tokens",
-    "xai": "max_completion_tokens",
+DEVELOPER = {"azure", "openai", "openrouter"}
+SYSTEMS = {  # servers that take several system messages
+    *("azure", "cerebras", "cohere", "copilot", "databricks", "deepinfra", "deepseek", "fireworks"),
+    *("gemini", "groq", "mimo", "moonshot", "nvidia", "openai", "openrouter", "sambanova"),
+    *("snowflake", "together", "xai", "zai"),
 }
+MAX_TOKENS = dict.fromkeys(
+    ("azure", "cerebras", "groq", "openai", "snowflake", "xai"), "max_completion_tokens"
+)
+REASONING = {name: {"reasoning_content": " "} for name in ("deepseek", "mimo", "moonshot")}
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))
 async def test_compatible_servers_whole(name: str) -> None:
-    """params.md 5: ``max_tokens`` and ``system`` everywhere but where they are replaced."""
+    """``max_tokens`` and ``system`` everywhere but where they are replaced."""
     sent = await body(server(name), CONVERSATION[:6], max_tokens=5, seed=7, temperature=0.5)
     ours = (await body(OPENAI, CONVERSATION[:6]))["messages"]
-    ours[1]["role"] = ROLE.get(name, "system")
-    if name == "deepseek":  # in thinking mode a turn with calls is refused without
-        ours[3]["reasoning_content"] = ""
+    ours[1]["role"] = "developer" if name in DEVELOPER else "system"
+    if name == "mistral":
+        for number, ident in enumerate(["LiVgi7Q5Y", "zsnnx1LEf"]):
+            ours[3]["tool_calls"][number]["id"] = ours[4 + number]["tool_call_id"] = ident
+    if name == "gemini":
+        signature = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+        ours[3]["tool_calls"][0]["extra_content"] = signature
+    ours[3] |= REASONING.get(name, {})
+    if name not in SYSTEMS:
+        ours[:2] = [{"role": "system", "content": "Be brief.\n\nAnswer in Latin."}]
     assert sent == {
         "model": "m",
         "stream": True,
-        **({} if name == "mistral" else {"stream_options": {"include_usage": True}}),
+        **(
+            {} if name in ("mistral", "openrouter") else {"stream_options": {"include_usage": True}}
+        ),
         MAX_TOKENS.get(name, "max_tokens"): 5,
         "random_seed" if name == "mistral" else "seed": 7,
         "temperature": 0.5,
@@ -433,8 +443,10 @@ async def test_a_custom_call_keeps_its_text() -> None:
 
 
 async def test_several_results_in_one_message_are_several_messages() -> None:
+    calls = [ToolCall(id=i, name="f") for i in "ab"]
     results = tuple(ToolResult(call_id=i, content=(TextPart(i),)) for i in "ab")
-    assert await said(OPENAI, llm.Message(role="tool", parts=results)) == [
+    sent = await said(OPENAI, llm.assistant(calls), llm.Message(role="tool", parts=results))
+    assert sent[1:] == [
         {"role": "tool", "tool_call_id": "a", "content": "a"},
         {"role": "tool", "tool_call_id": "b", "content": "b"},
     ]
@@ -443,7 +455,8 @@ async def test_several_results_in_one_message_are_several_messages() -> None:
 @pytest.mark.parametrize("name", ["openrouter", "vllm"])
 async def test_a_tool_may_answer_with_a_picture_where_the_wire_says_so(name: str) -> None:
     model = OPENROUTER if name == "openrouter" else server(name)
-    (sent,) = await said(model, llm.tool_result("c", "see", llm.image("https://h/a.png")))
+    result = llm.tool_result("call_1", "see", llm.image("https://h/a.png"))
+    _, sent = await said(model, llm.assistant(CALL), result)
     assert sent["content"] == [
         {"type": "text", "text": "see"},
         {"type": "image_url", "image_url": {"url": "https://h/a.png"}},
@@ -453,7 +466,6 @@ async def test_a_tool_may_answer_with_a_picture_where_the_wire_says_so(name: str
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        (llm.tool_result("c", llm.image(PNG)), "text only"),
         (llm.Message(role="tool", parts=(TextPart("x"),)), "made of tool results"),
         (llm.user(llm.audio("https://h/a.wav")), "as bytes"),
         (llm.user(llm.ImagePart(file_id="f")), "not by file id"),
@@ -524,9 +536,10 @@ async def test_openrouter_marks_text_parts_only() -> None:
 
 @pytest.mark.parametrize("parts", [["x"], ["w", "x"], [llm.image(PNG), "x"]])
 async def test_openrouter_marks_a_tools_answer(parts: list[Any]) -> None:
-    (sent,) = await said(OPENROUTER, llm.tool_result("c", *parts, cache=True))
+    call = llm.assistant(CALL)
+    _, sent = await said(OPENROUTER, call, llm.tool_result(CALL, *parts, cache=True))
     assert sent["content"][-1] == {"type": "text", "text": "x", **EPHEMERAL}
-    (plain,) = await said(server("vllm"), llm.tool_result("c", "x", cache=True))
+    _, plain = await said(server("vllm"), call, llm.tool_result(CALL, "x", cache=True))
     assert plain["content"] == "x"
 
 
@@ -598,7 +611,17 @@ THOUGHTS = [
         (server("ollama"), {"reasoning": "local"}),
         (server("deepseek"), {"reasoning_content": "local"}),
         (server("llama.cpp"), {"reasoning_content": "local"}),
-        (server("mistral"), {}),  # a reasoning field in a message is a 422
+        (server("mistral"), {"prefix": True}),  # a reasoning field in a message is a 422
+        (server("moonshot"), {"reasoning_content": "local", "partial": True}),
+        (server("zai"), {"reasoning_content": "local"}),
+        (server("mimo"), {"reasoning_content": "local"}),
+        (server("minimax"), {"reasoning_content": "local"}),
+        (server("fireworks"), {"reasoning_content": "local"}),
+        (server("together"), {}),
+        (server("sglang"), {"reasoning_content": "local"}),
+        (server("openrouter"), {"reasoning_details": [SIGNED, ENCRYPTED]}),
+        (server("cerebras"), {}),  # as at Groq, reasoning_content is a 400
+        (server("gemini"), {}),
         (server("xai"), {}),
         (server("generic"), {}),
         (server("azure"), {}),
@@ -628,12 +651,20 @@ async def test_openrouter_gets_plain_reasoning_where_there_are_no_blocks() -> No
     assert sent == {"role": "assistant", "content": "a", "reasoning": "h"}
 
 
-async def test_deepseek_gets_reasoning_beside_calls_though_there_is_none() -> None:
-    """Else: 400 ``The reasoning_content in the thinking mode must be passed back``."""
-    (sent,) = await said(server("deepseek"), llm.assistant(CALL))
-    assert sent["reasoning_content"] == ""
-    (plain,) = await said(server("deepseek"), llm.assistant("a"))
-    assert "reasoning_content" not in plain
+@pytest.mark.parametrize("name", ["deepseek", "moonshot", "mimo"])
+async def test_reasoning_is_demanded_beside_calls_though_there_is_none(name: str) -> None:
+    """Else: 400 ``The reasoning_content in the thinking mode must be passed back``; DeepSeek's newer
+    models refuse an empty one, and want it in every turn."""
+    foreign = ReasoningPart(text="claude", wire="anthropic", raw=THINKING)
+    sent, _, plain, _ = await said(
+        server(name),
+        llm.assistant(foreign, CALL),
+        llm.tool_result(CALL, "x"),
+        llm.assistant("a"),
+        llm.user("b"),
+    )
+    assert sent["reasoning_content"] == " "
+    assert plain.get("reasoning_content") == (" " if name == "deepseek" else None)
 
 
 async def test_anthropic_gets_its_blocks_unchanged_and_in_order() -> None:
@@ -664,8 +695,15 @@ async def test_anthropic_gets_its_blocks_unchanged_and_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("model", "kept"),
-    [(OPENAI, {"extra_content"}), (ANTHROPIC, {"caller", "toolset_name"})],
-    ids=["openai", "anthropic"],
+    [
+        (OPENAI, set()),  # an unknown field is a 400
+        (llm.openai("gemini", base_url="https://h.invalid/v1beta/openai"), {"extra_content"}),
+        (server("gemini"), {"extra_content"}),
+        (server("generic"), {"extra_content"}),
+        (server("groq"), set()),
+        (ANTHROPIC, {"caller", "toolset_name"}),
+    ],
+    ids=["openai", "openai elsewhere", "gemini", "generic", "groq", "anthropic"],
 )
 async def test_what_stands_beside_a_call_goes_back_to_its_own_wire(
     model: llm.Model, kept: set[str]
@@ -735,7 +773,8 @@ async def test_what_a_user_says_to_anthropic(part: Any, block: dict[str, Any]) -
     ],
 )
 async def test_what_a_tool_answers_to_anthropic(result: Any, fields: dict[str, Any]) -> None:
-    assert await said(ANTHROPIC, result) == [
+    call = ToolCall(id="c", name="f")
+    assert (await said(ANTHROPIC, llm.assistant(call), result))[1:] == [
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", **fields}]}
     ]
 
@@ -744,12 +783,12 @@ async def test_empty_text_is_left_out_and_turns_alternate() -> None:
     assert await said(
         ANTHROPIC,
         llm.user("a"),
-        llm.assistant("", RefusalPart(""), ReasoningPart(text="foreign", wire="openai")),
-        llm.user("b", ""),
+        llm.assistant("", " ", RefusalPart(""), ReasoningPart(text="foreign", wire="openai")),
+        llm.user("b", "\n"),
         llm.system("late"),
         llm.user("c"),
     ) == [
-        {"role": "user", "content": [{"type": "text", "text": t} for t in "abc"]},
+        {"role": "user", "content": "a\n\nb\n\nc"},
     ]
 
 
@@ -765,7 +804,6 @@ async def test_citations_go_back_with_their_text() -> None:
         (llm.user(llm.audio(WAV)), "no AudioPart"),
         (llm.assistant(ToolCall(id="c9", name="f", arguments="[1]")), "call c9"),
         (llm.assistant(ToolCall(id="c9", name="f", arguments='{"a')), "call c9"),
-        (llm.assistant(ToolCall(id="c9", name="f", arguments="x", type="custom")), "call c9"),
     ],
 )
 def test_what_cant_be_said_to_anthropic(message: llm.Message, why: str) -> None:

@@ -103,10 +103,19 @@ def _tool_message(raw: Mapping[str, Any]) -> Message:
 
 
 def _reasoning(raw: Mapping[str, Any]) -> list[Part]:
-    """Return OpenRouter's blocks, or else the plain text that other servers want back."""
-    details = raw.get("reasoning_details") or ()
+    """Return OpenRouter's blocks, or else the plain text that other servers want back.
+
+    Blocks of other formats (Anthropic's, in the results of a batch) do not say which address they
+    are from, so only their text is kept.
+    """
+    details = [dict(d) for d in raw.get("reasoning_details") or ()]
     if details:
-        return [ReasoningPart(wire="openrouter", raw=dict(d), text=_visible(d)) for d in details]
+        return [
+            ReasoningPart(wire="openrouter", raw=d, text=_visible(d))
+            if str(d.get("type")).startswith("reasoning.")
+            else ReasoningPart(text=_visible(d))
+            for d in details
+        ]
     text = raw.get("reasoning_content") or raw.get("reasoning")
     if text is not None and not isinstance(text, str):
         raise ValueError("reasoning is not text")
@@ -114,7 +123,7 @@ def _reasoning(raw: Mapping[str, Any]) -> list[Part]:
 
 
 def _visible(detail: Mapping[str, Any]) -> str:
-    text = detail.get("text") or detail.get("summary") or ""
+    text = detail.get("text") or detail.get("summary") or detail.get("thinking") or ""
     return text if isinstance(text, str) else ""
 
 

@@ -18,6 +18,7 @@ from typer import Argument, Option
 import trio_minillm as llm
 
 from ..local._named import KEYS, key_of
+from ..providers._base import loggable_url
 from ._options import no_key
 from ._output import Misuse, OutputError, one_line, usd
 from ._terminal import print_error, print_rows, print_table, say, write_all
@@ -98,10 +99,10 @@ async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:
         model = llm.openrouter("any", base_url=base_url, api_key=key)
     except ValueError as exc:
         raise Misuse(str(exc)) from None
-    place = ("openrouter", model.base_url)
-    ours = [record for record in ledger.unsettled if (record.provider, record.base_url) == place]
+    address = loggable_url(model)  # as records have it
+    ours = [r for r in ledger.unsettled if (r.provider, r.base_url) == ("openrouter", address)]
     if len(ours) < len(ledger.unsettled):
-        others = {r.base_url for r in ledger.unsettled} - {model.base_url}
+        others = {r.base_url for r in ledger.unsettled} - {address}
         say(f"not asked: {', '.join(map(one_line, sorted(others)))} (--base-url names another)\n")
     async with llm.open_client(ledger=ledger) as client:
         await client.settle(ours, model=model)

@@ -6,8 +6,9 @@ A new wire format is a subclass of `Provider`, in this package or outside of it.
 from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_others
 from ._errors import complaint_in, error_from, error_info
 from ._openai_request import Dialect
+from ._servers import SERVERS
 from .anthropic import Anthropic
-from .compatible import SERVERS, Compatible
+from .compatible import Compatible
 from .openai import OpenAIChat
 from .openrouter import OpenRouter
 

@@ -2,14 +2,17 @@
 
 Rules of the format: instructions are a field at the top level, wherever they stood in the
 conversation; roles alternate, so neighbouring turns of one role are merged; ``max_tokens`` is
-required; an empty text block is refused, so it is left out. The shapes are those of Anthropic's
-API reference.
+required; a text block without a visible character is refused, so it is left out.
+What is text alone is sent as a string: the format takes it as it takes blocks, and some relays take
+nothing else. The shapes are those of Anthropic's API reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,10 +33,15 @@ from .._types.messages import (
 from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of
 from .._types.tools import Tool, closed, tools_of
 from ._base import Request, refuse_others, take
+from ._chat_messages import arguments_of
+from ._history import ANTHROPIC_IDS, OPENING, paired
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens that an answer may have unless the caller says: the format requires a number, and every
 model since Claude 3.5 allows this one. A reasoning budget is added to it."""
+
+OWN_HOST = "api.anthropic.com"
+"""Host of Anthropic's own API; all others imitate it, or pass on to it."""
 
 CALL_FIELDS = ("caller", "toolset_name")
 """Fields of a ``tool_use`` block that are sent back with it."""
@@ -59,7 +67,7 @@ def messages_body(request: Request) -> dict[str, Any]:
     """
     refuse_others(request, _SAME | _SHAPED)
     params = request.params
-    system, turns = _turns(request.messages)
+    system, turns = _turns(request)
     body: dict[str, Any] = {
         "model": request.model.name,
         "messages": turns,
@@ -124,41 +132,99 @@ def _format(body: dict[str, Any], given: Any) -> None:
 # -- messages --------------------------------------------------------------------------------
 
 
-def _turns(messages: tuple[Message, ...]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    system: list[dict[str, Any]] = []
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        blocks = [b for part in message.parts if (b := _block(part)) is not None]
+class _Turn:
+    """Neighbouring messages of one role, each as its blocks."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.messages: list[list[dict[str, Any]]] = []
+
+    def content(self) -> str | list[dict[str, Any]]:
+        """Return the blocks, or one string if each message is a plain text."""
+        if all(len(blocks) == 1 and blocks[0].keys() == _PLAIN for blocks in self.messages):
+            return "\n\n".join(blocks[0]["text"] for blocks in self.messages)
+        return [block for blocks in self.messages for block in blocks]
+
+
+_PLAIN = {"type", "text"}
+
+
+def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the instructions and the turns.
+
+    Raises ``ValueError`` if nothing is left to be sent.
+    """
+    wire = request.model.provider.wire_at(request.model)
+    host = urlsplit(request.model.base_url).hostname or ""
+    demands = any(fnmatchcase(host, known) for known in _THOUGHT_DEMANDED)
+    system = _Turn("system")
+    turns: list[_Turn] = []
+    for message in paired(request.messages, ANTHROPIC_IDS):
+        blocks = _blocks(message, wire)
+        if not blocks:
+            continue
         if message.role in ("system", "developer"):
-            system += blocks
+            system.messages.append(blocks)
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    return system, turns
+        if demands and role == "assistant" and not any(map(_is_thought, blocks)):
+            blocks.insert(0, dict(_NO_THOUGHT))
+        if not turns or turns[-1].role != role:
+            turns.append(_Turn(role))
+        turns[-1].messages.append(blocks)
+    if not turns:
+        raise ValueError("no message has a text or another part to be sent")
+    if turns[0].role == "assistant" and host != OWN_HOST:  # Bedrock (anthropic-sdk-typescript#622)
+        turns.insert(0, _Turn("user"))
+        turns[0].messages.append([{"type": "text", "text": OPENING}])
+    if turns[-1].role == "assistant":
+        _trim(turns[-1].messages[-1][-1])
+    return system.content(), [{"role": t.role, "content": t.content()} for t in turns]
 
 
-def _block(part: Part) -> dict[str, Any] | None:
-    """Return a part as a block; ``None`` for one that is left out.
+_THOUGHT_DEMANDED = ("api.deepseek.com", "api.moonshot.*", "api.kimi.com", "*.xiaomimimo.com")
+"""Servers of this format that refuse a turn of the model without thinking: "The content[].thinking in
+the thinking mode must be passed back" (9router#2397, DeepSeek-Reasonix#8902)."""
+_NO_THOUGHT = {"type": "thinking", "thinking": " ", "signature": ""}
+"""Thinking of a turn that has none: other models' can't be sent. These servers check no signature."""
 
-    Left out are empty texts, and the reasoning and opaque blocks of other wire formats.
+
+def _is_thought(block: dict[str, Any]) -> bool:
+    return block["type"] in ("thinking", "redacted_thinking")
+
+
+def _trim(block: dict[str, Any]) -> None:
+    """Cut white space from the end of a prefill, which is refused with it."""
+    if block["type"] == "text":
+        block["text"] = block["text"].rstrip()
+
+
+def _blocks(message: Message, wire: str) -> list[dict[str, Any]]:
+    """Return a message's parts as blocks, those of the server's own wire as they came.
+
+    Left out are texts without a visible character, and the reasoning and opaque blocks of other
+    servers; then also what refers to such blocks: citations, and who called a tool.
     """
-    if isinstance(part, OpaquePart):
-        return part.raw if part.wire == "anthropic" else None
-    if isinstance(part, ReasoningPart):
-        return _reasoning(part)
-    block = _content_block(part)
-    cache = getattr(part, "cache", None)
-    if block is not None and cache:
-        block["cache_control"] = _mark(cache)
-    return block
+    whole = all(p.wire == wire for p in message.parts if isinstance(p, ReasoningPart | OpaquePart))
+    out = []
+    for part in message.parts:
+        if isinstance(part, ReasoningPart | OpaquePart):
+            if part.wire == wire:
+                out.append(_own_block(part))
+            continue
+        block = _content_block(part)
+        if block is None:
+            continue
+        if not whole:
+            for name in ("citations", *CALL_FIELDS):
+                block.pop(name, None)
+        if cache := getattr(part, "cache", None):
+            block["cache_control"] = _mark(cache)
+        out.append(block)
+    return out
 
 
-def _reasoning(part: ReasoningPart) -> dict[str, Any] | None:
-    if part.wire != "anthropic":
-        return None
+def _own_block(part: ReasoningPart | OpaquePart) -> dict[str, Any]:
     if part.raw is not None:
         return part.raw
     if part.encrypted is not None:
@@ -171,9 +237,9 @@ def _content_block(part: Part) -> dict[str, Any] | None:
         block: dict[str, Any] = {"type": "text", "text": part.text}
         if part.citations:
             block["citations"] = list(part.citations)
-        return block if part.text else None
+        return block if part.text.strip() else None
     if isinstance(part, RefusalPart):
-        return {"type": "text", "text": part.text} if part.text else None
+        return {"type": "text", "text": part.text} if part.text.strip() else None
     if isinstance(part, ImagePart):
         return {"type": "image", "source": _source(part)}
     if isinstance(part, DocumentPart):
@@ -187,7 +253,7 @@ def _content_block(part: Part) -> dict[str, Any] | None:
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
     try:
-        given = call.parsed(dict[str, Any])
+        given = msgspec.json.decode(arguments_of(call), type=dict[str, Any])
     except msgspec.MsgspecError:
         raise ValueError(f"the arguments of call {call.id} are not a JSON object") from None
     extra = {k: v for k, v in (call.extra or {}).items() if k in CALL_FIELDS}
@@ -196,8 +262,8 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 
 def _result(part: ToolResult) -> dict[str, Any]:
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": part.call_id}
-    content = [b for p in part.content if (b := _block(p)) is not None]
-    if len(content) == 1 and content[0].keys() == {"type", "text"}:
+    content = _blocks(Message(role="tool", parts=part.content), "")
+    if len(content) == 1 and content[0].keys() == _PLAIN:
         block["content"] = content[0]["text"]
     elif content:
         block["content"] = content

@@ -114,8 +114,7 @@ class Provider:
     name: ClassVar[str] = ""
     """Short name of the provider, as in ``trio-minillm chat --model NAME:…``."""
     replay_wire: ClassVar[str] = ""
-    """Name of the wire format that its reasoning and opaque blocks belong to: they are sent back
-    only to providers with the same name here."""
+    """Name of the wire format that its reasoning and opaque blocks belong to (see `wire_at`)."""
     always_usage: ClassVar[bool] = False
     """True if the stream ends with usage whatever the request says."""
     literal_text: ClassVar[bool] = False
@@ -136,6 +135,14 @@ class Provider:
     def auth_headers(self, model: Model) -> dict[str, str]:
         """Return the headers that carry the key, and those that the provider always demands."""
         raise NotImplementedError
+
+    def wire_at(self, model: Model) -> str:
+        """Return the name of the wire that a model's reasoning and opaque blocks belong to.
+
+        They are sent back only where the name is the same. It is `replay_wire`, and where servers
+        refuse each other's blocks, it names the server, too.
+        """
+        return self.replay_wire
 
     @property
     def typed_fields(self) -> frozenset[str]:
@@ -246,6 +253,8 @@ def _check_url(url: str) -> None:
         raise ValueError("base_url must name a host, and a port from 1 to 65535 if any") from None
     if "@" in parts.netloc:
         raise ValueError("base_url must not hold a user or password: give api_key=")
+    if "#" in url:
+        raise ValueError("base_url must not hold a fragment: it is never sent")
     if _KEYS_IN_QUERY & {name.lower() for name, _ in parse_qsl(parts.query)}:
         raise ValueError("base_url must not hold a key: addresses are logged. Give api_key=")
     if not url.isprintable() or " " in url or "\\" in url:
@@ -288,6 +297,25 @@ def refuse_others(request: Request, known: frozenset[str] | set[str]) -> None:
             f"{', '.join(other)}: not a parameter of the {request.model.provider.name} wire format"
             " (extra={…} sends a field as it is)"
         )
+
+
+def joined_url(
+    base_url: str, endpoint: str, *, version: str = "", instead_of: str = "", query: str = ""
+) -> str:
+    """Return the address of an endpoint below a base URL, with the base URL's query at its end.
+
+    A base URL that ends in the endpoint already is taken as it is. ``version`` stands before the
+    endpoint unless the base URL ends in it; ``instead_of`` is another endpoint, in which the base
+    URL may end; ``query`` is the endpoint's own.
+    """
+    base, _, given = base_url.partition("?")
+    base = base.rstrip("/")
+    if instead_of:
+        base = base.removesuffix(instead_of).rstrip("/")
+    if not base.endswith(endpoint):
+        base += endpoint if version and base.endswith(version) else version + endpoint
+    asked = "&".join(filter(None, [query, given]))
+    return f"{base}?{asked}" if asked else base
 
 
 def loggable_url(model: Model) -> str:

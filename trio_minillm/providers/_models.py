@@ -12,7 +12,7 @@ from typing import Any
 
 from .._types.cost import TokenPrice
 from . import Anthropic, Compatible, Model, OpenAIChat, OpenRouter, Provider
-from .compatible import server_at
+from ._servers import server_at
 
 __all__ = ["Model", "anthropic", "compatible", "openai", "openrouter"]
 

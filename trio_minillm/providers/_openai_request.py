@@ -6,61 +6,36 @@ are those of OpenAI's and OpenRouter's references.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
-from .._types.messages import (
-    AudioPart,
-    CacheHint,
-    DocumentPart,
-    ImagePart,
-    MediaPart,
-    Message,
-    Part,
-    ReasoningPart,
-    RefusalPart,
-    TextPart,
-    ToolCall,
-    ToolResult,
-)
 from .._types.params import Reasoning, format_of, reasoning_of
 from .._types.tools import Tool, closed, tools_of
 from ._base import Request, refuse_others, take
+from ._chat_messages import MessageRules, cache_mark, chat_messages
 
 
-class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """The differences between one server's requests and OpenAI's; the defaults are OpenAI's own."""
+class Dialect(MessageRules, frozen=True, kw_only=True):
+    """The differences between one server's requests and OpenAI's; the defaults are OpenAI's own.
+
+    Those of its messages are the fields of `MessageRules`.
+    """
 
     max_tokens: str = "max_completion_tokens"
     """Name of the field that bounds the output."""
     seed: str = "seed"
     """Name of the field for the seed."""
-    developer: str = "developer"
-    """Role that developer messages get."""
-    cache_control: bool = False
-    """True if text parts and tools carry cache breakpoints (elsewhere caching is automatic)."""
-    any_tool_content: bool = False
-    """True if a tool result may contain images and documents."""
-    document_urls: bool = False
-    """True if documents may be given by URL."""
     reasoning: Callable[[Reasoning], dict[str, Any]] | None = None
     """Function that returns the fields of the body for ``reasoning=``; by default only an effort is
     taken."""
-    replay: Callable[[list[ReasoningPart]], dict[str, Any]] | None = None
-    """Function that returns the fields of an assistant message with the reasoning to send back; by
-    default none is."""
-    replay_beside_calls: bool = False
-    """True if an assistant turn with tool calls must have a reasoning field, even an empty one."""
-    bare_media: bool = False
-    """True if audio and documents are sent as bare strings (Mistral's shapes)."""
     stream_usage: bool = True
     """True if usage is asked for with ``stream_options``."""
+    one_choice: bool = False
+    """True if only one choice (``n=1``) can be asked for."""
     extra_params: tuple[str, ...] = ()
     """Typed parameters other than OpenAI's that are sent under their own name."""
     without: tuple[str, ...] = ()
-    """Typed parameters of OpenAI's that the server refuses."""
+    """Typed parameters of OpenAI's that the server refuses, such as ``stream_options``."""
 
 
 _OWN = (
@@ -99,11 +74,13 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     Raises ``ValueError`` for a parameter or a part that the wire format does not have.
     """
     table = _table(dialect)
-    refuse_others(request, set(table) | _SHAPED)
+    refuse_others(request, (set(table) | _SHAPED) - set(dialect.without))
     params = request.params
+    if dialect.one_choice and params.get("n", 1) != 1:
+        raise ValueError("this server gives one choice: ask again for another instead of n=")
     body: dict[str, Any] = {
         "model": request.model.name,
-        "messages": [m for message in request.messages for m in _message(message, dialect)],
+        "messages": chat_messages(request.messages, dialect, request.model.name),
         "stream": True,
         **take(request, table),
     }
@@ -132,7 +109,7 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
         whole = {"type": "content", "content": given} if isinstance(given, str) else dict(given)
         body["prediction"] = whole
     if params.get("cache") and dialect.cache_control:
-        body["cache_control"] = _mark(params["cache"])
+        body["cache_control"] = cache_mark(params["cache"])
     return body
 
 
@@ -144,124 +121,6 @@ def _effort(reasoning: Reasoning) -> dict[str, Any]:
     if reasoning.effort is None:
         return {"reasoning_effort": "none"} if reasoning.enabled is False else {}
     return {"reasoning_effort": reasoning.effort}
-
-
-# -- messages --------------------------------------------------------------------------------
-
-
-def _message(message: Message, dialect: Dialect) -> Iterable[dict[str, Any]]:
-    if message.role == "tool":
-        for part in message.parts:
-            if not isinstance(part, ToolResult):
-                raise ValueError("a tool message is made of tool results")
-            yield _tool_result(part, dialect)
-        return
-    role = dialect.developer if message.role == "developer" else message.role
-    out: dict[str, Any] = {"role": role}
-    if message.name is not None:
-        out["name"] = message.name
-    if message.role == "assistant":
-        out |= _assistant(message, dialect)
-    else:
-        out["content"] = _content(message.parts, dialect)
-    yield out
-
-
-def _tool_result(result: ToolResult, dialect: Dialect) -> dict[str, Any]:
-    if not dialect.any_tool_content and any(not isinstance(p, TextPart) for p in result.content):
-        raise ValueError("in this wire format a tool result has text only")
-    parts = list(result.content)
-    if result.cache and parts and isinstance(parts[-1], TextPart):
-        parts[-1] = TextPart(parts[-1].text, result.cache)
-    content = _content(parts, dialect)
-    return {"role": "tool", "tool_call_id": result.call_id, "content": content}
-
-
-def _assistant(message: Message, dialect: Dialect) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for part in message.parts:
-        if isinstance(part, MediaPart | ToolResult):
-            raise ValueError(f"a {type(part).__name__} can't be in an assistant message")
-    said = [p for p in message.parts if isinstance(p, TextPart)]
-    calls = [p for p in message.parts if isinstance(p, ToolCall)]
-    refusals = [p.text for p in message.parts if isinstance(p, RefusalPart)]
-    thoughts = [p for p in message.parts if isinstance(p, ReasoningPart)]
-    if any(p.cache for p in said) and dialect.cache_control:
-        out["content"] = _content(said, dialect)
-    else:
-        out["content"] = "".join(p.text for p in said) if said else None
-    if refusals:
-        out["refusal"] = "".join(refusals)
-    if calls:
-        out["tool_calls"] = [_call(c) for c in calls]
-    elif out["content"] is None and not refusals:
-        out["content"] = ""
-    if dialect.replay is not None and (thoughts or (calls and dialect.replay_beside_calls)):
-        out |= dialect.replay(thoughts)
-    return out
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    if call.type == "custom":
-        body: dict[str, Any] = {"custom": {"name": call.name, "input": call.arguments}}
-    else:
-        # Servers parse this string, and refuse an empty one, which models do send.
-        body = {"function": {"name": call.name, "arguments": call.arguments or "{}"}}
-    extra = {k: v for k, v in (call.extra or {}).items() if k == "extra_content"}
-    return {"id": call.id, "type": call.type, **body, **extra}
-
-
-def _content(parts: Iterable[Part], dialect: Dialect) -> str | list[dict[str, Any]]:
-    given = list(parts)
-    plain = [p.text for p in given if isinstance(p, TextPart) and not _marked(p, dialect)]
-    if len(plain) == len(given) <= 1:
-        return "".join(plain)
-    return [_part(p, dialect) for p in given]
-
-
-def _marked(part: Part, dialect: Dialect) -> bool:
-    return dialect.cache_control and isinstance(part, TextPart) and bool(part.cache)
-
-
-def _mark(cache: CacheHint) -> dict[str, Any]:
-    return {"type": "ephemeral"} if cache is True else {"type": "ephemeral", "ttl": cache}
-
-
-def _part(part: Part, dialect: Dialect) -> dict[str, Any]:
-    if isinstance(part, TextPart):
-        out: dict[str, Any] = {"type": "text", "text": part.text}
-    elif isinstance(part, ImagePart):
-        out = {"type": "image_url", "image_url": {"url": _url(part)}}
-        if part.detail:
-            out["image_url"]["detail"] = part.detail
-    elif isinstance(part, AudioPart):
-        if part.data is None:
-            raise ValueError("audio must be given as bytes in this wire format")
-        audio: Any = {"data": part.base64(), "format": part.format}
-        out = {"type": "input_audio", "input_audio": part.base64() if dialect.bare_media else audio}
-    elif isinstance(part, DocumentPart) and dialect.bare_media and part.file_id is None:
-        out = {"type": "document_url", "document_url": part.data_url()}
-    elif isinstance(part, DocumentPart):
-        out = {"type": "file", "file": _file(part, dialect)}
-    else:
-        raise ValueError(f"a {type(part).__name__} can't be in this message")
-    if isinstance(part, TextPart) and _marked(part, dialect):
-        out["cache_control"] = _mark(part.cache)
-    return out
-
-
-def _url(part: MediaPart) -> str:
-    if part.file_id is not None:
-        raise ValueError("this wire format takes images as bytes or URL, not by file id")
-    return part.data_url()
-
-
-def _file(part: DocumentPart, dialect: Dialect) -> dict[str, Any]:
-    if part.file_id is not None:
-        return {"file_id": part.file_id}
-    if part.url is not None and not dialect.document_urls:
-        raise ValueError("this wire format takes documents as bytes or by file id, not by URL")
-    return {"filename": part.title or "document", "file_data": part.data_url()}
 
 
 # -- tools and formats -----------------------------------------------------------------------
@@ -279,7 +138,7 @@ def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
             function["parameters"] = closed(tool.parameters)
     out: dict[str, Any] = {"type": "function", "function": function}
     if tool.cache and dialect.cache_control:
-        out["cache_control"] = _mark(tool.cache)
+        out["cache_control"] = cache_mark(tool.cache)
     return out
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,8 +19,8 @@ from .._types.chunks import Block, StreamChunk, ToolCallDelta
 from .._types.cost import CostInfo, CostResolution, TokenPrice
 from .._types.errors import ProtocolError, ProviderError
 from .._types.usage import Usage
-from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
-from ._base import Model, Parsed, Provider, Request, sendable
+from ._anthropic_request import CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
+from ._base import Model, Parsed, Provider, Request, joined_url, sendable
 from ._coerce import (
     Reader,
     anything,
@@ -41,6 +42,11 @@ from ._errors import complaint_in, error_from
 from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage
 
+_AZURE = ".services.ai.azure.com"
+"""Microsoft Foundry's hosts, where a bearer is a token of Entra ID and never an API key."""
+_OAUTH = "sk-ant-oat"
+_OAUTH_BETA = "oauth-2025-04-20"
+"""Without it, Anthropic refuses a token (litellm#21039, inspect_ai#3343)."""
 VERSION = "2023-06-01"
 """Value of ``anthropic-version``, which ``headers=`` of the model overrides. The newer 2026-10-21
 refuses every sampling parameter."""
@@ -199,13 +205,34 @@ class Anthropic(Provider):
     always_usage = True
 
     def endpoint_url(self, model: Model) -> str:
-        base = model.base_url.rstrip("/")
-        return f"{base}/messages" if base.endswith("/v1") else f"{base}/v1/messages"
+        """Return the URL; a query in the base URL stays at its end."""
+        return joined_url(model.base_url, "/messages", version="/v1")
+
+    def wire_at(self, model: Model) -> str:
+        """Return ``anthropic`` at Anthropic's own address, elsewhere with the address behind it.
+
+        Only Anthropic checks its signatures, and it refuses all others'.
+        """
+        where = urlsplit(self.endpoint_url(model))
+        if where.hostname == OWN_HOST:
+            return self.replay_wire
+        path = where.path.removesuffix("/messages").removesuffix("/v1")
+        return f"{self.replay_wire}@{where.netloc.lower()}{path}"
 
     def auth_headers(self, model: Model) -> dict[str, str]:
+        """Return the version and the key, in the header that the address wants.
+
+        Anthropic and Azure want ``x-api-key``, an OAuth token (``sk-ant-oat…``) is a bearer's, and
+        servers that imitate Anthropic want the one or the other, so they get both.
+        """
         headers = {"anthropic-version": VERSION}
-        if model.api_key:
-            headers["x-api-key"] = model.api_key
+        key, host = model.api_key or "", urlsplit(model.base_url).hostname or ""
+        if key.startswith(_OAUTH):
+            return {**headers, "authorization": f"Bearer {key}"}
+        if key:
+            headers["x-api-key"] = key
+            if not key.startswith("sk-ant-") and host != OWN_HOST and not host.endswith(_AZURE):
+                headers["authorization"] = f"Bearer {key}"
         return headers
 
     @property
@@ -215,7 +242,9 @@ class Anthropic(Provider):
     def request_headers(self, request: Request) -> dict[str, str]:
         """Return the betas of the call and of the model's own header, joined in one header."""
         given = request.params.get("betas") or ()
-        betas = [given] if isinstance(given, str) else list(given)
+        betas: list[str] = [given] if isinstance(given, str) else list(given)
+        if (request.model.api_key or "").startswith(_OAUTH):
+            betas.append(_OAUTH_BETA)
         if not all(map(sendable, betas)):
             raise ValueError("betas must be printable ASCII without spaces around them")
         named = {k.lower(): v for k, v in request.model.headers.items()}.get("anthropic-beta")

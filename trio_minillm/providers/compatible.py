@@ -1,117 +1,32 @@
 """Other servers that speak OpenAI's chat-completions format.
 
-Their responses are read by `OpenAIChat`; this file has the differences in *requests*. A server is
-recognised by its host, or named with ``server=``; an unknown one gets the common denominator.
+Their responses are read by `OpenAIChat`; the differences in requests are a table (`SERVERS`). A
+server is recognised by its host, or named with ``server=``; an unknown one gets the common
+denominator.
 """
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from .._types.cost import CostInfo, TokenPrice
-from .._types.messages import ReasoningPart
 from .._types.money import scaled
-from .._types.params import Reasoning
 from .._types.usage import Usage
 from ._base import Model
 from ._openai_request import Dialect
 from ._pricing import native_cost
+from ._servers import SERVERS
 from .openai import OpenAIChat
-
-_SAMPLERS = ("top_k", "min_p", "top_a", "repetition_penalty")
-
-
-def _text(thoughts: list[ReasoningPart]) -> str:
-    return "".join(p.text for p in thoughts if p.wire in ("", "compatible"))
-
-
-def _replay_always(thoughts: list[ReasoningPart]) -> dict[str, Any]:
-    return {"reasoning_content": _text(thoughts)}
-
-
-def _replay_content(thoughts: list[ReasoningPart]) -> dict[str, Any]:
-    return {"reasoning_content": text} if (text := _text(thoughts)) else {}
-
-
-def _replay_reasoning(thoughts: list[ReasoningPart]) -> dict[str, Any]:
-    return {"reasoning": text} if (text := _text(thoughts)) else {}
-
-
-def _thinking(reasoning: Reasoning) -> dict[str, Any]:
-    """Translate reasoning for DeepSeek, which has a switch and an effort."""
-    if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
-        raise ValueError("DeepSeek takes reasoning effort or on/off: no budget, summary, exclude")
-    out: dict[str, Any] = {}
-    if reasoning.enabled is not None:
-        out["thinking"] = {"type": "enabled" if reasoning.enabled else "disabled"}
-    if reasoning.effort is not None:
-        out["reasoning_effort"] = reasoning.effort
-    return out
-
-
-GENERIC = Dialect(
-    max_tokens="max_tokens",
-    developer="system",
-    document_urls=True,
-    any_tool_content=True,
-    extra_params=_SAMPLERS,
-)
-
-SERVERS: dict[str, Dialect] = {
-    "generic": GENERIC,
-    "azure": Dialect(),
-    "deepseek": msgspec.structs.replace(
-        GENERIC,
-        reasoning=_thinking,
-        replay=_replay_always,
-        replay_beside_calls=True,  # in thinking mode, a turn with calls is refused without it
-        extra_params=(),
-    ),
-    "groq": msgspec.structs.replace(
-        GENERIC, max_tokens="max_completion_tokens", replay=_replay_reasoning, extra_params=()
-    ),
-    "llama.cpp": msgspec.structs.replace(GENERIC, replay=_replay_content),
-    "mistral": msgspec.structs.replace(  # it refuses stream_options, and sends usage anyway
-        GENERIC,
-        seed="random_seed",
-        stream_usage=False,
-        bare_media=True,
-        without=("user", "logit_bias"),
-        extra_params=("top_k", "repetition_penalty"),
-    ),
-    "ollama": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, extra_params=()),
-    "vllm": msgspec.structs.replace(GENERIC, replay=_replay_reasoning),
-    "xai": msgspec.structs.replace(GENERIC, max_tokens="max_completion_tokens", extra_params=()),
-}
-"""Known servers, by name; the source of each entry is the server's own reference or SDK."""
-
-_HOSTS = {
-    "api.deepseek.com": "deepseek",
-    "api.groq.com": "groq",
-    "api.mistral.ai": "mistral",
-    "api.x.ai": "xai",
-    ".openai.azure.com": "azure",
-    ".services.ai.azure.com": "azure",
-}
 
 _USD_PER_TICK = -10
 """Power of ten of one of xAI's ``cost_in_usd_ticks``, in USD. Not documented: with 1e-10, recorded
 streams come to xAI's list prices."""
 
-
-def server_at(base_url: str) -> str:
-    """Return the name of the known server at an address, else ``"generic"``."""
-    try:
-        host = (urlsplit(base_url).hostname or "").lower()
-    except ValueError:  # not an address: `Model` raises for it
-        return "generic"
-    for known, server in _HOSTS.items():
-        if host == known or (known.startswith(".") and host.endswith(known)):
-            return server
-    return "generic"
+_AZURE_NEWER = "2024-09-01"
+"""First ``api-version`` of Azure's that knows ``stream_options`` and ``max_completion_tokens``
+(azure-sdk-for-java#43037); the earlier ones refuse both (openai-python#1469, #1724)."""
 
 
 class Compatible(OpenAIChat):
@@ -129,15 +44,26 @@ class Compatible(OpenAIChat):
         self.server = server
         self.dialect: Dialect = SERVERS[server]
 
-    def endpoint_url(self, model: Model) -> str:
-        """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""
-        base, mark, query = model.base_url.partition("?")
-        return f"{base.rstrip('/')}/chat/completions{mark}{query}"
-
     def auth_headers(self, model: Model) -> dict[str, str]:
         if self.server == "azure" and model.api_key:
             return {"api-key": model.api_key}
         return super().auth_headers(model)
+
+    def wire_at(self, model: Model) -> str:
+        """Return ``compatible``, whose reasoning is plain text for any server; the name of the
+        server if it has blocks of its own.
+        """
+        return self.dialect.wire
+
+    def dialect_at(self, model: Model) -> Dialect:
+        """Return what requests to a model differ in: at Azure, it depends on the version."""
+        if self.server == "azure":
+            version = parse_qs(urlsplit(model.base_url).query).get("api-version", [""])[-1]
+            if version[:1].isdigit() and version < _AZURE_NEWER:
+                return msgspec.structs.replace(
+                    self.dialect, stream_usage=False, max_tokens="max_tokens"
+                )
+        return self.dialect
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         ticks = (usage.raw or {}).get("cost_in_usd_ticks") if usage is not None else None

@@ -8,7 +8,8 @@ peculiarities of other servers' *responses* are read here for all of them, since
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,9 +18,10 @@ from .._types.cost import CostInfo, CostResolution, TokenPrice
 from .._types.errors import MiniLLMError, ProtocolError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
-from ._base import Model, Parsed, Provider, Request
+from ._base import Model, Parsed, Provider, Request, joined_url
 from ._coerce import loose_object
 from ._errors import complaint_in, error_from, in_short
+from ._history import OPENAI_IDS
 from ._openai_events import (
     Call,
     ChoiceEvent,
@@ -42,6 +44,11 @@ from ._usage import amount_in, mapping_in, openai_usage
 DONE = b"[DONE]"
 _NOTHING = Delta()
 
+CHAT: Final = "/chat/completions"
+"""The endpoint below the base URL."""
+_OWN = Dialect(ids=OPENAI_IDS)
+_ELSEWHERE = Dialect(signatures="kept")
+
 
 class OpenAIChat(Provider):
     """The provider for OpenAI's chat-completions endpoint; the base of those that imitate it."""
@@ -49,10 +56,11 @@ class OpenAIChat(Provider):
     name = "openai"
     replay_wire = "openai"
     literal_text = True
-    dialect: Dialect = Dialect()
+    dialect: Dialect = _OWN
 
     def endpoint_url(self, model: Model) -> str:
-        return f"{model.base_url.rstrip('/')}/chat/completions"
+        """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""
+        return joined_url(model.base_url, CHAT)
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         return {"authorization": f"Bearer {model.api_key}"} if model.api_key else {}
@@ -62,7 +70,17 @@ class OpenAIChat(Provider):
         return typed_fields(self.dialect)
 
     def build_request(self, request: Request) -> dict[str, Any]:
-        return chat_body(request, self.dialect)
+        return chat_body(request, self.dialect_at(request.model))
+
+    def dialect_at(self, model: Model) -> Dialect:
+        """Return what requests to a model differ in.
+
+        At an address other than OpenAI's it may be Gemini that wants its signatures back; OpenAI
+        refuses them, as it does every field it does not know.
+        """
+        if self.dialect is _OWN and urlsplit(model.base_url).hostname != "api.openai.com":
+            return _ELSEWHERE
+        return self.dialect
 
     def parse_chunk(self, data: bytes) -> Parsed:
         try:

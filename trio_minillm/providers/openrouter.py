@@ -16,9 +16,9 @@ from .._types.errors import ProtocolError
 from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
 from .._types.usage import Usage
-from ._base import Model, SettlementRequest
+from ._base import Model, SettlementRequest, joined_url
 from ._openai_request import Dialect
-from .openai import OpenAIChat
+from .openai import CHAT, OpenAIChat
 
 
 def _reasoning(reasoning: Reasoning) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def _reasoning(reasoning: Reasoning) -> dict[str, Any]:
     return {"reasoning": {k: v for k, v in fields.items() if v is not None}}
 
 
-def _replay(thoughts: list[ReasoningPart]) -> dict[str, Any]:
+def _replay(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any]:
     """Return the reasoning to send back: the blocks, whole and in order, or else the plain text."""
     details = [p.raw for p in thoughts if p.wire == "openrouter" and p.raw is not None]
     if details:
@@ -55,6 +55,8 @@ class OpenRouter(OpenAIChat):
     replay_wire = "openrouter"
     always_usage = True
     dialect: Dialect = Dialect(
+        wire="openrouter",
+        signatures="kept",  # Google's, of calls; its other blocks are reasoning details
         max_tokens="max_tokens",
         cache_control=True,
         any_tool_content=True,
@@ -85,8 +87,9 @@ class OpenRouter(OpenAIChat):
         It answers 404 until the generation is accounted for, some 9 s after its end; a generation
         whose stream was left may first run to its end.
         """
-        base = model.base_url.rstrip("/")
-        return SettlementRequest(url=f"{base}/generation?id={quote(generation_id, safe='')}")
+        ident = quote(generation_id, safe="")
+        url = joined_url(model.base_url, "/generation", instead_of=CHAT, query=f"id={ident}")
+        return SettlementRequest(url=url)
 
     def parse_settlement(self, body: bytes) -> Usage | None:
         """Return the generation's record as final usage, or ``None`` while it has no cost.

@@ -2,6 +2,450 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import Any
+
+import trio_minillm as llm
+from trio_minillm import OpaquePart, ReasoningPart, ToolCall
+
+from ..media import PNG
 from . import Difference
 
-REQUESTS: list[Difference] = []
+CALL = ToolCall(id="call_" + "a" * 24, name="sky", arguments="{}")
+LOOP = [llm.user("Weather?"), llm.assistant(CALL), llm.tool_result(CALL, "21")]
+THOUGHT = ReasoningPart(text="hm", wire="compatible")
+SYSTEMS = [llm.system("a"), llm.system("b"), llm.user("c"), llm.assistant("d"), llm.system("e")]
+
+
+def at(url: str, name: str = "m", **options: Any) -> llm.Model:
+    """A model at a server that is told from its address."""
+    return llm.compatible(name, base_url=url, api_key="k", **options)
+
+
+def anthropic(url: str | None = None, key: str = "k") -> llm.Model:
+    return llm.anthropic("m", base_url=url, api_key=key)
+
+
+def body(model: llm.Model, messages: list[llm.Message], **params: Any) -> dict[str, Any]:
+    request = llm.Request(model=model, messages=tuple(messages), params=params, extra={})
+    return model.provider.build_request(request)
+
+
+def holds(
+    model: llm.Model,
+    messages: list[llm.Message],
+    test: Callable[[Any], Any],
+    **params: Any,
+) -> Callable[[], None]:
+    """Check what stands in the body of a request."""
+
+    def check() -> None:
+        sent = body(model, messages, **params)
+        assert test(sent), sent
+
+    return check
+
+
+def refused(model: llm.Model, **params: Any) -> Callable[[], None]:
+    """Check that a parameter is an error before anything is sent."""
+
+    def check() -> None:
+        try:
+            body(model, [llm.user("x")], **params)
+        except ValueError:
+            return
+        raise AssertionError(f"{params} is sent")
+
+    return check
+
+
+def goes_to(model: llm.Model, url: str) -> Callable[[], None]:
+    def check() -> None:
+        assert model.provider.endpoint_url(model) == url
+
+    return check
+
+
+def proves(model: llm.Model, *names: str) -> Callable[[], None]:
+    """Check the headers that carry the key."""
+
+    def check() -> None:
+        headers = model.provider.auth_headers(model)
+        assert headers.keys() - {"anthropic-version"} == set(names), headers.keys()
+
+    return check
+
+
+def roles(sent: Any) -> list[str]:
+    return [m["role"] for m in sent["messages"]]
+
+
+def demanded(sent: Any) -> bool:
+    """Return whether the turn with the call has reasoning, though none was given."""
+    return bool(sent["messages"][1]["reasoning_content"])
+
+
+def returned(field: str) -> Callable[[Any], bool]:
+    return lambda sent: bool(sent["messages"][1].get(field) == "hm")
+
+
+def nowhere(sent: Any) -> bool:
+    return sent["messages"][1].keys() == {"role", "content"}
+
+
+TURN = [llm.user("x"), llm.assistant(THOUGHT, "y"), llm.user("z")]
+KIMI, ZAI = at("https://api.moonshot.ai/v1"), at("https://api.z.ai/api/paas/v4")
+MINIMAX, GROQ = at("https://api.minimax.io/v1"), at("https://api.groq.com/openai/v1")
+DEEPSEEK, MIMO = at("https://api.deepseek.com"), at("https://api.xiaomimimo.com/v1")
+MISTRAL = at("https://api.mistral.ai/v1")
+GEMINI = at("https://generativelanguage.googleapis.com/v1beta/openai", "gemini-3-pro")
+PERPLEXITY, CEREBRAS = at("https://api.perplexity.ai"), at("https://api.cerebras.ai/v1")
+AZURE = "https://r.openai.azure.com/openai/deployments/d"
+OLD = at(f"{AZURE}?api-version=2024-06-01")
+DETAIL = {"type": "reasoning.text", "text": "hm", "index": 0}
+SIGNED = {"type": "thinking", "thinking": "hm", "signature": "s"}
+ABROAD = "https://api.z.ai/api/anthropic"
+MOVED = [
+    llm.user("x"),
+    llm.assistant(
+        ReasoningPart(
+            text="hm", signature="s", raw=SIGNED, wire="anthropic@api.z.ai/api/anthropic"
+        ),
+        OpaquePart(raw={"type": "x"}, wire="anthropic@api.z.ai/api/anthropic"),
+        "y",
+    ),
+    llm.user("z"),
+]
+PICTURE = [*LOOP[:2], llm.tool_result(CALL, "see", llm.image(PNG))]
+BACK = "reasoning sent back in `reasoning_content`"
+
+REQUESTS: list[Difference] = [
+    Difference(
+        "Anthropic",
+        "400 for a signature that it did not make",
+        "thinking goes back to the address that it came from, and to no other",
+        "can1357/oh-my-pi#6379, thedotmack/claude-mem#3198",
+        holds(anthropic(), MOVED, lambda sent: sent["messages"][1]["content"] == "y"),
+    ),
+    Difference(
+        "Anthropic",
+        "takes OAuth tokens (`sk-ant-oat…`) as a bearer's only",
+        "sent so, with the beta that they need",
+        "BerriAI/litellm#21039",
+        proves(anthropic(key="sk-ant-oat01-x"), "authorization"),
+    ),
+    Difference(
+        "Anthropic-style relays",
+        "want `x-api-key`, or a bearer's token",
+        "both are sent, but for Anthropic's own keys",
+        "docs.z.ai, platform.moonshot.ai, openrouter.ai: `ANTHROPIC_AUTH_TOKEN`",
+        proves(anthropic(ABROAD), "x-api-key", "authorization"),
+    ),
+    Difference(
+        "Anthropic-style relays",
+        "500, or nothing, for a list of blocks where a text would do",
+        "plain text is sent as a string",
+        "reference of Messages: `content` is a string or a list",
+        holds(
+            anthropic(ABROAD),
+            [llm.system("a"), llm.user("b"), llm.user("c")],
+            lambda sent: (sent["system"], sent["messages"][0]["content"]) == ("a", "b\n\nc"),
+        ),
+    ),
+    Difference(
+        "Azure OpenAI",
+        "a query in the address; the key in `api-key`",
+        "the query stays behind the path",
+        "learn.microsoft.com: Azure OpenAI REST reference",
+        goes_to(OLD, f"{AZURE}/chat/completions?api-version=2024-06-01"),
+    ),
+    Difference(
+        "Azure OpenAI",
+        "versions before 2024-09-01 refuse `stream_options`, `max_completion_tokens`",
+        "`max_tokens`, and usage is not asked for",
+        "openai/openai-python#1469, #1724",
+        holds(
+            OLD,
+            [llm.user("x")],
+            lambda sent: sent["max_tokens"] == 5 and "stream_options" not in sent,
+            max_tokens=5,
+        ),
+    ),
+    Difference(
+        "Cerebras",
+        "400 for penalties, `logit_bias` and `reasoning_content`",
+        "an error of ours; reasoning is not sent back",
+        "inference-docs.cerebras.ai/resources/openai, CherryHQ/cherry-studio#16790",
+        refused(CEREBRAS, frequency_penalty=1.0),
+    ),
+    Difference(
+        "DashScope (Qwen)",
+        "`System message must be at the beginning`",
+        "one system message, at the start",
+        "vllm-project/vllm#41114",
+        holds(
+            at("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
+            SYSTEMS,
+            lambda sent: roles(sent) == ["system", "user", "assistant"],
+        ),
+    ),
+    Difference(
+        "DashScope (Qwen)",
+        "thinks by `enable_thinking`, `thinking_budget`",
+        "`reasoning=` is translated",
+        "help.aliyun.com/model-studio",
+        holds(
+            at("https://dashscope.aliyuncs.com/compatible-mode/v1"),
+            [llm.user("x")],
+            lambda sent: (sent["enable_thinking"], sent["thinking_budget"]) == (True, 500),
+            reasoning=500,
+        ),
+    ),
+    Difference(
+        "DeepSeek",
+        "in thinking mode, 400 for a turn of the model without `reasoning_content`, or an empty one",
+        f"{BACK}; a blank where there is none",
+        "NousResearch/hermes-agent#17341, diegosouzapw/OmniRoute#1682",
+        holds(DEEPSEEK, LOOP, demanded),
+    ),
+    Difference(
+        "DeepSeek (Anthropic's format)",
+        "the same for a turn without thinking",
+        "a blank block of thinking",
+        "decolua/9router#2397",
+        holds(
+            anthropic("https://api.deepseek.com/anthropic"),
+            LOOP,
+            lambda sent: sent["messages"][1]["content"][0]["type"] == "thinking",
+        ),
+    ),
+    Difference(
+        "Fireworks",
+        "takes reasoning between tool calls",
+        BACK,
+        "docs.fireworks.ai/guides/reasoning",
+        holds(at("https://api.fireworks.ai/inference/v1"), TURN, returned("reasoning_content")),
+    ),
+    Difference(
+        "Gemini (OpenAI's format)",
+        "400 for a call without `thought_signature`, from Gemini 3 on",
+        "its own goes back; calls of other models get the value that skips the check",
+        "ai.google.dev/gemini-api/docs/thought-signatures",
+        holds(
+            GEMINI,
+            LOOP,
+            lambda sent: sent["messages"][1]["tool_calls"][0]["extra_content"]["google"],
+        ),
+    ),
+    Difference(
+        "Groq",
+        "400 for `logprobs`, `logit_bias`, names, `n` above 1",
+        "an error of ours; names are left out",
+        "console.groq.com/docs/openai",
+        refused(GROQ, n=2),
+    ),
+    Difference(
+        "Groq",
+        "400 for `reasoning_content`; takes `reasoning`",
+        "reasoning sent back in `reasoning`",
+        "janhq/jan#8136",
+        holds(GROQ, TURN, returned("reasoning")),
+    ),
+    Difference(
+        "llama-cpp-python",
+        "refuses `content: null` beside calls",
+        "an empty text",
+        "abetlen/llama-cpp-python: `llama_types.py`",
+        holds(
+            at("http://h.invalid/v1", server="llama-cpp-python"),
+            LOOP,
+            lambda sent: sent["messages"][1]["content"] == "",
+        ),
+    ),
+    Difference(
+        "MiniMax",
+        "error 2013 for a second system message",
+        "one system message, at the start",
+        "MiniMax-AI/MiniMax-M2#51",
+        holds(MINIMAX, SYSTEMS, lambda sent: roles(sent) == ["system", "user", "assistant"]),
+    ),
+    Difference(
+        "MiniMax",
+        "wants its `reasoning_details` back (`reasoning_split`)",
+        "sent back as they came, to MiniMax only",
+        "platform.minimax.io: M2 function calling",
+        holds(
+            MINIMAX,
+            [
+                llm.user("x"),
+                llm.assistant(ReasoningPart(text="hm", wire="minimax", raw=DETAIL), "y"),
+                llm.user("z"),
+            ],
+            lambda sent: sent["messages"][1]["reasoning_details"] == [DETAIL],
+        ),
+    ),
+    Difference(
+        "Mistral",
+        "400 for call ids that are not nine letters and digits",
+        "others are replaced, in the call and its result alike",
+        "gptel#1203, opencode#1680",
+        holds(
+            MISTRAL,
+            LOOP,
+            lambda sent: (
+                re.fullmatch("[A-Za-z0-9]{9}", sent["messages"][2]["tool_call_id"])
+                and sent["messages"][1]["tool_calls"][0]["id"]
+                == sent["messages"][2]["tool_call_id"]
+            ),
+        ),
+    ),
+    Difference(
+        "Mistral",
+        "`Unexpected role 'user' after role 'tool'`",
+        "a turn of the model between them: `OK.`",
+        "avante-corp/avante.nvim#2562",
+        holds(
+            MISTRAL, [*LOOP, llm.user("x")], lambda sent: roles(sent)[-2:] == ["assistant", "user"]
+        ),
+    ),
+    Difference(
+        "Mistral",
+        "422 for `stream_options`; usage comes without",
+        "not sent",
+        "openai/openai-agents-python#442",
+        holds(MISTRAL, [llm.user("x")], lambda sent: "stream_options" not in sent),
+    ),
+    Difference(
+        "Moonshot (Kimi)",
+        "`reasoning_content is missing in assistant tool call message`",
+        f"{BACK}; a blank beside calls where there is none",
+        "continuedev/continue#11600",
+        holds(KIMI, LOOP, demanded),
+    ),
+    Difference(
+        "Moonshot (Kimi)",
+        "400 for `thinking` and `reasoning_effort` at once",
+        "the effort alone",
+        "HKUDS/nanobot#3939",
+        holds(
+            KIMI,
+            [llm.user("x")],
+            lambda sent: sent["reasoning_effort"] == "low" and "thinking" not in sent,
+            reasoning=llm.Reasoning(effort="low", enabled=True),
+        ),
+    ),
+    Difference(
+        "NVIDIA NIM",
+        "passes requests on to Mistral's models, which refuse as Mistral does",
+        "told by the model's name, at any server",
+        "NousResearch/hermes-agent#20154",
+        holds(
+            at("https://integrate.api.nvidia.com/v1", "mistralai/mistral-small-4"),
+            [*LOOP, llm.user("x")],
+            lambda sent: roles(sent)[-2:] == ["assistant", "user"],
+        ),
+    ),
+    Difference(
+        "OpenAI",
+        "400 for a call id of more than 40 characters",
+        "replaced by a shorter one",
+        "vercel/ai#5171",
+        holds(
+            llm.openai("gpt", api_key="k"),
+            [llm.assistant(ToolCall(id="x" * 64, name="f")), llm.tool_result("x" * 64, "1")],
+            lambda sent: len(sent["messages"][1]["tool_call_id"]) <= 40,
+        ),
+    ),
+    Difference(
+        "OpenAI",
+        "400 for a picture in a tool's result",
+        "it follows in a user's message",
+        "platform.openai.com/docs/api-reference/chat: tool message",
+        holds(llm.openai("gpt", api_key="k"), PICTURE, lambda sent: roles(sent)[-1] == "user"),
+    ),
+    Difference(
+        "OpenRouter",
+        "used with `llm.compatible`, wants its `reasoning_details` back as well",
+        "sent back as they came",
+        "openrouter.ai/docs: preserving reasoning blocks",
+        holds(
+            at("https://openrouter.ai/api/v1"),
+            [
+                llm.user("x"),
+                llm.assistant(ReasoningPart(text="hm", wire="openrouter", raw=DETAIL), "y"),
+                llm.user("z"),
+            ],
+            lambda sent: sent["messages"][1]["reasoning_details"] == [DETAIL],
+        ),
+    ),
+    Difference(
+        "Perplexity",
+        "`user and assistant roles should be alternating`",
+        "neighbouring turns of one role are merged",
+        "perplexityai/api-discussion#265",
+        holds(
+            PERPLEXITY,
+            [llm.user("a"), llm.user("b")],
+            lambda sent: [m["content"] for m in sent["messages"]] == ["a\n\nb"],
+        ),
+    ),
+    Difference(
+        "SGLang",
+        "takes reasoning in `reasoning_content`",
+        BACK,
+        "sgl-project/sglang: `protocol.py`",
+        holds(at("http://h.invalid/v1", server="sglang"), TURN, returned("reasoning_content")),
+    ),
+    Difference(
+        "Snowflake",
+        "wants `max_completion_tokens`",
+        "sent under that name",
+        "langchain-ai/langchain-snowflake#132",
+        holds(
+            at("https://me.snowflakecomputing.com/api/v2/cortex/v1"),
+            [llm.user("x")],
+            lambda sent: sent["max_completion_tokens"] == 5,
+            max_tokens=5,
+        ),
+    ),
+    Difference(
+        "vLLM",
+        "its chat templates refuse a second system message (Qwen)",
+        "one system message, at the start",
+        "vllm-project/vllm#41114",
+        holds(
+            at("http://h.invalid/v1", server="vllm"),
+            SYSTEMS,
+            lambda sent: roles(sent) == ["system", "user", "assistant"],
+        ),
+    ),
+    Difference(
+        "xAI",
+        "does not want reasoning back",
+        "not sent",
+        "docs.x.ai: reasoning",
+        holds(at("https://api.x.ai/v1"), TURN, nowhere),
+    ),
+    Difference(
+        "Xiaomi MiMo",
+        "400 for calls without `reasoning_content`, and without a text beside them",
+        f"{BACK}; blanks where there is none",
+        "platform.xiaomimimo.com: passing back reasoning_content; XiaomiMiMo/MiMo-V2-Flash#8",
+        holds(MIMO, LOOP, lambda sent: demanded(sent) and sent["messages"][1]["content"]),
+    ),
+    Difference(
+        "Xiaomi MiMo",
+        "400 for a picture in a tool's result",
+        "it follows in a user's message",
+        "XiaomiMiMo/MiMo#44",
+        holds(MIMO, PICTURE, lambda sent: roles(sent)[-1] == "user"),
+    ),
+    Difference(
+        "Z.ai (GLM)",
+        "wants reasoning back between tool calls",
+        BACK,
+        "docs.z.ai/guides/capabilities/thinking-mode",
+        holds(ZAI, TURN, returned("reasoning_content")),
+    ),
+]
