@@ -19,6 +19,7 @@ from .._types.usage import Usage
 from ._base import Model
 from ._openai_request import Dialect
 from ._pricing import native_cost
+from ._schemas import COMMON, GRAMMAR
 from .openai import OpenAIChat
 
 _SAMPLERS = ("top_k", "min_p", "top_a", "repetition_penalty")
@@ -58,22 +59,26 @@ GENERIC = Dialect(
     document_urls=True,
     any_tool_content=True,
     extra_params=_SAMPLERS,
+    strict=COMMON,
 )
 
 SERVERS: dict[str, Dialect] = {
     "generic": GENERIC,
-    "azure": Dialect(),
+    "azure": Dialect(strict=COMMON),
     "deepseek": msgspec.structs.replace(
         GENERIC,
         reasoning=_thinking,
         replay=_replay_always,
         replay_beside_calls=True,  # in thinking mode, a turn with calls is refused without it
         extra_params=(),
+        formats=frozenset(
+            ("text", "json_object")
+        ),  # "This response_format type is unavailable now"
     ),
     "groq": msgspec.structs.replace(
         GENERIC, max_tokens="max_completion_tokens", replay=_replay_reasoning, extra_params=()
     ),
-    "llama.cpp": msgspec.structs.replace(GENERIC, replay=_replay_content),
+    "llama.cpp": msgspec.structs.replace(GENERIC, replay=_replay_content, strict=GRAMMAR),
     "mistral": msgspec.structs.replace(  # it refuses stream_options, and sends usage anyway
         GENERIC,
         seed="random_seed",
@@ -82,8 +87,10 @@ SERVERS: dict[str, Dialect] = {
         without=("user", "logit_bias"),
         extra_params=("top_k", "repetition_penalty"),
     ),
-    "ollama": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, extra_params=()),
-    "vllm": msgspec.structs.replace(GENERIC, replay=_replay_reasoning),
+    "ollama": msgspec.structs.replace(
+        GENERIC, replay=_replay_reasoning, extra_params=(), strict=GRAMMAR
+    ),
+    "vllm": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, strict=GRAMMAR),
     "xai": msgspec.structs.replace(GENERIC, max_tokens="max_completion_tokens", extra_params=()),
 }
 """Known servers, by name; the source of each entry is the server's own reference or SDK."""

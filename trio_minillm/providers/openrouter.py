@@ -18,6 +18,7 @@ from .._types.params import Reasoning
 from .._types.usage import Usage
 from ._base import Model, SettlementRequest
 from ._openai_request import Dialect
+from ._schemas import COMMON
 from .openai import OpenAIChat
 
 
@@ -61,6 +62,7 @@ class OpenRouter(OpenAIChat):
         document_urls=True,
         reasoning=_reasoning,
         replay=_replay,
+        strict=COMMON,  # the model may be Anthropic's, or anybody's
         stream_usage=False,  # documented to have no effect: usage always comes
         extra_params=(
             "top_k",
