@@ -148,7 +148,12 @@ def _schema(type: Any) -> bytes:
     adapter = _adapter(type)
     if adapter is not None:
         return msgspec.json.encode(root_in_place(adapter.json_schema()))
-    (root,), components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
+    try:
+        (root,), components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
+    except TypeError as error:
+        if is_pydantic(type):
+            raise TypeError(_NEITHER) from error
+        raise
     schema = root_in_place({**root, "$defs": components})
     name = definition_name(root.get("$ref"))
     if name is not None and f"'#/$defs/{name}'" not in str(components):
@@ -203,6 +208,10 @@ def is_pydantic(type: Any) -> bool:
 
 
 _PACKAGES = {"pydantic", "annotated_types"}
+_NEITHER = (
+    "a type with a pydantic model in it must be one that pydantic knows: no msgspec Struct, and before"
+    " Python 3.12 typing_extensions' TypedDict"
+)
 
 
 def _package(metadata: Any) -> str:
