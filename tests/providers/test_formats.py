@@ -23,6 +23,7 @@ from trio_minillm._protocol.request import body_of, make_request, prepare
 from trio_minillm._types.options import Retry, Timeouts
 from trio_minillm._types.schemas import ANSWER, schema_of
 from trio_minillm.providers import SERVERS
+from trio_minillm.providers._formats import ANY, FORMATS
 from trio_minillm.providers._schemas import (
     ANTHROPIC,
     COMMON,
@@ -531,12 +532,21 @@ def test_a_server_without_schemas_is_known_before_anything_is_sent() -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVERS))
 def test_each_server_is_sent_a_format_that_it_has(name: str) -> None:
-    for format, kind in (("text", "text"), ("json", "json_object"), (Source, "json_schema")):
-        if kind in SERVERS[name].formats:
+    has = FORMATS.get(name, ANY)
+    for format, kind, had in (
+        ("text", "text", True),
+        ("json", "json_object", has.json),
+        (Source, has.schema, bool(has.schema)),
+    ):
+        if had:
             assert sent(server(name), response_format=format)["response_format"]["type"] == kind
         else:
             with pytest.raises(ValueError, match="this server"):
                 sent(server(name), response_format=format)
+
+
+def test_only_known_servers_are_in_the_table_of_formats() -> None:
+    assert set(FORMATS) - set(SERVERS) <= {"openai"}
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ from .._types.messages import (
     ToolCall,
     ToolResult,
 )
-from .._types.params import Reasoning, format_of, reasoning_of
-from .._types.schemas import in_object
+from .._types.params import Reasoning, reasoning_of
 from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
-from ._schemas import OPENAI, SchemaRules, Unfit, strict_parameters, strict_schema
+from ._formats import FORMATS, Formats, response_format
+from ._schemas import strict_parameters
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +57,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """True if an assistant turn with tool calls must have a reasoning field, even an empty one."""
     bare_media: bool = False
     """True if audio and documents are sent as bare strings (Mistral's shapes)."""
-    formats: frozenset[str] = frozenset(("text", "json_object", "json_schema"))
-    """Types of ``response_format`` that the server has."""
-    strict: SchemaRules = OPENAI
-    """The part of JSON schema that its strict mode takes."""
+    formats: Formats = FORMATS["openai"]
+    """Formats of answers that the server has."""
     stream_usage: bool = True
     """True if usage is asked for with ``stream_options``."""
     extra_params: tuple[str, ...] = ()
@@ -129,7 +127,7 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     if "tool_choice" in params:
         body["tool_choice"] = _tool_choice(params["tool_choice"])
     if "response_format" in params:
-        body["response_format"] = _format(params["response_format"], dialect)
+        body["response_format"] = response_format(params["response_format"], dialect.formats)
     if "reasoning" in params:
         encode = dialect.reasoning or _effort
         body |= encode(reasoning_of(params["reasoning"]))
@@ -270,7 +268,7 @@ def _file(part: DocumentPart, dialect: Dialect) -> dict[str, Any]:
     return {"filename": part.title or "document", "file_data": part.data_url()}
 
 
-# -- tools and formats -----------------------------------------------------------------------
+# -- tools ----------------------------------------------------------------------------------
 
 
 def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
@@ -282,7 +280,7 @@ def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     if tool.strict is not None:
         function["strict"] = tool.strict
         if tool.strict:
-            function["parameters"] = strict_parameters(tool, dialect.strict)
+            function["parameters"] = strict_parameters(tool, dialect.formats.strict)
     out: dict[str, Any] = {"type": "function", "function": function}
     if tool.cache and dialect.cache_control:
         out["cache_control"] = _mark(tool.cache)
@@ -297,28 +295,3 @@ def _tool_choice(choice: str | Tool | Mapping[str, Any]) -> str | dict[str, Any]
     if choice in ("auto", "none", "required"):
         return choice
     return {"type": "function", "function": {"name": choice}}
-
-
-def _format(given: Any, dialect: Dialect) -> dict[str, Any]:
-    wanted = format_of(given)
-    if isinstance(wanted, dict):
-        return wanted
-    if isinstance(wanted, str):
-        kind = "json_object" if wanted == "json" else "text"
-        if kind not in dialect.formats:
-            raise ValueError("this server has no free JSON mode: give a schema or a type")
-        return {"type": kind}
-    if "json_schema" not in dialect.formats:
-        raise ValueError(
-            "this server takes no schema as response_format: use 'json' and describe the answer in the"
-            " prompt, or a tool; or name another server="
-        )
-    schema: dict[str, Any] = {"name": wanted.name, "schema": in_object(wanted.schema)}
-    if wanted.description:
-        schema["description"] = wanted.description
-    if wanted.strict:
-        try:
-            schema |= {"strict": True, "schema": strict_schema(schema["schema"], dialect.strict)}
-        except Unfit:
-            schema["strict"] = False
-    return {"type": "json_schema", "json_schema": schema}

@@ -17,9 +17,9 @@ from .._types.money import scaled
 from .._types.params import Reasoning
 from .._types.usage import Usage
 from ._base import Model
+from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._pricing import native_cost
-from ._schemas import COMMON, GRAMMAR
 from .openai import OpenAIChat
 
 _SAMPLERS = ("top_k", "min_p", "top_a", "repetition_penalty")
@@ -59,26 +59,24 @@ GENERIC = Dialect(
     document_urls=True,
     any_tool_content=True,
     extra_params=_SAMPLERS,
-    strict=COMMON,
 )
 
 SERVERS: dict[str, Dialect] = {
     "generic": GENERIC,
-    "azure": Dialect(strict=COMMON),
+    "azure": Dialect(),
     "deepseek": msgspec.structs.replace(
         GENERIC,
         reasoning=_thinking,
         replay=_replay_always,
         replay_beside_calls=True,  # in thinking mode, a turn with calls is refused without it
         extra_params=(),
-        formats=frozenset(
-            ("text", "json_object")
-        ),  # "This response_format type is unavailable now"
     ),
     "groq": msgspec.structs.replace(
         GENERIC, max_tokens="max_completion_tokens", replay=_replay_reasoning, extra_params=()
     ),
-    "llama.cpp": msgspec.structs.replace(GENERIC, replay=_replay_content, strict=GRAMMAR),
+    "llama-cpp-python": GENERIC,
+    "llama.cpp": msgspec.structs.replace(GENERIC, replay=_replay_content),
+    "lmstudio": GENERIC,
     "mistral": msgspec.structs.replace(  # it refuses stream_options, and sends usage anyway
         GENERIC,
         seed="random_seed",
@@ -87,11 +85,12 @@ SERVERS: dict[str, Dialect] = {
         without=("user", "logit_bias"),
         extra_params=("top_k", "repetition_penalty"),
     ),
-    "ollama": msgspec.structs.replace(
-        GENERIC, replay=_replay_reasoning, extra_params=(), strict=GRAMMAR
-    ),
-    "vllm": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, strict=GRAMMAR),
+    "ollama": msgspec.structs.replace(GENERIC, replay=_replay_reasoning, extra_params=()),
+    "perplexity": GENERIC,
+    "sglang": GENERIC,
+    "vllm": msgspec.structs.replace(GENERIC, replay=_replay_reasoning),
     "xai": msgspec.structs.replace(GENERIC, max_tokens="max_completion_tokens", extra_params=()),
+    "zai": GENERIC,
 }
 """Known servers, by name; the source of each entry is the server's own reference or SDK."""
 
@@ -99,7 +98,10 @@ _HOSTS = {
     "api.deepseek.com": "deepseek",
     "api.groq.com": "groq",
     "api.mistral.ai": "mistral",
+    "api.perplexity.ai": "perplexity",
     "api.x.ai": "xai",
+    "api.z.ai": "zai",
+    "open.bigmodel.cn": "zai",
     ".openai.azure.com": "azure",
     ".services.ai.azure.com": "azure",
 }
@@ -134,7 +136,8 @@ class Compatible(OpenAIChat):
         if server not in SERVERS:
             raise ValueError(f"unknown server {server!r}; known: {', '.join(sorted(SERVERS))}")
         self.server = server
-        self.dialect: Dialect = SERVERS[server]
+        formats = FORMATS.get(server, ANY)
+        self.dialect: Dialect = msgspec.structs.replace(SERVERS[server], formats=formats)
 
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""

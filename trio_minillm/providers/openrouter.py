@@ -17,8 +17,8 @@ from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
 from .._types.usage import Usage
 from ._base import Model, SettlementRequest
+from ._formats import ANY
 from ._openai_request import Dialect
-from ._schemas import COMMON
 from .openai import OpenAIChat
 
 
@@ -62,7 +62,7 @@ class OpenRouter(OpenAIChat):
         document_urls=True,
         reasoning=_reasoning,
         replay=_replay,
-        strict=COMMON,  # the model may be Anthropic's, or anybody's
+        formats=ANY,  # the model may be Anthropic's, or anybody's
         stream_usage=False,  # documented to have no effect: usage always comes
         extra_params=(
             "top_k",
