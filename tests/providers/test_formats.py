@@ -213,11 +213,8 @@ KEPT = {
             "maxLength": 3,
             "description": "matching the regular expression ^[A-Z]+$",
         },
-        "share": {
-            "exclusiveMinimum": 0,
-            "exclusiveMaximum": 1,
-            "description": "a multiple of 0.5",
-        },
+        "share": {"description": "more than 0; less than 1; a multiple of 0.5"},
+        "stars": {"minimum": 1, "maximum": 10, "description": "how good"},
     },
     "anthropic": {
         "stars": {"description": "how good (at least 1; at most 10)"},

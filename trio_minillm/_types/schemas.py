@@ -220,9 +220,9 @@ def _package(metadata: Any) -> str:
 
 
 def _hints(type: Any) -> list[Any]:
-    if not isinstance(getattr(type, "__annotations__", None), Mapping):
-        return []
     try:
+        if not isinstance(getattr(type, "__annotations__", None), Mapping):
+            return []
         return list(get_type_hints(type, include_extras=True).values())
     except (NameError, TypeError, AttributeError):  # names that only a type checker knows
         return []

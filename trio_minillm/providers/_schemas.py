@@ -34,6 +34,8 @@ class SchemaRules(msgspec.Struct, frozen=True, kw_only=True):
     keywords: frozenset[str] = frozenset()
     """Bounds and formats that are taken; ``format`` only with the values in `formats`."""
     formats: frozenset[str] = frozenset()
+    whole: bool = False
+    """True if bounds have a meaning for whole numbers only."""
     counts: frozenset[int] | None = None
     """The only values that ``minItems`` may have; ``None`` for any."""
     recursive: bool = True
@@ -55,13 +57,13 @@ strings are not in it. Fine-tuned models take less: ask them without ``strict``.
 COMMON = SchemaRules()
 """The types alone, which every strict mode takes.
 
-Azure's guide lists all bounds and formats as unsupported; so do, each for some, Groq ("minItems is not
-supported", beeai-framework#1215), Cerebras ("Unsupported JSON schema fields",
-claude-code-router#708), xAI's and DeepSeek's guides; and OpenRouter and gateways pass a schema on to
-a model of any vendor."""
+Azure's guide lists all bounds and formats as unsupported. Groq ("minItems is not supported",
+beeai-framework#1215), Cerebras ("Unsupported JSON schema fields", claude-code-router#708), xAI and
+DeepSeek refuse some of them; OpenRouter and other gateways pass a schema on to models of any vendor."""
 
 GRAMMAR = SchemaRules(
     keywords=_NUMBERS - {"multipleOf"} | {"minLength", "maxLength", "minItems", "maxItems"},
+    whole=True,
 )
 """Servers that make a grammar of the schema: llama.cpp, and Ollama with it (source: llama.cpp's
 grammars/README.md; a pattern must be anchored there, or is an error), vLLM with xgrammar (which has
@@ -217,7 +219,7 @@ class _Walk:
         told = []
         for key in sorted(schema.keys() - _STRUCTURE, key=_place):
             value = schema[key]
-            if self.takes(key, value):
+            if self.takes(key, value, out):
                 out[key] = value
             elif words := _in_words(key, value):
                 told.append(words)
@@ -226,10 +228,12 @@ class _Walk:
             out["description"] = f"{text} ({'; '.join(told)})" if text else "; ".join(told)
         return out
 
-    def takes(self, key: str, value: Any) -> bool:
+    def takes(self, key: str, value: Any, beside: JSONObject) -> bool:
         rules = self.rules
         if key not in rules.keywords:
             return False
+        if key in _NUMBERS and rules.whole:
+            return beside.get("type") == "integer"
         if key == "format":
             return value in rules.formats
         if key == "pattern":
