@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm._protocol.request import body_of, make_request, prepare
 from trio_minillm._types.options import Retry, Timeouts
-from trio_minillm._types.schemas import ANSWER, schema_of
+from trio_minillm._types.schemas import ANSWER, in_object, schema_of
 from trio_minillm.providers import SERVERS
 from trio_minillm.providers._formats import ANY, FORMATS
 from trio_minillm.providers._schemas import (
@@ -335,6 +335,13 @@ def test_an_answer_that_is_no_object_is_asked_for_in_one(
         parsed(wire, type, f'{{"{ANSWER}": {whole}')
 
 
+def test_choices_of_choices_are_one_list() -> None:
+    choices = strict_schema(in_object(schema_of(Cat | Dog | None)), OPENAI)["properties"][ANSWER]
+    assert choices == {
+        "anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}, {"type": "null"}]
+    }
+
+
 class Answered(msgspec.Struct):
     answer: int
 
@@ -503,8 +510,8 @@ def test_a_schema_that_is_nested_too_deep_or_holds_itself() -> None:
 
 
 def test_definitions_that_double_with_each_level_are_not_written_out_for_ever() -> None:
-    definitions: dict[str, Any] = {"D30": {"type": "object", "properties": {}}}
-    for n in range(30):
+    definitions: dict[str, Any] = {"D16": {"type": "object", "properties": {}}}
+    for n in range(16):
         side = {"$ref": f"#/$defs/D{n + 1}", "description": "x"}
         definitions[f"D{n}"] = {"type": "object", "properties": {"a": side, "b": side}}
     schema = {"type": "object", "properties": {"d": {"$ref": "#/$defs/D0"}}, "$defs": definitions}
