@@ -64,7 +64,9 @@ def test_what_is_left_out_has_a_default() -> None:
     assert made.timeouts.total == 5.0
 
 
-@pytest.mark.parametrize("given", ["json", {"type": "json_object"}, llm.JSONSchema(schema={})])
+@pytest.mark.parametrize(
+    "given", ["json", {"type": "json_object"}, llm.JSONSchema(schema={"type": "object"})]
+)
 def test_a_format_that_is_no_type_decodes_nothing(given: Any) -> None:
     assert prepared(response_format=given).response_type is None
 

@@ -822,7 +822,7 @@ SKY = llm.Tool(
 SKY_STRICT = msgspec.structs.replace(SKY, strict=True, cache=True)
 CLOSED = {
     "type": "object",
-    "properties": {"city": {"type": "string"}},
+    "properties": {"city": {"type": "string", "description": "default: x"}},
     "required": ["city"],
     "additionalProperties": False,
 }
@@ -939,7 +939,10 @@ ANSWER_OPEN = {
 ANSWER_CLOSED = {
     "title": "Answer",
     "type": "object",
-    "properties": {"colour": {"type": "string"}, "sure": {"type": "boolean"}},
+    "properties": {
+        "colour": {"type": "string"},
+        "sure": {"type": "boolean", "description": "default: true"},
+    },
     "required": ["colour", "sure"],
     "additionalProperties": False,
 }

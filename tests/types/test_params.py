@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._types.params import PARAM_NAMES, format_of, reasoning_of
-from trio_minillm._types.tools import closed, schema_of, tools_of
+from trio_minillm._types.schemas import schema_of
+from trio_minillm._types.tools import tools_of
 
 
 def call(name: str, arguments: str = "") -> llm.ToolCall:
@@ -289,110 +288,6 @@ def test_the_schema_of_a_nested_type_names_its_inner_types() -> None:
 
 def test_the_schema_of_a_type_that_is_no_object() -> None:
     assert schema_of(list[int]) == {"type": "array", "items": {"type": "integer"}}
-
-
-# -- closing schemas for strict modes --------------------------------------------------------
-
-
-class Awkward(msgspec.Struct):
-    """Fields whose names mean something in JSON schema."""
-
-    properties: dict[str, int]
-    default: Place
-    enum: Place
-    const: Place
-    required: list[str]
-
-
-def objects_of(schema: Any, where: str = "#") -> list[tuple[str, dict[str, Any]]]:
-    """Every object schema with its place, found by the grammar of JSON schema."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    if not isinstance(schema, dict):
-        return found
-    if schema.get("type") == "object" and not isinstance(schema.get("additionalProperties"), dict):
-        found.append((where, schema))
-    for key in ("properties", "$defs"):
-        for name, inner in schema.get(key, {}).items():
-            found += objects_of(inner, f"{where}/{key}/{name}")
-    for key in ("items", "additionalProperties"):
-        found += objects_of(schema.get(key), f"{where}/{key}")
-    for number, inner in enumerate(schema.get("anyOf", ())):
-        found += objects_of(inner, f"{where}/anyOf/{number}")
-    return found
-
-
-@pytest.mark.parametrize("type", [Place, Tree, Route, Point, Box, Awkward, Place | None])
-def test_a_closed_schema_is_strict_all_the_way_down(type: Any) -> None:
-    objects = objects_of(closed(schema_of(type)))
-    assert objects
-    for where, schema in objects:
-        assert schema["additionalProperties"] is False, where
-        properties = schema.get("properties", {})
-        assert schema.get("required", []) == list(properties), where
-        assert not any("default" in p for p in properties.values()), where
-
-
-def test_closing_leaves_the_names_of_properties_alone() -> None:
-    schema = closed(schema_of(Awkward))
-    assert set(schema["properties"]) == {"properties", "default", "enum", "const", "required"}
-    assert schema["properties"]["properties"] == {
-        "type": "object",
-        "additionalProperties": {"type": "integer"},
-    }
-
-
-@pytest.mark.parametrize(
-    ("open", "shut"),
-    [
-        (
-            {"type": "object", "properties": {"a": True}},
-            {
-                "type": "object",
-                "properties": {"a": True},
-                "required": ["a"],
-                "additionalProperties": False,
-            },
-        ),
-        (
-            {"enum": [{"properties": {"a": 1}}], "default": {"properties": {}}},
-            {"enum": [{"properties": {"a": 1}}], "default": {"properties": {}}},
-        ),
-        ({"type": "string", "minLength": 1}, {"type": "string", "minLength": 1}),
-    ],
-)
-def test_closing_a_handwritten_schema(open: Any, shut: Any) -> None:
-    assert closed(open) == shut
-
-
-def test_a_tool_without_parameters_can_be_strict() -> None:
-    assert closed(llm.Tool(name="ping").parameters)["additionalProperties"] is False
-
-
-def test_closing_changes_nothing_in_place() -> None:
-    schema = schema_of(Route)
-    before = msgspec.json.encode(schema)
-    closed(schema)
-    assert msgspec.json.encode(schema) == before
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["properties", "default", "enum", "items", "type", "x"]),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(json_values)
-def test_any_json_can_be_closed_and_closing_twice_is_closing_once(schema: Any) -> None:
-    once = closed(schema)
-    assert closed(once) == once
 
 
 # -- the shorthands --------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .._types.messages import Message
 from .._types.openai_messages import messages_of
 from .._types.options import Retry, Timeouts
 from .._types.params import JSONSchema, check_params, format_of
+from .._types.schemas import ANY_IN_OBJECT, is_object, root_in_place
 from .._version import __version__
 from ..providers import Model, Request
 
@@ -190,4 +191,8 @@ def _response_type(given: Any) -> Any:
     if given is None:
         return None
     wanted = format_of(given)
-    return wanted.type if isinstance(wanted, JSONSchema) else None
+    if not isinstance(wanted, JSONSchema):
+        return None
+    if wanted.type is None and not is_object(root_in_place(wanted.schema)):
+        return ANY_IN_OBJECT
+    return wanted.type

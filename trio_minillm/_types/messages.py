@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from .media import Source, media_fields, sniffed_type
+from .schemas import read_json
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -177,7 +178,7 @@ class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         `msgspec.ValidationError` if they don't match ``type``.
         """
         text = self.arguments.strip()
-        return msgspec.json.decode("{}" if text in ("", "null") else text, type=type)
+        return read_json("{}" if text in ("", "null") else text, type)
 
 
 class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):

@@ -13,14 +13,17 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from .messages import CacheHint
-from .tools import JSONObject, Tool, schema_of
+from .schemas import JSONObject, plain_name, schema_of
+from .tools import Tool
 
 
 class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
     """A response format: JSON that matches ``schema``.
 
     ``strict`` asks the provider to enforce the schema, which is then closed: every property is
-    required, and no others are allowed. ``type`` is what `CompletionResponse.parsed` decodes into.
+    required, and no others are allowed. A schema that its strict mode can't take (maps, values of any
+    type) is asked for without, or is a ``ValueError`` where there is no other mode. A root that is no
+    object is put into one. ``type`` is what `CompletionResponse.parsed` decodes into.
     """
 
     schema: JSONObject
@@ -72,7 +75,7 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
         return "json" if given == "json" else "text"
     if isinstance(given, str):
         raise ValueError("response_format is 'json', 'text', a JSONSchema, a type or a mapping")
-    name = getattr(given, "__name__", "response")
+    name = plain_name(getattr(given, "__name__", None))
     return JSONSchema(schema=schema_of(given), name=name, type=given)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from .cost import CostInfo
 from .messages import Message, Part, ToolCall
+from .schemas import read_answer
 from .usage import Usage
 
 
@@ -181,11 +182,15 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     def parsed(self, type: Any = None) -> Any:
         """Return the text of choice 0, decoded from JSON into ``type``.
 
-        By default that is the type given as the request's ``response_format``, if it was a type.
+        By default that is the type given as the request's ``response_format``, if it was a type. An
+        answer that was asked for in an object (a list, a union, a scalar) is taken out of it.
+
         Raises `msgspec.DecodeError` if the text is not JSON, and its subclass
-        `msgspec.ValidationError` if it does not match the type.
+        `msgspec.ValidationError` if it does not match the type: for a pydantic model, too, whose own
+        error is then its ``__cause__``.
         """
-        return msgspec.json.decode(self.content.strip(), type=type or self.response_type or Any)
+        asked = self.response_type
+        return read_answer(self.content.strip(), type or asked or Any, asked)
 
     def __repr__(self) -> str:
         return (

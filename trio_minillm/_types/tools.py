@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, get_type_hints
+from functools import partial
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 
 from .messages import CacheHint, ToolCall
-
-JSONObject: TypeAlias = dict[str, Any]
+from .schemas import JSONObject, is_object, is_pydantic, plain_name, schema_of
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     parameters: JSONObject = msgspec.field(default_factory=lambda: {"type": "object"})
     strict: bool | None = None
     """Ask the provider to enforce the schema, which is then closed: every property is required, and
-    no others are allowed."""
+    no others are allowed. A schema that its strict mode can't take is a ``ValueError``."""
     cache: CacheHint = None
     function: Callable[..., Any] | None = None
     type: Any = None
@@ -47,7 +47,13 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         if self.function is None:
             raise TypeError(f"tool {self.name!r} was not made from a function")
         given = self.read(call)
-        return self.function(**{f: getattr(given, f) for f in given.__struct_fields__})
+        kind = type(given)
+        names = (
+            kind.__struct_fields__
+            if issubclass(kind, msgspec.Struct)
+            else kind.__dataclass_fields__
+        )
+        return self.function(**{name: getattr(given, name) for name in names})
 
 
 def tool(
@@ -58,28 +64,33 @@ def tool(
     strict: bool | None = None,
     cache: CacheHint = None,
 ) -> Tool:
-    """Make a `Tool` from an annotated function, or a msgspec Struct, dataclass or TypedDict.
+    """Make a `Tool` from an annotated function, or a type whose JSON is an object.
 
-    Unless given, the name is the source's and the description its docstring's first paragraph.
-    A parameter is described with ``Annotated[str, msgspec.Meta(description="…")]``.
+    Such are msgspec Structs, dataclasses, TypedDicts, attrs classes and pydantic models. Unless given,
+    the name is the source's and the description its docstring's first paragraph. A parameter is
+    described with ``Annotated[str, msgspec.Meta(description="…")]``, or with pydantic's ``Field``.
 
     Raises ``TypeError`` for another kind of source, a parameter without an annotation, or one that
     can't be given by name.
     """
-    if isinstance(source, type):
-        target, function = source, None
-    elif callable(source):
+    target: Any = source
+    function = None
+    if not isinstance(source, type) and get_origin(source) is None:
+        if not callable(source):
+            kind = type(source).__name__
+            raise TypeError(f"a tool is made from a function or a type, not {kind}")
         target, function = _arguments_type(source), source
-    else:
-        raise TypeError(f"a tool is made from a function or a type, not {type(source).__name__}")
+    parameters = schema_of(target)
+    if not is_object(parameters):
+        raise TypeError("a tool's arguments are an object: give a type with fields, or a function")
     if description is None:
         doc = (inspect.getdoc(source) if function or source.__doc__ else None) or ""
         generated = doc.startswith(f"{source.__name__}(")  # dataclasses write their signature
         description = "" if generated else doc.split("\n\n")[0].strip()
     return Tool(
-        name=name or source.__name__,
+        name=name or plain_name(source.__name__, "tool"),
         description=description,
-        parameters=schema_of(target),
+        parameters=parameters,
         strict=strict,
         cache=cache,
         function=function,
@@ -89,57 +100,36 @@ def tool(
 
 def _arguments_type(function: Callable[..., Any]) -> type:
     hints = get_type_hints(function, include_extras=True)
-    fields: list[Any] = []
+    given: list[Any] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"parameter {name!r} can't be given by name")
         if name not in hints:
             raise TypeError(f"parameter {name!r} has no annotation")
         if parameter.default is parameter.empty:
-            fields.append((name, hints[name]))
+            given.append((name, hints[name]))
         else:
-            fields.append((name, hints[name], parameter.default))
-    return msgspec.defstruct(function.__name__, fields, kw_only=True)
+            given.append((name, hints[name], parameter.default))
+    if any(is_pydantic(hints[name]) for name, *_ in given):
+        return _pydantic_arguments(function.__name__, given)
+    return msgspec.defstruct(function.__name__, given, kw_only=True)
 
 
-def schema_of(type: Any) -> JSONObject:
-    """Return a type's JSON schema with its root inlined: providers refuse a ``$ref`` there."""
-    (root,), components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
-    schema = dict(root)
-    name = schema.get("$ref", "").removeprefix("#/$defs/")
-    if name in components:
-        schema = dict(components[name])
-        if f"#/$defs/{name}" not in str(components):
-            components = {k: v for k, v in components.items() if k != name}
-    if components:
-        schema["$defs"] = components
-    return schema
+def _pydantic_arguments(name: str, given: Sequence[Any]) -> type:
+    """Return a dataclass: pydantic reads it whatever its fields are called."""
+    from dataclasses import field, make_dataclass  # slow to import, and loaded by pydantic anyway
+
+    made: list[Any] = []
+    for field_name, hint, *default in given:
+        # A factory, as a plain default must not be a list
+        made.append(
+            (field_name, hint, *(field(default_factory=partial(_same, x)) for x in default))
+        )
+    return make_dataclass(name, made, kw_only=True)
 
 
-def closed(schema: Any) -> Any:
-    """Return the schema as strict modes want it: every object closed, every property required."""
-    if isinstance(schema, list):
-        return [closed(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema  # `true` and `false` are schemas, too
-    out = {key: _closed_keyword(key, value) for key, value in schema.items()}
-    properties = out.get("properties")
-    if not isinstance(properties, dict):
-        properties = {}
-    is_map = isinstance(out.get("additionalProperties"), Mapping)  # strict modes refuse those
-    if (properties or out.get("type") == "object") and not is_map:
-        out |= {"additionalProperties": False, "required": list(properties)}
-        for prop in properties.values():
-            if isinstance(prop, dict):
-                prop.pop("default", None)
-    return out
-
-
-def _closed_keyword(key: str, value: Any) -> Any:
-    named = key in ("properties", "$defs", "definitions", "patternProperties")
-    if named and isinstance(value, Mapping):
-        return {name: closed(sub) for name, sub in value.items()}
-    return value if key in ("default", "enum", "const", "examples") else closed(value)
+def _same(value: Any) -> Any:
+    return value
 
 
 def tools_of(given: Sequence[Any]) -> list[Tool | JSONObject]:

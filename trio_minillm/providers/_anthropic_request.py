@@ -31,10 +31,12 @@ from .._types.messages import (
     ToolResult,
 )
 from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of
-from .._types.tools import Tool, closed, tools_of
+from .._types.schemas import in_object
+from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
+from ._schemas import ANTHROPIC, Unfit, strict_parameters, strict_schema
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens that an answer may have unless the caller says: the format requires a number, and every
@@ -125,7 +127,13 @@ def _format(body: dict[str, Any], given: Any) -> None:
     if wanted == "json":
         raise ValueError("this wire format has no free JSON mode: give a schema or a type")
     if isinstance(wanted, JSONSchema):
-        wanted = {"type": "json_schema", "schema": closed(wanted.schema)}
+        try:
+            schema = strict_schema(in_object(wanted.schema), ANTHROPIC)
+        except Unfit as unfit:
+            raise ValueError(
+                f"response_format: {unfit}; or use a tool without strict, with tool_choice="
+            ) from None
+        wanted = {"type": "json_schema", "schema": schema}
     body.setdefault("output_config", {})["format"] = wanted
 
 
@@ -310,7 +318,7 @@ def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     if tool.description:
         out["description"] = tool.description
     if tool.strict:
-        out |= {"strict": True, "input_schema": closed(tool.parameters)}
+        out |= {"strict": True, "input_schema": strict_parameters(tool, ANTHROPIC)}
     if tool.cache:
         out["cache_control"] = _mark(tool.cache)
     return out

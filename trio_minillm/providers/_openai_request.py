@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._types.params import Reasoning, format_of, reasoning_of
-from .._types.tools import Tool, closed, tools_of
+from .._types.params import Reasoning, reasoning_of
+from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import MessageRules, cache_mark, chat_messages
+from ._formats import FORMATS, Formats, response_format
+from ._schemas import strict_parameters
 
 
 class Dialect(MessageRules, frozen=True, kw_only=True):
@@ -28,6 +30,8 @@ class Dialect(MessageRules, frozen=True, kw_only=True):
     reasoning: Callable[[Reasoning], dict[str, Any]] | None = None
     """Function that returns the fields of the body for ``reasoning=``; by default only an effort is
     taken."""
+    formats: Formats = FORMATS["openai"]
+    """Formats of answers that the server has."""
     stream_usage: bool = True
     """True if usage is asked for with ``stream_options``."""
     one_choice: bool = False
@@ -100,7 +104,7 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     if "tool_choice" in params:
         body["tool_choice"] = _tool_choice(params["tool_choice"])
     if "response_format" in params:
-        body["response_format"] = _format(params["response_format"])
+        body["response_format"] = response_format(params["response_format"], dialect.formats)
     if "reasoning" in params:
         encode = dialect.reasoning or _effort
         body |= encode(reasoning_of(params["reasoning"]))
@@ -123,7 +127,7 @@ def _effort(reasoning: Reasoning) -> dict[str, Any]:
     return {"reasoning_effort": reasoning.effort}
 
 
-# -- tools and formats -----------------------------------------------------------------------
+# -- tools ----------------------------------------------------------------------------------
 
 
 def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     if tool.strict is not None:
         function["strict"] = tool.strict
         if tool.strict:
-            function["parameters"] = closed(tool.parameters)
+            function["parameters"] = strict_parameters(tool, dialect.formats.strict)
     out: dict[str, Any] = {"type": "function", "function": function}
     if tool.cache and dialect.cache_control:
         out["cache_control"] = cache_mark(tool.cache)
@@ -150,17 +154,3 @@ def _tool_choice(choice: str | Tool | Mapping[str, Any]) -> str | dict[str, Any]
     if choice in ("auto", "none", "required"):
         return choice
     return {"type": "function", "function": {"name": choice}}
-
-
-def _format(given: Any) -> dict[str, Any]:
-    wanted = format_of(given)
-    if isinstance(wanted, dict):
-        return wanted
-    if isinstance(wanted, str):
-        return {"type": "json_object" if wanted == "json" else "text"}
-    schema: dict[str, Any] = {"name": wanted.name, "schema": wanted.schema}
-    if wanted.description:
-        schema["description"] = wanted.description
-    if wanted.strict:
-        schema |= {"strict": True, "schema": closed(wanted.schema)}
-    return {"type": "json_schema", "json_schema": schema}

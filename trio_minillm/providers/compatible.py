@@ -15,6 +15,7 @@ from .._types.cost import CostInfo, TokenPrice
 from .._types.money import scaled
 from .._types.usage import Usage
 from ._base import Model
+from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._pricing import native_cost
 from ._servers import SERVERS
@@ -42,7 +43,8 @@ class Compatible(OpenAIChat):
         if server not in SERVERS:
             raise ValueError(f"unknown server {server!r}; known: {', '.join(sorted(SERVERS))}")
         self.server = server
-        self.dialect: Dialect = SERVERS[server]
+        formats = FORMATS.get(server, ANY)
+        self.dialect: Dialect = msgspec.structs.replace(SERVERS[server], formats=formats)
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         if self.server == "azure" and model.api_key:

@@ -17,6 +17,7 @@ from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
 from .._types.usage import Usage
 from ._base import Model, SettlementRequest, joined_url
+from ._formats import ANY
 from ._openai_request import Dialect
 from .openai import CHAT, OpenAIChat
 
@@ -63,6 +64,7 @@ class OpenRouter(OpenAIChat):
         document_urls=True,
         reasoning=_reasoning,
         replay=_replay,
+        formats=ANY,  # the model may be Anthropic's, or anybody's
         stream_usage=False,  # documented to have no effect: usage always comes
         extra_params=(
             "top_k",

@@ -1,0 +1,228 @@
+"""JSON schemas of Python types, and values of these types read back from JSON.
+
+msgspec does both for its own Structs, dataclasses, TypedDicts, NamedTuples, attrs classes, enums and
+everything made of them; pydantic does for its models and what is made of those. pydantic is optional:
+it is imported only for a type that is its own.
+
+An answer must be a JSON object: OpenAI refuses a schema with another root. A list, a union or a
+scalar is therefore asked for as the one field `ANSWER` of an object, and taken out of it again here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+
+import msgspec
+
+JSONObject: TypeAlias = dict[str, Any]
+
+ANSWER = "answer"
+"""Name of the field that holds an answer whose type is no object."""
+ANY_IN_OBJECT: Any = Annotated[Any, "in an object"]
+"""The type of an answer to a plain schema whose root is no object: any JSON, in the field `ANSWER`."""
+_KEPT = 256
+"""Types whose schema and decoder are kept: more than a program has. Making a decoder takes some
+0.1 ms, far more than most answers take to decode."""
+
+
+def schema_of(type: Any) -> JSONObject:
+    """Return a type's JSON schema, with its root in place: providers refuse a ``$ref`` there.
+
+    Raises ``TypeError`` for a type that neither msgspec nor pydantic can describe.
+    """
+    made: JSONObject = msgspec.json.decode(_kept(_schema, type))
+    return made
+
+
+def root_in_place(schema: Mapping[str, Any]) -> JSONObject:
+    """Return the schema with the definition of its root in place of a reference to it."""
+    out = dict(schema)
+    name = definition_name(out.get("$ref"))
+    definitions = {**out.get("definitions", {}), **out.get("$defs", {})}
+    if name is None or not isinstance(definitions.get(name), Mapping):
+        return out
+    del out["$ref"]
+    return {**definitions[name], **out}
+
+
+def definition_name(reference: Any) -> str | None:
+    """Return the name of the definition that a reference means, or ``None`` for another kind."""
+    if not isinstance(reference, str):
+        return None
+    found = re.fullmatch(r"#/(?:\$defs|definitions)/([^/]+)", reference)
+    return None if found is None else found[1].replace("~1", "/").replace("~0", "~")
+
+
+def is_object(schema: Mapping[str, Any]) -> bool:
+    """Return whether a schema with its root in place is that of a JSON object."""
+    return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
+
+
+def in_object(schema: Mapping[str, Any]) -> JSONObject:
+    """Return a schema that can be asked for: an object, which holds the answer if that is none."""
+    root = root_in_place(schema)
+    if is_object(root):
+        return root
+    out: JSONObject = {"type": "object", "properties": {ANSWER: root}, "required": [ANSWER]}
+    for key in ("$schema", "$defs", "definitions"):
+        if key in root:
+            out[key] = root.pop(key)
+    return out
+
+
+def plain_name(name: Any, otherwise: str = "response") -> str:
+    """Return a type's or function's name as providers take it: letters, digits, ``_``, ``-``."""
+    found = re.sub(r"[^A-Za-z0-9_-]+", "_", name) if isinstance(name, str) else ""
+    return found.strip("_")[:64] or otherwise
+
+
+# -- reading values --------------------------------------------------------------------------
+
+
+def read_json(text: str | bytes, type: Any) -> Any:
+    """Return the value of a type that JSON stands for.
+
+    Raises `msgspec.DecodeError` if it is not JSON, and its subclass `msgspec.ValidationError` if it
+    does not match the type; the cause is pydantic's own error if the type is pydantic's.
+    """
+    return _kept(_reader, type)(text)
+
+
+def read_answer(text: str, type: Any, asked: Any) -> Any:
+    """Return the value that an answer stands for, taken out of its object if it was asked for so.
+
+    ``asked`` is the type that the request asked for. A model that left the object out is understood
+    all the same. Raises what `read_json` raises.
+    """
+    if asked is None or not _kept(_is_wrapped, asked):
+        return read_json(text, type)
+    whole = msgspec.json.decode(text, type=msgspec.Raw)
+    try:
+        fields = msgspec.json.decode(whole, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        fields = {}
+    if fields.keys() != {ANSWER}:
+        return read_json(text, type)
+    try:
+        return read_json(fields[ANSWER], type)
+    except msgspec.ValidationError as error:
+        try:  # a type that has such a field itself
+            return read_json(text, type)
+        except msgspec.ValidationError:
+            raise error from error.__cause__
+
+
+def _is_wrapped(type: Any) -> bool:
+    return type is ANY_IN_OBJECT or not is_object(schema_of(type))
+
+
+def _reader(type: Any) -> Callable[[str | bytes], Any]:
+    adapter = _adapter(type)
+    if adapter is None:
+        return msgspec.json.Decoder(type).decode
+
+    def read(text: str | bytes) -> Any:
+        msgspec.json.decode(text, type=msgspec.Raw)  # not JSON is the same error for every type
+        try:
+            return adapter.validate_json(bytes(text) if isinstance(text, msgspec.Raw) else text)
+        except ValueError as error:
+            if not hasattr(error, "errors"):
+                raise
+            raise msgspec.ValidationError(_words(error)) from error.with_traceback(None)
+
+    return read
+
+
+def _words(error: Any) -> str:
+    """Return the first of pydantic's complaints in msgspec's words, without the value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    at = "".join(f"[{x}]" if isinstance(x, int) else f".{x}" for x in first["loc"])
+    return f"{first['msg']} - at `${at}`" if at else str(first["msg"])
+
+
+def _schema(type: Any) -> bytes:
+    adapter = _adapter(type)
+    if adapter is not None:
+        return msgspec.json.encode(root_in_place(adapter.json_schema()))
+    try:
+        (root,), components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
+    except TypeError as error:
+        if is_pydantic(type):
+            raise TypeError(_NEITHER) from error
+        raise
+    schema = root_in_place({**root, "$defs": components})
+    name = definition_name(root.get("$ref"))
+    if name is not None and f"'#/$defs/{name}'" not in str(components):
+        del schema["$defs"][name]
+    if not schema["$defs"]:
+        del schema["$defs"]
+    return msgspec.json.encode(schema)
+
+
+def _kept(make: Callable[[Any], Any], type: Any) -> Any:
+    """Return what is made from a type, from memory if it was made before."""
+    try:
+        hash(type)
+    except TypeError:  # metadata that can't be hashed
+        return make(type)
+    return _memory(make, type)
+
+
+@lru_cache(maxsize=2 * _KEPT)
+def _memory(make: Callable[[Any], Any], type: Any) -> Any:
+    return make(type)
+
+
+# -- pydantic --------------------------------------------------------------------------------
+
+
+def _adapter(type: Any) -> Any:
+    """Return pydantic's adapter of a type that is its own or made of such; else ``None``."""
+    if not is_pydantic(type):
+        return None
+    try:
+        from pydantic import PydanticUserError, TypeAdapter
+    except ImportError:  # annotated_types can be installed alone
+        return None
+    try:
+        return TypeAdapter(type)
+    except PydanticUserError:  # a msgspec Struct is in it
+        return None
+
+
+def is_pydantic(type: Any) -> bool:
+    """Return whether a type is pydantic's, or has something of pydantic's in it."""
+    if not sys.modules.keys() & _PACKAGES:
+        return False
+    found = [type]
+    for one in found:  # it grows
+        if hasattr(one, "__pydantic_validator__") or _package(one) in _PACKAGES:
+            return True
+        inside = [*get_args(one), *_hints(one)]
+        found += [x for x in inside if not any(x is y for y in found)]
+    return False
+
+
+_PACKAGES = {"pydantic", "annotated_types"}
+_NEITHER = (
+    "a type with a pydantic model in it must be one that pydantic knows: no msgspec Struct, and before"
+    " Python 3.12 typing_extensions' TypedDict"
+)
+
+
+def _package(metadata: Any) -> str:
+    """Return the package of a value that stands beside a type in ``Annotated``."""
+    return type(metadata).__module__.partition(".")[0]
+
+
+def _hints(type: Any) -> list[Any]:
+    try:
+        if not isinstance(getattr(type, "__annotations__", None), Mapping):
+            return []
+        return list(get_type_hints(type, include_extras=True).values())
+    except (NameError, TypeError, AttributeError):  # names that only a type checker knows
+        return []

@@ -1,0 +1,356 @@
+"""JSON schemas as each wire format's strict mode takes them.
+
+A strict mode makes the model's answer fit the schema, and takes only a part of JSON schema: every
+object is closed, and all its properties are required. `SchemaRules` says what else; the table of them
+is `OPENAI`, `COMMON`, `GRAMMAR` and `ANTHROPIC`. A bound, a format or another keyword that is refused is left
+out and said in the description instead, where the model reads it; the answer is checked against the
+type anyway. What a strict mode can't express at all is `Unfit`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from .._types.schemas import JSONObject, definition_name
+from .._types.tools import Tool
+
+MAX_DEPTH: Final = 64
+"""Levels of nesting in a schema. OpenAI takes 10; this only keeps the walk from Python's own limit."""
+MAX_NODES: Final = 5_000
+"""Nodes up to which definitions are written out in place: OpenAI's limit of properties in a schema.
+Types that name each other with descriptions double it with each level."""
+_MAX_TOLD: Final = 200
+"""Characters of a keyword's value in a description: the model pays for them in every request."""
+
+
+class SchemaRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of JSON schema that one strict mode takes."""
+
+    keywords: frozenset[str] = frozenset()
+    """Bounds and formats that are taken; ``format`` only with the values in `formats`."""
+    formats: frozenset[str] = frozenset()
+    whole: bool = False
+    """True if bounds have a meaning for whole numbers only."""
+    counts: frozenset[int] | None = None
+    """The only values that ``minItems`` may have; ``None`` for any."""
+    recursive: bool = True
+    """True if a definition may refer to itself."""
+
+
+_FORMATS = frozenset(
+    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
+)
+_NUMBERS = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"))
+
+OPENAI = SchemaRules(
+    keywords=_NUMBERS | {"pattern", "format", "minItems", "maxItems"},
+    formats=_FORMATS,
+)
+"""OpenAI's own models. Source: the guide to structured outputs, "Supported properties"; lengths of
+strings are not in it. Fine-tuned models take less: ask them without ``strict``."""
+
+COMMON = SchemaRules()
+"""The types alone, which every strict mode takes.
+
+Azure's guide lists all bounds and formats as unsupported. Groq ("minItems is not supported",
+beeai-framework#1215), Cerebras ("Unsupported JSON schema fields", claude-code-router#708), xAI and
+DeepSeek refuse some of them; OpenRouter and other gateways pass a schema on to models of any vendor."""
+
+GRAMMAR = SchemaRules(
+    keywords=_NUMBERS - {"multipleOf"} | {"minLength", "maxLength", "minItems", "maxItems"},
+    whole=True,
+)
+"""Servers that make a grammar of the schema: llama.cpp, and Ollama with it (source: llama.cpp's
+grammars/README.md; a pattern must be anchored there, or is an error), vLLM with xgrammar (which has
+no ``multipleOf``)."""
+
+ANTHROPIC = SchemaRules(
+    keywords=frozenset(("pattern", "format", "minItems")),
+    formats=_FORMATS | {"uri"},
+    counts=frozenset((0, 1)),
+    recursive=False,
+)
+"""Anthropic's output formats and strict tools. Source: its guide to structured outputs, "JSON Schema
+limitations"."""
+
+
+class Unfit(ValueError):
+    """A schema that a strict mode can't take, with the place, the reason and the remedy as its text."""
+
+
+def strict_schema(schema: Mapping[str, Any], rules: SchemaRules) -> JSONObject:
+    """Return the schema as a strict mode takes it; the given one is not changed.
+
+    A reference has nothing beside it: its definition is written out in place of one that has, except
+    where it would not end. Tuples become lists with their length. Raises `Unfit` if it can't be done:
+    for maps, values of any type, and recursion where the rules have none; and ``ValueError`` if it is
+    nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        given = msgspec.json.encode(schema)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    made: JSONObject = msgspec.json.decode(_strict(given, rules))
+    return made
+
+
+def strict_parameters(tool: Tool, rules: SchemaRules) -> JSONObject:
+    """Return a tool's schema as a strict mode takes it.
+
+    Raises ``ValueError`` if it can't: a tool that is to be strict isn't silently sent otherwise.
+    """
+    try:  # parameters without properties are none
+        return strict_schema({"properties": {}, **tool.parameters}, rules)
+    except Unfit as unfit:
+        raise ValueError(
+            f"tool {tool.name!r} can't be strict: {unfit}; or leave strict out"
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _strict(given: bytes, rules: SchemaRules) -> bytes:
+    # A batch asks for the same type thousands of times.
+    return msgspec.json.encode(_Walk(msgspec.json.decode(given), rules).made())
+
+
+class _Walk:
+    """One schema on its way to a strict mode."""
+
+    def __init__(self, root: JSONObject, rules: SchemaRules) -> None:
+        self.root = root
+        self.rules = rules
+        self.given: JSONObject = {**root.pop("definitions", {}), **root.pop("$defs", {})}
+        self.definitions: JSONObject = {}
+        self.open: list[str] = []  # the definitions around the node at hand
+        self.left = MAX_NODES
+
+    def made(self) -> JSONObject:
+        out = self.node(self.root, "", 0)
+        return {**out, "$defs": self.definitions} if self.definitions else out
+
+    def node(self, schema: Any, at: str, depth: int) -> JSONObject:
+        if depth > MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        self.left -= 1
+        schema = _plainer(schema, at)
+        if "$ref" in schema:
+            return self.reference(schema, at, depth)
+        kinds = _kinds(schema, at)
+        out: JSONObject = {k: schema[k] for k in ("title", "description") if k in schema}
+        if kinds:
+            out["type"] = kinds[0] if len(kinds) == 1 else kinds
+        if "enum" in schema:
+            out["enum"] = schema["enum"]
+        if "anyOf" in schema:
+            out["anyOf"] = self.choices(schema["anyOf"], at, depth)
+        if "object" in kinds:
+            out |= self.fields(schema, at, depth)
+        if "array" in kinds:
+            out |= self.items(schema, at, depth)
+        return self.bounded(out, schema)
+
+    def choices(self, given: list[Any], at: str, depth: int) -> list[JSONObject]:
+        made = [self.node(x, at, depth + 1) for x in given]
+        return [y for x in made for y in (x["anyOf"] if x.keys() == {"anyOf"} else [x])]
+
+    def fields(self, schema: JSONObject, at: str, depth: int) -> JSONObject:
+        others = schema.get("additionalProperties")
+        given = schema.get("properties", {} if others is False else None)
+        free = isinstance(others, dict) or (others is True and not given)
+        if given is None or free or schema.get("patternProperties"):
+            raise Unfit(_said(at, "is a map: use a list of objects with a key and a value"))
+        properties = {
+            name: self.node(x, f"{at}.{name}" if at else name, depth + 1)
+            for name, x in given.items()
+        }
+        closing = {"required": list(properties), "additionalProperties": False}
+        return {"properties": properties, **closing}
+
+    def items(self, schema: JSONObject, at: str, depth: int) -> JSONObject:
+        """Return the schema of a list's items: for a tuple, any of those of its places."""
+        places = schema.get("prefixItems") or []
+        given = [*places, *([schema["items"]] if isinstance(schema.get("items"), dict) else [])]
+        if not given:
+            raise Unfit(_said(at, "has items of any type: give them one"))
+        made = [self.node(x, f"{at}[]", depth + 1) for x in given]
+        if places:
+            schema["in this order"] = ", ".join(_called(x) for x in made)
+        different = [x for k, x in enumerate(made) if x not in made[:k]]
+        return {"items": different[0] if len(different) == 1 else {"anyOf": different}}
+
+    def reference(self, schema: JSONObject, at: str, depth: int) -> JSONObject:
+        name = "#" if schema["$ref"] == "#" else definition_name(schema["$ref"])
+        target = self.root if name == "#" else self.given.get(name or "")
+        if name is None or not isinstance(target, dict):
+            raise Unfit(_said(at, "refers to what is not among the schema's own definitions"))
+        if not self.rules.recursive and (name == "#" or name in self.open):
+            raise Unfit(_said(at, "is recursive: use a type with a fixed number of levels"))
+        beside = {k: v for k, v in schema.items() if k not in ("$ref", "title")}
+        told = self.bounded({k: v for k, v in beside.items() if k == "description"}, beside)
+        if not told:
+            return self.referred(name, target, depth)
+        if name == "#" or name in self.open or self.left < 0:
+            # Strict modes take words beside the list of choices, though not beside a reference.
+            words = {k: v for k, v in told.items() if k == "description"}
+            return {"anyOf": [self.referred(name, target, depth)], **words}
+        self.open.append(name)
+        try:
+            return self.node({**target, **beside}, at, depth + 1)
+        finally:
+            self.open.pop()
+
+    def referred(self, name: str, target: JSONObject, depth: int) -> JSONObject:
+        if name == "#":
+            return {"$ref": "#"}
+        if name not in self.definitions:
+            self.definitions[name] = {}  # it may refer to itself
+            self.open.append(name)
+            self.definitions[name] = self.node(target, name, depth + 1)
+            self.open.pop()
+        return {"$ref": "#/$defs/" + name.replace("~", "~0").replace("/", "~1")}
+
+    def bounded(self, out: JSONObject, schema: JSONObject) -> JSONObject:
+        """Add the keywords that are taken as they are, and say the others in the description."""
+        told = []
+        for key in sorted(schema.keys() - _STRUCTURE, key=_place):
+            value = schema[key]
+            if self.takes(key, value, out):
+                out[key] = value
+            elif words := _in_words(key, value):
+                told.append(words)
+        if told:
+            text = out.get("description")
+            out["description"] = f"{text} ({'; '.join(told)})" if text else "; ".join(told)
+        return out
+
+    def takes(self, key: str, value: Any, beside: JSONObject) -> bool:
+        rules = self.rules
+        if key not in rules.keywords:
+            return False
+        if key in _NUMBERS and rules.whole:
+            return beside.get("type") == "integer"
+        if key == "format":
+            return value in rules.formats
+        if key == "pattern":
+            return isinstance(value, str) and _UNUSUAL.search(value) is None
+        return key != "minItems" or rules.counts is None or value in rules.counts
+
+
+_TOO_DEEP = f"the schema is nested deeper than {MAX_DEPTH} levels"
+_UNUSUAL = re.compile(r"\(\?(?!:)|\\[1-9bBAZzGkpP]")
+"""Parts of a regular expression that no strict mode takes: looking around, references back, edges of
+words."""
+_STRUCTURE = {
+    *("$ref", "title", "description", "type", "properties", "required", "additionalProperties"),
+    *("patternProperties", "items", "prefixItems", "anyOf", "enum", "$defs", "definitions"),
+    # These say nothing that the model needs
+    *("$schema", "$id", "$anchor", "$comment", "discriminator"),
+    *("readOnly", "writeOnly", "deprecated"),
+}
+"""Keywords that are read above, or left out without a word."""
+_WORDS = {
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "exclusiveMinimum": "more than {}",
+    "exclusiveMaximum": "less than {}",
+    "multipleOf": "a multiple of {}",
+    "minLength": "length at least {}",
+    "maxLength": "length at most {}",
+    "pattern": "matching the regular expression {}",
+    "minItems": "number of items at least {}",
+    "maxItems": "number of items at most {}",
+    "uniqueItems": "no item twice",
+    "contentEncoding": "encoded as {}",
+}
+
+
+_ORDER = {key: place for place, key in enumerate(_WORDS)}
+
+
+def _place(key: str) -> tuple[int, str]:
+    """Return a key to sort keywords by, so that equal schemas are equal texts (prompt caches)."""
+    return _ORDER.get(key, len(_ORDER)), key
+
+
+def _in_words(key: str, value: Any) -> str:
+    """Return a keyword as words for the model; empty if it says nothing."""
+    if value is None or value is False or value in ("", [], {}):
+        return ""
+    if value == 0 and key in ("minItems", "minLength", "minProperties"):
+        return ""
+    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if len(shown) > _MAX_TOLD:
+        shown = shown[:_MAX_TOLD] + "…"
+    return _WORDS.get(key, key + ": {}").format(shown)
+
+
+def _plainer(schema: Any, at: str) -> JSONObject:
+    """Return a node's own copy with one word for one thing: ``enum``, ``anyOf``, ``prefixItems``."""
+    out = dict(schema) if isinstance(schema, dict) else {}
+    for key, shape in _SHAPES.items():
+        if key in out and not isinstance(out[key], shape):
+            raise Unfit(_said(at, f"is no JSON schema: {key} has another type"))
+    every = out.pop("allOf", None)
+    if every is not None:
+        if len(every) != 1 or not isinstance(every[0], dict):
+            raise Unfit(_said(at, "has several schemas at once (allOf): write them as one"))
+        out = {**_plainer(every[0], at), **out}
+    if "const" in out:
+        out.setdefault("enum", [out.pop("const")])
+    if "oneOf" in out:
+        out.setdefault("anyOf", out.pop("oneOf"))
+    if isinstance(out.get("items"), list):
+        out["prefixItems"] = out.pop("items")
+    return out
+
+
+_SHAPES: dict[str, Any] = {
+    "$ref": str,
+    "type": str | list,
+    "properties": dict,
+    **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems", "enum"), list),
+}
+
+
+def _kinds(schema: JSONObject, at: str) -> list[str]:
+    """Return the names of the JSON types that a node may have, told or not."""
+    told = schema.get("type", [])
+    kinds: list[str] = [told] if isinstance(told, str) else [str(kind) for kind in told]
+    values = schema.get("enum")
+    if values is not None:
+        if not all(type(v) in _KINDS for v in values):
+            raise Unfit(_said(at, "has lists or objects as its only values: use a type for them"))
+        kinds = kinds or list(dict.fromkeys(_KINDS[type(v)] for v in values))
+    elif not kinds and "properties" in schema:
+        kinds = ["object"]
+    elif not kinds and ("items" in schema or "prefixItems" in schema):
+        kinds = ["array"]
+    if not kinds and "anyOf" not in schema:
+        raise Unfit(_said(at, "may be anything: give it a type"))
+    return kinds
+
+
+_KINDS = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    type(None): "null",
+}
+
+
+def _called(schema: JSONObject) -> str:
+    """Return a short name of a node for the description of a tuple."""
+    if "$ref" in schema:
+        return definition_name(schema["$ref"]) or "the whole"
+    kinds = schema.get("type", "one of several")
+    return str(schema.get("title") or (kinds if isinstance(kinds, str) else " or ".join(kinds)))
+
+
+def _said(at: str, text: str) -> str:
+    return f"{at or 'the root'} {text}"
