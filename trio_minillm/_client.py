@@ -132,6 +132,7 @@ class Client:
             choices=prepared.choices,
             wire=model.provider.replay_wire,
             awaits_end=model.provider.ends_itself,
+            asked=prepared.asked,
         )
         return TrackedStream(
             ingest,

@@ -30,6 +30,7 @@ from .._types.errors import (
 )
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
+from ..providers._charged import Asked, charged
 from .choice import ChoiceBuilder
 from .state import Event, StreamState
 from .templates import TextRun
@@ -47,7 +48,7 @@ some 15 times what a model can say in one answer."""
 class Ingest:
     """The machine of one stream; the module's docstring has its guarantees.
 
-    Its 16 attributes are one thing, the response under construction: most are fields of that or
+    Its 17 attributes are one thing, the response under construction: most are fields of that or
     of its timings, and none is used without the others.
     """
 
@@ -60,6 +61,7 @@ class Ingest:
         choices: int = 1,
         wire: str = "",
         awaits_end: bool = False,
+        asked: Asked | None = None,
     ) -> None:
         self.state: StreamState = StreamState(
             expect_usage=expect_usage, choices=choices, awaits_end=awaits_end
@@ -82,6 +84,7 @@ class Ingest:
         self._model_named = False
         self._arguments = 0  # characters in the arguments of all calls
         self._wire = wire
+        self._asked = asked or Asked()
         self._first = ChoiceBuilder(0)  # also in `_choices`; almost every chunk is for it
         self._choices: dict[int, ChoiceBuilder] = {0: self._first}
 
@@ -236,6 +239,14 @@ class Ingest:
         """The newest finish reason of the first choice."""
         return self._in_order()[0].reason
 
+    @property
+    def charged_usage(self) -> Usage | None:
+        """A copy of the usage, with the tier and the doubts that decide what it costs."""
+        if self.usage is None:
+            return None
+        copy = msgspec.structs.replace(self.usage)
+        return charged(copy, self._asked, self.metadata, len(self._choices))
+
     def _in_order(self) -> list[ChoiceBuilder]:
         """Return the choices by number, without a number 0 that never came."""
         if len(self._choices) == 1:
@@ -251,7 +262,9 @@ class Ingest:
         """
         finished = self.outcome is Outcome.FINISHED
         built = [c.build(self._wire, finished) for c in self._in_order()]
-        notes = list(self.notes)
+        notes, usage = list(self.notes), self.charged_usage
+        doubts = usage.doubts if usage is not None else None
+        notes += [f"usage: {field}: {why}" for field, why in (doubts or {}).items()]
         for choice in built:
             if len(choice.finish_reasons) > 1:
                 notes.append(f"choice {choice.index}: finish reasons {choice.finish_reasons}")
@@ -259,7 +272,7 @@ class Ingest:
             id=id or self.id,
             model=self.model,
             choices=tuple(built),
-            usage=None if self.usage is None else msgspec.structs.replace(self.usage),
+            usage=usage,
             outcome=self.outcome,
             rejected=self.rejected,
             metadata=_decoded(self.metadata, notes),

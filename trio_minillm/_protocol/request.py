@@ -20,6 +20,7 @@ from .._types.options import Retry, Timeouts
 from .._types.params import JSONSchema, check_params, format_of
 from .._version import __version__
 from ..providers import Model, Request
+from ..providers._charged import Asked, asked_of
 
 Messages: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]
 """A prompt; a message; or messages, ours or mappings in OpenAI's format."""
@@ -44,6 +45,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """True if the bytes of each event are kept on its chunks."""
     response_type: Any = None
     """The type that the content is to be decoded as, if the response format is one."""
+    asked: Asked = Asked()
+    """The part of the request that its price depends on."""
 
     def __repr__(self) -> str:
         return f"<Prepared {self.model!r}>"
@@ -86,6 +89,7 @@ def prepare(
         expect_usage=provider.always_usage or expect_usage is not False,
         options=options,
     )
+    body = body_of(request)
     return Prepared(
         model=request.model,
         url=provider.endpoint_url(request.model),
@@ -94,7 +98,7 @@ def prepare(
             **headers_to(request.model, "text/event-stream"),
             **provider.request_headers(request),
         },
-        body=encoded(body_of(request)),
+        body=encoded(body),
         timeouts=timeouts.with_total(None),
         retry=retry,
         expect_usage=request.expect_usage,
@@ -102,6 +106,7 @@ def prepare(
         lenient=lenient,
         raw=raw,
         response_type=_response_type(request.params.get("response_format")),
+        asked=asked_of(request.model, body),
     )
 
 

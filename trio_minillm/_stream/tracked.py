@@ -206,7 +206,7 @@ class TrackedStream(StreamingCompletion):
         self._forget()
         if self._source.info.attempts == len(self._records):
             return  # ended before its first attempt, or between two
-        record = self._record(outcome, ingest.usage, ingest.id, ingest.error)
+        record = self._record(outcome, ingest.charged_usage, ingest.id, ingest.error)
         self._pending = self._bookkeeper.book(record, self._asked, self._budget, self._settlement)
 
     def _record(

@@ -52,7 +52,7 @@ class _Message(msgspec.Struct, gc=False):
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None
     container: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -61,7 +61,7 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     content_block: dict[str, Any] | None = None
     message: _Message | str | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
     error: Any = None
     context_management: dict[str, Any] | None = None
 
@@ -287,8 +287,7 @@ def _string(block: dict[str, Any], key: str) -> str:
 def _message(message: _Message) -> list[StreamChunk]:
     """Translate ``message_start``, which has content only if the server had the whole answer."""
     head = StreamChunk(id=message.id, model=message.model, progress=False)
-    if message.usage:
-        head.usage = anthropic_usage(message.usage)
+    head.usage = _told(message.usage)
     out = [head]
     for index, block in enumerate(message.content or ()):
         out.append(_start(index, block))
@@ -296,7 +295,7 @@ def _message(message: _Message) -> list[StreamChunk]:
     if message.stop_reason:
         # The same usage again: together with the finish reason, it is final.
         last = StreamChunk(finish_reason=message.stop_reason)
-        last.usage = anthropic_usage(message.usage) if message.usage else None
+        last.usage = _told(message.usage)
         last.metadata = _stop_facts(message)
         out.append(last)
     return out
@@ -309,9 +308,14 @@ def _message_delta(event: _Event) -> StreamChunk:
         out.metadata = _stop_facts(event.delta)
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
-    if event.usage:
-        out.usage = anthropic_usage(event.usage)
+    out.usage = _told(event.usage)
     return out
+
+
+def _told(raw: Any) -> Usage | None:
+    """Return a usage object, if it says something."""
+    usage = anthropic_usage(raw) if raw else None
+    return None if usage is None or usage.empty else usage
 
 
 def _stop_facts(source: _Delta | _Message) -> dict[str, Any] | None:

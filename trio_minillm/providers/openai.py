@@ -7,8 +7,9 @@ peculiarities of other servers' *responses* are read here for all of them, since
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,7 +22,7 @@ from ._base import Model, Parsed, Provider, Request
 from ._errors import error_from, in_short
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._pricing import native_cost, priced_cost
-from ._usage import amount_in, mapping_in, openai_usage
+from ._usage import amount_in, at_path, openai_usage
 
 DONE = b"[DONE]"
 MAX_ENTRIES: Final = 4096
@@ -65,6 +66,7 @@ class _Delta(msgspec.Struct, gc=False):
     annotations: list[dict[str, Any]] | None = None
     audio: dict[str, Any] | None = None
     images: list[dict[str, Any]] | None = None
+    usage: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -75,10 +77,11 @@ class _Choice(msgspec.Struct, gc=False):
     native_finish_reason: str | None = None
     error: Any = None
     message: msgspec.Raw = _ABSENT
+    usage: Any = None
 
 
 class _Groq(msgspec.Struct, gc=False):
-    usage: dict[str, Any] | None = None
+    usage: Any = None
     error: Any = None
 
 
@@ -86,7 +89,7 @@ class _Chunk(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
     error: Any = None
     x_groq: _Groq | None = None
     provider: Any = None
@@ -134,7 +137,7 @@ class OpenAIChat(Provider):
             return self._parsed(chunk, data)
         except ProviderError as exc:
             if chunk.usage:  # a failed answer has used tokens, too
-                exc.usage = self.usage_of(chunk.usage)
+                exc.usage = self._told(chunk.usage)
             raise
 
     def _parsed(self, chunk: _Chunk, data: bytes) -> Parsed:
@@ -181,15 +184,17 @@ class OpenAIChat(Provider):
         out.id = chunk.id
         out.model = chunk.model
         if chunk.usage:
-            out.usage = self.usage_of(chunk.usage)
-            out.progress = True
+            out.usage = self._told(chunk.usage)
+            out.progress = out.progress or out.usage is not None
         if chunk.x_groq is not None:
             if chunk.x_groq.error:
                 _raise_error(chunk.x_groq.error, None)
             if chunk.x_groq.usage and out.usage is None:
-                out.usage = self.usage_of(chunk.x_groq.usage)
+                out.usage = self._told(chunk.x_groq.usage)
         if out.delta and out.finish_reason is None and out.usage is None:
             return out  # the rest is repeated with each piece of text: read it at the edges only
+        if out.usage is None and chunk.choices:
+            out.usage = self._told(*(raw for choice in chunk.choices for raw in _usages(choice)))
         if (
             chunk.provider is not None
             or chunk.service_tier is not None
@@ -246,12 +251,19 @@ class OpenAIChat(Provider):
         )
         return out
 
-    def usage_of(self, raw: Mapping[str, Any]) -> Usage:
-        """Return a usage object of the OpenAI family in disjoint buckets.
-
-        Raises `ProtocolError` for a count that is not one.
-        """
+    def usage_of(self, raw: Any) -> Usage:
+        """Return a usage object of the OpenAI family in disjoint buckets. Raises nothing."""
         return openai_usage(raw)
+
+    def counts_all_choices(self, model: Model) -> bool:
+        """Return True for OpenAI's own servers, whose reference charges for all choices."""
+        host = urlsplit(model.base_url).hostname or ""
+        return host == "api.openai.com" or host.endswith((".api.openai.com", ".azure.com"))
+
+    def _told(self, *places: Any) -> Usage | None:
+        """Return the first usage object that says something; ``None`` if none does."""
+        found = (self.usage_of(raw) for raw in places if raw)
+        return next((usage for usage in found if not usage.empty), None)
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return the charge, plus the upstream provider's if the user's own key was used there.
@@ -263,7 +275,7 @@ class OpenAIChat(Provider):
             return priced_cost(usage, price)
         amount, raw = exact(usage.cost), usage.raw or {}
         if raw.get("is_byok") is True:
-            upstream = amount_in(mapping_in(raw, "cost_details").get("upstream_inference_cost"))
+            upstream = amount_in(at_path(raw, ("cost_details", "upstream_inference_cost")))
             if upstream is None:  # the fee is not the whole cost
                 return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
             amount = add(amount, exact(upstream))
@@ -299,6 +311,15 @@ def _says_something(choice: _Choice) -> bool:
     delta = choice.delta or (_decode_delta(choice.message) if choice.message else _NOTHING)
     said = delta.content, delta.tool_calls, delta.refusal, delta.reasoning, delta.reasoning_content
     return any(said)
+
+
+def _usages(choice: _Choice) -> Iterator[Any]:
+    """Yield what a choice has as usage: Moonshot puts it there, and others into the delta."""
+    yield choice.usage
+    if choice.delta is not None:
+        yield choice.delta.usage
+    if choice.message:
+        yield at_path(msgspec.json.decode(choice.message), ("usage",))
 
 
 def _metadata(chunk: _Chunk, out: StreamChunk) -> None:
