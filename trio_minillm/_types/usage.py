@@ -106,8 +106,9 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         if later.raw is not None:
             self.raw = merged_raw(before, later.raw)
         found, reader = later, later.__dict__.get("reader")
+        # Counts that were not read from a raw object can only be merged one by one.
         whole = reader is not None and (before is not None or self.total_tokens is None)
-        if whole and self.raw != later.raw:
+        if reader is not None and whole and self.raw != later.raw:
             found = reader(self.raw)
         for field in _FIELDS:
             value = getattr(found, field)

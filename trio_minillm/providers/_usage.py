@@ -6,8 +6,8 @@ never read as zero. A field that is there and can't be read is ``None``, too, an
 
 The rules for the OpenAI family, where servers differ most:
 
-1. A count is a whole number, or the text of one, under any of the names below. The first name with
-   a count above 0 decides.
+1. A count is a whole number, or the text of one, under any of the names in `_usage_names`. The
+   first name with a count above 0 decides.
 2. Cached and cache-written tokens are part of the prompt, as in OpenAI's reference, unless the
    server shows otherwise: it has the names of Anthropic's or Bedrock's wire with more tokens than
    the prompt has, or beside ``input_tokens``; or its total counts them once more.
@@ -21,121 +21,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from .._types.money import scaled
 from .._types.usage import MAX_COUNT, Usage, number_in
-
-_Path: TypeAlias = tuple[str, ...]
-_Names: TypeAlias = tuple[_Path, ...]
-
-
-def _paths(*names: str) -> _Names:
-    """Return the paths to fields, each as the names of the objects that it is in and its own."""
-    return tuple(tuple(name.split(".")) for name in names)
-
-
-_OURS: Final = {
-    "read": _paths(
-        "prompt_tokens_details.cached_tokens",
-        "input_tokens_details.cached_tokens",
-        "prompt_tokens_details.cache_read_tokens",
-        "prompt_tokens_details.cache_read_input_tokens",
-        "prompt_cache_hit_tokens",  # DeepSeek
-        "cached_tokens",  # Moonshot, Cohere
-        "num_cached_tokens",  # Mistral
-        "cachedContentTokenCount",  # Gemini's own wire, as all of these names in its style
-    ),
-    "written": _paths(
-        "prompt_tokens_details.cache_write_tokens",
-        "input_tokens_details.cache_write_tokens",
-        "prompt_tokens_details.cache_creation_tokens",  # litellm
-        "prompt_tokens_details.cache_creation_input_tokens",
-        "cache_write_tokens",
-    ),
-}
-"""Names of cache tokens that are part of the prompt."""
-_THEIRS: Final = {
-    "read": _paths("cache_read_input_tokens", "cacheReadInputTokens"),
-    "written": _paths(
-        "cache_creation_input_tokens", "cacheWriteInputTokens", "cache_write_input_tokens"
-    ),
-}
-"""Names of Anthropic's and Bedrock's wires, where cache tokens are beside the input."""
-_NAMES: Final[dict[str, _Names]] = {
-    "total_tokens": _paths("total_tokens", "totalTokenCount", "totalTokens"),
-    "uncached_input_tokens": _paths(
-        "prompt_tokens",
-        "input_tokens",
-        "promptTokenCount",
-        "inputTokens",  # Bedrock
-        "billed_units.input_tokens",  # Cohere's own wire: the tokens that are charged
-        "tokens.input_tokens",
-    ),
-    "cache_read_tokens": _OURS["read"] + _THEIRS["read"],
-    "cache_write_tokens": _OURS["written"] + _THEIRS["written"],
-    "cache_write_1h_tokens": _paths(
-        "cache_creation.ephemeral_1h_input_tokens",
-        "prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens",  # litellm
-    ),
-    "completion_tokens": _paths(
-        "completion_tokens",
-        "output_tokens",
-        "candidatesTokenCount",
-        "outputTokens",
-        "billed_units.output_tokens",
-        "tokens.output_tokens",
-    ),
-    "reasoning_tokens": _paths(
-        "completion_tokens_details.reasoning_tokens",
-        "output_tokens_details.reasoning_tokens",
-        "output_tokens_details.thinking_tokens",
-        "completion_tokens_details.thinking_tokens",
-        "reasoning_tokens",
-        "thinking_tokens",
-        "thoughtsTokenCount",
-    ),
-    "audio_input_tokens": _paths(
-        "prompt_tokens_details.audio_tokens", "input_tokens_details.audio_tokens"
-    ),
-    "image_input_tokens": _paths(
-        "prompt_tokens_details.image_tokens", "input_tokens_details.image_tokens"
-    ),
-    "audio_output_tokens": _paths(
-        "completion_tokens_details.audio_tokens", "output_tokens_details.audio_tokens"
-    ),
-    "image_output_tokens": _paths(
-        "completion_tokens_details.image_tokens", "output_tokens_details.image_tokens"
-    ),
-    "web_searches": _paths(
-        "server_tool_use.web_search_requests",
-        "server_tool_use_details.web_search_requests",  # OpenRouter
-        "num_search_queries",  # Perplexity
-    ),
-}
-"""The names of each count, the one that decides first."""
-_CHARGED_BESIDE: Final = _paths(
-    "citation_tokens",  # Perplexity's deep research
-    "num_sources_used",  # xAI's live search
-    "guard_tokens",  # Snowflake
-    "toolUsePromptTokenCount",
-    "billed_units.search_units",
+from ._usage_names import (
+    BESIDE,
+    CHARGED_APART,
+    COST,
+    INSIDE,
+    NAMES,
+    USD_PER_TICK,
+    Names,
+    Path,
+    paths,
 )
-"""Counts that are charged at rates which a `TokenPrice` does not have."""
-_COST: Final = _paths(
-    "cost",
-    "cost.total_cost",  # Perplexity
-    "cost_details.total_cost",
-    "total_cost",
-    "estimated_cost",  # DeepInfra
-    "response_cost",  # litellm
-    "cost_usd",
-    "total_cost_usd",
-)
-"""Fields in which providers name the cost, in USD."""
-_USD_PER_TICK: Final = -10
-"""Power of ten of one of xAI's ``cost_in_usd_ticks``, in USD. Not documented: with 1e-10, recorded
-streams come to xAI's list prices."""
 
 _COMMON: Final = frozenset(
     {
@@ -144,11 +44,11 @@ _COMMON: Final = frozenset(
     }
 )
 _COMMON_NAMES: Final = {
-    field: tuple(path for path in names if path[0] in _COMMON) for field, names in _NAMES.items()
+    field: tuple(path for path in names if path[0] in _COMMON) for field, names in NAMES.items()
 }
 """The names that are left of each count where an object has OpenAI's own fields only: most have,
 and some servers send one with each piece of text."""
-_CACHES: Final = frozenset(path for names in (_OURS, _THEIRS) for n in names.values() for path in n)
+_CACHES: Final = frozenset(path for names in (INSIDE, BESIDE) for n in names.values() for path in n)
 
 
 class _Reading:
@@ -162,10 +62,10 @@ class _Reading:
         self.common: bool = self.raw.keys() <= _COMMON
         """True if it has no fields but those that OpenAI's reference always lists."""
 
-    def count(self, field: str, names: _Names = ()) -> int | None:
+    def count(self, field: str, names: Names = ()) -> int | None:
         """Return the first count above 0 under the field's names, or else 0 if one has that."""
         raw, found = self.raw, None
-        for path in names or (_COMMON_NAMES if self.common else _NAMES)[field]:
+        for path in names or (_COMMON_NAMES if self.common else NAMES)[field]:
             if path[0] not in raw:
                 continue
             value = raw[path[0]] if len(path) == 1 else at_path(raw, path)
@@ -184,7 +84,7 @@ class _Reading:
                 found = 0
         return None if field in self.doubts else found
 
-    def has(self, *names: _Names) -> bool:
+    def has(self, *names: Names) -> bool:
         """Return True if one of these names has a number above 0."""
         return any(
             path[0] in self.raw and number_in(at_path(self.raw, path)) for n in names for path in n
@@ -227,10 +127,10 @@ def anthropic_usage(raw: Any) -> Usage:
     """Translate Anthropic's usage, whose buckets are disjoint already."""
     reading = _Reading(raw)
     usage = Usage(
-        uncached_input_tokens=reading.count("uncached_input_tokens", _paths("input_tokens")),
-        cache_read_tokens=reading.count("cache_read_tokens", _THEIRS["read"]),
-        cache_write_tokens=reading.count("cache_write_tokens", _THEIRS["written"]),
-        completion_tokens=reading.count("completion_tokens", _paths("output_tokens")),
+        uncached_input_tokens=reading.count("uncached_input_tokens", paths("input_tokens")),
+        cache_read_tokens=reading.count("cache_read_tokens", BESIDE["read"]),
+        cache_write_tokens=reading.count("cache_write_tokens", BESIDE["written"]),
+        completion_tokens=reading.count("completion_tokens", paths("output_tokens")),
         reasoning_tokens=reading.count("reasoning_tokens"),
     )
     return _finished(usage, reading, anthropic_usage, ANTHROPIC_TIERS)
@@ -251,7 +151,7 @@ def _finished(
     if not reading.common:
         usage.cache_write_1h_tokens = reading.count("cache_write_1h_tokens")
         usage.web_searches = reading.count("web_searches")
-        for path in _CHARGED_BESIDE:
+        for path in CHARGED_APART:
             if reading.has((path,)):
                 reading.doubt("web_searches", f"no rate covers {'.'.join(path)}")
         usage.cost = _cost(reading)
@@ -285,10 +185,10 @@ def _beside(reading: _Reading, excess: int, named: dict[str, int]) -> frozenset[
     return frozenset()
 
 
-_SHOWN: Final = frozenset(_NAMES["uncached_input_tokens"] + _NAMES["completion_tokens"])
+_SHOWN: Final = frozenset(NAMES["uncached_input_tokens"] + NAMES["completion_tokens"])
 
 
-def _numbers(raw: Mapping[str, Any], depth: int = 2) -> Iterator[tuple[_Path, int]]:
+def _numbers(raw: Mapping[str, Any], depth: int = 2) -> Iterator[tuple[Path, int]]:
     """Yield every whole number above 0 in an object with its path, but for prompt and output."""
     for name, value in raw.items():
         if isinstance(value, Mapping) and depth:
@@ -307,9 +207,9 @@ def _put_input(
     usage.uncached_input_tokens = max(0, prompt - inside)
     if not inside:
         return
-    theirs = not reading.common and reading.has(*_THEIRS.values())
-    if theirs and not beside & {"read", "written"} and not reading.has(*_OURS.values()):
-        alike = not reading.has(_paths("prompt_tokens"))  # the input has their name, too
+    theirs = not reading.common and reading.has(*BESIDE.values())
+    if theirs and not beside & {"read", "written"} and not reading.has(*INSIDE.values()):
+        alike = not reading.has(paths("prompt_tokens"))  # the input has their name, too
         if alike and total and inside <= prompt:
             reading.doubt("cache_read_tokens", "the cache's tokens may be part of the input")
         if alike or inside > prompt:
@@ -336,7 +236,7 @@ def _cost(reading: _Reading) -> float | None:
     server does not know.
     """
     raw = reading.raw
-    for path in _COST:
+    for path in COST:
         value = at_path(raw, path) if path[0] in raw else None
         if value is None or isinstance(value, Mapping):
             continue
@@ -351,7 +251,7 @@ def _cost(reading: _Reading) -> float | None:
             reading.doubts.pop("cost", None)
             return amount
     ticks = number_in(raw.get("cost_in_usd_ticks"))
-    return float(scaled(int(ticks), _USD_PER_TICK)) if ticks else None
+    return float(scaled(int(ticks), USD_PER_TICK)) if ticks else None
 
 
 def amount_in(value: Any) -> float | None:
