@@ -13,6 +13,8 @@ replaced. It bounds what a server holds here that sends new names in every event
 MAX_RAW_DEPTH = 4
 """Objects within each other that are merged field by field; deeper ones are replaced whole. Real
 ones are nested twice."""
+UNREADABLE = " is not a count"
+"""The end of a doubt that says that a field could not be read."""
 MAX_COUNT = 2**53
 """Counts and amounts from here on are not believed: beyond, JSON numbers are no longer exact."""
 
@@ -114,8 +116,12 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
             value = getattr(found, field)
             if value is not None and (whole or value or not getattr(self, field)):
                 setattr(self, field, value)
-        kept = {k: why for k, why in (self.doubts or {}).items() if getattr(later, k) is None}
-        self.doubts = {**kept, **(found.doubts or {}), **(later.doubts or {})} or None
+        # What was read anew is judged anew; but a count that can't be read may be a larger one.
+        old = {k: why for k, why in (self.doubts or {}).items() if getattr(later, k) is None}
+        doubts = {**old, **(later.doubts or {})}
+        if whole:
+            doubts = {k: why for k, why in doubts.items() if why.endswith(UNREADABLE)}
+        self.doubts = {**doubts, **(found.doubts or {})} or None
         self.final = self.final or later.final
 
 

@@ -1,4 +1,4 @@
-"""What a request and its answer say about their price beside the counts: the tier and the choices."""
+"""The facts beside the counts that decide a price: the tier that served, and the choices counted."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -21,17 +21,18 @@ CHEAPER: Final = frozenset({"flex", "batch"})
 _BUCKETS: Final = frozenset(
     {"uncached_input_tokens", "cache_read_tokens", "cache_write_tokens", "completion_tokens"}
 )
-_INPUT_DOUBTS: Final[Mapping[str, tuple[str, ...]]] = {
-    **dict.fromkeys(_BUCKETS - {"completion_tokens"}, ("cache_read", "cache_write")),
-    "cache_write_1h_tokens": ("cache_write", "cache_write_1h"),
-    "audio_input_tokens": ("cache_read", "audio_input", "audio_cache_read"),
-    "image_input_tokens": ("cache_read", "image_input", "image_cache_read"),
+_CONFUSED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    **dict.fromkeys(
+        _BUCKETS - {"completion_tokens"},
+        (("input", "cache_read", "cache_write", "cache_write_1h"),),
+    ),
+    "cache_write_1h_tokens": (("cache_write", "cache_write_1h"),),
+    "audio_input_tokens": (("input", "audio_input"), ("cache_read", "audio_cache_read")),
+    "image_input_tokens": (("input", "image_input"), ("cache_read", "image_cache_read")),
+    "audio_output_tokens": (("output", "audio_output"),),
+    "image_output_tokens": (("output", "image_output"),),
 }
-_OUTPUT_DOUBTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "audio_output_tokens": ("audio_output",),
-    "image_output_tokens": ("image_output",),
-}
-"""The rates, beside the plain one, that input or output may have if a count is in doubt."""
+"""The rates of which it is not known which one applies to a token, if a count is in doubt."""
 
 
 def native_cost(usage: Usage, amount: Decimal) -> CostInfo:
@@ -123,27 +124,40 @@ def _range(usage: Usage, price: TokenPrice) -> tuple[Decimal, Decimal]:
     They differ where audio or images were sent along with cached tokens (no provider says which
     tokens were the cached ones), and where a count in doubt decides between two rates.
     """
-    doubts = usage.doubts or {}
     rate = rates_at(price, usage.prompt_tokens or 0)
+    low, high = (_if_confused(rate, usage.doubts or {}, end) for end in (min, max))
+    searches = times(usage.web_searches or 0, exact(price.web_search or 0))
+    least = add(_input_range(usage, low)[0], _output(usage, low))
+    most = add(_input_range(usage, high)[1], _output(usage, high))
+    return add(scaled(least, -6), searches), add(scaled(most, -6), searches)
+
+
+def _if_confused(
+    rate: Mapping[str, Decimal],
+    doubts: Iterable[str],
+    end: Callable[[Iterable[Decimal]], Decimal],
+) -> dict[str, Decimal]:
+    """Return the rates, the least or the greatest of those that may be confused in their place."""
+    out = dict(rate)
+    for field in doubts:
+        for names in _CONFUSED.get(field, ()):
+            out |= dict.fromkeys(names, end([out[name] for name in names]))
+    return out
+
+
+def _output(usage: Usage, rate: Mapping[str, Decimal]) -> Decimal:
+    """Return the cost of the output, in millionths of USD."""
     output = usage.completion_tokens or 0
-    low, high = _input_range(usage, rate)
-    if doubted := [name for field in doubts for name in _INPUT_DOUBTS.get(field, ())]:
-        rates = [rate[name] for name in ("input", *doubted)]
-        low, high = (times(usage.prompt_tokens or 0, end(rates)) for end in (min, max))
     # Audio and image tokens are part of the output, so they can't be more than it has.
     audio = min(usage.audio_output_tokens or 0, output)
     image = min(usage.image_output_tokens or 0, output - audio)
-    made = [
-        times(output - audio - image, rate["output"]),
-        times(audio, rate["audio_output"]),
-        times(image, rate["image_output"]),
-    ]
-    least, most = sum_of((low, *made)), sum_of((high, *made))
-    if doubted := [name for field in doubts for name in _OUTPUT_DOUBTS.get(field, ())]:
-        rates = [rate[name] for name in ("output", *doubted)]
-        least, most = add(low, times(output, min(rates))), add(high, times(output, max(rates)))
-    searches = times(usage.web_searches or 0, exact(price.web_search or 0))
-    return add(scaled(least, -6), searches), add(scaled(most, -6), searches)
+    return sum_of(
+        (
+            times(output - audio - image, rate["output"]),
+            times(audio, rate["audio_output"]),
+            times(image, rate["image_output"]),
+        )
+    )
 
 
 def _input_range(usage: Usage, rate: Mapping[str, Decimal]) -> tuple[Decimal, Decimal]:

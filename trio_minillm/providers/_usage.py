@@ -24,7 +24,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from .._types.money import scaled
-from .._types.usage import MAX_COUNT, Usage, number_in
+from .._types.usage import MAX_COUNT, UNREADABLE, Usage, number_in
 from ._usage_names import (
     BESIDE,
     CHARGED_APART,
@@ -76,7 +76,7 @@ class _Reading:
                 continue
             number = number_in(value)
             if number is None or number != int(number):
-                self.doubts.setdefault(field, f"{'.'.join(path)} is not a count")
+                self.doubts.setdefault(field, f"{'.'.join(path)}{UNREADABLE}")
             elif number:
                 self.doubts.pop(field, None)
                 return int(number)
