@@ -593,6 +593,17 @@ def test_the_reader_is_no_part_of_the_value() -> None:
             "batch+fast+us",
         ),
         ("anthropic", {"service_tier": "priority"}, "committed"),
+        ("openai", {"extra_properties": {"google": {"traffic_type": "ON_DEMAND"}}}, "standard"),
+        (
+            "openai",
+            {"extra_properties": {"google": {"traffic_type": "ON_DEMAND_PRIORITY"}}},
+            "priority",
+        ),
+        (
+            "openai",
+            {"extra_properties": {"google": {"traffic_type": "PROVISIONED_THROUGHPUT"}}},
+            "provisioned_throughput",
+        ),
     ],
 )
 def test_the_tier_that_an_answer_names(wire: str, raw: dict[str, Any], tier: str | None) -> None:
@@ -679,7 +690,7 @@ def test_a_tier_that_was_asked_for_and_not_confirmed_is_in_doubt(
     model: llm.Model, body: Any, raw: Any, metadata: Any, tier: str | None, doubt: bool
 ) -> None:
     usage = (anthropic_usage if model is CLAUDE else openai_usage)(raw)
-    found = charged(usage, asked_of(model, body), metadata, 1)
+    found = charged(usage, asked_of(model, body), metadata, choices=1, content=False)
     assert found.service_tier == tier
     assert ("service_tier" in (found.doubts or {})) is doubt
 
@@ -698,9 +709,9 @@ def test_a_tier_that_was_asked_for_and_not_confirmed_is_in_doubt(
 )
 def test_several_choices_are_counted_all_or_in_doubt(model: llm.Model, counts: bool) -> None:
     usage = openai_usage({"prompt_tokens": 5, "completion_tokens": 7})
-    several = charged(usage, asked_of(model, {"n": 2}), {}, 2)
+    several = charged(usage, asked_of(model, {"n": 2}), {}, choices=2, content=True)
     assert resolution(several) == ("resolved" if counts else "lower_bound")
-    assert charged(usage, asked_of(model, {}), {}, 1) is usage
+    assert charged(usage, asked_of(model, {}), {}, choices=1, content=True) is usage
 
 
 def test_choices_that_nobody_asked_for_are_in_doubt_too() -> None:
@@ -716,3 +727,10 @@ def test_choices_that_nobody_asked_for_are_in_doubt_too() -> None:
     assert any("one of several choices" in note for note in response.notes)
     assert ingest.usage is not None
     assert ingest.usage.doubts is None
+
+
+def test_an_answer_of_no_tokens_is_in_doubt() -> None:
+    usage = openai_usage({"prompt_tokens": 5, "completion_tokens": 0})
+    said = charged(usage, Asked(), {}, choices=1, content=True)
+    assert resolution(said) == "lower_bound"
+    assert resolution(charged(usage, Asked(), {}, choices=1, content=False)) == "resolved"

@@ -241,11 +241,18 @@ class Ingest:
 
     @property
     def charged_usage(self) -> Usage | None:
-        """A copy of the usage, with the tier and the doubts that decide what it costs."""
-        if self.usage is None:
-            return None
-        copy = msgspec.structs.replace(self.usage)
-        return charged(copy, self._asked, self.metadata, len(self._choices))
+        """A copy of the usage so far, as `charged` returns it."""
+        return None if self.usage is None else self.charged(self.usage)
+
+    def charged(self, usage: Usage) -> Usage:
+        """Return a copy of a usage with the tier and the doubts that decide what it costs."""
+        return charged(
+            msgspec.structs.replace(usage),
+            self._asked,
+            self.metadata,
+            choices=len(self._in_order()),
+            content=self.chunks > 0,
+        )
 
     def _in_order(self) -> list[ChoiceBuilder]:
         """Return the choices by number, without a number 0 that never came."""

@@ -194,6 +194,7 @@ class TrackedStream(StreamingCompletion):
                 usage.merge_from(chunk.usage)
         ident = next((chunk.id for chunk in self._source.info.held if chunk.id), None)
         outcome = Outcome.TRUNCATED if isinstance(error, StreamTruncated) else Outcome.ERRORED
+        usage = None if usage is None else self._ingest.charged(usage)
         record = self._record(outcome, usage, ident, error)
         self._records.append(record)
         self._bookkeeper.book(record, self._asked, self._budget, 0.0)

@@ -10,7 +10,7 @@ import msgspec
 from .._types.usage import Usage
 from ._base import Model
 from ._pricing import STANDARD
-from ._usage import ANTHROPIC_TIERS, NOT_SAID, OPENAI_TIERS, TIER_FIELDS, tier_in
+from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, terms_in, tier_in
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -33,21 +33,24 @@ def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
     """Return what a request with this body asks for."""
     provider, choices = model.provider, body.get("n")
     return Asked(
-        _said(body),
+        terms_in(body),
         provider.replay_wire == "anthropic",
         choices if type(choices) is int else 1,
         provider.counts_all_choices(model),
     )
 
 
-def charged(usage: Usage, asked: Asked, metadata: Mapping[str, Any], choices: int) -> Usage:
+def charged(
+    usage: Usage, asked: Asked, metadata: Mapping[str, Any], *, choices: int, content: bool
+) -> Usage:
     """Return a usage with what decides its price beside it.
 
     ``metadata`` is that of the answer: OpenAI's servers name the tier beside the usage. A tier that
     was asked for and that the answer does not confirm is in doubt, and so is the output of several
-    choices, unless the server is known to count all of them (llama.cpp counts one).
+    choices, unless the server is known to count all of them (llama.cpp counts one). ``content`` is
+    true if there was any: its tokens can't be none.
     """
-    answered = {**_said(metadata), **_said(usage.raw or {})}
+    answered = {**terms_in(metadata), **terms_in(usage.raw or {})}
     tier, doubts = asked.tier({**asked.terms, **answered}), dict(usage.doubts or {})
     unconfirmed = {name: word for name, word in asked.terms.items() if name not in answered}
     wanted = asked.tier(unconfirmed)
@@ -55,12 +58,8 @@ def charged(usage: Usage, asked: Asked, metadata: Mapping[str, Any], choices: in
         doubts["service_tier"] = f"{wanted} was asked for, and the answer does not confirm it"
     if max(choices, asked.choices) > 1 and not asked.counts_all:
         doubts["completion_tokens"] = "it may count one of several choices only"
+    if content and usage.completion_tokens == 0:
+        doubts["completion_tokens"] = "an answer of no tokens"
     if tier == usage.service_tier and doubts == (usage.doubts or {}):
         return usage
     return msgspec.structs.replace(usage, service_tier=tier, doubts=doubts or None)
-
-
-def _said(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields that name a tier, a speed or a region."""
-    found = {name: fields.get(name) for name in TIER_FIELDS}
-    return {k: v for k, v in found.items() if isinstance(v, str) and v.lower() not in NOT_SAID}

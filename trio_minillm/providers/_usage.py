@@ -177,7 +177,8 @@ def _beside(reading: _Reading, excess: int, named: dict[str, int]) -> frozenset[
                 return frozenset(names)
     other = next((p for p, n in _numbers(reading.raw) if n == excess and p not in _CACHES), None)
     if other is not None:
-        reading.doubt("completion_tokens", f"the total counts {'.'.join(other)}, too")
+        name = ".".join(other)[:60]  # it is the server's word
+        reading.doubt("completion_tokens", f"the total counts {name!r}, too")
     elif "reasoning" in named:
         reading.doubt("completion_tokens", f"the total has {excess} tokens that nothing names")
     else:
@@ -279,22 +280,35 @@ OPENAI_TIERS: Final = {
 """Words for service tiers in OpenAI's family, where they differ from those of `Usage`."""
 ANTHROPIC_TIERS: Final = {**OPENAI_TIERS, "priority": "committed"}
 """Likewise for Anthropic, whose priority tier is paid by contract."""
-TIER_FIELDS: Final = ("service_tier", "speed", "inference_geo")
-NOT_SAID: Final = frozenset({"", "auto", "none", "null"})
+_NOT_SAID: Final = frozenset({"", "auto", "none", "null"})
 """Words that leave the tier open."""
+_TRAFFIC: Final = ("extra_properties", "google", "traffic_type")
+"""The place of the tier in Vertex's usage: ``ON_DEMAND``, ``ON_DEMAND_PRIORITY`` and others."""
+
+
+def terms_in(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of an answer or a request that its price depends on.
+
+    ``service_tier`` is OpenAI's and Anthropic's, ``speed`` and ``inference_geo`` are Anthropic's.
+    """
+    found = {name: raw.get(name) for name in ("service_tier", "speed", "inference_geo")}
+    traffic = at_path(raw, _TRAFFIC) if _TRAFFIC[0] in raw else None
+    if isinstance(traffic, str) and not found["service_tier"]:
+        found["service_tier"] = traffic.lower().removeprefix("on_demand_")
+    words = {k: v.lower()[:40] for k, v in found.items() if isinstance(v, str)}
+    return {name: word for name, word in words.items() if word not in _NOT_SAID}
 
 
 def tier_in(raw: Mapping[str, Any], tiers: Mapping[str, str]) -> str | None:
     """Return the service tier that an answer or a request names, in the words of `Usage`.
 
-    ``service_tier`` is OpenAI's and Anthropic's, ``speed`` and ``inference_geo`` are Anthropic's.
     ``None`` if nothing is said; ``"auto"`` says nothing.
     """
-    found: list[str] = []
-    for field in TIER_FIELDS:
-        value = raw.get(field)
-        word = value.lower()[:40] if isinstance(value, str) else ""
-        if word not in NOT_SAID and word not in ("global", "not_available"):
-            found.append(tiers.get(word, word) if field == "service_tier" else word)
+    terms = terms_in(raw)
+    found = [
+        tiers.get(word, word) if name == "service_tier" else word
+        for name, word in terms.items()
+        if word not in ("global", "not_available")
+    ]
     special = [word for word in found if word != "standard"]
     return "+".join(special) if special else (found[0] if found else None)
