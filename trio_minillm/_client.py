@@ -132,7 +132,6 @@ class Client:
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
             wire=model.provider.replay_wire,
-            awaits_end=model.provider.ends_itself,
             asked=prepared.asked,
         )
         return TrackedStream(

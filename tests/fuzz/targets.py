@@ -123,7 +123,6 @@ def _state(choices: Choices) -> Ingest:
         expect_usage=choices.expect_usage,
         choices=1 + (choices.more & 1),
         wire=provider.replay_wire,
-        awaits_end=provider.ends_itself,
     )
 
 

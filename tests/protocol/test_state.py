@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from trio_minillm import Outcome, StreamChunk, Usage
 from trio_minillm._protocol.state import OUTCOMES, TABLE, Event, State, StreamState
+from trio_minillm._types.chunks import ToolCallDelta
 
 FINAL = [State.FINISHED, State.TRUNCATED, State.ERRORED, State.CANCELLED]
 
@@ -20,13 +21,16 @@ def feed(machine, *chunks):
     return machine
 
 
+def usage(**more):
+    return StreamChunk(usage=Usage(uncached_input_tokens=1, completion_tokens=1), **more)
+
+
 text = StreamChunk.content("x")
 stop = StreamChunk.finished("stop")
 done = StreamChunk(end=True, progress=False)
-
-
-def usage(**more):
-    return StreamChunk(usage=Usage(uncached_input_tokens=1, completion_tokens=1), **more)
+sentinel = StreamChunk(end=True, sentinel=True, progress=False)
+opening = StreamChunk(progress=False)
+beside = StreamChunk(progress=False, answer=False)
 
 
 def test_the_table_has_every_cell():
@@ -50,6 +54,7 @@ def test_an_outcome_stands_exactly_in_the_final_states(state):
     ("event", "outcome"),
     [
         (Event.ERROR, Outcome.ERRORED),
+        (Event.MALFORMED, Outcome.ERRORED),
         (Event.CLOCK, Outcome.ERRORED),
         (Event.CLOSE, Outcome.TRUNCATED),
         (Event.CUT, Outcome.TRUNCATED),
@@ -63,10 +68,12 @@ def test_events_in_the_middle_of_an_answer(event, outcome):
     assert machine.outcome is outcome
 
 
+@pytest.mark.parametrize("usages", [[], [usage()]], ids=["usage missing", "usage in hand"])
 @pytest.mark.parametrize(
     ("event", "outcome"),
     [
         (Event.ERROR, Outcome.ERRORED),
+        (Event.MALFORMED, Outcome.FINISHED),
         (Event.CLOCK, Outcome.FINISHED),
         (Event.CLOSE, Outcome.FINISHED),
         (Event.CUT, Outcome.FINISHED),
@@ -74,54 +81,126 @@ def test_events_in_the_middle_of_an_answer(event, outcome):
         (Event.END, Outcome.FINISHED),
     ],
 )
-def test_events_when_only_the_usage_is_missing(event, outcome):
-    machine = feed(ending(), text, stop)
-    assert machine.state is State.ENDING
+def test_events_behind_the_finish_reason(event, outcome, usages):
+    machine = feed(ending(), text, stop, *usages)
+    assert machine.state is (State.WHOLE if usages else State.ENDING)
     machine.event(event)
     assert machine.outcome is outcome
 
 
-def test_reason_and_usage_end_it_in_either_chunking():
-    assert feed(ending(), text, stop, usage()).outcome is Outcome.FINISHED
-    assert feed(ending(), text, usage(finish_reason="stop")).outcome is Outcome.FINISHED
+def test_reason_and_usage_make_it_whole_in_either_chunking():
+    for chunks in ([text, stop, usage()], [text, usage(finish_reason="stop")]):
+        machine = feed(ending(), *chunks)
+        assert (machine.state, machine.usage_final) == (State.WHOLE, True)
+        assert feed(machine, sentinel).outcome is Outcome.FINISHED
 
 
-def test_without_usage_expected_the_reason_ends_it():
-    assert feed(ending(expect_usage=False), text, stop).outcome is Outcome.FINISHED
+def test_without_usage_expected_the_reason_makes_it_whole():
+    assert feed(ending(expect_usage=False), text, stop).state is State.WHOLE
 
 
-def test_the_end_marker_alone_is_evidence():
+def test_the_wires_own_end_event_is_evidence():
     assert feed(ending(), text, done).outcome is Outcome.FINISHED
 
 
-def test_usage_from_before_the_reason_does_not_end_it():
+@pytest.mark.parametrize(
+    ("chunks", "finished"),
+    [
+        ([text, sentinel], False),
+        ([opening, sentinel], False),
+        ([text, stop, sentinel], True),
+        ([text, usage(), sentinel], True),
+        ([usage(delta="x"), sentinel], True),
+        ([opening, usage(), sentinel], True),
+        ([usage(), text, sentinel], False),  # it does not count what came after it
+        ([text, StreamChunk(usage=Usage()), sentinel], False),  # nulls
+        ([text, StreamChunk(usage=Usage(completion_tokens=0)), sentinel], False),  # of a text?
+        ([StreamChunk(usage=Usage(completion_tokens=0)), sentinel], True),  # an empty answer
+        ([text, StreamChunk("y", choice=1), stop, sentinel], False),  # choice 1 has no reason
+    ],
+)
+def test_a_sentinel_needs_a_reason_or_usage_before_it(chunks, finished):
+    machine = feed(ending(), *chunks)
+    assert machine.outcome is (Outcome.FINISHED if finished else None)
+    machine.event(Event.CLOSE)
+    assert machine.outcome is (Outcome.FINISHED if finished else Outcome.TRUNCATED)
+
+
+@pytest.mark.parametrize("end", [done, sentinel])
+@pytest.mark.parametrize("before", [[], [beside], [StreamChunk(answer=False)]])
+def test_no_end_event_ends_what_was_never_an_answer(end, before):
+    machine = feed(ending(), *before, end)
+    assert (machine.outcome, machine.understood) == (None, False)
+
+
+def test_usage_from_before_the_reason_does_not_make_it_whole():
     machine = feed(ending(), usage(delta="x"), text, stop)
     assert machine.state is State.ENDING
 
 
-def test_content_after_the_reason_keeps_it_waiting():
-    machine = feed(ending(), stop, text, stop)
-    assert machine.state is State.ENDING
+@pytest.mark.parametrize(
+    "more",
+    [
+        text,
+        StreamChunk(reasoning="x"),
+        StreamChunk(refusal="x"),
+        StreamChunk(tool_calls=(ToolCallDelta(0, arguments="{"),)),
+        StreamChunk(images=({"type": "image_url"},)),
+        StreamChunk(audio={"data": "AAAA"}),
+    ],
+)
+def test_content_behind_the_reason_disproves_it(more):
+    for before in ([text, stop], [text, stop, usage()]):
+        machine = feed(ending(), *before, more)
+        assert (machine.state, machine.reopened) == (State.OPEN, True)
+        assert machine.event(Event.CLOSE) is State.TRUNCATED
+    machine = feed(ending(), text, stop, usage(), more)
+    assert feed(machine, stop).state is State.ENDING, "the usage did not count it"
+    assert feed(machine, usage()).state is State.WHOLE
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        opening,
+        beside,
+        StreamChunk(metadata={"provider": "x"}, progress=False),
+        StreamChunk(tool_calls=(ToolCallDelta(0),), progress=False),
+        StreamChunk(reasoning_details=({"type": "reasoning.encrypted", "data": "AAAA"},)),
+        StreamChunk(annotations=({"type": "a"},)),
+    ],
+)
+def test_facts_behind_the_reason_do_not(fact):
+    machine = feed(ending(), text, stop, usage(), fact)
+    assert (machine.state, machine.reopened) == (State.WHOLE, False)
+
+
+def test_a_reason_on_every_chunk_counts_with_the_last():
+    chunks = [usage(delta="x", finish_reason="stop") for _ in range(3)]
+    machine = feed(ending(), *chunks)
+    assert (machine.state, machine.reopened) == (State.WHOLE, True)
+    assert feed(machine, sentinel).outcome is Outcome.FINISHED
 
 
 def test_every_choice_needs_its_reason():
     other = StreamChunk.finished("stop")
     other.choice = 1
     machine = feed(ending(choices=2, expect_usage=False), stop)
-    assert machine.outcome is None
-    assert feed(machine, other).outcome is Outcome.FINISHED
+    assert machine.state is State.OPEN
+    assert feed(machine, other).state is State.WHOLE
 
 
 def test_a_choice_that_was_seen_needs_its_reason_though_it_was_not_asked_for():
     extra = StreamChunk("y", choice=1)
     machine = feed(ending(), text, extra, stop, usage(choice=1, delta="z"))
-    assert machine.outcome is None
+    assert machine.state is State.OPEN
+    assert feed(ending(), text, stop, extra).state is State.OPEN
 
 
 def test_running_usage_does_not_close_the_books_before_every_choice_has_ended():
     machine = feed(ending(choices=2), usage(finish_reason="stop"))
-    assert machine.outcome is None
-    assert feed(machine, usage(finish_reason="stop", choice=1)).outcome is Outcome.FINISHED
+    assert machine.state is State.ENDING
+    assert feed(machine, usage(finish_reason="stop", choice=1)).state is State.WHOLE
 
 
 def test_usage_does_not_shut_out_a_choice_that_has_not_begun():
@@ -130,7 +209,7 @@ def test_usage_does_not_shut_out_a_choice_that_has_not_begun():
     feed(machine, StreamChunk("y", choice=1), StreamChunk(finish_reason="stop", choice=1))
     assert (machine.state, machine.usage_final) == (State.ENDING, False)
     feed(machine, usage())
-    assert (machine.outcome, machine.usage_final) == (Outcome.FINISHED, True)
+    assert (machine.state, machine.usage_final) == (State.WHOLE, True)
 
 
 def test_a_choice_that_never_comes_does_not_hold_up_a_whole_answer():
@@ -144,12 +223,17 @@ def test_a_choice_that_never_comes_does_not_hold_up_a_whole_answer():
     [
         ([text, stop, usage(), StreamChunk(), done], True),  # a sign of life is no content
         ([text, usage(), StreamChunk(), done], True),
-        ([text, stop, usage()], True),
-        ([text, usage(finish_reason="stop")], True),
-        ([text, usage(), done], True),  # Snowflake: usage last, no reason
-        ([usage(delta="x"), done], True),  # running usage on the last chunk
+        ([text, stop, usage(), sentinel], True),
+        ([text, usage(finish_reason="stop"), sentinel], True),
+        ([text, usage(), sentinel], True),  # Snowflake: usage last, no reason
+        ([usage(delta="x"), sentinel], True),  # running usage on the last chunk
         ([usage(), text, done], False),  # Anthropic's provisional usage, and nothing since
-        ([text, stop, done], False),
+        ([text, stop, sentinel], False),
+        (
+            [text, StreamChunk(usage=Usage(completion_tokens=0), finish_reason="stop"), sentinel],
+            False,
+        ),
+        ([text, StreamChunk(usage=Usage(completion_tokens=0), finish_reason="stop"), done], True),
     ],
 )
 def test_usage_is_final_when_nothing_was_generated_after_it(chunks, final):
@@ -165,7 +249,9 @@ chunks = st.builds(
     usage=st.sampled_from([None, None, Usage(completion_tokens=1)]),
     choice=st.integers(0, 2),
     end=st.sampled_from([False, False, False, True]),
+    sentinel=st.booleans(),
     progress=st.booleans(),
+    answer=st.booleans(),
 )
 
 
@@ -173,11 +259,12 @@ chunks = st.builds(
     st.lists(chunks | st.sampled_from(list(Event))),
     st.booleans(),
     st.integers(1, 3),
-    st.sampled_from([Event.CLOSE, Event.CUT, Event.CLOCK, Event.ERROR, Event.CANCEL, Event.END]),
+    st.sampled_from(
+        [Event.CLOSE, Event.CUT, Event.CLOCK, Event.ERROR, Event.MALFORMED, Event.CANCEL, Event.END]
+    ),
 )
 def test_any_sequence_ends_in_one_outcome_and_never_goes_back(steps, expect_usage, choices, last):
     machine = ending(expect_usage, choices)
-    order = [State.OPEN, State.ENDING]
     for step in [*steps, last]:
         before = machine.state
         if isinstance(step, Event):
@@ -186,7 +273,7 @@ def test_any_sequence_ends_in_one_outcome_and_never_goes_back(steps, expect_usag
             machine.chunk(step)
         if before in FINAL:
             assert machine.state is before
-        elif machine.state in order:
-            assert order.index(machine.state) >= order.index(before)
+        elif machine.state is State.OPEN and before is not State.OPEN:
+            assert isinstance(step, Event) or step.delta or step.choice, "only content re-opens it"
     assert machine.over
     assert machine.outcome in set(Outcome)

@@ -282,7 +282,7 @@ def folds_alike(sizes: list[int], thinking: bool) -> None:
         for each in made:
             other.ingest(each)
     for state in (one, other):
-        state.ingest(StreamChunk(finish_reason="stop"))
+        state.ingest(StreamChunk(finish_reason="stop", end=True))
     assert one.response() == other.response()
     assert (one.chunks, one.first_at, one.last_at) == (other.chunks, other.first_at, other.last_at)
     one.ingest_all(TextRun([like], template))

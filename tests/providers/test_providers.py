@@ -231,12 +231,15 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
         ({**delta(content="x"), "provider": "Groq", "service_tier": "flex"}, {"delta": "x"}),
         (
             {"choices": [], "provider": {"id": "x"}, "citations": None, "search_results": []},
-            {"progress": False},
+            {"progress": False, "answer": False},
         ),
-        ({"choices": []}, {"progress": False}),  # Azure's first
-        ({"choices": None}, {"progress": False}),
-        ({}, {"progress": False}),
-        ({"choices": [], "debug": {"echo_upstream_body": {}}}, {"progress": False}),
+        ({"choices": []}, {"progress": False, "answer": False}),  # Azure's first
+        ({"choices": None}, {"progress": False, "answer": False}),
+        ({}, {"progress": False, "answer": False}),
+        (
+            {"choices": [], "debug": {"echo_upstream_body": {}}},
+            {"progress": False, "answer": False},
+        ),
         # errors that are not errors
         ({"choices": [{"delta": {"content": "x"}}], "error": ""}, {"delta": "x"}),
         ({"choices": [{"delta": {"content": "x"}}], "error": {}}, {"delta": "x"}),
@@ -244,8 +247,8 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f"
         ({"choices": [{"delta": {"content": "x"}}], "error": "a warning"}, {"delta": "x"}),
         ({"choices": [{"delta": {"content": "x"}, "error": {}}]}, {"delta": "x"}),
         ({"choices": [{"delta": {"content": "x"}}], "x_groq": {"id": "req_1"}}, {"delta": "x"}),
-        (b"[DONE]", {"end": True, "progress": False}),
-        (b"  [DONE] ", {"end": True, "progress": False}),
+        (b"[DONE]", {"end": True, "sentinel": True, "progress": False}),
+        (b"  [DONE] ", {"end": True, "sentinel": True, "progress": False}),
     ],
 )
 def test_what_a_chunk_says(event: Any, fields: dict[str, Any]) -> None:
@@ -305,6 +308,18 @@ def test_what_a_searching_or_local_server_adds_ends_up_in_the_metadata() -> None
         ),
         ([{"type": "thinking", "thinking": "hm"}], {"reasoning": "hm"}),
         ([{"type": "thinking", "thinking": None}], {"progress": False}),
+        (
+            [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}],
+            {"reasoning": "hm"},
+        ),
+        ([{"type": "reasoning", "text": "hm"}], {"reasoning": "hm"}),
+        ([{"type": "output_text", "text": {"value": "x"}}], {"delta": "x"}),
+        ([{"type": "refusal", "refusal": "no"}], {"refusal": "no"}),
+        (["a", 1, {"type": "text", "text": 2}], {"delta": "a12"}),
+        (
+            [{"type": "image_url", "image_url": {"url": "data:,"}}],
+            {"images": ({"type": "image_url", "image_url": {"url": "data:,"}},)},
+        ),
         (
             [{"type": "reference", "reference_ids": [1]}],
             {"annotations": ({"type": "reference", "reference_ids": [1]},)},
@@ -678,6 +693,7 @@ def message_delta(reason: str = "end_turn", **more: Any) -> dict[str, Any]:
 
 
 MESSAGE_STOP = {"type": "message_stop"}
+BLOCK_5 = llm.Block(start={"type": "text", "text": 5})
 
 
 def claude(*events: dict[str, Any], end: dict[str, Any] | None = None) -> llm.CompletionResponse:
@@ -715,8 +731,47 @@ def claude(*events: dict[str, Any], end: dict[str, Any] | None = None) -> llm.Co
         (change({"type": "hologram_delta", "hologram": {}}), {"part": 0}),  # unknown
         (stop(2), {"part": 2, "block": llm.Block(stop=True)}),
         (MESSAGE_STOP, {"end": True, "progress": False}),
-        (b"[DONE]", {"end": True, "progress": False}),  # some proxies add it
-        ({"type": "hologram_start"}, {}),  # unknown, and a sign of life
+        (b"[DONE]", {"end": True, "sentinel": True, "progress": False}),  # some proxies add it
+        ({"type": "hologram_start"}, {"answer": False}),  # unknown, and a sign of life
+        ({"index": 0}, {"progress": False, "answer": False}),
+        # fields that relays leave out where they are empty
+        (change({"type": "text_delta"}), {"part": 0, "progress": False}),
+        (change({"type": "thinking_delta"}), {"part": 0, "progress": False}),
+        (
+            change({"type": "input_json_delta"}),
+            {"part": 0, "progress": False, "tool_calls": (ToolCallDelta(0),)},
+        ),
+        ({"type": "content_block_delta", "index": 0}, {"part": 0, "progress": False}),
+        (
+            {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x"}},
+            {"delta": "x"},
+        ),
+        (
+            {"type": "content_block_delta", "index": 0, "delta": {"text": "x"}},
+            {"part": 0, "delta": "x"},
+        ),
+        ({"type": "content_block_stop"}, {"block": llm.Block(stop=True)}),
+        (start({"type": "text", "text": 5}), {"part": 0, "delta": "5", "block": BLOCK_5}),
+        # what can't be read beside the answer
+        (
+            change({"type": "citations_delta"}),
+            {"part": 0, "progress": False, "unread": ("delta.citation",)},
+        ),
+        (
+            {"type": "content_block_start", "index": 0},
+            {"part": 0, "progress": False, "unread": ("content_block",)},
+        ),
+        (start({"type": 5}), {"part": 0, "progress": False, "unread": ("content_block",)}),
+        ({"type": "message_start"}, {"progress": False, "unread": ("message",)}),
+        ({"type": "message_start", "message": "text"}, {"progress": False, "unread": ("message",)}),
+        (
+            change({"type": "thinking_delta", "thinking": ["x"]}),
+            {"part": 0, "progress": False, "unread": ("delta.thinking",)},
+        ),
+        (
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": [5]},
+            {"finish_reason": "end_turn", "unread": ("usage",)},
+        ),
         (
             {"type": "message_delta", "delta": {"stop_reason": None}, "usage": None},
             {},
@@ -945,25 +1000,11 @@ def test_usage_is_cumulative_and_overwrites_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        ({"type": "content_block_delta", "index": 0}, "no delta"),
-        ({"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x"}}, "no index"),
-        ({"type": "content_block_stop"}, "content_block_stop has no index"),
-        ({"type": "content_block_start", "content_block": {"type": "text"}}, "no index"),
-        ({"type": "content_block_start", "index": 0}, "no block type"),
-        (start({"type": 5}), "no block type"),
-        (start({"type": "text", "text": 5}), "text of a text block"),
-        (start({"type": "thinking", "thinking": ["x"]}), "thinking of a thinking block"),
-        (start({"type": "tool_use", "id": 5, "name": "f"}), "id of a tool_use block"),
+        (start({"type": "text", "text": ["x"]}), "text of a text block"),
         (start({"type": "tool_use", "id": "t", "name": {"a": 1}}), "name of a tool_use block"),
-        (change({"type": "text_delta"}), "text_delta is empty"),
-        (change({"type": "thinking_delta"}), "thinking_delta is empty"),
-        (change({"type": "input_json_delta"}), "input_json_delta is empty"),
-        (change({"type": "signature_delta"}), "signature_delta is empty"),
-        (change({"type": "citations_delta"}), "no citation"),
-        ({"type": "message_start"}, "no message"),
-        ({"type": "message_start", "message": "text"}, "no message"),
-        ({"index": 0}, "no type"),
-        (b"text", "malformed"),
+        (change({"type": "text_delta", "text": {"a": 1}}), "delta.text is not text"),
+        (message_delta([5]), "stop_reason is not text"),  # type: ignore[arg-type]
+        (b"{", "truncated"),
         (b"[]", "Expected `object`"),
     ],
 )
@@ -977,6 +1018,11 @@ def test_an_event_that_breaks_the_format_is_named(event: Any, words: str) -> Non
     )
     assert none is None
     assert [c.delta for c in chunks] == ["x"]
+
+
+def test_an_event_that_is_no_json_is_no_answer() -> None:
+    assert [said(c) for c in decode(ANTHROPIC, b"text")[0]] == []
+    assert decode(ANTHROPIC, b"text")[1] is None
 
 
 CLAUDE_WHOLE = {
@@ -1411,7 +1457,7 @@ def test_the_status_that_an_error_inside_a_stream_stands_for(
         ),
         ({"choices": [{"delta": {}, "finish_reason": "error"}]}, "finish reason"),
         ({"choices": [{"finish_reason": "error", "error": {"message": "boom"}}]}, "boom"),
-        ({"choices": [{"delta": {"content": "x"}, "error": {"message": "boom"}}]}, "boom"),
+        ({"choices": [{"delta": {"content": ""}, "error": {"message": "boom"}}]}, "boom"),
         ({"choices": [], "x_groq": {"error": "boom"}}, "boom"),
         ({"choices": [{"delta": {}}], "x_groq": {"error": {"message": "boom"}}}, "boom"),
         ({"object": "error", "message": "boom"}, "boom"),
@@ -1425,6 +1471,13 @@ def test_every_shape_of_an_error_inside_a_stream(event: dict[str, Any], words: s
     assert isinstance(error, llm.ProviderError)
     assert words in str(error)
     assert words in error.info.message
+
+
+def test_what_came_beside_an_error_is_not_lost() -> None:
+    chunks, error = decode(OPENAI, {"choices": [{"delta": {"content": "x"}, "error": "boom"}]})
+    assert isinstance(error, llm.ProviderError)
+    assert error.content is None, "handed on"
+    assert [said(c) for c in chunks] == [{"delta": "x"}]
     assert (error.kind, error.status, error.code) == (
         error.info.kind,
         error.info.status,

@@ -1037,6 +1037,11 @@ async def test_an_ended_stream_needs_no_garbage_collector(how):
 
 
 async def test_a_stream_that_is_kept_keeps_no_request():
+    def http_objects() -> list[object]:
+        return [o for o in gc.get_objects() if isinstance(o, httpx.Request | httpx.Response)]
+
+    older = http_objects()  # of other tests; kept, so that no new object gets the id of one
+    before = set(map(id, older))
     transport = ScriptedTransport(reply(*openai_events("a", "b")))
     async with httpx.AsyncClient(transport=transport) as http:
         async with llm.open_client(http_client=http) as client:
@@ -1044,6 +1049,5 @@ async def test_a_stream_that_is_kept_keeps_no_request():
                 await stream.collect()
             transport.requests.clear()  # it keeps what arrived
             gc.collect()  # httpx's response and its body refer to each other
-            kept = [o for o in gc.get_objects() if isinstance(o, httpx.Request | httpx.Response)]
-            assert not kept
+            assert not [o for o in http_objects() if id(o) not in before]
             assert stream.response.content == "ab"

@@ -154,7 +154,7 @@ promise(ENDS, "… and only comments come",
         finished(usage=known, notes="usage_grace", connection="closed", seconds=1.0))
 promise(ENDS, "no end marker; the body ends", lambda w: said(w, *w.tail(end=False)), finished())
 promise(ENDS, "… the connection stays open and silent", lambda w: said(w, *w.tail(end=False), hang),
-        lambda w: finished(connection="closed", seconds=1.0 if w.anthropic else 0.0)(w))
+        finished(connection="closed", seconds=0.25))
 promise(ENDS, "the answer is complete, but the body does not end", lambda w: [*w.whole, hang],
         finished(connection="closed"))
 promise(ENDS, "… and more events come for ever", lambda w: [*w.whole, forever(w.says("no") * 9, 0.1)],
@@ -162,9 +162,23 @@ promise(ENDS, "… and more events come for ever", lambda w: [*w.whole, forever(
 promise(ENDS, "no finish reason, but usage and the end marker", lambda w: said(w, *w.tail(None)),
         finished(reason=None))
 promise(ENDS, "neither finish reason nor usage, but the end marker",
-        lambda w: said(w, *w.tail(None, usage=False)), finished(reason=None, usage=known))
+        lambda w: said(w, *w.tail(None, usage=False)), lambda w: (
+            finished(reason=None, usage=known) if w.anthropic
+            else truncated("EndedEarly", text=WHOLE, connection="kept"))(w))
 promise(ENDS, "only the end marker", lambda w: w.tail(None, usage=False)[-1:],
-        finished(reason=None, usage="unknown", text=""))
+        truncated("EndedEarly", text="", usage="unknown", connection=None))
+promise(ENDS, "an object of an unknown shape, and the end marker",
+        lambda w: [sse({"result": "no model is loaded"}), *w.tail(None, usage=False)[-1:]],
+        errored("ProviderError server", text="", usage="unknown", connection=None))
+promise(ENDS, "a finish reason, and then more content: it was not the last word", lambda w: [
+        *w.head, *w.tail(usage=False, end=False), w.says(PIECES[3]), *w.tail()],
+        finished(notes="content followed a finish reason"), wires="openai")
+promise(ENDS, "… and then the connection breaks", lambda w: [
+        *w.head, *w.tail(usage=False, end=False), w.says(PIECES[3]), eof],
+        truncated("ConnectionCut", text=WHOLE, connection="closed"), wires="openai")
+promise(ENDS, "a finish reason before any content, and a long silence: the clock `first_chunk` runs",
+        lambda w: [*w.opening, *w.tail(usage=False, end=False), 9.0, *w.head, *w.rest],
+        finished(seconds=9.0, notes="content followed"), wires="openai")
 promise(ENDS, "neither finish reason nor end marker, but usage", lambda w: said(w, *w.tail(None, end=False)),
         truncated("EndedEarly", text=WHOLE, usage="provisional", connection="kept"))
 promise(ENDS, "the end marker without its blank line",

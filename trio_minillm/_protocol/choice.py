@@ -97,6 +97,9 @@ class ChoiceBuilder:
         if number is None:
             found = self._by_kind.get(kind)
             if found is None:
+                last = self.parts[-1] if self.parts else None
+                if isinstance(last, TextBuilder) and last.kind == kind:
+                    return last  # a relay has left out the number
                 found = self._by_kind[kind] = TextBuilder(kind)
                 self._append(found)
             return found
@@ -230,8 +233,11 @@ class ChoiceBuilder:
         texts = [p.joined() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]
         return texts[0] if len(texts) == 1 else "".join(texts)
 
-    def build(self, wire: str, finished: bool) -> Choice:
-        """Return the choice so far. A call is valid only in a ``finished`` answer, and if whole."""
+    def build(self, wire: str, finished: bool, reason: str | None) -> Choice:
+        """Return the choice so far. A call is valid only in a ``finished`` answer, and if whole.
+
+        ``reason`` is the finish reason that stands.
+        """
         extras = self._extras or _Extras()
         parts: list[Part] = []
         good: list[ToolCall] = []
@@ -258,7 +264,7 @@ class ChoiceBuilder:
             refusal=refusal or None,
             tool_calls=tuple(good),
             invalid_tool_calls=tuple(bad),
-            finish_reason=self.reason,
+            finish_reason=reason,
             finish_reasons=tuple(self.reasons),
             logprobs=joined_fields(extras.logprobs),
             annotations=tuple(extras.annotations),

@@ -6,13 +6,14 @@ event, so that no foreign exception leaves this file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
 
-from .._types.chunks import StreamChunk, has_content
-from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
+from .._types.chunks import StreamChunk, continues_answer, has_content
+from .._types.errors import EXCERPT_CHARS, LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from ..providers import Provider
 from .json_limits import exceeded_limit
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
@@ -30,6 +31,18 @@ LEARNING_COST = 4
 MAX_CREDIT = 64
 """Credit that a stream begins with, and that it can save up: if no template ever fits, it learns in
 vain 16 times."""
+
+MAX_UNREAD = 32
+"""Different names of what was left out that are kept; more are not counted."""
+MAX_STRANGE = 4 * EXCERPT_CHARS
+"""Bytes that are kept of a body, or an event, that is no part of an answer, to be shown if nothing
+else comes."""
+
+_JSON = (b"{", b"[")
+"""First bytes of data that may be part of an answer."""
+
+_NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
+"""Errors by which a parser of JSON says that something is none."""
 
 _MALFORMED = (
     msgspec.MsgspecError,
@@ -50,21 +63,29 @@ class ChunkDecoder:
     Guarantees: the chunks of any split of the same bytes are the same; what came before a
     fault is handed out first, then ``error`` is set and nothing more comes out.
 
-    ``lenient`` passes over malformed events and counts them in ``skipped``; ``raw`` keeps each
-    event's bytes on its chunks; ``secrets`` are blanked out in what errors show.
+    ``choices`` is the number of choices that were asked for. ``lenient`` passes over malformed
+    events; ``raw`` keeps each event's bytes on its chunks; ``secrets`` are blanked out in what
+    errors show.
+
+    Passed over in any case, counted in ``skipped`` and named in ``unread``, is what can't be a part
+    of the answer: data that are no JSON and don't begin like it (keep-alives in all clothes), and
+    malformed events once every choice has its finish reason.
     """
 
     def __init__(
         self,
         provider: Provider,
         *,
+        choices: int = 1,
         lenient: bool = False,
         raw: bool = False,
         secrets: Sequence[bytes] = (),
     ) -> None:
         self.error: MiniLLMError | None = None
         self.skipped: int = 0
-        """The number of malformed events that were passed over."""
+        """The number of events that were passed over."""
+        self.unread: dict[str, int] = {}
+        """Names of what was left out since it could not be read, and how often."""
         self.events: int = 0
         """The number of events so far."""
         self._provider = provider
@@ -72,12 +93,18 @@ class ChunkDecoder:
         self._lenient = lenient
         self._raw = raw
         self._sniffer: Sniffer | None = Sniffer()  # None once the body is known to be events
-        self._sse = SSEDecoder()
+        self._sse = SSEDecoder(skip_marks=True)
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.
         self._credit = MAX_CREDIT if self._by_template else 0
         self._learn_from = LEARN_FROM
+        self._choices = choices
+        self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
+        self._halves: dict[tuple[int, str], str] = {}  # of surrogate pairs
+        self._strange = b""  # the first event that is no part of an answer
+        self._ended = False  # the body is over
+        self._head = b""  # the beginning of a body without any event
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -85,8 +112,8 @@ class ChunkDecoder:
             return []
         if self._sniffer is not None:
             data = self._sniff(self._sniffer, data)
-        bounded = len(data) <= MAX_EVENT - QUICK_BYTES  # no block can cross a bound then
-        template = self._template if bounded else None
+        bounded = len(data) <= MAX_EVENT - QUICK_BYTES
+        template = self._template if bounded and not self._halves else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
             # The commonest read: a single event, like the one before.
             block = data[: -len(_BLANK)]
@@ -98,7 +125,7 @@ class ChunkDecoder:
         out = self._events(events, at) if events else []
         done = 0
         while done < len(blocks) and self.error is None:
-            template = self._template if bounded else None
+            template = self._template if bounded and not self._halves else None
             run = self._run(template, blocks, done, at) if template is not None else None
             if run and template is not None:
                 done += len(run)
@@ -112,6 +139,8 @@ class ChunkDecoder:
                 done += 1
         if tail and self.error is None:
             out += self._events(self._sse.hold(tail, quick=self._by_template), at)
+        if not self.events:
+            self._head = (self._head + data)[:MAX_STRANGE]
         self.error = self.error or self._sse.failure
         return out
 
@@ -152,6 +181,7 @@ class ChunkDecoder:
             )
         self.events = event
         if run:
+            self._reasoned.discard(choice)
             self._credit = min(self._credit + len(run), MAX_CREDIT)
         return run
 
@@ -191,11 +221,15 @@ class ChunkDecoder:
                 else:
                     parsed = self._provider.parse_event(event.event, data)
             except ProtocolError as exc:
-                self._malformed(exc.reason, exc)
+                self._malformed(exc.reason, exc, data)
             except MiniLLMError as exc:
                 self.error = exc
             except _MALFORMED as exc:
-                self._malformed(_say(exc), exc)
+                if (lines := _events_in(data)) is not None:
+                    self.events -= 1
+                    out += self._events(lines, at)
+                else:
+                    self._malformed(_say(exc), exc, data)
             else:
                 if parsed is None:
                     continue
@@ -206,10 +240,14 @@ class ChunkDecoder:
                     parsed.event = self.events
                     if self._raw:
                         parsed.raw = data
+                    self._note(parsed, data)
                     out.append(parsed)
                 else:
                     out += self._stamp(parsed, at, data)
             if self.error is not None:
+                if isinstance(self.error, ProviderError) and self.error.content is not None:
+                    out += self._stamp([self.error.content], at, data)
+                    self.error.content = None
                 self.error = self._redacted(self.error, data)
                 return out
         self.error = self._sse.failure
@@ -238,14 +276,83 @@ class ChunkDecoder:
             chunk.event = self.events
             if self._raw:
                 chunk.raw = data
+            self._note(chunk, data)
         return list(chunks)
 
-    def _malformed(self, reason: str, cause: Exception) -> None:
-        if self._lenient:
-            self.skipped += 1
-            return
-        self.error = ProtocolError(reason, event=self.events)
-        self.error.__cause__ = cause
+    def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
+        """Pass over an event that can't be read if the answer can do without it, or else fail."""
+        if self._ended and data.lstrip()[:1] in _JSON:
+            return  # the half that a cut has left
+        if isinstance(cause, _NO_ANSWER) and data.lstrip()[:1] not in _JSON:
+            self._pass_over("an event that is no JSON", data)
+        elif len(self._reasoned) >= self._choices:
+            self._pass_over("an event behind the finish reason", data)
+        elif self._lenient:
+            self._pass_over("a malformed event", data)
+        else:
+            self.error = ProtocolError(reason, event=self.events)
+            self.error.__cause__ = cause
+
+    def _pass_over(self, what: str, data: bytes) -> None:
+        self.skipped += 1
+        self._leave_out(what)
+        self._strange = self._strange or data
+
+    def _leave_out(self, what: str) -> None:
+        if what in self.unread or len(self.unread) < MAX_UNREAD:
+            self.unread[what] = self.unread.get(what, 0) + 1
+
+    # -- what a chunk means for the ones behind it -----------------------------------------
+
+    def _note(self, chunk: StreamChunk, data: bytes) -> None:
+        """Take note of what a chunk says beside its content."""
+        for name in chunk.unread:
+            self._leave_out(name)
+        if chunk.finish_reason is not None:
+            self._reasoned.add(chunk.choice)
+        elif self._reasoned and continues_answer(chunk):
+            self._reasoned.discard(chunk.choice)
+        if not chunk.answer and chunk.usage is None and not self._strange:
+            self._strange = data[:MAX_STRANGE]
+        if self._halves or any(map(_has_half, (chunk.delta, chunk.reasoning, chunk.refusal))):
+            self._join_halves(chunk)
+        for call in chunk.tool_calls:
+            if self._halves or _has_half(call.arguments):
+                key = (chunk.choice, f"call {call.index}")
+                call.arguments = self._joined(key, call.arguments)
+
+    def _join_halves(self, chunk: StreamChunk) -> None:
+        if chunk.delta:
+            chunk.delta = self._joined((chunk.choice, "text"), chunk.delta)
+        if chunk.reasoning:
+            chunk.reasoning = self._joined((chunk.choice, "reasoning"), chunk.reasoning)
+        if chunk.refusal:
+            chunk.refusal = self._joined((chunk.choice, "refusal"), chunk.refusal)
+
+    def _joined(self, key: tuple[int, str], text: str) -> str:
+        """Return text with the half of a surrogate pair that the piece before it ended with.
+
+        Servers that cut their text at UTF-16 units send the halves in two pieces. One without its
+        other half becomes U+FFFD.
+        """
+        text = self._halves.pop(key, "") + text
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._halves[key], text = text[-1], text[:-1]
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if joined.count("\ufffd") > text.count("\ufffd"):
+            self._leave_out("half of a surrogate pair")
+        return joined
+
+    def other_words(self) -> MiniLLMError | None:
+        """Return the error of a body without any part of an answer, in the words of the server.
+
+        ``None`` if it said nothing at all.
+        """
+        said = self._strange or (b"" if self._sse.comments else self._head)
+        if not said.strip():
+            return None
+        info = self._provider.parse_error(None, redact(said, self._secrets))
+        return ProviderError(info)
 
     def _redacted(self, error: MiniLLMError, data: bytes) -> MiniLLMError:
         """Return the error without the secrets that the provider has echoed."""
@@ -268,10 +375,10 @@ class ChunkDecoder:
             return self._document(sniffer.document(), at)
         rest = b"" if sniffer is None else sniffer.rest
         events = [*self._sse.feed(rest), *self._sse.flush()]
+        self._ended = True
         chunks = self._events(events, at)
-        half = isinstance(self.error, ProtocolError)
-        if half and not isinstance(self.error, LimitExceeded):
-            self.error = None
+        if self._halves:
+            self._leave_out("half of a surrogate pair")
         return chunks
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
@@ -291,6 +398,25 @@ class ChunkDecoder:
             return self._provider.parse_response(body)
         except _MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
+
+
+def _events_in(data: bytes) -> list[SSEEvent] | None:
+    """Return the events of data whose lines are an event each; ``None`` if they are not.
+
+    There are servers that write no blank line between events: the standard then joins their data.
+    """
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    if len(lines) < 2 or not all(line[:1] == b"{" or line[:1] == b"[" for line in lines):
+        return None
+    return [SSEEvent(line) for line in lines]
+
+
+def _has_half(text: str) -> bool:
+    """Return whether a text has half of a surrogate pair in it."""
+    return not text.isascii() and _HALF.search(text) is not None
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _say(exc: Exception) -> str:

@@ -13,7 +13,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers._charged import Asked, charged
 from .choice import ChoiceBuilder
-from .state import Event, StreamState
+from .state import Event, State, StreamState
 from .templates import TextRun
 
 MAX_CHOICES = 128
@@ -60,12 +60,9 @@ class Ingest:
         expect_usage: bool,
         choices: int = 1,
         wire: str = "",
-        awaits_end: bool = False,
         asked: Asked | None = None,
     ) -> None:
-        self.state: StreamState = StreamState(
-            expect_usage=expect_usage, choices=choices, awaits_end=awaits_end
-        )
+        self.state: StreamState = StreamState(expect_usage=expect_usage, choices=choices)
         self.id: str = id
         self.model: str = model
         """The model that was asked, then the one that the provider names."""
@@ -126,11 +123,11 @@ class Ingest:
             if self.usage is None:
                 self.usage = Usage()
             self.usage.merge_from(chunk.usage)
+        if choice.over_limit is not None:  # before a reason in the same chunk can end the answer
+            self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
         self.state.chunk(chunk)
         if self.usage is not None:
             self.usage.final = self.state.usage_final
-        if choice.over_limit is not None:
-            self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch, with the result of folding its chunks one by one."""
@@ -206,14 +203,17 @@ class Ingest:
             event = Event.CLOCK
         elif isinstance(error, ConnectionCut):
             event = Event.CUT
+        elif isinstance(error, ProtocolError):
+            event = Event.MALFORMED
         else:
             event = Event.CLOSE if isinstance(error, EndedEarly) else Event.ERROR
+        quiet = self.state.state is State.WHOLE and event in (Event.CLOCK, Event.CLOSE)
         self.state.event(event)
-        if self.outcome is Outcome.FINISHED:
-            self.notes.append(f"ended without the expected usage or end marker: {error}")
-        else:
+        if self.outcome is not Outcome.FINISHED:
             self.error = error
             error.partial = self.response()
+        elif not quiet:  # an answer with its usage may lack an end marker: many servers send none
+            self.notes.append(f"ended without the expected usage or end marker: {error}")
 
     def cancel(self, *, rejected: bool = False, error: MiniLLMError | None = None) -> None:
         """End the stream because the caller left, or reached a limit of its own (``error``).
@@ -236,8 +236,16 @@ class Ingest:
 
     @property
     def finish_reason(self) -> str | None:
-        """The newest finish reason of the first choice."""
-        return self._in_order()[0].reason
+        """The newest finish reason of the first choice, unless content has disproved it."""
+        return self._standing(self._in_order()[0])
+
+    def _standing(self, choice: ChoiceBuilder) -> str | None:
+        """Return a choice's reason if it stands.
+
+        Of a finished answer it does in any case: the server has said so, and the body is whole.
+        """
+        finished = self.outcome is Outcome.FINISHED
+        return choice.reason if finished or choice.index in self.state.reasoned else None
 
     @property
     def charged_usage(self) -> Usage | None:
@@ -261,15 +269,22 @@ class Ingest:
         ordered = [self._choices[number] for number in sorted(self._choices)]
         return ordered if self._first.parts or self._first.reasons else ordered[1:]
 
-    def response(self, *, id: str | None = None, **more: Any) -> CompletionResponse:
+    def response(
+        self, *, id: str | None = None, unread: Mapping[str, int] | None = None, **more: Any
+    ) -> CompletionResponse:
         """Return the response so far, a snapshot that later chunks don't change.
 
-        ``id`` comes from the headers and counts more than one from a chunk; ``more`` are the fields
-        that no chunk carries.
+        ``id`` comes from the headers and counts more than one from a chunk; ``unread`` counts what
+        the decoder has left out, by name; ``more`` are the fields that no chunk carries.
         """
         finished = self.outcome is Outcome.FINISHED
-        built = [c.build(self._wire, finished) for c in self._in_order()]
+        built = [c.build(self._wire, finished, self._standing(c)) for c in self._in_order()]
         notes, usage = list(self.notes), self.charged_usage
+        if self.state.reopened:
+            notes.append("content followed a finish reason, which was therefore not the last word")
+        for name, count in (unread or {}).items():
+            times = f" ({count:,} times)" if count > 1 else ""
+            notes.append(f"left out, since it could not be read: {name}{times}")
         doubts = usage.doubts if usage is not None else None
         notes += [f"usage: {field}: {why}" for field, why in (doubts or {}).items()]
         for choice in built:

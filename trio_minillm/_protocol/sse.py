@@ -49,11 +49,16 @@ class SSEEvent(msgspec.Struct, frozen=True, gc=False):
 class SSEDecoder:
     """An incremental decoder of one event stream.
 
+    ``skip_marks`` passes over a byte-order mark before any line, and not only at the beginning, as
+    the standard does: .NET servers write one before each event, and no field is called so.
+
     Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
     are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
     """
 
-    def __init__(self, *, max_line: int = MAX_LINE, max_event: int = MAX_EVENT) -> None:
+    def __init__(
+        self, *, max_line: int = MAX_LINE, max_event: int = MAX_EVENT, skip_marks: bool = False
+    ) -> None:
         self.max_line = max_line
         self.max_event = max_event
         self.failure: LimitExceeded | None = None
@@ -63,6 +68,7 @@ class SSEDecoder:
         self.last_event_id: str = ""
         self.comments: int = 0
         """The number of comment lines (keep-alives)."""
+        self._skip_marks = skip_marks
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
         self._held = b""  # the unfinished event, not looked at yet (`hold` with ``quick``)
@@ -147,7 +153,8 @@ class SSEDecoder:
         self._started = True
         if self._partial:
             self._line(self._take_partial(), events)
-        self._dispatch(events)
+        if self.failure is None:
+            self._dispatch(events)
         return events
 
     # -- bytes ---------------------------------------------------------------------------
@@ -210,6 +217,8 @@ class SSEDecoder:
         if len(line) > self.max_line:
             self._fail("bytes in one line", self.max_line)
             return
+        if self._skip_marks:
+            line = line.removeprefix(_BOM)
         field, _, value = line.partition(b":")
         if value[:1] == b" ":
             value = value[1:]

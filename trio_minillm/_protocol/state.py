@@ -5,30 +5,36 @@ find out whether a stream is over.
 
 Rule 2: a final state is never left.
 
-Rule 3: an answer that is whole is never lost because its usage, its end marker or the close of the
-socket did not follow. That is what ENDING is for: from there, silence and every kind of close lead
-to FINISHED.
+Rule 3: a finish reason is provisional until the body is over. Content behind it disproves it, and
+the stream goes on. Until then silence, a malformed event and every kind of close lead to FINISHED:
+an answer that is whole is never lost because its usage, its end marker or the close of the socket
+did not follow.
 
 Rule 4: two machines that are fed the same chunks agree. The stream's task has one, which tells it
 when to stop reading; `Ingest`, on the consumer's side, has another, which gives the outcome.
 
-====================  ===========  ============  ========================================
-event                 in OPEN      in ENDING     what happened
-====================  ===========  ============  ========================================
-CONTENT               OPEN         ENDING        a chunk that ends nothing
-REASON                ENDING       ENDING        every choice has a finish reason, and the
-                                                 usage that is expected has not come
-WHOLE                 FINISHED     FINISHED      reasons and, if expected, the usage (a wire
-                                                 that ends itself gives REASON instead)
-END                   FINISHED     FINISHED      the wire's own end event
-ERROR                 ERRORED      ERRORED       an error in the stream, malformed data
-CLOCK                 ERRORED      FINISHED      a clock ran out
-CLOSE                 TRUNCATED    FINISHED      the body ended in good order
-CUT                   TRUNCATED    FINISHED      the connection broke
-CANCEL                CANCELLED    CANCELLED     the caller left, cancelled or rejected
-====================  ===========  ============  ========================================
+==========  ==========  ==========  ==========  ================================================
+event       in OPEN     in ENDING   in WHOLE    what happened
+==========  ==========  ==========  ==========  ================================================
+CONTENT     OPEN        ENDING      WHOLE       a chunk that ends nothing
+MORE        OPEN        OPEN        OPEN        content of a choice that had its finish reason,
+                                                or of one that had not begun
+REASON      ENDING      ENDING      ENDING      every choice has a finish reason, and the usage
+                                                that is expected has not come
+WHOLE       WHOLE       WHOLE       WHOLE       every choice has a finish reason, and the usage,
+                                                if expected, has come
+END         FINISHED    FINISHED    FINISHED    the wire's own end event, or its sentinel behind
+                                                a finish reason or behind usage
+ERROR       ERRORED     ERRORED     ERRORED     the provider reports an error
+MALFORMED   ERRORED     FINISHED    FINISHED    data that can't be read, or a bound that was
+                                                crossed
+CLOCK       ERRORED     FINISHED    FINISHED    a clock ran out
+CLOSE       TRUNCATED   FINISHED    FINISHED    the body ended in good order
+CUT         TRUNCATED   FINISHED    FINISHED    the connection broke
+CANCEL      CANCELLED   CANCELLED   CANCELLED   the caller left, cancelled or rejected
+==========  ==========  ==========  ==========  ================================================
 
-FINISHED, TRUNCATED, ERRORED and CANCELLED are final. `StreamState.chunk` makes the first four
+FINISHED, TRUNCATED, ERRORED and CANCELLED are final. `StreamState.chunk` makes the first five
 events out of chunks; the others are told to `StreamState.event`.
 """
 
@@ -37,8 +43,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from .._types.chunks import StreamChunk, has_content
+from .._types.chunks import StreamChunk, continues_answer, has_content
 from .._types.response import Outcome
+from .._types.usage import Usage
 
 
 class State(Enum):
@@ -46,6 +53,7 @@ class State(Enum):
 
     OPEN = "open"
     ENDING = "ending"
+    WHOLE = "whole"
     FINISHED = "finished"
     TRUNCATED = "truncated"
     ERRORED = "errored"
@@ -56,39 +64,48 @@ class Event(Enum):
     """An event that can change the state; see the table at the top."""
 
     CONTENT = "content"
+    MORE = "more"
     REASON = "reason"
     WHOLE = "whole"
     END = "end"
     ERROR = "error"
+    MALFORMED = "malformed"
     CLOCK = "clock"
     CLOSE = "close"
     CUT = "cut"
     CANCEL = "cancel"
 
 
+_REASONED: Final[dict[Event, State]] = {
+    Event.MORE: State.OPEN,
+    Event.REASON: State.ENDING,
+    Event.WHOLE: State.WHOLE,
+    Event.END: State.FINISHED,
+    Event.ERROR: State.ERRORED,
+    Event.MALFORMED: State.FINISHED,
+    Event.CLOCK: State.FINISHED,
+    Event.CLOSE: State.FINISHED,
+    Event.CUT: State.FINISHED,
+    Event.CANCEL: State.CANCELLED,
+}
+"""What ENDING and WHOLE have in common: all but CONTENT, which leaves them as they are."""
+
 TABLE: Final[dict[State, dict[Event, State]]] = {
     State.OPEN: {
         Event.CONTENT: State.OPEN,
+        Event.MORE: State.OPEN,
         Event.REASON: State.ENDING,
-        Event.WHOLE: State.FINISHED,
+        Event.WHOLE: State.WHOLE,
         Event.END: State.FINISHED,
         Event.ERROR: State.ERRORED,
+        Event.MALFORMED: State.ERRORED,
         Event.CLOCK: State.ERRORED,
         Event.CLOSE: State.TRUNCATED,
         Event.CUT: State.TRUNCATED,
         Event.CANCEL: State.CANCELLED,
     },
-    State.ENDING: {
-        Event.CONTENT: State.ENDING,
-        Event.REASON: State.ENDING,
-        Event.WHOLE: State.FINISHED,
-        Event.END: State.FINISHED,
-        Event.ERROR: State.ERRORED,
-        Event.CLOCK: State.FINISHED,
-        Event.CLOSE: State.FINISHED,
-        Event.CUT: State.FINISHED,
-        Event.CANCEL: State.CANCELLED,
-    },
+    State.ENDING: {Event.CONTENT: State.ENDING, **_REASONED},
+    State.WHOLE: {Event.CONTENT: State.WHOLE, **_REASONED},
     State.FINISHED: dict.fromkeys(Event, State.FINISHED),
     State.TRUNCATED: dict.fromkeys(Event, State.TRUNCATED),
     State.ERRORED: dict.fromkeys(Event, State.ERRORED),
@@ -98,6 +115,7 @@ TABLE: Final[dict[State, dict[Event, State]]] = {
 OUTCOMES: Final[dict[State, Outcome | None]] = {
     State.OPEN: None,
     State.ENDING: None,
+    State.WHOLE: None,
     State.FINISHED: Outcome.FINISHED,
     State.TRUNCATED: Outcome.TRUNCATED,
     State.ERRORED: Outcome.ERRORED,
@@ -119,30 +137,39 @@ def _added(choices: frozenset[int], choice: int) -> frozenset[int]:
 class StreamState:
     """The state machine of one stream. No method raises or waits, and each is O(1).
 
-    ``expect_usage``: finish reasons alone don't end the stream, the usage must come, too.
+    ``expect_usage``: finish reasons alone don't make an answer whole, the usage must come, too.
     ``choices``: the number of choices that were asked for; each needs its reason.
-    ``awaits_end``: until its own end event, the wire may correct the reason and the usage, so that
-    these bring the stream to ENDING only.
     """
 
-    def __init__(self, *, expect_usage: bool, choices: int = 1, awaits_end: bool = False) -> None:
+    def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
         self.state: State = State.OPEN
         self.over: bool = False
         """True once the outcome stands. Asked several times a chunk, hence no property."""
         self.usage_final: bool = False
         """True if no content can change the usage that came any more."""
+        self.reasoned: frozenset[int] = _NONE
+        """The choices whose finish reason stands."""
+        self.said: bool = False
+        """True once content came."""
+        self.reopened: bool = False
+        """True once content has followed the finish reason of its choice."""
         self._expect_usage = expect_usage
         self._choices = choices
-        self._awaits_end = awaits_end
+        self._opened = False  # a part of an answer came, with or without content
         self._seen = _NONE  # choices with content or a reason
-        self._reasoned = _NONE  # choices with a reason
         self._answered = False  # usage came when every choice seen so far had its reason
         self._fresh = False  # no content came after the newest usage
+        self._zero = False  # usage without any output came behind content
 
     @property
     def outcome(self) -> Outcome | None:
         """The outcome, once it stands."""
         return OUTCOMES[self.state]
+
+    @property
+    def understood(self) -> bool:
+        """True once anything came that is part of an answer, be it only its opening."""
+        return self._opened or bool(self._seen)
 
     def event(self, event: Event) -> State:
         """Take an event that is no chunk, and return the state after it."""
@@ -157,35 +184,83 @@ class StreamState:
 
         The chunk that ends the stream is still a part of the answer; the next one is not.
         """
-        if chunk.finish_reason is None and chunk.usage is None and not chunk.end:
-            if chunk.progress and not self.over:
-                self._seen = _added(self._seen, chunk.choice)
-                if chunk.delta or has_content(chunk):
-                    # Usage does not count what is generated after it.
-                    self._fresh = self._answered = self.usage_final = False
-            return self.state
         if self.over:
             return self.state
-        if chunk.finish_reason is not None:
+        plain = chunk.finish_reason is None and chunk.usage is None and not chunk.end
+        if plain and not self.reasoned:  # almost every chunk
+            if not (chunk.progress and chunk.answer):
+                self._opened = self._opened or chunk.answer
+                return self.state
             self._seen = _added(self._seen, chunk.choice)
-            self._reasoned = _added(self._reasoned, chunk.choice)
-        elif chunk.choice or has_content(chunk):
-            self._seen = _added(self._seen, chunk.choice)
-        # Whether every choice that has begun has its reason.
-        settled = bool(self._reasoned) and self._seen <= self._reasoned
-        if chunk.usage is not None:
-            self._fresh = True
-            self._answered = settled
+            if chunk.delta or has_content(chunk):
+                # Usage does not count what is generated after it.
+                self._fresh = self._answered = self.usage_final = False
+                self.said = True
+            return self.state
+        self._take(chunk)
         if chunk.end:
-            return self.event(Event.END)
-        if not settled:
-            return self.event(Event.CONTENT)
-        enough = len(self._reasoned) >= self._choices
+            return self.event(Event.END if self._ends(chunk) else Event.CONTENT)
+        return self.event(self._meaning())
+
+    def _take(self, chunk: StreamChunk) -> None:
+        """Take what a chunk says of its choice, and the usage that it brings."""
+        choice = chunk.choice
+        if chunk.delta or has_content(chunk):
+            self._seen = _added(self._seen, choice)
+            self.said = True
+            if continues_answer(chunk):
+                self._fresh = self._answered = self.usage_final = False
+                if choice in self.reasoned:
+                    self.reasoned -= {choice}
+                    self.reopened = True
+        elif choice and chunk.progress and chunk.answer:
+            self._seen = _added(self._seen, choice)
+        if chunk.finish_reason is not None:
+            self._seen = _added(self._seen, choice)
+            self.reasoned = _added(self.reasoned, choice)
+        elif chunk.answer and not chunk.end:
+            self._opened = True
+        if chunk.usage is not None and self._counts(chunk.usage):
+            self._fresh = True
+            self._answered = self._settled
+        elif chunk.usage is not None and chunk.usage.completion_tokens == 0:
+            self._zero = True
+        if chunk.end and not chunk.sentinel and self._zero:
+            self._fresh = True  # the wire ends itself with these numbers
+
+    @property
+    def _settled(self) -> bool:
+        """True if every choice that has begun has its reason."""
+        return bool(self.reasoned) and self._seen <= self.reasoned
+
+    def _counts(self, usage: Usage) -> bool:
+        """Return whether usage counts the answer.
+
+        A zero behind content does not, nor do nulls: the true count may follow.
+        """
+        return bool(usage.completion_tokens or usage.cost) or (
+            not self.said and usage.completion_tokens == 0
+        )
+
+    def _ends(self, chunk: StreamChunk) -> bool:
+        """Return whether an end event ends an answer.
+
+        The sentinel says that the stream is over, not that the answer is whole. Servers that never
+        give a reason send usage before it (Snowflake); one whose answer was interrupted sends the
+        sentinel alone (llama-cpp-python, under a second request).
+        """
+        if not self.understood:
+            return False
+        return not chunk.sentinel or self._settled or self._fresh
+
+    def _meaning(self) -> Event:
+        if not self._settled:
+            return Event.CONTENT if self.state is State.OPEN else Event.MORE
+        enough = len(self.reasoned) >= self._choices
         if self._answered:
             self.usage_final = True
             # Usage for fewer choices than were asked for: the others may still begin.
-            whole = enough and not self._awaits_end
-            return self.event(Event.WHOLE if whole else Event.REASON)
+            return Event.WHOLE if enough else Event.REASON
         if not enough:
-            return self.event(Event.CONTENT)
-        return self.event(Event.REASON if self._expect_usage else Event.WHOLE)
+            return Event.CONTENT
+        return Event.REASON if self._expect_usage else Event.WHOLE

@@ -12,7 +12,7 @@ import msgspec
 from .._protocol.decoder import ChunkDecoder
 from .._protocol.state import State, StreamState
 from .._protocol.templates import TextRun
-from .._types.chunks import StreamChunk, has_content, has_effect
+from .._types.chunks import StreamChunk, continues_answer, has_effect
 from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
 from .clocks import Clocks
 
@@ -21,6 +21,7 @@ MAX_RESPONSE = 256 * 1024 * 1024
 model gives today with log probabilities."""
 
 NO_END = "the body ended without a finish reason or an end marker"
+NO_EVIDENCE = "the end marker came without a finish reason or usage to say that the answer is whole"
 
 
 class AttemptInfo(msgspec.Struct, kw_only=True):
@@ -34,7 +35,9 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
     received: int = 0
     """Decompressed bytes of the body so far."""
     skipped: int = 0
-    """Malformed events that were passed over (only with ``lenient=True``)."""
+    """Events that were passed over."""
+    unread: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Names of what could not be read and was left out, and how often."""
     request_id: str | None = None
     generation_id: str | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -80,18 +83,19 @@ class Answer:
             if type(chunks) is TextRun and self.begun and state.state is State.OPEN:
                 state.chunk(chunks[0])  # the others would change nothing more
                 self.content += len(chunks)
-                self.clocks.heard(now, True, State.OPEN, False)
+                self.clocks.heard(now, True, state)
                 if info.received > MAX_RESPONSE:
                     self.error = LimitExceeded("bytes in one response", MAX_RESPONSE)
                 return chunks, True
         else:
             chunks = self._decoder.finish(now)
-            self.error = self.error or self._decoder.error or EndedEarly(NO_END)
         chunks, content = self._weigh(chunks, now)
+        if not data:
+            self.error = self.error or self._decoder.error or self._unproven(NO_END)
         if info.received > MAX_RESPONSE:
             self.error = self.error or LimitExceeded("bytes in one response", MAX_RESPONSE)
         self.error = self.error or self._decoder.error
-        info.skipped = self._decoder.skipped
+        info.skipped, info.unread = self._decoder.skipped, self._decoder.unread
         return chunks, content or state.over
 
     def _weigh(self, chunks: list[StreamChunk], now: float) -> tuple[list[StreamChunk], bool]:
@@ -105,11 +109,18 @@ class Answer:
                 self.content += chunk.finish_reason is None and chunk.usage is None
             else:
                 silent = True
-            if state.over:
+            if state.over or chunk.end:
                 chunks = chunks[: number + 1]
+                if not state.over:
+                    self.error = self._unproven(NO_EVIDENCE)
                 break
-        says = state.state is State.ENDING and any(map(has_content, chunks))
-        self.clocks.heard(now, content, state.state, says)
+        says = state.state is not State.OPEN and any(map(continues_answer, chunks))
+        self.clocks.heard(now, content, state, says)
         if silent and self.begun:
             chunks = list(filter(has_effect, chunks))
         return chunks, content
+
+    def _unproven(self, why: str) -> MiniLLMError:
+        """Return the error of a body that is over without evidence that the answer is whole."""
+        said = None if self.state.understood else self._decoder.other_words()
+        return said or EndedEarly(why)

@@ -7,12 +7,15 @@ clock              runs from                        until
 ``first_chunk``    the request is sent              the first content
 ``idle``           the newest content               the answer is over
 ``byte_idle``      the newest bytes                 the answer is over
-``usage_grace``    the finish reason                the answer is over
+``usage_grace``    the finish reason                the answer is over, or content disproves the
+                                                    reason; with the usage in hand at most
+                                                    `DRAIN_SECONDS`, whatever its length
 ``total``          the start of the stream          the answer is over; spans all attempts
 =================  ===============================  ================================================
 
 Before the first content only ``connect`` and then ``first_chunk`` run (``idle`` and ``byte_idle`` only
-where ``first_chunk`` is off), since a model that thinks is silent. A transport that does not report
+where ``first_chunk`` is off), since a model that thinks is silent; a finish reason that comes before
+any content changes nothing of that. A transport that does not report
 its progress gets the time of ``connect`` and ``first_chunk`` together. No clock runs while the
 consumer is slow or while the request waits for a free connection.
 """
@@ -21,11 +24,22 @@ from __future__ import annotations
 
 import trio
 
-from .._protocol.state import State
+from .._http.exchange import DRAIN_SECONDS
+from .._protocol.state import State, StreamState
 from .._types.errors import ConnectTimeout, MiniLLMError, StreamTimeout
 from .._types.options import Timeouts
 
 INFINITY = float("inf")
+
+
+def grace_of(state: StreamState, timeouts: Timeouts) -> float | None:
+    """Return the seconds of silence that end an answer in this state; ``None`` if none do."""
+    if not state.said or state.state not in (State.ENDING, State.WHOLE):
+        return None
+    grace = timeouts.usage_grace
+    if state.state is State.ENDING:
+        return grace
+    return DRAIN_SECONDS if grace is None else min(grace, DRAIN_SECONDS)
 
 
 class Deadline:
@@ -82,7 +96,8 @@ class Clocks:
         self._queued_at = 0.0
         self._content_at: float | None = None
         self._bytes_at = self._since
-        self._grace_from: float | None = None
+        self._grace_from = 0.0
+        self._grace: float | None = None
         idle = INFINITY if timeouts.idle is None else timeouts.idle
         byte_idle = INFINITY if timeouts.byte_idle is None else timeouts.byte_idle
         self._quiet = min(idle, byte_idle)
@@ -130,19 +145,21 @@ class Clocks:
             self._since = self._bytes_at = trio.current_time()
             self._arm()
 
-    def heard(self, now: float, content: bool, state: State, says: bool) -> None:
-        """Take note of bytes, with or without content.
+    def heard(self, now: float, content: bool, state: StreamState, says: bool = False) -> None:
+        """Take note of bytes, with or without content, and of the state after them.
 
-        ``says``: they followed a finish reason but still contain part of the answer.
+        ``says``: the answer went on, though every choice has its finish reason again.
         """
         self._bytes_at = now
-        if content:
+        if content and (state.said or state.state is State.OPEN):
             self._content_at = now
-            if state is State.OPEN:  # the common case, for which nothing needs to be weighed
+            if state.state is State.OPEN:  # the common case, for which nothing needs to be weighed
+                self._grace = None
                 self._deadline.move(now + self._quiet, self._quiet_name, self._quiet)
                 return
-        if state is State.ENDING and (self._grace_from is None or says):
-            self._grace_from = now
+        grace = grace_of(state, self._timeouts)
+        if says or grace != self._grace:
+            self._grace, self._grace_from = grace, now
         self._arm()
 
     def pause(self) -> float:
@@ -163,8 +180,7 @@ class Clocks:
         self._deadline.total_at += gone
         if self._content_at is not None:
             self._content_at += gone
-        if self._grace_from is not None:
-            self._grace_from += gone
+        self._grace_from += gone
         self._arm()
 
     def stop(self) -> float:
@@ -188,8 +204,8 @@ class Clocks:
             (since, "idle", clocks.idle),
             (self._bytes_at, "byte_idle", clocks.byte_idle),
         ]
-        if self._grace_from is not None:
-            running.append((self._grace_from, "usage_grace", clocks.usage_grace))
+        if self._grace is not None:
+            running.append((self._grace_from, "usage_grace", self._grace))
         return running
 
     def _arm(self) -> None:

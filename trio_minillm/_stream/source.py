@@ -9,9 +9,12 @@ from typing import Protocol
 
 import trio
 
-from .._types.errors import EndedEarly, MiniLLMError
+from .._protocol.state import StreamState
+from .._types.errors import EndedEarly, MiniLLMError, StreamTimeout
+from .._types.options import Timeouts
 from .answer import AttemptInfo
 from .body import BodyReader
+from .clocks import INFINITY, grace_of
 from .handoff import Item
 
 
@@ -55,10 +58,11 @@ class ChannelSource:
     is_done: bool = True
     crash: Exception | None = None
 
-    def __init__(self, receive: trio.MemoryReceiveChannel[Item]) -> None:
+    def __init__(self, receive: trio.MemoryReceiveChannel[Item], state: StreamState) -> None:
         self.info: AttemptInfo = AttemptInfo()
         self.received: int = 0
         self._receive = receive
+        self._state = state
         self._next: Item | None = None  # was waited for and not taken
 
     async def start(self) -> None: ...
@@ -71,8 +75,15 @@ class ChannelSource:
         return self._next is not None
 
     async def wait(self) -> None:
-        """Wait for the next item. Raises what a memory channel does. A checkpoint."""
-        self._next = await self._receive.receive()
+        """Wait for the next item. Raises what a memory channel does. A checkpoint.
+
+        Behind a finish reason it waits no longer than a connection would.
+        """
+        grace = grace_of(self._state, Timeouts())
+        with trio.move_on_after(INFINITY if grace is None else grace) as scope:
+            self._next = await self._receive.receive()
+        if scope.cancelled_caught and grace is not None:
+            self._next = StreamTimeout("usage_grace", grace)
 
     def receive_nowait(self) -> Item:
         """Take the item that was waited for, or the next in the channel."""

@@ -83,7 +83,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """
         send, receive = trio.open_memory_channel[Item](100)
         ingest = Ingest(model=model, id=id, expect_usage=expect_usage)
-        return StreamingCompletion(ingest, ChannelSource(receive)), send
+        return StreamingCompletion(ingest, ChannelSource(receive, ingest.state)), send
 
     # -- the block -------------------------------------------------------------------------
 
@@ -493,6 +493,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             "timings": timings,
             "request_id": info.request_id,
             "skipped_events": info.skipped,
+            "unread": info.unread,
             "response_type": self._response_type,
             "id": self.id,
             "cost": self._cost(),

@@ -174,12 +174,15 @@ class StreamTask:
     def _body_reader(self, provider: Provider, exchange: Exchange, clocks: Clocks) -> BodyReader:
         prepared = self._prepared
         decoder = ChunkDecoder(
-            provider, lenient=prepared.lenient, raw=prepared.raw, secrets=self._secrets
+            provider,
+            choices=prepared.choices,
+            lenient=prepared.lenient,
+            raw=prepared.raw,
+            secrets=self._secrets,
         )
         state = StreamState(
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
-            awaits_end=provider.ends_itself,
         )
         answer = Answer(decoder, state, clocks, self.info)
         return BodyReader(exchange, answer, self.info, self.handoff, self._release_request)

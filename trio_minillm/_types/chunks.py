@@ -1,25 +1,27 @@
 """Chunks, the steps in which an answer arrives, and the pieces of tool calls and blocks in them.
 
-"Does this chunk say anything" is five questions, and each has its own answer:
+"Does this chunk say anything" is six questions, and each has its own answer:
 
-=================  ===========================================  ====================================
-question           yes for                                      asked by
-=================  ===========================================  ====================================
-`progress`         whatever moves the answer: content, a        the clocks, which it ends a silence
-                   finish reason, usage, a block with           for; the hold-back of openings before
-                   content (set by the provider, which          a retry; `StreamState`, for choices
-                   knows the event)                             that have begun; `Ingest`
-`has_content`      a part of the answer itself                  `StreamState`: usage before it is not
+==================  ==========================================  ====================================
+question            yes for                                     asked by
+==================  ==========================================  ====================================
+`progress`          whatever moves the answer: content, a       the clocks, which it ends a silence
+                    finish reason, usage, a block with          for; the hold-back of openings before
+                    content (set by the provider, which         a retry; `StreamState`, for choices
+                    knows the event)                            that have begun; `Ingest`
+`has_content`       a part of the answer itself                 `StreamState`: usage before it is not
                                                                 final; the clock ``usage_grace``;
                                                                 `Ingest`, for the number of chunks and
                                                                 the times of the first and the last
-`has_effect`       progress, and facts without any: usage,      `Answer`, which drops all others in
-                   an end, metadata, a block, raw bytes         the middle of an answer
-is it shown?       progress, and raw bytes (``raw=True``)       `StreamingCompletion.next_chunk`, in
+`continues_answer`  content that was not there before: not an   `StreamState`: it disproves the finish
+                    empty piece of a call, not a signature      reason before it
+`has_effect`        progress, and facts without any: usage,     `Answer`, which drops all others in
+                    an end, metadata, a block, raw bytes        the middle of an answer
+is it shown?        progress, and raw bytes (``raw=True``)      `StreamingCompletion.next_chunk`, in
                                                                 line, since it asks for every chunk
-is it counted?     progress other than a reason or usage        `Answer`, for the number of chunks in
+is it counted?      progress other than a reason or usage       `Answer`, for the number of chunks in
                                                                 the error of a clock
-=================  ===========================================  ====================================
+==================  ==========================================  ====================================
 
 They differ where it matters. An empty piece of a call has content (it may open the call) and is no
 progress; a finish reason is progress and no content; metadata alone has an effect and is neither.
@@ -90,9 +92,17 @@ class StreamChunk(msgspec.Struct, gc=False):
     metadata: dict[str, Any] | None = None
     """Other facts worth keeping (serving provider, native finish reason, timings …)."""
     end: bool = False
-    """True for the wire format's own end event (``[DONE]``, ``message_stop``)."""
+    """True for the wire format's own end event (``message_stop``) or its sentinel (``[DONE]``)."""
+    sentinel: bool = False
+    """True for an end event that says only that the stream is over (``[DONE]``), and not that the
+    answer is whole."""
     progress: bool = True
     """False where the answer did not advance (an opening with a role only, an empty delta)."""
+    answer: bool = True
+    """False for an event that is no part of an answer: facts beside it, or an object that is not
+    understood."""
+    unread: tuple[str, ...] = ()
+    """Names of fields beside the answer that could not be read, and are left out."""
     event: int = 0
     """Number of the event that it came from, counted from 1 in each stream."""
     received_at: float = 0.0
@@ -124,6 +134,21 @@ def has_content(chunk: StreamChunk) -> bool:
         or chunk.audio
         or chunk.images
         or chunk.reasoning_details
+    )
+
+
+def continues_answer(chunk: StreamChunk) -> bool:
+    """Return whether a chunk adds to what was said, so that a finish reason before it was wrong.
+
+    An empty piece of a call does not, nor does a signature of reasoning that ended long before.
+    """
+    return bool(
+        chunk.delta
+        or chunk.reasoning
+        or chunk.refusal
+        or chunk.audio
+        or chunk.images
+        or any(c.id or c.name or c.arguments for c in chunk.tool_calls)
     )
 
 

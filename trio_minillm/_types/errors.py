@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from .chunks import StreamChunk
 from .response import CompletionResponse
 from .usage import Usage
 
@@ -202,6 +203,8 @@ class ProviderError(StreamError, _Reported):
 
     usage: Usage | None = None
     """Usage from the same event, if any; ``partial`` has it, too."""
+    content: StreamChunk | None = None
+    """The part of the answer in the same event, until the decoder has handed it on."""
 
     def __init__(self, info: ErrorInfo) -> None:
         self.info = info

@@ -116,9 +116,6 @@ class Provider:
     replay_wire: ClassVar[str] = ""
     """Name of the wire format that its reasoning and opaque blocks belong to: they are sent back
     only to providers with the same name here."""
-    ends_itself: ClassVar[bool] = False
-    """True if an end event always follows, and may be preceded by a correction of the finish reason
-    and the usage."""
     always_usage: ClassVar[bool] = False
     """True if the stream ends with usage whatever the request says."""
     literal_text: ClassVar[bool] = False
@@ -175,7 +172,7 @@ class Provider:
             return parsed
         try:
             return self.parse_chunk(data)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, ProtocolError):
             if data.lstrip()[:1] != b"{":
                 return None
             raise

@@ -20,12 +20,33 @@ from .._types.errors import ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._anthropic_request import CALL_FIELDS, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request, sendable
+from ._coerce import (
+    Reader,
+    anything,
+    clean,
+    each,
+    fields,
+    loose_json,
+    loose_object,
+    number,
+    piece,
+    side_object,
+    side_objects,
+    side_piece,
+    side_text,
+    text,
+)
 from ._errors import error_from
+from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage
 
 VERSION = "2023-06-01"
 """Value of ``anthropic-version``, which ``headers=`` of the model overrides. The newer 2026-10-21
 refuses every sampling parameter."""
+
+
+MAX_BLOCKS = 4096
+"""Content blocks in one message, as many as `Ingest` keeps."""
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -35,7 +56,7 @@ class _Delta(msgspec.Struct, gc=False):
     thinking: str | None = None
     signature: str | None = None
     citation: dict[str, Any] | None = None
-    stop_reason: str | None = None
+    stop_reason: Any = None
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None
     container: dict[str, Any] | None = None
@@ -48,7 +69,7 @@ class _Message(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     content: list[dict[str, Any]] | None = None
-    stop_reason: str | None = None
+    stop_reason: Any = None
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None
     container: dict[str, Any] | None = None
@@ -72,6 +93,43 @@ class _Kind(msgspec.Struct, gc=False):
     error: Any = None
 
 
+def _json_text(value: Any, where: str, left_out: list[str]) -> str:
+    """Read a piece of a tool's input; an object in place of its JSON is that JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _blocks(value: Any, where: str, left_out: list[str]) -> Any:
+    """Read content; bare text is a block of text."""
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    return each(_block, MAX_BLOCKS)(value, where, left_out)
+
+
+def _block(value: Any, where: str, left_out: list[str]) -> Any:
+    return clean(
+        {"type": "text", "text": value} if isinstance(value, str) else _object(value, where)
+    )
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ProtocolError(f"{where} is not an object")
+    return value
+
+
+def _message_or_text(value: Any, where: str, left_out: list[str]) -> Any:
+    return value if isinstance(value, str) else _read_message(value, where, left_out)
+
+
+def _loosely(read: Reader, data: bytes, left_out: list[str], cause: Exception) -> Any:
+    """Read JSON of another shape. Raises ``cause`` if it is no JSON at all."""
+    try:
+        found = loose_object(data, left_out)
+    except ValueError:
+        raise cause from None
+    return read(found, "", left_out)
+
+
 _EVENTS = {
     *("message_start", "message_delta", "message_stop", "ping", "error"),
     *("content_block_start", "content_block_delta", "content_block_stop"),
@@ -80,6 +138,51 @@ _DELTAS = {
     *("text_delta", "thinking_delta", "input_json_delta", "signature_delta"),
     *("citations_delta", "compaction_delta"),
 }
+
+_read_delta = fields(
+    _Delta,
+    {
+        "type": side_text,
+        "text": piece,
+        "partial_json": _json_text,
+        "thinking": side_piece,
+        "signature": side_text,
+        "citation": side_object,
+        "stop_reason": anything,
+        "stop_sequence": side_text,
+        "stop_details": side_object,
+        "container": side_object,
+        "content": anything,
+        "encrypted_content": side_text,
+    },
+)
+_read_message = fields(
+    _Message,
+    {
+        "type": anything,
+        "id": side_text,
+        "model": side_text,
+        "content": _blocks,
+        "stop_reason": anything,
+        "stop_sequence": side_text,
+        "stop_details": side_object,
+        "container": side_object,
+        "usage": side_object,
+    },
+)
+_read_event = fields(
+    _Event,
+    {
+        "type": text,
+        "index": number,
+        "delta": _read_delta,
+        "content_block": side_object,
+        "message": _message_or_text,
+        "usage": side_object,
+        "error": anything,
+        "context_management": side_object,
+    },
+)
 
 _decode = msgspec.json.Decoder(_Event).decode
 _decode_kind = msgspec.json.Decoder(_Kind).decode
@@ -93,7 +196,6 @@ class Anthropic(Provider):
     replay_wire = "anthropic"
     literal_text = True
     always_usage = True
-    ends_itself = True  # one or more message_delta, then message_stop
 
     def endpoint_url(self, model: Model) -> str:
         base = model.base_url.rstrip("/")
@@ -124,34 +226,43 @@ class Anthropic(Provider):
     def parse_chunk(self, data: bytes) -> Parsed:
         try:
             event = _decode(data)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == b"[DONE]":  # some proxies add it
-                return StreamChunk(end=True, progress=False)
-            if isinstance(exc, msgspec.ValidationError) and _is_unknown(_decode_kind(data)):
-                return StreamChunk()
-            raise
+                return StreamChunk(end=True, sentinel=True, progress=False)
+            with suppress(msgspec.DecodeError):
+                if isinstance(exc, msgspec.ValidationError) and _is_unknown(_decode_kind(data)):
+                    return StreamChunk(answer=False)
+            left_out: list[str] = []
+            parsed = self._parsed(_loosely(_read_event, data, left_out, exc), data)
+            if left_out and parsed is not None:
+                last = parsed if isinstance(parsed, StreamChunk) else parsed[-1]
+                last.unread += tuple(left_out)
+            return parsed
+        return self._parsed(event, data)
+
+    def _parsed(self, event: _Event, data: bytes) -> StreamChunk | list[StreamChunk] | None:
         kind = event.type
         if event.error or kind == "error":  # an error counts whatever else the event says
-            raise ProviderError(error_from(None, msgspec.json.decode(data)))
+            raise ProviderError(error_from(None, loose_json(data)))
         if kind == "content_block_delta":
             return _delta(event)
         if kind == "content_block_start":
-            return _start(_index(event), event.content_block or {})
+            return _start(event.index, event.content_block)
         if kind == "content_block_stop":
-            return StreamChunk(part=_index(event), block=Block(stop=True))
+            return StreamChunk(part=event.index, block=Block(stop=True))
         if kind == "message_delta":
             return _message_delta(event)
         if kind == "message_start":
-            if not isinstance(event.message, _Message):
-                raise ProtocolError("message_start has no message")
-            return _message(event.message)
+            if isinstance(event.message, _Message):
+                return _message(event.message)
+            return StreamChunk(progress=False, unread=("message",))
         if kind == "message_stop":
             return StreamChunk(end=True, progress=False)
         if kind == "ping":
             return None
         if not kind:
-            raise ProtocolError("the event has no type")
-        return StreamChunk()  # unknown, but a sign of life
+            return StreamChunk(progress=False, answer=False)
+        return StreamChunk(answer=False)  # unknown, but a sign of life
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
         if event in _EVENTS and event != "error":
@@ -164,7 +275,10 @@ class Anthropic(Provider):
         return super().parse_event(event, data)
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
-        message = _decode_message(body)
+        try:
+            message = _decode_message(body)
+        except (msgspec.DecodeError, UnicodeError) as exc:
+            message = _loosely(_read_message, body, [], exc)
         if message.content is None or message.type == "error":
             raise ProviderError(self.parse_error(None, body))
         return [*_message(message), StreamChunk(end=True, progress=False)]
@@ -192,36 +306,27 @@ def _is_unknown(kind: _Kind) -> bool:
     return isinstance(name, str) and bool(name) and name not in known and not kind.error
 
 
-def _index(event: _Event) -> int:
-    if event.index is None:
-        raise ProtocolError(f"{event.type} has no index")
-    return event.index
-
-
 def _delta(event: _Event) -> StreamChunk:
-    delta = event.delta
-    if delta is None:
-        raise ProtocolError("content_block_delta has no delta")
-    index = _index(event)
-    kind = delta.type
-    # An empty piece is not progress.
+    delta, index = event.delta or _Delta(), event.index
+    kind = delta.type or _kind_of(delta)
+    # An empty piece is not progress; relays leave out a field that is empty.
     if kind == "text_delta":
-        text = _given(delta.text, kind)
-        return StreamChunk(text, part=index, progress=bool(text))
+        said = delta.text or ""
+        return StreamChunk(said, part=index, progress=bool(said))
     if kind == "thinking_delta":
-        text = _given(delta.thinking, kind)
-        return StreamChunk(reasoning=text, part=index, progress=bool(text))
+        said = delta.thinking or ""
+        return StreamChunk(reasoning=said, part=index, progress=bool(said))
     if kind == "input_json_delta":
-        text = _given(delta.partial_json, kind)
-        piece = ToolCallDelta(index, arguments=text)
-        return StreamChunk(tool_calls=(piece,), part=index, progress=bool(text))
+        said = delta.partial_json or ""
+        piece = ToolCallDelta(index, arguments=said)
+        return StreamChunk(tool_calls=(piece,), part=index, progress=bool(said))
     if kind == "signature_delta":
-        text = _given(delta.signature, kind)
-        block = Block(delta={"signature": text})
-        return StreamChunk(part=index, block=block, progress=bool(text))
+        said = delta.signature or ""
+        block = Block(delta={"signature": said})
+        return StreamChunk(part=index, block=block, progress=bool(said))
     if kind == "citations_delta":
         if delta.citation is None:
-            raise ProtocolError("citations_delta has no citation")
+            return StreamChunk(part=index, progress=False, unread=("delta.citation",))
         return StreamChunk(
             part=index,
             annotations=(delta.citation,),
@@ -231,57 +336,49 @@ def _delta(event: _Event) -> StreamChunk:
         whole = {"content": delta.content, "encrypted_content": delta.encrypted_content}
         changed = {k: v for k, v in whole.items() if v is not None}
         return StreamChunk(part=index, block=Block(delta=changed))
-    if not kind:
-        raise ProtocolError("the delta has no type")
-    return StreamChunk(part=index)
+    return StreamChunk(part=index, progress=bool(kind))
 
 
-def _given(value: str | None, kind: str) -> str:
-    if value is None:
-        raise ProtocolError(f"{kind} is empty")
-    return value
+def _kind_of(delta: _Delta) -> str:
+    """Return the type of a delta that names none, by the field that it has."""
+    found = {
+        "text_delta": delta.text,
+        "thinking_delta": delta.thinking,
+        "input_json_delta": delta.partial_json,
+        "signature_delta": delta.signature,
+    }
+    return next((kind for kind, value in found.items() if value is not None), "")
 
 
-def _start(index: int, block: dict[str, Any]) -> StreamChunk:
+def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
     """Translate the opening of a block; the content that it has from the start counts as a delta."""
-    out = StreamChunk(part=index, block=Block(start=block))
+    if block is None or not isinstance(block.get("type"), str):  # its deltas say what it is
+        return StreamChunk(part=index, progress=False, unread=("content_block",))
+    out, left_out = StreamChunk(part=index, block=Block(start=block)), list[str]()
     kind = block.get("type")
-    if not isinstance(kind, str):
-        raise ProtocolError("content_block_start has no block type")
     # An empty block is not progress: minutes of hidden thinking may follow.
     if kind == "text":
         out.delta = _string(block, "text")
-        out.annotations = _citations(block)
+        out.annotations = tuple(side_objects(block.get("citations"), "citations", left_out))
         out.progress = bool(out.delta or out.annotations)
     elif kind == "thinking":
-        signature = _string(block, "signature")
-        out.reasoning = _string(block, "thinking")
+        signature = side_text(block.get("signature"), "signature", left_out)
+        out.reasoning = side_text(block.get("thinking"), "thinking", left_out) or ""
         out.progress = bool(out.reasoning or signature)
-    elif kind == "redacted_thinking":
-        _string(block, "data")
     elif kind == "tool_use":
         given = block.get("input")
         arguments = msgspec.json.encode(given).decode() if given else ""
         extra = {k: block[k] for k in CALL_FIELDS if block.get(k) is not None}
-        name, ident = _string(block, "name"), _string(block, "id")
+        name, ident = _string(block, "name"), side_text(block.get("id"), "id", left_out)
         out.tool_calls = (
             ToolCallDelta(index, ident or None, name or None, arguments, extra=extra or None),
         )
+    out.unread = tuple(left_out)
     return out
 
 
-def _citations(block: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    found = block.get("citations") or ()
-    if not isinstance(found, list | tuple) or not all(isinstance(c, dict) for c in found):
-        raise ProtocolError("citations of a text block are not a list of objects")
-    return tuple(found)
-
-
 def _string(block: dict[str, Any], key: str) -> str:
-    value = block.get(key) or ""
-    if not isinstance(value, str):
-        raise ProtocolError(f"{key} of a {block.get('type')} block is not text")
-    return value
+    return text(block.get(key), f"{key} of a {block.get('type')} block", []) or ""
 
 
 def _message(message: _Message) -> list[StreamChunk]:
@@ -292,9 +389,10 @@ def _message(message: _Message) -> list[StreamChunk]:
     for index, block in enumerate(message.content or ()):
         out.append(_start(index, block))
         out.append(StreamChunk(part=index, block=Block(stop=True)))
-    if message.stop_reason:
+    reason = _stop_reason(message.stop_reason)
+    if reason:
         # The same usage again: together with the finish reason, it is final.
-        last = StreamChunk(finish_reason=message.stop_reason)
+        last = StreamChunk(finish_reason=reason)
         last.usage = _told(message.usage)
         last.metadata = _stop_facts(message)
         out.append(last)
@@ -304,7 +402,7 @@ def _message(message: _Message) -> list[StreamChunk]:
 def _message_delta(event: _Event) -> StreamChunk:
     out = StreamChunk()
     if event.delta is not None:
-        out.finish_reason = event.delta.stop_reason or None
+        out.finish_reason = _stop_reason(event.delta.stop_reason)
         out.metadata = _stop_facts(event.delta)
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
@@ -316,6 +414,15 @@ def _told(raw: Any) -> Usage | None:
     """Return a usage object, if it says something."""
     usage = anthropic_usage(raw) if raw else None
     return None if usage is None or usage.empty else usage
+
+
+def _stop_reason(value: Any) -> str | None:
+    """Return the reason why the answer ended. Raises `ProviderError` if it names a failure."""
+    reason = reason_of(value, "stop_reason")
+    info = None if reason is None else failure_of(reason, value)
+    if info is not None:
+        raise ProviderError(info)
+    return reason
 
 
 def _stop_facts(source: _Delta | _Message) -> dict[str, Any] | None:

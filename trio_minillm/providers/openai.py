@@ -8,101 +8,43 @@ peculiarities of other servers' *responses* are read here for all of them, since
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from .._types.chunks import StreamChunk, ToolCallDelta
+from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer
 from .._types.cost import CostInfo, CostResolution, TokenPrice
-from .._types.errors import ProtocolError, ProviderError
+from .._types.errors import MiniLLMError, ProtocolError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request
+from ._coerce import loose_object
 from ._errors import error_from, in_short
+from ._openai_events import (
+    Call,
+    ChoiceEvent,
+    ChunkEvent,
+    Delta,
+    Function,
+    add_parts,
+    bounded,
+    decode,
+    decode_delta,
+    decode_loosely,
+    loose_delta,
+    visible,
+)
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._pricing import native_cost, priced_cost
+from ._reasons import failure_of, reason_of
 from ._usage import amount_in, at_path, openai_usage
 
 DONE = b"[DONE]"
-MAX_ENTRIES: Final = 4096
-"""Most choices, content parts, tool calls or reasoning details in one event. Real events have a few;
-each becomes an object, and a hundred thousand would hold up every other task for a second."""
-_Entry = TypeVar("_Entry")
-_ABSENT = msgspec.Raw()
 _COMPLAINTS = ("message", "detail", "msg", "errors")
 """Fields in which servers without an ``error`` field report a failure."""
-
-
-# Only fields that are read are declared: msgspec skips the others without building them.
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-
-
-class _Custom(msgspec.Struct, gc=False):
-    name: str | None = None
-    input: str | None = None
-
-
-class _Call(msgspec.Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    type: str | None = None
-    function: _Function | None = None
-    custom: _Custom | None = None
-    extra_content: dict[str, Any] | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | list[Any] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    reasoning_text: str | None = None
-    reasoning_details: list[dict[str, Any]] | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
-    annotations: list[dict[str, Any]] | None = None
-    audio: dict[str, Any] | None = None
-    images: list[dict[str, Any]] | None = None
-    usage: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-    index: int | None = 0
-    logprobs: dict[str, Any] | None = None
-    native_finish_reason: str | None = None
-    error: Any = None
-    message: msgspec.Raw = _ABSENT
-    usage: Any = None
-
-
-class _Groq(msgspec.Struct, gc=False):
-    usage: Any = None
-    error: Any = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-    x_groq: _Groq | None = None
-    provider: Any = None
-    service_tier: str | None = None
-    system_fingerprint: str | None = None
-    citations: msgspec.Raw = _ABSENT
-    search_results: msgspec.Raw = _ABSENT
-    timings: msgspec.Raw = _ABSENT
-
-
-_decode = msgspec.json.Decoder(_Chunk).decode
-_decode_delta = msgspec.json.Decoder(_Delta).decode
-_NOTHING = _Delta()
+_NOTHING = Delta()
 
 
 class OpenAIChat(Provider):
@@ -128,58 +70,66 @@ class OpenAIChat(Provider):
 
     def parse_chunk(self, data: bytes) -> Parsed:
         try:
-            chunk = _decode(data)
-        except msgspec.DecodeError:
+            chunk = decode(data)
+        except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == DONE:
-                return StreamChunk(end=True, progress=False)
-            raise
+                return StreamChunk(end=True, sentinel=True, progress=False)
+            chunk, left_out = _other_shape(data, exc)
+            parsed = self._parsed(chunk, data)
+            (parsed if isinstance(parsed, StreamChunk) else parsed[-1]).unread += tuple(left_out)
+            return parsed
+        return self._parsed(chunk, data)
+
+    def _parsed(self, chunk: ChunkEvent, data: bytes) -> StreamChunk | list[StreamChunk]:
         try:
-            return self._parsed(chunk, data)
+            if chunk.error:
+                _raise_error(chunk.error, chunk.choices)
+            choices = chunk.choices
+            if not choices:
+                return self._without_choices(chunk, data)
+            if len(choices) == 1:
+                return self._with(chunk, self._choice(choices[0]))
+            out = [self._choice(choice) for choice in bounded(choices)]
+            self._with(chunk, out[-1])
+            return out
         except ProviderError as exc:
             if chunk.usage:  # a failed answer has used tokens, too
                 exc.usage = self._told(chunk.usage)
             raise
 
-    def _parsed(self, chunk: _Chunk, data: bytes) -> Parsed:
-        choices = chunk.choices
-        if chunk.error:
-            _raise_error(chunk.error, choices)
-        if not choices:
-            return self._without_choices(chunk, data)
-        if len(choices) == 1:
-            return self._with(chunk, self._choice(choices[0]))
-        out = [self._choice(choice) for choice in _bounded(choices)]
-        self._with(chunk, out[-1])
-        return out
-
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
-        chunk = _decode(body)
+        left_out: list[str] = []
+        try:
+            chunk = decode(body)
+        except (msgspec.DecodeError, UnicodeError) as exc:
+            chunk, left_out = _other_shape(body, exc)
         if chunk.error:
             _raise_error(chunk.error, chunk.choices)
         if not chunk.choices:
             raise ProviderError(self.parse_error(None, body))
-        for choice in _bounded(chunk.choices):
+        for choice in bounded(chunk.choices):
             if choice.message and choice.delta is None:
-                choice.delta = _decode_delta(choice.message)
+                choice.delta, more = _message(choice)
+                left_out += more
                 for number, call in enumerate(choice.delta.tool_calls or ()):
                     call.index = number if call.index is None else call.index
         out = [self._choice(choice) for choice in chunk.choices]
         self._with(chunk, out[-1])
-        out.append(StreamChunk(end=True, progress=False))
+        out.append(StreamChunk(end=True, progress=False, unread=tuple(left_out)))
         return out
 
     # -- events ----------------------------------------------------------------------------
 
-    def _without_choices(self, chunk: _Chunk, data: bytes) -> StreamChunk:
+    def _without_choices(self, chunk: ChunkEvent, data: bytes) -> StreamChunk:
         """Translate an event without choices: usage, an opening without content, or an error."""
         if chunk.choices is None and chunk.usage is None:
-            whole = msgspec.json.decode(data)
+            whole = loose_object(data, [])
             told = any(isinstance(whole.get(k), str | list) and whole[k] for k in _COMPLAINTS)
             if told or "error" in (whole.get("object"), whole.get("status")):
                 raise ProviderError(error_from(None, whole))
-        return self._with(chunk, StreamChunk(progress=False))
+        return self._with(chunk, StreamChunk(progress=False, answer=False))
 
-    def _with(self, chunk: _Chunk, out: StreamChunk) -> StreamChunk:
+    def _with(self, chunk: ChunkEvent, out: StreamChunk) -> StreamChunk:
         """Add the fields beside the choices, which belong to the whole response, to a chunk."""
         out.id = chunk.id
         out.model = chunk.model
@@ -206,35 +156,37 @@ class OpenAIChat(Provider):
             _metadata(chunk, out)
         return out
 
-    def _choice(self, choice: _Choice) -> StreamChunk:
+    def _choice(self, choice: ChoiceEvent) -> StreamChunk:
         delta = choice.delta or _NOTHING
         content = delta.content
         out = StreamChunk(content if type(content) is str else "")
         out.choice = choice.index or 0
         if out.choice < 0:
             raise ProtocolError("choices[].index is negative")
-        if choice.finish_reason or choice.error:
-            out.finish_reason = _finish_reason(choice)
+        if choice.finish_reason is not None:
+            out.finish_reason = reason_of(choice.finish_reason, "choices[].finish_reason")
         # Some servers send the same reasoning under two names: take it once.
-        out.reasoning = delta.reasoning or delta.reasoning_content or delta.reasoning_text or ""
+        out.reasoning = delta.reasoning or delta.reasoning_content or ""
+        if not out.reasoning and (other := delta.reasoning_text or delta.thinking):
+            out.reasoning = other
         if isinstance(content, list):
-            _parts(content, out)
+            add_parts(content, out)
         if delta.refusal:
-            out.refusal = delta.refusal
+            out.refusal += delta.refusal
         if delta.tool_calls or delta.function_call is not None:
             out.tool_calls = _call_deltas(delta)
         if delta.reasoning_details:
-            out.reasoning_details = tuple(_bounded(delta.reasoning_details))
+            out.reasoning_details = tuple(bounded(delta.reasoning_details))
             if not out.reasoning:
-                out.reasoning = "".join(_visible(d) for d in delta.reasoning_details)
+                out.reasoning = visible(delta.reasoning_details)
         if delta.annotations:
-            out.annotations = tuple(delta.annotations)
+            out.annotations = (*out.annotations, *delta.annotations)
         if choice.logprobs:
             out.logprobs = choice.logprobs
         if delta.audio:
             out.audio = delta.audio
         if delta.images:
-            out.images = tuple(delta.images)
+            out.images = (*out.images, *delta.images)
         if choice.native_finish_reason:
             out.metadata = {"native_finish_reason": choice.native_finish_reason}
         out.progress = bool(
@@ -249,6 +201,8 @@ class OpenAIChat(Provider):
             or out.images
             or out.logprobs
         )
+        if choice.error or out.finish_reason is not None:
+            _check_end(choice, out)
         return out
 
     def usage_of(self, raw: Any) -> Usage:
@@ -282,13 +236,22 @@ class OpenAIChat(Provider):
         return native_cost(usage, amount)
 
 
-def _bounded(entries: list[_Entry]) -> list[_Entry]:
-    """Return the list, or raise `ProtocolError` if it has more than `MAX_ENTRIES`."""
-    if len(entries) > MAX_ENTRIES:
-        raise ProtocolError(
-            f"one event lists more than {MAX_ENTRIES:,} choices, parts, calls or details"
-        )
-    return entries
+def _other_shape(data: bytes, cause: Exception) -> tuple[ChunkEvent, list[str]]:
+    """Read an event that the strict decoder refused. Raises its error if there is no reading it."""
+    try:
+        return decode_loosely(data)
+    except MiniLLMError:
+        raise
+    except ValueError:
+        raise cause from None
+
+
+def _message(choice: ChoiceEvent) -> tuple[Delta, list[str]]:
+    """Return the message of a whole answer as a delta."""
+    try:
+        return decode_delta(choice.message), []
+    except (msgspec.DecodeError, UnicodeError):
+        return loose_delta(msgspec.json.decode(choice.message))
 
 
 def _raise_error(error: Any, choices: Any) -> None:
@@ -300,29 +263,40 @@ def _raise_error(error: Any, choices: Any) -> None:
         raise ProviderError(error_from(None, {"error": in_short(error)}))
 
 
-def _finish_reason(choice: _Choice) -> str | None:
-    """Return the finish reason, if it is not empty, or raise for a choice that failed."""
-    if choice.error or choice.finish_reason == "error":
-        _raise_error(choice.error or {"message": "finish reason 'error'"}, None)
-    return choice.finish_reason or None
+def _check_end(choice: ChoiceEvent, out: StreamChunk) -> None:
+    """Raise `ProviderError` if a choice failed; what the same event said comes with it."""
+    reason, info = out.finish_reason, None
+    if reason is not None:
+        info = failure_of(reason, choice.finish_reason)
+    try:
+        if choice.error:
+            _raise_error(choice.error, None)
+        if info is not None:
+            raise ProviderError(info)
+    except ProviderError as exc:
+        if continues_answer(out):
+            out.finish_reason = None
+            exc.content = out
+        raise
 
 
-def _says_something(choice: _Choice) -> bool:
-    delta = choice.delta or (_decode_delta(choice.message) if choice.message else _NOTHING)
+def _says_something(choice: ChoiceEvent) -> bool:
+    delta = choice.delta or (_message(choice)[0] if choice.message else _NOTHING)
     said = delta.content, delta.tool_calls, delta.refusal, delta.reasoning, delta.reasoning_content
     return any(said)
 
 
-def _usages(choice: _Choice) -> Iterator[Any]:
+def _usages(choice: ChoiceEvent) -> Iterator[Any]:
     """Yield what a choice has as usage: Moonshot puts it there, and others into the delta."""
     yield choice.usage
     if choice.delta is not None:
         yield choice.delta.usage
     if choice.message:
-        yield at_path(msgspec.json.decode(choice.message), ("usage",))
+        with suppress(msgspec.DecodeError, UnicodeError):
+            yield at_path(msgspec.json.decode(choice.message), ("usage",))
 
 
-def _metadata(chunk: _Chunk, out: StreamChunk) -> None:
+def _metadata(chunk: ChunkEvent, out: StreamChunk) -> None:
     found = out.metadata or {}
     for name in ("provider", "service_tier", "system_fingerprint"):
         value = getattr(chunk, name)
@@ -335,14 +309,14 @@ def _metadata(chunk: _Chunk, out: StreamChunk) -> None:
     out.metadata = found or None
 
 
-def _call_deltas(delta: _Delta) -> tuple[ToolCallDelta, ...]:
-    calls = delta.tool_calls or [_Call(index=0, function=delta.function_call)]
-    return tuple([_call_delta(call) for call in _bounded(calls)])
+def _call_deltas(delta: Delta) -> tuple[ToolCallDelta, ...]:
+    calls = delta.tool_calls or [Call(index=0, function=delta.function_call)]
+    return tuple([_call_delta(call) for call in bounded(calls)])
 
 
-def _call_delta(call: _Call) -> ToolCallDelta:
+def _call_delta(call: Call) -> ToolCallDelta:
     kind = "function"
-    function = call.function or _Function()
+    function = call.function or Function()
     name, arguments = function.name, function.arguments
     if call.custom is not None:
         name, arguments, kind = call.custom.name, call.custom.input, "custom"
@@ -351,46 +325,3 @@ def _call_delta(call: _Call) -> ToolCallDelta:
     ident = None if call.id in ("", "null") else call.id  # Mistral sends the word
     extra = {"extra_content": call.extra_content} if call.extra_content else None
     return ToolCallDelta(call.index, ident, name or None, arguments or "", kind, extra)
-
-
-def _parts(content: list[Any], out: StreamChunk) -> None:
-    """Translate Mistral's list content: text and thinking parts, and references beside them."""
-    said: list[str] = []
-    thought: list[str] = []
-    others: list[dict[str, Any]] = []
-    for part in _bounded(content):
-        if isinstance(part, str):
-            said.append(part)
-            continue
-        if not isinstance(part, dict):
-            raise ProtocolError("choices[].delta.content[] is neither text nor a part")
-        kind = part.get("type")
-        if kind in ("text", None):
-            said.append(_text(part, "text"))
-        elif kind == "thinking":
-            inner = part.get("thinking")
-            if isinstance(inner, str):
-                thought.append(inner)
-            elif not isinstance(inner, list | None):
-                raise ProtocolError("thinking of a content part is not a list")
-            elif not all(isinstance(p, dict) for p in inner or ()):
-                raise ProtocolError("thinking of a content part is not a list of parts")
-            else:
-                thought += [_text(p, "text") for p in inner or ()]
-        else:
-            others.append(part)
-    out.delta += "".join(said)
-    out.reasoning += "".join(thought)
-    out.annotations = (*out.annotations, *others)
-
-
-def _text(part: dict[str, Any], key: str) -> str:
-    value = part.get(key) or ""
-    if not isinstance(value, str):
-        raise ProtocolError(f"{key} of a content part is not text")
-    return value
-
-
-def _visible(detail: dict[str, Any]) -> str:
-    value = detail.get("text") or detail.get("summary")
-    return value if isinstance(value, str) else ""

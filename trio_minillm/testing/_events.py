@@ -84,7 +84,6 @@ def decode(
         expect_usage=expect_usage,
         choices=choices,
         wire=provider.replay_wire,
-        awaits_end=provider.ends_itself,
     )
     decoder = ChunkDecoder(provider)
     for piece in pieces:
