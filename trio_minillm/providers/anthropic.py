@@ -73,7 +73,7 @@ class _Message(msgspec.Struct, gc=False):
     stop_sequence: str | None = None
     stop_details: dict[str, Any] | None = None
     container: dict[str, Any] | None = None
-    usage: Any = None
+    usage: dict[str, Any] | None = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -82,7 +82,7 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     content_block: dict[str, Any] | None = None
     message: _Message | str | None = None
-    usage: Any = None
+    usage: dict[str, Any] | None = None
     error: Any = None
     context_management: dict[str, Any] | None = None
 
