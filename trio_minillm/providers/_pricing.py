@@ -57,18 +57,21 @@ def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
     prices = _applicable(usage, price)
     if not prices:
         return CostInfo(None, CostResolution.UNPRICED)
-    ranges = [_range(usage, one) for one in prices if one is not None]
+    known = [one for one in prices if one is not None]
+    ranges = [_range(usage, one) for one in known]
     least, most = min(low for low, _ in ranges), max(high for _, high in ranges)
     covered = least == most and (price.web_search is not None or not usage.web_searches)
-    sure = usage.final and covered and None not in prices and not _too_few(usage, most)
+    sure = usage.final and covered and known == prices and not _too_few(usage, known)
     resolution = CostResolution.RESOLVED if sure else CostResolution.LOWER_BOUND
     return CostInfo(least, resolution, "price", price.as_of)
 
 
-def _too_few(usage: Usage, most: Decimal) -> bool:
+def _too_few(usage: Usage, prices: Iterable[TokenPrice]) -> bool:
     """Return True if there may be more tokens than are counted, or charges that have no rate."""
     doubts = (usage.doubts or {}).keys()
-    return "web_searches" in doubts or (most > 0 and not doubts.isdisjoint(_BUCKETS))
+    if doubts.isdisjoint(_BUCKETS):
+        return "web_searches" in doubts
+    return "web_searches" in doubts or any(any(rates_at(p, 0).values()) for p in prices)
 
 
 def price_at(price: TokenPrice, tier: str) -> TokenPrice | None:
