@@ -330,7 +330,7 @@ def test_a_decimal_context_of_the_programs_own_changes_nothing() -> None:
         web_searches=3,
     )
     price = TokenPrice(input=1.2345678, output=Decimal("9.87654321"), cache_read=1e-7, web_search=1)
-    tick = Compatible("xai").usage_of({"cost_in_usd_ticks": 12_345_678_901})
+    tick = usage(raw={"cost_in_usd_ticks": 12_345_678_901})
     byok = usage(
         cost=0.123456789, raw={"is_byok": True, "cost_details": {"upstream_inference_cost": 1e-9}}
     )

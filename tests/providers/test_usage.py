@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm import CostResolution, StreamChunk, TokenPrice, Usage
 from trio_minillm._protocol.ingest import Ingest
-from trio_minillm.providers import Anthropic, OpenAIChat
+from trio_minillm.providers import OpenAIChat
 from trio_minillm.providers._charged import Asked, asked_of, charged
 from trio_minillm.providers._pricing import priced_cost
 from trio_minillm.providers._usage import anthropic_usage, openai_usage
@@ -254,7 +254,6 @@ def test_the_counts_of_the_openai_family(
         ({"total_cost": 0.1}, 0.1),
         ({"response_cost": 0.1}, 0.1),
         ({"cost_details": {"total_cost": 0.1}}, 0.1),
-        ({"cost_in_usd_ticks": 12_345_678_901}, 1.2345678901),
         ({"estimated_cost": 0}, None),  # not known, rather than nothing
         ({"cost": -1}, None),
         ({"cost": True}, None),
@@ -419,7 +418,7 @@ NULLS = {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}
 ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
-@pytest.mark.parametrize("raw", [NULLS, ZEROS, {}, {"queue_time": 1.5}])
+@pytest.mark.parametrize("raw", [NULLS, {}, {"queue_time": 1.5}])
 def test_an_object_that_says_nothing_is_no_usage(raw: dict[str, Any]) -> None:
     assert openai_usage(raw).empty
     event = {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": raw}
@@ -428,12 +427,11 @@ def test_an_object_that_says_nothing_is_no_usage(raw: dict[str, Any]) -> None:
     assert parsed.usage is None
 
 
-def test_anthropics_zeros_are_no_usage() -> None:
-    start = {"type": "message_start", "message": {"id": "m", "content": [], "usage": {}}}
-    start["message"]["usage"] = {"input_tokens": 0, "output_tokens": 0}  # type: ignore[index]
-    parsed = Anthropic().parse_chunk(msgspec.json.encode(start))
-    assert isinstance(parsed, list)
-    assert parsed[0].usage is None
+@pytest.mark.parametrize("reader", READERS.values())
+def test_zeros_in_place_of_counts_cost_nobody_knows_what(reader: Any) -> None:
+    zeros = reader({**ZEROS, "input_tokens": 0, "output_tokens": 0})
+    assert buckets(zeros) == (0, None, None, 0)
+    assert resolution(zeros) == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -545,6 +543,11 @@ def test_a_zero_does_not_replace_a_count() -> None:
     }
     lower = merged(openai_usage, {"completion_tokens": 7}, {"completion_tokens": 6})
     assert lower.completion_tokens == 6  # a correction
+
+
+def test_a_refusal_at_anthropic_ends_with_no_output() -> None:
+    found = merged(anthropic_usage, {"input_tokens": 20, "output_tokens": 1}, {"output_tokens": 0})
+    assert buckets(found) == (20, None, None, 0)
 
 
 def test_a_count_behind_one_that_cannot_be_read() -> None:

@@ -79,11 +79,8 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
 
     @property
     def empty(self) -> bool:
-        """True if it says nothing: no count above 0, no cost, and no count that can't be read.
-
-        No request has a prompt of no tokens, so an object of zeros stands for "not counted".
-        """
-        return not self.total_tokens and self.cost is None and not self.doubts
+        """True if it says nothing: no count, no cost, and no count that can't be read."""
+        return self.total_tokens is None and self.cost is None and not self.doubts
 
     def read_by(self, reader: Callable[[Mapping[str, Any]], Usage]) -> Usage:
         """Return this usage, with the function that made it of a raw object.
@@ -138,6 +135,8 @@ def merged_raw(
             out[name] = merged_raw(old, new, depth - 1)
         elif new is not None and (number_in(new) or not number_in(old)):
             out[name] = new
+        elif name == "output_tokens" and old == 1 and number_in(new) == 0:
+            out[name] = new  # Anthropic opens with a 1; a refusal then ends with 0
     return out
 
 

@@ -54,6 +54,8 @@ def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         return CostInfo(None, CostResolution.UNPRICED)
     if usage.uncached_input_tokens is None or usage.completion_tokens is None:
         return CostInfo()
+    if not usage.total_tokens and "uncached_input_tokens" in (usage.doubts or {}):
+        return CostInfo()  # zeros in place of counts
     prices = _applicable(usage, price)
     if not prices:
         return CostInfo(None, CostResolution.UNPRICED)

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any, Final
 
-from .._types.money import scaled
 from .._types.usage import MAX_COUNT, UNREADABLE, Usage, number_in
 from ._usage_names import (
     BESIDE,
@@ -31,7 +30,6 @@ from ._usage_names import (
     COST,
     INSIDE,
     NAMES,
-    USD_PER_TICK,
     Names,
     Path,
     paths,
@@ -156,7 +154,7 @@ def _finished(
                 reading.doubt("web_searches", f"no rate covers {'.'.join(path)}")
         usage.cost = _cost(reading)
         usage.service_tier = tier_in(raw, tiers)
-    if usage.completion_tokens and usage.prompt_tokens == 0:
+    if usage.prompt_tokens == 0:
         reading.doubt("uncached_input_tokens", "a prompt of no tokens")
     usage.doubts = reading.doubts or None
     usage.raw = raw
@@ -251,8 +249,7 @@ def _cost(reading: _Reading) -> float | None:
                 return None
             reading.doubts.pop("cost", None)
             return amount
-    ticks = number_in(raw.get("cost_in_usd_ticks"))
-    return float(scaled(int(ticks), USD_PER_TICK)) if ticks else None
+    return None
 
 
 def amount_in(value: Any) -> float | None:

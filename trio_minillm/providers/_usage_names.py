@@ -111,6 +111,3 @@ COST: Final = paths(
     "total_cost_usd",
 )
 """Fields in which providers name the cost, in USD."""
-USD_PER_TICK: Final = -10
-"""Power of ten of one of xAI's ``cost_in_usd_ticks``, in USD. Not documented: with 1e-10, recorded
-streams come to xAI's list prices."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -61,11 +62,8 @@ def _costs(amount: str, *events: dict[str, Any], **given: Any) -> Callable[[], N
 
     def check() -> None:
         _, cost = _answer(*events, **given)
-        assert (str(cost.amount), cost.resolution.value, cost.source) == (
-            amount,
-            "resolved",
-            "native",
-        ), cost
+        found = (cost.amount, cost.resolution.value, cost.source)
+        assert found == (Decimal(amount), "resolved", "native"), cost
 
     return check
 
