@@ -594,7 +594,7 @@ def test_the_rates_of_a_price_are_the_code_s() -> None:
         for name in code(names):
             shown[name] = "".join(code(wider))
     assert shown == {"input": "", "output": "", "web_search": "", **WIDER}
-    others = {"tiers", "as_of", "source"}
+    others = {"tiers", "as_of", "source", "service_tier", "variants"}
     assert shown.keys() == {*llm.TokenPrice.__struct_fields__} - others
 
 

@@ -15,6 +15,7 @@ from ._accounting.budget import Budget
 from ._accounting.ledger import Ledger
 from ._accounting.record import CostRecord
 from ._accounting.settlement import SettlementClient
+from ._accounting.totals import JSON_ERRORS
 from ._http.connector import Connect, open_connector
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, check_type, prepare, with_price
@@ -131,6 +132,7 @@ class Client:
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
             wire=model.provider.wire_at(model),
+            asked=prepared.asked,
         )
         return TrackedStream(
             ingest,
@@ -211,9 +213,24 @@ class Client:
             model,
             msgspec.structs.replace(settings, timeouts=timeouts),
             prepare=self._prepare,
-            stream=self._scope(budget, self._meta).stream,
+            stream=self._scope(budget, self._meta)._stream_in_batch,  # noqa: SLF001 - of this class
             budget=budget,
         )
+
+    def _stream_in_batch(
+        self, model: Model, messages: Messages, *, meta: Any, **more: Any
+    ) -> TrackedStream:
+        """Return the stream of a batch's request, whose meta goes into the ledger if that can keep
+        it: a batch takes any.
+        """
+        try:
+            if len(msgspec.json.encode(meta)) <= MAX_BATCH_META:
+                self.ledger.check(_merged(self._meta, meta))
+            else:
+                meta = None
+        except JSON_ERRORS:
+            meta = None
+        return self.stream(model, messages, meta=meta, **more)
 
     async def settle(
         self,
@@ -258,6 +275,9 @@ class Client:
         return prepare(model, messages, OPTIONS, timeouts=timeouts, retry=retry, **more)
 
 
+MAX_BATCH_META = 1 << 16
+"""Bytes of JSON of a batch request's meta that goes into the ledger, which keeps the newest 1,000
+and those of unsettled attempts in memory."""
 OPTIONS = frozenset(Client.stream.__kwdefaults__ or ())
 """The arguments of `Client.stream` that are no parameters of the request."""
 

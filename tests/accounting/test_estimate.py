@@ -488,11 +488,40 @@ def test_the_tiers_within_reach() -> None:
     assert unbounded.output_amount == 4
 
 
-@pytest.mark.parametrize("model", [GPT, CLAUDE])
-def test_what_the_price_is_taken_to_be(model: Any) -> None:
-    got = estimate(model, "Hi.", price=PRICE, max_tokens=1, service_tier="priority")
-    assert "service_tier: the price is taken to be the one for it" in got.notes
-    assert got.amount is not None
+FLEX = msgspec.structs.replace(PRICE, input=Decimal("0.5"), output=1, service_tier="flex")
+PRIORITY = msgspec.structs.replace(PRICE, input=10, output=20, service_tier="priority")
+TIERED = msgspec.structs.replace(PRICE, variants=(FLEX, PRIORITY))
+
+
+@pytest.mark.parametrize(
+    ("price", "given", "output_rate"),
+    [
+        (TIERED, {}, PRICE.output),
+        (TIERED, {"service_tier": "default"}, PRICE.output),
+        (TIERED, {"service_tier": "priority"}, 20),
+        (TIERED, {"service_tier": "fast"}, 20),
+        (TIERED, {"service_tier": "flex"}, PRICE.output),  # it may be served at the standard rate
+        (TIERED, {"service_tier": "auto"}, 20),
+        (PRICE, {"service_tier": "flex"}, PRICE.output),
+        (PRICE, {"service_tier": "priority"}, None),
+        (PRICE, {"service_tier": "unheard-of"}, None),
+        (PRIORITY, {"service_tier": "priority"}, 20),
+        (FLEX, {"service_tier": "default"}, None),
+    ],
+)
+def test_an_estimate_is_for_the_dearest_tier_that_may_serve(
+    price: TokenPrice, given: dict[str, Any], output_rate: Any
+) -> None:
+    got = estimate(GPT, "Hi.", price=price, max_tokens=1_000_000, **given)
+    assert got.output_amount == output_rate
+    if output_rate is None:
+        assert any("no amount: there is no price of the service tier" in n for n in got.notes)
+
+
+@pytest.mark.parametrize("given", [{"speed": "fast"}, {"inference_geo": "us"}])
+def test_an_estimate_has_no_amount_for_a_speed_or_region_without_a_price(given: Any) -> None:
+    assert estimate(CLAUDE, "Hi.", price=PRICE, max_tokens=1, **given).amount is None
+    assert estimate(CLAUDE, "Hi.", price=PRICE, max_tokens=1).amount is not None
 
 
 def test_another_model_may_answer() -> None:

@@ -797,9 +797,11 @@ async def test_what_is_no_question_is_refused_and_leaves_no_trace(autojump_clock
 
 
 async def test_an_amount_counts_though_a_count_beside_it_is_none(autojump_clock):
-    for fields in ({"native_tokens_prompt": "many"}, {"native_tokens_completion": -1}):
-        record, _, _ = await cancelled(settlement(0.5, **fields))
-        assert (record.amount, record.usage.prompt_tokens) == (Decimal("0.5"), None)
+    for name, field in (("prompt", "uncached_input_tokens"), ("completion", "completion_tokens")):
+        record, _, _ = await cancelled(settlement(0.5, **{f"native_tokens_{name}": "many"}))
+        assert (record.amount, record.resolution) == (Decimal("0.5"), CostResolution.RESOLVED)
+        assert getattr(record.usage, field) is None
+        assert field in record.usage.doubts
 
 
 # -- across processes ----------------------------------------------------------------------------

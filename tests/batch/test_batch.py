@@ -819,3 +819,41 @@ async def test_a_server_that_refuses_for_minutes_is_waited_for(autojump_clock, s
     found, _ = await run(Server(closed), requests(3), retry=llm.Retry(attempts=50))
     assert [result.ok for result in found] == [True] * 3
     assert trio.current_time() > 400
+
+
+# -- the ledger ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("meta", "kept"),
+    [
+        ({"user": "ann"}, {"user": "ann"}),
+        ("ann", "ann"),
+        (None, None),
+        ({"text": "x" * 70_000}, None),  # too large for a ledger
+        ({1, object()}, None),  # no JSON
+    ],
+)
+@pytest.mark.parametrize("in_file", [False, True])
+async def test_the_meta_of_a_request_is_in_the_ledger(
+    meta, kept, in_file, tmp_path, autojump_clock
+):
+    ledger = llm.JSONLLedger(tmp_path / "costs.jsonl") if in_file else llm.Ledger()
+    async with llm.open_client(transport=Server(), ledger=ledger) as client:
+        async with client.batch([BatchRequest("a", "Hi", model(), meta=meta)]) as results:
+            async for result in results:
+                assert result.ok
+                assert result.meta is meta
+    (record,) = ledger.recent
+    assert record.meta == kept
+    assert record.key == result.attempts[0].record
+
+
+async def test_the_meta_of_a_request_is_added_to_that_of_the_scope(autojump_clock):
+    async with llm.open_client(transport=Server()) as client:
+        scope = client.scope(meta={"user": "ann"})
+        asked = [BatchRequest("a", "Hi", model(), meta={"task": 1})]
+        asked.append(BatchRequest("b", "Hi", model(), meta="no mapping"))
+        await scope.batch(asked).run()
+        metas = [record.meta for record in client.ledger.recent]
+    assert sorted(metas, key=len) == [{"user": "ann"}, {"user": "ann", "task": 1}]

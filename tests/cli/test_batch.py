@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import trio_minillm as llm
+
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
@@ -306,9 +308,26 @@ def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     assert ran.out.startswith("to send: 0 of 10 requests\nhas finished: 10\n")
 
 
+def test_a_price_of_ones_own(endpoint: Endpoint, files: Files) -> None:
+    files.write(2, max_tokens=500_000)
+    found = summary(endpoint, files, "--dry-run", "--price", "1,10")
+    assert found["estimate"]["without_amount"] == 0
+    assert 10 < float(found["estimate"]["amount"]) < 10.1
+    ledger = files.target.with_name("costs.jsonl")
+    files.source.write_text('{"key": "a", "prompt": "Hi", "meta": {"user": "ann"}}\n')
+    batch(endpoint, files, "--price", "1,10,cache_read=0.1", "--ledger", str(ledger))
+    (record,) = llm.JSONLLedger(ledger, read_only=True).records()
+    assert (record.resolution, record.meta) == (llm.CostResolution.RESOLVED, {"user": "ann"})
+
+
 @pytest.mark.parametrize(
     ("args", "what"),
     [
+        (["--price", "1"], "--price is IN,OUT"),
+        (["--price", "1,2,3"], "--price is IN,OUT"),
+        (["--price", "1,2,cache=3"], "--price is IN,OUT"),
+        (["--price", "1,many"], "--price takes numbers"),
+        (["--price", "1,-2"], "--price takes numbers"),
         (["--concurrency", "many"], "--concurrency is auto"),
         (["--concurrency", "0"], "--concurrency is auto"),
         (["--rpm", "0"], "--rpm must be more than 0"),

@@ -575,6 +575,14 @@ def test_hidden_reasoning_is_not_between_the_first_and_the_last_content() -> Non
     assert "(16 of them reasoning)" in dict(hidden.rows())["tokens"]
 
 
+def test_the_tokens_of_the_first_content_took_no_time() -> None:
+    usage = llm.Usage(completion_tokens=21, reasoning_tokens=4, final=True)
+    told = Sample(response=answer(usage=usage), last_at=15.0, first_tokens=11)
+    assert results_of(told).latencies.per_token.percentiles(50) == [2.0 / 10]
+    all_at_once = Sample(response=answer(usage=usage), last_at=15.0, first_tokens=21)
+    assert results_of(all_at_once).latencies.per_token.count == 0
+
+
 def test_usage_that_is_not_final_counts_no_tokens() -> None:
     running = llm.Usage(completion_tokens=4)
     results = results_of(

@@ -31,7 +31,8 @@ from .._types.money import add, scaled, times
 from .._types.openai_messages import messages_of
 from .._types.params import Params
 from ..providers import Model
-from ..providers._pricing import rates_at
+from ..providers._charged import asked_of
+from ..providers._pricing import STANDARD, is_cheaper, price_at, rates_at
 from .image_tokens import image_tokens
 from .tokenizers import counter
 
@@ -104,8 +105,9 @@ def estimate(
     folder already. Such a count is taken an eighth higher.
 
     Without ``price`` the model's own is used, and without that there are no amounts. The highest
-    rate that can apply is taken: of all tiers within reach, and for cache writes if the request,
-    or the server by itself, may write to a cache.
+    rate that can apply is taken: of all tiers within reach, of the service tier that is asked for,
+    and for cache writes if the request, or the server by itself, may write to a cache. There is no
+    amount for a service tier, speed or region that the price is not for.
 
     Raises what `Client.stream` would raise, and for an encoding that can't be used ``ImportError``,
     ``FileNotFoundError`` or ``ValueError``.
@@ -299,12 +301,13 @@ def _amounts(
     if body.get("models"):
         notes.append("no amount: another model may answer, at a price of its own")
         return None, None
-    for field in ("service_tier", "speed", "inference_geo"):
-        if body.get(field):
-            notes.append(f"{field}: the price is taken to be the one for it")
+    prices = _tier_prices(model, body, price, notes)
+    if not prices:
+        return None, None
     if model.provider.name == "openrouter":
         notes.append("the price is taken to be that of the dearest server that may answer")
-    rate = _highest_rates(price, total)
+    highest = [_highest_rates(one, total) for one in prices]
+    rate = {name: max(rates[name] for rates in highest) for name in highest[0]}
     input_rate = max(rate[name] for name in _input_rates(model, body))
     modes = body.get("modalities") or ()
     output_rate = max(rate[name] for name in ("output", "image_output"))
@@ -314,6 +317,27 @@ def _amounts(
         None if total is None else scaled(times(total, input_rate), -6),
         None if answer is None else scaled(times(answer, output_rate), -6),
     )
+
+
+def _tier_prices(
+    model: Model, body: Mapping[str, Any], price: TokenPrice, notes: list[str]
+) -> list[TokenPrice]:
+    """Return the prices of the service tiers at which a request may be served.
+
+    None if one is not known that may be the dearest. A tier that is asked for may not be given, and
+    then the standard one is. Without any, the request is taken to ask for that of the price.
+    """
+    asked = asked_of(model, body)
+    tier = asked.tier(asked.terms)
+    if tier is None:  # "auto" leaves the choice to the settings of a project
+        return [price, *(price.variants if body.get("service_tier") == "auto" else ())]
+    own, standard = price_at(price, tier), price_at(price, STANDARD)
+    if own is None and not (is_cheaper(tier) and standard is not None):
+        notes.append(f"no amount: there is no price of the service tier {tier!r}")
+        return []
+    found = [one for one in (own, standard) if one is not None]
+    notes.append(f"service tier {tier!r}: at the dearer of its price and the standard one's")
+    return found
 
 
 def _sum(a: Decimal | None, b: Decimal | None) -> Decimal | None:

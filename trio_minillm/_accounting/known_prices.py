@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from .._types.cost import PriceTier, TokenPrice
 from .._types.money import scaled
 from ..providers._base import Model
+from ..providers._pricing import STANDARD
+from ..providers._usage import OPENAI_TIERS
 
 if TYPE_CHECKING:
     from genai_prices import types
@@ -43,6 +47,9 @@ _NEVER_HERE = frozenset({"storage_searches_kcount"})
 """Rates of features that these wire formats don't have (OpenAI's file search belongs to its
 Responses API)."""
 
+_TIER_KEYS = ("service_tier", "speed", "processing")
+"""Items of a context that stand for a service tier of `TokenPrice`."""
+
 _ROUTES = ("nitro", "floor", "exacto")
 """OpenRouter's suffixes that choose among a model's servers, and so don't change its list price.
 Others name another model (``:free``, ``:thinking``) or add a charge (``:online``)."""
@@ -64,8 +71,10 @@ def known_price(
     with a slash as OpenRouter names it (``"anthropic/claude-haiku-4.5"``).
 
     ``at`` is the time of the request (naive: UTC; by default now). Models whose price changes
-    with the hour have none without it. ``context`` selects a price other than the standard tier's:
-    ``{"service_tier": "flex"}``, ``{"processing": "batch"}``, ``{"speed": "fast"}``.
+    with the hour have none without it. The price has those of the model's other service tiers as
+    its ``variants``, so that an answer is priced by the tier that it names. ``context`` selects one
+    of them as the price itself: ``{"service_tier": "flex"}``, ``{"processing": "batch"}``,
+    ``{"speed": "fast"}``; that one has no variants.
 
     The price's ``source`` names the package and its version. Its ``as_of`` is the newest day from
     which the list has any price: the list was made on that day or later. There is no price for
@@ -151,6 +160,40 @@ def _price(
         at = datetime.now(UTC)
     if not _covers(info, at, context):
         return None
+    price = _price_at(info, at, context, source)
+    if price is None or context:
+        return price
+    others = {tier: context for context in _contexts(info) if (tier := _tier(context)) != STANDARD}
+    priced = [
+        one
+        for other in others.values()
+        if _covers(info, at, other) and (one := _price_at(info, at, other, source)) is not None
+    ]
+    return msgspec.structs.replace(price, variants=tuple(priced))
+
+
+def _contexts(info: types.ModelInfo) -> Iterator[Mapping[str, str]]:
+    """Yield the contexts, each of one item that says how fast or when a request is served, for
+    which the list has other prices.
+    """
+    for variant in info.price_variants or ():
+        if len(variant.when) == 1 and variant.when.keys() <= set(_TIER_KEYS):
+            yield variant.when
+
+
+def _tier(context: Mapping[str, str]) -> str:
+    """Return the service tier that a context selects, in the words of `Usage.service_tier`."""
+    words = [
+        OPENAI_TIERS.get(context[key], context[key]) if key == "service_tier" else context[key]
+        for key in _TIER_KEYS
+        if key in context
+    ]
+    return "+".join(word for word in words if word != STANDARD) or STANDARD
+
+
+def _price_at(
+    info: types.ModelInfo, at: datetime, context: Mapping[str, str], source: str
+) -> TokenPrice | None:
     prices = info.get_prices(at, context or None)
     if "search" in info.id:  # also billed by the search, which no usage of these wires counts
         return None
@@ -160,7 +203,8 @@ def _price(
     rates = _rates(given)
     if rates is None or ("audio" in info.id and not rates.keys() & {"audio_input", "audio_output"}):
         return None  # audio has a rate of its own, whether or not the list has it
-    return TokenPrice(**rates, as_of=list_date(), source=source)
+    tier = None if _tier(context) == STANDARD else _tier(context)
+    return TokenPrice(**rates, as_of=list_date(), source=source, service_tier=tier)
 
 
 @cache

@@ -29,7 +29,7 @@ class Sender:
     """Sends items, with these clocks for each attempt.
 
     ``prepare`` and ``stream`` take the same arguments, those of `Client.stream`: one returns the
-    prepared request, the other the stream that sends it.
+    prepared request, the other the stream that sends it. The stream's also get the request's meta.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Sender:
         error: MiniLLMError | None = None
         ended = False
         try:
-            stream = _call(self._stream, item, self._clocks(left))
+            stream = _call(self._stream, item, self._clocks(left), meta=item.request.meta)
             try:
                 async with stream:
                     first = await stream.next_chunk()
@@ -95,7 +95,7 @@ class Sender:
         return replace(self._timeouts, total=max(0.0, left))
 
 
-def _call(function: Callable[..., _T], item: Item, timeouts: Timeouts) -> _T:
+def _call(function: Callable[..., _T], item: Item, timeouts: Timeouts, **more: Any) -> _T:
     """Call a function with the arguments that an item stands for; an error names the item."""
     request = item.request
     try:
@@ -105,6 +105,7 @@ def _call(function: Callable[..., _T], item: Item, timeouts: Timeouts) -> _T:
             timeouts=timeouts,
             retry=ONCE,
             extra=request.extra,
+            **more,
             **request.params,
         )
     except (TypeError, ValueError) as exc:

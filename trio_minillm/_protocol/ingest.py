@@ -30,6 +30,7 @@ from .._types.errors import (
 )
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
+from ..providers._charged import Asked, charged
 from .choice import ChoiceBuilder
 from .state import Event, State, StreamState
 from .templates import TextRun
@@ -47,7 +48,7 @@ some 15 times what a model can say in one answer."""
 class Ingest:
     """The machine of one stream; the module's docstring has its guarantees.
 
-    Its 16 attributes are one thing, the response under construction: most are fields of that or
+    Its 17 attributes are one thing, the response under construction: most are fields of that or
     of its timings, and none is used without the others.
     """
 
@@ -59,6 +60,7 @@ class Ingest:
         expect_usage: bool,
         choices: int = 1,
         wire: str = "",
+        asked: Asked | None = None,
     ) -> None:
         self.state: StreamState = StreamState(expect_usage=expect_usage, choices=choices)
         self.id: str = id
@@ -79,6 +81,7 @@ class Ingest:
         self._model_named = False
         self._arguments = 0  # characters in the arguments of all calls
         self._wire = wire
+        self._asked = asked or Asked()
         self._first = ChoiceBuilder(0)  # also in `_choices`; almost every chunk is for it
         self._choices: dict[int, ChoiceBuilder] = {0: self._first}
 
@@ -244,6 +247,21 @@ class Ingest:
         finished = self.outcome is Outcome.FINISHED
         return choice.reason if finished or choice.index in self.state.reasoned else None
 
+    @property
+    def charged_usage(self) -> Usage | None:
+        """A copy of the usage so far, as `charged` returns it."""
+        return None if self.usage is None else self.charged(self.usage)
+
+    def charged(self, usage: Usage) -> Usage:
+        """Return a copy of a usage with the tier and the doubts that decide what it costs."""
+        return charged(
+            msgspec.structs.replace(usage),
+            self._asked,
+            self.metadata,
+            choices=len(self._in_order()),
+            content=self.chunks > 0,
+        )
+
     def _in_order(self) -> list[ChoiceBuilder]:
         """Return the choices by number, without a number 0 that never came."""
         if len(self._choices) == 1:
@@ -261,12 +279,14 @@ class Ingest:
         """
         finished = self.outcome is Outcome.FINISHED
         built = [c.build(self._wire, finished, self._standing(c)) for c in self._in_order()]
-        notes = list(self.notes)
+        notes, usage = list(self.notes), self.charged_usage
         if self.state.reopened:
             notes.append("content followed a finish reason, which was therefore not the last word")
         for name, count in (unread or {}).items():
             times = f" ({count:,} times)" if count > 1 else ""
             notes.append(f"left out, since it could not be read: {name}{times}")
+        doubts = usage.doubts if usage is not None else None
+        notes += [f"usage: {field}: {why}" for field, why in (doubts or {}).items()]
         for choice in built:
             if len(choice.finish_reasons) > 1:
                 notes.append(f"choice {choice.index}: finish reasons {choice.finish_reasons}")
@@ -274,7 +294,7 @@ class Ingest:
             id=id or self.id,
             model=self.model,
             choices=tuple(built),
-            usage=None if self.usage is None else msgspec.structs.replace(self.usage),
+            usage=usage,
             outcome=self.outcome,
             rejected=self.rejected,
             metadata=_decoded(self.metadata, notes),

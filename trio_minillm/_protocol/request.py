@@ -21,6 +21,7 @@ from .._types.params import JSONSchema, check_params, format_of
 from .._types.schemas import ANY_IN_OBJECT, is_object, root_in_place
 from .._version import __version__
 from ..providers import Model, Request
+from ..providers._charged import Asked, asked_of
 
 Messages: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]
 """A prompt; a message; or messages, ours or mappings in OpenAI's format."""
@@ -45,6 +46,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """True if the bytes of each event are kept on its chunks."""
     response_type: Any = None
     """The type that the content is to be decoded as, if the response format is one."""
+    asked: Asked = Asked()
+    """The part of the request that its price depends on."""
 
     def __repr__(self) -> str:
         return f"<Prepared {self.model!r}>"
@@ -87,6 +90,7 @@ def prepare(
         expect_usage=provider.always_usage or expect_usage is not False,
         options=options,
     )
+    body = body_of(request)
     return Prepared(
         model=request.model,
         url=provider.endpoint_url(request.model),
@@ -95,7 +99,7 @@ def prepare(
             **headers_to(request.model, "text/event-stream"),
             **provider.request_headers(request),
         },
-        body=encoded(body_of(request)),
+        body=encoded(body),
         timeouts=timeouts.with_total(None),
         retry=retry,
         expect_usage=request.expect_usage,
@@ -103,6 +107,7 @@ def prepare(
         lenient=lenient,
         raw=raw,
         response_type=_response_type(request.params.get("response_format")),
+        asked=asked_of(request.model, body),
     )
 
 

@@ -502,4 +502,4 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def _cost(self) -> CostInfo:
         if self._model is None or self._ingest.rejected:
             return CostInfo()  # a rejected answer is nobody's to pay
-        return safe_cost(self._model, self._ingest.usage)
+        return safe_cost(self._model, self._ingest.charged_usage)

@@ -194,6 +194,7 @@ class TrackedStream(StreamingCompletion):
                 usage.merge_from(chunk.usage)
         ident = next((chunk.id for chunk in self._source.info.held if chunk.id), None)
         outcome = Outcome.TRUNCATED if isinstance(error, StreamTruncated) else Outcome.ERRORED
+        usage = None if usage is None else self._ingest.charged(usage)
         record = self._record(outcome, usage, ident, error)
         self._records.append(record)
         self._bookkeeper.book(record, self._asked, self._budget, 0.0)
@@ -206,7 +207,7 @@ class TrackedStream(StreamingCompletion):
         self._forget()
         if self._source.info.attempts == len(self._records):
             return  # ended before its first attempt, or between two
-        record = self._record(outcome, ingest.usage, ingest.id, ingest.error)
+        record = self._record(outcome, ingest.charged_usage, ingest.id, ingest.error)
         self._pending = self._bookkeeper.book(record, self._asked, self._budget, self._settlement)
 
     def _record(

@@ -82,8 +82,13 @@ class TokenPrice(_SpecialRates, frozen=True, kw_only=True):
     ``tiers`` are the rates of longer requests, in rising order. ``as_of`` is a day on which the
     price is known to have been valid, and ``source`` names where it is from.
 
+    ``service_tier`` is the one that the price is for, in the words of `Usage.service_tier`: the
+    standard one if it is ``None``. ``variants`` are the prices of the same model at other tiers. An
+    answer that names its tier is priced by that one's price; if there is none, its cost is not
+    resolved.
+
     Raises ``TypeError`` if a rate is not a number, ``ValueError`` if it is negative or not finite,
-    or if the tiers are not in order.
+    if the tiers are not in order, or if two prices are for one service tier.
     """
 
     input: Rate
@@ -92,6 +97,8 @@ class TokenPrice(_SpecialRates, frozen=True, kw_only=True):
     tiers: tuple[PriceTier, ...] = ()
     as_of: date | None = None
     source: str | None = None
+    service_tier: str | None = None
+    variants: tuple[TokenPrice, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("input", "output"):
@@ -107,6 +114,7 @@ class TokenPrice(_SpecialRates, frozen=True, kw_only=True):
             not isinstance(self.as_of, date) or isinstance(self.as_of, datetime)
         ):
             raise TypeError("as_of must be a date")
+        _check_service_tiers(self)
 
 
 WIDER = {
@@ -123,6 +131,17 @@ WIDER = {
 """The rate that each missing rate falls back on, in an order in which that one is always known."""
 
 RATES = ("input", "output", *WIDER)
+
+
+def _check_service_tiers(price: TokenPrice) -> None:
+    if not all(isinstance(other, TokenPrice) for other in price.variants):
+        raise TypeError("variants must be TokenPrice values")
+    named = [other.service_tier for other in (price, *price.variants)]
+    if not all(isinstance(tier, str | None) and tier != "" for tier in named):
+        raise TypeError("service_tier must be a name, or None for the standard tier")
+    told = [tier or "standard" for tier in named]
+    if len(set(told)) < len(told):
+        raise ValueError("variants must be prices of different service tiers")
 
 
 def _check_rates(given: PriceTier | TokenPrice, names: Iterable[str]) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 MAX_RAW_FIELDS = 256
 """Fields that a raw usage object may have for later ones to be merged into it; a larger one is
 replaced. It bounds what a server holds here that sends new names in every event."""
+MAX_RAW_DEPTH = 4
+"""Objects within each other that are merged field by field; deeper ones are replaced whole. Real
+ones are nested twice."""
+UNREADABLE = " is not a count"
+"""The end of a doubt that says that a field could not be read."""
+MAX_COUNT = 2**53
+"""Counts and amounts from here on are not believed: beyond, JSON numbers are no longer exact."""
 
 
-class Usage(msgspec.Struct, kw_only=True):
+class Usage(msgspec.Struct, kw_only=True, dict=True):
     """Token counts of one response, in disjoint buckets: three of input and one of output.
 
     Guarantees: no token is in two buckets, and ``None`` means that the provider did not say, never
@@ -36,6 +44,12 @@ class Usage(msgspec.Struct, kw_only=True):
     """Number of web searches that the provider ran for this answer (not tokens)."""
     cost: float | None = None
     """The provider's own figure for the cost, in USD, as it was sent."""
+    service_tier: str | None = None
+    """The service tier, speed or region that the answer names, if its price depends on that:
+    ``"standard"``, ``"flex"``, ``"priority"``, ``"fast"``, ``"us"``, or several as ``"fast+us"``."""
+    doubts: dict[str, str] | None = None
+    """Fields whose values are not certain, and why: a count that could not be read, or counts that
+    contradict each other. A price times uncertain counts is no more than a lower bound."""
     final: bool = False
     """True if the counts cover the whole answer; false if they are provisional, which makes
     them a lower bound."""
@@ -58,23 +72,90 @@ class Usage(msgspec.Struct, kw_only=True):
             return None
         return (prompt or 0) + (self.completion_tokens or 0)
 
-    def merge_from(self, later: Usage) -> None:
-        """Replace each field by that of a later usage object, where the later one has it.
+    @property
+    def counted(self) -> bool:
+        """True if both input and output are counted. Usage that lacks one of them is not final."""
+        return self.prompt_tokens is not None and self.completion_tokens is not None
 
-        Counts are never added up: in every wire format they are cumulative. Final usage stays
-        final.
+    @property
+    def empty(self) -> bool:
+        """True if it says nothing: no count, no cost, and no count that can't be read."""
+        return self.total_tokens is None and self.cost is None and not self.doubts
+
+    def read_by(self, reader: Callable[[Mapping[str, Any]], Usage]) -> Usage:
+        """Return this usage, with the function that made it of a raw object.
+
+        `merge_from` then reads the merged raw object anew. It is kept outside the fields: it is
+        neither compared nor encoded, and a copy does not have it.
         """
-        for field in _USAGE_FIELDS:
-            value = getattr(later, field)
-            if value is not None:
-                setattr(self, field, value)
+        self.__dict__["reader"] = reader
+        return self
+
+    def merge_from(self, later: Usage) -> None:
+        """Merge a later usage object of the same response into this one.
+
+        A later count replaces an earlier one, with two exceptions: ``None`` replaces nothing, and
+        0 (or what is no number) does not replace a count above 0: servers fill fields that they
+        do not know with zeros. Counts are never added up: in every wire format they are
+        cumulative. The rule holds for ``raw``, too, at each depth. A usage that has a reader (see
+        `read_by`) is read from the merged ``raw``, so that it does not matter which object had
+        which count. Final usage stays final.
+        """
+        before = self.raw
         if later.raw is not None:
-            few = self.raw is not None and len(self.raw) < MAX_RAW_FIELDS
-            self.raw = {**self.raw, **later.raw} if self.raw and few else later.raw
+            self.raw = merged_raw(before, later.raw)
+        found, reader = later, later.__dict__.get("reader")
+        # Counts that were not read from a raw object can only be merged one by one.
+        whole = reader is not None and (before is not None or self.total_tokens is None)
+        if reader is not None and whole and self.raw != later.raw:
+            found = reader(self.raw)
+        for field in _FIELDS:
+            value = getattr(found, field)
+            if value is not None and (whole or value or not getattr(self, field)):
+                setattr(self, field, value)
+        # What was read anew is judged anew; but a count that can't be read may be a larger one.
+        old = {k: why for k, why in (self.doubts or {}).items() if getattr(later, k) is None}
+        doubts = {**old, **(later.doubts or {})}
+        if whole:
+            doubts = {k: why for k, why in doubts.items() if why.endswith(UNREADABLE)}
+        self.doubts = {**doubts, **(found.doubts or {})} or None
         self.final = self.final or later.final
 
 
-_USAGE_FIELDS = (
+def merged_raw(
+    earlier: dict[str, Any] | None, later: dict[str, Any], depth: int = MAX_RAW_DEPTH
+) -> dict[str, Any]:
+    """Return two raw usage objects as one, by the rule of `Usage.merge_from`."""
+    if not earlier or len(earlier) >= MAX_RAW_FIELDS:
+        return later
+    out = dict(earlier)
+    for name, new in later.items():
+        old = out.get(name)
+        if isinstance(old, dict) and isinstance(new, dict) and depth:
+            out[name] = merged_raw(old, new, depth - 1)
+        elif new is not None and (number_in(new) or not number_in(old)):
+            out[name] = new
+        elif name == "output_tokens" and old == 1 and number_in(new) == 0:
+            out[name] = new  # Anthropic opens with a 1; a refusal then ends with 0
+    return out
+
+
+def number_in(value: Any) -> int | float | None:
+    """Return a count or an amount that is given as a number or as the text of one.
+
+    ``None`` for anything else, and for what can't be one: negative, NaN, or `MAX_COUNT` or more.
+    """
+    if isinstance(value, str) and len(value) <= 40:
+        try:
+            value = float(value) if not value.isdecimal() else int(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if 0 <= value < MAX_COUNT else None
+
+
+_FIELDS: Final = (
     "uncached_input_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
@@ -87,4 +168,5 @@ _USAGE_FIELDS = (
     "image_output_tokens",
     "web_searches",
     "cost",
+    "service_tier",
 )

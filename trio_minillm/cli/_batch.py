@@ -27,7 +27,7 @@ from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
 from ._costs import open_ledger
 from ._live import run_live
-from ._options import model_of, positive, timeouts_of
+from ._options import model_of, positive, priced, timeouts_of
 from ._output import Misuse
 
 _HELP = {
@@ -83,6 +83,7 @@ def batch(
         Literal["never", "interval", "always"], Option(help=_HELP["fsync"])
     ] = "interval",
     cache: Annotated[Path | None, Option(metavar="FILE", help=_HELP["cache"])] = None,
+    price: option.Price = None,
     ledger: option.LedgerFile = None,
     summary: Annotated[Literal["text", "json"], Option(help=_HELP["summary"])] = "text",
     quiet: option.Quiet = False,
@@ -111,7 +112,7 @@ def batch(
         }
         params = {"max_tokens": max_tokens, "temperature": temperature}
         plan = BatchPlan(
-            model=model_of(model, base_url),
+            model=priced(model_of(model, base_url), price),
             source=source,
             target=target,
             one_model=one_model,

@@ -71,7 +71,7 @@ class BatchSums:
     def __init__(self, plan: BatchPlan, secret: str) -> None:
         self.plan = plan
         self.began = datetime.now(UTC)
-        self.ledger = RunLedger(plan.ledger)
+        self.ledger = RunLedger(plan.ledger, sum_meta=False)
         self.results = Results("batch", secret)
         self.estimate = Estimate()
         self.report: InputReport | None = None

@@ -24,7 +24,7 @@ from ._bench_load import CONCURRENCY, Plan
 from ._bench_run import Bench
 from ._costs import open_ledger
 from ._live import run_live
-from ._options import model_of, positive, timeouts_of
+from ._options import model_of, positive, priced, timeouts_of
 from ._output import Misuse
 
 REQUESTS = 100
@@ -85,6 +85,7 @@ def bench(
     timeout_total: option.TimeoutTotal = None,
     attempts: option.Attempts = 1,
     max_cost: option.MaxCost = None,
+    price: option.Price = None,
     ledger: option.LedgerFile = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     quiet: option.Quiet = False,
@@ -103,7 +104,7 @@ def bench(
     def make() -> Bench:
         positive("max-cost", max_cost)
         plan = Plan(
-            model=model_of(model, base_url),
+            model=priced(model_of(model, base_url), price),
             prompts=prompts_of(prompt, prompts),
             max_tokens=max_tokens,
             requests=requests,

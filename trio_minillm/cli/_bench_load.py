@@ -111,7 +111,9 @@ class Load:
         """Read a stream to its end, and count it, however it ends."""
         results, gaps = self.now, Histogram()
         error: llm.MiniLLMError | None = None
+        first_at: float | None = None
         last_at: float | None = None
+        first_tokens: int | None = None
         together = tokens = 0
         self.running += 1
         try:
@@ -124,6 +126,9 @@ class Load:
                         continue
                     self.chunks += 1
                     at = chunk.received_at
+                    first_at = at if first_at is None else first_at
+                    if at == first_at and chunk.usage is not None:  # in the same read, too
+                        first_tokens = chunk.usage.completion_tokens or first_tokens
                     if at == last_at:  # one read brought both
                         together += 1
                         continue
@@ -135,7 +140,13 @@ class Load:
         finally:
             self.running -= 1
             gaps.add(0.0, together)
-            sample = Sample(response=stream.response, error=error, gaps=gaps, last_at=last_at)
+            sample = Sample(
+                response=stream.response,
+                error=error,
+                gaps=gaps,
+                last_at=last_at,
+                first_tokens=first_tokens,
+            )
             self._ended(results, sample)
 
     def _ended(self, results: Results, sample: Sample) -> None:

@@ -32,7 +32,7 @@ import trio_minillm as llm
 from ..local._named import KEYS, key_of, kind_of, open_model
 from . import _options as option
 from ._costs import open_ledger
-from ._options import model_of, price_of, timeouts_of
+from ._options import model_of, price_of, priced, timeouts_of
 from ._output import (
     Answer,
     Misuse,
@@ -269,6 +269,7 @@ def chat(
     timeout_idle: option.TimeoutIdle = None,
     timeout_total: option.TimeoutTotal = None,
     attempts: option.Attempts = 3,
+    price: option.Price = None,
     ledger: option.LedgerFile = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
@@ -288,7 +289,7 @@ def chat(
         if raw and (json or no_stream):
             raise Misuse("--raw can't go with --json or --no-stream")
         ask = Ask(
-            model=model_of(model, base_url),
+            model=priced(model_of(model, base_url), price),
             messages=_messages(prompt or [], system, quiet=quiet),
             params={
                 "max_tokens": max_tokens,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import trio
 import typer
+from msgspec.structs import replace
 from typer import Argument, Option
 
 import trio_minillm as llm
@@ -36,14 +37,15 @@ _HELP = {
 class RunLedger(llm.Ledger):
     """A ledger of one run's sums alone, which passes each record on to the ``--ledger`` file."""
 
-    def __init__(self, file: llm.Ledger | None) -> None:
+    def __init__(self, file: llm.Ledger | None, *, sum_meta: bool = True) -> None:
         super().__init__()
         self._file = file
+        self._sum_meta = sum_meta
 
     def record(self, record: llm.CostRecord) -> bool:
         if self._file is not None:
             self._file.record(record)
-        return super().record(record)
+        return super().record(record if self._sum_meta else replace(record, meta=None))
 
     def flush(self) -> None:
         if self._file is not None:

@@ -38,6 +38,8 @@ class Sample(msgspec.Struct, kw_only=True):
     """Seconds between consecutive contents; 0 where one read of the socket brought both."""
     last_at: float | None = None
     """Trio's clock when the last content left the socket."""
+    first_tokens: int | None = None
+    """Output tokens that the server had counted when the first content came, if it said so."""
 
 
 class Latencies(msgspec.Struct):
@@ -220,12 +222,14 @@ class Results:
             self.last_content = max(sample.last_at, self.last_content or 0.0)
         if response.usage is not None and response.usage.final:
             self.tokens.add(response.usage)
-            self._add_time_per_token(response.usage, response)
+            self._add_time_per_token(response.usage, sample)
 
-    def _add_time_per_token(self, usage: llm.Usage, response: llm.CompletionResponse) -> None:
-        # Reasoning that is counted and not shown came before the first content, not after it.
-        unseen = 0 if response.reasoning else usage.reasoning_tokens or 0
-        between = (usage.completion_tokens or 0) - unseen - 1
+    def _add_time_per_token(self, usage: llm.Usage, sample: Sample) -> None:
+        response, before = sample.response, sample.first_tokens
+        if before is None:
+            # Reasoning that is counted and not shown came before the first content, not after it.
+            before = 1 + (0 if response.reasoning else usage.reasoning_tokens or 0)
+        between = (usage.completion_tokens or 0) - before
         first, last = response.timings.first_chunk, response.timings.last_chunk
         if first is not None and last is not None and last > first and between > 0:
             self.latencies.per_token.add((last - first) / between)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from typer import Option
 
 import trio_minillm as llm
 
+from .._types.cost import RATES
+from .._types.money import payable
 from ..local._named import (
     KEYS,
     KINDS,
@@ -35,6 +39,7 @@ _IDLE = "Longest silence after the first content, in seconds. [120]"
 _TOTAL = "Longest time in all, in seconds. [none]"
 _ATTEMPTS = "Requests in all, where another attempt may succeed."
 _MAX_COST = "Start no more requests once this many USD are spent."
+_PRICE = "USD per million tokens of input and of output; cache_read=… and the like may follow."
 _LEDGER = "Append each attempt and its cost to this file of JSON lines."
 
 ModelName = Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_MODEL)]
@@ -45,6 +50,7 @@ TimeoutIdle = Annotated[float | None, Option(metavar="S", help=_IDLE)]
 TimeoutTotal = Annotated[float | None, Option(metavar="S", help=_TOTAL)]
 Attempts = Annotated[int, Option(metavar="N", min=1, help=_ATTEMPTS)]
 MaxCost = Annotated[float | None, Option(metavar="USD", help=_MAX_COST)]
+Price = Annotated[str | None, Option(metavar="IN,OUT[,NAME=USD]", help=_PRICE)]
 LedgerFile = Annotated[Path | None, Option(metavar="FILE", help=_LEDGER)]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors on stderr.")]
 
@@ -74,6 +80,51 @@ def model_of(name: str, base_url: str | None) -> llm.Model | str:
 def no_key(kind: str) -> Misuse:
     """Return the error for a kind of model whose key is not in the environment."""
     return Misuse(f"no API key: set {KEYS[kind]} in the environment")
+
+
+def priced(model: llm.Model | str, given: str | None) -> llm.Model | str:
+    """Return the model at the price of ``--price``, if that was given. Raises `Misuse`.
+
+    A local model, which is only named here, has no use for one: it costs nothing.
+    """
+    if given is None:
+        return model
+    if isinstance(model, str):
+        raise Misuse("--price can't go with a local model")
+    return msgspec.structs.replace(model, price=price_from(given))
+
+
+def price_from(given: str) -> llm.TokenPrice:
+    """Return ``0.25,2,cache_read=0.025`` as a price. Raises `Misuse` for anything else.
+
+    The names are those of the rates of `TokenPrice`, and ``service_tier``.
+    """
+    found: dict[str, Any] = {}
+    wanted = "--price is IN,OUT, then NAME=USD for any of " + ", ".join(_PRICED[2:])
+    for place, item in enumerate(given.split(",")):
+        name, mark, value = item.rpartition("=")
+        if not mark:
+            name = ("input", "output")[place] if place < 2 else ""
+        name = name.strip()
+        if name not in _PRICED or name in found:
+            raise Misuse(wanted)
+        found[name] = value.strip() if name == "service_tier" else _usd(value)
+    if not found.keys() >= {"input", "output"} or found.get("service_tier") == "":
+        raise Misuse(wanted)
+    return llm.TokenPrice(**found)
+
+
+_PRICED = (*RATES, "web_search", "service_tier")
+
+
+def _usd(text: str) -> Decimal:
+    try:
+        number = Decimal(text.strip().removeprefix("$"))
+    except InvalidOperation:
+        number = None
+    if number is None or not payable(number):
+        raise Misuse("--price takes numbers from 0 on, in USD per million tokens")
+    return number
 
 
 def price_of(model: llm.Model) -> llm.TokenPrice | None:

@@ -227,6 +227,13 @@ class Provider:
         """
         raise NotImplementedError
 
+    def counts_all_choices(self, model: Model) -> bool:
+        """Return whether the usage of a request for several choices covers all of them.
+
+        If that is not known, which is the default, their cost is a lower bound.
+        """
+        return False
+
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return the cost of the usage: the provider's own figure, or else usage times price."""
         if usage is not None and usage.cost is not None:

@@ -55,6 +55,7 @@ class Delta(msgspec.Struct, gc=False):
     annotations: list[dict[str, Any]] | None = None
     audio: dict[str, Any] | None = None
     images: list[dict[str, Any]] | None = None
+    usage: Any = None
 
 
 class ChoiceEvent(msgspec.Struct, gc=False):
@@ -65,6 +66,7 @@ class ChoiceEvent(msgspec.Struct, gc=False):
     native_finish_reason: str | None = None
     error: Any = None
     message: msgspec.Raw = _ABSENT
+    usage: Any = None
 
 
 class Groq(msgspec.Struct, gc=False):
@@ -175,6 +177,7 @@ _read_delta = coerce.fields(
         "annotations": coerce.side_objects,
         "audio": coerce.side_object,
         "images": coerce.side_objects,
+        "usage": coerce.side_object,
     },
 )
 _read_choice = coerce.fields(
@@ -187,6 +190,7 @@ _read_choice = coerce.fields(
         "native_finish_reason": coerce.side_text,
         "error": coerce.anything,
         "message": coerce.raw,
+        "usage": coerce.side_object,
     },
 )
 _read_groq = coerce.fields(Groq, {"usage": coerce.side_object, "error": coerce.anything})

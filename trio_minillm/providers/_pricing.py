@@ -1,12 +1,38 @@
-"""The cost of a usage: the provider's own figure, or usage times a price."""
+"""The cost of a usage: the provider's own figure, or usage times the price of the tier it ran at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from typing import Final
 
 from .._types.cost import RATES, WIDER, CostInfo, CostResolution, TokenPrice
 from .._types.money import add, exact, scaled, subtract, sum_of, times
 from .._types.usage import Usage
+
+STANDARD: Final = "standard"
+"""The service tier of a request that asks for none, and of a price that names none."""
+DEARER: Final = frozenset({"priority", "fast", "ultrafast", "us"})
+"""Tiers, speeds and regions that cost more than the standard. OpenAI's pages "Fast mode" and
+"Ultrafast mode"; Anthropic's "Fast mode" (2 to 6 times as much) and "Data residency" (1.1 times)."""
+CHEAPER: Final = frozenset({"flex", "batch"})
+"""Those that cost less, or as much as the standard (Groq's flex). OpenAI's page "Flex processing"."""
+
+_BUCKETS: Final = frozenset(
+    {"uncached_input_tokens", "cache_read_tokens", "cache_write_tokens", "completion_tokens"}
+)
+_CONFUSED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    **dict.fromkeys(
+        _BUCKETS - {"completion_tokens"},
+        (("input", "cache_read", "cache_write", "cache_write_1h"),),
+    ),
+    "cache_write_1h_tokens": (("cache_write", "cache_write_1h"),),
+    "audio_input_tokens": (("input", "audio_input"), ("cache_read", "audio_cache_read")),
+    "image_input_tokens": (("input", "image_input"), ("cache_read", "image_cache_read")),
+    "audio_output_tokens": (("output", "audio_output"),),
+    "image_output_tokens": (("output", "image_output"),),
+}
+"""The rates of which it is not known which one applies to a token, if a count is in doubt."""
 
 
 def native_cost(usage: Usage, amount: Decimal) -> CostInfo:
@@ -16,8 +42,11 @@ def native_cost(usage: Usage, amount: Decimal) -> CostInfo:
 
 
 def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-    """Return usage times price: ``unpriced`` without a price, ``unknown`` unless both input and
-    output are counted.
+    """Return usage times the price of the tier that it ran at.
+
+    ``unknown`` unless both input and output are counted; ``unpriced`` without a price, and for a
+    tier whose price is not known. Where that is known to cost more than the standard tier, the
+    standard price is a lower bound.
     """
     if usage is None or usage.total_tokens is None:
         return CostInfo()
@@ -25,11 +54,60 @@ def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         return CostInfo(None, CostResolution.UNPRICED)
     if usage.uncached_input_tokens is None or usage.completion_tokens is None:
         return CostInfo()
-    least, most = _range(usage, price)
+    if not usage.total_tokens and "uncached_input_tokens" in (usage.doubts or {}):
+        return CostInfo()  # zeros in place of counts
+    prices = _applicable(usage, price)
+    if not prices:
+        return CostInfo(None, CostResolution.UNPRICED)
+    known = [one for one in prices if one is not None]
+    ranges = [_range(usage, one) for one in known]
+    least, most = min(low for low, _ in ranges), max(high for _, high in ranges)
     covered = least == most and (price.web_search is not None or not usage.web_searches)
-    sure = usage.final and covered
+    sure = usage.final and covered and known == prices and not _too_few(usage, known)
     resolution = CostResolution.RESOLVED if sure else CostResolution.LOWER_BOUND
     return CostInfo(least, resolution, "price", price.as_of)
+
+
+def _too_few(usage: Usage, prices: Iterable[TokenPrice]) -> bool:
+    """Return True if there may be more tokens than are counted, or charges that have no rate."""
+    doubts = (usage.doubts or {}).keys()
+    if doubts.isdisjoint(_BUCKETS):
+        return "web_searches" in doubts
+    return "web_searches" in doubts or any(any(rates_at(p, 0).values()) for p in prices)
+
+
+def price_at(price: TokenPrice, tier: str) -> TokenPrice | None:
+    """Return the price of a service tier; ``None`` if it is not known."""
+    if tier == (price.service_tier or STANDARD):
+        return price
+    return next((one for one in price.variants if one.service_tier == tier), None)
+
+
+def is_dearer(tier: str) -> bool:
+    """Return True if a tier is known to cost no less than the standard one."""
+    return all(word in DEARER for word in tier.split("+"))
+
+
+def is_cheaper(tier: str) -> bool:
+    """Return True if a tier is known to cost no more than the standard one."""
+    return all(word in CHEAPER for word in tier.split("+"))
+
+
+def _applicable(usage: Usage, price: TokenPrice) -> list[TokenPrice | None]:
+    """Return the prices that may be the one; with ``None`` if there may be a dearer one.
+
+    Without any, none of what is known is even a lower bound.
+    """
+    tier = usage.service_tier
+    if tier is None or tier == price.service_tier:
+        return [price]
+    found = [price_at(price, tier)]
+    standard = price_at(price, STANDARD)
+    if "service_tier" in (usage.doubts or {}):  # asked for, and the answer does not say
+        found.append(standard)
+    if None not in found:
+        return found
+    return [standard, None] if standard is not None and is_dearer(tier) else []
 
 
 def rates_at(price: TokenPrice, prompt_tokens: int) -> dict[str, Decimal]:
@@ -48,25 +126,56 @@ def rates_at(price: TokenPrice, prompt_tokens: int) -> dict[str, Decimal]:
 def _range(usage: Usage, price: TokenPrice) -> tuple[Decimal, Decimal]:
     """Return the least and the most that the usage can have cost, in USD.
 
-    They differ only where audio or images were sent along with cached tokens: no provider says
-    which tokens were the cached ones.
+    They differ where audio or images were sent along with cached tokens (no provider says which
+    tokens were the cached ones), and where a count in doubt decides between two rates.
     """
     rate = rates_at(price, usage.prompt_tokens or 0)
-    plain, read = usage.uncached_input_tokens or 0, usage.cache_read_tokens or 0
-    written, output = usage.cache_write_tokens or 0, usage.completion_tokens or 0
-    hour = min(usage.cache_write_1h_tokens or 0, written)
+    low, high = (_if_confused(rate, usage.doubts or {}, end) for end in (min, max))
+    searches = times(usage.web_searches or 0, exact(price.web_search or 0))
+    least = add(_input_range(usage, low)[0], _output(usage, low))
+    most = add(_input_range(usage, high)[1], _output(usage, high))
+    return add(scaled(least, -6), searches), add(scaled(most, -6), searches)
+
+
+def _if_confused(
+    rate: Mapping[str, Decimal],
+    doubts: Iterable[str],
+    end: Callable[[Iterable[Decimal]], Decimal],
+) -> dict[str, Decimal]:
+    """Return the rates, the least or the greatest of those that may be confused in their place."""
+    out = dict(rate)
+    for field in doubts:
+        for names in _CONFUSED.get(field, ()):
+            out |= dict.fromkeys(names, end([out[name] for name in names]))
+    return out
+
+
+def _output(usage: Usage, rate: Mapping[str, Decimal]) -> Decimal:
+    """Return the cost of the output, in millionths of USD."""
+    output = usage.completion_tokens or 0
     # Audio and image tokens are part of the output, so they can't be more than it has.
     audio = min(usage.audio_output_tokens or 0, output)
     image = min(usage.image_output_tokens or 0, output - audio)
+    return sum_of(
+        (
+            times(output - audio - image, rate["output"]),
+            times(audio, rate["audio_output"]),
+            times(image, rate["image_output"]),
+        )
+    )
+
+
+def _input_range(usage: Usage, rate: Mapping[str, Decimal]) -> tuple[Decimal, Decimal]:
+    """Return the least and the most that the input can have cost, in millionths of USD."""
+    plain, read = usage.uncached_input_tokens or 0, usage.cache_read_tokens or 0
+    written = usage.cache_write_tokens or 0
+    hour = min(usage.cache_write_1h_tokens or 0, written)
     least = sum_of(
         (
             times(plain, rate["input"]),
             times(read, rate["cache_read"]),
             times(written - hour, rate["cache_write"]),
             times(hour, rate["cache_write_1h"]),
-            times(output - audio - image, rate["output"]),
-            times(audio, rate["audio_output"]),
-            times(image, rate["image_output"]),
         )
     )
     most = least
@@ -78,8 +187,7 @@ def _range(usage: Usage, price: TokenPrice) -> tuple[Decimal, Decimal]:
         ]
         least = add(least, _placed(count or 0, sorted(places)))
         most = add(most, _placed(count or 0, sorted(places, reverse=True)))
-    searches = times(usage.web_searches or 0, exact(price.web_search or 0))
-    return add(scaled(least, -6), searches), add(scaled(most, -6), searches)
+    return least, most
 
 
 def _placed(count: int, places: list[tuple[Decimal, int]]) -> Decimal:

@@ -1,108 +1,311 @@
 """Usage objects of each wire format as `Usage`, whose buckets are disjoint.
 
-A field that is absent stays ``None``; it is never read as zero.
+Nothing here raises: what can't be read costs itself. A field that is absent stays ``None``; it is
+never read as zero. A field that is there and can't be read is ``None``, too, and one of the usage's
+``doubts``.
+
+The rules for the OpenAI family, where servers differ most:
+
+1. A count is a whole number, or the text of one, under any of the names in `_usage_names`. The
+   first name with a count above 0 decides.
+2. Cached and cache-written tokens are part of the prompt, as in OpenAI's reference, unless the
+   server shows otherwise: it has the names of Anthropic's or Bedrock's wire with more tokens than
+   the prompt has, or beside ``input_tokens``; or its total counts them once more.
+3. Where the total exceeds prompt and output by a count that has a name, that count is beside them:
+   reasoning is added to the output, cache tokens to the prompt. Where it exceeds them by a number
+   that nothing names, that is thinking (Gemini's servers show it in the total alone), and output.
+4. What contradicts itself all the same is in doubt, and the total counts most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import combinations
+from typing import Any, Final
 
-from .._types.errors import ProtocolError
-from .._types.usage import Usage
+from .._types.usage import MAX_COUNT, UNREADABLE, Usage, number_in
+from ._usage_names import (
+    BESIDE,
+    CHARGED_APART,
+    COST,
+    INSIDE,
+    NAMES,
+    Names,
+    Path,
+    paths,
+)
+
+_COMMON: Final = frozenset(
+    {
+        *("prompt_tokens", "completion_tokens", "total_tokens"),
+        *("prompt_tokens_details", "completion_tokens_details"),
+    }
+)
+_COMMON_NAMES: Final = {
+    field: tuple(path for path in names if path[0] in _COMMON) for field, names in NAMES.items()
+}
+"""The names that are left of each count where an object has OpenAI's own fields only: most have,
+and some servers send one with each piece of text."""
+_CACHES: Final = frozenset(path for names in (INSIDE, BESIDE) for n in names.values() for path in n)
 
 
-def openai_usage(raw: Mapping[str, Any]) -> Usage:
-    """Translate a usage object of the OpenAI family.
+class _Reading:
+    """One usage object while it is read: finds its counts, and keeps what is in doubt."""
 
-    Cached and cache-written tokens are part of ``prompt_tokens`` (OpenAI's and OpenRouter's
-    reference list both in its details). A server that reports more cached tokens than
-    prompt tokens (xAI on Azure does) is taken at its total: a bucket can't be larger than
-    the whole. Where the total shows that reasoning was left out of ``completion_tokens``
-    (xAI), it is put back in. Raises `ProtocolError` for a count that is not one.
-    """
-    details = mapping_in(raw, "prompt_tokens_details", "input_tokens_details")
-    out_details = mapping_in(raw, "completion_tokens_details", "output_tokens_details")
-    prompt = _count(raw, "prompt_tokens", "input_tokens")
-    completion = _count(raw, "completion_tokens", "output_tokens")
-    cached = _count(details, "cached_tokens")
-    if cached is None:
-        cached = _count(raw, "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
-    written = _count(details, "cache_write_tokens")
-    if written is None:
-        written = _count(raw, "cache_creation_input_tokens")
-    reasoning = _count(out_details, "reasoning_tokens")
-    total = raw.get("total_tokens")
+    def __init__(self, raw: Any) -> None:
+        self.raw: dict[str, Any] = dict(raw) if isinstance(raw, Mapping) else {}
+        self.doubts: dict[str, str] = {}
+        if raw is not None and not isinstance(raw, Mapping):
+            self.doubts["total_tokens"] = "it is not an object"
+        self.common: bool = self.raw.keys() <= _COMMON
+        """True if it has no fields but those that OpenAI's reference always lists."""
+
+    def count(self, field: str, names: Names = ()) -> int | None:
+        """Return the first count above 0 under the field's names, or else 0 if one has that."""
+        raw, found = self.raw, None
+        for path in names or (_COMMON_NAMES if self.common else NAMES)[field]:
+            if path[0] not in raw:
+                continue
+            value = raw[path[0]] if len(path) == 1 else at_path(raw, path)
+            if type(value) is int and 0 < value < MAX_COUNT:  # almost always
+                self.doubts.pop(field, None)
+                return value
+            if value is None:
+                continue
+            number = number_in(value)
+            if number is None or number != int(number):
+                self.doubts.setdefault(field, f"{'.'.join(path)}{UNREADABLE}")
+            elif number:
+                self.doubts.pop(field, None)
+                return int(number)
+            else:
+                found = 0
+        return None if field in self.doubts else found
+
+    def has(self, *names: Names) -> bool:
+        """Return True if one of these names has a number above 0."""
+        return any(
+            path[0] in self.raw and number_in(at_path(self.raw, path)) for n in names for path in n
+        )
+
+    def doubt(self, field: str, why: str) -> None:
+        """Note why a field is not certain."""
+        self.doubts[field] = why
+
+
+def openai_usage(raw: Any) -> Usage:
+    """Translate a usage object of the OpenAI family, by the rules at the top of this file."""
+    reading = _Reading(raw)
+    prompt, completion = reading.count("uncached_input_tokens"), reading.count("completion_tokens")
+    read, written = reading.count("cache_read_tokens"), reading.count("cache_write_tokens")
+    reasoning, total = reading.count("reasoning_tokens"), reading.count("total_tokens") or 0
+    if prompt is None and read is not None:  # DeepSeek's two add up to the prompt
+        missed = number_in(reading.raw.get("prompt_cache_miss_tokens"))
+        prompt = None if missed is None else int(missed) + read
+    beside = frozenset[str]()
+    if prompt is not None and completion is not None:
+        excess = total - prompt - completion
+        if excess > 0:
+            named = {"reasoning": reasoning, "read": read, "written": written}
+            beside = _beside(reading, excess, {name: n for name, n in named.items() if n})
+        elif reasoning and not total and "thoughtsTokenCount" in reading.raw:
+            beside = frozenset({"reasoning"})
+        completion += excess if "thinking" in beside else 0
+        completion += reasoning or 0 if "reasoning" in beside else 0
+        if reasoning and reasoning > completion:
+            reading.doubt("completion_tokens", "more reasoning than output")
+    usage = Usage(completion_tokens=completion, reasoning_tokens=reasoning)
+    usage.cache_read_tokens, usage.cache_write_tokens = read, written
     if prompt is not None:
-        cached = None if cached is None else min(cached, prompt)
-        written = None if written is None else min(written, prompt - (cached or 0))
-    if reasoning and total == (prompt or 0) + (completion or 0) + reasoning:
-        completion = (completion or 0) + reasoning
-    tools = mapping_in(raw, "server_tool_use", "server_tool_use_details")  # OpenRouter's
-    return Usage(
-        uncached_input_tokens=None if prompt is None else prompt - (cached or 0) - (written or 0),
-        cache_read_tokens=cached,
-        cache_write_tokens=written,
-        completion_tokens=completion,
-        reasoning_tokens=reasoning,
-        audio_input_tokens=_count(details, "audio_tokens"),
-        image_input_tokens=_count(details, "image_tokens"),
-        audio_output_tokens=_count(out_details, "audio_tokens"),
-        image_output_tokens=_count(out_details, "image_tokens"),
-        web_searches=_count(tools, "web_search_requests"),
-        cost=amount_in(raw.get("cost")),
-        raw=dict(raw),
+        _put_input(usage, reading, prompt, total, beside)
+    return _finished(usage, reading, openai_usage, OPENAI_TIERS)
+
+
+def anthropic_usage(raw: Any) -> Usage:
+    """Translate Anthropic's usage, whose buckets are disjoint already."""
+    reading = _Reading(raw)
+    usage = Usage(
+        uncached_input_tokens=reading.count("uncached_input_tokens", paths("input_tokens")),
+        cache_read_tokens=reading.count("cache_read_tokens", BESIDE["read"]),
+        cache_write_tokens=reading.count("cache_write_tokens", BESIDE["written"]),
+        completion_tokens=reading.count("completion_tokens", paths("output_tokens")),
+        reasoning_tokens=reading.count("reasoning_tokens"),
     )
+    return _finished(usage, reading, anthropic_usage, ANTHROPIC_TIERS)
 
 
-def anthropic_usage(raw: Mapping[str, Any]) -> Usage:
-    """Translate Anthropic's usage, whose buckets are disjoint already.
+def _finished(
+    usage: Usage,
+    reading: _Reading,
+    reader: Callable[[Any], Usage],
+    tiers: Mapping[str, str],
+) -> Usage:
+    """Add to a usage what all wires have in common."""
+    raw = reading.raw
+    usage.audio_input_tokens = reading.count("audio_input_tokens")
+    usage.image_input_tokens = reading.count("image_input_tokens")
+    usage.audio_output_tokens = reading.count("audio_output_tokens")
+    usage.image_output_tokens = reading.count("image_output_tokens")
+    if not reading.common:
+        usage.cache_write_1h_tokens = reading.count("cache_write_1h_tokens")
+        usage.web_searches = reading.count("web_searches")
+        for path in CHARGED_APART:
+            if reading.has((path,)):
+                reading.doubt("web_searches", f"no rate covers {'.'.join(path)}")
+        usage.cost = _cost(reading)
+        usage.service_tier = tier_in(raw, tiers)
+    if usage.prompt_tokens == 0:
+        reading.doubt("uncached_input_tokens", "a prompt of no tokens")
+    usage.doubts = reading.doubts or None
+    usage.raw = raw
+    return usage.read_by(reader)
 
-    Raises `ProtocolError` for a count that is not one.
+
+# -- input and output in the OpenAI family ---------------------------------------------------
+
+
+def _beside(reading: _Reading, excess: int, named: dict[str, int]) -> frozenset[str]:
+    """Return the counts that make up what the total has beside prompt and output.
+
+    ``"thinking"`` is one that has no name. If nothing explains it, the output is in doubt.
     """
-    return Usage(
-        uncached_input_tokens=_count(raw, "input_tokens"),
-        cache_read_tokens=_count(raw, "cache_read_input_tokens"),
-        cache_write_tokens=_count(raw, "cache_creation_input_tokens"),
-        completion_tokens=_count(raw, "output_tokens"),
-        reasoning_tokens=_count(mapping_in(raw, "output_tokens_details"), "thinking_tokens"),
-        cache_write_1h_tokens=_count(
-            mapping_in(raw, "cache_creation"), "ephemeral_1h_input_tokens"
-        ),
-        web_searches=_count(mapping_in(raw, "server_tool_use"), "web_search_requests"),
-        raw=dict(raw),
-    )
+    for size in range(1, len(named) + 1):
+        for names in combinations(named, size):
+            if sum(named[name] for name in names) == excess:
+                return frozenset(names)
+    other = next((p for p, n in _numbers(reading.raw) if n == excess and p not in _CACHES), None)
+    if other is not None:
+        name = ".".join(other)[:60]  # it is the server's word
+        reading.doubt("completion_tokens", f"the total counts {name!r}, too")
+    elif "reasoning" in named:
+        reading.doubt("completion_tokens", f"the total has {excess} tokens that nothing names")
+    else:
+        return frozenset({"thinking"})
+    return frozenset()
 
 
-def mapping_in(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """Return the first of the named fields that is an object; an empty mapping if none is."""
-    for name in names:
-        value = raw.get(name)
-        if value is not None and isinstance(value, Mapping):
-            return value
-    return {}
+_SHOWN: Final = frozenset(NAMES["uncached_input_tokens"] + NAMES["completion_tokens"])
 
 
-def _count(raw: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = raw.get(name)
-        if value is None:
+def _numbers(raw: Mapping[str, Any], depth: int = 2) -> Iterator[tuple[Path, int]]:
+    """Yield every whole number above 0 in an object with its path, but for prompt and output."""
+    for name, value in raw.items():
+        if isinstance(value, Mapping) and depth:
+            yield from (((name, *path), n) for path, n in _numbers(value, depth - 1))
+        elif type(value) is int and value > 0 and (name,) not in _SHOWN:
+            yield (name,), value
+
+
+def _put_input(
+    usage: Usage, reading: _Reading, prompt: int, total: int, beside: frozenset[str]
+) -> None:
+    """Put a prompt into the bucket of what no cache had, by rules 2 and 4."""
+    read, written = usage.cache_read_tokens, usage.cache_write_tokens
+    inside = 0 if "read" in beside else read or 0
+    inside += 0 if "written" in beside else written or 0
+    usage.uncached_input_tokens = max(0, prompt - inside)
+    if not inside:
+        return
+    theirs = not reading.common and reading.has(*BESIDE.values())
+    if theirs and not beside & {"read", "written"} and not reading.has(*INSIDE.values()):
+        alike = not reading.has(paths("prompt_tokens"))  # the input has their name, too
+        if alike and total and inside <= prompt:
+            reading.doubt("cache_read_tokens", "the cache's tokens may be part of the input")
+        if alike or inside > prompt:
+            usage.uncached_input_tokens = prompt
+            return
+    if inside > prompt:
+        reading.doubt("cache_read_tokens", f"{inside} cache tokens in a prompt of {prompt}")
+        if not total:
+            usage.uncached_input_tokens = prompt
+            return
+        fitting = min(read or 0, prompt)  # xAI's models at Azure: the total may be right
+        usage.cache_read_tokens = None if read is None else fitting
+        usage.cache_write_tokens = None if written is None else min(written, prompt - fitting)
+        usage.uncached_input_tokens = prompt - fitting - (usage.cache_write_tokens or 0)
+
+
+# -- cost ------------------------------------------------------------------------------------
+
+
+def _cost(reading: _Reading) -> float | None:
+    """Return the provider's own figure for the cost, in USD.
+
+    A ``cost`` of 0 counts: OpenRouter has free models. Under any other name, 0 means that the
+    server does not know.
+    """
+    raw = reading.raw
+    for path in COST:
+        value = at_path(raw, path) if path[0] in raw else None
+        if value is None or isinstance(value, Mapping):
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-            raise ProtocolError(f"usage: {name} is not a count")
-        return int(value)
+        amount = amount_in(value)
+        if amount is None:
+            reading.doubt("cost", f"{'.'.join(path)} is not an amount")
+        elif amount or path == ("cost",):
+            currency = raw.get("currency") or at_path(raw, ("cost", "currency"))
+            if isinstance(currency, str) and currency.upper() not in ("USD", "$", "US$"):
+                reading.doubt("cost", "it is not in USD")
+                return None
+            reading.doubts.pop("cost", None)
+            return amount
     return None
 
 
 def amount_in(value: Any) -> float | None:
-    """Return an amount in USD, given as a number, as text, or as Perplexity's object with a total.
+    """Return an amount in USD that is given as a number or as text.
 
     ``None`` for anything else, and for what can't be an amount (negative, 1e12 or more).
     """
-    if isinstance(value, Mapping):
-        value = value.get("total_cost")
-    try:
-        number = None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number is not None and 0 <= number < 1e12 else None
+    number = number_in(value)
+    return float(number) if number is not None and number < 1e12 else None
+
+
+def at_path(raw: Any, path: Iterable[str]) -> Any:
+    """Return the value at a path of names; ``None`` where there is none."""
+    for name in path:
+        raw = raw.get(name) if isinstance(raw, dict) else None
+    return raw
+
+
+# -- tiers -----------------------------------------------------------------------------------
+
+OPENAI_TIERS: Final = {
+    **dict.fromkeys(("default", "standard_only", "on_demand"), "standard"),
+    "fast": "priority",  # OpenAI's newer name for it
+}
+"""Words for service tiers in OpenAI's family, where they differ from those of `Usage`."""
+ANTHROPIC_TIERS: Final = {**OPENAI_TIERS, "priority": "committed"}
+"""Likewise for Anthropic, whose priority tier is paid by contract."""
+_NOT_SAID: Final = frozenset({"", "auto", "none", "null"})
+"""Words that leave the tier open."""
+_TRAFFIC: Final = ("extra_properties", "google", "traffic_type")
+"""The place of the tier in Vertex's usage: ``ON_DEMAND``, ``ON_DEMAND_PRIORITY`` and others."""
+
+
+def terms_in(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of an answer or a request that its price depends on.
+
+    ``service_tier`` is OpenAI's and Anthropic's, ``speed`` and ``inference_geo`` are Anthropic's.
+    """
+    found = {name: raw.get(name) for name in ("service_tier", "speed", "inference_geo")}
+    traffic = at_path(raw, _TRAFFIC) if _TRAFFIC[0] in raw else None
+    if isinstance(traffic, str) and not found["service_tier"]:
+        found["service_tier"] = traffic.lower().removeprefix("on_demand_")
+    words = {k: v.lower()[:40] for k, v in found.items() if isinstance(v, str)}
+    return {name: word for name, word in words.items() if word not in _NOT_SAID}
+
+
+def tier_in(raw: Mapping[str, Any], tiers: Mapping[str, str]) -> str | None:
+    """Return the service tier that an answer or a request names, in the words of `Usage`.
+
+    ``None`` if nothing is said; ``"auto"`` says nothing.
+    """
+    terms = terms_in(raw)
+    found = [
+        tiers.get(word, word) if name == "service_tier" else word
+        for name, word in terms.items()
+        if word not in ("global", "not_available")
+    ]
+    special = [word for word in found if word != "standard"]
+    return "+".join(special) if special else (found[0] if found else None)

@@ -434,8 +434,7 @@ def _string(block: dict[str, Any], key: str) -> str:
 def _message(message: _Message) -> list[StreamChunk]:
     """Translate ``message_start``, which has content only if the server had the whole answer."""
     head = StreamChunk(id=message.id, model=message.model, progress=False)
-    if message.usage:
-        head.usage = anthropic_usage(message.usage)
+    head.usage = _told(message.usage)
     out = [head]
     for index, block in enumerate(message.content or ()):
         out.append(_start(index, block))
@@ -444,7 +443,7 @@ def _message(message: _Message) -> list[StreamChunk]:
     if reason:
         # The same usage again: together with the finish reason, it is final.
         last = StreamChunk(finish_reason=reason)
-        last.usage = anthropic_usage(message.usage) if message.usage else None
+        last.usage = _told(message.usage)
         last.metadata = _stop_facts(message)
         out.append(last)
     return out
@@ -457,9 +456,14 @@ def _message_delta(event: _Event) -> StreamChunk:
         out.metadata = _stop_facts(event.delta)
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
-    if event.usage:
-        out.usage = anthropic_usage(event.usage)
+    out.usage = _told(event.usage)
     return out
+
+
+def _told(raw: Any) -> Usage | None:
+    """Return a usage object, if it says something."""
+    usage = anthropic_usage(raw) if raw else None
+    return None if usage is None or usage.empty else usage
 
 
 def _stop_reason(value: Any) -> str | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from .._types.cost import CostInfo, TokenPrice
 from .._types.money import scaled
-from .._types.usage import Usage
+from .._types.usage import Usage, number_in
 from ._base import Model
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
@@ -68,7 +68,12 @@ class Compatible(OpenAIChat):
         return self.dialect
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        ticks = (usage.raw or {}).get("cost_in_usd_ticks") if usage is not None else None
-        if usage is not None and usage.cost is None and type(ticks) is int and ticks > 0:
-            return native_cost(usage, scaled(ticks, _USD_PER_TICK))
+        raw = usage.raw if usage is not None else None
+        ticks = number_in((raw or {}).get("cost_in_usd_ticks"))
+        if usage is not None and usage.cost is None and ticks:
+            return native_cost(usage, scaled(int(ticks), _USD_PER_TICK))
         return super().cost_of(usage, price)
+
+    def counts_all_choices(self, model: Model) -> bool:
+        """Return True for Azure and for vLLM, whose server adds up the tokens of all choices."""
+        return self.server in ("azure", "vllm") or super().counts_all_choices(model)

@@ -7,7 +7,8 @@ peculiarities of other servers' *responses* are read here for all of them, since
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ from ._openai_events import (
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._pricing import native_cost, priced_cost
 from ._reasons import failure_of, reason_of
-from ._usage import amount_in, mapping_in, openai_usage
+from ._usage import amount_in, at_path, openai_usage
 
 DONE = b"[DONE]"
 _NOTHING = Delta()
@@ -108,7 +109,7 @@ class OpenAIChat(Provider):
             return out
         except ProviderError as exc:
             if chunk.usage:  # a failed answer has used tokens, too
-                exc.usage = self.usage_of(chunk.usage)
+                exc.usage = self._told(chunk.usage)
             raise
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
@@ -145,15 +146,17 @@ class OpenAIChat(Provider):
         out.id = chunk.id
         out.model = chunk.model
         if chunk.usage:
-            out.usage = self.usage_of(chunk.usage)
-            out.progress = True
+            out.usage = self._told(chunk.usage)
+            out.progress = out.progress or out.usage is not None
         if chunk.x_groq is not None:
             if chunk.x_groq.error:
                 _raise_error(chunk.x_groq.error, None)
             if chunk.x_groq.usage and out.usage is None:
-                out.usage = self.usage_of(chunk.x_groq.usage)
+                out.usage = self._told(chunk.x_groq.usage)
         if out.delta and out.finish_reason is None and out.usage is None:
             return out  # the rest is repeated with each piece of text: read it at the edges only
+        if out.usage is None and chunk.choices:
+            out.usage = self._told(*(raw for choice in chunk.choices for raw in _usages(choice)))
         if (
             chunk.provider is not None
             or chunk.service_tier is not None
@@ -214,12 +217,19 @@ class OpenAIChat(Provider):
             _check_end(choice, out)
         return out
 
-    def usage_of(self, raw: Mapping[str, Any]) -> Usage:
-        """Return a usage object of the OpenAI family in disjoint buckets.
-
-        Raises `ProtocolError` for a count that is not one.
-        """
+    def usage_of(self, raw: Any) -> Usage:
+        """Return a usage object of the OpenAI family in disjoint buckets. Raises nothing."""
         return openai_usage(raw)
+
+    def counts_all_choices(self, model: Model) -> bool:
+        """Return True for OpenAI's own servers, whose reference charges for all choices."""
+        host = urlsplit(model.base_url).hostname or ""
+        return host == "api.openai.com" or host.endswith((".api.openai.com", ".azure.com"))
+
+    def _told(self, *places: Any) -> Usage | None:
+        """Return the first usage object that says something; ``None`` if none does."""
+        found = (self.usage_of(raw) for raw in places if raw)
+        return next((usage for usage in found if not usage.empty), None)
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return the charge, plus the upstream provider's if the user's own key was used there.
@@ -231,7 +241,7 @@ class OpenAIChat(Provider):
             return priced_cost(usage, price)
         amount, raw = exact(usage.cost), usage.raw or {}
         if raw.get("is_byok") is True:
-            upstream = amount_in(mapping_in(raw, "cost_details").get("upstream_inference_cost"))
+            upstream = amount_in(at_path(raw, ("cost_details", "upstream_inference_cost")))
             if upstream is None:  # the fee is not the whole cost
                 return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
             amount = add(amount, exact(upstream))
@@ -286,6 +296,16 @@ def _says_something(choice: ChoiceEvent) -> bool:
     delta = choice.delta or (_message(choice)[0] if choice.message else _NOTHING)
     said = delta.content, delta.tool_calls, delta.refusal, delta.reasoning, delta.reasoning_content
     return any(said)
+
+
+def _usages(choice: ChoiceEvent) -> Iterator[Any]:
+    """Yield what a choice has as usage: Moonshot puts it there, and others into the delta."""
+    yield choice.usage
+    if choice.delta is not None:
+        yield choice.delta.usage
+    if choice.message:
+        with suppress(msgspec.DecodeError, UnicodeError):
+            yield at_path(msgspec.json.decode(choice.message), ("usage",))
 
 
 def _metadata(chunk: ChunkEvent, out: StreamChunk) -> None:

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from .._types.errors import ProtocolError
 from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
 from .._types.usage import Usage
@@ -111,9 +110,6 @@ class OpenRouter(OpenAIChat):
             "is_byok": data.get("is_byok"),
             "cost_details": {"upstream_inference_cost": data.get("upstream_inference_cost")},
         }
-        try:
-            usage = self.usage_of(raw)
-        except ProtocolError:  # a count that is not one; the amount may be good all the same
-            usage = Usage(cost=self.usage_of({"cost": data.get("total_cost")}).cost, raw=raw)
+        usage = self.usage_of(raw)
         usage.final = True
         return None if usage.cost is None else usage

@@ -175,11 +175,20 @@ def test_bytes_that_are_no_answer_are_refused(data):
         load_response(data)
 
 
+def _within(old, new):
+    """Whether all that was stored by an earlier version is stored now; fields may have been added."""
+    if isinstance(old, dict):
+        return old.keys() <= new.keys() and all(_within(old[name], new[name]) for name in old)
+    if isinstance(old, list):
+        return len(old) == len(new) and all(map(_within, old, new))
+    return old == new
+
+
 def test_a_response_is_stored_in_the_form_of_earlier_versions():
     """``answer_v1.json`` was written by one, with every type of part and every field."""
     stored = (Path(__file__).parent / "answer_v1.json").read_bytes().rstrip()
     response = load_response(stored)
-    assert dump_response(response) == stored
+    assert _within(msgspec.json.decode(stored), msgspec.json.decode(dump_response(response)))
     choice = response.choices[1]
     kinds = [type(part) for part in choice.parts]
     assert kinds[:3] == [llm.ReasoningPart, llm.TextPart, llm.RefusalPart]

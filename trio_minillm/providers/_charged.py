@@ -1,0 +1,65 @@
+"""The facts beside the counts that decide a price: the tier that served, and the choices counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .._types.usage import Usage
+from ._base import Model
+from ._pricing import STANDARD
+from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, terms_in, tier_in
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The part of a request that its price depends on."""
+
+    terms: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    """The fields of the body that name a service tier, a speed or a region."""
+    anthropic: bool = False
+    """True if the tiers are in the words of Anthropic's wire."""
+    choices: int = 1
+    counts_all: bool = False
+    """True if the server's usage is known to cover all choices."""
+
+    def tier(self, terms: Mapping[str, Any]) -> str | None:
+        """Return the tier that such fields name, in the words of `Usage.service_tier`."""
+        return tier_in(terms, ANTHROPIC_TIERS if self.anthropic else OPENAI_TIERS)
+
+
+def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
+    """Return what a request with this body asks for."""
+    provider, choices = model.provider, body.get("n")
+    return Asked(
+        terms_in(body),
+        provider.replay_wire == "anthropic",
+        choices if type(choices) is int else 1,
+        provider.counts_all_choices(model),
+    )
+
+
+def charged(
+    usage: Usage, asked: Asked, metadata: Mapping[str, Any], *, choices: int, content: bool
+) -> Usage:
+    """Return a usage with what decides its price beside it.
+
+    ``metadata`` is that of the answer: OpenAI's servers name the tier beside the usage. A tier that
+    was asked for and that the answer does not confirm is in doubt, and so is the output of several
+    choices, unless the server is known to count all of them (llama.cpp counts one). ``content`` is
+    true if there was any: its tokens can't be none.
+    """
+    answered = {**terms_in(metadata), **terms_in(usage.raw or {})}
+    tier, doubts = asked.tier({**asked.terms, **answered}), dict(usage.doubts or {})
+    unconfirmed = {name: word for name, word in asked.terms.items() if name not in answered}
+    wanted = asked.tier(unconfirmed)
+    if wanted not in (None, STANDARD):
+        doubts["service_tier"] = f"{wanted} was asked for, and the answer does not confirm it"
+    if max(choices, asked.choices) > 1 and not asked.counts_all:
+        doubts["completion_tokens"] = "it may count one of several choices only"
+    if content and usage.completion_tokens == 0:
+        doubts["completion_tokens"] = "an answer of no tokens"
+    if tier == usage.service_tier and doubts == (usage.doubts or {}):
+        return usage
+    return msgspec.structs.replace(usage, service_tier=tier, doubts=doubts or None)
