@@ -1,0 +1,489 @@
+"""Tool calls under construction: which call a piece belongs to, and what its arguments are.
+
+By OpenAI's reference the index says which call a piece belongs to, and id and name come with the
+first piece only. Servers differ: all calls under one index, or none; ids and names again with every
+piece; an id made up for each piece; one id for two calls; the arguments once more at the end. So a
+piece is compared with the call that it may go on with (`Calls.found`), in five respects:
+
+=========  =======================================================================================
+`id`       ``same``; ``new``: another than the call's; ``absent``: it has none, the call has one;
+           ``none``: the call has none so far (the piece may bring it)
+`index`    ``same``; ``new``: another; ``absent``: the piece has none, or the call has none
+`name`     ``same``; ``new``: another; ``late``: the call's first; ``absent``: the piece has none
+`so_far`   the arguments of the call: ``empty``, ``open`` (begun, and no whole object), ``whole``
+`piece`    the arguments of the piece: ``empty``, ``begins`` (an object), ``continues``
+=========  =======================================================================================
+
+`ROWS` has the verdict for every case. Where two servers mean different things by the same pieces,
+the verdict is the one after which nothing can be run that the model did not ask for: the call
+that is in doubt is invalid (`Verdict.DOUBT`, `Verdict.GUESS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from itertools import pairwise, product
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from .._types.chunks import ToolCallDelta
+from .._types.messages import OpaquePart, ToolCall
+from .builders import Joined
+
+MAX_CHECKED = 2**20
+"""Characters that are parsed for one call while it arrives, to see if its arguments are whole:
+1 Mi. Without the bound, that would be quadratic for a server that repeats names or ids."""
+MAX_STARTS = 4096
+"""Pieces of one call that begin an object and are remembered, to find copies of its arguments. A
+server that repeats all arguments with every piece reaches the bound on arguments before."""
+_TRIES = 16
+"""Last pieces of a call of which each may begin the one whole copy of its arguments."""
+_PLACEHOLDERS = ("", "null", "{}")
+
+
+class Verdict(Enum):
+    """What a piece is to the call that it may go on with."""
+
+    SAME = "same"
+    """A piece of that call."""
+    NAME = "name"
+    """A piece of that call, and its name is the next piece of the name."""
+    GUESS = "guess"
+    """The same, but two calls may be meant: the call is not run."""
+    OTHER = "other"
+    """The first piece of another call."""
+    DOUBT = "doubt"
+    """The same, but that call may be meant: of the two, the one that stays empty is not run."""
+
+
+_IDS: Final = ("same", "new", "absent", "none")
+_INDEXES: Final = ("same", "new", "absent")
+_NAMES: Final = ("same", "new", "late", "absent")
+_SO_FAR: Final = ("empty", "open", "whole")
+_PIECES: Final = ("empty", "begins", "continues")
+CELLS: Final = tuple(product(_IDS, _INDEXES, _NAMES, _SO_FAR, _PIECES))
+
+_V = Verdict
+ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
+    # id            index          name           so far   piece              the first that fits
+    # A name that comes late belongs to the call, unless its id says that it is another one.
+    ("new",         "*",           "late",        "*",     "*",               _V.OTHER),
+    # A piece without a name goes on: at the index, under the id, or with the newest call. The
+    # index may change with every piece, if the id stays (dirac); the id may, at one index or
+    # without any (Poolside, old releases of vLLM).
+    ("*",           "same absent", "late absent", "*",     "*",               _V.SAME),
+    ("same",        "new",         "late absent", "*",     "*",               _V.SAME),
+    # A new index is another call, whatever its id (DeepSeek and GLM give two calls one id), unless
+    # it is plainly in the middle of the arguments.
+    ("same",        "new",         "same",        "open",  "continues",       _V.SAME),
+    ("*",           "new",         "*",           "*",     "*",               _V.OTHER),
+    # The name again, with every piece (MiniMax on NVIDIA NIM, a fork of vLLM): the same call. But a
+    # second object under a used id, without any index, is another call of that function (relays of
+    # Gemini take the function's name for the id).
+    ("same",        "absent",      "same",        "whole", "begins",          _V.OTHER),
+    ("same absent", "same absent", "same",        "*",     "*",               _V.SAME),
+    # … without ids, a second object is another call.
+    ("none",        "same absent", "same",        "whole", "begins",          _V.DOUBT),
+    ("none",        "same absent", "same",        "*",     "*",               _V.SAME),
+    # … under a new id: another call (Ollama gives all calls one index, Gemini none), unless it is
+    # plainly in the middle of the arguments.
+    ("new",         "same absent", "same",        "open",  "continues",       _V.SAME),
+    ("new",         "same absent", "same",        "*",     "*",               _V.DOUBT),
+    # Another name under a new id is another call; so it is behind arguments that are whole (a
+    # server behind OpenRouter gives all calls one index and one id) or that it does not go on with.
+    ("new",         "same absent", "new",         "*",     "*",               _V.OTHER),
+    ("*",           "same absent", "new",         "whole", "*",               _V.OTHER),
+    ("*",           "same absent", "new",         "open",  "empty begins",    _V.OTHER),
+    # Before the arguments, or in the middle of them, it is the next piece of the name (Gemini
+    # through some relays). Where neither an id nor an index ties the two, it may be another call.
+    ("none",        "absent",      "new",         "empty", "*",               _V.GUESS),
+    ("*",           "same absent", "new",         "*",     "*",               _V.NAME),
+)  # fmt: skip
+"""The verdict for every cell; ``*`` is anything. Sources stand in docs/servers.md."""
+
+Cell = tuple[str, str, str, str, str]
+
+
+def _expanded() -> Iterator[tuple[Cell, Verdict]]:
+    rows = [([w.split() for w in row[:5]], row[5]) for row in ROWS]
+    for cell in CELLS:
+        for allowed, verdict in rows:
+            if all(v in a or "*" in a for v, a in zip(cell, allowed, strict=True)):
+                yield cell, verdict
+                break
+
+
+TABLE: Final[dict[Cell, Verdict]] = dict(_expanded())
+_BY_KEYS: Final[dict[tuple[str, str, str], Verdict | None]] = {}
+"""Verdicts that don't depend on the arguments: for those, nothing is parsed."""
+for _cell, _verdict in TABLE.items():
+    _keys = _cell[:3]
+    _BY_KEYS[_keys] = _verdict if _BY_KEYS.get(_keys, _verdict) is _verdict else None
+
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+"""Checks that a text is JSON. Making objects of it would take 25 times as long."""
+
+
+class CallBuilder(Joined):
+    """A tool call under construction, or the block of a server's tool, whose input comes alike.
+
+    The pieces are those of the arguments.
+    """
+
+    __slots__ = (
+        *("alias", "checked", "doubtful", "extra", "id", "index", "kind", "name", "moved_to"),
+        *("rival", "size", "start", "starts", "tail", "_read", "_read_at"),
+    )
+
+    def __init__(self, start: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.start = start  # the block of a server's tool, as it was opened
+        self.id: str | None = None
+        self.alias: str | None = None  # the newest of the other ids that its pieces came under
+        self.index: int | None = None
+        self.moved_to: int | None = None  # the newest of the other indexes
+        self.name: str | None = None
+        self.kind = "function"
+        self.extra: dict[str, Any] | None = None
+        self.size = 0  # characters of the arguments
+        self.starts: list[int] = []  # where a later piece begins an object
+        self.tail = ""  # the last character that is no space
+        self.checked = 0  # characters parsed so far
+        self.rival: CallBuilder | None = None  # the call that it may be a piece of
+        self.doubtful = False
+        self._read, self._read_at = "", -1
+
+    def add(self, delta: ToolCallDelta, *, names: bool = False) -> None:
+        """Take the next piece. The first id and the first name stay.
+
+        With ``names``, the piece's name is a part of the whole name (or all of it so far).
+        """
+        if delta.id and not self.id:
+            self.id = delta.id
+        name = _name(delta)
+        if name and not self.name:
+            self.name = name
+        elif name and names and self.name:
+            self.name = name if name.startswith(self.name) else self.name + name
+        if delta.arguments:
+            self._add_arguments(delta.arguments)
+        if delta.extra:
+            self.extra = {**(self.extra or {}), **delta.extra}
+        if delta.type == "custom" and self.kind != "custom":
+            self.kind, self._read_at = "custom", -1
+
+    def _add_arguments(self, piece: str) -> None:
+        bare = piece.rstrip()
+        if bare:
+            self.tail = bare[-1]
+            if self.size and len(self.starts) < MAX_STARTS and bare.lstrip()[0] == "{":
+                self.starts.append(self.size)
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    @property
+    def blank(self) -> bool:
+        """True while the arguments are nothing, or nothing but spaces."""
+        return not self.tail
+
+    def so_far(self) -> str:
+        """Return the third last word of a cell: ``empty``, ``open`` or ``whole``.
+
+        Past `MAX_CHECKED` characters all arguments count as open.
+        """
+        if self.blank:
+            return "empty"
+        if self.kind == "custom":
+            return "whole"  # free text may end anywhere
+        if self.tail not in "}l" or self.checked > MAX_CHECKED:
+            return "open"
+        self.checked += self.size
+        return "whole" if is_object(self.arguments()) else "open"
+
+    def arguments(self) -> str:
+        """Return the arguments: the pieces joined, or one copy of what came more than once."""
+        if self._read_at != self.size:
+            text = self.joined()
+            if self.starts and self.kind != "custom" and not is_object(text):
+                text = _one_copy(text, self.starts)
+            self._read, self._read_at = text, self.size
+        return self._read
+
+    def is_whole(self) -> bool:
+        """Return whether the arguments so far are a JSON object, or nothing at all."""
+        return self.kind == "custom" or is_object(self.arguments())
+
+    def call(self, id: str) -> ToolCall:
+        """Return the call that it has become."""
+        return ToolCall(
+            id=id,
+            name=self.name or "",
+            arguments=self.arguments(),
+            type="custom" if self.kind == "custom" else "function",
+            extra=self.extra,
+        )
+
+    def opaque(self, wire: str) -> OpaquePart:
+        """Return the block of a server's tool, with its input if that is whole."""
+        raw = dict(self.start or {})
+        text = self.arguments()
+        if text and is_object(text):
+            raw["input"] = msgspec.json.decode(text.strip() or "{}")
+        return OpaquePart(wire=wire, raw=raw)
+
+
+class Calls:
+    """The tool calls of one choice, and the place of every piece among them.
+
+    Each piece takes O(1), but for the parsing that `MAX_CHECKED` bounds.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[CallBuilder] = []
+        self._by_id: dict[str, CallBuilder] = {}
+        self._by_index: dict[int, CallBuilder] = {}
+        self._newest: CallBuilder | None = None  # the call that got the newest piece
+
+    def take(
+        self, delta: ToolCallDelta, *, opens: bool = False, beside: bool = False
+    ) -> CallBuilder | None:
+        """Give a piece to its call. Returns the call if the piece has opened it.
+
+        ``opens``: the wire says that a call begins here. ``beside``: the piece is not the first in
+        its list, and two entries of a list are two calls if nothing else ties them.
+        """
+        found = None if opens else self.found(delta)
+        verdict = Verdict.OTHER if found is None else self.verdict(found, delta, beside=beside)
+        if found is not None and verdict in (Verdict.SAME, Verdict.NAME, Verdict.GUESS):
+            found.doubtful |= verdict is Verdict.GUESS
+            self._add(found, delta, names=verdict is not Verdict.SAME)
+            return None
+        if not opens and not (delta.id or _name(delta) or delta.arguments.strip()):
+            return None  # says nothing, and opens nothing
+        call = CallBuilder()
+        call.rival = found if verdict is Verdict.DOUBT else None
+        self.all.append(call)
+        self._add(call, delta)
+        return call
+
+    def found(self, delta: ToolCallDelta) -> CallBuilder | None:
+        """Return the call that a piece may go on with.
+
+        That is the call at its index, if the ids don't contradict it; else the newest one of its
+        id; else the one at its index; else the newest of all.
+        """
+        there = None if delta.index is None else self._by_index.get(delta.index)
+        if there is not None and _id_of(delta, there) != "new":
+            return there
+        return (self._by_id.get(delta.id) if delta.id else None) or there or self._newest
+
+    def verdict(self, call: CallBuilder, delta: ToolCallDelta, *, beside: bool = False) -> Verdict:
+        """Return what a piece is to a call, by `TABLE`."""
+        ident, index, name = _id_of(delta, call), self._index_of(delta, call), _name_of(delta, call)
+        if beside and index == "absent" and not delta.id and name in ("same", "new"):
+            index = "new"
+        found = _BY_KEYS[ident, index, name]
+        return found or TABLE[ident, index, name, call.so_far(), _piece_of(delta)]
+
+    def _index_of(self, delta: ToolCallDelta, call: CallBuilder) -> str:
+        if delta.index is None or call.index is None:
+            return "absent"
+        return "same" if delta.index in (call.index, call.moved_to) else "new"
+
+    def _add(self, call: CallBuilder, delta: ToolCallDelta, *, names: bool = False) -> None:
+        call.add(delta, names=names)
+        self._newest = call
+        if delta.id:
+            if delta.id not in (call.id, call.alias):
+                _forget(self._by_id, call.alias, call)  # a new one with every piece would pile up
+                call.alias = delta.id
+            self._by_id[delta.id] = call
+        if delta.index is not None:
+            if call.index is None:
+                call.index = delta.index
+            elif delta.index not in (call.index, call.moved_to):
+                _forget(self._by_index, call.moved_to, call)
+                call.moved_to = delta.index
+            self._by_index[delta.index] = call
+
+    # -- when the response is built ----------------------------------------------------------
+
+    def sorted_out(self) -> Sorted:
+        """Return which calls are copies of others, and which are in doubt."""
+        copies: set[CallBuilder] = set()
+        doubtful = {c for c in self.all if c.doubtful}
+        by_id: dict[tuple[str, str | None], list[CallBuilder]] = {}
+        for call in self.all:
+            if call.id:
+                by_id.setdefault((call.id, call.name), []).append(call)
+            rival = call.rival
+            if rival is not None and rival not in copies:
+                if call.blank:
+                    doubtful.add(call)
+                elif not rival.id and _is_copy(call, rival):
+                    copies.add(call)
+                elif rival.blank or (not rival.id and _bare(rival) in _PLACEHOLDERS):
+                    doubtful.add(rival)
+        for group in by_id.values():
+            if len(group) > 1:
+                copies |= _announced_twice(group)
+        odd = [c for c in self.all if c not in copies and not c.is_whole()]
+        again = [c for c in self.all if c not in copies and _came_again(c)]
+        # Their arguments may have gone to a call at the same place, which they would spoil.
+        places = {c.index for c in (*odd, *again)}
+        doubtful |= {c for c in self.all if c.blank and c.index in places}
+        return Sorted(copies, doubtful, len(again))
+
+    def ids(self) -> dict[CallBuilder, str]:
+        """Return an id for every call: the server's, if no call before has the same.
+
+        A server that gives none, or one to two calls, still needs to be told which call a result
+        is for.
+        """
+        taken = {call.id for call in self.all if call.id}
+        out: dict[CallBuilder, str] = {}
+        given: set[str] = set()
+        for number, call in enumerate(self.all):
+            ident = call.id or f"call_{number}"
+            if ident in given or (not call.id and ident in taken):
+                ident = next(
+                    i for n in range(2, len(self.all) + 3) if (i := f"{ident}-{n}") not in taken
+                )
+                taken.add(ident)
+            given.add(ident)
+            out[call] = ident
+        return out
+
+
+class Sorted(NamedTuple):
+    """The calls of a choice that are none of their own, or must not be run."""
+
+    copies: set[CallBuilder]
+    """Calls that are there twice: not shown."""
+    doubtful: set[CallBuilder]
+    """Calls that the model may not have made."""
+    again: int
+    """The number of calls whose arguments came more than once."""
+
+
+def is_object(text: str) -> bool:
+    """Return whether arguments are a JSON object, or what stands for none."""
+    text = text.strip() or "{}"
+    try:
+        _check_json(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return False
+    return text[0] == "{" or text == "null"
+
+
+def _forget(found: dict[Any, CallBuilder], key: Any, call: CallBuilder) -> None:
+    if found.get(key) is call:
+        del found[key]
+
+
+def _name(delta: ToolCallDelta) -> str | None:
+    return delta.name if delta.name and not delta.name.isspace() else None
+
+
+def _id_of(delta: ToolCallDelta, call: CallBuilder) -> str:
+    if not call.id:
+        return "none"
+    if not delta.id:
+        return "absent"
+    return "same" if delta.id in (call.id, call.alias) else "new"
+
+
+def _name_of(delta: ToolCallDelta, call: CallBuilder) -> str:
+    name = _name(delta)
+    if not name:
+        return "absent"
+    if not call.name:
+        return "late"
+    return "same" if name == call.name else "new"
+
+
+def _piece_of(delta: ToolCallDelta) -> str:
+    text = delta.arguments.lstrip()
+    if not text:
+        return "empty"
+    return "begins" if text[0] == "{" or delta.type == "custom" else "continues"
+
+
+# -- arguments that came more than once ---------------------------------------------------------
+
+
+def _one_copy(text: str, starts: list[int]) -> str:
+    """Return the last copy of arguments that came more than once; all of it if they did not.
+
+    Known forms: a placeholder and then the arguments; pieces and then the whole; with each piece
+    all pieces before it. What stands before the last whole object must be explained by it, or
+    nothing is left out.
+    """
+    if len(starts) < MAX_STARTS:
+        for start in reversed(starts[-_TRIES:]):
+            whole = text[start:]
+            if is_object(whole) and _explained(text, [0, *starts], start, whole):
+                return whole
+    return text
+
+
+def _explained(text: str, starts: list[int], end: int, whole: str) -> bool:
+    """Return whether all before ``end`` says nothing that ``whole`` does not say."""
+    at = 0
+    for a, b in pairwise([*(s for s in starts if s < end), end]):
+        said = text[a:b]
+        if whole.startswith(said, at):
+            at += len(said)
+        elif whole.startswith(said):
+            at = len(said)
+        elif said.strip() in _PLACEHOLDERS:
+            at = 0
+        else:
+            return _same_json(text[:end], whole)
+    return True
+
+
+def _same_json(a: str, b: str) -> bool:
+    """Return whether two texts are the same JSON, whatever its spaces and the order of fields."""
+    if len(a) + len(b) > MAX_CHECKED:
+        return False
+    try:
+        one, two = (msgspec.json.encode(msgspec.json.decode(t), order="sorted") for t in (a, b))
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return False
+    return one == two
+
+
+def _bare(call: CallBuilder) -> str:
+    return call.arguments().strip()
+
+
+def _is_copy(call: CallBuilder, other: CallBuilder) -> bool:
+    a, b = _bare(call), _bare(other)
+    return call.kind == other.kind and (a == b or _same_json(a, b))
+
+
+def _came_again(call: CallBuilder) -> bool:
+    """Return whether arguments came more than once, a placeholder not counted."""
+    whole = call.arguments()
+    return len(whole) < call.size and call.joined()[: -len(whole)].strip() not in _PLACEHOLDERS
+
+
+def _announced_twice(group: list[CallBuilder]) -> set[CallBuilder]:
+    """Return the calls of one id and one name that are a beginning, or a copy, of another of them.
+
+    LocalAI sends one call under several indexes; two parallel calls of one id differ.
+    """
+    copies: set[CallBuilder] = set()
+    for call in group:
+        for other in group:
+            if other is call or other in copies or call.kind != other.kind:
+                continue
+            mine, its = _bare(call), _bare(other)
+            part = mine in _PLACEHOLDERS or (len(mine) < len(its) and its.startswith(mine))
+            if (part and mine != its) or (mine == its and group.index(other) < group.index(call)):
+                copies.add(call)
+                break
+    return copies
