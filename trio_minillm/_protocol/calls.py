@@ -16,35 +16,26 @@ piece is compared with the call that it may go on with (`Calls.found`), in five 
 
 `ROWS` has the verdict for every case. Where two servers mean different things by the same pieces,
 the verdict is the one after which nothing can be run that the model did not ask for: the call
-that is in doubt is invalid (`Verdict.DOUBT`, `Verdict.GUESS`).
+that is in doubt is invalid (`Verdict.DOUBT`, `Verdict.GUESS`). The table and the code that looks into it
+stand in one file, hence its length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from itertools import pairwise, product
+from itertools import product
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from .._types.chunks import ToolCallDelta
 from .._types.messages import OpaquePart, ToolCall
-from .builders import Joined
-
-MAX_CHECKED = 2**20
-"""Characters that are parsed for one call while it arrives, to see if its arguments are whole:
-1 Mi. Without the bound, that would be quadratic for a server that repeats names or ids."""
-MAX_STARTS = 4096
-"""Pieces of one call that begin an object and are remembered, to find copies of its arguments. A
-server that repeats all arguments with every piece reaches the bound on arguments before."""
-_TRIES = 16
-"""Last pieces of a call of which each may begin the one whole copy of its arguments."""
-_PLACEHOLDERS = ("", "null", "{}")
+from .arguments import PLACEHOLDERS, Arguments, is_object, same_json
 
 
 class Verdict(Enum):
-    """What a piece is to the call that it may go on with."""
+    """The relation of a piece to the call that it may go on with."""
 
     SAME = "same"
     """A piece of that call."""
@@ -70,26 +61,29 @@ ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
     # id            index          name           so far   piece              the first that fits
     # A name that comes late belongs to the call, unless its id says that it is another one.
     ("new",         "*",           "late",        "*",     "*",               _V.OTHER),
-    # A piece without a name goes on: at the index, under the id, or with the newest call. The
-    # index may change with every piece, if the id stays (dirac); the id may, at one index or
-    # without any (Poolside, old releases of vLLM).
+    # A piece without a name goes on: at the index, under the id, or with the newest call. The id
+    # may change with every piece (Poolside, old releases of vLLM), and so may the index, if the id
+    # stays or the call still waits for arguments (Nebius, Cerebras).
     ("*",           "same absent", "late absent", "*",     "*",               _V.SAME),
     ("same",        "new",         "late absent", "*",     "*",               _V.SAME),
+    ("absent none", "new",         "absent",      "empty open", "*",          _V.SAME),
     # A new index is another call, whatever its id (DeepSeek and GLM give two calls one id), unless
-    # it is plainly in the middle of the arguments.
-    ("same",        "new",         "same",        "open",  "continues",       _V.SAME),
+    # the piece is plainly in the middle of the arguments.
+    ("same absent none", "new",    "same",        "open",  "continues",       _V.SAME),
+    # A server that gave the call an id would give one to another, too.
+    ("absent",      "new",         "same",        "*",     "*",               _V.DOUBT),
     ("*",           "new",         "*",           "*",     "*",               _V.OTHER),
     # The name again, with every piece (MiniMax on NVIDIA NIM, a fork of vLLM): the same call. But a
     # second object under a used id, without any index, is another call of that function (relays of
     # Gemini take the function's name for the id).
     ("same",        "absent",      "same",        "whole", "begins",          _V.OTHER),
     ("same absent", "same absent", "same",        "*",     "*",               _V.SAME),
-    # … without ids, a second object is another call.
-    ("none",        "same absent", "same",        "whole", "begins",          _V.DOUBT),
+    # … without ids, it opens another call behind a whole object.
+    ("none",        "same absent", "same",        "whole", "empty begins",    _V.DOUBT),
     ("none",        "same absent", "same",        "*",     "*",               _V.SAME),
-    # … under a new id: another call (Ollama gives all calls one index, Gemini none), unless it is
-    # plainly in the middle of the arguments.
-    ("new",         "same absent", "same",        "open",  "continues",       _V.SAME),
+    # … under a new id: another call (Ollama gives all calls one index, Gemini none), unless its
+    # arguments can't be a beginning.
+    ("new",         "same absent", "same",        "*",     "continues",       _V.SAME),
     ("new",         "same absent", "same",        "*",     "*",               _V.DOUBT),
     # Another name under a new id is another call; so it is behind arguments that are whole (a
     # server behind OpenRouter gives all calls one index and one id) or that it does not go on with.
@@ -122,19 +116,12 @@ for _cell, _verdict in TABLE.items():
     _keys = _cell[:3]
     _BY_KEYS[_keys] = _verdict if _BY_KEYS.get(_keys, _verdict) is _verdict else None
 
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
-"""Checks that a text is JSON. Making objects of it would take 25 times as long."""
 
-
-class CallBuilder(Joined):
-    """A tool call under construction, or the block of a server's tool, whose input comes alike.
-
-    The pieces are those of the arguments.
-    """
+class CallBuilder(Arguments):
+    """A tool call under construction, or the block of a server's tool, whose input comes alike."""
 
     __slots__ = (
-        *("alias", "checked", "doubtful", "extra", "id", "index", "kind", "name", "moved_to"),
-        *("rival", "size", "start", "starts", "tail", "_read", "_read_at"),
+        *("alias", "doubtful", "extra", "id", "index", "moved_to", "name", "rival", "start"),
     )
 
     def __init__(self, start: dict[str, Any] | None = None) -> None:
@@ -145,15 +132,9 @@ class CallBuilder(Joined):
         self.index: int | None = None
         self.moved_to: int | None = None  # the newest of the other indexes
         self.name: str | None = None
-        self.kind = "function"
         self.extra: dict[str, Any] | None = None
-        self.size = 0  # characters of the arguments
-        self.starts: list[int] = []  # where a later piece begins an object
-        self.tail = ""  # the last character that is no space
-        self.checked = 0  # characters parsed so far
         self.rival: CallBuilder | None = None  # the call that it may be a piece of
         self.doubtful = False
-        self._read, self._read_at = "", -1
 
     def add(self, delta: ToolCallDelta, *, names: bool = False) -> None:
         """Take the next piece. The first id and the first name stay.
@@ -167,68 +148,27 @@ class CallBuilder(Joined):
             self.name = name
         elif name and names and self.name:
             self.name = name if name.startswith(self.name) else self.name + name
+        if delta.type == "custom":
+            self.free_text = True
         if delta.arguments:
-            self._add_arguments(delta.arguments)
+            self.add_piece(delta.arguments)
         if delta.extra:
             self.extra = {**(self.extra or {}), **delta.extra}
-        if delta.type == "custom" and self.kind != "custom":
-            self.kind, self._read_at = "custom", -1
-
-    def _add_arguments(self, piece: str) -> None:
-        bare = piece.rstrip()
-        if bare:
-            self.tail = bare[-1]
-            if self.size and len(self.starts) < MAX_STARTS and bare.lstrip()[0] == "{":
-                self.starts.append(self.size)
-        self.pieces.append(piece)
-        self.size += len(piece)
-
-    @property
-    def blank(self) -> bool:
-        """True while the arguments are nothing, or nothing but spaces."""
-        return not self.tail
-
-    def so_far(self) -> str:
-        """Return the third last word of a cell: ``empty``, ``open`` or ``whole``.
-
-        Past `MAX_CHECKED` characters all arguments count as open.
-        """
-        if self.blank:
-            return "empty"
-        if self.kind == "custom":
-            return "whole"  # free text may end anywhere
-        if self.tail not in "}l" or self.checked > MAX_CHECKED:
-            return "open"
-        self.checked += self.size
-        return "whole" if is_object(self.arguments()) else "open"
-
-    def arguments(self) -> str:
-        """Return the arguments: the pieces joined, or one copy of what came more than once."""
-        if self._read_at != self.size:
-            text = self.joined()
-            if self.starts and self.kind != "custom" and not is_object(text):
-                text = _one_copy(text, self.starts)
-            self._read, self._read_at = text, self.size
-        return self._read
-
-    def is_whole(self) -> bool:
-        """Return whether the arguments so far are a JSON object, or nothing at all."""
-        return self.kind == "custom" or is_object(self.arguments())
 
     def call(self, id: str) -> ToolCall:
         """Return the call that it has become."""
         return ToolCall(
             id=id,
             name=self.name or "",
-            arguments=self.arguments(),
-            type="custom" if self.kind == "custom" else "function",
+            arguments=self.read(),
+            type="custom" if self.free_text else "function",
             extra=self.extra,
         )
 
     def opaque(self, wire: str) -> OpaquePart:
         """Return the block of a server's tool, with its input if that is whole."""
         raw = dict(self.start or {})
-        text = self.arguments()
+        text = self.read()
         if text and is_object(text):
             raw["input"] = msgspec.json.decode(text.strip() or "{}")
         return OpaquePart(wire=wire, raw=raw)
@@ -263,7 +203,8 @@ class Calls:
         if not opens and not (delta.id or _name(delta) or delta.arguments.strip()):
             return None  # says nothing, and opens nothing
         call = CallBuilder()
-        call.rival = found if verdict is Verdict.DOUBT else None
+        if verdict is Verdict.DOUBT or (found is not None and _was_lent(found, delta)):
+            call.rival = found
         self.all.append(call)
         self._add(call, delta)
         return call
@@ -318,22 +259,18 @@ class Calls:
         for call in self.all:
             if call.id:
                 by_id.setdefault((call.id, call.name), []).append(call)
-            rival = call.rival
-            if rival is not None and rival not in copies:
-                if call.blank:
-                    doubtful.add(call)
-                elif not rival.id and _is_copy(call, rival):
-                    copies.add(call)
-                elif rival.blank or (not rival.id and _bare(rival) in _PLACEHOLDERS):
-                    doubtful.add(rival)
+            if call.rival is not None and call.rival not in copies:
+                _judge(call, call.rival, copies, doubtful)
         for group in by_id.values():
             if len(group) > 1:
-                copies |= _announced_twice(group)
-        odd = [c for c in self.all if c not in copies and not c.is_whole()]
-        again = [c for c in self.all if c not in copies and _came_again(c)]
-        # Their arguments may have gone to a call at the same place, which they would spoil.
-        places = {c.index for c in (*odd, *again)}
-        doubtful |= {c for c in self.all if c.blank and c.index in places}
+                _judge_group(group, copies, doubtful)
+        left = [c for c in self.all if c not in copies]
+        again = [c for c in left if c.came_again()]
+        # Pieces that went astray may be the arguments of a call at the same place that has none.
+        places = {c.index for c in left if c in again or not c.is_whole()}
+        doubtful |= {c for c in left if c.blank and c.index in places}
+        if any(not c.name for c in left):
+            doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
         return Sorted(copies, doubtful, len(again))
 
     def ids(self) -> dict[CallBuilder, str]:
@@ -368,14 +305,9 @@ class Sorted(NamedTuple):
     """The number of calls whose arguments came more than once."""
 
 
-def is_object(text: str) -> bool:
-    """Return whether arguments are a JSON object, or what stands for none."""
-    text = text.strip() or "{}"
-    try:
-        _check_json(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return False
-    return text[0] == "{" or text == "null"
+def _was_lent(call: CallBuilder, delta: ToolCallDelta) -> bool:
+    """Return whether a call has taken pieces at the index at which another one begins now."""
+    return delta.index is not None and delta.index == call.moved_to
 
 
 def _forget(found: dict[Any, CallBuilder], key: Any, call: CallBuilder) -> None:
@@ -411,79 +343,47 @@ def _piece_of(delta: ToolCallDelta) -> str:
     return "begins" if text[0] == "{" or delta.type == "custom" else "continues"
 
 
-# -- arguments that came more than once ---------------------------------------------------------
-
-
-def _one_copy(text: str, starts: list[int]) -> str:
-    """Return the last copy of arguments that came more than once; all of it if they did not.
-
-    Known forms: a placeholder and then the arguments; pieces and then the whole; with each piece
-    all pieces before it. What stands before the last whole object must be explained by it, or
-    nothing is left out.
-    """
-    if len(starts) < MAX_STARTS:
-        for start in reversed(starts[-_TRIES:]):
-            whole = text[start:]
-            if is_object(whole) and _explained(text, [0, *starts], start, whole):
-                return whole
-    return text
-
-
-def _explained(text: str, starts: list[int], end: int, whole: str) -> bool:
-    """Return whether all before ``end`` says nothing that ``whole`` does not say."""
-    at = 0
-    for a, b in pairwise([*(s for s in starts if s < end), end]):
-        said = text[a:b]
-        if whole.startswith(said, at):
-            at += len(said)
-        elif whole.startswith(said):
-            at = len(said)
-        elif said.strip() in _PLACEHOLDERS:
-            at = 0
-        else:
-            return _same_json(text[:end], whole)
-    return True
-
-
-def _same_json(a: str, b: str) -> bool:
-    """Return whether two texts are the same JSON, whatever its spaces and the order of fields."""
-    if len(a) + len(b) > MAX_CHECKED:
-        return False
-    try:
-        one, two = (msgspec.json.encode(msgspec.json.decode(t), order="sorted") for t in (a, b))
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return False
-    return one == two
-
-
 def _bare(call: CallBuilder) -> str:
-    return call.arguments().strip()
+    return call.read().strip()
 
 
 def _is_copy(call: CallBuilder, other: CallBuilder) -> bool:
     a, b = _bare(call), _bare(other)
-    return call.kind == other.kind and (a == b or _same_json(a, b))
+    return call.free_text == other.free_text and (a == b or same_json(a, b))
 
 
-def _came_again(call: CallBuilder) -> bool:
-    """Return whether arguments came more than once, a placeholder not counted."""
-    whole = call.arguments()
-    return len(whole) < call.size and call.joined()[: -len(whole)].strip() not in _PLACEHOLDERS
+def _judge(
+    call: CallBuilder, rival: CallBuilder, copies: set[CallBuilder], doubtful: set[CallBuilder]
+) -> None:
+    """Decide what a call is whose first piece may have belonged to the call before it."""
+    same = call.name == rival.name and not (call.id and rival.id)
+    if same and (_is_copy(call, rival) or (call.blank and not rival.blank)):
+        copies.add(call)
+    elif call.blank:
+        doubtful.add(call)
+        if call.index is not None and call.index == rival.moved_to:
+            doubtful.add(rival)  # its arguments may be this call's
+    elif rival.blank or (same and _bare(rival) in PLACEHOLDERS):
+        doubtful.add(rival)
 
 
-def _announced_twice(group: list[CallBuilder]) -> set[CallBuilder]:
-    """Return the calls of one id and one name that are a beginning, or a copy, of another of them.
+def _judge_group(
+    group: list[CallBuilder], copies: set[CallBuilder], doubtful: set[CallBuilder]
+) -> None:
+    """Find the calls of one id and one name that are a beginning, or a copy, of another of them.
 
     LocalAI sends one call under several indexes; two parallel calls of one id differ.
     """
-    copies: set[CallBuilder] = set()
-    for call in group:
-        for other in group:
-            if other is call or other in copies or call.kind != other.kind:
+    for number, call in enumerate(group):
+        mine = _bare(call)
+        for at, other in enumerate(group):
+            if at == number or other in copies or call.free_text != other.free_text:
                 continue
-            mine, its = _bare(call), _bare(other)
-            part = mine in _PLACEHOLDERS or (len(mine) < len(its) and its.startswith(mine))
-            if (part and mine != its) or (mine == its and group.index(other) < group.index(call)):
+            its = _bare(other)
+            if mine == its and at > number:
+                continue  # the first of two stays
+            if its.startswith(mine):
                 copies.add(call)
                 break
-    return copies
+            if mine in PLACEHOLDERS:
+                doubtful.add(call)

@@ -6,6 +6,8 @@ them belongs to, and bounds what it holds. What a limit does to the stream is fo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta
@@ -28,7 +30,6 @@ MAX_PARTS = 4096
 
 _FIELDS = ("fields of audio or log probabilities", MAX_PARTS)
 
-# Finish reasons are compared without their case and their hyphens: relays write them in all ways.
 CUT_REASONS = frozenset(
     {
         *("length", "max_tokens", "max_output_tokens", "max_length"),
@@ -41,7 +42,7 @@ CUT_REASONS = frozenset(
 FILTERED_REASONS = frozenset(
     {
         *("content_filter", "content_filtered", "refusal", "sensitive"),  # sensitive: GLM
-        *("guardrail_intervened", "error_toxic"),  # Bedrock, Cohere
+        "guardrail_intervened",  # Bedrock
         # Gemini's, which its relays hand on
         *("safety", "recitation", "language", "blocklist", "prohibited_content", "spii"),
         *("model_armor", "image_safety", "image_prohibited_content", "image_recitation"),
@@ -243,9 +244,10 @@ class ChoiceBuilder:
         bad: list[ToolCall] = []
         told = extras.calls.sorted_out() if extras.calls.all else None
         ids = extras.calls.ids()
-        reasons = {_plain(reason) for reason in (*self.reasons, self.reason) if reason}
-        usable = finished and not reasons & (CUT_REASONS | FILTERED_REASONS)
-        ended = reasons <= ENDED_REASONS  # also without any, where the wire's end marker came
+        # One that was withdrawn counts, too: it is not known what was lost.
+        reasons = _words((*self.reasons, self.reason or ""))
+        usable = finished and not reasons & _UNUSABLE
+        ended = reasons <= _ENDED  # also without any, where the wire's end marker came
         for part in self.parts:
             if isinstance(part, TextBuilder):
                 parts += part.parts(wire)
@@ -259,7 +261,7 @@ class ChoiceBuilder:
         self.notes = []
         if told is not None and (told.copies or told.again):
             self.notes.append("tool calls or their arguments came more than once: counted once")
-        if finished and _plain(self.reason or "") in CALL_REASONS and not good and not bad:
+        if finished and _words([self.reason or ""]) & _CALL and not good and not bad:
             self.notes.append(f"finish reason {self.reason!r}, but no tool call")
         refusal = self.join("refusal")
         return Choice(
@@ -279,5 +281,19 @@ class ChoiceBuilder:
         )
 
 
-def _plain(reason: str) -> str:
-    return reason.strip().lower().replace("-", "_")
+def _bare_word(word: str) -> str:
+    return re.sub("[^a-z0-9]", "", word.lower()).removeprefix("finishreason")
+
+
+def _words(reasons: Iterable[str]) -> frozenset[str]:
+    """Return the words of reasons, without what relays change: case, hyphens, a prefix.
+
+    Gemini's OpenAI-style endpoint puts two in one: ``content_filter: SAFETY``.
+    """
+    found = (_bare_word(w) for reason in reasons for w in re.split(r"[\s:;,./]+", reason))
+    return frozenset(w for w in found if w)
+
+
+_UNUSABLE, _ENDED, _CALL = map(
+    _words, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS)
+)
