@@ -95,7 +95,7 @@ class _Kind(msgspec.Struct, gc=False):
 
 def _json_text(value: Any, where: str, left_out: list[str]) -> str:
     """Read a piece of a tool's input; an object in place of its JSON is that JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else msgspec.json.encode(clean(value)).decode()
 
 
 def _blocks(value: Any, where: str, left_out: list[str]) -> Any:
