@@ -33,31 +33,32 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 class Arguments(Joined):
     """The arguments of one call, as they arrive. Each piece takes O(1)."""
 
-    __slots__ = ("_checked", "_read", "_read_at", "free_text", "size", "starts", "tail")
+    __slots__ = ("_checked", "_read", "_read_at", "free_text", "last", "size", "starts")
 
     def __init__(self) -> None:
         super().__init__()
         self.free_text = False  # of OpenAI's custom tools: it need not be JSON
         self.size = 0  # characters
         self.starts: list[int] = []  # where a later piece begins an object
-        self.tail = ""  # the last character that is no space
+        self.last = ""  # the newest piece that is not only spaces
         self._checked = 0  # characters parsed so far
         self._read, self._read_at = "", -1
 
     def add_piece(self, piece: str) -> None:
-        """Take the next piece."""
-        bare = piece.rstrip()
-        if bare:
-            self.tail = bare[-1]
-            if self.size and len(self.starts) < MAX_STARTS and bare.lstrip()[0] == "{":
-                self.starts.append(self.size)
+        """Take the next piece, which is not empty."""
+        first = piece[0]
+        if first > " " or not piece.isspace():
+            self.last = piece
+        begins = first == "{" or (first <= " " and piece.lstrip().startswith("{"))
+        if begins and self.size and len(self.starts) < MAX_STARTS:
+            self.starts.append(self.size)
         self.pieces.append(piece)
         self.size += len(piece)
 
     @property
     def blank(self) -> bool:
         """True while they are nothing, or nothing but spaces."""
-        return not self.tail
+        return not self.last
 
     def so_far(self) -> str:
         """Return ``empty``, ``open`` or ``whole``. Past `MAX_CHECKED` characters, all are open."""
@@ -65,7 +66,7 @@ class Arguments(Joined):
             return "empty"
         if self.free_text:
             return "whole"  # it may end anywhere
-        if self.tail not in "}l" or self._checked > MAX_CHECKED:
+        if self.last.rstrip()[-1] not in "}l" or self._checked > MAX_CHECKED:
             return "open"
         self._checked += self.size
         return "whole" if is_object(self.read()) else "open"

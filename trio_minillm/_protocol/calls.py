@@ -143,7 +143,7 @@ class CallBuilder(Arguments):
         """
         if delta.id and not self.id:
             self.id = delta.id
-        name = _name(delta)
+        name = _name(delta) if delta.name else None
         if name and not self.name:
             self.name = name
         elif name and names and self.name:
@@ -194,6 +194,14 @@ class Calls:
         ``opens``: the wire says that a call begins here. ``beside``: the piece is not the first in
         its list, and two entries of a list are two calls if nothing else ties them.
         """
+        if delta.index is not None and not opens:
+            there = self._by_index.get(delta.index)
+            if there is not None and _goes_on(delta, there):
+                there.add(delta)
+                self._newest = there
+                if delta.id:
+                    self._by_id[delta.id] = there
+                return None
         found = None if opens else self.found(delta)
         verdict = Verdict.OTHER if found is None else self.verdict(found, delta, beside=beside)
         if found is not None and verdict in (Verdict.SAME, Verdict.NAME, Verdict.GUESS):
@@ -303,6 +311,16 @@ class Sorted(NamedTuple):
     """Calls that the model may not have made."""
     again: int
     """The number of calls whose arguments came more than once."""
+
+
+def _goes_on(delta: ToolCallDelta, call: CallBuilder) -> bool:
+    """Return whether a piece at the index of a call is one as almost all are, and goes on with it.
+
+    The table says the same.
+    """
+    if delta.id and delta.id != call.id:
+        return False
+    return not delta.name or (delta.name == call.name and call.id is not None)
 
 
 def _was_lent(call: CallBuilder, delta: ToolCallDelta) -> bool:
