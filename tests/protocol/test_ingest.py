@@ -352,12 +352,15 @@ def test_calls_of_a_stream_that_was_cut_are_invalid(error):
     assert [c.id for c in response.invalid_tool_calls] == ["a"]
 
 
-def test_a_call_without_arguments_is_invalid_where_the_answer_was_cut_at_its_length():
-    cut = StreamChunk.finished("length")
-    response = finished(StreamChunk(tool_calls=(D(0, "a", "f"),)), cut)
+@pytest.mark.parametrize(
+    "reason", ["length", "max_tokens", "MAX_TOKENS", "content_filter", "SAFETY"]
+)
+@pytest.mark.parametrize("arguments", ["", "{}", '{"x":1}', '{"x":'])
+def test_no_call_of_an_answer_that_was_cut_or_filtered_can_be_run(reason, arguments):
+    cut = StreamChunk.finished(reason)
+    response = finished(StreamChunk(tool_calls=(D(0, "a", "f", arguments),)), cut)
+    assert response.tool_calls == ()
     assert [c.id for c in response.invalid_tool_calls] == ["a"]
-    response = finished(StreamChunk(tool_calls=(D(0, "a", "f", "{}"),)), cut)
-    assert [c.id for c in response.tool_calls] == ["a"]
 
 
 def test_a_custom_tools_arguments_need_not_be_json():

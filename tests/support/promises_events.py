@@ -298,8 +298,25 @@ calls("arguments that are `null`", [(0, "c1", "a", None)], ("a", ""))
 calls("arguments that are an object", [(0, "c1", "a", {"city": "Paris"})], ("a", '{"city":"Paris"}'))
 calls("arguments that are not JSON", [(0, "c1", "a", "city=Paris")], bad=(("a", "city=Paris"),))
 calls("arguments that are not an object", [(0, "c1", "a", "[1]")], bad=(("a", "[1]"),))
-calls("arguments that are cut off, finish reason `length`", [(0, "c1", "b", "{}"), (1, "c2", "a", ONE)], B,
-      bad=(("a", ONE),), reason="length")
+calls("arguments that are cut off, finish reason `length`", [(0, "c1", "b", "{}"), (1, "c2", "a", ONE)],
+      bad=(B, ("a", ONE)), reason="length")
+calls("a whole call, finish reason `content_filter`", [(0, "c1", "a", ARGS)], bad=(A,), reason="content_filter")
+calls("a call without arguments, under a reason that nobody knows", [(0, "c1", "a", "")],
+      bad=(("a", ""),), reason="tired")
+calls("the name again with every piece (MiniMax)", [
+    (0, "c1", "a", ""), (0, _, "a", ONE), (0, _, "a", TWO), (0, _, "a", "")], A)
+calls("the name in pieces", [(0, "c1", "get_", ""), (0, _, "weather", ""), (0, _, _, ARGS)], ("get_weather", ARGS))
+calls("one id for two calls (DeepSeek, GLM)", [(0, "c1", "a", ARGS), (1, "c1", "b", "{}")], A, B)
+calls("one id and one index for two calls (through OpenRouter)", [
+    (0, "c1", "a", ARGS), (0, "c1", "b", "{}")], A, B)
+calls("one call under two indexes (LocalAI)", [(0, "c1", "a", ""), (1, "c1", "a", ARGS)], A)
+calls("the arguments once more at the end", [(0, "c1", "a", ""), (0, _, _, ONE), (0, _, _, TWO), (0, _, _, ARGS)], A)
+calls("all arguments so far with every piece", [(0, "c1", "a", ""), (0, _, _, ONE), (0, _, _, ARGS)], A)
+calls("`{}`, then the arguments (Bedrock)", [(0, "c1", "a", "{}"), (0, _, _, ONE), (0, _, _, TWO)], A)
+calls("two objects that differ", [(0, "c1", "a", ARGS), (0, _, _, '{"city": "Rome"}')],
+      bad=(("a", ARGS + '{"city": "Rome"}'),))
+calls("a piece that says nothing", [(0, _, _, ""), (0, "c1", "a", ARGS), (1, _, _, "")], A)
+calls("a name of spaces", [(0, "c1", " ", ARGS)], bad=(("", ARGS),))
 calls("a call, but the finish reason is `stop`", [(0, "c1", "a", ARGS)], A, reason="stop")
 calls("100,000 nested brackets as arguments", [(0, "c1", "a", "[" * 100_000)],
       bad=(("a", "[" * 100_000),))
@@ -345,7 +362,12 @@ blocks("arguments for a block that never began", lambda w: [
     *call(w, 0, "a", ARGS), w.changes("input_json_delta", 7, partial_json="{}")], A, bad=(("", "{}"),))
 blocks("arguments that are not JSON", lambda w: call(w, 0, "a", "city"), bad=(("a", "city"),))
 blocks("arguments that are cut off, finish reason `max_tokens`", lambda w: [
-    *call(w, 0, "b", "{}"), *call(w, 1, "a", ONE)], B, bad=(("a", ONE),), reason="max_tokens")
+    *call(w, 0, "b", "{}"), *call(w, 1, "a", ONE)], bad=(B, ("a", ONE)), reason="max_tokens")
+blocks("a whole block, stop reason `refusal`", lambda w: call(w, 0, "a", ARGS), bad=(A,), reason="refusal")
+blocks("one id for two blocks (Kimi)", lambda w: [
+    *call(w, 0, "a", ARGS), *call(w, 1, "b", "{}", id="c0")], A, B)
+blocks("arguments from the start, and again in pieces", lambda w: call(
+    w, 0, "a", ONE, TWO, input={"city": "Paris"}), A)
 blocks("no arguments yet, finish reason `max_tokens`", lambda w: call(w, 0, "a"), bad=(("a", ""),),
        reason="max_tokens")
 blocks("the index is `null`", lambda w: call(w, None, "a", ARGS), A)

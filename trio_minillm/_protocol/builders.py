@@ -1,4 +1,4 @@
-"""Parts of a choice under construction: text, reasoning, calls, and blocks kept as they are.
+"""Parts of a choice under construction: text and reasoning (`calls` has the tool calls).
 
 Each takes pieces in O(1) and is joined once. `ChoiceBuilder` decides which piece goes where.
 """
@@ -8,20 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
-from .._types.chunks import ToolCallDelta
-from .._types.messages import OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCall
-
-LONG_ARGUMENTS = 16 * 1024
-"""Characters of arguments beyond which they are not parsed with every piece, to see if they are
-whole: that would be quadratic."""
-
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
-"""Checks that a text is JSON. Making objects of it would take 25 times as long."""
+from .._types.messages import Part, ReasoningPart, RefusalPart, TextPart
 
 
-class _Joined:
+class Joined:
     """A string that grows by pieces, which are joined when it is asked for."""
 
     __slots__ = ("_whole", "pieces")
@@ -44,7 +34,7 @@ class _Joined:
         return self._whole[0] if self._whole else ""
 
 
-class TextBuilder(_Joined):
+class TextBuilder(Joined):
     """A text, refusal or reasoning part under construction."""
 
     __slots__ = ("citations", "details", "kind", "signature", "start")
@@ -122,82 +112,6 @@ class DetailBuilder:
             wire=wire,
             raw=raw,
         )
-
-
-class CallBuilder(_Joined):
-    """A tool call under construction, or the block of a server's tool, whose input comes alike.
-
-    The pieces are those of the arguments.
-    """
-
-    __slots__ = ("extra", "id", "kind", "name", "size", "start")
-
-    def __init__(self, start: dict[str, Any] | None = None) -> None:
-        super().__init__()
-        self.start = start  # the block of a server's tool, as it was opened
-        self.id: str | None = None
-        self.name: str | None = None
-        self.kind = "function"
-        self.extra: dict[str, Any] | None = None
-        self.size = 0  # characters of the arguments
-
-    def add(self, delta: ToolCallDelta) -> None:
-        """Take the next piece. The first id and the first name stay."""
-        if delta.id and not self.id:
-            self.id = delta.id
-        if delta.name and not self.name:
-            self.name = delta.name
-        if delta.arguments:
-            self.pieces.append(delta.arguments)
-            self.size += len(delta.arguments)
-        if delta.extra:
-            self.extra = {**(self.extra or {}), **delta.extra}
-        if delta.type == "custom":
-            self.kind = "custom"
-
-    def whole_json(self) -> bool:
-        """Return whether the arguments so far are a JSON object, or nothing at all."""
-        text = self.joined().strip() or "{}"
-        try:
-            _check_json(text)
-        except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            return False
-        return text[0] == "{" or text == "null"
-
-    def unfinished(self) -> bool:
-        """Return whether arguments have begun and are not whole, as far as that is worth finding
-        out (see `LONG_ARGUMENTS`).
-        """
-        return bool(self.size) and (self.size >= LONG_ARGUMENTS or not self.whole_json())
-
-    def call(self, number: int) -> ToolCall:
-        """Return the call that it has become; ``number`` makes an id for one without."""
-        return ToolCall(
-            id=self.id or f"call_{number}",  # some servers give none, and the answer needs one
-            name=self.name or "",
-            arguments=self.joined(),
-            type="custom" if self.kind == "custom" else "function",
-            extra=self.extra,
-        )
-
-    def opaque(self, wire: str) -> OpaquePart:
-        """Return the block of a server's tool, with its input if that is whole."""
-        raw = dict(self.start or {})
-        if self.joined() and self.whole_json():
-            raw["input"] = msgspec.json.decode(self.joined().strip() or "{}")
-        return OpaquePart(wire=wire, raw=raw)
-
-
-def starts_another_call(found: CallBuilder, delta: ToolCallDelta) -> bool:
-    """Return whether a delta with a name and without an id is a call of its own.
-
-    Another name is, and so is the same name again when a new object begins behind a whole one.
-    """
-    return delta.name != found.name or (
-        delta.arguments.lstrip().startswith("{")
-        and found.size < LONG_ARGUMENTS
-        and found.whole_json()
-    )
 
 
 class _Pieces(list[str]):

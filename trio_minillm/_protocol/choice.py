@@ -6,19 +6,15 @@ them belongs to, and bounds what it holds. What a limit does to the stream is fo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta
 from .._types.messages import Part, ToolCall
 from .._types.response import Choice
-from .builders import (
-    CallBuilder,
-    DetailBuilder,
-    TextBuilder,
-    join_fields,
-    joined_fields,
-    starts_another_call,
-)
+from .builders import DetailBuilder, TextBuilder, join_fields, joined_fields
+from .calls import CallBuilder, Calls
 
 MAX_TOOL_CALLS = 128
 """Tool calls in one choice. OpenAI allows 128 tools; more calls mean a model in a loop."""
@@ -34,8 +30,35 @@ MAX_PARTS = 4096
 
 _FIELDS = ("fields of audio or log probabilities", MAX_PARTS)
 
-CUT_REASONS = frozenset({"length", "max_tokens", "model_context_window_exceeded", "model_length"})
-"""Finish reasons of answers that were cut at a limit on tokens, in the words of all wires."""
+CUT_REASONS = frozenset(
+    {
+        *("length", "max_tokens", "max_output_tokens", "max_length"),
+        *("model_length", "model_context_window_exceeded"),  # Mistral; Anthropic and GLM
+        *("token_limit", "time_limit"),  # watsonx
+        "repetition_truncation",  # MiMo: the model was in a loop
+    }
+)
+"""Finish reasons of answers that were cut at a limit, in the words of all wires."""
+FILTERED_REASONS = frozenset(
+    {
+        *("content_filter", "content_filtered", "refusal", "sensitive"),  # sensitive: GLM
+        "guardrail_intervened",  # Bedrock
+        # Gemini's, which its relays hand on
+        *("safety", "recitation", "language", "blocklist", "prohibited_content", "spii"),
+        *("model_armor", "image_safety", "image_prohibited_content", "image_recitation"),
+    }
+)
+"""Finish reasons of answers that a filter ended, or that the model declined to give."""
+ENDED_REASONS = frozenset(
+    {
+        *("stop", "end_turn", "stop_sequence", "eos", "eos_token", "end_of_turn", "complete"),
+        *("tool_calls", "tool_use", "tool_call", "function_call", "done"),
+    }
+)
+"""Finish reasons of answers that the model ended. A call without any arguments is not run under
+a reason that nobody knows: it may have been cut before them."""
+CALL_REASONS = frozenset({"tool_calls", "tool_use", "tool_call", "function_call"})
+"""Finish reasons that promise a call."""
 
 
 class _Extras:
@@ -45,33 +68,11 @@ class _Extras:
     """
 
     def __init__(self) -> None:
-        self.calls: list[CallBuilder] = []
-        self.by_id: dict[str, CallBuilder] = {}
-        self.by_index: dict[int, CallBuilder] = {}
+        self.calls = Calls()
         self.annotations: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] = {}
         self.audio: dict[str, Any] = {}
         self.images: list[dict[str, Any]] = []
-
-    def continued(self, delta: ToolCallDelta) -> CallBuilder | None:
-        """Return the call that a delta continues: by id, else by index, else the last one.
-
-        ``None`` where it opens a new one: an id not seen before (unless the call at its index
-        still waits for an id, or its arguments have not ended and no name comes with the new id),
-        an index not seen before, or a name on a call that has its own.
-        """
-        if delta.id and delta.id in self.by_id:
-            return self.by_id[delta.id]
-        if delta.index is not None:
-            found = self.by_index.get(delta.index)
-        else:
-            found = self.calls[-1] if self.calls else None
-        if found is None:
-            return None
-        if delta.id and found.id:  # some servers make up an id for every piece
-            return found if not delta.name and found.unfinished() else None
-        again = delta.name and found.name and not delta.id
-        return None if again and starts_another_call(found, delta) else found
 
 
 class ChoiceBuilder:
@@ -84,6 +85,8 @@ class ChoiceBuilder:
         """The newest finish reason."""
         self.reasons: list[str] = []
         """The different finish reasons, in the order in which they came."""
+        self.notes: list[str] = []
+        """Oddities of the choice that was built last."""
         self.over_limit: tuple[str, int] | None = None
         """The limit that was crossed: what is bounded, in words, and the number."""
         self._numbered: dict[int | None, TextBuilder | CallBuilder] = {}  # by content-block number
@@ -163,8 +166,8 @@ class ChoiceBuilder:
             self.part("refusal", chunk.part).pieces.append(chunk.refusal)
         if chunk.tool_calls:
             opens = chunk.block is not None and chunk.block.start is not None
-            for delta in chunk.tool_calls:
-                self._call_delta(delta, chunk.part, opens)
+            for number, delta in enumerate(chunk.tool_calls):
+                self._call_delta(delta, chunk.part, opens=opens, beside=number > 0)
         if chunk.reasoning_details:
             details = self.part("reasoning", chunk.part).details
             for raw in chunk.reasoning_details:
@@ -181,7 +184,9 @@ class ChoiceBuilder:
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
                 self.reasons.append(self.reason)
 
-    def _call_delta(self, delta: ToolCallDelta, number: int | None, opens: bool) -> None:
+    def _call_delta(
+        self, delta: ToolCallDelta, number: int | None, *, opens: bool, beside: bool
+    ) -> None:
         if number is not None and not opens:
             there = self._numbered.get(number)
             if isinstance(there, CallBuilder):
@@ -190,21 +195,15 @@ class ChoiceBuilder:
                     self.over_limit = ("characters in the input of a provider's tool", MAX_INPUT)
                 return
         extras = self._extras = self._extras or _Extras()
-        call = None if opens else extras.continued(delta)
-        if call is None:
-            if len(extras.calls) >= MAX_TOOL_CALLS:
-                self.over_limit = ("tool calls", MAX_TOOL_CALLS)
-                return
-            call = CallBuilder()
-            extras.calls.append(call)
-            self._append(call)
-            if number is not None:
-                self._numbered[number] = call
-        call.add(delta)
-        if delta.id:
-            extras.by_id[delta.id] = call
-        if delta.index is not None:
-            extras.by_index[delta.index] = call
+        opened = extras.calls.take(delta, opens=opens, beside=beside)
+        if opened is None:
+            return
+        if len(extras.calls.all) > MAX_TOOL_CALLS:
+            self.over_limit = ("tool calls", MAX_TOOL_CALLS)
+            return
+        self._append(opened)
+        if number is not None:
+            self._numbered[number] = opened
 
     def _add_attachments(self, chunk: StreamChunk) -> None:
         extras = self._extras = self._extras or _Extras()
@@ -235,27 +234,36 @@ class ChoiceBuilder:
         return texts[0] if len(texts) == 1 else "".join(texts)
 
     def build(self, wire: str, finished: bool, reason: str | None) -> Choice:
-        """Return the choice so far. A call is valid only in a ``finished`` answer, and if whole.
+        """Return the choice so far, and say in `notes` what was odd in it.
 
-        ``reason`` is the finish reason that stands.
+        ``reason`` is the finish reason that stands. A call can be run only if the answer is
+        ``finished``, was neither cut nor filtered, and the call is whole.
         """
         extras = self._extras or _Extras()
         parts: list[Part] = []
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
+        told = extras.calls.sorted_out() if extras.calls.all else None
+        ids = extras.calls.ids()
+        # One that was withdrawn counts, too: it is not known what was lost.
+        reasons = _words((*self.reasons, self.reason or ""))
+        usable = finished and not reasons & _UNUSABLE
+        ended = reasons <= _ENDED  # also without any, where the wire's end marker came
         for part in self.parts:
             if isinstance(part, TextBuilder):
                 parts += part.parts(wire)
             elif part.start is not None:
                 parts.append(part.opaque(wire))
-            else:
-                call = part.call(len(good) + len(bad))
-                # The limit on tokens that cut the answer may have cut all of the last arguments.
-                last = self.reason in CUT_REASONS and part is extras.calls[-1]
-                cut = last and not part.joined()
-                whole = part.kind == "custom" or part.whole_json()
-                (good if finished and whole and part.name and not cut else bad).append(call)
+            elif told is not None and part not in told.copies:
+                call = part.call(ids[part])
+                whole = part.is_whole() and bool(part.name) and part not in told.doubtful
+                (good if usable and whole and (ended or not part.blank) else bad).append(call)
                 parts.append(call)
+        self.notes = []
+        if told is not None and (told.copies or told.again):
+            self.notes.append("tool calls or their arguments came more than once: counted once")
+        if finished and _words([self.reason or ""]) & _CALL and not good and not bad:
+            self.notes.append(f"finish reason {self.reason!r}, but no tool call")
         refusal = self.join("refusal")
         return Choice(
             index=self.index,
@@ -272,3 +280,21 @@ class ChoiceBuilder:
             audio=joined_fields(extras.audio),
             images=tuple(extras.images),
         )
+
+
+def _bare_word(word: str) -> str:
+    return re.sub("[^a-z0-9]", "", word.lower()).removeprefix("finishreason")
+
+
+def _words(reasons: Iterable[str]) -> frozenset[str]:
+    """Return the words of reasons, without what relays change: case, hyphens, a prefix.
+
+    Gemini's OpenAI-style endpoint puts two in one: ``content_filter: SAFETY``.
+    """
+    found = (_bare_word(w) for reason in reasons for w in re.split(r"[\s:;,./]+", reason))
+    return frozenset(w for w in found if w)
+
+
+_UNUSABLE, _ENDED, _CALL = map(
+    _words, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS)
+)

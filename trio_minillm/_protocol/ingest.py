@@ -290,6 +290,8 @@ class Ingest:
         for choice in built:
             if len(choice.finish_reasons) > 1:
                 notes.append(f"choice {choice.index}: finish reasons {choice.finish_reasons}")
+        for builder in self._in_order():
+            notes += [f"choice {builder.index}: {note}" for note in builder.notes]
         return CompletionResponse(
             id=id or self.id,
             model=self.model,

@@ -153,8 +153,10 @@ class ReasoningPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """A tool call that the model asks for.
 
-    ``arguments`` is the exact string that the provider sent; `parsed` decodes it. ``type`` is
-    ``"custom"`` for OpenAI's free-text tools, whose arguments are not JSON.
+    ``id`` is the provider's; one is made where it gave none, or the same to two calls of an answer.
+    ``arguments`` is the exact string that the provider sent, once if it sent it more than once;
+    `parsed` decodes it. ``type`` is ``"custom"`` for OpenAI's free-text tools, whose arguments are
+    not JSON.
     """
 
     id: str

@@ -71,9 +71,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """The words in which the model declined to answer, if it did."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Calls that can be run: they have a name, their arguments are JSON, and the answer is
-    complete."""
+    complete, neither cut nor filtered."""
     invalid_tool_calls: tuple[ToolCall, ...] = ()
-    """Calls that must not be run: cut off, without a name, or not JSON."""
+    """Calls that must not be run: cut off, without a name, not JSON, or perhaps not the model's."""
     finish_reason: str | None = None
     """The reason why the answer ended, in the provider's words."""
     finish_reasons: tuple[str, ...] = ()

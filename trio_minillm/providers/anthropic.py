@@ -102,7 +102,7 @@ class _Kind(msgspec.Struct, gc=False):
 
 def _json_text(value: Any, where: str, left_out: list[str]) -> str:
     """Read a piece of a tool's input; an object in place of its JSON is that JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return value if isinstance(value, str) else msgspec.json.encode(clean(value)).decode()
 
 
 def _blocks(value: Any, where: str, left_out: list[str]) -> Any:
@@ -417,7 +417,10 @@ def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
         out.progress = bool(out.reasoning or signature)
     elif kind == "tool_use":
         given = block.get("input")
-        arguments = msgspec.json.encode(given).decode() if given else ""
+        # Empty here, by the reference; relays send it whole, and some send it as text.
+        arguments = given if isinstance(given, str) else ""
+        if given and not arguments:
+            arguments = msgspec.json.encode(given).decode()
         extra = {k: block[k] for k in CALL_FIELDS if block.get(k) is not None}
         name, ident = _string(block, "name"), side_text(block.get("id"), "id", left_out)
         out.tool_calls = (

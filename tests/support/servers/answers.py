@@ -2,6 +2,266 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
+import trio_minillm as llm
+from trio_minillm import testing
+
 from . import Difference
 
 ANSWERS: list[Difference] = []
+
+# -- tool calls ------------------------------------------------------------------------------------
+
+ARGS = '{"city":"Paris"}'
+ONE, TWO = '{"city":', '"Paris"}'
+_ = msgspec.UNSET
+
+
+def _piece(index: Any = _, id: Any = _, name: Any = _, arguments: Any = _) -> dict[str, Any]:
+    """A piece of a call; what is not given is absent."""
+    function = {k: v for k, v in (("name", name), ("arguments", arguments)) if v is not _}
+    call = {"index": index, "id": id, "function": function or _}
+    return {k: v for k, v in call.items() if v is not _}
+
+
+def calls(
+    server: str,
+    does: str,
+    handled: str,
+    source: str,
+    pieces: list[tuple[Any, ...]],
+    *good: tuple[str, str],
+    reason: str | None = "tool_calls",
+) -> None:
+    """Add a way of sending calls on OpenAI's wire: its pieces, one an event, and what can be run."""
+
+    def check() -> None:
+        deltas = [{"tool_calls": [_piece(*p)]} for p in pieces]
+        choices = [{"index": 0, "delta": d, "finish_reason": None} for d in deltas]
+        choices.append({"index": 0, "delta": {}, "finish_reason": reason})
+        body = [testing.sse({"id": "x", "choices": [c]}) for c in choices]
+        usage = {"prompt_tokens": 1, "completion_tokens": 1}
+        body += [testing.sse({"id": "x", "choices": [], "usage": usage}), testing.sse("[DONE]")]
+        _holds(llm.compatible("m", base_url="http://127.0.0.1/v1"), body, good)
+
+    ANSWERS.append(Difference(server, does, handled, source, check))
+
+
+def blocks(
+    server: str,
+    does: str,
+    handled: str,
+    source: str,
+    given: list[tuple[str, str, Any, list[str]]],
+    *good: tuple[str, str],
+) -> None:
+    """Add a way of sending calls on Anthropic's wire: id, name, input and pieces of each block."""
+
+    def check() -> None:
+        body = [_event("message_start", message={"id": "m", "content": [], "usage": {}})]
+        for n, (ident, name, value, pieces) in enumerate(given):
+            block = {"type": "tool_use", "id": ident, "name": name, "input": value}
+            body.append(_event("content_block_start", index=n, content_block=block))
+            for text in pieces:
+                delta = {"type": "input_json_delta", "partial_json": text}
+                body.append(_event("content_block_delta", index=n, delta=delta))
+            body.append(_event("content_block_stop", index=n))
+        end = {"stop_reason": "tool_use"}
+        body.append(_event("message_delta", delta=end, usage={"output_tokens": 1}))
+        body.append(_event("message_stop"))
+        _holds(llm.anthropic("m", api_key="k"), body, good)
+
+    ANSWERS.append(Difference(server, does, handled, source, check))
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return testing.sse({"type": kind, **fields}, kind)
+
+
+def _holds(model: llm.Model, body: list[bytes], good: tuple[tuple[str, str], ...]) -> None:
+    response, error = testing.decode(model.provider, body)
+    assert error is None, error
+    found = response.tool_calls
+    assert tuple((c.name, c.arguments) for c in found) == good, found
+    assert len({c.id for c in found}) == len(found)
+    assert bool(response.invalid_tool_calls) != bool(good)
+
+
+A, B = ("weather", ARGS), ("time", "{}")
+ONE_CALL, BOTH = "one call", "both calls"
+
+calls(
+    "MiniMax on NVIDIA NIM",
+    "the function's name again with every piece of the arguments",
+    ONE_CALL,
+    "NousResearch/hermes-agent#8259",
+    [
+        (0, "c1", "weather", ""),
+        (0, _, "weather", ONE),
+        (0, _, "weather", TWO),
+        (0, _, "weather", ""),
+    ],
+    A,
+)
+calls(
+    "Gemini (through relays)",
+    "the function's name in pieces",
+    "one call, its name joined; a piece that equals the name so far is a repeat",
+    "continuedev/continue#5849",
+    [(0, "c1", "wea", ""), (0, _, "ther", ""), (0, _, _, ARGS)],
+    A,
+)
+calls(
+    "DeepSeek; Z.ai (GLM)",
+    "one id for two calls, under two indexes",
+    "both calls; the second gets an id of its own",
+    "HKUDS/nanobot#3943",
+    [(0, "c1", "weather", ARGS), (1, "c1", "time", "{}")],
+    A,
+    B,
+)
+calls(
+    "OpenRouter (some models)",
+    "one id and one index for calls of different functions",
+    "both calls; the second gets an id of its own",
+    "skye-harris/hass_local_openai_llm#92",
+    [(0, "c1", "weather", ARGS), (0, "c1", "time", "{}")],
+    A,
+    B,
+)
+calls(
+    "Gemini (through relays)",
+    "the function's name as the id of each of its calls, and no index",
+    "all calls; ids are told apart",
+    "cloudwego/eino-ext#652",
+    [(_, "weather", "weather", ARGS), (_, "weather", "weather", '{"city":"Rome"}')],
+    A,
+    ("weather", '{"city":"Rome"}'),
+)
+calls(
+    "Ollama",
+    "index 0 for all calls",
+    "both calls: a new id with a name is another call",
+    "ollama/ollama#15457",
+    [(0, "c1", "weather", ARGS), (0, "c2", "time", "{}")],
+    A,
+    B,
+)
+calls(
+    "Gemini (OpenAI-compatible)",
+    "calls without an index",
+    BOTH,
+    "openai/openai-python#2806",
+    [(_, "c1", "weather", ARGS), (_, "c2", "time", "{}")],
+    A,
+    B,
+)
+calls(
+    "Databricks (Kimi)",
+    "no index behind a call's first piece",
+    "the pieces go on with the newest call",
+    "aaif-goose/goose#11511",
+    [(0, "c1", "weather", ""), (_, _, _, ONE), (_, _, _, TWO)],
+    A,
+)
+calls(
+    "Nebius; Cerebras",
+    "another index with every piece of the arguments, without id and name",
+    "one call, as long as it is not whole",
+    "dirac-run/dirac#215",
+    [(0, "c1", "weather", ""), (1, _, _, ONE), (2, _, _, TWO)],
+    A,
+)
+calls(
+    "Poolside",
+    "another id from the second piece on",
+    "one call, with its first id",
+    "poolsideai/pool#9",
+    [(0, "c1", "weather", ""), (0, "c2", _, ONE), (0, "c2", _, TWO)],
+    A,
+)
+calls(
+    "LocalAI",
+    "one call under several indexes, with one id",
+    "one call; what is a beginning of another one is left out, with a note",
+    "mudler/LocalAI#9722",
+    [(0, "c1", "weather", ""), (1, "c1", "weather", ARGS)],
+    A,
+)
+calls(
+    "Mistral",
+    'the id `"null"`',
+    "an id is made",
+    "Mistral's client, `ToolCall.id`",
+    [(0, "null", "weather", ARGS), (1, "null", "time", "{}")],
+    A,
+    B,
+)
+calls(
+    "Z.ai (GLM), local servers",
+    "the whole arguments once more, behind their pieces",
+    "one copy, with a note",
+    "anomalyco/opencode#12425",
+    [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, TWO), (0, _, _, ARGS)],
+    A,
+)
+calls(
+    "Baidu Qianfan",
+    "all arguments so far with every piece",
+    "the last of them, if the pieces joined are no JSON",
+    "NousResearch/hermes-agent#35592",
+    [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, ARGS)],
+    A,
+)
+calls(
+    "Bedrock (through gateways); litellm of 2024",
+    "`{}` before the arguments",
+    "the arguments",
+    "openai/openai-agents-js#712, BerriAI/litellm#4537",
+    [(0, "c1", "weather", "{}"), (0, _, _, ONE), (0, _, _, TWO)],
+    A,
+)
+calls(
+    "GitHub Copilot",
+    "no piece of arguments for a call that has none",
+    "a call with `{}`, if the finish reason is known and none of a cut answer",
+    "MadSkittles/Router-Maestro#162",
+    [(0, "c1", "time")],
+    ("time", ""),
+)
+calls(
+    "any",
+    "a call in an answer that was cut at its length",
+    "no call that can be run, also where it looks whole",
+    "NousResearch/hermes-agent#6847, langchain-ai/langchainjs#11471",
+    [(0, "c1", "weather", ARGS)],
+    reason="length",
+)
+calls(
+    "Gemini (OpenAI-compatible)",
+    "a call under `content_filter: SAFETY`",
+    "no call that can be run",
+    "Gemini API, `FinishReason`",
+    [(0, "c1", "weather", ARGS)],
+    reason="content_filter: SAFETY",
+)
+blocks(
+    "Kimi (Anthropic-compatible)",
+    "one id for several `tool_use` blocks",
+    "all calls; ids are told apart",
+    "HKUDS/nanobot#4473",
+    [("grep:3", "weather", {}, [ARGS]), ("grep:3", "time", {}, ["{}"])],
+    A,
+    B,
+)
+blocks(
+    "relays of Anthropic's wire",
+    "the whole input in `content_block_start`, and again in deltas",
+    "the input once, with a note",
+    "Anthropic's reference: the input is empty at the start",
+    [("c1", "weather", {"city": "Paris"}, [ONE, TWO])],
+    A,
+)

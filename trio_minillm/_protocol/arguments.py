@@ -1,0 +1,138 @@
+"""Arguments of a tool call under construction: whole or not, and one copy of what came twice.
+
+Pieces are joined, as OpenAI's reference says. Some servers send more than the pieces: a placeholder
+before the arguments, the whole behind them, or all of them so far with every piece. That is sorted
+out once, when the response is built, and only if the pieces as they came are no JSON object: while
+they arrive, a piece that repeats the beginning may as well be an object inside.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+
+from .builders import Joined
+
+MAX_CHECKED = 2**20
+"""Characters that are parsed for one call while it arrives, to see if its arguments are whole:
+1 Mi. Without the bound, that would be quadratic for a server that repeats names or ids."""
+MAX_STARTS = 4096
+"""Pieces of one call that begin an object and are remembered, to find copies of its arguments. A
+server that repeats all arguments with every piece reaches the bound on arguments before."""
+PLACEHOLDERS: Final = ("", "null", "{}")
+"""Arguments that stand for none, and that some servers send before the arguments."""
+_TRIES = 16
+"""Last pieces of a call of which each may begin the one whole copy of its arguments."""
+
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+"""Checks that a text is JSON. Making objects of it would take 25 times as long."""
+
+
+class Arguments(Joined):
+    """The arguments of one call, as they arrive. Each piece takes O(1)."""
+
+    __slots__ = ("_checked", "_read", "_read_at", "free_text", "last", "size", "starts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free_text = False  # of OpenAI's custom tools: it need not be JSON
+        self.size = 0  # characters
+        self.starts: list[int] = []  # where a later piece begins an object
+        self.last = ""  # the newest piece that is not only spaces
+        self._checked = 0  # characters parsed so far
+        self._read, self._read_at = "", -1
+
+    def add_piece(self, piece: str) -> None:
+        """Take the next piece, which is not empty."""
+        first = piece[0]
+        if first > " " or not piece.isspace():
+            self.last = piece
+        begins = first == "{" or (first <= " " and piece.lstrip().startswith("{"))
+        if begins and self.size and len(self.starts) < MAX_STARTS:
+            self.starts.append(self.size)
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    @property
+    def blank(self) -> bool:
+        """True while they are nothing, or nothing but spaces."""
+        return not self.last
+
+    def so_far(self) -> str:
+        """Return ``empty``, ``open`` or ``whole``. Past `MAX_CHECKED` characters, all are open."""
+        if self.blank:
+            return "empty"
+        if self.free_text:
+            return "whole"  # it may end anywhere
+        if self.last.rstrip()[-1] not in "}l" or self._checked > MAX_CHECKED:
+            return "open"
+        self._checked += self.size
+        return "whole" if is_object(self.read()) else "open"
+
+    def read(self) -> str:
+        """Return the pieces joined, or one copy of what came more than once."""
+        if self.free_text:
+            return self.joined()
+        if self._read_at != self.size:
+            text = self.joined()
+            if 0 < len(self.starts) < MAX_STARTS and not is_object(text):
+                text = _one_copy(text, self.starts)
+            self._read, self._read_at = text, self.size
+        return self._read
+
+    def is_whole(self) -> bool:
+        """Return whether they are a JSON object so far, or nothing at all, or free text."""
+        return self.free_text or is_object(self.read())
+
+    def came_again(self) -> bool:
+        """Return whether they came more than once, a placeholder not counted."""
+        whole = self.read()
+        return len(whole) < self.size and self.joined()[: -len(whole)].strip() not in PLACEHOLDERS
+
+
+def is_object(text: str) -> bool:
+    """Return whether arguments are a JSON object, or what stands for none."""
+    text = text.strip() or "{}"
+    try:
+        _check_json(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return False
+    return text[0] == "{" or text == "null"
+
+
+def same_json(a: str, b: str) -> bool:
+    """Return whether two texts are the same JSON, whatever its spaces and the order of fields."""
+    if len(a) + len(b) > MAX_CHECKED:
+        return False
+    try:
+        one, two = (msgspec.json.encode(msgspec.json.decode(t), order="sorted") for t in (a, b))
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return False
+    return one == two
+
+
+def _one_copy(text: str, starts: list[int]) -> str:
+    """Return the last whole object, if all before it says nothing else; otherwise all of it."""
+    for start in reversed(starts[-_TRIES:]):
+        whole = text[start:]
+        if is_object(whole) and _explained(text, [0, *starts], start, whole):
+            return whole
+    return text
+
+
+def _explained(text: str, starts: list[int], end: int, whole: str) -> bool:
+    """Return whether all before ``end`` says nothing that ``whole`` does not say."""
+    at = 0
+    for a, b in pairwise([*(s for s in starts if s < end), end]):
+        said = text[a:b]
+        if whole.startswith(said, at):
+            at += len(said)
+        elif whole.startswith(said):
+            at = len(said)
+        elif said.strip() in PLACEHOLDERS:
+            at = 0
+        else:
+            return same_json(text[:end], whole)
+    return True
