@@ -17,6 +17,7 @@ from ._accounting.record import CostRecord
 from ._accounting.settlement import SettlementClient
 from ._accounting.totals import JSON_ERRORS
 from ._http.connector import Connect, open_connector
+from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, check_type, prepare, with_price
 from ._stream.task import StreamTask
@@ -308,7 +309,9 @@ async def open_client(
     makes them (through httpx, where the environment names a proxy): it verifies TLS, queues nowhere,
     and closes them with the block. Whoever brings a client or a transport keeps it: it is left open.
 
-    ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed.
+    ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed. The
+    process's soft limit of open files is raised, as far as the hard one allows: each connection is
+    one.
 
     ``on_cost`` is an async function that is called once with every attempt that is booked, a
     `CostRecord`. It runs in the client's own nursery, so it can neither slow a stream down by
@@ -333,6 +336,7 @@ async def open_client(
     check_type("limits", limits, Limits | None)
     if on_cost is not None and not callable(on_cost):
         raise TypeError("on_cost must be an async function")
+    raise_file_limit()
     failure: BaseException | None = None
     async with open_connector(http_client, transport) as connect, trio.open_nursery() as nursery:
         bookkeeper = Bookkeeper(

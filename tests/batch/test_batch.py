@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import ssl
 from collections import Counter, deque
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -857,3 +860,80 @@ async def test_the_meta_of_a_request_is_added_to_that_of_the_scope(autojump_cloc
         await scope.batch(asked).run()
         metas = [record.meta for record in client.ledger.recent]
     assert sorted(metas, key=len) == [{"user": "ann"}, {"user": "ann", "task": 1}]
+
+
+# -- the system's limits -----------------------------------------------------------------------------
+
+
+class Crowded(Server):
+    """A server behind a process that may have so many connections open."""
+
+    def __init__(self, most_files, seconds=1.0):
+        super().__init__(seconds=seconds)
+        self.files = most_files
+        self.tries = 0
+
+    async def handle_async_request(self, request):
+        self.tries += 1
+        await trio.lowlevel.checkpoint()
+        if self.running >= self.files:
+            error = httpx.ConnectError("all attempts failed")
+            raise error from OSError(errno.EMFILE, "Too many open files")
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("concurrency", [100, "auto"])
+async def test_out_of_files_fewer_run_and_nothing_is_lost(autojump_clock, concurrency):
+    server = Crowded(3)
+    found, statistics = await run(server, requests(200), concurrency=concurrency)
+    assert all(result.ok for result in found)
+    assert statistics.ok == 200
+    assert server.most == 3
+    # The first wave finds out; from then on, one is tried whenever as many as run have ended.
+    assert server.tries < 100 + 200 * 1.5
+    assert trio.current_time() < 200 / 3 + 10, "no pause for a server that is well"
+
+
+async def test_room_that_comes_back_is_used(autojump_clock):
+    async def makes_room(number, body):
+        if number == 30:
+            server.files = 20
+
+    server = Crowded(2)
+    server.function = makes_room
+    found, _ = await run(server, requests(300), concurrency=20)
+    assert all(result.ok for result in found)
+    assert server.most > 10
+
+
+async def test_without_a_single_file_the_run_stops_and_fails_no_request(autojump_clock):
+    server = Crowded(0)
+    async with llm.open_client(transport=server) as client:
+        async with client.batch(requests(10), model=model(), concurrency=4) as results:
+            with pytest.raises(llm.SendError, match="too many open files"):
+                async for result in results:
+                    raise AssertionError(result)
+            statistics = results.statistics()
+    assert (statistics.ok, statistics.failed, statistics.unsent) == (0, 0, 10)
+    assert server.count == 0
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_certificate_that_nobody_trusts(autojump_clock, answered):
+    """Where nothing ever answered, every request would end so. Else it is one server of several."""
+
+    async def untrusted(number, body):
+        if number or not answered:
+            raise httpx.ConnectError("no") from ssl.SSLCertVerificationError("unknown")
+
+    server = Server(untrusted)
+    found, raises = (
+        [],
+        nullcontext() if answered else pytest.raises(llm.SendError, match="accepted"),
+    )
+    async with llm.open_client(transport=server) as client:
+        async with client.batch(requests(5), model=model(), concurrency=1) as results:
+            with raises:
+                found += [result.ok async for result in results]
+    assert found == ([True, False, False, False, False] if answered else [])
+    assert server.count == (5 if answered else 1), "none is sent again"

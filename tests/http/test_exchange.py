@@ -489,12 +489,12 @@ async def test_the_words_that_a_server_says_beside_a_status_are_not_logged(
 async def test_the_progress_of_a_request_is_told(way: Open) -> None:
     told: list[str] = []
     connecting = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
-    sent = "http11.send_request_body.complete"
+    sent = ["http11.send_request_headers.started", "http11.send_request_body.complete"]
     line = ["connection_pool.wait.started", "connection_pool.wait.complete"]
     async with serving(answering) as server, way(max_connections=1) as (connect, pool):
         first, second = connect(), connect()
         await first.start(server.url, HEADERS, PROMPT, on_progress=told.append)
-        assert told == [*connecting, sent]
+        assert told == [*connecting, *sent]
         told.clear()
         async with trio.open_nursery() as nursery:
             start = partial(second.start, server.url, HEADERS, PROMPT, on_progress=told.append)
@@ -502,7 +502,7 @@ async def test_the_progress_of_a_request_is_told(way: Open) -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert told == line[:1]
             assert await first.receive() == b"ok"
-        assert told == [*line, sent]  # on the connection of the first
+        assert told == [*line, *sent]  # on the connection of the first
         assert await second.receive() == b"ok"
         assert pool is not None
         quiet(pool)
@@ -611,13 +611,13 @@ async def in_line(connect: Connect, server: Server) -> None:
 @pytest.mark.parametrize(
     ("use", "script", "options", "steps"),
     [
-        (read_all, in_steps, {}, 8),
-        (read_directly, in_steps, {}, 8),
-        (leave_and_drain, in_steps, {}, 8),
-        (refuse, in_steps, {}, 8),
+        (read_all, in_steps, {}, 5),
+        (read_directly, in_steps, {}, 6),
+        (leave_and_drain, in_steps, {}, 5),
+        (refuse, in_steps, {}, 5),
         (send_much, in_steps, {}, 8),
-        (twice, in_steps, {"max_connections": 1}, 12),
-        (twice, dying_often, {"max_connections": 1}, 12),
+        (twice, in_steps, {"max_connections": 1}, 9),
+        (twice, dying_often, {"max_connections": 1}, 5),
         (in_line, in_steps, {"max_connections": 1}, 16),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -1033,12 +1033,13 @@ async def test_other_tasks_have_their_turn_while_much_is_read() -> None:
         parser.feed(b"HTTP/1.1 200 OK\r\n\r\n")
         async with other_task() as turns:
             for _ in range(rounds * EAGER_READS):
-                assert await connection.read(parser)
+                await connection.wait()
+                assert connection.read_now(parser)
                 assert len(parser.take()) == READ_BYTES
             assert len(turns) >= rounds // 2
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await connection.read(parser)
+                await connection.wait()
             assert scope.cancelled_caught
 
 
@@ -1396,7 +1397,7 @@ async def test_the_wait_for_a_slot_is_told_to_the_trace() -> None:
     events: list[str] = []
     extensions = {"trace": trace}
     after = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
-    sent = ["http11.send_request_body.complete"]
+    sent = ["http11.send_request_headers.started", "http11.send_request_body.complete"]
     wait = ["connection_pool.wait.started", "connection_pool.wait.complete"]
     async with serving(in_three) as server:
         async with client_of(ours(max_connections=1)) as client:
@@ -2080,14 +2081,14 @@ async def wait_in_line(client: httpx.AsyncClient, server: Server) -> None:
 @pytest.mark.parametrize(
     ("use", "script", "options", "steps"),
     [
-        (get_and_read, in_steps, {}, 8),
-        (read_in_pieces, in_steps, {}, 8),
-        (reuse, in_steps, {"max_connections": 1}, 12),
+        (get_and_read, in_steps, {}, 5),
+        (read_in_pieces, in_steps, {}, 5),
+        (reuse, in_steps, {"max_connections": 1}, 9),
         (upload, slow_reader, {}, 12),
         (upload_with_clocks, slow_reader, {}, 6),
         (upload_in_pieces, slow_reader, {}, 12),
         (upload, refusing, {}, 4),
-        (reuse, dying_often, {"max_connections": 1}, 12),
+        (reuse, dying_often, {"max_connections": 1}, 5),
         (wait_in_line, in_steps, {"max_connections": 1}, 16),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -22,3 +22,13 @@ def certified(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContex
     context.maximum_version = version
     context.set_alpn_protocols(["h2", "http/1.1"])
     return context
+
+
+@cache
+def expired(*, trusted: bool = False) -> ssl.SSLContext:
+    """Return a server's context whose certificate is past its end, or that of a client who trusts it."""
+    if trusted:
+        return ssl.create_default_context(cafile=TLS_FILES / "expired.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS_FILES / "expired.pem", TLS_FILES / "srv.key")
+    return context

@@ -218,6 +218,25 @@ async def test_what_is_compressed_is_not_recorded(tmp_path):
         testing.replay(path)
 
 
+@pytest.mark.parametrize("coding", ["none", "utf-8", "gzip"])
+async def test_what_is_said_to_be_compressed_and_is_not_is_recorded(tmp_path, coding):
+    path = tmp_path / "r.jsonl"
+    inner = testing.ScriptedTransport(
+        testing.reply(
+            *EVENTS, headers={"content-type": "text/event-stream", "content-encoding": coding}
+        )
+    )
+    async with (
+        testing.record(path, inner) as transport,
+        llm.open_client(transport=transport) as client,
+    ):
+        recorded = await client.complete(testing.model(), "Hi")
+    async with llm.open_client(
+        transport=testing.ScriptedTransport(*testing.replay(path))
+    ) as client:
+        assert (await client.complete(testing.model(), "Hi")).content == recorded.content != ""
+
+
 async def test_exchanges_that_interleave_are_told_apart(tmp_path, autojump_clock):
     path = tmp_path / "r.jsonl"
     replies = [testing.reply(*[f"{n}".encode(), 1.0] * 5) for n in range(3)]

@@ -21,6 +21,8 @@ ERRORS = [
     llm.ProtocolError("not JSON", event=4),
     llm.LimitExceeded("bytes in one line", 4096, event=2),
     llm.RetriesExhausted((llm.SendError("x"), llm.RefusedError(INFO))),
+    llm.SendTimeout(30.0),
+    llm.SendError("x", reason="refused"),
 ]
 
 
@@ -37,7 +39,7 @@ def test_an_error_survives_copying_and_pickling(error):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ERRORS[2], "not connected and sent within 10 s (clock 'connect')"),
+        (ERRORS[2], "not connected within 10 s (clock 'connect')"),
         (
             ERRORS[3],
             "HTTP 429 [rate_limit_exceeded] rate_limit: slow down (retry after 2.5 s) (request req_1)",
@@ -45,6 +47,7 @@ def test_an_error_survives_copying_and_pickling(error):
         (ERRORS[6], "clock 'idle' ran out after 1.5 s (3 chunks, 40 bytes arrived)"),
         (ERRORS[7], "error in the stream [rate_limit_exceeded] rate_limit: slow down"),
         (ERRORS[8], "event 4: not JSON"),
+        (ERRORS[11], "the request went no further for 30 s (clock 'send')"),
         (ERRORS[9], "event 2: more than 4,096 bytes in one line"),
     ],
 )

@@ -103,6 +103,13 @@ def test_a_wait_that_would_outlast_the_total_clock_is_not_begun(
     [
         (llm.SendError("x"), True),
         (llm.ConnectTimeout(1.0), True),
+        (llm.SendTimeout(1.0), True),
+        (llm.SendError("x", reason="refused"), True),
+        (llm.SendError("x", reason="no_such_host"), True),
+        (llm.SendError("x", reason="open_files"), True),
+        (llm.SendError("x", reason="certificate"), False),
+        (llm.SendError("x", reason="tls"), False),
+        (llm.SendError("x", reason="address"), False),
         (refused("rate_limit"), True),
         (refused("overloaded"), True),
         (refused("timeout"), True),

@@ -6,7 +6,8 @@ event                           what runs           what waits   what is raised
 input exhausted, all done                                        nothing
 stopped by the user             goes on to its end  dropped      nothing
 fatal error, limit reached,     goes on to its end  dropped      ``stopped``, by iteration after the last
-address unreachable                                              result
+address unreachable, no file                                     result
+can be opened
 cancelled by the user, or the   cancelled           dropped      nothing
 block is left
 a task of the run raises        cancelled           dropped      ``crash``, by iteration, else by the

@@ -12,6 +12,8 @@ worker free               the schedule's next item is sent (`Sender`), if it has
 answer                    into the cache, scored, out
 error that may pass       back into the schedule, to be sent again
 error that will not       out, as a result
+no room for it here       back into the schedule, and fewer run at once; alone, and again and again:
+                          the run stops
 fatal error               the run stops
 deadline over             out, with `StreamTimeout`
 consumer too slow         nothing is sent until it has taken results
@@ -38,7 +40,7 @@ from .scoring import score_result
 from .sender import Sender
 from .source import Requests, RequestSource
 from .statistics import BatchStatistics, Counters
-from .throttle.lanes import Lane
+from .throttle.lanes import Lane, no_room_here
 from .throttle.retry import BATCH_RETRY, RetryBudget, counted_attempts, is_fatal, retry_delay
 from .throttle.schedule import Item, Schedule
 from .throttle.token_estimate import estimate_tokens
@@ -121,7 +123,7 @@ class Run:
         """Return the statistics of a run that ``began`` at this time."""
         now = self.end.at or trio.current_time()
         limits = [lane.concurrency.limit for lane in self.schedule.lanes if lane.concurrency]
-        capacity = self.schedule.capacity
+        capacity = self.schedule.limit
         return self.counters.read(
             total=total,
             running=self.schedule.running,
@@ -227,25 +229,28 @@ class Run:
     async def _failed(self, item: Item, error: MiniLLMError) -> None:
         now = trio.current_time()
         fatal = isinstance(error, BudgetExceeded) or is_fatal(error)
-        if fatal or item.lane.unreachable(now):
-            if self.end.stopped is None:
-                self.end.stopped = error
-            self.counters.unsent += 1
-            self.stop()
+        if fatal or item.lane.unreachable(now, error):
+            self._stop_for(error)
             return
+        crowded = no_room_here(error) and self.schedule.no_room()
+        item.put_off += crowded
         limit = self.settings.deadline
         assert item.started is not None
         until = math.inf if limit is None else item.started + limit
         refused_for_rate = sum(attempt.kind == "rate_limit" for attempt in item.attempts)
         wait = retry_delay(
             error,
-            attempt=counted_attempts(len(item.attempts), refused_for_rate),
+            attempt=counted_attempts(len(item.attempts) - item.put_off, refused_for_rate),
             retry=self.settings.retry or BATCH_RETRY,
             remaining=until - now,
             random=random.random(),
         )
+        if crowded:
+            wait = 0.0  # it goes out when another has ended
         stopping = self.end.stopping
-        if wait is None or (not stopping and not self._retries.spend(error)):
+        if wait is None and no_room_here(error):
+            self._stop_for(error)
+        elif wait is None or (not (stopping or crowded) and not self._retries.spend(error)):
             await self._publish(item, error=error)
         elif stopping:
             self.counters.unsent += 1
@@ -254,6 +259,13 @@ class Run:
             self.schedule.retry(item, now, wait)
             self._workers.wake_at(until)
             self._workers.notify()
+
+    def _stop_for(self, error: MiniLLMError) -> None:
+        """Send no more because of an error that would meet every other request as well."""
+        if self.end.stopped is None:
+            self.end.stopped = error
+        self.counters.unsent += 1
+        self.stop()
 
     def _expire(self, now: float) -> float:
         """Give up the items whose deadline passed while they waited to be sent again, and return

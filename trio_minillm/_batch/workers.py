@@ -102,7 +102,7 @@ class WorkerPool:
                 if not self._sent % BURST:
                     self._in_gap = True
                     self._gap.unpark()
-                if schedule.running < schedule.capacity:
+                if schedule.running < schedule.limit:
                     self.notify()
                 await self._serve(item)
         except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
@@ -117,6 +117,6 @@ class WorkerPool:
                 await trio.lowlevel.checkpoint()
             self._in_gap = False
             self.notify()
-            free = min(schedule.waiting, schedule.capacity - schedule.running, BURST)
+            free = min(schedule.waiting, schedule.limit - schedule.running, BURST)
             if self._waking and free > 1:
                 self._idle.unpark(count=free - 1)

@@ -4,6 +4,9 @@ Sockets are the operating system's own, not Trio's: `trio.SocketStream` passes t
 on every read, also where the bytes are there already, and a TLS stream returns one record at a
 time. Cancellation is checked on every read, and other tasks get a turn whenever there is nothing to
 read, and at least every `EAGER_READS` reads.
+
+A request goes out in steps that do not wait, so that it can be sent by whoever waits for the
+response, and a cancellation between two steps loses nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +26,10 @@ READ_BYTES = 64 * 1024
 """Bytes that one read takes at most. A socket holds more only while nobody reads from it."""
 EAGER_READS = 16
 """Reads in a row without waiting, after which other tasks get a turn: 1 MiB at the most."""
+SEND_BYTES = 256 * 1024
+"""Bytes that one step of sending takes at most: 0.2 ms to encrypt, and little to hold twice."""
+
+NOTHING = memoryview(b"")
 
 CLOSED = "the transport was closed"
 """Message of the error of a read or write that was under way when its transport was closed."""
@@ -46,7 +53,8 @@ class Connection:
         self._buffer = buffer  # shared by all connections: nothing is left in it between reads
         self._more = False  # the next read may find something without waiting
         self._reads = 0
-        self._sending = False
+        self._rest = NOTHING  # of the request: it is neither encrypted nor sent
+        self._records = NOTHING  # of TLS: they are not sent
         self._tls: ssl.SSLObject | None = None
         self._incoming: ssl.MemoryBIO
         self._outgoing: ssl.MemoryBIO
@@ -72,61 +80,64 @@ class Connection:
 
     # -- out -------------------------------------------------------------------------------
 
-    async def send(self, data: bytes, parser: ResponseParser) -> bool:
-        """Send all of it. Returns False if a response came first, or the peer takes no more."""
-        if self._tls is not None:
-            self._tls.write(data)
-            data = self._outgoing.read()
-        return await self._send(data, parser)
+    def begin_sending(self, data: bytes) -> None:
+        """Take the next bytes of the request, for `send_now`; those before must be out."""
+        self._rest = memoryview(data)
 
-    async def _flush(self) -> None:
-        if self._outgoing.pending and not self._sending:
-            await self._send(self._outgoing.read(), None)
+    @property
+    def sending(self) -> bool:
+        """True if something is to be sent that the socket has not taken yet."""
+        return bool(self._rest or self._records)
 
-    async def _send(self, data: bytes, parser: ResponseParser | None) -> bool:
-        rest = memoryview(data)
-        # A read meanwhile may make TLS want to send something, too. It stays in `_outgoing` until
-        # the next flush: in the middle of this record it would break the stream of records.
-        self._sending = True
+    def send_now(self) -> bool:
+        """Give the socket what it takes at once. Returns False if it takes nothing now.
+
+        Raises ``OSError`` if the peer takes no more. It may have answered before it hung up.
+        """
+        if self._tls is None:
+            waiting = self._rest
+        else:
+            if not self._records:
+                if self._rest:
+                    self._tls.write(self._rest[:SEND_BYTES])
+                    self._rest = self._rest[SEND_BYTES:] or NOTHING
+                # A read may have made TLS want to send something, too. It has its place between
+                # two records, and nowhere else.
+                self._records = memoryview(self._outgoing.read())
+            waiting = self._records
         try:
-            while rest:
-                try:
-                    rest = rest[self._sock.send(rest) :]
-                except (BlockingIOError, InterruptedError):
-                    if not await self._sendable(parser):
-                        return False
-                except OSError:
-                    if parser is None:
-                        raise
-                    return False  # it may have answered before it hung up
-        finally:
-            self._sending = False
+            waiting = waiting[self._sock.send(waiting[:SEND_BYTES]) :]
+        except (BlockingIOError, InterruptedError):
+            return False
+        if self._tls is None:
+            self._rest = waiting or NOTHING
+        else:
+            self._records = waiting or NOTHING
         return True
 
-    async def _sendable(self, parser: ResponseParser | None) -> bool:
-        """Wait until more can be sent. Returns False if the whole head of a response came first."""
-        if parser is None:
-            await _waited(wait_writable, self._sock)
-            return True
-        ready = ""
+    async def wait_to_send(self) -> None:
+        """Wait until more can be sent. A checkpoint. Raises ``OSError``."""
+        await _waited(wait_writable, self._sock)
 
-        async def wait(way: str, wait_for: WaitFor) -> None:
-            nonlocal ready
-            with suppress(ConnectionError):  # closed: the next call says so
-                await _waited(wait_for, self._sock)
-            ready = ready or way
-            nursery.cancel_scope.cancel()
+    def stop_sending(self) -> None:
+        """Send nothing more. What is sent afterwards on this connection makes no sense."""
+        self._rest = self._records = NOTHING
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait, "write", wait_writable)
-            nursery.start_soon(wait, "read", wait_readable)
-        return ready != "read" or (await self.read(parser) and not parser.head)
+    async def _flush(self) -> None:
+        """Send what TLS itself has to say."""
+        while self._outgoing.pending or self._records:
+            if not self.send_now():
+                await self.wait_to_send()
+
+    @property
+    def _flushed(self) -> bool:
+        return self._tls is None or not (self._outgoing.pending or self._records)
 
     # -- in --------------------------------------------------------------------------------
 
     async def wait(self) -> None:
         """Wait until a read may find something. A checkpoint. Raises ``OSError``."""
-        if self._tls is not None and self._outgoing.pending:
+        if not self._flushed:
             await self._flush()  # the answer to a change of keys
         self._reads += 1
         if self._more and self._reads % EAGER_READS:
@@ -138,24 +149,26 @@ class Connection:
         """Wait as `wait` does, in fewer steps. Raises `trio.ClosedResourceError` or ``ValueError``
         for a connection that was closed.
         """
-        if self._tls is not None and self._outgoing.pending:
+        if not self._flushed:
             return self.wait()
         return wait_readable(self._sock)  # noqa: ASYNC105 - the caller awaits it
 
-    async def read(self, parser: ResponseParser) -> bool:
-        """Read once and feed the parser. Returns False at the connection's end. A checkpoint.
+    async def wait_to_read_or_send(self) -> None:
+        """Wait until a read may find something, or more can be sent. A checkpoint."""
 
-        Raises ``OSError`` and `BadResponse`.
-        """
-        while True:
-            if self.failure is None:
-                await self.wait()
-            there = self.read_now(parser)
-            if there is not None:
-                return there
+        async def wait(wait_for: WaitFor) -> None:
+            with suppress(ConnectionError):  # closed: the next call says so
+                await _waited(wait_for, self._sock)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait, wait_readable)
+            nursery.start_soon(wait, wait_writable)
 
     def read_now(self, parser: ResponseParser) -> bool | None:
-        """Read as `read` does, without waiting. Returns None if nothing is there."""
+        """Read once, without waiting, and feed the parser. Returns False at the connection's end,
+        and None if nothing is there. Raises ``OSError`` and `BadResponse`.
+        """
         if self.failure is not None:
             raise self.failure
         try:

@@ -8,7 +8,6 @@ differ in how a response is obtained and in its `Body`; everything else is here.
 from __future__ import annotations
 
 import logging
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -18,15 +17,9 @@ import httpx
 import msgspec
 import trio
 
-from .._types.errors import (
-    ConnectionCut,
-    ErrorInfo,
-    MiniLLMError,
-    ProtocolError,
-    RefusedError,
-    SendError,
-)
+from .._types.errors import MiniLLMError
 from .decompression import Decompressor
+from .failures import FOREIGN, host_of, map_error, safe_cause
 from .http1 import Headers
 from .roundtrip import Trace
 
@@ -42,66 +35,10 @@ comes with the end or right behind it."""
 
 OnProgress: TypeAlias = Callable[[str], None]
 """Function that is told the transport's trace events: ``connection_pool.wait.started`` and
-``….complete``, ``connection.…``, ``….send_request_body.complete``; none on some transports."""
+``….complete``, ``connection.…``, ``….send_request_headers.started``, ``….send_request_body.complete``,
+and before that ``….progress`` whenever more was sent. On some transports it is the last alone."""
 
 _log = logging.getLogger("httpx")
-
-
-# -- errors --------------------------------------------------------------------------------
-
-FOREIGN = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    OSError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    UnicodeError,  # a host that is no name for IDNA
-)
-"""Exceptions that httpx, or a transport, may raise for a request that failed."""
-
-BAD_REDIRECT = "Invalid URL in location header"
-"""Beginning of httpx's message for a redirect to an invalid address. httpx parses it even
-where it is told to follow no redirect."""
-
-
-def map_error(exc: Exception, *, begun: bool) -> MiniLLMError:
-    """Return the error of this library for one of `FOREIGN`; ``begun`` says a response had begun.
-
-    The message quotes no bytes of the server's.
-    """
-    if isinstance(exc, httpx.RemoteProtocolError) and BAD_REDIRECT in str(exc):
-        message = "the server redirects, to an address that is none; not followed"
-        return RefusedError(ErrorInfo(message=message, kind="invalid"))
-    if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
-        # It did answer, and may have begun to work: asking again is not safe.
-        return ProtocolError(f"the response is not HTTP: {_without_quotes(exc)}")
-    words = f"{type(exc).__name__}: {_without_quotes(exc)}" if str(exc) else type(exc).__name__
-    if begun:
-        return ConnectionCut(f"the connection broke: {words}")
-    return SendError(f"the request could not be sent: {words}")
-
-
-def _without_quotes(exc: Exception) -> str:
-    """Return a transport's message without the bytes from the server that h11 quotes behind it."""
-    text = str(exc)
-    quotes = isinstance(exc, httpx.RemoteProtocolError)
-    return re.split(r"[:,]? *(?:bytearray\(|b['\"])", text)[0] if quotes else text
-
-
-def safe_cause(exc: Exception) -> Exception | None:
-    """Return what may be kept of a foreign error as the cause of ours; None if it quotes a server.
-
-    It loses its traceback, and so do its own causes: their frames would show the request to
-    whatever prints local variables, and keep the prompt in memory.
-    """
-    if isinstance(exc, httpx.RemoteProtocolError | httpx.InvalidURL):
-        return None
-    one: BaseException | None = exc
-    while one is not None:
-        one.__traceback__ = None
-        one = one.__cause__ or one.__context__
-    return exc
 
 
 # -- requests ------------------------------------------------------------------------------
@@ -170,6 +107,11 @@ class Body(Protocol):
         ...
 
     @property
+    def sending(self) -> bool:
+        """True if the request is still being sent, which `receive` does."""
+        ...
+
+    @property
     def silent(self) -> bool:
         """True if nothing is left to hand out: neither bytes nor an end nor a fault."""
         ...
@@ -212,14 +154,8 @@ class Exchange(ABC):
         self.status: int = 0
         self.headers: Mapping[str, str] = {}
         """The response's headers, by their names in lower case."""
-        self.resumable: bool = False
-        """True if a `receive` that was cancelled has lost nothing, and can be called again."""
-        self.direct: bool = False
-        """True if any task may wait for the body (`readable`) and take what is there
-        (`receive_now`), with no scope around it that belongs to this exchange."""
         self._body: Body | None = None
         self._decompressor: Decompressor | None = None
-        self._unreadable: ProtocolError | None = None
 
     @abstractmethod
     async def _send(self, request: Outgoing) -> Response:
@@ -234,7 +170,8 @@ class Exchange(ABC):
         method: str = "POST",
         on_progress: OnProgress = ignore_progress,
     ) -> None:
-        """Send the request, and wait for the response's headers.
+        """Send the request, and wait for the response's headers. A server may send them before it
+        has the whole request; the rest then goes out as the body is read.
 
         Raises `SendError`, and `ProtocolError` for a response that is not HTTP. A status that
         refuses the request is not an error here.
@@ -248,7 +185,8 @@ class Exchange(ABC):
         try:
             response = await self._send(request)
         except FOREIGN as exc:
-            failure, cause = map_error(exc, begun=False), safe_cause(exc)
+            failure = map_error(exc, begun=False, host=host_of(url))
+            cause = safe_cause(exc)
         else:
             self._begin(*response)
             return
@@ -257,13 +195,25 @@ class Exchange(ABC):
 
     def _begin(self, status: int, headers: Mapping[str, str], body: Body) -> None:
         self.status, self.headers, self._body = status, headers, body
-        try:
-            self._decompressor = Decompressor.of(headers.get("content-encoding", ""))
-        except ProtocolError as exc:
-            self._unreadable = exc  # raised by `receive`: the status must not be lost to the body
+        self._decompressor = Decompressor.of(headers.get("content-encoding", ""), body.receive)
+
+    @property
+    def resumable(self) -> bool:
+        """True if a `receive` that was cancelled has lost nothing, and can be called again."""
         plain = self._decompressor is None  # a step that is cut short would lose bytes
-        self.resumable = plain and body.resumable
-        self.direct = plain and body.direct
+        return plain and self._body is not None and self._body.resumable
+
+    @property
+    def direct(self) -> bool:
+        """True if any task may wait for the body (`readable`) and take what is there
+        (`receive_now`), with no scope around it that belongs to this exchange. Once true, it stays.
+        """
+        return self._decompressor is None and self._body is not None and self._body.direct
+
+    @property
+    def sending(self) -> bool:
+        """True if a part of the request is still to be sent, which `receive` does."""
+        return self._body is not None and self._body.sending
 
     @property
     def silent(self) -> bool:
@@ -297,12 +247,14 @@ class Exchange(ABC):
         Raises `ConnectionCut`, and `ProtocolError` for a compression that is broken or unknown.
         """
         assert self._body is not None
-        if self._unreadable is not None:
-            raise self._unreadable
+        decompressor = self._decompressor
         try:
-            if self._decompressor is None:
+            if decompressor is None:
                 return await self._body.receive()
-            return await self._decompressor.receive(self._body.receive)
+            data = await decompressor.receive()
+            if decompressor.plain:
+                self._decompressor = None
+            return data
         except FOREIGN as exc:
             failure, cause = map_error(exc, begun=True), safe_cause(exc)
         raise failure from cause

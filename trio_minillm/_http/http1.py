@@ -203,6 +203,11 @@ class ResponseParser:
         return data
 
     @property
+    def status(self) -> int:
+        """The status of a head that `take_head` has not returned yet."""
+        return self._final.status
+
+    @property
     def begun(self) -> bool:
         """True if a single byte of a response came."""
         return self.head or self._silent > 0 or bool(self.fault)

@@ -10,12 +10,15 @@ from typing import Any, TypeAlias
 import httpx
 import trio
 
-from .exchange import BAD_REDIRECT, FOREIGN, Body, Exchange, Outgoing, Response, log_response
-from .roundtrip import Roundtrip
-from .transport import BODY
+from .exchange import Body, Exchange, Outgoing, Response, log_response
+from .failures import BAD_REDIRECT, FOREIGN
+from .roundtrip import SENT_MORE, Roundtrip, Trace
+from .transport import BODY, WholeBody
 
 PIECES_IN_A_READ = 16_384
 """More HTTP chunks than can lie in one read of 64 KiB, since each takes 6 bytes at least."""
+PIECE_BYTES = 64 * 1024
+"""Bytes of a request's body that httpx is given at a time."""
 CLOSE_SECONDS = 1.0
 """Seconds that closing a connection may take before it is left to the operating system."""
 
@@ -52,7 +55,7 @@ async def send_by_client(client: httpx.AsyncClient, request: Outgoing) -> httpx.
         timeout=None,
         extensions={"trace": request.trace},
     )
-    built.stream = _OnePiece(request.body)
+    built.stream = _InPieces(request.body, request.trace)
     try:
         return await client.send(built, stream=True, follow_redirects=False)
     except httpx.InvalidURL:  # the request's own was parsed before: it is a redirect's
@@ -71,7 +74,7 @@ async def send_by_transport(
         content=request.body,  # read at once, so that a transport may look at `content`
         extensions={"trace": request.trace, "timeout": _NO_TIMEOUT},
     )
-    built.stream = _OnePiece(request.body)
+    built.stream = _InPieces(request.body, request.trace)
     response = await transport.handle_async_request(built)
     status, reason = response.status_code, response.reason_phrase
     log_response(request.method, url, response.http_version, status, reason)
@@ -85,34 +88,41 @@ def _parsed(url: str) -> tuple[httpx.URL, bytes]:
     return parsed, parsed.netloc
 
 
-class _OnePiece(httpx.AsyncByteStream):
-    """The body of a request, iterated by a plain object.
+class _InPieces(WholeBody):
+    """The body of a request, which httpx takes piece by piece: that shows how far it has come.
 
-    httpx's own iterator is an async generator, and a send that is cancelled leaves it to the
-    garbage collector.
+    Iterated by a plain object: httpx's own iterator is an async generator, and a send that is
+    cancelled leaves it to the garbage collector.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, trace: Trace) -> None:
+        super().__init__(data)
+        self._trace = trace
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Once(self._data)
+        return _Pieces(self.data, self._trace)
 
 
-class _Once:
-    """Async iterator of one piece."""
+class _Pieces:
+    """Async iterator of a body's pieces. Whoever asks for another has sent the one before."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data: bytes | None = data
+    def __init__(self, data: bytes, trace: Trace) -> None:
+        self._rest = memoryview(data)
+        self._trace = trace
+        self._begun = False
 
-    def __aiter__(self) -> _Once:
+    def __aiter__(self) -> _Pieces:
         return self
 
     async def __anext__(self) -> bytes:
-        data, self._data = self._data, None
-        if data is None:
+        piece = self._rest[:PIECE_BYTES]
+        self._rest = self._rest[PIECE_BYTES:]
+        if self._begun:
+            await self._trace(SENT_MORE, {})
+        self._begun = True
+        if not piece:
             raise StopAsyncIteration
-        return data
+        return bytes(piece)
 
 
 # -- responses -----------------------------------------------------------------------------
@@ -136,6 +146,7 @@ class _HttpxBody:
 
     resumable: bool = False
     direct: bool = False
+    sending: bool = False
     silent: bool = False
     ended: bool = False
 

@@ -16,6 +16,9 @@ import msgspec
 import trio
 
 from .connection import READ_BYTES, Connection, Origin
+from .dialing import Tell, dial
+from .failures import explain
+from .lookup import Resolver
 
 MAX_IDLE = 256
 """Connections kept for later requests, to all origins together; the oldest are closed first."""
@@ -61,6 +64,7 @@ class ConnectionPool:
         self._max = max_connections
         self._slots = None if max_connections is None else trio.CapacityLimiter(max_connections)
         self._idle = IdleConnections(max_idle_connections, keepalive_expiry)
+        self._resolver = Resolver()
         self._active: set[Connection] = set()
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._closed = False
@@ -121,35 +125,45 @@ class ConnectionPool:
             self._active.add(connection)
         return connection
 
-    async def open(self, origin: Origin, server_name: str | None) -> Connection:
-        """Make a new connection. ``server_name`` is the certificate's, if not the origin's host.
+    async def open(self, origin: Origin, server_name: str | None, tell: Tell) -> Connection:
+        """Make a new connection. ``server_name`` is the certificate's, if not the origin's host;
+        ``tell`` is told when it waits in line for a look-up of the name.
 
         Raises `httpx.ConnectError`. Cancelled, it leaves no connection behind.
         """
-        scheme, host, port = origin
+        scheme, host, _ = origin
         if self._max is not None:  # idle connections count as well, and give way
             self._idle.shrink(self._max - len(self._active) - 1)
         try:
-            stream = await trio.open_tcp_stream(host, port)  # happy eyeballs, TCP_NODELAY
+            context = self._tls_context() if scheme == "https" else None
+            sock = await self._dial(origin, tell)
         except (OSError, UnicodeError) as exc:  # UnicodeError: no name that DNS could have
             raise httpx.ConnectError(str(exc)) from exc
-        # From here on without Trio's wrapper: see `connection`.
-        sock = socket.socket(fileno=stream.socket.detach())
-        sock.setblocking(False)
         connection = Connection(origin, sock, self._buffer)
         self._opened += 1
         self._active.add(connection)
         try:
             self.check_open()  # it may have been closed meanwhile
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if scheme == "https":
-                await connection.start_tls(self._tls_context(), server_name or host)
+            if context is not None:
+                await connection.start_tls(context, server_name or host)
         except BaseException as exc:
             self.release(connection, keep=False)
             if isinstance(exc, OSError | ValueError):
                 raise httpx.ConnectError(str(exc)) from exc
             raise
         return connection
+
+    async def _dial(self, origin: Origin, tell: Tell) -> socket.socket:
+        """Connect. Out of files, close the idle connections first."""
+        _, host, port = origin
+        try:
+            return await dial(self._resolver, host, port, tell)
+        except OSError as exc:
+            if not self._idle or explain(exc)[0] != "open_files":
+                raise
+        self._idle.shrink(0)
+        return await dial(self._resolver, host, port, tell)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._context is None:

@@ -1,8 +1,21 @@
 """One request and its response on a connection of the pool.
 
 Guarantees: cancelled at any checkpoint, a request leaves no socket, no slot and no task behind. Its
-connection goes to another request only if the response was whole and nothing came behind it.
-Errors are httpx's.
+connection goes to another request only if the request was sent, the response was whole, and nothing
+came behind it. Errors are httpx's.
+
+A server may answer before it has the whole request. What happens then:
+
+=====================  ===========================================================================
+what came              what becomes of the rest of the request
+=====================  ===========================================================================
+head of an error, or   is not sent (RFC 9112, 9.5); the response is read
+of a redirect
+head of a success      is sent while the response is read (`Roundtrip.receive`). A body that is
+                       still being made is sent before `Roundtrip.start` returns, and up to
+                       `AHEAD_BYTES` of the response are kept meanwhile
+end of the connection  can't be sent; a response that came before is read
+=====================  ===========================================================================
 """
 
 from __future__ import annotations
@@ -31,8 +44,15 @@ DIED_IDLE_SECONDS = 1.0
 """Seconds after a request went out on a connection that was used before. If the connection ends
 within this time without a byte, the server closed it before it saw the request, which is then sent
 again, once and silently, on a new connection."""
-WRITE_BYTES = 64 * 1024
-"""Bytes that must be sent within httpx's ``write`` timeout, where there is one."""
+AHEAD_BYTES = 1024 * 1024
+"""Bytes of a response's body that are read while a request's body is still being made. A server that
+sends more than this and the sockets hold, before it reads on, waits for ever: none is known."""
+
+EAGER_SENDS = 16
+"""Steps of sending in a row without waiting, after which other tasks get a turn: 4 MiB."""
+
+SENT_MORE, SENT = "http11.send_request_body.progress", "http11.send_request_body.complete"
+"""Trace events: more of the request is out, or all of it. The first is not one of httpcore's."""
 
 _PORTS = {"http": 80, "https": 443}
 """Schemes that there is a transport for, and the ports that they have by default."""
@@ -101,16 +121,19 @@ class Roundtrip:
         self._has_slot = False
         self._connection: Connection | None = None
         self._parser: ResponseParser
-        self._last = False  # nothing more can be sent on this connection
+        self._last = False  # the request says that no other follows on this connection
+        self._cut = False  # the rest of the request is not sent
+        self._trace: Trace | None = None  # of a request that is sent while the response is read
         self._read_seconds: float | None = None
 
     # -- the request -----------------------------------------------------------------------
 
     async def start(self, request: WireRequest) -> ResponseHead:
-        """Send the request and return the response's head.
+        """Send the request and return the response's head, which may come before all is sent.
 
         Raises httpx's errors, ``RuntimeError`` if the pool was closed, and what the body's pieces
-        or the trace function raise. Nothing of the request is kept, whether it succeeds or not.
+        or the trace function raise. Nothing of the request is kept, but for what is still to be
+        sent.
         """
         self._pool.check_open()
         self._read_seconds = request.timeouts.get("read")
@@ -156,17 +179,22 @@ class Roundtrip:
             self._pool.open,
             request.origin,
             request.server_name,
+            request.tell,
         )
         await request.tell("connection.connect_tcp.complete")
         await self._exchange_on(self._connection, request)
 
     async def _exchange_on(self, connection: Connection, request: WireRequest) -> None:
-        self._last = request.head.closes
+        self._last, self._cut = request.head.closes, False
+        await request.tell("http11.send_request_headers.started")
         if request.body is not None:
-            await self._put(connection, request, request.head.data + request.body)
+            await self._put(connection, request, request.head.data + request.body, last=True)
         else:
             await self._put_pieces(connection, request)
-        await request.tell("http11.send_request_body.complete")
+        if connection.sending:
+            self._trace = request.trace
+            return  # the head is here
+        await request.tell(SENT)
         while not self._parser.head:
             await self._read(connection)
 
@@ -183,7 +211,9 @@ class Roundtrip:
                 if length is not None and count > length:
                     raise httpx.LocalProtocolError("Too much data for declared Content-Length")
                 data = piece if length is not None else b"%x\r\n%s\r\n" % (len(piece), piece)
-                if piece and not await self._put(connection, request, waiting + data):
+                if piece and not await self._put(
+                    connection, request, waiting + data, last=count == length
+                ):
                     return
                 waiting = b"" if piece else waiting
         finally:
@@ -193,28 +223,52 @@ class Roundtrip:
             raise httpx.LocalProtocolError("Too little data for declared Content-Length")
         ending = b"0\r\n\r\n" if length is None else b""
         if waiting or ending:
-            await self._put(connection, request, waiting + ending)
+            await self._put(connection, request, waiting + ending, last=True)
         if not length:
             request.body = b"" if length == 0 else None
 
-    async def _put(self, connection: Connection, request: WireRequest, data: bytes) -> bool:
-        """Send the bytes. Returns False if a response came before all of them were out."""
-        seconds = request.timeouts.get("write")
-        size = len(data) if seconds is None else WRITE_BYTES
-        try:
-            for start in range(0, len(data), size):
-                part = data if size == len(data) else data[start : start + size]
-                sent = await _within(
-                    seconds, httpx.WriteTimeout, connection.send, part, self._parser
-                )
-                if not sent:
-                    self._last = True  # the server would take the next request for the rest
+    async def _put(
+        self, connection: Connection, request: WireRequest, data: bytes, *, last: bool
+    ) -> bool:
+        """Send the bytes. Returns False if nothing is to be sent behind them: the peer takes no
+        more, it has refused, or these are the ``last``, and the rest of them goes out later.
+        """
+        parser, seconds = self._parser, request.timeouts.get("write")
+        connection.begin_sending(data)
+        moved_at, steps = trio.current_time(), 0
+        while connection.sending:
+            if self._send_now(connection):
+                moved_at, steps = trio.current_time(), steps + 1
+                if connection.sending:
+                    await request.tell(SENT_MORE)
+                if not steps % EAGER_SENDS:
+                    await checkpoint()
+                continue
+            left = None if seconds is None else moved_at + seconds - trio.current_time()
+            full = sum(map(len, parser.pieces)) >= AHEAD_BYTES
+            wait = connection.wait_to_send if full else connection.wait_to_read_or_send
+            await _within(left, httpx.WriteTimeout, wait)
+            if not full and self._read_now(connection) and parser.head:
+                if not 200 <= parser.status < 300:
+                    self._cut_off(connection)
+                elif last:
                     return False
-        except OSError as exc:
-            raise httpx.WriteError(str(exc)) from exc
-        except BadResponse as exc:
-            raise httpx.RemoteProtocolError(str(exc)) from exc
-        return True
+                elif parser.complete or parser.fault:
+                    self._cut_off(connection)
+        return not self._cut
+
+    def _send_now(self, connection: Connection) -> bool:
+        """Send without waiting. Returns False if the socket takes nothing now."""
+        try:
+            return connection.send_now()
+        except OSError:  # the peer takes no more: it may have answered before
+            self._cut_off(connection)
+            return True
+
+    def _cut_off(self, connection: Connection) -> None:
+        """Send nothing more: the server would take the next request for the rest of this one."""
+        connection.stop_sending()
+        self._cut = True
 
     # -- the response's body ---------------------------------------------------------------
 
@@ -262,8 +316,15 @@ class Roundtrip:
 
     @property
     def direct(self) -> bool:
-        """True if any task may wait for the body: no timeout of httpx's must bound each read."""
-        return self._read_seconds is None
+        """True if any task may wait for the body: no timeout of httpx's must bound each read, and
+        nothing is to be sent meanwhile.
+        """
+        return self._read_seconds is None and not self.sending
+
+    @property
+    def sending(self) -> bool:
+        """True if the request is still being sent, which `receive` does."""
+        return self._connection is not None and self._connection.sending
 
     @property
     def silent(self) -> bool:
@@ -290,9 +351,14 @@ class Roundtrip:
         """Read once, waiting for it, and feed the parser."""
         seconds = self._read_seconds
         while True:
+            wait = connection.wait
+            if connection.sending:
+                wait = connection.wait_to_read_or_send
+                if self._send_now(connection) and self._trace is not None:
+                    await self._trace(SENT_MORE if connection.sending else SENT, {})
             if not (self._parser.fault or connection.failure):
                 try:
-                    await _within(seconds, httpx.ReadTimeout, connection.wait)
+                    await _within(seconds, httpx.ReadTimeout, wait)
                 except OSError as exc:
                     raise httpx.ReadError(str(exc)) from exc
             if self._read_now(connection):
@@ -327,7 +393,8 @@ class Roundtrip:
         connection, self._connection = self._connection, None
         if connection is not None:
             parser = self._parser
-            keep = parser.complete and parser.reusable and not self._last
+            sent = not (self._cut or connection.sending)
+            keep = parser.complete and parser.reusable and sent and not self._last
             self._pool.release(connection, keep=keep)
         if self._has_slot:
             self._has_slot = False

@@ -77,16 +77,27 @@ def _wire_request(request: httpx.Request) -> WireRequest:
     origin = origin_of(request.url)
     extensions = request.extensions
     target = extensions.get("target", request.url.raw_path)
-    assert isinstance(request.stream, httpx.AsyncByteStream)
+    body = request.stream
+    assert isinstance(body, httpx.AsyncByteStream)
+    head = encode_head(request.method, target, request.headers.raw)
+    whole = body.data if isinstance(body, WholeBody) else None
     return WireRequest(
         origin=origin,
-        head=encode_head(request.method, target, request.headers.raw),
-        pieces=request.stream,
+        head=head,
+        body=whole if whole is not None and len(whole) == head.length else None,
+        pieces=body,
         no_body=request.method == "HEAD",
         server_name=extensions.get("sni_hostname"),
         timeouts=extensions.get("timeout") or {},
         trace=extensions.get("trace"),
     )
+
+
+class WholeBody(httpx.AsyncByteStream):
+    """A request's body that is known as a whole, so that it can be sent twice."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data: bytes = data
 
 
 class _Stream(httpx.AsyncByteStream):

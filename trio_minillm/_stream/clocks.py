@@ -3,7 +3,9 @@
 =================  ===============================  ================================================
 clock              runs from                        until
 =================  ===============================  ================================================
-``connect``        the start of the attempt         the request is sent
+``connect``        the start of the attempt         the connection stands
+``send``           the newest progress of the       the request is sent
+                   request, or its beginning
 ``first_chunk``    the request is sent              the first content
 ``idle``           the newest content               the answer is over
 ``byte_idle``      the newest bytes                 the answer is over
@@ -13,20 +15,25 @@ clock              runs from                        until
 ``total``          the start of the stream          the answer is over; spans all attempts
 =================  ===============================  ================================================
 
-Before the first content only ``connect`` and then ``first_chunk`` run (``idle`` and ``byte_idle`` only
-where ``first_chunk`` is off), since a model that thinks is silent; a finish reason that comes before
-any content changes nothing of that. A transport that does not report
-its progress gets the time of ``connect`` and ``first_chunk`` together. No clock runs while the
-consumer is slow or while the request waits for a free connection.
+Before the first content only ``connect``, ``send`` and then ``first_chunk`` run (``idle`` and
+``byte_idle`` only where ``first_chunk`` is off), since a model that thinks is silent; a finish reason
+that comes before any content changes nothing of that. A server may begin to answer while the request
+is still being sent: until that is done, ``send`` runs in place of ``first_chunk``, ``idle`` and
+``byte_idle``. A transport that does not report when it has connected gets the time of ``connect`` and
+``first_chunk`` together, from the newest piece of the request that it took. No clock runs while the
+consumer is slow or while the request waits for a free connection, or in line for the look-up of a
+name.
 """
 
 from __future__ import annotations
+
+from enum import Enum
 
 import trio
 
 from .._http.exchange import DRAIN_SECONDS
 from .._protocol.state import State, StreamState
-from .._types.errors import ConnectTimeout, MiniLLMError, StreamTimeout
+from .._types.errors import ConnectTimeout, MiniLLMError, SendTimeout, StreamTimeout
 from .._types.options import Timeouts
 
 INFINITY = float("inf")
@@ -85,14 +92,35 @@ class Deadline:
         return trio.current_time() >= self._at
 
 
+class Phase(Enum):
+    """The stages of a request on its way out."""
+
+    CONNECTING = "connecting"
+    SENDING = "sending"
+    SENT = "sent"
+
+
+EVENTS = {
+    # A proxy was asked for a tunnel, or a connection that was kept turned out to be dead.
+    "connect_tcp.started": Phase.CONNECTING,
+    "start_tls.started": Phase.CONNECTING,
+    "send_request_headers.started": Phase.SENDING,
+    "send_request_body.progress": Phase.SENDING,
+    "send_request_body.complete": Phase.SENT,
+    "send_request_body.failed": Phase.SENT,  # the server takes no more, but may have answered
+}
+"""The phase that an event of a transport begins, by the name without what made it (``http11.``)."""
+
+
 class Clocks:
     """The clocks of one attempt, told of what happens and read as one `Deadline`."""
 
     def __init__(self, timeouts: Timeouts, total_at: float) -> None:
         self._timeouts = timeouts
-        self._since = trio.current_time()  # connecting began; then: the request was sent
-        self._connecting = True
-        self._reported = False  # the transport reports its progress
+        self._since = trio.current_time()  # the phase began, or sending has made progress
+        self._phase = Phase.CONNECTING
+        self._answered = False
+        self._reported = False  # the transport says when it has connected
         self._queued_at = 0.0
         self._content_at: float | None = None
         self._bytes_at = self._since
@@ -101,6 +129,7 @@ class Clocks:
         idle = INFINITY if timeouts.idle is None else timeouts.idle
         byte_idle = INFINITY if timeouts.byte_idle is None else timeouts.byte_idle
         self._quiet = min(idle, byte_idle)
+        self._plain_state: State | None = None  # in which only silence can end the answer
         self._quiet_name = "idle" if idle <= byte_idle else "byte_idle"
         total = timeouts.total
         self._deadline = Deadline(float(total) if isinstance(total, int | float) else 0.0, total_at)
@@ -126,24 +155,41 @@ class Clocks:
 
     def transport_event(self, event: str) -> None:
         """Take note of the transport's progress, by the names of httpcore's trace extension."""
-        if not self._connecting:
-            return
-        self._reported = True
+        name = ".".join(event.split(".")[-2:])
+        phase = EVENTS.get(name)
         if event == "connection_pool.wait.started":  # in line: no clock runs
             self._queued_at = self.pause()
         elif event == "connection_pool.wait.complete":
             self.resume(self._queued_at)
-        elif event.endswith("send_request_body.complete"):
+        elif name == "send_request_body.progress":
+            self._moved()
+        elif phase is not None and not self._answered:
+            self._reported = True
+            self._enter(phase)
+        elif phase is Phase.SENT:
             self.sent()
-        else:
+
+    def _moved(self) -> None:
+        if self._phase is not Phase.SENT:
+            self._since = trio.current_time()
             self._arm()
+
+    def _enter(self, phase: Phase) -> None:
+        if phase is not self._phase:
+            self._phase = phase
+            self._since = self._bytes_at = trio.current_time()
+            self._plain_state = State.OPEN if phase is Phase.SENT else None
+        self._arm()
+
+    def answered(self, *, sending: bool) -> None:
+        """Take note of the response's head; ``sending``: the request is not out yet."""
+        self._answered = True
+        if not sending:
+            self.sent()
 
     def sent(self) -> None:
         """Take note that the request is out: from here on the server's silence counts."""
-        if self._connecting:
-            self._connecting = False
-            self._since = self._bytes_at = trio.current_time()
-            self._arm()
+        self._enter(Phase.SENT)
 
     def heard(self, now: float, content: bool, state: StreamState, says: bool = False) -> None:
         """Take note of bytes, with or without content, and of the state after them.
@@ -153,7 +199,7 @@ class Clocks:
         self._bytes_at = now
         if content and (state.said or state.state is State.OPEN):
             self._content_at = now
-            if state.state is State.OPEN:  # the common case, for which nothing needs to be weighed
+            if state.state is self._plain_state:  # the common case: nothing needs to be weighed
                 self._grace = None
                 self._deadline.move(now + self._quiet, self._quiet_name, self._quiet)
                 return
@@ -191,15 +237,11 @@ class Clocks:
     def _running(self) -> list[tuple[float, str, float | None]]:
         """Return the clocks that run now: since when, name, length."""
         clocks = self._timeouts
-        if self._connecting:
-            if self._reported:
-                return [(self._since, "connect", clocks.connect)]
-            if clocks.connect is None or clocks.first_chunk is None:
-                return []
-            return [(self._since + clocks.connect, "first_chunk", clocks.first_chunk)]
+        if self._phase is not Phase.SENT:
+            return self._running_before()
         if self._content_at is None and clocks.first_chunk is not None:
             return [(self._since, "first_chunk", clocks.first_chunk)]
-        since = self._since if self._content_at is None else self._content_at
+        since = max(self._since, self._content_at or self._since)
         running: list[tuple[float, str, float | None]] = [
             (since, "idle", clocks.idle),
             (self._bytes_at, "byte_idle", clocks.byte_idle),
@@ -207,6 +249,20 @@ class Clocks:
         if self._grace is not None:
             running.append((self._grace_from, "usage_grace", self._grace))
         return running
+
+    def _running_before(self) -> list[tuple[float, str, float | None]]:
+        """Return the clocks that run before the request is sent."""
+        clocks = self._timeouts
+        if self._phase is Phase.SENDING:
+            running: list[tuple[float, str, float | None]] = [(self._since, "send", clocks.send)]
+            if self._grace is not None:  # the answer is whole, and the rest is not wanted
+                running.append((self._grace_from, "usage_grace", self._grace))
+            return running
+        if self._reported:
+            return [(self._since, "connect", clocks.connect)]
+        if clocks.connect is None or clocks.first_chunk is None:
+            return []
+        return [(self._since + clocks.connect, "first_chunk", clocks.first_chunk)]
 
     def _arm(self) -> None:
         nearest, name, limit = INFINITY, "", 0.0
@@ -223,4 +279,6 @@ class Clocks:
         name, limit = self._deadline.name, self._deadline.limit
         if name == "connect":
             return ConnectTimeout(limit)
+        if name == "send" and not self._answered:
+            return SendTimeout(limit)
         return StreamTimeout(name, limit, chunks=chunks, received=received)

@@ -155,7 +155,7 @@ class StreamTask:
                 )
             if scope.cancelled_caught:
                 raise clocks.error(0, 0)
-            clocks.sent()
+            clocks.answered(sending=exchange.sending)
             info.headers_at = trio.current_time()
             await self._answer(exchange, clocks)
         finally:

@@ -43,6 +43,14 @@ provider gave up waiting · ``server``: the provider failed.
 RETRYABLE: frozenset[ErrorKind] = frozenset({"rate_limit", "overloaded", "timeout", "server"})
 """Kinds of errors that may pass by themselves."""
 
+SendReason = Literal["refused", "no_such_host", "certificate", "tls", "open_files", "address"]
+"""The cause of a request that could not be sent, where it is known.
+
+``refused``: nothing listens at the address · ``no_such_host`` · ``certificate``: the server's is
+expired, for another name, or of an unknown authority · ``tls``: the two sides agree on no handshake ·
+``open_files``: this process, or the machine, has too many files open · ``address``: the URL is none.
+"""
+
 EXCERPT_CHARS = 2_000
 """Most characters of a provider's own words that an error shows."""
 
@@ -104,16 +112,43 @@ def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, An
 
 
 class SendError(MiniLLMError):
-    """The request could not be sent, or the connection broke before any response."""
+    """The request could not be sent, or the connection broke before any response.
+
+    ``reason`` says why in one word, where that is known.
+    """
+
+    reason: SendReason | None = None
+
+    def __init__(self, message: str = "", *, reason: SendReason | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+    @property
+    def permanent(self) -> bool:
+        """True if another attempt would fail in the same way: the address, or what is there, must
+        change first.
+        """
+        return self.reason in ("certificate", "tls", "address")
 
 
 class ConnectTimeout(SendError):
-    """Connecting and sending the request took longer than ``limit`` seconds (clock ``connect``)."""
+    """Connecting took longer than ``limit`` seconds (clock ``connect``)."""
 
     clock = "connect"
 
     def __init__(self, limit: float) -> None:
-        super().__init__(f"not connected and sent within {limit:g} s (clock 'connect')")
+        super().__init__(f"not connected within {limit:g} s (clock 'connect')")
+        self.limit = limit
+
+
+class SendTimeout(SendError):
+    """Sending the request made no progress for ``limit`` seconds (clock ``send``)."""
+
+    clock = "send"
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"the request went no further for {limit:g} s (clock 'send')")
         self.limit = limit
 
 

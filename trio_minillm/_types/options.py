@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from .errors import ConnectTimeout, MiniLLMError, ProviderError, RefusedError, SendError
+from .errors import MiniLLMError, ProviderError, RefusedError, SendError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,9 +29,13 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     connect: float | None = 10.0
-    """Limit for name look-up, TCP, TLS and sending the request. 10 s: three SYN retries fit."""
+    """Limit for name look-up, TCP and TLS, until the connection stands. 10 s: three SYN retries
+    fit."""
+    send: float | None = 30.0
+    """Limit of time without progress while the request is sent, however long that takes in all.
+    30 s: lost packets have been sent again some seven times by then."""
     first_chunk: float | None = 300.0
-    """Limit from then to the first content. Reasoning models think for minutes, and some
+    """Limit from the sent request to the first content. Reasoning models think for minutes, and some
     servers hold back even the headers until then."""
     idle: float | None = 120.0
     """Limit of silence between content; keep-alive comments and pings count as silence."""
@@ -67,8 +71,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     Tried again are requests that could not be sent or whose connection died before an answer
     began, HTTP 408, 409, 425, 429 and 5xx, and the same errors reported as the first event of a
-    stream. Not tried again are an exhausted quota, a wrong key, a wrong request, and a stream that
-    broke off.
+    stream. Not tried again are an exhausted quota, a wrong key, a wrong request, a certificate that
+    is not accepted, a handshake that fails, and a stream that broke off.
 
     Raises ``ValueError`` for numbers that make no sense.
     """
@@ -147,7 +151,7 @@ def retryable(error: MiniLLMError) -> bool:
     """Return whether an error from before the first content may pass by itself."""
     if isinstance(error, RefusedError | ProviderError):
         return error.info.retryable
-    return isinstance(error, SendError | ConnectTimeout)
+    return isinstance(error, SendError) and not error.permanent
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:

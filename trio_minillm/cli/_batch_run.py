@@ -25,7 +25,7 @@ from trio_minillm.batch import (
 from ..local._named import open_model
 from ._batch_report import BatchPlan, BatchSums, problems_text
 from ._costs import cost_text
-from ._live import LiveRun, Progress, allow_many_files, timed
+from ._live import LiveRun, Progress, timed
 from ._measurements import Results, seconds_text
 from ._options import LOCAL_SLOTS, price_of
 from ._output import Misuse, OutputError, Row
@@ -135,7 +135,6 @@ class BatchRun(LiveRun):
         self.sums.add_line(number, request, "missing" if out is None else out.state(request))
 
     async def _send(self, file: RequestFile, out: ResultFile, options: BatchOptions) -> None:
-        allow_many_files()
         sums = self.sums
         async with llm.open_client(ledger=sums.ledger) as client:
             try:

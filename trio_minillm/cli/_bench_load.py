@@ -21,7 +21,7 @@ from .._batch.throttle.retry import is_fatal
 from .._types.chunks import has_content
 from ..local._named import open_model
 from ._costs import RunLedger
-from ._live import allow_many_files, timed
+from ._live import timed
 from ._measurements import Results, Sample
 from ._options import LOCAL_SLOTS, price_of
 from ._output import Misuse
@@ -241,7 +241,6 @@ class Load:
         """
         plan = self.plan
         slots = min(plan.concurrency or LOCAL_SLOTS, LOCAL_SLOTS)
-        allow_many_files()
         async with (
             open_model(plan.model, context=LOCAL_CONTEXT, slots=slots) as model,
             llm.open_client(ledger=self.ledger, limits=plan.limits) as client,

@@ -12,7 +12,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import trio
@@ -39,9 +39,6 @@ REDRAW, SAY_EVERY = 0.25, 5.0
 """Seconds between two states of the status line: on a terminal, and elsewhere."""
 TERMINAL_SECONDS = 0.5
 """Seconds that a terminal which hangs is waited for at the end."""
-OPEN_FILES = 65_536
-"""Open files to ask for, one for each connection. Where the system's own bound is infinite, there
-has to be another, since some systems refuse to set an infinite limit."""
 
 
 class Progress(NamedTuple):
@@ -227,17 +224,3 @@ def timed(results: Results) -> Iterator[None]:
     finally:
         results.cpu = time.process_time() - cpu
         results.seconds = trio.current_time() - began
-
-
-def allow_many_files() -> None:
-    """Raise this process's limit of open files, as far as the system allows it.
-
-    Each stream has a socket, and the default limit is often about 1,000.
-    """
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-        if soft != resource.RLIM_INFINITY and soft < most:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

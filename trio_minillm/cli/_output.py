@@ -224,6 +224,17 @@ def error_code(error: Exception | None) -> int:
     return next((code for kind, code in kinds if isinstance(error, kind)), 1 if error else 0)
 
 
+SEND_ADVICE = {
+    "refused": "check the address, and that the server runs",
+    "no_such_host": "check the address",
+    "address": "check the address",
+    "certificate": "check the address; trying again does not help",
+    "tls": "check the address; trying again does not help",
+    "open_files": "raise the limit (ulimit -n), or send fewer at once",
+}
+"""Words on what to do by `SendError.reason`."""
+
+
 def advice(error: Exception, variable: str | None) -> str:
     """Return what to do about an error, in a few words, or an empty text.
 
@@ -239,7 +250,9 @@ def advice(error: Exception, variable: str | None) -> str:
             return "pay or raise the limit; waiting does not help"
         return "wait, then try again"
     if isinstance(error, llm.SendError):
-        return "check the address and the network; trying again is safe"
+        return SEND_ADVICE.get(
+            error.reason or "", "check the address and the network; trying again is safe"
+        )
     if isinstance(error, llm.StreamTimeout):
         return "the --timeout-… options set the clocks; sending again costs again"
     return "sending again costs again" if isinstance(error, llm.StreamError) else ""

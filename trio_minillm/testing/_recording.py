@@ -26,6 +26,7 @@ import httpx
 import msgspec
 import trio
 
+from .._http.decompression import is_plain
 from .._http.transport import BODY, TrioTransport
 from .._protocol.redaction import MIN_RECORDED, secrets_in, stretches
 
@@ -146,6 +147,7 @@ class _Exchange:
         self._started = trio.current_time()
         self._pieces: list[tuple[float, bytes]] = []  # not written yet
         self._new = 0  # bytes that have not been searched yet
+        self._coding = ""  # the response's, until the body's first piece has told what it is worth
         self._over = self._begun = False
 
     def _line(self, at: float, **fields: Any) -> None:
@@ -174,13 +176,15 @@ class _Exchange:
             headers.append((key, hidden.decode("latin-1")))
         if not self._over:
             self._line(self._now(), status=response.status_code, headers=headers)
-        coding = response.headers.get("content-encoding", "identity")
-        if coding.lower() not in ("", "identity") and not self._over:
-            self._finish(self._now(), "compressed")
+        self._coding = response.headers.get("content-encoding", "")
 
     def piece(self, data: bytes) -> None:
         if self._over or not data:
             return
+        if self._coding and not is_plain(self._coding, data):
+            self._finish(self._now(), "compressed")  # a key in it would not be found
+            return
+        self._coding = ""  # the first piece has told
         self._pieces.append((self._now(), data))
         self._new += len(data)
         if self._new >= SEARCH_BYTES + self._hold:

@@ -75,6 +75,9 @@ class CircuitBreaker:
             self.paused_until = now + self.pause
         return self._failures
 
-    def unreachable(self, now: float) -> bool:
-        """Return True if there was never an answer, for as long as is worth trying."""
-        return not self._answered and now - self._failing_since >= UNREACHABLE_SECONDS
+    def unreachable(self, now: float, *, stays: bool = False) -> bool:
+        """Return True if there was never an answer, for as long as is worth trying; ``stays``: the
+        newest failure is one that trying again does not change.
+        """
+        late = stays or now - self._failing_since >= UNREACHABLE_SECONDS
+        return late and not self._answered

@@ -15,6 +15,7 @@ ended: refused (429)    cut, unless a rate is   failure               given back
                         known already                                 learned rate cut
 ended: overload, clock  cut                     failure               given back, if refused
 ended: not sent                                 failure
+ended: no room here                                                   tokens given back
 ended: other refusal                                                  given back to stated limits
 ended: broken answer                            there is a server
 dropped (cancelled)     one less in flight
@@ -107,9 +108,12 @@ class Lane:
         self._rates.take(tokens, now)
         return Ticket(now, self._sent, tokens, self._tokens_sent, estimate)
 
-    def unreachable(self, now: float) -> bool:
-        """Return True if nothing at this address ever answered, for as long as is worth trying."""
-        return self._breaker.unreachable(now)
+    def unreachable(self, now: float, error: MiniLLMError) -> bool:
+        """Return True if nothing at this address ever answered, for as long as is worth trying: not
+        at all after an error that stays.
+        """
+        stays = isinstance(error, SendError) and error.permanent
+        return self._breaker.unreachable(now, stays=stays)
 
     # -- after -------------------------------------------------------------------------------
 
@@ -154,7 +158,7 @@ class Lane:
                 self.concurrency.finished(now, self.in_flight + 1)
             if tokens is not None:
                 self._calibration.add(ticket.estimate, tokens)
-        else:
+        elif not no_room_here(error):
             if not ticket.accepted or _speaks_of_load(error):
                 self._failed(ticket, now, error)
             if not isinstance(error, SendError):
@@ -196,6 +200,13 @@ class Lane:
                 return  # the rate is what limits, and not the number at once
         if load and self.concurrency is not None:
             self.concurrency.overloaded(now, self.in_flight + 1)
+
+
+def no_room_here(error: MiniLLMError) -> bool:
+    """Return True if a request was not sent because this machine has too many files open, which
+    says nothing about the server.
+    """
+    return isinstance(error, SendError) and error.reason == "open_files"
 
 
 def _speaks_of_load(error: MiniLLMError) -> bool:

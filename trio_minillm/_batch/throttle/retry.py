@@ -43,7 +43,9 @@ def worth_retrying(error: MiniLLMError) -> bool:
         return error.info.retryable
     if isinstance(error, ProviderError):
         return error.info.should_retry is not False and error.kind in _PASSING
-    return isinstance(error, SendError | StreamTruncated | StreamTimeout)
+    if isinstance(error, SendError):
+        return not error.permanent
+    return isinstance(error, StreamTruncated | StreamTimeout)
 
 
 def retry_delay(

@@ -14,11 +14,14 @@ from .rate_limits import Reason
 
 
 class Item:
-    """A request on its way through the batch; each of its samples is one."""
+    """A request on its way through the batch; each of its samples is one.
+
+    Its 15 attributes are all that the batch keeps of it, in one object for the sake of memory.
+    """
 
     __slots__ = (
-        "attempts", "cache_key", "expires", "index", "lane", "model", "number", "queue", "request", "sample", "since",
-        "started", "ticket", "tokens",
+        "attempts", "cache_key", "expires", "index", "lane", "model", "number", "put_off", "queue", "request", "sample",
+        "since", "started", "ticket", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: BatchRequest, model: Model, index: int, sample: int) -> None:
@@ -30,6 +33,8 @@ class Item:
         self.number = index
         """Place of the item among all items, from 0."""
         self.attempts: tuple[Attempt, ...] = ()
+        self.put_off = 0
+        """Attempts that do not count: this machine had no room for them."""
         self.cache_key: bytes | None = None
         """Key under which its answer is stored, if there is a cache."""
         self.tokens = 0.0
@@ -75,13 +80,14 @@ class Queue:
 class Schedule:
     """Waiting items by lane, and the order in which they are sent.
 
-    Guarantees: no more than ``capacity`` run at once; a lane sends only what it may; lanes that
+    Guarantees: no more than ``limit`` run at once; a lane sends only what it may; lanes that
     may send take turns, one request each; within a lane, retries that are due go first, then new
     requests in the order of the input.
     """
 
     def __init__(self, capacity: int, new_lane: Callable[[float], Lane]) -> None:
         self.capacity = capacity
+        """The most that may run at once; see ``limit``."""
         self.running = 0
         self.waiting = 0
         self.wake_at = math.inf
@@ -90,6 +96,24 @@ class Schedule:
         self._queues: dict[Hashable, Queue] = {}
         self._turns: deque[Queue] = deque()  # queues that are not empty
         self._number = 0
+        self._room = math.inf  # for so many this machine has room
+        self._ended = 0  # since the room last changed
+
+    @property
+    def limit(self) -> int:
+        """The number that may run at once now: ``capacity``, or less if this machine has no room
+        for so many.
+        """
+        return int(min(self.capacity, self._room))
+
+    def no_room(self) -> bool:
+        """Note that this machine has no room for one of those that run (it has too many files open).
+
+        No more than the others run at once from now on, and one more whenever as many as that have
+        ended. Returns False if there are no others, so that sending fewer can't help.
+        """
+        self._room, self._ended = max(1, self.running - 1), 0
+        return self.running > 1
 
     @property
     def lanes(self) -> Iterator[Lane]:
@@ -148,7 +172,7 @@ class Schedule:
     def _find(self, now: float) -> Item | None:
         """Bring the queue whose turn it is to the front, and return its next item."""
         self.wake_at = math.inf
-        if self.running >= self.capacity:
+        if self.running >= self.limit:
             return None
         for _ in range(len(self._turns)):
             queue = self._turns[0]
@@ -165,6 +189,9 @@ class Schedule:
     def ended(self) -> None:
         """Note that an item runs no more. (`Lane.ended` is called apart.)"""
         self.running -= 1
+        self._ended += 1
+        if self._ended > self._room:
+            self._room, self._ended = self._room + 1, 0
 
     def expired(self, now: float) -> tuple[list[Item], float]:
         """Remove and return the items that expired while they waited for a retry, and the time at
@@ -206,7 +233,7 @@ class Schedule:
             found["retry"] += later
             head = queue.head(now)
             if head is not None:
-                full = self.running >= self.capacity
+                full = self.running >= self.limit
                 why = queue.lane.blocked(now, head.tokens)
                 reason = why[0] if why is not None and not full else "concurrency"
                 found[reason] += len(queue) - later

@@ -1,0 +1,167 @@
+"""Words and causes of requests that could not be sent: the same on every transport."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from functools import partial
+
+import httpx
+import pytest
+
+import trio_minillm as llm
+from trio_minillm._http.exchange import Exchange
+from trio_minillm._http.failures import MAX_CAUSES, explain, map_error
+from trio_minillm._http.httpx_exchange import HttpxExchange, send_by_transport
+from trio_minillm._http.pool import ConnectionPool
+from trio_minillm._http.trio_exchange import TrioExchange
+from trio_minillm._types.options import retryable
+
+from ..support.certificates import certified, expired, trusting
+from ..support.peers import Peer, answering, serving
+
+
+async def refusal(exchange: Exchange, url: str) -> llm.SendError:
+    """The error with which a request is not sent."""
+    with pytest.raises(llm.SendError) as caught:
+        await exchange.start(url, {}, b"{}")
+    await exchange.close()
+    return caught.value
+
+
+async def on_each_transport(url: str, verify: ssl.SSLContext) -> list[llm.SendError]:
+    """The errors on our own transport and on httpx's."""
+    pool = ConnectionPool(verify=verify)
+    found = [await refusal(TrioExchange(pool), url)]
+    pool.close()
+    async with httpx.AsyncHTTPTransport(verify=verify, trust_env=False) as transport:
+        found.append(await refusal(HttpxExchange(partial(send_by_transport, transport)), url))
+    return found
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_nobody_listens(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    for error in await on_each_transport(f"http://{host}:{port}/v1", trusting()):
+        assert f"to {host}:{port}: connection refused" in str(error)
+        assert (error.reason, error.permanent) == ("refused", False)
+        assert retryable(error)
+
+
+async def test_no_such_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(host: str, *args: object, **more: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for error in await on_each_transport("http://model.invalid/v1", trusting()):
+        assert str(error).endswith("sent to model.invalid: no such host")
+        assert error.reason == "no_such_host"
+
+
+async def test_certificates_that_are_not_accepted() -> None:
+    stranger = ssl.create_default_context()
+    cases = [
+        (certified(), trusting(), "example.test", "wrong host name"),
+        (certified(), stranger, "localhost", "unknown authority"),
+        (expired(), expired(trusted=True), "localhost", "expired certificate"),
+    ]
+    for served, trusted, host, words in cases:
+        async with serving(answering, tls=served) as server:
+            there = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(socket, "getaddrinfo", lambda *_, **__: there)  # noqa: B023
+                errors = await on_each_transport(f"https://{host}:{server.port}/", trusted)
+        for error in errors:
+            assert f"{words}: " in str(error)
+            assert (error.reason, error.permanent) == ("certificate", True)
+            assert not retryable(error)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"\x15\x03\x03\x00\x02\x02\x46", "the TLS handshake failed: "),  # alert 70: the version
+        (b"\x15\x03\x03\x00\x02\x02\x28", "the TLS handshake failed: "),  # 40: handshake failure
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak TLS there"),
+    ],
+)
+async def test_a_handshake_on_which_the_two_do_not_agree(answer: bytes, words: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.receive()
+        await peer.send(answer)
+
+    async with serving(script) as server:
+        url = server.url.replace("http:", "https:")
+        for error in await on_each_transport(url, trusting()):
+            assert words in str(error)
+            assert (error.reason, error.permanent) == ("tls", True)
+
+
+async def test_a_handshake_that_is_cut_may_be_tried_again() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.receive()
+
+    async with serving(script) as server:
+        url = server.url.replace("http:", "https:")
+        for error in await on_each_transport(url, trusting()):
+            assert retryable(error)
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "words"),
+    [
+        (OSError(errno.EMFILE, "x"), "open_files", "too many open files in this process"),
+        (OSError(errno.ENFILE, "x"), "open_files", "too many open files on this machine"),
+        (OSError(errno.ECONNREFUSED, "x"), "refused", "connection refused"),
+        (OSError(errno.EHOSTUNREACH, "x"), None, "no route"),
+        (OSError(errno.ETIMEDOUT, "x"), None, "does not answer"),
+        (OSError(errno.EPERM, "x"), None, ""),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), None, "no name server answers"),
+        (socket.gaierror(socket.EAI_FAIL, "for good"), None, "for good"),
+        (UnicodeError("label too long"), "address", "no such host"),
+        (ssl.SSLEOFError(8, "EOF"), None, ""),
+        (ssl.SSLError("no reason"), None, ""),
+        (ssl.SSLCertVerificationError("in pure Python"), "certificate", "not accepted"),
+    ],
+    ids=repr,
+)
+def test_the_cause_is_found_wherever_it_stands(
+    cause: Exception, reason: str | None, words: str
+) -> None:
+    """Right there, as cause, as context, in a group, and in a group of a cause."""
+    outer = [cause]
+    for name in ("__cause__", "__context__"):
+        for inner in (cause, ExceptionGroup("all", [OSError(errno.EPERM, "y"), cause])):
+            error = httpx.ConnectError("all attempts failed")
+            setattr(error, name, inner)
+            outer.append(error)
+    for error in outer:
+        found = explain(error)
+        assert found[0] == reason
+        assert (words in found[1]) if words else not found[1]
+
+
+def test_of_several_causes_the_one_that_can_be_mended_is_told() -> None:
+    refused, unreachable = OSError(errno.ECONNREFUSED, ""), OSError(errno.ENETUNREACH, "")
+    files = OSError(errno.EMFILE, "")
+    assert explain(ExceptionGroup("all", [unreachable, refused]))[0] == "refused"
+    assert explain(ExceptionGroup("all", [refused, files]))[0] == "open_files"
+
+
+def test_a_circle_of_causes_has_an_end() -> None:
+    first, second = OSError("a"), OSError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert explain(first) == (None, "")
+    many = ExceptionGroup("all", [OSError(n, "") for n in range(2000, 2000 + 2 * MAX_CAUSES)])
+    assert explain(many) == (None, "")
+
+
+def test_an_error_without_words_keeps_its_own() -> None:
+    error = map_error(httpx.ConnectError("strange"), begun=False, host="h:1")
+    assert str(error) == "the request could not be sent to h:1: ConnectError: strange"
+    assert str(map_error(httpx.ReadError(""), begun=True)) == "the connection broke: ReadError"
+    wrong = map_error(httpx.UnsupportedProtocol("no transport for ftp://"), begun=False)
+    assert isinstance(wrong, llm.SendError)
+    assert wrong.permanent

@@ -1,0 +1,92 @@
+"""The limit of open files: raised by a client, and what happens at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import trio_minillm as llm
+from trio_minillm._http.connection import Connection
+from trio_minillm._http.open_files import ENOUGH_FILES
+from trio_minillm._http.pool import ConnectionPool
+
+from ..support.peers import answering, serving
+
+resource = pytest.importorskip("resource")
+
+
+@pytest.fixture
+def limit() -> Iterator[int]:
+    """The hard limit; the soft one is as it was afterwards."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def soft() -> int:
+    found: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return found
+
+
+async def test_a_client_raises_the_limit_and_never_lowers_it(limit: int) -> None:
+    most = ENOUGH_FILES if limit == resource.RLIM_INFINITY else min(ENOUGH_FILES, limit)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit))
+    async with llm.open_client():
+        assert soft() == most
+    assert soft() == most
+    if limit == resource.RLIM_INFINITY or limit > ENOUGH_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ENOUGH_FILES + 1, limit))
+        async with llm.open_client():
+            assert soft() == ENOUGH_FILES + 1
+
+
+class Full:
+    """Files that are opened until there is no room for another."""
+
+    def __init__(self, hard: int) -> None:
+        self.files: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+        try:
+            while True:
+                self.files.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        while self.files:
+            os.close(self.files.pop())
+
+
+async def test_out_of_files_idle_connections_give_way(limit: int) -> None:
+    """Each connection takes two files here, since the server is in this process as well."""
+    async with serving(answering) as one, serving(answering) as other:
+        pool = ConnectionPool()
+        kept = await pool.open(("http", "127.0.0.1", one.port), None, untold)
+        pool.release(kept, keep=True)
+        full = Full(limit)
+        try:
+            opened: Connection = await pool.open(("http", "127.0.0.1", other.port), None, untold)
+            assert pool.statistics().idle == 0
+            pool.release(opened, keep=False)
+        finally:
+            full.close()
+            pool.close()
+
+
+async def test_out_of_files_is_said_in_those_words(limit: int) -> None:
+    async with serving(answering) as server:
+        model = llm.compatible("m", base_url=server.url, api_key="none")
+        async with llm.open_client(retry=llm.Retry(attempts=1)) as client:
+            full = Full(limit)
+            try:
+                with pytest.raises(llm.SendError, match="too many open files in this") as caught:
+                    await client.complete(model, "Hi")
+            finally:
+                full.close()
+        assert caught.value.reason == "open_files"
+
+
+async def untold(event: str) -> None:
+    raise AssertionError(event)
