@@ -28,6 +28,7 @@ from .._types.errors import (
 )
 from .decompression import Decompressor
 from .http1 import Headers
+from .proxies import name_proxy
 from .roundtrip import Trace
 
 SHORT_BODY = 64 * 1024
@@ -248,7 +249,7 @@ class Exchange(ABC):
         try:
             response = await self._send(request)
         except FOREIGN as exc:
-            failure, cause = map_error(exc, begun=False), safe_cause(exc)
+            failure, cause = name_proxy(exc, map_error(exc, begun=False)), safe_cause(exc)
         else:
             self._begin(*response)
             return

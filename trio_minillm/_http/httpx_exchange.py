@@ -34,9 +34,11 @@ class HttpxExchange(Exchange):
         self._send_by = send
 
     async def _send(self, request: Outgoing) -> Response:
-        response = await self._send_by(request)
-        headers = dict(response.headers.items())
-        return Response(response.status_code, headers, _body_of(response))
+        return _response(await self._send_by(request))
+
+
+def _response(response: httpx.Response) -> Response:
+    return Response(response.status_code, dict(response.headers.items()), _body_of(response))
 
 
 # -- requests ------------------------------------------------------------------------------
@@ -76,6 +78,11 @@ async def send_by_transport(
     status, reason = response.status_code, response.reason_phrase
     log_response(request.method, url, response.http_version, status, reason)
     return response
+
+
+async def send_through(transport: httpx.AsyncBaseTransport, request: Outgoing) -> Response:
+    """Send a request as `send_by_transport` does, and return its response as this library's."""
+    return _response(await send_by_transport(transport, request))
 
 
 @lru_cache(maxsize=64)  # parsing takes httpx 20 µs, and a client asks few addresses
