@@ -124,6 +124,11 @@ def test_the_variable_of_the_scheme_counts(
         ("a.invalid:8080", "http://a.invalid:8080", True),
         ("a.invalid:8080", "http://a.invalid", False),
         ("a.invalid:80", "http://a.invalid", True),
+        ("a.invalid:*", "http://a.invalid:81", True),
+        ("b.invalid;a.invalid", "http://a.invalid", True),
+        ("<local>", "http://a:8080", True),
+        ("<local>", "http://a.invalid", False),
+        ("<local>", "http://[2001:db8::1]", False),
         ("a.invalid:443", "https://a.invalid", True),
         ("http://a.invalid", "http://a.invalid", True),
         ("http://a.invalid/", "https://a.invalid", False),
@@ -214,8 +219,8 @@ def test_a_network_excepts_the_addresses_in_it(
         ),
         ({"HTTP_PROXY": PROXY, "no_proxy": "10.0.0.0/99"}, "no_proxy has .* '10.0.0.0/99'"),
         (
-            {"HTTP_PROXY": PROXY, "no_proxy": "b.invalid;c.invalid"},
-            "no_proxy has .* 'b.invalid;c.invalid'",
+            {"HTTP_PROXY": PROXY, "no_proxy": "b.invalid|c.invalid"},
+            r"no_proxy has .* 'b.invalid\|c.invalid'",
         ),
         ({"HTTP_PROXY": PROXY, "no_proxy": "."}, "no_proxy has"),
         ({"HTTP_PROXY": PROXY, "no_proxy": "[::1"}, "no_proxy has"),
@@ -380,7 +385,6 @@ async def test_the_proxy_itself_may_speak_tls(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_socks_proxy_is_told_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("socksio")
     asked: list[bytes] = []
 
     async def socks(peer: Peer) -> None:

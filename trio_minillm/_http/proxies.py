@@ -12,6 +12,7 @@ both, in lower case, too, which counts more. ``NO_PROXY`` is a list of exception
 ``10.0.0.0/8`` ``fd00::/8`` the addresses of this network, as far as a URL has them as numbers
 ``example.com:8080``        only at this port
 ``https://example.com``     only with this scheme (httpx)
+``<local>``                 names without a dot (Windows)
 =========================== ==================================================================
 
 This machine is asked without a proxy in any case, as Go's client does it: a proxy elsewhere could
@@ -35,6 +36,8 @@ from .._types.hosts import ip_address, is_this_machine
 
 UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - asked, not listened at
 """Addresses that servers print when they listen everywhere; asked, they are this machine as well."""
+LOCAL_NAMES = "<local>"
+"""The entry of ``NO_PROXY`` for names without a dot, as Windows has it."""
 KINDS = ("http", "https", "socks5", "socks5h")
 """Schemes of the proxies that httpx can talk to."""
 
@@ -44,7 +47,7 @@ THROUGH = "through the proxy"
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _PORTS = {"http": 80, "https": 443}
 _ENTRY = re.compile(
-    r"(?:(?P<scheme>https?|all)://)?(?P<host>\[[0-9a-f:.%]+\](?:/\d+)?|[^:\[\]/]+(?:/\d+)?)(?::(?P<port>\d+))?/?",
+    r"(?:(?P<scheme>https?|all)://)?(?P<host>\[[0-9a-f:.%]+\](?:/\d+)?|[^:\[\]/]+(?:/\d+)?)(?::(?P<port>\d+|\*))?/?",
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[\w.*-]+")
@@ -85,7 +88,7 @@ class Proxies:
                     self._by_scheme.setdefault(scheme, (_variable(name), value))
         self._exceptions = [_exception(entry) for entry in UNSPECIFIED]
         self._unreadable: str | None = None
-        for entry in filter(None, re.split(r"[,\s]+", found.get("no", ""))):
+        for entry in filter(None, re.split(r"[,;\s]+", found.get("no", ""))):
             try:
                 self._exceptions.append(_exception(entry))
             except ValueError as exc:
@@ -163,6 +166,8 @@ class _Exception(NamedTuple):
         if self.network is not None:
             numbers = {ip_address(host), ip_address(host, unwrap=False)}
             return any(number in self.network for number in numbers if number is not None)
+        if self.host == LOCAL_NAMES:
+            return "." not in host and ip_address(host) is None
         if "*" in self.host:
             return fnmatch.fnmatchcase(host, self.host)
         return host.endswith(f".{self.host.lstrip('.')}") or host == self.host
@@ -172,6 +177,8 @@ def _exception(entry: str) -> _Exception:
     """Parse an entry of ``NO_PROXY``. Raises ``ValueError``."""
     with suppress(ValueError):  # IPv6 without brackets, before a colon means a port
         return _Exception("all", entry, None, ipaddress.ip_network(entry, strict=False))
+    if entry == LOCAL_NAMES:
+        return _Exception("all", entry, None, None)
     parts = _ENTRY.fullmatch(entry)
     if parts is not None:
         host, network = parts["host"].lower().rstrip("."), None
@@ -182,7 +189,7 @@ def _exception(entry: str) -> _Exception:
             if not host.isascii():
                 host = httpx.URL(f"http://{host}").raw_host.decode("ascii")
             scheme, port = (parts["scheme"] or "all").lower(), parts["port"]
-            return _Exception(scheme, host, int(port) if port else None, network)
+            return _Exception(scheme, host, int(port) if port and port != "*" else None, network)
     raise ValueError(
         f"has the entry {entry!r}, which is no host: an entry is a name, .suffix, IP address or "
         "network, with :port or without"
