@@ -434,11 +434,13 @@ def refusing(status: bytes) -> Any:
     ("status", "kind", "attempts"),
     [
         (b"407 me:s3cret-of-the-proxy is wrong", "auth", 1),
-        (b"403 Forbidden", "invalid", 1),
+        (b"403 Forbidden", "auth", 1),
+        (b"404 Not Found", "invalid", 1),
         (b"302 Found", "invalid", 1),
         (b"429 Too Many Requests", "rate_limit", 2),
         (b"502 Bad Gateway", "server", 2),
-        (b"503 Service Unavailable", "server", 2),
+        (b"503 Service Unavailable", "overloaded", 2),
+        (b"504 Gateway Timeout", "timeout", 2),
     ],
 )
 async def test_a_proxy_that_does_not_connect_refuses(

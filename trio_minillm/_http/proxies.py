@@ -216,8 +216,15 @@ def name_proxy(exc: Exception, error: MiniLLMError) -> MiniLLMError:
 
 def _kind(status: int) -> ErrorKind:
     """Return the kind of a proxy's refusal. A gateway's failure to reach the server may pass."""
-    if status in (401, 407):
-        return "auth"
-    if status == 429:
-        return "rate_limit"
-    return "server" if status >= 500 else "invalid"
+    return _KINDS.get(status, "server" if status >= 500 else "invalid")
+
+
+_KINDS: dict[int, ErrorKind] = {
+    401: "auth",
+    403: "auth",
+    407: "auth",
+    408: "timeout",
+    429: "rate_limit",
+    503: "overloaded",
+    504: "timeout",
+}

@@ -12,7 +12,7 @@ import trio
 import trio_minillm as llm
 from trio_minillm.testing import openai_events
 
-from ..peers import Peer, serving
+from ..peers import Peer, Script, serving
 from . import Difference
 
 URL = "https://api.invalid/v1"
@@ -93,7 +93,31 @@ def _squid() -> None:
     trio.run(_told_by_the_proxy, b"503 Service Unavailable", 2)
 
 
+async def _made_up_by_litellm() -> None:
+    body = b"".join(openai_events("cut in the mid"))
+    async with serving(_replying(body)) as server, llm.open_client() as client:
+        model = llm.compatible("m", base_url=f"{server.url}v1")
+        answer = await client.complete(model, "Hi")
+    assert (answer.outcome, answer.finish_reason) == (llm.Outcome.FINISHED, "stop")
+
+
+def _replying(body: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.reply(body, b"content-type: text/event-stream")
+
+    return script
+
+
 TRANSPORT: list[Difference] = [
+    Difference(
+        server="litellm",
+        does="ends the answer of a model that died in its middle with the reason `stop`, and counts "
+        "its tokens itself",
+        handled="`finished`: nothing that it sends differs from a whole answer",
+        source="seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)",
+        check=partial(trio.run, _made_up_by_litellm),
+    ),
     Difference(
         server="Ollama, LM Studio, vLLM and others on this machine",
         does="are asked by most Python clients through `HTTP_PROXY`, which answers 502 or 503",
