@@ -207,6 +207,9 @@ def servers(session: nox.Session) -> None:
         installed = session.run(
             *pip, *requirements, external=True, silent=True, success_codes=range(256)
         )
+        # Those of the index are for CUDA and break the import beside a torch for processors.
+        unfit = ("torchvision", "torchaudio", "torchcodec")
+        session.run(*pip[:3], "uninstall", "--quiet", "--yes", *unfit, external=True, silent=True)
         if (folder / "bin" / program).exists() and "ERROR" not in str(installed):
             env[f"TRIO_MINILLM_{name}"] = str(folder / "bin" / program)
     session.run("pytest", "tests/servers", "-rs", *session.posargs, env=env)

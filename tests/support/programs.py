@@ -73,7 +73,11 @@ class Program:
 
 @contextmanager
 def running(
-    *command: str, port: int, folder: Path, environment: Mapping[str, str] | None = None
+    *command: str,
+    port: int,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = START_SECONDS,
 ) -> Iterator[Program]:
     """Run a program until the block ends; the block begins once it listens."""
     path = found(command[0]) or command[0]
@@ -90,7 +94,7 @@ def running(
         )
     program = Program(process, port, log)
     try:
-        _wait_until_it_listens(program)
+        _wait_until_it_listens(program, seconds)
         yield program
     finally:
         with suppress(ProcessLookupError):
@@ -101,8 +105,8 @@ def running(
         process.wait()
 
 
-def _wait_until_it_listens(program: Program) -> None:
-    end = time.monotonic() + START_SECONDS
+def _wait_until_it_listens(program: Program, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while time.monotonic() < end and program.process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", program.port), 1):
             return
