@@ -225,6 +225,8 @@ def test_a_network_excepts_the_addresses_in_it(
         ({"HTTP_PROXY": PROXY, "no_proxy": "."}, "no_proxy has"),
         ({"HTTP_PROXY": PROXY, "no_proxy": "[::1"}, "no_proxy has"),
         ({"HTTP_PROXY": PROXY, "no_proxy": "ftp://b.invalid"}, "no_proxy has"),
+        ({"HTTP_PROXY": PROXY, "no_proxy": "-ü\u200b.invalid"}, "no_proxy has"),
+        ({"HTTP_PROXY": PROXY, "no_proxy": f"http://me:{SECRET}@b.invalid"}, "no_proxy has"),
     ],
 )
 async def test_what_the_environment_says_wrongly_is_one_line_at_the_call(

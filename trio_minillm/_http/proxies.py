@@ -50,7 +50,7 @@ _ENTRY = re.compile(
     r"(?:(?P<scheme>https?|all)://)?(?P<host>\[[0-9a-f:.%]+\](?:/\d+)?|[^:\[\]/]+(?:/\d+)?)(?::(?P<port>\d+|\*))?/?",
     re.IGNORECASE,
 )
-_NAME = re.compile(r"[\w.*-]+")
+_NAME = re.compile(r"[\w.*-]+", re.ASCII)
 
 
 class Proxy:
@@ -78,9 +78,8 @@ class Proxies:
     """
 
     def __init__(self) -> None:
-        found = (
-            getproxies()
-        )  # on macOS and Windows also the system's, where the environment has none
+        # On macOS and Windows these are the system's, where the environment has none.
+        found = getproxies()
         self._by_scheme: dict[str, tuple[str, str]] = {}
         for scheme in _PORTS:
             for name in (scheme, "all"):
@@ -185,13 +184,14 @@ def _exception(entry: str) -> _Exception:
         with suppress(ValueError):
             plain = re.sub(r"[\[\]]", "", host)
             network = ipaddress.ip_network(plain, strict=False)
-        if network is not None or (_NAME.fullmatch(host) and host.strip(".")):
-            if not host.isascii():
+        if not host.isascii():
+            with suppress(httpx.InvalidURL):
                 host = httpx.URL(f"http://{host}").raw_host.decode("ascii")
+        if network is not None or (_NAME.fullmatch(host) and host.strip(".")):
             scheme, port = (parts["scheme"] or "all").lower(), parts["port"]
             return _Exception(scheme, host, int(port) if port and port != "*" else None, network)
     raise ValueError(
-        f"has the entry {entry!r}, which is no host: an entry is a name, .suffix, IP address or "
+        f"has the entry {entry.rpartition('@')[2]!r}, which is no host: an entry is a name, .suffix, IP address or "
         "network, with :port or without"
     )
 
