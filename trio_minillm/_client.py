@@ -16,7 +16,7 @@ from ._accounting.ledger import Ledger
 from ._accounting.record import CostRecord
 from ._accounting.settlement import SettlementClient
 from ._accounting.totals import JSON_ERRORS
-from ._http.connector import Connect, open_connector
+from ._http.connector import CheckAddress, Connect, any_address, open_connector
 from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, check_type, prepare, with_price
@@ -51,10 +51,12 @@ class Client:
         retry: Retry,
         bookkeeper: Bookkeeper,
         *,
+        check_address: CheckAddress = any_address,
         budget: Budget | None = None,
         meta: Any = None,
     ) -> None:
         self._connect = connect
+        self._check_address = check_address
         self._timeouts = timeouts
         self._retry = retry
         self._bookkeeper = bookkeeper
@@ -80,7 +82,13 @@ class Client:
 
     def _scope(self, budget: Budget | None, meta: Any) -> Client:
         return Client(
-            self._connect, self._timeouts, self._retry, self._bookkeeper, budget=budget, meta=meta
+            self._connect,
+            self._timeouts,
+            self._retry,
+            self._bookkeeper,
+            check_address=self._check_address,
+            budget=budget,
+            meta=meta,
         )
 
     def stream(
@@ -112,7 +120,8 @@ class Client:
 
         Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
         keep, ``ValueError`` for a parameter that the model's wire format does not have, for a clash
-        of ``extra`` with a typed one, and for bad messages.
+        of ``extra`` with a typed one, for bad messages, and for a proxy in the environment that can't
+        be used.
         """
         prepared = self._prepare(
             model,
@@ -273,7 +282,9 @@ class Client:
         check_type("retry", retry, Retry)
         self._bookkeeper.remember(model)
         self.ledger.check(_merged(self._meta, meta))
-        return prepare(model, messages, OPTIONS, timeouts=timeouts, retry=retry, **more)
+        prepared = prepare(model, messages, OPTIONS, timeouts=timeouts, retry=retry, **more)
+        self._check_address(prepared.url)
+        return prepared
 
 
 MAX_BATCH_META = 1 << 16
@@ -306,8 +317,9 @@ async def open_client(
     """Open a client for the length of a block: ``async with open_client() as client``.
 
     Without ``http_client`` or ``transport`` it has connections of its own, as a `TrioTransport`
-    makes them (through httpx, where the environment names a proxy): it verifies TLS, queues nowhere,
-    and closes them with the block. Whoever brings a client or a transport keeps it: it is left open.
+    makes them: it verifies TLS, queues nowhere, and closes them with the block. Addresses for which
+    the environment names a proxy are asked through httpx; this machine never is, nor is what
+    ``NO_PROXY`` excepts. Whoever brings a client or a transport keeps it: it is left open.
 
     ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed. The
     process's soft limit of open files is raised, as far as the hard one allows: each connection is
@@ -347,7 +359,7 @@ async def open_client(
         )
         budget = Budget(limits) if limits is not None else None
         try:
-            yield Client(connect, *options, bookkeeper, budget=budget)
+            yield Client(connect, *options, bookkeeper, check_address=connect.check, budget=budget)
         except BaseException as exc:  # noqa: BLE001 - also Cancelled: the tasks are shielded
             failure = exc  # comes out as itself, and not before all is booked
         finally:

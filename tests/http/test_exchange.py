@@ -30,6 +30,7 @@ from trio_minillm._http.connector import Connect, open_connector
 from trio_minillm._http.exchange import Exchange
 from trio_minillm._http.httpx_exchange import HttpxExchange, send_by_client, send_by_transport
 from trio_minillm._http.pool import ConnectionPool
+from trio_minillm._http.routes import RoutedExchange
 from trio_minillm._http.transport import BODY, TrioTransport
 from trio_minillm._http.trio_exchange import TrioExchange, by_name
 from trio_minillm._types.errors import MiniLLMError
@@ -682,7 +683,7 @@ async def test_which_exchange_is_chosen(no_proxies: None, monkeypatch: pytest.Mo
                 HttpxExchange,
             ]
             assert await kind_of(client=client) is HttpxExchange
-            assert await kind_of() is (HttpxExchange if proxy else TrioExchange)
+            assert await kind_of() is (RoutedExchange if proxy else TrioExchange)
         assert not client.is_closed
 
 

@@ -2288,7 +2288,7 @@ async def test_no_cookie_of_a_proxy_is_kept(
         async with llm.open_client() as client:
             for _ in range(2):
                 with pytest.raises(llm.RefusedError):
-                    await client.complete(model_at("http://model.localhost/"), "Hi")
+                    await client.complete(model_at("http://model.invalid/"), "Hi")
         assert len(server.requests) == 2
         assert all(b"of-key-a" not in request.head for request in server.requests)
 

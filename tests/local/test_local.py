@@ -112,6 +112,9 @@ def open_files() -> set[str]:
     return found
 
 
+ONCE = llm.Retry(attempts=1)
+
+
 class BoomError(Exception):
     pass
 
@@ -162,6 +165,18 @@ async def test_model_value_over_both_wires() -> None:
             assert server._process.key not in repr(server.model(wire)) + repr(server)
         with pytest.raises(ValueError, match="wire must be"):
             server.model("gemini")  # type: ignore[arg-type]
+
+
+async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the start nor for a prompt: it would be shown both, and the server's key."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with open_local_server(**SMALL) as server, llm.open_client(retry=ONCE) as client:
+        for wire in ("openai", "anthropic"):
+            answer = await client.complete(server.model(wire), "Say hi.", max_tokens=3)
+            assert answer.content
 
 
 async def test_two_at_once_do_not_meet() -> None:

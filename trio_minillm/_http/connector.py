@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeAlias
-from urllib.request import getproxies
 
 import httpx
-import trio
 
 from .exchange import Exchange
 from .httpx_exchange import HttpxExchange, send_by_client, send_by_transport
 from .pool import ConnectionPool
+from .proxies import Proxies
+from .routes import RoutedExchange, Routes
 from .transport import TrioTransport
 from .trio_exchange import TrioExchange
 
@@ -23,44 +22,59 @@ HANDLE_REQUEST = TrioTransport.handle_async_request
 
 Connect: TypeAlias = Callable[[], Exchange]
 """Function that makes an exchange for one request."""
+CheckAddress: TypeAlias = Callable[[str], None]
+"""Function that raises ``ValueError`` for an address to which no request can be sent."""
 
-CLOSE_SECONDS = 2.0
-"""Seconds that closing httpx's pool may take at the end of a client."""
+
+def any_address(address: str) -> None:
+    """Take any address."""
+
+
+class Connector:
+    """Maker of exchanges; called, it makes one."""
+
+    def __init__(self, connect: Connect, check: CheckAddress = any_address) -> None:
+        self._connect = connect
+        self.check: CheckAddress = check
+        """Raises ``ValueError`` for an address whose proxy in the environment can't be used."""
+
+    def __call__(self) -> Exchange:
+        """Return an exchange for one request to any address."""
+        return self._connect()
 
 
 @asynccontextmanager
 async def open_connector(
     client: httpx.AsyncClient | None = None, transport: httpx.AsyncBaseTransport | None = None
-) -> AsyncIterator[Connect]:
+) -> AsyncIterator[Connector]:
     """Open what makes exchanges, for the length of a block.
 
-    ============================== =====================================
+    ============================== ===========================================================
     a client was brought           through httpx, by that client
     a `TrioTransport` was brought  on its connections
     another transport was brought  through httpx, by that transport
-    the environment names a proxy  through httpx, by a client that heeds it
-    none of these                  on connections of its own
-    ============================== =====================================
+    none of these                  on connections of its own; for addresses that the environment
+                                   names a proxy for, through httpx (`proxies`)
+    ============================== ===========================================================
 
     What was brought is left open; what was opened here is closed with the block.
     """
     if client is not None:
-        yield _by_client(client)
+        yield Connector(partial(HttpxExchange, partial(send_by_client, client)))
     elif transport is not None:
-        yield _by_transport(transport)
-    elif getproxies().keys() & {"http", "https", "all"}:
-        async with _proxying_client() as own:
-            yield _by_client(own)
+        yield Connector(_by_transport(transport))
+    elif proxies := Proxies():
+        routes = Routes(ConnectionPool(), proxies)
+        try:
+            yield Connector(partial(RoutedExchange, routes), routes.check)
+        finally:
+            await routes.aclose()
     else:
         pool = ConnectionPool()
         try:
-            yield partial(TrioExchange, pool)
+            yield Connector(partial(TrioExchange, pool))
         finally:
             pool.close()
-
-
-def _by_client(client: httpx.AsyncClient) -> Connect:
-    return partial(HttpxExchange, partial(send_by_client, client))
 
 
 def _by_transport(transport: httpx.AsyncBaseTransport) -> Connect:
@@ -70,20 +84,3 @@ def _by_transport(transport: httpx.AsyncBaseTransport) -> Connect:
     if isinstance(transport, TrioTransport) and handler is HANDLE_REQUEST:
         return partial(TrioExchange, transport.pool)
     return partial(HttpxExchange, partial(send_by_transport, transport))
-
-
-@asynccontextmanager
-async def _proxying_client() -> AsyncIterator[httpx.AsyncClient]:
-    """Open a client of httpx's that finds its proxy in the environment."""
-    client = httpx.AsyncClient(
-        # No limit on connections: a pool that is full would be a queue that no clock sees.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-        timeout=None,
-        # No cookie is kept: one that came with a key must not go out with another.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
-    try:
-        yield client
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-            await client.aclose()

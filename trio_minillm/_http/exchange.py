@@ -21,6 +21,7 @@ from .._types.errors import MiniLLMError
 from .decompression import Decompressor
 from .failures import FOREIGN, host_of, map_error, safe_cause
 from .http1 import Headers
+from .proxies import name_proxy
 from .roundtrip import Trace
 
 SHORT_BODY = 64 * 1024
@@ -185,7 +186,7 @@ class Exchange(ABC):
         try:
             response = await self._send(request)
         except FOREIGN as exc:
-            failure = map_error(exc, begun=False, host=host_of(url))
+            failure = name_proxy(exc, map_error(exc, begun=False, host=host_of(url)))
             cause = safe_cause(exc)
         else:
             self._begin(*response)

@@ -25,8 +25,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
     runs meanwhile. ``max_idle_connections`` are kept; one that was idle for ``keepalive_expiry``
     seconds is not used again, and closed when the pool is next used.
 
-    httpx's own ``timeout`` extension is heeded. No proxies and no HTTP/2: those are
-    ``httpx.AsyncHTTPTransport``'s.
+    httpx's own ``timeout`` extension is heeded. It uses no proxy, and HTTP/1.1 only.
     """
 
     def __init__(

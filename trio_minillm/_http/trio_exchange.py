@@ -27,11 +27,16 @@ class TrioExchange(Exchange):
         self._pool = pool
 
     async def _send(self, request: Outgoing) -> Response:
-        address = _address(request.url)
-        roundtrip = Roundtrip(self._pool)
-        head = await roundtrip.start(_wire_request(request, address))
-        log_response(request.method, address.url, f"HTTP/{head.version}", head.status)
-        return Response(head.status, by_name(head.headers), roundtrip)
+        return await send_on(self._pool, request)
+
+
+async def send_on(pool: ConnectionPool, request: Outgoing) -> Response:
+    """Send a request on a connection of the pool. Raises httpx's errors."""
+    address = _address(request.url)
+    roundtrip = Roundtrip(pool)
+    head = await roundtrip.start(_wire_request(request, address))
+    log_response(request.method, address.url, f"HTTP/{head.version}", head.status)
+    return Response(head.status, by_name(head.headers), roundtrip)
 
 
 class _Address(NamedTuple):

@@ -12,7 +12,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,6 +20,7 @@ import msgspec
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
+from .._types.hosts import is_this_machine
 from .._types.messages import Message
 from .._types.money import exact
 from .._types.usage import Usage
@@ -276,11 +276,8 @@ def _warn_of_plain_text(host: str) -> None:
 
     Not for this machine, nor for names under ``.invalid``, which never exist.
     """
-    if host == "localhost" or host.endswith((".localhost", ".invalid")):
+    if is_this_machine(host) or host.endswith(".invalid"):
         return
-    with suppress(ValueError):
-        if ip_address(host).is_loopback:
-            return
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_back and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back

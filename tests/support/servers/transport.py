@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -88,6 +89,100 @@ async def _not_started(url: str) -> None:
     assert caught.value.reason == "refused"
 
 
+URL = "https://api.invalid/v1"
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """An environment whose only words about proxies are these."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            patch.delenv(name, raising=False)
+            patch.delenv(name.upper(), raising=False)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
+async def _answering(peer: Peer) -> None:
+    while await peer.request():
+        await peer.reply(b"".join(openai_events("ok")), b"content-type: text/event-stream")
+
+
+async def _answers_itself(url: str) -> None:
+    async with serving(_answering) as server, llm.open_client() as client:
+        model = llm.compatible("m", base_url=url.format(server.port))
+        assert (await client.complete(model, "Hi")).content == "ok"
+        assert server.requests[0].line.startswith(b"POST /v1/")
+
+
+def _local_server() -> None:
+    with environment(HTTP_PROXY="http://127.0.0.1:1", ALL_PROXY="http://127.0.0.1:1"):
+        for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            trio.run(_answers_itself, f"http://{host}:{{}}/v1")
+
+
+async def _told_at_the_call(words: str) -> None:
+    async with llm.open_client() as client:
+        with pytest.raises(ValueError, match=words):
+            client.stream(llm.compatible("m", base_url=URL), "Hi")
+
+
+def _desktop_proxy() -> None:
+    with environment(ALL_PROXY="socks://127.0.0.1:7891"):
+        trio.run(_answers_itself, "http://127.0.0.1:{}/v1")
+        trio.run(_told_at_the_call, "ALL_PROXY names a proxy of the kind socks://")
+
+
+async def _prepares(client_of: str) -> None:
+    async with llm.open_client() as client:
+        client.stream(llm.compatible("m", base_url=client_of), "Hi")
+
+
+def _ipv6_exceptions() -> None:
+    entries = "localhost,127.0.0.1,[::1],fd07:b51a:cc66:f0::/64,::/0"
+    with environment(HTTPS_PROXY="http://127.0.0.1:1", NO_PROXY=entries):
+        trio.run(_prepares, URL)
+
+
+async def _refusing(status: bytes, peer: Peer) -> None:
+    while await peer.head():
+        await peer.send(b"HTTP/1.1 %s\r\ncontent-length: 0\r\n\r\n" % status)
+
+
+async def _told_by_the_proxy(status: bytes, attempts: int) -> None:
+    async with serving(partial(_refusing, status)) as proxy:
+        with environment(HTTPS_PROXY=proxy.url):
+            retry = llm.Retry(attempts=2, base_delay=0)
+            async with llm.open_client(retry=retry) as client:
+                with pytest.raises(llm.MiniLLMError, match="from HTTPS_PROXY") as caught:
+                    await client.complete(llm.compatible("m", base_url=URL), "Hi")
+        error = getattr(caught.value, "last_error", caught.value)
+        assert isinstance(error, llm.RefusedError)
+        assert (error.status, len(proxy.requests)) == (int(status[:3]), attempts)
+
+
+def _squid() -> None:
+    trio.run(_told_by_the_proxy, b"407 Proxy Authentication Required", 1)
+    trio.run(_told_by_the_proxy, b"503 Service Unavailable", 2)
+
+
+async def _made_up_by_litellm() -> None:
+    body = b"".join(openai_events("cut in the mid"))
+    async with serving(_replying(body)) as server, llm.open_client() as client:
+        model = llm.compatible("m", base_url=f"{server.url}v1")
+        answer = await client.complete(model, "Hi")
+    assert (answer.outcome, answer.finish_reason) == (llm.Outcome.FINISHED, "stop")
+
+
+def _replying(body: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.reply(body, b"content-type: text/event-stream")
+
+    return script
+
+
 TRANSPORT: list[Difference] = [
     Difference(
         "relays made with the AI SDK",
@@ -137,5 +232,42 @@ TRANSPORT: list[Difference] = [
         "both addresses are tried; then `SendError`: connection refused, with the address",
         "docs.ollama.com, FAQ: how can I expose Ollama on my network",
         _in_one_run(_not_started),
+    ),
+    Difference(
+        server="litellm",
+        does="ends the answer of a model that died in its middle with the reason `stop`, and counts "
+        "its tokens itself",
+        handled="`finished`: nothing that it sends differs from a whole answer",
+        source="seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)",
+        check=partial(trio.run, _made_up_by_litellm),
+    ),
+    Difference(
+        server="Ollama, LM Studio, vLLM and others on this machine",
+        does="are asked by most Python clients through `HTTP_PROXY`, which answers 502 or 503",
+        handled="this machine is never asked through a proxy of the environment",
+        source="ollama/ollama#4674, NousResearch/hermes-agent#5834",
+        check=_local_server,
+    ),
+    Difference(
+        server="Clash, v2ray, GNOME (desktop proxies)",
+        does="set `ALL_PROXY=socks://…`, with which httpx makes no client",
+        handled="a `ValueError` at the call that would need it, and only there",
+        source="danielgatis/rembg#855, AUTOMATIC1111/stable-diffusion-webui#16474",
+        check=_desktop_proxy,
+    ),
+    Difference(
+        server="OrbStack, VPN clients",
+        does="put IPv6 networks and `[::1]` into `NO_PROXY`, with which httpx makes no client",
+        handled="they are read as what they are",
+        source="orbstack/orbstack#2456, MoonshotAI/kimi-cli#1959, MoonshotAI/kimi-cli#996",
+        check=_ipv6_exceptions,
+    ),
+    Difference(
+        server="squid",
+        does="refuses the tunnel to an `https://` address: 407 for its password, 503 for a server "
+        "that it can't reach",
+        handled="`RefusedError` with that status, which names the proxy; 407 is not tried again",
+        source="RFC 9110, 9.3.6; squid 5.7",
+        check=_squid,
     ),
 ]
