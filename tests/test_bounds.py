@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -240,7 +241,9 @@ def test_what_an_answer_adds_up_to_is_bounded(chunk: StreamChunk, bound: str) ->
 
 BOUNDED = ("_http", "_protocol", "_stream")
 """The rooms that hold what a server sends."""
-OF_OURS = {"MAX_CREDIT", "MAX_IDLE", "MAX_TEMPLATE"}
+OF_OURS = {
+    *("MAX_CAUSES", "MAX_CREDIT", "MAX_IDLE", "MAX_KEPT", "MAX_TEMPLATE", "MAX_THREADS"),
+}
 """Bounds on what the library itself keeps, whatever a server sends."""
 
 
@@ -262,6 +265,10 @@ def test_the_page_has_every_bound() -> None:
         known.setdefault(name, []).append(value)
     for name, figure in found.items():
         assert known[name] == [float(figure.replace(",", ""))], name
+    options = dict(re.findall(r"\| `([a-z_]+)` \| ([\d,]+)", page))
+    assert {name: int(figure.replace(",", "")) for name, figure in options.items()} == (
+        msgspec.structs.asdict(llm.Bounds())
+    )
     bounds = {name for name in known if name.startswith("MAX_")}
-    of_types = {"MAX_AMOUNT", "MAX_PLACES", "MAX_RAW_FIELDS"}
+    of_types = {"MAX_AMOUNT", "MAX_COUNT", "MAX_PLACES", "MAX_RAW_DEPTH", "MAX_RAW_FIELDS"}
     assert bounds - OF_OURS - of_types <= set(found)

@@ -715,12 +715,11 @@ async def test_unpacking_lets_other_tasks_run():
     assert len(turns) > 40
 
 
-async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps(monkeypatch):
-    monkeypatch.setattr("trio_minillm._stream.answer.MAX_RESPONSE", 1_000_000)
+async def test_a_few_bytes_that_blow_up_are_unpacked_in_steps():
     bomb = gzip.compress(b": " + b"x\n" * 50_000_000, 1)
     transport = ScriptedTransport(reply(bomb, headers={"content-encoding": "gzip"}))
     with pytest.raises(llm.LimitExceeded):
-        await complete(transport)
+        await complete(transport, bounds=llm.Bounds(response=1_000_000))
 
 
 @pytest.mark.parametrize("response", [b"", b"HTTP/1.1 200"])

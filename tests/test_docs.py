@@ -532,9 +532,10 @@ def code(cell: str) -> list[str]:
 
 def test_the_table_of_endings_is_the_code_s() -> None:
     shown = {}
-    for event, opened, ending, _ in table("endings.md", "event"):
-        shown[Event(event.lower())] = (State(opened.lower()), State(ending.lower()))
-    assert shown == {e: (TABLE[State.OPEN][e], TABLE[State.ENDING][e]) for e in Event}
+    columns = (State.OPEN, State.ENDING, State.WHOLE)
+    for event, *states, _ in table("endings.md", "event"):
+        shown[Event(event.lower())] = [State(state.lower()) for state in states]
+    assert shown == {e: [TABLE[column][e] for column in columns] for e in Event}
     for state in (State.FINISHED, State.TRUNCATED, State.ERRORED, State.CANCELLED):
         assert set(TABLE[state].values()) == {state}, "final, as the page says"
 

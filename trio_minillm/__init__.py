@@ -60,7 +60,7 @@ from ._types.messages import (
     user,
 )
 from ._types.openai_messages import message_of
-from ._types.options import Limits, Retry, Timeouts
+from ._types.options import Bounds, Limits, Retry, Timeouts
 from ._types.params import JSONSchema, Params, Reasoning
 from ._types.response import Choice, CompletionResponse, Outcome, Timings
 from ._types.tools import Tool, tool
@@ -109,6 +109,7 @@ __all__ = [
     "BatchRequest",
     "BatchResult",
     "Block",
+    "Bounds",
     "BudgetExceeded",
     "Choice",
     "Client",

@@ -23,7 +23,7 @@ from ._protocol.request import Messages, Prepared, check_type, prepare, with_pri
 from ._stream.task import StreamTask
 from ._stream.tracked import TrackedStream
 from ._types.cost import TokenPrice
-from ._types.options import Limits, Retry, Timeouts
+from ._types.options import BOUNDS, Bounds, Limits, Retry, Timeouts
 from ._types.params import Params
 from ._types.response import CompletionResponse
 from .providers import Model
@@ -51,6 +51,7 @@ class Client:
         retry: Retry,
         bookkeeper: Bookkeeper,
         *,
+        bounds: Bounds = BOUNDS,
         check_address: CheckAddress = any_address,
         budget: Budget | None = None,
         meta: Any = None,
@@ -60,6 +61,7 @@ class Client:
         self._timeouts = timeouts
         self._retry = retry
         self._bookkeeper = bookkeeper
+        self._bounds = bounds
         self._budget = budget
         self._meta = meta
 
@@ -86,6 +88,7 @@ class Client:
             self._timeouts,
             self._retry,
             self._bookkeeper,
+            bounds=self._bounds,
             check_address=self._check_address,
             budget=budget,
             meta=meta,
@@ -98,6 +101,7 @@ class Client:
         *,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
+        bounds: Bounds | None = None,
         price: TokenPrice | None = None,
         meta: Any = None,
         extra: Mapping[str, Any] | None = None,
@@ -115,8 +119,8 @@ class Client:
         ``params`` are the typed parameters (`Params`); ``extra`` adds fields to the body.
         ``price`` takes the place of the model's. ``meta`` comes back with what the stream cost,
         in ``on_cost`` and the ledger. ``expect_usage=False`` neither asks nor waits for usage,
-        where the wire format leaves the choice. ``lenient`` passes over malformed events and
-        counts them. ``raw`` keeps each event's bytes.
+        where the wire format leaves the choice. ``lenient`` passes over events
+        whose text or calls can't be read, and counts them. ``raw`` keeps each event's bytes.
 
         Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
         keep, ``ValueError`` for a parameter that the model's wire format does not have, for a clash
@@ -128,6 +132,7 @@ class Client:
             messages,
             timeouts=timeouts,
             retry=retry,
+            bounds=bounds,
             price=price,
             meta=meta,
             extra=extra,
@@ -141,6 +146,7 @@ class Client:
             model=model.name,
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
+            bounds=prepared.bounds,
             wire=model.provider.wire_at(model),
             asked=prepared.asked,
         )
@@ -162,6 +168,7 @@ class Client:
         *,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
+        bounds: Bounds | None = None,
         price: TokenPrice | None = None,
         meta: Any = None,
         extra: Mapping[str, Any] | None = None,
@@ -181,6 +188,7 @@ class Client:
             messages,
             timeouts=(timeouts or self._timeouts).with_total(COMPLETE_SECONDS),
             retry=retry,
+            bounds=bounds,
             price=price,
             meta=meta,
             extra=extra,
@@ -271,6 +279,7 @@ class Client:
         *,
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
+        bounds: Bounds | None = None,
         price: TokenPrice | None = None,
         meta: Any = None,
         **more: Any,
@@ -278,11 +287,15 @@ class Client:
         """Check all that `stream` takes and make the request, with the client's defaults."""
         model = with_price(model, price)
         timeouts, retry = timeouts or self._timeouts, retry or self._retry
+        bounds = bounds or self._bounds
         check_type("timeouts", timeouts, Timeouts)
         check_type("retry", retry, Retry)
+        check_type("bounds", bounds, Bounds)
         self._bookkeeper.remember(model)
         self.ledger.check(_merged(self._meta, meta))
-        prepared = prepare(model, messages, OPTIONS, timeouts=timeouts, retry=retry, **more)
+        prepared = prepare(
+            model, messages, OPTIONS, timeouts=timeouts, retry=retry, bounds=bounds, **more
+        )
         self._check_address(prepared.url)
         return prepared
 
@@ -310,6 +323,7 @@ async def open_client(
     transport: httpx.AsyncBaseTransport | None = None,
     timeouts: Timeouts | None = None,
     retry: Retry | None = None,
+    bounds: Bounds | None = None,
     on_cost: OnCost | None = None,
     ledger: Ledger | None = None,
     limits: Limits | None = None,
@@ -321,7 +335,7 @@ async def open_client(
     the environment names a proxy are asked through httpx; this machine never is, nor is what
     ``NO_PROXY`` excepts. Whoever brings a client or a transport keeps it: it is left open.
 
-    ``timeouts`` and ``retry`` are the defaults of every call. Redirects are never followed. The
+    ``timeouts``, ``retry`` and ``bounds`` are the defaults of every call. Redirects are never followed. The
     process's soft limit of open files is raised, as far as the hard one allows: each connection is
     one.
 
@@ -342,6 +356,7 @@ async def open_client(
     options = (timeouts or Timeouts(), retry or Retry())
     check_type("timeouts", options[0], Timeouts)
     check_type("retry", options[1], Retry)
+    check_type("bounds", bounds, Bounds | None)
     check_type("http_client", http_client, httpx.AsyncClient | None)
     check_type("transport", transport, httpx.AsyncBaseTransport | None)
     check_type("ledger", ledger, Ledger | None)
@@ -359,7 +374,14 @@ async def open_client(
         )
         budget = Budget(limits) if limits is not None else None
         try:
-            yield Client(connect, *options, bookkeeper, check_address=connect.check, budget=budget)
+            yield Client(
+                connect,
+                *options,
+                bookkeeper,
+                bounds=bounds or BOUNDS,
+                check_address=connect.check,
+                budget=budget,
+            )
         except BaseException as exc:  # noqa: BLE001 - also Cancelled: the tasks are shielded
             failure = exc  # comes out as itself, and not before all is booked
         finally:

@@ -18,7 +18,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm.batch import Attempt, BatchRequest, BatchResult
-from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply
+from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply, sse
 
 from ..support.streams import CancelAtStep
 
@@ -937,3 +937,19 @@ async def test_a_certificate_that_nobody_trusts(autojump_clock, answered):
                 found += [result.ok async for result in results]
     assert found == ([True, False, False, False, False] if answered else [])
     assert server.count == (5 if answered else 1), "none is sent again"
+
+
+# -- what can't be read ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+async def test_a_lenient_batch_passes_over_malformed_events(lenient, autojump_clock):
+    events = openai_events("a", "b")
+    transport = ScriptedTransport(reply(*events[:2], sse("{nonsense"), *events[2:]))
+    async with llm.open_client(transport=transport) as client:
+        batch = client.batch([BatchRequest("k", "Hi", model())], lenient=lenient)
+        async with batch as results:
+            (result,) = [result async for result in results]
+    assert result.ok is lenient
+    if lenient:
+        assert (result.response.content, result.response.skipped_events) == ("ab", 1)

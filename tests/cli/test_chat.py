@@ -146,8 +146,14 @@ def test_raw_prints_the_data_of_the_events_as_it_came(server: Server) -> None:
     ran = chat(server, "x", "--raw")
     sent = [e.removeprefix(b"data: ") for e in HELLO.split(b"\n\n") if e]
     assert ran.code == 0
-    # The answer is over with its usage: the [DONE] behind it is not handed out.
-    assert ran.raw.splitlines() == sent[:-1]
+    assert ran.raw.splitlines() == sent
+
+
+def test_lenient_passes_over_what_cannot_be_read(server: Server) -> None:
+    server.body = text("Hi") + b"data: {nonsense\n\n" + text("!") + END
+    assert chat(server, "x").code != 0
+    ran = chat(server, "x", "--lenient")
+    assert (ran.code, ran.out.strip()) == (0, "Hi!")
 
 
 def test_json_is_one_object_with_everything(server: Server) -> None:

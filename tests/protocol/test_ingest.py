@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import Block, Outcome, StreamChunk, ToolCallDelta, Usage
-from trio_minillm._protocol.choice import MAX_INPUT, MAX_PARTS, MAX_TOOL_CALLS
-from trio_minillm._protocol.ingest import MAX_ARGUMENTS, MAX_CHOICES, Ingest
+from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._types.options import BOUNDS
 
 
 def machine(*chunks, expect_usage=True, wire="w", **options):
@@ -646,29 +646,39 @@ def test_nothing_changes_after_the_end():
             ],
             "log probabilities",
         ),
-        ([StreamChunk("x", choice=i) for i in range(MAX_CHOICES + 1)], "choices"),
+        ([StreamChunk("x", choice=i) for i in range(BOUNDS.choices + 1)], "choices"),
         (
-            [StreamChunk(tool_calls=(D(i, str(i), "f", "{}"),)) for i in range(MAX_TOOL_CALLS + 1)],
+            [
+                StreamChunk(tool_calls=(D(i, str(i), "f", "{}"),))
+                for i in range(BOUNDS.tool_calls + 1)
+            ],
             "tool calls",
         ),
-        ([StreamChunk("x", part=i) for i in range(MAX_PARTS + 1)], "content blocks"),
+        ([StreamChunk("x", part=i) for i in range(BOUNDS.parts + 1)], "content blocks"),
         (
-            [StreamChunk(tool_calls=(D(0, "a", "f", "x" * (MAX_ARGUMENTS // 2)),))] * 3,
+            [StreamChunk(tool_calls=(D(0, "a", "f", "x" * (BOUNDS.arguments // 2)),))] * 3,
             "characters in the arguments of calls",
         ),
         (
             [
                 StreamChunk(part=0, block=Block(start={"type": "server_tool_use", "id": "s"})),
-                *[StreamChunk(part=0, tool_calls=(D(0, "", "", "x" * (MAX_INPUT // 2)),))] * 3,
+                *[StreamChunk(part=0, tool_calls=(D(0, "", "", "x" * (BOUNDS.tool_input // 2)),))]
+                * 3,
             ],
             "characters in the input of a provider's tool",
         ),
         (
-            [StreamChunk(audio={f"{i}-{j}": 1 for j in range(MAX_PARTS // 2)}) for i in range(3)],
+            [
+                StreamChunk(audio={f"{i}-{j}": 1 for j in range(BOUNDS.parts // 2)})
+                for i in range(3)
+            ],
             "fields of audio or log probabilities",
         ),
         (
-            [StreamChunk("x"), StreamChunk(audio=dict.fromkeys(map(str, range(MAX_PARTS + 1)), 1))],
+            [
+                StreamChunk("x"),
+                StreamChunk(audio=dict.fromkeys(map(str, range(BOUNDS.parts + 1)), 1)),
+            ],
             "fields of audio or log probabilities",
         ),
     ],

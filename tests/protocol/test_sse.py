@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trio_minillm import SSEDecoder
-from trio_minillm._protocol.sse import MAX_EVENT
+from trio_minillm._types.options import BOUNDS
 
 from ..support.recorded import Case, conformance_cases
 
@@ -38,8 +38,8 @@ def decode(
     pieces: Iterable[bytes],
     *,
     flush: bool = False,
-    max_line: int = MAX_EVENT,
-    max_event: int = MAX_EVENT,
+    max_line: int = BOUNDS.event,
+    max_event: int = BOUNDS.event,
 ) -> Seen:
     decoder = SSEDecoder(max_line=max_line, max_event=max_event)
     found = [event for piece in pieces for event in decoder.feed(piece)]
@@ -249,12 +249,12 @@ def test_the_event_limit_is_exact(start: bytes, end: bytes, lines: list[bytes]) 
 
 
 def test_the_default_limits_are_exact() -> None:
-    fits = b"data: ".ljust(MAX_EVENT, b"x")
+    fits = b"data: ".ljust(BOUNDS.event, b"x")
     assert len(decode([fits, b"\n\n"]).events) == 1
-    assert decode([fits, b"x\n\n"]).failure == ("bytes in one line", MAX_EVENT)
-    half = b"data: " + b"x" * (MAX_EVENT // 2 - 1) + b"\n"
+    assert decode([fits, b"x\n\n"]).failure == ("bytes in one line", BOUNDS.event)
+    half = b"data: " + b"x" * (BOUNDS.event // 2 - 1) + b"\n"
     assert decode([half, half, b"data\n\n"]).failure is None  # 2 x half, 2 LFs between 3 lines
-    assert decode([half, half, b"data\ndata\n\n"]).failure == ("bytes in one event", MAX_EVENT)
+    assert decode([half, half, b"data\ndata\n\n"]).failure == ("bytes in one event", BOUNDS.event)
 
 
 @pytest.mark.parametrize("too_much", [b"data: " + b"x" * 21, b"data: 0123456789\n" * 2])
@@ -336,8 +336,8 @@ def reference(
     body: bytes,
     *,
     flush: bool = False,
-    max_line: int = MAX_EVENT,
-    max_event: int = MAX_EVENT,
+    max_line: int = BOUNDS.event,
+    max_event: int = BOUNDS.event,
 ) -> Seen:
     """The standard's text, step by step (html.spec.whatwg.org, 9.2.6), with our extensions."""
     events: list[tuple[str, str, str]] = []
@@ -413,7 +413,7 @@ def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=8)
 # From 2: one or two bytes may yet be a byte-order mark, and are no line until that is known.
-LIMITS = st.one_of(st.integers(2, 30), st.just(MAX_EVENT))
+LIMITS = st.one_of(st.integers(2, 30), st.just(BOUNDS.event))
 
 
 @settings(max_examples=400, deadline=None)

@@ -350,12 +350,11 @@ async def test_a_bound_that_folding_crosses_ends_the_stream():
     assert len(stream.response.invalid_tool_calls) == 128
 
 
-async def test_an_endless_answer_is_cut_at_the_bound(monkeypatch):
-    monkeypatch.setattr("trio_minillm._stream.answer.MAX_RESPONSE", 10_000)
+async def test_an_endless_answer_is_cut_at_the_bound():
     _, opening = client_of(reply(*openai_events(*["x" * 500] * 50)))
     async with opening as client:
         with pytest.raises(llm.LimitExceeded, match="one response"):
-            await client.complete(model(), "Hi")
+            await client.complete(model(), "Hi", bounds=llm.Bounds(response=10_000))
 
 
 # -- clocks ------------------------------------------------------------------------------------

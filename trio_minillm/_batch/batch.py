@@ -67,7 +67,8 @@ class Batch:
         assert settings.timeouts is not None
         self._requests = requests
         self._budget = budget
-        self._run = Run(requests, model, settings, Sender(prepare, stream, settings.timeouts))
+        sender = Sender(prepare, stream, settings.timeouts, lenient=settings.lenient)
+        self._run = Run(requests, model, settings, sender)
         self._raised = False
         self._began: float | None = None
         self._background = Background()

@@ -39,6 +39,8 @@ class BatchOptions(TypedDict, total=False):
     """Seconds that a request may take from its first attempt's start, waits included."""
     timeouts: Timeouts | None
     """Clocks of each attempt; the total one is 600 s unless set."""
+    lenient: bool
+    """Events whose text or calls can't be read are passed over, and counted on the response."""
     ordered: bool
     """Results in the order of the requests, instead of as they come."""
     window: int | None
@@ -68,6 +70,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_share: float = 0.2
     deadline: float | None = None
     timeouts: Timeouts | None = None
+    lenient: bool = False
     ordered: bool = False
     window: int | None = None
     buffer: int = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -37,9 +38,11 @@ class Sender:
         prepare: Callable[..., Prepared],
         stream: Callable[..., TrackedStream],
         timeouts: Timeouts,
+        *,
+        lenient: bool = False,
     ) -> None:
-        self._prepare = prepare
-        self._stream = stream
+        self._prepare = partial(prepare, lenient=lenient)
+        self._stream = partial(stream, lenient=lenient)
         self._timeouts = timeouts
 
     def cache_key(self, item: Item) -> tuple[bytes, Any]:

@@ -12,23 +12,14 @@ from typing import Any
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta
 from .._types.messages import Part, ToolCall
+from .._types.options import BOUNDS, Bounds
 from .._types.response import Choice
 from .builders import DetailBuilder, TextBuilder, join_fields, joined_fields
 from .calls import CallBuilder, Calls
 
-MAX_TOOL_CALLS = 128
-"""Tool calls in one choice. OpenAI allows 128 tools; more calls mean a model in a loop."""
-MAX_INPUT = 256 * 1024
-"""Characters in the input of one of the provider's own tools, which is kept decoded: 256 Ki."""
-MAX_ITEMS = 2**18
-"""Annotations, reasoning blocks or log probabilities in one choice. As Python objects they take
-twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
 MAX_REASONS = 16
 """Different finish reasons of one choice that are listed; the newest counts in any case."""
-MAX_PARTS = 4096
-"""Content blocks, and images, in one choice."""
-
-_FIELDS = ("fields of audio or log probabilities", MAX_PARTS)
+_FIELDS = "fields of audio or log probabilities"
 
 CUT_REASONS = frozenset(
     {
@@ -78,8 +69,9 @@ class _Extras:
 class ChoiceBuilder:
     """One choice under construction. Nothing here raises: a limit that was crossed is noted."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, bounds: Bounds = BOUNDS) -> None:
         self.index = index
+        self._bounds = bounds
         self.parts: list[TextBuilder | CallBuilder] = []
         self.reason: str | None = None
         """The newest finish reason."""
@@ -122,8 +114,8 @@ class ChoiceBuilder:
             part.compact()
 
     def _append(self, part: TextBuilder | CallBuilder) -> None:
-        if len(self.parts) >= MAX_PARTS:
-            self.over_limit = ("content blocks", MAX_PARTS)
+        if len(self.parts) >= self._bounds.parts:
+            self.over_limit = ("content blocks", self._bounds.parts)
         else:
             self.parts.append(part)
 
@@ -175,8 +167,8 @@ class ChoiceBuilder:
                     details[-1].add(raw)
                 else:
                     details.append(DetailBuilder(raw))
-                if len(details) > MAX_ITEMS:
-                    self.over_limit = ("reasoning blocks", MAX_ITEMS)
+                if len(details) > self._bounds.items:
+                    self.over_limit = ("reasoning blocks", self._bounds.items)
         if chunk.annotations or chunk.logprobs or chunk.images or chunk.audio:
             self._add_attachments(chunk)
         if chunk.finish_reason is not None:
@@ -191,15 +183,18 @@ class ChoiceBuilder:
             there = self._numbered.get(number)
             if isinstance(there, CallBuilder):
                 there.add(delta)
-                if there.start is not None and there.size > MAX_INPUT:
-                    self.over_limit = ("characters in the input of a provider's tool", MAX_INPUT)
+                if there.start is not None and there.size > self._bounds.tool_input:
+                    self.over_limit = (
+                        "characters in the input of a provider's tool",
+                        self._bounds.tool_input,
+                    )
                 return
         extras = self._extras = self._extras or _Extras()
         opened = extras.calls.take(delta, opens=opens, beside=beside)
         if opened is None:
             return
-        if len(extras.calls.all) > MAX_TOOL_CALLS:
-            self.over_limit = ("tool calls", MAX_TOOL_CALLS)
+        if len(extras.calls.all) > self._bounds.tool_calls:
+            self.over_limit = ("tool calls", self._bounds.tool_calls)
             return
         self._append(opened)
         if number is not None:
@@ -207,24 +202,30 @@ class ChoiceBuilder:
 
     def _add_attachments(self, chunk: StreamChunk) -> None:
         extras = self._extras = self._extras or _Extras()
-        if len(chunk.audio or ()) > MAX_PARTS or len(chunk.logprobs or ()) > MAX_PARTS:
-            self.over_limit = _FIELDS
+        if (
+            len(chunk.audio or ()) > self._bounds.parts
+            or len(chunk.logprobs or ()) > self._bounds.parts
+        ):
+            self.over_limit = (_FIELDS, self._bounds.parts)
             return
         if chunk.annotations:
             extras.annotations += chunk.annotations
-            if len(extras.annotations) > MAX_ITEMS:
-                self.over_limit = ("annotations", MAX_ITEMS)
+            if len(extras.annotations) > self._bounds.items:
+                self.over_limit = ("annotations", self._bounds.items)
         if chunk.logprobs:
             join_fields(extras.logprobs, chunk.logprobs)
-            if any(isinstance(v, list) and len(v) > MAX_ITEMS for v in extras.logprobs.values()):
-                self.over_limit = ("log probabilities", MAX_ITEMS)
+            if any(
+                isinstance(v, list) and len(v) > self._bounds.items
+                for v in extras.logprobs.values()
+            ):
+                self.over_limit = ("log probabilities", self._bounds.items)
         extras.images += chunk.images
-        if len(extras.images) > MAX_PARTS:
-            self.over_limit = ("images", MAX_PARTS)
+        if len(extras.images) > self._bounds.parts:
+            self.over_limit = ("images", self._bounds.parts)
         if chunk.audio:
             join_fields(extras.audio, chunk.audio)
-        if len(extras.audio) > MAX_PARTS or len(extras.logprobs) > MAX_PARTS:
-            self.over_limit = _FIELDS
+        if len(extras.audio) > self._bounds.parts or len(extras.logprobs) > self._bounds.parts:
+            self.over_limit = (_FIELDS, self._bounds.parts)
 
     # -- the result ------------------------------------------------------------------------
 

@@ -14,13 +14,14 @@ import msgspec
 
 from .._types.chunks import StreamChunk, continues_answer, has_content
 from .._types.errors import EXCERPT_CHARS, LimitExceeded, MiniLLMError, ProtocolError, ProviderError
+from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._error_words import text_of_page
 from .json_limits import MAX_DECODED, exceeded_limit
 from .long_texts import LONG_TEXT, LongTexts
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .sniffer import BOM, Sniffer
-from .sse import MAX_EVENT, QUICK_BYTES, SSEDecoder, SSEEvent
+from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
 from .templates import EventTemplate, TextRun
 
 _BLANK = b"\n\n"
@@ -82,7 +83,7 @@ class ChunkDecoder:
         provider: Provider,
         *,
         choices: int = 1,
-        max_event: int = MAX_EVENT,
+        max_event: int = BOUNDS.event,
         lenient: bool = False,
         raw: bool = False,
         secrets: Sequence[bytes] = (),

@@ -28,6 +28,7 @@ from .._types.errors import (
     ProviderError,
     StreamTimeout,
 )
+from .._types.options import BOUNDS, Bounds
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers._charged import Asked, charged
@@ -35,14 +36,9 @@ from .choice import ChoiceBuilder
 from .state import Event, State, StreamState
 from .templates import TextRun
 
-MAX_CHOICES = 128
-"""Choices in one response. OpenAI allows 128."""
 COMPACT_EVERY = 1024
 """Chunks after which the pieces of the newest parts are joined, so that they take the space of
 their text. (Joining all of it each time would be quadratic.)"""
-MAX_ARGUMENTS = 8 * 1024 * 1024
-"""Characters of arguments in all the tool calls of a response, which are checked to be JSON: 8 Mi,
-some 15 times what a model can say in one answer."""
 
 
 class Ingest:
@@ -60,6 +56,7 @@ class Ingest:
         expect_usage: bool,
         choices: int = 1,
         wire: str = "",
+        bounds: Bounds = BOUNDS,
         asked: Asked | None = None,
     ) -> None:
         self.state: StreamState = StreamState(expect_usage=expect_usage, choices=choices)
@@ -81,8 +78,9 @@ class Ingest:
         self._model_named = False
         self._arguments = 0  # characters in the arguments of all calls
         self._wire = wire
+        self._bounds = bounds
         self._asked = asked or Asked()
-        self._first = ChoiceBuilder(0)  # also in `_choices`; almost every chunk is for it
+        self._first = ChoiceBuilder(0, bounds)  # also in `_choices`; almost every chunk is for it
         self._choices: dict[int, ChoiceBuilder] = {0: self._first}
 
     @property
@@ -155,8 +153,8 @@ class Ingest:
                 choice.compact()
         if chunk.tool_calls:
             self._arguments += sum(len(delta.arguments) for delta in chunk.tool_calls)
-            if self._arguments > MAX_ARGUMENTS:
-                choice.over_limit = ("characters in the arguments of calls", MAX_ARGUMENTS)
+            if self._arguments > self._bounds.arguments:
+                choice.over_limit = ("characters in the arguments of calls", self._bounds.arguments)
         choice.add_extras(chunk)
 
     def _choice_of(self, chunk: StreamChunk) -> ChoiceBuilder | None:
@@ -167,10 +165,10 @@ class Ingest:
             self.fail(ProtocolError("a choice has a negative number", event=event))
             return None
         if found is None:
-            if len(self._choices) >= MAX_CHOICES:
-                self.fail(LimitExceeded("choices", MAX_CHOICES, event=event))
+            if len(self._choices) >= self._bounds.choices:
+                self.fail(LimitExceeded("choices", self._bounds.choices, event=event))
                 return None
-            found = self._choices[index] = ChoiceBuilder(index)
+            found = self._choices[index] = ChoiceBuilder(index, self._bounds)
         return found
 
     def pieces_of(self, chunk: StreamChunk) -> list[str]:

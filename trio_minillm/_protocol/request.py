@@ -16,7 +16,7 @@ import msgspec
 from .._types.cost import TokenPrice
 from .._types.messages import Message
 from .._types.openai_messages import messages_of
-from .._types.options import Retry, Timeouts
+from .._types.options import BOUNDS, Bounds, Retry, Timeouts
 from .._types.params import JSONSchema, check_params, format_of
 from .._types.schemas import ANY_IN_OBJECT, is_object, root_in_place
 from .._version import __version__
@@ -40,6 +40,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """True if the answer is over only when its usage has come, too."""
     choices: int
     """The number of choices that were asked for."""
+    bounds: Bounds
     lenient: bool
     """True if malformed events are passed over and counted."""
     raw: bool
@@ -64,6 +65,7 @@ def prepare(
     *,
     timeouts: Timeouts,
     retry: Retry,
+    bounds: Bounds = BOUNDS,
     extra: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     expect_usage: bool | None = None,
@@ -104,6 +106,7 @@ def prepare(
         retry=retry,
         expect_usage=request.expect_usage,
         choices=request.params.get("n", 1),
+        bounds=bounds,
         lenient=lenient,
         raw=raw,
         response_type=_response_type(request.params.get("response_format")),

@@ -21,10 +21,7 @@ from __future__ import annotations
 import msgspec
 
 from .._types.errors import LimitExceeded
-
-MAX_EVENT = 64 * 1024 * 1024
-"""Bytes of data in the largest event, its lines joined, and of the longest line: 64 MiB. Pictures,
-audio and files come on one line; those of 6 to 40 MB are real."""
+from .._types.options import BOUNDS
 
 QUICK_BYTES = 4 * 1024
 """Bytes of the longest unfinished event that `SSEDecoder.hold` keeps as it is. It is put before the
@@ -57,7 +54,11 @@ class SSEDecoder:
     """
 
     def __init__(
-        self, *, max_line: int = MAX_EVENT, max_event: int = MAX_EVENT, skip_marks: bool = False
+        self,
+        *,
+        max_line: int = BOUNDS.event,
+        max_event: int = BOUNDS.event,
+        skip_marks: bool = False,
     ) -> None:
         self.max_line = max_line
         self.max_event = max_event

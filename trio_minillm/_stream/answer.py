@@ -14,11 +14,8 @@ from .._protocol.state import State, StreamState
 from .._protocol.templates import TextRun
 from .._types.chunks import StreamChunk, continues_answer, has_effect
 from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
+from .._types.options import BOUNDS
 from .clocks import Clocks
-
-MAX_RESPONSE = 256 * 1024 * 1024
-"""Decompressed bytes in one response: 256 MiB, about fifty times the longest answer that any
-model gives today with log probabilities."""
 
 NO_END = "the body ended without a finish reason or an end marker"
 NO_EVIDENCE = "the end marker came without a finish reason or usage to say that the answer is whole"
@@ -49,11 +46,16 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
 class Answer:
     """One attempt's answer, fed with its body: bytes in, chunks out.
 
-    It counts what came, tells the clocks, and knows when nothing more of the body is wanted.
+    ``max_response`` is the number of bytes that it may have, decompressed. It counts what came, tells the clocks, and knows when nothing more of the body is wanted.
     """
 
     def __init__(
-        self, decoder: ChunkDecoder, state: StreamState, clocks: Clocks, info: AttemptInfo
+        self,
+        decoder: ChunkDecoder,
+        state: StreamState,
+        clocks: Clocks,
+        info: AttemptInfo,
+        max_response: int = BOUNDS.response,
     ) -> None:
         self.state: StreamState = state
         self.clocks: Clocks = clocks
@@ -65,6 +67,7 @@ class Answer:
         """The number of chunks with content."""
         self._decoder = decoder
         self._info = info
+        self._max_response = max_response
 
     @property
     def over(self) -> bool:
@@ -84,16 +87,16 @@ class Answer:
                 state.chunk(chunks[0])  # the others would change nothing more
                 self.content += len(chunks)
                 self.clocks.heard(now, True, state)
-                if info.received > MAX_RESPONSE:
-                    self.error = LimitExceeded("bytes in one response", MAX_RESPONSE)
+                if info.received > self._max_response:
+                    self.error = LimitExceeded("bytes in one response", self._max_response)
                 return chunks, True
         else:
             chunks = self._decoder.finish(now)
         chunks, content = self._weigh(chunks, now)
         if not data:
             self.error = self.error or self._decoder.error or self._unproven(NO_END)
-        if info.received > MAX_RESPONSE:
-            self.error = self.error or LimitExceeded("bytes in one response", MAX_RESPONSE)
+        if info.received > self._max_response:
+            self.error = self.error or LimitExceeded("bytes in one response", self._max_response)
         self.error = self.error or self._decoder.error
         info.skipped, info.unread = self._decoder.skipped, self._decoder.unread
         return chunks, content or state.over

@@ -189,6 +189,7 @@ class StreamTask:
         decoder = ChunkDecoder(
             provider,
             choices=prepared.choices,
+            max_event=prepared.bounds.event,
             lenient=prepared.lenient,
             raw=prepared.raw,
             secrets=self._secrets,
@@ -197,7 +198,7 @@ class StreamTask:
             expect_usage=prepared.expect_usage,
             choices=prepared.choices,
         )
-        answer = Answer(decoder, state, clocks, self.info)
+        answer = Answer(decoder, state, clocks, self.info, prepared.bounds.response)
         return BodyReader(exchange, answer, self.info, self.handoff, self._release_request)
 
     def _release_request(self) -> None:

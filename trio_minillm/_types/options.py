@@ -66,6 +66,46 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, total=default)
 
 
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that is held of one response: exceeding any of these is a `LimitExceeded`.
+
+    They keep a server from filling the memory. A larger one costs that memory and nothing else:
+    whatever their values, no step takes other tasks their turn for longer.
+
+    Raises ``ValueError`` for anything but whole numbers from 1 on.
+    """
+
+    event: int = 64 * 1024 * 1024
+    """Bytes of one event, of one line, or of a body in place of a stream: 64 MiB. Pictures, audio
+    and files come as one line of JSON; those of 6 to 40 MB are real."""
+    response: int = 256 * 1024 * 1024
+    """Bytes of a response, decompressed: 256 MiB, about fifty times the longest answer of text that
+    any model gives today with log probabilities."""
+    arguments: int = 8 * 1024 * 1024
+    """Characters of arguments in all the tool calls of a response: 8 Mi, some 15 times what a model
+    can say in one answer."""
+    tool_input: int = 256 * 1024
+    """Characters in the input of one of the provider's own tools, which is kept decoded: 256 Ki."""
+    choices: int = 128
+    """Choices in one response. OpenAI allows 128."""
+    tool_calls: int = 128
+    """Tool calls in one choice. OpenAI allows 128 tools; more calls mean a model in a loop."""
+    parts: int = 4096
+    """Content blocks, and images, in one choice."""
+    items: int = 2**18
+    """Annotations, reasoning blocks or log probabilities in one choice. As Python objects they take
+    twenty times their size on the wire. 262,144 is more tokens than any model gives in one answer."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a whole number from 1 on")
+
+
+BOUNDS = Bounds()
+"""The bounds of every response for which none are given."""
+
+
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Rules for trying again, which happens only before the first content, never after it.
 

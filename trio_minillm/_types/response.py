@@ -116,7 +116,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     """Oddities that did no harm to the answer (two different finish reasons …)."""
     skipped_events: int = 0
-    """Number of malformed events that were skipped (only with ``lenient=True``)."""
+    """Number of events that were passed over: they could not be read, and were no part of the answer,
+    or ``lenient=True`` was given."""
     response_type: Any = None
     """Type that `parsed` decodes into by default: the request's ``response_format``."""
 

@@ -67,6 +67,7 @@ def batch(
     tpm: Annotated[float | None, Option(metavar="N", help=_HELP["tpm"])] = None,
     max_cost: option.MaxCost = None,
     attempts: Annotated[int | None, Option(metavar="N", min=1, help=_HELP["attempts"])] = None,
+    lenient: option.Lenient = False,
     deadline: Annotated[float | None, Option(metavar="S", help=_HELP["deadline"])] = None,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
@@ -105,6 +106,7 @@ def batch(
             "limits": llm.Limits(max_cost=max_cost) if max_cost is not None else None,
             "retry": _retry(attempts),
             "deadline": positive("deadline", deadline),
+            "lenient": lenient,
             "timeouts": timeouts_of(
                 first_chunk=timeout_first, idle=timeout_idle, total=timeout_total
             ),

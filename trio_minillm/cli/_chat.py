@@ -63,6 +63,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any]
     timeouts: llm.Timeouts
     retry: llm.Retry
+    lenient: bool
     mode: Mode
     ledger: llm.Ledger
 
@@ -191,6 +192,7 @@ async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interr
                 timeouts=ask.timeouts,
                 retry=ask.retry,
                 price=price_of(model),
+                lenient=ask.lenient,
                 raw=ask.mode == "raw",
                 **ask.params,
             )
@@ -273,6 +275,7 @@ def chat(
     ledger: option.LedgerFile = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     raw: Annotated[bool, Option("--raw", help=_HELP["raw"])] = False,
+    lenient: option.Lenient = False,
     no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
     quiet: option.Quiet = False,
 ) -> None:
@@ -298,6 +301,7 @@ def chat(
             },
             timeouts=timeouts_of(first_chunk=first, idle=idle, total=total),
             retry=llm.Retry(attempts=attempts),
+            lenient=lenient,
             mode=mode,
             ledger=open_ledger(ledger) if ledger else llm.Ledger(),
         )

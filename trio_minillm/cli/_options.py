@@ -40,6 +40,7 @@ _TOTAL = "Longest time in all, in seconds. [none]"
 _ATTEMPTS = "Requests in all, where another attempt may succeed."
 _MAX_COST = "Start no more requests once this many USD are spent."
 _PRICE = "USD per million tokens of input and of output; cache_read=… and the like may follow."
+_LENIENT = "Pass over events whose text or calls can't be read."
 _LEDGER = "Append each attempt and its cost to this file of JSON lines."
 
 ModelName = Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_MODEL)]
@@ -52,6 +53,7 @@ Attempts = Annotated[int, Option(metavar="N", min=1, help=_ATTEMPTS)]
 MaxCost = Annotated[float | None, Option(metavar="USD", help=_MAX_COST)]
 Price = Annotated[str | None, Option(metavar="IN,OUT[,NAME=USD]", help=_PRICE)]
 LedgerFile = Annotated[Path | None, Option(metavar="FILE", help=_LEDGER)]
+Lenient = Annotated[bool, Option("--lenient", help=_LENIENT)]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors on stderr.")]
 
 
