@@ -113,7 +113,7 @@ def _decoded(
     batches.append(decoder.finish(0.0))
     error = decoder.error
     said = (type(error), str(error), getattr(error, "event", None))
-    return Decoded(batches, (*said, decoder.events, decoder.skipped), error)
+    return Decoded(batches, (*said, decoder.events, decoder.left_out.skipped), error)
 
 
 def _state(choices: Choices) -> Ingest:

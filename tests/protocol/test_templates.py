@@ -33,7 +33,7 @@ def long_way(provider: Provider, pieces: list[bytes]) -> tuple[list[StreamChunk]
 def _all(decoder: ChunkDecoder, pieces: list[bytes]) -> tuple[list[StreamChunk], Any]:
     chunks = [chunk for piece in pieces for chunk in decoder.feed(piece, 1.0)]
     chunks += decoder.finish(1.0)
-    return chunks, (str(decoder.error), decoder.events, decoder.skipped)
+    return chunks, (str(decoder.error), decoder.events, decoder.left_out.skipped)
 
 
 def eager(provider: Provider) -> ChunkDecoder:

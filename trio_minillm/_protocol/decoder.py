@@ -6,21 +6,21 @@ event, so that no foreign exception leaves this file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
 
 from .._types.chunks import StreamChunk, continues_answer, has_content
-from .._types.errors import EXCERPT_CHARS, LimitExceeded, MiniLLMError, ProtocolError, ProviderError
+from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._error_words import text_of_page
 from .json_limits import MAX_DECODED, exceeded_limit
 from .long_texts import LONG_TEXT, LongTexts
+from .oddities import LeftOut, SurrogateHalves
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
-from .sniffer import BOM, Sniffer
+from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
 from .templates import EventTemplate, TextRun
 
@@ -37,11 +37,7 @@ vain 16 times."""
 
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
-MAX_UNREAD = 32
-"""Different names of what was left out that are kept; more are not counted."""
-MAX_STRANGE = 4 * EXCERPT_CHARS
-"""Bytes that are kept of a body, or an event, that is no part of an answer, to be shown if nothing
-else comes."""
+HALF = "half of a surrogate pair"
 
 _JSON = (b"{", b"[")
 """First bytes of data that may be part of an answer."""
@@ -73,9 +69,11 @@ class ChunkDecoder:
     events; ``raw`` keeps each event's bytes on its chunks; ``secrets`` are blanked out in what
     errors show.
 
-    Passed over in any case, counted in ``skipped`` and named in ``unread``, is what can't be a part
-    of the answer: data that are no JSON and don't begin like it (keep-alives in all clothes), and
-    malformed events once every choice has its finish reason.
+    Passed over in any case, and noted in ``left_out``, is what can't be a part of the answer: data
+    that are no JSON and don't begin like it (keep-alives in all clothes), and malformed events once
+    every choice has its finish reason.
+
+    Its 17 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -89,19 +87,15 @@ class ChunkDecoder:
         secrets: Sequence[bytes] = (),
     ) -> None:
         self.error: MiniLLMError | None = None
-        self.skipped: int = 0
-        """The number of events that were passed over."""
-        self.unread: dict[str, int] = {}
-        """Names of what was left out since it could not be read, and how often."""
         self.events: int = 0
         """The number of events so far."""
+        self.left_out: LeftOut = LeftOut()
         self._provider = provider
         self._secrets = secrets
         self._lenient = lenient
         self._raw = raw
-        self._sniffer: Sniffer | None = Sniffer(
-            max_event
-        )  # None once the body is known to be events
+        # None once the body is known to be events
+        self._sniffer: Sniffer | None = Sniffer(max_event)
         self._sse = SSEDecoder(max_line=max_event + 64, max_event=max_event, skip_marks=True)
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
@@ -110,10 +104,8 @@ class ChunkDecoder:
         self._learn_from = LEARN_FROM
         self._choices = choices
         self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
-        self._halves: dict[tuple[int, str], str] = {}  # of surrogate pairs
-        self._strange = b""  # the first event that is no part of an answer
+        self._halves = SurrogateHalves()
         self._ended = False  # the body is over
-        self._head = b""  # the beginning of a body without any event
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -122,7 +114,7 @@ class ChunkDecoder:
         if self._sniffer is not None:
             data = self._sniff(self._sniffer, data)
         bounded = len(data) <= MAX_DECODED - QUICK_BYTES
-        template = self._template if bounded and not self._halves else None
+        template = self._template if bounded and not self._halves.pending else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
             # The commonest read: a single event, like the one before.
             block = data[: -len(_BLANK)]
@@ -134,7 +126,7 @@ class ChunkDecoder:
         out = self._events(events, at) if events else []
         done = 0
         while done < len(blocks) and self.error is None:
-            template = self._template if bounded and not self._halves else None
+            template = self._template if bounded and not self._halves.pending else None
             run = self._run(template, blocks, done, at) if template is not None else None
             if run and template is not None:
                 done += len(run)
@@ -149,7 +141,7 @@ class ChunkDecoder:
         if tail and self.error is None:
             out += self._events(self._sse.hold(tail, quick=self._by_template), at)
         if not self.events:
-            self._head = (self._head + data)[:MAX_STRANGE]
+            self.left_out.begin(data)
         self.error = self.error or self._sse.failure
         return out
 
@@ -296,73 +288,36 @@ class ChunkDecoder:
         if self._ended and data.lstrip()[:1] in _JSON:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and data.lstrip()[:1] not in _JSON:
-            self._pass_over("an event that is no JSON", data)
+            self.left_out.pass_over("an event that is no JSON", data)
         elif len(self._reasoned) >= self._choices:
-            self._pass_over("an event behind the finish reason", data)
+            self.left_out.pass_over("an event behind the finish reason", data)
         elif self._lenient:
-            self._pass_over("a malformed event", data)
+            self.left_out.pass_over("a malformed event", data)
         else:
             self.error = ProtocolError(reason, event=self.events)
             self.error.__cause__ = cause
-
-    def _pass_over(self, what: str, data: bytes) -> None:
-        self.skipped += 1
-        self._leave_out(what)
-        self._strange = self._strange or data
-
-    def _leave_out(self, what: str) -> None:
-        if what in self.unread or len(self.unread) < MAX_UNREAD:
-            self.unread[what] = self.unread.get(what, 0) + 1
 
     # -- what a chunk means for the ones behind it -----------------------------------------
 
     def _note(self, chunk: StreamChunk, data: bytes) -> None:
         """Take note of what a chunk says beside its content."""
         for name in chunk.unread:
-            self._leave_out(name)
+            self.left_out.note(name)
         if chunk.finish_reason is not None:
             self._reasoned.add(chunk.choice)
         elif self._reasoned and continues_answer(chunk):
             self._reasoned.discard(chunk.choice)
-        if not chunk.answer and chunk.usage is None and not self._strange:
-            self._strange = data[:MAX_STRANGE]
-        if self._halves or any(map(_has_half, (chunk.delta, chunk.reasoning, chunk.refusal))):
-            self._join_halves(chunk)
-        for call in chunk.tool_calls:
-            if self._halves or _has_half(call.arguments):
-                key = (chunk.choice, f"call {call.index}")
-                call.arguments = self._joined(key, call.arguments)
-
-    def _join_halves(self, chunk: StreamChunk) -> None:
-        if chunk.delta:
-            chunk.delta = self._joined((chunk.choice, "text"), chunk.delta)
-        if chunk.reasoning:
-            chunk.reasoning = self._joined((chunk.choice, "reasoning"), chunk.reasoning)
-        if chunk.refusal:
-            chunk.refusal = self._joined((chunk.choice, "refusal"), chunk.refusal)
-
-    def _joined(self, key: tuple[int, str], text: str) -> str:
-        """Return text with the half of a surrogate pair that the piece before it ended with.
-
-        Servers that cut their text at UTF-16 units send the halves in two pieces. One without its
-        other half becomes U+FFFD.
-        """
-        text = self._halves.pop(key, "") + text
-        if text and "\ud800" <= text[-1] <= "\udbff":
-            self._halves[key], text = text[-1], text[:-1]
-        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        if joined.count("\ufffd") > text.count("\ufffd"):
-            self._leave_out("half of a surrogate pair")
-        return joined
+        if not chunk.answer and chunk.usage is None:
+            self.left_out.strange(data)
+        if self._halves.join(chunk):
+            self.left_out.note(HALF)
 
     def other_words(self) -> MiniLLMError | None:
         """Return the error of a body without any part of an answer, in the words of the server.
 
         ``None`` if it said nothing at all.
         """
-        said = self._strange
-        if not said and not self._sse.comments and not _like_events(self._head):
-            said = self._head
+        said = self.left_out.words(only_events=bool(self._sse.comments))
         if not said.strip():
             return None
         info = self._provider.parse_error(None, redact(said, self._secrets))
@@ -391,8 +346,8 @@ class ChunkDecoder:
         events = [*self._sse.feed(rest), *self._sse.flush()]
         self._ended = True
         chunks = self._events(events, at)
-        if self._halves:
-            self._leave_out("half of a surrogate pair")
+        if self._halves.pending:
+            self.left_out.note(HALF)
         return chunks
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
@@ -429,25 +384,6 @@ def _events_in(data: bytes) -> list[SSEEvent] | None:
     if len(lines) < 2 or not all(line[:1] == b"{" or line[:1] == b"[" for line in lines):
         return None
     return [SSEEvent(line) for line in lines]
-
-
-def _like_events(head: bytes) -> bool:
-    """Return whether a body begins, perhaps cut short, like a stream of events."""
-    name, colon, _ = head.removeprefix(BOM).lstrip().split(b"\n", 1)[0].partition(b":")
-    if colon:
-        return name in _FIELDS
-    return any(field.startswith(name.strip()) for field in _FIELDS)
-
-
-_FIELDS = (b"", b"data", b"event", b"id", b"retry", b"error")
-
-
-def _has_half(text: str) -> bool:
-    """Return whether a text has half of a surrogate pair in it."""
-    return not text.isascii() and _HALF.search(text) is not None
-
-
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _say(exc: Exception) -> str:

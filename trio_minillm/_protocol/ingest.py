@@ -44,7 +44,7 @@ their text. (Joining all of it each time would be quadratic.)"""
 class Ingest:
     """The machine of one stream; the module's docstring has its guarantees.
 
-    Its 17 attributes are one thing, the response under construction: most are fields of that or
+    Its 18 attributes are one thing, the response under construction: most are fields of that or
     of its timings, and none is used without the others.
     """
 

@@ -49,6 +49,8 @@ class SSEDecoder:
     ``skip_marks`` passes over a byte-order mark before any line, and not only at the beginning, as
     the standard does: .NET servers write one before each event, and no field is called so.
 
+    Its 15 attributes are options, what it has counted, and one unfinished line and event.
+
     Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
     are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
     """

@@ -88,7 +88,7 @@ _REASONED: Final[dict[Event, State]] = {
     Event.CUT: State.FINISHED,
     Event.CANCEL: State.CANCELLED,
 }
-"""What ENDING and WHOLE have in common: all but CONTENT, which leaves them as they are."""
+"""The cells that ENDING and WHOLE have in common: all but CONTENT, which leaves them as they are."""
 
 TABLE: Final[dict[State, dict[Event, State]]] = {
     State.OPEN: {

@@ -98,7 +98,8 @@ class Answer:
         if info.received > self._max_response:
             self.error = self.error or LimitExceeded("bytes in one response", self._max_response)
         self.error = self.error or self._decoder.error
-        info.skipped, info.unread = self._decoder.skipped, self._decoder.unread
+        left_out = self._decoder.left_out
+        info.skipped, info.unread = left_out.skipped, left_out.unread
         return chunks, content or state.over
 
     def _weigh(self, chunks: list[StreamChunk], now: float) -> tuple[list[StreamChunk], bool]:

@@ -178,9 +178,8 @@ class OpenAIChat(Provider):
         if choice.finish_reason is not None:
             out.finish_reason = reason_of(choice.finish_reason, "choices[].finish_reason")
         # Some servers send the same reasoning under two names: take it once.
-        out.reasoning = delta.reasoning or delta.reasoning_content or ""
-        if not out.reasoning and (other := delta.reasoning_text or delta.thinking):
-            out.reasoning = other
+        thought = delta.reasoning or delta.reasoning_content
+        out.reasoning = thought or delta.reasoning_text or delta.thinking or ""
         if isinstance(content, list):
             add_parts(content, out)
         if delta.refusal:

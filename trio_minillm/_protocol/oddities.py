@@ -1,0 +1,114 @@
+"""Oddities of a body that don't cost the answer: what was left out, and texts cut in half.
+
+`ChunkDecoder` asks both, for one body each.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .._types.chunks import StreamChunk
+from .._types.errors import EXCERPT_CHARS
+from .sniffer import BOM
+
+MAX_UNREAD = 32
+"""Different names of what was left out that are kept; more are not counted."""
+MAX_STRANGE = 4 * EXCERPT_CHARS
+"""Bytes that are kept of a body, or an event, that is no part of an answer, to be shown if nothing
+else comes."""
+
+_FIELDS = (b"", b"data", b"event", b"id", b"retry", b"error")
+
+
+class LeftOut:
+    """A record of what was left out of an answer, and of what the server said beside it."""
+
+    def __init__(self) -> None:
+        self.skipped: int = 0
+        """The number of events that were passed over."""
+        self.unread: dict[str, int] = {}
+        """Names of what was left out since it could not be read, and how often."""
+        self._strange = b""  # the first event that is no part of an answer
+        self._head = b""  # the beginning of a body without any event
+
+    def note(self, name: str) -> None:
+        """Take note of something that was left out."""
+        if name in self.unread or len(self.unread) < MAX_UNREAD:
+            self.unread[name] = self.unread.get(name, 0) + 1
+
+    def pass_over(self, what: str, data: bytes) -> None:
+        """Take note of a whole event that was passed over."""
+        self.skipped += 1
+        self.note(what)
+        self.strange(data)
+
+    def strange(self, data: bytes) -> None:
+        """Keep the beginning of an event that is no part of an answer, if it is the first."""
+        self._strange = self._strange or data[:MAX_STRANGE]
+
+    def begin(self, data: bytes) -> None:
+        """Keep the beginning of a body in which no event has come yet."""
+        if len(self._head) < MAX_STRANGE:
+            self._head = (self._head + data)[:MAX_STRANGE]
+
+    def words(self, *, only_events: bool) -> bytes:
+        """Return what the server said, if it was no answer: an event, or else a body that does not
+        begin like events (unless ``only_events``).
+        """
+        if self._strange or only_events or _like_events(self._head):
+            return self._strange
+        return self._head
+
+
+def _like_events(head: bytes) -> bool:
+    """Return whether a body begins, perhaps cut short, like a stream of events."""
+    name, colon, _ = head.removeprefix(BOM).lstrip().split(b"\n", 1)[0].partition(b":")
+    if colon:
+        return name in _FIELDS
+    return any(field.startswith(name.strip()) for field in _FIELDS)
+
+
+class SurrogateHalves:
+    """Halves of surrogate pairs, joined where the two came in two pieces of one text.
+
+    Servers that cut their text at UTF-16 units send such halves. One without its other half becomes
+    U+FFFD.
+    """
+
+    def __init__(self) -> None:
+        self.pending: dict[tuple[int, str], str] = {}
+        """First halves that wait for their second, by choice and kind of text."""
+
+    def join(self, chunk: StreamChunk) -> bool:
+        """Join the halves in a chunk's texts. Return whether one was without its other half."""
+        lost = False
+        if self.pending or _has_half(chunk.delta):
+            chunk.delta, lost = self._joined(chunk.choice, "text", chunk.delta)
+        if self.pending or _has_half(chunk.reasoning):
+            chunk.reasoning, also = self._joined(chunk.choice, "reasoning", chunk.reasoning)
+            lost |= also
+        if self.pending or _has_half(chunk.refusal):
+            chunk.refusal, also = self._joined(chunk.choice, "refusal", chunk.refusal)
+            lost |= also
+        for call in chunk.tool_calls:
+            if self.pending or _has_half(call.arguments):
+                kind = f"call {call.index}"
+                call.arguments, also = self._joined(chunk.choice, kind, call.arguments)
+                lost |= also
+        return lost
+
+    def _joined(self, choice: int, kind: str, text: str) -> tuple[str, bool]:
+        if not text:
+            return text, False
+        text = self.pending.pop((choice, kind), "") + text
+        if "\ud800" <= text[-1] <= "\udbff":
+            self.pending[choice, kind], text = text[-1], text[:-1]
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return joined, joined.count("\ufffd") > text.count("\ufffd")
+
+
+def _has_half(text: str) -> bool:
+    return not text.isascii() and _HALF.search(text) is not None
+
+
+_HALF = re.compile("[\ud800-\udfff]")
