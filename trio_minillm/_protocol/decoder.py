@@ -239,15 +239,8 @@ class ChunkDecoder:
                     continue
                 if self.events == 1:
                     parsed = self._whole_answer(parsed, data)
-                if isinstance(parsed, StreamChunk):
-                    parsed.received_at = at
-                    parsed.event = self.events
-                    if self._raw:
-                        parsed.raw = bytes(event.data)
-                    self._note(parsed, data)
-                    out.append(parsed)
-                else:
-                    out += self._stamp(parsed, at, bytes(event.data) if self._raw else data)
+                chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
+                out += self._stamp(chunks, at, bytes(event.data) if self._raw else data)
             if self.error is not None:
                 if isinstance(self.error, ProviderError) and self.error.content is not None:
                     out += self._stamp([self.error.content], at, data)
@@ -274,14 +267,16 @@ class ChunkDecoder:
                 return whole
         return parsed
 
-    def _stamp(self, chunks: Sequence[StreamChunk], at: float, data: bytes) -> list[StreamChunk]:
+    def _stamp(
+        self, chunks: Sequence[StreamChunk], at: float, data: bytes
+    ) -> Sequence[StreamChunk]:
         for chunk in chunks:
             chunk.received_at = at
             chunk.event = self.events
             if self._raw:
                 chunk.raw = data
             self._note(chunk, data)
-        return list(chunks)
+        return chunks
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
@@ -352,7 +347,7 @@ class ChunkDecoder:
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
         try:
-            return self._stamp(self._parsed_document(body), at, b"")
+            return list(self._stamp(self._parsed_document(body), at, b""))
         except MiniLLMError as exc:
             self.error = exc
         self.error = self._redacted(self.error, body)

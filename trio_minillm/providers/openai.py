@@ -192,10 +192,8 @@ class OpenAIChat(Provider):
                 out.reasoning = visible(delta.reasoning_details)
         if delta.annotations:
             out.annotations = (*out.annotations, *delta.annotations)
-        if choice.logprobs:
-            out.logprobs = choice.logprobs
-        if delta.audio:
-            out.audio = delta.audio
+        out.logprobs = choice.logprobs or None
+        out.audio = delta.audio or None
         if delta.images:
             out.images = (*out.images, *delta.images)
         if choice.native_finish_reason:
