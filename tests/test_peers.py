@@ -149,7 +149,7 @@ async def deaf(stream: trio.SocketStream) -> None:
     # httpcore leaves the socket of a TLS handshake that is cancelled to the garbage collector.
     [("http", "ours"), ("http", "httpx"), ("https", "ours")],
 )
-def test_a_server_that_takes_nothing_is_given_ten_seconds(scheme: str, transport: str) -> None:
+def test_a_server_that_takes_nothing_is_given_up(scheme: str, transport: str) -> None:
     """It does not read a prompt that no buffer holds; or it never answers TLS's first word."""
     prompt = "x" * (32 * 2**20 if scheme == "http" else 1)
 
@@ -161,10 +161,10 @@ def test_a_server_that_takes_nothing_is_given_ten_seconds(scheme: str, transport
             port = listeners[0].socket.getsockname()[1]
             async with client_over(transport, retry=llm.Retry(attempts=1)) as client:
                 start = trio.current_time()
-                with pytest.raises(llm.ConnectTimeout) as caught:
+                with pytest.raises(llm.ConnectTimeout if scheme == "https" else llm.SendTimeout):
                     await client.complete(W.model(f"{scheme}://127.0.0.1:{port}"), prompt)
-                assert trio.current_time() - start == pytest.approx(10.0, abs=0.5)
-                assert caught.value.limit == 10.0
+                limit = 10.0 if scheme == "https" else 30.0
+                assert trio.current_time() - start == pytest.approx(limit, abs=0.5)
             nursery.cancel_scope.cancel()
 
     run(main, ON_SOCKETS)

@@ -210,7 +210,7 @@ NONSENSE = {
     "a cost that is not finite": said(b'{"data":{"total_cost":1e999}}'),
     "more than 64 KiB": settlement(0.5, padding="x" * 70_000),
     "too deep": said(b'{"data":' + b"[" * 60_000),
-    "compressed in a strange way": said({}, headers={"content-encoding": "br"}),
+    "compressed in a strange way": said(b"\x8b\x00\x80{}\x03", headers={"content-encoding": "br"}),
 }
 BAD = SILENCE | NONSENSE
 

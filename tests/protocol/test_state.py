@@ -93,6 +93,10 @@ def test_reason_and_usage_make_it_whole_in_either_chunking():
         machine = feed(ending(), *chunks)
         assert (machine.state, machine.usage_final) == (State.WHOLE, True)
         assert feed(machine, sentinel).outcome is Outcome.FINISHED
+        assert machine.usage_final
+        silent = feed(ending(), *chunks)
+        assert silent.event(Event.CLOCK) is State.FINISHED
+        assert silent.usage_final
 
 
 def test_without_usage_expected_the_reason_makes_it_whole():
@@ -179,7 +183,9 @@ def test_a_reason_on_every_chunk_counts_with_the_last():
     chunks = [usage(delta="x", finish_reason="stop") for _ in range(3)]
     machine = feed(ending(), *chunks)
     assert (machine.state, machine.reopened) == (State.WHOLE, True)
+    assert not machine.usage_final, "it may be running on"
     assert feed(machine, sentinel).outcome is Outcome.FINISHED
+    assert machine.usage_final
 
 
 def test_every_choice_needs_its_reason():

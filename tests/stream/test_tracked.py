@@ -1029,7 +1029,8 @@ class Walked:
                 resolved = record.resolution is CostResolution.RESOLVED
                 assert (record.key in unsettled) is not resolved
                 # For a finished one the client's block does not wait.
-                assert resolved is answers or record.outcome is Outcome.FINISHED
+                final = record.usage is not None and record.usage.final
+                assert resolved is answers or final or record.outcome is Outcome.FINISHED
         assert ledger.total == sum(r.amount or 0 for r in told.records)
         assert ledger.unbooked == sum(r.amount or 0 for r in records if not r.booked)
 

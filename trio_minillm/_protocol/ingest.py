@@ -207,6 +207,8 @@ class Ingest:
             event = Event.CLOSE if isinstance(error, EndedEarly) else Event.ERROR
         quiet = self.state.state is State.WHOLE and event in (Event.CLOCK, Event.CLOSE)
         self.state.event(event)
+        if self.usage is not None:
+            self.usage.final = self.state.usage_final
         if self.outcome is not Outcome.FINISHED:
             self.error = error
             error.partial = self.response()

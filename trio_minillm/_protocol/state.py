@@ -146,7 +146,7 @@ class StreamState:
         self.over: bool = False
         """True once the outcome stands. Asked several times a chunk, hence no property."""
         self.usage_final: bool = False
-        """True if no content can change the usage that came any more."""
+        """True if the usage counts all of the answer, as far as the server's word goes."""
         self.reasoned: frozenset[int] = _NONE
         """The choices whose finish reason stands."""
         self.said: bool = False
@@ -173,10 +173,10 @@ class StreamState:
 
     def event(self, event: Event) -> State:
         """Take an event that is no chunk, and return the state after it."""
-        if event is Event.END and not self.over:
-            self.usage_final = self.usage_final or self._fresh
-        self.state = TABLE[self.state][event]
+        before, self.state = self.state, TABLE[self.state][event]
         self.over = OUTCOMES[self.state] is not None
+        if self.state is State.FINISHED is not before:
+            self.usage_final = self._answered or (event is Event.END and self._fresh)
         return self.state
 
     def chunk(self, chunk: StreamChunk) -> State:
@@ -258,7 +258,8 @@ class StreamState:
             return Event.CONTENT if self.state is State.OPEN else Event.MORE
         enough = len(self.reasoned) >= self._choices
         if self._answered:
-            self.usage_final = True
+            # A server whose reasons were disproved before may count on, too.
+            self.usage_final = not self.reopened
             # Usage for fewer choices than were asked for: the others may still begin.
             return Event.WHOLE if enough else Event.REASON
         if not enough:

@@ -155,6 +155,8 @@ class Clocks:
 
     def transport_event(self, event: str) -> None:
         """Take note of the transport's progress, by the names of httpcore's trace extension."""
+        if self.scope.cancel_called:
+            return  # what fails now fails because a clock has run out
         name = ".".join(event.split(".")[-2:])
         phase = EVENTS.get(name)
         if event == "connection_pool.wait.started":  # in line: no clock runs

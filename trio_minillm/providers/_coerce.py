@@ -57,14 +57,17 @@ def loose_json(data: bytes) -> Any:
     """Decode JSON, also with what strict decoders refuse and servers send all the same.
 
     That is ``NaN`` and ``Infinity``, control characters and half a surrogate pair in
-    strings, and bytes that are not UTF-8 (replaced by U+FFFD). Raises ``ValueError``, or
-    `msgspec.DecodeError`, for anything else.
+    strings, and bytes that are not UTF-8 (replaced by U+FFFD). Raises `msgspec.DecodeError` for
+    anything else.
     """
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeError):
         text = data.decode("utf-8", "replace")
-        return json.loads(text, strict=False, parse_float=Digits, parse_constant=Digits)
+        try:
+            return json.loads(text, strict=False, parse_float=Digits, parse_constant=Digits)
+        except ValueError as exc:  # also an integer of more than 4,300 digits
+            raise msgspec.DecodeError("JSON is malformed") from exc
 
 
 def _is_utf8(data: bytes) -> bool:

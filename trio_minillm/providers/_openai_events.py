@@ -99,7 +99,7 @@ decode_delta = msgspec.json.Decoder(Delta).decode
 def decode_loosely(data: bytes) -> tuple[ChunkEvent, list[str]]:
     """Read an event that `decode` refused. Return it, and the names of the fields left out.
 
-    Raises ``ValueError`` or `msgspec.DecodeError` for what is no JSON, and `ProtocolError` for a
+    Raises `msgspec.DecodeError` for what is no JSON, and `ProtocolError` for a
     field of the answer itself that can't be read.
     """
     left_out: list[str] = []

@@ -132,7 +132,7 @@ def _loosely(read: Reader, data: bytes, left_out: list[str], cause: Exception) -
     """Read JSON of another shape. Raises ``cause`` if it is no JSON at all."""
     try:
         found = loose_object(data, left_out)
-    except ValueError:
+    except msgspec.DecodeError:
         raise cause from None
     return read(found, "", left_out)
 

@@ -251,7 +251,7 @@ def _other_shape(data: bytes, cause: Exception) -> tuple[ChunkEvent, list[str]]:
         return decode_loosely(data)
     except MiniLLMError:
         raise
-    except ValueError:
+    except msgspec.DecodeError:
         raise cause from None
 
 
