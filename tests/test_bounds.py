@@ -106,7 +106,7 @@ async def test_a_flood_is_an_error_and_takes_little_memory(flood: str, grown: An
         async with llm.open_client(transport=http, retry=retry) as client:
             target = llm.compatible("m", base_url=server.url)
             with pytest.raises(llm.MiniLLMError) as caught:
-                await client.complete(target, "Hi")
+                await client.complete(target, "Hi", bounds=llm.Bounds(event=4 * MIB))
             assert http.statistics().active == 0
     assert grown() <= MOST
     assert len(str(caught.value)) <= EXCERPT_CHARS + 200

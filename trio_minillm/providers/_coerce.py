@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import msgspec
@@ -29,8 +30,13 @@ Reader: TypeAlias = Callable[[Any, str, list[str]], Any]
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
+LONGEST_NUMBER = 400
+"""Digits from which on a whole number is kept as digits: a float could not hold it, and making one
+of 4,300 takes Python too long for its own taste."""
+
+
 class Digits(str):
-    """A number that is not whole, or ``NaN``, as it was sent."""
+    """A number that is not whole, or too long, or ``NaN``, as it was sent."""
 
     __slots__ = ()
 
@@ -65,8 +71,8 @@ def loose_json(data: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeError):
         text = data.decode("utf-8", "replace")
         try:
-            return json.loads(text, strict=False, parse_float=Digits, parse_constant=Digits)
-        except ValueError as exc:  # also an integer of more than 4,300 digits
+            return _loads(text, strict=False)
+        except ValueError as exc:
             raise msgspec.DecodeError("JSON is malformed") from exc
 
 
@@ -76,6 +82,13 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _whole_number(digits: str) -> int | Digits:
+    return int(digits) if len(digits) <= LONGEST_NUMBER else Digits(digits)
+
+
+_loads = partial(json.loads, parse_int=_whole_number, parse_float=Digits, parse_constant=Digits)
 
 
 def fields(into: type[_Struct], readers: Mapping[str, Reader]) -> Reader:
