@@ -237,7 +237,8 @@ def check_loss(kind: str, event: Any, path: tuple[Any, ...], value: str, respons
         )
     if "lost" not in had or value in NOTHING:
         return
-    if left_out or value[0] in "[{" or value in ("1e999", "NaN", '"\\ud83d"'):
+    too_long = len(value) > 300  # for a float: no number in a field beside the answer
+    if left_out or too_long or value[0] in "[{" or value in ("1e999", "NaN", '"\\ud83d"'):
         return  # noted; read for what is in it; no number; no character
     if isinstance(place, dict) and value.startswith("{"):
         return  # unknown fields are ignored
