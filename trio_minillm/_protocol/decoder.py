@@ -38,6 +38,8 @@ vain 16 times."""
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
 HALF = "half of a surrogate pair"
+_SURROGATE = b"\\u"
+"""Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
 
 _JSON = (b"{", b"[")
 """First bytes of data that may be part of an answer."""
@@ -209,8 +211,10 @@ class ChunkDecoder:
         parse = self._provider.parse_chunk
         for event in events:
             self.events += 1
-            long = LongTexts(event.data) if len(event.data) > LONG_TEXT else None
-            data = bytes(event.data) if long is None else long.short
+            data, long = event.data, None
+            if type(data) is not bytes or len(data) > LONG_TEXT:
+                long = LongTexts(data)
+                data = long.short
             if not data or data.isspace():
                 continue
             if exceeded := exceeded_limit(data):
@@ -270,12 +274,23 @@ class ChunkDecoder:
     def _stamp(
         self, chunks: Sequence[StreamChunk], at: float, data: bytes
     ) -> Sequence[StreamChunk]:
+        """Complete chunks with what their event has, and take note of what they say beside it."""
         for chunk in chunks:
             chunk.received_at = at
             chunk.event = self.events
             if self._raw:
                 chunk.raw = data
-            self._note(chunk, data)
+            if chunk.unread:
+                for name in chunk.unread:
+                    self.left_out.note(name)
+            if chunk.finish_reason is not None:
+                self._reasoned.add(chunk.choice)
+            elif self._reasoned and continues_answer(chunk):
+                self._reasoned.discard(chunk.choice)
+            if not chunk.answer and chunk.usage is None:
+                self.left_out.strange(data)
+            if (_SURROGATE in data or self._halves.pending) and self._halves.join(chunk):
+                self.left_out.note(HALF)
         return chunks
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
@@ -291,21 +306,6 @@ class ChunkDecoder:
         else:
             self.error = ProtocolError(reason, event=self.events)
             self.error.__cause__ = cause
-
-    # -- what a chunk means for the ones behind it -----------------------------------------
-
-    def _note(self, chunk: StreamChunk, data: bytes) -> None:
-        """Take note of what a chunk says beside its content."""
-        for name in chunk.unread:
-            self.left_out.note(name)
-        if chunk.finish_reason is not None:
-            self._reasoned.add(chunk.choice)
-        elif self._reasoned and continues_answer(chunk):
-            self._reasoned.discard(chunk.choice)
-        if not chunk.answer and chunk.usage is None:
-            self.left_out.strange(data)
-        if self._halves.join(chunk):
-            self.left_out.note(HALF)
 
     def other_words(self) -> MiniLLMError | None:
         """Return the error of a body without any part of an answer, in the words of the server.
