@@ -222,10 +222,8 @@ class ChunkDecoder:
                 self.error = LimitExceeded(f"{bound} in one event", limit, event=self.events)
                 return out
             try:
-                if event.event == "message":
-                    parsed = parse(data)
-                else:
-                    parsed = self._provider.parse_event(event.event, data)
+                named = event.event != "message"
+                parsed = self._provider.parse_event(event.event, data) if named else parse(data)
                 if long is not None:
                     parsed = long.restored(parsed)
             except ProtocolError as exc:
@@ -244,10 +242,10 @@ class ChunkDecoder:
                 if self.events == 1:
                     parsed = self._whole_answer(parsed, data)
                 chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
-                out += self._stamp(chunks, at, bytes(event.data) if self._raw else data)
+                out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
             if self.error is not None:
                 if isinstance(self.error, ProviderError) and self.error.content is not None:
-                    out += self._stamp([self.error.content], at, data)
+                    out += self._stamp([self.error.content], at, data, data)
                     self.error.content = None
                 self.error = self._redacted(self.error, data)
                 return out
@@ -272,14 +270,14 @@ class ChunkDecoder:
         return parsed
 
     def _stamp(
-        self, chunks: Sequence[StreamChunk], at: float, data: bytes
+        self, chunks: Sequence[StreamChunk], at: float, data: bytes, raw: bytes
     ) -> Sequence[StreamChunk]:
         """Complete chunks with what their event has, and take note of what they say beside it."""
         for chunk in chunks:
             chunk.received_at = at
             chunk.event = self.events
             if self._raw:
-                chunk.raw = data
+                chunk.raw = raw
             if chunk.unread:
                 for name in chunk.unread:
                     self.left_out.note(name)
@@ -347,7 +345,7 @@ class ChunkDecoder:
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
         try:
-            return list(self._stamp(self._parsed_document(body), at, b""))
+            return list(self._stamp(self._parsed_document(body), at, body, b""))
         except MiniLLMError as exc:
             self.error = exc
         self.error = self._redacted(self.error, body)
