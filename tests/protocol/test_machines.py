@@ -268,6 +268,6 @@ class StreamMachine(RuleBasedStateMachine):
 
 
 StreamMachine.TestCase.settings = hypothesis.settings(
-    max_examples=60, stateful_step_count=25, deadline=None
+    max_examples=200, stateful_step_count=25, deadline=None
 )
 TestStream = StreamMachine.TestCase
