@@ -75,7 +75,7 @@ class ChunkDecoder:
     that are no JSON and don't begin like it (keep-alives in all clothes), and malformed events once
     every choice has its finish reason.
 
-    Its 17 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 18 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class ChunkDecoder:
         self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
         self._halves = SurrogateHalves()
         self._ended = False  # the body is over
+        self._said = False  # content came
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -224,12 +225,16 @@ class ChunkDecoder:
             try:
                 named = event.event != "message"
                 parsed = self._provider.parse_event(event.event, data) if named else parse(data)
+                if not self._said and parsed is not None:
+                    parsed = self._whole_answer(parsed, data)
                 if long is not None:
                     parsed = long.restored(parsed)
             except ProtocolError as exc:
                 self._malformed(exc.reason, exc, data)
             except MiniLLMError as exc:
                 self.error = exc
+                if long is not None and isinstance(exc, ProviderError):
+                    exc.content = long.restored(exc.content)
             except _MALFORMED as exc:
                 if (lines := _events_in(data)) is not None:
                     self.events -= 1
@@ -239,8 +244,6 @@ class ChunkDecoder:
             else:
                 if parsed is None:
                     continue
-                if self.events == 1:
-                    parsed = self._whole_answer(parsed, data)
                 chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
                 out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
             if self.error is not None:
@@ -255,17 +258,20 @@ class ChunkDecoder:
     def _whole_answer(
         self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
     ) -> StreamChunk | Sequence[StreamChunk]:
-        """Return the chunks of a first event, read as a whole answer if it is one.
+        """Return the chunks of an event before which no content came, read as a whole answer if it
+        is one.
 
-        It may be one where it ends the answer before any content came: there are proxies that
-        stream for servers which don't.
+        It may be one where it ends the answer: there are proxies that stream for servers which
+        don't, behind keep-alives and an opening.
         """
         chunks = [parsed] if isinstance(parsed, StreamChunk) else parsed
-        if not any(c.finish_reason for c in chunks) or any(map(has_content, chunks)):
+        self._said = any(map(has_content, chunks))
+        if self._said or not any(c.finish_reason for c in chunks):
             return parsed
         with suppress(MiniLLMError, *_MALFORMED):
             whole = self._provider.parse_response(data)
             if any(map(has_content, whole)):
+                self._said = True
                 return whole
         return parsed
 
