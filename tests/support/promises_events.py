@@ -54,8 +54,8 @@ bad("an array of nothing", data("[]"))
 bad("an object as the text", lambda w: w.says({"a": 1}))
 bad("100,000 nested brackets", data("[" * 100_000))
 bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
-bad("a finish reason that is a list", lambda w: w.event("message_delta", delta={"stop_reason": [7]})
-    if w.anthropic else w.choice({}, [7]))  # type: ignore[arg-type]
+bad("a finish reason that says nothing", lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 1}}})
+    if w.anthropic else w.choice({}, {"type": {"a": 1}}))  # type: ignore[arg-type]
 bad("a choice has a negative index", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
 promise(MALFORMED, "a line of 65 MiB", lambda w: [*w.head, w.says("a" * 65 * 2**20), *w.rest],
         errored("LimitExceeded bytes in one line"))

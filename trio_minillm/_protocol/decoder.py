@@ -242,9 +242,7 @@ class ChunkDecoder:
                 else:
                     self._malformed(_say(exc), exc, data)
             else:
-                if parsed is None:
-                    continue
-                chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
+                chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed or ()
                 out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
             if self.error is not None:
                 if isinstance(self.error, ProviderError) and self.error.content is not None:
