@@ -6,6 +6,7 @@ event, so that no foreign exception leaves this file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -39,8 +40,9 @@ PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
 HALF = "half of a surrogate pair"
 
-_JSON = (b"{", b"[")
-"""First bytes of data that may be part of an answer."""
+_ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{\s*(?:[\"']|\Z)|\Z)")
+"""The beginning, perhaps cut short, of data that may be part of an answer: an object with a name, or
+a list of those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
 
 _NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
 """Errors by which a parser of JSON says that something is none."""
@@ -70,8 +72,8 @@ class ChunkDecoder:
     errors show.
 
     Passed over in any case, and noted in ``left_out``, is what can't be a part of the answer: data
-    that are no JSON and don't begin like it (keep-alives in all clothes), and malformed events once
-    every choice has its finish reason.
+    that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
+    choice has its finish reason.
 
     Its 18 attributes are the stages of one pipeline, each of which knows the one before.
     """
@@ -286,9 +288,10 @@ class ChunkDecoder:
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
-        if self._ended and data.lstrip()[:1] in _JSON:
+        like_answer = _ANSWER.match(data) is not None
+        if self._ended and like_answer:
             return  # the half that a cut has left
-        if isinstance(cause, _NO_ANSWER) and data.lstrip()[:1] not in _JSON:
+        if isinstance(cause, _NO_ANSWER) and not like_answer:
             self.left_out.pass_over("an event that is no JSON", data)
         elif len(self._reasoned) >= self._choices:
             self.left_out.pass_over("an event behind the finish reason", data)
