@@ -283,9 +283,9 @@ class ChunkDecoder:
         if self._ended and data.lstrip()[:1] in _JSON:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and data.lstrip()[:1] not in _JSON:
-            self.left_out.pass_over("an event that is no JSON", data)
+            self.left_out.pass_over("an event that is not JSON", data)
         elif len(self._reasoned) >= self._choices:
-            self.left_out.pass_over("an event behind the finish reason", data)
+            self.left_out.pass_over("an event after the finish reason", data)
         elif self._lenient:
             self.left_out.pass_over("a malformed event", data)
         else:
