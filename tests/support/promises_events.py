@@ -63,9 +63,9 @@ promise(MALFORMED, "the body ends inside the last event, whose JSON is incomplet
         lambda w: [*w.head, b"data: {broken"], truncated("EndedEarly", connection="kept"))
 promise(MALFORMED, "any of these as the first event", lambda w: [data("{"), *w.whole],
         lambda w: Sees("errored", "ProtocolError event 1", text="", usage="unknown"))
-promise(MALFORMED, "any of these behind the finish reason", lambda w: [
+promise(MALFORMED, "any of these after the finish reason", lambda w: [
     *w.head, w.says(PIECES[3]), *w.tail(usage=False, end=False), data("{"),
-    *w.tail()[1 if w.anthropic else 0:]], finished(skipped=1, notes="behind the finish reason"))
+    *w.tail()[1 if w.anthropic else 0:]], finished(skipped=1, notes="after the finish reason"))
 promise(MALFORMED, "with `lenient=True`: skipped and counted",
         lambda w: [*w.head, data("{"), data("{"), *w.rest], finished(skipped=2, notes="malformed"),
         options={"lenient": True})
@@ -90,8 +90,8 @@ def with_more(text: str) -> str:
     return SO_FAR + text + PIECES[3]
 
 
-spared("a keep-alive inside the data (`data: : keepalive`)", data(": keepalive"), skipped=1, notes="no JSON")
-spared("… any other words", data("ping"), skipped=1, notes="no JSON")
+spared("a keep-alive inside the data (`data: : keepalive`)", data(": keepalive"), skipped=1, notes="not JSON")
+spared("… any other words", data("ping"), skipped=1, notes="not JSON")
 spared("… `null`", data("null"), skipped=1)
 spared("… a number", data("7"), skipped=1)
 spared("… a string", data('"text"'), skipped=1)

@@ -303,9 +303,9 @@ class ChunkDecoder:
         if self._ended and like_answer:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and not like_answer:
-            self.left_out.pass_over("an event that is no JSON", data)
+            self.left_out.pass_over("an event that is not JSON", data)
         elif len(self._reasoned) >= self._choices:
-            self.left_out.pass_over("an event behind the finish reason", data)
+            self.left_out.pass_over("an event after the finish reason", data)
         elif self._lenient:
             self.left_out.pass_over("a malformed event", data)
         else:
@@ -358,7 +358,7 @@ class ChunkDecoder:
         error = self.error
         said = error.content if isinstance(error, ProviderError) else None
         self.error = self._redacted(error, body)
-        return [] if said is None else list(self._stamp([said], at, b""))
+        return [] if said is None else list(self._stamp([said], at, body, b""))
 
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":

@@ -161,8 +161,8 @@ calls(
 )
 calls(
     "Databricks (Kimi)",
-    "no index behind a call's first piece",
-    "the pieces go on with the newest call",
+    "no index after a call's first piece",
+    "the pieces continue the newest call",
     "aaif-goose/goose#11511",
     [(0, "c1", "weather", ""), (_, _, _, ONE), (_, _, _, TWO)],
     A,
@@ -186,7 +186,7 @@ calls(
 calls(
     "LocalAI",
     "one call under several indexes, with one id",
-    "one call; what is a beginning of another one is left out, with a note",
+    "one call; arguments that are only the beginning of another's are left out, with a note",
     "mudler/LocalAI#9722",
     [(0, "c1", "weather", ""), (1, "c1", "weather", ARGS)],
     A,
@@ -202,7 +202,7 @@ calls(
 )
 calls(
     "Z.ai (GLM), local servers",
-    "the whole arguments once more, behind their pieces",
+    "the whole arguments once more, after their pieces",
     "one copy, with a note",
     "anomalyco/opencode#12425",
     [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, TWO), (0, _, _, ARGS)],
@@ -211,7 +211,7 @@ calls(
 calls(
     "Baidu Qianfan",
     "all arguments so far with every piece",
-    "the last of them, if the pieces joined are no JSON",
+    "the last of them, if the joined pieces are not JSON",
     "NousResearch/hermes-agent#35592",
     [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, ARGS)],
     A,
@@ -227,7 +227,7 @@ calls(
 calls(
     "GitHub Copilot",
     "no piece of arguments for a call that has none",
-    "a call with `{}`, if the finish reason is known and none of a cut answer",
+    "a call with `{}`, if the finish reason is known and is not that of a cut answer",
     "MadSkittles/Router-Maestro#162",
     [(0, "c1", "time")],
     ("time", ""),
@@ -235,7 +235,7 @@ calls(
 calls(
     "any",
     "a call in an answer that was cut at its length",
-    "no call that can be run, also where it looks whole",
+    "no call that can be run, even if it looks whole",
     "NousResearch/hermes-agent#6847, langchain-ai/langchainjs#11471",
     [(0, "c1", "weather", ARGS)],
     reason="length",

@@ -505,7 +505,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Azure",
-        "the wait in words, beside an invitation to raise the quota",
+        "the wait in words, next to an invitation to raise the quota",
         "learn.microsoft.com/azure/ai-services/openai/how-to/quota",
         "rate_limit",
         _error(
@@ -516,7 +516,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Groq",
-        "the wait in words, beside an invitation to pay",
+        "the wait in words, next to an invitation to pay",
         "crewAIInc/crewAI#494",
         "rate_limit",
         _error(
@@ -687,7 +687,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "llama.cpp",
-        "500 for a picture to a model without eyes",
+        "500 for a picture to a model without vision",
         "ggml-org/llama.cpp",
         "invalid",
         _error(
@@ -699,7 +699,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "404 for a picture to a model without eyes",
+        "404 for a picture to a model without vision",
         "JohnnyZ93/oai-compatible-copilot#230",
         "invalid",
         _error("No endpoints found that support image input", 404),
@@ -716,7 +716,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "vLLM",
-        "the field in FastAPI's `loc`, beside what was sent",
+        "the field in FastAPI's `loc`, next to what was sent",
         "fastapi.tiangolo.com/tutorial/handling-errors",
         "invalid",
         {
