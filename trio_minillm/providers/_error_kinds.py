@@ -238,11 +238,17 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "invalid",
         words=_SMALLER_WORDS,
-        unless="try again later|rate limit",
+        unless="or try again later|rate limit",
         throttled=False,
         but=frozenset({401}),
     ),
-    Rule("invalid", words=_CONTEXT_WORDS, throttled=False, but=frozenset({401, 503, 529})),
+    Rule(
+        "invalid",
+        words=_CONTEXT_WORDS,
+        unless="or try again later",
+        throttled=False,
+        but=frozenset({401, 503, 529}),
+    ),
     # What a model can't do, whatever status says so: 400, 404, or 500 (llama.cpp, SGLang).
     Rule(
         "invalid",
