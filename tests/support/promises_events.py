@@ -97,7 +97,7 @@ spared("… a number", data("7"), skipped=1)
 spared("… a string", data('"text"'), skipped=1)
 spared("… `true`", data("true"), skipped=1)
 spared("… an empty list", data("[]"), skipped=1)
-spared("… words in brackets or braces", data("[ping]"), skipped=1, notes="no JSON")
+spared("… words in brackets", data("[ping]"), skipped=1, notes="not JSON")
 spared("… an object of an unknown shape", data('{"keepalive": 1}'))
 spared("bytes in the text that are not UTF-8", lambda w: w.says("lost").replace(b"lost", b"l\xffst"),
        text=with_more("l\ufffdst"), notes="UTF-8")
