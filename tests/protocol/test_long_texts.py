@@ -108,6 +108,67 @@ def test_raw_data_are_those_that_came() -> None:
     assert chunk.delta == LONG * 2
 
 
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"content": [{"type": "text", "text": LONG}, {"type": "text", "text": LONG + "b"}]}, ""),
+        ({"reasoning": [{"text": LONG}, {"text": LONG + "b"}]}, ""),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": LONG}]}, "a" + LONG),
+    ],
+)
+def test_long_texts_of_several_parts_are_joined(fields: dict[str, Any], text: str) -> None:
+    (chunk,), decoder = decoded(delta(**fields))
+    assert decoder.error is None
+    assert chunk.delta + chunk.reasoning == (text or LONG * 2 + "b")
+
+
+def test_a_picture_with_escaped_slashes_arrives() -> None:
+    url = "data:image/png;base64," + "QU/D" * (2 << 20)
+    event = delta(images=[{"image_url": {"url": url}}]).replace(b"/", b"\\/")
+    (chunk,), decoder = decoded(event)
+    assert decoder.error is None
+    assert chunk.images == ({"image_url": {"url": url}},)
+
+
+@pytest.mark.parametrize("end", ["\\", '\\"', "\\\\/", "\\n"])
+def test_other_escapes_of_a_long_text_are_read_as_json(end: str) -> None:
+    assert read({"a": LONG + "/" + end})[0] == {"a": LONG + "/" + end}
+    assert read({"a": [end + LONG, end]})[0] == {"a": [end + LONG, end]}
+
+
+def test_a_long_text_in_arguments_that_are_an_object_is_put_back() -> None:
+    function = {"name": "f", "arguments": {"a": LONG, "b": [LONG]}}
+    (chunk,), _ = decoded(delta(tool_calls=[{"index": 0, "id": "c", "function": function}]))
+    assert json.loads(chunk.tool_calls[0].arguments) == {"a": LONG, "b": [LONG]}
+
+
+def test_a_long_text_in_the_input_of_an_anthropic_block_is_put_back() -> None:
+    block = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": LONG}}
+    event = sse({"type": "content_block_start", "index": 0, "content_block": block})
+    (chunk,) = ChunkDecoder(providers.Anthropic()).feed(event, 0.0)
+    assert json.loads(chunk.tool_calls[0].arguments) == {"a": LONG}
+
+
+def test_a_long_text_of_a_whole_answer_in_an_event_is_put_back() -> None:
+    message = {"content": LONG, "images": [{"image_url": {"url": LONG}}]}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    chunks, _ = decoded(sse({}), sse(answer))
+    assert "".join(c.delta for c in chunks) == LONG
+    assert [c.images for c in chunks if c.images] == [({"image_url": {"url": LONG}},)]
+
+
+def test_a_long_text_beside_a_failure_is_put_back() -> None:
+    choice = {"index": 0, "delta": {"content": LONG}, "finish_reason": "error"}
+    (chunk,), decoder = decoded(sse({"choices": [choice]}))
+    assert decoder.error is not None
+    assert chunk.delta == LONG
+
+
+@pytest.mark.parametrize("text", ["\x00long text \x000", "(long text 0123456789abcdef 000000)"])
+def test_a_text_that_looks_like_a_mark_stays(text: str) -> None:
+    assert read([LONG, text, LONG])[0] == [LONG, text, LONG]
+
+
 def test_what_must_be_decoded_in_one_go_is_bounded() -> None:
     _, decoder = decoded(delta(content='"' * (MAX_DECODED // 2)))
     assert isinstance(decoder.error, LimitExceeded)

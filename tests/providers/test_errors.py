@@ -174,6 +174,16 @@ def test_what_a_model_cannot_do_is_no_fault_of_the_server(words: str, status: in
         (500, "litellm.RateLimitError: too many requests", "rate_limit"),
         (400, "temperature must be at most 2", "invalid"),
         (401, "No cookie auth credentials found", "auth"),
+        (
+            429,
+            (
+                "This request would exceed your organization's rate limit of 40,000 tokens per minute."
+                " Please reduce the prompt length or the maximum tokens requested, or try again later."
+            ),
+            "rate_limit",
+        ),
+        (403, "Open api daily request limit reached", "quota"),
+        (429, "You have no access to credits of this kind; too many requests", "rate_limit"),
         (524, "error code: 524", "server"),
     ],
 )

@@ -1901,3 +1901,64 @@ def test_images_and_fields_of_audio_are_bounded():
         event = '{"choices":[{"index":0,"delta":{' + extra + "}}]}"
         _, error = testing.decode(OpenAIChat(), [testing.sse(event)])
         assert isinstance(error, llm.LimitExceeded)
+
+
+FAILED_REASONS = {
+    "networkError": "server",
+    "FINISH_ABORT": "server",
+    "FinishReason.UNEXPECTED_TOOL_CALL": "server",
+    "function_call_filter: UNEXPECTED_TOOL_CALL": "server",
+    "malformedFunctionCall": "server",
+    "Insufficient System Resource": "overloaded",
+    "service_unavailable": "overloaded",
+    "upstream_timeout": "timeout",
+    "timed-out": "timeout",
+    "client_disconnected": "server",
+    "insufficient_quota": "quota",
+    "throttled": "rate_limit",
+}
+
+
+@pytest.mark.parametrize(("reason", "kind"), FAILED_REASONS.items())
+def test_a_failure_is_told_in_any_spelling(reason, kind):
+    for parse, event in (
+        (OpenAIChat().parse_chunk, {"choices": [{"delta": {}, "finish_reason": reason}]}),
+        (Anthropic().parse_chunk, {"type": "message_delta", "delta": {"stop_reason": reason}}),
+    ):
+        with pytest.raises(llm.ProviderError) as caught:
+            parse(msgspec.json.encode(event))
+        assert caught.value.info.kind == kind
+        assert caught.value.info.code == reason
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ([], None),
+        ({}, None),
+        (0, None),
+        ("FINISH_REASON_UNSPECIFIED", None),
+        ("stopReasonUnspecified", None),
+        ("N/A", None),
+        ("-", None),
+        ("IN-PROGRESS", None),
+        ("generating", None),
+        (["stop"], "stop"),
+        ("stop ", "stop"),
+        ({"type": "stop"}, "stop"),
+        ("STOP", "STOP"),
+        ("no_error", "no_error"),
+        ("OTHER", "OTHER"),
+    ],
+)
+def test_what_is_no_reason_is_told_in_any_spelling(sent, reason):
+    event = msgspec.json.encode({"choices": [{"delta": {}, "finish_reason": sent}]})
+    assert OpenAIChat().parse_chunk(event).finish_reason == reason
+    event = msgspec.json.encode({"type": "message_delta", "delta": {"stop_reason": sent}})
+    assert Anthropic().parse_chunk(event).finish_reason == reason
+
+
+def test_a_failure_among_several_reasons_counts():
+    event = {"choices": [{"delta": {}, "finish_reason": ["stop", "abort"]}]}
+    with pytest.raises(llm.ProviderError):
+        OpenAIChat().parse_chunk(msgspec.json.encode(event))

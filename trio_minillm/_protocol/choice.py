@@ -23,7 +23,7 @@ _FIELDS = "fields of audio or log probabilities"
 
 CUT_REASONS = frozenset(
     {
-        *("length", "max_tokens", "max_output_tokens", "max_length"),
+        *("length", "max_tokens", "max_output_tokens", "max_length", "incomplete"),
         *("model_length", "model_context_window_exceeded"),  # Mistral; Anthropic and GLM
         *("token_limit", "time_limit"),  # watsonx
         "repetition_truncation",  # MiMo: the model was in a loop

@@ -38,6 +38,8 @@ vain 16 times."""
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
 HALF = "half of a surrogate pair"
+_SURROGATE = b"\\u"
+"""Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
 
 _JSON = (b"{", b"[")
 """First bytes of data that may be part of an answer."""
@@ -73,7 +75,7 @@ class ChunkDecoder:
     that are no JSON and don't begin like it (keep-alives in all clothes), and malformed events once
     every choice has its finish reason.
 
-    Its 17 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 18 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class ChunkDecoder:
         self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
         self._halves = SurrogateHalves()
         self._ended = False  # the body is over
+        self._said = False  # content came
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -209,8 +212,10 @@ class ChunkDecoder:
         parse = self._provider.parse_chunk
         for event in events:
             self.events += 1
-            long = LongTexts(event.data) if len(event.data) > LONG_TEXT else None
-            data = bytes(event.data) if long is None else long.short
+            data, long = event.data, None
+            if type(data) is not bytes or len(data) > LONG_TEXT:
+                long = LongTexts(data)
+                data = long.short
             if not data or data.isspace():
                 continue
             if exceeded := exceeded_limit(data):
@@ -218,16 +223,18 @@ class ChunkDecoder:
                 self.error = LimitExceeded(f"{bound} in one event", limit, event=self.events)
                 return out
             try:
-                if event.event == "message":
-                    parsed = parse(data)
-                else:
-                    parsed = self._provider.parse_event(event.event, data)
+                named = event.event != "message"
+                parsed = self._provider.parse_event(event.event, data) if named else parse(data)
+                if not self._said and parsed is not None:
+                    parsed = self._whole_answer(parsed, data)
                 if long is not None:
                     parsed = long.restored(parsed)
             except ProtocolError as exc:
                 self._malformed(exc.reason, exc, data)
             except MiniLLMError as exc:
                 self.error = exc
+                if long is not None and isinstance(exc, ProviderError):
+                    exc.content = long.restored(exc.content)
             except _MALFORMED as exc:
                 if (lines := _events_in(data)) is not None:
                     self.events -= 1
@@ -237,13 +244,11 @@ class ChunkDecoder:
             else:
                 if parsed is None:
                     continue
-                if self.events == 1:
-                    parsed = self._whole_answer(parsed, data)
                 chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
-                out += self._stamp(chunks, at, bytes(event.data) if self._raw else data)
+                out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
             if self.error is not None:
                 if isinstance(self.error, ProviderError) and self.error.content is not None:
-                    out += self._stamp([self.error.content], at, data)
+                    out += self._stamp([self.error.content], at, data, data)
                     self.error.content = None
                 self.error = self._redacted(self.error, data)
                 return out
@@ -253,29 +258,43 @@ class ChunkDecoder:
     def _whole_answer(
         self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
     ) -> StreamChunk | Sequence[StreamChunk]:
-        """Return the chunks of a first event, read as a whole answer if it is one.
+        """Return the chunks of an event before which no content came, read as a whole answer if it
+        is one.
 
-        It may be one where it ends the answer before any content came: there are proxies that
-        stream for servers which don't.
+        It may be one where it ends the answer: there are proxies that stream for servers which
+        don't, behind keep-alives and an opening.
         """
         chunks = [parsed] if isinstance(parsed, StreamChunk) else parsed
-        if not any(c.finish_reason for c in chunks) or any(map(has_content, chunks)):
+        self._said = any(map(has_content, chunks))
+        if self._said or not any(c.finish_reason for c in chunks):
             return parsed
         with suppress(MiniLLMError, *_MALFORMED):
             whole = self._provider.parse_response(data)
             if any(map(has_content, whole)):
+                self._said = True
                 return whole
         return parsed
 
     def _stamp(
-        self, chunks: Sequence[StreamChunk], at: float, data: bytes
+        self, chunks: Sequence[StreamChunk], at: float, data: bytes, raw: bytes
     ) -> Sequence[StreamChunk]:
+        """Complete chunks with what their event has, and take note of what they say beside it."""
         for chunk in chunks:
             chunk.received_at = at
             chunk.event = self.events
             if self._raw:
-                chunk.raw = data
-            self._note(chunk, data)
+                chunk.raw = raw
+            if chunk.unread:
+                for name in chunk.unread:
+                    self.left_out.note(name)
+            if chunk.finish_reason is not None:
+                self._reasoned.add(chunk.choice)
+            elif self._reasoned and continues_answer(chunk):
+                self._reasoned.discard(chunk.choice)
+            if not chunk.answer and chunk.usage is None:
+                self.left_out.strange(data)
+            if (_SURROGATE in data or self._halves.pending) and self._halves.join(chunk):
+                self.left_out.note(HALF)
         return chunks
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
@@ -291,21 +310,6 @@ class ChunkDecoder:
         else:
             self.error = ProtocolError(reason, event=self.events)
             self.error.__cause__ = cause
-
-    # -- what a chunk means for the ones behind it -----------------------------------------
-
-    def _note(self, chunk: StreamChunk, data: bytes) -> None:
-        """Take note of what a chunk says beside its content."""
-        for name in chunk.unread:
-            self.left_out.note(name)
-        if chunk.finish_reason is not None:
-            self._reasoned.add(chunk.choice)
-        elif self._reasoned and continues_answer(chunk):
-            self._reasoned.discard(chunk.choice)
-        if not chunk.answer and chunk.usage is None:
-            self.left_out.strange(data)
-        if self._halves.join(chunk):
-            self.left_out.note(HALF)
 
     def other_words(self) -> MiniLLMError | None:
         """Return the error of a body without any part of an answer, in the words of the server.
@@ -347,7 +351,7 @@ class ChunkDecoder:
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
         try:
-            return list(self._stamp(self._parsed_document(body), at, b""))
+            return list(self._stamp(self._parsed_document(body), at, body, b""))
         except MiniLLMError as exc:
             self.error = exc
         self.error = self._redacted(self.error, body)

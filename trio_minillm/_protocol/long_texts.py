@@ -7,6 +7,7 @@ and ends, and copying it, takes a few. What is left of the event is then decoded
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 from typing import Any
 
@@ -15,29 +16,39 @@ import msgspec
 LONG_TEXT = 64 * 1024
 """Characters from which on a string is cut out. Every stretch of so many bytes is looked at once."""
 
-_MARK = "\x00long text \x00"
+MAX_ESCAPED = 16 * 1024 * 1024
+"""Bytes of the longest string with ``\\/`` in it, as PHP writes ``/``, that is cut out: 16 MiB.
+Writing it anew takes longer than copying it."""
+
+_DIGITS = 6
+"""Digits of a mark's number."""
 _BEFORE, _BEHIND = b":[,", b",]}"
 
 
 class LongTexts:
     """The long texts of one event, and the event without them.
 
-    Only strings of plain ASCII are cut out, without a backslash: base64 is that.
+    Only strings of plain ASCII are cut out, without a backslash but before a slash: base64 is that.
     """
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.short: bytes = b""
         """The event with a mark in place of each long text."""
         self._texts: list[str] = []
+        # Marks are found in any text, also in JSON that was made of what they stood in. So nothing
+        # in them is written another way there, and no server can foresee them.
+        self._key = f"(long text {secrets.token_hex(8)} "
         pieces: list[bytes | bytearray] = []
-        done, at, view = 0, LONG_TEXT, memoryview(data)
-        while at < len(data):
-            begin, end = data.rfind(b'"', done, at) + 1, data.find(b'"', at)
+        done, begin, seen, at, view = 0, 0, 0, LONG_TEXT, memoryview(data)
+        while at < len(data) and (end := data.find(b'"', at)) >= 0:
+            begin = data.rfind(b'"', seen, at) + 1 or begin
+            seen = at
             if begin and end - begin >= LONG_TEXT and _is_string(data, begin, end):
                 with suppress(UnicodeDecodeError):
-                    pieces += [data[done:begin], self._mark(str(view[begin:end], "ascii"))]
+                    text = str(view[begin:end], "ascii").replace("\\/", "/")
+                    pieces += [data[done:begin], self._mark(text)]
                     done = end
-            at = max(at, end) + LONG_TEXT
+            at = end + LONG_TEXT
         self.short = b"".join([*pieces, data[done:]])
         if pieces and not _is_json(self.short):  # a mark stands where no text was
             self._texts.clear()
@@ -45,17 +56,21 @@ class LongTexts:
 
     def _mark(self, text: str) -> bytes:
         self._texts.append(text)
-        return msgspec.json.encode(f"{_MARK}{len(self._texts) - 1}")[1:-1]
+        return f"{self._key}{len(self._texts) - 1:0{_DIGITS}})".encode()
 
     def restored(self, value: Any) -> Any:
         """Return a value that was made of the short event, with the long texts in their places."""
         if not self._texts:
             return value
         if isinstance(value, str):
-            number = value.removeprefix(_MARK)
-            return self._texts[int(number)] if number != value else value
+            first, *others = value.split(self._key)
+            if not others:
+                return value
+            back = ((self._texts[int(o[:_DIGITS])], o[_DIGITS + 1 :]) for o in others)
+            # Without empty pieces, a text that stood alone is not copied.
+            return "".join(filter(None, [first, *(text for pair in back for text in pair)]))
         if isinstance(value, dict):
-            return {key: self.restored(inner) for key, inner in value.items()}
+            return {self.restored(k): self.restored(inner) for k, inner in value.items()}
         if isinstance(value, list | tuple):
             return type(value)([self.restored(inner) for inner in value])
         if isinstance(value, msgspec.Raw):
@@ -84,5 +99,9 @@ def _is_string(data: bytes | bytearray, begin: int, end: int) -> bool:
     """
     before = data[max(0, begin - 64) : begin - 1].rstrip()[-1:]
     behind = data[end + 1 : end + 64].lstrip()[:1]
-    around = before and behind and before in _BEFORE and behind in _BEHIND
-    return bool(around) and data.find(b"\\", begin, end) < 0
+    if not (before and behind and before in _BEFORE and behind in _BEHIND):
+        return False
+    if data.find(b"\\", begin, end) < 0:
+        return True
+    escaped = data.count(b"\\", begin, end) if end - begin <= MAX_ESCAPED else -1
+    return escaped == data.count(b"\\/", begin, end)

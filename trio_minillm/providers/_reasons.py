@@ -10,11 +10,12 @@ from .._types.errors import EXCERPT_CHARS, ErrorInfo, ErrorKind, ProtocolError
 
 NO_REASONS = frozenset(
     {
-        *("", "null", "none", "nil", "undefined", "unspecified", "false"),
-        *("finish_reason_unspecified", "in_progress", "not_finished"),
+        *("", "null", "none", "nil", "undefined", "unspecified", "false", "0", "na", "n_a"),
+        *("in_progress", "not_finished", "unfinished", "not_stopped", "pending", "ongoing"),
+        *("continue", "continuing", "running", "generating", "streaming"),
     }
 )
-"""Words, in lower case, that stand where a server means that there is no reason yet."""
+"""Words, as `plain_reason` writes them, where a server means that there is no reason yet."""
 
 
 class _Failure(NamedTuple):
@@ -37,6 +38,12 @@ FAILURES: dict[str, _Failure] = {
     "canceled": _Failure("server", True, "spelling of the same"),
     "user_cancel": _Failure("server", False, "Cohere v1"),
     "interrupted": _Failure("server", True, "seen from gateways"),
+    "time_out": _Failure("timeout", True, "spelling of timeout"),
+    "timed_out": _Failure("timeout", True, "spelling of timeout"),
+    "deadline_exceeded": _Failure("timeout", True, "gRPC's status, through gateways"),
+    "out_of_memory": _Failure("server", True, "seen from gateways"),
+    "rate_limit": _Failure("rate_limit", True, "seen from gateways"),
+    "insufficient_quota": _Failure("quota", False, "OpenAI's code, through gateways"),
     "rate_limit_exceeded": _Failure("rate_limit", True, "OpenAI Responses, incomplete_details"),
     "overloaded": _Failure("overloaded", True, "seen from gateways"),
     "malformed_function_call": _Failure("server", True, "Gemini, FinishReason"),
@@ -45,19 +52,44 @@ FAILURES: dict[str, _Failure] = {
     "too_many_tool_calls": _Failure("server", True, "Gemini, FinishReason"),
     "missing_thought_signature": _Failure("invalid", False, "Gemini, FinishReason"),
 }
-"""Reasons, in lower case, that name a failure: the answer is not there, whatever came of it."""
+"""Reasons, as `plain_reason` writes them, that name a failure: the answer is not there, whatever
+came of it."""
 
-_TELLING = frozenset({"error", "errors", "exception", "failed", "failure", "malformed"})
-"""Words within a longer reason that make it a failure, too: Gemini's OpenAI-style endpoint sends
-``function_call_filter: MALFORMED_FUNCTION_CALL``."""
+_TELLING: dict[str, str] = {
+    **dict.fromkeys(("error", "errors", "exception", "failed", "failure", "malformed"), "error"),
+    **dict.fromkeys(("networkerror", "crash", "crashed", "dead", "killed", "oom"), "error"),
+    **dict.fromkeys(("abort", "aborted", "preempted", "evicted"), "abort"),
+    **dict.fromkeys(("cancel", "cancelled", "canceled"), "cancelled"),
+    **dict.fromkeys(("interrupted", "disconnect", "disconnected"), "interrupted"),
+    **dict.fromkeys(("timeout", "timedout"), "timeout"),
+    **dict.fromkeys(("overloaded", "unavailable"), "overloaded"),
+    **dict.fromkeys(("throttled", "throttling"), "rate_limit_exceeded"),
+}
+"""Words within a longer reason that make it a failure, too, and the row of `FAILURES` that they
+stand for: Gemini's OpenAI-style endpoint sends ``function_call_filter: MALFORMED_FUNCTION_CALL``."""
+_DENYING = frozenset({"no", "not", "without"})
+"""Words that make the others say that there was no failure."""
+
+_PREFIX = re.compile("^(?:finish_?|stop_?)?(?:reason_)")
+_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])")
+
+
+def plain_reason(reason: str) -> str:
+    """Return a reason in lower case, its words joined by underscores, without a type's name."""
+    snake = _CAMEL.sub("_", reason).lower()
+    return _PREFIX.sub("", re.sub("[^a-z0-9]+", "_", snake).strip("_"))
 
 
 def reason_of(value: Any, where: str) -> str | None:
     """Return a finish reason in the server's words; ``None`` for a word that is no reason.
 
-    Numbers count as text, and an object as what it names as its type or reason. Raises
+    Numbers count as text (but 0, which is no reason), an object as what it names as its type or
+    reason, and a list as all of its reasons. Raises
     `ProtocolError`, naming the place, for anything else: the reason decides what an answer is.
     """
+    if isinstance(value, list):  # one after another: a failure among them counts
+        found = [reason_of(entry, where) for entry in value[:8]]
+        return ", ".join(filter(None, found)) or None
     if isinstance(value, Mapping):
         value = value.get("type") or value.get("reason") or value.get("finish_reason")
     if value is None or isinstance(value, bool):
@@ -66,7 +98,8 @@ def reason_of(value: Any, where: str) -> str | None:
         value = str(value)
     if not isinstance(value, str):
         raise ProtocolError(f"{where} is not text")
-    return None if value.strip().lower() in NO_REASONS else value
+    value = value.strip()
+    return None if value.lower() in NO_REASONS or plain_reason(value) in NO_REASONS else value
 
 
 def failure_of(reason: str, details: Any = None) -> ErrorInfo | None:
@@ -74,12 +107,9 @@ def failure_of(reason: str, details: Any = None) -> ErrorInfo | None:
 
     ``details`` is the reason as it was sent: SGLang's is an object with a message.
     """
-    word = reason.strip().lower()
-    found = FAILURES.get(word)
+    found = _failure_in(reason)
     if found is None:
-        if not _TELLING & set(re.split(r"[^a-z]+", word)):
-            return None
-        found = FAILURES["error"]
+        return None
     message = details.get("message") if isinstance(details, Mapping) else None
     more = f": {message}" if isinstance(message, str) and message else ""
     return ErrorInfo(
@@ -88,3 +118,14 @@ def failure_of(reason: str, details: Any = None) -> ErrorInfo | None:
         code=reason[:100],
         should_retry=found.may_pass,
     )
+
+
+def _failure_in(reason: str) -> _Failure | None:
+    """Return the failure that a reason, or one of several in it, is or speaks of."""
+    for part in (reason, *re.split("[:;,./]", reason[:EXCERPT_CHARS])):
+        if (found := FAILURES.get(plain_reason(part))) is not None:
+            return found
+    words = plain_reason(reason[:EXCERPT_CHARS]).split("_")
+    if not _DENYING.isdisjoint(words):
+        return None
+    return next((FAILURES[_TELLING[word]] for word in words if word in _TELLING), None)

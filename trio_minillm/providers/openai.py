@@ -155,7 +155,7 @@ class OpenAIChat(Provider):
                 out.usage = self._told(chunk.x_groq.usage)
         if out.delta and out.finish_reason is None and out.usage is None:
             return out  # the rest is repeated with each piece of text: read it at the edges only
-        if out.usage is None and chunk.choices:
+        if out.usage is None and out.finish_reason is not None and chunk.choices:
             out.usage = self._told(*(raw for choice in chunk.choices for raw in _usages(choice)))
         if (
             chunk.provider is not None
