@@ -54,8 +54,8 @@ bad("an array of nothing", data("[]"))
 bad("an object as the text", lambda w: w.says({"a": 1}))
 bad("100,000 nested brackets", data("[" * 100_000))
 bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
-bad("a finish reason that is a list", lambda w: w.event("message_delta", delta={"stop_reason": [7]})
-    if w.anthropic else w.choice({}, [7]))  # type: ignore[arg-type]
+bad("a finish reason that says nothing", lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 1}}})
+    if w.anthropic else w.choice({}, {"type": {"a": 1}}))  # type: ignore[arg-type]
 bad("a choice has a negative index", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
 promise(MALFORMED, "a line of 65 MiB", lambda w: [*w.head, w.says("a" * 65 * 2**20), *w.rest],
         errored("LimitExceeded bytes in one line"))
@@ -96,6 +96,8 @@ spared("… `null`", data("null"), skipped=1)
 spared("… a number", data("7"), skipped=1)
 spared("… a string", data('"text"'), skipped=1)
 spared("… `true`", data("true"), skipped=1)
+spared("… an empty list", data("[]"), skipped=1)
+spared("… words in brackets or braces", data("[ping]"), skipped=1, notes="no JSON")
 spared("… an object of an unknown shape", data('{"keepalive": 1}'))
 spared("bytes in the text that are not UTF-8", lambda w: w.says("lost").replace(b"lost", b"l\xffst"),
        text=with_more("l\ufffdst"), notes="UTF-8")
@@ -126,6 +128,8 @@ spared("usage that is a list", lambda w: w.event("message_delta", delta={}, usag
     if w.anthropic else sse({"choices": [], "usage": []}))
 spared("… that is text", lambda w: w.event("message_delta", delta={}, usage="x")
     if w.anthropic else sse({"choices": [], "usage": "x"}), notes="usage")
+spared("choices that are empty text, or `false`", sse({"choices": ""}), "openai")
+spared("a delta that is `false`", sse({"choices": [{"index": 0, "delta": False}]}), "openai")
 spared("a negative count of tokens", lambda w: with_usage(w, -1))
 spared("… that is text", lambda w: with_usage(w, "x"))
 spared("… of 10,000 digits", lambda w: with_usage(w, 7).replace(b":7", b":" + b"7" * 10_000))

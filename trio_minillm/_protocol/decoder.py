@@ -6,6 +6,7 @@ event, so that no foreign exception leaves this file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -41,8 +42,9 @@ HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
 """Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
 
-_JSON = (b"{", b"[")
-"""First bytes of data that may be part of an answer."""
+_ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{\s*(?:[\"']|\Z)|\Z)")
+"""The beginning, perhaps cut short, of data that may be part of an answer: an object with a name, or
+a list of those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
 
 _NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
 """Errors by which a parser of JSON says that something is none."""
@@ -72,8 +74,8 @@ class ChunkDecoder:
     errors show.
 
     Passed over in any case, and noted in ``left_out``, is what can't be a part of the answer: data
-    that are no JSON and don't begin like it (keep-alives in all clothes), and malformed events once
-    every choice has its finish reason.
+    that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
+    choice has its finish reason.
 
     Its 18 attributes are the stages of one pipeline, each of which knows the one before.
     """
@@ -242,9 +244,7 @@ class ChunkDecoder:
                 else:
                     self._malformed(_say(exc), exc, data)
             else:
-                if parsed is None:
-                    continue
-                chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
+                chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed or ()
                 out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
             if self.error is not None:
                 if isinstance(self.error, ProviderError) and self.error.content is not None:
@@ -299,9 +299,10 @@ class ChunkDecoder:
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
-        if self._ended and data.lstrip()[:1] in _JSON:
+        like_answer = _ANSWER.match(data) is not None
+        if self._ended and like_answer:
             return  # the half that a cut has left
-        if isinstance(cause, _NO_ANSWER) and data.lstrip()[:1] not in _JSON:
+        if isinstance(cause, _NO_ANSWER) and not like_answer:
             self.left_out.pass_over("an event that is not JSON", data)
         elif len(self._reasoned) >= self._choices:
             self.left_out.pass_over("an event after the finish reason", data)
@@ -354,8 +355,10 @@ class ChunkDecoder:
             return list(self._stamp(self._parsed_document(body), at, body, b""))
         except MiniLLMError as exc:
             self.error = exc
-        self.error = self._redacted(self.error, body)
-        return []
+        error = self.error
+        said = error.content if isinstance(error, ProviderError) else None
+        self.error = self._redacted(error, body)
+        return [] if said is None else list(self._stamp([said], at, body, b""))
 
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":
@@ -369,6 +372,9 @@ class ChunkDecoder:
             raise LimitExceeded(f"{exceeded[0]} in one body", exceeded[1])
         try:
             chunks: Sequence[StreamChunk] = long.restored(self._provider.parse_response(body))
+        except ProviderError as exc:
+            exc.content = long.restored(exc.content)
+            raise
         except _MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks

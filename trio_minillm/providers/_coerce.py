@@ -103,7 +103,7 @@ def fields(into: type[_Struct], readers: Mapping[str, Reader]) -> Reader:
     def read(value: Any, where: str, left_out: list[str]) -> Any:
         if value is None:
             return None
-        if value == []:  # PHP's empty object
+        if value in ([], "", False):  # PHP's empty object, and others'
             return into()
         if not isinstance(value, Mapping):
             _refuse(where, "an object")
@@ -123,6 +123,8 @@ def each(reader: Reader, most: int) -> Reader:
     def read(value: Any, where: str, left_out: list[str]) -> Any:
         if isinstance(value, Mapping):
             value = [value]
+        if value in ("", False):
+            return []
         if not isinstance(value, list):
             _refuse(where, "a list")
         if len(value) > most:

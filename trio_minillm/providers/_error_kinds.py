@@ -235,8 +235,20 @@ RULES: tuple[Rule, ...] = (
     Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
     # A request that is larger than the limit is refused at any rate, also as HTTP 429.
     Rule("invalid", words=_LARGE_WORDS, but=frozenset({401})),
-    Rule("invalid", words=_SMALLER_WORDS, throttled=False, but=frozenset({401})),
-    Rule("invalid", words=_CONTEXT_WORDS, throttled=False, but=frozenset({401, 503, 529})),
+    Rule(
+        "invalid",
+        words=_SMALLER_WORDS,
+        unless="or try again later|rate limit",
+        throttled=False,
+        but=frozenset({401}),
+    ),
+    Rule(
+        "invalid",
+        words=_CONTEXT_WORDS,
+        unless="or try again later",
+        throttled=False,
+        but=frozenset({401, 503, 529}),
+    ),
     # What a model can't do, whatever status says so: 400, 404, or 500 (llama.cpp, SGLang).
     Rule(
         "invalid",
