@@ -29,7 +29,7 @@ ERROR       ERRORED     ERRORED     ERRORED     the provider reports an error
 MALFORMED   ERRORED     FINISHED    FINISHED    data that can't be read, or a bound that was
                                                 crossed
 CLOCK       ERRORED     FINISHED    FINISHED    a clock ran out
-CLOSE       TRUNCATED   FINISHED    FINISHED    the body ended in good order
+CLOSE       TRUNCATED   FINISHED    FINISHED    the body ended cleanly
 CUT         TRUNCATED   FINISHED    FINISHED    the connection broke
 CANCEL      CANCELLED   CANCELLED   CANCELLED   the caller left, cancelled or rejected
 ==========  ==========  ==========  ==========  ================================================
