@@ -1962,3 +1962,116 @@ def test_a_failure_among_several_reasons_counts():
     event = {"choices": [{"delta": {}, "finish_reason": ["stop", "abort"]}]}
     with pytest.raises(llm.ProviderError):
         OpenAIChat().parse_chunk(msgspec.json.encode(event))
+
+
+ENDS = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"error": "boom"},
+        {"error": [{"message": "boom"}]},
+        {"error_msg": "boom", "error_code": 500},
+        {"base_resp": {"status_code": 1027, "status_msg": "boom"}},
+        {"object": "error", "message": "boom"},
+        {"success": False, "message": "boom"},
+    ],
+)
+def test_a_failure_beside_the_end_of_an_answer_counts(beside):
+    with pytest.raises(llm.ProviderError, match="boom") as caught:
+        OpenAIChat().parse_chunk(msgspec.json.encode({**ENDS, **beside}))
+    message = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}
+    for reason in ("stop", None):
+        whole = {**beside, "choices": [{**message, "finish_reason": reason}]}
+        with pytest.raises(llm.ProviderError, match="boom"):
+            OpenAIChat().parse_response(msgspec.json.encode(whole))
+    if "error" not in beside:
+        assert caught.value.content is not None
+        assert caught.value.content.delta == "a"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"error": {"code": 0, "message": "success"}},
+        {"error": {"code": 200, "message": "ok"}},
+        {"error": {"code": 0, "message": "", "type": ""}},
+        {"error": []},
+        {"base_resp": {"status_code": 0, "status_msg": ""}},
+        {"code": 200, "success": True, "status": "ok"},
+    ],
+)
+def test_what_says_that_all_is_well_is_no_failure(beside):
+    chunk = OpenAIChat().parse_chunk(msgspec.json.encode({**ENDS, **beside}))
+    assert (chunk.delta, chunk.finish_reason) == ("a", "stop")
+
+
+@pytest.mark.parametrize("error", [{"message": "boom"}, "boom"])
+@pytest.mark.parametrize("name", ["delta", "message"])
+def test_an_error_in_a_delta_that_ends_the_answer_counts(error, name):
+    event = {"choices": [{"index": 0, name: {"error": error}, "finish_reason": "stop"}]}
+    read = OpenAIChat().parse_chunk if name == "delta" else OpenAIChat().parse_response
+    with pytest.raises(llm.ProviderError, match="boom"):
+        read(msgspec.json.encode(event))
+
+
+def whole(*choices, **more):
+    body = msgspec.json.encode({"choices": choices, **more})
+    return testing.decode(OpenAIChat(), [body])
+
+
+def test_a_failed_whole_answer_keeps_what_it_said_and_its_usage():
+    usage = {"prompt_tokens": 5, "completion_tokens": 7}
+    choice = {"message": {"content": "Hi"}, "finish_reason": "network_error"}
+    response, error = whole(choice, usage=usage)
+    assert isinstance(error, llm.ProviderError)
+    assert response.content == "Hi"
+    assert response.usage is not None
+    assert response.usage.completion_tokens == 7
+
+
+def test_choices_of_a_whole_answer_without_numbers_are_told_apart():
+    response, _ = whole(*({"message": {"content": t}, "finish_reason": "stop"} for t in "ab"))
+    assert [c.content for c in response.choices] == ["a", "b"]
+
+
+@pytest.mark.parametrize("delta", [{}, {"content": ""}, None])
+def test_a_message_beside_an_empty_delta_is_read(delta):
+    response, _ = whole({"message": {"content": "Hi"}, "delta": delta, "finish_reason": "stop"})
+    assert response.content == "Hi"
+
+
+def test_arguments_that_are_a_list_are_those_of_an_invalid_call():
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": [1.5]}}
+    choice = {"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}
+    response, error = testing.decode(OpenAIChat(), [testing.sse({"choices": [choice]})])
+    assert error is None
+    assert [c.arguments for c in response.invalid_tool_calls] == ["[1.5]"]
+
+
+def test_text_in_the_place_of_a_delta_is_read():
+    event = {"choices": [{"index": 0, "text": "Hi", "finish_reason": None}]}
+    assert OpenAIChat().parse_chunk(msgspec.json.encode(event)).delta == "Hi"
+
+
+def test_a_whole_answer_behind_a_keep_alive_and_an_opening_is_read():
+    opening = {"choices": [{"index": 0, "delta": {"role": "assistant"}}]}
+    answer = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    events = map(testing.sse, ({}, opening, answer))
+    response, error = testing.decode(OpenAIChat(), events)
+    assert error is None
+    assert response.content == "Hi"
+
+
+def test_a_whole_answer_that_says_nothing_is_no_evidence_of_one():
+    response, error = whole({})
+    assert isinstance(error, llm.StreamTruncated)
+    assert response.outcome is llm.Outcome.TRUNCATED
+
+
+def test_bytes_of_a_whole_answer_that_are_not_utf8_are_replaced():
+    body = b'{"choices":[{"message":{"content":"a\xffb"},"finish_reason":"stop"}]}'
+    response, error = testing.decode(OpenAIChat(), [body])
+    assert error is None
+    assert response.content == "a\ufffdb"

@@ -359,8 +359,10 @@ class ChunkDecoder:
             return list(self._stamp(self._parsed_document(body), at, b""))
         except MiniLLMError as exc:
             self.error = exc
-        self.error = self._redacted(self.error, body)
-        return []
+        error = self.error
+        said = error.content if isinstance(error, ProviderError) else None
+        self.error = self._redacted(error, body)
+        return [] if said is None else list(self._stamp([said], at, b""))
 
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":
@@ -374,6 +376,9 @@ class ChunkDecoder:
             raise LimitExceeded(f"{exceeded[0]} in one body", exceeded[1])
         try:
             chunks: Sequence[StreamChunk] = long.restored(self._provider.parse_response(body))
+        except ProviderError as exc:
+            exc.content = long.restored(exc.content)
+            raise
         except _MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -144,6 +145,33 @@ def complaint_in(found: Any) -> ErrorInfo | None:
     return error_from(None, found) if _fails(found) or _complains(found) else None
 
 
+def failure_beside(data: bytes) -> ErrorInfo | None:
+    """Return the failure that an event or a body reports beside an answer, or ``None``.
+
+    Only short fields that are made for failures count here, not words. Raises nothing.
+    """
+    found: dict[str, Any] = {}
+    with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
+        for key, value in _fields(data).items():
+            if key not in _ANSWER and len(bytes(value)) < READ_CHARS:
+                found[key] = msgspec.json.decode(value)
+    return error_from(None, found) if _fails(found) else None
+
+
+_ANSWER = frozenset(("choices", "content", "delta", "usage"))
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def is_error(value: Any) -> bool:
+    """Return whether the value of a field ``error`` says that something failed.
+
+    Objects do not whose fields are all empty, or say that all is well.
+    """
+    if isinstance(value, Mapping):
+        return any(_tells(v) for v in value.values())
+    return _tells(value)
+
+
 _FAILURE_FIELDS = (
     *("errors", "Error", "error_type", "errorType", "error_message", "errorMessage", "error_msg"),
     *("errmsg", "err_msg", "error_code", "errorCode", "errcode", "err_code", "err", "fault"),
@@ -166,7 +194,7 @@ def _fails(found: Mapping[str, Any]) -> bool:
     numbers = (found.get(key) for key in ("code", "status", "status_code", "statusCode"))
     inner = (object_in(found, key) for key in ("response", "Response", "result"))
     return (
-        (any(error.values()) if isinstance(error, Mapping) else bool(error))
+        is_error(error)
         or _tells(base.get("status_code"))
         or any(_tells(found.get(key)) for key in _FAILURE_FIELDS)
         or any(isinstance(state, str) and state.lower() in _FAILED for state in states)
@@ -179,7 +207,8 @@ def _fails(found: Mapping[str, Any]) -> bool:
 
 def _tells(value: Any) -> bool:
     """Return whether a field that is made for errors says that there is one."""
-    return bool(value) and not (isinstance(value, str) and value.lower() in _FINE)
+    fine = type(value) in (str, int) and str(value).lower() in _FINE
+    return bool(value) and not fine
 
 
 def _complains(found: Mapping[str, Any]) -> bool:

@@ -56,6 +56,7 @@ class Delta(msgspec.Struct, gc=False):
     audio: dict[str, Any] | None = None
     images: list[dict[str, Any]] | None = None
     usage: Any = None
+    error: Any = None
 
 
 class ChoiceEvent(msgspec.Struct, gc=False):
@@ -67,6 +68,7 @@ class ChoiceEvent(msgspec.Struct, gc=False):
     error: Any = None
     message: msgspec.Raw = _ABSENT
     usage: Any = None
+    text: str | None = None
 
 
 class Groq(msgspec.Struct, gc=False):
@@ -135,7 +137,8 @@ def _arguments(value: Any, where: str, left_out: list[str]) -> Any:
         return value
     if isinstance(value, Mapping):
         return coerce.clean(value)
-    return msgspec.json.encode(value).decode()  # no object: the call will be an invalid one
+    # No object: the call will be an invalid one.
+    return msgspec.json.encode(coerce.clean(value)).decode()
 
 
 def _details(value: Any, where: str, left_out: list[str]) -> list[dict[str, Any]]:
@@ -178,6 +181,7 @@ _read_delta = coerce.fields(
         "audio": coerce.side_object,
         "images": coerce.side_objects,
         "usage": coerce.side_object,
+        "error": coerce.anything,
     },
 )
 _read_choice = coerce.fields(
@@ -191,6 +195,7 @@ _read_choice = coerce.fields(
         "error": coerce.anything,
         "message": coerce.raw,
         "usage": coerce.side_object,
+        "text": coerce.piece,
     },
 )
 _read_groq = coerce.fields(Groq, {"usage": coerce.side_object, "error": coerce.anything})

@@ -16,12 +16,12 @@ import msgspec
 
 from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer
 from .._types.cost import CostInfo, CostResolution, TokenPrice
-from .._types.errors import MiniLLMError, ProtocolError, ProviderError
+from .._types.errors import ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request, joined_url
-from ._coerce import loose_object
-from ._errors import complaint_in, error_from, in_short
+from ._coerce import loose_json, loose_object
+from ._errors import complaint_in, error_from, failure_beside, in_short, is_error
 from ._history import OPENAI_IDS
 from ._openai_events import (
     Call,
@@ -103,9 +103,9 @@ class OpenAIChat(Provider):
             if not choices:
                 return self._without_choices(chunk, data)
             if len(choices) == 1:
-                return self._with(chunk, self._choice(choices[0]))
+                return self._with(chunk, self._choice(choices[0]), data)
             out = [self._choice(choice) for choice in bounded(choices)]
-            self._with(chunk, out[-1])
+            self._with(chunk, out[-1], data)
             return out
         except ProviderError as exc:
             if chunk.usage:  # a failed answer has used tokens, too
@@ -118,19 +118,35 @@ class OpenAIChat(Provider):
             chunk = decode(body)
         except (msgspec.DecodeError, UnicodeError) as exc:
             chunk, left_out = _other_shape(body, exc)
+        try:
+            return self._whole(chunk, body, left_out)
+        except ProviderError as exc:
+            if chunk.usage:
+                exc.usage = self._told(chunk.usage)
+            raise
+
+    def _whole(self, chunk: ChunkEvent, body: bytes, left_out: list[str]) -> list[StreamChunk]:
+        """Translate a whole answer."""
         if chunk.error:
             _raise_error(chunk.error, chunk.choices)
         if not chunk.choices:
             raise ProviderError(self.parse_error(None, body))
-        for choice in bounded(chunk.choices):
-            if choice.message and choice.delta is None:
+        if len({choice.index for choice in bounded(chunk.choices)}) < len(chunk.choices):
+            for number, choice in enumerate(chunk.choices):
+                choice.index = number
+        for choice in chunk.choices:
+            if choice.message and (choice.delta is None or not _says_something(choice)):
                 choice.delta, more = _message(choice)
                 left_out += more
-                for number, call in enumerate(choice.delta.tool_calls or ()):
-                    call.index = number if call.index is None else call.index
+            for number, call in enumerate((choice.delta and choice.delta.tool_calls) or ()):
+                call.index = number if call.index is None else call.index
         out = [self._choice(choice) for choice in chunk.choices]
-        self._with(chunk, out[-1])
-        out.append(StreamChunk(end=True, progress=False, unread=tuple(left_out)))
+        self._with(chunk, out[-1], body)
+        if out[-1].finish_reason is None and (told := failure_beside(body)) is not None:
+            raise _failed(told, out[-1])
+        # A body that says nothing is over, and no evidence of an empty answer.
+        empty = not any(one.progress for one in out)
+        out.append(StreamChunk(end=True, sentinel=empty, progress=False, unread=tuple(left_out)))
         return out
 
     # -- events ----------------------------------------------------------------------------
@@ -139,10 +155,13 @@ class OpenAIChat(Provider):
         """Translate an event without choices: usage, an opening without content, or an error."""
         if (told := complaint_in(loose_object(data, []))) is not None:
             raise ProviderError(told)
-        return self._with(chunk, StreamChunk(progress=False, answer=False))
+        return self._with(chunk, StreamChunk(progress=False, answer=False), data)
 
-    def _with(self, chunk: ChunkEvent, out: StreamChunk) -> StreamChunk:
-        """Add the fields beside the choices, which belong to the whole response, to a chunk."""
+    def _with(self, chunk: ChunkEvent, out: StreamChunk, data: bytes) -> StreamChunk:
+        """Add the fields beside the choices, which belong to the whole response, to a chunk.
+
+        Raises `ProviderError` if they say that an answer failed which ends here.
+        """
         out.id = chunk.id
         out.model = chunk.model
         if chunk.usage:
@@ -155,6 +174,8 @@ class OpenAIChat(Provider):
                 out.usage = self._told(chunk.x_groq.usage)
         if out.delta and out.finish_reason is None and out.usage is None:
             return out  # the rest is repeated with each piece of text: read it at the edges only
+        if out.finish_reason is not None and (told := failure_beside(data)) is not None:
+            raise _failed(told, out)
         if out.usage is None and chunk.choices:
             out.usage = self._told(*(raw for choice in chunk.choices for raw in _usages(choice)))
         if (
@@ -169,7 +190,7 @@ class OpenAIChat(Provider):
         return out
 
     def _choice(self, choice: ChoiceEvent) -> StreamChunk:
-        delta = choice.delta or _NOTHING
+        delta = choice.delta or _bare(choice)
         content = delta.content
         out = StreamChunk(content if type(content) is str else "")
         out.choice = choice.index or 0
@@ -255,21 +276,32 @@ def _other_shape(data: bytes, cause: Exception) -> tuple[ChunkEvent, list[str]]:
         raise cause from None
 
 
+def _bare(choice: ChoiceEvent) -> Delta:
+    """Return the text of a choice without a delta, as the older endpoint for completions has it."""
+    return Delta(content=choice.text) if choice.text else _NOTHING
+
+
 def _message(choice: ChoiceEvent) -> tuple[Delta, list[str]]:
     """Return the message of a whole answer as a delta."""
     try:
         return decode_delta(choice.message), []
     except (msgspec.DecodeError, UnicodeError):
-        return loose_delta(msgspec.json.decode(choice.message))
+        return loose_delta(loose_json(bytes(choice.message)))
 
 
 def _raise_error(error: Any, choices: Any) -> None:
     """Raise `ProviderError`, unless the error is empty or a bare string beside content."""
+    if isinstance(error, list) and any(map(is_error, filter(_is_mapping, error))):
+        raise ProviderError(error_from(None, {"error": error}))
     if isinstance(error, Mapping):
-        if any(v for v in error.values()):
+        if is_error(error):
             raise ProviderError(error_from(None, {"error": error}))
     elif not any(map(_says_something, choices or ())):
         raise ProviderError(error_from(None, {"error": in_short(error)}))
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _check_end(choice: ChoiceEvent, out: StreamChunk) -> None:
@@ -278,15 +310,22 @@ def _check_end(choice: ChoiceEvent, out: StreamChunk) -> None:
     if reason is not None:
         info = failure_of(reason, choice.finish_reason)
     try:
-        if choice.error:
-            _raise_error(choice.error, None)
-        if info is not None:
-            raise ProviderError(info)
+        for error in (choice.error, choice.delta and choice.delta.error):
+            if error:
+                _raise_error(error, None)
     except ProviderError as exc:
-        if continues_answer(out):
-            out.finish_reason = None
-            exc.content = out
-        raise
+        raise _failed(exc.info, out) from None
+    if info is not None:
+        raise _failed(info, out)
+
+
+def _failed(info: ErrorInfo, out: StreamChunk) -> ProviderError:
+    """Return the error of a choice, with what the same event said."""
+    error = ProviderError(info)
+    if continues_answer(out):
+        out.finish_reason = None
+        error.content = out
+    return error
 
 
 def _says_something(choice: ChoiceEvent) -> bool:
