@@ -38,7 +38,7 @@ from ._coerce import (
     text,
     word,
 )
-from ._errors import complaint_in, error_from
+from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage
 
@@ -69,6 +69,8 @@ class _Delta(msgspec.Struct, gc=False):
     container: dict[str, Any] | None = None
     content: Any = None
     encrypted_content: str | None = None
+    usage: Any = None
+    error: Any = None
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -91,6 +93,7 @@ class _Event(msgspec.Struct, gc=False):
     message: _Message | str | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
+    stop_reason: Any = None
     context_management: dict[str, Any] | None = None
 
 
@@ -113,6 +116,8 @@ def _blocks(value: Any, where: str, left_out: list[str]) -> Any:
 
 
 def _block(value: Any, where: str, left_out: list[str]) -> Any:
+    if value is None:
+        return None
     return clean(
         {"type": "text", "text": value} if isinstance(value, str) else _object(value, where)
     )
@@ -161,6 +166,8 @@ _read_delta = fields(
         "container": side_object,
         "content": anything,
         "encrypted_content": side_text,
+        "usage": side_object,
+        "error": anything,
     },
 )
 _read_message = fields(
@@ -187,6 +194,7 @@ _read_event = fields(
         "message": _message_or_text,
         "usage": side_object,
         "error": anything,
+        "stop_reason": anything,
         "context_management": side_object,
     },
 )
@@ -278,7 +286,8 @@ class Anthropic(Provider):
         self, event: _Event, data: bytes, name: str
     ) -> StreamChunk | list[StreamChunk] | None:
         kind = event.type or name or _kind_of_event(event)
-        if event.error or kind == "error":  # an error counts whatever else the event says
+        # An error counts whatever else the event says.
+        if (event.error and is_error(event.error)) or kind == "error":
             raise ProviderError(error_from(None, loose_json(data)))
         if kind == "content_block_delta":
             return _delta(event)
@@ -287,13 +296,19 @@ class Anthropic(Provider):
         if kind == "content_block_stop":
             return StreamChunk(part=event.index, block=Block(stop=True))
         if kind == "message_delta":
-            return _message_delta(event)
+            try:
+                if (told := failure_beside(data)) is not None:
+                    raise ProviderError(told)
+                return _message_delta(event)
+            except ProviderError as exc:  # a failed answer has used tokens, too
+                exc.usage = exc.usage or _told(event.usage)
+                raise
         if kind == "message_start":
             if isinstance(event.message, _Message):
                 return _message(event.message)
             return StreamChunk(progress=False, unread=("message",))
         if kind == "message_stop":
-            return StreamChunk(end=True, progress=False)
+            return StreamChunk(end=True, progress=False, usage=_told(event.usage))
         if kind == "ping":
             return None
         if not kind:
@@ -319,7 +334,13 @@ class Anthropic(Provider):
             message = _loosely(_read_message, body, [], exc)
         if message.content is None or message.type == "error":
             raise ProviderError(self.parse_error(None, body))
-        return [*_message(message), StreamChunk(end=True, progress=False)]
+        try:
+            if (told := failure_beside(body)) is not None:
+                raise ProviderError(told)
+            return [*_message(message), StreamChunk(end=True, progress=False)]
+        except ProviderError as exc:
+            exc.usage = exc.usage or _told(message.usage)
+            raise
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return usage times price.
@@ -347,6 +368,8 @@ def _is_unknown(kind: _Kind) -> bool:
 def _delta(event: _Event) -> StreamChunk:
     delta, index = event.delta or _Delta(), event.index
     kind = delta.type or _kind_of(delta)
+    if kind not in _DELTAS and f"{kind}_delta" in _DELTAS:
+        kind += "_delta"  # relays take the type of the block
     # An empty piece is not progress; relays leave out a field that is empty.
     if kind == "text_delta":
         said = delta.text or ""
@@ -381,7 +404,11 @@ def _kind_of_event(event: _Event) -> str:
     """Return the type of an event that names none, by what it has."""
     if event.content_block is not None:
         return "content_block_start"
+    if isinstance(event.message, _Message):
+        return "message_start"
     delta = event.delta
+    if delta and delta.stop_reason is not None:
+        return "message_delta"
     return "content_block_delta" if delta and (delta.type or _kind_of(delta)) else ""
 
 
@@ -453,13 +480,14 @@ def _message(message: _Message) -> list[StreamChunk]:
 
 
 def _message_delta(event: _Event) -> StreamChunk:
-    out = StreamChunk()
-    if event.delta is not None:
-        out.finish_reason = _stop_reason(event.delta.stop_reason)
-        out.metadata = _stop_facts(event.delta)
+    out, delta = StreamChunk(), event.delta or _Delta()
+    if delta.error and is_error(delta.error):
+        raise ProviderError(error_from(None, {"error": delta.error}))
+    out.finish_reason = _stop_reason(delta.stop_reason) or _stop_reason(event.stop_reason)
+    out.metadata = _stop_facts(delta)
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
-    out.usage = _told(event.usage)
+    out.usage = _told(event.usage) or _told(delta.usage)
     return out
 
 
