@@ -99,6 +99,9 @@ spared("… `true`", data("true"), skipped=1)
 spared("… an empty list", data("[]"), skipped=1)
 spared("… words in brackets", data("[ping]"), skipped=1, notes="not JSON")
 spared("… an object of an unknown shape", data('{"keepalive": 1}'))
+promise(ODD, "an event's data without the field's name (`{…}` for `data: {…}`)",
+        lambda w: [*w.head, w.says("more").partition(b"data: ")[2], *w.rest],
+        finished(text=with_more("more")))
 spared("bytes in the text that are not UTF-8", lambda w: w.says("lost").replace(b"lost", b"l\xffst"),
        text=with_more("l\ufffdst"), notes="UTF-8")
 spared("half of a surrogate pair in the text", lambda w: w.says("lost").replace(b"lost", b"\\ud83d"),

@@ -100,7 +100,7 @@ class ChunkDecoder:
         self._raw = raw
         # None once the body is known to be events
         self._sniffer: Sniffer | None = Sniffer(max_event)
-        self._sse = SSEDecoder(max_line=max_event, max_event=max_event, skip_marks=True)
+        self._sse = SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.
