@@ -204,7 +204,7 @@ class StreamState:
 
     def _take(self, chunk: StreamChunk) -> None:
         """Take what a chunk says of its choice, and the usage that it brings."""
-        choice, begun = chunk.choice, self.understood
+        choice = chunk.choice
         if chunk.delta or has_content(chunk):
             self._seen = _added(self._seen, choice)
             self.said = True
@@ -221,7 +221,7 @@ class StreamState:
         elif chunk.answer and not chunk.end:
             self._opened = True
         if chunk.usage is not None and self._counts(chunk.usage):
-            self._fresh = begun or self.said  # with the opening, it counts nothing yet
+            self._fresh = True
             self._answered = self._settled
         elif chunk.usage is not None and chunk.usage.completion_tokens == 0:
             self._zero = True
@@ -246,9 +246,8 @@ class StreamState:
         """Return whether an end event ends an answer.
 
         The sentinel says that the stream is over, not that the answer is whole. Servers that never
-        give a reason send usage behind the content (Snowflake); one whose answer was interrupted
-        sends the sentinel alone (llama-cpp-python, under a second request), or usage with its
-        opening (relays of Anthropic's wire).
+        give a reason send usage before it (Snowflake); one whose answer was interrupted sends the
+        sentinel alone (llama-cpp-python, under a second request).
         """
         if not self.understood:
             return False
