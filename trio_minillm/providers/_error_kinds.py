@@ -272,7 +272,9 @@ RULES: tuple[Rule, ...] = (
     Rule("quota", words=_LONG, throttled=False, statuses=frozenset({403, 429, None})),
     Rule("rate_limit", words=_RATE_WORDS, but=_NEVER_ABOUT_RATE | {408, 503, 504, 529}),
     # In a stream there is no status to say that a limit of a minute is one of the rate.
-    Rule("rate_limit", words=rf"limit[^\n]{{0,80}}(?:{_SHORT.pattern})", statuses=frozenset({None})),
+    Rule(
+        "rate_limit", words=rf"limit[^\n]{{0,80}}(?:{_SHORT.pattern})", statuses=frozenset({None})
+    ),
 )
 """The first row that fits decides; if none does, the status."""
 
