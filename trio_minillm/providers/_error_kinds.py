@@ -112,8 +112,9 @@ _EMPTY_CODES = _any(
 )
 _EMPTY_WORDS = _any(
     r"credit balance is too low|reached your specified api usage limits",  # Anthropic
-    r"(?:insufficient|not enough|inadequate|no (?:remaining|more)) (?:account |wallet |prepaid )?"
-    r"(?:balance|credit|fund)",  # DeepSeek, MiniMax, Z.ai, Together, OpenRouter
+    r"(?:insufficient|not enough|n[o']t have enough|inadequate|no (?:remaining|more)) (?:\w+ ){0,3}"
+    r"(?:balance|credit|fund)",  # DeepSeek, MiniMax, Z.ai, Together, OpenRouter, Venice
+    r"credit limit",  # Together
     r"balance (?:is |was )?(?:insufficient|not enough|too low|exhausted|depleted|negative)",
     r"(?:out of|run out of|used all (?:of )?(?:your |the )?(?:available )?) ?credits?",  # xAI
     r"credits? (?:is |are |ha(?:s|ve) been |were )?(?:exhausted|depleted|used up|expired)",  # Gemini
@@ -258,6 +259,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500})),  # xAI, Gemini
     Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),
+    Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
     # Google names the limits. One of a day does not pass soon, and one of 0 never does.
     Rule("quota", limits="perday|permonth|value0\\b", wait_below=HOUR),
     Rule("quota", words=r"quota exceeded[^\n]{0,200}limit: 0\b", wait_below=HOUR),
@@ -276,6 +278,10 @@ RULES: tuple[Rule, ...] = (
     Rule("quota", words=_QUOTA_WORDS, but=frozenset({401, 404, 413})),
     Rule("quota", words=_LONG, throttled=False, statuses=frozenset({403, 429, None})),
     Rule("rate_limit", words=_RATE_WORDS, but=_NEVER_ABOUT_RATE | {408, 503, 504, 529}),
+    # In a stream there is no status to say that a limit of a minute is one of the rate.
+    Rule(
+        "rate_limit", words=rf"limit[^\n]{{0,80}}(?:{_SHORT.pattern})", statuses=frozenset({None})
+    ),
 )
 """The first row that fits decides; if none does, the status."""
 
@@ -283,6 +289,7 @@ BY_STATUS: dict[int, ErrorKind] = {
     401: "auth",
     402: "quota",
     403: "auth",
+    407: "auth",  # of the proxy
     408: "timeout",
     409: "server",
     425: "server",

@@ -164,7 +164,7 @@ class Anthropic(Provider):
             return StreamChunk(end=True, progress=False, usage=_told(event.usage))
         if kind == "ping":
             return None
-        if not kind:
+        if not kind or "error" in kind:  # a gateway's own: {"type": "too_many_requests_error", …}
             if (told := complaint_in(loose_json(data))) is not None:
                 raise ProviderError(told)
             return StreamChunk(progress=False, answer=False)
