@@ -172,7 +172,7 @@ def resolution(usage: Usage, price: TokenPrice = PRICE) -> str:
                 "completion_tokens": 1,
                 "prompt_tokens_details": {"cached_tokens": 12},
             },
-            (10, 12, None, 1),
+            (0, 10, None, 1),
             False,
         ),
         # Other families of names.

@@ -122,13 +122,15 @@ def rows(ledger: llm.Ledger, by: str | None) -> list[tuple[str, ...]]:
 
 
 def _row(name: str, totals: llm.Totals) -> tuple[str, ...]:
+    sure = llm.CostResolution.RESOLVED, llm.CostResolution.LOWER_BOUND
+    known = sum(totals.resolutions.get(resolution, 0) for resolution in sure)
     return (
         name,
         f"{totals.attempts:,}",
         f"{totals.outcomes.get(llm.Outcome.FINISHED, 0):,}",
         f"{totals.prompt_tokens:,}",
         f"{totals.completion_tokens:,}",
-        usd(totals.total),
+        usd(totals.total) if known or not totals.booked else "-",  # not known is not zero
         usd(totals.unbooked),
     )
 

@@ -216,9 +216,6 @@ def _put_input(
             return
     if inside > prompt:
         reading.doubt("cache_read_tokens", f"{inside} cache tokens in a prompt of {prompt}")
-        if not total:
-            usage.uncached_input_tokens = prompt
-            return
         fitting = min(read or 0, prompt)  # xAI's models at Azure: the total may be right
         usage.cache_read_tokens = None if read is None else fitting
         usage.cache_write_tokens = None if written is None else min(written, prompt - fitting)
