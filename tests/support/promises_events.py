@@ -132,6 +132,9 @@ spared("usage that is a list", lambda w: w.event("message_delta", delta={}, usag
 spared("… that is text", lambda w: w.event("message_delta", delta={}, usage="x")
     if w.anthropic else sse({"choices": [], "usage": "x"}), notes="usage")
 spared("choices that are empty text, or `false`", sse({"choices": ""}), "openai")
+spared("a refusal that is an empty list or object", sse({"choices": [{"index": 0, "delta": {"refusal": []}}]}), "openai")
+spared("an error that is the word `null`, or a list of nothing",
+       sse({"error": [None], "choices": [{"index": 0, "delta": {}, "error": "null"}]}), "openai")
 spared("a delta that is `false`", sse({"choices": [{"index": 0, "delta": False}]}), "openai")
 spared("a negative count of tokens", lambda w: with_usage(w, -1))
 spared("… that is text", lambda w: with_usage(w, "x"))
