@@ -7,7 +7,7 @@ and ends, and copying it, takes a few. What is left of the event is then decoded
 
 from __future__ import annotations
 
-import secrets
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -37,7 +37,7 @@ class LongTexts:
         self._texts: list[str] = []
         # Marks are found in any text, also in JSON that was made of what they stood in. So nothing
         # in them is written another way there, and no server can foresee them.
-        self._key = f"(long text {secrets.token_hex(8)} "
+        self._key = f"(long text {os.urandom(8).hex()} "
         pieces: list[bytes | bytearray] = []
         done, begin, seen, at, view = 0, 0, 0, LONG_TEXT, memoryview(data)
         while at < len(data) and (end := data.find(b'"', at)) >= 0:
