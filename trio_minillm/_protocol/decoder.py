@@ -40,9 +40,9 @@ PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
 HALF = "half of a surrogate pair"
 
-_ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{\s*(?:[\"']|\Z)|\Z)")
-"""The beginning, perhaps cut short, of data that may be part of an answer: an object with a name, or
-a list of those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
+_ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{|\Z)")
+"""The beginning, perhaps cut short, of data that may be part of an answer: an object, or a list of
+those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
 
 _NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
 """Errors by which a parser of JSON says that something is none."""
