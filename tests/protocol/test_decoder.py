@@ -211,3 +211,13 @@ def test_a_body_that_is_cut_anywhere_is_truncated_or_whole_and_never_malformed(p
             assert response.outcome is llm.Outcome.TRUNCATED
             assert isinstance(error, llm.EndedEarly)
     assert 0 < finished < len(body)
+
+
+def test_a_long_answer_without_blank_lines_is_read_as_it_comes() -> None:
+    event = sse({"choices": [{"index": 0, "delta": {"content": "a", "role": "assistant"}}]})[:-1]
+    decoder = ChunkDecoder(providers.OpenAIChat())
+    body = event * 30_000  # more quotation marks than one event may have
+    chunks = [c for i in range(0, len(body), 65536) for c in decoder.feed(body[i : i + 65536], 0.0)]
+    assert decoder.error is None
+    assert len(chunks) == 30_000 - 1  # the last one may go on
+    assert len(decoder.finish(0.0)) == 1

@@ -466,3 +466,44 @@ def test_a_line_that_is_an_object_is_data_if_that_is_forgiven(before):
     assert bytes(events[-1].data) == b'{"error": {"message": "boom"}}'
     strict = SSEDecoder().feed(body)
     assert [bytes(e.data) for e in strict] == [b"a"] * before.count(b"data")
+
+
+UNPARTED = b'event: a\ndata: {"n":1}\nevent: b\ndata: {"n":2}\ndata: {"n":3}\ndata: [DONE]\n'
+
+
+def test_data_that_begin_an_event_of_their_own_end_the_one_before():
+    decoder = SSEDecoder(forgiving=True)
+    events = decoder.feed(UNPARTED)  # without waiting for a blank line
+    assert [(e.event, bytes(e.data)) for e in events + decoder.flush()] == [
+        ("a", b'{"n":1}'),
+        ("b", b'{"n":2}'),
+        ("message", b'{"n":3}'),
+        ("message", b"[DONE]"),
+    ]
+    assert len(events) == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16])
+def test_events_without_blank_lines_do_not_depend_on_the_split(size):
+    for body in (UNPARTED, UNPARTED.replace(b"\n", b"\r\n"), UNPARTED + b"\n" + UNPARTED):
+        whole, cut = SSEDecoder(forgiving=True), SSEDecoder(forgiving=True)
+        pieces = [body[i : i + size] for i in range(0, len(body), size)]
+        events = [e for piece in pieces for e in cut.feed(piece)] + cut.flush()
+        assert events == whole.feed(body) + whole.flush()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'data: {"a":\ndata: {"b":1}}\n\n',
+        b'data: [{"a":1},\ndata: {"b":1}]\n\n',
+        b"data: a\ndata: b\n\n",
+    ],
+)
+def test_data_of_several_lines_stay_one_event(body):
+    assert SSEDecoder(forgiving=True).feed(body) == SSEDecoder().feed(body)
+
+
+def test_a_name_behind_its_data_counts():
+    (event,) = SSEDecoder(forgiving=True).feed(b'data: {"a":1}\nevent: error\n\n')
+    assert event.event == "error"

@@ -2050,6 +2050,21 @@ def test_arguments_that_are_a_list_are_those_of_an_invalid_call():
     assert [c.arguments for c in response.invalid_tool_calls] == ["[1.5]"]
 
 
+@pytest.mark.parametrize("arguments", ['{"a": 1}', {"a": 1}])
+def test_a_call_without_a_function_around_it_is_read(arguments):
+    call = {"index": 0, "id": "c", "name": "f", "arguments": arguments}
+    choice = {"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}
+    response, error = testing.decode(OpenAIChat(), [testing.sse({"choices": [choice]})])
+    assert error is None
+    assert [(c.name, json.loads(c.arguments)) for c in response.tool_calls] == [("f", {"a": 1})]
+
+
+def test_a_refusal_in_parts_is_read():
+    delta = {"refusal": [{"type": "refusal", "text": "N"}, {"text": "o"}]}
+    event = {"choices": [{"index": 0, "delta": delta, "text": []}]}
+    assert OpenAIChat().parse_chunk(msgspec.json.encode(event)).refusal == "No"
+
+
 def test_text_in_the_place_of_a_delta_is_read():
     event = {"choices": [{"index": 0, "text": "Hi", "finish_reason": None}]}
     assert OpenAIChat().parse_chunk(msgspec.json.encode(event)).delta == "Hi"

@@ -53,8 +53,9 @@ bad("JSON, and more after it", lambda w: w.says("lost").replace(b"}\n\n", b"} {}
 bad("an object as the text", lambda w: w.says({"a": 1}))
 bad("100,000 nested brackets", data("[" * 100_000))
 bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
-bad("a finish reason that says nothing", lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 1}}})
-    if w.anthropic else w.choice({}, {"type": {"a": 1}}))  # type: ignore[arg-type]
+bad("a finish reason that is an object without one in words",
+    lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 7}}})
+    if w.anthropic else w.choice({}, {"type": {"a": 7}}))  # type: ignore[arg-type]
 bad("a choice has a negative index", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
 promise(MALFORMED, "a line of 65 MiB", lambda w: [*w.head, w.says("a" * 65 * 2**20), *w.rest],
         errored("LimitExceeded bytes in one line"))
@@ -131,6 +132,9 @@ spared("usage that is a list", lambda w: w.event("message_delta", delta={}, usag
 spared("… that is text", lambda w: w.event("message_delta", delta={}, usage="x")
     if w.anthropic else sse({"choices": [], "usage": "x"}), notes="usage")
 spared("choices that are empty text, or `false`", sse({"choices": ""}), "openai")
+spared("a refusal that is an empty list or object", sse({"choices": [{"index": 0, "delta": {"refusal": []}}]}), "openai")
+spared("an error that is the word `null`, or a list of nothing",
+       sse({"error": [None], "choices": [{"index": 0, "delta": {}, "error": "null"}]}), "openai")
 spared("a delta that is `false`", sse({"choices": [{"index": 0, "delta": False}]}), "openai")
 spared("a negative count of tokens", lambda w: with_usage(w, -1))
 spared("… that is text", lambda w: with_usage(w, "x"))

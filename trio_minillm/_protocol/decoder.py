@@ -247,13 +247,19 @@ class ChunkDecoder:
                 chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed or ()
                 out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
             if self.error is not None:
-                if isinstance(self.error, ProviderError) and self.error.content is not None:
-                    out += self._stamp([self.error.content], at, data, data)
-                    self.error.content = None
-                self.error = self._redacted(self.error, data)
+                out += self._last_words(self.error, data, at)
                 return out
         self.error = self._sse.failure
         return out
+
+    def _last_words(self, error: MiniLLMError, data: bytes, at: float) -> Sequence[StreamChunk]:
+        """Return what an error's event or body said beside it, and redact the error."""
+        said: Sequence[StreamChunk] = ()
+        if isinstance(error, ProviderError) and error.content is not None:
+            said = self._stamp([error.content], at, data, data)
+            error.content = None
+        self.error = self._redacted(error, data)
+        return said
 
     def _whole_answer(
         self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
@@ -355,10 +361,7 @@ class ChunkDecoder:
             return list(self._stamp(self._parsed_document(body), at, body, b""))
         except MiniLLMError as exc:
             self.error = exc
-        error = self.error
-        said = error.content if isinstance(error, ProviderError) else None
-        self.error = self._redacted(error, body)
-        return [] if said is None else list(self._stamp([said], at, body, b""))
+        return list(self._last_words(self.error, body, at))
 
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":

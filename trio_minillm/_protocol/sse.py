@@ -49,9 +49,11 @@ class SSEDecoder:
     ``forgiving`` passes over a byte-order mark before any line, and not only at the beginning, as
     the standard does: .NET servers write one before each event, and no field is called so. And it
     takes a line that begins a JSON object for data: proxies write their errors, or a whole answer,
-    without a field's name behind the keep-alives that they began with.
+    without a field's name behind the keep-alives that they began with. And it takes data that begin
+    like an event of their own behind data that end like one for the next event: there are servers
+    that write no blank lines, and an answer shall not wait for its end.
 
-    Its 15 attributes are options, what it has counted, and one unfinished line and event.
+    Its 16 attributes are options, what it has counted, and one unfinished line and event.
 
     Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
     are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
@@ -81,6 +83,7 @@ class SSEDecoder:
         self._data = bytearray()  # the unfinished event's data lines, joined
         self._has_data = False
         self._event = ""
+        self._late = ""  # the event's name, which came behind its data or begins the next event
         self._id = ""  # becomes last_event_id at dispatch, as the standard says
 
     @property
@@ -244,11 +247,17 @@ class SSEDecoder:
         if value[:1] == b" ":
             value = value[1:]
         if field == b"data":
+            if self._has_data:
+                self._go_on(value, events)
             self._add(value)
         elif not field:
             self.comments += 1 if line else 0
         elif field == b"event":
-            self._event = value.decode("utf-8", "replace")
+            name = value.decode("utf-8", "replace")
+            if self._has_data and self._forgiving:
+                self._late = name
+            else:
+                self._event = name
         elif field == b"error":
             self._event = "error"
             self._add(value)
@@ -256,6 +265,7 @@ class SSEDecoder:
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
         elif self._forgiving and line[:2] == b'{"':
+            self._go_on(line, events)
             self._add(line)
         elif field == b"retry" and value.isdigit() and len(value) <= 18:
             self.retry_ms = int(value)  # bytes.isdigit() is ASCII only, as the standard wants
@@ -274,10 +284,19 @@ class SSEDecoder:
         if self._has_data:
             # Copying a picture of 40 MB takes 30 ms.
             data = self._data if len(self._data) > LONG_LINE else bytes(self._data)
-            events.append(SSEEvent(data, self._event or "message", self.last_event_id))
+            name = self._late or self._event or "message"
+            events.append(SSEEvent(data, name, self.last_event_id))
             self._data = bytearray()
             self._has_data = False
-        self._event = ""
+        self._event = self._late = ""
+
+    def _go_on(self, value: bytes, events: list[SSEEvent]) -> None:
+        """End the event before data that can't go on with its own: no JSON has ``}`` and ``{`` so."""
+        alone = value[:2] == b'{"' or value[:6] == b"[DONE]"
+        if alone and self._forgiving and self._data[-1:] == b"}":
+            late, self._late = self._late, ""
+            self._dispatch(events)
+            self._event = late
 
     def _fail(self, bound: str, limit: int) -> None:
         self.failure = LimitExceeded(bound, limit)

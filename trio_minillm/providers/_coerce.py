@@ -103,8 +103,10 @@ def fields(into: type[_Struct], readers: Mapping[str, Reader]) -> Reader:
     def read(value: Any, where: str, left_out: list[str]) -> Any:
         if value is None:
             return None
-        if value in ([], "", False):  # PHP's empty object, and others'
+        if value in ([], [None], "", False):  # PHP's empty object, and others'
             return into()
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if not isinstance(value, Mapping):
             _refuse(where, "an object")
         prefix = f"{where}." if where else ""
@@ -135,13 +137,17 @@ def each(reader: Reader, most: int) -> Reader:
     return read
 
 
+_EMPTY: tuple[Any, ...] = (None, [], {})
+"""Values that stand for no text, of another type or not."""
+
+
 def piece(value: Any, where: str, left_out: list[str]) -> str | None:
     """Read a piece of the answer's text; a number is its digits.
 
     It may begin or end with half of a surrogate pair, whose other half is in another piece.
     """
     found = _scalar(value)
-    if found is None and value is not None:
+    if found is None and value not in _EMPTY:
         _refuse(where, "text")
     return found
 
@@ -149,7 +155,7 @@ def piece(value: Any, where: str, left_out: list[str]) -> str | None:
 def side_piece(value: Any, where: str, left_out: list[str]) -> str | None:
     """Read a piece of text beside the answer, such as reasoning."""
     found = _scalar(value)
-    if found is None and value is not None:
+    if found is None and value not in _EMPTY:
         left_out.append(where)
     return found
 
@@ -237,7 +243,7 @@ def _scalar(value: Any) -> str | None:
         return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int) else None
+    return str(value) if isinstance(value, int | float) else None
 
 
 def _refuse(where: str, wanted: str) -> NoReturn:

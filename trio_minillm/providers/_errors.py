@@ -165,8 +165,10 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 def is_error(value: Any) -> bool:
     """Return whether the value of a field ``error`` says that something failed.
 
-    Objects do not whose fields are all empty, or say that all is well.
+    Objects do not whose fields are all empty, or say that all is well, nor do lists of those.
     """
+    if isinstance(value, list):
+        return any(map(is_error, value[:FEW]))
     if isinstance(value, Mapping):
         return any(_tells(v) for v in value.values())
     return _tells(value)

@@ -39,6 +39,8 @@ class Call(msgspec.Struct, gc=False):
     type: str | None = None
     function: Function | None = None
     custom: Custom | None = None
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
     extra_content: dict[str, Any] | None = None
 
 
@@ -132,6 +134,11 @@ def _reasoning(value: Any, where: str, left_out: list[str]) -> str | None:
     return coerce.side_piece(value, where, left_out)
 
 
+def _refusal(value: Any, where: str, left_out: list[str]) -> str | None:
+    """Read a refusal: text, an object with text, or a list of those."""
+    return text_within(value) or coerce.piece(value, where, left_out)
+
+
 def _arguments(value: Any, where: str, left_out: list[str]) -> Any:
     if isinstance(value, str):
         return value
@@ -162,6 +169,8 @@ _read_call = coerce.fields(
         "type": coerce.side_text,
         "function": _read_function,
         "custom": _read_custom,
+        "name": coerce.text,
+        "arguments": _arguments,
         "extra_content": coerce.side_object,
     },
 )
@@ -174,7 +183,7 @@ _read_delta = coerce.fields(
         "reasoning_text": _reasoning,
         "thinking": _reasoning,
         "reasoning_details": _details,
-        "refusal": coerce.piece,
+        "refusal": _refusal,
         "tool_calls": coerce.each(_read_call, MAX_ENTRIES),
         "function_call": _read_function,
         "annotations": coerce.side_objects,
@@ -195,7 +204,7 @@ _read_choice = coerce.fields(
         "error": coerce.anything,
         "message": coerce.raw,
         "usage": coerce.side_object,
-        "text": coerce.piece,
+        "text": coerce.side_piece,
     },
 )
 _read_groq = coerce.fields(Groq, {"usage": coerce.side_object, "error": coerce.anything})

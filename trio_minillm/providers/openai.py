@@ -291,12 +291,11 @@ def _message(choice: ChoiceEvent) -> tuple[Delta, list[str]]:
 
 def _raise_error(error: Any, choices: Any) -> None:
     """Raise `ProviderError`, unless the error is empty or a bare string beside content."""
-    if isinstance(error, list) and any(map(is_error, filter(_is_mapping, error))):
+    if not is_error(error):
+        return
+    if isinstance(error, Mapping) or (isinstance(error, list) and any(map(_is_mapping, error))):
         raise ProviderError(error_from(None, {"error": error}))
-    if isinstance(error, Mapping):
-        if is_error(error):
-            raise ProviderError(error_from(None, {"error": error}))
-    elif not any(map(_says_something, choices or ())):
+    if not any(map(_says_something, choices or ())):
         raise ProviderError(error_from(None, {"error": in_short(error)}))
 
 
@@ -364,7 +363,7 @@ def _call_deltas(delta: Delta) -> tuple[ToolCallDelta, ...]:
 
 def _call_delta(call: Call) -> ToolCallDelta:
     kind = "function"
-    function = call.function or Function()
+    function = call.function or Function(call.name, call.arguments)  # flat, as in Responses
     name, arguments = function.name, function.arguments
     if call.custom is not None:
         name, arguments, kind = call.custom.name, call.custom.input, "custom"
