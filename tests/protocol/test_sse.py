@@ -457,3 +457,12 @@ def test_httpx_sse_agrees_but_for_its_known_differences(body: bytes, places: lis
     if all(value.isdigit() for value in retries):
         assert ours.retry_ms == next((t.retry for t in theirs[::-1] if t.retry is not None), None)
     # `error:` is our extension and not in the alphabet. Its missing bounds don't show here.
+
+
+@pytest.mark.parametrize("before", [b"", b": keep-alive\n\n", b"data: a\n\n"])
+def test_a_line_that_is_an_object_is_data_if_that_is_forgiven(before):
+    body = before + b'{"error": {"message": "boom"}}\n\n'
+    events = SSEDecoder(forgiving=True).feed(body)
+    assert bytes(events[-1].data) == b'{"error": {"message": "boom"}}'
+    strict = SSEDecoder().feed(body)
+    assert [bytes(e.data) for e in strict] == [b"a"] * before.count(b"data")

@@ -176,10 +176,7 @@ def test_what_a_model_cannot_do_is_no_fault_of_the_server(words: str, status: in
         (401, "No cookie auth credentials found", "auth"),
         (
             429,
-            (
-                "This request would exceed your organization's rate limit of 40,000 tokens per minute."
-                " Please reduce the prompt length or the maximum tokens requested, or try again later."
-            ),
+            "Please reduce the prompt length or the maximum tokens requested, or try again later.",
             "rate_limit",
         ),
         (429, "Please reduce the prompt length, or try again later", "rate_limit"),

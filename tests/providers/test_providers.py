@@ -2042,6 +2042,14 @@ def test_a_message_beside_an_empty_delta_is_read(delta):
     assert response.content == "Hi"
 
 
+def test_arguments_that_are_a_list_are_those_of_an_invalid_call():
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": [1.5]}}
+    choice = {"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}
+    response, error = testing.decode(OpenAIChat(), [testing.sse({"choices": [choice]})])
+    assert error is None
+    assert [c.arguments for c in response.invalid_tool_calls] == ["[1.5]"]
+
+
 def test_text_in_the_place_of_a_delta_is_read():
     event = {"choices": [{"index": 0, "text": "Hi", "finish_reason": None}]}
     assert OpenAIChat().parse_chunk(msgspec.json.encode(event)).delta == "Hi"
@@ -2067,3 +2075,78 @@ def test_bytes_of_a_whole_answer_that_are_not_utf8_are_replaced():
     response, error = testing.decode(OpenAIChat(), [body])
     assert error is None
     assert response.content == "a\ufffdb"
+
+
+MESSAGE = {"id": "m", "content": [], "usage": {"input_tokens": 9, "output_tokens": 1}}
+START = {"type": "message_start", "message": MESSAGE}
+BLOCK = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
+LAST = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+USED = {"usage": {"output_tokens": 7}}
+STOP = {"type": "message_stop"}
+
+
+def messages(*events):
+    return testing.decode(Anthropic(), [*map(testing.sse, events)])
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {**LAST, **USED, "base_resp": {"status_code": 1027, "status_msg": "boom"}},
+        {**LAST, **USED, "delta": {"stop_reason": "end_turn", "error": {"message": "boom"}}},
+        {**LAST, **USED, "delta": {}, "stop_reason": "error"},
+        {**LAST, **USED, "delta": {"stop_reason": "error"}},
+    ],
+)
+def test_a_failure_beside_the_stop_reason_counts_and_its_usage_stays(last):
+    response, error = messages(START, BLOCK, last, STOP)
+    assert isinstance(error, llm.ProviderError)
+    assert response.content == "Hi"
+    assert response.usage is not None
+    assert response.usage.completion_tokens == 7
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (START, BLOCK, {**LAST, **USED, "error": {"type": "", "message": ""}}, STOP),
+        (START, BLOCK, {**LAST, "delta": {}, "stop_reason": "end_turn", **USED}, STOP),
+        (START, BLOCK, LAST, {**STOP, **USED}),
+        (START, BLOCK, {**LAST, "delta": {"stop_reason": "end_turn", **USED}}, STOP),
+        (START, {**BLOCK, "delta": {"type": "text", "text": "Hi"}}, {**LAST, **USED}, STOP),
+        tuple(
+            {k: v for k, v in e.items() if k != "type"} for e in (START, BLOCK, {**LAST, **USED})
+        ),
+    ],
+    ids=[
+        "fine error",
+        "top reason",
+        "usage in stop",
+        "usage in delta",
+        "type of block",
+        "no types",
+    ],
+)
+def test_an_anthropic_answer_in_another_shape_is_read(events):
+    response, error = messages(*events)
+    assert error is None
+    assert (response.content, response.finish_reason) == ("Hi", "end_turn")
+    assert response.usage is not None
+    assert response.usage.completion_tokens == 7
+
+
+def test_the_usage_of_an_opening_is_no_evidence_of_an_answer():
+    response, error = testing.decode(Anthropic(), [testing.sse(START), b"data: [DONE]\n\n"])
+    assert isinstance(error, llm.StreamTruncated)
+    assert response.outcome is llm.Outcome.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"error": {"message": "boom"}}, {"base_resp": {"status_code": 1002, "status_msg": "boom"}}],
+)
+def test_a_failure_in_a_whole_message_counts(more):
+    message = {**MESSAGE, "type": "message", "stop_reason": "end_turn", **more}
+    _, error = testing.decode(Anthropic(), [msgspec.json.encode(message)])
+    assert isinstance(error, llm.ProviderError)
+    assert "boom" in str(error)

@@ -82,7 +82,7 @@ GZIP = {"content-encoding": "gzip", "content-type": "text/event-stream"}
 
 CUTS = "The connection or the body ends too early"
 
-promise(CUTS, "the body ends in good order between two events", lambda w: w.head,
+promise(CUTS, "the body ends cleanly between two events", lambda w: w.head,
         truncated("EndedEarly", connection="kept"))
 promise(CUTS, "… inside an event", lambda w: [*w.head, w.says("lost")[:-9]],
         truncated("EndedEarly", connection="kept"))

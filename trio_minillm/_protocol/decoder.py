@@ -42,9 +42,9 @@ HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
 """Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
 
-_ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{\s*(?:[\"']|\Z)|\Z)")
-"""The beginning, perhaps cut short, of data that may be part of an answer: an object with a name, or
-a list of those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
+_ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{|\Z)")
+"""The beginning, perhaps cut short, of data that may be part of an answer: an object, or a list of
+those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
 
 _NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
 """Errors by which a parser of JSON says that something is none."""
@@ -100,7 +100,7 @@ class ChunkDecoder:
         self._raw = raw
         # None once the body is known to be events
         self._sniffer: Sniffer | None = Sniffer(max_event)
-        self._sse = SSEDecoder(max_line=max_event + 64, max_event=max_event, skip_marks=True)
+        self._sse = SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.

@@ -46,8 +46,10 @@ class SSEEvent(msgspec.Struct, frozen=True, gc=False):
 class SSEDecoder:
     """An incremental decoder of one event stream.
 
-    ``skip_marks`` passes over a byte-order mark before any line, and not only at the beginning, as
-    the standard does: .NET servers write one before each event, and no field is called so.
+    ``forgiving`` passes over a byte-order mark before any line, and not only at the beginning, as
+    the standard does: .NET servers write one before each event, and no field is called so. And it
+    takes a line that begins a JSON object for data: proxies write their errors, or a whole answer,
+    without a field's name behind the keep-alives that they began with.
 
     Its 15 attributes are options, what it has counted, and one unfinished line and event.
 
@@ -60,7 +62,7 @@ class SSEDecoder:
         *,
         max_line: int = BOUNDS.event,
         max_event: int = BOUNDS.event,
-        skip_marks: bool = False,
+        forgiving: bool = False,
     ) -> None:
         self.max_line = max_line
         self.max_event = max_event
@@ -71,7 +73,7 @@ class SSEDecoder:
         self.last_event_id: str = ""
         self.comments: int = 0
         """The number of comment lines (keep-alives)."""
-        self._skip_marks = skip_marks
+        self._forgiving = forgiving
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
         self._held = b""  # the unfinished event, not looked at yet (`hold` with ``quick``)
@@ -236,7 +238,7 @@ class SSEDecoder:
         if len(line) > self.max_line:
             self._fail("bytes in one line", self.max_line)
             return
-        if self._skip_marks:
+        if self._forgiving:
             line = line.removeprefix(_BOM)
         field, _, value = line.partition(b":")
         if value[:1] == b" ":
@@ -253,6 +255,8 @@ class SSEDecoder:
         elif field == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
+        elif self._forgiving and line[:2] == b'{"':
+            self._add(line)
         elif field == b"retry" and value.isdigit() and len(value) <= 18:
             self.retry_ms = int(value)  # bytes.isdigit() is ASCII only, as the standard wants
 

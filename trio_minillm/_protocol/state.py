@@ -29,7 +29,7 @@ ERROR       ERRORED     ERRORED     ERRORED     the provider reports an error
 MALFORMED   ERRORED     FINISHED    FINISHED    data that can't be read, or a bound that was
                                                 crossed
 CLOCK       ERRORED     FINISHED    FINISHED    a clock ran out
-CLOSE       TRUNCATED   FINISHED    FINISHED    the body ended in good order
+CLOSE       TRUNCATED   FINISHED    FINISHED    the body ended cleanly
 CUT         TRUNCATED   FINISHED    FINISHED    the connection broke
 CANCEL      CANCELLED   CANCELLED   CANCELLED   the caller left, cancelled or rejected
 ==========  ==========  ==========  ==========  ================================================
@@ -221,8 +221,9 @@ class StreamState:
         elif chunk.answer and not chunk.end:
             self._opened = True
         if chunk.usage is not None and self._counts(chunk.usage):
-            self._fresh = True
             self._answered = self._settled
+            # Tokens of which nothing has come count what is still to come.
+            self._fresh = self.said or self._answered or not chunk.usage.completion_tokens
         elif chunk.usage is not None and chunk.usage.completion_tokens == 0:
             self._zero = True
         if chunk.end and not chunk.sentinel and self._zero:

@@ -39,6 +39,8 @@ class Delta(msgspec.Struct, gc=False):
     container: dict[str, Any] | None = None
     content: Any = None
     encrypted_content: str | None = None
+    usage: Any = None
+    error: Any = None
 
 
 class Message(msgspec.Struct, gc=False):
@@ -61,6 +63,7 @@ class Event(msgspec.Struct, gc=False):
     message: Message | str | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
+    stop_reason: Any = None
     context_management: dict[str, Any] | None = None
 
 
@@ -83,6 +86,8 @@ def _blocks(value: Any, where: str, left_out: list[str]) -> Any:
 
 
 def _block(value: Any, where: str, left_out: list[str]) -> Any:
+    if value is None:
+        return None
     return clean(
         {"type": "text", "text": value} if isinstance(value, str) else _object(value, where)
     )
@@ -131,6 +136,8 @@ _read_delta = fields(
         "container": side_object,
         "content": anything,
         "encrypted_content": side_text,
+        "usage": side_object,
+        "error": anything,
     },
 )
 read_message = fields(
@@ -157,6 +164,7 @@ read_event = fields(
         "message": _message_or_text,
         "usage": side_object,
         "error": anything,
+        "stop_reason": anything,
         "context_management": side_object,
     },
 )
@@ -181,7 +189,11 @@ def kind_of_event(event: Event) -> str:
     """Return the type of an event that names none, by what it has."""
     if event.content_block is not None:
         return "content_block_start"
+    if isinstance(event.message, Message):
+        return "message_start"
     delta = event.delta
+    if delta and delta.stop_reason is not None:
+        return "message_delta"
     return "content_block_delta" if delta and (delta.type or kind_of(delta)) else ""
 
 

@@ -238,7 +238,14 @@ RULES: tuple[Rule, ...] = (
     Rule("invalid", words=_LARGE_WORDS, but=frozenset({401})),
     Rule(
         "invalid",
-        words=f"{_CONTEXT_WORDS}|{_SMALLER_WORDS}",
+        words=_SMALLER_WORDS,
+        unless="or try again later|rate limit",
+        throttled=False,
+        but=frozenset({401}),
+    ),
+    Rule(
+        "invalid",
+        words=_CONTEXT_WORDS,
         unless="or try again later",
         throttled=False,
         but=frozenset({401, 503, 529}),

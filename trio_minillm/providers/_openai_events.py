@@ -137,7 +137,8 @@ def _arguments(value: Any, where: str, left_out: list[str]) -> Any:
         return value
     if isinstance(value, Mapping):
         return coerce.clean(value)
-    return msgspec.json.encode(value).decode()  # no object: the call will be an invalid one
+    # No object: the call will be an invalid one.
+    return msgspec.json.encode(coerce.clean(value)).decode()
 
 
 def _details(value: Any, where: str, left_out: list[str]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from .._types.cost import CostInfo, CostResolution, TokenPrice
 from .._types.errors import ProviderError
 from .._types.usage import Usage
 from ._anthropic_events import (
+    DELTAS,
     EVENTS,
     Delta,
     Event,
@@ -42,7 +43,7 @@ from ._coerce import (
     side_text,
     text,
 )
-from ._errors import complaint_in, error_from
+from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage
 
@@ -138,7 +139,8 @@ class Anthropic(Provider):
         self, event: Event, data: bytes, name: str
     ) -> StreamChunk | list[StreamChunk] | None:
         kind = event.type or name or kind_of_event(event)
-        if event.error or kind == "error":  # an error counts whatever else the event says
+        # An error counts whatever else the event says.
+        if (event.error and is_error(event.error)) or kind == "error":
             raise ProviderError(error_from(None, loose_json(data)))
         if kind == "content_block_delta":
             return _delta(event)
@@ -147,13 +149,19 @@ class Anthropic(Provider):
         if kind == "content_block_stop":
             return StreamChunk(part=event.index, block=Block(stop=True))
         if kind == "message_delta":
-            return _message_delta(event)
+            try:
+                if (told := failure_beside(data)) is not None:
+                    raise ProviderError(told)
+                return _message_delta(event)
+            except ProviderError as exc:  # a failed answer has used tokens, too
+                exc.usage = exc.usage or _told(event.usage)
+                raise
         if kind == "message_start":
             if isinstance(event.message, Message):
                 return _message(event.message)
             return StreamChunk(progress=False, unread=("message",))
         if kind == "message_stop":
-            return StreamChunk(end=True, progress=False)
+            return StreamChunk(end=True, progress=False, usage=_told(event.usage))
         if kind == "ping":
             return None
         if not kind or "error" in kind:  # a gateway's own: {"type": "too_many_requests_error", …}
@@ -179,7 +187,13 @@ class Anthropic(Provider):
             message = decode_loosely(read_message, body, [], exc)
         if message.content is None or message.type == "error":
             raise ProviderError(self.parse_error(None, body))
-        return [*_message(message), StreamChunk(end=True, progress=False)]
+        try:
+            if (told := failure_beside(body)) is not None:
+                raise ProviderError(told)
+            return [*_message(message), StreamChunk(end=True, progress=False)]
+        except ProviderError as exc:
+            exc.usage = exc.usage or _told(message.usage)
+            raise
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return usage times price.
@@ -199,6 +213,8 @@ class Anthropic(Provider):
 def _delta(event: Event) -> StreamChunk:
     delta, index = event.delta or Delta(), event.index
     kind = delta.type or kind_of(delta)
+    if kind not in DELTAS and f"{kind}_delta" in DELTAS:
+        kind += "_delta"  # relays take the type of the block
     # An empty piece is not progress; relays leave out a field that is empty.
     if kind == "text_delta":
         said = delta.text or ""
@@ -284,13 +300,14 @@ def _message(message: Message) -> list[StreamChunk]:
 
 
 def _message_delta(event: Event) -> StreamChunk:
-    out = StreamChunk()
-    if event.delta is not None:
-        out.finish_reason = _stop_reason(event.delta.stop_reason)
-        out.metadata = _stop_facts(event.delta)
+    out, delta = StreamChunk(), event.delta or Delta()
+    if delta.error and is_error(delta.error):
+        raise ProviderError(error_from(None, {"error": delta.error}))
+    out.finish_reason = _stop_reason(delta.stop_reason) or _stop_reason(event.stop_reason)
+    out.metadata = _stop_facts(delta)
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
-    out.usage = _told(event.usage)
+    out.usage = _told(event.usage) or _told(delta.usage)
     return out
 
 

@@ -324,7 +324,7 @@ answers(
 answers(
     "Gemini (through relays)",
     "the finish reason on every chunk, the first one included",
-    "content behind a reason disproves it: the stream goes on, and a note says so",
+    "content after a reason disproves it: the stream goes on, and a note says so",
     "gcli2api#403",
     [_chunk({"content": "an "}, "stop"), _chunk({"content": "answer"}, "stop"), _SPENT, _DONE],
 )
