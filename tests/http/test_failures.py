@@ -6,6 +6,7 @@ import errno
 import socket
 import ssl
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -165,3 +166,18 @@ def test_an_error_without_words_keeps_its_own() -> None:
     wrong = map_error(httpx.UnsupportedProtocol("no transport for ftp://"), begun=False)
     assert isinstance(wrong, llm.SendError)
     assert wrong.permanent
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+async def test_trusted_certificates_that_cant_be_read_are_said_once(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    model = llm.compatible("m", base_url="https://127.0.0.1:1/v1", api_key="none")
+    async with llm.open_client() as client:
+        with pytest.raises(llm.SendError, match="the trusted certificates can't be read") as caught:
+            await client.complete(model, "Hi")
+    assert caught.value.reason == "certificate"

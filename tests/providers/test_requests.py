@@ -803,6 +803,36 @@ async def test_empty_text_is_left_out_and_turns_alternate() -> None:
     ]
 
 
+THINKS = ReasoningPart(text="hm", wire="anthropic", signature="c2ln")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "thinks"),
+    [
+        ([], [], False),  # another model's
+        ([THINKS], [], True),  # it need not think again between two calls
+        ([THINKS], [THINKS], True),
+        ([], [THINKS], True),
+        ([ReasoningPart(text="hm", wire="compatible")], [], False),
+    ],
+)
+async def test_a_turn_without_thinking_so_far_goes_on_without_it(
+    first: list[Any], second: list[Any], thinks: bool
+) -> None:
+    loop = [
+        llm.user("a"),
+        llm.assistant(*first, ToolCall(id="c1", name="f", arguments="{}")),
+        llm.tool_result("c1", "x"),
+        llm.assistant(*second, ToolCall(id="c2", name="f", arguments="{}")),
+        llm.tool_result("c2", "y"),
+    ]
+    wanted = llm.Reasoning(budget=2048)
+    assert ("thinking" in await body(ANTHROPIC, loop, reasoning=wanted)) == thinks
+    over = [*loop, llm.assistant("done"), llm.user("b")]
+    assert "thinking" in await body(ANTHROPIC, over, reasoning=wanted)
+    assert "thinking" in await body(ANTHROPIC, loop, reasoning=llm.Reasoning(effort="low"))
+
+
 async def test_several_texts_are_one_string_where_nothing_else_is_said() -> None:
     assert await said(
         ANTHROPIC,

@@ -737,3 +737,14 @@ def test_an_answer_of_no_tokens_is_in_doubt() -> None:
     said = charged(usage, Asked(), {}, choices=1, content=True)
     assert resolution(said) == "lower_bound"
     assert resolution(charged(usage, Asked(), {}, choices=1, content=False)) == "resolved"
+
+
+@pytest.mark.parametrize("total", [{}, {"cache_creation_input_tokens": None}])
+def test_cache_writes_are_added_up_where_their_sum_is_left_out(total: dict[str, Any]) -> None:
+    lives = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}
+    usage = anthropic_usage(
+        {"input_tokens": 9, "output_tokens": 1, "cache_creation": lives, **total}
+    )
+    assert usage.cache_write_tokens == 50
+    assert usage.cache_write_1h_tokens == 30
+    assert usage.prompt_tokens == 59

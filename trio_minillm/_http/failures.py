@@ -79,6 +79,10 @@ _PASSING_TLS = ("EOF", "INTERNAL_ERROR", "USER_CANCEL", "BAD_RECORD_MAC", "CLOSE
 """Parts of the names of TLS's failures that are the connection's fault, or of the moment."""
 
 
+class NoAuthorities(httpx.ConnectError):
+    """The certificates of the authorities to trust can't be read."""
+
+
 def map_error(exc: Exception, *, begun: bool, host: str = "") -> MiniLLMError:
     """Return the error of this library for one of `FOREIGN`; ``begun`` says a response had begun.
 
@@ -105,6 +109,8 @@ def explain(exc: BaseException) -> tuple[SendReason | None, str]:
 
     The words are empty where they tell no more than the error itself.
     """
+    if isinstance(exc, NoAuthorities):
+        return "certificate", str(exc)
     causes = list(_causes(exc))
     numbers = set(map(_number, causes))
     for number in OUT_OF_FILES:

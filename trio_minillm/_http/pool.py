@@ -17,7 +17,7 @@ import trio
 
 from .connection import READ_BYTES, Connection, Origin
 from .dialing import Tell, dial
-from .failures import explain
+from .failures import NoAuthorities, explain
 from .lookup import Resolver
 
 MAX_IDLE = 256
@@ -202,7 +202,14 @@ class ConnectionPool:
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = httpx.create_ssl_context(verify=self._verify)
+            try:
+                self._context = httpx.create_ssl_context(verify=self._verify)
+            except OSError as exc:
+                if explain(exc)[0] == "open_files":
+                    raise
+                raise NoAuthorities(
+                    "the trusted certificates can't be read: do SSL_CERT_FILE and SSL_CERT_DIR name them?"
+                ) from exc
             if not isinstance(self._verify, ssl.SSLContext):  # else it is the caller's
                 self._context.set_alpn_protocols(["http/1.1"])
         return self._context

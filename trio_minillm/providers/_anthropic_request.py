@@ -101,12 +101,19 @@ def messages_body(request: Request) -> dict[str, Any]:
 
 
 def _thinking(body: dict[str, Any], params: Mapping[str, Any]) -> None:
-    """Add reasoning to the body: older models take a budget, newer ones an effort, never both."""
+    """Add reasoning to the body: older models take a budget, newer ones an effort, never both.
+
+    With a budget, a turn that goes on after tools' results must have thinking of its own, and is
+    refused otherwise ("Expected `thinking` …, but found `tool_use`"). Another model's turn has none
+    that could be sent, so it ends without thinking.
+    """
     if "reasoning" not in params:
         return
     wanted: Reasoning = reasoning_of(params["reasoning"])
     if wanted.enabled is False or wanted.effort == "none":
         body["thinking"] = {"type": "disabled"}
+        return
+    if wanted.budget is not None and _begun_without_thought(body["messages"]):
         return
     if wanted.budget is not None:
         body["thinking"] = {"type": "enabled", "budget_tokens": wanted.budget}
@@ -118,6 +125,25 @@ def _thinking(body: dict[str, Any], params: Mapping[str, Any]) -> None:
             body["output_config"] = {"effort": wanted.effort}
     if wanted.summary is not None or wanted.exclude is not None:
         body["thinking"]["display"] = "omitted" if wanted.exclude else "summarized"
+
+
+def _begun_without_thought(turns: list[dict[str, Any]]) -> bool:
+    """Return whether the model's turn goes on after tools' results, and has no thinking so far.
+
+    It may have some in its first message alone: not every model thinks between two calls.
+    """
+    goes_on = False
+    for turn, results in zip(turns[-2::-2], turns[::-2], strict=False):
+        if not any(block["type"] == "tool_result" for block in _blocks_of(results)):
+            break
+        if any(map(_is_thought, _blocks_of(turn))):
+            return False
+        goes_on = True
+    return goes_on
+
+
+def _blocks_of(turn: dict[str, Any]) -> list[dict[str, Any]]:
+    return turn["content"] if isinstance(turn["content"], list) else []
 
 
 def _format(body: dict[str, Any], given: Any) -> None:

@@ -26,6 +26,7 @@ from typing import Any, Final
 from .._types.usage import MAX_COUNT, UNREADABLE, Usage, number_in
 from ._usage_names import (
     BESIDE,
+    CACHE_WRITES_BY_LIFE,
     CHARGED_APART,
     COST,
     INSIDE,
@@ -131,6 +132,10 @@ def anthropic_usage(raw: Any) -> Usage:
         completion_tokens=reading.count("completion_tokens", paths("output_tokens")),
         reasoning_tokens=reading.count("reasoning_tokens"),
     )
+    if not usage.cache_write_tokens:  # some relays leave the sum out
+        lives = [reading.count("cache_write_tokens", names) for names in CACHE_WRITES_BY_LIFE]
+        if any(lives):
+            usage.cache_write_tokens = sum(n or 0 for n in lives)
     return _finished(usage, reading, anthropic_usage, ANTHROPIC_TIERS)
 
 

@@ -40,6 +40,11 @@ BESIDE: Final = {
     ),
 }
 """Names of Anthropic's and Bedrock's wires, where cache tokens are beside the input."""
+CACHE_WRITES_BY_LIFE: Final = (
+    paths("cache_creation.ephemeral_5m_input_tokens"),
+    paths("cache_creation.ephemeral_1h_input_tokens"),
+)
+"""The parts of Anthropic's cache writes."""
 NAMES: Final[dict[str, Names]] = {
     "total_tokens": paths("total_tokens", "totalTokenCount", "totalTokens"),
     "uncached_input_tokens": paths(

@@ -135,6 +135,30 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Anthropic",
+        "400 with a thinking budget, if the turn that goes on after a tool's result has no thinking",
+        "the turn of another model ends without thinking; the next one thinks again",
+        "anomalyco/opencode#3077, Kilo-Org/kilocode#5219",
+        holds(
+            anthropic(),
+            LOOP,
+            lambda sent: "thinking" not in sent,
+            reasoning=llm.Reasoning(budget=2048),
+        ),
+    ),
+    Difference(
+        "OpenAI",
+        "400 for a tool whose parameters are an object without `properties`",
+        "an empty object is sent there",
+        'platform.openai.com/docs/guides/function-calling: "object schema missing properties"',
+        holds(
+            llm.openai("m", api_key="k"),
+            LOOP,
+            lambda sent: sent["tools"][0]["function"]["parameters"]["properties"] == {},
+            tools=[llm.Tool(name="now")],
+        ),
+    ),
+    Difference(
+        "Anthropic",
         "takes OAuth tokens (`sk-ant-oat…`) only as bearer tokens",
         "sent that way, with the beta header that they need",
         "BerriAI/litellm#21039",
