@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+import trio_minillm as llm
 from trio_minillm.testing import eof, sse
 
 from .promises import (
@@ -57,8 +58,8 @@ bad("a finish reason that is an object without one in words",
     lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 7}}})
     if w.anthropic else w.choice({}, {"type": {"a": 7}}))  # type: ignore[arg-type]
 bad("a choice has a negative index", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
-promise(MALFORMED, "a line of 65 MiB", lambda w: [*w.head, w.says("a" * 65 * 2**20), *w.rest],
-        errored("LimitExceeded bytes in one line"))
+promise(MALFORMED, "a line longer than `Bounds.event`", lambda w: [*w.head, w.says("a" * 2**20), *w.rest],
+        errored("LimitExceeded bytes in one line"), options={"bounds": llm.Bounds(event=2**19)})
 promise(MALFORMED, "the body ends inside the last event, whose JSON is incomplete: it says nothing",
         lambda w: [*w.head, b"data: {broken"], truncated("EndedEarly", connection="kept"))
 promise(MALFORMED, "any of these as the first event", lambda w: [data("{"), *w.whole],

@@ -20,7 +20,7 @@ from .._types.errors import ErrorInfo, MiniLLMError, ProtocolError, ProviderErro
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request, joined_url
-from ._coerce import loose_json, loose_object
+from ._coerce import loose_json
 from ._errors import complaint_in, error_from, failure_beside, in_short, is_error
 from ._history import OPENAI_IDS
 from ._openai_events import (
@@ -153,7 +153,7 @@ class OpenAIChat(Provider):
 
     def _without_choices(self, chunk: ChunkEvent, data: bytes) -> StreamChunk:
         """Translate an event without choices: usage, an opening without content, or an error."""
-        if (told := complaint_in(loose_object(data, []))) is not None:
+        if (told := complaint_in(loose_json(data))) is not None:
             raise ProviderError(told)
         return self._with(chunk, StreamChunk(progress=False, answer=False), data)
 
