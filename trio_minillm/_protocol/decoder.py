@@ -77,7 +77,7 @@ class ChunkDecoder:
     that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
     choice has its finish reason.
 
-    Its 18 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 19 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -101,6 +101,8 @@ class ChunkDecoder:
         # None once the body is known to be events
         self._sniffer: Sniffer | None = Sniffer(max_event)
         self._sse = SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
+        # In a read of so many bytes, no block can cross a bound.
+        self._bounded_bytes = min(MAX_DECODED, max_event) - QUICK_BYTES
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.
@@ -118,7 +120,7 @@ class ChunkDecoder:
             return []
         if self._sniffer is not None:
             data = self._sniff(self._sniffer, data)
-        bounded = len(data) <= MAX_DECODED - QUICK_BYTES
+        bounded = len(data) <= self._bounded_bytes
         template = self._template if bounded and not self._halves.pending else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
             # The commonest read: a single event, like the one before.
