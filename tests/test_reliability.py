@@ -254,7 +254,7 @@ The clock is Trio's mock clock, so that 300 s take no time. This page is generat
 ## Beyond the table
 
 - **Cut at every byte.** `tests/test_malformed.py` ends the answer of each format after each of its bytes, and at five places of each event
-  both in good order and by a broken connection. An event counts once its JSON is there, with or without the blank line after it.
+  both cleanly and by a broken connection. An event counts once its JSON is there, with or without the blank line after it.
 - **Every field replaced.** The same file takes {fields} fields of {events} real events and puts {values} values in each place: null,
   numbers, strings, lists, objects, `NaN`, integers of 10,000 digits, 5,000 nested brackets, bytes that are not UTF-8, nothing. The result
   is either an error that names the event and has the text so far, or an answer that has everything else that the event said.

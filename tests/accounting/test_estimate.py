@@ -556,7 +556,7 @@ def test_opaque_blocks_are_named() -> None:
         ({"messages": []}, ValueError, "no message"),
         ({"messages": "\ud800"}, ValueError, "not valid Unicode"),
         ({"messages": [llm.user(llm.document("https://x.example/y.pdf"))]}, ValueError, "bytes"),
-        ({"price": 5}, TypeError, "must be a TokenPrice, not a int"),
+        ({"price": 5}, TypeError, "must be TokenPrice, not int"),
         ({"model": "gpt-5"}, TypeError, "must be a Model"),
     ],
 )

@@ -100,7 +100,7 @@ def test_what_is_not_known(model: Any) -> None:
 
 
 def test_a_model_is_a_model() -> None:
-    with pytest.raises(TypeError, match="not a int"):
+    with pytest.raises(TypeError, match="not int"):
         known_price(3)  # type: ignore[arg-type]
 
 

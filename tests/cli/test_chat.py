@@ -192,6 +192,7 @@ def test_json_is_one_object_with_everything(server: Server) -> None:
     [
         (401, {"message": f"Incorrect API key provided: {KEY}"}, 4, "TRIO_MINILLM_API_KEY"),
         (400, {"message": "no such model\n\x1b[2J"}, 4, "fix the request"),
+        (407, {"message": "who are you?"}, 4, "check the proxy's user name and password"),
         (402, {"message": "Insufficient credits"}, 5, "waiting does not help"),
         (429, {"message": "slow down"}, 5, "wait, then try again"),
         (500, {"message": "oops"}, 5, "wait, then try again"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import h2.config
 import h2.connection
 import h2.events
@@ -11,11 +13,16 @@ import trio
 
 import trio_minillm as llm
 
-from ..support.certificates import trusting
+from ..support.paths import TLS_FILES
 from ..support.peers import Peer, Server, serving
 from ..support.wires import KEY
 
 ONCE = llm.Retry(attempts=1)
+
+
+def fresh() -> ssl.SSLContext:
+    """Return a context of its own: httpcore makes the one that it is given offer HTTP/2."""
+    return ssl.create_default_context(cafile=TLS_FILES / "ca.pem")
 
 
 async def http2(peer: Peer) -> None:
@@ -33,7 +40,7 @@ async def http2(peer: Peer) -> None:
 
 
 def speaking_http2() -> httpx.AsyncClient:
-    return httpx.AsyncClient(http2=True, verify=trusting(), trust_env=False)
+    return httpx.AsyncClient(http2=True, verify=fresh(), trust_env=False)
 
 
 async def refused(client: llm.Client, server: Server) -> None:
@@ -57,7 +64,7 @@ async def test_nothing_is_sent_over_it() -> None:
 
 async def test_a_transport_is_asked_as_little() -> None:
     async with serving(http2, tls=True) as server:
-        transport = httpx.AsyncHTTPTransport(http2=True, verify=trusting())
+        transport = httpx.AsyncHTTPTransport(http2=True, verify=fresh())
         async with transport, llm.open_client(transport=transport, retry=ONCE) as client:
             await refused(client, server)
     assert server.requests == []

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import httpx
 import pytest
+import trio
+import trio.testing
 
 import trio_minillm as llm
 from trio_minillm._http.connection import Connection
 from trio_minillm._http.open_files import ENOUGH_FILES
-from trio_minillm._http.pool import ConnectionPool
+from trio_minillm._http.pool import FILES_PATIENCE, ConnectionPool
 
 from ..support.peers import answering, serving
 
@@ -75,6 +78,53 @@ async def test_out_of_files_idle_connections_give_way(limit: int) -> None:
             pool.close()
 
 
+async def test_out_of_files_a_request_waits_for_another_to_end(limit: int) -> None:
+    told = []
+
+    async def tell(event: str) -> None:
+        told.append(event)
+
+    async with serving(answering) as server:
+        origin = ("http", "127.0.0.1", server.port)
+        pool = ConnectionPool()
+        busy = await pool.open(origin, None, untold)
+        opened: list[Connection] = []
+
+        async def another() -> None:
+            opened.append(await pool.open(origin, None, tell))
+
+        full = Full(limit)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(another)
+                await trio.testing.wait_all_tasks_blocked()
+                assert told == ["connection_pool.wait.started"]
+                pool.release(busy, keep=False)
+            assert len(opened) == 1
+            assert set(told) == {"connection_pool.wait.started", "connection_pool.wait.complete"}
+        finally:
+            full.close()
+            pool.close()
+
+
+async def test_out_of_files_the_wait_for_another_has_an_end(
+    limit: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving(answering) as server:
+        origin = ("http", "127.0.0.1", server.port)
+        pool = ConnectionPool()
+        await pool.open(origin, None, untold)
+        full = Full(limit)
+        begun = trio.current_time()
+        try:
+            with pytest.raises(httpx.ConnectError, match="Too many open files"):
+                await pool.open(origin, None, quiet)
+            assert trio.current_time() - begun == pytest.approx(FILES_PATIENCE)
+        finally:
+            full.close()
+            pool.close()
+
+
 async def test_out_of_files_is_said_in_those_words(limit: int) -> None:
     async with serving(answering) as server:
         model = llm.compatible("m", base_url=server.url, api_key="none")
@@ -86,6 +136,10 @@ async def test_out_of_files_is_said_in_those_words(limit: int) -> None:
             finally:
                 full.close()
         assert caught.value.reason == "open_files"
+
+
+async def quiet(event: str) -> None:
+    """Takes trace events, and does nothing with them."""
 
 
 async def untold(event: str) -> None:

@@ -4,6 +4,8 @@ What holds after every step, in any order of sending, taking, waiting in vain, c
 draining and closing:
 
 - there is no outcome or exactly one, and once it stands neither it nor the response changes;
+- it is finished only on evidence: a finish reason that no content had followed, the wire's own end
+  event behind a part of an answer, or the sentinel behind usage that counts all of it;
 - there is an error if and only if the outcome is a failure, it is raised by iteration once, by
   `collect` each time, and has what had arrived in ``partial``;
 - what is handed out is the beginning of what was sent, in order, each chunk once, and all of it
@@ -39,9 +41,14 @@ chunks = st.one_of(
     st.builds(StreamChunk, texts),
     st.builds(StreamChunk, reasoning=texts),
     st.just(StreamChunk(progress=False)),
-    st.just(StreamChunk(usage=Usage(completion_tokens=1))),
+    st.just(StreamChunk(progress=False, answer=False, unread=("logprobs",))),
+    st.builds(
+        lambda n: StreamChunk(usage=Usage(completion_tokens=n)), st.sampled_from([1, 0, None])
+    ),
     st.builds(StreamChunk, texts, finish_reason=st.sampled_from(["stop", "length"])),
+    st.just(StreamChunk(finish_reason="stop")),
     st.just(StreamChunk(end=True, progress=False)),
+    st.just(StreamChunk(end=True, sentinel=True, progress=False)),
 )
 errors = st.sampled_from(
     [
@@ -51,6 +58,25 @@ errors = st.sampled_from(
         lambda: llm.ProtocolError("malformed", event=3),
     ]
 )
+
+
+def evidence(chunks: list[StreamChunk], text: str, thought: str) -> bool:
+    """Return whether the chunks up to one of them may be a finished answer with this text."""
+    answer = reason = counted = said = False
+    deltas = thoughts = ""
+    for chunk in chunks:
+        deltas, thoughts = deltas + chunk.delta, thoughts + chunk.reasoning
+        answer = answer or (chunk.answer and not chunk.end)
+        if chunk.delta or chunk.reasoning:
+            said, reason, counted = True, False, False
+        reason = reason or chunk.finish_reason is not None
+        if chunk.usage is not None:
+            tokens = chunk.usage.completion_tokens
+            counted = counted or bool(tokens) or (tokens == 0 and not said)
+        ended = chunk.end and answer and (counted or not chunk.sentinel)
+        if (reason or ended) and (deltas, thoughts) == (text, thought):
+            return True
+    return False
 
 
 def run(operation: Callable[[], Awaitable[Any]]) -> Any:
@@ -205,6 +231,9 @@ class StreamMachine(RuleBasedStateMachine):
         encoded = msgspec.json.encode(self.stream.response)
         self.outcome, self.final = self.outcome or outcome, self.final or encoded
         assert (outcome, encoded) == (self.outcome, self.final)
+        if outcome is Outcome.FINISHED:
+            response = self.stream.response
+            assert evidence(self.sent, response.content, response.reasoning)
         error = self.stream.error
         if error is not None:
             assert error.partial.content == self.stream.accumulated
@@ -239,6 +268,6 @@ class StreamMachine(RuleBasedStateMachine):
 
 
 StreamMachine.TestCase.settings = hypothesis.settings(
-    max_examples=60, stateful_step_count=25, deadline=None
+    max_examples=200, stateful_step_count=25, deadline=None
 )
 TestStream = StreamMachine.TestCase

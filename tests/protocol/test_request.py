@@ -129,7 +129,7 @@ def test_a_price_of_the_call_takes_the_place_of_the_model_s() -> None:
     price = llm.TokenPrice(input=1, output=2)
     assert with_price(MODEL, None) is MODEL
     assert with_price(MODEL, price).price == price
-    with pytest.raises(TypeError, match="price must be a TokenPrice, not a int"):
+    with pytest.raises(TypeError, match="price must be TokenPrice, not int"):
         with_price(MODEL, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="model must be a Model"):
         with_price("gpt", None)  # type: ignore[arg-type]
@@ -137,5 +137,5 @@ def test_a_price_of_the_call_takes_the_place_of_the_model_s() -> None:
 
 def test_an_argument_of_another_type_is_told_by_name() -> None:
     check_type("limits", None, llm.Limits | None)
-    with pytest.raises(TypeError, match=r"limits must be a .*Limits.*, not a int"):
+    with pytest.raises(TypeError, match="limits must be Limits or None, not int"):
         check_type("limits", 3, llm.Limits | None)

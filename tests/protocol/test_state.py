@@ -115,11 +115,12 @@ def test_the_wires_own_end_event_is_evidence():
         ([text, stop, sentinel], True),
         ([text, usage(), sentinel], True),
         ([usage(delta="x"), sentinel], True),
-        ([opening, usage(), sentinel], True),
+        ([opening, usage(), sentinel], False),  # of what did not come
+        ([opening, usage(delta="x"), sentinel], True),
         ([usage(), text, sentinel], False),  # it does not count what came after it
         ([text, StreamChunk(usage=Usage()), sentinel], False),  # nulls
         ([text, StreamChunk(usage=Usage(completion_tokens=0)), sentinel], False),  # of a text?
-        ([StreamChunk(usage=Usage(completion_tokens=0)), sentinel], False),  # with the opening
+        ([StreamChunk(usage=Usage(completion_tokens=0)), sentinel], True),  # an empty answer
         ([opening, StreamChunk(usage=Usage(completion_tokens=0)), sentinel], True),  # empty
         ([usage(progress=False), sentinel], False),
         ([text, StreamChunk("y", choice=1), stop, sentinel], False),  # choice 1 has no reason

@@ -174,6 +174,15 @@ def test_what_a_model_cannot_do_is_no_fault_of_the_server(words: str, status: in
         (500, "litellm.RateLimitError: too many requests", "rate_limit"),
         (400, "temperature must be at most 2", "invalid"),
         (401, "No cookie auth credentials found", "auth"),
+        (
+            429,
+            "Please reduce the prompt length or the maximum tokens requested, or try again later.",
+            "rate_limit",
+        ),
+        (429, "Please reduce the prompt length, or try again later", "rate_limit"),
+        (403, "Open api daily request limit reached", "quota"),
+        (407, "Proxy Authentication Required", "auth"),
+        (429, "You have no access to credits of this kind; too many requests", "rate_limit"),
         (524, "error code: 524", "server"),
     ],
 )
@@ -568,3 +577,29 @@ async def test_one_request_that_is_too_large_does_not_slow_a_batch_down(
     assert sum(result.ok for result in results) == 198
     assert len(transport.requests) == 200
     assert trio.current_time() - started < 5.0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Insufficient USD or Diem balance to complete request.", "quota"),
+        ("You do not have enough credits", "quota"),
+        ("You don't have enough funds", "quota"),
+        ("Credit limit exceeded, please navigate to the settings", "quota"),
+        ("You are using a trial key, which is limited to 20 API calls / minute", "rate_limit"),
+        ("The limit of requests per second is reached", "rate_limit"),
+        ("Unauthorized", "auth"),
+        ("Forbidden", "auth"),
+        ("The limits of this service are unknown", "server"),
+    ],
+)
+def test_words_say_in_a_stream_what_a_status_says_elsewhere(words: str, expected: str) -> None:
+    assert kind(said(words), None) == expected
+    assert kind({"detail": {"error": words}}, None) == expected
+
+
+def test_an_error_inside_another_object_is_a_complaint() -> None:
+    told = complaint_in({"detail": {"error": "please top up your account balance"}})
+    assert told is not None
+    assert told.kind == "quota"
+    assert complaint_in({"detail": {"error": None}}) is None

@@ -363,6 +363,14 @@ def test_a_plain_schema_whose_root_is_no_object() -> None:
     assert parsed("openai", words, '["a"]') == ["a"]
 
 
+@pytest.mark.parametrize("word", ["anyOf", "oneOf"])
+def test_a_plain_schema_whose_root_is_a_choice_of_objects(word: str) -> None:
+    choice = llm.JSONSchema(schema={"type": "object", word: [schema_of(Source)]})
+    schema, _ = asked("openai", choice)
+    assert refusals(schema, "openai") == []
+    assert parsed("openai", choice, '{"answer": {"name": "a"}}') == {"name": "a"}
+
+
 def test_a_plain_schema_whose_root_is_a_reference() -> None:
     schema = {"$ref": "#/definitions/A~1B", "definitions": {"A/B": schema_of(Source)}}
     found, strict = asked("openai", llm.JSONSchema(schema=schema))

@@ -1003,7 +1003,7 @@ def test_usage_is_cumulative_and_overwrites_what_is_there() -> None:
         (start({"type": "text", "text": ["x"]}), "text of a text block"),
         (start({"type": "tool_use", "id": "t", "name": {"a": 1}}), "name of a tool_use block"),
         (change({"type": "text_delta", "text": {"a": 1}}), "delta.text is not text"),
-        (message_delta({"type": {"a": 5}}), "stop_reason is not text"),  # type: ignore[arg-type]
+        (message_delta({"type": {"a": 1}}), "stop_reason is not text"),  # type: ignore[arg-type]
         (b"{", "truncated"),
         (b'[[{"a": 1}]]', "not an object"),
     ],

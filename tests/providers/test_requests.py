@@ -506,6 +506,8 @@ async def test_mistral_takes_sound_and_documents_as_bare_strings() -> None:
 
 # -- cache breakpoints -----------------------------------------------------------------------
 
+NOTHING = {"type": "object", "properties": {}}
+"""Parameters of a tool that has none."""
 EPHEMERAL = {"cache_control": {"type": "ephemeral"}}
 HOUR = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
 
@@ -557,7 +559,7 @@ async def test_anthropic_marks_any_block() -> None:
     )
     assert sent["cache_control"] == {"type": "ephemeral"}
     assert sent["system"] == [{"type": "text", "text": "a", **EPHEMERAL}]
-    assert sent["tools"] == [{"name": "sky", "input_schema": {"type": "object"}, **HOUR}]
+    assert sent["tools"] == [{"name": "sky", "input_schema": NOTHING, **HOUR}]
     text, image, document = sent["messages"][0]["content"]
     assert "cache_control" not in text
     assert image["cache_control"] == {"type": "ephemeral"}
@@ -764,7 +766,16 @@ async def test_what_a_user_says_to_anthropic(part: Any, block: dict[str, Any]) -
         (llm.tool_result("c", "x", is_error=True), {"content": "x", "is_error": True}),
         (
             llm.tool_result("c", "x", "y"),
-            {"content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]},
+            {"content": "x\n\ny"},
+        ),
+        (
+            llm.tool_result("c", "x", llm.text("y", cache=True)),
+            {
+                "content": [
+                    {"type": "text", "text": "x"},
+                    {"type": "text", "text": "y", **EPHEMERAL},
+                ]
+            },
         ),
         (
             llm.tool_result("c", llm.image("https://h/a")),
@@ -789,6 +800,26 @@ async def test_empty_text_is_left_out_and_turns_alternate() -> None:
         llm.user("c"),
     ) == [
         {"role": "user", "content": "a\n\nb\n\nc"},
+    ]
+
+
+async def test_several_texts_are_one_string_where_nothing_else_is_said() -> None:
+    assert await said(
+        ANTHROPIC,
+        llm.user("a", "b"),
+        llm.user("c"),
+        llm.assistant("d", "e"),
+        llm.user("f", llm.image("https://h/a")),
+    ) == [
+        {"role": "user", "content": "a\n\nb\n\nc"},
+        {"role": "assistant", "content": "de"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "f"},
+                {"type": "image", "source": {"type": "url", "url": "https://h/a"}},
+            ],
+        },
     ]
 
 
@@ -829,6 +860,40 @@ CLOSED = {
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 
+@pytest.mark.parametrize("model", [OPENAI, ANTHROPIC, OPENROUTER], ids=lambda m: m.provider.name)
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({}, NOTHING),
+        ({"type": "object"}, NOTHING),
+        ({"properties": {"a": {}}}, {"type": "object", "properties": {"a": {}}}),
+        (SKY.parameters, SKY.parameters),
+        (
+            {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object", "properties": {"a": {}}}}},
+            {
+                "type": "object",
+                "properties": {"a": {}},
+                "$defs": {"A": {"type": "object", "properties": {"a": {}}}},
+            },
+        ),
+    ],
+)
+async def test_the_root_of_a_tools_parameters_has_its_type_and_properties(
+    model: llm.Model, given: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    (found,) = (await body(model, tools=[llm.Tool(name="t", parameters=given)]))["tools"]
+    assert found.get("input_schema", found.get("function", {}).get("parameters")) == sent
+
+
+@pytest.mark.parametrize("model", [OPENAI, ANTHROPIC], ids=lambda m: m.provider.name)
+@pytest.mark.parametrize("word", ["anyOf", "oneOf"])
+def test_a_strict_tool_has_no_choice_of_parameters(model: llm.Model, word: str) -> None:
+    one = {"type": "object", "properties": {"a": {"type": "string"}}}
+    tool = llm.Tool(name="t", parameters={"type": "object", word: [one, one]}, strict=True)
+    with pytest.raises(ValueError, match="the root has several schemas to choose from"):
+        build(model, llm.user("x"), tools=[tool])
+
+
 async def test_tools_for_openai() -> None:
     own = {"type": "custom", "custom": {"name": "sql"}}
     sent = await body(OPENAI, tools=[SKY, SKY_STRICT, llm.Tool(name="now", strict=False), own])
@@ -852,7 +917,7 @@ async def test_tools_for_openai() -> None:
         },
         {
             "type": "function",
-            "function": {"name": "now", "parameters": {"type": "object"}, "strict": False},
+            "function": {"name": "now", "parameters": NOTHING, "strict": False},
         },
         own,
     ]
@@ -874,7 +939,7 @@ async def test_tools_for_anthropic() -> None:
             "strict": True,
             "cache_control": {"type": "ephemeral"},
         },
-        {"name": "now", "input_schema": {"type": "object"}},
+        {"name": "now", "input_schema": NOTHING},
         SEARCH,
     ]
 

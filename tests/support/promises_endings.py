@@ -82,7 +82,7 @@ GZIP = {"content-encoding": "gzip", "content-type": "text/event-stream"}
 
 CUTS = "The connection or the body ends too early"
 
-promise(CUTS, "the body ends in good order between two events", lambda w: w.head,
+promise(CUTS, "the body ends cleanly between two events", lambda w: w.head,
         truncated("EndedEarly", connection="kept"))
 promise(CUTS, "… inside an event", lambda w: [*w.head, w.says("lost")[:-9]],
         truncated("EndedEarly", connection="kept"))
@@ -164,7 +164,7 @@ promise(ENDS, "no finish reason, but usage and the end marker", lambda w: said(w
 promise(ENDS, "neither finish reason nor usage, but the end marker",
         lambda w: said(w, *w.tail(None, usage=False)), lambda w: (
             finished(reason=None, usage=known) if w.anthropic
-            else truncated("EndedEarly", text=WHOLE, connection="kept"))(w))
+            else truncated("EndedEarly", text=WHOLE, connection=None))(w))
 promise(ENDS, "only the end marker", lambda w: w.tail(None, usage=False)[-1:],
         truncated("EndedEarly", text="", usage="unknown", connection=None))
 promise(ENDS, "an object of an unknown shape, and the end marker",
@@ -258,7 +258,7 @@ promise(ERRORS, "an HTML page in place of the stream",
         lambda w: plain(b"<!doctype html><title>Sign in</title>", "text/html"),
         errored("ProtocolError", text="", usage="unknown"))
 promise(ERRORS, "plain text in place of the stream", lambda w: plain(b"no\n", "text/plain"),
-        truncated("EndedEarly", text="", usage="unknown", connection="kept"))
+        errored("ProviderError server", text="", usage="unknown", connection="kept"))
 promise(ERRORS, "an empty body", lambda w: [],
         truncated("EndedEarly", text="", usage="unknown", connection="kept"))
 promise(ERRORS, "HTTP 204", lambda w: reply(status=204, headers={}),

@@ -53,9 +53,8 @@ bad("JSON, and more after it", lambda w: w.says("lost").replace(b"}\n\n", b"} {}
 bad("an object as the text", lambda w: w.says({"a": 1}))
 bad("100,000 nested brackets", data("[" * 100_000))
 bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
-bad("a finish reason that is an object without one in words",
-    lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 7}}})
-    if w.anthropic else w.choice({}, {"type": {"a": 7}}))  # type: ignore[arg-type]
+bad("a finish reason that says nothing", lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 1}}})
+    if w.anthropic else w.choice({}, {"type": {"a": 1}}))  # type: ignore[arg-type]
 bad("a choice has a negative index", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
 promise(MALFORMED, "a line of 65 MiB", lambda w: [*w.head, w.says("a" * 65 * 2**20), *w.rest],
         errored("LimitExceeded bytes in one line"))
@@ -63,9 +62,9 @@ promise(MALFORMED, "the body ends inside the last event, whose JSON is incomplet
         lambda w: [*w.head, b"data: {broken"], truncated("EndedEarly", connection="kept"))
 promise(MALFORMED, "any of these as the first event", lambda w: [data("{"), *w.whole],
         lambda w: Sees("errored", "ProtocolError event 1", text="", usage="unknown"))
-promise(MALFORMED, "any of these behind the finish reason", lambda w: [
+promise(MALFORMED, "any of these after the finish reason", lambda w: [
     *w.head, w.says(PIECES[3]), *w.tail(usage=False, end=False), data("{"),
-    *w.tail()[1 if w.anthropic else 0:]], finished(skipped=1, notes="behind the finish reason"))
+    *w.tail()[1 if w.anthropic else 0:]], finished(skipped=1, notes="after the finish reason"))
 promise(MALFORMED, "with `lenient=True`: skipped and counted",
         lambda w: [*w.head, data("{"), data("{"), *w.rest], finished(skipped=2, notes="malformed"),
         options={"lenient": True})
@@ -90,14 +89,14 @@ def with_more(text: str) -> str:
     return SO_FAR + text + PIECES[3]
 
 
-spared("a keep-alive inside the data (`data: : keepalive`)", data(": keepalive"), skipped=1, notes="no JSON")
-spared("… any other words", data("ping"), skipped=1, notes="no JSON")
+spared("a keep-alive inside the data (`data: : keepalive`)", data(": keepalive"), skipped=1, notes="not JSON")
+spared("… any other words", data("ping"), skipped=1, notes="not JSON")
 spared("… `null`", data("null"), skipped=1)
 spared("… a number", data("7"), skipped=1)
 spared("… a string", data('"text"'), skipped=1)
 spared("… `true`", data("true"), skipped=1)
 spared("… an empty list", data("[]"), skipped=1)
-spared("… words in brackets", data("[ping]"), skipped=1, notes="no JSON")
+spared("… words in brackets", data("[ping]"), skipped=1, notes="not JSON")
 spared("… an object of an unknown shape", data('{"keepalive": 1}'))
 promise(ODD, "an event's data without the field's name (`{…}` for `data: {…}`)",
         lambda w: [*w.head, w.says("more").partition(b"data: ")[2], *w.rest],

@@ -85,7 +85,7 @@ def known_price(
     Raises ``ImportError`` where the package is missing.
     """
     if not isinstance(model, Model | str):
-        raise TypeError(f"model must be a Model or a name, not a {type(model).__name__}")
+        raise TypeError(f"model must be a Model or a name, not {type(model).__name__}")
     providers, source = _list()
     if isinstance(model, Model):
         places, name = _at_address(model.base_url, providers), model.name

@@ -26,6 +26,10 @@ KEEPALIVE_EXPIRY = 15.0
 """Seconds after which an idle connection is not used again. Servers close theirs after 5 (Node),
 60 (load balancers) or 75 s (nginx); one that was closed is noticed in any case."""
 
+FILES_PATIENCE = 5.0
+"""Seconds that a request waits for another's connection to end where no more files can be opened.
+Most answers take less; then the error says it, so that a batch runs fewer at once."""
+
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of a transport's connections and requests."""
@@ -66,6 +70,8 @@ class ConnectionPool:
         self._idle = IdleConnections(max_idle_connections, keepalive_expiry)
         self._resolver = Resolver()
         self._active: set[Connection] = set()
+        self._dialing = 0
+        self._freed = trio.lowlevel.ParkingLot()
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._closed = False
         self._opened = self._reused = self._retried = 0
@@ -93,6 +99,7 @@ class ConnectionPool:
         self._idle.shrink(0)
         while self._active:
             self._active.pop().close()
+        self._freed.unpark_all()
 
     # -- slots -----------------------------------------------------------------------------
 
@@ -155,15 +162,43 @@ class ConnectionPool:
         return connection
 
     async def _dial(self, origin: Origin, tell: Tell) -> socket.socket:
-        """Connect. Out of files, close the idle connections first."""
+        """Connect. Out of files, wait until there may be room for one more."""
         _, host, port = origin
+        until = trio.current_time() + FILES_PATIENCE
+        try:
+            while True:
+                try:
+                    return await self._dial_once(host, port, tell)
+                except OSError as exc:
+                    if explain(exc)[0] != "open_files" or not await self._make_room(until, tell):
+                        raise
+                self.check_open()
+        except BaseException:
+            self._freed.unpark()  # another may have the file that was for this one
+            raise
+
+    async def _dial_once(self, host: str, port: int, tell: Tell) -> socket.socket:
+        self._dialing += 1
         try:
             return await dial(self._resolver, host, port, tell)
-        except OSError as exc:
-            if not self._idle or explain(exc)[0] != "open_files":
-                raise
-        self._idle.shrink(0)
-        return await dial(self._resolver, host, port, tell)
+        finally:
+            self._dialing -= 1
+
+    async def _make_room(self, until: float, tell: Tell) -> bool:
+        """Close the idle connections, or else wait for one in use to be given back.
+
+        Returns whether a file may be free now. The wait is one for the pool: no other clock runs.
+        """
+        if self._idle:
+            self._idle.shrink(0)
+            return True
+        if not (self._active or self._dialing) or trio.current_time() >= until:
+            return False
+        await tell("connection_pool.wait.started")
+        with trio.move_on_at(until):
+            await self._freed.park()
+        await tell("connection_pool.wait.complete")
+        return True
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._context is None:
@@ -179,6 +214,7 @@ class ConnectionPool:
             self._idle.put(connection)
         else:
             connection.close()
+        self._freed.unpark()
 
     def drop_dead(self, connection: Connection) -> None:
         """Close a connection that had died idle; its request is sent again on another."""

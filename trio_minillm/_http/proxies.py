@@ -191,7 +191,7 @@ def _exception(entry: str) -> _Exception:
             scheme, port = (parts["scheme"] or "all").lower(), parts["port"]
             return _Exception(scheme, host, int(port) if port and port != "*" else None, network)
     raise ValueError(
-        f"has the entry {entry.rpartition('@')[2]!r}, which is no host: an entry is a name, .suffix, IP address or "
+        f"has the entry {entry.rpartition('@')[2]!r}, which is not a host: an entry is a name, .suffix, IP address or "
         "network, with :port or without"
     )
 

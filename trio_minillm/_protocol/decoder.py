@@ -39,6 +39,8 @@ vain 16 times."""
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
 HALF = "half of a surrogate pair"
+_SURROGATE = b"\\u"
+"""Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
 
 _ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{|\Z)")
 """The beginning, perhaps cut short, of data that may be part of an answer: an object, or a list of
@@ -98,7 +100,7 @@ class ChunkDecoder:
         self._raw = raw
         # None once the body is known to be events
         self._sniffer: Sniffer | None = Sniffer(max_event)
-        self._sse = SSEDecoder(max_line=max_event + 64, max_event=max_event, forgiving=True)
+        self._sse = SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
         self._by_template = provider.literal_text and not raw
         self._template: EventTemplate | None = None
         # Learning parses an event a second time, and some streams never repeat themselves.
@@ -212,8 +214,10 @@ class ChunkDecoder:
         parse = self._provider.parse_chunk
         for event in events:
             self.events += 1
-            long = LongTexts(event.data) if len(event.data) > LONG_TEXT else None
-            data = bytes(event.data) if long is None else long.short
+            data, long = event.data, None
+            if type(data) is not bytes or len(data) > LONG_TEXT:
+                long = LongTexts(data)
+                data = long.short
             if not data or data.isspace():
                 continue
             if exceeded := exceeded_limit(data):
@@ -221,10 +225,8 @@ class ChunkDecoder:
                 self.error = LimitExceeded(f"{bound} in one event", limit, event=self.events)
                 return out
             try:
-                if event.event == "message":
-                    parsed = parse(data)
-                else:
-                    parsed = self._provider.parse_event(event.event, data)
+                named = event.event != "message"
+                parsed = self._provider.parse_event(event.event, data) if named else parse(data)
                 if not self._said and parsed is not None:
                     parsed = self._whole_answer(parsed, data)
                 if long is not None:
@@ -242,10 +244,8 @@ class ChunkDecoder:
                 else:
                     self._malformed(_say(exc), exc, data)
             else:
-                if parsed is None:
-                    continue
-                chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
-                out += self._stamp(chunks, at, bytes(event.data) if self._raw else data)
+                chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed or ()
+                out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
             if self.error is not None:
                 out += self._last_words(self.error, data, at)
                 return out
@@ -256,7 +256,7 @@ class ChunkDecoder:
         """Return what an error's event or body said beside it, and redact the error."""
         said: Sequence[StreamChunk] = ()
         if isinstance(error, ProviderError) and error.content is not None:
-            said = self._stamp([error.content], at, data)
+            said = self._stamp([error.content], at, data, data)
             error.content = None
         self.error = self._redacted(error, data)
         return said
@@ -282,14 +282,25 @@ class ChunkDecoder:
         return parsed
 
     def _stamp(
-        self, chunks: Sequence[StreamChunk], at: float, data: bytes
+        self, chunks: Sequence[StreamChunk], at: float, data: bytes, raw: bytes
     ) -> Sequence[StreamChunk]:
+        """Complete chunks with what their event has, and take note of what they say beside it."""
         for chunk in chunks:
             chunk.received_at = at
             chunk.event = self.events
             if self._raw:
-                chunk.raw = data
-            self._note(chunk, data)
+                chunk.raw = raw
+            if chunk.unread:
+                for name in chunk.unread:
+                    self.left_out.note(name)
+            if chunk.finish_reason is not None:
+                self._reasoned.add(chunk.choice)
+            elif self._reasoned and continues_answer(chunk):
+                self._reasoned.discard(chunk.choice)
+            if not chunk.answer and chunk.usage is None:
+                self.left_out.strange(data)
+            if (_SURROGATE in data or self._halves.pending) and self._halves.join(chunk):
+                self.left_out.note(HALF)
         return chunks
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
@@ -298,29 +309,14 @@ class ChunkDecoder:
         if self._ended and like_answer:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and not like_answer:
-            self.left_out.pass_over("an event that is no JSON", data)
+            self.left_out.pass_over("an event that is not JSON", data)
         elif len(self._reasoned) >= self._choices:
-            self.left_out.pass_over("an event behind the finish reason", data)
+            self.left_out.pass_over("an event after the finish reason", data)
         elif self._lenient:
             self.left_out.pass_over("a malformed event", data)
         else:
             self.error = ProtocolError(reason, event=self.events)
             self.error.__cause__ = cause
-
-    # -- what a chunk means for the ones behind it -----------------------------------------
-
-    def _note(self, chunk: StreamChunk, data: bytes) -> None:
-        """Take note of what a chunk says beside its content."""
-        for name in chunk.unread:
-            self.left_out.note(name)
-        if chunk.finish_reason is not None:
-            self._reasoned.add(chunk.choice)
-        elif self._reasoned and continues_answer(chunk):
-            self._reasoned.discard(chunk.choice)
-        if not chunk.answer and chunk.usage is None:
-            self.left_out.strange(data)
-        if self._halves.join(chunk):
-            self.left_out.note(HALF)
 
     def other_words(self) -> MiniLLMError | None:
         """Return the error of a body without any part of an answer, in the words of the server.
@@ -362,7 +358,7 @@ class ChunkDecoder:
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
         try:
-            return list(self._stamp(self._parsed_document(body), at, b""))
+            return list(self._stamp(self._parsed_document(body), at, body, b""))
         except MiniLLMError as exc:
             self.error = exc
         return list(self._last_words(self.error, body, at))

@@ -8,8 +8,8 @@ check of a request file) takes the steps before it: `make_request`, `body_of`, `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import UnionType
-from typing import Any, TypeAlias
+from types import NoneType, UnionType
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 
@@ -191,8 +191,9 @@ def check_model(model: object) -> None:
 def check_type(what: str, value: object, kind: type | UnionType) -> None:
     """Raise ``TypeError`` for an argument of another type, at the call and not somewhere inside."""
     if not isinstance(value, kind):
-        wanted = getattr(kind, "__name__", str(kind))
-        raise TypeError(f"{what} must be a {wanted}, not a {type(value).__name__}")
+        kinds = get_args(kind) or (kind,)
+        wanted = " or ".join("None" if k is NoneType else k.__name__ for k in kinds)
+        raise TypeError(f"{what} must be {wanted}, not {type(value).__name__}")
 
 
 def _response_type(given: Any) -> Any:

@@ -29,7 +29,7 @@ ERROR       ERRORED     ERRORED     ERRORED     the provider reports an error
 MALFORMED   ERRORED     FINISHED    FINISHED    data that can't be read, or a bound that was
                                                 crossed
 CLOCK       ERRORED     FINISHED    FINISHED    a clock ran out
-CLOSE       TRUNCATED   FINISHED    FINISHED    the body ended in good order
+CLOSE       TRUNCATED   FINISHED    FINISHED    the body ended cleanly
 CUT         TRUNCATED   FINISHED    FINISHED    the connection broke
 CANCEL      CANCELLED   CANCELLED   CANCELLED   the caller left, cancelled or rejected
 ==========  ==========  ==========  ==========  ================================================
@@ -204,7 +204,7 @@ class StreamState:
 
     def _take(self, chunk: StreamChunk) -> None:
         """Take what a chunk says of its choice, and the usage that it brings."""
-        choice, begun = chunk.choice, self.understood
+        choice = chunk.choice
         if chunk.delta or has_content(chunk):
             self._seen = _added(self._seen, choice)
             self.said = True
@@ -221,8 +221,9 @@ class StreamState:
         elif chunk.answer and not chunk.end:
             self._opened = True
         if chunk.usage is not None and self._counts(chunk.usage):
-            self._fresh = begun or self.said  # with the opening, it counts nothing yet
             self._answered = self._settled
+            # Tokens of which nothing has come count what is still to come.
+            self._fresh = self.said or self._answered or not chunk.usage.completion_tokens
         elif chunk.usage is not None and chunk.usage.completion_tokens == 0:
             self._zero = True
         if chunk.end and not chunk.sentinel and self._zero:
@@ -246,9 +247,8 @@ class StreamState:
         """Return whether an end event ends an answer.
 
         The sentinel says that the stream is over, not that the answer is whole. Servers that never
-        give a reason send usage behind the content (Snowflake); one whose answer was interrupted
-        sends the sentinel alone (llama-cpp-python, under a second request), or usage with its
-        opening (relays of Anthropic's wire).
+        give a reason send usage before it (Snowflake); one whose answer was interrupted sends the
+        sentinel alone (llama-cpp-python, under a second request).
         """
         if not self.understood:
             return False

@@ -150,7 +150,7 @@ def _check_rates(given: PriceTier | TokenPrice, names: Iterable[str]) -> None:
         if rate is None:
             continue
         if isinstance(rate, bool) or not isinstance(rate, Decimal | float | int):
-            raise TypeError(f"{name} must be a price in USD, not a {type(rate).__name__}")
+            raise TypeError(f"{name} must be a price in USD, not {type(rate).__name__}")
         number = exact(rate)
         if not number.is_finite() or number < 0:
             raise ValueError(f"{name} must be a price in USD, 0 or more")

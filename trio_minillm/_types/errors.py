@@ -219,7 +219,7 @@ class ConnectionCut(StreamTruncated):
 
 
 class EndedEarly(StreamTruncated):
-    """The body ended in good order but without any sign that the answer was complete."""
+    """The body ended cleanly, but without any sign that the answer was complete."""
 
 
 class StreamTimeout(StreamError):

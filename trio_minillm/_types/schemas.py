@@ -59,6 +59,8 @@ def definition_name(reference: Any) -> str | None:
 
 def is_object(schema: Mapping[str, Any]) -> bool:
     """Return whether a schema with its root in place is that of a JSON object."""
+    if "anyOf" in schema or "oneOf" in schema:
+        return False  # providers refuse a choice at the root, also of objects
     return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
 
 

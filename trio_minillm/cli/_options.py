@@ -73,7 +73,7 @@ def model_of(name: str, base_url: str | None) -> llm.Model | str:
     try:
         return named_model(name, base_url=base_url, api_key=key)
     except UnknownNameError:
-        what = f"{KINDS}, or without --base-url local or local:PATH.gguf"
+        what = f"{KINDS}, or (without --base-url) local or local:PATH.gguf"
         raise Misuse(f"--model is {what}") from None
     except NoBaseURLError:
         raise Misuse("--model compatible:NAME needs --base-url") from None

@@ -242,6 +242,8 @@ def advice(error: Exception, variable: str | None) -> str:
     """
     error = last_of(error) or error
     if isinstance(error, llm.RefusedError | llm.ProviderError):
+        if error.status == 407:
+            return "check the proxy's user name and password"
         if error.kind == "auth":
             return f"check the key in {variable} and its rights" if variable else "check the key"
         if error.kind == "invalid":

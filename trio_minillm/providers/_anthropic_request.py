@@ -36,7 +36,7 @@ from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
-from ._schemas import ANTHROPIC, Unfit, strict_parameters, strict_schema
+from ._schemas import ANTHROPIC, Unfit, parameters_of, strict_parameters, strict_schema
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens that an answer may have unless the caller says: the format requires a number, and every
@@ -148,10 +148,19 @@ class _Turn:
         self.messages: list[list[dict[str, Any]]] = []
 
     def content(self) -> str | list[dict[str, Any]]:
-        """Return the blocks, or one string if each message is a plain text."""
-        if all(len(blocks) == 1 and blocks[0].keys() == _PLAIN for blocks in self.messages):
-            return "\n\n".join(blocks[0]["text"] for blocks in self.messages)
+        """Return the blocks, or one string if all of them are plain text."""
+        between = "" if self.role == "assistant" else "\n\n"  # an answer goes on in its next block
+        texts = [_plain_text(blocks, between) for blocks in self.messages]
+        if None not in texts:
+            return "\n\n".join(text for text in texts if text)
         return [block for blocks in self.messages for block in blocks]
+
+
+def _plain_text(blocks: list[dict[str, Any]], between: str) -> str | None:
+    """Return the text of blocks that have nothing else; ``None`` if one has."""
+    if any(block.keys() != _PLAIN for block in blocks):
+        return None
+    return between.join(block["text"] for block in blocks)
 
 
 _PLAIN = {"type", "text"}
@@ -271,10 +280,9 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
 def _result(part: ToolResult) -> dict[str, Any]:
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": part.call_id}
     content = _blocks(Message(role="tool", parts=part.content), "")
-    if len(content) == 1 and content[0].keys() == _PLAIN:
-        block["content"] = content[0]["text"]
-    elif content:
-        block["content"] = content
+    if content:
+        text = _plain_text(content, "\n\n")
+        block["content"] = content if text is None else text
     if part.is_error:
         block["is_error"] = True
     return block
@@ -314,7 +322,7 @@ def _mark(cache: CacheHint) -> dict[str, Any]:
 def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     if isinstance(tool, dict):
         return tool
-    out: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters}
+    out: dict[str, Any] = {"name": tool.name, "input_schema": parameters_of(tool)}
     if tool.description:
         out["description"] = tool.description
     if tool.strict:

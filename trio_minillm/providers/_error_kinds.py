@@ -103,7 +103,8 @@ _EMPTY_CODES = _any(
     "exceededcurrentquota",  # Moonshot
     "arrearage|freetieronly",  # DashScope
     "accountoverdue",  # Volcengine
-    "budgetexceeded|exceededbudget",  # litellm
+    r"budgetexceeded|exceeded(?:token|user|team|org\w*)?budget",  # litellm
+    "setlimitexceeded",  # Volcengine: the limit that its user set
     "weightexceedsbudget|keylimitexceeded",  # OpenRouter
     "paymentrequired|paymentmethodrequired",  # Gemini, SambaNova
     "blockedapiaccess",  # Groq
@@ -111,24 +112,30 @@ _EMPTY_CODES = _any(
 )
 _EMPTY_WORDS = _any(
     r"credit balance is too low|reached your specified api usage limits",  # Anthropic
-    r"(?:insufficient|not enough|inadequate|no (?:remaining|more)) (?:account |wallet |prepaid )?"
-    r"(?:balance|credit|fund)",  # DeepSeek, MiniMax, Z.ai, Together, OpenRouter
+    r"(?:insufficient|not enough|n[o']t have enough|inadequate|no (?:remaining|more)) (?:\w+ ){0,3}"
+    r"(?:balance|credit|fund)",  # DeepSeek, MiniMax, Z.ai, Together, OpenRouter, Venice
+    r"credit limit",  # Together
     r"balance (?:is |was )?(?:insufficient|not enough|too low|exhausted|depleted|negative)",
     r"(?:out of|run out of|used all (?:of )?(?:your |the )?(?:available )?) ?credits?",  # xAI
     r"credits? (?:is |are |ha(?:s|ve) been |were )?(?:exhausted|depleted|used up|expired)",  # Gemini
+    r"(?:does ?n['o]t|do ?n['o]t|lack of|no|without) (?:have )?(?:any )?(?:available )?credits",  # xAI
+    r"quota is not enough|out of (?:call volume )?quota",  # one-api, Azure
     r"requires more credits|can only afford|key limit exceeded",  # OpenRouter
     r"included credits",  # Hugging Face
-    r"spend(?:ing)? limit|billing (?:hard )?limit|billing (?:is )?not active",  # OpenAI, Fireworks
-    r"budget has been exceeded|exceeded ?budget|over budget|(?:budget|crossed) exceeded|crossed budget",
+    r"spend(?:ing)? (?:limit|cap\b)|billing (?:hard )?limit|billing (?:is )?not active",  # OpenAI, Fireworks
+    r"(?:requires|enable) billing|billing to be enabled",  # Gemini
+    r"budget has been exceeded|exceeded ?(?:token|user|team)?budget|over budget|(?:budget|crossed) exceeded|crossed budget",
     r"(?:recharge|top up) (?:your|the) account|please (?:recharge|top up)|please add (?:more )?(?:credits|funds)",
     r"account (?:is )?(?:overdue|in arrears)|account is in good standing|past invoices",  # DashScope
     r"payment required|unpaid (?:bill|invoice)|overdue payment",  # Mistral
     r"free allocation|free (?:tier|quota|allocated quota)[^.]{0,40}(?:exhausted|exceeded|used up|ended)",
+    r"(?:exhausted|exceeded|used up) (?:\w+ ){0,2}free (?:\w+ )?quota",  # Volcengine
     "余额不足|欠费|额度不足|额度已用|请充值|账户余额",  # Z.ai, new-api
 )
 _EMPTY_HINTS = (
     *("credit", "balance", "fund", "spend", "billing", "budget", "charge", "top up", "overdue"),
     *("arrears", "standing", "payment", "invoice", "unpaid", "limit exceeded", "reached your"),
+    *("quota is not", "out of "),
     *("free ", "余额", "欠费", "额度", "请充值"),
 )
 _QUOTA_CODES = _any("quota", "usagelimit", "allowanceexceeded")
@@ -145,10 +152,12 @@ _RATE_CODES = _any(
 _RATE_WORDS = (
     r"rate[- ]?limit|too many (?:concurrent )?requests|throttl|request limit|requests? too frequent"
 )
-_BUSY_CODES = "overloaded|outofcapacity|capacityexceeded|serverbusy|engineoverload|slowdown"
+_BUSY_CODES = (
+    "overloaded|outofcapacity|capacityexceeded|serverbusy|engineoverload|slowdown|queueexceeded"
+)
 _BUSY_WORDS = _any(
     r"\boverloaded|(?:out of|over|at) capacity|capacity (?:is |was |has been )?(?:temporarily )?exceeded",
-    r"no capacity|too busy|server is busy|high demand|heavy load|访问量过大",
+    r"no capacity|too busy|server (?:is )?busy|high (?:demand|traffic)|heavy load|访问量过大",
 )
 
 _LARGE_CODES = _any(
@@ -158,8 +167,11 @@ _LARGE_CODES = _any(
 )
 _LARGE_WORDS = _any(
     r"(?:request|payload|entity|body|content) (?:is |was )?too (?:large|big)",  # OpenAI, Groq, nginx
-    r"reduce (?:your|the) (?:message|prompt|input)|reduce the length|must be reduced in order",
+    r"must be reduced in order",
 )
+_SMALLER_WORDS = r"reduce (?:your|the) (?:message|prompt|input)|reduce the length"
+"""Advice, which Anthropic gives with every rate limit, too: "reduce the prompt length …, or try again
+later" (docs.anthropic.com/en/api/rate-limits)."""
 _CONTEXT_WORDS = _any(
     r"(?:prompt|input|message|request|context|conversation|inputs?)s?`? (?:is |are |was |were )?too long",  # Bedrock
     r"(?:maximum|max|model'?s?|available|the) (?:available )?(?:context|prompt) (?:length|size|window|limit)",
@@ -180,9 +192,18 @@ _UNABLE_WORDS = _any(
     rf"unsupported[^.\n]{{0,30}}{_ABILITY}|{_NOT}(?:a |an )?(?:multi-?modal|vision|image|audio)",  # vLLM
     rf"no endpoints found (?:that support|matching)|no (?:endpoint|model|provider)s?[^.\n]{{0,40}}support[^.\n]{{0,40}}{_ABILITY}",
     r"only supports? text|text[- ]only|unknown variant [`'\"]?(?:image|input_audio|file|video)",  # DeepSeek
-    r"mmproj",  # llama.cpp
+    r"mmproj|missing data required for (?:image|audio) input",  # llama.cpp, Ollama
 )
-_UNABLE_HINTS = ("support", "not ", "n't ", "unable", "only", "unknown variant", "mmproj")
+_UNABLE_HINTS = (
+    "support",
+    "not ",
+    "n't ",
+    "unable",
+    "only",
+    "unknown variant",
+    "mmproj",
+    "missing data",
+)
 _KEY_CODES = "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken"
 _KEY_WORDS = r"(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)"
 
@@ -215,7 +236,20 @@ RULES: tuple[Rule, ...] = (
     Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
     # A request that is larger than the limit is refused at any rate, also as HTTP 429.
     Rule("invalid", words=_LARGE_WORDS, but=frozenset({401})),
-    Rule("invalid", words=_CONTEXT_WORDS, throttled=False, but=frozenset({401, 503, 529})),
+    Rule(
+        "invalid",
+        words=_SMALLER_WORDS,
+        unless="or try again later|rate limit",
+        throttled=False,
+        but=frozenset({401}),
+    ),
+    Rule(
+        "invalid",
+        words=_CONTEXT_WORDS,
+        unless="or try again later",
+        throttled=False,
+        but=frozenset({401, 503, 529}),
+    ),
     # What a model can't do, whatever status says so: 400, 404, or 500 (llama.cpp, SGLang).
     Rule(
         "invalid",
@@ -225,6 +259,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500})),  # xAI, Gemini
     Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),
+    Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
     # Google names the limits. One of a day does not pass soon, and one of 0 never does.
     Rule("quota", limits="perday|permonth|value0\\b", wait_below=HOUR),
     Rule("quota", words=r"quota exceeded[^\n]{0,200}limit: 0\b", wait_below=HOUR),
@@ -241,8 +276,12 @@ RULES: tuple[Rule, ...] = (
     Rule("rate_limit", codes=_RATE_CODES, but=frozenset({413})),
     Rule("rate_limit", words=_QUOTA_WORDS, throttled=True, but=_NEVER_ABOUT_RATE),
     Rule("quota", words=_QUOTA_WORDS, but=frozenset({401, 404, 413})),
-    Rule("quota", words=_LONG, throttled=False, statuses=frozenset({429, None})),
+    Rule("quota", words=_LONG, throttled=False, statuses=frozenset({403, 429, None})),
     Rule("rate_limit", words=_RATE_WORDS, but=_NEVER_ABOUT_RATE | {408, 503, 504, 529}),
+    # In a stream there is no status to say that a limit of a minute is one of the rate.
+    Rule(
+        "rate_limit", words=rf"limit[^\n]{{0,80}}(?:{_SHORT.pattern})", statuses=frozenset({None})
+    ),
 )
 """The first row that fits decides; if none does, the status."""
 
@@ -250,6 +289,7 @@ BY_STATUS: dict[int, ErrorKind] = {
     401: "auth",
     402: "quota",
     403: "auth",
+    407: "auth",  # of the proxy
     408: "timeout",
     409: "server",
     425: "server",

@@ -228,7 +228,9 @@ def _complains(found: Mapping[str, Any]) -> bool:
 def _has_words(found: Mapping[str, Any]) -> bool:
     values = (found.get(key) for key in ("message", "Message", "detail", "msg"))
     return any(
-        _has_words(v) if isinstance(v, Mapping) else bool(v) and isinstance(v, str | list)
+        _fails(v) or _has_words(v)
+        if isinstance(v, Mapping)
+        else bool(v) and isinstance(v, str | list)
         for v in values
     )
 

@@ -14,7 +14,7 @@ from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import MessageRules, cache_mark, chat_messages
 from ._formats import FORMATS, Formats, response_format
-from ._schemas import strict_parameters
+from ._schemas import parameters_of, strict_parameters
 
 
 class Dialect(MessageRules, frozen=True, kw_only=True):
@@ -133,7 +133,7 @@ def _effort(reasoning: Reasoning) -> dict[str, Any]:
 def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     if isinstance(tool, dict):
         return tool
-    function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+    function: dict[str, Any] = {"name": tool.name, "parameters": parameters_of(tool)}
     if tool.description:
         function["description"] = tool.description
     if tool.strict is not None:

@@ -84,8 +84,8 @@ def reason_of(value: Any, where: str) -> str | None:
     """Return a finish reason in the server's words; ``None`` for a word that is no reason.
 
     Numbers count as text (but 0, which is no reason), an object as what it names as its type or
-    reason, and a list as all of its reasons. Raises
-    `ProtocolError`, naming the place, for anything else: the reason decides what an answer is.
+    reason, and a list as all of its reasons. Raises `ProtocolError`, naming the place, for anything
+    else: the reason decides what an answer is.
     """
     if isinstance(value, list):  # one after another: a failure among them counts
         found = [reason_of(entry, where) for entry in value[:8]]

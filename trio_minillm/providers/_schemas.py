@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .._types.schemas import JSONObject, definition_name
+from .._types.schemas import JSONObject, definition_name, root_in_place
 from .._types.tools import Tool
 
 MAX_DEPTH: Final = 64
@@ -99,13 +99,26 @@ def strict_schema(schema: Mapping[str, Any], rules: SchemaRules) -> JSONObject:
     return made
 
 
+def parameters_of(tool: Tool) -> JSONObject:
+    """Return a tool's schema with what every provider demands of its root.
+
+    OpenAI refuses an object without ``properties``, Anthropic a root without ``type``; both, and
+    pydantic writes that for a model which holds itself, refuse a reference there.
+    """
+    root = root_in_place(tool.parameters)
+    return {**root, **{k: v for k, v in _NO_PARAMETERS.items() if k not in root}}
+
+
+_NO_PARAMETERS: Final[JSONObject] = {"type": "object", "properties": {}}
+
+
 def strict_parameters(tool: Tool, rules: SchemaRules) -> JSONObject:
     """Return a tool's schema as a strict mode takes it.
 
     Raises ``ValueError`` if it can't: a tool that is to be strict isn't silently sent otherwise.
     """
-    try:  # parameters without properties are none
-        return strict_schema({"properties": {}, **tool.parameters}, rules)
+    try:
+        return strict_schema(parameters_of(tool), rules)
     except Unfit as unfit:
         raise ValueError(
             f"tool {tool.name!r} can't be strict: {unfit}; or leave strict out"
@@ -131,6 +144,8 @@ class _Walk:
 
     def made(self) -> JSONObject:
         out = self.node(self.root, "", 0)
+        if "anyOf" in out:  # both refuse it: "must not have 'oneOf'/'anyOf'/… at the top level"
+            raise Unfit("the root has several schemas to choose from: put them into a field")
         return {**out, "$defs": self.definitions} if self.definitions else out
 
     def node(self, schema: Any, at: str, depth: int) -> JSONObject:
@@ -304,6 +319,8 @@ def _plainer(schema: Any, at: str) -> JSONObject:
         out.setdefault("enum", [out.pop("const")])
     if "oneOf" in out:
         out.setdefault("anyOf", out.pop("oneOf"))
+    if "anyOf" in out and out.get("type") == "object" and not out.get("properties"):
+        del out["type"]  # each of the choices says it
     if isinstance(out.get("items"), list):
         out["prefixItems"] = out.pop("items")
     return out

@@ -17,26 +17,31 @@ import msgspec
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta
 from .._types.cost import CostInfo, CostResolution, TokenPrice
-from .._types.errors import ProtocolError, ProviderError
+from .._types.errors import ProviderError
 from .._types.usage import Usage
+from ._anthropic_events import (
+    DELTAS,
+    EVENTS,
+    Delta,
+    Event,
+    Message,
+    decode,
+    decode_kind,
+    decode_loosely,
+    decode_message,
+    is_unknown,
+    kind_of,
+    kind_of_event,
+    read_event,
+    read_message,
+)
 from ._anthropic_request import CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request, joined_url, sendable
 from ._coerce import (
-    Reader,
-    anything,
-    clean,
-    each,
-    fields,
     loose_json,
-    loose_object,
-    number,
-    piece,
-    side_object,
     side_objects,
-    side_piece,
     side_text,
     text,
-    word,
 )
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._reasons import failure_of, reason_of
@@ -50,158 +55,6 @@ _OAUTH_BETA = "oauth-2025-04-20"
 VERSION = "2023-06-01"
 """Value of ``anthropic-version``, which ``headers=`` of the model overrides. The newer 2026-10-21
 refuses every sampling parameter."""
-
-
-MAX_BLOCKS = 4096
-"""Content blocks in one message, as many as `Ingest` keeps."""
-
-
-class _Delta(msgspec.Struct, gc=False):
-    type: str | None = None
-    text: str | None = None
-    partial_json: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    citation: dict[str, Any] | None = None
-    stop_reason: Any = None
-    stop_sequence: str | None = None
-    stop_details: dict[str, Any] | None = None
-    container: dict[str, Any] | None = None
-    content: Any = None
-    encrypted_content: str | None = None
-    usage: Any = None
-    error: Any = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    type: Any = None
-    id: str | None = None
-    model: str | None = None
-    content: list[dict[str, Any]] | None = None
-    stop_reason: Any = None
-    stop_sequence: str | None = None
-    stop_details: dict[str, Any] | None = None
-    container: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
-
-
-class _Event(msgspec.Struct, gc=False):
-    type: str = ""
-    index: int | None = None
-    delta: _Delta | None = None
-    content_block: dict[str, Any] | None = None
-    message: _Message | str | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
-    stop_reason: Any = None
-    context_management: dict[str, Any] | None = None
-
-
-class _Kind(msgspec.Struct, gc=False):
-    type: Any = None
-    delta: Any = None
-    error: Any = None
-
-
-def _json_text(value: Any, where: str, left_out: list[str]) -> str:
-    """Read a piece of a tool's input; an object in place of its JSON is that JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(clean(value)).decode()
-
-
-def _blocks(value: Any, where: str, left_out: list[str]) -> Any:
-    """Read content; bare text is a block of text."""
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    return each(_block, MAX_BLOCKS)(value, where, left_out)
-
-
-def _block(value: Any, where: str, left_out: list[str]) -> Any:
-    if value is None:
-        return None
-    return clean(
-        {"type": "text", "text": value} if isinstance(value, str) else _object(value, where)
-    )
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ProtocolError(f"{where} is not an object")
-    return value
-
-
-def _message_or_text(value: Any, where: str, left_out: list[str]) -> Any:
-    return value if isinstance(value, str) else _read_message(value, where, left_out)
-
-
-def _loosely(read: Reader, data: bytes, left_out: list[str], cause: Exception) -> Any:
-    """Read JSON of another shape. Raises ``cause`` if it is no JSON at all."""
-    try:
-        found = loose_object(data, left_out)
-    except msgspec.DecodeError:
-        raise cause from None
-    return read(found, "", left_out)
-
-
-_EVENTS = {
-    *("message_start", "message_delta", "message_stop", "ping", "error"),
-    *("content_block_start", "content_block_delta", "content_block_stop"),
-}
-_DELTAS = {
-    *("text_delta", "thinking_delta", "input_json_delta", "signature_delta"),
-    *("citations_delta", "compaction_delta"),
-}
-
-_read_delta = fields(
-    _Delta,
-    {
-        "type": word,
-        "text": piece,
-        "partial_json": _json_text,
-        "thinking": side_piece,
-        "signature": side_text,
-        "citation": side_object,
-        "stop_reason": anything,
-        "stop_sequence": side_text,
-        "stop_details": side_object,
-        "container": side_object,
-        "content": anything,
-        "encrypted_content": side_text,
-        "usage": side_object,
-        "error": anything,
-    },
-)
-_read_message = fields(
-    _Message,
-    {
-        "type": anything,
-        "id": side_text,
-        "model": side_text,
-        "content": _blocks,
-        "stop_reason": anything,
-        "stop_sequence": side_text,
-        "stop_details": side_object,
-        "container": side_object,
-        "usage": side_object,
-    },
-)
-_read_event = fields(
-    _Event,
-    {
-        "type": word,
-        "index": number,
-        "delta": _read_delta,
-        "content_block": side_object,
-        "message": _message_or_text,
-        "usage": side_object,
-        "error": anything,
-        "stop_reason": anything,
-        "context_management": side_object,
-    },
-)
-
-_decode = msgspec.json.Decoder(_Event).decode
-_decode_kind = msgspec.json.Decoder(_Kind).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
 
 
 class Anthropic(Provider):
@@ -267,15 +120,15 @@ class Anthropic(Provider):
     def _parse(self, data: bytes, name: str) -> Parsed:
         """Translate an event; ``name`` is its SSE name, for one that has no type in its data."""
         try:
-            event = _decode(data)
+            event = decode(data)
         except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == b"[DONE]":  # some proxies add it
                 return StreamChunk(end=True, sentinel=True, progress=False)
             with suppress(msgspec.DecodeError):
-                if isinstance(exc, msgspec.ValidationError) and _is_unknown(_decode_kind(data)):
+                if isinstance(exc, msgspec.ValidationError) and is_unknown(decode_kind(data)):
                     return StreamChunk(answer=False)
             left_out: list[str] = []
-            parsed = self._parsed(_loosely(_read_event, data, left_out, exc), data, name)
+            parsed = self._parsed(decode_loosely(read_event, data, left_out, exc), data, name)
             if left_out and parsed is not None:
                 last = parsed if isinstance(parsed, StreamChunk) else parsed[-1]
                 last.unread += tuple(left_out)
@@ -283,9 +136,9 @@ class Anthropic(Provider):
         return self._parsed(event, data, name)
 
     def _parsed(
-        self, event: _Event, data: bytes, name: str
+        self, event: Event, data: bytes, name: str
     ) -> StreamChunk | list[StreamChunk] | None:
-        kind = event.type or name or _kind_of_event(event)
+        kind = event.type or name or kind_of_event(event)
         # An error counts whatever else the event says.
         if (event.error and is_error(event.error)) or kind == "error":
             raise ProviderError(error_from(None, loose_json(data)))
@@ -304,34 +157,34 @@ class Anthropic(Provider):
                 exc.usage = exc.usage or _told(event.usage)
                 raise
         if kind == "message_start":
-            if isinstance(event.message, _Message):
+            if isinstance(event.message, Message):
                 return _message(event.message)
             return StreamChunk(progress=False, unread=("message",))
         if kind == "message_stop":
             return StreamChunk(end=True, progress=False, usage=_told(event.usage))
         if kind == "ping":
             return None
-        if not kind:
+        if not kind or "error" in kind:  # a gateway's own: {"type": "too_many_requests_error", …}
             if (told := complaint_in(loose_json(data))) is not None:
                 raise ProviderError(told)
             return StreamChunk(progress=False, answer=False)
         return StreamChunk(answer=False)  # unknown, but a sign of life
 
     def parse_event(self, event: str, data: bytes) -> Parsed:
-        if event in _EVENTS and event != "error":
+        if event in EVENTS and event != "error":
             return self._parse(data, event)
         if event != "error":
             with suppress(msgspec.DecodeError):
-                kind = _decode_kind(data)
+                kind = decode_kind(data)
                 if kind.type is None and not kind.error:
                     return None  # a proxy's own event, such as a keep-alive
         return super().parse_event(event, data)
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
         try:
-            message = _decode_message(body)
+            message = decode_message(body)
         except (msgspec.DecodeError, UnicodeError) as exc:
-            message = _loosely(_read_message, body, [], exc)
+            message = decode_loosely(read_message, body, [], exc)
         if message.content is None or message.type == "error":
             raise ProviderError(self.parse_error(None, body))
         try:
@@ -357,18 +210,10 @@ class Anthropic(Provider):
         return msgspec.structs.replace(cost, resolution=CostResolution.LOWER_BOUND)
 
 
-def _is_unknown(kind: _Kind) -> bool:
-    """Return whether an event, or its delta, is of an unknown type, whose fields may be anything."""
-    name, known = kind.type, _EVENTS
-    if name == "content_block_delta" and isinstance(kind.delta, dict):
-        name, known = kind.delta.get("type"), _DELTAS
-    return isinstance(name, str) and bool(name) and name not in known and not kind.error
-
-
-def _delta(event: _Event) -> StreamChunk:
-    delta, index = event.delta or _Delta(), event.index
-    kind = delta.type or _kind_of(delta)
-    if kind not in _DELTAS and f"{kind}_delta" in _DELTAS:
+def _delta(event: Event) -> StreamChunk:
+    delta, index = event.delta or Delta(), event.index
+    kind = delta.type or kind_of(delta)
+    if kind not in DELTAS and f"{kind}_delta" in DELTAS:
         kind += "_delta"  # relays take the type of the block
     # An empty piece is not progress; relays leave out a field that is empty.
     if kind == "text_delta":
@@ -398,31 +243,6 @@ def _delta(event: _Event) -> StreamChunk:
         changed = {k: v for k, v in whole.items() if v is not None}
         return StreamChunk(part=index, block=Block(delta=changed))
     return StreamChunk(part=index, progress=bool(kind))
-
-
-def _kind_of_event(event: _Event) -> str:
-    """Return the type of an event that names none, by what it has."""
-    if event.content_block is not None:
-        return "content_block_start"
-    if isinstance(event.message, _Message):
-        return "message_start"
-    delta = event.delta
-    if delta and delta.stop_reason is not None:
-        return "message_delta"
-    return "content_block_delta" if delta and (delta.type or _kind_of(delta)) else ""
-
-
-def _kind_of(delta: _Delta) -> str:
-    """Return the type of a delta that names none, by the field that it has."""
-    found = {
-        "text_delta": delta.text,
-        "thinking_delta": delta.thinking,
-        "input_json_delta": delta.partial_json,
-        "signature_delta": delta.signature,
-        "citations_delta": delta.citation,
-        "compaction_delta": delta.encrypted_content or delta.content,
-    }
-    return next((kind for kind, value in found.items() if value is not None), "")
 
 
 def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
@@ -461,7 +281,7 @@ def _string(block: dict[str, Any], key: str) -> str:
     return text(block.get(key), f"{key} of a {block.get('type')} block", []) or ""
 
 
-def _message(message: _Message) -> list[StreamChunk]:
+def _message(message: Message) -> list[StreamChunk]:
     """Translate ``message_start``, which has content only if the server had the whole answer."""
     head = StreamChunk(id=message.id, model=message.model, progress=False)
     head.usage = _told(message.usage)
@@ -479,8 +299,8 @@ def _message(message: _Message) -> list[StreamChunk]:
     return out
 
 
-def _message_delta(event: _Event) -> StreamChunk:
-    out, delta = StreamChunk(), event.delta or _Delta()
+def _message_delta(event: Event) -> StreamChunk:
+    out, delta = StreamChunk(), event.delta or Delta()
     if delta.error and is_error(delta.error):
         raise ProviderError(error_from(None, {"error": delta.error}))
     out.finish_reason = _stop_reason(delta.stop_reason) or _stop_reason(event.stop_reason)
@@ -506,7 +326,7 @@ def _stop_reason(value: Any) -> str | None:
     return reason
 
 
-def _stop_facts(source: _Delta | _Message) -> dict[str, Any] | None:
+def _stop_facts(source: Delta | Message) -> dict[str, Any] | None:
     facts = {
         "stop_sequence": source.stop_sequence,
         "stop_details": source.stop_details,

@@ -176,7 +176,7 @@ class OpenAIChat(Provider):
             return out  # the rest is repeated with each piece of text: read it at the edges only
         if out.finish_reason is not None and (told := failure_beside(data)) is not None:
             raise _failed(told, out)
-        if out.usage is None and chunk.choices:
+        if out.usage is None and out.finish_reason is not None and chunk.choices:
             out.usage = self._told(*(raw for choice in chunk.choices for raw in _usages(choice)))
         if (
             chunk.provider is not None

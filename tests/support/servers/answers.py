@@ -161,8 +161,8 @@ calls(
 )
 calls(
     "Databricks (Kimi)",
-    "no index behind a call's first piece",
-    "the pieces go on with the newest call",
+    "no index after a call's first piece",
+    "the pieces continue the newest call",
     "aaif-goose/goose#11511",
     [(0, "c1", "weather", ""), (_, _, _, ONE), (_, _, _, TWO)],
     A,
@@ -186,7 +186,7 @@ calls(
 calls(
     "LocalAI",
     "one call under several indexes, with one id",
-    "one call; what is a beginning of another one is left out, with a note",
+    "one call; arguments that are only the beginning of another's are left out, with a note",
     "mudler/LocalAI#9722",
     [(0, "c1", "weather", ""), (1, "c1", "weather", ARGS)],
     A,
@@ -202,7 +202,7 @@ calls(
 )
 calls(
     "Z.ai (GLM), local servers",
-    "the whole arguments once more, behind their pieces",
+    "the whole arguments once more, after their pieces",
     "one copy, with a note",
     "anomalyco/opencode#12425",
     [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, TWO), (0, _, _, ARGS)],
@@ -211,7 +211,7 @@ calls(
 calls(
     "Baidu Qianfan",
     "all arguments so far with every piece",
-    "the last of them, if the pieces joined are no JSON",
+    "the last of them, if the joined pieces are not JSON",
     "NousResearch/hermes-agent#35592",
     [(0, "c1", "weather", ""), (0, _, _, ONE), (0, _, _, ARGS)],
     A,
@@ -227,7 +227,7 @@ calls(
 calls(
     "GitHub Copilot",
     "no piece of arguments for a call that has none",
-    "a call with `{}`, if the finish reason is known and none of a cut answer",
+    "a call with `{}`, if the finish reason is known and is not that of a cut answer",
     "MadSkittles/Router-Maestro#162",
     [(0, "c1", "time")],
     ("time", ""),
@@ -235,7 +235,7 @@ calls(
 calls(
     "any",
     "a call in an answer that was cut at its length",
-    "no call that can be run, also where it looks whole",
+    "no call that can be run, even if it looks whole",
     "NousResearch/hermes-agent#6847, langchain-ai/langchainjs#11471",
     [(0, "c1", "weather", ARGS)],
     reason="length",
@@ -264,4 +264,165 @@ blocks(
     "Anthropic's reference: the input is empty at the start",
     [("c1", "weather", {"city": "Paris"}, [ONE, TWO])],
     A,
+)
+
+
+# -- how an answer ends, and what stands beside it -------------------------------------------------
+
+
+def _chunk(delta: Any = None, reason: Any = None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {} if delta is None else delta, "finish_reason": reason, **more}
+    return testing.sse({"id": "x", "choices": [choice]})
+
+
+_USAGE = {"prompt_tokens": 5, "completion_tokens": 7}
+_SPENT = testing.sse({"id": "x", "choices": [], "usage": _USAGE})
+_DONE = testing.sse("[DONE]")
+_TAIL = [_chunk(reason="stop"), _SPENT, _DONE]
+_RELAY = "Anthropic-style relays"
+
+
+def answers(
+    server: str,
+    does: str,
+    handled: str,
+    source: str,
+    body: list[bytes],
+    text: str = "an answer",
+    reasoning: str = "",
+    *,
+    error: type[llm.MiniLLMError] | None = None,
+    on: str = "compatible",
+) -> None:
+    """Add an answer that is odd: its body, and what is read of it."""
+
+    def check() -> None:
+        model = llm.anthropic("m", api_key="k") if on == "anthropic" else testing.model()
+        response, found = testing.decode(model.provider, body)
+        assert (type(found) if found else None) is error, found
+        assert (response.content, response.reasoning) == (text, reasoning)
+        assert (response.outcome is llm.Outcome.FINISHED) is (error is None)
+
+    ANSWERS.append(Difference(server, does, handled, source, check))
+
+
+answers(
+    "llama-cpp-python",
+    "`[DONE]` without a finish reason and without usage, where a newer request interrupts the answer",
+    "`truncated`",
+    "seen with its default settings",
+    [_chunk({"content": "an answer"}), _DONE],
+    error=llm.EndedEarly,
+)
+answers(
+    "Snowflake",
+    "no finish reason at all, but usage before `[DONE]`",
+    "`finished`, with the finish reason `None`",
+    "recorded streams",
+    [_chunk({"content": "an answer"}), _SPENT, _DONE],
+)
+answers(
+    "Gemini (through relays)",
+    "the finish reason on every chunk, the first one included",
+    "content after a reason disproves it: the stream goes on, and a note says so",
+    "gcli2api#403",
+    [_chunk({"content": "an "}, "stop"), _chunk({"content": "answer"}, "stop"), _SPENT, _DONE],
+)
+answers(
+    "Z.ai (GLM)",
+    "the finish reason `network_error` for a failure on its side",
+    "`ProviderError`; tried again if nothing had come",
+    "Z.ai's reference; pi#2313",
+    [_chunk({"content": "an answer"}), _chunk(reason="network_error"), _SPENT, _DONE],
+    error=llm.ProviderError,
+)
+answers(
+    "DeepSeek",
+    "the finish reason `insufficient_system_resource` for a generation that was interrupted",
+    "`ProviderError`; tried again if nothing had come",
+    "DeepSeek's reference",
+    [_chunk({"content": "an answer"}), _chunk(reason="insufficient_system_resource"), _DONE],
+    error=llm.ProviderError,
+)
+answers(
+    "Vertex",
+    "keep-alives inside the data (`data: : keepalive`)",
+    "passed over, counted and noted",
+    "opencode#50871",
+    [_chunk({"content": "an "}), b"data: : keepalive\n\n", _chunk({"content": "answer"}), *_TAIL],
+)
+answers(
+    "Together",
+    "a bare number for `logprobs` in a stream",
+    "left out and noted",
+    "togethercomputer/openapi PR 27",
+    [_chunk({"content": "an answer"}, logprobs=-0.0000017881393), *_TAIL],
+)
+answers(
+    "Servers that turn tokens into JSON values",
+    "numbers for tokens that are digits",
+    "their digits are text",
+    "mastra#18289",
+    [_chunk({"content": "an answer "}), _chunk({"content": 42}), *_TAIL],
+    "an answer 42",
+)
+answers(
+    "Databricks",
+    "reasoning as a part of the content, with a summary",
+    "reasoning",
+    "Databricks' API reference; appkit PR 559",
+    [
+        _chunk({"content": [{"type": "reasoning", "summary": [{"type": "x", "text": "hm"}]}]}),
+        _chunk({"content": [{"type": "text", "text": "an answer"}]}),
+        *_TAIL,
+    ],
+    reasoning="hm",
+)
+answers(
+    "Bedrock gateways",
+    "`reasoning_content` as an object with the text, or with the signature alone",
+    "its text is reasoning",
+    "ai-gateway PR 1222",
+    [
+        _chunk({"reasoning_content": {"text": "hm"}}),
+        _chunk({"reasoning_content": {"signature": "c2ln"}}),
+        _chunk({"content": "an answer"}),
+        *_TAIL,
+    ],
+    reasoning="hm",
+)
+answers(
+    "Mistral",
+    "content as a list of text and thinking parts",
+    "text and reasoning",
+    "Mistral's API reference",
+    [
+        _chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}),
+        _chunk({"content": [{"type": "text", "text": "an answer"}]}),
+        *_TAIL,
+    ],
+    reasoning="hm",
+)
+answers(
+    ".NET servers",
+    "a byte-order mark before each event",
+    "passed over",
+    "`StreamWriter` with `Encoding.UTF8`",
+    [b"\xef\xbb\xbf" + event for event in (_chunk({"content": "an answer"}), *_TAIL)],
+)
+answers(
+    _RELAY,
+    "deltas without the field that is empty",
+    "an empty piece",
+    "kimi-code#2924, claude-agent-acp PR 852",
+    [
+        _event("message_start", message={"id": "m", "content": [], "usage": {"input_tokens": 3}}),
+        _event("content_block_start", index=0, content_block={"type": "text"}),
+        _event("content_block_delta", index=0, delta={"type": "text_delta"}),
+        _event("content_block_delta", index=0, delta={"type": "text_delta", "text": "an answer"}),
+        _event("content_block_stop", index=0),
+        _event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2}),
+        _event("message_stop"),
+    ],
+    on="anthropic",
 )

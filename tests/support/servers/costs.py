@@ -148,15 +148,15 @@ COSTS: list[Difference] = [
     ),
     Difference(
         "Gateways that pass Anthropic's counts on",
-        "have cache tokens beside `prompt_tokens`",
-        "beside it, if they are more, or if the total counts them as well",
+        "count cache tokens apart from `prompt_tokens`",
+        "added to it, if they are more, or if the total counts them as well",
         "Anthropic's reference: `input_tokens` has no cache tokens",
         _counts(_usage(cache_read_input_tokens=9000), (100, 9000, None, 20)),
     ),
     Difference(
         "Bedrock gateways",
         "count `inputTokens`, `outputTokens`, `cacheReadInputTokens`, `cacheWriteInputTokens`",
-        "read, with the caches beside the input",
+        "read; cache tokens are added to the input",
         "AWS's reference of Converse: `TokenUsage`",
         _counts(
             {
@@ -242,7 +242,7 @@ COSTS: list[Difference] = [
     ),
     Difference(
         "OpenRouter",
-        "charges only a fee where your own key is used (`is_byok`)",
+        "charges only a fee if your own key is used (`is_byok`)",
         "the upstream's charge is added, then and only then",
         "OpenRouter's reference: Usage accounting",
         _costs(
@@ -267,7 +267,7 @@ COSTS: list[Difference] = [
     ),
     Difference(
         "Databricks (Gemini's models)",
-        "sends usage with null counts beside the reason, the true one behind it",
+        "sends usage with null counts next to the reason, and the true one after it",
         "null counts are no usage",
         "block/goose#7997",
         _resolution(

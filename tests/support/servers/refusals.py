@@ -287,6 +287,78 @@ REFUSALS: list[Difference] = [
         _error("用户额度不足, 剩余额度: -0.1", "insufficient_user_quota", "new_api_error"),
         403,
     ),
+    _refusal(
+        "xAI",
+        "403 for a team without credits, in words of a permission",
+        "docs.x.ai/docs/key-information/billing",
+        "quota",
+        {
+            "code": "The caller does not have permission to execute the specified operation",
+            "error": "Your newly created team doesn't have any credits or licenses yet.",
+        },
+        403,
+    ),
+    _refusal(
+        "one-api",
+        "403 for a user without quota",
+        "songquanpeng/one-api",
+        "quota",
+        _error("user quota is not enough", type="one_api_error"),
+        403,
+    ),
+    _refusal(
+        "Azure",
+        "403 for an empty call volume",
+        "learn.microsoft.com/azure/api-management/quota-policy",
+        "quota",
+        _error("Out of call volume quota. Quota will be replenished in 12.21:11:32.", "403"),
+        403,
+    ),
+    _refusal(
+        "litellm",
+        "400 for a key without budget",
+        "BerriAI/litellm: ExceededTokenBudget",
+        "quota",
+        _error("ExceededTokenBudget: Current spend for token: 1.2; Max Budget: 1.0", "400"),
+        400,
+    ),
+    _refusal(
+        "Gemini",
+        "429 for a spending cap that the user set",
+        "ai.google.dev/gemini-api/docs/billing",
+        "quota",
+        [_error("Your project has exceeded its spending cap.", 429, status="RESOURCE_EXHAUSTED")],
+    ),
+    _refusal(
+        "Gemini",
+        "403 for a project without billing",
+        "ai.google.dev/gemini-api/docs/troubleshooting",
+        "quota",
+        [
+            _error(
+                "This API method requires billing to be enabled.", 403, status="PERMISSION_DENIED"
+            )
+        ],
+        403,
+    ),
+    _refusal(
+        "Volcengine",
+        "429 with the type `TooManyRequests` for a free trial that is used up",
+        "volcengine.com/docs/82379/1299023",
+        "quota",
+        _error(
+            "Your account 1 has exhausted its free trial quota for the m model",
+            "QuotaExceeded",
+            "TooManyRequests",
+        ),
+    ),
+    _refusal(
+        "Volcengine",
+        "429 with the type `TooManyRequests` for a limit that the user set",
+        "volcengine.com/docs/82379/1299023",
+        "quota",
+        _error("Your account 1 has reached the set limit", "SetLimitExceeded", "TooManyRequests"),
+    ),
     # -- limits of a day or longer
     _refusal(
         "Gemini",
@@ -433,7 +505,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Azure",
-        "the wait in words, beside an invitation to raise the quota",
+        "the wait in words, next to an invitation to raise the quota",
         "learn.microsoft.com/azure/ai-services/openai/how-to/quota",
         "rate_limit",
         _error(
@@ -444,7 +516,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "Groq",
-        "the wait in words, beside an invitation to pay",
+        "the wait in words, next to an invitation to pay",
         "crewAIInc/crewAI#494",
         "rate_limit",
         _error(
@@ -497,7 +569,43 @@ REFUSALS: list[Difference] = [
         400,
         headers={"x-amzn-errortype": "ThrottlingException:http://internal.amazon.com/"},
     ),
+    _refusal(
+        "Anthropic",
+        "429 for a rate, with the advice to send less",
+        "docs.anthropic.com/en/api/rate-limits",
+        "rate_limit",
+        {
+            "type": "error",
+            "error": {
+                "type": "rate_limit_error",
+                "message": "This request would exceed your organization's rate limit of 40,000 input"
+                " tokens per minute. Please reduce the prompt length or the maximum tokens requested,"
+                " or try again later.",
+            },
+        },
+        wire="anthropic",
+    ),
     # -- load
+    _refusal(
+        "Cerebras",
+        "429 for a full queue",
+        "inference-docs.cerebras.ai/support/error",
+        "overloaded",
+        {
+            "message": "We're experiencing high traffic right now! Please try again soon.",
+            "type": "too_many_requests_error",
+            "param": "queue",
+            "code": "queue_exceeded",
+        },
+    ),
+    _refusal(
+        "Ollama",
+        "a full queue, of which some gateways make 500",
+        "ollama/ollama: ErrMaxQueue",
+        "overloaded",
+        {"error": "server busy, please try again.  maximum pending requests exceeded"},
+        500,
+    ),
     _refusal(
         "Moonshot (Kimi)",
         "429 for a busy engine",
@@ -528,6 +636,14 @@ REFUSALS: list[Difference] = [
         {"error": "Model is overloaded", "error_type": "overloaded"},
     ),
     # -- never accepted
+    _refusal(
+        "Ollama",
+        "500 for a picture where the file of the model has no part for it",
+        "ollama/ollama, model/model.go: ErrNoVisionModel",
+        "invalid",
+        {"error": "this model is missing data required for image input"},
+        500,
+    ),
     _refusal(
         "OpenAI",
         "429 for a request that is larger than the limit",
@@ -571,7 +687,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "llama.cpp",
-        "500 for a picture to a model without eyes",
+        "500 for a picture to a model without vision",
         "ggml-org/llama.cpp",
         "invalid",
         _error(
@@ -583,7 +699,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "OpenRouter",
-        "404 for a picture to a model without eyes",
+        "404 for a picture to a model without vision",
         "JohnnyZ93/oai-compatible-copilot#230",
         "invalid",
         _error("No endpoints found that support image input", 404),
@@ -600,7 +716,7 @@ REFUSALS: list[Difference] = [
     ),
     _refusal(
         "vLLM",
-        "the field in FastAPI's `loc`, beside what was sent",
+        "the field in FastAPI's `loc`, next to what was sent",
         "fastapi.tiangolo.com/tutorial/handling-errors",
         "invalid",
         {

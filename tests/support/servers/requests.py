@@ -135,15 +135,15 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Anthropic",
-        "takes OAuth tokens (`sk-ant-oat…`) as a bearer's only",
-        "sent so, with the beta that they need",
+        "takes OAuth tokens (`sk-ant-oat…`) only as bearer tokens",
+        "sent that way, with the beta header that they need",
         "BerriAI/litellm#21039",
         proves(anthropic(key="sk-ant-oat01-x"), "authorization"),
     ),
     Difference(
         "Anthropic-style relays",
-        "want `x-api-key`, or a bearer's token",
-        "both are sent, but for Anthropic's own keys",
+        "want `x-api-key`, or a bearer token",
+        "both are sent, except with Anthropic's own keys",
         "docs.z.ai, platform.moonshot.ai, openrouter.ai: `ANTHROPIC_AUTH_TOKEN`",
         proves(anthropic(ABROAD), "x-api-key", "authorization"),
     ),
@@ -161,7 +161,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "Azure OpenAI",
         "a query in the address; the key in `api-key`",
-        "the query stays behind the path",
+        "the query is kept, after the path",
         "learn.microsoft.com: Azure OpenAI REST reference",
         goes_to(OLD, f"{AZURE}/chat/completions?api-version=2024-06-01"),
     ),
@@ -180,7 +180,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "Cerebras",
         "400 for penalties, `logit_bias` and `reasoning_content`",
-        "an error of ours; reasoning is not sent back",
+        "an error from this library; reasoning is not sent back",
         "inference-docs.cerebras.ai/resources/openai, CherryHQ/cherry-studio#16790",
         refused(CEREBRAS, frequency_penalty=1.0),
     ),
@@ -197,7 +197,7 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "DashScope (Qwen)",
-        "thinks by `enable_thinking`, `thinking_budget`",
+        "controls thinking with `enable_thinking`, `thinking_budget`",
         "`reasoning=` is translated",
         "help.aliyun.com/model-studio",
         holds(
@@ -246,7 +246,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "Groq",
         "400 for `logprobs`, `logit_bias`, names, `n` above 1",
-        "an error of ours; names are left out",
+        "an error from this library; names are left out",
         "console.groq.com/docs/openai",
         refused(GROQ, n=2),
     ),
@@ -259,7 +259,7 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "llama-cpp-python",
-        "refuses `content: null` beside calls",
+        "refuses `content: null` next to calls",
         "an empty text",
         "abetlen/llama-cpp-python: `llama_types.py`",
         holds(
@@ -324,7 +324,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "Moonshot (Kimi)",
         "`reasoning_content is missing in assistant tool call message`",
-        f"{BACK}; a blank beside calls where there is none",
+        f"{BACK}; a blank next to calls that have none",
         "continuedev/continue#11600",
         holds(KIMI, LOOP, demanded),
     ),
@@ -343,7 +343,7 @@ REQUESTS: list[Difference] = [
     Difference(
         "NVIDIA NIM",
         "passes requests on to Mistral's models, which refuse as Mistral does",
-        "told by the model's name, at any server",
+        "recognised by the model's name, at any server",
         "NousResearch/hermes-agent#20154",
         holds(
             at("https://integrate.api.nvidia.com/v1", "mistralai/mistral-small-4"),
@@ -434,7 +434,7 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Xiaomi MiMo",
-        "400 for calls without `reasoning_content`, and without a text beside them",
+        "400 for calls without `reasoning_content`, and for calls without text",
         f"{BACK}; blanks where there is none",
         "platform.xiaomimimo.com: passing back reasoning_content; XiaomiMiMo/MiMo-V2-Flash#8",
         holds(MIMO, LOOP, lambda sent: demanded(sent) and sent["messages"][1]["content"]),
@@ -518,7 +518,7 @@ def _schema_beside_json() -> None:
 REQUESTS += [
     Difference(
         "OpenAI",
-        "refuses a schema with something beside a `$ref`, a root that is no object, tuples",
+        "refuses a schema with anything next to a `$ref`, a root that is not an object, tuples",
         "the definition is written out in place; the answer is put into an object; a list of that length",
         "developers.openai.com: structured outputs; langchainjs#11381, openclaude#1256,"
         " openai-agents-python#4752",
@@ -527,42 +527,42 @@ REQUESTS += [
     Difference(
         "OpenAI",
         "refuses maps in a strict schema",
-        "it is asked for without `strict`; a strict tool is a `ValueError` before anything is sent",
+        "it is requested without `strict`; a strict tool is a `ValueError` before anything is sent",
         "pydantic-ai#4117, openai-agents-python PR 3927",
         _is_not_strict,
     ),
     Difference(
         "Azure",
         "refuses bounds and formats in a strict schema",
-        "they are said in the description",
+        "they are put into the description",
         "learn.microsoft.com: structured outputs, unsupported keywords",
         _schema_is_taken(_named("azure"), "azure"),
     ),
     Difference(
         "OpenRouter",
         "passes a schema on to a model of any vendor",
-        "bounds and formats are said in the description",
+        "bounds and formats are put into the description",
         "openrouter.ai/docs/structured-outputs; litellm#21016",
         _schema_is_taken(llm.openrouter("anthropic/claude", api_key="none"), "openrouter"),
     ),
     Difference(
         "Groq",
         "refuses bounds in a strict schema: `minItems is not supported`",
-        "they are said in the description",
+        "they are put into the description",
         "beeai-framework#1215",
         _schema_is_taken(_named("groq"), "azure"),
     ),
     Difference(
         "llama.cpp",
         "makes a grammar of the schema, from bounds and lengths, but not from every pattern",
-        "bounds are kept, patterns and formats are said in the description",
+        "bounds are kept, patterns and formats are put into the description",
         "github.com/ggml-org/llama.cpp: grammars/README.md",
         _schema_is_taken(_named("llama.cpp"), "llama.cpp"),
     ),
     Difference(
         "Anthropic",
         "refuses bounds of numbers, lengths, tuples",
-        "they are said in the description",
+        "they are put into the description",
         "platform.claude.com: structured outputs, JSON Schema limitations; litellm#21016",
         _schema_is_taken(llm.anthropic("claude", api_key="none"), "anthropic"),
     ),
@@ -589,8 +589,8 @@ REQUESTS += [
     ),
     Difference(
         "llama-cpp-python",
-        "takes a schema beside `json_object`, and no `json_schema`",
-        "it is sent so",
+        "takes a schema along with `json_object`, and no `json_schema`",
+        "it is sent that way",
         "abetlen/llama-cpp-python: llama_types.py",
         _schema_beside_json,
     ),
