@@ -192,7 +192,9 @@ def check_type(what: str, value: object, kind: type | UnionType) -> None:
     """Raise ``TypeError`` for an argument of another type, at the call and not somewhere inside."""
     if not isinstance(value, kind):
         kinds = get_args(kind) or (kind,)
-        wanted = " or ".join("None" if k is NoneType else k.__name__ for k in kinds)
+        wanted = " or ".join(
+            "None" if k is NoneType else getattr(k, "__name__", str(k)) for k in kinds
+        )
         raise TypeError(f"{what} must be {wanted}, not {type(value).__name__}")
 
 

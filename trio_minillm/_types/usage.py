@@ -88,7 +88,7 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         `merge_from` then reads the merged raw object anew. It is kept outside the fields: it is
         neither compared nor encoded, and a copy does not have it.
         """
-        self.__dict__["reader"] = reader
+        vars(self)["reader"] = reader
         return self
 
     def merge_from(self, later: Usage) -> None:
@@ -104,7 +104,7 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         before = self.raw
         if later.raw is not None:
             self.raw = merged_raw(before, later.raw)
-        found, reader = later, later.__dict__.get("reader")
+        found, reader = later, vars(later).get("reader")
         # Counts that were not read from a raw object can only be merged one by one.
         whole = reader is not None and (before is not None or self.total_tokens is None)
         if reader is not None and whole and self.raw != later.raw:
