@@ -873,3 +873,18 @@ def test_what_is_written_is_read_again(
     with ResultFile(path) as out:
         assert out.state(request(key)) == "finished"
     assert repr(line) == f"<ResultLine {key!r} finished>"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown", "native"),
+    [
+        ("end_turn", "stop", "end_turn"),
+        ("max_tokens", "length", "max_tokens"),
+        ("pause_turn", "pause_turn", None),  # no answer yet, and no word of OpenAI's
+        ("stop", "stop", None),
+    ],
+)
+def test_finish_reasons_in_the_words_of_openai(reason: str, shown: str, native: str | None) -> None:
+    response = llm.CompletionResponse(choices=(llm.Choice(content="a", finish_reason=reason),))
+    (found,) = result_format.completion(response, 0)["choices"]
+    assert (found["finish_reason"], found.get("native_finish_reason")) == (shown, native)

@@ -25,13 +25,13 @@ MARKER = b'{"id":"batch_req_'
 REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
-    "pause_turn": "stop",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-"""Anthropic's finish reasons in OpenAI's words; its own stand under ``native_finish_reason``."""
+"""Anthropic's finish reasons in OpenAI's words; its own stand under ``native_finish_reason``.
+``pause_turn`` has no such word: the answer is not there yet."""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
