@@ -235,7 +235,9 @@ def clean(value: Any) -> Any:
 
 
 def _without_halves(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _scalar(value: Any) -> str | None:
