@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import Block, StreamChunk, ToolCallDelta
-from trio_minillm._protocol.arguments import MAX_CHECKED, MAX_STARTS, is_object
+from trio_minillm._protocol.arguments import MAX_CHECKED, MAX_STARTS, is_object, same_json
 from trio_minillm._protocol.calls import CELLS, ROWS, TABLE, CallBuilder, Calls, Verdict
 from trio_minillm._protocol.choice import CUT_REASONS, ENDED_REASONS, FILTERED_REASONS
 from trio_minillm._protocol.ingest import Ingest
@@ -256,6 +256,8 @@ def test_what_servers_send_is_the_call_that_was_meant(why, deltas, expected):
         ("empty, then the same name under another id", [D(0, "a", "f"), D(0, "b", "f", X)],
          [("f", X)]),
         ("whole, then empty under another id", [D(0, "a", "f", X), D(0, "b", "f")], [("f", X)]),
+        ("no arguments, then the same id and name under another index, with some",
+         [D(0, "a", "f", "null"), D(1, "a", "f", X)], [("f", X)]),
         ("two opened, and pieces without a key",
          [D(0, "a", "f"), D(0, "b", "g"), D(0, None, None, X), D(0, None, None, Y)], []),
         ("a call takes pieces at the index at which another begins",
@@ -431,6 +433,13 @@ def test_copies_are_found_up_to_a_bound_and_nothing_is_wrong_beyond_it():
         assert runs(answer(*[D(0, "a", "f", p) for p in pieces])) == [("f", whole)]
         again = answer(*[D(0, "a", "f", p) for p in (*pieces, whole)])
         assert runs(again) == ([("f", whole)] if count == 10 else [])
+
+
+def test_texts_that_are_too_long_to_be_compared_are_not_called_the_same():
+    long = '{"x":"' + "a" * MAX_CHECKED + '"}'
+    assert same_json('{"a": 1, "b": 2}', '{"b":2,"a":1}')
+    assert not same_json(long, long + " ")
+    assert not same_json("{", "{")
 
 
 @pytest.mark.parametrize("text", ["", " ", "{}", "null", X, " {} "])

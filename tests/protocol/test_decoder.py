@@ -6,6 +6,7 @@ import trio_minillm as llm
 from trio_minillm import providers, testing
 from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._protocol.json_limits import MAX_OBJECTS
+from trio_minillm._protocol.oddities import MAX_UNREAD, LeftOut
 from trio_minillm._protocol.redaction import THOROUGH
 from trio_minillm.testing import anthropic_events, openai_events, sse
 
@@ -221,3 +222,51 @@ def test_a_long_answer_without_blank_lines_is_read_as_it_comes() -> None:
     assert decoder.error is None
     assert len(chunks) == 30_000 - 1  # the last one may go on
     assert len(decoder.finish(0.0)) == 1
+
+
+TEXT = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+REASON = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def test_what_can_not_be_read_behind_the_reason_is_passed_over_and_noted() -> None:
+    decoder, chunks = decode(sse(TEXT) + sse(REASON) + sse('{"choices": 5}'))
+    assert [c.delta for c in chunks] == ["a", ""]
+    assert decoder.error is None
+    assert decoder.left_out.unread == {"an event after the finish reason": 1}
+    assert decoder.left_out.skipped == 1
+
+
+@pytest.mark.parametrize("body", [b"upstream is gone sk-secret", b"upstream: gone sk-secret\n\n"])
+def test_a_body_that_is_no_answer_is_an_error_in_the_servers_words(body: bytes) -> None:
+    decoder, chunks = decode(body, secrets=[b"sk-secret"])
+    assert (chunks, decoder.error) == ([], None)
+    error = decoder.other_words()
+    assert isinstance(error, llm.ProviderError)
+    assert error.info.message == body.strip().decode().replace("sk-secret", "[hidden]")
+
+
+@pytest.mark.parametrize("body", [b"", b"dat", b"event", b"data: [DONE]\n\n", b": alive\n\nx"])
+def test_a_body_that_may_be_the_beginning_of_events_says_nothing(body: bytes) -> None:
+    assert decode(body)[0].other_words() is None
+
+
+def test_names_of_what_was_left_out_are_bounded() -> None:
+    left_out = LeftOut()
+    for number in range(MAX_UNREAD + 5):
+        left_out.note(f"field{number}")
+    left_out.note("field0")
+    assert len(left_out.unread) == MAX_UNREAD
+    assert left_out.unread["field0"] == 2
+
+
+def test_a_secret_in_an_error_of_many_fields_is_blanked_out() -> None:
+    more = {f"field {number}": "x" for number in range(THOROUGH // 8)}
+    error = {"message": "boom sk-secret-0123", "code": "sk-secret-0123", "metadata": more}
+    decoder, _ = decode(
+        sse({"error": error, "usage": {"completion_tokens": 3}}), secrets=[b"sk-secret-0123"]
+    )
+    assert isinstance(decoder.error, llm.ProviderError)
+    info = decoder.error.info
+    assert (info.message, info.code, info.metadata) == ("boom [hidden]", "[hidden]", None)
+    assert decoder.error.usage is not None
+    assert decoder.error.usage.completion_tokens == 3

@@ -142,6 +142,14 @@ def test_malformed_metadata_is_left_out_and_noted():
         assert "citations" in response.notes[0]
 
 
+def test_what_the_decoder_has_left_out_is_noted():
+    response = machine(StreamChunk("a")).response(unread={"delta.x": 1, "a malformed event": 1200})
+    assert response.notes == (
+        "left out, since it could not be read: delta.x",
+        "left out, since it could not be read: a malformed event (1,200 times)",
+    )
+
+
 def test_a_choice_0_that_never_came_is_not_shown():
     made = machine(StreamChunk("b", choice=1), StreamChunk(finish_reason="stop", choice=1))
     assert (made.accumulated, made.finish_reason) == ("b", "stop")

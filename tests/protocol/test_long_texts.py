@@ -180,3 +180,11 @@ def test_the_bound_of_an_event_can_be_chosen() -> None:
     _, decoder = decoded(event, max_event=LONG_TEXT)
     assert isinstance(decoder.error, LimitExceeded)
     assert decoded(event, max_event=5 * LONG_TEXT)[1].error is None
+
+
+def test_what_is_kept_as_json_gets_its_texts_back() -> None:
+    long = LongTexts(json.dumps({"a": LONG, "b": [LONG]}).encode())
+    raw = msgspec.json.decode(long.short, type=msgspec.Raw)
+    back = long.restored(raw)
+    assert isinstance(back, msgspec.Raw)
+    assert msgspec.json.decode(back) == {"a": LONG, "b": [LONG]}

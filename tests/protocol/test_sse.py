@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trio_minillm import SSEDecoder
+from trio_minillm._protocol.sse import LONG_LINE
 from trio_minillm._types.options import BOUNDS
 
 from ..support.recorded import Case, conformance_cases
@@ -507,3 +508,29 @@ def test_data_of_several_lines_stay_one_event(body):
 def test_a_name_behind_its_data_counts():
     (event,) = SSEDecoder(forgiving=True).feed(b'data: {"a":1}\nevent: error\n\n')
     assert event.event == "error"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [('{"a":1}', '{ "b":2}'), ('[{"a":1}]', '[{"b":2}]'), ("[]", "{}")]
+)
+def test_no_json_goes_on_behind_its_end(first: str, second: str) -> None:
+    body = f"data: {first}\ndata: {second}\n\n".encode()
+    found = SSEDecoder(forgiving=True).feed(body)
+    assert [bytes(e.data).decode() for e in found] == [first, second]
+    (joined,) = SSEDecoder().feed(body)
+    assert bytes(joined.data).decode() == f"{first}\n{second}"
+
+
+def test_a_long_line_behind_other_data_of_its_event() -> None:
+    line = b"x" * (2 * LONG_LINE)
+    decoder = SSEDecoder()
+    events = decoder.feed(b"data: a\ndata: " + line[:LONG_LINE])
+    events += decoder.feed(line[LONG_LINE:] + b"\n\n")
+    assert [bytes(e.data) for e in events] == [b"a\n" + line]
+
+
+def test_a_long_line_in_pieces_keeps_to_the_bound_of_its_event() -> None:
+    decoder = SSEDecoder(max_line=4 * LONG_LINE, max_event=LONG_LINE)
+    for piece in (b"data: ", b"x" * LONG_LINE, b"x", b"\n\n"):
+        assert decoder.feed(piece) == []
+    assert str(decoder.failure) == f"more than {LONG_LINE:,} bytes in one event"

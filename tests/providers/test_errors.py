@@ -61,6 +61,14 @@ def test_a_long_window_is_a_quota_unless_a_wait_is_named(window: str, code: str 
     assert kind(said(words, code), retry_after="750") == "rate_limit"
 
 
+@pytest.mark.parametrize(("value", "found"), [("0", "quota"), (0, "quota"), ("15", "rate_limit")])
+def test_a_limit_of_nothing_is_a_quota(value: Any, found: str) -> None:
+    violation = {"quotaMetric": "input_tokens", "quotaId": "PerMinute", "quotaValue": value}
+    failed = {"@type": "type.googleapis.com/google.rpc.QuotaFailure"}
+    details = [failed | {"violations": ["odd", violation]}]
+    assert kind(said("Resource exhausted.", status="RESOURCE_EXHAUSTED", details=details)) == found
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -603,3 +611,28 @@ def test_an_error_inside_another_object_is_a_complaint() -> None:
     assert told is not None
     assert told.kind == "quota"
     assert complaint_in({"detail": {"error": None}}) is None
+
+
+def test_half_a_surrogate_pair_in_an_error_is_replaced() -> None:
+    body = b'{"error":{"message":"no \\ud800","code":"slow_down","metadata":{"x":["\\ud800"]}}}'
+    for info in (error_info(503, body), error_from(503, json.loads(body))):
+        assert info.message == "no \ufffd"
+        assert info.code == "slow_down"
+        assert info.metadata == {"x": ["\ufffd"]}
+    assert error_from(None, {"error": {"when": {"x": "\ud800"}}}).message == "unreadable: ['error']"
+
+
+def test_an_error_in_another_encoding_is_read_all_the_same() -> None:
+    info = error_info(
+        429, '{"error":{"message":"zu schnell für uns","code":"quota_exceeded"}}'.encode("latin-1")
+    )
+    assert (info.message, info.code, info.kind) == (
+        "zu schnell f\ufffdr uns",
+        "quota_exceeded",
+        "quota",
+    )
+
+
+def test_an_error_that_is_nested_too_deep_is_shown_as_text() -> None:
+    body = b'{"error":{"metadata":{"x":' + b"[" * 800 + b"]" * 800 + b"}}}"
+    assert error_info(500, body).message.startswith('{"error"')

@@ -434,6 +434,7 @@ def test_a_tool_without_parameters_can_be_strict(wire: str) -> None:
         ({"properties": {"a": {"$ref": "#/$defs/A"}}}, "a refers to what is not"),
         ({"properties": {"a": {"allOf": [{}, {}]}}}, "a has several schemas at once"),
         ({"properties": {"a": {"properties": {"b": {}}}}}, r"a\.b may be anything"),
+        ({"properties": {"a": {"anyOf": 5}}}, "a is no JSON schema: anyOf has another type"),
     ],
 )
 def test_the_place_of_what_does_not_fit_is_named(schema: dict[str, Any], why: str) -> None:
@@ -473,6 +474,20 @@ def test_one_word_for_one_thing_in_a_handwritten_schema() -> None:
         "required": ["one", "either", "fixed", "pair", "no"],
         "additionalProperties": False,
     }
+
+
+def test_lists_in_a_handwritten_schema_need_no_type() -> None:
+    schema = {
+        "properties": {
+            "many": {"items": {"type": "string"}, "minItems": 0},
+            "two": {"prefixItems": [{"$ref": "#/$defs/Word"}, {"type": "string"}]},
+        },
+        "$defs": {"Word": {"type": "string", "format": "iri"}},
+    }
+    found = strict_schema(schema, COMMON)["properties"]
+    assert found["many"] == {"type": "array", "items": {"type": "string"}}
+    assert found["two"]["type"] == "array"
+    assert "in this order: Word, string" in found["two"]["description"]
 
 
 class Awkward(msgspec.Struct):

@@ -416,3 +416,26 @@ def test_stored_thinking_that_does_not_say_whose_it_is_goes_back_to_nobody() -> 
     turns = [llm.user("x"), llm.message_of(stored), llm.user("y")]
     for name, model in MODELS.items():
         assert "SIGNATURE" not in json.dumps(build(model, turns)), name
+
+
+@pytest.mark.parametrize("ids", [ANY_IDS, OPENAI_IDS, MISTRAL_IDS, ANTHROPIC_IDS])
+def test_an_id_that_replaces_another_is_taken_by_the_server_and_by_no_other_call(
+    ids: CallIds,
+) -> None:
+    taken: set[str] = set()
+    for _ in range(3):
+        new = ids.replaced("\ud800" * 50, 1, taken)
+        assert ids.accept(new)
+        assert new not in taken
+        assert ids.replaced("\ud800" * 50, 1, taken) == new
+        taken.add(new)
+
+
+@pytest.mark.parametrize(
+    ("name", "signed"), [("gemini-3-pro", True), ("gemini-2.5-pro", False), ("gemini-1.5", False)]
+)
+def test_models_before_gemini_3_get_calls_without_a_signature(name: str, signed: bool) -> None:
+    model = llm.compatible(name, base_url="http://h.invalid/v1", server="gemini")
+    turns = [llm.user("x"), llm.assistant(ToolCall(id="c", name="f"))]
+    (call,) = build(model, turns)["messages"][1]["tool_calls"]
+    assert ("extra_content" in call) == signed

@@ -42,6 +42,7 @@ from trio_minillm.providers import (
     Request,
     error_info,
 )
+from trio_minillm.providers._coerce import MOST_VALUES, each, loose_object, word
 from trio_minillm.providers._servers import server_at
 
 OPENAI, OPENROUTER, ANTHROPIC = OpenAIChat(), OpenRouter(), Anthropic()
@@ -1115,6 +1116,40 @@ def test_nor_does_one_on_a_wire_whose_events_have_types(data: bytes) -> None:
     chunks, error = decode(ANTHROPIC, ("keepalive", data), ("content_block_delta", said))
     assert error is None
     assert [c.delta for c in chunks if c.delta] == ["x"]
+
+
+def test_positions_that_are_no_numbers_count_as_absent_or_as_what_they_say() -> None:
+    odd = {"choices": [{"index": {"a": 1}, "delta": {"content": "x"}}]}
+    text = {"choices": [{"index": "1.0", "delta": {"content": "y"}}]}
+    chunks, error = decode(OPENAI, odd, text)
+    assert error is None
+    assert [(c.choice, c.delta, c.unread) for c in chunks] == [
+        (0, "x", ("choices[].index",)),
+        (1, "y", ()),
+    ]
+
+
+def test_types_that_are_no_words_count_as_absent() -> None:
+    said = {"type": "content_block_delta", "index": 0, "delta": {"type": 5, "text": "x"}}
+    chunks, error = decode(ANTHROPIC, ("content_block_delta", said))
+    assert error is None
+    assert [(c.delta, c.unread) for c in chunks] == [("x", ("delta.type",))]
+
+
+def test_arguments_of_an_older_function_call_may_be_an_object() -> None:
+    call = {"name": "f", "arguments": {"x": [1, "\ud800"]}}
+    chunks, error = decode(OPENAI, delta(function_call=call))
+    assert error is None
+    (piece,) = chunks[0].tool_calls
+    assert json.loads(piece.arguments) == {"x": [1, "\ufffd"]}
+
+
+def test_what_is_read_loosely_is_bounded() -> None:
+    pieces = {"choices": [{"delta": {"content": "x", "audio": [[]] * MOST_VALUES}}] * 2}
+    with pytest.raises(llm.ProtocolError, match="more than 131,072 values"):
+        loose_object(json.dumps(pieces).encode(), [])
+    with pytest.raises(llm.ProtocolError, match="calls has more than 2 entries"):
+        each(word, 2)(["a", "b", "c"], "calls", [])
 
 
 def test_an_address_that_is_none_is_no_known_server() -> None:

@@ -1109,6 +1109,38 @@ def test_what_cant_be_said_of_reasoning(model: llm.Model, given: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "given", "wire"),
+    [
+        ("deepseek", R(enabled=True, effort="high"),
+         {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}),
+        ("moonshot", R(enabled=True, effort="high"), {"reasoning_effort": "high"}),
+        ("moonshot", False, {"thinking": {"type": "disabled"}}),
+        ("dashscope", True, {"enable_thinking": True}),
+        ("dashscope", False, {"enable_thinking": False}),
+        ("dashscope", 2000, {"enable_thinking": True, "thinking_budget": 2000}),
+        ("dashscope", R(exclude=False), {}),
+    ],
+)  # fmt: skip
+async def test_reasoning_as_servers_of_their_own_call_it(
+    name: str, given: Any, wire: dict[str, Any]
+) -> None:
+    assert rest(await body(server(name), reasoning=given)) == wire
+
+
+@pytest.mark.parametrize("given", ["low", R(summary="auto"), R(exclude=True)])
+def test_a_server_with_a_budget_has_no_effort(given: Any) -> None:
+    with pytest.raises(ValueError, match="no effort, summary"):
+        build(server("dashscope"), llm.user("hi"), reasoning=given)
+
+
+@pytest.mark.parametrize("name", ["groq", "minimax"])
+def test_a_server_of_one_choice_is_not_asked_for_more(name: str) -> None:
+    assert "messages" in build(server(name), llm.user("hi"), n=1)
+    with pytest.raises(ValueError, match="this server gives one choice"):
+        build(server(name), llm.user("hi"), n=2)
+
+
+@pytest.mark.parametrize(
     ("given", "wire"),
     [
         ("low", {"effort": "low"}),

@@ -40,6 +40,23 @@ def resolution(usage: Usage, price: TokenPrice = PRICE) -> str:
     return str(priced_cost(usage, price).resolution)
 
 
+@pytest.mark.parametrize("read", READERS.values())
+@pytest.mark.parametrize("raw", [[1], "12", 7, True])
+def test_usage_that_is_no_object_is_in_doubt(read: Any, raw: Any) -> None:
+    usage = read(raw)
+    assert buckets(usage) == (None, None, None, None)
+    assert usage.doubts == {"total_tokens": "it is not an object"}
+    assert resolution(usage) == "unknown"
+
+
+def test_a_cache_under_the_other_wires_name_is_in_doubt_if_a_total_leaves_it_out() -> None:
+    raw = {"input_tokens": 100, "output_tokens": 5, "cache_read_input_tokens": 50}
+    assert openai_usage(raw).doubts is None
+    usage = openai_usage(raw | {"total_tokens": 105})
+    assert usage.doubts == {"cache_read_tokens": "the cache's tokens may be part of the input"}
+    assert buckets(usage) == (100, 50, None, 5)
+
+
 # -- what servers send -----------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -255,3 +256,9 @@ def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_a_date_is_in_gmt_wherever_the_machine_stands(date: str) -> None:
     assert retry_after({"retry-after": date}, now=NOW) == 30.0
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "4096"])
+def test_a_bound_is_a_whole_number_from_1_on(value: Any) -> None:
+    with pytest.raises(ValueError, match="parts must be a whole number from 1 on"):
+        llm.Bounds(parts=value)

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+from annotated_types import Gt
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -227,6 +228,22 @@ def test_metadata_that_can_not_be_hashed() -> None:
     type = Annotated[City, msgspec.Meta(extra_json_schema={"examples": [{"name": "Rome"}]})]
     assert schema_of(type)["examples"] == [{"name": "Rome"}]
     assert read_json('{"name":"Rome"}', type) == City("Rome")
+    assert read_json('{"name":"Rome"}', Annotated[City, {"not": "hashable"}]) == City("Rome")
+
+
+def test_a_type_that_has_no_schema_is_no_fault_of_pydantics() -> None:
+    with pytest.raises(TypeError, match="complex"):
+        schema_of(complex)
+
+
+def test_without_pydantic_no_type_is_its(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked = Annotated[int, Gt(0)]
+    assert is_pydantic(marked)
+    monkeypatch.setitem(sys.modules, "pydantic", None)  # not installed, but annotated_types is
+    assert schema_of(marked) == {"type": "integer"}
+    monkeypatch.delitem(sys.modules, "pydantic")
+    monkeypatch.delitem(sys.modules, "annotated_types")
+    assert not is_pydantic(marked)
 
 
 # -- roots and names -------------------------------------------------------------------------

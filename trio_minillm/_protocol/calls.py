@@ -103,10 +103,12 @@ Cell = tuple[str, str, str, str, str]
 def _expanded() -> Iterator[tuple[Cell, Verdict]]:
     rows = [([w.split() for w in row[:5]], row[5]) for row in ROWS]
     for cell in CELLS:
-        for allowed, verdict in rows:
-            if all(v in a or "*" in a for v, a in zip(cell, allowed, strict=True)):
-                yield cell, verdict
-                break
+        fits = (
+            verdict
+            for allowed, verdict in rows
+            if all(v in a or "*" in a for v, a in zip(cell, allowed, strict=True))
+        )
+        yield cell, next(fits)
 
 
 TABLE: Final[dict[Cell, Verdict]] = dict(_expanded())

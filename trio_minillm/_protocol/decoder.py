@@ -240,11 +240,7 @@ class ChunkDecoder:
                 if long is not None and isinstance(exc, ProviderError):
                     exc.content = long.restored(exc.content)
             except _MALFORMED as exc:
-                if (lines := _events_in(data)) is not None:
-                    self.events -= 1
-                    out += self._events(lines, at)
-                else:
-                    self._malformed(_say(exc), exc, data)
+                self._malformed(_say(exc), exc, data)
             else:
                 chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed or ()
                 out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
@@ -383,17 +379,6 @@ class ChunkDecoder:
         except _MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks
-
-
-def _events_in(data: bytes) -> list[SSEEvent] | None:
-    """Return the events of data whose lines are an event each; ``None`` if they are not.
-
-    There are servers that write no blank line between events: the standard then joins their data.
-    """
-    lines = [line for line in data.split(b"\n") if line.strip()]
-    if len(lines) < 2 or not all(line[:1] == b"{" or line[:1] == b"[" for line in lines):
-        return None
-    return [SSEEvent(line) for line in lines]
 
 
 def _say(exc: Exception) -> str:

@@ -291,9 +291,13 @@ class SSEDecoder:
         self._event = self._late = ""
 
     def _go_on(self, value: bytes, events: list[SSEEvent]) -> None:
-        """End the event before data that can't go on with its own: no JSON has ``}`` and ``{`` so."""
-        alone = value[:2] == b'{"' or value[:6] == b"[DONE]"
-        if alone and self._forgiving and self._data[-1:] == b"}":
+        """End the event before data that can't go on with its own.
+
+        There are servers that write no blank line between events: the standard then joins their
+        data. No JSON has a line that closes an object or a list before one that opens another.
+        """
+        closed = self._data.endswith((b"}", b"]"))
+        if self._forgiving and closed and value.startswith((b"{", b"[")):
             late, self._late = self._late, ""
             self._dispatch(events)
             self._event = late

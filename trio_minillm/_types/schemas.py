@@ -126,14 +126,13 @@ def _reader(type: Any) -> Callable[[str | bytes], Any]:
     adapter = _adapter(type)
     if adapter is None:
         return msgspec.json.Decoder(type).decode
+    from pydantic import ValidationError
 
     def read(text: str | bytes) -> Any:
         msgspec.json.decode(text, type=msgspec.Raw)  # not JSON is the same error for every type
         try:
             return adapter.validate_json(bytes(text) if isinstance(text, msgspec.Raw) else text)
-        except ValueError as error:
-            if not hasattr(error, "errors"):
-                raise
+        except ValidationError as error:
             raise msgspec.ValidationError(_words(error)) from error.with_traceback(None)
 
     return read

@@ -176,8 +176,7 @@ def word(value: Any, where: str, left_out: list[str]) -> Any:
     """Read a word that is text or nothing, such as a type."""
     if isinstance(value, str) and not isinstance(value, Digits):
         return _without_halves(value)
-    if value is not None:
-        left_out.append(where)
+    left_out.append(where)
     return ""
 
 
@@ -205,8 +204,7 @@ def number(value: Any, where: str, left_out: list[str]) -> int | None:
         return int(value.removesuffix(".0"))
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         return value
-    if value is not None:
-        left_out.append(where)
+    left_out.append(where)
     return None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo
+from ._coerce import clean, loose_json
 from ._error_codes import plain_code
 from ._error_kinds import Evidence, kind_of
 from ._error_parts import (
@@ -77,11 +78,11 @@ _EVENT_DATA = re.compile(rb"(?m)^data: ?(\{.*)$")
 
 
 def _decoded(body: bytes) -> Any:
-    """Return what JSON says, or None if it is none."""
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return None
+    """Return what JSON says, also what only `loose_json` takes, or None if it is none."""
+    for decode in (msgspec.json.decode, loose_json):
+        with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
+            return clean(decode(body))
+    return None
 
 
 # -- from decoded JSON ------------------------------------------------------------------------------
@@ -121,12 +122,12 @@ def error_from(
     if kind == "invalid":
         words += field_of(own, words)
     return ErrorInfo(
-        message=words[:EXCERPT_CHARS],
+        message=clean(words[:EXCERPT_CHARS]),
         kind=kind,
         status=status,
-        code=code,
-        type=kind_word or named or None,
-        metadata=metadata or details or None,
+        code=clean(code),
+        type=clean(kind_word or named or None),
+        metadata=clean(metadata or details or None),
         should_retry=advice,
         retry_after=(wait if wait is not None else wait_in(words)) if kind in RETRYABLE else None,
     )

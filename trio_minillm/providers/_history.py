@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from itertools import count
 
 import msgspec
 
@@ -37,12 +38,10 @@ class CallIds(msgspec.Struct, frozen=True):
 
     def replaced(self, ident: str, number: int, taken: set[str]) -> str:
         """Return the id for the ``number``-th call with this one: always the same, and not taken."""
-        for salt in range(len(taken) + 1):
-            digest = hashlib.sha256(f"{number}.{salt}.{ident}".encode("utf-8", "replace")).digest()
-            made = self.prefix + _letters(int.from_bytes(digest, "big"), self.length)
-            if made not in taken:
-                return made
-        raise ValueError("too many calls for ids of this length")
+        salted = (f"{number}.{salt}.{ident}".encode("utf-8", "replace") for salt in count())
+        digests = (hashlib.sha256(text).digest() for text in salted)
+        made = (self.prefix + _letters(int.from_bytes(d, "big"), self.length) for d in digests)
+        return next(ident for ident in made if ident not in taken)
 
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
