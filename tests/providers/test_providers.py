@@ -1118,6 +1118,18 @@ def test_nor_does_one_on_a_wire_whose_events_have_types(data: bytes) -> None:
     assert [c.delta for c in chunks if c.delta] == ["x"]
 
 
+def test_a_message_in_place_of_a_delta_is_a_piece_unless_it_comes_with_the_reason() -> None:
+    def said(message: Any, reason: str | None = None) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+
+    pieces = [said({"role": "assistant", "content": "Hel"}), said({"content": "lo"})]
+    nothing = [said(None), said({}), said("odd"), said([1])]
+    chunks, error = decode(OPENAI, *pieces, *nothing, said({"content": "Hello"}, "stop"))
+    assert error is None
+    assert [c.delta for c in chunks if c.delta] == ["Hel", "lo"]
+    assert chunks[-1].finish_reason == "stop"
+
+
 def test_positions_that_are_no_numbers_count_as_absent_or_as_what_they_say() -> None:
     odd = {"choices": [{"index": {"a": 1}, "delta": {"content": "x"}}]}
     text = {"choices": [{"index": "1.0", "delta": {"content": "y"}}]}

@@ -277,8 +277,15 @@ def _other_shape(data: bytes, cause: Exception) -> tuple[ChunkEvent, list[str]]:
 
 
 def _bare(choice: ChoiceEvent) -> Delta:
-    """Return the text of a choice without a delta, as the older endpoint for completions has it."""
-    return Delta(content=choice.text) if choice.text else _NOTHING
+    """Return what a choice without a delta says: text as the older endpoint for completions has it,
+    or a message, which there are servers that send in pieces. Beside a reason, it is a copy.
+    """
+    if choice.text:
+        return Delta(content=choice.text)
+    if choice.message and choice.finish_reason is None:
+        with suppress(msgspec.DecodeError, UnicodeError):
+            return decode_delta(choice.message)
+    return _NOTHING
 
 
 def _message(choice: ChoiceEvent) -> tuple[Delta, list[str]]:
