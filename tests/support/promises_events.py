@@ -132,6 +132,8 @@ spared("usage that is a list", lambda w: w.event("message_delta", delta={}, usag
     if w.anthropic else sse({"choices": [], "usage": []}))
 spared("… that is text", lambda w: w.event("message_delta", delta={}, usage="x")
     if w.anthropic else sse({"choices": [], "usage": "x"}), notes="usage")
+spared("a `message` in place of the delta", sse({"choices": [{"message": {"content": "more"}}]}),
+       "openai", text=with_more("more"))
 spared("choices that are empty text, or `false`", sse({"choices": ""}), "openai")
 spared("a refusal that is an empty list or object", sse({"choices": [{"index": 0, "delta": {"refusal": []}}]}), "openai")
 spared("an error that is the word `null`, or a list of nothing",
