@@ -140,7 +140,7 @@ class Odd(providers.OpenAIChat):
 def test_a_secret_that_is_echoed_is_blanked_out(provider):
     data = sse({"error": {"message": "boom sk-secret"}})
     decoder, _ = decode(data, provider=provider, secrets=[b"sk-secret"])
-    assert str(decoder.error) == "error in the stream server: boom [hidden]"
+    assert str(decoder.error) == "the server reported an error (server): boom [hidden]"
     assert decoder.error.__context__ is None
 
 

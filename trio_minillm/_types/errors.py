@@ -250,7 +250,7 @@ class ProviderError(StreamError, _Reported):
     def __init__(self, info: ErrorInfo) -> None:
         self.info = info
         code = f" [{self.code}]" if self.code else ""
-        super().__init__(f"error in the stream{code} {info.kind}: {info.message}")
+        super().__init__(f"the server reported an error{code} ({info.kind}): {info.message}")
 
 
 class ProtocolError(StreamError):
