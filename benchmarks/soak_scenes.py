@@ -122,7 +122,7 @@ def _error(reply: Reply, rng: random.Random) -> Result:
 
 
 def _malformed(reply: Reply, rng: random.Random) -> Result:
-    bad = rng.choice((b"data: {\n\n", b"data: [1]\n\n", b"data: {\xff\n\n", b'data: {"id":\n\n'))
+    bad = rng.choice((b"data: {\n\n", b"data: [{]\n\n", b"data: {\xff\n\n", b'data: {"id":\n\n'))
     return testing.reply(*reply.steps[:3], bad, *reply.steps[3:]), ("ProtocolError",), False
 
 

@@ -357,9 +357,9 @@ def test_files_that_can_not_be_used(endpoint: Endpoint, files: Files) -> None:
 @posix
 def test_an_input_that_changes_meanwhile(endpoint: Endpoint, files: Files) -> None:
     files.write(1000)
-    endpoint.script = lambda n: (200, [endpoint.release, HELLO] if n < 4 else [HELLO])
+    endpoint.script = lambda n: (200, [HELLO] if n < 4 else [endpoint.release, HELLO])
     with started(endpoint, files, "--concurrency", "4") as process:
-        wait_for(lambda: endpoint.running == 4)
+        wait_for(lambda: len(endpoint.requests) == 8)  # four are answered, four under way
         files.source.write_bytes(files.source.read_bytes() + b"{}\n")
         endpoint.release.set()
         _, err = ended(process)
