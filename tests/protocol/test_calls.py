@@ -334,6 +334,24 @@ def test_reasons_are_known_in_the_clothes_of_relays(reason):
     assert answer(D(0, "a", "f", X), reason=reason).tool_calls == ()
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(
+            "context_length_exceeded",
+            "max_new_tokens",
+            "MAX_TOKENS_REACHED",
+            "stop_length",
+            "limit",
+        ),
+        *("output_truncated", "budget_exceeded", "blocked_by_filter", "content_policy_violation"),
+        *("moderated", "content-moderation", "guardrail", "promptFiltered"),
+    ],
+)
+def test_a_reason_that_nobody_knows_is_taken_at_its_words(reason):
+    assert answer(D(0, "a", "f", X), reason=reason).tool_calls == ()
+
+
 @pytest.mark.parametrize("reason", ["TOOL_CALLS", "tool-calls", "toolUse", "FinishReason.STOP"])
 def test_so_are_those_of_whole_answers(reason):
     assert runs(answer(D(0, "a", "f"), reason=reason)) == [("f", "")]

@@ -1130,6 +1130,16 @@ def test_a_message_in_place_of_a_delta_is_a_piece_unless_it_comes_with_the_reaso
     assert chunks[-1].finish_reason == "stop"
 
 
+@pytest.mark.parametrize("content", ["", "x"])
+def test_an_error_in_a_delta_is_one_without_a_reason_too(content: str) -> None:
+    failed = delta(content=content, error={"message": "dead", "code": "engine"})
+    chunks, error = decode(OPENAI, failed)
+    assert [c.delta for c in chunks if c.delta] == ([content] if content else [])
+    assert isinstance(error, llm.ProviderError)
+    assert (error.info.message, error.code) == ("dead", "engine")
+    assert decode(OPENAI, delta(content="x", error={}))[1] is None
+
+
 def test_positions_that_are_no_numbers_count_as_absent_or_as_what_they_say() -> None:
     odd = {"choices": [{"index": {"a": 1}, "delta": {"content": "x"}}]}
     text = {"choices": [{"index": "1.0", "delta": {"content": "y"}}]}

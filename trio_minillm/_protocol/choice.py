@@ -248,7 +248,7 @@ class ChoiceBuilder:
         ids = extras.calls.ids()
         # One that was withdrawn counts, too: it is not known what was lost.
         reasons = _words((*self.reasons, self.reason or ""))
-        usable = finished and not reasons & _UNUSABLE
+        usable = finished and not any(w in _UNUSABLE or _TELLING.search(w) for w in reasons)
         ended = reasons <= _ENDED  # also without any, where the wire's end marker came
         for part in self.parts:
             if isinstance(part, TextBuilder):
@@ -299,3 +299,7 @@ def _words(reasons: Iterable[str]) -> frozenset[str]:
 _UNUSABLE, _ENDED, _CALL = map(
     _words, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS)
 )
+_TELLING = re.compile(
+    "^max|length|limit|trunc|exceeded|block|moderat|policy|safety|guardrail|filter"
+)
+"""Words, within longer ones, of reasons that nobody has listed: the answer was cut or filtered."""

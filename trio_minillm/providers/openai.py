@@ -231,7 +231,7 @@ class OpenAIChat(Provider):
             or out.images
             or out.logprobs
         )
-        if choice.error or out.finish_reason is not None:
+        if choice.error or delta.error or out.finish_reason is not None:
             _check_end(choice, out)
         return out
 
