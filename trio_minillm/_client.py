@@ -335,9 +335,9 @@ async def open_client(
     the environment names a proxy are asked through httpx; this machine never is, nor is what
     ``NO_PROXY`` excepts. Whoever brings a client or a transport keeps it: it is left open.
 
-    ``timeouts``, ``retry`` and ``bounds`` are the defaults of every call. Redirects are never followed. The
-    process's soft limit of open files is raised, as far as the hard one allows: each connection is
-    one.
+    ``timeouts``, ``retry`` and ``bounds`` are the defaults of every call. Redirects are never
+    followed. The process's soft limit of open files is raised, as far as the hard one allows: each
+    connection is one.
 
     ``on_cost`` is an async function that is called once with every attempt that is booked, a
     `CostRecord`. It runs in the client's own nursery, so it can neither slow a stream down by

@@ -46,12 +46,14 @@ class SSEEvent(msgspec.Struct, frozen=True, gc=False):
 class SSEDecoder:
     """An incremental decoder of one event stream.
 
-    ``forgiving`` passes over a byte-order mark before any line, and not only at the beginning, as
-    the standard does: .NET servers write one before each event, and no field is called so. And it
-    takes a line that begins a JSON object for data: proxies write their errors, or a whole answer,
-    without a field's name behind the keep-alives that they began with. And it takes data that begin
-    like an event of their own behind data that end like one for the next event: there are servers
-    that write no blank lines, and an answer shall not wait for its end.
+    ``forgiving`` reads what the standard ignores or joins, for servers that exist:
+
+    - A byte-order mark before any line is passed over, not only the first: .NET servers write one
+      before each event.
+    - A line that begins a JSON object is data: behind their keep-alives, proxies write an error, or
+      a whole answer, without a field's name.
+    - Data whose JSON is closed end with their line if the next line opens a JSON object or list:
+      some servers write no blank lines, and their answers must not wait for the end of the body.
 
     Its 16 attributes are options, what it has counted, and one unfinished line and event.
 
@@ -293,8 +295,7 @@ class SSEDecoder:
     def _go_on(self, value: bytes, events: list[SSEEvent]) -> None:
         """End the event before data that can't go on with its own.
 
-        There are servers that write no blank line between events: the standard then joins their
-        data. No JSON has a line that closes an object or a list before one that opens another.
+        No JSON has a line that closes an object or a list right before one that opens another.
         """
         closed = self._data.endswith((b"}", b"]"))
         if self._forgiving and closed and value.startswith((b"{", b"[")):

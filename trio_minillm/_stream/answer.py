@@ -46,7 +46,8 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
 class Answer:
     """One attempt's answer, fed with its body: bytes in, chunks out.
 
-    ``max_response`` is the number of bytes that it may have, decompressed. It counts what came, tells the clocks, and knows when nothing more of the body is wanted.
+    It counts what came, tells the clocks, and knows when nothing more of the body is wanted.
+    ``max_response`` is the most bytes that the body may have, decompressed.
     """
 
     def __init__(

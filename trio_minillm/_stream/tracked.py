@@ -128,7 +128,8 @@ class TrackedStream(StreamingCompletion):
         Does nothing to a stream that has ended. What arrived before counts, its usage too. If that
         does not say what the stream cost and the provider can be asked, this waits for the answer:
         at most for the clock ``settlement`` (30 s) from the first question, twice that when
-        hundreds of streams at the same address are waiting to be asked about. The connection is closed before. A checkpoint.
+        hundreds of streams at the same address are waiting to be asked about. The connection is
+        closed before that. A checkpoint.
         """
         await super().cancel()
         await self._wait_booked()

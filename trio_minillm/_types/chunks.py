@@ -10,11 +10,13 @@ question            yes for                                     asked by
                     content (set by the provider, which         a retry; `StreamState`, for choices
                     knows the event)                            that have begun; `Ingest`
 `has_content`       a part of the answer itself                 `StreamState`: usage before it is not
-                                                                final; the clock ``usage_grace``;
-                                                                `Ingest`, for the number of chunks and
-                                                                the times of the first and the last
-`continues_answer`  content that was not there before: not an   `StreamState`: it disproves the finish
-                    empty piece of a call, not a signature      reason before it
+                                                                final; `ChunkDecoder`: an event behind
+                                                                it is no whole answer; `Ingest`, for the
+                                                                number of chunks and the times of the
+                                                                first and the last
+`continues_answer`  content that was not there before: not an   `StreamState` and `ChunkDecoder`: it
+                    empty piece of a call, not a signature      disproves the finish reason before it;
+                                                                `Answer`, for the clock ``usage_grace``
 `has_effect`        progress, and facts without any: usage,     `Answer`, which drops all others in
                     an end, metadata, a block, raw bytes        the middle of an answer
 is it shown?        progress, and raw bytes (``raw=True``)      `StreamingCompletion.next_chunk`, in

@@ -166,7 +166,8 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 def is_error(value: Any) -> bool:
     """Return whether the value of a field ``error`` says that something failed.
 
-    Objects do not whose fields are all empty, or say that all is well, nor do lists of those.
+    An object does not if each of its fields is empty or says that all is well; nor does a list of
+    such objects.
     """
     if isinstance(value, list):
         return any(map(is_error, value[:FEW]))

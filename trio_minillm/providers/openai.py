@@ -277,8 +277,10 @@ def _other_shape(data: bytes, cause: Exception) -> tuple[ChunkEvent, list[str]]:
 
 
 def _bare(choice: ChoiceEvent) -> Delta:
-    """Return what a choice without a delta says: text as the older endpoint for completions has it,
-    or a message, which there are servers that send in pieces. Beside a reason, it is a copy.
+    """Return what a choice without a delta says.
+
+    That is ``text``, as in the older completions endpoint, or a piece in ``message``. Beside a finish
+    reason, a message repeats what came before.
     """
     if choice.text:
         return Delta(content=choice.text)
