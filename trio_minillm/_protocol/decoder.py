@@ -126,7 +126,7 @@ class ChunkDecoder:
             # The commonest read: a single event, like the one before.
             block = data[: -len(_BLANK)]
             if self._sse.between and (alone := self._run(template, [block], 0, at)):
-                return TextRun(alone, template)
+                return alone
         events, blocks, tail = self._sse.split(data)
         if b"" in blocks[:3]:  # blank lines by the thousand would each be looked at
             blocks = [block for block in blocks if block]
@@ -135,10 +135,10 @@ class ChunkDecoder:
         while done < len(blocks) and self.error is None:
             template = self._template if bounded and not self._halves.pending else None
             run = self._run(template, blocks, done, at) if template is not None else None
-            if run and template is not None:
+            if run:
                 done += len(run)
                 if len(run) == len(blocks) and not out:
-                    out = run = TextRun(run, template)
+                    out = run
                 else:
                     out += run
             else:
@@ -162,34 +162,12 @@ class ChunkDecoder:
 
     # -- by a template ---------------------------------------------------------------------
 
-    def _run(
-        self, template: EventTemplate, blocks: list[bytes], start: int, at: float
-    ) -> list[StreamChunk]:
+    def _run(self, template: EventTemplate, blocks: list[bytes], start: int, at: float) -> TextRun:
         """Return the chunks of the blocks from ``start`` on, as far as the template reads them."""
-        run: list[StreamChunk] = []
-        text_of, reasoning, like = template.text, template.reasoning, template.chunk
-        ident, model, choice, part = like.id, like.model, like.choice, like.part
-        event = self.events
-        for number in range(start, len(blocks)):
-            text = text_of(blocks[number])
-            if text is None:
-                break
-            event += 1
-            run.append(
-                StreamChunk(
-                    "" if reasoning else text,
-                    text if reasoning else "",
-                    id=ident,
-                    model=model,
-                    choice=choice,
-                    part=part,
-                    event=event,
-                    received_at=at,
-                )
-            )
-        self.events = event
+        run = template.run(blocks, start, self.events, at)
         if run:
-            self._reasoned.discard(choice)
+            self.events += len(run)
+            self._reasoned.discard(template.chunk.choice)
             self._credit = min(self._credit + len(run), MAX_CREDIT)
         return run
 

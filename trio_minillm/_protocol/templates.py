@@ -2,14 +2,14 @@
 
 Almost all events of a stream are equal, byte for byte, but for one JSON string. `EventTemplate.learn`
 cuts an event at that string and proves, by having another text parsed in its place, that the
-string is the chunk's text and that nothing else depends on it. `EventTemplate.text` then reads an
+string is the chunk's text and that nothing else depends on it. `EventTemplate.run` then reads each
 event by comparing its two ends and decoding what is between them, strictly, as JSON. An event that
 differs in any byte outside, or is malformed inside, is refused, and is parsed the long way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -29,7 +29,7 @@ class TextRun(list[StreamChunk]):
 
     __slots__ = ("template",)
 
-    def __init__(self, chunks: list[StreamChunk], template: EventTemplate) -> None:
+    def __init__(self, template: EventTemplate, chunks: Iterable[StreamChunk] = ()) -> None:
         super().__init__(chunks)
         self.template = template
 
@@ -86,34 +86,60 @@ class EventTemplate:
             proven = parse(probe) == _with_text(chunk, _PROBE)
         except Exception:  # noqa: BLE001 - whatever it trips over, it is no template
             return None
-        return made if proven and made.text(block) == text else None
+        read = made.run([block], 0, 0, 0.0)
+        return made if proven and read and (read[0].delta or read[0].reasoning) == text else None
 
-    def text(self, block: bytes) -> str | None:
-        """Return the text of an event of this kind; ``None`` if it is of another or malformed."""
-        if not block.startswith(self.prefix):
-            return None
+    def run(self, blocks: list[bytes], start: int, events: int, at: float) -> TextRun:
+        """Return the chunks of the blocks from ``start`` on, up to one that is no event of this kind.
+
+        ``events`` is the number of events before them, and ``at`` the time at which they came.
+        """
+        out, reasoning, like = TextRun(self), self.reasoning, self.chunk
+        ident, model, choice, part = like.id, like.model, like.choice, like.part
+        prefix, suffix, first, last = self.prefix, self.suffix, self._start, self._stop
+        padded, text = self.end is not None, ""
         try:
-            if self.end is not None:
-                return self._padded_text(block, self.end)
-            if block.endswith(self.suffix):
-                return _decode_string(block[self._start : self._stop]) or None
-            if self._blanks_in_suffix:
-                last = block.rfind(b'"')
-                if block[last:].replace(b" ", b"") == self.suffix:
-                    return _decode_string(block[self._start : last + 1]) or None
+            for number in range(start, len(blocks)):
+                block = blocks[number]
+                if not block.startswith(prefix):
+                    break
+                if padded or not block.endswith(suffix):
+                    text = self._padded_text(block)
+                else:
+                    text = _decode_string(block[first:last])
+                if not text:
+                    break
+                events += 1
+                out.append(
+                    StreamChunk(
+                        "" if reasoning else text,
+                        text if reasoning else "",
+                        id=ident,
+                        model=model,
+                        choice=choice,
+                        part=part,
+                        event=events,
+                        received_at=at,
+                    )
+                )
         except (msgspec.MsgspecError, UnicodeError):
-            pass
-        return None
+            pass  # malformed: the long way says what of it
+        return out
 
-    def _padded_text(self, block: bytes, end: bytes) -> str | None:
-        if not block.endswith(end):
-            return None
-        # The text can't contain it: its inner quotation marks would stand behind backslashes.
-        cut = block.find(self.suffix, self._start + 1)
-        padding = block[cut + len(self.suffix) : -len(end)]
-        if cut < 0 or (not padding.isalnum() and padding):
-            return None
-        return _decode_string(block[self._start : cut + 1]) or None
+    def _padded_text(self, block: bytes) -> str:
+        """Return the text of an event that may have padding; ``""`` if it is of another kind."""
+        end, suffix = self.end, self.suffix
+        if end is None:
+            cut = block.rfind(b'"')
+            if not self._blanks_in_suffix or block[cut:].replace(b" ", b"") != suffix:
+                return ""
+        else:
+            # The text can't contain it: its inner quotation marks would stand behind backslashes.
+            cut = block.find(suffix, self._start + 1)
+            padding = block[cut + len(suffix) : -len(end)]
+            if cut < 0 or not block.endswith(end) or (padding and not padding.isalnum()):
+                return ""
+        return _decode_string(block[self._start : cut + 1])
 
 
 def _only_text(chunk: StreamChunk) -> bool:
