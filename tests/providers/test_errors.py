@@ -42,7 +42,10 @@ def said(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "window",
-    ["per minute", "per second", "per hour", "(TPM)", "/min", "in 60 s", "every 10 seconds"],
+    [
+        *("per minute", "per second", "per hour", "(TPM)", "/min", "in 60 s", "every 10 seconds"),
+        *("for this minute", "(minute quota)", "until the next hour"),
+    ],
 )
 @pytest.mark.parametrize("code", [None, "token_quota_exceeded", "quota_exceeded", "usage_limit"])
 @pytest.mark.parametrize("status", [429, 403, None])
@@ -636,3 +639,14 @@ def test_an_error_in_another_encoding_is_read_all_the_same() -> None:
 def test_an_error_that_is_nested_too_deep_is_shown_as_text() -> None:
     body = b'{"error":{"metadata":{"x":' + b"[" * 800 + b"]" * 800 + b"}}}"
     assert error_info(500, body).message.startswith('{"error"')
+
+
+def test_a_pack_of_tokens_that_is_used_up_is_an_empty_account() -> None:
+    words = "The resource pack has been used up"
+    assert kind(said(words, "FailedOperation.ResourcePackExhausted"), 400) == "quota"
+
+
+def test_a_failure_under_a_status_of_success_is_told_by_its_code() -> None:
+    body = b'{"base_resp":{"status_code":1002,"status_msg":"m"}}'
+    assert error_info(200, body).kind == "rate_limit"
+    assert error_info(200, b'{"error":{"code":401,"message":"m"}}').kind == "auth"

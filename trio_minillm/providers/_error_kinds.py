@@ -89,7 +89,8 @@ _SHORT = re.compile(
     r"per[-_ ]?(?:second|sec\b|minute|min\b|hour)|/ ?(?:s|sec|min|minute|hour)\b|\b(?:rpm|tpm|rps|tps|rph|tph)\b"
     r"|(?:second|minute|hour)ly\b|\bhour allocated|concurren|a(?:n| few)? (?:second|minute)"
     r"|(?:per|every|each|in|within|last) \d{1,5}[- ]?(?:s|sec|second|m|min|minute|h|hour)s?\b"
-    r"|(?:every|each) (?:second|minute|hour)"
+    r"|(?:every|each|this|current|next) (?:second|minute|hour)\b"
+    r"|(?:second|minute|hour)[- ](?:quota|limit|window|rate)"
 )
 _LONG = _any(
     r"per[-_ ]?(?:day|week|month)|/ ?(?:day|week|month)\b|\b(?:rpd|tpd)\b|(?:week|month) allocated",
@@ -108,6 +109,7 @@ _EMPTY_CODES = _any(
     "weightexceedsbudget|keylimitexceeded",  # OpenRouter
     "paymentrequired|paymentmethodrequired",  # Gemini, SambaNova
     "blockedapiaccess",  # Groq
+    "resourcepack(?:age)?(?:exhausted|runout|usedup)",  # Tencent
     "notenoughbalance|outofcredits|nocredits|usagenotincluded",  # Hugging Face, ChatGPT plans
 )
 _EMPTY_WORDS = _any(

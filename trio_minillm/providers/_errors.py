@@ -100,9 +100,12 @@ def error_from(
     headers = headers or {}
     named = headers.get("x-amzn-errortype", "").partition(":")[0][:100]  # Amazon's gateways
     codes = [*codes_of(levels), plain_code(named)]
-    if status is None:
+    if status is None or status < 300:
         status = implied_status(levels, codes, words)
     wait = wait_of(levels)
+    told = headers.get("retry-after", "").strip()
+    if wait is None and told.isdecimal() and len(told) < 10:
+        wait = float(told)
     kind = kind_of(
         Evidence(
             status=status,
