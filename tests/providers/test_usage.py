@@ -765,3 +765,32 @@ def test_cache_writes_are_added_up_where_their_sum_is_left_out(total: dict[str, 
     assert usage.cache_write_tokens == 50
     assert usage.cache_write_1h_tokens == 30
     assert usage.prompt_tokens == 59
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 60}, "cache_read_tokens"),
+        (
+            {"prompt_tokens_details": {"cached_tokens": 60}, "prompt_cache_hit_tokens": 30},
+            "cache_read_tokens",
+        ),
+        ({"total_tokens": 50}, "completion_tokens"),
+    ],
+)
+def test_counts_that_contradict_each_other_are_in_doubt(more: Any, field: str) -> None:
+    usage = openai_usage({"prompt_tokens": 100, "completion_tokens": 9, **more})
+    assert usage.doubts is not None
+    assert usage.doubts.keys() == {field}
+    assert resolution(usage) == "lower_bound"
+
+
+@pytest.mark.parametrize("tier", [{"name": "flex"}, ["flex"], 7])
+@pytest.mark.parametrize("where", ["metadata", "usage"])
+def test_a_tier_that_cant_be_read_has_no_price(tier: Any, where: str) -> None:
+    found = {"service_tier": tier}
+    raw = {"prompt_tokens": 9, "completion_tokens": 9, **(found if where == "usage" else {})}
+    metadata = found if where == "metadata" else {}
+    usage = charged(openai_usage(raw), asked_of(OPENAI, {}), metadata, choices=1, content=True)
+    assert "service_tier" in (usage.doubts or {})
+    assert resolution(usage) == "unpriced"

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .._types.usage import Usage
+from .._types.usage import UNREADABLE, Usage
 from ._base import Model
 from ._pricing import STANDARD
 from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, terms_in, tier_in
@@ -56,6 +56,9 @@ def charged(
     wanted = asked.tier(unconfirmed)
     if wanted not in (None, STANDARD):
         doubts["service_tier"] = f"{wanted} was asked for, and the answer does not confirm it"
+    named = (source.get("service_tier") for source in (metadata, usage.raw or {}))
+    if any(word and not isinstance(word, str) for word in named):
+        doubts["service_tier"] = f"it{UNREADABLE}"
     if max(choices, asked.choices) > 1 and not asked.counts_all:
         doubts["completion_tokens"] = "it may count one of several choices only"
     if content and usage.completion_tokens == 0:

@@ -99,6 +99,8 @@ def _applicable(usage: Usage, price: TokenPrice) -> list[TokenPrice | None]:
     Without any, none of what is known is even a lower bound.
     """
     tier = usage.service_tier
+    if tier is None and "service_tier" in (usage.doubts or {}):
+        return []  # the answer names one in a way that can't be read
     if tier is None or tier == price.service_tier:
         return [price]
     found = [price_at(price, tier)]

@@ -109,6 +109,8 @@ def openai_usage(raw: Any) -> Usage:
         if excess > 0:
             named = {"reasoning": reasoning, "read": read, "written": written}
             beside = _beside(reading, excess, {name: n for name, n in named.items() if n})
+        elif excess < 0 < total:
+            reading.doubt("completion_tokens", f"the total is {-excess} less than the counts")
         elif reasoning and not total and "thoughtsTokenCount" in reading.raw:
             beside = frozenset({"reasoning"})
         completion += excess if "thinking" in beside else 0
@@ -209,6 +211,7 @@ def _put_input(
     inside = 0 if "read" in beside else read or 0
     inside += 0 if "written" in beside else written or 0
     usage.uncached_input_tokens = max(0, prompt - inside)
+    _doubt_contradictions(reading, prompt)
     if not inside:
         return
     theirs = not reading.common and reading.has(*BESIDE.values())
@@ -225,6 +228,19 @@ def _put_input(
         usage.cache_read_tokens = None if read is None else fitting
         usage.cache_write_tokens = None if written is None else min(written, prompt - fitting)
         usage.uncached_input_tokens = prompt - fitting - (usage.cache_write_tokens or 0)
+
+
+def _doubt_contradictions(reading: _Reading, prompt: int) -> None:
+    """Doubt the cache's tokens if two fields give different numbers of them."""
+    if reading.common:
+        return
+    raw = reading.raw
+    found = {number_in(at_path(raw, p)) for p in NAMES["cache_read_tokens"] if p[0] in raw}
+    if len(found - {None, 0}) > 1:
+        reading.doubt("cache_read_tokens", "two fields give different numbers of them")
+    hit, missed = (number_in(raw.get(f"prompt_cache_{kind}_tokens")) for kind in ("hit", "miss"))
+    if hit is not None and missed is not None and hit + missed not in (0, prompt):
+        reading.doubt("cache_read_tokens", f"{hit} and {missed} tokens in a prompt of {prompt}")
 
 
 # -- cost ------------------------------------------------------------------------------------
