@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm import Block, Outcome, StreamChunk, ToolCallDelta, Usage
 from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._types.errors import EndedEarly
 from trio_minillm._types.options import BOUNDS
 
 
@@ -320,7 +321,17 @@ def test_a_response_is_a_snapshot():
             [("call_0", "f", '{"x":1}')],
         ),
         ("no arguments at all", [D(0, "a", "f")], [("a", "f", "")]),
-        ("null for no arguments", [D(0, "a", "f", "null")], [("a", "f", "null")]),
+        ("null for no arguments", [D(0, "a", "f", "null")], [("a", "f", "")]),
+        (
+            "… behind them",
+            [D(0, "a", "f", '{"x":1}'), D(0, None, None, "{}")],
+            [("a", "f", '{"x":1}')],
+        ),
+        (
+            "… and more than once",
+            [D(0, "a", "f", '{"x":'), D(0, None, None, '{"x":1}'), D(0, None, None, "{}")],
+            [("a", "f", '{"x":1}')],
+        ),
     ],
 )
 def test_deltas_find_their_call(why, deltas, expected):
@@ -797,3 +808,25 @@ def test_one_batch_or_many_come_to_the_same(given_chunks, failure, cuts, expect)
         made.fail(copy.copy(failure)) if failure is not None else made.cancel()
         responses.append(asdict(made.response()))
     assert responses[0] == responses[1]
+
+
+@pytest.mark.parametrize(
+    ("native", "whole"), [("MAX_TOKENS", False), ("SAFETY", False), ("STOP", True)]
+)
+def test_the_reason_of_the_server_behind_a_gateway_counts_for_calls(native, whole):
+    ingest = Ingest(model="m", expect_usage=False)
+    ingest.ingest(StreamChunk(tool_calls=(ToolCallDelta(0, "a", "f", "{}"),)))
+    ingest.ingest(StreamChunk(finish_reason="stop", metadata={"native_finish_reason": native}))
+    ingest.fail(EndedEarly("the body ended"))
+    response = ingest.response()
+    assert bool(response.tool_calls) is whole
+    assert bool(response.invalid_tool_calls) is not whole
+
+
+def test_choices_that_never_came_are_noted():
+    ingest = Ingest(model="m", expect_usage=False, choices=2)
+    ingest.ingest(StreamChunk("a"))
+    ingest.ingest(StreamChunk(finish_reason="stop"))
+    ingest.ingest(StreamChunk(end=True, sentinel=True, progress=False))
+    assert ingest.outcome is Outcome.FINISHED
+    assert "2 choices were asked for, and 1 came" in ingest.response().notes

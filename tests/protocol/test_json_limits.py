@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from trio_minillm._protocol.json_limits import MAX_OBJECTS, MAX_VALUES, exceeded_limit
+from trio_minillm._protocol.json_limits import (
+    MAX_DEPTH,
+    MAX_OBJECTS,
+    MAX_VALUES,
+    exceeded_limit,
+    shallow,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +44,23 @@ def test_too_much(data: bytes, bound: str) -> None:
 )
 def test_enough(data: bytes) -> None:
     assert exceeded_limit(data) is None
+
+
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}"), ('[{"]":', "}]")])
+@pytest.mark.parametrize("levels", [1, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 5000])
+def test_what_nests_too_deep_becomes_null(opens: str, closes: str, levels: int) -> None:
+    text = '{"before":"[\\"{","deep":' + opens * levels + "1" + closes * levels + ',"behind":[2]}'
+    found = json.loads(shallow(text.encode()))
+    assert found["before"] == '["{'
+    assert found["behind"] == [2]
+    if levels * opens.count("[") + levels * opens.count("{") < MAX_DEPTH:
+        assert found == json.loads(text)
+    value, depth = found["deep"], 0
+    while isinstance(value, list | dict):
+        value, depth = next(iter(value.values() if isinstance(value, dict) else value)), depth + 1
+    assert depth < MAX_DEPTH
+    assert value in (1, None)
+
+
+def test_what_does_not_end_is_cut_off_as_deep() -> None:
+    assert shallow(b'{"a":' + b"[" * 5000).endswith(b"[null")

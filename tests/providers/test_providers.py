@@ -767,7 +767,7 @@ def claude(*events: dict[str, Any], end: dict[str, Any] | None = None) -> llm.Co
         ({"type": "message_start", "message": "text"}, {"progress": False, "unread": ("message",)}),
         (
             change({"type": "thinking_delta", "thinking": ["x"]}),
-            {"part": 0, "progress": False, "unread": ("delta.thinking",)},
+            {"part": 0, "reasoning": "x"},
         ),
         (
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": [5]},
@@ -1533,7 +1533,7 @@ def test_every_shape_of_an_error_inside_a_stream(event: dict[str, Any], words: s
 def test_what_came_beside_an_error_is_not_lost() -> None:
     chunks, error = decode(OPENAI, {"choices": [{"delta": {"content": "x"}, "error": "boom"}]})
     assert isinstance(error, llm.ProviderError)
-    assert error.content is None, "handed on"
+    assert error.content == (), "handed on"
     assert [said(c) for c in chunks] == [{"delta": "x"}]
     assert (error.kind, error.status, error.code) == (
         error.info.kind,
@@ -1973,6 +1973,15 @@ FAILED_REASONS = {
     "client_disconnected": "server",
     "insufficient_quota": "quota",
     "throttled": "rate_limit",
+    "fail": "server",
+    "not_ok": "server",
+    "quota_exceeded": "quota",
+    "dailyQuota": "quota",
+    "connection_reset": "server",
+    "worker_lost": "server",
+    "server_shutdown": "server",
+    "kv_cache_full": "server",
+    "upstream closed": "server",
 }
 
 
@@ -2005,6 +2014,9 @@ def test_a_failure_is_told_in_any_spelling(reason, kind):
         ({"type": "stop"}, "stop"),
         ("STOP", "STOP"),
         ("no_error", "no_error"),
+        ("ok", "ok"),
+        ("server_stop", "server_stop"),
+        ("memory_limit", "memory_limit"),
         ("OTHER", "OTHER"),
     ],
 )
@@ -2044,8 +2056,8 @@ def test_a_failure_beside_the_end_of_an_answer_counts(beside):
         with pytest.raises(llm.ProviderError, match="boom"):
             OpenAIChat().parse_response(msgspec.json.encode(whole))
     if "error" not in beside:
-        assert caught.value.content is not None
-        assert caught.value.content.delta == "a"
+        (content,) = caught.value.content
+        assert content.delta == "a"
 
 
 @pytest.mark.parametrize(
@@ -2222,3 +2234,89 @@ def test_a_failure_in_a_whole_message_counts(more):
     _, error = testing.decode(Anthropic(), [msgspec.json.encode(message)])
     assert isinstance(error, llm.ProviderError)
     assert "boom" in str(error)
+
+
+def test_the_reason_of_the_server_behind_a_gateway_may_name_a_failure():
+    choice = {
+        "delta": {},
+        "finish_reason": "stop",
+        "native_finish_reason": "MALFORMED_FUNCTION_CALL",
+    }
+    with pytest.raises(llm.ProviderError, match="MALFORMED_FUNCTION_CALL"):
+        OpenAIChat().parse_chunk(msgspec.json.encode({"choices": [choice]}))
+
+
+def test_a_failing_event_of_several_choices_loses_no_text():
+    event = {
+        "choices": [
+            {"index": 0, "delta": {"content": "a"}},
+            {"index": 1, "delta": {"content": "b"}, "finish_reason": "abort"},
+        ]
+    }
+    with pytest.raises(llm.ProviderError) as caught:
+        OpenAIChat().parse_chunk(msgspec.json.encode(event))
+    assert [(c.choice, c.delta, c.finish_reason) for c in caught.value.content] == [
+        (0, "a", None),
+        (1, "b", None),
+    ]
+
+
+@pytest.mark.parametrize(("error", "told"), [("boom", "boom"), ({"message": "boom"}, "boom")])
+def test_what_an_error_comes_with_stays_though_its_choices_fail_too(error, told):
+    choices = [{"delta": {"content": "a"}, "finish_reason": "error"}, {"delta": {}, "index": -1}]
+    with pytest.raises(llm.ProviderError, match=told) as caught:
+        OpenAIChat().parse_chunk(msgspec.json.encode({"error": error, "choices": choices}))
+    assert [c.delta for c in caught.value.content] == ["a"]
+
+
+def test_a_cost_beside_the_usage_counts():
+    usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    for event in ({"choices": [], "usage": usage, "cost": 0.25}, {"choices": [], "cost": 0.25}):
+        found = OpenAIChat().parse_chunk(msgspec.json.encode(event)).usage
+        assert found.cost == 0.25
+    usage["cost"] = 0.5
+    found = OpenAIChat().parse_chunk(
+        msgspec.json.encode({"choices": [], "usage": usage, "cost": 9})
+    )
+    assert found.usage.cost == 0.5
+
+
+@pytest.mark.parametrize(
+    ("delta", "delta_says", "reasoning", "unread"),
+    [
+        ({"content": {"text": None, "value": 7}}, "7", "", ()),
+        ({"content": [{"type": "think", "text": "t"}, {"thought": "u"}]}, "", "tu", ()),
+        ({"content": [{"type": "citation", "text": "c"}, {"type": 7, "text": "c"}]}, "", "", ()),
+        ({"content": [{"type": "reasoning", "thought": {"a": 1}}]}, "", "",
+         ("a content part of type reasoning",)),
+        ({"output_text": [{"text": "o"}], "thought": ["t"]}, "o", "t", ()),
+        ({"text": {"a": {"b": 1}}}, "", "", ("choices[].delta.text",)),
+        ({"role": "assistant", "phase": "final", "signature": "s"}, "", "", ()),
+        ({"an odd name!": "x", "odd": [], "more": {"a": 1}}, "", "",
+         ("choices[].delta.a field of another name", "choices[].delta.more")),
+    ],
+)  # fmt: skip
+def test_text_is_read_wherever_it_stands(delta, delta_says, reasoning, unread):
+    chunk = OpenAIChat().parse_chunk(msgspec.json.encode({"choices": [{"delta": delta}]}))
+    assert (chunk.delta, chunk.reasoning, chunk.unread) == (delta_says, reasoning, unread)
+    assert chunk.progress is bool(delta_says or reasoning or chunk.annotations)
+
+
+def test_text_beside_a_reason_is_read_from_the_delta_alone():
+    event = {"choices": [{"delta": {"text": "x"}, "content": "all", "finish_reason": "stop"}]}
+    chunk = OpenAIChat().parse_chunk(msgspec.json.encode(event))
+    assert (chunk.delta, chunk.finish_reason) == ("x", "stop")
+    event = {"choices": [{"delta": {}, "content": "all", "finish_reason": "stop"}]}
+    assert OpenAIChat().parse_chunk(msgspec.json.encode(event)).delta == ""
+    event = {"choices": [["odd"]]}
+    assert not OpenAIChat().parse_chunk(msgspec.json.encode({"choices": {"delta": {}}})).progress
+
+
+def test_an_opening_and_an_end_without_anything_are_no_answer():
+    start = {
+        "type": "message_start",
+        "message": {"id": "m", "content": [], "usage": {"output_tokens": 0}},
+    }
+    body = [testing.sse(start), testing.sse({"type": "message_stop"})]
+    response, _ = testing.decode(Anthropic(), body)
+    assert response.outcome is not llm.Outcome.FINISHED

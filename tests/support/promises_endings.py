@@ -13,6 +13,7 @@ from trio_minillm.testing import Reply, eof, forever, hang, raw, reply, reset, s
 
 from .promises import (
     PIECES,
+    SO_FAR,
     WHOLE,
     Promises,
     Said,
@@ -218,6 +219,15 @@ promise(ERRORS, "… as the first event, every time", lambda w: [w.error(529)],
 promise(ERRORS, "`error` is a string",
         lambda w: [*w.head, sse({"error": "the model is overloaded"}), *w.rest],
         errored(OVER))
+promise(ERRORS, "`error` is a string, beside text",
+        lambda w: [*w.head, sse({"error": "Overloaded", "choices": [{"index": 0, "delta": {"content": "x"}}]})],
+        errored(OVER, text=SO_FAR + "x"), wires="openai")
+promise(ERRORS, "a code that is none of success, beside text (iFlytek, MiniMax)",
+        lambda w: [*w.head, sse({"code": 503, "message": "Overloaded", "choices": [
+            {"index": 0, "delta": {"content": "x"}}]})],
+        errored(OVER, text=SO_FAR + "x"), wires="openai")
+promise(ERRORS, "words of an error that are no JSON (`data: Error: …`)",
+        lambda w: [*w.head, sse("Error: engine overloaded"), *w.rest], errored(OVER))
 promise(ERRORS, "`error` in a choice",
         lambda w: [*w.head, w.choice({}, None, error={"message": "no", "code": 503}), *w.rest],
         errored(OVER), wires="openai")

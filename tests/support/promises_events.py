@@ -100,6 +100,13 @@ spared("… `true`", data("true"), skipped=1)
 spared("… an empty list", data("[]"), skipped=1)
 spared("… words in brackets", data("[ping]"), skipped=1, notes="not JSON")
 spared("… an object of an unknown shape", data('{"keepalive": 1}'))
+spared("… in braces, and no JSON", data("{keepalive}"), skipped=1, notes="not JSON")
+spared("… in another language's quotes", data("{'ping': 1}"), skipped=1, notes="not JSON")
+spared("… whose object does not end", data('{"ping": true'), skipped=1, notes="not JSON")
+spared("a side field that nests 3,000 levels deep", lambda w: w.says("more").replace(
+    b"{", b'{"zzz":' + b"[" * 3000 + b"]" * 3000 + b",", 1), text=with_more("more"), notes="too deep")
+spared("an event of an unknown shape that nests 5,000 levels deep",
+       data('{"type":"news","zzz":' + "[" * 5000 + "]" * 5000 + "}"), notes="too deep")
 promise(ODD, "an event's data without the field's name (`{…}` for `data: {…}`)",
         lambda w: [*w.head, w.says("more").partition(b"data: ")[2], *w.rest],
         finished(text=with_more("more")))
@@ -134,6 +141,36 @@ spared("… that is text", lambda w: w.event("message_delta", delta={}, usage="x
     if w.anthropic else sse({"choices": [], "usage": "x"}), notes="usage")
 spared("a `message` in place of the delta", sse({"choices": [{"message": {"content": "more"}}]}),
        "openai", text=with_more("more"))
+spared("text in an object (`content: {\"content\": …}`)", lambda w: w.choice({"content": {"content": "more"}}),
+       "openai", text=with_more("more"))
+spared("text in a part under another name", lambda w: w.choice({"content": [
+    {"type": "text", "value": "mo"}, {"type": "text", "content": "re"}]}), "openai", text=with_more("more"))
+spared("text in a part of an unknown type", lambda w: w.choice({"content": [{"type": "news", "text": "more"}]}),
+       "openai", text=with_more("more"))
+spared("`text` or a `message` in the delta", lambda w: w.choice({"text": "mo"}) + w.choice(
+    {"message": {"content": "re"}}), "openai", text=with_more("more"))
+spared("text in the choice (`choices[].content`)", lambda w: w.choice({}, content="more"), "openai",
+       text=with_more("more"))
+spared("text in a delta under a name that nobody knows", lambda w: w.choice({"smell": "lost"}), "openai",
+       notes="choices[].delta.smell")
+spared("reasoning under other names (`thoughts`, `reason_content`, `thinking_content`)",
+       lambda w: w.choice({"thoughts": "a"}) + w.choice({"content": "", "reason_content": "b"})
+       + w.choice({"thinking_content": "c"}), "openai", reasoning="abc")
+spared("reasoning in Bedrock's objects", lambda w: w.choice({"reasoningContent": {"text": "a"}}) + w.choice(
+    {"reasoning": {"reasoningText": "b"}}) + w.choice({"content": [
+        {"reasoningContent": {"reasoningText": {"text": "c"}}}]}), "openai", reasoning="abc")
+spared("text in a list of parts", lambda w: w.changes("text_delta", text=[{"type": "text", "text": "more"}]),
+       "anthropic", text=with_more("more"))
+spared("text in place of the delta", lambda w: w.event("content_block_delta", index=0, delta="more"),
+       "anthropic", text=with_more("more"))
+spared("text in a delta of an unknown type", lambda w: w.changes("news_delta", text="more"), "anthropic",
+       text=with_more("more"))
+spared("a warning in `error`, beside text", lambda w: sse(
+    {"error": "warning: slow", "choices": [{"index": 0, "delta": {"content": "more"}}]}), "openai",
+    text=with_more("more"))
+spared("a code that says all is well, with each piece (iFlytek, MiniMax)", lambda w: sse(
+    {"code": 0, "base_resp": {"status_code": 0, "status_msg": ""},
+     "choices": [{"index": 0, "delta": {"content": "more"}}]}), "openai", text=with_more("more"))
 spared("choices that are empty text, or `false`", sse({"choices": ""}), "openai")
 spared("a refusal that is an empty list or object", sse({"choices": [{"index": 0, "delta": {"refusal": []}}]}), "openai")
 spared("an error that is the word `null`, or a list of nothing",
@@ -326,6 +363,8 @@ calls("one call under two indexes (LocalAI)", [(0, "c1", "a", ""), (1, "c1", "a"
 calls("the arguments once more at the end", [(0, "c1", "a", ""), (0, _, _, ONE), (0, _, _, TWO), (0, _, _, ARGS)], A)
 calls("all arguments so far with every piece", [(0, "c1", "a", ""), (0, _, _, ONE), (0, _, _, ARGS)], A)
 calls("`{}`, then the arguments (Bedrock)", [(0, "c1", "a", "{}"), (0, _, _, ONE), (0, _, _, TWO)], A)
+calls("the arguments, then `{}`", [(0, "c1", "a", ONE), (0, _, _, TWO), (0, _, _, "{}")], A)
+calls("the arguments `\"null\"`", [(0, "c1", "a", "null")], ("a", ""))
 calls("two objects that differ", [(0, "c1", "a", ARGS), (0, _, _, '{"city": "Rome"}')],
       bad=(("a", ARGS + '{"city": "Rome"}'),))
 calls("a piece that says nothing", [(0, _, _, ""), (0, "c1", "a", ARGS), (1, _, _, "")], A)

@@ -114,7 +114,17 @@ def same_json(a: str, b: str) -> bool:
 
 
 def _one_copy(text: str, starts: list[int]) -> str:
-    """Return the last whole object, if all before it says nothing else; otherwise all of it."""
+    """Return the last whole object, if all before it says nothing else; otherwise all of it.
+
+    A placeholder behind a whole object says nothing, either.
+    """
+    *before, last = starts
+    if text[last:].strip() in PLACEHOLDERS:
+        head = text[:last]
+        if before and not is_object(head):
+            head = _one_copy(head, before)
+        if is_object(head):
+            return head
     for start in reversed(starts[-_TRIES:]):
         whole = text[start:]
         if is_object(whole) and _explained(text, [0, *starts], start, whole):

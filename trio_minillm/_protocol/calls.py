@@ -158,11 +158,12 @@ class CallBuilder(Arguments):
             self.extra = {**(self.extra or {}), **delta.extra}
 
     def call(self, id: str) -> ToolCall:
-        """Return the call that it has become."""
+        """Return the call that it has become; a ``null`` in place of its arguments is none."""
+        text = self.read()
         return ToolCall(
             id=id,
             name=self.name or "",
-            arguments=self.read(),
+            arguments="" if not self.free_text and text.strip() == "null" else text,
             type="custom" if self.free_text else "function",
             extra=self.extra,
         )

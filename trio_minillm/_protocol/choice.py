@@ -77,6 +77,8 @@ class ChoiceBuilder:
         """The newest finish reason."""
         self.reasons: list[str] = []
         """The different finish reasons, in the order in which they came."""
+        self.native_reason: str = ""
+        """The reason in the words of the server behind a gateway."""
         self.notes: list[str] = []
         """Oddities of the choice that was built last."""
         self.over_limit: tuple[str, int] | None = None
@@ -173,6 +175,7 @@ class ChoiceBuilder:
             self._add_attachments(chunk)
         if chunk.finish_reason is not None:
             self.reason = chunk.finish_reason
+            self.native_reason = str((chunk.metadata or {}).get("native_finish_reason") or "")
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
                 self.reasons.append(self.reason)
 
@@ -248,7 +251,8 @@ class ChoiceBuilder:
         ids = extras.calls.ids()
         # One that was withdrawn counts, too: it is not known what was lost.
         reasons = _words((*self.reasons, self.reason or ""))
-        usable = finished and not any(w in _UNUSABLE or _TELLING.search(w) for w in reasons)
+        told_of = reasons | _words([self.native_reason])
+        usable = finished and not any(w in _UNUSABLE or _TELLING.search(w) for w in told_of)
         ended = reasons <= _ENDED  # also without any, where the wire's end marker came
         for part in self.parts:
             if isinstance(part, TextBuilder):
@@ -258,7 +262,8 @@ class ChoiceBuilder:
             elif told is not None and part not in told.copies:
                 call = part.call(ids[part])
                 whole = part.is_whole() and bool(part.name) and part not in told.doubtful
-                (good if usable and whole and (ended or not part.blank) else bad).append(call)
+                given = ended or bool(call.arguments.strip())
+                (good if usable and whole and given else bad).append(call)
                 parts.append(call)
         self.notes = []
         if told is not None and (told.copies or told.again):

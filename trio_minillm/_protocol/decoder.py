@@ -16,8 +16,9 @@ from .._types.chunks import StreamChunk, continues_answer, has_content
 from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from .._types.options import BOUNDS
 from ..providers import Provider
+from ..providers._base import Parsed
 from ..providers._error_words import text_of_page
-from .json_limits import MAX_DECODED, exceeded_limit
+from .json_limits import MAX_DECODED, exceeded_limit, shallow
 from .long_texts import LONG_TEXT, LongTexts
 from .oddities import LeftOut, SurrogateHalves
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
@@ -38,6 +39,7 @@ vain 16 times."""
 
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
+DEEP = "values nested too deep"
 HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
 """Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
@@ -45,6 +47,17 @@ _SURROGATE = b"\\u"
 _ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{|\Z)")
 """The beginning, perhaps cut short, of data that may be part of an answer: an object, or a list of
 those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
+
+_KEEP_ALIVE = re.compile(
+    rb"""(?i)[{\[\s'"]*(?:(?:type|event|status|message|comment)['"\s]*[:=][\s'"]*)?"""
+    rb"(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat|no[-_]?op|alive)\b"
+)
+"""The beginning of a keep-alive that looks like an object, and is no JSON."""
+_FAILURE = re.compile(
+    rb"(?i)[^\w{]{0,4}(?!no\b|without\b)(?:\w{1,20}[ _.-]){0,4}?"
+    rb"(?:error|exception|traceback|fatal|panic|failure|failed)\b"
+)
+"""The beginning of data that are no JSON, and that say in their first words that something failed."""
 
 _NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
 """Errors by which a parser of JSON says that something is none."""
@@ -183,15 +196,12 @@ class ChunkDecoder:
     def _parsed(self, block: bytes) -> object:
         """Return what the provider makes of a block. Changes nothing."""
         (event,) = SSEDecoder().feed(block + _BLANK)
-        if event.event == "message":
-            return self._provider.parse_chunk(bytes(event.data))
-        return self._provider.parse_event(event.event, bytes(event.data))
+        return self._by_name(event.event, bytes(event.data))
 
     # -- by the provider's parser ----------------------------------------------------------
 
     def _events(self, events: list[SSEEvent], at: float) -> list[StreamChunk]:
         out: list[StreamChunk] = []
-        parse = self._provider.parse_chunk
         for event in events:
             self.events += 1
             data, long = event.data, None
@@ -205,8 +215,7 @@ class ChunkDecoder:
                 self.error = LimitExceeded(f"{bound} in one event", limit, event=self.events)
                 return out
             try:
-                named = event.event != "message"
-                parsed = self._provider.parse_event(event.event, data) if named else parse(data)
+                parsed = self._read(event.event, data)
                 if not self._said and parsed is not None:
                     parsed = self._whole_answer(parsed, data)
                 if long is not None:
@@ -228,12 +237,23 @@ class ChunkDecoder:
         self.error = self._sse.failure
         return out
 
+    def _read(self, name: str, data: bytes) -> Parsed:
+        try:
+            return self._by_name(name, data)
+        except RecursionError:
+            self.left_out.note(DEEP)
+        return self._by_name(name, shallow(data))
+
+    def _by_name(self, name: str, data: bytes) -> Parsed:
+        if name == "message":
+            return self._provider.parse_chunk(data)
+        return self._provider.parse_event(name, data)
+
     def _last_words(self, error: MiniLLMError, data: bytes, at: float) -> Sequence[StreamChunk]:
         """Return what an error's event or body said beside it, and redact the error."""
         said: Sequence[StreamChunk] = ()
-        if isinstance(error, ProviderError) and error.content is not None:
-            said = self._stamp([error.content], at, data, data)
-            error.content = None
+        if isinstance(error, ProviderError) and error.content:
+            said, error.content = self._stamp(error.content, at, data, data), ()
         self.error = self._redacted(error, data)
         return said
 
@@ -281,10 +301,13 @@ class ChunkDecoder:
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
-        like_answer = _ANSWER.match(data) is not None
+        like_answer = _ANSWER.match(data) is not None and _KEEP_ALIVE.match(data) is None
         if self._ended and like_answer:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and not like_answer:
+            if _FAILURE.match(data):
+                self.error = ProviderError(self._provider.parse_error(None, data))
+                return
             self.left_out.pass_over("an event that is not JSON", data)
         elif len(self._reasoned) >= self._choices:
             self.left_out.pass_over("an event after the finish reason", data)
@@ -350,7 +373,12 @@ class ChunkDecoder:
         if exceeded := exceeded_limit(body):
             raise LimitExceeded(f"{exceeded[0]} in one body", exceeded[1])
         try:
-            chunks: Sequence[StreamChunk] = long.restored(self._provider.parse_response(body))
+            try:
+                parsed = self._provider.parse_response(body)
+            except RecursionError:
+                self.left_out.note(DEEP)
+                parsed = self._provider.parse_response(shallow(body))
+            chunks: Sequence[StreamChunk] = long.restored(parsed)
         except ProviderError as exc:
             exc.content = long.restored(exc.content)
             raise

@@ -280,6 +280,8 @@ class Ingest:
         finished = self.outcome is Outcome.FINISHED
         built = [c.build(self._wire, finished, self._standing(c)) for c in self._in_order()]
         notes, usage = list(self.notes), self.charged_usage
+        if finished and len(built) < self.state.choices:
+            notes.append(f"{self.state.choices} choices were asked for, and {len(built)} came")
         if self.state.reopened:
             notes.append("content followed a finish reason, which was therefore not the last word")
         for name, count in (unread or {}).items():

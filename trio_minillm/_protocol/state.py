@@ -154,7 +154,8 @@ class StreamState:
         self.reopened: bool = False
         """True once content has followed the finish reason of its choice."""
         self._expect_usage = expect_usage
-        self._choices = choices
+        self.choices: int = choices
+        """The number of choices that were asked for."""
         self._opened = False  # a part of an answer came, with or without content
         self._seen = _NONE  # choices with content or a reason
         self._answered = False  # usage came when every choice seen so far had its reason
@@ -248,16 +249,19 @@ class StreamState:
 
         The sentinel says that the stream is over, not that the answer is whole. Servers that never
         give a reason send usage before it (Snowflake); one whose answer was interrupted sends the
-        sentinel alone (llama-cpp-python, under a second request).
+        sentinel alone (llama-cpp-python, under a second request). Nor does the wire's own end prove
+        an answer in which nothing was said, not even a reason.
         """
         if not self.understood:
             return False
-        return not chunk.sentinel or self._settled or self._fresh
+        if chunk.sentinel:
+            return self._settled or self._fresh
+        return self.said or self._settled or self._answered
 
     def _meaning(self) -> Event:
         if not self._settled:
             return Event.CONTENT if self.state is State.OPEN else Event.MORE
-        enough = len(self.reasoned) >= self._choices
+        enough = len(self.reasoned) >= self.choices
         if self._answered:
             # A server whose reasons were disproved before may count on, too.
             self.usage_final = not self.reopened

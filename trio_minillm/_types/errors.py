@@ -244,11 +244,12 @@ class ProviderError(StreamError, _Reported):
 
     usage: Usage | None = None
     """Usage from the same event, if any; ``partial`` has it, too."""
-    content: StreamChunk | None = None
-    """The part of the answer in the same event, until the decoder has handed it on."""
+    content: tuple[StreamChunk, ...]
+    """The parts of the answer in the same event, until the decoder has handed them on."""
 
-    def __init__(self, info: ErrorInfo) -> None:
+    def __init__(self, info: ErrorInfo, *, content: tuple[StreamChunk, ...] = ()) -> None:
         self.info = info
+        self.content = content
         code = f" [{self.code}]" if self.code else ""
         super().__init__(f"the server reported an error{code} ({info.kind}): {info.message}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from ._coerce import (
     side_text,
     word,
 )
+from ._openai_parts import text_within
 
 MAX_BLOCKS = 4096
 """Content blocks in one message, as many as `Ingest` keeps."""
@@ -71,6 +73,26 @@ class Kind(msgspec.Struct, gc=False):
     type: Any = None
     delta: Any = None
     error: Any = None
+
+
+def _text(value: Any, where: str, left_out: list[str]) -> str | None:
+    """Read a piece of text; an object or a list with text in it is that text."""
+    if isinstance(value, list | Mapping) and (found := text_within(value)) is not None:
+        return found
+    return piece(value, where, left_out)
+
+
+def _thought(value: Any, where: str, left_out: list[str]) -> str | None:
+    if isinstance(value, list | Mapping) and (found := text_within(value)) is not None:
+        return found
+    return side_piece(value, where, left_out)
+
+
+def _delta_or_text(value: Any, where: str, left_out: list[str]) -> Any:
+    """Read a delta; bare text in its place is a piece of text."""
+    if isinstance(value, str) and value:
+        return Delta(type="text_delta", text=value)
+    return _read_delta(value, where, left_out)
 
 
 def _json_text(value: Any, where: str, left_out: list[str]) -> str:
@@ -125,9 +147,9 @@ _read_delta = fields(
     Delta,
     {
         "type": word,
-        "text": piece,
+        "text": _text,
         "partial_json": _json_text,
-        "thinking": side_piece,
+        "thinking": _thought,
         "signature": side_text,
         "citation": side_object,
         "stop_reason": anything,
@@ -159,7 +181,7 @@ read_event = fields(
     {
         "type": word,
         "index": number,
-        "delta": _read_delta,
+        "delta": _delta_or_text,
         "content_block": side_object,
         "message": _message_or_text,
         "usage": side_object,

@@ -6,20 +6,15 @@ are used are declared: msgspec skips the others without building them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from .._types.chunks import StreamChunk
 from .._types.errors import ProtocolError
 from . import _coerce as coerce
+from ._openai_parts import MAX_ENTRIES, bounded, text_within
 
-MAX_ENTRIES: Final = 4096
-"""Most choices, content parts, tool calls or reasoning details in one event. Real events have a few;
-each becomes an object, and a hundred thousand would hold up every other task for a second."""
-
-_Entry = TypeVar("_Entry")
 _ABSENT = msgspec.Raw()
 
 
@@ -84,9 +79,12 @@ class ChunkEvent(msgspec.Struct, gc=False):
     choices: list[ChoiceEvent] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
+    code: Any = None
+    base_resp: Any = None
+    cost: Any = None
     x_groq: Groq | None = None
     provider: Any = None
-    service_tier: str | None = None
+    service_tier: Any = None
     system_fingerprint: str | None = None
     citations: msgspec.Raw = _ABSENT
     search_results: msgspec.Raw = _ABSENT
@@ -222,96 +220,15 @@ _read_chunk = coerce.fields(
         "choices": coerce.each(_read_choice, MAX_ENTRIES),
         "usage": coerce.side_object,
         "error": coerce.anything,
+        "code": coerce.anything,
+        "base_resp": coerce.anything,
+        "cost": coerce.anything,
         "x_groq": _groq,
         "provider": coerce.anything,
-        "service_tier": coerce.side_text,
+        "service_tier": coerce.anything,
         "system_fingerprint": coerce.side_text,
         "citations": coerce.raw,
         "search_results": coerce.raw,
         "timings": coerce.raw,
     },
 )
-
-
-# -- parts -----------------------------------------------------------------------------------
-
-
-def bounded(entries: list[_Entry]) -> list[_Entry]:
-    """Return the list, or raise `ProtocolError` if it has more than `MAX_ENTRIES`."""
-    if len(entries) > MAX_ENTRIES:
-        raise ProtocolError(
-            f"one event lists more than {MAX_ENTRIES:,} choices, parts, calls or details"
-        )
-    return entries
-
-
-_TEXTS = ("text", "thinking", "reasoning", "reasoning_content", "summary", "content", "value")
-"""Fields in which servers put the text of a part or of a reasoning object."""
-
-
-def text_within(value: Any, depth: int = 4) -> str | None:
-    """Return the text in a part: text, an object with text in one of its fields, or a list of those.
-
-    ``None`` if there is none to be found.
-    """
-    if isinstance(value, str):
-        return value
-    if depth and isinstance(value, list):
-        found = [text_within(entry, depth - 1) for entry in bounded(value)]
-        return None if None in found else "".join(filter(None, found))
-    if depth and isinstance(value, Mapping):
-        for key in _TEXTS:
-            if value.get(key) is not None:
-                return text_within(value[key], depth - 1)
-        return "" if value.keys() <= {"type", "signature", "index", "id", "format"} else None
-    return None
-
-
-def add_parts(content: list[Any], out: StreamChunk) -> None:
-    """Add content that came as a list: Mistral's and Databricks' text and thinking parts, refusals,
-    pictures, and references beside them.
-
-    Raises `ProtocolError` for a text part whose text can't be read.
-    """
-    said: list[str] = []
-    thought: list[str] = []
-    others: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    for part in bounded(content):
-        kind = part.get("type") if isinstance(part, Mapping) else "text"
-        if kind in ("text", "output_text", "input_text", None):
-            said.append(_text_of(part))
-        elif kind in ("thinking", "reasoning", "reasoning_text", "summary_text"):
-            found = text_within(part)
-            if found is None and part.get(kind) is not None:
-                out.unread = (*out.unread, f"a content part of type {kind}")
-            thought.append(found or "")
-        elif kind == "refusal":
-            out.refusal += text_within(part.get("refusal")) or ""
-        elif kind == "image_url":
-            images.append(coerce.clean(part))
-        else:
-            others.append(coerce.clean(part))
-    out.delta += "".join(said)
-    out.reasoning += "".join(thought)
-    out.images = (*out.images, *images)
-    out.annotations = (*out.annotations, *others)
-
-
-def _text_of(part: Any) -> str:
-    """Return the text of a text part, or of bare text in its place."""
-    value = part.get("text") if isinstance(part, Mapping) else part
-    if value is None:
-        return ""
-    if isinstance(value, int | float):
-        return msgspec.json.encode(value).decode()
-    found = text_within(value)
-    if found is None:
-        raise ProtocolError("the text of choices[].delta.content[] is not text")
-    return found
-
-
-def visible(details: Iterable[Mapping[str, Any]]) -> str:
-    """Return the readable text of OpenRouter's reasoning blocks."""
-    found = (detail.get("text") or detail.get("summary") for detail in details)
-    return "".join(text for text in found if isinstance(text, str))

@@ -42,6 +42,7 @@ FAILURES: dict[str, _Failure] = {
     "timed_out": _Failure("timeout", True, "spelling of timeout"),
     "deadline_exceeded": _Failure("timeout", True, "gRPC's status, through gateways"),
     "out_of_memory": _Failure("server", True, "seen from gateways"),
+    "quota_exceeded": _Failure("quota", False, "seen from gateways"),
     "rate_limit": _Failure("rate_limit", True, "seen from gateways"),
     "insufficient_quota": _Failure("quota", False, "OpenAI's code, through gateways"),
     "rate_limit_exceeded": _Failure("rate_limit", True, "OpenAI Responses, incomplete_details"),
@@ -56,8 +57,11 @@ FAILURES: dict[str, _Failure] = {
 came of it."""
 
 _TELLING: dict[str, str] = {
-    **dict.fromkeys(("error", "errors", "exception", "failed", "failure", "malformed"), "error"),
+    **dict.fromkeys(("error", "errors", "exception", "malformed", "fault", "panic"), "error"),
+    **dict.fromkeys(("fail", "fails", "failed", "failing", "failure", "broken"), "error"),
     **dict.fromkeys(("networkerror", "crash", "crashed", "dead", "killed", "oom"), "error"),
+    **dict.fromkeys(("lost", "shutdown", "unreachable", "unhealthy"), "error"),
+    **dict.fromkeys(("quota", "quotas"), "quota_exceeded"),
     **dict.fromkeys(("abort", "aborted", "preempted", "evicted"), "abort"),
     **dict.fromkeys(("cancel", "cancelled", "canceled"), "cancelled"),
     **dict.fromkeys(("interrupted", "disconnect", "disconnected"), "interrupted"),
@@ -67,6 +71,22 @@ _TELLING: dict[str, str] = {
 }
 """Words within a longer reason that make it a failure, too, and the row of `FAILURES` that they
 stand for: Gemini's OpenAI-style endpoint sends ``function_call_filter: MALFORMED_FUNCTION_CALL``."""
+_MACHINES = frozenset(
+    {
+        *("connection", "server", "worker", "engine", "upstream", "backend", "network", "gpu"),
+        *("node", "host", "service", "process", "socket", "replica", "cluster", "cache", "queue"),
+        *("memory", "resource", "resources", "device", "scheduler"),
+    }
+)
+"""Words for what runs a model: a reason that speaks of it, and of no end and no limit, is that it
+failed (``connection_reset``, ``kv_cache_full``)."""
+_ENDS = frozenset(
+    {
+        *("stop", "stopped", "end", "ended", "done", "complete", "completed", "finish", "finished"),
+        *("eos", "length", "limit", "max", "filter", "filtered", "tool", "tools", "call", "calls"),
+        *("success", "succeeded", "safety", "policy", "block", "blocked"),
+    }
+)
 _DENYING = frozenset({"no", "not", "without"})
 """Words that make the others say that there was no failure."""
 
@@ -126,6 +146,11 @@ def _failure_in(reason: str) -> _Failure | None:
         if (found := FAILURES.get(plain_reason(part))) is not None:
             return found
     words = plain_reason(reason[:EXCERPT_CHARS]).split("_")
+    if "ok" in words or "okay" in words:
+        return FAILURES["error"] if not _DENYING.isdisjoint(words) else None
     if not _DENYING.isdisjoint(words):
         return None
-    return next((FAILURES[_TELLING[word]] for word in words if word in _TELLING), None)
+    if (telling := next((w for w in words if w in _TELLING), None)) is not None:
+        return FAILURES[_TELLING[telling]]
+    machines = not _MACHINES.isdisjoint(words) and _ENDS.isdisjoint(words)
+    return FAILURES["error"] if machines else None

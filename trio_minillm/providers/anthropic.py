@@ -213,8 +213,8 @@ class Anthropic(Provider):
 def _delta(event: Event) -> StreamChunk:
     delta, index = event.delta or Delta(), event.index
     kind = delta.type or kind_of(delta)
-    if kind not in DELTAS and f"{kind}_delta" in DELTAS:
-        kind += "_delta"  # relays take the type of the block
+    if kind not in DELTAS:  # relays take the type of the block
+        kind = f"{kind}_delta" if f"{kind}_delta" in DELTAS else kind_of(delta) or kind
     # An empty piece is not progress; relays leave out a field that is empty.
     if kind == "text_delta":
         said = delta.text or ""

@@ -7,6 +7,7 @@ peculiarities of other servers' *responses* are read here for all of them, since
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -14,9 +15,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer
+from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer, has_content
 from .._types.cost import CostInfo, CostResolution, TokenPrice
-from .._types.errors import ErrorInfo, MiniLLMError, ProtocolError, ProviderError
+from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request, joined_url
@@ -29,14 +30,12 @@ from ._openai_events import (
     ChunkEvent,
     Delta,
     Function,
-    add_parts,
-    bounded,
     decode,
     decode_delta,
     decode_loosely,
     loose_delta,
-    visible,
 )
+from ._openai_parts import add_parts, bounded, look_again, visible
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._pricing import native_cost, priced_cost
 from ._reasons import failure_of, reason_of
@@ -44,6 +43,8 @@ from ._usage import amount_in, at_path, openai_usage
 
 DONE = b"[DONE]"
 _NOTHING = Delta()
+_WARNING = re.compile(r"(?i)\bwarn(?:ing)?s?\b|\bdeprecat")
+"""Words of a bare string in ``error`` that is none."""
 
 CHAT: Final = "/chat/completions"
 """The endpoint below the base URL."""
@@ -96,21 +97,34 @@ class OpenAIChat(Provider):
         return self._parsed(chunk, data)
 
     def _parsed(self, chunk: ChunkEvent, data: bytes) -> StreamChunk | list[StreamChunk]:
+        out: list[StreamChunk] = []
         try:
-            if chunk.error:
-                _raise_error(chunk.error, chunk.choices)
-            choices = chunk.choices
-            if not choices:
+            if chunk.error and (told := _error_of(chunk.error)) is not None:
+                raise ProviderError(told, content=self._beside_error(chunk))
+            if not chunk.choices:
                 return self._without_choices(chunk, data)
-            if len(choices) == 1:
-                return self._with(chunk, self._choice(choices[0]), data)
-            out = [self._choice(choice) for choice in bounded(choices)]
+            for choice in bounded(chunk.choices):
+                out.append(self._choice(choice))
+            if any(map(_says_nothing, out)):
+                _look_again(data, out)
+            if (chunk.code or chunk.base_resp) and (told := failure_beside(data)) is not None:
+                raise ProviderError(told)
             self._with(chunk, out[-1], data)
-            return out
         except ProviderError as exc:
+            exc.content = (*_continued(out), *exc.content)
             if chunk.usage:  # a failed answer has used tokens, too
                 exc.usage = self._told(chunk.usage)
             raise
+        return out[0] if len(out) == 1 else out
+
+    def _beside_error(self, chunk: ChunkEvent) -> tuple[StreamChunk, ...]:
+        """Return what the choices beside an error add to the answer."""
+        out: list[StreamChunk] = []
+        with suppress(MiniLLMError):  # the error says more than theirs
+            for choice in bounded(chunk.choices or []):
+                choice.finish_reason = None
+                out.append(self._choice(choice))
+        return _continued(out)
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
         left_out: list[str] = []
@@ -127,8 +141,8 @@ class OpenAIChat(Provider):
 
     def _whole(self, chunk: ChunkEvent, body: bytes, left_out: list[str]) -> list[StreamChunk]:
         """Translate a whole answer."""
-        if chunk.error:
-            _raise_error(chunk.error, chunk.choices)
+        if (told := _error_of(chunk.error)) is not None:
+            raise ProviderError(told)
         if not chunk.choices:
             raise ProviderError(self.parse_error(None, body))
         if len({choice.index for choice in bounded(chunk.choices)}) < len(chunk.choices):
@@ -143,7 +157,7 @@ class OpenAIChat(Provider):
         out = [self._choice(choice) for choice in chunk.choices]
         self._with(chunk, out[-1], body)
         if out[-1].finish_reason is None and (told := failure_beside(body)) is not None:
-            raise _failed(told, out[-1])
+            raise ProviderError(told, content=_continued(out))
         # A body that says nothing is over, and no evidence of an empty answer.
         empty = not any(one.progress for one in out)
         out.append(StreamChunk(end=True, sentinel=empty, progress=False, unread=tuple(left_out)))
@@ -168,14 +182,20 @@ class OpenAIChat(Provider):
             out.usage = self._told(chunk.usage)
             out.progress = out.progress or out.usage is not None
         if chunk.x_groq is not None:
-            if chunk.x_groq.error:
-                _raise_error(chunk.x_groq.error, None)
+            if (told := _error_of(chunk.x_groq.error)) is not None:
+                raise ProviderError(told)
             if chunk.x_groq.usage and out.usage is None:
                 out.usage = self._told(chunk.x_groq.usage)
         if out.delta and out.finish_reason is None and out.usage is None:
             return out  # the rest is repeated with each piece of text: read it at the edges only
         if out.finish_reason is not None and (told := failure_beside(data)) is not None:
-            raise _failed(told, out)
+            raise ProviderError(told)
+        if chunk.cost and (out.usage is None or out.usage.cost is None):
+            cost = self._told({"cost": chunk.cost})  # beside the usage
+            if out.usage is None or cost is None:
+                out.usage = out.usage or cost
+            else:
+                out.usage.merge_from(cost)
         if out.usage is None and out.finish_reason is not None and chunk.choices:
             out.usage = self._told(*(raw for choice in chunk.choices for raw in _usages(choice)))
         if (
@@ -298,14 +318,15 @@ def _message(choice: ChoiceEvent) -> tuple[Delta, list[str]]:
         return loose_delta(loose_json(bytes(choice.message)))
 
 
-def _raise_error(error: Any, choices: Any) -> None:
-    """Raise `ProviderError`, unless the error is empty or a bare string beside content."""
-    if not is_error(error):
-        return
+def _error_of(error: Any) -> ErrorInfo | None:
+    """Return the failure that the value of a field ``error`` reports, if it reports one."""
+    if not error or not is_error(error):
+        return None
+    if isinstance(error, str) and _WARNING.search(error[:EXCERPT_CHARS]):
+        return None
     if isinstance(error, Mapping) or (isinstance(error, list) and any(map(_is_mapping, error))):
-        raise ProviderError(error_from(None, {"error": error}))
-    if not any(map(_says_something, choices or ())):
-        raise ProviderError(error_from(None, {"error": in_short(error)}))
+        return error_from(None, {"error": error})
+    return error_from(None, {"error": in_short(error)})
 
 
 def _is_mapping(value: Any) -> bool:
@@ -314,26 +335,40 @@ def _is_mapping(value: Any) -> bool:
 
 def _check_end(choice: ChoiceEvent, out: StreamChunk) -> None:
     """Raise `ProviderError` if a choice failed; what the same event said comes with it."""
-    reason, info = out.finish_reason, None
-    if reason is not None:
-        info = failure_of(reason, choice.finish_reason)
-    try:
-        for error in (choice.error, choice.delta and choice.delta.error):
-            if error:
-                _raise_error(error, None)
-    except ProviderError as exc:
-        raise _failed(exc.info, out) from None
+    delta_error = choice.delta.error if choice.delta is not None else None
+    info = _error_of(choice.error) or _error_of(delta_error)
+    if info is None and out.finish_reason is not None:
+        info = failure_of(out.finish_reason, choice.finish_reason)
+        if info is None and choice.native_finish_reason:
+            info = failure_of(choice.native_finish_reason)
     if info is not None:
-        raise _failed(info, out)
+        raise ProviderError(info, content=_continued([out]))
 
 
-def _failed(info: ErrorInfo, out: StreamChunk) -> ProviderError:
-    """Return the error of a choice, with what the same event said."""
-    error = ProviderError(info)
-    if continues_answer(out):
-        out.finish_reason = None
-        error.content = out
-    return error
+def _continued(chunks: list[StreamChunk]) -> tuple[StreamChunk, ...]:
+    """Return the chunks of a failed event that add to the answer, without their reasons."""
+    found = tuple(filter(continues_answer, chunks))
+    for chunk in found:
+        chunk.finish_reason = None
+    return found
+
+
+def _says_nothing(out: StreamChunk) -> bool:
+    if out.delta or (out.progress and out.finish_reason is None):
+        return False
+    return not has_content(out)
+
+
+def _look_again(data: bytes, out: list[StreamChunk]) -> None:
+    """Look for what choices say that seem to say nothing, in their JSON."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        found = loose_json(data)
+        choices = found.get("choices") if isinstance(found, Mapping) else None
+        for choice, chunk in zip(
+            choices if isinstance(choices, list) else [choices], out, strict=False
+        ):
+            if _says_nothing(chunk):
+                look_again(choice, chunk)
 
 
 def _says_something(choice: ChoiceEvent) -> bool:
@@ -356,7 +391,7 @@ def _metadata(chunk: ChunkEvent, out: StreamChunk) -> None:
     found = out.metadata or {}
     for name in ("provider", "service_tier", "system_fingerprint"):
         value = getattr(chunk, name)
-        if value and isinstance(value, str):
+        if value and (isinstance(value, str) or name == "service_tier"):  # in doubt, if no word
             found[name] = value
     for name in ("citations", "search_results", "timings"):
         raw = getattr(chunk, name)
