@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm._protocol.request import body_of, make_request, prepare
 from trio_minillm._types.options import Retry, Timeouts
-from trio_minillm._types.schemas import ANSWER, in_object, schema_of
+from trio_minillm._types.schemas import ANSWER, JSON_TEXT, in_object, schema_of
 from trio_minillm.providers import SERVERS
 from trio_minillm.providers._formats import ANY, FORMATS
 from trio_minillm.providers._schemas import (
@@ -91,6 +91,24 @@ def parsed(wire: str, format: Any, content: str) -> Any:
     return llm.CompletionResponse(choices=(choice,), response_type=made.response_type).parsed()
 
 
+def in_texts(value: Any, schema: Any, root: Any) -> Any:
+    """The value as a model gives it: as JSON in a text where the schema says so."""
+    while "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        given = [in_texts(value, one, root) for one in schema["anyOf"]]
+        fitting = [x for x, one in zip(given, schema["anyOf"], strict=True) if fits(x, one, root)]
+        return fitting[0] if fitting else value
+    fields = schema.get("properties", {})
+    if list(fields) == [JSON_TEXT]:
+        return {JSON_TEXT: msgspec.json.encode(value).decode()}
+    if isinstance(value, dict) and fields:
+        return {k: in_texts(v, fields[k], root) if k in fields else v for k, v in value.items()}
+    if isinstance(value, list) and "items" in schema:
+        return [in_texts(v, schema["items"], root) for v in value]
+    return value
+
+
 # -- one thing at a time ---------------------------------------------------------------------
 
 
@@ -158,9 +176,16 @@ def test_recursion_of_the_root_and_a_description_that_can_only_stand_around_a_re
     }
 
 
-def test_recursion_at_anthropic_is_told_before_anything_is_sent() -> None:
-    with pytest.raises(ValueError, match=r"left is recursive.*fixed number of levels"):
-        asked("anthropic", Tree)
+def test_recursion_at_anthropic_comes_as_text_from_some_level_on() -> None:
+    schema, _ = asked("anthropic", Tree)
+    assert refusals(schema, "anthropic") == []
+    deep = Tree(1, left=Tree(2, left=Tree(3, left=Tree(4))))
+    plain = msgspec.to_builtins(deep)
+    sent_back = in_texts(plain, schema, schema)
+    assert JSON_TEXT in str(sent_back)
+    assert fits(sent_back, schema, schema)
+    assert parsed("anthropic", Tree, msgspec.json.encode(sent_back).decode()) == deep
+    assert parsed("anthropic", Tree, msgspec.json.encode(plain).decode()) == deep
     with pytest.raises(ValueError, match=r"'Tree' can't be strict: Tree.left is recursive"):
         parameters("anthropic", Tree)
     open_tool = llm.tool(Tree)
@@ -395,14 +420,35 @@ class Counts(msgspec.Struct):
     ],
     ids=str,
 )
-def test_what_no_strict_mode_takes_is_asked_for_without_or_refused_here(
-    type: Any, why: str
-) -> None:
+def test_what_no_strict_mode_takes_is_asked_for_without_or_in_text(type: Any, why: str) -> None:
     schema, strict = asked("openai", type)
     assert not strict
     assert schema["type"] == "object"
-    with pytest.raises(ValueError, match=f"response_format: .*{why}.*use a tool without strict"):
-        asked("anthropic", type)
+    with pytest.raises(Unfit, match=why):
+        strict_schema(in_object(schema_of(type)), ANTHROPIC)
+    schema, _ = asked("anthropic", type)
+    assert refusals(schema, "anthropic") == []
+    assert JSON_TEXT in msgspec.json.encode(schema).decode()
+
+
+def test_a_schema_that_is_too_long_for_words_is_refused_here() -> None:
+    fields = {f"field_{n:04}": {"type": "string"} for n in range(400)}
+    long = {"type": "object", "additionalProperties": {"type": "object", "properties": fields}}
+    with pytest.raises(ValueError, match="the root has a schema too long"):
+        asked("anthropic", llm.JSONSchema(schema=long))
+
+
+def test_a_part_that_refers_to_the_whole_makes_the_whole_come_as_text() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#"}}}
+    schema, _ = asked("anthropic", llm.JSONSchema(schema=node))
+    assert refusals(schema, "anthropic") == []
+    assert list(schema["properties"]) == [JSON_TEXT]
+
+
+def test_a_field_that_is_called_like_the_text_of_a_value_stays_one() -> None:
+    type = msgspec.defstruct("Odd", [(JSON_TEXT, str)])
+    for text in ('{"json_text":"[1]"}', '{"json_text":"{"}'):
+        assert parsed("openai", type, text) == msgspec.json.decode(text, type=type)
 
 
 def count(of: dict[str, int]) -> None: ...
@@ -716,21 +762,18 @@ def test_any_type_is_asked_for_so_that_the_server_takes_it_and_read_again(
         schema_of(one.type)
     except TypeError:  # a union that msgspec can't tell apart
         assume(False)
-    if one.map and wire == "anthropic":
-        with pytest.raises(ValueError, match="is a map"):
-            asked(wire, one.type)
-        return
     schema, strict = asked(wire, one.type)
-    assert strict is not one.map
+    assert strict is (not one.map or wire == "anthropic")
     if strict:
         assert refusals(schema, wire) == []
     value = data.draw(one.values)
     encoded = msgspec.json.encode(value)
     wrapped = list(schema.get("properties", ())) == [ANSWER]
-    answer = b'{"%b":%b}' % (ANSWER.encode(), encoded) if wrapped else encoded
+    answer = msgspec.json.decode(b'{"%b":%b}' % (ANSWER.encode(), encoded) if wrapped else encoded)
     if strict:
-        assert fits(msgspec.json.decode(answer), schema, schema)
-    assert parsed(wire, one.type, answer.decode()) == value
+        answer = in_texts(answer, schema, schema)
+        assert fits(answer, schema, schema)
+    assert parsed(wire, one.type, msgspec.json.encode(answer).decode()) == value
     assert parsed(wire, one.type, encoded.decode()) == value
 
 

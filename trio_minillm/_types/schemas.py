@@ -6,6 +6,7 @@ it is imported only for a type that is its own.
 
 An answer must be a JSON object: OpenAI refuses a schema with another root. A list, a union or a
 scalar is therefore asked for as the one field `ANSWER` of an object, and taken out of it again here.
+So is what Anthropic's strict mode can't express (maps, recursion), which comes as `JSON_TEXT`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
@@ -24,6 +26,9 @@ ANSWER = "answer"
 """Name of the field that holds an answer whose type is no object."""
 ANY_IN_OBJECT: Any = Annotated[Any, "in an object"]
 """The type of an answer to a plain schema whose root is no object: any JSON, in the field `ANSWER`."""
+JSON_TEXT = "json_text"
+"""Name of the only field of an object that stands for a value which a strict mode can't express: it
+holds the value's JSON as text."""
 _KEPT = 256
 """Types whose schema and decoder are kept: more than a program has. Making a decoder takes some
 0.1 ms, far more than most answers take to decode."""
@@ -100,6 +105,13 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
     ``asked`` is the type that the request asked for. A model that left the object out is understood
     all the same. Raises what `read_json` raises.
     """
+    if f'"{JSON_TEXT}"' in text:
+        with suppress(msgspec.ValidationError):  # a type that has such a field itself
+            return _read_answer(_without_texts(text), type, asked)
+    return _read_answer(text, type, asked)
+
+
+def _read_answer(text: str, type: Any, asked: Any) -> Any:
     if asked is None or not _kept(_is_wrapped, asked):
         return read_json(text, type)
     whole = msgspec.json.decode(text, type=msgspec.Raw)
@@ -116,6 +128,22 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
             return read_json(text, type)
         except msgspec.ValidationError:
             raise error from error.__cause__
+
+
+def _without_texts(text: str) -> str:
+    """Return JSON with the values in place of the objects that hold them as text."""
+    return msgspec.json.encode(_untexted(msgspec.json.decode(text))).decode()
+
+
+def _untexted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_untexted(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {JSON_TEXT} and isinstance(value[JSON_TEXT], str):
+        with suppress(msgspec.DecodeError):
+            return _untexted(msgspec.json.decode(value[JSON_TEXT]))
+    return {name: _untexted(entry) for name, entry in value.items()}
 
 
 def _is_wrapped(type: Any) -> bool:

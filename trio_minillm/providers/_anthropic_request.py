@@ -36,7 +36,7 @@ from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
-from ._schemas import ANTHROPIC, Unfit, parameters_of, strict_parameters, strict_schema
+from ._schemas import ANTHROPIC, ANTHROPIC_ANSWER, parameters_of, strict_parameters, strict_schema
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens that an answer may have unless the caller says: the format requires a number, and every
@@ -153,12 +153,7 @@ def _format(body: dict[str, Any], given: Any) -> None:
     if wanted == "json":
         raise ValueError("this wire format has no free JSON mode: give a schema or a type")
     if isinstance(wanted, JSONSchema):
-        try:
-            schema = strict_schema(in_object(wanted.schema), ANTHROPIC)
-        except Unfit as unfit:
-            raise ValueError(
-                f"response_format: {unfit}; or use a tool without strict, with tool_choice="
-            ) from None
+        schema = strict_schema(in_object(wanted.schema), ANTHROPIC_ANSWER)
         wanted = {"type": "json_schema", "schema": schema}
     body.setdefault("output_config", {})["format"] = wanted
 

@@ -10,13 +10,13 @@ type anyway. What a strict mode can't express at all is `Unfit`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from .._types.schemas import JSONObject, definition_name, root_in_place
+from .._types.schemas import JSON_TEXT, JSONObject, definition_name, root_in_place
 from .._types.tools import Tool
 
 MAX_DEPTH: Final = 64
@@ -26,6 +26,8 @@ MAX_NODES: Final = 5_000
 Types that name each other with descriptions double it with each level."""
 _MAX_TOLD: Final = 200
 """Characters of a keyword's value in a description: the model pays for them in every request."""
+_MAX_IN_TEXT: Final = 8_000
+"""Characters of a schema in the description of a value that comes as text. Most have some hundred."""
 
 
 class SchemaRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,9 @@ class SchemaRules(msgspec.Struct, frozen=True, kw_only=True):
     """The only values that ``minItems`` may have; ``None`` for any."""
     recursive: bool = True
     """True if a definition may refer to itself."""
+    in_text: bool = False
+    """True if what can't be expressed is asked for as JSON in a text (`JSON_TEXT`), which
+    `read_answer` undoes; otherwise it is `Unfit`."""
 
 
 _FORMATS = frozenset(
@@ -75,8 +80,10 @@ ANTHROPIC = SchemaRules(
     counts=frozenset((0, 1)),
     recursive=False,
 )
-"""Anthropic's output formats and strict tools. Source: its guide to structured outputs, "JSON Schema
-limitations"."""
+"""Anthropic's strict tools. Source: its guide to structured outputs, "JSON Schema limitations"."""
+
+ANTHROPIC_ANSWER = msgspec.structs.replace(ANTHROPIC, in_text=True)
+"""Anthropic's output formats: it has no mode without ``strict`` that maps and recursion could use."""
 
 
 class Unfit(ValueError):
@@ -151,6 +158,33 @@ class _Walk:
     def node(self, schema: Any, at: str, depth: int) -> JSONObject:
         if depth > MAX_DEPTH:
             raise ValueError(_TOO_DEEP)
+        try:
+            return self.strict(schema, at, depth)
+        except Unfit:
+            if not self.rules.in_text:
+                raise
+        return self.in_text(schema, at)
+
+    def in_text(self, schema: Any, at: str) -> JSONObject:
+        """Return the schema of an object that holds a value's JSON as text."""
+        definitions: JSONObject = {}
+        waiting = [schema]
+        for one in waiting:  # it grows
+            for name in _names_in(one):
+                if name in self.given and name not in definitions:
+                    definitions[name] = self.given[name]
+                    waiting.append(self.given[name])
+        whole = {**schema, "$defs": definitions} if definitions else schema
+        shown = msgspec.json.encode(whole).decode()
+        if at and '"$ref":"#"' in shown:
+            raise Unfit(_said(at, "refers to the whole schema"))  # so that comes as text
+        if len(shown) > _MAX_IN_TEXT:
+            raise ValueError(_said(at, "has a schema too long to be put into words"))
+        text = {"type": "string", "description": f"JSON that matches the JSON schema {shown}"}
+        closing = {"required": [JSON_TEXT], "additionalProperties": False}
+        return {"type": "object", "properties": {JSON_TEXT: text}, **closing}
+
+    def strict(self, schema: Any, at: str, depth: int) -> JSONObject:
         self.left -= 1
         schema = _plainer(schema, at)
         if "$ref" in schema:
@@ -285,6 +319,18 @@ _WORDS = {
 
 
 _ORDER = {key: place for place, key in enumerate(_WORDS)}
+
+
+def _names_in(schema: Any) -> Iterator[str]:
+    """Yield the names of the definitions that a schema refers to."""
+    if isinstance(schema, dict):
+        if (name := definition_name(schema.get("$ref"))) is not None:
+            yield name
+        for value in schema.values():
+            yield from _names_in(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _names_in(value)
 
 
 def _place(key: str) -> tuple[int, str]:
