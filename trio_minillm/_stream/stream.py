@@ -14,11 +14,13 @@ from typing import Any, Self
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from .._http.event_source import EventSource
 from .._protocol.ingest import COMPACT_EVERY, Ingest
 from .._protocol.templates import TextRun
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError
+from .._types.options import BOUNDS, Bounds, Timeouts
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model
@@ -26,6 +28,7 @@ from ..providers._safe_calls import safe_cost
 from .background import raise_crash
 from .body import Mode
 from .buffer import ChunkBuffer
+from .event_source import task_over
 from .handoff import Item
 from .source import ChannelSource, Source
 from .task import BUFFERED_BATCHES
@@ -85,6 +88,49 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         send, receive = trio.open_memory_channel[Item](100)
         ingest = Ingest(model=model, id=id, expect_usage=expect_usage)
         return StreamingCompletion(ingest, ChannelSource(receive, ingest.state)), send
+
+    @staticmethod
+    def from_event_source(
+        source: EventSource,
+        model: Model,
+        *,
+        expect_usage: bool = True,
+        choices: int = 1,
+        timeouts: Timeouts | None = None,
+        bounds: Bounds = BOUNDS,
+        lenient: bool = False,
+        raw: bool = False,
+        response_type: Any = None,
+    ) -> StreamingCompletion:
+        """Return a stream over an answer that another client has received; use it in a block.
+
+        ``source`` is a streamed ``httpx.Response`` whose body was not read, httpx-sse's
+        ``EventSource`` around one, or an async iterable of the body: bytes or text, cut anywhere, or
+        server-sent events (objects with ``event`` and ``data``). ``model`` says in which wire format
+        it is, and what its tokens cost. Clocks, bounds and the end of a stream are as for a request
+        of one's own; there is one attempt, and no ledger books it. The source is closed with the
+        block.
+
+        Raises ``TypeError`` for any other source.
+        """
+        ingest = Ingest(
+            model=model.name,
+            expect_usage=expect_usage,
+            choices=choices,
+            bounds=bounds,
+            wire=model.provider.wire_at(model),
+        )
+        task = task_over(
+            source,
+            model,
+            expect_usage=expect_usage,
+            choices=choices,
+            timeouts=timeouts or Timeouts(),
+            bounds=bounds,
+            lenient=lenient,
+            raw=raw,
+        )
+        return StreamingCompletion(ingest, task, model=model, response_type=response_type)
 
     # -- the block -------------------------------------------------------------------------
 

@@ -1,0 +1,187 @@
+"""Streams over answers that another client has received."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import httpx_sse
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_minillm as llm
+from trio_minillm import StreamingCompletion
+from trio_minillm.testing import anthropic_events, openai_events, sse
+
+OPENAI = llm.compatible("m", base_url="http://host.invalid/v1", api_key="key-0123456789")
+CLAUDE = llm.anthropic("m", api_key="key-0123456789")
+BODY = b"".join(e for e in openai_events("Hel", "lo") if isinstance(e, bytes))
+
+
+def run(main: Any) -> Any:
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def pieces(*given: Any) -> AsyncIterator[Any]:
+    for piece in given:
+        await trio.lowlevel.checkpoint()
+        yield piece
+
+
+def http(handler: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.MockTransport(handler))
+
+
+@given(st.lists(st.integers(0, len(BODY)), max_size=9).map(sorted), st.booleans())
+def test_any_cut_of_a_body_gives_the_answer(places: list[int], text: bool) -> None:
+    cuts = [BODY[a:b] for a, b in zip([0, *places], [*places, len(BODY)], strict=True)]
+    given = [cut.decode() for cut in cuts] if text else cuts
+
+    async def main() -> None:
+        async with StreamingCompletion.from_event_source(pieces(*given), OPENAI) as stream:
+            assert [c.delta async for c in stream if c.delta] == ["Hel", "lo"]
+        assert stream.outcome is llm.Outcome.FINISHED
+        assert stream.response.usage is not None
+
+    run(main)
+
+
+@pytest.mark.parametrize("model", [OPENAI, CLAUDE], ids=["openai", "anthropic"])
+def test_a_response_of_httpx_and_its_event_source(model: llm.Model) -> None:
+    events = anthropic_events("Hel", "lo") if model is CLAUDE else openai_events("Hel", "lo")
+    body = b"".join(e for e in events if isinstance(e, bytes))
+    headers = {"content-type": "text/event-stream", "x-request-id": "req-1"}
+
+    async def main() -> None:
+        async with http(lambda _: httpx.Response(200, headers=headers, content=body)) as client:
+            for around in (lambda r: r, httpx_sse.EventSource):
+                async with client.stream("POST", "http://host.invalid/v1/x") as response:
+                    source = around(response)
+                    async with StreamingCompletion.from_event_source(source, model) as stream:
+                        answer = await stream.collect()
+                    assert answer.content == "Hello"
+                    assert answer.request_id == "req-1"
+
+    run(main)
+
+
+def test_events_that_another_library_has_framed() -> None:
+    async def main() -> None:
+        events = [
+            httpx_sse.ServerSentEvent(event=e.partition(b"\n")[0][7:].decode(), data=data.decode())
+            for e in anthropic_events("a\nb")
+            if isinstance(e, bytes) and (data := e.partition(b"data: ")[2].strip())
+        ]
+        async with StreamingCompletion.from_event_source(pieces(*events), CLAUDE) as stream:
+            assert (await stream.collect()).content == "a\nb"
+
+    run(main)
+
+
+def test_a_refusal_is_one_and_is_not_repeated() -> None:
+    async def main() -> None:
+        body = {"error": {"message": "slow down key-0123456789", "type": "rate_limit_error"}}
+        async with http(lambda _: httpx.Response(429, json=body)) as client:
+            async with client.stream("POST", "http://host.invalid/v1/x") as response:
+                async with StreamingCompletion.from_event_source(response, OPENAI) as stream:
+                    with pytest.raises(llm.RefusedError, match="slow down") as caught:
+                        await stream.collect()
+        assert caught.value.kind == "rate_limit"
+        assert "key-0123456789" not in str(caught.value)
+
+    run(main)
+
+
+def test_silence_and_leaving_close_the_source() -> None:
+    closed: list[str] = []
+
+    async def silent() -> AsyncIterator[bytes]:
+        try:
+            yield sse({"choices": [{"delta": {"content": "a"}}]})
+            await trio.sleep_forever()
+        finally:
+            closed.append("yes")
+
+    async def main() -> None:
+        clocks = llm.Timeouts(idle=3.0)
+        async with StreamingCompletion.from_event_source(
+            silent(), OPENAI, timeouts=clocks
+        ) as stream:
+            begun = trio.current_time()
+            with pytest.raises(llm.StreamTimeout) as caught:
+                await stream.collect()
+            assert caught.value.clock == "idle"
+            assert trio.current_time() - begun == pytest.approx(3.0)
+        assert closed == ["yes"]
+        async with StreamingCompletion.from_event_source(silent(), OPENAI) as stream:
+            assert (await anext(stream)).delta == "a"
+        assert stream.outcome is llm.Outcome.CANCELLED
+        assert closed == ["yes", "yes"]
+
+    run(main)
+
+
+def test_its_options_are_those_of_a_call() -> None:
+    async def main() -> None:
+        body = [sse("{broken"), sse({"choices": [{"delta": {"content": "[1]"}}]}), sse("[DONE]")]
+        stop = sse({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        async with StreamingCompletion.from_event_source(
+            pieces(*body[:2], stop, body[2]),
+            OPENAI,
+            expect_usage=False,
+            lenient=True,
+            raw=True,
+            response_type=list[int],
+        ) as stream:
+            chunks = [chunk async for chunk in stream]
+            assert all(chunk.raw for chunk in chunks)
+        assert stream.response.skipped_events == 1
+        assert stream.response.parsed() == [1]
+        small = llm.Bounds(event=64 * 1024)
+        long = sse({"choices": [{"delta": {"content": "a" * 100_000}}]})
+        async with StreamingCompletion.from_event_source(
+            pieces(long), OPENAI, bounds=small
+        ) as stream:
+            with pytest.raises(llm.LimitExceeded):
+                await stream.collect()
+
+    run(main)
+
+
+def test_what_raises_in_the_source_is_a_bug_and_comes_out() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield BODY[:20]
+        raise KeyError("of the source")
+
+    async def main() -> None:
+        with pytest.raises(KeyError, match="of the source"):
+            async with StreamingCompletion.from_event_source(broken(), OPENAI) as stream:
+                await stream.collect()
+
+    run(main)
+
+
+@pytest.mark.parametrize("source", [None, b"bytes", [b"bytes"], iter([b"bytes"])])
+def test_another_source_is_refused(source: Any) -> None:
+    with pytest.raises(TypeError, match="neither a response nor an async iterable"):
+        StreamingCompletion.from_event_source(source, OPENAI)
+
+
+def test_the_answer_costs_what_its_tokens_cost() -> None:
+    price = llm.TokenPrice(input=1, output=2)
+    model = llm.compatible("m", base_url="http://host.invalid/v1", price=price)
+
+    async def main() -> None:
+        async with StreamingCompletion.from_event_source(pieces(BODY), model) as stream:
+            answer = await stream.collect()
+        assert answer.usage is not None
+        tokens = (answer.usage.prompt_tokens or 0) + 2 * (answer.usage.completion_tokens or 0)
+        assert answer.cost.resolution is llm.CostResolution.RESOLVED
+        assert answer.cost.amount == Decimal(tokens) / 1_000_000
+
+    run(main)
