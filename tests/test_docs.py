@@ -26,7 +26,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
+from functools import partialmethod
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -244,9 +244,9 @@ def run(path: Path, block: Block, names: dict[str, Any], patch: pytest.MonkeyPat
             return opened(**options)
 
         patch.setattr(llm, "open_client", open_client)
-        if "httpx.AsyncClient()" in block.text:
-            served = partial(httpx.AsyncClient, transport=Server(block.mood))
-            patch.setattr(httpx, "AsyncClient", served)
+        if "from_event_source" in block.text:
+            served = partialmethod(httpx.AsyncClient.__init__, transport=Server(block.mood))
+            patch.setattr(httpx.AsyncClient, "__init__", served)
     if code.co_flags & inspect.CO_COROUTINE:
         trio.run(run_block, code, names, clock=clock)
     else:

@@ -597,7 +597,11 @@ def test_a_key_comes_from_the_environment_or_is_asked_for(monkeypatch: pytest.Mo
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ValueError, match="set OPENAI_API_KEY"):
         llm.openai("m")
+    for empty in ("", " "):  # a variable that is not set, read by the caller
+        with pytest.raises(ValueError, match="set OPENAI_API_KEY"):
+            llm.openai("m", api_key=empty)
     assert llm.openai("m", base_url="http://localhost/v1").api_key is None
+    assert llm.openai("m", base_url="http://localhost/v1", api_key="").api_key is None
     # A compatible server never gets a key that it was not given.
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     assert llm.compatible("m", base_url="http://h/v1").api_key is None

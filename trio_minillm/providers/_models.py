@@ -118,9 +118,9 @@ def _model(
     source = ""
     if api_key is None and key_variable:
         api_key = os.environ.get(key_variable, "").strip() or None
-        if api_key is None and base_url is None:
-            raise ValueError(f"no API key: set {key_variable} or give api_key=")
         source = f"{key_variable}: "
+    if not (api_key or "").strip() and key_variable and base_url is None:
+        raise ValueError(f"no API key: set {key_variable} or give api_key=")
     try:
         return Model(
             name=name,
