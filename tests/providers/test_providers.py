@@ -2286,7 +2286,7 @@ def test_a_cost_beside_the_usage_counts():
     [
         ({"content": {"text": None, "value": 7}}, "7", "", ()),
         ({"content": [{"type": "think", "text": "t"}, {"thought": "u"}]}, "", "tu", ()),
-        ({"content": [{"type": "citation", "text": "c"}, {"type": 7, "text": "c"}]}, "", "", ()),
+        ({"content": [{"type": "citation", "text": "c"}, {"type": 7, "text": "x"}]}, "x", "", ()),
         ({"content": [{"type": "reasoning", "thought": {"a": 1}}]}, "", "",
          ("a content part of type reasoning",)),
         ({"output_text": [{"text": "o"}], "thought": ["t"]}, "o", "t", ()),

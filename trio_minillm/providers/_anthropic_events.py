@@ -90,7 +90,7 @@ def _thought(value: Any, where: str, left_out: list[str]) -> str | None:
 
 def _delta_or_text(value: Any, where: str, left_out: list[str]) -> Any:
     """Read a delta; bare text in its place is a piece of text."""
-    if isinstance(value, str) and value:
+    if type(value) is str and value:
         return Delta(type="text_delta", text=value)
     return _read_delta(value, where, left_out)
 

@@ -102,6 +102,10 @@ class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
 
 
+_FAILURE = re.compile("(?i)error|exception|failure|failed")
+"""Parts of the names of events that are failures: ``server_error``, ``ERROR``."""
+
+
 class Provider:
     """The base class of all providers.
 
@@ -167,10 +171,10 @@ class Provider:
     def parse_event(self, event: str, data: bytes) -> Parsed:
         """Translate a *named* event.
 
-        By default, ``error`` is a failure, and an event with another name is ignored unless its
-        data are JSON.
+        By default, a name that speaks of an error is a failure, and an event with another name is
+        ignored unless its data are JSON.
         """
-        if event == "error":
+        if event == "error" or _FAILURE.search(event) is not None:
             parsed = None
             with suppress(msgspec.MsgspecError, ProtocolError):
                 parsed = self.parse_chunk(data)

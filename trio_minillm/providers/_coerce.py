@@ -124,7 +124,8 @@ def each(reader: Reader, most: int) -> Reader:
 
     def read(value: Any, where: str, left_out: list[str]) -> Any:
         if isinstance(value, Mapping):
-            value = [value]
+            numbered = bool(value) and all(key.isdecimal() for key in value)  # PHP's list
+            value = list(value.values()) if numbered else [value]
         if value in ("", False):
             return []
         if not isinstance(value, list):

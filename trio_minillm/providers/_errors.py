@@ -175,21 +175,33 @@ def is_error(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(is_error, value[:FEW]))
     if isinstance(value, Mapping):
-        return any(_tells(v) for v in value.values())
+        if value.get("code") is not None and not _tells(value["code"]):
+            words = (value.get(key) for key in ("message", "msg", "detail"))
+            return any(map(_tells, words))
+        return any(is_error(v) for v in list(value.values())[:FEW])
     return _tells(value)
 
 
 _FAILURE_FIELDS = (
     *("errors", "Error", "error_type", "errorType", "error_message", "errorMessage", "error_msg"),
     *("errmsg", "err_msg", "error_code", "errorCode", "errcode", "err_code", "err", "fault"),
-    *("exception", "__type"),
+    "exception",
 )
 _FAILED = frozenset(("error", "failed", "failure", "fail", "errored", "exception"))
-_FINE = frozenset(("0", "200", "ok", "success", "none", "null"))
+_FINE = frozenset(
+    {
+        *("", "0", "00", "0000", "200", "ok", "success", "successful", "succeeded", "none", "null"),
+        *("no error", "noerror", "no errors", "no_error", "normal", "completed", "false", "nil"),
+    }
+)
+_WARNING = re.compile(r"(?:\W|an? )*(?:deprecation )?warn(?:ing)?s?\b")
+"""The beginning of a text that is no error, though it stands where one would."""
 _UNDER_WAY = frozenset(
     (
         "ok", "success", "succeeded", "queued", "pending", "processing", "in_progress", "running",
         "waiting", "loading", "starting", "alive", "heartbeat", "ping", "keepalive", "keep-alive",
+        "pong", "status", "info", "progress", "queueing", "queuing", "loading_model", "notice",
+        "notification", "log", "debug", "warning", "comment", "start", "end", "done", "keep_alive",
     )
 )  # fmt: skip
 
@@ -197,13 +209,16 @@ _UNDER_WAY = frozenset(
 def _fails(found: Mapping[str, Any]) -> bool:
     """Return whether an object says by a field that is made for it that something failed."""
     error, base = found.get("error"), object_in(found, "base_resp")
+    code = next((c for c in (found.get("code"), _code_in_header(found)) if c is not None), None)
     states = (found.get(key) for key in ("object", "type", "event", "status", "state", "result"))
     numbers = (found.get(key) for key in ("code", "status", "status_code", "statusCode"))
     inner = (object_in(found, key) for key in ("response", "Response", "result"))
     return (
         is_error(error)
         or _tells(base.get("status_code"))
-        or any(_tells(found.get(key)) for key in _FAILURE_FIELDS)
+        or any(is_error(found.get(key)) for key in _FAILURE_FIELDS)
+        or re.search("(?i)error|exception|fault", str(found.get("__type") or "")) is not None
+        or (_is_failing(code) and any(map(_tells, _words_of(found))))
         or any(isinstance(state, str) and state.lower() in _FAILED for state in states)
         or any(re.fullmatch("[45][0-9]{2}", str(n)) for n in numbers if type(n) in (int, str))
         or any(found.get(key) in (False, "false", "False") for key in ("success", "ok"))
@@ -214,17 +229,42 @@ def _fails(found: Mapping[str, Any]) -> bool:
 
 def _tells(value: Any) -> bool:
     """Return whether a field that is made for errors says that there is one."""
-    fine = type(value) in (str, int) and str(value).lower() in _FINE
+    word = str(value).strip().lower() if type(value) in (str, int) else None
+    fine = word is not None and (word in _FINE or _WARNING.match(word) is not None)
     return bool(value) and not fine
+
+
+def _is_failing(code: Any) -> bool:
+    """Return whether a code beside words is that of a failure: neither of success nor of HTTP's 2xx."""
+    if type(code) not in (str, int) or not _tells(code):
+        return False
+    return re.fullmatch("[12][0-9]{2}|[A-Za-z]*[Ss]uccess[A-Za-z]*", str(code)) is None
+
+
+def _code_in_header(found: Mapping[str, Any]) -> Any:
+    """Return iFlytek's code."""
+    return object_in(found, "header").get("code")
+
+
+def _words_of(found: Mapping[str, Any]) -> list[Any]:
+    inner = object_in(found, "header")
+    return [level.get(key) for level in (found, inner) for key in ("message", "msg", "detail")]
+
+
+def failure_in(found: Mapping[str, Any]) -> ErrorInfo | None:
+    """Return the failure that an object reports by a field that is made for it, or ``None``."""
+    return error_from(None, found) if _fails(found) else None
 
 
 def _complains(found: Mapping[str, Any]) -> bool:
     """Return whether an object has an error's words, and nothing beside them says otherwise."""
-    state, code = found.get("status", found.get("state")), found.get("code")
-    fine = code is not None and (code in (0, 200) or str(code).lower() in _FINE)
-    if fine or any(found.get(key) for key in ("usage", "success", "ok")):
+    code = found.get("code")
+    if (code is not None and not _is_failing(code)) or found.get("progress") is not None:
         return False
-    under_way = isinstance(state, str) and state.lower() in _UNDER_WAY
+    if any(found.get(key) for key in ("usage", "success", "ok")):
+        return False
+    states = (found.get(key) for key in ("status", "state", "type", "event", "object"))
+    under_way = any(isinstance(s, str) and s.lower() in _UNDER_WAY for s in states)
     if under_way or found.get("choices") is not None:
         return False
     return _has_words(found)

@@ -21,6 +21,9 @@ _ABSENT = msgspec.Raw()
 class Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
+    parameters: Any = None
+    args: Any = None
+    input: Any = None
 
 
 class Custom(msgspec.Struct, gc=False):
@@ -36,6 +39,9 @@ class Call(msgspec.Struct, gc=False):
     custom: Custom | None = None
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
+    parameters: Any = None
+    args: Any = None
+    input: Any = None
     extra_content: dict[str, Any] | None = None
 
 
@@ -81,6 +87,7 @@ class ChunkEvent(msgspec.Struct, gc=False):
     error: Any = None
     code: Any = None
     base_resp: Any = None
+    header: Any = None
     cost: Any = None
     x_groq: Groq | None = None
     provider: Any = None
@@ -157,7 +164,9 @@ def _delta_or_text(value: Any, where: str, left_out: list[str]) -> Any:
     return _read_delta(value, where, left_out)
 
 
-_read_function = coerce.fields(Function, {"name": coerce.text, "arguments": _arguments})
+_ARGUMENTS = dict.fromkeys(("arguments", "parameters", "args", "input"), _arguments)
+"""Names of a call's arguments; but for the first, those of servers that take other wires'."""
+_read_function = coerce.fields(Function, {"name": coerce.text, **_ARGUMENTS})
 _read_custom = coerce.fields(Custom, {"name": coerce.text, "input": coerce.piece})
 _read_call = coerce.fields(
     Call,
@@ -168,7 +177,7 @@ _read_call = coerce.fields(
         "function": _read_function,
         "custom": _read_custom,
         "name": coerce.text,
-        "arguments": _arguments,
+        **_ARGUMENTS,
         "extra_content": coerce.side_object,
     },
 )
@@ -222,6 +231,7 @@ _read_chunk = coerce.fields(
         "error": coerce.anything,
         "code": coerce.anything,
         "base_resp": coerce.anything,
+        "header": coerce.anything,
         "cost": coerce.anything,
         "x_groq": _groq,
         "provider": coerce.anything,

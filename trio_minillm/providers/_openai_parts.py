@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from .._types.chunks import StreamChunk
+from .._types.chunks import StreamChunk, ToolCallDelta
 from .._types.errors import ProtocolError
 from . import _coerce as coerce
 
@@ -23,13 +23,17 @@ each becomes an object, and a hundred thousand would hold up every other task fo
 
 _Entry = TypeVar("_Entry")
 
-_TEXTS = ("text", "content", "value", "message", "output_text", "answer", "response", "summary")
+_TEXTS = (
+    *("text", "content", "value", "message", "output_text", "answer", "response", "summary"),
+    *("delta", "data"),
+)
 """Fields in which servers put the text of a part, or of a delta."""
 _REASONING = re.compile(
     "(?:reasoning|thinking|think|thoughts?)(?:content|texts?|summary|delta|details|part)?"
     "|reason(?:content|text)|summarytext"
 )
 """Names of reasoning, as `_plain` writes them."""
+_CALLS = ("tool_use", "tool_call", "function_call")
 _BESIDE = re.compile("cit|refer|source|search|annot|image|audio|video|file|document|tool|function")
 """Types of parts whose text is not the answer's."""
 _QUIET = frozenset(
@@ -40,6 +44,7 @@ _QUIET = frozenset(
         *("function_call", "tool_calls", "content", "reasoning", "reasoning_content", "refusal"),
         *("reasoning_text", "thinking", "reasoning_details", "annotations", "audio", "images"),
         *("usage", "error", "signature", "reasoning_signature", "thought_signature", "created"),
+        *("finishReason", "delta", "citations", "references", "sources"),
     }
 )
 """Fields of a delta that are read elsewhere, or of which nobody misses anything."""
@@ -69,17 +74,19 @@ def text_within(value: Any, depth: int = 4) -> str | None:
     ``None`` if there is none to be found.
     """
     if isinstance(value, str):
-        return value
+        return str(value)
     if type(value) in (int, float):
         return msgspec.json.encode(value).decode()
     if depth and isinstance(value, list):
         found = [text_within(entry, depth - 1) for entry in bounded(value)]
         return None if None in found else "".join(filter(None, found))
     if depth and isinstance(value, Mapping):
-        for key in _text_fields(value):
+        fields = list(_text_fields(value))
+        for key in fields:
             if value.get(key) is not None:
                 return text_within(value[key], depth - 1)
-        return "" if value.keys() <= {"type", "signature", "index", "id", "format"} else None
+        quiet = value.keys() <= {"type", "signature", "index", "id", "format", *fields}
+        return "" if quiet else None
     return None
 
 
@@ -102,6 +109,7 @@ def add_parts(content: list[Any], out: StreamChunk) -> None:
     thought: list[str] = []
     others: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
+    calls: list[ToolCallDelta] = []
     for part in bounded(content):
         kind = _kind_of(part)
         if kind == "text":
@@ -115,12 +123,15 @@ def add_parts(content: list[Any], out: StreamChunk) -> None:
             out.refusal += text_within(part.get("refusal")) or ""
         elif kind == "image_url":
             images.append(coerce.clean(part))
+        elif kind in _CALLS and isinstance(part.get("name"), str):
+            calls.append(_call_of(part))
         else:
             others.append(coerce.clean(part))
     out.delta += "".join(said)
     out.reasoning += "".join(thought)
     out.images = (*out.images, *images)
     out.annotations = (*out.annotations, *others)
+    out.tool_calls += tuple(calls)
 
 
 def _kind_of(part: Any) -> str:
@@ -134,10 +145,18 @@ def _kind_of(part: Any) -> str:
         return "reasoning"
     if kind is None:
         return "text"
-    if not isinstance(kind, str):
-        return ""
-    by_words = isinstance(part.get("text"), str) and _BESIDE.search(kind.lower()) is None
-    return "text" if by_words and kind not in ("refusal", "image_url") else kind
+    word = kind if isinstance(kind, str) else ""
+    text = next((part[key] for key in ("text", "content", "value") if part.get(key)), None)
+    by_words = text_within(text) is not None and _BESIDE.search(word.lower()) is None
+    return "text" if by_words and word not in ("refusal", "image_url") else word
+
+
+def _call_of(part: Mapping[str, Any]) -> ToolCallDelta:
+    """Return the call in a part of Anthropic's kind, through a relay."""
+    given = coerce.clean(part.get("input") or part.get("arguments") or {})
+    arguments = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+    ident = part.get("id")
+    return ToolCallDelta(None, ident if isinstance(ident, str) else None, part["name"], arguments)
 
 
 def _text_of(part: Any) -> str:
@@ -164,19 +183,23 @@ def visible(details: Iterable[Mapping[str, Any]]) -> str:
 # -- other places ----------------------------------------------------------------------------
 
 
-def look_again(choice: Any, out: StreamChunk) -> None:
+def look_again(choice: Any, out: StreamChunk, *, whole: bool = False) -> None:
     """Add the text of a choice that seems to say nothing, from where the reference has none.
 
-    ``choice`` is its decoded JSON. What a delta has besides is noted in ``out.unread``. Raises
-    nothing.
+    ``choice`` is its decoded JSON, of a ``whole`` answer or of an event. What a delta has besides is
+    noted in ``out.unread``. Raises nothing.
     """
     if not isinstance(choice, Mapping):
         return
-    delta = choice.get("delta")
+    delta, message = choice.get("delta"), choice.get("message")
     delta = delta if isinstance(delta, Mapping) else {}
     _take_texts(delta, out, _TEXTS)
-    if not (out.delta or out.reasoning) and out.finish_reason is None:
-        _take_texts(choice, out, ("content", "output_text"))  # beside a reason, it repeats all
+    if whole or out.finish_reason is None:  # beside a reason, they repeat all
+        if isinstance(message, Mapping):
+            _take_texts(message, out, _TEXTS)
+        elif whole and isinstance(choice.get("messages"), list):
+            _take_texts({"content": choice["messages"]}, out, ("content",))
+        _take_texts(choice, out, ("text", "content", "output_text"))
     if out.delta or out.reasoning:
         out.progress = True
         return
@@ -187,12 +210,23 @@ def look_again(choice: Any, out: StreamChunk) -> None:
 
 
 def _take_texts(found: Mapping[str, Any], out: StreamChunk, names: Iterable[str]) -> None:
+    text, reasoning = texts_of(found, names)
+    out.delta = out.delta or text
+    out.reasoning = out.reasoning or reasoning
+
+
+def texts_of(found: Mapping[str, Any], names: Iterable[str] = _TEXTS) -> tuple[str, str]:
+    """Return the text in the first of these fields, and the reasoning in the first of its names."""
+    text = reasoning = ""
     with suppress(ProtocolError):
-        for name in names:
-            if text := text_within(found.get(name)):
-                out.delta = str(text)
-                break
-        for name in list(found)[:MAX_ENTRIES]:
-            if _is_reasoning(name) and (text := text_within(found[name])):
-                out.reasoning = str(text)
-                break
+        text = next(filter(None, (text_within(found.get(name)) for name in names)), "")
+        thoughts = (text_within(found[n]) for n in list(found)[:MAX_ENTRIES] if _is_reasoning(n))
+        reasoning = next(filter(None, thoughts), "")
+    return text, reasoning
+
+
+def texts_beside(found: Any) -> tuple[str, ...]:
+    """Return the names of fields with text in an event without choices, which nobody reads."""
+    if not isinstance(found, Mapping):
+        return ()
+    return tuple(name for name in ("content", "delta", "text") if text_within(found.get(name)))

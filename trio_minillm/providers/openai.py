@@ -7,7 +7,6 @@ peculiarities of other servers' *responses* are read here for all of them, since
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -17,12 +16,12 @@ import msgspec
 
 from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer, has_content
 from .._types.cost import CostInfo, CostResolution, TokenPrice
-from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolError, ProviderError
+from .._types.errors import ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request, joined_url
 from ._coerce import loose_json
-from ._errors import complaint_in, error_from, failure_beside, in_short, is_error
+from ._errors import complaint_in, error_from, failure_beside, failure_in, in_short, is_error
 from ._history import OPENAI_IDS
 from ._openai_events import (
     Call,
@@ -35,16 +34,16 @@ from ._openai_events import (
     decode_loosely,
     loose_delta,
 )
-from ._openai_parts import add_parts, bounded, look_again, visible
+from ._openai_parts import add_parts, bounded, look_again, texts_beside, visible
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._pricing import native_cost, priced_cost
 from ._reasons import failure_of, reason_of
 from ._usage import amount_in, at_path, openai_usage
 
 DONE = b"[DONE]"
+READ_AGAIN = 64 * 1024
+"""Bytes of the longest event that is read again as plain JSON, which takes many times as long."""
 _NOTHING = Delta()
-_WARNING = re.compile(r"(?i)\bwarn(?:ing)?s?\b|\bdeprecat")
-"""Words of a bare string in ``error`` that is none."""
 
 CHAT: Final = "/chat/completions"
 """The endpoint below the base URL."""
@@ -107,7 +106,9 @@ class OpenAIChat(Provider):
                 out.append(self._choice(choice))
             if any(map(_says_nothing, out)):
                 _look_again(data, out)
-            if (chunk.code or chunk.base_resp) and (told := failure_beside(data)) is not None:
+            if (chunk.code or chunk.base_resp or chunk.header) and (
+                told := failure_beside(data)
+            ) is not None:
                 raise ProviderError(told)
             self._with(chunk, out[-1], data)
         except ProviderError as exc:
@@ -155,6 +156,8 @@ class OpenAIChat(Provider):
             for number, call in enumerate((choice.delta and choice.delta.tool_calls) or ()):
                 call.index = number if call.index is None else call.index
         out = [self._choice(choice) for choice in chunk.choices]
+        if any(map(_says_nothing, out)):
+            _look_again(body, out, whole=True)
         self._with(chunk, out[-1], body)
         if out[-1].finish_reason is None and (told := failure_beside(body)) is not None:
             raise ProviderError(told, content=_continued(out))
@@ -167,9 +170,16 @@ class OpenAIChat(Provider):
 
     def _without_choices(self, chunk: ChunkEvent, data: bytes) -> StreamChunk:
         """Translate an event without choices: usage, an opening without content, or an error."""
-        if (told := complaint_in(loose_json(data))) is not None:
+        out = StreamChunk(progress=False, answer=False)
+        if len(data) > READ_AGAIN:
+            told = failure_beside(data)
+        else:
+            found = loose_json(data)
+            told = complaint_in(found)
+            out.unread = texts_beside(found)
+        if told is not None:
             raise ProviderError(told)
-        return self._with(chunk, StreamChunk(progress=False, answer=False), data)
+        return self._with(chunk, out, data)
 
     def _with(self, chunk: ChunkEvent, out: StreamChunk, data: bytes) -> StreamChunk:
         """Add the fields beside the choices, which belong to the whole response, to a chunk.
@@ -210,7 +220,9 @@ class OpenAIChat(Provider):
         return out
 
     def _choice(self, choice: ChoiceEvent) -> StreamChunk:
-        delta = choice.delta or _bare(choice)
+        delta = choice.delta
+        if delta is None or ((choice.message or choice.text) and delta == _NOTHING):
+            delta = _bare(choice)
         content = delta.content
         out = StreamChunk(content if type(content) is str else "")
         out.choice = choice.index or 0
@@ -226,7 +238,7 @@ class OpenAIChat(Provider):
         if delta.refusal:
             out.refusal += delta.refusal
         if delta.tool_calls or delta.function_call is not None:
-            out.tool_calls = _call_deltas(delta)
+            out.tool_calls += _call_deltas(delta)
         if delta.reasoning_details:
             out.reasoning_details = tuple(bounded(delta.reasoning_details))
             if not out.reasoning:
@@ -252,7 +264,7 @@ class OpenAIChat(Provider):
             or out.logprobs
         )
         if choice.error or delta.error or out.finish_reason is not None:
-            _check_end(choice, out)
+            _check_end(choice, delta, out)
         return out
 
     def usage_of(self, raw: Any) -> Usage:
@@ -304,9 +316,11 @@ def _bare(choice: ChoiceEvent) -> Delta:
     """
     if choice.text:
         return Delta(content=choice.text)
-    if choice.message and choice.finish_reason is None:
+    if choice.message and reason_of(choice.finish_reason, "choices[].finish_reason") is None:
         with suppress(msgspec.DecodeError, UnicodeError):
             return decode_delta(choice.message)
+        message = loose_json(bytes(choice.message))
+        return loose_delta(message)[0] if isinstance(message, Mapping) else _NOTHING
     return _NOTHING
 
 
@@ -322,8 +336,6 @@ def _error_of(error: Any) -> ErrorInfo | None:
     """Return the failure that the value of a field ``error`` reports, if it reports one."""
     if not error or not is_error(error):
         return None
-    if isinstance(error, str) and _WARNING.search(error[:EXCERPT_CHARS]):
-        return None
     if isinstance(error, Mapping) or (isinstance(error, list) and any(map(_is_mapping, error))):
         return error_from(None, {"error": error})
     return error_from(None, {"error": in_short(error)})
@@ -333,10 +345,9 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-def _check_end(choice: ChoiceEvent, out: StreamChunk) -> None:
+def _check_end(choice: ChoiceEvent, delta: Delta, out: StreamChunk) -> None:
     """Raise `ProviderError` if a choice failed; what the same event said comes with it."""
-    delta_error = choice.delta.error if choice.delta is not None else None
-    info = _error_of(choice.error) or _error_of(delta_error)
+    info = _error_of(choice.error) or _error_of(delta.error)
     if info is None and out.finish_reason is not None:
         info = failure_of(out.finish_reason, choice.finish_reason)
         if info is None and choice.native_finish_reason:
@@ -359,16 +370,39 @@ def _says_nothing(out: StreamChunk) -> bool:
     return not has_content(out)
 
 
-def _look_again(data: bytes, out: list[StreamChunk]) -> None:
-    """Look for what choices say that seem to say nothing, in their JSON."""
+def _look_again(data: bytes, out: list[StreamChunk], *, whole: bool = False) -> None:
+    """Look for what choices say that seem to say nothing, in their JSON.
+
+    Raises `ProviderError` if one says that it failed.
+    """
+    if len(data) > READ_AGAIN:
+        return
     with suppress(msgspec.DecodeError, RecursionError):
         found = loose_json(data)
         choices = found.get("choices") if isinstance(found, Mapping) else None
-        for choice, chunk in zip(
-            choices if isinstance(choices, list) else [choices], out, strict=False
-        ):
+        entries = choices if isinstance(choices, list) else [choices]
+        for choice, chunk in zip(entries, out, strict=False):
             if _says_nothing(chunk):
-                look_again(choice, chunk)
+                look_again(choice, chunk, whole=whole)
+                _take_reason(choice, chunk)
+
+
+def _take_reason(choice: Any, out: StreamChunk) -> None:
+    """Take a reason from where relays put it. Raises `ProviderError` if the choice failed."""
+    if not isinstance(choice, Mapping):
+        return
+    told = failure_in(choice)
+    delta = choice.get("delta")
+    if out.finish_reason is None:
+        inner = delta if isinstance(delta, Mapping) else {}
+        words = inner.get("finish_reason"), inner.get("finishReason"), choice.get("finishReason")
+        reasons = (reason_of(word, "choices[].delta.finish_reason") for word in words if word)
+        out.finish_reason = next(filter(None, reasons), None)
+        out.progress = out.progress or out.finish_reason is not None
+        if told is None and out.finish_reason is not None:
+            told = failure_of(out.finish_reason)
+    if told is not None:
+        raise ProviderError(told)
 
 
 def _says_something(choice: ChoiceEvent) -> bool:
@@ -407,12 +441,22 @@ def _call_deltas(delta: Delta) -> tuple[ToolCallDelta, ...]:
 
 def _call_delta(call: Call) -> ToolCallDelta:
     kind = "function"
-    function = call.function or Function(call.name, call.arguments)  # flat, as in Responses
-    name, arguments = function.name, function.arguments
+    function = call.function or Function()
+    name, arguments = function.name or call.name, function.arguments  # flat, as in Responses
+    if arguments is None:
+        arguments = _other_arguments(function, call)
     if call.custom is not None:
         name, arguments, kind = call.custom.name, call.custom.input, "custom"
-    if isinstance(arguments, dict):  # against the reference, but unmistakable
+    if arguments is not None and not isinstance(arguments, str):
+        # Against the reference, but unmistakable.
         arguments = msgspec.json.encode(arguments).decode()
     ident = None if call.id in ("", "null") else call.id  # Mistral sends the word
     extra = {"extra_content": call.extra_content} if call.extra_content else None
     return ToolCallDelta(call.index, ident, name or None, arguments or "", kind, extra)
+
+
+def _other_arguments(function: Function, call: Call) -> Any:
+    """Return the arguments of a call that has none in their place."""
+    inside = function.parameters, function.args, function.input
+    beside = call.arguments, call.parameters, call.args, call.input
+    return next((given for given in (*inside, *beside) if given is not None), None)
