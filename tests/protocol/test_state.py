@@ -114,9 +114,9 @@ def test_the_wires_own_end_event_is_evidence():
         ([opening, sentinel], False),
         ([text, stop, sentinel], True),
         ([text, usage(), sentinel], True),
-        ([usage(delta="x"), sentinel], True),
+        ([usage(delta="x"), sentinel], False),  # running usage, with every piece
         ([opening, usage(), sentinel], False),  # of what did not come
-        ([opening, usage(delta="x"), sentinel], True),
+        ([opening, usage(delta="x"), usage(), sentinel], True),
         ([usage(), text, sentinel], False),  # it does not count what came after it
         ([text, StreamChunk(usage=Usage()), sentinel], False),  # nulls
         ([text, StreamChunk(usage=Usage(completion_tokens=0)), sentinel], False),  # of a text?
@@ -149,7 +149,6 @@ def test_usage_from_before_the_reason_does_not_make_it_whole():
     "more",
     [
         text,
-        StreamChunk(reasoning="x"),
         StreamChunk(refusal="x"),
         StreamChunk(tool_calls=(ToolCallDelta(0, arguments="{"),)),
         StreamChunk(images=({"type": "image_url"},)),
@@ -164,6 +163,27 @@ def test_content_behind_the_reason_disproves_it(more):
     machine = feed(ending(), text, stop, usage(), more)
     assert feed(machine, stop).state is State.ENDING, "the usage did not count it"
     assert feed(machine, usage()).state is State.WHOLE
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        StreamChunk("\n"),
+        StreamChunk(reasoning="x"),
+        StreamChunk(audio={"expires_at": 7}),
+        StreamChunk(tool_calls=(ToolCallDelta(0, "c1", "f"),)),
+    ],
+)
+@pytest.mark.parametrize("end", [Event.CLOSE, Event.CUT, Event.CLOCK, sentinel])
+def test_what_says_nothing_behind_the_reason_leaves_the_answer_whole(more, end):
+    for before in ([text, stop], [text, stop, usage()]):
+        machine = feed(ending(), *before, more)
+        assert machine.outcome is None, "more may follow"
+        feed(machine, end) if end is sentinel else machine.event(end)
+        assert machine.outcome is Outcome.FINISHED
+        machine = feed(ending(), *before, more, text)
+        feed(machine, end) if end is sentinel else machine.event(end)
+        assert machine.outcome is not Outcome.FINISHED
 
 
 @pytest.mark.parametrize(
@@ -235,7 +255,7 @@ def test_a_choice_that_never_comes_does_not_hold_up_a_whole_answer():
         ([text, stop, usage(), sentinel], True),
         ([text, usage(finish_reason="stop"), sentinel], True),
         ([text, usage(), sentinel], True),  # Snowflake: usage last, no reason
-        ([usage(delta="x"), sentinel], True),  # running usage on the last chunk
+        ([usage(delta="x"), usage(), sentinel], True),  # running usage before
         ([usage(), text, done], False),  # Anthropic's provisional usage, and nothing since
         ([text, stop, sentinel], False),
         (

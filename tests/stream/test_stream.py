@@ -22,6 +22,7 @@ from trio_minillm import (
     Usage,
     testing,
 )
+from trio_minillm._stream.clocks import REOPENED_SECONDS
 from trio_minillm._stream.task import BUFFERED_BATCHES
 from trio_minillm.testing import (
     ScriptedTransport,
@@ -438,14 +439,14 @@ def test_a_transport_that_tells_nothing_gets_the_time_of_both_clocks(autojump, l
     ("steps", "at"),
     [
         ((ONE, *openai_events("a", usage=False, done=False)[2:], hang), 1),
-        # content behind the reason counts anew; keep-alives and other signs of life don't
+        # content behind the reason counts anew, and makes it patient; keep-alives and other signs of life don't
         ((ONE, *openai_events("a", usage=False, done=False)[2:], *(0.4, END[0]) * 9), 1),
         (
             (
                 *(ONE, *openai_events("a", usage=False, done=False)[2:], 0.5),
                 *(TWO, *openai_events("a", usage=False, done=False)[2:], hang),
             ),
-            1.5,
+            0.5 + REOPENED_SECONDS,
         ),
         ((ONE, *openai_events("a", usage=False, done=False)[2:], *(0.4, PING) * 9), 1),
     ],

@@ -8,6 +8,7 @@ they arrive, a piece that repeats the beginning may as well be an object inside.
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import Final
 
@@ -26,6 +27,7 @@ PLACEHOLDERS: Final = ("", "null", "{}")
 _TRIES = 16
 """Last pieces of a call of which each may begin the one whole copy of its arguments."""
 
+_decoder = json.JSONDecoder()
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 """Checks that a text is JSON. Making objects of it would take 25 times as long."""
 
@@ -77,8 +79,11 @@ class Arguments(Joined):
             return self.joined()
         if self._read_at != self.size:
             text = self.joined()
-            if 0 < len(self.starts) < MAX_STARTS and not is_object(text):
-                text = _one_copy(text, self.starts)
+            if len(self.starts) < MAX_STARTS and not is_object(text):
+                if self.starts:
+                    text = _one_copy(text, self.starts)
+                if text.count("}") > 1 or text.endswith("null"):
+                    text = _last_of_several(text)
             self._read, self._read_at = text, self.size
         return self._read
 
@@ -130,6 +135,25 @@ def _one_copy(text: str, starts: list[int]) -> str:
         if is_object(whole) and _explained(text, [0, *starts], start, whole):
             return whole
     return text
+
+
+def _last_of_several(text: str) -> str:
+    """Return the last of several whole values, if the others are placeholders or copies of it."""
+    if len(text) > MAX_CHECKED:
+        return text
+    values: list[str] = []
+    at = 0
+    while at < len(text) and len(values) < _TRIES:
+        try:
+            _, end = _decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return text
+        values.append(text[at:end].strip())
+        at = len(text) - len(text[end:].lstrip())
+    real = [value for value in values if value not in PLACEHOLDERS]
+    if at < len(text) or not real or not is_object(real[-1]):
+        return text
+    return real[-1] if all(same_json(value, real[-1]) for value in real) else text
 
 
 def _explained(text: str, starts: list[int], end: int, whole: str) -> bool:

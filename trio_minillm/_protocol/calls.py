@@ -22,7 +22,7 @@ stand in one file, hence its length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import Enum
 from itertools import product
 from typing import Any, Final, NamedTuple
@@ -284,8 +284,8 @@ class Calls:
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
         return Sorted(copies, doubtful, len(again))
 
-    def ids(self) -> dict[CallBuilder, str]:
-        """Return an id for every call: the server's, if no call before has the same.
+    def ids(self, copies: Collection[CallBuilder] = ()) -> dict[CallBuilder, str]:
+        """Return an id for every call but copies: the server's, if no call before has the same.
 
         A server that gives none, or one to two calls, still needs to be told which call a result
         is for.
@@ -294,6 +294,8 @@ class Calls:
         out: dict[CallBuilder, str] = {}
         given: set[str] = set()
         for number, call in enumerate(self.all):
+            if call in copies:
+                continue
             ident = call.id or f"call_{number}"
             if ident in given or (not call.id and ident in taken):
                 ident = next(

@@ -104,6 +104,8 @@ class ChoiceBuilder:
         there = self._numbered.get(number)
         if isinstance(there, TextBuilder) and there.kind == kind:
             return there
+        if isinstance(there, CallBuilder):
+            there.doubtful = True  # it may be the call's input under another name
         # A delta for a block that was never opened, or is of another kind: nothing is lost.
         found = TextBuilder(kind)
         self._numbered[number] = found
@@ -248,7 +250,7 @@ class ChoiceBuilder:
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
         told = extras.calls.sorted_out() if extras.calls.all else None
-        ids = extras.calls.ids()
+        ids = extras.calls.ids(told.copies if told is not None else ())
         # One that was withdrawn counts, too: it is not known what was lost.
         reasons = _words((*self.reasons, self.reason or ""))
         told_of = reasons | _words([self.native_reason])
@@ -305,6 +307,7 @@ _UNUSABLE, _ENDED, _CALL = map(
     _words, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS)
 )
 _TELLING = re.compile(
-    "^max|length|limit|trunc|exceeded|block|moderat|policy|safety|guardrail|filter"
+    "^max|length|limit|trunc|exceeded|overflow|context|block|moderat|policy|safety|guardrail|filter"
+    "|refus|reject|denied|deny|risk|violat|unsafe|censor|harm|prohibit"
 )
 """Words, within longer ones, of reasons that nobody has listed: the answer was cut or filtered."""

@@ -43,7 +43,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from .._types.chunks import StreamChunk, continues_answer, has_content
+from .._types.chunks import StreamChunk, continues_answer, has_content, speaks
 from .._types.response import Outcome
 from .._types.usage import Usage
 
@@ -134,6 +134,10 @@ def _added(choices: frozenset[int], choice: int) -> frozenset[int]:
     return _FIRST if choice == 0 and not choices else choices | {choice}
 
 
+_LATE: Final = frozenset({Event.CLOSE, Event.CUT, Event.CLOCK, Event.MALFORMED})
+"""Ends before which blanks or reasoning behind a finish reason don't count: the answer is whole."""
+
+
 class StreamState:
     """The state machine of one stream. No method raises or waits, and each is O(1).
 
@@ -158,6 +162,7 @@ class StreamState:
         """The number of choices that were asked for."""
         self._opened = False  # a part of an answer came, with or without content
         self._seen = _NONE  # choices with content or a reason
+        self._told = _NONE  # choices with a reason behind which nothing was said
         self._answered = False  # usage came when every choice seen so far had its reason
         self._fresh = False  # no content came after the newest usage
         self._zero = False  # usage without any output came behind content
@@ -174,7 +179,9 @@ class StreamState:
 
     def event(self, event: Event) -> State:
         """Take an event that is no chunk, and return the state after it."""
-        before, self.state = self.state, TABLE[self.state][event]
+        before = self.state
+        row = State.ENDING if before is State.OPEN and event in _LATE and self._all_told else before
+        self.state = TABLE[row][event]
         self.over = OUTCOMES[self.state] is not None
         if self.state is State.FINISHED is not before:
             self.usage_final = self._answered or (event is Event.END and self._fresh)
@@ -194,6 +201,8 @@ class StreamState:
                 return self.state
             self._seen = _added(self._seen, chunk.choice)
             if chunk.delta or has_content(chunk):
+                if self._told and speaks(chunk):
+                    self._told -= {chunk.choice}
                 # Usage does not count what is generated after it.
                 self._fresh = self._answered = self.usage_final = False
                 self.said = True
@@ -214,17 +223,22 @@ class StreamState:
                 if choice in self.reasoned:
                     self.reasoned -= {choice}
                     self.reopened = True
+                if self._told and speaks(chunk):
+                    self._told -= {choice}
         elif choice and chunk.progress and chunk.answer:
             self._seen = _added(self._seen, choice)
         if chunk.finish_reason is not None:
             self._seen = _added(self._seen, choice)
             self.reasoned = _added(self.reasoned, choice)
+            self._told = _added(self._told, choice)
         elif chunk.answer and not chunk.end:
             self._opened = True
         if chunk.usage is not None and self._counts(chunk.usage):
             self._answered = self._settled
             # Tokens of which nothing has come count what is still to come.
-            self._fresh = self.said or self._answered or not chunk.usage.completion_tokens
+            whole = self.said or self._answered or not chunk.usage.completion_tokens
+            # Beside content it counts on: vLLM sends it so with every piece.
+            self._fresh = whole and not continues_answer(chunk)
         elif chunk.usage is not None and chunk.usage.completion_tokens == 0:
             self._zero = True
         if chunk.end and not chunk.sentinel and self._zero:
@@ -234,6 +248,11 @@ class StreamState:
     def _settled(self) -> bool:
         """True if every choice that has begun has its reason."""
         return bool(self.reasoned) and self._seen <= self.reasoned
+
+    @property
+    def _all_told(self) -> bool:
+        """True if every choice that has begun has a reason, behind which nothing more was said."""
+        return bool(self._told) and self._seen <= self._told
 
     def _counts(self, usage: Usage) -> bool:
         """Return whether usage counts the answer.
@@ -255,7 +274,7 @@ class StreamState:
         if not self.understood:
             return False
         if chunk.sentinel:
-            return self._settled or self._fresh
+            return self._settled or self._fresh or self._all_told
         return self.said or self._settled or self._answered
 
     def _meaning(self) -> Event:

@@ -37,6 +37,9 @@ from .._types.errors import ConnectTimeout, MiniLLMError, SendTimeout, StreamTim
 from .._types.options import Timeouts
 
 INFINITY = float("inf")
+REOPENED_SECONDS = 5.0
+"""Seconds of silence that end an answer whose finish reason was disproved before: gateways that
+send one with each piece pause for as long as the model takes (seconds)."""
 
 
 def grace_of(state: StreamState, timeouts: Timeouts) -> float | None:
@@ -44,6 +47,8 @@ def grace_of(state: StreamState, timeouts: Timeouts) -> float | None:
     if not state.said or state.state not in (State.ENDING, State.WHOLE):
         return None
     grace = timeouts.usage_grace
+    if state.reopened:  # the server's reasons come too early
+        return REOPENED_SECONDS if grace is None else max(grace, REOPENED_SECONDS)
     if state.state is State.ENDING:
         return grace
     return DRAIN_SECONDS if grace is None else min(grace, DRAIN_SECONDS)

@@ -17,6 +17,8 @@ question            yes for                                     asked by
 `continues_answer`  content that was not there before: not an   `StreamState` and `ChunkDecoder`: it
                     empty piece of a call, not a signature      disproves the finish reason before it;
                                                                 `Answer`, for the clock ``usage_grace``
+`speaks`            text other than blanks, arguments, a        `StreamState`: without any behind it, a
+                    refusal, a picture                          finish reason stands at the body's end
 `has_effect`        progress, and facts without any: usage,     `Answer`, which drops all others in
                     an end, metadata, a block, raw bytes        the middle of an answer
 is it shown?        progress, and raw bytes (``raw=True``)      `StreamingCompletion.next_chunk`, in
@@ -151,6 +153,21 @@ def continues_answer(chunk: StreamChunk) -> bool:
         or chunk.audio
         or chunk.images
         or any(c.id or c.name or c.arguments for c in chunk.tool_calls)
+    )
+
+
+def speaks(chunk: StreamChunk) -> bool:
+    """Return whether a chunk adds to what the answer says: to its text, its calls or its pictures.
+
+    Reasoning, blanks and the name of a call again are left: behind a finish reason, they come late
+    and change nothing, and only what speaks shows that the reason was wrong for good.
+    """
+    return bool(
+        (chunk.delta and not chunk.delta.isspace())
+        or chunk.refusal
+        or chunk.images
+        or (chunk.audio and any(chunk.audio.get(key) for key in ("data", "transcript")))
+        or any(c.arguments for c in chunk.tool_calls)
     )
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .._types.errors import EXCERPT_CHARS, ErrorInfo, ErrorKind, ProtocolError
+from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo, ErrorKind, ProtocolError
+from ._error_kinds import BY_STATUS
 
 NO_REASONS = frozenset(
     {
@@ -45,6 +46,7 @@ FAILURES: dict[str, _Failure] = {
     "quota_exceeded": _Failure("quota", False, "seen from gateways"),
     "rate_limit": _Failure("rate_limit", True, "seen from gateways"),
     "insufficient_quota": _Failure("quota", False, "OpenAI's code, through gateways"),
+    "resource_exhausted": _Failure("overloaded", True, "gRPC's status, through gateways"),
     "rate_limit_exceeded": _Failure("rate_limit", True, "OpenAI Responses, incomplete_details"),
     "overloaded": _Failure("overloaded", True, "seen from gateways"),
     "malformed_function_call": _Failure("server", True, "Gemini, FinishReason"),
@@ -56,30 +58,33 @@ FAILURES: dict[str, _Failure] = {
 """Reasons, as `plain_reason` writes them, that name a failure: the answer is not there, whatever
 came of it."""
 
-_TELLING: dict[str, str] = {
-    **dict.fromkeys(("error", "errors", "exception", "malformed", "fault", "panic"), "error"),
-    **dict.fromkeys(("fail", "fails", "failed", "failing", "failure", "broken"), "error"),
-    **dict.fromkeys(("networkerror", "crash", "crashed", "dead", "killed", "oom"), "error"),
-    **dict.fromkeys(("lost", "shutdown", "unreachable", "unhealthy"), "error"),
-    **dict.fromkeys(("quota", "quotas"), "quota_exceeded"),
-    **dict.fromkeys(("abort", "aborted", "preempted", "evicted"), "abort"),
-    **dict.fromkeys(("cancel", "cancelled", "canceled"), "cancelled"),
-    **dict.fromkeys(("interrupted", "disconnect", "disconnected"), "interrupted"),
-    **dict.fromkeys(("timeout", "timedout"), "timeout"),
-    **dict.fromkeys(("overloaded", "unavailable"), "overloaded"),
-    **dict.fromkeys(("throttled", "throttling"), "rate_limit_exceeded"),
-}
-"""Words within a longer reason that make it a failure, too, and the row of `FAILURES` that they
-stand for: Gemini's OpenAI-style endpoint sends ``function_call_filter: MALFORMED_FUNCTION_CALL``."""
+_TELLING: tuple[tuple[str, str], ...] = (
+    ("quota|balance|credits?|billing", "quota_exceeded"),
+    ("throttl.*|too_many_requests|rate_limit.*", "rate_limit_exceeded"),
+    ("timeout|timedout|time_out|timed_out|deadline", "timeout"),
+    ("overload.*|unavailable|busy|exhausted|(?:cache|queue|memory|buffer|pool)_full", "overloaded"),
+    ("cancel.*", "cancelled"),
+    ("interrupt.*|disconnect.*|closed|eof|premature|reset", "interrupted"),
+    ("abort.*|preempt.*|evict.*|dropped", "abort"),
+    (
+        "(?:.*error|errors|exception|fail|fails|failed|failing|failure|fault|malformed|broken)",
+        "error",
+    ),
+    ("crash|crashed|dead|killed|oom|panic|lost|shutdown|unreachable|unhealthy|unexpected", "error"),
+    ("bad|invalid|internal|unauthorized|forbidden|terminated", "error"),
+)
+"""Patterns of words within a longer reason that make it a failure, too, and the row of `FAILURES`
+that they stand for: Gemini's OpenAI-style endpoint sends ``function_call_filter:
+MALFORMED_FUNCTION_CALL``."""
+_TOLD = [(re.compile(f"(?:^|_)(?:{pattern})(?:_|$)"), row) for pattern, row in _TELLING]
 _MACHINES = frozenset(
     {
-        *("connection", "server", "worker", "engine", "upstream", "backend", "network", "gpu"),
-        *("node", "host", "service", "process", "socket", "replica", "cluster", "cache", "queue"),
-        *("memory", "resource", "resources", "device", "scheduler"),
+        *("connection", "conn", "server", "worker", "engine", "upstream", "backend", "network"),
+        *("gpu", "node", "host", "service", "process", "socket", "replica", "cluster", "device"),
     }
 )
 """Words for what runs a model: a reason that speaks of it, and of no end and no limit, is that it
-failed (``connection_reset``, ``kv_cache_full``)."""
+failed (``connection_reset``, ``worker_gone``)."""
 _ENDS = frozenset(
     {
         *("stop", "stopped", "end", "ended", "done", "complete", "completed", "finish", "finished"),
@@ -145,12 +150,21 @@ def _failure_in(reason: str) -> _Failure | None:
     for part in (reason, *re.split("[:;,./]", reason[:EXCERPT_CHARS])):
         if (found := FAILURES.get(plain_reason(part))) is not None:
             return found
-    words = plain_reason(reason[:EXCERPT_CHARS]).split("_")
+    plain = plain_reason(reason[:EXCERPT_CHARS])
+    if re.fullmatch("(?:http_|status_|code_|error_)?[45][0-9]{2}", plain):
+        return _of_status(int(plain[-3:]))
+    words = plain.split("_")
     if "ok" in words or "okay" in words:
         return FAILURES["error"] if not _DENYING.isdisjoint(words) else None
     if not _DENYING.isdisjoint(words):
         return None
-    if (telling := next((w for w in words if w in _TELLING), None)) is not None:
-        return FAILURES[_TELLING[telling]]
+    for pattern, row in _TOLD:
+        if pattern.search(plain) is not None:
+            return FAILURES[row]
     machines = not _MACHINES.isdisjoint(words) and _ENDS.isdisjoint(words)
     return FAILURES["error"] if machines else None
+
+
+def _of_status(status: int) -> _Failure:
+    kind = BY_STATUS.get(status, "server" if status >= 500 else "invalid")
+    return _Failure(kind, kind in RETRYABLE or status >= 500, "an HTTP status in place of a word")
