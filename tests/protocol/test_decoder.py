@@ -236,16 +236,24 @@ def test_what_can_not_be_read_behind_the_reason_is_passed_over_and_noted() -> No
     assert decoder.left_out.skipped == 1
 
 
-@pytest.mark.parametrize("body", [b"upstream is gone sk-secret", b"upstream: gone sk-secret\n\n"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"upstream is gone sk-secret",
+        b"upstream: gone sk-secret\n\n",
+        b": alive\n\n: alive\n\nupstream is gone sk-secret",
+    ],
+)
 def test_a_body_that_is_no_answer_is_an_error_in_the_servers_words(body: bytes) -> None:
     decoder, chunks = decode(body, secrets=[b"sk-secret"])
     assert (chunks, decoder.error) == ([], None)
     error = decoder.other_words()
     assert isinstance(error, llm.ProviderError)
-    assert error.info.message == body.strip().decode().replace("sk-secret", "[hidden]")
+    said = body.removeprefix(b": alive\n\n: alive\n\n").strip().decode()
+    assert error.info.message == said.replace("sk-secret", "[hidden]")
 
 
-@pytest.mark.parametrize("body", [b"", b"dat", b"event", b"data: [DONE]\n\n", b": alive\n\nx"])
+@pytest.mark.parametrize("body", [b"", b"dat", b"event", b"data: [DONE]\n\n", b": alive\n\nda"])
 def test_a_body_that_may_be_the_beginning_of_events_says_nothing(body: bytes) -> None:
     assert decode(body)[0].other_words() is None
 

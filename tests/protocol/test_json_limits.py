@@ -7,7 +7,7 @@ import json
 import pytest
 
 from trio_minillm._protocol.json_limits import (
-    MAX_DEPTH,
+    MAX_NESTED,
     MAX_OBJECTS,
     MAX_VALUES,
     exceeded_limit,
@@ -47,18 +47,18 @@ def test_enough(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}"), ('[{"]":', "}]")])
-@pytest.mark.parametrize("levels", [1, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 5000])
+@pytest.mark.parametrize("levels", [1, MAX_NESTED - 1, MAX_NESTED, MAX_NESTED + 1, 5000])
 def test_what_nests_too_deep_becomes_null(opens: str, closes: str, levels: int) -> None:
     text = '{"before":"[\\"{","deep":' + opens * levels + "1" + closes * levels + ',"behind":[2]}'
     found = json.loads(shallow(text.encode()))
     assert found["before"] == '["{'
     assert found["behind"] == [2]
-    if levels * opens.count("[") + levels * opens.count("{") < MAX_DEPTH:
+    if levels * opens.count("[") + levels * opens.count("{") < MAX_NESTED:
         assert found == json.loads(text)
     value, depth = found["deep"], 0
     while isinstance(value, list | dict):
         value, depth = next(iter(value.values() if isinstance(value, dict) else value)), depth + 1
-    assert depth < MAX_DEPTH
+    assert depth < MAX_NESTED
     assert value in (1, None)
 
 

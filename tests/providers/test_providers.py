@@ -1001,7 +1001,7 @@ def test_usage_is_cumulative_and_overwrites_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        (start({"type": "text", "text": ["x"]}), "text of a text block"),
+        (start({"type": "text", "text": {"a": 1}}), "text of a text block"),
         (start({"type": "tool_use", "id": "t", "name": {"a": 1}}), "name of a tool_use block"),
         (change({"type": "text_delta", "text": {"a": 1}}), "delta.text is not text"),
         (message_delta({"type": {"a": 1}}), "stop_reason is not text"),  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ class ChunkDecoder:
         self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
         self._halves = SurrogateHalves()
         self._ended = False  # the body is over
-        self._said = False  # content came
+        self._said: set[tuple[int, str]] = set()  # the kinds of content that came, by choice
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -216,13 +216,16 @@ class ChunkDecoder:
                 return out
             try:
                 parsed = self._read(event.event, data)
-                if not self._said and parsed is not None:
+                if parsed is not None:
                     parsed = self._whole_answer(parsed, data)
                 if long is not None:
                     parsed = long.restored(parsed)
             except ProtocolError as exc:
                 self._malformed(exc.reason, exc, data)
             except MiniLLMError as exc:
+                if isinstance(exc, ProviderError) and exc.vague and self._all_reasoned:
+                    self.left_out.pass_over("an event after the finish reason", data)
+                    continue
                 self.error = exc
                 if long is not None and isinstance(exc, ProviderError):
                     exc.content = long.restored(exc.content)
@@ -260,21 +263,23 @@ class ChunkDecoder:
     def _whole_answer(
         self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
     ) -> StreamChunk | Sequence[StreamChunk]:
-        """Return the chunks of an event before which no content came, read as a whole answer if it
-        is one.
+        """Return the chunks of an event that ends an answer, with what only its ``message`` says.
 
-        It may be one where it ends the answer: there are proxies that stream for servers which
-        don't, behind keep-alives and an opening.
+        There are proxies that stream for servers which don't, behind keep-alives and an opening, and
+        servers that stream the reasoning alone. A kind of content that came before is repeated there.
         """
         chunks = [parsed] if isinstance(parsed, StreamChunk) else parsed
-        self._said = any(map(has_content, chunks))
-        if self._said or not any(c.finish_reason for c in chunks):
-            return parsed
-        with suppress(MiniLLMError, *_MALFORMED):
-            whole = self._provider.parse_response(data)
-            if any(map(has_content, whole)):
-                self._said = True
-                return whole
+        kinds = {(c.choice, kind) for c in chunks for kind in _kinds_of(c)}
+        if not kinds and any(c.finish_reason for c in chunks):
+            with suppress(MiniLLMError, *_MALFORMED):
+                whole = self._provider.parse_response(data)
+                for chunk in whole:
+                    for kind in _kinds_of(chunk):
+                        if (chunk.choice, kind) in self._said:
+                            setattr(chunk, kind, type(getattr(chunk, kind))())
+                if any(map(has_content, whole)):
+                    return whole
+        self._said |= kinds
         return parsed
 
     def _stamp(
@@ -299,6 +304,10 @@ class ChunkDecoder:
                 self.left_out.note(HALF)
         return chunks
 
+    @property
+    def _all_reasoned(self) -> bool:
+        return len(self._reasoned) >= self._choices
+
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
         like_answer = _ANSWER.match(data) is not None and _KEEP_ALIVE.match(data) is None
@@ -309,7 +318,7 @@ class ChunkDecoder:
                 self.error = ProviderError(self._provider.parse_error(None, data))
                 return
             self.left_out.pass_over("an event that is not JSON", data)
-        elif len(self._reasoned) >= self._choices:
+        elif self._all_reasoned:
             self.left_out.pass_over("an event after the finish reason", data)
         elif self._lenient:
             self.left_out.pass_over("a malformed event", data)
@@ -379,6 +388,8 @@ class ChunkDecoder:
                 self.left_out.note(DEEP)
                 parsed = self._provider.parse_response(shallow(body))
             chunks: Sequence[StreamChunk] = long.restored(parsed)
+            if self._choices == 1:
+                _as_one(chunks)
         except ProviderError as exc:
             exc.content = long.restored(exc.content)
             raise
@@ -387,11 +398,30 @@ class ChunkDecoder:
         return chunks
 
 
+_KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
+"""Kinds of content: fields of `StreamChunk`."""
+
+
+def _kinds_of(chunk: StreamChunk) -> list[str]:
+    return [kind for kind in _KINDS if getattr(chunk, kind)]
+
+
 def _say(exc: Exception) -> str:
     """Return the words of a parser's error: msgspec's name the place and never the data, others
     may quote it and are not shown.
     """
     return str(exc) if isinstance(exc, msgspec.MsgspecError) else type(exc).__name__
+
+
+def _as_one(chunks: Sequence[StreamChunk]) -> None:
+    """Make one choice of two that were not asked for: GitHub's Copilot puts text and calls apart."""
+    by_choice: dict[int, set[str]] = {}
+    for chunk in chunks:
+        by_choice.setdefault(chunk.choice, set()).update(_kinds_of(chunk))
+    kinds = [kind for found in by_choice.values() for kind in found]
+    if len(by_choice) > 1 and len(kinds) == len(set(kinds)):
+        for chunk in chunks:
+            chunk.choice = 0
 
 
 def _redacted_error(

@@ -20,12 +20,12 @@ MAX_VALUES = 2**19
 """Values in one event, or in such a body: 524,288. Plain ones are made faster than objects."""
 
 
-MAX_DEPTH = 100
+MAX_NESTED = 100
 """Levels of JSON within JSON that are kept by `shallow`. Answers have ten or so."""
 
 
 def shallow(data: bytes) -> bytes:
-    """Return JSON without what is nested deeper than `MAX_DEPTH`: ``null`` stands in its place.
+    """Return JSON without what is nested deeper than `MAX_NESTED`: ``null`` stands in its place.
 
     Decoders give up at about a thousand levels, wherever these are. Linear in the bytes.
     """
@@ -34,13 +34,13 @@ def shallow(data: bytes) -> bytes:
         mark = found[0]
         if mark in b"[{":
             depth += 1
-            if depth == MAX_DEPTH + 1:
+            if depth == MAX_NESTED + 1:
                 out += [data[kept : found.start()], b"null"]
         elif mark in b"]}":
-            if depth == MAX_DEPTH + 1:
+            if depth == MAX_NESTED + 1:
                 kept = found.end()
             depth -= 1
-    if depth <= MAX_DEPTH:
+    if depth <= MAX_NESTED:
         out.append(data[kept:])
     return b"".join(out)
 

@@ -17,8 +17,8 @@ LONG_TEXT = 64 * 1024
 """Characters from which on a string is cut out. Every stretch of so many bytes is looked at once."""
 
 MAX_ESCAPED = 16 * 1024 * 1024
-"""Bytes of the longest string with ``\\/`` in it, as PHP writes ``/``, that is cut out: 16 MiB.
-Writing it anew takes longer than copying it."""
+"""Bytes of the longest string with escapes in it (MIME's line ends, PHP's ``\\/``) that is cut out: 16
+MiB. Decoding it takes longer than copying it."""
 
 _DIGITS = 6
 """Digits of a mark's number."""
@@ -28,7 +28,7 @@ _BEFORE, _BEHIND = b":[,", b",]}"
 class LongTexts:
     """The long texts of one event, and the event without them.
 
-    Only strings of plain ASCII are cut out, without a backslash but before a slash: base64 is that.
+    Only strings without a quotation mark are cut out: base64 is that, and most texts of tables.
     """
 
     def __init__(self, data: bytes | bytearray) -> None:
@@ -44,8 +44,9 @@ class LongTexts:
             begin = data.rfind(b'"', seen, at) + 1 or begin
             seen = at
             if begin and end - begin >= LONG_TEXT and _is_string(data, begin, end):
-                with suppress(UnicodeDecodeError):
-                    text = str(view[begin:end], "ascii").replace("\\/", "/")
+                with suppress(UnicodeDecodeError, msgspec.DecodeError):
+                    plain = data.find(b"\\", begin, end) < 0
+                    text = _text_of(view[begin - 1 : end + 1], plain=plain)
                     pieces += [data[done:begin], self._mark(text)]
                     done = end
             at = end + LONG_TEXT
@@ -103,5 +104,13 @@ def _is_string(data: bytes | bytearray, begin: int, end: int) -> bool:
         return False
     if data.find(b"\\", begin, end) < 0:
         return True
-    escaped = data.count(b"\\", begin, end) if end - begin <= MAX_ESCAPED else -1
-    return escaped == data.count(b"\\/", begin, end)
+    # With a quotation mark in it, it may end elsewhere.
+    return end - begin <= MAX_ESCAPED and data.find(b'\\"', begin, end + 1) < 0
+
+
+def _text_of(quoted: memoryview, *, plain: bool) -> str:
+    """Return the text of a JSON string; ``plain`` if it has no escapes."""
+    return str(quoted[1:-1], "utf-8") if plain else _decode(quoted)
+
+
+_decode = msgspec.json.Decoder(str).decode

@@ -55,9 +55,12 @@ class LeftOut:
         """Return what the server said, if it was no answer: an event, or else a body that does not
         begin like events (unless ``only_events``).
         """
-        if self._strange or only_events or _like_events(self._head):
+        head = self._head
+        if only_events:  # what stands behind the comments, which are a proxy's
+            head = b"\n".join(n for n in head.split(b"\n") if not n.startswith(b":")).lstrip()
+        if self._strange or not head or _like_events(head):
             return self._strange
-        return self._head
+        return head
 
 
 def _like_events(head: bytes) -> bool:

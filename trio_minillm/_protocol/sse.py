@@ -31,6 +31,8 @@ LONG_LINE = 64 * 1024
 """Bytes from which on a line is not copied more often than it must be."""
 
 _BOM = b"\xef\xbb\xbf"
+_JSON = (b'"', b"}", b"]")
+"""Beginnings of the lines of JSON that is printed with a line for each field."""
 
 
 class SSEEvent(msgspec.Struct, frozen=True, gc=False):
@@ -50,8 +52,8 @@ class SSEDecoder:
 
     - A byte-order mark before any line is passed over, not only the first: .NET servers write one
       before each event.
-    - A line that begins a JSON object is data: behind their keep-alives, proxies write an error, or
-      a whole answer, without a field's name.
+    - A line that begins a JSON object or list is data, and so are the lines that go on with it:
+      behind their keep-alives, proxies write an error, or a whole answer, without a field's name.
     - Data whose JSON is closed end with their line if the next line opens a JSON object or list:
       some servers write no blank lines, and their answers must not wait for the end of the body.
 
@@ -266,11 +268,18 @@ class SSEDecoder:
         elif field == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
-        elif self._forgiving and line[:2] == b'{"':
+        elif self._forgiving and self._is_json(line):
             self._go_on(line, events)
             self._add(line)
         elif field == b"retry" and value.isdigit() and len(value) <= 18:
             self.retry_ms = int(value)  # bytes.isdigit() is ASCII only, as the standard wants
+
+    def _is_json(self, line: bytes) -> bool:
+        """Return whether a line without a field's name begins JSON, or goes on with it."""
+        bare = line.lstrip()
+        return bare[:1] in (b"{", b"[") or (
+            self._data.startswith((b"{", b"[")) and bare[:1] in _JSON
+        )
 
     def _add(self, value: bytes) -> None:
         if len(self._data) + len(value) + self._has_data > self.max_event:

@@ -247,9 +247,15 @@ class ProviderError(StreamError, _Reported):
     content: tuple[StreamChunk, ...]
     """The parts of the answer in the same event, until the decoder has handed them on."""
 
-    def __init__(self, info: ErrorInfo, *, content: tuple[StreamChunk, ...] = ()) -> None:
+    vague: bool
+    """True if nothing but an event's words, and no field made for errors, says that it failed."""
+
+    def __init__(
+        self, info: ErrorInfo, *, content: tuple[StreamChunk, ...] = (), vague: bool = False
+    ) -> None:
         self.info = info
         self.content = content
+        self.vague = vague
         code = f" [{self.code}]" if self.code else ""
         super().__init__(f"the server reported an error{code} ({info.kind}): {info.message}")
 

@@ -22,7 +22,7 @@ from ._coerce import (
     side_text,
     word,
 )
-from ._openai_parts import text_within
+from ._parts import text_within
 
 MAX_BLOCKS = 4096
 """Content blocks in one message, as many as `Ingest` keeps."""
@@ -43,6 +43,7 @@ class Delta(msgspec.Struct, gc=False):
     encrypted_content: str | None = None
     usage: Any = None
     error: Any = None
+    finish_reason: Any = None
 
 
 class Message(msgspec.Struct, gc=False):
@@ -160,6 +161,7 @@ _read_delta = fields(
         "encrypted_content": side_text,
         "usage": side_object,
         "error": anything,
+        "finish_reason": anything,
     },
 )
 read_message = fields(
@@ -227,6 +229,6 @@ def kind_of(delta: Delta) -> str:
         "input_json_delta": delta.partial_json,
         "signature_delta": delta.signature,
         "citations_delta": delta.citation,
-        "compaction_delta": delta.encrypted_content or delta.content,
+        "compaction_delta": delta.encrypted_content,
     }
     return next((kind for kind, value in found.items() if value is not None), "")

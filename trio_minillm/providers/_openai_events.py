@@ -13,7 +13,7 @@ import msgspec
 
 from .._types.errors import ProtocolError
 from . import _coerce as coerce
-from ._openai_parts import MAX_ENTRIES, bounded, text_within
+from ._parts import MAX_ENTRIES, bounded, text_within
 
 _ABSENT = msgspec.Raw()
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .._types.chunks import Block, StreamChunk, ToolCallDelta
+from .._types.chunks import Block, StreamChunk, ToolCallDelta, continues_answer
 from .._types.cost import CostInfo, CostResolution, TokenPrice
-from .._types.errors import ProviderError
+from .._types.errors import ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._anthropic_events import (
     DELTAS,
@@ -37,13 +37,9 @@ from ._anthropic_events import (
 )
 from ._anthropic_request import CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
 from ._base import Model, Parsed, Provider, Request, joined_url, sendable
-from ._coerce import (
-    loose_json,
-    side_objects,
-    side_text,
-    text,
-)
+from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
+from ._parts import READ_AGAIN, text_within, texts_of
 from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage
 
@@ -143,11 +139,13 @@ class Anthropic(Provider):
         if (event.error and is_error(event.error)) or kind == "error":
             raise ProviderError(error_from(None, loose_json(data)))
         if kind == "content_block_delta":
-            return _delta(event)
+            out = _delta(event)
+            silent = not continues_answer(out) and out.block is None and not out.annotations
+            return _delta_again(data, out) if silent else out
         if kind == "content_block_start":
             return _start(event.index, event.content_block)
         if kind == "content_block_stop":
-            return StreamChunk(part=event.index, block=Block(stop=True))
+            return _stop(event)
         if kind == "message_delta":
             try:
                 if (told := failure_beside(data)) is not None:
@@ -161,12 +159,15 @@ class Anthropic(Provider):
                 return _message(event.message)
             return StreamChunk(progress=False, unread=("message",))
         if kind == "message_stop":
-            return StreamChunk(end=True, progress=False, usage=_told(event.usage))
+            reason = _reason_in(event)
+            out = StreamChunk(end=True, progress=False, usage=_told(event.usage))
+            out.finish_reason, out.progress = reason, reason is not None
+            return out
         if kind == "ping":
             return None
         if not kind or "error" in kind:  # a gateway's own: {"type": "too_many_requests_error", …}
             if (told := complaint_in(loose_json(data))) is not None:
-                raise ProviderError(told)
+                raise ProviderError(told, vague=failure_beside(data) is None)
             return StreamChunk(progress=False, answer=False)
         return StreamChunk(answer=False)  # unknown, but a sign of life
 
@@ -245,29 +246,83 @@ def _delta(event: Event) -> StreamChunk:
     return StreamChunk(part=index, progress=bool(kind))
 
 
+def _delta_again(data: bytes, out: StreamChunk) -> StreamChunk:
+    """Look for what a delta says that seems to say nothing, under other names than the reference's."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        found = loose_json(data) if len(data) <= READ_AGAIN else None
+        event = found if isinstance(found, Mapping) else {}
+        delta = event.get("delta")
+        given = delta if isinstance(delta, Mapping) else event
+        kind = str(given.get("type"))
+        if "signature" in kind or "citation" in kind or "compaction" in kind:
+            return out
+        if "json" in kind or "tool" in kind or "input" in kind:
+            value = next((given[key] for key in _INPUTS if given.get(key)), "")
+            text = value if isinstance(value, str) else msgspec.json.encode(clean(value)).decode()
+            out.tool_calls = (ToolCallDelta(out.part, arguments=text),)
+        else:
+            text, thought = texts_of(given)
+            if "think" in kind or "reason" in kind:
+                text, thought = "", thought or text
+            out.delta, out.reasoning = text, thought
+            text += thought
+        out.progress = out.progress or bool(text)
+    return out
+
+
+_INPUTS = ("partial_json", "input", "json", "arguments", "text", "delta", "content", "value")
+
+
+def _stop(event: Event) -> StreamChunk:
+    """Translate the end of a block; one with the whole block in it may have a call's input."""
+    out = StreamChunk(part=event.index, block=Block(stop=True))
+    block = event.content_block
+    if block and block.get("type") in CALLS and _input(block):
+        out.tool_calls = (ToolCallDelta(event.index, arguments=_input(block)),)
+    return out
+
+
+def _input(block: dict[str, Any]) -> str:
+    """Return the input in a call's block, ``""`` if it has none, as in the reference.
+
+    Relays send it whole, some as text, and some under the names of other wires.
+    """
+    given = next((block[key] for key in ("input", "arguments", "parameters") if block.get(key)), "")
+    return given if isinstance(given, str) else msgspec.json.encode(given).decode()
+
+
+CALLS = ("tool_use", "tool_call", "function", "function_call")
+"""Types of the blocks of calls; but for the first, those of relays."""
+
+
 def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
     """Translate the opening of a block; the content that it has from the start counts as a delta."""
     if block is None or not isinstance(block.get("type"), str):  # its deltas say what it is
         return StreamChunk(part=index, progress=False, unread=("content_block",))
-    out, left_out = StreamChunk(part=index, block=Block(start=block)), list[str]()
-    kind = block.get("type")
+    kind, left_out = block["type"], list[str]()
+    if kind in CALLS and kind != "tool_use" and isinstance(block.get("name"), str):
+        kind, block = "tool_use", {**block, "type": "tool_use"}
+    elif kind == "output_text":
+        kind, block = "text", {**block, "type": "text"}
+    out = StreamChunk(part=index, block=Block(start=block))
     # An empty block is not progress: minutes of hidden thinking may follow.
     if kind == "text":
-        out.delta = _string(block, "text")
+        said = block.get("text")
+        out.delta = said if isinstance(said, str) else texts_of(block)[0]
+        if not out.delta and said not in (None, "", [], {}):
+            raise ProtocolError("text of a text block is not text")
         out.annotations = tuple(side_objects(block.get("citations"), "citations", left_out))
         out.progress = bool(out.delta or out.annotations)
     elif kind == "thinking":
         signature = side_text(block.get("signature"), "signature", left_out)
         if signature:
             block["signature"] = signature
-        out.reasoning = side_text(block.get("thinking"), "thinking", left_out) or ""
+        said = block.get("thinking")
+        thought = text_within(said) if isinstance(said, list | dict) else None
+        out.reasoning = thought or side_text(said, "thinking", left_out) or ""
         out.progress = bool(out.reasoning or signature)
     elif kind == "tool_use":
-        given = block.get("input")
-        # Empty here, by the reference; relays send it whole, and some send it as text.
-        arguments = given if isinstance(given, str) else ""
-        if given and not arguments:
-            arguments = msgspec.json.encode(given).decode()
+        arguments = _input(block)
         extra = {k: block[k] for k in CALL_FIELDS if block.get(k) is not None}
         name, ident = _string(block, "name"), side_text(block.get("id"), "id", left_out)
         out.tool_calls = (
@@ -303,12 +358,23 @@ def _message_delta(event: Event) -> StreamChunk:
     out, delta = StreamChunk(), event.delta or Delta()
     if delta.error and is_error(delta.error):
         raise ProviderError(error_from(None, {"error": delta.error}))
-    out.finish_reason = _stop_reason(delta.stop_reason) or _stop_reason(event.stop_reason)
+    out.finish_reason = _reason_in(event)
     out.metadata = _stop_facts(delta)
     if event.context_management:
         out.metadata = {**(out.metadata or {}), "context_management": event.context_management}
     out.usage = _told(event.usage) or _told(delta.usage)
     return out
+
+
+def _reason_in(event: Event) -> str | None:
+    """Return the reason why the answer ended, from where the reference or relays put it.
+
+    Raises `ProviderError` if it names a failure.
+    """
+    delta, message = event.delta or Delta(), event.message
+    inner = message.stop_reason if isinstance(message, Message) else None
+    given = delta.stop_reason, event.stop_reason, inner, delta.finish_reason
+    return next(filter(None, map(_stop_reason, given)), None)
 
 
 def _told(raw: Any) -> Usage | None:

@@ -34,15 +34,13 @@ from ._openai_events import (
     decode_loosely,
     loose_delta,
 )
-from ._openai_parts import add_parts, bounded, look_again, texts_beside, visible
 from ._openai_request import Dialect, chat_body, typed_fields
+from ._parts import READ_AGAIN, add_parts, bounded, look_again, texts_beside, visible
 from ._pricing import native_cost, priced_cost
 from ._reasons import failure_of, reason_of
 from ._usage import amount_in, at_path, openai_usage
 
 DONE = b"[DONE]"
-READ_AGAIN = 64 * 1024
-"""Bytes of the longest event that is read again as plain JSON, which takes many times as long."""
 _NOTHING = Delta()
 
 CHAT: Final = "/chat/completions"
@@ -171,14 +169,12 @@ class OpenAIChat(Provider):
     def _without_choices(self, chunk: ChunkEvent, data: bytes) -> StreamChunk:
         """Translate an event without choices: usage, an opening without content, or an error."""
         out = StreamChunk(progress=False, answer=False)
-        if len(data) > READ_AGAIN:
-            told = failure_beside(data)
-        else:
-            found = loose_json(data)
-            told = complaint_in(found)
-            out.unread = texts_beside(found)
+        # The loose reading takes many times as long.
+        found = loose_json(data) if len(data) <= READ_AGAIN else msgspec.json.decode(data)
+        told = complaint_in(found)
+        out.unread = texts_beside(found)
         if told is not None:
-            raise ProviderError(told)
+            raise ProviderError(told, vague=failure_beside(data) is None)
         return self._with(chunk, out, data)
 
     def _with(self, chunk: ChunkEvent, out: StreamChunk, data: bytes) -> StreamChunk:

@@ -85,12 +85,14 @@ def decode(
         choices=choices,
         wire=provider.replay_wire,
     )
-    decoder = ChunkDecoder(provider)
+    decoder = ChunkDecoder(provider, choices=choices)
     for piece in pieces:
         state.ingest_all(decoder.feed(piece, 0.0))
     state.ingest_all(decoder.finish(0.0))
     state.fail(decoder.error or EndedEarly("the body ended"))
-    return state.response(), state.error
+    left_out = decoder.left_out
+    response = state.response(unread=left_out.unread, skipped_events=left_out.skipped)
+    return response, state.error
 
 
 def settlement(cost: float | str | None, *, id: str = "gen-1", **fields: Any) -> Reply:

@@ -1,4 +1,4 @@
-"""Parts of an OpenAI-style answer: content in lists, and text where the reference has none.
+"""Parts of an answer: content in lists, and text where no reference has it.
 
 Servers put text and reasoning into objects and lists of many shapes, and under other names. They
 are read by what the names say, so that no text is lost for want of a row in a table.
@@ -21,6 +21,8 @@ MAX_ENTRIES: Final = 4096
 """Most choices, content parts, tool calls or reasoning details in one event. Real events have a few;
 each becomes an object, and a hundred thousand would hold up every other task for a second."""
 
+READ_AGAIN: Final = 64 * 1024
+"""Bytes of the longest event that is read again as plain JSON, which takes many times as long."""
 _Entry = TypeVar("_Entry")
 
 _TEXTS = (
@@ -33,6 +35,7 @@ _REASONING = re.compile(
     "|reason(?:content|text)|summarytext"
 )
 """Names of reasoning, as `_plain` writes them."""
+_PIECES = ("text", "content", "value", "delta")
 _CALLS = ("tool_use", "tool_call", "function_call")
 _BESIDE = re.compile("cit|refer|source|search|annot|image|audio|video|file|document|tool|function")
 """Types of parts whose text is not the answer's."""
@@ -146,7 +149,7 @@ def _kind_of(part: Any) -> str:
     if kind is None:
         return "text"
     word = kind if isinstance(kind, str) else ""
-    text = next((part[key] for key in ("text", "content", "value") if part.get(key)), None)
+    text = next((part[key] for key in _PIECES if part.get(key)), None)
     by_words = text_within(text) is not None and _BESIDE.search(word.lower()) is None
     return "text" if by_words and word not in ("refusal", "image_url") else word
 

@@ -1,0 +1,328 @@
+"""What servers put into other places, and under other names, than the references say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+import trio_minillm as llm
+from trio_minillm import testing
+from trio_minillm.providers import Anthropic, OpenAIChat, Provider
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+DONE = testing.sse("[DONE]")
+
+
+def chunk(delta: Any = None, reason: Any = None, **choice: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": reason, **choice}]}
+
+
+STOP, TOOLS = chunk({}, "stop"), chunk({}, "tool_calls")
+TEXT = chunk({"content": "x"})
+
+
+def call(function: Any = None, **more: Any) -> dict[str, Any]:
+    given = {"function": function} if function is not None else {}
+    return chunk({"tool_calls": [{"index": 0, "id": "c1", "type": "function", **given, **more}]})
+
+
+def pieces(*arguments: str) -> list[dict[str, Any]]:
+    first, *others = arguments
+    later = [{"index": 0, "function": {"arguments": a}} for a in others]
+    return [
+        call({"name": "f", "arguments": first}),
+        *(chunk({"tool_calls": [one]}) for one in later),
+        TOOLS,
+    ]
+
+
+def read(provider: Provider, *events: Any) -> tuple[llm.CompletionResponse, Any]:
+    return testing.decode(provider, [e if isinstance(e, bytes) else testing.sse(e) for e in events])
+
+
+def runnable(response: llm.CompletionResponse) -> list[tuple[str, str]]:
+    return [(one.name, one.arguments) for one in response.tool_calls]
+
+
+A = ("f", '{"a":1}')
+
+
+# -- calls -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [call({"name": "f", "parameters": {"a": 1}}), TOOLS],
+        [call({"name": "f", "args": '{"a":1}'}), TOOLS],
+        [call({"name": "f", "input": {"a": 1}}), TOOLS],
+        [call(name="f", input={"a": 1}), TOOLS],
+        [call(name="f", parameters='{"a":1}'), TOOLS],
+        [call({"name": "f"}, arguments='{"a":1}'), TOOLS],
+        [call({"name": "f", "index": "odd", "parameters": {"a": 1}}, index="0"), TOOLS],
+        [chunk({"tool_calls": {"0": {"index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}}}),
+         TOOLS],
+        [chunk({"content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}]}), TOOLS],
+        [chunk({"content": [{"type": "tool_call", "name": "f", "arguments": '{"a":1}'}]}), TOOLS],
+        [TEXT, chunk({}, "tool_calls", message={"content": "x", "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}]})],
+        pieces('{"a":1}', "{}"),
+        pieces('{"a":1}', "null"),
+        pieces('{}{"a":1}'),
+        pieces('{"a":1}{"a":1}'),
+        pieces('{"a":1} {"a": 1}', "{}"),
+    ],
+)  # fmt: skip
+def test_a_call_is_whole_wherever_its_arguments_stand(events: list[Any]) -> None:
+    response, error = read(OpenAIChat(), *events, USAGE, DONE)
+    assert error is None
+    assert [(name, msgspec.json.decode(a)) for name, a in runnable(response)] == [("f", {"a": 1})]
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"a":1}{"a":2}', '{"a":1}[', '{"a":1}7', "null null", '{"a":1}' * 20]
+)
+def test_arguments_that_say_two_things_are_not_run(arguments: str) -> None:
+    response, _ = read(OpenAIChat(), *pieces(arguments), USAGE, DONE)
+    assert runnable(response) == []
+
+
+@pytest.mark.parametrize("reason", ["refused", "request_rejected", "risk", "context_overflow"])
+def test_a_call_is_not_run_under_a_reason_that_speaks_of_a_filter_or_a_limit(reason: str) -> None:
+    whole = call({"name": "f", "arguments": '{"a":1}'})
+    response, error = read(OpenAIChat(), whole, chunk({}, reason), USAGE, DONE)
+    assert (error, runnable(response)) == (None, [])
+    assert len(response.invalid_tool_calls) == 1
+
+
+def test_two_choices_that_were_not_asked_for_are_one_answer() -> None:
+    one = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    body = {
+        "choices": [
+            {"message": {"content": "I'll look."}, "finish_reason": "tool_calls"},
+            {"message": {"tool_calls": [one]}, "finish_reason": "tool_calls"},
+        ],
+        "usage": USAGE["usage"],
+    }
+    response, error = read(OpenAIChat(), msgspec.json.encode(body))
+    assert (error, response.content, runnable(response)) == (None, "I'll look.", [A])
+    body["choices"][1]["message"] = {"content": "another"}  # type: ignore[index]
+    response, _ = read(OpenAIChat(), msgspec.json.encode(body))
+    assert [c.content for c in response.choices] == ["I'll look.", "another"]
+
+
+# -- text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("events", "text", "reasoning"),
+    [
+        ([chunk(None, "null", message={"content": "Hel"}), chunk(None, "", message={"content": "lo"}),
+          STOP], "Hello", ""),
+        ([chunk({}, message={"content": 5}), STOP], "5", ""),
+        ([chunk({"role": "assistant"}, text="a"), STOP], "a", ""),
+        ([chunk({"reasoning_content": "hm"}), chunk(None, "stop", message={
+            "content": "a", "reasoning_content": "hm"})], "a", "hm"),
+        ([chunk({"content": [
+            {"type": "markdown", "content": "a"}, {"type": "paragraph", "text": {"value": "b"}},
+            {"type": 5, "text": "c"}, {"type": "text", "data": "d"}, {"type": "text_delta", "delta": "e"},
+            {"type": "json", "value": {"x": 1}}]}), STOP], "abcde", ""),
+        ([{"choices": {"0": {"index": 0, "delta": {"content": "a"}}}}, STOP], "a", ""),
+        ([chunk({"content": {"content": None}}), chunk({"content": True}), STOP], "true", ""),
+    ],
+)  # fmt: skip
+def test_text_of_openais_wire(events: list[Any], text: str, reasoning: str) -> None:
+    response, error = read(OpenAIChat(), *events, USAGE, DONE)
+    assert (error, response.outcome) == (None, llm.Outcome.FINISHED)
+    assert (response.content, response.reasoning) == (text, reasoning)
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"content": "a"}, "a"),
+        ({"message": {"text": "a"}}, "a"),
+        ({"messages": [{"content": "a"}, {"content": "b"}]}, "ab"),
+        ({"text": "a"}, "a"),
+        ({"message": {"content": "", "output_text": [{"text": "a"}]}}, "a"),
+    ],
+)
+def test_text_of_a_whole_answer(choice: Any, text: str) -> None:
+    body = {"choices": [{"index": 0, "finish_reason": "stop", **choice}], "usage": USAGE["usage"]}
+    response, error = read(OpenAIChat(), msgspec.json.encode(body))
+    assert (error, response.content) == (None, text)
+
+
+def test_text_in_an_event_without_choices_is_noted() -> None:
+    response, _ = read(OpenAIChat(), {"choices": [], "content": "lost"}, STOP, USAGE, DONE)
+    assert "left out, since it could not be read: content" in response.notes
+
+
+def test_a_reason_in_the_delta_is_one() -> None:
+    response, error = read(OpenAIChat(), TEXT, chunk({"finish_reason": "length"}), DONE)
+    assert (error, response.finish_reason) == (None, "length")
+    response, _ = read(OpenAIChat(), TEXT, chunk({}, finishReason="STOP"), DONE)
+    assert response.finish_reason == "STOP"
+    _, error = read(OpenAIChat(), TEXT, chunk({"finish_reason": "abort"}), DONE)
+    assert isinstance(error, llm.ProviderError)
+
+
+# -- failures --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {**TEXT, "code": 10013, "message": "boom"},
+        {**TEXT, "code": -1, "message": "boom"},
+        {**TEXT, "header": {"code": 10013, "message": "boom"}},
+        {"choices": [], "code": "InternalError", "message": "boom"},
+        {**chunk({}), "error": "The model x has been deprecated: boom"},
+        testing.sse("boom", "server_error"),
+        testing.sse("boom", "ERROR"),
+        {"choices": [{"index": 0, "message": {"error": {"message": "boom"}}}]},
+        chunk({}, code=500, message="boom"),
+        chunk({}, status="error", message="boom"),
+        b' {"error":{"message":"boom"}}\n\n',
+        b'{\n  "error": {\n    "message": "boom",\n    "code": 503\n  }\n}\n\n',
+        b'[\n{"error": {"message": "boom"}}\n]\n\n',
+    ],
+)
+def test_a_failure_in_the_middle_counts(event: Any) -> None:
+    response, error = read(OpenAIChat(), TEXT, event, STOP, USAGE, DONE)
+    assert isinstance(error, llm.ProviderError)
+    assert "boom" in str(error)
+    assert response.content.startswith("x")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "ping", "message": "hi"},
+        {"event": "heartbeat", "message": "hi"},
+        {"status": "loading_model", "message": "hi"},
+        {"progress": 0.5, "message": "hi"},
+        {"code": 202, "message": "wait"},
+        {"code": "Success", "message": "hi"},
+        {**TEXT, "error": "Warning: slow"},
+        {**TEXT, "error": "no error"},
+        {**TEXT, "error": " "},
+        {**TEXT, "error": {"code": 0, "message": "success", "request_id": "x"}},
+        {**TEXT, "code": 0, "message": "boom"},
+        {**TEXT, "code": 10013},
+        {**chunk({}), "errmsg": "no error", "errcode": 0, "errors": [{}], "__type": "Chunk"},
+    ],
+)
+def test_what_says_that_all_is_well_is_no_failure(event: Any) -> None:
+    for events in ([TEXT, event, STOP], [TEXT, {**event, **STOP}]):
+        response, error = read(OpenAIChat(), *events, USAGE, DONE)
+        assert (error, response.outcome) == (None, llm.Outcome.FINISHED)
+
+
+def test_words_behind_the_answer_are_none_of_its_failures() -> None:
+    for events in ([STOP, USAGE], [STOP]):
+        ends = [{"detail": "done"}, {"event": "closing", "message": "bye"}]
+        response, error = read(OpenAIChat(), TEXT, *events, *ends, DONE)
+        assert (error, response.outcome, response.skipped_events) == (None, "finished", 2)
+    _, error = read(OpenAIChat(), TEXT, STOP, {"error": {"message": "boom"}}, DONE)
+    assert isinstance(error, llm.ProviderError)
+
+
+def test_a_whole_answer_that_is_printed_over_several_lines() -> None:
+    body = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], **USAGE}
+    body["choices"] = [{"message": {"content": "hi"}, "finish_reason": "stop"}]
+    printed = msgspec.json.format(msgspec.json.encode(body), indent=2)
+    response, error = read(OpenAIChat(), b": comment\n\n", printed + b"\n\n")
+    assert (error, response.content) == (None, "hi")
+
+
+# -- Anthropic's wire ------------------------------------------------------------------------
+
+START = {
+    "type": "message_start",
+    "message": {"id": "m", "content": [], "usage": {"input_tokens": 3, "output_tokens": 1}},
+}
+END = {"type": "message_stop"}
+USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
+
+
+def ends(reason: str) -> dict[str, Any]:
+    delta = {"stop_reason": reason}
+    return {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}
+
+
+def opens(block: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": 0, "content_block": block}
+
+
+def change(**delta: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": delta}
+
+
+def stops(**more: Any) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": 0, **more}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [opens(USE), change(type="input_json_delta", input='{"a":1}')],
+        [opens(USE), change(type="input_json_delta", json={"a": 1})],
+        [opens(USE), change(type="tool_use_delta", input='{"a":1}')],
+        [opens({**USE, "input": None, "arguments": '{"a":1}'})],
+        [opens({**USE, "input": None, "parameters": {"a": 1}})],
+        [opens(USE), stops(content_block={**USE, "input": {"a": 1}})],
+        [opens(USE), change(type="input_json_delta", partial_json='{"a":1}'),
+         stops(content_block={**USE, "input": {"a": 1}})],
+        [opens({"type": "function", "id": "t1", "name": "f", "input": {"a": 1}})],
+    ],
+)  # fmt: skip
+def test_a_call_of_anthropics_wire_is_whole_wherever_its_input_stands(events: list[Any]) -> None:
+    response, error = read(Anthropic(), START, *events, stops(), ends("tool_use"), END)
+    assert (error, runnable(response)) == (None, [A])
+
+
+def test_text_in_the_block_of_a_call_makes_the_call_doubtful() -> None:
+    text = change(type="text_delta", text='{"a":1}')
+    response, _ = read(Anthropic(), START, opens(USE), text, stops(), ends("tool_use"), END)
+    assert (runnable(response), response.content) == ([], '{"a":1}')
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [{"type": "message_delta", "delta": {"finish_reason": "max_tokens"}}, END],
+        [{"type": "message_delta", "message": {"stop_reason": "max_tokens"}}, END],
+        [{**END, "stop_reason": "max_tokens"}],
+        [{**END, "message": {"stop_reason": "max_tokens"}}],
+    ],
+)
+def test_a_reason_of_anthropics_wire_counts_wherever_it_stands(end: list[Any]) -> None:
+    response, error = read(Anthropic(), START, opens(USE), stops(), *end)
+    assert (error, response.finish_reason, runnable(response)) == (None, "max_tokens", [])
+    _, error = read(Anthropic(), START, opens(USE), {**END, "stop_reason": "abort"})
+    assert isinstance(error, llm.ProviderError)
+
+
+@pytest.mark.parametrize(
+    ("events", "text", "reasoning"),
+    [
+        ([opens({"type": "text"}), change(type="text_delta", content="a")], "a", ""),
+        ([opens({"type": "text"}), change(type="text_delta", delta={"text": "a"})], "a", ""),
+        ([opens({"type": "text", "content": "a"})], "a", ""),
+        ([opens({"type": "text", "text": {"value": "a"}})], "a", ""),
+        ([opens({"type": "output_text", "text": "a"})], "a", ""),
+        ([{"type": "content_block_delta", "index": 0, "text": "a"}], "a", ""),
+        ([change(content="a")], "a", ""),
+        ([change(type="thinking_delta", text="a")], "", "a"),
+        ([change(type="reasoning_delta", reasoning="a")], "", "a"),
+        ([change(type="reasoning_content_delta", reasoning_content="a")], "", "a"),
+        ([opens({"type": "thinking", "thinking": [{"text": "a"}]})], "", "a"),
+    ],
+)
+def test_text_of_anthropics_wire(events: list[Any], text: str, reasoning: str) -> None:
+    response, error = read(Anthropic(), START, *events, stops(), ends("end_turn"), END)
+    assert (error, response.outcome) == (None, llm.Outcome.FINISHED)
+    assert (response.content, response.reasoning) == (text, reasoning)
