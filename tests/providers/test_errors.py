@@ -650,3 +650,63 @@ def test_a_failure_under_a_status_of_success_is_told_by_its_code() -> None:
     body = b'{"base_resp":{"status_code":1002,"status_msg":"m"}}'
     assert error_info(200, body).kind == "rate_limit"
     assert error_info(200, b'{"error":{"code":401,"message":"m"}}').kind == "auth"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Rate limit exceeded. Please add credits to increase your rate limits.",
+        "Free tier rate limit exceeded",
+        "Please try again in 6s or please add credits to move up a tier",
+        "Please retry in 30 seconds. Users without credits are limited to 20 requests per minute",
+        "Free quota limit: 3 RPM exceeded. Please try again after 20 seconds",
+    ],
+)
+def test_advice_to_buy_a_higher_rate_is_no_empty_account(words: str) -> None:
+    assert kind(said(words), retry_after="20") == "rate_limit"
+
+
+@pytest.mark.parametrize("quote", ["'{}'", '"{}"', "`{}`"])
+@pytest.mark.parametrize(
+    "words", ["insufficient credits", "payment required", "usage limit reached"]
+)
+def test_what_a_complaint_quotes_of_the_request_says_nothing(quote: str, words: str) -> None:
+    body = said(
+        f"Invalid value: {quote.format(words)}. Supported values are: 'paid'.", "invalid_value"
+    )
+    assert kind(body, 400) == "invalid"
+    assert kind(said(f"It {words} {quote.format('x')}"), 400) == kind(said(f"It {words}"), 400)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "status", "expected"),
+    [
+        ("m", "PrepaidBillOverdue", 429, "quota"),
+        ("m", "CommodityNotPurchased", 429, "quota"),
+        ("You're out of extra usage. Add more at claude.ai/settings/usage", None, 400, "quota"),
+        ("Your subscription plan does not yet include access", "1311", 429, "quota"),
+        ("您的账户额度已耗尽", None, 429, "quota"),
+        ("limit: 200k; requested: 4251", None, 429, "rate_limit"),
+        ("limit 10K tokens, requested 12,500 tokens", None, 429, "invalid"),
+        ("maximum 5, requested 6", None, 429, "rate_limit"),
+        ("the limit is 60, the request is 61", None, 429, "rate_limit"),
+        ("Authentication Error - Expired Key", "expired_key", 400, "auth"),
+        ("This organization has been disabled", None, 400, "auth"),
+        ("tools param requires --jinja flag", None, 500, "invalid"),
+        ("At most 1 image(s) may be provided in one request", None, 500, "invalid"),
+        ("the max input characters is 11200", None, None, "invalid"),
+        ("m", "AuthFailure.SignatureFailure", None, "auth"),
+    ],
+)
+def test_words_and_codes_of_single_servers(
+    words: str, code: str | None, status: int | None, expected: str
+) -> None:
+    assert kind(said(words, code), status) == expected
+
+
+def test_a_message_that_litellm_prints_is_not_shown() -> None:
+    words = (
+        "litellm.BadRequestError: Invalid Message passed in {'role': 'user', 'content': 'SECRET'}"
+    )
+    for body in (said(words), said(words.replace("'", '"')), {"status": "bad", "query": "SECRET"}):
+        assert "SECRET" not in error_info(400, json.dumps(body).encode()).message

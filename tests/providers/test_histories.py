@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import OpaquePart, ReasoningPart, RefusalPart, ToolCall, ToolResult
+from trio_minillm._protocol.request import body_of, make_request
 from trio_minillm.providers import SERVERS, Request
 from trio_minillm.providers._history import (
     ANTHROPIC_IDS,
@@ -327,7 +328,7 @@ def test_all_ids_are_taken_and_unique_and_name_their_call(
 ) -> None:
     messages: list[llm.Message] = []
     for number, names in enumerate(turns):
-        calls = [ToolCall(id=i, name=f"{number}.{n}") for n, i in enumerate(names)]
+        calls = [ToolCall(id=i, name=f"{number}_{n}") for n, i in enumerate(names)]
         messages.append(llm.assistant(calls))
         messages += [llm.tool_result(call, call.name) for call in reversed(calls)]
     done = paired(messages, accepted)
@@ -439,3 +440,68 @@ def test_models_before_gemini_3_get_calls_without_a_signature(name: str, signed:
     turns = [llm.user("x"), llm.assistant(ToolCall(id="c", name="f"))]
     (call,) = build(model, turns)["messages"][1]["tool_calls"]
     assert ("extra_content" in call) == signed
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (llm.openai("m", api_key="k"), "files_read_file_x"),
+        (llm.compatible("m", base_url="http://h.invalid/v1"), "files.read file:x"),
+    ],
+    ids=["openai", "compatible"],
+)
+async def test_names_of_functions_are_made_plain_where_others_are_refused(
+    model: llm.Model, name: str
+) -> None:
+    call = ToolCall(id="c1", name="files.read file:x", arguments="{}")
+    messages = [llm.user("hi"), llm.assistant([call]), llm.tool_result(call, "done")]
+    body = body_of(make_request(model, tuple(messages), {}))
+    assert body["messages"][1]["tool_calls"][0]["function"]["name"] == name
+
+
+def test_a_turn_that_was_cut_in_its_thinking_is_sent_without() -> None:
+    model = llm.anthropic("m", api_key="k")
+    thought = llm.ReasoningPart(text="hm", signature="sig", wire="anthropic")
+    cut = llm.ReasoningPart(text="hm", wire="anthropic")
+    for parts, kept in (
+        ([thought], []),
+        ([cut], []),
+        ([cut, llm.text("a")], ["text"]),
+        ([thought, llm.text("a")], ["thinking", "text"]),
+        ([thought, llm.text("a"), thought], ["thinking", "text"]),
+    ):
+        messages = (llm.user("hi"), llm.assistant(*parts), llm.user("go on"))
+        body = body_of(make_request(model, messages, {}))
+        turns = [m for m in body["messages"] if m["role"] == "assistant"]
+        content = turns[0]["content"] if turns else []
+        found = [b["type"] for b in content] if isinstance(content, list) else ["text"]
+        assert found == kept
+    elsewhere = llm.anthropic("m", api_key="k", base_url="https://h.invalid/anthropic")
+    wire = elsewhere.provider.wire_at(elsewhere)
+    body = body_of(
+        make_request(
+            elsewhere,
+            (
+                llm.user("hi"),
+                llm.assistant(llm.ReasoningPart(text="hm", wire=wire)),
+                llm.user("go on"),
+            ),
+            {},
+        )
+    )
+    assert body["messages"][1]["content"][0]["type"] == "thinking"
+
+
+def test_gemini_gets_a_signature_though_the_call_has_other_fields() -> None:
+    call = ToolCall(id="c1", name="f", arguments="{}", extra={"caller": {"type": "direct"}})
+    model = llm.compatible("gemini-3", base_url="https://h.invalid/v1", server="gemini")
+    messages = (llm.user("hi"), llm.assistant([call]), llm.tool_result(call, "done"))
+    sent = body_of(make_request(model, messages, {}))["messages"][1]["tool_calls"][0]
+    assert "thought_signature" in sent["extra_content"]["google"]
+
+
+@pytest.mark.parametrize("model", [llm.openai("m", api_key="k"), llm.anthropic("m", api_key="k")])
+def test_nothing_is_said_of_the_choice_of_no_tools(model: llm.Model) -> None:
+    params = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
+    body = body_of(make_request(model, (llm.user("hi"),), params))
+    assert not {"tools", "tool_choice", "parallel_tool_calls"} & body.keys()

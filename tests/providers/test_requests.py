@@ -679,9 +679,9 @@ async def test_anthropic_gets_its_blocks_unchanged_and_in_order() -> None:
             llm.OpaquePart(wire="anthropic", raw=search),
             llm.OpaquePart(wire="anthropic", raw=found),
             llm.OpaquePart(wire="other", raw={"type": "x"}),
-            "a",
             ReasoningPart(text="own", signature="sig", wire="anthropic"),
             ReasoningPart(encrypted="ZW5j", wire="anthropic"),
+            "a",
         ),
     )
     assert sent["content"] == [
@@ -689,9 +689,9 @@ async def test_anthropic_gets_its_blocks_unchanged_and_in_order() -> None:
         REDACTED,
         search,
         found,
-        {"type": "text", "text": "a"},
         {"type": "thinking", "thinking": "own", "signature": "sig"},
         {"type": "redacted_thinking", "data": "ZW5j"},
+        {"type": "text", "text": "a"},
     ]
 
 

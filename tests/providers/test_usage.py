@@ -794,3 +794,35 @@ def test_a_tier_that_cant_be_read_has_no_price(tier: Any, where: str) -> None:
     usage = charged(openai_usage(raw), asked_of(OPENAI, {}), metadata, choices=1, content=True)
     assert "service_tier" in (usage.doubts or {})
     assert resolution(usage) == "unpriced"
+
+
+@pytest.mark.parametrize(
+    ("body", "raw", "answer", "field"),
+    [
+        ({"messages": [{"content": [{"type": "input_audio"}]}]}, {}, {}, "audio_input_tokens"),
+        ({"system": [{"cache_control": {"ttl": "1h"}}]}, {"cache_write_tokens": 3}, {},
+         "cache_write_1h_tokens"),
+        ({}, {}, {"images": True}, "image_output_tokens"),
+        ({"web_search_options": {}}, {}, {}, "web_searches"),
+        ({}, {}, {"cited": True}, "web_searches"),
+    ],
+)  # fmt: skip
+def test_what_is_charged_apart_and_not_counted_is_in_doubt(
+    body: Any, raw: Any, answer: Any, field: str
+) -> None:
+    price = llm.TokenPrice(
+        input=1,
+        output=2,
+        audio_input=5,
+        image_output=9,
+        cache_write=1,
+        cache_write_1h=2,
+        web_search=1,
+    )
+    usage = openai_usage({"prompt_tokens": 9, "completion_tokens": 9, **raw})
+    usage.final = True
+    plain = charged(usage, asked_of(OPENAI, {}), {}, choices=1, content=True)
+    assert field not in (plain.doubts or {})
+    found = charged(usage, asked_of(OPENAI, body), {}, choices=1, content=True, **answer)
+    assert field in (found.doubts or {})
+    assert OpenAIChat().cost_of(found, price).resolution is llm.CostResolution.LOWER_BOUND

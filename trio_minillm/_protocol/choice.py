@@ -234,6 +234,17 @@ class ChoiceBuilder:
 
     # -- the result ------------------------------------------------------------------------
 
+    @property
+    def has_images(self) -> bool:
+        """True if the model made pictures."""
+        return self._extras is not None and bool(self._extras.images)
+
+    @property
+    def cites_pages(self) -> bool:
+        """True if the answer cites pages, which a search has found."""
+        found = self._extras.annotations if self._extras is not None else ()
+        return any(one.get("type") == "url_citation" for one in found)
+
     def join(self, kind: str) -> str:
         """Return the text of all parts of a kind: ``text``, ``reasoning`` or ``refusal``."""
         texts = [p.joined() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]

@@ -260,6 +260,8 @@ class Ingest:
             self.metadata,
             choices=len(self._in_order()),
             content=self.chunks > 0,
+            images=any(c.has_images for c in self._choices.values()),
+            cited=any(c.cites_pages for c in self._choices.values()),
         )
 
     def _in_order(self) -> list[ChoiceBuilder]:

@@ -85,7 +85,8 @@ def messages_body(request: Request) -> dict[str, Any]:
     if params.get("tools"):
         body["tools"] = [_tool(t) for t in tools_of(params["tools"])]
     choice = _tool_choice(params.get("tool_choice"), params.get("parallel_tool_calls"))
-    if choice is not None:
+    toolless = "tools" in params or "tool_choice" not in params  # where a choice is refused
+    if choice is not None and (params.get("tools") or not toolless):
         body["tool_choice"] = choice
     _thinking(body, params)
     if "response_format" in params:
@@ -199,6 +200,8 @@ def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str,
     turns: list[_Turn] = []
     for message in paired(request.messages, ANTHROPIC_IDS):
         blocks = _blocks(message, wire)
+        if host == OWN_HOST and message.role == "assistant":
+            blocks = _ended(blocks)
         if not blocks:
             continue
         if message.role in ("system", "developer"):
@@ -229,6 +232,16 @@ _NO_THOUGHT = {"type": "thinking", "thinking": " ", "signature": ""}
 
 def _is_thought(block: dict[str, Any]) -> bool:
     return block["type"] in ("thinking", "redacted_thinking")
+
+
+def _ended(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a turn's blocks without thinking that Anthropic refuses: without a signature, since it was
+    cut, or at the turn's end.
+    """
+    kept = [b for b in blocks if b["type"] != "thinking" or b.get("signature")]
+    while kept and _is_thought(kept[-1]):
+        kept.pop()
+    return kept
 
 
 def _trim(block: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -23,10 +23,19 @@ class Asked(msgspec.Struct, frozen=True):
     choices: int = 1
     counts_all: bool = False
     """True if the server's usage is known to cover all choices."""
+    audio: bool = False
+    """True if audio was sent."""
+    hour: bool = False
+    """True if something is to be cached for an hour."""
+    search: bool = False
+    """True if the model may search the web."""
 
     def tier(self, terms: Mapping[str, Any]) -> str | None:
         """Return the tier that such fields name, in the words of `Usage.service_tier`."""
         return tier_in(terms, ANTHROPIC_TIERS if self.anthropic else OPENAI_TIERS)
+
+
+_UNCOUNTED = "it may have been used, and is not counted"
 
 
 def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
@@ -37,18 +46,47 @@ def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
         provider.replay_wire == "anthropic",
         choices if type(choices) is int else 1,
         provider.counts_all_choices(model),
+        audio=any(part.get("type") in ("input_audio", "audio") for part in _parts(body)),
+        hour=any((part.get("cache_control") or {}).get("ttl") == "1h" for part in _marked(body)),
+        search="web_search_options" in body or "search-preview" in model.name,
     )
 
 
+def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if isinstance(content, list):
+            yield from (part for part in content if isinstance(part, Mapping))
+
+
+def _marked(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield what may have a cache breakpoint."""
+    yield body
+    yield from _parts(body)
+    for name in ("system", "tools"):
+        given = body.get(name)
+        if isinstance(given, list):
+            yield from (part for part in given if isinstance(part, Mapping))
+
+
 def charged(
-    usage: Usage, asked: Asked, metadata: Mapping[str, Any], *, choices: int, content: bool
+    usage: Usage,
+    asked: Asked,
+    metadata: Mapping[str, Any],
+    *,
+    choices: int,
+    content: bool,
+    images: bool = False,
+    cited: bool = False,
 ) -> Usage:
     """Return a usage with what decides its price beside it.
 
     ``metadata`` is that of the answer: OpenAI's servers name the tier beside the usage. A tier that
     was asked for and that the answer does not confirm is in doubt, and so is the output of several
     choices, unless the server is known to count all of them (llama.cpp counts one). ``content`` is
-    true if there was any: its tokens can't be none.
+    true if there was any: its tokens can't be none. ``images`` and ``cited`` say that it has pictures,
+    and citations of pages: what is charged for those at a rate of its own is in doubt without a count.
     """
     answered = {**terms_in(metadata), **terms_in(usage.raw or {})}
     tier, doubts = asked.tier({**asked.terms, **answered}), dict(usage.doubts or {})
@@ -63,6 +101,15 @@ def charged(
         doubts["completion_tokens"] = "it may count one of several choices only"
     if content and usage.completion_tokens == 0:
         doubts["completion_tokens"] = "an answer of no tokens"
+    uncounted = {
+        "audio_input_tokens": asked.audio and usage.audio_input_tokens is None,
+        "image_output_tokens": images and usage.image_output_tokens is None,
+        "cache_write_1h_tokens": asked.hour
+        and bool(usage.cache_write_tokens)
+        and usage.cache_write_1h_tokens is None,
+        "web_searches": (asked.search or cited) and usage.web_searches is None,
+    }
+    doubts |= {field: _UNCOUNTED for field, there in uncounted.items() if there}
     if tier == usage.service_tier and doubts == (usage.doubts or {}):
         return usage
     return msgspec.structs.replace(usage, service_tier=tier, doubts=doubts or None)

@@ -231,7 +231,8 @@ def _assistant(message: Message, rules: MessageRules, model: str) -> dict[str, A
         out["tool_calls"] = [_call(c, rules) for c in calls]
         if not out["content"]:
             out["content"] = rules.silent
-        if rules.signatures == "required" and not any(c.extra for c in calls):
+        signed = any("extra_content" in (c.extra or {}) for c in calls)
+        if rules.signatures == "required" and not signed:
             out["tool_calls"][0] |= _unchecked(model)
     elif out["content"] is None and not refusals:
         out["content"] = ""

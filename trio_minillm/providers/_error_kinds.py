@@ -27,6 +27,10 @@ HOUR = 3600.0
 names some seconds even where the limit is 0 (continuedev/continue#10062)."""
 
 
+FEWEST_TOKENS = 500
+"""Tokens of the smallest limit that a single request may exceed; a smaller limit is one of requests."""
+
+
 class Evidence(NamedTuple):
     """An error as the rules see it."""
 
@@ -102,7 +106,7 @@ _EMPTY_CODES = _any(
     "insufficientuserquota",  # new-api, one-api
     "creditbalance|billing|spend(?:ing)?limit|organizationusagelimit",  # OpenAI, Anthropic, xAI
     "exceededcurrentquota",  # Moonshot
-    "arrearage|freetieronly",  # DashScope
+    "arrearage|freetieronly|billoverdue|commoditynotpurchased",  # DashScope
     "accountoverdue",  # Volcengine
     r"budgetexceeded|exceeded(?:token|user|team|org\w*)?budget",  # litellm
     "setlimitexceeded",  # Volcengine: the limit that its user set
@@ -132,19 +136,31 @@ _EMPTY_WORDS = _any(
     r"payment required|unpaid (?:bill|invoice)|overdue payment",  # Mistral
     r"free allocation|free (?:tier|quota|allocated quota)[^.]{0,40}(?:exhausted|exceeded|used up|ended)",
     r"(?:exhausted|exceeded|used up) (?:\w+ ){0,2}free (?:\w+ )?quota",  # Volcengine
-    "余额不足|欠费|额度不足|额度已用|请充值|账户余额",  # Z.ai, new-api
+    "余额不足|欠费|额度不足|额度已用|额度已耗尽|资源包已用完|请充值|账户余额",  # Z.ai, new-api
+    r"out of (?:extra )?usage|draw from your extra usage",  # Anthropic's plans
+    r"subscription plan does not (?:yet )?include",  # Z.ai
 )
+_BROKE_WORDS = _any(
+    r"(?:insufficient|not enough|n[o']t have enough|inadequate|no (?:remaining|more)) (?:\w+ ){0,3}(?:balance|credit|fund)",
+    r"balance (?:is |was )?(?:insufficient|not enough|too low|exhausted|depleted|negative)|balance is too low",
+    r"overdue|arrears|payment required|unpaid|past invoices|billing hard limit|budget has been exceeded",
+    r"(?:free (?:tier|quota|allocation)[^.]{0,40}|credits? (?:\w+ ){0,2})(?:exhausted|depleted|used up|expired)",
+    "余额不足|欠费|额度不足|额度已用|额度已耗尽|资源包已用完|请充值|账户余额",
+)
+"""Words of an account that is empty for certain; the others of `_EMPTY_WORDS` may be advice in a
+throttle, to buy a higher rate."""
 _EMPTY_HINTS = (
     *("credit", "balance", "fund", "spend", "billing", "budget", "charge", "top up", "overdue"),
     *("arrears", "standing", "payment", "invoice", "unpaid", "limit exceeded", "reached your"),
     *("quota is not", "out of "),
-    *("free ", "余额", "欠费", "额度", "请充值"),
+    *("free ", "余额", "欠费", "额度", "请充值", "资源包", "extra usage", "subscription"),
 )
 _QUOTA_CODES = _any("quota", "usagelimit", "allowanceexceeded")
 _QUOTA_WORDS = _any(
     r"exceed\w* (?:\w+ ){0,4}(?:quota|allowance|allotment)",
     r"quota (?:has been |is |was )?(?:exceeded|exhausted|reached|used up|depleted)|out of quota|insufficient quota",
-    r"usage limits?|(?:reached|exceeded|hit|used up) (?:your|the) (?:\w+ ){0,2}(?:daily|weekly|monthly)",
+    r"(?:reach|exceed|hit|over)\w* (?:\w+ ){0,4}usage limit|usage limits? (?:\w+ ){0,2}(?:reached|exceeded|hit)",
+    r"usage limit: |(?:reached|exceeded|hit|used up) (?:your|the) (?:\w+ ){0,2}(?:daily|weekly|monthly)",
     "使用上限|限额将在",  # Z.ai
 )
 _RATE_CODES = _any(
@@ -180,7 +196,7 @@ _CONTEXT_WORDS = _any(
     r"context (?:length|window|size|limit)(?: is| was| has been)? exceed|context window exceeds|prompt 超长",
     r"exceed\w*[^.]{0,40}(?:context|maximum number of (?:input )?tokens|model token limit|input limit)",
     r"(?:input|prompt) token count[^.]{0,60}exceed|maximum prompt length|context length",  # Gemini, xAI
-    r"range of input length should be|must have less than \d+ tokens|`inputs` tokens|string too long",
+    r"max(?:imum)? input characters|range of input length should be|must have less than \d+ tokens|`inputs` tokens|string too long",
     r"long context (?:requests|beta|is )",  # Anthropic: another plan is needed for it
 )
 _NOT = r"(?:\bnot|n't|\bunable to|\bcannot) (?:\w+ ){0,2}"
@@ -194,6 +210,7 @@ _UNABLE_WORDS = _any(
     rf"unsupported[^.\n]{{0,30}}{_ABILITY}|{_NOT}(?:a |an )?(?:multi-?modal|vision|image|audio)",  # vLLM
     rf"no endpoints found (?:that support|matching)|no (?:endpoint|model|provider)s?[^.\n]{{0,40}}support[^.\n]{{0,40}}{_ABILITY}",
     r"only supports? text|text[- ]only|unknown variant [`'\"]?(?:image|input_audio|file|video)",  # DeepSeek
+    r"--jinja|at most \d+ (?:image|audio|video)",  # llama.cpp, vLLM
     r"mmproj|missing data required for (?:image|audio) input",  # llama.cpp, Ollama
 )
 _UNABLE_HINTS = (
@@ -205,14 +222,20 @@ _UNABLE_HINTS = (
     "unknown variant",
     "mmproj",
     "missing data",
+    "--jinja",
+    "at most",
 )
-_KEY_CODES = "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken"
-_KEY_WORDS = r"(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)"
+_KEY_CODES = _any(
+    "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken|expiredkey",
+    "organizationrestricted|authfailure",  # Groq, Tencent
+)
+_KEY_WORDS = r"organization has been disabled|expired key|(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)"
 
-_LIMIT = r"(?:limit|maximum)(?: is| of|)[\s:=(]{0,4}(\d[\d,_]*)"
+_NUMBER = r"(\d[\d,_]*(?:\.\d+)? ?[km]?)\b"
+_LIMIT = rf"(?:limit|maximum)(?: is| of|)[\s:=(]{{0,4}}{_NUMBER}"
 _REQUESTED = (
     r"(?:requested|request (?:has|had|contains|of|size|needs|needed|requires|is|was))"
-    r"(?: about| around| of| up to)?[\s:=(~]{0,4}(\d[\d,_]*)"
+    rf"(?: about| around| of| up to)?[\s:=(~]{{0,4}}{_NUMBER}"
 )
 _NUMBERS = re.compile(rf"{_LIMIT}[^\n]{{0,100}}?{_REQUESTED}")
 _NUMBERS_BACK = re.compile(rf"{_REQUESTED}[^\n]{{0,100}}?{_LIMIT}")
@@ -235,6 +258,14 @@ RULES: tuple[Rule, ...] = (
         unless=_LONG,
     ),
     Rule("quota", codes=_EMPTY_CODES + "|insufficientquota"),
+    # A throttle that says when to come back, and advises to buy a higher rate.
+    Rule(
+        "rate_limit",
+        words=rf"{_RATE_WORDS}|requests? per|{_SHORT.pattern}|(?:try again|retry) (?:in|after)",
+        unless=f"{_BROKE_WORDS}|{_LONG}|limit: 0\\b",
+        throttled=True,
+        but=_NEVER_ABOUT_RATE,
+    ),
     Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
     # A request that is larger than the limit is refused at any rate, also as HTTP 429.
     Rule("invalid", words=_LARGE_WORDS, but=frozenset({401})),
@@ -259,7 +290,7 @@ RULES: tuple[Rule, ...] = (
         hints=_UNABLE_HINTS,
         but=frozenset({401, 402, 403, 408, 429, 503, 504, 529}),
     ),
-    Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500})),  # xAI, Gemini
+    Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500, None})),  # xAI, Gemini
     Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),
     Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
     # Google names the limits. One of a day does not pass soon, and one of 0 never does.
@@ -327,8 +358,11 @@ def _larger_than_the_limit(words: str) -> bool:
         requested, limit = found.groups()
     else:
         return False
-    return _whole(requested) > _whole(limit) > 0
+    # Of a few hundred, it may be requests: as many as are running, or the number of this one.
+    fewest = 1 if "token" in words or "tpm" in words else FEWEST_TOKENS
+    return _amount(requested) > _amount(limit) >= fewest
 
 
-def _whole(text: str) -> int:
-    return int(re.sub(r"\D", "", text)[:18])
+def _amount(text: str) -> float:
+    times = {"k": 1e3, "m": 1e6}.get(text[-1], 1.0)
+    return float(re.sub(r"[^\d.]", "", text)[:18]) * times

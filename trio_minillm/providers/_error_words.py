@@ -46,7 +46,7 @@ TYPES = ("type", "Type", "error_type", "errorType", "reason")
 _ECHOES = frozenset(
     (
         *("input", "inputs", "prompt", "messages", "request", "body", "payload", "content", "text"),
-        *("flagged_input", "ctx", "system", "tools", "data", "headers", "raw_input"),
+        *("flagged_input", "ctx", "system", "tools", "data", "headers", "raw_input", "query"),
     )
 )
 """Fields in which servers send back what they were sent; their values are not shown."""
@@ -175,7 +175,11 @@ def unpacked(value: Any) -> Any:
 
 
 def _without_input(words: str) -> str:
-    """Return the words without the values that pydantic prints beside its own."""
+    """Return the words without the values that pydantic prints beside its own, and without the message
+    that litellm prints.
+    """
+    if "'role'" in words or '"role"' in words:
+        words = re.sub(r"(?s)\{\s*(['\"])role\1:.*", "{…", words)
     if "input" not in words:
         return words
     words = re.sub(r"(?s)input_value=.*?(?=, input_type=|\]|\Z)", "input_value=…", words)

@@ -110,7 +110,7 @@ def error_from(
         Evidence(
             status=status,
             codes=" ".join(codes),
-            words=words[:READ_CHARS].lower(),
+            words=_without_quotes(words[:READ_CHARS], status).lower(),
             limits=limits_of(levels),
             wait=wait if wait is not None else wait_in(words),
             told=told_by(headers),
@@ -134,6 +134,14 @@ def error_from(
         should_retry=advice,
         retry_after=(wait if wait is not None else wait_in(words)) if kind in RETRYABLE else None,
     )
+
+
+def _without_quotes(words: str, status: int | None) -> str:
+    """Return what a complaint about a request says, without the parts of the request that it quotes."""
+    return _QUOTED.sub("''", words) if status in (400, 404, 422) else words
+
+
+_QUOTED = re.compile(r"(?<!\w)(['\"`])(?:(?!\1)[^\n]){1,200}\1(?!\w)")
 
 
 def complaint_in(found: Any) -> ErrorInfo | None:

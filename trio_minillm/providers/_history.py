@@ -15,6 +15,7 @@ from itertools import count
 import msgspec
 
 from .._types.messages import Message, Part, TextPart, ToolCall, ToolResult
+from .._types.schemas import plain_name
 
 NO_RESULT = "No result: this call was not carried out."
 """Text of the result of a call that later messages pass over."""
@@ -31,6 +32,8 @@ class CallIds(msgspec.Struct, frozen=True):
     prefix: str = "call_"
     length: int = 24
     """Letters and digits behind the prefix of a new id."""
+    any_name: bool = True
+    """False if names of functions have letters, digits, ``_`` and ``-`` only, and at most 64."""
 
     def accept(self, ident: str) -> bool:
         """Return whether the server takes an id."""
@@ -47,11 +50,11 @@ class CallIds(msgspec.Struct, frozen=True):
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 ANY_IDS = CallIds(".+")
-OPENAI_IDS = CallIds(".{1,40}")
+OPENAI_IDS = CallIds(".{1,40}", any_name=False)
 """OpenAI's: "expected a string with maximum length 40" (vercel/ai#5171, litellm#17343)."""
-MISTRAL_IDS = CallIds("[A-Za-z0-9]{9}", prefix="", length=9)
+MISTRAL_IDS = CallIds("[A-Za-z0-9]{9}", prefix="", length=9, any_name=False)
 """Mistral's: "must be a-z, A-Z, 0-9, with a length of 9" (opencode#1680, gptel#1203)."""
-ANTHROPIC_IDS = CallIds("[A-Za-z0-9_-]{1,64}", prefix="toolu_")
+ANTHROPIC_IDS = CallIds("[A-Za-z0-9_-]{1,64}", prefix="toolu_", any_name=False)
 """Anthropic's pattern (reference of ``tool_use``); the length is that of the same models at Bedrock."""
 
 _FAMILIES = (
@@ -125,7 +128,7 @@ def paired(messages: Sequence[Message], accepted: CallIds) -> list[Message]:
         if message.role == "assistant":
             calls = [p for p in message.parts if isinstance(p, ToolCall)]
             ids = [_own_id(call, accepted, counts, taken) for call in calls]
-            out.append(_renamed(message, ids))
+            out.append(_renamed(message, ids, any_name=accepted.any_name))
             if calls:
                 turns.append(_Turn(calls, ids))
                 out.append(turns[-1])
@@ -151,13 +154,23 @@ def _own_id(call: ToolCall, accepted: CallIds, counts: dict[str, int], taken: se
     return made
 
 
-def _renamed(message: Message, ids: Iterable[str]) -> Message:
+def _renamed(message: Message, ids: Iterable[str], *, any_name: bool) -> Message:
     new = iter(ids)
     parts: tuple[Part, ...] = tuple(
-        msgspec.structs.replace(p, id=next(new)) if isinstance(p, ToolCall) else p
+        msgspec.structs.replace(p, id=next(new), name=p.name if any_name else _plain_name(p.name))
+        if isinstance(p, ToolCall)
+        else p
         for p in message.parts
     )
     return msgspec.structs.replace(message, parts=parts)
+
+
+def _plain_name(name: str) -> str:
+    """Return a function's name as every server takes it: local models call ``files.read file:x``."""
+    return name if _NAME.fullmatch(name) else plain_name(name, "function")
+
+
+_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 def _give(result: ToolResult, turns: Sequence[_Turn], number: int) -> None:

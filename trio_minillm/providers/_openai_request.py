@@ -101,7 +101,9 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
         body["stop"] = [stop] if isinstance(stop, str) else list(stop)
     if params.get("tools"):  # servers refuse an empty list
         body["tools"] = [_tool(t, dialect) for t in tools_of(params["tools"])]
-    if "tool_choice" in params:
+    if "tools" in params and not params["tools"]:
+        body.pop("parallel_tool_calls", None)  # both are refused without tools
+    elif "tool_choice" in params:
         body["tool_choice"] = _tool_choice(params["tool_choice"])
     if "response_format" in params:
         body["response_format"] = response_format(params["response_format"], dialect.formats)

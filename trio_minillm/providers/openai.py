@@ -1,47 +1,50 @@
 """OpenAI chat completions, the wire format that most servers speak.
 
 Events are ``data: {chunk}``, the last one ``data: [DONE]``; see OpenAI's API reference. The
-peculiarities of other servers' *responses* are read here for all of them, since they don't clash
-(hence the length of this file); `Compatible` and `OpenRouter` differ in their requests.
+peculiarities of other servers' *responses* are read here for all of them, since they don't clash;
+`Compatible` and `OpenRouter` differ in their requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer, has_content
+from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, CostResolution, TokenPrice
-from .._types.errors import ErrorInfo, MiniLLMError, ProtocolError, ProviderError
+from .._types.errors import MiniLLMError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request, joined_url
 from ._coerce import loose_json
-from ._errors import complaint_in, error_from, failure_beside, failure_in, in_short, is_error
+from ._errors import complaint_in, failure_beside
 from ._history import OPENAI_IDS
+from ._openai_choices import (
+    chunk_of,
+    continuing,
+    error_of,
+    message_of,
+    other_shape,
+    read_again,
+    says_nothing,
+    says_something,
+    take_metadata,
+    usages_in,
+)
 from ._openai_events import (
-    Call,
-    ChoiceEvent,
     ChunkEvent,
-    Delta,
-    Function,
     decode,
-    decode_delta,
-    decode_loosely,
-    loose_delta,
 )
 from ._openai_request import Dialect, chat_body, typed_fields
-from ._parts import READ_AGAIN, add_parts, bounded, look_again, texts_beside, visible
+from ._parts import READ_AGAIN, bounded, texts_beside
 from ._pricing import native_cost, priced_cost
-from ._reasons import failure_of, reason_of
 from ._usage import amount_in, at_path, openai_usage
 
 DONE = b"[DONE]"
-_NOTHING = Delta()
 
 CHAT: Final = "/chat/completions"
 """The endpoint below the base URL."""
@@ -87,7 +90,7 @@ class OpenAIChat(Provider):
         except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == DONE:
                 return StreamChunk(end=True, sentinel=True, progress=False)
-            chunk, left_out = _other_shape(data, exc)
+            chunk, left_out = other_shape(data, exc)
             parsed = self._parsed(chunk, data)
             (parsed if isinstance(parsed, StreamChunk) else parsed[-1]).unread += tuple(left_out)
             return parsed
@@ -96,21 +99,21 @@ class OpenAIChat(Provider):
     def _parsed(self, chunk: ChunkEvent, data: bytes) -> StreamChunk | list[StreamChunk]:
         out: list[StreamChunk] = []
         try:
-            if chunk.error and (told := _error_of(chunk.error)) is not None:
+            if chunk.error and (told := error_of(chunk.error)) is not None:
                 raise ProviderError(told, content=self._beside_error(chunk))
             if not chunk.choices:
                 return self._without_choices(chunk, data)
             for choice in bounded(chunk.choices):
-                out.append(self._choice(choice))
-            if any(map(_says_nothing, out)):
-                _look_again(data, out)
+                out.append(chunk_of(choice))
+            if any(map(says_nothing, out)):
+                read_again(data, out)
             if (chunk.code or chunk.base_resp or chunk.header) and (
                 told := failure_beside(data)
             ) is not None:
                 raise ProviderError(told)
             self._with(chunk, out[-1], data)
         except ProviderError as exc:
-            exc.content = (*_continued(out), *exc.content)
+            exc.content = (*continuing(out), *exc.content)
             if chunk.usage:  # a failed answer has used tokens, too
                 exc.usage = self._told(chunk.usage)
             raise
@@ -122,15 +125,15 @@ class OpenAIChat(Provider):
         with suppress(MiniLLMError):  # the error says more than theirs
             for choice in bounded(chunk.choices or []):
                 choice.finish_reason = None
-                out.append(self._choice(choice))
-        return _continued(out)
+                out.append(chunk_of(choice))
+        return continuing(out)
 
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
         left_out: list[str] = []
         try:
             chunk = decode(body)
         except (msgspec.DecodeError, UnicodeError) as exc:
-            chunk, left_out = _other_shape(body, exc)
+            chunk, left_out = other_shape(body, exc)
         try:
             return self._whole(chunk, body, left_out)
         except ProviderError as exc:
@@ -140,7 +143,7 @@ class OpenAIChat(Provider):
 
     def _whole(self, chunk: ChunkEvent, body: bytes, left_out: list[str]) -> list[StreamChunk]:
         """Translate a whole answer."""
-        if (told := _error_of(chunk.error)) is not None:
+        if (told := error_of(chunk.error)) is not None:
             raise ProviderError(told)
         if not chunk.choices:
             raise ProviderError(self.parse_error(None, body))
@@ -148,17 +151,17 @@ class OpenAIChat(Provider):
             for number, choice in enumerate(chunk.choices):
                 choice.index = number
         for choice in chunk.choices:
-            if choice.message and (choice.delta is None or not _says_something(choice)):
-                choice.delta, more = _message(choice)
+            if choice.message and (choice.delta is None or not says_something(choice)):
+                choice.delta, more = message_of(choice)
                 left_out += more
             for number, call in enumerate((choice.delta and choice.delta.tool_calls) or ()):
                 call.index = number if call.index is None else call.index
-        out = [self._choice(choice) for choice in chunk.choices]
-        if any(map(_says_nothing, out)):
-            _look_again(body, out, whole=True)
+        out = [chunk_of(choice) for choice in chunk.choices]
+        if any(map(says_nothing, out)):
+            read_again(body, out, whole=True)
         self._with(chunk, out[-1], body)
         if out[-1].finish_reason is None and (told := failure_beside(body)) is not None:
-            raise ProviderError(told, content=_continued(out))
+            raise ProviderError(told, content=continuing(out))
         # A body that says nothing is over, and no evidence of an empty answer.
         empty = not any(one.progress for one in out)
         out.append(StreamChunk(end=True, sentinel=empty, progress=False, unread=tuple(left_out)))
@@ -188,7 +191,7 @@ class OpenAIChat(Provider):
             out.usage = self._told(chunk.usage)
             out.progress = out.progress or out.usage is not None
         if chunk.x_groq is not None:
-            if (told := _error_of(chunk.x_groq.error)) is not None:
+            if (told := error_of(chunk.x_groq.error)) is not None:
                 raise ProviderError(told)
             if chunk.x_groq.usage and out.usage is None:
                 out.usage = self._told(chunk.x_groq.usage)
@@ -203,7 +206,7 @@ class OpenAIChat(Provider):
             else:
                 out.usage.merge_from(cost)
         if out.usage is None and out.finish_reason is not None and chunk.choices:
-            out.usage = self._told(*(raw for choice in chunk.choices for raw in _usages(choice)))
+            out.usage = self._told(*(raw for choice in chunk.choices for raw in usages_in(choice)))
         if (
             chunk.provider is not None
             or chunk.service_tier is not None
@@ -212,55 +215,7 @@ class OpenAIChat(Provider):
             or chunk.search_results
             or chunk.timings
         ):
-            _metadata(chunk, out)
-        return out
-
-    def _choice(self, choice: ChoiceEvent) -> StreamChunk:
-        delta = choice.delta
-        if delta is None or ((choice.message or choice.text) and delta == _NOTHING):
-            delta = _bare(choice)
-        content = delta.content
-        out = StreamChunk(content if type(content) is str else "")
-        out.choice = choice.index or 0
-        if out.choice < 0:
-            raise ProtocolError("choices[].index is negative")
-        if choice.finish_reason is not None:
-            out.finish_reason = reason_of(choice.finish_reason, "choices[].finish_reason")
-        # Some servers send the same reasoning under two names: take it once.
-        thought = delta.reasoning or delta.reasoning_content
-        out.reasoning = thought or delta.reasoning_text or delta.thinking or ""
-        if isinstance(content, list):
-            add_parts(content, out)
-        if delta.refusal:
-            out.refusal += delta.refusal
-        if delta.tool_calls or delta.function_call is not None:
-            out.tool_calls += _call_deltas(delta)
-        if delta.reasoning_details:
-            out.reasoning_details = tuple(bounded(delta.reasoning_details))
-            if not out.reasoning:
-                out.reasoning = visible(delta.reasoning_details)
-        if delta.annotations:
-            out.annotations = (*out.annotations, *delta.annotations)
-        out.logprobs = choice.logprobs or None
-        out.audio = delta.audio or None
-        if delta.images:
-            out.images = (*out.images, *delta.images)
-        if choice.native_finish_reason:
-            out.metadata = {"native_finish_reason": choice.native_finish_reason}
-        out.progress = bool(
-            out.delta
-            or out.reasoning
-            or out.finish_reason
-            or any(c.id or c.name or c.arguments or c.extra for c in out.tool_calls)
-            or out.refusal
-            or out.reasoning_details
-            or out.annotations
-            or out.audio
-            or out.images
-            or out.logprobs
-        )
-        if choice.error or delta.error or out.finish_reason is not None:
-            _check_end(choice, delta, out)
+            take_metadata(chunk, out)
         return out
 
     def usage_of(self, raw: Any) -> Usage:
@@ -292,167 +247,3 @@ class OpenAIChat(Provider):
                 return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
             amount = add(amount, exact(upstream))
         return native_cost(usage, amount)
-
-
-def _other_shape(data: bytes, cause: Exception) -> tuple[ChunkEvent, list[str]]:
-    """Read an event that the strict decoder refused. Raises its error if there is no reading it."""
-    try:
-        return decode_loosely(data)
-    except MiniLLMError:
-        raise
-    except msgspec.DecodeError:
-        raise cause from None
-
-
-def _bare(choice: ChoiceEvent) -> Delta:
-    """Return what a choice without a delta says.
-
-    That is ``text``, as in the older completions endpoint, or a piece in ``message``. Beside a finish
-    reason, a message repeats what came before.
-    """
-    if choice.text:
-        return Delta(content=choice.text)
-    if choice.message and reason_of(choice.finish_reason, "choices[].finish_reason") is None:
-        with suppress(msgspec.DecodeError, UnicodeError):
-            return decode_delta(choice.message)
-        message = loose_json(bytes(choice.message))
-        return loose_delta(message)[0] if isinstance(message, Mapping) else _NOTHING
-    return _NOTHING
-
-
-def _message(choice: ChoiceEvent) -> tuple[Delta, list[str]]:
-    """Return the message of a whole answer as a delta."""
-    try:
-        return decode_delta(choice.message), []
-    except (msgspec.DecodeError, UnicodeError):
-        return loose_delta(loose_json(bytes(choice.message)))
-
-
-def _error_of(error: Any) -> ErrorInfo | None:
-    """Return the failure that the value of a field ``error`` reports, if it reports one."""
-    if not error or not is_error(error):
-        return None
-    if isinstance(error, Mapping) or (isinstance(error, list) and any(map(_is_mapping, error))):
-        return error_from(None, {"error": error})
-    return error_from(None, {"error": in_short(error)})
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _check_end(choice: ChoiceEvent, delta: Delta, out: StreamChunk) -> None:
-    """Raise `ProviderError` if a choice failed; what the same event said comes with it."""
-    info = _error_of(choice.error) or _error_of(delta.error)
-    if info is None and out.finish_reason is not None:
-        info = failure_of(out.finish_reason, choice.finish_reason)
-        if info is None and choice.native_finish_reason:
-            info = failure_of(choice.native_finish_reason)
-    if info is not None:
-        raise ProviderError(info, content=_continued([out]))
-
-
-def _continued(chunks: list[StreamChunk]) -> tuple[StreamChunk, ...]:
-    """Return the chunks of a failed event that add to the answer, without their reasons."""
-    found = tuple(filter(continues_answer, chunks))
-    for chunk in found:
-        chunk.finish_reason = None
-    return found
-
-
-def _says_nothing(out: StreamChunk) -> bool:
-    if out.delta or (out.progress and out.finish_reason is None):
-        return False
-    return not has_content(out)
-
-
-def _look_again(data: bytes, out: list[StreamChunk], *, whole: bool = False) -> None:
-    """Look for what choices say that seem to say nothing, in their JSON.
-
-    Raises `ProviderError` if one says that it failed.
-    """
-    if len(data) > READ_AGAIN:
-        return
-    with suppress(msgspec.DecodeError, RecursionError):
-        found = loose_json(data)
-        choices = found.get("choices") if isinstance(found, Mapping) else None
-        entries = choices if isinstance(choices, list) else [choices]
-        for choice, chunk in zip(entries, out, strict=False):
-            if _says_nothing(chunk):
-                look_again(choice, chunk, whole=whole)
-                _take_reason(choice, chunk)
-
-
-def _take_reason(choice: Any, out: StreamChunk) -> None:
-    """Take a reason from where relays put it. Raises `ProviderError` if the choice failed."""
-    if not isinstance(choice, Mapping):
-        return
-    told = failure_in(choice)
-    delta = choice.get("delta")
-    if out.finish_reason is None:
-        inner = delta if isinstance(delta, Mapping) else {}
-        words = inner.get("finish_reason"), inner.get("finishReason"), choice.get("finishReason")
-        reasons = (reason_of(word, "choices[].delta.finish_reason") for word in words if word)
-        out.finish_reason = next(filter(None, reasons), None)
-        out.progress = out.progress or out.finish_reason is not None
-        if told is None and out.finish_reason is not None:
-            told = failure_of(out.finish_reason)
-    if told is not None:
-        raise ProviderError(told)
-
-
-def _says_something(choice: ChoiceEvent) -> bool:
-    delta = choice.delta or (_message(choice)[0] if choice.message else _NOTHING)
-    said = delta.content, delta.tool_calls, delta.refusal, delta.reasoning, delta.reasoning_content
-    return any(said)
-
-
-def _usages(choice: ChoiceEvent) -> Iterator[Any]:
-    """Yield what a choice has as usage: Moonshot puts it there, and others into the delta."""
-    yield choice.usage
-    if choice.delta is not None:
-        yield choice.delta.usage
-    if choice.message:
-        with suppress(msgspec.DecodeError, UnicodeError):
-            yield at_path(msgspec.json.decode(choice.message), ("usage",))
-
-
-def _metadata(chunk: ChunkEvent, out: StreamChunk) -> None:
-    found = out.metadata or {}
-    for name in ("provider", "service_tier", "system_fingerprint"):
-        value = getattr(chunk, name)
-        if value and (isinstance(value, str) or name == "service_tier"):  # in doubt, if no word
-            found[name] = value
-    for name in ("citations", "search_results", "timings"):
-        raw = getattr(chunk, name)
-        if raw and bytes(raw) not in (b"null", b"[]"):
-            found[name] = raw  # decoded once, when the response is built
-    out.metadata = found or None
-
-
-def _call_deltas(delta: Delta) -> tuple[ToolCallDelta, ...]:
-    calls = delta.tool_calls or [Call(index=0, function=delta.function_call)]
-    return tuple([_call_delta(call) for call in bounded(calls)])
-
-
-def _call_delta(call: Call) -> ToolCallDelta:
-    kind = "function"
-    function = call.function or Function()
-    name, arguments = function.name or call.name, function.arguments  # flat, as in Responses
-    if arguments is None:
-        arguments = _other_arguments(function, call)
-    if call.custom is not None:
-        name, arguments, kind = call.custom.name, call.custom.input, "custom"
-    if arguments is not None and not isinstance(arguments, str):
-        # Against the reference, but unmistakable.
-        arguments = msgspec.json.encode(arguments).decode()
-    ident = None if call.id in ("", "null") else call.id  # Mistral sends the word
-    extra = {"extra_content": call.extra_content} if call.extra_content else None
-    return ToolCallDelta(call.index, ident, name or None, arguments or "", kind, extra)
-
-
-def _other_arguments(function: Function, call: Call) -> Any:
-    """Return the arguments of a call that has none in their place."""
-    inside = function.parameters, function.args, function.input
-    beside = call.arguments, call.parameters, call.args, call.input
-    return next((given for given in (*inside, *beside) if given is not None), None)
