@@ -278,3 +278,38 @@ def test_a_secret_in_an_error_of_many_fields_is_blanked_out() -> None:
     assert (info.message, info.code, info.metadata) == ("boom [hidden]", "[hidden]", None)
     assert decoder.error.usage is not None
     assert decoder.error.usage.completion_tokens == 3
+
+
+DEEP = "[" * 3000 + "]" * 3000
+
+
+def test_what_nests_too_deep_costs_itself_and_not_the_answer():
+    event = b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":%b}}]}\n\n'
+    decoder, chunks = decode(event % DEEP.encode(), provider=providers.OpenAIChat())
+    assert (decoder.error, [c.delta for c in chunks]) == (None, ["a"])
+    assert decoder.left_out.unread == {"values nested too deep": 1}
+    body = b'{"odd":%b,"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}'
+    decoder, chunks = decode(body % DEEP.encode(), provider=providers.OpenAIChat())
+    assert (decoder.error, [c.delta for c in chunks if c.delta]) == (None, ["a"])
+    assert decoder.left_out.unread == {"values nested too deep": 1}
+
+
+@pytest.mark.parametrize(
+    ("said", "failed"),
+    [
+        ("Error: engine dead", True),
+        ("[ERROR] engine dead", True),
+        ("Internal Server Error", True),
+        ("upstream connect error or disconnect", True),
+        ("Traceback (most recent call last):", True),
+        ("no error so far", False),
+        ("still working", False),
+        ("{keepalive}", False),
+        ("{'type': 'ping'}", False),
+        ('{"event":"heartbeat", ', False),
+    ],
+)
+def test_data_that_are_no_json_are_a_failure_if_they_say_so(said, failed):
+    decoder, _ = decode(f"data: {said}\n\n".encode(), provider=providers.OpenAIChat())
+    assert isinstance(decoder.error, llm.ProviderError) is failed
+    assert decoder.left_out.skipped == (not failed)

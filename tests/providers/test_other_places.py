@@ -82,7 +82,15 @@ def test_a_call_is_whole_wherever_its_arguments_stand(events: list[Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", ['{"a":1}{"a":2}', '{"a":1}[', '{"a":1}7', "null null", '{"a":1}' * 20]
+    "arguments",
+    [
+        '{"a":"' + "x" * 2**20 + '"}{}{}',
+        '{"a":1}{"a":2}',
+        '{"a":1}[',
+        '{"a":1}7',
+        "null null",
+        '{"a":1}' * 20,
+    ],
 )
 def test_arguments_that_say_two_things_are_not_run(arguments: str) -> None:
     response, _ = read(OpenAIChat(), *pieces(arguments), USAGE, DONE)
@@ -158,6 +166,19 @@ def test_text_of_a_whole_answer(choice: Any, text: str) -> None:
 def test_text_in_an_event_without_choices_is_noted() -> None:
     response, _ = read(OpenAIChat(), {"choices": [], "content": "lost"}, STOP, USAGE, DONE)
     assert "left out, since it could not be read: content" in response.notes
+
+
+def test_what_is_too_long_to_be_read_again_is_left() -> None:
+    long = {"choices": [{"delta": {"odd": ["x" * 100] * 1000}}]}
+    response, error = read(OpenAIChat(), TEXT, long, STOP, USAGE, DONE)
+    assert (error, response.content, response.notes) == (None, "x", ())
+    for event in (
+        {"choices": [], "content": ["x"] * 5000},
+        [{"choices": [], "content": 7}],
+        {"choices": [], "filler": ["x" * 100] * 1000},
+    ):
+        response, error = read(OpenAIChat(), TEXT, event, STOP, USAGE, DONE)
+        assert (error, response.content) == (None, "x")
 
 
 def test_a_reason_in_the_delta_is_one() -> None:

@@ -232,4 +232,6 @@ def texts_beside(found: Any) -> tuple[str, ...]:
     """Return the names of fields with text in an event without choices, which nobody reads."""
     if not isinstance(found, Mapping):
         return ()
-    return tuple(name for name in ("content", "delta", "text") if text_within(found.get(name)))
+    with suppress(ProtocolError):  # a list too long to be looked at
+        return tuple(n for n in ("content", "delta", "text") if text_within(found.get(n)))
+    return ()
