@@ -87,7 +87,7 @@ class Proxies:
                     self._by_scheme.setdefault(scheme, (_variable(name), value))
         self._exceptions = [_exception(entry) for entry in UNSPECIFIED]
         self._unreadable: str | None = None
-        for entry in filter(None, re.split(r"[,;\s]+", found.get("no", ""))):
+        for entry in found.get("no", "").replace(",", " ").replace(";", " ").split():
             try:
                 self._exceptions.append(_exception(entry))
             except ValueError as exc:

@@ -39,6 +39,8 @@ vain 16 times."""
 
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
+_MESSAGE = b'"message"'
+"""A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
 DEEP = "values nested too deep"
 HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
@@ -270,7 +272,7 @@ class ChunkDecoder:
         """
         chunks = [parsed] if isinstance(parsed, StreamChunk) else parsed
         kinds = {(c.choice, kind) for c in chunks for kind in _kinds_of(c)}
-        if not kinds and any(c.finish_reason for c in chunks):
+        if not kinds and _MESSAGE in data and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *_MALFORMED):
                 whole = self._provider.parse_response(data)
                 for chunk in whole:

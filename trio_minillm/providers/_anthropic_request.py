@@ -10,7 +10,6 @@ nothing else. The shapes are those of Anthropic's API reference.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -195,7 +194,7 @@ def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str,
     """
     wire = request.model.provider.wire_at(request.model)
     host = urlsplit(request.model.base_url).hostname or ""
-    demands = any(fnmatchcase(host, known) for known in _THOUGHT_DEMANDED)
+    demands = f".{host}".endswith(_THOUGHT_DEMANDED) or host.startswith("api.moonshot.")
     system = _Turn("system")
     turns: list[_Turn] = []
     for message in paired(request.messages, ANTHROPIC_IDS):
@@ -223,9 +222,10 @@ def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str,
     return system.content(), [{"role": t.role, "content": t.content()} for t in turns]
 
 
-_THOUGHT_DEMANDED = ("api.deepseek.com", "api.moonshot.*", "api.kimi.com", "*.xiaomimimo.com")
-"""Servers of this format that refuse a turn of the model without thinking: "The content[].thinking in
-the thinking mode must be passed back" (9router#2397, DeepSeek-Reasonix#8902)."""
+_THOUGHT_DEMANDED = (".api.deepseek.com", ".api.kimi.com", ".xiaomimimo.com")
+"""With ``api.moonshot.ai`` and ``.cn``, the servers of this format that refuse a turn of the model
+without thinking: "The content[].thinking in the thinking mode must be passed back" (9router#2397,
+DeepSeek-Reasonix#8902)."""
 _NO_THOUGHT = {"type": "thinking", "thinking": " ", "signature": ""}
 """Thinking of a turn that has none: other models' can't be sent. These servers check no signature."""
 

@@ -202,6 +202,8 @@ _FINE = frozenset(
         *("no error", "noerror", "no errors", "no_error", "normal", "completed", "false", "nil"),
     }
 )
+_FAULT = re.compile("(?i)error|exception|fault")
+"""Parts of the names of Amazon's exceptions, in the field ``__type``."""
 _WARNING = re.compile(r"(?:\W|an? )*(?:deprecation )?warn(?:ing)?s?\b")
 """The beginning of a text that is no error, though it stands where one would."""
 _UNDER_WAY = frozenset(
@@ -225,7 +227,7 @@ def _fails(found: Mapping[str, Any]) -> bool:
         is_error(error)
         or _tells(base.get("status_code"))
         or any(is_error(found.get(key)) for key in _FAILURE_FIELDS)
-        or re.search("(?i)error|exception|fault", str(found.get("__type") or "")) is not None
+        or ("__type" in found and _FAULT.search(str(found["__type"])) is not None)
         or (_is_failing(code) and any(map(_tells, _words_of(found))))
         or any(isinstance(state, str) and state.lower() in _FAILED for state in states)
         or any(re.fullmatch("[45][0-9]{2}", str(n)) for n in numbers if type(n) in (int, str))

@@ -19,6 +19,15 @@ NO_REASONS = frozenset(
 """Words, as `plain_reason` writes them, where a server means that there is no reason yet."""
 
 
+_COMMON = frozenset(
+    {
+        *("stop", "length", "tool_calls", "content_filter"),
+        *("end_turn", "max_tokens", "tool_use", "stop_sequence", "STOP"),
+    }
+)
+"""Reasons of almost all answers, which are neither of both: told without a look at their parts."""
+
+
 class _Failure(NamedTuple):
     kind: ErrorKind
     may_pass: bool  # another attempt may succeed without any change
@@ -119,6 +128,8 @@ def reason_of(value: Any, where: str) -> str | None:
         value = value.get("type") or value.get("reason") or value.get("finish_reason")
     if value is None or isinstance(value, bool):
         return None
+    if type(value) is str and value in _COMMON:
+        return value
     if isinstance(value, int | float):
         value = str(value)
     if not isinstance(value, str):
@@ -132,7 +143,7 @@ def failure_of(reason: str, details: Any = None) -> ErrorInfo | None:
 
     ``details`` is the reason as it was sent: SGLang's is an object with a message.
     """
-    found = _failure_in(reason)
+    found = None if reason in _COMMON else _failure_in(reason)
     if found is None:
         return None
     message = details.get("message") if isinstance(details, Mapping) else None
