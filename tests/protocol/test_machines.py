@@ -68,7 +68,8 @@ def evidence(chunks: list[StreamChunk], text: str, thought: str) -> bool:
         deltas, thoughts = deltas + chunk.delta, thoughts + chunk.reasoning
         answer = answer or (chunk.answer and not chunk.end)
         if chunk.delta or chunk.reasoning:
-            said, reason, counted = True, False, False
+            # Blanks and reasoning behind a reason leave it standing at the end.
+            said, reason, counted = True, reason and not chunk.delta.strip(), False
         reason = reason or chunk.finish_reason is not None
         if chunk.usage is not None:
             tokens = chunk.usage.completion_tokens

@@ -278,14 +278,14 @@ def folds_alike(sizes: list[int], thinking: bool) -> None:
             )
             for i in range(size)
         ]
-        one.ingest_all(TextRun(template, made))
+        one.ingest_all(TextRun.of(template, made))
         for each in made:
             other.ingest(each)
     for state in (one, other):
         state.ingest(StreamChunk(finish_reason="stop", end=True))
     assert one.response() == other.response()
     assert (one.chunks, one.first_at, one.last_at) == (other.chunks, other.first_at, other.last_at)
-    one.ingest_all(TextRun(template, [like]))
+    one.ingest_all(TextRun.of(template, [like]))
     assert one.chunks == other.chunks, "it is over"
 
 

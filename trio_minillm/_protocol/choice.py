@@ -7,7 +7,7 @@ them belongs to, and bounds what it holds. What a limit does to the stream is fo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta
@@ -264,7 +264,7 @@ class ChoiceBuilder:
         ids = extras.calls.ids(told.copies if told is not None else ())
         # One that was withdrawn counts, too: it is not known what was lost.
         reasons = _words((*self.reasons, self.reason or ""))
-        told_of = reasons | _words([self.native_reason])
+        told_of = reasons | _words((self.native_reason,))
         usable = finished and not any(w in _UNUSABLE or _TELLING.search(w) for w in told_of)
         ended = reasons <= _ENDED  # also without any, where the wire's end marker came
         for part in self.parts:
@@ -281,7 +281,7 @@ class ChoiceBuilder:
         self.notes = []
         if told is not None and (told.copies or told.again):
             self.notes.append("tool calls or their arguments came more than once: counted once")
-        if finished and _words([self.reason or ""]) & _CALL and not good and not bad:
+        if finished and _words((self.reason or "",)) & _CALL and not good and not bad:
             self.notes.append(f"finish reason {self.reason!r}, but no tool call")
         refusal = self.join("refusal")
         return Choice(
@@ -305,7 +305,8 @@ def _bare_word(word: str) -> str:
     return re.sub("[^a-z0-9]", "", word.lower()).removeprefix("finishreason")
 
 
-def _words(reasons: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=256)  # few servers have more than one or two
+def _words(reasons: tuple[str, ...]) -> frozenset[str]:
     """Return the words of reasons, without what relays change: case, hyphens, a prefix.
 
     Gemini's OpenAI-style endpoint puts two in one: ``content_filter: SAFETY``.
@@ -315,7 +316,7 @@ def _words(reasons: Iterable[str]) -> frozenset[str]:
 
 
 _UNUSABLE, _ENDED, _CALL = map(
-    _words, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS)
+    _words, map(tuple, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS))
 )
 _TELLING = re.compile(
     "^max|length|limit|trunc|exceeded|overflow|context|block|moderat|policy|safety|guardrail|filter"

@@ -270,9 +270,13 @@ class ChunkDecoder:
         There are proxies that stream for servers which don't, behind keep-alives and an opening, and
         servers that stream the reasoning alone. A kind of content that came before is repeated there.
         """
-        chunks = [parsed] if isinstance(parsed, StreamChunk) else parsed
-        kinds = {(c.choice, kind) for c in chunks for kind in _kinds_of(c)}
-        if not kinds and _MESSAGE in data and any(c.finish_reason for c in chunks):
+        chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
+        silent = True
+        for chunk in chunks:
+            for kind in _kinds_of(chunk) if has_content(chunk) else ():
+                self._said.add((chunk.choice, kind))
+                silent = False
+        if silent and _MESSAGE in data and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *_MALFORMED):
                 whole = self._provider.parse_response(data)
                 for chunk in whole:
@@ -281,7 +285,6 @@ class ChunkDecoder:
                             setattr(chunk, kind, type(getattr(chunk, kind))())
                 if any(map(has_content, whole)):
                     return whole
-        self._said |= kinds
         return parsed
 
     def _stamp(

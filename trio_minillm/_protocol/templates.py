@@ -29,9 +29,15 @@ class TextRun(list[StreamChunk]):
 
     __slots__ = ("template",)
 
-    def __init__(self, template: EventTemplate, chunks: Iterable[StreamChunk] = ()) -> None:
-        super().__init__(chunks)
-        self.template = template
+    template: EventTemplate
+
+    # No ``__init__``: it would cost as much as the one chunk that most runs of a slow answer have.
+    @classmethod
+    def of(cls, template: EventTemplate, chunks: Iterable[StreamChunk] = ()) -> TextRun:
+        """Return a run of these chunks."""
+        run = cls(chunks)
+        run.template = template
+        return run
 
 
 class EventTemplate:
@@ -94,9 +100,13 @@ class EventTemplate:
 
         ``events`` is the number of events before them, and ``at`` the time at which they came.
         """
-        out, reasoning, like = TextRun(self), self.reasoning, self.chunk
+        out, prefix = TextRun(), self.prefix
+        out.template = self
+        if not blocks[start].startswith(prefix):
+            return out
+        reasoning, like = self.reasoning, self.chunk
         ident, model, choice, part = like.id, like.model, like.choice, like.part
-        prefix, suffix, first, last = self.prefix, self.suffix, self._start, self._stop
+        suffix, first, last = self.suffix, self._start, self._stop
         padded, text = self.end is not None, ""
         try:
             for number in range(start, len(blocks)):

@@ -85,4 +85,4 @@ class ChunkBuffer:
             if template is None:
                 self.append = self.template = None
             both = self.batch + more
-            self.batch = both if template is None else TextRun(template, both)
+            self.batch = both if template is None else TextRun.of(template, both)

@@ -10,7 +10,7 @@ import msgspec
 from .._types.usage import UNREADABLE, Usage
 from ._base import Model
 from ._pricing import STANDARD
-from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, terms_in, tier_in
+from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, TERMS, terms_in, tier_in
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -29,6 +29,11 @@ class Asked(msgspec.Struct, frozen=True):
     """True if something is to be cached for an hour."""
     search: bool = False
     """True if the model may search the web."""
+
+    @property
+    def is_plain(self) -> bool:
+        """True if nothing in the request changes the price of a token."""
+        return not (self.terms or self.audio or self.hour or self.search) and self.choices == 1
 
     def tier(self, terms: Mapping[str, Any]) -> str | None:
         """Return the tier that such fields name, in the words of `Usage.service_tier`."""
@@ -88,6 +93,10 @@ def charged(
     true if there was any: its tokens can't be none. ``images`` and ``cited`` say that it has pictures,
     and citations of pages: what is charged for those at a rate of its own is in doubt without a count.
     """
+    silent = TERMS.isdisjoint(metadata) and TERMS.isdisjoint(usage.raw or {})
+    counted = bool(usage.completion_tokens) or not content
+    if silent and counted and asked.is_plain and choices <= 1 and not (images or cited):
+        return usage  # as almost always
     answered = {**terms_in(metadata), **terms_in(usage.raw or {})}
     tier, doubts = asked.tier({**asked.terms, **answered}), dict(usage.doubts or {})
     unconfirmed = {name: word for name, word in asked.terms.items() if name not in answered}

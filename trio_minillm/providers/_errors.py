@@ -164,7 +164,11 @@ def failure_beside(data: bytes) -> ErrorInfo | None:
     """
     found: dict[str, Any] = {}
     with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
-        for key, value in _fields(data).items():
+        fields = _fields(data)
+        kind = bytes(fields.get("object", b"")).lower()
+        if kind != b'"error"' and not _may_fail(fields):
+            return None
+        for key, value in fields.items():
             if key not in _ANSWER and len(bytes(value)) < READ_CHARS:
                 found[key] = msgspec.json.decode(value)
     return error_from(None, found) if _fails(found) else None
@@ -196,6 +200,7 @@ _FAILURE_FIELDS = (
     "exception",
 )
 _FAILED = frozenset(("error", "failed", "failure", "fail", "errored", "exception"))
+_FAILED_OBJECTS = ("error", "Error")
 _FINE = frozenset(
     {
         *("", "0", "00", "0000", "200", "ok", "success", "successful", "succeeded", "none", "null"),
@@ -216,11 +221,31 @@ _UNDER_WAY = frozenset(
 )  # fmt: skip
 
 
+def _may_fail(found: Mapping[str, Any]) -> bool:
+    """Return whether an object has a field that could say that something failed."""
+    return not _SPEAKING.isdisjoint(found) or bool(exceptions_in(found))
+
+
+_STATES = ("object", "type", "event", "status", "state", "result")
+_SPEAKING = frozenset(
+    {
+        *("error", "base_resp", "code", "header", "success", "ok", "status_code", "statusCode"),
+        *("type", "event", "status", "state", "result", "response", "Response", "__type"),
+        *_FAILURE_FIELDS,
+    }
+)
+"""Fields that `_fails` looks into, but for ``object``, which almost every event has."""
+
+
 def _fails(found: Mapping[str, Any]) -> bool:
     """Return whether an object says by a field that is made for it that something failed."""
+    if found.get("object") in _FAILED_OBJECTS:
+        return True
+    if not _may_fail(found):
+        return False
     error, base = found.get("error"), object_in(found, "base_resp")
     code = next((c for c in (found.get("code"), _code_in_header(found)) if c is not None), None)
-    states = (found.get(key) for key in ("object", "type", "event", "status", "state", "result"))
+    states = (found.get(key) for key in _STATES)
     numbers = (found.get(key) for key in ("code", "status", "status_code", "statusCode"))
     inner = (object_in(found, key) for key in ("response", "Response", "result"))
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -156,12 +157,23 @@ def says_nothing(out: StreamChunk) -> bool:
     return not has_content(out)
 
 
+_SILENT = re.compile(
+    rb'"delta": ?\{(?:"role": ?"assistant")?,? ?(?:"content": ?(?:""|null))?'
+    rb'(?:, ?"(?:refusal|function_call|tool_calls|reasoning|reasoning_content)": ?null)*\}'
+)
+"""The delta of almost every opening and end: for it, nothing is decoded again."""
+_ELSEWHERE = re.compile(
+    rb'"(?:messages?|text|content|output_text|finishReason|code|status)":(?! ?(?:""|null))'
+)
+"""Fields of a choice that say something beside such a delta."""
+
+
 def read_again(data: bytes, out: list[StreamChunk], *, whole: bool = False) -> None:
     """Look for what choices say that seem to say nothing, in their JSON.
 
     Raises `ProviderError` if one says that it failed.
     """
-    if len(data) > READ_AGAIN:
+    if len(data) > READ_AGAIN or (_SILENT.search(data) and not _ELSEWHERE.search(data)):
         return
     with suppress(msgspec.DecodeError, RecursionError):
         found = loose_json(data)

@@ -301,11 +301,17 @@ _TRAFFIC: Final = ("extra_properties", "google", "traffic_type")
 """The place of the tier in Vertex's usage: ``ON_DEMAND``, ``ON_DEMAND_PRIORITY`` and others."""
 
 
+TERMS: Final = frozenset({"service_tier", "speed", "inference_geo", _TRAFFIC[0]})
+"""Fields that `terms_in` reads."""
+
+
 def terms_in(raw: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields of an answer or a request that its price depends on.
 
     ``service_tier`` is OpenAI's and Anthropic's, ``speed`` and ``inference_geo`` are Anthropic's.
     """
+    if TERMS.isdisjoint(raw):
+        return {}
     found = {name: raw.get(name) for name in ("service_tier", "speed", "inference_geo")}
     traffic = at_path(raw, _TRAFFIC) if _TRAFFIC[0] in raw else None
     if isinstance(traffic, str) and not found["service_tier"]:

@@ -173,9 +173,12 @@ class OpenAIChat(Provider):
         """Translate an event without choices: usage, an opening without content, or an error."""
         out = StreamChunk(progress=False, answer=False)
         # The loose reading takes many times as long.
-        found = loose_json(data) if len(data) <= READ_AGAIN else msgspec.json.decode(data)
-        told = complaint_in(found)
-        out.unread = texts_beside(found)
+        if chunk.usage:
+            told = failure_beside(data)
+        else:
+            found = loose_json(data) if len(data) <= READ_AGAIN else msgspec.json.decode(data)
+            told = complaint_in(found)
+            out.unread = texts_beside(found)
         if told is not None:
             raise ProviderError(told, vague=failure_beside(data) is None)
         return self._with(chunk, out, data)
