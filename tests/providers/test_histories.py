@@ -505,3 +505,22 @@ def test_nothing_is_said_of_the_choice_of_no_tools(model: llm.Model) -> None:
     params = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False}
     body = body_of(make_request(model, (llm.user("hi"),), params))
     assert not {"tools", "tool_choice", "parallel_tool_calls"} & body.keys()
+
+
+@pytest.mark.parametrize(
+    ("server", "kept"), [("fireworks", False), ("together", False), ("copilot", True)]
+)
+def test_geminis_signatures_go_to_those_who_serve_gemini(server: str, kept: bool) -> None:
+    extra = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    call = ToolCall(id="c1", name="f", arguments="{}", extra=extra)
+    model = llm.compatible("m", base_url="https://h.invalid/v1", server=server)
+    messages = (llm.user("hi"), llm.assistant([call]), llm.tool_result(call, "done"))
+    sent = body_of(make_request(model, messages, {}))["messages"][1]["tool_calls"][0]
+    assert ("extra_content" in sent) is kept
+
+
+@pytest.mark.parametrize(("server", "name"), [("mistral", None), ("generic", "Ann_Lee")])
+def test_names_of_speakers_are_sent_as_servers_take_them(server: str, name: str | None) -> None:
+    model = llm.compatible("m", base_url="https://h.invalid/v1", server=server)
+    body = body_of(make_request(model, (llm.user("hi", name="Ann Lee"),), {}))
+    assert body["messages"][0].get("name") == name

@@ -776,6 +776,14 @@ def test_cache_writes_are_added_up_where_their_sum_is_left_out(total: dict[str, 
             "cache_read_tokens",
         ),
         ({"total_tokens": 50}, "completion_tokens"),
+        (
+            {
+                "total_tokens": 149,
+                "prompt_tokens_details": {"cached_tokens": 40},
+                "completion_tokens_details": {"reasoning_tokens": 40},
+            },
+            "completion_tokens",
+        ),
     ],
 )
 def test_counts_that_contradict_each_other_are_in_doubt(more: Any, field: str) -> None:

@@ -6,6 +6,7 @@ order is changed where the server refuses it. What a server takes is said by its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -179,12 +180,16 @@ def _message(message: Message, rules: MessageRules, model: str) -> Iterable[dict
     role = rules.developer if message.role == "developer" else message.role
     out: dict[str, Any] = {"role": role}
     if message.name is not None and rules.names:
-        out["name"] = message.name
+        out["name"] = _UNNAMED.sub("_", message.name)[:64]
     if message.role == "assistant":
         out |= _assistant(message, rules, model)
     else:
         out["content"] = _content(message.parts, rules)
     yield out
+
+
+_UNNAMED = re.compile(r"[\s<|\\/>]+")
+"""Characters that OpenAI refuses in the name of a message (extended_openai_conversation#251)."""
 
 
 def _tool_results(message: Message, rules: MessageRules) -> Iterable[dict[str, Any]]:

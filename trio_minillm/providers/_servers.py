@@ -111,9 +111,15 @@ GENERIC = Dialect(
 )
 
 _HOSTED = msgspec.structs.replace(
-    GENERIC, any_tool_content=False, order=TurnOrder(no_empty=True), extra_params=()
+    GENERIC,
+    any_tool_content=False,
+    signatures="",
+    order=TurnOrder(no_empty=True),
+    extra_params=(),
 )
-"""Common ground of servers of one vendor: several instructions are taken, pictures in results are not."""
+"""Common ground of servers of one vendor: several instructions are taken, pictures in results are not,
+and Gemini's signatures are only by those who serve Gemini (Fireworks refuses unknown fields:
+Flowise#2866, midscene#1322)."""
 _ONE_SYSTEM = TurnOrder(one_system=True, no_empty=True)
 _replace = msgspec.structs.replace
 
@@ -124,25 +130,25 @@ SERVERS: dict[str, Dialect] = {
     "cerebras": _replace(  # inference-docs.cerebras.ai/resources/openai: these are a 400
         _HOSTED,
         max_tokens="max_completion_tokens",
-        signatures="",
         without=("frequency_penalty", "presence_penalty", "logit_bias"),
     ),
     "cohere": _HOSTED,
-    "copilot": _HOSTED,
+    "copilot": _replace(_HOSTED, signatures="kept"),
     "dashscope": _replace(  # Qwen's template: "System message must be at the beginning"
         _HOSTED, order=_ONE_SYSTEM, reasoning=_budget, extra_params=("top_k", "repetition_penalty")
     ),
-    "databricks": _HOSTED,
-    "deepinfra": _replace(_HOSTED, extra_params=("top_k", "min_p", "repetition_penalty")),
+    "databricks": _replace(_HOSTED, signatures="kept"),
+    "deepinfra": _replace(
+        _HOSTED, signatures="kept", extra_params=("top_k", "min_p", "repetition_penalty")
+    ),
     "deepseek": _replace(  # OmniRoute#1682: in thinking mode, no turn may be without
-        _HOSTED, signatures="", reasoning=_switch, replay=_content_always, silent=""
+        _HOSTED, reasoning=_switch, replay=_content_always, silent=""
     ),
     "fireworks": _replace(_HOSTED, replay=_content, extra_params=("top_k", "min_p")),
     "gemini": _replace(_HOSTED, signatures="required"),
     "groq": _replace(  # console.groq.com/docs/openai: a 400; jan#8136: unknown fields, too
         _HOSTED,
         max_tokens="max_completion_tokens",
-        signatures="",
         replay=_reasoning,
         names=False,
         one_choice=True,
@@ -164,6 +170,7 @@ SERVERS: dict[str, Dialect] = {
         stream_usage=False,
         bare_media=True,
         signatures="",
+        names=False,  # mistral-go#3: "extra_forbidden"
         ids=MISTRAL_IDS,
         order=TurnOrder(one_system=True, bridge=True, no_empty=True),  # avante.nvim#2562
         prefill="prefix",

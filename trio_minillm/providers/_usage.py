@@ -177,9 +177,11 @@ def _beside(reading: _Reading, excess: int, named: dict[str, int]) -> frozenset[
     ``"thinking"`` is one that has no name. If nothing explains it, the output is in doubt.
     """
     for size in range(1, len(named) + 1):
-        for names in combinations(named, size):
-            if sum(named[name] for name in names) == excess:
-                return frozenset(names)
+        found = [n for n in combinations(named, size) if sum(map(named.__getitem__, n)) == excess]
+        if len(found) > 1:
+            reading.doubt("completion_tokens", "the total can be read in more than one way")
+        if found:
+            return frozenset(found[0])
     other = next((p for p, n in _numbers(reading.raw) if n == excess and p not in _CACHES), None)
     if other is not None:
         name = ".".join(other)[:60]  # it is the server's word

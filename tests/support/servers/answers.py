@@ -426,3 +426,45 @@ answers(
     ],
     on="anthropic",
 )
+
+answers(
+    "iFlytek",
+    "its own `code` beside the text, `0` for success",
+    "a code of failure ends the answer; what the event said stays",
+    "xfyun.cn: Spark's HTTP interface, error codes",
+    [testing.sse({"code": 10013, "message": "refused", "choices": [
+        {"index": 0, "delta": {"content": "an answer"}}]}), *_TAIL],
+    error=llm.ProviderError,
+)  # fmt: skip
+answers(
+    "Bedrock, Databricks (through gateways)",
+    "reasoning in objects (`reasoningContent.reasoningText.text`)",
+    "reasoning",
+    "docs.aws.amazon.com: Converse, ReasoningContentBlock",
+    [
+        _chunk({"content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}}]}),
+        _chunk({"content": "an answer"}),
+        *_TAIL,
+    ],
+    reasoning="hm",
+)
+answers(
+    "GitHub Copilot (Claude)",
+    "a whole answer whose text and calls are in two choices, where one was asked for",
+    "one answer",
+    "ericc-ch/copilot-api PR 81; HKUDS/nanobot#1481; karthink/gptel PR 1284",
+    [
+        msgspec.json.encode(
+            {
+                "choices": [
+                    {"message": {"content": "an answer"}, "finish_reason": "tool_calls"},
+                    {
+                        "message": {"tool_calls": [_piece(0, "c", "f", "{}")]},
+                        "finish_reason": "tool_calls",
+                    },
+                ],
+                "usage": _USAGE,
+            }
+        )
+    ],
+)

@@ -179,6 +179,20 @@ REFUSALS: list[Difference] = [
         403,
     ),
     _refusal(
+        "DashScope (Qwen)",
+        "429 `PrepaidBillOverdue` and the like",
+        "alibabacloud.com/help/en/model-studio/error-code",
+        "quota",
+        {"code": "PrepaidBillOverdue", "message": "The prepaid bill is overdue."},
+    ),
+    _refusal(
+        "Z.ai (GLM)",
+        "429 with code 1311 for a model that the plan does not include",
+        "docs.z.ai/api-reference/api-code",
+        "quota",
+        _error("Your subscription plan does not yet include access to the model", "1311"),
+    ),
+    _refusal(
         "Z.ai (GLM)",
         "429 with code 1113 for an empty account",
         "docs.z.ai/api-reference/api-code",
