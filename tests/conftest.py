@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings and fixtures that apply to all tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture(autouse=True, scope="module")
 def little_garbage() -> Iterator[None]:
-    """What was there before is out of the collector's way, which some tests call very often: ten
-    thousand tests are a heap that takes half a second to walk.
+    """Keep objects that exist before a module's tests out of the garbage collector's way.
+
+    Some tests call the collector very often, and ten thousand tests are a heap that takes half a
+    second to walk.
     """
     gc.collect()
     gc.freeze()

@@ -40,7 +40,7 @@ ROOMS = [
 ]
 """A room imports from the rows above its own, and from itself."""
 PURE = {"_version", "_types", "providers", "_protocol", "_batch/throttle"}
-"""What knows no event loop, no clock and no network."""
+"""Rooms that know no event loop, no clock and no network."""
 HTTPX = {"_http", "_client", "local", "testing"}
 """The rooms that speak to httpx."""
 
@@ -242,7 +242,7 @@ def test_public_methods_say_what_they_do(thing):
 
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: p.stem)
 def test_no_test_module_imports_another(path):
-    """What several of them use is in `tests/support`; programs inside of strings count, too."""
+    """Check that test modules share code through `tests/support` only, even in programs inside strings."""
     found = re.findall(r"(?m)^\s*(?:from|import)\s.*\btest_\w+", path.read_text())
     assert not found, f"{path} imports another test module"
 

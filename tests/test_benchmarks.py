@@ -92,7 +92,7 @@ def processes(urls: dict[str, str]) -> Iterator[dict[str, subprocess.Popen[str]]
 
 @pytest.fixture(scope="module")
 def results() -> report.Results:
-    """What the tests of the contenders found, for those of the writers."""
+    """Return the results that the tests of the contenders fill, for those of the writers."""
     return report.Results()
 
 

@@ -27,7 +27,7 @@ from .support.peers import Peer, Script, ours, serving
 
 MIB = 2**20
 MOST = 16 * MIB
-"""How much memory may grow, in bytes, whatever a server sends."""
+"""Largest growth of memory allowed, in bytes, whatever a server sends."""
 PIECE = 64 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -113,7 +113,7 @@ async def test_a_flood_is_an_error_and_takes_little_memory(flood: str, grown: An
 
 
 async def test_a_slow_consumer_holds_the_server_back(mock_clock: Any) -> None:
-    """What is not taken is not read: the sender's socket fills up."""
+    """Check that what the caller does not take is not read, so that the sender's socket fills up."""
     mock_clock.autojump_threshold = 0.02
     sent = 0
 

@@ -56,7 +56,7 @@ def cancelled_at(step: int, scope: trio.CancelScope) -> Any:
 
 
 def descriptors() -> int:
-    """How many this process has open."""
+    """Return the number of file descriptors that this process has open."""
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 

@@ -58,7 +58,7 @@ page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 
 
 def what_is_missing(text: str) -> str:
-    """Why a block can't be run here; empty if it can."""
+    """Return the reason why a block can't be run here, or an empty string if it can."""
     if "open_local" in text:
         return local_model.missing()
     if "known_price" in text and importlib.util.find_spec("genai_prices") is None:
@@ -132,7 +132,7 @@ class Server(httpx.AsyncBaseTransport):
 
 
 def wanted(asked: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    """What to answer: a tool's name and the arguments, or else the pieces of a text."""
+    """Return what to answer: a tool's name and its arguments, or else the pieces of a text."""
     last = asked["messages"][-1]
     answered = last["role"] == "tool" or any(
         isinstance(part, dict) and part["type"] == "tool_result" for part in last["content"]
@@ -265,7 +265,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_output(block: Block, printed: str) -> None:
-    """What the block says that it prints, it printed, in that order."""
+    """Check that the block printed what it says that it prints, in that order."""
     claims = re.findall(r"#> (.+)$", block.text, re.MULTILINE)
     pattern = "(?s:.*)".join(f"^{re.escape(c).replace('…', '.*')} *$" for c in claims)
     assert re.search(pattern, printed, re.MULTILINE), f"line {block.line}: {printed}"
@@ -617,7 +617,7 @@ HOW_ATTEMPTS_END: dict[str, list[Any]] = {
     "errored": [sse({"type": "error", "error": {"type": "api_error", "message": "no"}}, "error")],
     "refused": [],
 }
-"""What comes behind the first text, or in its place if there is nothing of an answer."""
+"""Steps of a reply after the first text, or in its place if there is no answer, for each ending."""
 
 
 @pytest.mark.parametrize("how", HOW_ATTEMPTS_END)

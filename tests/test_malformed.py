@@ -41,11 +41,11 @@ class Ending(NamedTuple):
     text: str
     reason: str | None
     usage: bool
-    """Whether it is final."""
+    """True if the usage is known and final."""
 
 
 def ending_of(wire: Wire, size: int) -> Ending:
-    """What the first bytes of `Wire.whole` come to. An event counts once its JSON is there."""
+    """Return the ending that the first bytes of `Wire.whole` give; an event counts once its JSON is there."""
     text, reason, usage, end, begin = "", None, False, False, 0
     for event in wire.whole:
         if begin + len(event.rstrip()) > size:
@@ -128,7 +128,7 @@ def bodies(draw: st.DrawFn, wire: Wire) -> list[bytes]:
 @wires
 @given(data=st.data())
 def test_the_fast_path_and_the_cuts_change_nothing(wire: Wire, data: st.DataObject) -> None:
-    """What comes out of pieces, read fast, is what comes out of the whole, read the long way."""
+    """Check that pieces read on the fast path give what the whole gives on the slow path."""
     pieces = data.draw(bodies(wire))
     fast = ChunkDecoder(PROVIDERS[wire.name], lenient=True)
     slow = ChunkDecoder(PROVIDERS[wire.name], lenient=True, raw=True)
@@ -162,7 +162,7 @@ def replaced(event: dict[str, Any], path: tuple[Any, ...], value: str) -> bytes:
 
 
 def around(wire: Wire, kind: str, data: bytes) -> tuple[list[bytes], list[bytes]]:
-    """What comes before the event and what behind it: the fast path has been learned by then."""
+    """Return the stream up to the event, by which the fast path has been learned, and the rest."""
     event = sse(MARK).replace(MARK.encode(), data)
     before = [*wire.opening, *map(wire.says, PIECES[:2])]
     after = [*map(wire.says, PIECES[2:]), *wire.tail()]
@@ -221,7 +221,7 @@ async def check_field(wire: Wire, kind: str, event: dict[str, Any], path: tuple[
 
 
 def check_loss(kind: str, event: Any, path: tuple[Any, ...], value: str, response: Any) -> None:
-    """What the rest of the event said is there, and so is the value, unless it says nothing."""
+    """Check that the answer has what the rest of the event said, and the value unless it says nothing."""
     place: Any = event
     for key in path:
         place = place[key]

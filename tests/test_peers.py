@@ -1,4 +1,4 @@
-"""What the other side sees, and what is seen of real ones: leaving, stalling sockets, llama.cpp.
+"""Tests of real sockets: streams that are left, peers that stall, and a real llama.cpp server.
 
 Scripted servers listen on loopback sockets, on a mocked clock that jumps when nothing happens for
 20 ms: whoever does not hang up at once is seen by the clock having moved.
@@ -71,7 +71,7 @@ PHASES: dict[str, Callable[[], Reply]] = {
 
 
 async def leave(client: llm.Client, server: LoopbackServer, phase: str, way: Leave) -> float:
-    """When the stream was left, on the mocked clock."""
+    """Leave a stream in this phase and way, and return the time on the mocked clock."""
     asked = len(server.requests)
     with trio.CancelScope() as scope:
         try:

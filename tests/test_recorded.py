@@ -104,7 +104,7 @@ DISAGREEMENTS = {
 
 
 def expected_view(recording: Recording) -> dict[str, Any]:
-    """What the recording's ``.expected.json`` says, then the disagreements that apply."""
+    """Return the view that ``.expected.json`` gives, updated by the disagreements that apply."""
     found = recording.expected
     error = found.get("error") or found.get("out_of_band_error")
     usage = found["usage"]
@@ -237,7 +237,7 @@ class Loopback:
 
 
 class Result(NamedTuple):
-    """What the caller of a stream got."""
+    """Chunks, response and error that the caller of a stream got."""
 
     chunks: list[llm.StreamChunk]
     response: llm.CompletionResponse
@@ -328,7 +328,7 @@ async def test_a_recorded_stream_over_http(recording: Recording, nursery: trio.N
 
 
 def came_whole(recording: Recording) -> bool:
-    """Whether an input came as an object (Anthropic) and so has no string of its own."""
+    """Return whether a call's input came as an object (Anthropic) and so has no string of its own."""
     blocks = [b for e in recording.data for b in e.get("message", {}).get("content", ())]
     blocks += [e["content_block"] for e in recording.data if "content_block" in e]
     return any(block.get("input") for block in blocks)

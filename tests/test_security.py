@@ -1,4 +1,4 @@
-"""What `SECURITY.md` promises: keys and prompts show nowhere, and keys go nowhere else.
+"""Tests of what `SECURITY.md` promises: keys and prompts show nowhere, and keys go nowhere else.
 
 `Everything` looks wherever a program might write an error down: messages, ``repr``, attributes,
 tracebacks with and without local variables, what rich makes of them, causes and contexts, logs of
@@ -70,7 +70,10 @@ class Everything:
         self._shown.append((where, text))
 
     def leaks(self, *, of_httpx: bool = True) -> list[str]:
-        """Where something shows. httpx's own transport logs what servers say, whoever uses it."""
+        """Return the places where a canary shows.
+
+        httpx's own transport logs what servers say, whoever uses it.
+        """
         shown = [*self._shown]
         shown += [
             (f"log of {r.name}", f"{r.getMessage()} {vars(r)!r}")

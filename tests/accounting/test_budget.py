@@ -1,4 +1,4 @@
-"""What may be spent: no attempt starts beyond it, and what then becomes of those under way."""
+"""Tests of spending limits: no attempt starts beyond them, and those under way finish or are cancelled."""
 
 from __future__ import annotations
 

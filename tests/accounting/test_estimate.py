@@ -1,4 +1,4 @@
-"""What a request can cost at most: above what the recorded ones did cost, and honest about it."""
+"""Tests of the most that a request can cost: above recorded costs, and honest about what is unknown."""
 
 from __future__ import annotations
 

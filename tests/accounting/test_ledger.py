@@ -656,7 +656,7 @@ FAKE = {"v": 1, **msgspec.to_builtins(record("fake"))}
 
 
 def lines_of(*records):
-    """What the ledger writes for them, one line each."""
+    """Return what the ledger writes for the records, one line each."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "costs.jsonl")
         recorded(JSONLLedger(path), *records)

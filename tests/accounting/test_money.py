@@ -131,12 +131,12 @@ class Cell(NamedTuple):
 
     @property
     def asked(self) -> bool:
-        """Whether the provider is asked afterwards."""
+        """Return whether the provider is asked for the cost afterwards."""
         return self.says.startswith("?")
 
     @property
     def figure(self) -> tuple[CostResolution, Decimal | None]:
-        """What the stream alone says."""
+        """Return the cost, and how certain it is, that the stream alone tells."""
         says = self.says.removeprefix("?")
         if says.startswith("="):
             return CostResolution.RESOLVED, Decimal(says[1:])
@@ -518,7 +518,7 @@ TICKS_IN_A_USD = 10**10
 
 
 def recorded_cost(recording: Recording) -> Decimal | None:
-    """What the recording says that it cost, digit by digit; ``None``: nothing."""
+    """Return the cost that the recording states, digit by digit, or ``None`` if it states none."""
     path = recording._file(".expected.json")
     expected = json.loads(path.read_bytes(), parse_float=Decimal)
     usage, raw = expected["usage"] or {}, expected.get("usage_raw") or {}
@@ -535,7 +535,7 @@ def with_cost() -> list[Any]:
 
 
 def lost_with_its_error(recording: Recording) -> bool:
-    """Whether it reports a failure: its usage stands beside the error or behind it."""
+    """Return whether the recording reports a failure, with its usage beside the error or behind it."""
     expected = recording.expected
     return bool(expected.get("error") or expected.get("out_of_band_error"))
 

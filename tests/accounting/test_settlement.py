@@ -96,7 +96,7 @@ async def test_it_is_asked_until_there_is_an_answer(autojump_clock):
 
 
 async def test_a_provider_that_takes_eighteen_seconds_is_in_time(autojump_clock):
-    """What the Rust original measured after a cancel."""
+    """Check that a cost is waited for as long as the Rust original measured after a cancel."""
 
     class Eventual(Clocked):
         async def handle_async_request(self, request):

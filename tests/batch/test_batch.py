@@ -31,7 +31,7 @@ def requests(count, **options):
 
 
 class Answer(Exception):
-    """What a server function may raise: a refusal."""
+    """Refusal that a server function may raise."""
 
     def __init__(self, status, code=None, **headers):
         self.status, self.code = status, code
@@ -920,7 +920,10 @@ async def test_without_a_single_file_the_run_stops_and_fails_no_request(autojump
 
 @pytest.mark.parametrize("answered", [False, True])
 async def test_a_certificate_that_nobody_trusts(autojump_clock, answered):
-    """Where nothing ever answered, every request would end so. Else it is one server of several."""
+    """Check that an untrusted certificate ends a batch only if nothing has ever answered.
+
+    Every request would end so in that case. Otherwise it is one server of several.
+    """
 
     async def untrusted(number, body):
         if number or not answered:

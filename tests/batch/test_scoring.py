@@ -1,4 +1,4 @@
-"""What evaluators need of a batch: the cache, samples, values of a type, scores."""
+"""Tests of what evaluations need of a batch: the cache, samples, values of a type, and scores."""
 
 import msgspec
 import pytest

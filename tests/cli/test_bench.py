@@ -49,7 +49,7 @@ def bench(endpoint: Endpoint, *args: str) -> Ran:
 
 
 def measured(endpoint: Endpoint, *args: str, code: int = 0) -> dict[str, Any]:
-    """What ``--json`` says."""
+    """Run the benchmark with ``--json`` and return the object that it prints."""
     ran = bench(endpoint, "--json", "--quiet", *args)
     assert (ran.code, ran.out.count("\n")) == (code, 1), ran.err
     found: dict[str, Any] = json.loads(ran.out)

@@ -1,4 +1,4 @@
-"""Where inputs come from: seeds, and changes that know what an event stream and a response are.
+"""Sources of fuzz inputs: seeds, and changes that know what an event stream and a response are.
 
 Random bytes seldom get past the first brace. These changes take a stream that a provider could have
 sent and spoil it in one or a few places, as servers and proxies do: an event gone, doubled or from

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
 
 SHARES = {"answer": 0.4, "http": 0.2, "refusal": 0.2, "request": 0.2}
-"""How the runs are shared out among the targets."""
+"""Share of the runs that each target gets."""
 SLOW_SECONDS = 5
 """An input that takes longer is a fault."""
 MEMORY_MB = 768

@@ -1,4 +1,4 @@
-"""What must hold for any bytes. Each target takes some and raises for what must not happen.
+"""Fuzz targets, each of which takes any bytes and raises if something happens that must not.
 
 `answer`: whatever a server's body is, it comes to chunks and exactly one outcome, or to one error of
     ours with what had arrived in ``partial``. The same whole, cut anywhere, and byte by byte; the
@@ -51,12 +51,14 @@ MODELS = (
 HELD = 96
 """`QUICK_BYTES` while fuzzing: what is longer goes another way, and inputs are short."""
 GROWTH = 64
-"""How many times the bytes that came an answer may be, encoded: text is in it twice, and a call
-that came as 20 bytes has ids and names."""
+"""Largest ratio allowed of an encoded answer to the bytes that came.
+
+Text is in it twice, and a call that came as 20 bytes has ids and names.
+"""
 
 
 class Choices(NamedTuple):
-    """What the first bytes of an input decide."""
+    """Choices that the first bytes of an input make."""
 
     wire: int
     expect_usage: bool
@@ -90,7 +92,7 @@ def _cut(body: bytes, how: int, places: bytes) -> list[bytes]:
 
 
 class Decoded(NamedTuple):
-    """What a decoder made of a body. ``batches`` are its chunks as they came."""
+    """Result of decoding a body; ``batches`` are its chunks as they came."""
 
     batches: list[list[llm.StreamChunk]]
     facts: tuple[Any, ...]

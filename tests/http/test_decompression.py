@@ -1,4 +1,4 @@
-"""What becomes of a body with a ``content-encoding``: the words of servers, and what they send."""
+"""Tests of reading bodies with a ``content-encoding``, whatever servers name and really send."""
 
 from __future__ import annotations
 

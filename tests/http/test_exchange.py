@@ -85,7 +85,7 @@ class Wrapped(httpx.AsyncBaseTransport):
 
 
 class Way(NamedTuple):
-    """What makes exchanges, and the pool of ours that they use, if they do."""
+    """Factory of exchanges, and the pool of ours that they use, if any."""
 
     connect: Connect
     pool: ConnectionPool | None = None
@@ -513,7 +513,7 @@ async def test_the_progress_of_a_request_is_told(way: Open) -> None:
 
 
 async def shown(exchange: Exchange, url: str) -> str:
-    """What a failure shows, also to what prints the variables of a traceback's frames."""
+    """Return the traceback of a request that fails, with the local variables of its frames."""
     try:
         await exchange.start(url, {**HEADERS}, PROMPT)
     except Exception as exc:

@@ -94,10 +94,10 @@ class Case(NamedTuple):
     status: int = 200
     reusable: bool = True
     complete: bool = True
-    """Whether its end is told by its own framing."""
+    """True if the response's own framing tells its end."""
     no_body: bool = False
     headers: int | None = None
-    """How many, where that is in question."""
+    """Number of headers, in cases that check it."""
 
 
 CHUNKS = b"3\r\nabc\r\n2\r\nde\r\n"
@@ -590,7 +590,7 @@ def test_any_body_however_chunked_and_cut(
 
 
 class Theirs(NamedTuple):
-    """What h11 makes of a response."""
+    """Response as h11 reads it."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
@@ -600,7 +600,7 @@ class Theirs(NamedTuple):
 
 
 def by_h11(data: bytes, *, no_body: bool) -> Theirs | None:
-    """What h11 sees, None if it refuses any of it or has seen no head."""
+    """Return the response as h11 reads it, or None if it refuses any of it or has seen no head."""
     peer = h11.Connection(h11.CLIENT)
     method = "HEAD" if no_body else "GET"
     peer.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
@@ -629,7 +629,7 @@ def by_h11(data: bytes, *, no_body: bool) -> Theirs | None:
 
 
 def compare(data: bytes, *, no_body: bool) -> bool:
-    """Whether both accept it; what they then make of it must be the same."""
+    """Return whether both parsers accept a response; check that they then read the same in it."""
     theirs = by_h11(data, no_body=no_body)
     try:
         ours = parse([data], no_body=no_body)
@@ -654,7 +654,7 @@ H11_REFUSES = {
     "any bytes as reason",
     "space before an extension",
 }
-"""What is passed over or let through here, as RFC 9112 (2.2, 4, 7.1.1) asks, and refused by h11."""
+"""Cases skipped over or accepted here, as RFC 9112 (2.2, 4, 7.1.1) asks, and refused by h11."""
 
 
 @pytest.mark.parametrize("name", WHOLE)

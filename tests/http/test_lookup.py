@@ -23,7 +23,7 @@ REAL = socket.getaddrinfo
 
 
 class Names:
-    """What ``getaddrinfo`` finds here: every name leads to loopback, once ``go`` is set."""
+    """Stand-in for ``getaddrinfo`` that resolves every name to loopback, once ``go`` is set."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

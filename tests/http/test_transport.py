@@ -107,13 +107,13 @@ Use = Callable[[httpx.AsyncClient, Server], Awaitable[Any]]
 
 
 class Contract(NamedTuple):
-    """What a client does, what the server does, and what must come of it."""
+    """Clause of the contract: the client's actions, the server's script and the required result."""
 
     use: Use
     script: Script
     expected: Any
     theirs: Any
-    """What comes of it with httpx's own, where ours is stricter or does more."""
+    """Result with httpx's own transport, where ours is stricter or does more."""
     schemes: tuple[str, ...]
     options: dict[str, Any]
 
@@ -558,7 +558,7 @@ async def junk_behind_the_response(client, server):
 
 
 async def body_and_error(client: httpx.AsyncClient, server: Server) -> tuple[bytes, str]:
-    """What comes of a body up to its fault."""
+    """Return a body up to its fault, and the name of the error that the fault raises."""
     response = await started(client, server.url)
     body = b""
     try:
@@ -678,7 +678,7 @@ LAX = {
     "bare line feeds": b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
     "folded headers": b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 2\r\n\r\nok",
 }
-"""What h11 lets pass, and ours does not: each can be read in two ways."""
+"""Responses that h11 accepts and our parser refuses, because each can be read in two ways."""
 
 
 @contract(answering, ["RemoteProtocolError"] * len(LAX), theirs=["ok"] * len(LAX))
@@ -1544,7 +1544,7 @@ def unplugged(transport: TrioTransport, origins: list[tuple[str, str, int]]) -> 
 
 @contextmanager
 def counted_lines() -> Iterator[list[int]]:
-    """How many lines of the library run: what a loop over connections would show in."""
+    """Yield a count of the library's lines that run, which would reveal a loop over connections."""
     lines = [0]
 
     def trace(frame: Any, event: str, arg: Any) -> Any:

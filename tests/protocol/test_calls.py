@@ -569,7 +569,7 @@ def streams(draw: st.DrawFn) -> tuple[Style, list[tuple[str, str]], list[D]]:
 
 
 def nothing_tells_pieces_apart(style: Style, count: int) -> bool:
-    """Whether the pieces of two calls are mixed without a key: no client can tell them apart."""
+    """Return whether pieces of calls are mixed without a key, so that no client can tell them apart."""
     return (
         count > 1
         and style.order != "one by one"
@@ -578,7 +578,7 @@ def nothing_tells_pieces_apart(style: Style, count: int) -> bool:
 
 
 def contradicts_itself(style: Style) -> bool:
-    """Whether a server sends what another one sends with another meaning, which we prefer.
+    """Return whether another server sends the same with another meaning, which we prefer.
 
     A new id with a new name is another call (Ollama), so no piece of a name. A new id with the same
     name and a new object is another call, too, so no copy. A new index with a name is another call,
@@ -595,7 +595,7 @@ def contradicts_itself(style: Style) -> bool:
 
 
 def may_lose(style: Style, meant: list[tuple[str, str]]) -> bool:
-    """Whether a call may be invalid, or counted once, that the model did make."""
+    """Return whether a call that the model did make may come out invalid or merged with another."""
     again = any(a[0] == b[0] for a, b in itertools.combinations(meant, 2))
     if style.ids == "made up" and style.names == "repeated":
         return style.arguments == "pieces"  # one may begin an object inside

@@ -1,4 +1,4 @@
-"""What is too much to be built, told from the bytes."""
+"""Tests of the limits on JSON that is about to be decoded."""
 
 from __future__ import annotations
 

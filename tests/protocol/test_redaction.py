@@ -1,4 +1,4 @@
-"""What blanks keys out of what a server repeats, by itself; `tests/test_security.py` has the promise."""
+"""Unit tests of hiding keys in what a server repeats; `tests/test_security.py` tests the promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a refusal means, and what it says: by rules that hold for every server.
+"""Tests of the rules, the same for every server, by which a refusal gets its meaning and message.
 
 What known servers send, each in its own words, is in `tests.support.servers.refusals`. Here are the
 rules between them: which evidence is stronger, that a cause is found at any depth, and that nothing

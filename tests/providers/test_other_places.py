@@ -1,4 +1,4 @@
-"""What servers put into other places, and under other names, than the references say."""
+"""Tests of fields that servers put in other places, or under other names, than the references say."""
 
 from __future__ import annotations
 
@@ -119,6 +119,10 @@ def test_two_choices_that_were_not_asked_for_are_one_answer() -> None:
     body["choices"][1]["message"] = {"content": "another"}  # type: ignore[index]
     response, _ = read(OpenAIChat(), msgspec.json.encode(body))
     assert [c.content for c in response.choices] == ["I'll look.", "another"]
+    body["choices"][1]["message"] = {"tool_calls": [one]}  # type: ignore[index]
+    whole = [msgspec.json.encode(body)]
+    response, _ = testing.decode(OpenAIChat(), whole, choices=2)
+    assert [len(c.tool_calls) for c in response.choices] == [0, 1], "two were asked for"
 
 
 # -- text ------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def squid(folder: Path, more: str = "") -> Iterator[Program]:
 
 
 def asked(folder: Path) -> list[str]:
-    """What squid was asked for, by its log."""
+    """Return the requests that squid has logged."""
     lines = (folder / "access.log").read_text().splitlines()
     named = (line.split()[5:7] for line in lines)
     return [" ".join(words) for words in named if words[0] != "-"]  # not of the wait for its port

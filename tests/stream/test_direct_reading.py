@@ -166,7 +166,7 @@ def test_usage_that_never_comes_ends_the_wait_and_not_the_answer() -> None:
 
 @pytest.mark.parametrize(("away", "waited"), [(4.0, 10.0), (11.0, 0.0), (500.0, 0.0)])
 def test_a_slow_consumer_trips_no_clock(away: float, waited: float) -> None:
-    """What came in time is handed out, however late. Only the silence after the last read counts."""
+    """Check that what came in time is handed out however late; only silence after the last read counts."""
 
     async def main() -> None:
         said = [*spaced(*[W.says("x")] * 3), 8.0, W.says("y")]

@@ -547,7 +547,7 @@ async def test_two_hundred_streams_cancelled_at_once(way, autojump_clock):
 
 
 async def collect(answer, *, wire="openrouter", set_at=None, **options):
-    """What it returns, its transport, its ledger, and when it returned."""
+    """Call `collect_or_cancel`, and return its result, the ledger, and the time when it returned."""
     transport = ScriptedTransport(answer, settlements=[settlement(0.7)])
     event, told = trio.Event(), Told()
 
@@ -615,7 +615,7 @@ async def test_collect_or_cancel_of_what_fails(answer, error, outcome, autojump_
 
 
 async def test_collect_or_cancel_with_the_event_set_and_everything_in_the_buffer(autojump_clock):
-    """What has arrived counts: it is finished, and nobody needs to be asked."""
+    """Check that what has arrived counts: a whole answer is finished, and nobody needs to be asked."""
     out, ledger, at = await collect(whole("openrouter"), set_at="already")
     assert (out.status, at) == ("finished", 0)
     assert ledger.total == Decimal("0.5")
@@ -975,7 +975,7 @@ class Walked:
         self.transport = ScriptedTransport(*replies(wire), settlements=settlements)
 
     def run(self, step):
-        """Whether it came to its end before that step."""
+        """Run with a cancel at this step, and return whether the end came before the step."""
         trio._core._run._r.seed(step)  # the order of tasks: so that a failure comes again
         clock = trio.testing.MockClock(autojump_threshold=0)
         return trio.run(self._main, step, clock=clock)

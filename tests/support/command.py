@@ -45,7 +45,7 @@ def run(args: list[str], stdin: bytes | None = None, **env: str) -> Ran:
 
 
 def read_until(fd: int, wanted: bytes) -> bytes:
-    """What can be read up to ``wanted``, or the end (a terminal's is an error)."""
+    """Return what can be read up to ``wanted``, or to the end (which is an error on a terminal)."""
     got, deadline = b"", time.monotonic() + LIMIT
     while wanted not in got:
         assert select.select([fd], [], [], deadline - time.monotonic())[0], got

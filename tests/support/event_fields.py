@@ -99,11 +99,11 @@ VALUES = (
 
 
 NOTHING = {"null", '""', "[]", "{}", "false", ABSENT}
-"""What says nothing where something is expected."""
+"""Values that say nothing where something is expected."""
 
 
 def paths(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every value in some JSON stands."""
+    """Yield the path of every value in some JSON."""
     pairs = found.items() if isinstance(found, dict) else enumerate(found)
     for key, value in pairs:
         yield (*path, key)

@@ -29,7 +29,7 @@ branches counted, the longest took over 10."""
 
 
 class Request(NamedTuple):
-    """What a server was sent."""
+    """Request that a server received."""
 
     head: bytes
     body: bytes
@@ -99,7 +99,7 @@ class Peer:
             self.incoming.write(data)
 
     async def until(self, end: bytes) -> bytes:
-        """What comes up to and with ``end``; ``b""`` if it does not."""
+        """Return the bytes up to and with ``end``, or ``b""`` if it does not come."""
         start = 0
         while (at := self.data.find(end, start)) < 0:
             start = max(0, len(self.data) - len(end))

@@ -1,4 +1,4 @@
-"""What is promised of each fault: data, from which the tests and docs/reliability.md are made.
+"""Promises for each fault, as data from which the tests and docs/reliability.md are made.
 
 A `Promise` is a fault, the replies of a server that has it, and what the caller sees, for each
 wire. They were written from the design, not from what the code did: the faults of HTTP and of how an
@@ -71,7 +71,7 @@ class Wire:
         return [*self.opening, *map(self.says, PIECES[:3])]
 
     def tail(self, reason: str | None = "", *, usage: bool = True, end: bool = True) -> list[bytes]:
-        """What follows the text. ``reason`` None: without any."""
+        """Return the events that follow the text, without a finish reason if ``reason`` is None."""
         reason = self.stop if reason == "" else reason
         if self.anthropic:
             events = [self.event("content_block_stop", index=0)]
@@ -103,7 +103,7 @@ class Wire:
 
 
 class Sees(NamedTuple):
-    """What the caller sees. ``{bad}`` in an error is the number of the event after `Wire.head`."""
+    """Result that the caller sees; ``{bad}`` in an error is the number of the event after `Wire.head`."""
 
     outcome: str
     error: str = ""
@@ -116,13 +116,13 @@ class Sees(NamedTuple):
     connection: str | None = None
     """Over a socket: ``kept`` and used by the next request, or ``closed``. None: not promised."""
     seconds: float = 0.0
-    """How long it takes, on Trio's clock."""
+    """Time taken, on Trio's clock."""
     calls: tuple[tuple[str, str], ...] = ()
     """Name and arguments of the calls that may be executed."""
     bad_calls: tuple[tuple[str, str], ...] = ()
     reasoning: str = ""
     notes: str = ""
-    """What a note on the response speaks of."""
+    """Text that the notes on the response contain."""
     skipped: int = 0
 
 
@@ -157,7 +157,7 @@ def errored(error: str, **more: Any) -> Said:
 
 
 def known(w: Wire) -> str:
-    """What is known of the usage before the end: Anthropic's opening has a first count."""
+    """Return what is known of the usage before the end; Anthropic's opening has a first count."""
     return "provisional" if w.anthropic else "unknown"
 
 
@@ -172,7 +172,7 @@ class Promise(NamedTuple):
     timeouts: llm.Timeouts = llm.Timeouts()
     options: dict[str, Any] = {}  # noqa: RUF012 - never changed
     ways: tuple[str, ...] = ("iterate", "complete")
-    """How the answer is taken."""
+    """Ways in which the answer is taken."""
 
 
 class Promises(list[Promise]):

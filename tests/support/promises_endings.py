@@ -1,4 +1,4 @@
-"""What is promised of faults of HTTP, of how an answer ends, and of silence: see `promises`."""
+"""Promises for faults of HTTP, for the endings of answers, and for silence; see `promises`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def refusal(status: int, words: str = "no", code: str = "", **headers: str) -> R
 
 
 def zipped(w: Wire, tail: bytes) -> Reply:
-    """What was said so far, compressed and flushed, and these bytes behind it, all in one read."""
+    """Return a reply that sends the text so far, compressed and flushed, and ``tail`` in one read."""
     packer = zlib.compressobj(wbits=31)
     data = packer.compress(b"".join(w.head)) + packer.flush(zlib.Z_SYNC_FLUSH)
     return reply(data + tail, headers=GZIP)

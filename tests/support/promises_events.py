@@ -1,4 +1,4 @@
-"""What is promised of single events: malformed ones, unusual ones, and tool calls: see `promises`."""
+"""Promises for single events: malformed ones, unusual ones, and tool calls; see `promises`."""
 
 from __future__ import annotations
 

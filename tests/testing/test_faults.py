@@ -176,7 +176,7 @@ def test_what_makes_no_sense_is_refused():
 
 
 async def seen(transport: httpx.AsyncBaseTransport, url: str) -> tuple[object, ...]:
-    """What a client sees of one reply, to the first 100,000 bytes or the tenth second."""
+    """Return what a client sees of one reply, up to 100,000 bytes or for ten seconds."""
     got = bytearray()
     status, end = 0, "silence"
     with trio.move_on_after(10):

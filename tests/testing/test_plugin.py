@@ -17,7 +17,7 @@ INSTALLED = [e for e in entry_points(group="pytest11") if e.name == "trio_minill
 
 PAGE = ROOT / "docs" / "testing.md"
 IN_MEMORY = PAGE.read_text().partition("```python\n")[2].partition("```")[0]
-"""What the page shows first: a program, and its test."""
+"""First example on the page: a program and its test."""
 
 ON_A_SOCKET = """
 import httpx, json

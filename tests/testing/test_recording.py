@@ -30,7 +30,7 @@ def lines_of(path):
 
 
 async def ask(transport, url="http://test.invalid/v1/x", method="POST", **options):
-    """What a client reads, each piece with its time, and how it ended."""
+    """Send a request, and return what the client reads, each piece with its time, and how it ended."""
     start = trio.current_time()
     seen: list[object] = []
     try:

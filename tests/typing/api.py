@@ -1,4 +1,4 @@
-"""What type checkers must make of the public names. Checked by mypy, never run."""
+"""Types that a type checker must infer for the public names; checked by mypy, never run."""
 
 from collections.abc import Sequence
 from typing import Any, assert_type

@@ -124,7 +124,7 @@ def test_each_key_is_in_one_shard(key: str, parts: int) -> None:
 
 
 def test_shards_are_the_same_everywhere() -> None:
-    """What a key's shard is must not change: other machines and later versions count on it."""
+    """Check that a key's shard does not change, as other machines and later versions count on it."""
     found = [next(p for p in range(1, 17) if in_shard(f"request-{n}", (p, 16))) for n in range(8)]
     assert found == [13, 12, 3, 14, 3, 5, 16, 11]
 

@@ -41,7 +41,7 @@ def key_of(model=None, prompt="Why is the sea salty?", sample=0, **options):
 
 
 class _NoBooks:
-    """What a client needs of its bookkeeper to prepare a request."""
+    """Stand-in with the part of a bookkeeper that a client needs to prepare a request."""
 
     ledger = llm.Ledger()
 
@@ -176,7 +176,7 @@ def test_bytes_that_are_no_answer_are_refused(data):
 
 
 def _within(old, new):
-    """Whether all that was stored by an earlier version is stored now; fields may have been added."""
+    """Return whether all that an earlier version stored is stored now; fields may have been added."""
     if isinstance(old, dict):
         return old.keys() <= new.keys() and all(_within(old[name], new[name]) for name in old)
     if isinstance(old, list):

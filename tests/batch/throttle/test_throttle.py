@@ -185,7 +185,7 @@ def test_given_tokens_are_corrected_by_what_was_used():
 
 
 def test_tokens_that_headers_state_are_kept():
-    """What remains is less by what was sent after the answer that says so."""
+    """Check that the tokens that headers state are reduced by what was sent after the request they answer."""
     lane = Lane(0.0, Rates(), None)
     first, second = lane.start(0.0, 100.0), lane.start(0.0, 100.0)
     lane.accepted(first, 0.5)

@@ -16,10 +16,10 @@ class Difference(NamedTuple):
     server: str
     """The server's name, as its users know it: ``Z.ai (GLM)``."""
     does: str
-    """What it sends or wants, in a few words; the page's second column."""
+    """Behaviour of the server (what it sends or wants), in a few words; the page's second column."""
     handled: str
-    """What this library makes of it; the third column."""
+    """Handling by this library; the third column."""
     source: str
-    """Where the fact is from: a vendor's reference, or ``owner/repository#number``."""
+    """Source of the fact: a vendor's reference, or ``owner/repository#number``."""
     check: Callable[[], None]
     """Raises ``AssertionError`` unless it is handled as said."""

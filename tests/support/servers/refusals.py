@@ -27,7 +27,7 @@ _KINDS = {
 
 
 class Met(NamedTuple):
-    """How one call ended whose first answer was a refusal."""
+    """Result of one call whose first answer was a refusal."""
 
     error: Any
     content: str | None

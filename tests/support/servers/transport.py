@@ -25,7 +25,7 @@ ONCE = llm.Retry(attempts=1)
 
 
 def _asked(script: Script, prompt: str = "Hi") -> llm.CompletionResponse | llm.MiniLLMError:
-    """What comes of a prompt to a server that follows the script."""
+    """Send a prompt to a server that follows the script, and return the response or the error."""
 
     async def main() -> llm.CompletionResponse | llm.MiniLLMError:
         async with serving(script) as server, llm.open_client(retry=ONCE) as client:
