@@ -83,6 +83,30 @@ def test_events_that_another_library_has_framed() -> None:
     run(main)
 
 
+class Iterator:
+    """An async iterator that is no generator, and has nothing to be closed."""
+
+    def __init__(self, *given: bytes) -> None:
+        self.given = list(given)
+
+    def __aiter__(self) -> Iterator:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self.given:
+            raise StopAsyncIteration
+        return self.given.pop(0)
+
+
+def test_any_async_iterable_is_taken() -> None:
+    async def main() -> None:
+        async with StreamingCompletion.from_event_source(Iterator(BODY), OPENAI) as stream:
+            assert (await stream.collect()).content == "Hello"
+
+    run(main)
+
+
 def test_a_refusal_is_one_and_is_not_repeated() -> None:
     async def main() -> None:
         body = {"error": {"message": "slow down key-0123456789", "type": "rate_limit_error"}}

@@ -710,3 +710,24 @@ def test_a_message_that_litellm_prints_is_not_shown() -> None:
     )
     for body in (said(words), said(words.replace("'", '"')), {"status": "bad", "query": "SECRET"}):
         assert "SECRET" not in error_info(400, json.dumps(body).encode()).message
+
+
+def test_a_limit_of_a_day_with_a_wait_of_seconds_is_a_quota_whatever_is_advised() -> None:
+    quota = {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}
+    words = f"{SPENT} Quota exceeded for metric: x, limit: 20, model: m\\nPlease retry in 34.07s."
+    body = said(words, 429, status="RESOURCE_EXHAUSTED", details=[quota, {"retryDelay": "34s"}])
+    assert kind(body) == "quota"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            'litellm: AnthropicException - {"error":{"message":"Your credit balance is too low"}}. x',
+            "quota",
+        ),
+        ("Error code: 400 - {'error': {'message': 'API key not valid.', 'code': 400}}", "auth"),
+    ],
+)
+def test_what_a_gateway_quotes_of_its_upstream_counts(words: str, expected: str) -> None:
+    assert kind(said(words, "400"), 400) == expected

@@ -167,6 +167,46 @@ def test_text_of_a_whole_answer(choice: Any, text: str) -> None:
     assert (error, response.content) == (None, text)
 
 
+@pytest.mark.parametrize(
+    "again",
+    [
+        chunk({}, message={"content": "x"}),
+        chunk({"content": "", "text": "x"}),
+        chunk({}, text="x"),
+        chunk({"content": "", "message": "done"}),
+    ],
+)
+def test_text_elsewhere_counts_only_if_none_came_where_it_belongs(again: Any) -> None:
+    response, error = read(OpenAIChat(), TEXT, again, STOP, USAGE, DONE)
+    assert (error, response.content) == (None, "x")
+    assert "another place" in " ".join(response.notes)
+
+
+def test_an_error_by_name_counts_behind_the_answer_too() -> None:
+    for name in ("error", "server_error"):
+        event = testing.sse({"message": "engine crashed"}, name)
+        _, error = read(OpenAIChat(), TEXT, STOP, event, DONE)
+        assert isinstance(error, llm.ProviderError)
+    for name in ("status", "info"):
+        event = testing.sse({"message": "searching"}, name)
+        _, error = read(OpenAIChat(), TEXT, event, STOP, USAGE, DONE)
+        assert error is None
+    _, error = read(OpenAIChat(), TEXT, testing.sse({"message": "gone"}, "bye"), STOP, USAGE, DONE)
+    assert isinstance(error, llm.ProviderError)
+
+
+@pytest.mark.parametrize("end", [[USAGE, DONE], [DONE], []])
+def test_words_of_a_failure_count_if_nothing_of_the_answer_follows(end: list[Any]) -> None:
+    words = b"data: Error: engine dead\n\n"
+    _, error = read(OpenAIChat(), TEXT, words, *end)
+    assert isinstance(error, llm.ProviderError)
+    assert "engine dead" in str(error)
+    for more in ([STOP], [TEXT, TEXT, TEXT, TEXT, TEXT, STOP]):
+        response, error = read(OpenAIChat(), TEXT, words, *more, *end)
+        assert (error, response.outcome) == (None, llm.Outcome.FINISHED)
+        assert response.skipped_events == 1
+
+
 def test_text_in_an_event_without_choices_is_noted() -> None:
     response, _ = read(OpenAIChat(), {"choices": [], "content": "lost"}, STOP, USAGE, DONE)
     assert "left out, since it could not be read: content" in response.notes
@@ -229,6 +269,9 @@ def test_a_failure_in_the_middle_counts(event: Any) -> None:
         {"event": "heartbeat", "message": "hi"},
         {"status": "loading_model", "message": "hi"},
         {"progress": 0.5, "message": "hi"},
+        {"type": "tool_progress", "message": "hi"},
+        {"status": "thinking", "message": "hi"},
+        {"code": "1000", "message": "操作成功"},
         {"code": 202, "message": "wait"},
         {"code": "Success", "message": "hi"},
         {**TEXT, "error": "Warning: slow"},

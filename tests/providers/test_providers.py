@@ -1993,6 +1993,7 @@ FAILED_REASONS = {
     "premature_close": "server",
     "InternalServerError": "server",
     "preemption": "server",
+    "modelUnloaded": "server",
     "upstream closed": "server",
 }
 
@@ -2030,6 +2031,9 @@ def test_a_failure_is_told_in_any_spelling(reason, kind):
         ("server_stop", "server_stop"),
         ("memory_limit", "memory_limit"),
         ("cache_hit", "cache_hit"),
+        ("EOF", "EOF"),
+        ("interrupt", "interrupt"),
+        ("thinking_budget_exhausted", "thinking_budget_exhausted"),
         ("queue", "queue"),
         ("404th", "404th"),
         ("OTHER", "OTHER"),

@@ -226,8 +226,13 @@ promise(ERRORS, "a code that is none of success, beside text (iFlytek, MiniMax)"
         lambda w: [*w.head, sse({"code": 503, "message": "Overloaded", "choices": [
             {"index": 0, "delta": {"content": "x"}}]})],
         errored(OVER, text=SO_FAR + "x"), wires="openai")
-promise(ERRORS, "words of an error that are no JSON (`data: Error: …`)",
-        lambda w: [*w.head, sse("Error: engine overloaded"), *w.rest], errored(OVER))
+promise(ERRORS, "words of an error that are no JSON (`data: Error: …`), then usage and the end marker",
+        lambda w: [*w.head, sse("Error: engine overloaded"), *w.tail(None)],
+        errored(OVER, skipped=1, usage="provisional"), wires="openai")
+promise(ERRORS, "… then the body ends", lambda w: [*w.head, sse("Error: engine overloaded")],
+        errored(OVER, skipped=1))
+promise(ERRORS, "… then the answer goes on", lambda w: [*w.head, sse("Error: upstream lost, retrying"), *w.rest],
+        finished(skipped=1, notes="not JSON"))
 promise(ERRORS, "`error` in a choice",
         lambda w: [*w.head, w.choice({}, None, error={"message": "no", "code": 503}), *w.rest],
         errored(OVER), wires="openai")

@@ -147,10 +147,14 @@ spared("text in a part under another name", lambda w: w.choice({"content": [
     {"type": "text", "value": "mo"}, {"type": "text", "content": "re"}]}), "openai", text=with_more("more"))
 spared("text in a part of an unknown type", lambda w: w.choice({"content": [{"type": "news", "text": "more"}]}),
        "openai", text=with_more("more"))
-spared("`text` or a `message` in the delta", lambda w: w.choice({"text": "mo"}) + w.choice(
-    {"message": {"content": "re"}}), "openai", text=with_more("more"))
-spared("text in the choice (`choices[].content`)", lambda w: w.choice({}, content="more"), "openai",
-       text=with_more("more"))
+promise(ODD, "all text in the delta's `text`", lambda w: [
+    *w.opening, *(w.choice({"text": p}) for p in PIECES), *w.tail()], finished(), wires="openai")
+promise(ODD, "… in its `message`", lambda w: [
+    *w.opening, *(w.choice({"message": {"content": p}}) for p in PIECES), *w.tail()], finished(), wires="openai")
+promise(ODD, "… in the choice (`choices[].content`)", lambda w: [
+    *w.opening, *(w.choice({}, content=p) for p in PIECES), *w.tail()], finished(), wires="openai")
+spared("the text so far once more, in a `message` beside an empty delta",
+       lambda w: w.choice({}, message={"content": SO_FAR}), "openai", notes="another place")
 spared("text in a delta under a name that nobody knows", lambda w: w.choice({"smell": "lost"}), "openai",
        notes="choices[].delta.smell")
 spared("reasoning under other names (`thoughts`, `reason_content`, `thinking_content`)",

@@ -42,6 +42,7 @@ PAGE_CHARS = 300
 _MESSAGE = b'"message"'
 """A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
 DEEP = "values nested too deep"
+ELSEWHERE = "content in another place than before"
 HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
 """Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
@@ -92,7 +93,7 @@ class ChunkDecoder:
     that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
     choice has its finish reason.
 
-    Its 19 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 20 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class ChunkDecoder:
         self._reasoned: set[int] = set()  # choices whose newest chunk of content has a reason
         self._halves = SurrogateHalves()
         self._ended = False  # the body is over
+        self._doubt = b""  # data that speak of a failure, with nothing of the answer behind them
         self._said: set[tuple[int, str]] = set()  # the kinds of content that came, by choice
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
@@ -181,6 +183,7 @@ class ChunkDecoder:
         """Return the chunks of the blocks from ``start`` on, as far as the template reads them."""
         run = template.run(blocks, start, self.events, at)
         if run:
+            self._doubt = b""
             self.events += len(run)
             self._reasoned.discard(template.chunk.choice)
             self._credit = min(self._credit + len(run), MAX_CREDIT)
@@ -273,6 +276,10 @@ class ChunkDecoder:
         chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
         silent = True
         for chunk in chunks:
+            if chunk.elsewhere:
+                self._without_repeats(chunk)
+                chunk.progress = has_content(chunk) or chunk.finish_reason is not None
+                continue
             for kind in _kinds_of(chunk) if has_content(chunk) else ():
                 self._said.add((chunk.choice, kind))
                 silent = False
@@ -280,12 +287,18 @@ class ChunkDecoder:
             with suppress(MiniLLMError, *_MALFORMED):
                 whole = self._provider.parse_response(data)
                 for chunk in whole:
-                    for kind in _kinds_of(chunk):
-                        if (chunk.choice, kind) in self._said:
-                            setattr(chunk, kind, type(getattr(chunk, kind))())
+                    self._without_repeats(chunk)
                 if any(map(has_content, whole)):
                     return whole
         return parsed
+
+    def _without_repeats(self, chunk: StreamChunk) -> None:
+        """Take out of a chunk what kinds of content have come before where they belong."""
+        for kind in _kinds_of(chunk):
+            if (chunk.choice, kind) in self._said:
+                if chunk.elsewhere:
+                    self.left_out.note(ELSEWHERE)
+                setattr(chunk, kind, type(getattr(chunk, kind))())
 
     def _stamp(
         self, chunks: Sequence[StreamChunk], at: float, data: bytes, raw: bytes
@@ -299,6 +312,8 @@ class ChunkDecoder:
             if chunk.unread:
                 for name in chunk.unread:
                     self.left_out.note(name)
+            if self._doubt:
+                self._judge(chunk)
             if chunk.finish_reason is not None:
                 self._reasoned.add(chunk.choice)
             elif self._reasoned and continues_answer(chunk):
@@ -308,6 +323,17 @@ class ChunkDecoder:
             if (_SURROGATE in data or self._halves.pending) and self._halves.join(chunk):
                 self.left_out.note(HALF)
         return chunks
+
+    def _judge(self, chunk: StreamChunk) -> None:
+        """Decide whether words of a failure were one: not if the answer goes on, or has its reason."""
+        if continues_answer(chunk) or chunk.finish_reason is not None:
+            self._doubt = b""
+        elif (chunk.usage is not None or chunk.end) and not self._all_reasoned:
+            self._fail_as_doubted()
+
+    def _fail_as_doubted(self) -> None:
+        info = self._provider.parse_error(None, redact(self._doubt, self._secrets))
+        self.error = self.error or ProviderError(info)
 
     @property
     def _all_reasoned(self) -> bool:
@@ -320,8 +346,7 @@ class ChunkDecoder:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and not like_answer:
             if _FAILURE.match(data):
-                self.error = ProviderError(self._provider.parse_error(None, data))
-                return
+                self._doubt = data
             self.left_out.pass_over("an event that is not JSON", data)
         elif self._all_reasoned:
             self.left_out.pass_over("an event after the finish reason", data)
@@ -367,6 +392,8 @@ class ChunkDecoder:
         chunks = self._events(events, at)
         if self._halves.pending:
             self.left_out.note(HALF)
+        if self._doubt and not self._all_reasoned:
+            self._fail_as_doubted()
         return chunks
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:

@@ -107,6 +107,9 @@ class StreamChunk(msgspec.Struct, gc=False):
     understood."""
     unread: tuple[str, ...] = ()
     """Names of fields beside the answer that could not be read, and are left out."""
+    elsewhere: bool = False
+    """True if its text stood where the wire format has none. It counts only if none stood where it
+    belongs."""
     event: int = 0
     """Number of the event that it came from, counted from 1 in each stream."""
     received_at: float = 0.0

@@ -24,7 +24,7 @@ from .._types.hosts import is_this_machine
 from .._types.messages import Message
 from .._types.money import exact
 from .._types.usage import Usage
-from ._errors import error_info
+from ._errors import error_info, is_under_way
 from ._pricing import native_cost, priced_cost
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
@@ -176,8 +176,12 @@ class Provider:
         """
         if event == "error" or _FAILURE.search(event) is not None:
             parsed = None
-            with suppress(msgspec.MsgspecError, ProtocolError):
-                parsed = self.parse_chunk(data)
+            try:
+                with suppress(msgspec.MsgspecError, ProtocolError):
+                    parsed = self.parse_chunk(data)
+            except ProviderError as exc:
+                exc.vague = False  # the event's name says it
+                raise
             if parsed is None or (isinstance(parsed, StreamChunk) and not parsed.progress):
                 raise ProviderError(self.parse_error(None, data))
             return parsed
@@ -185,6 +189,10 @@ class Provider:
             return self.parse_chunk(data)
         except (msgspec.ValidationError, ProtocolError):
             if data.lstrip()[:1] != b"{":
+                return None
+            raise
+        except ProviderError as exc:
+            if exc.vague and is_under_way(event):
                 return None
             raise
         except msgspec.DecodeError:

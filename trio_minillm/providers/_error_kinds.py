@@ -258,6 +258,10 @@ RULES: tuple[Rule, ...] = (
         unless=_LONG,
     ),
     Rule("quota", codes=_EMPTY_CODES + "|insufficientquota"),
+    # Google names the limits. One of a day does not pass soon, and one of 0 never does.
+    Rule("quota", limits="perday|permonth|value0\\b", wait_below=HOUR),
+    Rule("quota", words=r"quota exceeded[^\n]{0,200}limit: 0\b", wait_below=HOUR),
+    Rule("rate_limit", limits="perminute|persecond|perhour"),
     # A throttle that says when to come back, and advises to buy a higher rate.
     Rule(
         "rate_limit",
@@ -293,10 +297,6 @@ RULES: tuple[Rule, ...] = (
     Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500, None})),  # xAI, Gemini
     Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),
     Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
-    # Google names the limits. One of a day does not pass soon, and one of 0 never does.
-    Rule("quota", limits="perday|permonth|value0\\b", wait_below=HOUR),
-    Rule("quota", words=r"quota exceeded[^\n]{0,200}limit: 0\b", wait_below=HOUR),
-    Rule("rate_limit", limits="perminute|persecond|perhour"),
     # Vertex names a metric, and its quotas are per minute (cloud.google.com/vertex-ai/docs/quotas).
     Rule("rate_limit", words="quota exceeded for (?:aiplatform|quota metric)", unless=_LONG),
     Rule("overloaded", codes=_BUSY_CODES, but=frozenset({400, 413})),

@@ -138,7 +138,8 @@ def error_from(
 
 def _without_quotes(words: str, status: int | None) -> str:
     """Return what a complaint about a request says, without the parts of the request that it quotes."""
-    return _QUOTED.sub("''", words) if status in (400, 404, 422) else words
+    nested = "{" in words  # a gateway quotes its upstream's error
+    return _QUOTED.sub("''", words) if status in (400, 404, 422) and not nested else words
 
 
 _QUOTED = re.compile(r"(?<!\w)(['\"`])(?:(?!\1)[^\n]){1,200}\1(?!\w)")
@@ -204,6 +205,7 @@ _FAILED_OBJECTS = ("error", "Error")
 _FINE = frozenset(
     {
         *("", "0", "00", "0000", "200", "ok", "success", "successful", "succeeded", "none", "null"),
+        *("成功", "请求成功", "操作成功"),
         *("no error", "noerror", "no errors", "no_error", "normal", "completed", "false", "nil"),
     }
 )
@@ -299,10 +301,19 @@ def _complains(found: Mapping[str, Any]) -> bool:
     if any(found.get(key) for key in ("usage", "success", "ok")):
         return False
     states = (found.get(key) for key in ("status", "state", "type", "event", "object"))
-    under_way = any(isinstance(s, str) and s.lower() in _UNDER_WAY for s in states)
+    under_way = any(isinstance(s, str) and is_under_way(s) for s in states)
     if under_way or found.get("choices") is not None:
         return False
     return _has_words(found)
+
+
+def is_under_way(state: str) -> bool:
+    """Return whether a state, or an event's name, says that all is well, or that something goes on."""
+    word = state.lower()
+    return word in _UNDER_WAY or _GOING_ON.search(word) is not None
+
+
+_GOING_ON = re.compile("progress|status|think|thought|search|queue|wait|load|ping|alive|heart|tool")
 
 
 def _has_words(found: Mapping[str, Any]) -> bool:
@@ -310,7 +321,7 @@ def _has_words(found: Mapping[str, Any]) -> bool:
     return any(
         _fails(v) or _has_words(v)
         if isinstance(v, Mapping)
-        else bool(v) and isinstance(v, str | list)
+        else isinstance(v, str | list) and _tells(v)
         for v in values
     )
 

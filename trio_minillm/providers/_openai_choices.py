@@ -33,8 +33,9 @@ NOTHING = Delta()
 
 def chunk_of(choice: ChoiceEvent) -> StreamChunk:
     """Return what a choice says. Raises `ProviderError` if it failed."""
-    delta = choice.delta
+    delta, elsewhere = choice.delta, False
     if delta is None or ((choice.message or choice.text) and delta == NOTHING):
+        elsewhere = delta is not None
         delta = without_delta(choice)
     content = delta.content
     out = StreamChunk(content if type(content) is str else "")
@@ -65,6 +66,7 @@ def chunk_of(choice: ChoiceEvent) -> StreamChunk:
     if choice.native_finish_reason:
         out.metadata = {"native_finish_reason": choice.native_finish_reason}
     out.progress = _advances(out)
+    out.elsewhere = elsewhere and continues_answer(out)
     if choice.error or delta.error or out.finish_reason is not None:
         check_end(choice, delta, out)
     return out

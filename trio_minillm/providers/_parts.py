@@ -47,7 +47,9 @@ _QUIET = frozenset(
         *("function_call", "tool_calls", "content", "reasoning", "reasoning_content", "refusal"),
         *("reasoning_text", "thinking", "reasoning_details", "annotations", "audio", "images"),
         *("usage", "error", "signature", "reasoning_signature", "thought_signature", "created"),
-        *("finishReason", "delta", "citations", "references", "sources"),
+        *("finishReason", "delta", "citations", "references", "sources", "context", "documents"),
+        *("thinking_blocks", "executed_tools", "reasoning_steps", "extra_content", "tool_plan"),
+        *("search_results", "metadata", "debug", "grounding_metadata", "cache_control"),
     }
 )
 """Fields of a delta that are read elsewhere, or of which nobody misses anything."""
@@ -204,7 +206,7 @@ def look_again(choice: Any, out: StreamChunk, *, whole: bool = False) -> None:
             _take_texts({"content": choice["messages"]}, out, ("content",))
         _take_texts(choice, out, ("text", "content", "output_text"))
     if out.delta or out.reasoning:
-        out.progress = True
+        out.progress = out.elsewhere = True
         return
     for name, value in list(delta.items())[:MAX_ENTRIES]:
         if value and isinstance(value, str | list | Mapping) and name not in _QUIET:

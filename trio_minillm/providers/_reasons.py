@@ -71,15 +71,21 @@ _TELLING: tuple[tuple[str, str], ...] = (
     ("quota|balance|credits?|billing", "quota_exceeded"),
     ("throttl.*|too_many_requests|rate_limit.*", "rate_limit_exceeded"),
     ("timeout|timedout|time_out|timed_out|deadline", "timeout"),
-    ("overload.*|unavailable|busy|exhausted|(?:cache|queue|memory|buffer|pool)_full", "overloaded"),
+    (
+        "overload.*|unavailable|busy|(?:resources?|memory|capacity|pool)_exhausted|(?:cache|queue|memory|buffer|pool)_full",
+        "overloaded",
+    ),
     ("cancel.*", "cancelled"),
-    ("interrupt.*|disconnect.*|closed|eof|premature|reset", "interrupted"),
+    ("interrupted|disconnect.*|closed|premature|reset", "interrupted"),
     ("abort.*|preempt.*|evict.*|dropped", "abort"),
     (
         "(?:.*error|errors|exception|fail|fails|failed|failing|failure|fault|malformed|broken)",
         "error",
     ),
-    ("crash|crashed|dead|killed|oom|panic|lost|shutdown|unreachable|unhealthy|unexpected", "error"),
+    (
+        "crash|crashed|dead|unloaded|killed|oom|panic|lost|shutdown|unreachable|unhealthy|unexpected",
+        "error",
+    ),
     ("bad|invalid|internal|unauthorized|forbidden|terminated", "error"),
 )
 """Patterns of words within a longer reason that make it a failure, too, and the row of `FAILURES`
