@@ -198,7 +198,7 @@ def test_an_error_by_name_counts_behind_the_answer_too() -> None:
 @pytest.mark.parametrize("end", [[USAGE, DONE], [DONE], []])
 def test_words_of_a_failure_count_if_nothing_of_the_answer_follows(end: list[Any]) -> None:
     words = b"data: Error: engine dead\n\n"
-    _, error = read(OpenAIChat(), TEXT, words, *end)
+    _, error = read(OpenAIChat(), TEXT, words, chunk({}), *end)
     assert isinstance(error, llm.ProviderError)
     assert "engine dead" in str(error)
     for more in ([STOP], [TEXT, TEXT, TEXT, TEXT, TEXT, STOP]):
