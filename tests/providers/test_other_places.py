@@ -250,6 +250,11 @@ def test_a_reason_in_the_delta_is_one() -> None:
         {"choices": [{"index": 0, "message": {"error": {"message": "boom"}}}]},
         chunk({}, code=500, message="boom"),
         chunk({}, status="error", message="boom"),
+        {"type": "overloaded_error", "message": "boom"},
+        {"status": "overloaded", "message": "boom"},
+        {"event": "tool_timeout", "message": "boom"},
+        {"code": ["odd"], "message": "boom"},
+        {"error": {**{f"field{n}": None for n in range(99)}, "message": "boom"}},
         b' {"error":{"message":"boom"}}\n\n',
         b'{\n  "error": {\n    "message": "boom",\n    "code": 503\n  }\n}\n\n',
         b'[\n{"error": {"message": "boom"}}\n]\n\n',
@@ -394,3 +399,20 @@ def test_text_of_anthropics_wire(events: list[Any], text: str, reasoning: str) -
     response, error = read(Anthropic(), START, *events, stops(), ends("end_turn"), END)
     assert (error, response.outcome) == (None, llm.Outcome.FINISHED)
     assert (response.content, response.reasoning) == (text, reasoning)
+
+
+def test_a_relays_overload_on_anthropics_wire_counts() -> None:
+    event = {"type": "overloaded_error", "message": "boom"}
+    _, error = read(Anthropic(), START, event, END)
+    assert isinstance(error, llm.ProviderError)
+
+
+def test_of_two_choices_each_is_read_again() -> None:
+    event = {
+        "choices": [
+            {"index": 0, "delta": {}},
+            {"index": 1, "delta": {"thoughts": "hm"}},
+        ]
+    }
+    first, second = OpenAIChat().parse_chunk(msgspec.json.encode(event))
+    assert (first.reasoning, second.reasoning) == ("", "hm")

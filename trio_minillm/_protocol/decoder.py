@@ -20,7 +20,7 @@ from ..providers._base import Parsed
 from ..providers._error_words import text_of_page
 from .json_limits import MAX_DECODED, exceeded_limit, shallow
 from .long_texts import LONG_TEXT, LongTexts
-from .oddities import LeftOut, SurrogateHalves
+from .oddities import MAX_STRANGE, LeftOut, SurrogateHalves
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
@@ -346,7 +346,7 @@ class ChunkDecoder:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and not like_answer:
             if _FAILURE.match(data):
-                self._doubt = data
+                self._doubt = data[:MAX_STRANGE]
             self.left_out.pass_over("an event that is not JSON", data)
         elif self._all_reasoned:
             self.left_out.pass_over("an event after the finish reason", data)

@@ -10,6 +10,9 @@ the stream goes on. Until then silence, a malformed event and every kind of clos
 an answer that is whole is never lost because its usage, its end marker or the close of the socket
 did not follow.
 
+Behind blanks or reasoning alone, the state is OPEN again, since more may follow; but an end that is
+no error (MALFORMED, CLOCK, CLOSE, CUT) is then looked up in the column ENDING.
+
 Rule 4: two machines that are fed the same chunks agree. The stream's task has one, which tells it
 when to stop reading; `Ingest`, on the consumer's side, has another, which gives the outcome.
 

@@ -38,8 +38,8 @@ from .._types.options import Timeouts
 
 INFINITY = float("inf")
 REOPENED_SECONDS = 5.0
-"""Seconds of silence that end an answer whose finish reason was disproved before: gateways that
-send one with each piece pause for as long as the model takes (seconds)."""
+"""Seconds of silence that end an answer whose finish reason was disproved before: a gateway that sends
+one with each piece is silent for as long as the model takes for the next."""
 
 
 def grace_of(state: StreamState, timeouts: Timeouts) -> float | None:

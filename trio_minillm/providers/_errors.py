@@ -191,7 +191,7 @@ def is_error(value: Any) -> bool:
         if value.get("code") is not None and not _tells(value["code"]):
             words = (value.get(key) for key in ("message", "msg", "detail"))
             return any(map(_tells, words))
-        return any(is_error(v) for v in list(value.values())[:FEW])
+        return any(map(is_error, value.values()))
     return _tells(value)
 
 
@@ -296,7 +296,8 @@ def failure_in(found: Mapping[str, Any]) -> ErrorInfo | None:
 def _complains(found: Mapping[str, Any]) -> bool:
     """Return whether an object has an error's words, and nothing beside them says otherwise."""
     code = found.get("code")
-    if (code is not None and not _is_failing(code)) or found.get("progress") is not None:
+    fine = type(code) in (str, int) and not _is_failing(code)
+    if fine or found.get("progress") is not None:
         return False
     if any(found.get(key) for key in ("usage", "success", "ok")):
         return False
@@ -310,9 +311,15 @@ def _complains(found: Mapping[str, Any]) -> bool:
 def is_under_way(state: str) -> bool:
     """Return whether a state, or an event's name, says that all is well, or that something goes on."""
     word = state.lower()
-    return word in _UNDER_WAY or _GOING_ON.search(word) is not None
+    going_on = _GOING_ON.search(word) is not None and _NOT_WELL.search(word) is None
+    return word in _UNDER_WAY or going_on
 
 
+_NOT_WELL = re.compile(
+    "error|exception|fail|fault|overload|unavailable|invalid|denied|exceed|limit|reject|refus"
+    "|time_?out|abort|cancel|busy|lost|dead"
+)
+"""Parts of words that do not say so, whatever else is in them: ``overloaded``, ``tool_failed``."""
 _GOING_ON = re.compile("progress|status|think|thought|search|queue|wait|load|ping|alive|heart|tool")
 
 

@@ -175,7 +175,8 @@ def read_again(data: bytes, out: list[StreamChunk], *, whole: bool = False) -> N
 
     Raises `ProviderError` if one says that it failed.
     """
-    if len(data) > READ_AGAIN or (_SILENT.search(data) and not _ELSEWHERE.search(data)):
+    usual = len(out) == 1 and _SILENT.search(data) and not _ELSEWHERE.search(data)
+    if len(data) > READ_AGAIN or usual:
         return
     with suppress(msgspec.DecodeError, RecursionError):
         found = loose_json(data)
