@@ -150,6 +150,28 @@ def test_silence_and_leaving_close_the_source() -> None:
     run(main)
 
 
+def test_cancelled_from_outside_it_closes_the_source_and_keeps_what_came() -> None:
+    closed: list[str] = []
+
+    async def silent() -> AsyncIterator[bytes]:
+        try:
+            yield sse({"choices": [{"delta": {"content": "a"}}]})
+            await trio.sleep_forever()
+        finally:
+            closed.append("yes")
+
+    async def main() -> None:
+        stream = StreamingCompletion.from_event_source(silent(), OPENAI)
+        with trio.move_on_after(1) as scope:
+            async with stream:
+                await stream.collect()
+        assert scope.cancelled_caught
+        assert (stream.outcome, stream.accumulated) == (llm.Outcome.CANCELLED, "a")
+        assert closed == ["yes"]
+
+    run(main)
+
+
 def test_its_options_are_those_of_a_call() -> None:
     async def main() -> None:
         body = [sse("{broken"), sse({"choices": [{"delta": {"content": "[1]"}}]}), sse("[DONE]")]

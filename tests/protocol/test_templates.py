@@ -314,3 +314,15 @@ def test_a_read_of_one_event_has_its_bounds() -> None:
         decoder.feed(chunk("a"), 0.0)
         assert decoder.feed(long, 0.0) == []
         assert isinstance(decoder.error, LimitExceeded)
+
+
+def test_a_run_has_no_other_chunk_in_it_though_the_same_read_completes_one() -> None:
+    decoder = ChunkDecoder(OPENAI)
+    decoder.feed(chunk("a") * LEARN_FROM, 0.0)
+    assert type(decoder.feed(chunk("a") * 2, 0.0)) is TextRun
+    # Without blank lines, an event is complete when the next line begins one.
+    long = {"filler": "x" * 5_000, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    lines = b"data: " + json.dumps(long).encode() + b'\ndata: {"choices":[]}\n'
+    read = decoder.feed(chunk("a") * 2 + lines, 0.0)
+    assert type(read) is list
+    assert [c.finish_reason for c in read] == [None, None, "stop"]

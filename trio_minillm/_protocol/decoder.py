@@ -163,7 +163,8 @@ class ChunkDecoder:
                 out += self._block(blocks[done], at, learn=learn)
                 done += 1
         if tail and self.error is None:
-            out += self._events(self._sse.hold(tail, quick=self._by_template), at)
+            more = self._events(self._sse.hold(tail, quick=self._by_template), at)
+            out = [*out, *more] if more else out  # a run has nothing else in it
         if not self.events:
             self.left_out.begin(data)
         self.error = self.error or self._sse.failure

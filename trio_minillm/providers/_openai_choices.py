@@ -154,6 +154,7 @@ def continuing(chunks: list[StreamChunk]) -> tuple[StreamChunk, ...]:
 
 
 def says_nothing(out: StreamChunk) -> bool:
+    """Return whether a chunk has no content, but perhaps a finish reason."""
     if out.delta or (out.progress and out.finish_reason is None):
         return False
     return not has_content(out)
@@ -207,6 +208,7 @@ def _take_reason(choice: Any, out: StreamChunk) -> None:
 
 
 def says_something(choice: ChoiceEvent) -> bool:
+    """Return whether a choice of a whole answer has content in its delta, or else in its message."""
     delta = choice.delta or (message_of(choice)[0] if choice.message else NOTHING)
     said = delta.content, delta.tool_calls, delta.refusal, delta.reasoning, delta.reasoning_content
     return any(said)
@@ -223,6 +225,7 @@ def usages_in(choice: ChoiceEvent) -> Iterator[Any]:
 
 
 def take_metadata(chunk: ChunkEvent, out: StreamChunk) -> None:
+    """Add what stands beside the choices and is worth keeping to a chunk's metadata."""
     found = out.metadata or {}
     for name in ("provider", "service_tier", "system_fingerprint"):
         value = getattr(chunk, name)
@@ -236,6 +239,7 @@ def take_metadata(chunk: ChunkEvent, out: StreamChunk) -> None:
 
 
 def call_deltas(delta: Delta) -> tuple[ToolCallDelta, ...]:
+    """Return the pieces of calls in a delta. Raises `ProtocolError` for too many."""
     calls = delta.tool_calls or [Call(index=0, function=delta.function_call)]
     return tuple([_call_delta(call) for call in bounded(calls)])
 
