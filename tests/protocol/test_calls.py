@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm import Block, StreamChunk, ToolCallDelta
 from trio_minillm._protocol.arguments import MAX_CHECKED, MAX_STARTS, is_object, same_json
-from trio_minillm._protocol.calls import CELLS, ROWS, TABLE, CallBuilder, Calls, Verdict
+from trio_minillm._protocol.calls import CELLS, ROWS, CallBuilder, Calls, Verdict, verdict_of
 from trio_minillm._protocol.choice import CUT_REASONS, ENDED_REASONS, FILTERED_REASONS
 from trio_minillm._protocol.ingest import Ingest
 
@@ -81,10 +81,10 @@ def test_every_cell_of_the_table_is_what_happens(cell):
         calls.all.append(opened)
         calls._add(opened, first)
     assert calls.found(second) is opened
-    assert calls.verdict(opened, second) is TABLE[cell]
+    assert calls.verdict(opened, second) is verdict_of(*cell)
     name, before = opened.name, opened.joined()
     another = calls.take(second)
-    if TABLE[cell] in (Verdict.OTHER, Verdict.DOUBT):
+    if verdict_of(*cell) in (Verdict.OTHER, Verdict.DOUBT):
         assert opened.joined() == before
         if another is None:
             assert not second.id
@@ -92,13 +92,13 @@ def test_every_cell_of_the_table_is_what_happens(cell):
             assert not second.arguments
         else:
             assert (another.id, another.joined()) == (second.id, second.arguments)
-            assert (another.rival is opened) == (TABLE[cell] is Verdict.DOUBT)
+            assert (another.rival is opened) == (verdict_of(*cell) is Verdict.DOUBT)
     else:
         assert another is None
         assert opened.joined() == before + second.arguments
-        joined = TABLE[cell] in (Verdict.NAME, Verdict.GUESS)
+        joined = verdict_of(*cell) in (Verdict.NAME, Verdict.GUESS)
         assert opened.name == ("fg" if joined else name or second.name)
-        assert opened.doubtful == (TABLE[cell] is Verdict.GUESS)
+        assert opened.doubtful == (verdict_of(*cell) is Verdict.GUESS)
 
 
 def test_every_row_of_the_table_decides_something():
@@ -123,15 +123,15 @@ def test_the_table_keeps_to_the_reference_where_a_server_does():
     for cell in CELLS:
         ident, index, name, so_far, piece = cell
         if index == "same" and name == "absent":
-            assert TABLE[cell] is Verdict.SAME
+            assert verdict_of(*cell) is Verdict.SAME
         if index == "new" and name == "new":
-            assert TABLE[cell] is Verdict.OTHER
+            assert verdict_of(*cell) is Verdict.OTHER
         if ident == "new" and name == "new":
-            assert TABLE[cell] is Verdict.OTHER
+            assert verdict_of(*cell) is Verdict.OTHER
         if so_far == "whole" and name == "new":
-            assert TABLE[cell] is Verdict.OTHER
+            assert verdict_of(*cell) is Verdict.OTHER
         if piece == "continues" and so_far == "open" and name in ("same", "absent"):
-            assert TABLE[cell] is Verdict.SAME or (ident, index) == ("new", "new")
+            assert verdict_of(*cell) is Verdict.SAME or (ident, index) == ("new", "new")
 
 
 def test_an_id_that_comes_late_is_taken_as_none_so_far():

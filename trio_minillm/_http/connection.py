@@ -149,7 +149,7 @@ class Connection:
         """Wait as `wait` does, in fewer steps. Raises `trio.ClosedResourceError` or ``ValueError``
         for a connection that was closed.
         """
-        if not self._flushed:
+        if self._tls is not None and not self._flushed:
             return self.wait()
         return wait_readable(self._sock)  # noqa: ASYNC105 - the caller awaits it
 

@@ -22,8 +22,9 @@ stand in one file, hence its length.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from enum import Enum
+from functools import cache
 from itertools import product
 from typing import Any, Final, NamedTuple
 
@@ -97,26 +98,24 @@ ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
 )  # fmt: skip
 """The verdict for every cell; ``*`` is anything. Sources stand in docs/servers.md."""
 
-Cell = tuple[str, str, str, str, str]
+_WORDS: Final = [[frozenset(words.split()) for words in row[:5]] for row in ROWS]
 
 
-def _expanded() -> Iterator[tuple[Cell, Verdict]]:
-    rows = [([w.split() for w in row[:5]], row[5]) for row in ROWS]
-    for cell in CELLS:
-        fits = (
-            verdict
-            for allowed, verdict in rows
-            if all(v in a or "*" in a for v, a in zip(cell, allowed, strict=True))
-        )
-        yield cell, next(fits)
+@cache
+def verdict_of(*cell: str) -> Verdict:
+    """Return the verdict of the first row that fits this cell, a value for each of five columns."""
+    return next(
+        row[5]
+        for row, allowed in zip(ROWS, _WORDS, strict=True)
+        if all(value in words or "*" in words for value, words in zip(cell, allowed, strict=True))
+    )
 
 
-TABLE: Final[dict[Cell, Verdict]] = dict(_expanded())
-_BY_KEYS: Final[dict[tuple[str, str, str], Verdict | None]] = {}
-"""Verdicts that don't depend on the arguments: for those, nothing is parsed."""
-for _cell, _verdict in TABLE.items():
-    _keys = _cell[:3]
-    _BY_KEYS[_keys] = _verdict if _BY_KEYS.get(_keys, _verdict) is _verdict else None
+@cache
+def _by_keys(*keys: str) -> Verdict | None:
+    """Return the verdict where it does not depend on the arguments: for those, nothing is parsed."""
+    verdicts = {verdict_of(*keys, so_far, piece) for so_far, piece in product(_SO_FAR, _PIECES)}
+    return verdicts.pop() if len(verdicts) == 1 else None
 
 
 class CallBuilder(Arguments):
@@ -232,12 +231,12 @@ class Calls:
         return (self._by_id.get(delta.id) if delta.id else None) or there or self._newest
 
     def verdict(self, call: CallBuilder, delta: ToolCallDelta, *, beside: bool = False) -> Verdict:
-        """Return what a piece is to a call, by `TABLE`."""
+        """Return what a piece is to a call, by `ROWS`."""
         ident, index, name = _id_of(delta, call), self._index_of(delta, call), _name_of(delta, call)
         if beside and index == "absent" and not delta.id and name in ("same", "new"):
             index = "new"
-        found = _BY_KEYS[ident, index, name]
-        return found or TABLE[ident, index, name, call.so_far(), _piece_of(delta)]
+        found = _by_keys(ident, index, name)
+        return found or verdict_of(ident, index, name, call.so_far(), _piece_of(delta))
 
     def _index_of(self, delta: ToolCallDelta, call: CallBuilder) -> str:
         if delta.index is None or call.index is None:

@@ -186,8 +186,10 @@ class ChunkDecoder:
         if run:
             self._doubt = b""
             self.events += len(run)
-            self._reasoned.discard(template.chunk.choice)
-            self._credit = min(self._credit + len(run), MAX_CREDIT)
+            if self._reasoned:
+                self._reasoned.discard(template.chunk.choice)
+            if self._credit < MAX_CREDIT:
+                self._credit = min(self._credit + len(run), MAX_CREDIT)
         return run
 
     def _block(self, block: bytes, at: float, *, learn: bool) -> list[StreamChunk]:

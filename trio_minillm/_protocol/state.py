@@ -202,7 +202,8 @@ class StreamState:
             if not (chunk.progress and chunk.answer):
                 self._opened = self._opened or chunk.answer
                 return self.state
-            self._seen = _added(self._seen, chunk.choice)
+            if chunk.choice not in self._seen:
+                self._seen = _added(self._seen, chunk.choice)
             if chunk.delta or has_content(chunk):
                 if self._told and speaks(chunk):
                     self._told -= {chunk.choice}
