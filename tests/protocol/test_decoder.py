@@ -72,7 +72,7 @@ def test_a_body_of_markup_is_malformed(body):
 
 
 def test_a_body_of_very_many_objects_is_refused_before_it_is_read():
-    answer = b'{"choices":[{"message":{"content":"x"}}],"more":[' + b"{}," * MAX_OBJECTS + b"0]}"
+    answer = b'{"choices":[{"message":{"content":[' + b"{}," * MAX_OBJECTS + b'"x"]}}]}'
     decoder, chunks = decode(answer)
     assert (chunks, str(decoder.error)) == (
         [],
@@ -82,11 +82,56 @@ def test_a_body_of_very_many_objects_is_refused_before_it_is_read():
 
 def test_an_event_of_very_many_objects_is_refused_before_it_is_read():
     first, second = openai_events("a", "b")[1:3]
-    many = b'data: {"choices":[],"more":[' + b"{}," * MAX_OBJECTS + b"0]}\n\n"
+    many = b'data: {"choices":[{"delta":{"content":[' + b"{}," * MAX_OBJECTS + b'"x"]}}]}\n\n'
     decoder, chunks = decode(first, many, second)
     assert [chunk.delta for chunk in chunks] == ["a"]
     assert isinstance(decoder.error, llm.LimitExceeded)
     assert (decoder.error.event, decoder.events) == (2, 2)
+
+
+@pytest.mark.parametrize("form", ["event", "body"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        '{"choices":[{"index":0,%s,"message":{"content":"x"},"finish_reason":"stop"}]}',
+        '{"choices":[{"index":0,"message":{%s,"content":"x"},"finish_reason":"stop"}]}',
+        '{%s,"choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}]}',
+        '{"choices":{"index":0,%s,"message":{"content":"x"},"finish_reason":"stop"}}',
+    ],
+)
+def test_a_field_beside_the_answer_that_is_too_much_costs_only_itself(form, place):
+    many = '"logprobs":{"content":[' + '{"token":"a"},' * MAX_OBJECTS + "0]}"
+    body = (place % many).encode()
+    decoder, chunks = decode(body if form == "body" else b"data: " + body + b"\n\n")
+    assert decoder.error is None
+    assert "".join(chunk.delta for chunk in chunks) == "x"
+    assert any(chunk.finish_reason == "stop" for chunk in chunks)
+    assert decoder.left_out.unread == {f"logprobs beyond the limits of one {form}": 1}
+
+
+def test_a_strange_name_of_such_a_field_is_not_told():
+    many = b'{"my secret":[' + b"{}," * MAX_OBJECTS + b'0],"choices":[{"message":{"content":"x"}}]}'
+    decoder, _ = decode(many)
+    assert list(decoder.left_out.unread) == ["a field beyond the limits of one body"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * (MAX_OBJECTS + 1), b'{"choices":[1],"a":' + b"[" * 200_000]
+)
+def test_what_is_too_much_and_no_object_is_refused_as_it_is(data):
+    decoder, chunks = decode(b"data: " + data + b"\n\n")
+    assert chunks == []
+    assert isinstance(decoder.error, llm.LimitExceeded)
+
+
+def test_too_much_behind_the_finish_reason_is_passed_over():
+    first, *_ = openai_events("a")[1:]
+    stop = sse('{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}')
+    many = b'data: {"choices":[{"delta":{"content":[' + b"{}," * MAX_OBJECTS + b'"x"]}}]}\n\n'
+    decoder, chunks = decode(first, stop, many)
+    assert decoder.error is None
+    assert decoder.left_out.skipped == 1
+    assert [chunk.delta for chunk in chunks if chunk.delta] == ["a"]
 
 
 def test_nothing_comes_out_behind_an_error():

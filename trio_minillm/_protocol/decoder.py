@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 
 import msgspec
 
-from .._types.chunks import StreamChunk, continues_answer, has_content
+from .._types.chunks import StreamChunk, continues_answer
 from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._base import Parsed
 from ..providers._error_words import text_of_page
-from .json_limits import MAX_DECODED, exceeded_limit, shallow
+from .documents import documents, without_prefix
+from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .long_texts import LONG_TEXT, LongTexts
 from .oddities import MAX_STRANGE, LeftOut, SurrogateHalves
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
+from .repeats import MALFORMED, Repeats, kinds_of
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
 from .templates import EventTemplate, TextRun
@@ -39,10 +40,8 @@ vain 16 times."""
 
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
-_MESSAGE = b'"message"'
-"""A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
+_FIELD = b"data:"
 DEEP = "values nested too deep"
-ELSEWHERE = "content in another place than before"
 HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
 """Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
@@ -64,18 +63,6 @@ _FAILURE = re.compile(
 
 _NO_ANSWER = (msgspec.DecodeError, UnicodeError, ProtocolError)
 """Errors by which a parser of JSON says that something is none."""
-
-_MALFORMED = (
-    msgspec.MsgspecError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""Errors that malformed input can cause in a provider's parser. Every other is a bug, and shall be
-seen as one."""
 
 
 class ChunkDecoder:
@@ -129,7 +116,7 @@ class ChunkDecoder:
         self._halves = SurrogateHalves()
         self._ended = False  # the body is over
         self._doubt = b""  # data that speak of a failure, with nothing of the answer behind them
-        self._said: set[tuple[int, str]] = set()  # the kinds of content that came, by choice
+        self._repeats = Repeats(provider, self.left_out)
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -218,18 +205,20 @@ class ChunkDecoder:
                 data = long.short
             if not data or data.isspace():
                 continue
-            if exceeded := exceeded_limit(data):
-                bound, limit = exceeded
-                self.error = LimitExceeded(f"{bound} in one event", limit, event=self.events)
-                return out
+            if data[:5] == _FIELD:
+                data = without_prefix(data)
             try:
+                data = self._within_limits(data, "event")
                 parsed = self._read(event.event, data)
                 if parsed is not None:
-                    parsed = self._whole_answer(parsed, data)
+                    parsed = self._repeats.removed_from(parsed, data)
                 if long is not None:
                     parsed = long.restored(parsed)
             except ProtocolError as exc:
-                self._malformed(exc.reason, exc, data)
+                if found := documents(data):
+                    out += self._several(event, found, at)
+                else:
+                    self._malformed(exc.reason, exc, data)
             except MiniLLMError as exc:
                 if isinstance(exc, ProviderError) and exc.vague and self._all_reasoned:
                     self.left_out.pass_over("an event after the finish reason", data)
@@ -237,8 +226,11 @@ class ChunkDecoder:
                 self.error = exc
                 if long is not None and isinstance(exc, ProviderError):
                     exc.content = long.restored(exc.content)
-            except _MALFORMED as exc:
-                self._malformed(_say(exc), exc, data)
+            except MALFORMED as exc:
+                if found := documents(data):
+                    out += self._several(event, found, at)
+                else:
+                    self._malformed(_say(exc), exc, data)
             else:
                 chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed or ()
                 out += self._stamp(chunks, at, data, bytes(event.data) if self._raw else b"")
@@ -247,6 +239,26 @@ class ChunkDecoder:
                 return out
         self.error = self._sse.failure
         return out
+
+    def _several(self, event: SSEEvent, found: list[bytes], at: float) -> list[StreamChunk]:
+        """Decode the objects of one event as events."""
+        self.events -= 1  # they are counted one by one
+        return self._events([SSEEvent(one, event.event, event.id) for one in found], at)
+
+    def _within_limits(self, data: bytes, what: str) -> bytes:
+        """Return JSON that may be read, perhaps without large fields beside the answer.
+
+        Raises `LimitExceeded`.
+        """
+        if exceeded_limit(data) is None:
+            return data
+        data, names = without_side_fields(data)
+        for name in names:
+            self.left_out.note(f"{name} beyond the limits of one {what}")
+        if exceeded := exceeded_limit(data):
+            event = self.events if what == "event" else None
+            raise LimitExceeded(f"{exceeded[0]} in one {what}", exceeded[1], event=event)
+        return data
 
     def _read(self, name: str, data: bytes) -> Parsed:
         try:
@@ -267,41 +279,6 @@ class ChunkDecoder:
             said, error.content = self._stamp(error.content, at, data, data), ()
         self.error = self._redacted(error, data)
         return said
-
-    def _whole_answer(
-        self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
-    ) -> StreamChunk | Sequence[StreamChunk]:
-        """Return the chunks of an event that ends an answer, with what only its ``message`` says.
-
-        There are proxies that stream for servers which don't, behind keep-alives and an opening, and
-        servers that stream the reasoning alone. A kind of content that came before is repeated there.
-        """
-        chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
-        silent = True
-        for chunk in chunks:
-            if chunk.elsewhere:
-                self._without_repeats(chunk)
-                chunk.progress = has_content(chunk) or chunk.finish_reason is not None
-                continue
-            for kind in _kinds_of(chunk) if has_content(chunk) else ():
-                self._said.add((chunk.choice, kind))
-                silent = False
-        if silent and _MESSAGE in data and any(c.finish_reason for c in chunks):
-            with suppress(MiniLLMError, *_MALFORMED):
-                whole = self._provider.parse_response(data)
-                for chunk in whole:
-                    self._without_repeats(chunk)
-                if any(map(has_content, whole)):
-                    return whole
-        return parsed
-
-    def _without_repeats(self, chunk: StreamChunk) -> None:
-        """Take out of a chunk what kinds of content have come before where they belong."""
-        for kind in _kinds_of(chunk):
-            if (chunk.choice, kind) in self._said:
-                if chunk.elsewhere:
-                    self.left_out.note(ELSEWHERE)
-                setattr(chunk, kind, type(getattr(chunk, kind))())
 
     def _stamp(
         self, chunks: Sequence[StreamChunk], at: float, data: bytes, raw: bytes
@@ -353,6 +330,8 @@ class ChunkDecoder:
             self.left_out.pass_over("an event that is not JSON", data)
         elif self._all_reasoned:
             self.left_out.pass_over("an event after the finish reason", data)
+        elif isinstance(cause, LimitExceeded):
+            self.error = cause
         elif self._lenient:
             self.left_out.pass_over("a malformed event", data)
         else:
@@ -414,8 +393,7 @@ class ChunkDecoder:
             )
         long = LongTexts(body)
         body = long.short
-        if exceeded := exceeded_limit(body):
-            raise LimitExceeded(f"{exceeded[0]} in one body", exceeded[1])
+        body = self._within_limits(body, "body")
         try:
             try:
                 parsed = self._provider.parse_response(body)
@@ -428,17 +406,9 @@ class ChunkDecoder:
         except ProviderError as exc:
             exc.content = long.restored(exc.content)
             raise
-        except _MALFORMED as exc:
+        except MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks
-
-
-_KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
-"""Kinds of content: fields of `StreamChunk`."""
-
-
-def _kinds_of(chunk: StreamChunk) -> list[str]:
-    return [kind for kind in _KINDS if getattr(chunk, kind)]
 
 
 def _say(exc: Exception) -> str:
@@ -452,7 +422,7 @@ def _as_one(chunks: Sequence[StreamChunk]) -> None:
     """Make one choice of two that were not asked for: GitHub's Copilot puts text and calls apart."""
     by_choice: dict[int, set[str]] = {}
     for chunk in chunks:
-        by_choice.setdefault(chunk.choice, set()).update(_kinds_of(chunk))
+        by_choice.setdefault(chunk.choice, set()).update(kinds_of(chunk))
     kinds = [kind for found in by_choice.values() for kind in found]
     if len(by_choice) > 1 and len(kinds) == len(set(kinds)):
         for chunk in chunks:
@@ -477,7 +447,7 @@ def _redacted_error(
         provider.parse_event("error", clean)
     except MiniLLMError as exc:
         again = exc
-    except _MALFORMED:
+    except MALFORMED:
         pass  # a body that is only in part what it looks like
     return again
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 MAX_DECODED = 4 * 1024 * 1024
 """Bytes of an event, or of a body in place of a stream, that are decoded in one go: 4 MiB. Long texts
 don't count (`LongTexts`)."""
@@ -68,3 +70,50 @@ def _exceeded(data: bytes) -> tuple[str, int] | None:
     if data.count(b":") > MAX_OBJECTS:
         return "names of fields", MAX_OBJECTS
     return ("values", MAX_VALUES) if data.count(b",") > MAX_VALUES else None
+
+
+# -- side fields -----------------------------------------------------------------------------
+
+_LARGE = 64 * 1024
+"""Bytes from which on a field beside the answer is left out of an event that exceeds a limit."""
+MAX_NAME = 40
+"""Characters of the longest name of such a field that is told."""
+_WAY = ("choices", "message", "delta")
+"""Fields on the way to the answer, which are looked into."""
+_ANSWER = frozenset(
+    {
+        *("id", "model", "index", "finish_reason", "usage", "error", "content", "text", "refusal"),
+        *("tool_calls", "function_call", "reasoning", "reasoning_content", "reasoning_details"),
+    }
+)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+
+
+def without_side_fields(data: bytes) -> tuple[bytes, list[str]]:
+    """Return an event or a body without its large fields beside the answer, and their names.
+
+    Thousands of log probabilities with twenty alternatives each are such a field. What is no object
+    is returned as it is.
+    """
+    names: list[str] = []
+    try:
+        light = _light(_object(data), names)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return data, []
+    return (msgspec.json.encode(light), names) if names else (data, [])
+
+
+def _light(fields: dict[str, msgspec.Raw], names: list[str]) -> dict[str, object]:
+    out: dict[str, object] = {}
+    for name, value in fields.items():
+        begin = memoryview(value)[:1].tobytes()
+        if name in _WAY and begin in (b"{", b"["):
+            inside = _objects(value) if begin == b"[" else [_object(value)]
+            found = [_light(one, names) for one in inside]
+            out[name] = found if begin == b"[" else found[0]
+        elif name in _ANSWER or len(value) < _LARGE:
+            out[name] = value
+        else:
+            names.append(name if name.isidentifier() and len(name) <= MAX_NAME else "a field")
+    return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .._types.errors import LimitExceeded
 
 BOM = b"\xef\xbb\xbf"
@@ -12,7 +14,8 @@ class Sniffer:
     """Tells an event stream from a document, and collects the document.
 
     An event stream never begins like JSON or HTML: that tells, and not the header, which servers
-    get wrong. A document may have ``max_size`` bytes.
+    get wrong. A body whose first line closes a JSON object, and whose next line opens another or is
+    a field of an event, is a stream of JSON lines. A document may have ``max_size`` bytes.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -26,12 +29,13 @@ class Sniffer:
         self._size = 0
         self._max_size = max_size
         self._past_bom = False
+        self._last = b""  # of the first line: its newest byte that is no blank
+        self._line_over = False
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes. Return those that are to be decoded as events now."""
         if self.pieces is not None:
-            self._collect(data)
-            return b""
+            return self._collect(data)
         data, self.rest = self.rest + data, b""
         if self._past_bom:  # a byte-order mark behind blanks is none
             head = data.lstrip()[:1]
@@ -45,19 +49,46 @@ class Sniffer:
         if not head or head not in b"{[<":
             return data
         self.pieces = []
-        self._collect(data)
-        return b""
+        return self._collect(data)
 
     def document(self) -> bytes:
         """Return the document, without byte-order mark and blanks before it."""
         return b"".join(self.pieces or ()).removeprefix(BOM).lstrip()
 
-    def _collect(self, data: bytes) -> None:
+    def _collect(self, data: bytes) -> bytes:
+        """Keep the next bytes of a document. If it is a stream after all, return all that came."""
         assert self.pieces is not None
         self._size += len(data)
         if self._size > self._max_size:
             bound = "bytes in a body that is no event stream"
             self.failure = LimitExceeded(bound, self._max_size)
             self.pieces.clear()
-        else:
-            self.pieces.append(data)
+            return b""
+        self.pieces.append(data)
+        if self._last != _NEVER and self._goes_on(data):
+            stream, self.pieces = self.document(), None
+            return stream
+        return b""
+
+    def _goes_on(self, data: bytes) -> bool:
+        """Return whether a line of a stream follows the first line of the document."""
+        if not self._line_over:
+            line, *rest = _LINE_END.split(data if self._last else data.lstrip(), maxsplit=1)
+            self._last = line.rstrip()[-1:] or self._last
+            if not rest:
+                return False
+            self._line_over = True
+            if self._last != b"}":
+                self._last = _NEVER
+                return False
+            data = rest[0]
+        first = data.lstrip()[:1]
+        if first and first not in _BEGINNINGS:
+            self._last = _NEVER
+        return bool(first) and first in _BEGINNINGS
+
+
+_NEVER = b"no"
+_LINE_END = re.compile(rb"[\r\n]")
+_BEGINNINGS = b"{[:dei"
+"""First bytes of what may follow a line of JSON in a stream: more of it, a comment, or a field."""

@@ -148,7 +148,10 @@ class SSEDecoder:
         """
         events: list[SSEEvent] = []
         short = min(QUICK_BYTES, self.max_line, self.max_event)
-        if quick and len(tail) <= short and self.failure is None:
+        whole_line = (
+            self._forgiving and b"}\n" in tail[:-1]
+        )  # may end its event, without a blank line
+        if quick and len(tail) <= short and self.failure is None and not whole_line:
             self._held = tail
             return events
         start = 0

@@ -230,6 +230,18 @@ def texts_of(found: Mapping[str, Any], names: Iterable[str] = _TEXTS) -> tuple[s
     return text, reasoning
 
 
+def wrapped_answer(found: Any) -> bytes | None:
+    """Return the event or answer with choices that stands in a field of another object, if one does.
+
+    Gateways wrap their upstream's: ``result`` at Cloudflare, ``data``, ``provider``.
+    """
+    inside = found.values() if isinstance(found, Mapping) else ()
+    for value in inside:
+        if isinstance(value, Mapping) and value.get("choices") and type(value["choices"]) is list:
+            return msgspec.json.encode(value)
+    return None
+
+
 def texts_beside(found: Any) -> tuple[str, ...]:
     """Return the names of fields with text in an event without choices, which nobody reads."""
     if not isinstance(found, Mapping):

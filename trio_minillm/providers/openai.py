@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,7 +19,7 @@ from .._types.cost import CostInfo, CostResolution, TokenPrice
 from .._types.errors import MiniLLMError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
-from ._base import Model, Parsed, Provider, Request, joined_url
+from ._base import Model, Provider, Request, joined_url
 from ._coerce import loose_json
 from ._errors import complaint_in, failure_beside
 from ._history import OPENAI_IDS
@@ -40,7 +40,7 @@ from ._openai_events import (
     decode,
 )
 from ._openai_request import Dialect, chat_body, typed_fields
-from ._parts import READ_AGAIN, bounded, texts_beside
+from ._parts import READ_AGAIN, bounded, texts_beside, wrapped_answer
 from ._pricing import native_cost, priced_cost
 from ._usage import amount_in, at_path, openai_usage
 
@@ -48,6 +48,8 @@ DONE = b"[DONE]"
 
 CHAT: Final = "/chat/completions"
 """The endpoint below the base URL."""
+Read: TypeAlias = StreamChunk | Sequence[StreamChunk]
+"""Chunks of an event; this wire has one for each."""
 _OWN = Dialect(ids=OPENAI_IDS)
 _ELSEWHERE = Dialect(signatures="kept")
 
@@ -84,7 +86,7 @@ class OpenAIChat(Provider):
             return _ELSEWHERE
         return self.dialect
 
-    def parse_chunk(self, data: bytes) -> Parsed:
+    def parse_chunk(self, data: bytes) -> Read:
         try:
             chunk = decode(data)
         except (msgspec.DecodeError, UnicodeError) as exc:
@@ -96,7 +98,7 @@ class OpenAIChat(Provider):
             return parsed
         return self._parsed(chunk, data)
 
-    def _parsed(self, chunk: ChunkEvent, data: bytes) -> StreamChunk | list[StreamChunk]:
+    def _parsed(self, chunk: ChunkEvent, data: bytes) -> Read:
         out: list[StreamChunk] = []
         try:
             if chunk.error and (told := error_of(chunk.error)) is not None:
@@ -146,6 +148,9 @@ class OpenAIChat(Provider):
         if (told := error_of(chunk.error)) is not None:
             raise ProviderError(told)
         if not chunk.choices:
+            inner = wrapped_answer(msgspec.json.decode(body))
+            if inner is not None:
+                return list(self.parse_response(inner))
             raise ProviderError(self.parse_error(None, body))
         if len({choice.index for choice in bounded(chunk.choices)}) < len(chunk.choices):
             for number, choice in enumerate(chunk.choices):
@@ -169,14 +174,18 @@ class OpenAIChat(Provider):
 
     # -- events ----------------------------------------------------------------------------
 
-    def _without_choices(self, chunk: ChunkEvent, data: bytes) -> StreamChunk:
-        """Translate an event without choices: usage, an opening without content, or an error."""
+    def _without_choices(self, chunk: ChunkEvent, data: bytes) -> Read:
+        """Translate an event without choices: usage, an opening without content, an error, or an
+        event in a wrapping.
+        """
         out = StreamChunk(progress=False, answer=False)
         # The loose reading takes many times as long.
         if chunk.usage:
             told = failure_beside(data)
         else:
             found = loose_json(data) if len(data) <= READ_AGAIN else msgspec.json.decode(data)
+            if (inner := wrapped_answer(found)) is not None:
+                return self.parse_chunk(inner)
             told = complaint_in(found)
             out.unread = texts_beside(found)
         if told is not None:

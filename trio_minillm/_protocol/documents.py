@@ -1,0 +1,67 @@
+"""Events that hold something else than one JSON object: several, a list of them, or one as text.
+
+Relays build events out of whole lines of their upstream's, or encode them twice.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+MAX_SPLIT = 64 * 1024
+"""Bytes of the longest event that is looked through: it is read a string at a time."""
+
+_PREFIXES = re.compile(rb"(?:data:\s*)+")
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+_BETWEEN = re.compile(rb"(?:\s|,|data:|\\[nr])*")
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def without_prefix(data: bytes) -> bytes:
+    """Return the data of an event that begins with the field's name once more (``data: data: …``)."""
+    found = _PREFIXES.match(data)
+    return data[found.end() :] if found else data
+
+
+def documents(data: bytes) -> list[bytes]:
+    """Return the objects in an event that is not one JSON object, or an empty list if it is none of
+    several objects, a list of objects, or an object as JSON text. ``[DONE]`` counts as an object.
+    """
+    data = data.strip()
+    if len(data) > MAX_SPLIT:
+        return []
+    if data[:1] == b'"':
+        try:
+            text = _decode_text(data).strip().encode()
+        except (msgspec.DecodeError, UnicodeError):
+            return []
+        return [text] if text[:1] == b"{" else []
+    found = _in_a_row(data)
+    if len(found) == 1 and found[0][:1] == b"[":
+        try:
+            found = [bytes(entry) for entry in _decode_list(found[0])]
+        except (msgspec.DecodeError, UnicodeError):
+            return []
+        return found if all(entry[:1] == b"{" for entry in found) else []
+    return [] if found == [data] else found
+
+
+def _in_a_row(data: bytes) -> list[bytes]:
+    """Return what stands in brackets; an empty list if there is anything between or an end is missing."""
+    out: list[bytes] = []
+    depth = begin = done = 0
+    for mark in _MARKS.finditer(data):
+        if depth == 0:
+            begin = mark.start()
+            if mark[0] not in (b"{", b"[") or not _BETWEEN.fullmatch(data, done, begin):
+                return []
+        if mark[0] in (b"{", b"["):
+            depth += 1
+        elif mark[0] in (b"}", b"]"):
+            depth -= 1
+            if depth == 0:
+                done = mark.end()
+                out.append(data[begin:done])
+    return out if depth == 0 and _BETWEEN.fullmatch(data, done) else []

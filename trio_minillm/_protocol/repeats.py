@@ -1,0 +1,106 @@
+"""Repetitions in an answer: content in other places than the reference has, and whole messages.
+
+There are proxies that stream for servers which don't, behind keep-alives and an opening, servers that
+stream the reasoning alone and have the text in a last ``message``, and servers that send all of the
+text so far with each piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+
+from .._types.chunks import StreamChunk, has_content
+from .._types.errors import MiniLLMError
+from ..providers import Provider
+from .oddities import LeftOut
+
+ELSEWHERE = "content in another place than before"
+_MESSAGE = b'"message"'
+"""A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
+_KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
+"""Kinds of content: fields of `StreamChunk`."""
+
+MALFORMED = (
+    msgspec.MsgspecError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""Errors that malformed input can cause in a provider's parser. Every other is a bug, and shall be
+seen as one."""
+
+
+def kinds_of(chunk: StreamChunk) -> list[str]:
+    """Return the kinds of content that a chunk has."""
+    return [kind for kind in _KINDS if getattr(chunk, kind)]
+
+
+class Repeats:
+    """The kinds of content that an answer has so far, and what repeats them."""
+
+    def __init__(self, provider: Provider, left_out: LeftOut) -> None:
+        self._provider = provider
+        self._left_out = left_out
+        self._said: set[tuple[int, str]] = set()  # the kinds that came in their place, by choice
+        self._grown: dict[tuple[int, str], str] = {}  # texts that came in another place, likewise
+
+    def removed_from(
+        self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
+    ) -> StreamChunk | Sequence[StreamChunk]:
+        """Return an event's chunks without what repeats the answer so far.
+
+        If the event ends the answer, they have also what only its ``message`` says.
+        """
+        chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
+        silent = True
+        for chunk in chunks:
+            if chunk.elsewhere:
+                self._remove(chunk)
+                self._shorten(chunk)
+                chunk.progress = has_content(chunk) or chunk.finish_reason is not None
+                continue
+            for kind in kinds_of(chunk) if has_content(chunk) else ():
+                self._said.add((chunk.choice, kind))
+                silent = False
+        if silent and _MESSAGE in data and any(c.finish_reason for c in chunks):
+            with suppress(MiniLLMError, *MALFORMED):
+                whole = self._provider.parse_response(data)
+                for chunk in whole:
+                    self._remove(chunk)
+                    self._shorten(chunk, last=True)
+                if any(map(has_content, whole)):
+                    return whole
+        return parsed
+
+    def _remove(self, chunk: StreamChunk) -> None:
+        """Take out of a chunk what kinds of content have come before where they belong."""
+        for kind in kinds_of(chunk):
+            if (chunk.choice, kind) in self._said:
+                if chunk.elsewhere:
+                    self._left_out.note(ELSEWHERE)
+                setattr(chunk, kind, type(getattr(chunk, kind))())
+
+    def _shorten(self, chunk: StreamChunk, *, last: bool = False) -> None:
+        """Take out of a chunk the text of the pieces before it, if it repeats them and goes on.
+
+        So do servers that send ``message``, by its reference whole, as it grows. The ``last``, beside
+        the reason, may repeat pieces that did not.
+        """
+        for kind in ("delta", "reasoning"):
+            text, key = getattr(chunk, kind), (chunk.choice, kind)
+            before = self._grown.get(key, "")
+            if not (text and before):
+                self._grown[key] = before or text
+                continue
+            grows = text.startswith(before)
+            if grows:
+                setattr(chunk, kind, text[len(before) :])
+            elif last and (len(text) >= len(before) or text.strip() in before):
+                setattr(chunk, kind, "")  # the same, written in another way
+            self._grown[key] = text if grows else before + text
