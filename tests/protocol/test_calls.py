@@ -16,8 +16,8 @@ import trio_minillm as llm
 from trio_minillm import Block, StreamChunk, ToolCallDelta
 from trio_minillm._protocol.arguments import MAX_CHECKED, MAX_STARTS, is_object, same_json
 from trio_minillm._protocol.calls import CELLS, ROWS, CallBuilder, Calls, Verdict, verdict_of
-from trio_minillm._protocol.choice import CUT_REASONS, ENDED_REASONS, FILTERED_REASONS
 from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._protocol.reasons import CUT_REASONS, ENDED_REASONS, FILTERED_REASONS
 
 D = ToolCallDelta
 X, Y = '{"x":1}', '{"y":2}'
@@ -365,9 +365,76 @@ def test_a_reason_that_cuts_counts_beside_another():
     assert made.response().tool_calls == ()
 
 
-@pytest.mark.parametrize("reason", [*sorted(ENDED_REASONS), None])
-def test_a_call_without_arguments_is_run_if_the_model_ended_its_answer(reason):
-    assert runs(answer(D(0, "a", "f"), reason=reason)) == [("f", "")]
+@pytest.mark.parametrize("reason", sorted(ENDED_REASONS))
+@pytest.mark.parametrize("arguments", ["", "null", " "])
+def test_a_call_without_arguments_is_run_if_the_model_ended_its_answer(reason, arguments):
+    ((name, given),) = runs(answer(D(0, "a", "f", arguments), reason=reason))
+    assert (name, given.strip()) == ("f", "")
+
+
+@pytest.mark.parametrize("arguments", ["", "null"])
+def test_a_call_without_arguments_is_not_run_if_no_reason_came(arguments):
+    response = answer(D(0, "a", "f", arguments), D(1, "b", "g", "{}"), reason=None)
+    assert runs(response) == [("g", "{}")]
+    assert [c.name for c in response.invalid_tool_calls] == ["f"]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("repetition", "repeat", "loop_detected", "partial", "cutoff", "out_of_tokens"),
+        *("interrupted", "abnormal_stop", "incomplete_output", "stalled"),
+    ],
+)
+def test_nothing_is_run_of_an_answer_that_broke_off(reason):
+    assert answer(D(0, "a", "f", X), reason=reason).tool_calls == ()
+
+
+# -- arguments that are not quite JSON -------------------------------------------------------------
+
+MENDED = "choice 0: arguments of tool calls were not quite JSON, with one meaning: mended"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "meant"),
+    [
+        (['{"a":"x\ny\t"}'], {"a": "x\ny\t"}),
+        (['{"a":"x', "\n", 'y"}'], {"a": "x\ny"}),
+        (['{\n "a\r": "\x00\x1f\\""\n}'], {"a\r": '\x00\x1f"'}),
+        (['"{\\"a\\": 1}"'], {"a": 1}),
+        (['"{\\"a', '\\": 1}', '"'], {"a": 1}),
+    ],
+)
+def test_arguments_with_one_meaning_are_mended(pieces, meant):
+    first, *others = pieces
+    response = answer(D(0, "a", "f", first), *(D(0, None, None, p) for p in others))
+    ((name, arguments),) = runs(response)
+    assert (name, json.loads(arguments)) == ("f", meant)
+    assert response.notes == (MENDED,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"text"', '"[1]"', '"{"', '"{\\"a\\"', '{"a":"x\n', '{"a":\n', '"null"', '{"a":"\n}', "'{}'"],
+)
+def test_others_are_not(text):
+    response = answer(D(0, "a", "f", text))
+    assert runs(response) == []
+    assert response.invalid_tool_calls[0].arguments == text
+    assert MENDED not in response.notes
+
+
+def test_very_long_ones_are_left_as_they_are():
+    text = '{"a":"\n' + "x" * MAX_CHECKED + '"}'
+    assert runs(answer(D(0, "a", "f", text))) == []
+
+
+def test_a_call_of_which_nothing_but_an_id_came_is_none():
+    response = answer(D(0, "a", "f", X), D(1, "b", "", ""))
+    assert (runs(response), response.invalid_tool_calls) == ([("f", X)], ())
+    cut = Ingest(model="m", expect_usage=False)
+    cut.ingest(StreamChunk(tool_calls=(D(0, "a"),)))
+    assert [c.id for c in cut.response().invalid_tool_calls] == ["a"]
 
 
 def test_a_call_without_arguments_is_not_run_under_a_reason_that_nobody_knows():

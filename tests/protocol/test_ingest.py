@@ -320,8 +320,6 @@ def test_a_response_is_a_snapshot():
             [D(0, None, "f", '{"x":'), D(0, None, "f", "1}")],
             [("call_0", "f", '{"x":1}')],
         ),
-        ("no arguments at all", [D(0, "a", "f")], [("a", "f", "")]),
-        ("null for no arguments", [D(0, "a", "f", "null")], [("a", "f", "")]),
         (
             "… behind them",
             [D(0, "a", "f", '{"x":1}'), D(0, None, None, "{}")],

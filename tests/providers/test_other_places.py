@@ -363,6 +363,23 @@ def test_text_in_the_block_of_a_call_makes_the_call_doubtful() -> None:
     assert (runnable(response), response.content) == ([], '{"a":1}')
 
 
+@pytest.mark.parametrize("kind", ["text_delta", "thinking_delta"])
+def test_text_beside_the_input_in_the_block_of_a_call_is_text(kind: str) -> None:
+    given = change(type="input_json_delta", partial_json='{"a":1}')
+    field = "text" if kind == "text_delta" else "thinking"
+    said = [change(type=kind, **{field: "so"}), change(type=kind, **{field: "\n"})]
+    events = [START, opens(USE), given, *said, stops(), ends("tool_use"), END]
+    response, error = read(Anthropic(), *events)
+    assert (error, runnable(response), response.invalid_tool_calls) == (None, [A], ())
+    assert (response.content or response.reasoning) == "so\n"
+
+
+def test_blanks_in_the_block_of_a_call_without_input_say_nothing() -> None:
+    blank = change(type="text_delta", text="\n")
+    response, _ = read(Anthropic(), START, opens(USE), blank, stops(), ends("tool_use"), END)
+    assert [c.name for c in response.tool_calls] == ["f"]
+
+
 @pytest.mark.parametrize(
     "end",
     [

@@ -9,6 +9,7 @@ they arrive, a piece that repeats the beginning may as well be an object inside.
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from typing import Final
 
@@ -35,10 +36,11 @@ _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 class Arguments(Joined):
     """The arguments of one call, as they arrive. Each piece takes O(1)."""
 
-    __slots__ = ("_checked", "_read", "_read_at", "free_text", "last", "size", "starts")
+    __slots__ = ("_checked", "_read", "_read_at", "free_text", "last", "mended", "size", "starts")
 
     def __init__(self) -> None:
         super().__init__()
+        self.mended = False  # they were not quite JSON, and had one meaning
         self.free_text = False  # of OpenAI's custom tools: it need not be JSON
         self.size = 0  # characters
         self.starts: list[int] = []  # where a later piece begins an object
@@ -84,6 +86,8 @@ class Arguments(Joined):
                     text = _one_copy(text, self.starts)
                 if text.count("}") > 1 or text.endswith("null"):
                     text = _last_of_several(text)
+                self.mended = not is_object(text) and (found := _mended(text)) is not None
+                text = found if self.mended and found is not None else text
             self._read, self._read_at = text, self.size
         return self._read
 
@@ -94,7 +98,38 @@ class Arguments(Joined):
     def came_again(self) -> bool:
         """Return whether they came more than once, a placeholder not counted."""
         whole = self.read()
-        return len(whole) < self.size and self.joined()[: -len(whole)].strip() not in PLACEHOLDERS
+        return (
+            len(whole) < self.size
+            and not self.mended
+            and self.joined()[: -len(whole)].strip() not in PLACEHOLDERS
+        )
+
+
+def _mended(text: str) -> str | None:
+    """Return the object that malformed arguments can only mean, if there is one.
+
+    Models write line ends into strings as they are, and servers encode the arguments twice.
+    """
+    text = text.strip()
+    if len(text) > MAX_CHECKED:
+        return None
+    if text[:1] == '"':
+        try:
+            inside = _decode_text(text)
+        except (msgspec.MsgspecError, UnicodeError):
+            return None
+        return inside if inside.strip()[:1] == "{" and is_object(inside) else None
+    escaped = _STRING.sub(lambda m: _CONTROL.sub(_escaped, m[0]), text) if text[:1] == "{" else ""
+    return escaped if escaped and is_object(escaped) else None
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
+
+
+_decode_text = msgspec.json.Decoder(str).decode
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_CONTROL = re.compile("[\0-\x1f]")
 
 
 def is_object(text: str) -> bool:

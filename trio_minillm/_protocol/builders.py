@@ -47,6 +47,11 @@ class TextBuilder(Joined):
         self.signature: list[str] = []
         self.details: list[DetailBuilder] = []
 
+    @property
+    def said(self) -> bool:
+        """True if there is more in it than spaces."""
+        return bool(self.joined().strip())
+
     def parts(self, wire: str) -> Iterable[Part]:
         """Yield the parts that it has become; several where reasoning came in blocks."""
         text = self.joined()

@@ -33,6 +33,7 @@ import msgspec
 from .._types.chunks import ToolCallDelta
 from .._types.messages import OpaquePart, ToolCall
 from .arguments import PLACEHOLDERS, Arguments, is_object, same_json
+from .builders import TextBuilder
 
 
 class Verdict(Enum):
@@ -122,7 +123,18 @@ class CallBuilder(Arguments):
     """A tool call under construction, or the block of a server's tool, whose input comes alike."""
 
     __slots__ = (
-        *("alias", "doubtful", "extra", "id", "index", "moved_to", "name", "rival", "start"),
+        *(
+            "alias",
+            "beside",
+            "doubtful",
+            "extra",
+            "id",
+            "index",
+            "moved_to",
+            "name",
+            "rival",
+            "start",
+        ),
     )
 
     def __init__(self, start: dict[str, Any] | None = None) -> None:
@@ -136,6 +148,12 @@ class CallBuilder(Arguments):
         self.extra: dict[str, Any] | None = None
         self.rival: CallBuilder | None = None  # the call that it may be a piece of
         self.doubtful = False
+        self.beside: TextBuilder | None = None  # text in the call's own block
+
+    @property
+    def says_nothing(self) -> bool:
+        """True if neither a name nor arguments came, only an id or an index."""
+        return not self.name and self.blank
 
     def add(self, delta: ToolCallDelta, *, names: bool = False) -> None:
         """Take the next piece. The first id and the first name stay.
@@ -264,7 +282,8 @@ class Calls:
     def sorted_out(self) -> Sorted:
         """Return which calls are copies of others, and which are in doubt."""
         copies: set[CallBuilder] = set()
-        doubtful = {c for c in self.all if c.doubtful}
+        # Text in the block of a call may be its input under another name.
+        doubtful = {c for c in self.all if c.doubtful or (c.blank and c.beside and c.beside.said)}
         by_id: dict[tuple[str, str | None], list[CallBuilder]] = {}
         for call in self.all:
             if call.id:
@@ -279,9 +298,9 @@ class Calls:
         # Pieces that went astray may be the arguments of a call at the same place that has none.
         places = {c.index for c in left if c in again or not c.is_whole()}
         doubtful |= {c for c in left if c.blank and c.index in places}
-        if any(not c.name for c in left):
+        if any(not c.name and not c.blank for c in left):
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
-        return Sorted(copies, doubtful, len(again))
+        return Sorted(copies, doubtful, len(again), any(c.mended for c in left))
 
     def ids(self, copies: Collection[CallBuilder] = ()) -> dict[CallBuilder, str]:
         """Return an id for every call but copies: the server's, if no call before has the same.
@@ -315,6 +334,8 @@ class Sorted(NamedTuple):
     """Calls that the model may not have made."""
     again: int
     """The number of calls whose arguments came more than once."""
+    mended: bool
+    """True if arguments were not quite JSON, and had only one meaning."""
 
 
 def _goes_on(delta: ToolCallDelta, call: CallBuilder) -> bool:

@@ -6,8 +6,7 @@ them belongs to, and bounds what it holds. What a limit does to the stream is fo
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta
@@ -16,43 +15,14 @@ from .._types.options import BOUNDS, Bounds
 from .._types.response import Choice
 from .builders import DetailBuilder, TextBuilder, join_fields, joined_fields
 from .calls import CallBuilder, Calls
+from .reasons import asks_for_calls, ended_by_model, forbids_calls
 
 MAX_REASONS = 16
 """Different finish reasons of one choice that are listed; the newest counts in any case."""
 _FIELDS = "fields of audio or log probabilities"
 
-CUT_REASONS = frozenset(
-    {
-        *("length", "max_tokens", "max_output_tokens", "max_length", "incomplete"),
-        *("model_length", "model_context_window_exceeded"),  # Mistral; Anthropic and GLM
-        *("token_limit", "time_limit"),  # watsonx
-        "repetition_truncation",  # MiMo: the model was in a loop
-    }
-)
-"""Finish reasons of answers that were cut at a limit, in the words of all wires."""
-FILTERED_REASONS = frozenset(
-    {
-        *("content_filter", "content_filtered", "refusal", "sensitive"),  # sensitive: GLM
-        "guardrail_intervened",  # Bedrock
-        # Gemini's, which its relays hand on
-        *("safety", "recitation", "language", "blocklist", "prohibited_content", "spii"),
-        *("model_armor", "image_safety", "image_prohibited_content", "image_recitation"),
-    }
-)
-"""Finish reasons of answers that a filter ended, or that the model declined to give."""
-ENDED_REASONS = frozenset(
-    {
-        *("stop", "end_turn", "stop_sequence", "eos", "eos_token", "end_of_turn", "complete"),
-        *("tool_calls", "tool_use", "tool_call", "function_call", "done"),
-    }
-)
-"""Finish reasons of answers that the model ended. A call without any arguments is not run under
-a reason that nobody knows: it may have been cut before them."""
-CALL_REASONS = frozenset({"tool_calls", "tool_use", "tool_call", "function_call"})
-"""Finish reasons that promise a call."""
 
-
-class _Extras:
+class Extras:
     """The contents of a choice beside text and reasoning; few choices have any.
 
     Held apart so that each of thousands of streams is spared seven empty containers.
@@ -85,7 +55,21 @@ class ChoiceBuilder:
         """The limit that was crossed: what is bounded, in words, and the number."""
         self._numbered: dict[int | None, TextBuilder | CallBuilder] = {}  # by content-block number
         self._by_kind: dict[str, TextBuilder] = {}  # on wires without numbers
-        self._extras: _Extras | None = None
+        self.extras: Extras | None = None
+        """Its contents beside text and reasoning, once there are any."""
+
+    @classmethod
+    def joined(cls, choices: Sequence[ChoiceBuilder], bounds: Bounds) -> ChoiceBuilder | None:
+        """Return choices that are pieces of one as that one; ``None`` if several have more than text."""
+        extras = [choice.extras for choice in choices if choice.extras is not None]
+        if len(extras) > 1:
+            return None
+        one = cls(0, bounds)
+        one.extras = extras[0] if extras else None
+        one.parts = [part for choice in choices for part in choice.parts]
+        one.reason, one.reasons = choices[-1].reason, choices[-1].reasons
+        one.native_reason = choices[-1].native_reason
+        return one
 
     # -- parts -----------------------------------------------------------------------------
 
@@ -104,11 +88,14 @@ class ChoiceBuilder:
         there = self._numbered.get(number)
         if isinstance(there, TextBuilder) and there.kind == kind:
             return there
-        if isinstance(there, CallBuilder):
-            there.doubtful = True  # it may be the call's input under another name
         # A delta for a block that was never opened, or is of another kind: nothing is lost.
         found = TextBuilder(kind)
-        self._numbered[number] = found
+        if isinstance(there, CallBuilder):
+            if there.beside is not None and there.beside.kind == kind:
+                return there.beside
+            there.beside = found
+        else:
+            self._numbered[number] = found
         self._append(found)
         return found
 
@@ -194,7 +181,7 @@ class ChoiceBuilder:
                         self._bounds.tool_input,
                     )
                 return
-        extras = self._extras = self._extras or _Extras()
+        extras = self.extras = self.extras or Extras()
         opened = extras.calls.take(delta, opens=opens, beside=beside)
         if opened is None:
             return
@@ -206,7 +193,7 @@ class ChoiceBuilder:
             self._numbered[number] = opened
 
     def _add_attachments(self, chunk: StreamChunk) -> None:
-        extras = self._extras = self._extras or _Extras()
+        extras = self.extras = self.extras or Extras()
         if (
             len(chunk.audio or ()) > self._bounds.parts
             or len(chunk.logprobs or ()) > self._bounds.parts
@@ -237,12 +224,12 @@ class ChoiceBuilder:
     @property
     def has_images(self) -> bool:
         """True if the model made pictures."""
-        return self._extras is not None and bool(self._extras.images)
+        return self.extras is not None and bool(self.extras.images)
 
     @property
     def cites_pages(self) -> bool:
         """True if the answer cites pages, which a search has found."""
-        found = self._extras.annotations if self._extras is not None else ()
+        found = self.extras.annotations if self.extras is not None else ()
         return any(one.get("type") == "url_citation" for one in found)
 
     def join(self, kind: str) -> str:
@@ -256,23 +243,24 @@ class ChoiceBuilder:
         ``reason`` is the finish reason that stands. A call can be run only if the answer is
         ``finished``, was neither cut nor filtered, and the call is whole.
         """
-        extras = self._extras or _Extras()
+        extras = self.extras or Extras()
         parts: list[Part] = []
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
         told = extras.calls.sorted_out() if extras.calls.all else None
         ids = extras.calls.ids(told.copies if told is not None else ())
         # One that was withdrawn counts, too: it is not known what was lost.
-        reasons = _words((*self.reasons, self.reason or ""))
-        told_of = reasons | _words((self.native_reason,))
-        usable = finished and not any(w in _UNUSABLE or _TELLING.search(w) for w in told_of)
-        ended = reasons <= _ENDED  # also without any, where the wire's end marker came
+        reasons = (*self.reasons, self.reason or "")
+        usable = finished and not forbids_calls((*reasons, self.native_reason))
+        ended = ended_by_model(reasons)
         for part in self.parts:
             if isinstance(part, TextBuilder):
                 parts += part.parts(wire)
             elif part.start is not None:
                 parts.append(part.opaque(wire))
             elif told is not None and part not in told.copies:
+                if finished and part.says_nothing:
+                    continue
                 call = part.call(ids[part])
                 whole = part.is_whole() and bool(part.name) and part not in told.doubtful
                 given = ended or bool(call.arguments.strip())
@@ -281,7 +269,11 @@ class ChoiceBuilder:
         self.notes = []
         if told is not None and (told.copies or told.again):
             self.notes.append("tool calls or their arguments came more than once: counted once")
-        if finished and _words((self.reason or "",)) & _CALL and not good and not bad:
+        if told is not None and told.mended:
+            self.notes.append(
+                "arguments of tool calls were not quite JSON, with one meaning: mended"
+            )
+        if finished and asks_for_calls(self.reason) and not good and not bad:
             self.notes.append(f"finish reason {self.reason!r}, but no tool call")
         refusal = self.join("refusal")
         return Choice(
@@ -299,27 +291,3 @@ class ChoiceBuilder:
             audio=joined_fields(extras.audio),
             images=tuple(extras.images),
         )
-
-
-def _bare_word(word: str) -> str:
-    return re.sub("[^a-z0-9]", "", word.lower()).removeprefix("finishreason")
-
-
-@lru_cache(maxsize=256)  # few servers have more than one or two
-def _words(reasons: tuple[str, ...]) -> frozenset[str]:
-    """Return the words of reasons, without what relays change: case, hyphens, a prefix.
-
-    Gemini's OpenAI-style endpoint puts two in one: ``content_filter: SAFETY``.
-    """
-    found = (_bare_word(w) for reason in reasons for w in re.split(r"[\s:;,./]+", reason))
-    return frozenset(w for w in found if w)
-
-
-_UNUSABLE, _ENDED, _CALL = map(
-    _words, map(tuple, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS))
-)
-_TELLING = re.compile(
-    "^max|length|limit|trunc|exceeded|overflow|context|block|moderat|policy|safety|guardrail|filter"
-    "|refus|reject|denied|deny|risk|violat|unsafe|censor|harm|prohibit"
-)
-"""Words, within longer ones, of reasons that nobody has listed: the answer was cut or filtered."""

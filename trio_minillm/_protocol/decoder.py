@@ -40,7 +40,8 @@ vain 16 times."""
 
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
-_FIELD = b"data:"
+_PREFIXED = (b"d", b"\xef", b" ")
+"""First bytes of data with something before them: the field's name again, a byte-order mark, a blank."""
 DEEP = "values nested too deep"
 HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
@@ -205,7 +206,7 @@ class ChunkDecoder:
                 data = long.short
             if not data or data.isspace():
                 continue
-            if data[:5] == _FIELD:
+            if data[:1] in _PREFIXED:
                 data = without_prefix(data)
             try:
                 data = self._within_limits(data, "event")
@@ -419,14 +420,20 @@ def _say(exc: Exception) -> str:
 
 
 def _as_one(chunks: Sequence[StreamChunk]) -> None:
-    """Make one choice of two that were not asked for: GitHub's Copilot puts text and calls apart."""
+    """Make one choice of several that were not asked for: GitHub's Copilot puts the text and each
+    call into a choice of its own. Texts alone stay apart.
+    """
     by_choice: dict[int, set[str]] = {}
     for chunk in chunks:
         by_choice.setdefault(chunk.choice, set()).update(kinds_of(chunk))
     kinds = [kind for found in by_choice.values() for kind in found]
-    if len(by_choice) > 1 and len(kinds) == len(set(kinds)):
-        for chunk in chunks:
-            chunk.choice = 0
+    if len(by_choice) < 2 or (len(kinds) > len(set(kinds)) and "tool_calls" not in kinds):
+        return
+    calls = [call for chunk in chunks for call in chunk.tool_calls]
+    for number, call in enumerate(calls):
+        call.index = number
+    for chunk in chunks:
+        chunk.choice = 0
 
 
 def _redacted_error(

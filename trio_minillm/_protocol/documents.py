@@ -12,7 +12,7 @@ import msgspec
 MAX_SPLIT = 64 * 1024
 """Bytes of the longest event that is looked through: it is read a string at a time."""
 
-_PREFIXES = re.compile(rb"(?:data:\s*)+")
+_PREFIXES = re.compile(rb"(?:\xef\xbb\xbf|data:|\s)+")
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _BETWEEN = re.compile(rb"(?:\s|,|data:|\\[nr])*")
 _decode_text = msgspec.json.Decoder(str).decode
@@ -20,7 +20,9 @@ _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def without_prefix(data: bytes) -> bytes:
-    """Return the data of an event that begins with the field's name once more (``data: data: …``)."""
+    """Return the data of an event without a byte-order mark, or the field's name once more, before it
+    (``data: data: …``).
+    """
     found = _PREFIXES.match(data)
     return data[found.end() :] if found else data
 

@@ -104,6 +104,8 @@ class Ingest:
             return
         if chunk.block is not None:
             choice.block(chunk.part, chunk.block)
+        if chunk.finish_reason is not None and (chunk.delta or chunk.reasoning):
+            self._drop_repeated(chunk, choice)
         if chunk.delta:
             choice.part("text", chunk.part).pieces.append(chunk.delta)
         if chunk.reasoning:
@@ -156,6 +158,14 @@ class Ingest:
             if self._arguments > self._bounds.arguments:
                 choice.over_limit = ("characters in the arguments of calls", self._bounds.arguments)
         choice.add_extras(chunk)
+
+    def _drop_repeated(self, chunk: StreamChunk, choice: ChoiceBuilder) -> None:
+        """Empty a text that comes again, whole, beside the finish reason: some servers repeat it."""
+        for field, kind in (("delta", "text"), ("reasoning", "reasoning")):
+            text = getattr(chunk, field)
+            if text and self.chunks > 1 and text == choice.join(kind):
+                setattr(chunk, field, "")
+                self.notes.append(f"the {kind} came again beside the finish reason: counted once")
 
     def _choice_of(self, chunk: StreamChunk) -> ChoiceBuilder | None:
         """Return the choice that a chunk belongs to; ``None`` if its number ends the stream."""
@@ -244,8 +254,8 @@ class Ingest:
 
         Of a finished answer it does in any case: the server has said so, and the body is whole.
         """
-        finished = self.outcome is Outcome.FINISHED
-        return choice.reason if finished or choice.index in self.state.reasoned else None
+        stands = self.outcome is Outcome.FINISHED or self.state.counted
+        return choice.reason if stands or choice.index in self.state.reasoned else None
 
     @property
     def charged_usage(self) -> Usage | None:
@@ -269,6 +279,8 @@ class Ingest:
         if len(self._choices) == 1:
             return [self._first]
         ordered = [self._choices[number] for number in sorted(self._choices)]
+        if self.state.counted and (one := ChoiceBuilder.joined(ordered, self._bounds)) is not None:
+            return [one]
         return ordered if self._first.parts or self._first.reasons else ordered[1:]
 
     def response(

@@ -18,6 +18,8 @@ Beyond the standard, for servers that exist:
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from .._types.errors import LimitExceeded
@@ -33,6 +35,9 @@ LONG_LINE = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 _JSON = (b'"', b"}", b"]")
 """Beginnings of the lines of JSON that is printed with a line for each field."""
+
+_STRAY = re.compile(rb"(?:[\s\0]|\xc2\xa0|\xe2\x80\x8b|\xef\xbb\xbf){1,16}(?=(?:data|event):)")
+"""Blanks, also invisible ones, before the name of a field: what is left of somebody's keep-alive."""
 
 
 class SSEEvent(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +59,7 @@ class SSEDecoder:
       before each event.
     - A line that begins a JSON object or list is data, and so are the lines that go on with it:
       behind their keep-alives, proxies write an error, or a whole answer, without a field's name.
+    - Blanks before the name of a field are passed over.
     - Data whose JSON is closed end with their line if the next line opens a JSON object or list:
       some servers write no blank lines, and their answers must not wait for the end of the body.
 
@@ -274,6 +280,8 @@ class SSEDecoder:
         elif self._forgiving and self._is_json(line):
             self._go_on(line, events)
             self._add(line)
+        elif self._forgiving and (stray := _STRAY.match(line)):
+            self._line(line[stray.end() :], events)
         elif field == b"retry" and value.isdigit() and len(value) <= 18:
             self.retry_ms = int(value)  # bytes.isdigit() is ASCII only, as the standard wants
 

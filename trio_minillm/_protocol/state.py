@@ -165,6 +165,7 @@ class StreamState:
         """The number of choices that were asked for."""
         self._opened = False  # a part of an answer came, with or without content
         self._seen = _NONE  # choices with content or a reason
+        self._again = False  # one of them came again
         self._told = _NONE  # choices with a reason behind which nothing was said
         self._answered = False  # usage came when every choice seen so far had its reason
         self._fresh = False  # no content came after the newest usage
@@ -204,6 +205,8 @@ class StreamState:
                 return self.state
             if chunk.choice not in self._seen:
                 self._seen = _added(self._seen, chunk.choice)
+            elif not self._again:
+                self._again = True
             if chunk.delta or has_content(chunk):
                 if self._told and speaks(chunk):
                     self._told -= {chunk.choice}
@@ -220,6 +223,7 @@ class StreamState:
         """Take what a chunk says of its choice, and the usage that it brings."""
         choice = chunk.choice
         if chunk.delta or has_content(chunk):
+            self._again = self._again or choice in self._seen
             self._seen = _added(self._seen, choice)
             self.said = True
             if continues_answer(chunk):
@@ -251,12 +255,23 @@ class StreamState:
     @property
     def _settled(self) -> bool:
         """True if every choice that has begun has its reason."""
-        return bool(self.reasoned) and self._seen <= self.reasoned
+        return bool(self.reasoned) and (self._seen <= self.reasoned or self.counted)
 
     @property
     def _all_told(self) -> bool:
         """True if every choice that has begun has a reason, behind which nothing more was said."""
-        return bool(self._told) and self._seen <= self._told
+        return bool(self._told) and (self._seen <= self._told or self.counted)
+
+    @property
+    def counted(self) -> bool:
+        """True if the numbers of the choices count the pieces of the one that was asked for.
+
+        Each came once, and only the last has a reason: old releases of TGI, Foundry Local.
+        """
+        if self.choices > 1 or self._again or len(self._seen) < 2:
+            return False
+        first, last = min(self._seen), max(self._seen)
+        return self.reasoned == {last} and last - first < len(self._seen)
 
     def _counts(self, usage: Usage) -> bool:
         """Return whether usage counts the answer.

@@ -23,7 +23,7 @@ from ._openai_events import (
     decode_loosely,
     loose_delta,
 )
-from ._parts import READ_AGAIN, add_parts, bounded, look_again, visible
+from ._parts import MAX_ENTRIES, READ_AGAIN, add_parts, bounded, look_again, visible
 from ._reasons import failure_of, reason_of
 from ._usage import at_path
 
@@ -54,7 +54,10 @@ def chunk_of(choice: ChoiceEvent) -> StreamChunk:
     if delta.tool_calls or delta.function_call is not None:
         out.tool_calls += call_deltas(delta)
     if delta.reasoning_details:
-        out.reasoning_details = tuple(bounded(delta.reasoning_details))
+        if len(delta.reasoning_details) <= MAX_ENTRIES:
+            out.reasoning_details = tuple(delta.reasoning_details)
+        else:
+            out.unread = (*out.unread, "reasoning_details of more entries than one event may have")
         if not out.reasoning:
             out.reasoning = visible(delta.reasoning_details)
     if delta.annotations:
@@ -250,8 +253,9 @@ def _call_delta(call: Call) -> ToolCallDelta:
     name, arguments = function.name or call.name, function.arguments  # flat, as in Responses
     if arguments is None:
         arguments = _other_arguments(function, call)
-    if call.custom is not None:
-        name, arguments, kind = call.custom.name, call.custom.input, "custom"
+    custom = call.custom
+    if custom is not None and (custom.input or (custom.name and not (name or arguments))):
+        name, arguments, kind = custom.name, custom.input, "custom"
     if arguments is not None and not isinstance(arguments, str):
         # Against the reference, but unmistakable.
         arguments = msgspec.json.encode(arguments).decode()

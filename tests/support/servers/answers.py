@@ -248,6 +248,38 @@ calls(
     [(0, "c1", "weather", ARGS)],
     reason="content_filter: SAFETY",
 )
+calls(
+    "Kimi; Gemini",
+    "line ends and tabs in the strings of a call's arguments, as they are",
+    "escaped, with a note",
+    "MoonshotAI/kimi-cli#1378; agentscope-java#768",
+    [(0, "c1", "weather", '{"city":"Paris\n'), (0, _, _, '\t"}')],
+    ("weather", '{"city":"Paris\\n\\t"}'),
+)
+calls(
+    "vLLM (hermes parser)",
+    "arguments encoded twice, as JSON in a JSON string",
+    "the object, with a note",
+    "vllm PR 54964; quarkus-langchain4j#2569",
+    [(0, "c1", "weather", '"{\\"city\\":'), (0, _, _, '\\"Paris\\"}"')],
+    A,
+)
+calls(
+    "vLLM (0.17 and newer); Moonshot",
+    "the finish reasons `repetition` and `repeat` for a model in a loop",
+    "no call that can be run",
+    "litellm PR 27101; moonpalace PR 3",
+    [(0, "c1", "weather", ARGS)],
+    reason="repetition",
+)
+calls(
+    "Several agents' servers",
+    "an opening of a call that never gets a name or arguments",
+    "no call, not even an invalid one",
+    "NousResearch/hermes-agent#47967",
+    [(0, "c1", "weather", ARGS), (1, "c2", "", "")],
+    A,
+)
 blocks(
     "Kimi (Anthropic-compatible)",
     "one id for several `tool_use` blocks",
@@ -466,5 +498,68 @@ answers(
                 "usage": _USAGE,
             }
         )
+    ],
+)
+answers(
+    "GitHub Copilot (Claude)",
+    "a whole answer whose text and calls are each in a choice, where one was asked for",
+    "one answer",
+    "karthink/gptel PR 1284",
+    [
+        msgspec.json.encode(
+            {
+                "choices": [
+                    {"message": {"content": "an answer"}, "finish_reason": "tool_calls"},
+                    *(
+                        {
+                            "message": {"tool_calls": [_piece(0, ident, "f", "{}")]},
+                            "finish_reason": "tool_calls",
+                        }
+                        for ident in ("a", "b")
+                    ),
+                ],
+                "usage": _USAGE,
+            }
+        )
+    ],
+)
+answers(
+    "TGI (old releases); Foundry Local",
+    "a choice's number that counts the pieces",
+    "one answer",
+    "text-generation-inference PR 1648; foundry-local#263",
+    [
+        testing.sse({"id": "x", "choices": [
+            {"index": n, "delta": {"content": text}, "finish_reason": reason}]})
+        for n, text, reason in ((1, "an ", None), (2, "ans", None), (3, "wer", "stop"))
+    ] + [_SPENT, _DONE],
+)  # fmt: skip
+answers(
+    "Rapid-MLX",
+    "the whole text once more beside the finish reason",
+    "the text once, with a note",
+    "Rapid-MLX#1709",
+    [_chunk({"content": "an "}), _chunk({"content": "answer"}),
+     _chunk({"content": "an answer"}, "stop"), _SPENT, _DONE],
+)  # fmt: skip
+answers(
+    "Cloudflare Workers AI and other gateways",
+    "the upstream's answer inside `result` or another field",
+    "the answer",
+    "BerriAI/litellm PR 26028",
+    [
+        testing.sse({"result": {"choices": [{"index": 0, "delta": {"content": "an answer"}}]}}),
+        *_TAIL,
+    ],
+)
+answers(
+    "Relays of event streams",
+    "the upstream's line as data (`data: data: …`), or several events in one",
+    "the events",
+    "openclaw/openclaw PR 97474; paiml/aprender PR 2015",
+    [
+        b"data: " + _chunk({"content": "an "}),
+        _chunk({"content": "ans"}).rstrip() + _chunk({"content": "wer"})[6:],
+        *(b"data: " + event for event in _TAIL),
     ],
 )

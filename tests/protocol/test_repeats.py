@@ -1,0 +1,236 @@
+"""Tests of what comes twice in an answer, or under the number of a choice that nobody asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_minillm as llm
+from trio_minillm import Outcome, providers
+from trio_minillm._protocol.decoder import ChunkDecoder
+from trio_minillm._protocol.ingest import Ingest
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
+OTHER = {"id": "b", "type": "function", "function": {"name": "f", "arguments": '{"x":2}'}}
+
+
+def event(choice: Any, **more: Any) -> bytes:
+    choices = [] if choice is None else [choice]
+    return b"data: " + json.dumps({"id": "g", "choices": choices, **more}).encode() + b"\n\n"
+
+
+def delta(text: str, reason: str | None = None, index: int = 0, **more: Any) -> bytes:
+    return event({"index": index, "delta": {"content": text, **more}, "finish_reason": reason})
+
+
+def message(text: str, reason: str | None = None) -> bytes:
+    return event({"index": 0, "message": {"content": text}, "finish_reason": reason})
+
+
+def response(*events: bytes, choices: int = 1) -> llm.CompletionResponse:
+    """What is made of a body; ``errored`` at its end if it says no reason."""
+    decoder = ChunkDecoder(providers.OpenAIChat(), choices=choices)
+    made = Ingest(model="m", expect_usage=True, choices=choices)
+    made.ingest_all([*decoder.feed(b"".join(events), 0.0), *decoder.finish(0.0)])
+    made.fail(decoder.error or llm.EndedEarly("the body ended"))
+    return made.response(unread=decoder.left_out.unread)
+
+
+DONE = b"data: [DONE]\n\n"
+END = (event(None, usage=USAGE), DONE)
+
+
+# -- a message that grows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [message("Hel"), message("Hello"), message("Hello w", "stop")],
+        [message("Hel"), message("Hello"), message("Hello w"), message("Hello w", "stop")],
+        [message("Hel"), message("lo"), message(" w"), message("Hello w", "stop")],
+        [message("Hel"), message("lo"), message(" w", "stop")],
+        [message("Hello w", "stop")],
+        [message("Hel"), message("lo w "), message("Hello w", "stop")],
+    ],
+)
+def test_a_message_counts_once_whether_it_grows_or_comes_in_pieces(pieces: list[bytes]) -> None:
+    made = response(*pieces, *END)
+    assert (made.content.rstrip(), made.outcome) == ("Hello w", Outcome.FINISHED)
+
+
+@given(st.lists(st.text("abc \n", min_size=1, max_size=5), min_size=1, max_size=6))
+def test_any_message_that_grows_counts_once(pieces: list[str]) -> None:
+    grown = ["".join(pieces[: n + 1]) for n in range(len(pieces))]
+    made = response(*map(message, grown), delta("", "stop"), *END)
+    assert made.content == "".join(pieces)
+
+
+# -- the whole text again ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content"])
+def test_a_text_that_comes_again_beside_the_reason_counts_once(field: str) -> None:
+    events = [
+        delta("" if field != "content" else text, reason, **({} if field == "content" else {field: text}))
+        for text, reason in (("The answer", None), (" is 42.", None), ("The answer is 42.", "stop"))
+    ]  # fmt: skip
+    made = response(*events, *END)
+    assert (made.content or made.reasoning) == "The answer is 42."
+    assert any("came again beside the finish reason" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("last", [" is 42.", "The answer is", "The answer is 42. "])
+def test_another_text_beside_the_reason_is_a_piece(last: str) -> None:
+    made = response(delta("The answer"), delta(" is 42."), delta(last, "stop"), *END)
+    assert made.content == "The answer is 42." + last
+
+
+def test_a_single_piece_may_be_said_twice() -> None:
+    assert response(delta("ha"), delta("ha", "stop"), *END).content == "haha"
+
+
+# -- numbers of choices that count pieces -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("end", [END, (DONE,), ()])
+@pytest.mark.parametrize("last", ["", "er"])
+def test_numbers_that_count_the_pieces_are_one_choice(
+    start: int, end: tuple[bytes, ...], last: str
+) -> None:
+    made = response(
+        delta("Wh", index=start),
+        delta("isp", index=start + 1),
+        delta(last, "stop", index=start + 2),
+        *end,
+    )
+    assert (made.content, made.finish_reason) == ("Whisp" + last, "stop")
+    assert (made.outcome, len(made.choices)) == (Outcome.FINISHED, 1)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [delta("a"), delta("b", index=1), delta("c"), delta("d", index=1)],
+        [delta("a"), delta("b"), delta("c", index=1)],
+    ],
+)
+def test_choices_that_come_again_stay_apart(events: list[bytes]) -> None:
+    made = response(*events, delta("", "stop"), delta("", "stop", index=1), *END)
+    assert len(made.choices) == 2
+    assert made.outcome is Outcome.FINISHED
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_each_with_its_reason_stays_apart(first: int) -> None:
+    reasons = [delta("", "stop", index=first), delta("", "length", index=1 - first)]
+    made = response(delta("a"), delta("b", index=1), *reasons, *END)
+    assert [c.content for c in made.choices] == ["a", "b"]
+
+
+def test_those_that_were_asked_for_stay_apart() -> None:
+    made = response(delta("a"), delta("b", "stop", index=1), *END, choices=2)
+    assert [c.content for c in made.choices] == ["a", "b"]
+
+
+def test_calls_under_counted_numbers_stay_apart_if_there_are_several() -> None:
+    made = response(
+        delta("a"),
+        delta("", index=1, tool_calls=[{"index": 0, **CALL}]),
+        delta("", "tool_calls", index=2, tool_calls=[{"index": 0, **OTHER}]),
+        *END,
+    )
+    assert [len(c.tool_calls) for c in made.choices] == [0, 1, 1]
+    one = response(
+        delta("a"), delta("", "tool_calls", index=1, tool_calls=[{"index": 0, **CALL}]), *END
+    )
+    assert [(c.content, len(c.tool_calls)) for c in one.choices] == [("a", 1)]
+
+
+# -- a choice for each part -------------------------------------------------------------------------
+
+
+def whole(*messages: dict[str, Any], reason: str = "tool_calls") -> bytes:
+    found = [
+        {"index": n, "message": {"role": "assistant", **m}, "finish_reason": reason}
+        for n, m in enumerate(messages)
+    ]
+    return json.dumps({"id": "g", "choices": found, "usage": USAGE}).encode()
+
+
+@pytest.mark.parametrize(
+    ("messages", "text", "arguments"),
+    [
+        ([{"content": "Look."}, {"tool_calls": [CALL]}], "Look.", ['{"x":1}']),
+        (
+            [{"content": "Look."}, {"tool_calls": [CALL]}, {"tool_calls": [OTHER]}],
+            "Look.",
+            ['{"x":1}', '{"x":2}'],
+        ),
+        ([{"content": "Look."}, {"content": " Now:", "tool_calls": [CALL]}], "Look. Now:", ['{"x":1}']),
+        ([{"tool_calls": [CALL]}, {"tool_calls": [OTHER]}], "", ['{"x":1}', '{"x":2}']),
+    ],
+)  # fmt: skip
+def test_text_and_calls_in_choices_of_their_own_are_one_answer(
+    messages: list[dict[str, Any]], text: str, arguments: list[str]
+) -> None:
+    made = response(whole(*messages))
+    assert len(made.choices) == 1
+    assert (made.content, [c.arguments for c in made.tool_calls]) == (text, arguments)
+
+
+def test_two_texts_in_a_whole_answer_stay_apart() -> None:
+    made = response(whole({"content": "a"}, {"content": "b"}, reason="stop"))
+    assert [c.content for c in made.choices] == ["a", "b"]
+
+
+# -- beside the calls -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("custom", [{}, {"name": "", "input": ""}, {"name": "f", "input": ""}])
+def test_an_empty_custom_field_beside_a_function_says_nothing(custom: dict[str, Any]) -> None:
+    first, second = {**CALL["function"], "arguments": '{"x":'}, {"arguments": "1}"}  # type: ignore[dict-item]
+    made = response(
+        delta("", tool_calls=[{"index": 0, "id": "a", "function": first, "custom": custom}]),
+        delta("", tool_calls=[{"index": 0, "function": second, "custom": custom}]),
+        delta("", "tool_calls"),
+        *END,
+    )
+    assert [(c.name, c.arguments, c.type) for c in made.tool_calls] == [
+        ("f", '{"x":1}', "function")
+    ]
+
+
+def test_very_many_reasoning_details_cost_only_themselves() -> None:
+    many = [{"type": "reasoning.text", "text": "a", "index": 0}] * 5000
+    made = response(delta("Hello", reasoning_details=many), delta("", "stop"), *END)
+    assert (made.content, made.reasoning, made.outcome) == ("Hello", "a" * 5000, Outcome.FINISHED)
+    assert any("reasoning_details of more entries" in note for note in made.notes)
+
+
+# -- before the data --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stray", [b" ", b"\0", b"\xe2\x80\x8b", b"\xc2\xa0", b"\xef\xbb\xbf", b" \t "]
+)
+def test_blanks_before_a_field_or_its_data_are_passed_over(stray: bytes) -> None:
+    events = [delta("Hel"), delta("lo"), delta("", "stop"), *END]
+    before = response(*(stray + one for one in events))
+    assert (before.content, before.outcome) == ("Hello", Outcome.FINISHED)
+    if stray.strip():
+        return
+    inside = response(*(one.replace(b"data: ", b"data: " + stray) for one in events))
+    assert (inside.content, inside.outcome) == ("Hello", Outcome.FINISHED)
+
+
+def test_a_byte_order_mark_in_the_data_is_passed_over() -> None:
+    events = [delta("Hel"), delta("lo"), delta("", "stop"), *END]
+    made = response(*(one.replace(b"data: ", b"data: \xef\xbb\xbf") for one in events))
+    assert (made.content, made.outcome, made.notes) == ("Hello", Outcome.FINISHED, ())

@@ -1,0 +1,82 @@
+"""Finish reasons in the words of all wires: the answer was cut, or filtered, or the model ended it.
+
+Reasons that name a failure are not among them: a provider's parser turns those into errors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+CUT_REASONS = frozenset(
+    {
+        *("length", "max_tokens", "max_output_tokens", "max_length", "incomplete"),
+        *("model_length", "model_context_window_exceeded"),  # Mistral; Anthropic and GLM
+        *("token_limit", "time_limit"),  # watsonx
+        # The model was in a loop: MiMo, vLLM, Moonshot.
+        *("repetition_truncation", "repetition", "repeat"),
+    }
+)
+"""Finish reasons of answers that were cut at a limit, in the words of all wires."""
+FILTERED_REASONS = frozenset(
+    {
+        *("content_filter", "content_filtered", "refusal", "sensitive"),  # sensitive: GLM
+        "guardrail_intervened",  # Bedrock
+        # Gemini's, which its relays hand on
+        *("safety", "recitation", "language", "blocklist", "prohibited_content", "spii"),
+        *("model_armor", "image_safety", "image_prohibited_content", "image_recitation"),
+    }
+)
+"""Finish reasons of answers that a filter ended, or that the model declined to give."""
+ENDED_REASONS = frozenset(
+    {
+        *("stop", "end_turn", "stop_sequence", "eos", "eos_token", "end_of_turn", "complete"),
+        *("tool_calls", "tool_use", "tool_call", "function_call", "done"),
+    }
+)
+"""Finish reasons of answers that the model ended. A call without any arguments is not run under
+a reason that nobody knows: it may have been cut before them."""
+CALL_REASONS = frozenset({"tool_calls", "tool_use", "tool_call", "function_call"})
+"""Finish reasons that promise a call."""
+
+
+def forbids_calls(reasons: Iterable[str]) -> bool:
+    """Return whether one of these reasons says that the answer was cut or filtered."""
+    return any(w in _UNUSABLE or _TELLING.search(w) for w in _words(tuple(reasons)))
+
+
+def ended_by_model(reasons: Iterable[str]) -> bool:
+    """Return whether there is a reason, and each is one of those that a model gives at its end."""
+    words = _words(tuple(reasons))
+    return bool(words) and words <= _ENDED
+
+
+def asks_for_calls(reason: str | None) -> bool:
+    """Return whether a reason promises a tool call."""
+    return bool(_words((reason or "",)) & _CALL)
+
+
+def _bare_word(word: str) -> str:
+    return re.sub("[^a-z0-9]", "", word.lower()).removeprefix("finishreason")
+
+
+@lru_cache(maxsize=256)  # few servers have more than one or two
+def _words(reasons: tuple[str, ...]) -> frozenset[str]:
+    """Return the words of reasons, without what relays change: case, hyphens, a prefix.
+
+    Gemini's OpenAI-style endpoint puts two in one: ``content_filter: SAFETY``.
+    """
+    found = (_bare_word(w) for reason in reasons for w in re.split(r"[\s:;,./]+", reason))
+    return frozenset(w for w in found if w)
+
+
+_UNUSABLE, _ENDED, _CALL = map(
+    _words, map(tuple, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS))
+)
+_TELLING = re.compile(
+    "^max|length|limit|trunc|exceeded|overflow|context|block|moderat|policy|safety|guardrail|filter"
+    "|refus|reject|denied|deny|risk|violat|unsafe|censor|harm|prohibit"
+    "|repeat|repetit|loop|partial|cutoff|outof|interrupt|abnormal|incomplete|timedout|stalled"
+)
+"""Words, within longer ones, of reasons that nobody has listed: the answer was cut or filtered."""
