@@ -91,6 +91,105 @@ def test_a_throttle_that_says_when_to_come_back_is_no_empty_account(body: Any) -
 
 
 @pytest.mark.parametrize(
+    ("status", "words", "found"),
+    [
+        # Minutes in a refusal of the key are no rate.
+        (403, "It is disabled. If you enabled it, wait a few minutes and retry.", "auth"),
+        (403, "Model access is denied. Try again after 2 minutes.", "auth"),
+        (403, "This method requires billing to be enabled. Wait a few minutes.", "quota"),
+        (403, "temporarily disabled due to a rate limit of 0, retry in 5 minutes", "auth"),
+        (403, "Rate limit exceeded: 20 requests per minute", "rate_limit"),
+        # Advice to pay more for a higher rate is no empty account.
+        (429, "Free tier rate limit exceeded. Please wait or upgrade.", "rate_limit"),
+        (429, "Too many requests. Please upgrade your plan or top up your account.", "rate_limit"),
+        (429, "Rate limit: your balance is too low", "quota"),
+        # A server that fails is not one that can't.
+        (500, "Unable to process tool call: internal error, please retry", "server"),
+        (500, "The server could not process the image due to an internal error", "server"),
+        (500, "Request timed out: limit is 600 seconds, request was 601 seconds", "server"),
+        (500, "this model does not support image input", "invalid"),
+        (
+            503,
+            "Overloaded. Please try again later or reduce the length of the prompt",
+            "overloaded",
+        ),
+        # A request that is refused behind a failure of the server's own.
+        (500, "Conversation roles must alternate user/assistant/user/assistant/...", "invalid"),
+        (500, "litellm.BadRequestError: OpenAIException - bad field", "invalid"),
+        (500, "litellm.RateLimitError: slow", "rate_limit"),
+        (499, "The operation was cancelled.", "server"),
+        # … and in a stream, or under HTTP 200.
+        (None, "litellm.BadRequestError: OpenAIException - bad field", "invalid"),
+        (None, "litellm.NotFoundError: no", "invalid"),
+        (None, "litellm.RateLimitError: slow", "rate_limit"),
+        (None, "RuntimeError: CUDA out of memory", "server"),
+        (None, "model 'x' not found", "invalid"),
+        (None, "The model `x` does not exist", "invalid"),
+        (None, "Not Found", "invalid"),
+        (None, "Unexpected endpoint or method. (POST /chat/completions)", "invalid"),
+        (None, "Output data may contain inappropriate content.", "invalid"),
+        (None, "无效的令牌", "auth"),
+        (None, "The model crashed: internal server error", "server"),
+    ],
+)
+def test_words_are_weighed_by_the_status(status: int | None, words: str, found: str) -> None:
+    assert kind(said(words), status) == found
+
+
+@pytest.mark.parametrize("status", [500, None])
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        ({"code": "content_filter"}, "invalid"),
+        ({"code": "data_inspection_failed"}, "invalid"),
+        ({"code": "model_not_supported"}, "invalid"),
+        ({"code": "1301"}, "invalid"),
+        ({"code": 1211}, "invalid"),
+        ({"code": 20012}, "invalid"),
+        ({"type": "auth_error", "code": "500"}, "auth"),
+        ({"type": "NotFoundError", "code": 404}, "invalid"),
+        ({"type": "invalid_request_error", "code": "unsupported_parameter"}, "invalid"),
+        ({"type": "server_error", "code": "x"}, "server"),
+        ({"code": 499}, "server"),
+    ],
+)
+def test_codes_count_more_than_a_status_of_failure(
+    error: dict[str, Any], found: str, status: int | None
+) -> None:
+    assert kind({"error": {"message": "m", **error}}, status) == found
+
+
+def test_a_terminated_account_is_not_a_rate_and_a_used_up_cycle_is_a_quota() -> None:
+    kept = said("Your access was terminated: it violates our policies", type="access_terminated")
+    assert kind(kept) == "auth"
+    cycle = said("You have reached your usage limit for this cycle", type="access_terminated_error")
+    assert kind(cycle) == "quota"
+
+
+SECRET = "the secret of the prompt"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"Extra inputs are not permitted, field: 'messages[8].reasoning', value: '{SECRET}'",
+        f'Invalid request: {{"messages":[{{"role":"user","content":"{SECRET}"}}]}}',
+        f'Invalid request: {{"messages":[{{"content":"{SECRET}","role":"user"}}]}}',
+        f'<html><title>400</title>bad: {{"messages":[{{"content":"{SECRET}"}}]}}</html>',
+        f'{{"error":{{"message":"no: {{\\"content\\": \\"{SECRET}\\"}}"}}}}',
+        f"{{\"error\":\"no: {{'prompt': '{SECRET}'\"}}",
+        f'{{"oops":{{"parameters":{{"user_message":"{SECRET}"}}}}}}',
+        f'{{"oops":{{"value":"{SECRET}"}}}}',
+        f'{{"detail":"1 error: input_value=\'{SECRET}\', input_type=str"}}',
+    ],
+)
+def test_what_is_quoted_of_the_request_is_not_shown(body: str) -> None:
+    info = error_info(400, body.encode())
+    assert SECRET not in info.message
+    assert info.message
+
+
+@pytest.mark.parametrize(
     "body",
     [
         said(SPENT, "insufficient_quota"),

@@ -24,6 +24,7 @@ from .._types.errors import (
     LimitExceeded,
     MiniLLMError,
     ProtocolError,
+    ProviderError,
     RefusedError,
     RetriesExhausted,
 )
@@ -179,6 +180,13 @@ class StreamTask:
                 raise
             asked = ProtocolError(f"{exc.reason} (asked {self._url})")  # it is no stream at all
             raise asked from exc.__cause__
+        except ProviderError as exc:
+            if exc.kind not in ("invalid", "server") or self.body.answer.state.understood:
+                raise
+            words = f"{exc.info.message} (asked {self._url})"  # perhaps another program answers
+            again = ProviderError(msgspec.structs.replace(exc.info, message=words))
+            again.usage = exc.usage
+            raise again from None
         if self.info.ended is None:
             self.info.ended = trio.current_time()
         clocks.stop()
@@ -214,7 +222,7 @@ class StreamTask:
             info = msgspec.structs.replace(info, should_retry=word == "true")
         page = body.lstrip()[:1] == b"<"
         return RefusedError(
-            _naming(info, self._url, page=page),
+            _naming(info, self._url, page=page, to=self.redacted(headers.get("location", ""))),
             retry_after=retry_after(headers, now=time.time()),
             request_id=self.info.request_id,
             headers={k: self.redacted(v) for k, v in headers.items()},
@@ -304,15 +312,16 @@ class StreamTask:
         self.before_attempt = self.before_retry = _ignore
 
 
-def _naming(info: ErrorInfo, url: str, *, page: bool) -> ErrorInfo:
+def _naming(info: ErrorInfo, url: str, *, page: bool, to: str) -> ErrorInfo:
     """Return a report with the address that was asked, where that may be what is wrong.
 
     ``page`` says that the answer is HTML, which no endpoint for models sends: a proxy's, or another
-    program's.
+    program's. ``to`` is the address that a redirection names.
     """
     status = info.status or 0
     if 300 <= status < 400:
-        words = f"the server redirects; not followed (asked {url})"
+        place = f" to {to.partition('?')[0][:200]}" if to else ""
+        words = f"the server redirects{place}; not followed (asked {url})"
     elif status in (404, 405):
         words = f"{info.message} (asked {url}: the path or the model may be wrong)"
     elif page:

@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterable
 
 CODES_OF_NUMBERS: dict[str, str] = {
-    "1113": "insufficientbalance",  # Z.ai, this and the next (docs.z.ai/api-reference/api-code)
+    "1002": "authenticationerror",
+    "1113": "insufficientbalance",  # Z.ai, those of four digits below 2000 (docs.z.ai/api-reference/api-code)
+    "1210": "invalidparametererror",
+    "1211": "modelnotfound",
     "1261": "prompttoolong",
+    "1301": "contentfilter",
     "1302": "ratelimit",
     "1303": "ratelimit",
     "1304": "usagelimit",
@@ -16,6 +20,8 @@ CODES_OF_NUMBERS: dict[str, str] = {
     "1309": "paymentrequired",
     "1310": "usagelimit",
     "1312": "overloaded",
+    "20012": "modelnotfound",  # SiliconFlow (docs.siliconflow.cn: FAQs, error codes)
+    "336003": "invalidparametererror",  # Qianfan (cloud.baidu.com/doc: error codes)
     "3006": "requesttoolarge",  # Cloudflare (developers.cloudflare.com/workers-ai/platform/errors)
     "3036": "usagelimit",
     "3040": "outofcapacity",
@@ -53,10 +59,19 @@ STATUS_OF_CODES: dict[str, int] = {
     "badrequesterror": 400,
     "validationexception": 400,
     "validationerror": 400,
+    **dict.fromkeys(
+        (
+            *("contentfilter", "contentpolicyviolation", "contentpolicyviolationerror"),
+            *("datainspectionfailed", "responsibleaipolicyviolation", "invalidprompt"),
+            *("unsupportedparameter", "unsupportedvalue", "unsupportedparamserror"),
+        ),
+        400,
+    ),  # Azure, DashScope, OpenAI, litellm
     "contextlengthexceeded": 400,
     "contextwindowexceedederror": 400,
     "exceedcontextsizeerror": 400,
     "invalidapikey": 401,
+    "autherror": 401,
     "unauthorized": 401,
     "unauthenticated": 401,
     "authenticationerror": 401,
@@ -71,6 +86,8 @@ STATUS_OF_CODES: dict[str, int] = {
     "notfounderror": 404,
     "notfound": 404,
     "modelnotfound": 404,
+    "modelnotsupported": 404,
+    "deploymentnotfound": 404,
     "resourcenotfoundexception": 404,
     "modeltimeoutexception": 408,
     "conflicterror": 409,

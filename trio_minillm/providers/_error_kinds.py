@@ -149,6 +149,8 @@ _BROKE_WORDS = _any(
 )
 """Words of an account that is empty for certain; the others of `_EMPTY_WORDS` may be advice in a
 throttle, to buy a higher rate."""
+_NO_MONEY = "balance|overdue|arrears|payment|unpaid|invoice|quota|budget|credit|spend|allocation|余额|欠费|额度"
+"""Words of which one at least is in every message about money or a quota."""
 _EMPTY_HINTS = (
     *("credit", "balance", "fund", "spend", "billing", "budget", "charge", "top up", "overdue"),
     *("arrears", "standing", "payment", "invoice", "unpaid", "limit exceeded", "reached your"),
@@ -227,9 +229,21 @@ _UNABLE_HINTS = (
 )
 _KEY_CODES = _any(
     "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken|expiredkey",
-    "organizationrestricted|authfailure",  # Groq, Tencent
+    "organizationrestricted|authfailure|\\bautherror",  # Groq, Tencent, litellm
 )
-_KEY_WORDS = r"organization has been disabled|expired key|(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)"
+_KEY_WORDS = r"organization has been disabled|expired key|(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)|无效的令牌|令牌(?:已过期|无效|不可用)"
+
+_ABSENT_WORDS = _any(
+    r"(?:model|deployment|engine)\b[^\n]{0,80}?(?:not found|(?:does ?n[o']t|do not|not) exist|is not (?:supported|served))",
+    r"(?:unknown|invalid|no such|unsupported) (?:model|endpoint|deployment)\b|unexpected endpoint",  # LM Studio
+    r"^\W{0,3}(?:404 )?not found\b",
+)
+_UNFIT_WORDS = _any(
+    r"validation errors?\b|(?:field|input should|extra inputs)[^\n]{0,40}(?:required|be a valid|not permitted)",
+    r"^\W{0,3}(?:bad|invalid) request\b|unprocessable|roles must alternate",  # templates of llama.cpp, vLLM
+    r"inappropriate content|content (?:management )?policy|flagged (?:as|by|for)|不合规|敏感内容|违规",  # DashScope, Azure
+)
+"""Words of a request that no attempt will see accepted."""
 
 _NUMBER = r"(\d[\d,_]*(?:\.\d+)? ?[km]?)\b"
 _LIMIT = rf"(?:limit|maximum)(?: is| of|)[\s:=(]{{0,4}}{_NUMBER}"
@@ -268,7 +282,23 @@ RULES: tuple[Rule, ...] = (
         words=rf"{_RATE_WORDS}|requests? per|{_SHORT.pattern}|(?:try again|retry) (?:in|after)",
         unless=f"{_BROKE_WORDS}|{_LONG}|limit: 0\\b",
         throttled=True,
-        but=_NEVER_ABOUT_RATE,
+        but=_NEVER_ABOUT_RATE | {403},
+    ),
+    # 403 is of the key, whatever it says of minutes (Google's "wait a few minutes" for an interface
+    # that was just enabled), unless it speaks of a rate.
+    Rule(
+        "rate_limit",
+        words=rf"{_RATE_WORDS}|requests? per",
+        unless=f"{_BROKE_WORDS}|{_LONG}|limit(?: of|:) 0\\b|disabled|denied|billing",
+        throttled=True,
+        statuses=frozenset({403}),
+    ),
+    # "Rate limit exceeded. Please upgrade": advice, while nothing says that the account is empty.
+    Rule(
+        "rate_limit",
+        words=_RATE_WORDS,
+        unless=f"{_NO_MONEY}|{_LONG}|limit: 0\\b",
+        statuses=frozenset({429}),
     ),
     Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
     # A request that is larger than the limit is refused at any rate, also as HTTP 429.
@@ -276,9 +306,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "invalid",
         words=_SMALLER_WORDS,
-        unless="or try again later|rate limit",
+        unless="try again later|rate limit",
         throttled=False,
-        but=frozenset({401}),
+        but=frozenset({401, 503, 529}),
     ),
     Rule(
         "invalid",
@@ -292,10 +322,18 @@ RULES: tuple[Rule, ...] = (
         "invalid",
         words=_UNABLE_WORDS,
         hints=_UNABLE_HINTS,
+        unless="internal (?:server )?error|please (?:retry|try again)|timed? ?out|engine ?dead",
         but=frozenset({401, 402, 403, 408, 429, 503, 504, 529}),
     ),
     Rule("auth", codes=_KEY_CODES, statuses=frozenset({400, 500, None})),  # xAI, Gemini
     Rule("auth", words=_KEY_WORDS, statuses=frozenset({400, 500, None})),
+    # What the request asks for, told without a status of its own.
+    Rule(
+        "invalid",
+        words=f"{_ABSENT_WORDS}|{_UNFIT_WORDS}",
+        unless="internal (?:server )?error|try again|overloaded|timed? ?out",
+        statuses=frozenset({500, None}),
+    ),
     Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
     # Vertex names a metric, and its quotas are per minute (cloud.google.com/vertex-ai/docs/quotas).
     Rule("rate_limit", words="quota exceeded for (?:aiplatform|quota metric)", unless=_LONG),
@@ -310,11 +348,18 @@ RULES: tuple[Rule, ...] = (
     Rule("rate_limit", words=_QUOTA_WORDS, throttled=True, but=_NEVER_ABOUT_RATE),
     Rule("quota", words=_QUOTA_WORDS, but=frozenset({401, 404, 413})),
     Rule("quota", words=_LONG, throttled=False, statuses=frozenset({403, 429, None})),
-    Rule("rate_limit", words=_RATE_WORDS, but=_NEVER_ABOUT_RATE | {408, 503, 504, 529}),
+    Rule(
+        "rate_limit",
+        words=_RATE_WORDS,
+        unless=r"limit of 0\b",  # nothing is allowed (Databricks)
+        but=_NEVER_ABOUT_RATE | {408, 503, 504, 529},
+    ),
     # In a stream there is no status to say that a limit of a minute is one of the rate.
     Rule(
         "rate_limit", words=rf"limit[^\n]{{0,80}}(?:{_SHORT.pattern})", statuses=frozenset({None})
     ),
+    # OpenAI; Kimi gives a used-up cycle this type, which is a quota above.
+    Rule("auth", codes="accessterminated|accountdeactivated", words="terminat|violat|deactivat"),
 )
 """The first row that fits decides; if none does, the status."""
 
@@ -328,6 +373,7 @@ BY_STATUS: dict[int, ErrorKind] = {
     425: "server",
     429: "rate_limit",
     498: "overloaded",  # Groq: flex capacity exceeded
+    499: "server",  # Google: cancelled; nginx: its client has hung up
     503: "overloaded",
     504: "timeout",
     529: "overloaded",  # Anthropic
@@ -358,9 +404,14 @@ def _larger_than_the_limit(words: str) -> bool:
         requested, limit = found.groups()
     else:
         return False
+    if _LATE.search(words):  # seconds, not tokens
+        return False
     # Of a few hundred, it may be requests: as many as are running, or the number of this one.
     fewest = 1 if "token" in words or "tpm" in words else FEWEST_TOKENS
     return _amount(requested) > _amount(limit) >= fewest
+
+
+_LATE = re.compile("time[ds]? ?out")
 
 
 def _amount(text: str) -> float:

@@ -124,21 +124,36 @@ def codes_of(levels: Levels) -> list[str]:
 
 
 def implied_status(levels: Levels, codes: Sequence[str], words: str) -> int | None:
-    """Return the HTTP status that an error in a stream stands for, if any: by a number, a code, or
-    the words ``HTTP 503``, ``Error code: 429``.
+    """Return the HTTP status that an error in a stream stands for, if any: by a number, a code, the
+    name of an exception, or the words ``HTTP 503``, ``Error code: 429``.
     """
+    number = next(numbers_in(levels), None)
+    return named_status(codes, words) if number is None else number
+
+
+def named_status(codes: Sequence[str], words: str) -> int | None:
+    """Return the HTTP status that codes, or the words, of an error stand for."""
+    number = status_of(codes)
+    if number is None and (named := _EXCEPTION.match(words[:READ_CHARS])):
+        number = status_of((plain_code(named[1]),))
+    if number is None and (found := _STATUS_WORDS.search(words[:READ_CHARS])):
+        number = int(found[1] or found[2])
+    return number
+
+
+def numbers_in(levels: Levels) -> Iterator[int]:
+    """Yield the HTTP statuses that fields of an error name."""
     for level, _ in levels:
         for key in _STATUSES:
             number = level.get(key)
             if isinstance(number, str) and re.fullmatch("[0-9]{3}", number):
                 number = int(number)
             if isinstance(number, int) and 300 <= number < 600:
-                return number
-    if (status := status_of(codes)) is not None:
-        return status
-    found = _STATUS_WORDS.search(words[:READ_CHARS])
-    return int(found[1] or found[2]) if found else None
+                yield number
 
+
+_EXCEPTION = re.compile(r"(?:[\w.]{1,60}\.)?([A-Z]\w{2,60}(?:Error|Exception))\b")
+"""The name of an exception at the beginning: ``litellm.BadRequestError: …``."""
 
 _STATUS_WORDS = re.compile(
     r"(?i)(?:error code|status(?: code)?|http(?:/\d(?:\.\d)?)?)[\s:=]{1,3}([45]\d\d)\b|^([45]\d\d)\b"

@@ -47,6 +47,8 @@ _ECHOES = frozenset(
     (
         *("input", "inputs", "prompt", "messages", "request", "body", "payload", "content", "text"),
         *("flagged_input", "ctx", "system", "tools", "data", "headers", "raw_input", "query"),
+        *("parameters", "params", "arguments", "args", "value", "input_value", "user_message"),
+        *("contents", "user_prompt", "question", "conversation", "history", "completion"),
     )
 )
 """Fields in which servers send back what they were sent; their values are not shown."""
@@ -69,11 +71,11 @@ def _sentences(level: Mapping[str, Any]) -> Iterator[str]:
     """Yield what one object says: an ``error`` that is text, and the first of its other words."""
     error = level.get("error")
     if isinstance(error, str) and error.strip():
-        yield _without_input(error)
+        yield without_request(error)
     texts = (v for v in map(level.get, SAID) if isinstance(v, str) and v.strip())
-    yield from map(_without_input, islice(texts, 1))
+    yield from map(without_request, islice(texts, 1))
     others = (v for v in map(level.get, _BESIDES) if isinstance(v, str) and v.strip())
-    yield from map(_without_input, others)
+    yield from map(without_request, others)
     for key in ("detail", "errors", "details", "issues", "message"):
         value = level.get(key)
         if isinstance(value, Mapping) and key == "errors":  # ASP.NET: the fields, with their faults
@@ -91,12 +93,12 @@ def _listed(items: list[Any]) -> str:
     said: list[str] = []
     for item in items[:FEW]:
         if isinstance(item, str):
-            said.append(_without_input(item[: 4 * EXCERPT_CHARS])[:EXCERPT_CHARS])
+            said.append(without_request(item[: 4 * EXCERPT_CHARS])[:EXCERPT_CHARS])
         elif isinstance(item, Mapping):
             words = next((w for w in (item.get(k) for k in SAID) if isinstance(w, str) and w), "")
             place = next((p for p in map(_place, map(item.get, _PLACES)) if p), "")
             if words or place:
-                words = _without_input(words[: 4 * EXCERPT_CHARS])
+                words = without_request(words[: 4 * EXCERPT_CHARS])
                 said.append(": ".join(filter(None, (place, words)))[:EXCERPT_CHARS])
     return "; ".join(said)
 
@@ -174,18 +176,26 @@ def unpacked(value: Any) -> Any:
     return value
 
 
-def _without_input(words: str) -> str:
-    """Return the words without the values that pydantic prints beside its own, and without the message
-    that litellm prints.
+def without_request(words: str) -> str:
+    """Return the words without what they quote of the request: messages as JSON or as Python prints
+    them (litellm), and values (pydantic, and what imitates it).
     """
-    if "'role'" in words or '"role"' in words:
-        words = re.sub(r"(?s)\{\s*(['\"])role\1:.*", "{…", words)
+    words = _MESSAGES.sub("{…", words)
+    words = _VALUE.sub(r"\1…", words)
     if "input" not in words:
         return words
     words = re.sub(r"(?s)input_value=.*?(?=, input_type=|\]|\Z)", "input_value=…", words)
     if "'loc':" in words or '"loc":' in words:  # a literal that was cut, or has words before it
         words = re.sub(r"(?s)(['\"]input['\"]: ).*", r"\1…", words)
     return words
+
+
+_MESSAGES = re.compile(
+    r"""(?s)\{\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools|model)\1\s*:.*"""
+)
+"""An object of a request, and all behind it."""
+_VALUE = re.compile(r"""(?s)(\bvalue\W{1,3})['"].*""")
+"""``field: 'messages[8].reasoning', value: '…'``."""
 
 
 # -- a page ---------------------------------------------------------------------------
@@ -198,7 +208,7 @@ def text_of_page(page: str) -> str:
     title = _as_line(found[1]) if found else ""
     text = _as_line(page[: found.start()] + " " + page[found.end() :] if found else page)
     said = text if text.startswith(title) else ": ".join(filter(None, (title, text)))
-    return said[:EXCERPT_CHARS] or "a page without text"
+    return without_request(said[:EXCERPT_CHARS]) or "a page without text"
 
 
 _HIDDEN = re.compile(

@@ -7,7 +7,7 @@ has the table of what they mean. What is shown never includes what a server echo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from ._coerce import clean, loose_json
 from ._error_codes import plain_code
 from ._error_kinds import Evidence, kind_of
 from ._error_parts import (
+    Levels,
     availability,
     code_of,
     codes_of,
@@ -27,6 +28,8 @@ from ._error_parts import (
     levels_of,
     limits_of,
     main_of,
+    named_status,
+    numbers_in,
     object_in,
     told_by,
     type_of,
@@ -45,6 +48,7 @@ from ._error_words import (
     field_of,
     text_of_page,
     wait_in,
+    without_request,
     words_of,
 )
 
@@ -68,7 +72,8 @@ def error_info(
         )
     if found is None and body.strip() != b"null":
         text = body[: 16 * EXCERPT_CHARS].decode("utf-8", "replace").strip()
-        found = text_of_page(text) if text[:1] == "<" else text[: 4 * EXCERPT_CHARS]
+        bare = without_request(text[: 4 * EXCERPT_CHARS])
+        found = text_of_page(text) if text[:1] == "<" else bare
     return error_from(status, found, headers)
 
 
@@ -108,7 +113,7 @@ def error_from(
         wait = float(told)
     kind = kind_of(
         Evidence(
-            status=status,
+            status=_inner_status(levels, codes, words) if status == 500 else status,
             codes=" ".join(codes),
             words=_without_quotes(words[:READ_CHARS], status).lower(),
             limits=limits_of(levels),
@@ -134,6 +139,16 @@ def error_from(
         should_retry=advice,
         retry_after=(wait if wait is not None else wait_in(words)) if kind in RETRYABLE else None,
     )
+
+
+def _inner_status(levels: Levels, codes: Sequence[str], words: str) -> int:
+    """Return the status that the body of an HTTP 500 tells, if that is of a request, or else 500.
+
+    Gateways send their own failure, with their upstream's codes in it (litellm).
+    """
+    told = [n for n in numbers_in(levels) if n != 500]
+    status = told[0] if told else named_status(codes, words)
+    return status if status is not None and 400 <= status < 500 and status != 499 else 500
 
 
 def _without_quotes(words: str, status: int | None) -> str:
