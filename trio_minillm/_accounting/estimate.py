@@ -6,6 +6,7 @@ rules, the answer by ``max_tokens``. If one part has no bound, the sum is unknow
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -280,7 +281,17 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
     if "grok" in model.name.lower():
         notes.append("no bound for the answer: xAI does not count reasoning against max_tokens")
         return None
-    return max(limits) * int(body.get("n") or 1)
+    beside = 0
+    if body.get("enable_thinking") and _QWEN.search(model.name.lower()):
+        # Of most of its models, max_tokens bounds the answer alone (Model Studio: API compatibility).
+        beside = body.get("thinking_budget", -1)
+        if type(beside) is not int or beside < 0:
+            notes.append("no bound for the answer: Qwen's max_tokens may leave out the thinking")
+            return None
+    return (max(limits) + beside) * int(body.get("n") or 1)
+
+
+_QWEN = re.compile("qwen|qwq")
 
 
 # -- money -----------------------------------------------------------------------------------

@@ -120,6 +120,12 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True):
     context: str | None = None
     citations: bool = False
 
+    def plain_text(self) -> str | None:
+        """Return the text of a document that is text; ``None`` for any other."""
+        if self.data is None or not (self.media_type or "").startswith("text/"):
+            return None
+        return self.data.decode("utf-8", "replace")
+
 
 class RefusalPart(Quiet, msgspec.Struct, frozen=True):
     """The words in which the model declined to answer."""

@@ -35,7 +35,8 @@ from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
-from ._schemas import ANTHROPIC, ANTHROPIC_ANSWER, parameters_of, strict_parameters, strict_schema
+from ._schemas import ANTHROPIC, ANTHROPIC_ANSWER, strict_schema
+from ._tool_schemas import checked_name, parameters_of, strict_parameters
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens that an answer may have unless the caller says: the format requires a number, and every
@@ -323,8 +324,7 @@ def _result(part: ToolResult) -> dict[str, Any]:
 
 
 def _document(part: DocumentPart) -> dict[str, Any]:
-    if part.data is not None and (part.media_type or "").startswith("text/"):
-        text = part.data.decode("utf-8", "replace")
+    if (text := part.plain_text()) is not None:
         source: dict[str, Any] = {"type": "text", "media_type": "text/plain", "data": text}
     else:
         source = _source(part)
@@ -356,7 +356,7 @@ def _mark(cache: CacheHint) -> dict[str, Any]:
 def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     if isinstance(tool, dict):
         return tool
-    out: dict[str, Any] = {"name": tool.name, "input_schema": parameters_of(tool)}
+    out: dict[str, Any] = {"name": checked_name(tool, 128), "input_schema": parameters_of(tool)}
     if tool.description:
         out["description"] = tool.description
     if tool.strict:

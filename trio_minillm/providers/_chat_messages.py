@@ -237,7 +237,9 @@ def _assistant(message: Message, rules: MessageRules, model: str) -> dict[str, A
         if not out["content"]:
             out["content"] = rules.silent
         signed = any("extra_content" in (c.extra or {}) for c in calls)
-        if rules.signatures == "required" and not signed:
+        # A gateway that has Gemini's models hands the request on to a server that demands it.
+        demanded = rules.signatures == "required" or (rules.signatures and "gemini-3" in model)
+        if demanded and not signed:
             out["tool_calls"][0] |= _unchecked(model)
     elif out["content"] is None and not refusals:
         out["content"] = ""
@@ -306,6 +308,9 @@ def _part(part: Part, rules: MessageRules) -> dict[str, Any]:
             raise ValueError("audio must be given as bytes in this wire format")
         audio: Any = {"data": part.base64(), "format": part.format}
         out = {"type": "input_audio", "input_audio": part.base64() if rules.bare_media else audio}
+    elif isinstance(part, DocumentPart) and (text := part.plain_text()) is not None:
+        title = f"{part.title}:\n\n" if part.title else ""
+        out = {"type": "text", "text": title + text}  # OpenAI takes PDF alone (pydantic-ai#4445)
     elif isinstance(part, DocumentPart) and rules.bare_media and part.file_id is None:
         out = {"type": "document_url", "document_url": part.data_url()}
     elif isinstance(part, DocumentPart):

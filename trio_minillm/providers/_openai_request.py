@@ -14,7 +14,7 @@ from .._types.tools import Tool, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import MessageRules, cache_mark, chat_messages
 from ._formats import FORMATS, Formats, response_format
-from ._schemas import parameters_of, strict_parameters
+from ._tool_schemas import checked_name, parameters_of, strict_parameters
 
 
 class Dialect(MessageRules, frozen=True, kw_only=True):
@@ -34,6 +34,8 @@ class Dialect(MessageRules, frozen=True, kw_only=True):
     """Formats of answers that the server has."""
     stream_usage: bool = True
     """True if usage is asked for with ``stream_options``."""
+    flavored_schemas: bool = False
+    """True if the schemas of tools must be as Kimi's servers demand."""
     one_choice: bool = False
     """True if only one choice (``n=1``) can be asked for."""
     extra_params: tuple[str, ...] = ()
@@ -135,7 +137,10 @@ def _effort(reasoning: Reasoning) -> dict[str, Any]:
 def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     if isinstance(tool, dict):
         return tool
-    function: dict[str, Any] = {"name": tool.name, "parameters": parameters_of(tool)}
+    checks = dialect.ids is not None and not dialect.ids.any_name
+    name = checked_name(tool, 64) if checks else tool.name
+    parameters = parameters_of(tool, flavored=dialect.flavored_schemas)
+    function: dict[str, Any] = {"name": name, "parameters": parameters}
     if tool.description:
         function["description"] = tool.description
     if tool.strict is not None:

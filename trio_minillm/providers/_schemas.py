@@ -16,8 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .._types.schemas import JSON_TEXT, JSONObject, definition_name, root_in_place
-from .._types.tools import Tool
+from .._types.schemas import JSON_TEXT, JSONObject, definition_name
 
 MAX_DEPTH: Final = 64
 """Levels of nesting in a schema. OpenAI takes 10; this only keeps the walk from Python's own limit."""
@@ -104,32 +103,6 @@ def strict_schema(schema: Mapping[str, Any], rules: SchemaRules) -> JSONObject:
         raise ValueError(_TOO_DEEP) from None
     made: JSONObject = msgspec.json.decode(_strict(given, rules))
     return made
-
-
-def parameters_of(tool: Tool) -> JSONObject:
-    """Return a tool's schema with what every provider demands of its root.
-
-    OpenAI refuses an object without ``properties``, Anthropic a root without ``type``; both, and
-    pydantic writes that for a model which holds itself, refuse a reference there.
-    """
-    root = root_in_place(tool.parameters)
-    return {**root, **{k: v for k, v in _NO_PARAMETERS.items() if k not in root}}
-
-
-_NO_PARAMETERS: Final[JSONObject] = {"type": "object", "properties": {}}
-
-
-def strict_parameters(tool: Tool, rules: SchemaRules) -> JSONObject:
-    """Return a tool's schema as a strict mode takes it.
-
-    Raises ``ValueError`` if it can't: a tool that is to be strict isn't silently sent otherwise.
-    """
-    try:
-        return strict_schema(parameters_of(tool), rules)
-    except Unfit as unfit:
-        raise ValueError(
-            f"tool {tool.name!r} can't be strict: {unfit}; or leave strict out"
-        ) from None
 
 
 @lru_cache(maxsize=256)

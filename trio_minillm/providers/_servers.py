@@ -6,6 +6,7 @@ named beside it; `GENERIC`, the common denominator, is what every server takes.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,32 @@ def _content_beside_calls(thoughts: list[ReasoningPart], calls: bool) -> dict[st
 
 def _content_always(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any]:
     return {"reasoning_content": _text(thoughts) or BLANK}
+
+
+_THINKING = re.compile(
+    r"kimi[-_.]?k(?:2.*think|2[.-]?[5-9]|[3-9])|deepseek.*(?:v3[.-][1-9]|v[4-9]|reasoner|r1)"
+)
+_NEWER = re.compile(r"(?:^|/)(?:gpt-[5-9]|o[1-9]\b)")
+
+
+def for_model(dialect: Dialect, server: str, model: str) -> Dialect:
+    """Return what requests for a model differ in, at a server that has models of several vendors.
+
+    OpenAI's newer models refuse ``max_tokens`` there as well (vault-operator#28, GitHub Models in
+    super-agent-party#384), and models of Kimi and DeepSeek that think refuse calls without the
+    reasoning before them (hermes-agent#92359: NVIDIA).
+    """
+    if server not in _OF_ALL_VENDORS:
+        return dialect
+    name = model.lower()
+    if _NEWER.search(name):
+        return msgspec.structs.replace(dialect, max_tokens="max_completion_tokens")
+    if dialect.replay is None and _THINKING.search(name):
+        return msgspec.structs.replace(dialect, replay=_content_beside_calls)
+    return dialect
+
+
+_OF_ALL_VENDORS = frozenset(("generic", "copilot", "azure", "nvidia", "huggingface", "dashscope"))
 
 
 def _reasoning(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any]:
@@ -183,6 +210,7 @@ SERVERS: dict[str, Dialect] = {
         replay=_content_beside_calls,
         silent="",
         prefill="partial",
+        flavored_schemas=True,  # kimi-code#2661, hermes-agent PR 14805
     ),
     "nvidia": _HOSTED,
     "ollama": _replace(GENERIC, replay=_reasoning, extra_params=()),

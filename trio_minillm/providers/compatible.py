@@ -18,7 +18,7 @@ from ._base import Model
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._pricing import native_cost
-from ._servers import SERVERS
+from ._servers import SERVERS, for_model
 from .openai import OpenAIChat
 
 _USD_PER_TICK = -10
@@ -62,10 +62,11 @@ class Compatible(OpenAIChat):
         if self.server == "azure":
             version = parse_qs(urlsplit(model.base_url).query).get("api-version", [""])[-1]
             if version[:1].isdigit() and version < _AZURE_NEWER:
-                return msgspec.structs.replace(
+                old = msgspec.structs.replace(
                     self.dialect, stream_usage=False, max_tokens="max_tokens"
                 )
-        return self.dialect
+                return for_model(old, self.server, model.name)
+        return for_model(self.dialect, self.server, model.name)
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         raw = usage.raw if usage is not None else None

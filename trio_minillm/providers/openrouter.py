@@ -41,6 +41,14 @@ def _replay(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any]:
     return {"reasoning": text} if text else {}
 
 
+def _replay_as_text(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any]:
+    """Return the same, and the text in DeepSeek's own field, which some of its hosts demand
+    (inspect_ai PR 4080).
+    """
+    text = "".join(p.text for p in thoughts if p.wire in ("", "compatible", "openrouter"))
+    return {**_replay(thoughts, calls), **({"reasoning_content": text} if text else {})}
+
+
 class _Answer(msgspec.Struct):
     data: dict[str, Any] | None = None
 
@@ -78,6 +86,12 @@ class OpenRouter(OpenAIChat):
             "image_config",
         ),
     )
+
+    def dialect_at(self, model: Model) -> Dialect:
+        """Return what requests to a model differ in."""
+        if model.name.startswith("deepseek/"):
+            return msgspec.structs.replace(self.dialect, replay=_replay_as_text)
+        return self.dialect
 
     def generation_id(self, headers: Mapping[str, str]) -> str | None:
         return headers.get("x-generation-id")

@@ -1,0 +1,240 @@
+"""Tests of tools' parameters out of strict mode, and of what requests for some models differ in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import trio_minillm as llm
+from trio_minillm.providers._schemas import MAX_DEPTH
+from trio_minillm.providers._tool_schemas import parameters_of
+
+
+def plain(parameters: dict[str, Any], *, flavored: bool = False) -> dict[str, Any]:
+    return parameters_of(llm.Tool(name="t", parameters=parameters), flavored=flavored)
+
+
+def of_field(schema: Any, *, flavored: bool = False) -> Any:
+    given = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return plain(given, flavored=flavored)["properties"]["a"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        ({"type": "array"}, {"type": "array", "items": {}}),
+        ({"type": ["array", "null"]}, {"type": ["array", "null"], "items": {}}),
+        ({"type": "array", "items": True}, {"type": "array", "items": {}}),
+        (
+            {"type": "array", "prefixItems": [{"type": "integer"}] * 2, "items": False},
+            {"type": "array", "items": {"type": "integer"}},
+        ),
+        (
+            {"type": "array", "items": [{"type": "integer"}, {"type": "string"}], "maxItems": 2},
+            {
+                "type": "array",
+                "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+                "maxItems": 2,
+            },
+        ),
+        (
+            {"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "null"}},
+            {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+        ),
+        ({"anyOf": [{"type": "array"}]}, {"anyOf": [{"type": "array", "items": {}}]}),
+        (
+            {"type": "object", "properties": {"b": {"type": "array"}}},
+            {"type": "object", "properties": {"b": {"type": "array", "items": {}}}},
+        ),
+        (
+            {"type": "object", "additionalProperties": {"type": "array"}},
+            {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
+        ),
+        ({"type": "string", "enum": ["array"]}, {"type": "string", "enum": ["array"]}),
+        (True, True),
+    ],
+)
+def test_a_list_says_what_is_in_it(schema: Any, sent: Any) -> None:
+    assert of_field(schema) == sent
+
+
+def test_what_is_nested_deeper_than_any_schema_is_left_as_it_is() -> None:
+    schema: dict[str, Any] = {"type": "array"}
+    for _ in range(MAX_DEPTH + 2):
+        schema = {"type": "array", "items": schema}
+    assert "items" in of_field(schema)
+
+
+A, B = {"a": {"type": "string"}}, {"b": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    ("root", "required"),
+    [
+        ({"anyOf": [{"properties": A, "required": ["a"]}, {"properties": B}]}, []),
+        (
+            {
+                "oneOf": [
+                    {"properties": A, "required": ["a"]},
+                    {"properties": {**A, **B}, "required": ["b", "a"]},
+                ]
+            },
+            ["a"],
+        ),
+        ({"allOf": [{"properties": A, "required": ["a"]}, {"properties": B}]}, ["a"]),
+        ({"properties": A, "required": ["a"], "anyOf": [{"properties": B}]}, ["a"]),
+        (
+            {"anyOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}, True],
+             "$defs": {"A": {"properties": A}, "B": {"properties": B}}},
+            [],
+        ),
+    ],
+)  # fmt: skip
+def test_choices_at_the_root_become_one_object(root: dict[str, Any], required: list[str]) -> None:
+    sent = plain(root)
+    assert sent["type"] == "object"
+    assert sent["properties"] == {**A, **B}
+    assert sent["required"] == required
+    assert not sent.keys() & {"anyOf", "oneOf", "allOf"}
+
+
+def test_a_root_without_anything_is_an_object() -> None:
+    assert plain({}) == {"type": "object", "properties": {}}
+    assert plain({"anyOf": "odd"}) == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        ({"enum": ["a", 1]}, {"enum": ["a", 1], "type": ["string", "integer"]}),
+        ({"const": "a"}, {"const": "a", "type": "string"}),
+        ({"enum": [[1]]}, {"enum": [[1]]}),
+        (
+            {"type": "string", "anyOf": [{"minLength": 1}, {"type": "string"}, {"$ref": "#/$defs/X"}]},
+            {"anyOf": [
+                {"type": "string", "minLength": 1}, {"type": "string"}, {"$ref": "#/$defs/X"},
+            ]},
+        ),
+        ({"type": "object", "oneOf": [True]}, {"oneOf": [True]}),
+        ({"$ref": "#/definitions/X", "type": "string", "description": "d"}, {"$ref": "#/$defs/X"}),
+    ],
+)  # fmt: skip
+def test_kimi_gets_its_own_flavor(schema: Any, sent: Any) -> None:
+    assert of_field(schema, flavored=True) == sent
+    assert of_field(schema) == schema
+
+
+def test_kimi_gets_definitions_in_one_place_and_what_is_required() -> None:
+    given = {"properties": A, "definitions": {"X": {"enum": ["x"]}}, "$defs": {"Y": {"const": 1}}}
+    sent = plain(given, flavored=True)
+    assert sent["required"] == []
+    assert sent["$defs"] == {
+        "X": {"enum": ["x"], "type": "string"},
+        "Y": {"const": 1, "type": "integer"},
+    }
+    assert "definitions" not in sent
+    assert "$defs" not in plain({}, flavored=True)
+
+
+HI = (llm.user("hi"),)
+
+
+def body_of(model: llm.Model, messages: Any = HI, **params: Any) -> dict[str, Any]:
+    request = llm.Request(model=model, messages=tuple(messages), params=params, extra={})
+    return model.provider.build_request(request)
+
+
+def compatible(name: str, base_url: str = "http://127.0.0.1/v1") -> llm.Model:
+    return llm.compatible(name, base_url=base_url, api_key="k")
+
+
+TOOL = llm.Tool(name="files.read", parameters={})
+
+
+@pytest.mark.parametrize("model", [llm.openai("m", api_key="k"), llm.anthropic("m", api_key="k")])
+def test_a_name_of_a_tool_that_is_refused_is_an_error_of_ours(model: llm.Model) -> None:
+    with pytest.raises(ValueError, match=r"tool 'files\.read': this server takes names of letters"):
+        body_of(model, tools=[TOOL], max_tokens=5)
+    assert body_of(compatible("m"), tools=[TOOL])["tools"][0]["function"]["name"] == "files.read"
+
+
+def test_a_moonshot_schema_is_sent_to_moonshot() -> None:
+    tool = llm.Tool(name="t", parameters={"properties": {"a": {"enum": ["x"]}}})
+    sent = body_of(compatible("kimi-k2", "https://api.moonshot.ai/v1"), tools=[tool])
+    assert sent["tools"][0]["function"]["parameters"]["properties"]["a"]["type"] == "string"
+    sent = body_of(compatible("m"), tools=[tool])
+    assert "type" not in sent["tools"][0]["function"]["parameters"]["properties"]["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "field"),
+    [
+        ("gpt-5.4", "https://api.githubcopilot.com", "max_completion_tokens"),
+        ("openai/gpt-5", "https://models.github.ai/inference", "max_completion_tokens"),
+        ("openai/o3-mini", "https://gateway.example/v1", "max_completion_tokens"),
+        ("gpt-5", "https://x.services.ai.azure.com/models?api-version=2024-05-01-preview",
+         "max_completion_tokens"),
+        ("gpt-4o", "https://api.githubcopilot.com", "max_tokens"),
+        ("gpt-oss-120b", "https://gateway.example/v1", "max_tokens"),
+        ("claude-5", "https://api.githubcopilot.com", "max_tokens"),
+        ("foo3", "https://gateway.example/v1", "max_tokens"),
+    ],
+)  # fmt: skip
+def test_the_bound_has_the_name_that_the_model_takes(name: str, base_url: str, field: str) -> None:
+    sent = body_of(compatible(name, base_url), max_tokens=10)
+    assert {k for k in sent if k.startswith("max_")} == {field}
+
+
+HISTORY = [
+    llm.user("hi"),
+    llm.Message(
+        role="assistant",
+        parts=(
+            llm.ReasoningPart(text="hm", wire="compatible"),
+            llm.ToolCall(id="c", name="f", arguments="{}"),
+        ),
+    ),
+    llm.tool_result("c", "4"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "sent"),
+    [
+        ("moonshotai/kimi-k2-thinking", "https://integrate.api.nvidia.com/v1", True),
+        ("kimi-k2.5", "https://opencode.ai/zen/v1", True),
+        ("deepseek-ai/DeepSeek-V3.2", "https://ark.example/api/v3", True),
+        ("kimi-k2-instruct", "https://integrate.api.nvidia.com/v1", False),
+        ("meta/llama-4", "https://integrate.api.nvidia.com/v1", False),
+        ("deepseek-ai/DeepSeek-V3.2", "https://api.x.ai/v1", False),
+    ],
+)
+def test_reasoning_goes_back_to_models_that_demand_it(name: str, base_url: str, sent: bool) -> None:
+    turn = body_of(compatible(name, base_url), HISTORY)["messages"][1]
+    assert turn.get("reasoning_content") == ("hm" if sent else None)
+
+
+def test_deepseek_behind_openrouter_gets_its_reasoning_as_text_too() -> None:
+    model = llm.openrouter("deepseek/deepseek-v4", api_key="k")
+    assert body_of(model, HISTORY)["messages"][1]["reasoning_content"] == "hm"
+    other = llm.openrouter("qwen/qwen3", api_key="k")
+    assert "reasoning_content" not in body_of(other, HISTORY)["messages"][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "signed"), [("google/gemini-3-pro", True), ("gemini-2.5", False), ("gpt-4o", False)]
+)
+def test_a_call_of_another_model_gets_the_mark_for_gemini_at_a_gateway(
+    name: str, signed: bool
+) -> None:
+    turn = body_of(compatible(name, "https://gateway.example/v1"), HISTORY)["messages"][1]
+    assert ("extra_content" in turn["tool_calls"][0]) is signed
+
+
+@pytest.mark.parametrize("title", [None, "notes"])
+def test_a_document_of_text_is_sent_as_text(title: str | None) -> None:
+    part = llm.DocumentPart(data=b"hello", media_type="text/plain", title=title)
+    message = llm.Message(role="user", parts=(llm.TextPart("see"), part))
+    sent = body_of(llm.openai("m", api_key="k"), [message])["messages"][0]["content"][1]
+    assert sent == {"type": "text", "text": "notes:\n\nhello" if title else "hello"}

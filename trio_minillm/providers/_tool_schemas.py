@@ -1,0 +1,174 @@
+"""Parameters of tools as servers take them, in strict mode or out of it.
+
+Out of strict mode a schema may say almost anything, and many come from elsewhere (MCP). What is
+mended here is what servers refuse with HTTP 400, the whole request with it: a root that is no plain
+object, a list without a type of its items, a tuple. Kimi wants more (`flavored`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from .._types.schemas import JSONObject, definition_name, root_in_place
+from .._types.tools import Tool
+from ._schemas import MAX_DEPTH, SchemaRules, Unfit, strict_schema
+
+_NO_PARAMETERS: Final[JSONObject] = {"type": "object", "properties": {}}
+_PLAIN_NAME = re.compile("[A-Za-z0-9_-]+")
+_CHOICES = ("anyOf", "oneOf", "allOf")
+_LISTS = (*_CHOICES, "prefixItems")
+_NODES = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Keywords whose value is a list of schemas, a schema, and schemas by name."""
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+def checked_name(tool: Tool, most: int) -> str:
+    """Return a tool's name. Raises ``ValueError`` if it has other characters than letters, digits,
+    ``_`` and ``-``, or more than ``most``: OpenAI and Anthropic refuse the whole request for it.
+    """
+    if not _PLAIN_NAME.fullmatch(tool.name) or len(tool.name) > most:
+        raise ValueError(
+            f"tool {tool.name!r}: this server takes names of letters, digits, _ and - only,"
+            f" {most} at most: give it another with Tool(name=…)"
+        )
+    return tool.name
+
+
+def parameters_of(tool: Tool, *, flavored: bool = False) -> JSONObject:
+    """Return a tool's schema as servers take it without ``strict``; the given one is not changed.
+
+    ``flavored``: as Kimi's servers demand ("not a valid moonshot flavored json schema"): a type at
+    each node, none beside a choice, references alone and under ``$defs``, and ``required``.
+    """
+    given = msgspec.json.encode(tool.parameters)
+    made: JSONObject = msgspec.json.decode(_plain(given, flavored))
+    return made
+
+
+def strict_parameters(tool: Tool, rules: SchemaRules) -> JSONObject:
+    """Return a tool's schema as a strict mode takes it.
+
+    Raises ``ValueError`` if it can't: a tool that is to be strict isn't silently sent otherwise.
+    """
+    root = root_in_place(tool.parameters)
+    try:
+        return strict_schema({**_missing(root), **root}, rules)
+    except Unfit as unfit:
+        raise ValueError(
+            f"tool {tool.name!r} can't be strict: {unfit}; or leave strict out"
+        ) from None
+
+
+def _missing(root: Mapping[str, Any]) -> JSONObject:
+    """Return what a root lacks: OpenAI refuses an object without ``properties``, Anthropic a root
+    without ``type``.
+    """
+    return {k: v for k, v in _NO_PARAMETERS.items() if k not in root}
+
+
+@lru_cache(maxsize=256)
+def _plain(given: bytes, flavored: bool) -> bytes:
+    # A batch sends the same tools thousands of times.
+    root = root_in_place(msgspec.json.decode(given))
+    root = _merged(root)
+    out = _node({**root, **_missing(root)}, flavored, 0)
+    if flavored:
+        out.setdefault("required", [])
+        out["$defs"] = {**out.pop("definitions", {}), **out.pop("$defs", {})}
+        if not out["$defs"]:
+            del out["$defs"]
+    return msgspec.json.encode(out)
+
+
+def _merged(root: JSONObject) -> JSONObject:
+    """Return a root without choices, which OpenAI and Anthropic refuse there.
+
+    Its properties are those of all choices. Required is what every one of them requires, or, of
+    ``allOf``, what any does.
+    """
+    out = {k: v for k, v in root.items() if k not in _CHOICES}
+    definitions = {**root.get("definitions", {}), **root.get("$defs", {})}
+    for word in _CHOICES:
+        given = root.get(word)
+        if not isinstance(given, list):
+            continue
+        choices = [_resolved(choice, definitions) for choice in given]
+        properties: JSONObject = {}
+        for choice in choices:
+            properties |= _object(choice.get("properties"))
+        required = [set(_list(choice.get("required"))) for choice in choices]
+        common = set.union(*required) if word == "allOf" else set.intersection(*required)
+        out["properties"] = {**properties, **_object(out.get("properties"))}
+        more = [name for name in out["properties"] if name in common]
+        out["required"] = list(dict.fromkeys([*_list(out.get("required")), *more]))
+        out["type"] = "object"
+    return out
+
+
+def _resolved(choice: Any, definitions: JSONObject) -> JSONObject:
+    name = definition_name(_object(choice).get("$ref"))
+    return _object(choice if name is None else definitions.get(name))
+
+
+def _object(value: Any) -> JSONObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _node(schema: Any, flavored: bool, depth: int) -> Any:
+    """Return a schema with what servers refuse mended, at every level."""
+    if not isinstance(schema, dict) or depth > MAX_DEPTH:
+        return schema
+    out = dict(schema)
+    if isinstance(out.get("items"), list):  # drafts before 2020
+        out["prefixItems"] = out.pop("items")
+    for key in _LISTS:
+        if isinstance(out.get(key), list):
+            out[key] = [_node(one, flavored, depth + 1) for one in out[key]]
+    for key in _NODES:
+        if isinstance(out.get(key), dict):
+            out[key] = _node(out[key], flavored, depth + 1)
+    for key in _MAPS:
+        if isinstance(out.get(key), dict):
+            out[key] = {k: _node(v, flavored, depth + 1) for k, v in out[key].items()}
+    places = out.pop("prefixItems", None)
+    if isinstance(places, list) and places:
+        others = [out["items"]] if isinstance(out.get("items"), dict) else []
+        found = [*places, *others]
+        kinds = [x for k, x in enumerate(found) if x not in found[:k]]
+        out["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    is_list = out.get("type") == "array" or "array" in _list(out.get("type"))
+    if is_list and not isinstance(out.get("items"), dict):
+        out["items"] = {}
+    return _flavored(out) if flavored else out
+
+
+def _flavored(out: JSONObject) -> JSONObject:
+    """Return a node as Kimi's servers take it."""
+    if isinstance(out.get("$ref"), str):
+        return {"$ref": out["$ref"].replace("#/definitions/", "#/$defs/")}
+    values = [out["const"]] if "const" in out else _list(out.get("enum"))
+    if "type" not in out and values and all(type(v) in _TYPES for v in values):
+        kinds = list(dict.fromkeys(_TYPES[type(v)] for v in values))
+        out["type"] = kinds[0] if len(kinds) == 1 else kinds
+    for word in ("anyOf", "oneOf"):
+        if "type" in out and isinstance(out.get(word), list):
+            kind = out.pop("type")
+            out[word] = [
+                {"type": kind, **one} if isinstance(one, dict) and not one.keys() & _SAYS else one
+                for one in out[word]
+            ]
+    return out
+
+
+_SAYS = {"type", "$ref", "anyOf", "oneOf", "allOf"}
+"""Keywords of a choice that says its type itself."""
