@@ -231,3 +231,66 @@ def test_the_answer_costs_what_its_tokens_cost() -> None:
         assert answer.cost.amount == Decimal(tokens) / 1_000_000
 
     run(main)
+
+
+def test_a_response_that_was_read_whole_is_read_again_from_memory() -> None:
+    headers = {"content-type": "text/event-stream", "x-request-id": "req-1"}
+
+    async def main() -> None:
+        async with http(lambda _: httpx.Response(200, headers=headers, content=BODY)) as client:
+            read = await client.post("http://host.invalid/v1/x")
+            async with client.stream("POST", "http://host.invalid/v1/x") as left:
+                await left.aread()
+            alone = httpx.Response(200, headers=headers, content=BODY)
+            for response in (read, left, alone):
+                async with StreamingCompletion.from_event_source(response, OPENAI) as stream:
+                    answer = await stream.collect()
+                assert (answer.content, answer.request_id) == ("Hello", "req-1")
+
+    run(main)
+
+
+def test_a_response_whose_body_is_gone_is_refused_at_once() -> None:
+    def answers(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Body())
+
+    class Body(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield BODY[:20]
+            yield BODY[20:]
+
+    async def main() -> None:
+        async with http(answers) as client:
+            async with client.stream("POST", "http://host.invalid/v1/x") as response:
+                async for _ in response.aiter_raw():
+                    pass
+                with pytest.raises(ValueError, match="iterated over or closed: give it unread"):
+                    StreamingCompletion.from_event_source(response, OPENAI)
+            async with client.stream("POST", "http://host.invalid/v1/x") as response:
+                pass
+            with pytest.raises(ValueError, match="iterated over or closed"):
+                StreamingCompletion.from_event_source(response, OPENAI)
+
+    run(main)
+
+
+def test_lines_of_httpx_get_their_ends_back() -> None:
+    async def main() -> None:
+        async with (
+            http(lambda _: httpx.Response(200, content=BODY)) as client,
+            client.stream("POST", "http://host.invalid/v1/x") as response,
+            StreamingCompletion.from_event_source(response.aiter_lines(), OPENAI) as stream,
+        ):
+            assert (await stream.collect()).content == "Hello"
+
+    run(main)
+
+
+@pytest.mark.parametrize("item", [{"event": "message", "data": "{}"}, 5, None])
+def test_items_of_another_kind_are_a_mistake_of_the_program(item: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(TypeError, match="neither bytes, text nor a server-sent event"):
+            async with StreamingCompletion.from_event_source(pieces(item), OPENAI) as stream:
+                await stream.collect()
+
+    run(main)

@@ -14,6 +14,29 @@ from ..support.wires import MAKERS
 
 
 @pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("dressed", [f'"{KEY}"', f"'{KEY}'", f"Bearer {KEY}", f"bearer  {KEY}"])
+def test_a_key_that_was_copied_with_what_stood_around_it_is_refused(
+    make: Any, dressed: str
+) -> None:
+    with pytest.raises(ValueError, match="the key alone, without quotation marks") as caught:
+        make("m", api_key=dressed)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "asked"),
+    [
+        ("HTTPS://api.openai.com/v1", "https://api.openai.com/v1/chat/completions"),
+        ("Http://localhost:1/v1/responses", "http://localhost:1/v1/chat/completions"),
+        ("http://localhost:1/v1/responses/?a=b", "http://localhost:1/v1/chat/completions?a=b"),
+    ],
+)
+def test_an_address_may_be_written_in_several_ways(base_url: str, asked: str) -> None:
+    model = llm.compatible("m", base_url=base_url)
+    assert model.provider.endpoint_url(model) == asked
+
+
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("bad", ["\n", "\r\nx-evil: 1", "\0", "ü", "\ud800"])
 def test_keys_and_headers_that_can_not_be_sent_are_refused(make: Any, bad: str) -> None:
     for given in ({"api_key": KEY + bad}, {"api_key": "k", "headers": {"x": KEY + bad}}):

@@ -27,20 +27,23 @@ class _EventSource(Protocol):
 EventSource: TypeAlias = (
     httpx.Response | _EventSource | AsyncIterable["bytes | str | _ServerSentEvent"]
 )
-"""A streamed response of httpx's that was not read; an ``EventSource`` of httpx-sse's around one; or
+"""A response of httpx's, not read yet or read whole; an ``EventSource`` of httpx-sse's around one; or
 an async iterable of the body: its bytes or text, cut anywhere, or server-sent events."""
 
 
 def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
     """Return an exchange that has this answer, and the URL that was asked, if it is known.
 
-    Raises ``TypeError`` for a source of another kind.
+    Raises ``TypeError`` for a source of another kind, and ``ValueError`` for a response of which
+    something was consumed that is not there any more.
     """
     response = getattr(source, "response", source)
     if not isinstance(response, httpx.Response):
         if not isinstance(source, AsyncIterable):
             raise TypeError("the source is neither a response nor an async iterable")
         response = httpx.Response(200, stream=_Given(source))
+    elif response.is_stream_consumed or response.is_closed:
+        response = _read_before(response)
 
     async def send(_: Outgoing) -> httpx.Response:
         return response
@@ -50,11 +53,36 @@ def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
     return HttpxExchange(send), ""
 
 
+def _read_before(response: httpx.Response) -> httpx.Response:
+    """Return a response with the body that another has, who read it whole."""
+    try:
+        body = response.content
+    except httpx.ResponseNotRead:
+        raise ValueError(
+            "the response was iterated over or closed: give it unread, inside `http.stream(…)`"
+        ) from None
+    headers = [(k, v) for k, v in response.headers.multi_items() if k not in _OF_THE_BODY]
+    again = httpx.Response(response.status_code, headers=headers, stream=_Given(_once(body)))
+    with suppress(RuntimeError):  # it was made without a request
+        again.request = response.request
+    return again
+
+
+_OF_THE_BODY = frozenset(("content-encoding", "content-length", "transfer-encoding"))
+"""Headers that say how a body was sent, which is undone once it was read."""
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
 class _Given(httpx.AsyncByteStream):
     """An iterable as the body of a response."""
 
     def __init__(self, source: AsyncIterable[Any]) -> None:
         self._source = aiter(source)
+        # httpx's lines have lost their ends.
+        self._end = "\n" if getattr(source, "__name__", "") == "aiter_lines" else ""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -63,7 +91,7 @@ class _Given(httpx.AsyncByteStream):
         item = await anext(self._source)
         if isinstance(item, bytes | bytearray):
             return bytes(item)
-        return item.encode() if isinstance(item, str) else _wire_of(item)
+        return (item + self._end).encode() if isinstance(item, str) else _wire_of(item)
 
     async def aclose(self) -> None:
         if isinstance(self._source, AsyncGenerator):
@@ -71,6 +99,9 @@ class _Given(httpx.AsyncByteStream):
 
 
 def _wire_of(event: _ServerSentEvent) -> bytes:
+    if not (hasattr(event, "event") and isinstance(getattr(event, "data", None), str)):
+        kind = type(event).__name__
+        raise TypeError(f"the source gave a {kind}: neither bytes, text nor a server-sent event")
     lines = [f"event: {event.event}"] if event.event else []
     lines += [f"data: {line}" for line in event.data.split("\n")]
     return ("\n".join(lines) + "\n\n").encode()

@@ -104,14 +104,16 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     ) -> StreamingCompletion:
         """Return a stream over an answer that another client has received; use it in a block.
 
-        ``source`` is a streamed ``httpx.Response`` whose body was not read, httpx-sse's
-        ``EventSource`` around one, or an async iterable of the body: bytes or text, cut anywhere, or
-        server-sent events (objects with ``event`` and ``data``). ``model`` says in which wire format
+        ``source`` is an ``httpx.Response`` that streams and was not read, or was read whole;
+        httpx-sse's ``EventSource`` around one; or an async iterable of the body: bytes or text, cut
+        anywhere, server-sent events (objects with ``event`` and ``data``), or httpx's
+        ``aiter_lines()``. Lines from elsewhere must keep their ends. ``model`` says in which wire format
         it is, and what its tokens cost. Clocks, bounds and the end of a stream are as for a request
         of one's own; there is one attempt, and no ledger books it. The source is closed with the
         block.
 
-        Raises ``TypeError`` for any other source.
+        Raises ``TypeError`` for any other source, and ``ValueError`` for a response that was
+        iterated over or closed.
         """
         ingest = Ingest(
             model=model.name,

@@ -34,6 +34,11 @@ for an event that says nothing."""
 _UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
 
 
+_DRESSED = re.compile(r"(?i)bearer\s|['\"`]")
+"""The beginning of a key that was copied with what stood around it: an env file's quotation marks,
+the whole header."""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A model at an address, with the key to it, as a frozen value.
 
@@ -56,15 +61,19 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         values = [*self.headers.values(), *([] if self.api_key is None else [self.api_key])]
         if not all(map(sendable, values)):
             raise ValueError(_UNPRINTABLE)
+        if _DRESSED.match(self.api_key or ""):
+            raise ValueError(
+                "api_key must be the key alone, without quotation marks or 'Bearer' before it"
+            )
         if not all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in self.headers):
             raise ValueError("a header's name must be an HTTP token")
         if _FRAMING & {name.lower() for name in self.headers}:
             raise ValueError("headers must not say where the body ends: that is HTTP's own")
-        if not self.base_url.startswith(("http://", "https://")):
+        if not self.base_url.lower().startswith(("http://", "https://")):
             raise ValueError("base_url must begin with http:// or https://")
         _check_url(self.base_url)
         named = self.headers.keys() & {"authorization", "Authorization", "x-api-key", "api-key"}
-        if (self.api_key or named) and self.base_url.startswith("http:"):
+        if (self.api_key or named) and self.base_url.lower().startswith("http:"):
             _warn_of_plain_text(urlsplit(self.base_url).hostname or "")
 
     def __repr__(self) -> str:
@@ -320,12 +329,14 @@ def joined_url(
 ) -> str:
     """Return the address of an endpoint below a base URL, with the base URL's query at its end.
 
-    A base URL that ends in the endpoint already is taken as it is. ``version`` stands before the
+    A base URL that ends in the endpoint already is taken as it is, and one that ends in OpenAI's
+    other endpoint, ``/responses``, without that. ``version`` stands before the
     endpoint unless the base URL ends in it; ``instead_of`` is another endpoint, in which the base
     URL may end; ``query`` is the endpoint's own.
     """
     base, _, given = base_url.partition("?")
-    base = base.rstrip("/")
+    scheme, _, rest = base.partition("://")
+    base = f"{scheme.lower()}://{rest}".rstrip("/").removesuffix("/responses").rstrip("/")
     if instead_of:
         base = base.removesuffix(instead_of).rstrip("/")
     if not base.endswith(endpoint):

@@ -60,6 +60,8 @@ class OpenAIChat(Provider):
     name = "openai"
     replay_wire = "openai"
     literal_text = True
+    bills: bool = False
+    """True if the server charges what it names as the cost, so that 0 is free."""
     dialect: Dialect = _OWN
 
     def endpoint_url(self, model: Model) -> str:
@@ -252,6 +254,8 @@ class OpenAIChat(Provider):
         """
         if usage is None or usage.cost is None:
             return priced_cost(usage, price)
+        if not usage.cost and price is not None and not self.bills:
+            return priced_cost(usage, price)  # a gateway that does not know the price says 0
         amount, raw = exact(usage.cost), usage.raw or {}
         if raw.get("is_byok") is True:
             upstream = amount_in(at_path(raw, ("cost_details", "upstream_inference_cost")))

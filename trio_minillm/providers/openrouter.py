@@ -62,6 +62,7 @@ class OpenRouter(OpenAIChat):
     name = "openrouter"
     replay_wire = "openrouter"
     always_usage = True
+    bills = True
     dialect: Dialect = Dialect(
         wire="openrouter",
         signatures="kept",  # Google's, of calls; its other blocks are reasoning details
