@@ -33,15 +33,16 @@ async def main() -> None:
             if not response.tool_calls:
                 break
             for call in response.tool_calls:
+                tool = tools.get(call.name)
                 try:
-                    result = await tools[call.name].call(call)
-                    history.append(llm.tool_result(call, result))
-                except (KeyError, msgspec.ValidationError) as error:
+                    result = await tool.call(call) if tool else "no such tool"
+                    history.append(llm.tool_result(call, result, is_error=tool is None))
+                except msgspec.ValidationError as error:  # the arguments are of other types
                     result = str(error)
                     history.append(llm.tool_result(call, result, is_error=True))
                 print(f"{call.name}({call.arguments}) -> {result}")
             choice = "auto"
-    print(response.content)
+    print(response.content, *response.invalid_tool_calls)  # those of an answer that was cut
 
 
 trio.run(main)

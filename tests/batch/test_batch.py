@@ -296,6 +296,32 @@ async def test_attempts_have_an_end(autojump_clock):
     assert result.error.status == 500
 
 
+@pytest.mark.parametrize(
+    ("status", "known"),
+    [(413, True), (400, True), (429, True), (503, True), (500, False), (504, False)],
+)
+async def test_a_refusal_costs_nothing_and_a_server_that_failed_may_have_answered(
+    autojump_clock, status, known
+):
+    async def no(number, body):
+        raise Answer(status)
+
+    (result,), _ = await run(Server(no), requests(1), retry=llm.Retry(attempts=1))
+    sure = (Decimal(0), llm.CostResolution.RESOLVED)
+    expected = sure if known else (None, llm.CostResolution.UNKNOWN)
+    for cost in (result.cost, result.attempts[0].cost):
+        assert (cost.amount, cost.resolution) == expected
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("no"), ConnectionRefusedError(111, "no")])
+async def test_what_was_not_sent_costs_nothing_where_that_is_certain(autojump_clock, error):
+    transport = httpx.MockTransport(lambda request: (_ for _ in ()).throw(error))
+    (result,), _ = await run(transport, requests(1), retry=llm.Retry(attempts=1))
+    refused = isinstance(error, ConnectionRefusedError)
+    assert (result.cost.amount == 0) is refused
+    assert result.error.reason == ("refused" if refused else None)
+
+
 async def test_retry_after_delays_the_attempt_and_nobody_else(autojump_clock):
     async def first(number, body):
         if number == 0:
@@ -565,26 +591,30 @@ KNOWN = llm.CostInfo(Decimal("0.25"), llm.CostResolution.RESOLVED)
 LEAST = llm.CostInfo(Decimal("0.5"), llm.CostResolution.LOWER_BOUND)
 UNPRICED = llm.CostInfo(None, llm.CostResolution.UNPRICED)
 UNKNOWN = llm.CostInfo()
+FREE = llm.CostInfo(Decimal(0), llm.CostResolution.RESOLVED)
 
 
 @pytest.mark.parametrize(
     ("attempts", "amount", "resolution"),
     [
         ([], "0", "resolved"),  # from a cache
-        ([("refused", UNKNOWN)], "0", "resolved"),
-        ([("refused", UNKNOWN), ("paid", KNOWN)], "0.25", "resolved"),
+        ([("refused", FREE)], "0", "resolved"),
+        ([("refused", FREE), ("paid", KNOWN)], "0.25", "resolved"),
+        ([("refused", FREE), ("refused", FREE), ("paid", LEAST)], "0.5", "lower_bound"),
         ([("broken", KNOWN), ("paid", KNOWN)], "0.50", "resolved"),
         ([("broken", LEAST), ("paid", KNOWN)], "0.75", "lower_bound"),
         ([("broken", KNOWN), ("paid", UNPRICED)], None, "unpriced"),
         ([("broken", UNPRICED), ("broken", UNKNOWN)], None, "unknown"),
-        ([("not sent", UNKNOWN)], None, "unknown"),
-        ([("not sent", UNKNOWN), ("paid", KNOWN)], "0.25", "resolved"),
+        ([("cut", UNKNOWN)], None, "unknown"),
+        ([("cut", UNKNOWN), ("refused", FREE)], None, "unknown"),
+        # An answer of which nothing came may have cost something.
+        ([("cut", UNKNOWN), ("paid", KNOWN)], "0.25", "lower_bound"),
     ],
 )
 def test_a_result_costs_what_its_attempts_cost(attempts, amount, resolution):
     facts = {
         "refused": {"error": "RefusedError", "status": 503},
-        "not sent": {"error": "SendError"},
+        "cut": {"error": "ConnectionCut"},
         "broken": {"error": "ConnectionCut", "usage": llm.Usage(completion_tokens=1)},
         "paid": {"usage": llm.Usage(completion_tokens=1)},
     }

@@ -120,9 +120,11 @@ def test_events_are_counted_one_by_one() -> None:
         (b'{"a":1}}', []),
         (b'{"a":1} and {"b":2}', []),
         (b'{"a":1} "b"', []),
-        (b'{"a":"}{"}{"b":2}', [b'{"a":"}{"}', b'{"b":2}']),
-        (b'{"a":1}\\n\\n', [b'{"a":1}']),
+        (b'{"type":"}{"}{"usage":2}', [b'{"type":"}{"}', b'{"usage":2}']),
+        (b'{"type":1}\\n\\n', [b'{"type":1}']),
         (b'[{"a":1},{"b":2}]', [b'{"a":1}', b'{"b":2}']),
+        (b'{"type":1} {}', []),
+        (b'{"type":1}{"a":2}', []),
         (b'[{"a":1},2]', []),
         (b"[ping]", []),
         (b"[]", []),
@@ -149,7 +151,11 @@ JSON = st.recursive(
 
 
 @given(
-    st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=2, max_size=4),
+    st.lists(
+        st.dictionaries(st.text(), JSON, max_size=3).map(lambda d: {"type": "x", **d}),
+        min_size=2,
+        max_size=4,
+    ),
     st.sampled_from(["", " ", ",", "data: ", "\\n\\n", "\\r\\ndata:"]),
 )
 def test_any_objects_in_a_row_are_found(values: list[dict[str, Any]], between: str) -> None:

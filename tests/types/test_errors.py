@@ -48,7 +48,7 @@ def test_an_error_survives_copying_and_pickling(error):
         (ERRORS[7], "the server reported an error [rate_limit_exceeded] (rate_limit): slow down"),
         (ERRORS[8], "event 4: not JSON"),
         (ERRORS[11], "the request went no further for 30 s (clock 'send')"),
-        (ERRORS[9], "event 2: more than 4,096 bytes in one line"),
+        (ERRORS[9], "event 2: more than 4,096 bytes in one line (Bounds(event=…) raises it)"),
     ],
 )
 def test_the_message_says_what_and_how_much(error, words):

@@ -60,6 +60,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds before that in which it waited to be sent."""
     usage: Usage | None = None
     cost: CostInfo = CostInfo()
+    """Its cost in USD: 0 if it was refused, or was never sent."""
     timings: Timings = msgspec.field(default_factory=Timings)
     error: str | None = None
     """Name of the class of the error that ended it."""
@@ -133,18 +134,17 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     def cost(self) -> CostInfo:
         """Cost of all attempts together, in USD; 0 for an answer from a cache.
 
-        Refused attempts and those that were never sent cost nothing. The resolution is that of
-        the least certain of the rest; the amount is missing if one of those is.
+        The resolution is that of the least certain attempt. Beside an attempt of which nothing is
+        known, the sum of the others is a lower bound; without a price, the amount is missing.
         """
-        paid = [a.cost for a in self.attempts if a.usage is not None or a.error is None]
-        if not paid:
-            known = not self.attempts or all(a.status is not None for a in self.attempts)
-            return CostInfo(sum_of(()), CostResolution.RESOLVED) if known else CostInfo()
+        paid = [a.cost for a in self.attempts if a.cost != FREE]
         if len(paid) == 1:
             return paid[0]
-        worst = max((c.resolution for c in paid), key=_CERTAINTY.index)
-        amounts = [c.amount for c in paid if c.amount is not None]
-        return CostInfo(sum_of(amounts) if len(amounts) == len(paid) else None, worst)
+        known = [cost.amount for cost in paid if cost.amount is not None]
+        worst = max((cost.resolution for cost in paid), key=_CERTAINTY.index, default=_CERTAINTY[0])
+        if known and worst is CostResolution.UNKNOWN:
+            return CostInfo(sum_of(known), CostResolution.LOWER_BOUND)
+        return CostInfo(sum_of(known) if len(known) == len(paid) else None, worst)
 
     def __repr__(self) -> str:
         ended = "ok" if self.ok else type(self.error or self.invalid).__name__
@@ -153,6 +153,9 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> Any:
         yield repr(self)
 
+
+FREE = CostInfo(sum_of(()), CostResolution.RESOLVED)
+"""The cost of an attempt that was refused or never sent."""
 
 # From the most certain to the least.
 _CERTAINTY = (

@@ -203,7 +203,8 @@ def name_proxy(exc: Exception, error: MiniLLMError) -> MiniLLMError:
     status refuses as a server does: httpcore's message begins with that status.
     """
     notes = [note for note in getattr(exc, "__notes__", ()) if note.startswith(THROUGH)]
-    through = "".join(f", {note}" for note in notes[:1])
+    whose = _PROXYS_OWN.get(getattr(error, "reason", None) or "", "")
+    through = "".join(f", {note}{whose}" for note in notes[:1])
     status = re.match(r"[345]\d\d\b", str(exc)) if isinstance(exc, httpx.ProxyError) else None
     if status is None:
         error.args = (f"{error}{through}",)
@@ -212,6 +213,13 @@ def name_proxy(exc: Exception, error: MiniLLMError) -> MiniLLMError:
     phrase = httpx.codes.get_reason_phrase(code)  # the proxy's own may repeat its password
     message = f"the proxy does not connect to the server: {phrase or 'no reason is given'}{through}"
     return RefusedError(ErrorInfo(message=message, kind=_kind(code), status=code))
+
+
+_PROXYS_OWN = {
+    "refused": ": it is the proxy that is not there",
+    "no_such_host": ": it is the proxy's name",
+}
+"""Failures that are the proxy's own: it reports those of the server by a status."""
 
 
 def _kind(status: int) -> ErrorKind:

@@ -22,7 +22,7 @@ stand in one file, hence its length.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from enum import Enum
 from functools import cache
 from itertools import product
@@ -279,8 +279,11 @@ class Calls:
 
     # -- when the response is built ----------------------------------------------------------
 
-    def sorted_out(self) -> Sorted:
-        """Return which calls are copies of others, and which are in doubt."""
+    def sorted_out(self, *, finished: bool) -> Sorted:
+        """Return which calls are copies of others, and which are in doubt.
+
+        Of a ``finished`` answer, one of which nothing but an id came is none.
+        """
         copies: set[CallBuilder] = set()
         # Text in the block of a call may be its input under another name.
         doubtful = {c for c in self.all if c.doubtful or (c.blank and c.beside and c.beside.said)}
@@ -300,7 +303,8 @@ class Calls:
         doubtful |= {c for c in left if c.blank and c.index in places}
         if any(not c.name and not c.blank for c in left):
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
-        return Sorted(copies, doubtful, len(again), any(c.mended for c in left))
+        silent = {c for c in left if finished and c.says_nothing}
+        return Sorted(copies, doubtful, silent, len(again), any(c.mended for c in left))
 
     def ids(self, copies: Collection[CallBuilder] = ()) -> dict[CallBuilder, str]:
         """Return an id for every call but copies: the server's, if no call before has the same.
@@ -332,10 +336,23 @@ class Sorted(NamedTuple):
     """Calls that are there twice: not shown."""
     doubtful: set[CallBuilder]
     """Calls that the model may not have made."""
+    silent: set[CallBuilder]
+    """Calls of which neither a name nor arguments came: not shown."""
     again: int
     """The number of calls whose arguments came more than once."""
     mended: bool
     """True if arguments were not quite JSON, and had only one meaning."""
+
+    def shows(self, call: CallBuilder) -> bool:
+        """Return whether a call is one of its own."""
+        return call not in self.copies and call not in self.silent
+
+    def notes(self) -> Iterator[str]:
+        """Yield what was odd, for the response."""
+        if self.copies or self.again:
+            yield "tool calls or their arguments came more than once: counted once"
+        if self.mended:
+            yield "arguments of tool calls were not quite JSON, with one meaning: mended"
 
 
 def _goes_on(delta: ToolCallDelta, call: CallBuilder) -> bool:

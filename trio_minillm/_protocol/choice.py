@@ -247,7 +247,7 @@ class ChoiceBuilder:
         parts: list[Part] = []
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
-        told = extras.calls.sorted_out() if extras.calls.all else None
+        told = extras.calls.sorted_out(finished=finished) if extras.calls.all else None
         ids = extras.calls.ids(told.copies if told is not None else ())
         # One that was withdrawn counts, too: it is not known what was lost.
         reasons = (*self.reasons, self.reason or "")
@@ -258,21 +258,13 @@ class ChoiceBuilder:
                 parts += part.parts(wire)
             elif part.start is not None:
                 parts.append(part.opaque(wire))
-            elif told is not None and part not in told.copies:
-                if finished and part.says_nothing:
-                    continue
+            elif told is not None and told.shows(part):
                 call = part.call(ids[part])
                 whole = part.is_whole() and bool(part.name) and part not in told.doubtful
                 given = ended or bool(call.arguments.strip())
                 (good if usable and whole and given else bad).append(call)
                 parts.append(call)
-        self.notes = []
-        if told is not None and (told.copies or told.again):
-            self.notes.append("tool calls or their arguments came more than once: counted once")
-        if told is not None and told.mended:
-            self.notes.append(
-                "arguments of tool calls were not quite JSON, with one meaning: mended"
-            )
+        self.notes = [] if told is None else list(told.notes())
         if finished and asks_for_calls(self.reason) and not good and not bad:
             self.notes.append(f"finish reason {self.reason!r}, but no tool call")
         refusal = self.join("refusal")

@@ -22,7 +22,7 @@ from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fiel
 from .long_texts import LONG_TEXT, LongTexts
 from .oddities import MAX_STRANGE, LeftOut, SurrogateHalves
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
-from .repeats import MALFORMED, Repeats, kinds_of
+from .repeats import MALFORMED, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
 from .templates import EventTemplate, TextRun
@@ -183,7 +183,8 @@ class ChunkDecoder:
     def _block(self, block: bytes, at: float, *, learn: bool) -> list[StreamChunk]:
         """Decode one block the long way, and learn a template from it if that is worth it."""
         chunks = self._events(self._sse.dissect(block), at)
-        if learn and len(chunks) == 1 and self._credit > 0 and chunks[0].progress:
+        fit = learn and len(chunks) == 1 and self._credit > 0 and chunks[0].progress
+        if fit and not in_message(block):
             learned = EventTemplate.learn(block, chunks[0], self._parsed)
             self._template = learned or self._template
             self._credit -= LEARNING_COST
@@ -416,7 +417,9 @@ def _say(exc: Exception) -> str:
     """Return the words of a parser's error: msgspec's name the place and never the data, others
     may quote it and are not shown.
     """
-    return str(exc) if isinstance(exc, msgspec.MsgspecError) else type(exc).__name__
+    if isinstance(exc, msgspec.MsgspecError):
+        return "JSON is truncated" if "truncated" in str(exc) else str(exc)
+    return type(exc).__name__
 
 
 def _as_one(chunks: Sequence[StreamChunk]) -> None:

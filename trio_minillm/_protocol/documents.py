@@ -15,6 +15,7 @@ MAX_SPLIT = 64 * 1024
 _PREFIXES = re.compile(rb"(?:\xef\xbb\xbf|data:|\s)+")
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _BETWEEN = re.compile(rb"(?:\s|,|data:|\\[nr])*")
+_EVENT = re.compile(rb'^\[DONE\]$|"(?:choices|type|usage|error|object)"')
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -29,7 +30,7 @@ def without_prefix(data: bytes) -> bytes:
 
 def documents(data: bytes) -> list[bytes]:
     """Return the objects in an event that is not one JSON object, or an empty list if it is none of
-    several objects, a list of objects, or an object as JSON text. ``[DONE]`` counts as an object.
+    several events, a list of those, or one as JSON text. ``[DONE]`` counts as an event, ``{}`` does not.
     """
     data = data.strip()
     if len(data) > MAX_SPLIT:
@@ -47,7 +48,7 @@ def documents(data: bytes) -> list[bytes]:
         except (msgspec.DecodeError, UnicodeError):
             return []
         return found if all(entry[:1] == b"{" for entry in found) else []
-    return [] if found == [data] else found
+    return found if found != [data] and all(map(_EVENT.search, found)) else []
 
 
 def _in_a_row(data: bytes) -> list[bytes]:

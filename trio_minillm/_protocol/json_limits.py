@@ -93,12 +93,15 @@ _objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 def without_side_fields(data: bytes) -> tuple[bytes, list[str]]:
     """Return an event or a body without its large fields beside the answer, and their names.
 
-    Thousands of log probabilities with twenty alternatives each are such a field. What is no object
-    is returned as it is.
+    Thousands of log probabilities with twenty alternatives each are such a field. What has no
+    choices is no answer, and is returned as it is.
     """
     names: list[str] = []
     try:
-        light = _light(_object(data), names)
+        fields = _object(data)
+        if bytes(fields.get("choices", b"")).strip() in (b"", b"null", b"[]"):
+            return data, []
+        light = _light(fields, names)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return data, []
     return (msgspec.json.encode(light), names) if names else (data, [])

@@ -20,6 +20,7 @@ from .oddities import LeftOut
 ELSEWHERE = "content in another place than before"
 _MESSAGE = b'"message"'
 """A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
+_DELTA = b'"delta"'
 _KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
 """Kinds of content: fields of `StreamChunk`."""
 
@@ -39,6 +40,11 @@ seen as one."""
 def kinds_of(chunk: StreamChunk) -> list[str]:
     """Return the kinds of content that a chunk has."""
     return [kind for kind in _KINDS if getattr(chunk, kind)]
+
+
+def in_message(data: bytes) -> bool:
+    """Return whether an event has its text in a ``message``, which may repeat all before it."""
+    return _MESSAGE in data and _DELTA not in data
 
 
 class Repeats:
@@ -64,6 +70,10 @@ class Repeats:
                 self._remove(chunk)
                 self._shorten(chunk)
                 chunk.progress = has_content(chunk) or chunk.finish_reason is not None
+                continue
+            if (chunk.delta or chunk.reasoning) and in_message(data):
+                self._shorten(chunk)
+                silent = False
                 continue
             for kind in kinds_of(chunk) if has_content(chunk) else ():
                 self._said.add((chunk.choice, kind))

@@ -146,6 +146,8 @@ class StreamState:
 
     ``expect_usage``: finish reasons alone don't make an answer whole, the usage must come, too.
     ``choices``: the number of choices that were asked for; each needs its reason.
+
+    Its 15 attributes are the state and what the conditions of its changes are made of.
     """
 
     def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:

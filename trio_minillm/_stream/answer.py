@@ -18,6 +18,10 @@ from .._types.options import BOUNDS
 from .clocks import Clocks
 
 NO_END = "the body ended without a finish reason or an end marker"
+DISPROVED = (
+    "the end marker came, but content had followed the finish reason, and no usage says that the "
+    "answer is whole"
+)
 NO_EVIDENCE = "the end marker came without a finish reason or usage to say that the answer is whole"
 
 
@@ -117,7 +121,7 @@ class Answer:
             if state.over or chunk.end:
                 chunks = chunks[: number + 1]
                 if not state.over:
-                    self.error = self._unproven(NO_EVIDENCE)
+                    self.error = self._unproven(DISPROVED if state.reopened else NO_EVIDENCE)
                 break
         says = state.state is not State.OPEN and any(map(continues_answer, chunks))
         self.clocks.heard(now, content, state, says)

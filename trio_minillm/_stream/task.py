@@ -320,8 +320,8 @@ def _naming(info: ErrorInfo, url: str, *, page: bool, to: str) -> ErrorInfo:
     """
     status = info.status or 0
     if 300 <= status < 400:
-        place = f" to {to.partition('?')[0][:200]}" if to else ""
-        words = f"the server redirects{place}; not followed (asked {url})"
+        place = f", sent on to {to.partition('?')[0][:200]}" if to else ""
+        words = f"the server redirects; not followed (asked {url}{place})"
     elif status in (404, 405):
         words = f"{info.message} (asked {url}: the path or the model may be wrong)"
     elif page:

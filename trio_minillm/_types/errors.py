@@ -273,6 +273,24 @@ class ProtocolError(StreamError):
         self.event = event
 
 
+_FIELDS = {
+    "bytes in one line": "event",
+    "bytes in one event": "event",
+    "bytes in a body that is no event stream": "event",
+    "bytes in one response": "response",
+    "choices": "choices",
+    "tool calls": "tool_calls",
+    "characters in the arguments of calls": "arguments",
+    "characters in the input of a provider's tool": "tool_input",
+    "content blocks": "parts",
+    "images": "parts",
+    "annotations": "items",
+    "reasoning blocks": "items",
+    "log probabilities": "items",
+}
+"""The fields of `Bounds`, by the words for what is bounded."""
+
+
 class LimitExceeded(ProtocolError):
     """The response exceeded one of this library's bounds.
 
@@ -280,7 +298,9 @@ class LimitExceeded(ProtocolError):
     """
 
     def __init__(self, bound: str, limit: int, *, event: int | None = None) -> None:
-        super().__init__(f"more than {limit:,} {bound}", event=event)
+        field = _FIELDS.get(bound)
+        raised = f" (Bounds({field}=…) raises it)" if field else ""
+        super().__init__(f"more than {limit:,} {bound}{raised}", event=event)
         self.bound = bound
         self.limit = limit
 

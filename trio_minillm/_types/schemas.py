@@ -103,12 +103,21 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
     """Return the value that an answer stands for, taken out of its object if it was asked for so.
 
     ``asked`` is the type that the request asked for. A model that left the object out is understood
-    all the same. Raises what `read_json` raises.
+    all the same, and so is one that put its JSON into a fenced block, or behind its thoughts. Raises
+    what `read_json` raises.
     """
+    if text[:1] in _DRESSES and (found := _DRESSED.fullmatch(text)):
+        text = found[1] or found[2]
     if f'"{JSON_TEXT}"' in text:
         with suppress(msgspec.ValidationError):  # a type that has such a field itself
             return _read_answer(_without_texts(text), type, asked)
     return _read_answer(text, type, asked)
+
+
+_DRESSES = ("`", "<")
+_DRESSED = re.compile(
+    r"(?s)(?:<think(?:ing)?>.*?</think(?:ing)?>\s*)?(?:```[a-zA-Z]*\s*\n(.*?)\s*```\s*|(\S.*))"
+)
 
 
 def _read_answer(text: str, type: Any, asked: Any) -> Any:

@@ -6,6 +6,7 @@ All of it is pure: values in, text out. Nothing that a model or a server says is
 from __future__ import annotations
 
 import errno
+import os
 import re
 from decimal import Decimal
 from typing import Any
@@ -245,7 +246,11 @@ def advice(error: Exception, variable: str | None) -> str:
         if error.status == 407:
             return "check the proxy's user name and password"
         if error.kind == "auth":
+            if variable and not os.environ.get(variable):
+                return f"no key was sent: set {variable}"
             return f"check the key in {variable} and its rights" if variable else "check the key"
+        if error.status == 413:
+            return "send a shorter request, or ask a model that takes longer ones"
         if error.kind == "invalid":
             return "fix the request: the model's name, the address, the options"
         if error.kind == "quota":

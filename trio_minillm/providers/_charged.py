@@ -40,7 +40,7 @@ class Asked(msgspec.Struct, frozen=True):
         return tier_in(terms, ANTHROPIC_TIERS if self.anthropic else OPENAI_TIERS)
 
 
-_UNCOUNTED = "it may have been used, and is not counted"
+_UNCOUNTED = "there may have been some, and they were not counted"
 
 
 def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:

@@ -35,7 +35,7 @@ def chunk_of(choice: ChoiceEvent) -> StreamChunk:
     """Return what a choice says. Raises `ProviderError` if it failed."""
     delta, elsewhere = choice.delta, False
     if delta is None or ((choice.message or choice.text) and delta == NOTHING):
-        elsewhere = delta is not None or not choice.text
+        elsewhere = delta is not None
         delta = without_delta(choice)
     content = delta.content
     out = StreamChunk(content if type(content) is str else "")
