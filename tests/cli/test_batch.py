@@ -308,6 +308,18 @@ def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     assert ran.out.startswith("to send: 0 of 10 requests\nhas finished: 10\n")
 
 
+def test_a_dry_run_needs_no_key_and_says_what_is_missing(files: Files) -> None:
+    files.write(1)
+    where = [str(files.source), str(files.target)]
+    args = [*COMMAND, "batch", *where, "--model", "openai:gpt-x", "--dry-run"]
+    ran = run(args)
+    assert (ran.code, "unknown: no request has a bound (--max-tokens)" in ran.out) == (0, True)
+    assert "and 1 request without a bound" in ran.out
+    files.write(2, max_tokens=5)
+    assert "unknown: no request has a price (--price)" in run(args).out
+    assert run(args[:-1]).code == 2
+
+
 def test_a_price_of_ones_own(endpoint: Endpoint, files: Files) -> None:
     files.write(2, max_tokens=500_000)
     found = summary(endpoint, files, "--dry-run", "--price", "1,10")

@@ -511,6 +511,28 @@ def test_calls_refusals_and_notes_are_shown() -> None:
     assert rows[-1] == ("note", "odd")
 
 
+def test_what_the_model_made_beside_text_is_told() -> None:
+    choice = llm.Choice(images=({"url": "x"}, {"url": "y"}), audio={"id": "a"})
+    response = llm.CompletionResponse(choices=(choice,))
+    assert cli.closing_rows(response)[1:3] == [
+        ("images", "2, in --json and --raw"),
+        ("audio", "1, in --json and --raw"),
+    ]
+
+
+def test_what_to_do_about_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def advice(status: int, kind: Any) -> str:
+        info = llm.ErrorInfo(message="no", kind=kind, status=status)
+        return _report.advice(llm.RefusedError(info), "A_KEY")
+
+    monkeypatch.delenv("A_KEY", raising=False)
+    assert advice(401, "auth") == "no key was sent: set A_KEY"
+    monkeypatch.setenv("A_KEY", "k")
+    assert advice(401, "auth") == "check the key in A_KEY and its rights"
+    assert advice(413, "invalid").startswith("send a shorter request")
+    assert advice(400, "invalid").startswith("fix the request")
+
+
 @pytest.mark.parametrize(
     ("given", "meant"), [(None, None), ("2000", 2000), ("low", "low"), ("on", True), ("off", False)]
 )

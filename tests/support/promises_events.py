@@ -123,6 +123,19 @@ spared("an array of one event", lambda w: w.says("more").replace(b"data: ", b"da
     .replace(b"}\n\n", b"}]\n\n"), text=with_more("more"))
 spared("events without a blank line between them", lambda w: w.says("a")[:-1] + w.says("b"),
        "openai", text=with_more("ab"))
+spared("the field's name once more in its data (`data: data: …`)",
+       lambda w: w.says("more").replace(b"data: ", b"data: data: "), text=with_more("more"))
+spared("two events in the data of one", lambda w: w.says("a").rstrip() + w.says("b").partition(b"data: ")[2],
+       text=with_more("ab"))
+spared("an event's JSON as a JSON string", lambda w: data(msgspec.json.encode(
+    w.says("more").partition(b"data: ")[2].strip().decode())), "openai", text=with_more("more"))
+spared("blanks before the field's name", lambda w: b" \xe2\x80\x8b" + w.says("more").replace(
+    b"\ndata:", b"\n data:"), text=with_more("more"))
+spared("an event inside a field of another object (`{\"result\": …}`)", lambda w: data(
+    b'{"result":' + w.says("more").partition(b"data: ")[2].strip() + b"}"), "openai", text=with_more("more"))
+spared("100,000 objects in a field beside the text", lambda w: w.says("more").replace(
+    b'"choices"', b'"zzz":[' + b"{}," * 110_000 + b'0],"choices"', 1), "openai",
+    text=with_more("more"), notes="beyond the limits")
 spared("a byte-order mark before an event", lambda w: b"\xef\xbb\xbf" + w.says("more"),
        text=with_more("more"))
 spared("a number as the text", lambda w: w.says(7), text=with_more("7"))

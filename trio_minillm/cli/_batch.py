@@ -114,7 +114,7 @@ def batch(
         }
         params = {"max_tokens": max_tokens, "temperature": temperature}
         plan = BatchPlan(
-            model=priced(model_of(model, base_url), price),
+            model=priced(model_of(model, base_url, asks=not dry_run), price),
             source=source,
             target=target,
             one_model=one_model,

@@ -184,14 +184,15 @@ class BatchSums:
         found = self.estimate
         rows = [("to send", f"{self.todo:,} of {sum(self.before.values()):,} requests")]
         rows += [(f"has {s}", f"{n:,}") for s, n in self.before.items() if s != "missing"]
-        least = f" (and {found.unbounded:,} requests without a bound)" if found.unbounded else ""
+        least = f" (and {_requests(found.unbounded)} without a bound)" if found.unbounded else ""
         tokens = f"at most {found.input_tokens:,} in · {found.output_tokens:,} out{least}"
         rows.append(("tokens", tokens))
         if found.unpriced < self.todo:
-            more = f" (and {found.unpriced:,} requests without a bound or a price)"
+            more = f" (and {_requests(found.unpriced)} without a bound or a price)"
             rows.append(("cost", f"at most ${usd(found.amount)}{more if found.unpriced else ''}"))
         else:
-            rows.append(("cost", "unknown: no request has both a bound and a price"))
+            lacks = "bound (--max-tokens)" if found.unbounded == self.todo else "price (--price)"
+            rows.append(("cost", f"unknown: no request has a {lacks}"))
         return rows + [("note", one_line(note)) for note in self.notes()]
 
     def fields(self, name: str) -> dict[str, Any]:
@@ -235,6 +236,10 @@ class BatchSums:
             "cost": cost_fields(self.ledger.totals, None),
             "errors": self.results.failures.fields(),
         }
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"
 
 
 def problems_text(report: InputReport) -> str:

@@ -57,10 +57,10 @@ Lenient = Annotated[bool, Option("--lenient", help=_LENIENT)]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors on stderr.")]
 
 
-def model_of(name: str, base_url: str | None) -> llm.Model | str:
+def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model | str:
     """Return the model of ``--model``, with its key from the environment.
 
-    A local one is returned as its name, which `open_model` takes: it has to be opened. Raises
+    Unless it ``asks`` the model, the command needs none.     A local one is returned as its name, which `open_model` takes: it has to be opened. Raises
     `Misuse`, and ``ValueError`` for a key or an address that can't be sent.
     """
     if is_local(name) and base_url is None:
@@ -68,7 +68,9 @@ def model_of(name: str, base_url: str | None) -> llm.Model | str:
     kind = kind_of(name)
     key = key_of(kind) or None
     missing = key is None and base_url is None and kind in KEYS and kind != "compatible"
-    if missing and name.partition(":")[2]:
+    if missing and not asks:
+        key = "not sent"
+    elif missing and name.partition(":")[2]:
         raise no_key(kind)
     try:
         return named_model(name, base_url=base_url, api_key=key)
@@ -102,7 +104,8 @@ def price_from(given: str) -> llm.TokenPrice:
     The names are those of the rates of `TokenPrice`, and ``service_tier``.
     """
     found: dict[str, Any] = {}
-    wanted = "--price is IN,OUT, then NAME=USD for any of " + ", ".join(_PRICED[2:])
+    rates = ", ".join(_PRICED[2:-1])
+    wanted = f"--price is IN,OUT, then NAME=USD for any of {rates}, or service_tier=NAME"
     for place, item in enumerate(given.split(",")):
         name, mark, value = item.rpartition("=")
         if not mark:

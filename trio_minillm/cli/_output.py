@@ -128,6 +128,8 @@ def closing_rows(response: llm.CompletionResponse) -> list[Row]:
     rows = [(str(response.outcome or "not sent"), " · ".join(filter(None, about)))]
     if response.refusal:
         rows.append(("declined", response.refusal))
+    made = (("images", len(response.images)), ("audio", int(bool(response.audio))))
+    rows += [(kind, f"{n}, in --json and --raw") for kind, n in made if n]
     rows += [("tool call", _call(call)) for call in response.tool_calls]
     rows += [("tool call", f"INVALID {_call(call)}") for call in response.invalid_tool_calls]
     rows.append(("tokens", "unknown" if usage is None else usage_line(usage)))
@@ -289,8 +291,11 @@ def json_line(answer: Answer) -> bytes:
     if usage is not None:
         del counts["raw"]
         counts |= {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
-    names = ("outcome", "content", "reasoning", "refusal", "tool_calls", "invalid_tool_calls")
-    fields = {name: getattr(response, name) for name in (*names, "finish_reason", "id", "model")}
+    names = (
+        *("outcome", "content", "reasoning", "refusal", "tool_calls", "invalid_tool_calls"),
+        *("images", "audio", "finish_reason", "id", "model"),
+    )
+    fields = {name: getattr(response, name) for name in names}
     fields |= {
         "request_id": redact_beginnings(response.request_id or "", answer.secret) or None,
         "usage": counts,
