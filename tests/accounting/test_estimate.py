@@ -32,6 +32,7 @@ from ..support.paths import SHARED
 
 GPT = llm.openai("gpt-5-mini", api_key="k")
 CLAUDE = llm.anthropic("claude-haiku-4-5", api_key="k")
+QWEN = llm.compatible("qwen3-max", base_url="https://dashscope.aliyuncs.com/v1")
 OTHER = llm.compatible("some-model", base_url="http://localhost:8080/v1")
 PRICE = TokenPrice(input=1, output=10)
 
@@ -56,6 +57,12 @@ def png(width: int, height: int) -> bytes:
         (GPT, {}, None),
         (GPT, {"max_tokens": 50, "prediction": "as it is"}, None),
         (llm.compatible("grok-4", base_url="https://api.x.ai/v1"), {"max_tokens": 50}, None),
+        # Qwen's thinking comes on top, and without a budget it has no bound.
+        (QWEN, {"max_tokens": 50}, 50),
+        (QWEN, {"max_tokens": 50, "reasoning": 2000}, 2050),
+        (QWEN, {"max_tokens": 50, "reasoning": 2000, "n": 2}, 4100),
+        (QWEN, {"max_tokens": 50, "reasoning": True}, None),
+        (QWEN, {"max_tokens": 50, "reasoning": False}, 50),
     ],
 )
 def test_the_answer_is_bounded_by_its_parameter(model: Any, params: Any, tokens: int) -> None:

@@ -17,7 +17,7 @@ import trio_minillm as llm
 from trio_minillm import CostInfo, CostResolution, TokenPrice, Usage
 from trio_minillm._types.cost import PriceTier
 from trio_minillm._types.money import add, exact, scaled, sum_of, times
-from trio_minillm.providers import Anthropic, Compatible, OpenRouter
+from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter
 from trio_minillm.providers._pricing import native_cost, priced_cost, rates_at
 
 HAIKU = TokenPrice(
@@ -451,6 +451,20 @@ def test_a_later_part_replaces_the_earlier_one() -> None:
     first = Usage(web_searches=1, audio_input_tokens=5)
     first.merge_from(Usage(web_searches=2, cache_write_1h_tokens=7))
     assert (first.web_searches, first.audio_input_tokens, first.cache_write_1h_tokens) == (2, 5, 7)
+
+
+def test_what_a_container_costs_is_not_in_the_price() -> None:
+    raw = {"server_tool_use": {"code_execution_requests": 1}}
+    spent = usage(uncached_input_tokens=1, completion_tokens=1, raw=raw)
+    assert str(Anthropic().cost_of(spent, HAIKU).resolution) == "lower_bound"
+
+
+@pytest.mark.parametrize("provider", [Compatible(), OpenAIChat()])
+def test_a_cost_of_nothing_gives_way_to_a_price_of_ones_own(provider: OpenAIChat) -> None:
+    spent = usage(uncached_input_tokens=10**6, completion_tokens=10**6, cost=0)
+    price = TokenPrice(input=1, output=2)
+    assert (provider.cost_of(spent, price).amount, provider.cost_of(spent, None).amount) == (3, 0)
+    assert OpenRouter().cost_of(spent, price).amount == 0  # it charges what it names
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,6 @@ CHARGED_APART: Final = paths(
     "guard_tokens",  # Snowflake
     "toolUsePromptTokenCount",
     "billed_units.search_units",
-    "server_tool_use.code_execution_requests",  # Anthropic's containers, by the hour
 )
 """Counts that are charged at rates which a `TokenPrice` does not have."""
 COST: Final = paths(

@@ -41,7 +41,7 @@ from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import READ_AGAIN, text_within, texts_of
 from ._reasons import failure_of, reason_of
-from ._usage import anthropic_usage
+from ._usage import anthropic_usage, at_path
 
 _AZURE = ".services.ai.azure.com"
 """Microsoft Foundry's hosts, where a bearer is a token of Entra ID and never an API key."""
@@ -200,15 +200,21 @@ class Anthropic(Provider):
         """Return usage times price.
 
         It is a lower bound if the answer used another model, too (the advisor tool): that model's
-        tokens are only in ``iterations``, and have another price.
+        tokens are only in ``iterations``, and have another price. So it is if it ran code: containers
+        are charged by the hour.
         """
         cost = super().cost_of(usage, price)
-        steps = (usage.raw or {}).get("iterations") if usage is not None else None
-        if cost.amount is None or not isinstance(steps, list):
-            return cost
-        if all(isinstance(s, Mapping) and s.get("type", "message") == "message" for s in steps):
+        raw = (usage.raw if usage is not None else None) or {}
+        steps = raw.get("iterations")
+        own = not isinstance(steps, list) or all(
+            isinstance(s, Mapping) and s.get("type", "message") == "message" for s in steps
+        )
+        if cost.amount is None or (own and not at_path(raw, _RUNS)):
             return cost
         return msgspec.structs.replace(cost, resolution=CostResolution.LOWER_BOUND)
+
+
+_RUNS = ("server_tool_use", "code_execution_requests")
 
 
 def _delta(event: Event) -> StreamChunk:
