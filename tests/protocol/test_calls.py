@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import Block, StreamChunk, ToolCallDelta
-from trio_minillm._protocol.arguments import MAX_CHECKED, MAX_STARTS, is_object, same_json
+from trio_minillm._protocol.arguments import (
+    MAX_CHECKED,
+    MAX_MENDED,
+    MAX_STARTS,
+    is_object,
+    same_json,
+)
 from trio_minillm._protocol.calls import CELLS, ROWS, CallBuilder, Calls, Verdict, verdict_of
 from trio_minillm._protocol.ingest import Ingest
 from trio_minillm._protocol.reasons import CUT_REASONS, ENDED_REASONS, FILTERED_REASONS
@@ -424,8 +430,24 @@ def test_others_are_not(text):
     assert MENDED not in response.notes
 
 
+@pytest.mark.parametrize("mark", ["\n", "\t", "\r"])
+def test_a_line_end_behind_a_backslash_may_mean_two_things(mark):
+    text = '{"command":"docker run \\' + mark + ' -v /a:/b"}'
+    assert runs(answer(D(0, "a", "sh", text))) == []
+    whole = '{"command":"a \\\\' + mark + ' b"}'  # this one is a backslash of its own
+    ((_, arguments),) = runs(answer(D(0, "a", "sh", whole)))
+    assert json.loads(arguments) == {"command": "a \\" + mark + " b"}
+
+
+@pytest.mark.parametrize("tail", ["", "}", '\n"', "\\"])
+def test_a_long_call_that_was_cut_is_read_in_one_pass(tail):
+    text = '{"content":"' + '<a href=\\"x\\">\n' * 20_000 + tail
+    response = answer(D(0, "a", "write", text), reason="length")
+    assert response.invalid_tool_calls[0].arguments == text
+
+
 def test_very_long_ones_are_left_as_they_are():
-    text = '{"a":"\n' + "x" * MAX_CHECKED + '"}'
+    text = '{"a":"\n' + "x" * MAX_MENDED + '"}'
     assert runs(answer(D(0, "a", "f", text))) == []
 
 

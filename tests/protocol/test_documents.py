@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_minillm import ProviderError, providers
+from trio_minillm import ProtocolError, ProviderError, providers
 from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._protocol.documents import MAX_SPLIT, documents, without_prefix
 
@@ -124,6 +124,10 @@ def test_events_are_counted_one_by_one() -> None:
         (b'{"type":1}\\n\\n', [b'{"type":1}']),
         (b'[{"a":1},{"b":2}]', [b'{"a":1}', b'{"b":2}']),
         (b'{"type":1} {}', []),
+        (b'{"type":1}' * 257, []),
+        (b"[" + b"{}," * 256 + b"{}]", []),
+        (b'{"type":"' + b'\\"' * 30_000, []),
+        (b'{"type":1} {"type":"' + b'<a href=\\"x\\">' * 3_000, []),
         (b'{"type":1}{"a":2}', []),
         (b'[{"a":1},2]', []),
         (b"[ping]", []),
@@ -136,6 +140,12 @@ def test_events_are_counted_one_by_one() -> None:
 )
 def test_the_objects_of_an_event(data: bytes, found: list[bytes]) -> None:
     assert documents(data) == found
+
+
+def test_a_list_of_events_with_a_long_text_is_malformed_and_shows_no_mark() -> None:
+    text, _, _, decoder = decoded(b"data: [" + piece("x" * 70_000) + b"," + STOP + b"]\n\n")
+    assert text == ""
+    assert isinstance(decoder.error, ProtocolError)
 
 
 def test_the_prefix_is_taken_off() -> None:

@@ -57,11 +57,24 @@ END = (event(None, usage=USAGE), DONE)
         [message("Hel"), message("lo"), message(" w", "stop")],
         [message("Hello w", "stop")],
         [message("Hel"), message("lo w "), message("Hello w", "stop")],
+        [message("Hel"), message("Hello"), message("Hello"), message("Hello w", "stop")],
     ],
 )
 def test_a_message_counts_once_whether_it_grows_or_comes_in_pieces(pieces: list[bytes]) -> None:
     made = response(*pieces, *END)
     assert (made.content.rstrip(), made.outcome) == ("Hello w", Outcome.FINISHED)
+
+
+@pytest.mark.parametrize("said", [["1", "1", "1"], ["No", "No", " way"], ["a", "b", "ab", "c"]])
+def test_messages_that_only_repeat_are_pieces(said: list[str]) -> None:
+    assert response(*map(message, said), delta("", "stop"), *END).content == "".join(said)
+
+
+def test_a_message_that_grows_beyond_any_bound_counts_once() -> None:
+    sizes = (30_000, 66_000, 66_500, 67_000)
+    grown = [message("".join(str(n % 10) for n in range(size))) for size in sizes]
+    last = message("".join(str(n % 10) for n in range(67_000)), "stop")
+    assert len(response(*grown, last, *END).content) == 67_000
 
 
 @given(st.lists(st.text("abc \n", min_size=1, max_size=5), min_size=1, max_size=6))
@@ -91,8 +104,17 @@ def test_another_text_beside_the_reason_is_a_piece(last: str) -> None:
     assert made.content == "The answer is 42." + last
 
 
-def test_a_single_piece_may_be_said_twice() -> None:
-    assert response(delta("ha"), delta("ha", "stop"), *END).content == "haha"
+@pytest.mark.parametrize(
+    ("events", "content"),
+    [
+        ([delta("ha"), delta("ha", "stop")], "haha"),
+        ([delta("ha"), delta("ha"), delta("haha", "stop")], "hahahaha"),
+        ([delta("", reasoning_content="5+6"), delta("1"), delta("1", "stop")], "11"),
+        ([delta("a" * 20), delta("a" * 20, "stop")], "a" * 40),
+    ],
+)
+def test_what_may_be_said_twice_is_kept(events: list[bytes], content: str) -> None:
+    assert response(*events, *END).content == content
 
 
 # -- numbers of choices that count pieces -------------------------------------------------------------
@@ -112,6 +134,15 @@ def test_numbers_that_count_the_pieces_are_one_choice(
     )
     assert (made.content, made.finish_reason) == ("Whisp" + last, "stop")
     assert (made.outcome, len(made.choices)) == (Outcome.FINISHED, 1)
+
+
+def test_any_number_of_pieces_may_be_counted() -> None:
+    events = [delta(f"t{n} ", index=n) for n in range(300)]
+    for end in (END, ()):
+        made = response(*events, delta("", "stop", index=300), *end)
+        assert made.content == "".join(f"t{n} " for n in range(300))
+        assert (made.outcome, len(made.choices)) == (Outcome.FINISHED, 1)
+    assert response(*events).content.startswith("t0 t1 t2 ")
 
 
 @pytest.mark.parametrize(

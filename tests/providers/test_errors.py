@@ -101,7 +101,13 @@ def test_a_throttle_that_says_when_to_come_back_is_no_empty_account(body: Any) -
         (403, "Rate limit exceeded: 20 requests per minute", "rate_limit"),
         # Advice to pay more for a higher rate is no empty account.
         (429, "Free tier rate limit exceeded. Please wait or upgrade.", "rate_limit"),
-        (429, "Too many requests. Please upgrade your plan or top up your account.", "rate_limit"),
+        (429, "Too many requests. Please upgrade your plan.", "rate_limit"),
+        (429, "Rate limit exceeded. Please top up your account to continue.", "quota"),
+        (429, "Rate limited: trial expired, please recharge", "quota"),
+        (429, "Too large. Tokens must be reduced in order to run. See /rate-limits", "invalid"),
+        (429, "Too many requests: prompt is too long for this model", "invalid"),
+        (403, "RPM limit exceeded. Please complete identity verification", "rate_limit"),
+        (403, "Concurrency limit exceeded for account, please retry later", "rate_limit"),
         (429, "Rate limit: your balance is too low", "quota"),
         # A server that fails is not one that can't.
         (500, "Unable to process tool call: internal error, please retry", "server"),
@@ -130,6 +136,12 @@ def test_a_throttle_that_says_when_to_come_back_is_no_empty_account(body: Any) -
         (None, "Output data may contain inappropriate content.", "invalid"),
         (None, "无效的令牌", "auth"),
         (None, "The model crashed: internal server error", "server"),
+        (500, "1 validation error for ChatCompletionStreamResponse", "server"),
+        (500, "bad request: connection reset", "server"),
+        (500, "invalid model output: failed to parse tool call", "server"),
+        (500, "Engine 3 died; model not found in registry", "server"),
+        (None, "model 'x' is not served by any running worker at the moment", "server"),
+        (None, "Unprocessable chunk received from upstream", "server"),
     ],
 )
 def test_words_are_weighed_by_the_status(status: int | None, words: str, found: str) -> None:
@@ -150,6 +162,7 @@ def test_words_are_weighed_by_the_status(status: int | None, words: str, found: 
         ({"type": "NotFoundError", "code": 404}, "invalid"),
         ({"type": "invalid_request_error", "code": "unsupported_parameter"}, "invalid"),
         ({"type": "server_error", "code": "x"}, "server"),
+        ({"type": "server_error", "code": "invalid_request_error"}, "server"),
         ({"code": 499}, "server"),
     ],
 )

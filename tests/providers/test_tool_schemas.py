@@ -99,6 +99,68 @@ def test_choices_at_the_root_become_one_object(root: dict[str, Any], required: l
     assert not sent.keys() & {"anyOf", "oneOf", "allOf"}
 
 
+def test_the_choices_of_a_tagged_union_are_kept() -> None:
+    def variant(op: str, **more: Any) -> dict[str, Any]:
+        return {"type": "object", "properties": {"op": {"const": op}, **more}, "required": ["op"]}
+
+    sent = plain(
+        {
+            "oneOf": [{"$ref": "#/$defs/R"}, {"$ref": "#/$defs/W"}],
+            "discriminator": {"propertyName": "op", "mapping": {"read": "#/$defs/R"}},
+            "$defs": {"R": variant("read"), "W": variant("write", text={"type": "string"})},
+        }
+    )
+    assert sent["properties"] == {"op": {"enum": ["read", "write"]}, "text": {"type": "string"}}
+    assert (sent["required"], "discriminator" in sent) == (["op"], False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "joined"),
+    [
+        ({"const": 1}, {"enum": [1, 2]}, {"enum": [1, 2]}),
+        (
+            {"const": "a", "type": "string"},
+            {"const": "b", "type": "string"},
+            {"enum": ["a", "b"], "type": "string"},
+        ),
+        (
+            {"enum": ["file"]},
+            {"type": "integer"},
+            {"anyOf": [{"enum": ["file"]}, {"type": "integer"}]},
+        ),
+        (True, {"type": "integer"}, {"anyOf": [True, {"type": "integer"}]}),
+    ],
+)
+def test_a_property_that_differs_may_be_any(one: Any, other: Any, joined: Any) -> None:
+    sent = plain({"anyOf": [{"properties": {"a": one}}, {"properties": {"a": other}}]})
+    assert sent["properties"]["a"] == joined
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"oneOf": [{"properties": A}, {"allOf": [{"properties": B}]}]},
+        {"oneOf": [{"oneOf": [{"properties": A}]}, {"properties": B}]},
+        {"properties": A, "allOf": [{"if": {}, "then": {"properties": B}}]},
+        {"properties": A, "if": {}, "then": {"properties": B, "required": ["b"]}},
+        {"anyOf": [{"$ref": "#/$defs/X"}], "$defs": {"X": {
+            "properties": {**A, **B}, "anyOf": [{"$ref": "#/$defs/X"}]}}},
+    ],
+)  # fmt: skip
+def test_choices_within_choices_and_conditions_are_read(root: dict[str, Any]) -> None:
+    sent = plain(root)
+    assert sent["properties"].keys() == {"a", "b"}
+    assert sent.get("required", []) == []
+
+
+@pytest.mark.parametrize(
+    "choices", [[], [{}], [{"properties": A, "required": [1, None]}], [1, None]]
+)
+def test_odd_choices_raise_nothing(choices: list[Any]) -> None:
+    for word in ("anyOf", "oneOf", "allOf"):
+        assert plain({"type": "object", word: choices})["type"] == "object"
+
+
 def test_a_root_without_anything_is_an_object() -> None:
     assert plain({}) == {"type": "object", "properties": {}}
     assert plain({"anyOf": "odd"}) == {"type": "object", "properties": {}}

@@ -81,8 +81,7 @@ class _Given(httpx.AsyncByteStream):
 
     def __init__(self, source: AsyncIterable[Any]) -> None:
         self._source = aiter(source)
-        # httpx's lines have lost their ends.
-        self._end = "\n" if getattr(source, "__name__", "") == "aiter_lines" else ""
+        self._lines = _Lines() if getattr(source, "__name__", "") == "aiter_lines" else None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -91,11 +90,33 @@ class _Given(httpx.AsyncByteStream):
         item = await anext(self._source)
         if isinstance(item, bytes | bytearray):
             return bytes(item)
-        return (item + self._end).encode() if isinstance(item, str) else _wire_of(item)
+        if self._lines is not None and isinstance(item, str):
+            item = self._lines.add(item)
+        return item.encode() if isinstance(item, str) else _wire_of(item)
 
     async def aclose(self) -> None:
         if isinstance(self._source, AsyncGenerator):
             await self._source.aclose()
+
+
+class _Lines:
+    """httpx's lines, with their ends put back.
+
+    httpx also cuts at ends that are none in an event stream (U+2028, U+0085), which JSON may hold as
+    they are. So data end where a blank line or another field follows.
+    """
+
+    def __init__(self) -> None:
+        self._in_data = False
+
+    def add(self, line: str) -> str:
+        field = line.partition(":")[0] in _FIELDS
+        before = "" if not self._in_data else "\n" if field or not line else "\u2028"
+        self._in_data = line.startswith("data:") or (self._in_data and before == "\u2028")
+        return before + line + ("" if self._in_data else "\n")
+
+
+_FIELDS = frozenset(("", "data", "event", "id", "retry", "error"))
 
 
 def _wire_of(event: _ServerSentEvent) -> bytes:

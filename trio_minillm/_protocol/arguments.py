@@ -20,6 +20,8 @@ from .builders import Joined
 MAX_CHECKED = 2**20
 """Characters that are parsed for one call while it arrives, to see if its arguments are whole:
 1 Mi. Without the bound, that would be quadratic for a server that repeats names or ids."""
+MAX_MENDED = 2**18
+"""Characters of the longest malformed arguments that are looked through: 256 Ki, some 20 ms."""
 MAX_STARTS = 4096
 """Pieces of one call that begin an object and are remembered, to find copies of its arguments. A
 server that repeats all arguments with every piece reaches the bound on arguments before."""
@@ -108,10 +110,11 @@ class Arguments(Joined):
 def _mended(text: str) -> str | None:
     """Return the object that malformed arguments can only mean, if there is one.
 
-    Models write line ends into strings as they are, and servers encode the arguments twice.
+    Models write line ends into strings as they are, and servers encode the arguments twice. One
+    behind a backslash is left alone: it may be meant as the two characters, or as none.
     """
     text = text.strip()
-    if len(text) > MAX_CHECKED:
+    if len(text) > MAX_MENDED:
         return None
     if text[:1] == '"':
         try:
@@ -119,17 +122,18 @@ def _mended(text: str) -> str | None:
         except (msgspec.MsgspecError, UnicodeError):
             return None
         return inside if inside.strip()[:1] == "{" and is_object(inside) else None
-    escaped = _STRING.sub(lambda m: _CONTROL.sub(_escaped, m[0]), text) if text[:1] == "{" else ""
-    return escaped if escaped and is_object(escaped) else None
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
+    if text[:1] != "{" or text[-1:] != "}" or _CONTROL.search(text) is None:
+        return None
+    escaped = _STRING.sub(lambda string: string[0].translate(_ESCAPES), text)
+    return escaped if is_object(escaped) else None
 
 
 _decode_text = msgspec.json.Decoder(str).decode
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]++|\\[^\0-\x1f])*+"?')
+"""A string of JSON, up to a control character behind a backslash. Possessive: without that, each of
+thousands of quotation marks would be tried as the beginning of one without an end."""
 _CONTROL = re.compile("[\0-\x1f]")
+_ESCAPES = {number: json.dumps(chr(number))[1:-1] for number in range(32)}
 
 
 def is_object(text: str) -> bool:

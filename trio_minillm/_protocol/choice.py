@@ -232,6 +232,12 @@ class ChoiceBuilder:
         found = self.extras.annotations if self.extras is not None else ()
         return any(one.get("type") == "url_citation" for one in found)
 
+    def pieces(self, kind: str) -> int:
+        """Return the number of pieces in which the texts of a kind came, as far as they are apart."""
+        return sum(
+            len(p.pieces) for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind
+        )
+
     def join(self, kind: str) -> str:
         """Return the text of all parts of a kind: ``text``, ``reasoning`` or ``refusal``."""
         texts = [p.joined() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]

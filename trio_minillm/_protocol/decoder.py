@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -212,12 +213,11 @@ class ChunkDecoder:
             try:
                 data = self._within_limits(data, "event")
                 parsed = self._read(event.event, data)
+                restored = _same if long is None else long.restored
                 if parsed is not None:
-                    parsed = self._repeats.removed_from(parsed, data)
-                if long is not None:
-                    parsed = long.restored(parsed)
+                    parsed = self._repeats.removed_from(restored(parsed), data, restored)
             except ProtocolError as exc:
-                if found := documents(data):
+                if long is None and (found := documents(data)):
                     out += self._several(event, found, at)
                 else:
                     self._malformed(exc.reason, exc, data)
@@ -229,7 +229,7 @@ class ChunkDecoder:
                 if long is not None and isinstance(exc, ProviderError):
                     exc.content = long.restored(exc.content)
             except MALFORMED as exc:
-                if found := documents(data):
+                if long is None and (found := documents(data)):
                     out += self._several(event, found, at)
                 else:
                     self._malformed(_say(exc), exc, data)
@@ -411,6 +411,10 @@ class ChunkDecoder:
         except MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _say(exc: Exception) -> str:

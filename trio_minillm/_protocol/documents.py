@@ -11,11 +11,14 @@ import msgspec
 
 MAX_SPLIT = 64 * 1024
 """Bytes of the longest event that is looked through: it is read a string at a time."""
+MAX_SEVERAL = 256
+"""Objects of one event that are read as events. A relay puts a few into one."""
 
 _PREFIXES = re.compile(rb"(?:\xef\xbb\xbf|data:|\s)+")
-_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+_MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _BETWEEN = re.compile(rb"(?:\s|,|data:|\\[nr])*")
 _EVENT = re.compile(rb'^\[DONE\]$|"(?:choices|type|usage|error|object)"')
+_OBJECT = re.compile(rb"\{")
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -42,13 +45,15 @@ def documents(data: bytes) -> list[bytes]:
             return []
         return [text] if text[:1] == b"{" else []
     found = _in_a_row(data)
-    if len(found) == 1 and found[0][:1] == b"[":
+    listed = len(found) == 1 and found[0][:1] == b"["
+    if listed:
         try:
             found = [bytes(entry) for entry in _decode_list(found[0])]
         except (msgspec.DecodeError, UnicodeError):
             return []
-        return found if all(entry[:1] == b"{" for entry in found) else []
-    return found if found != [data] and all(map(_EVENT.search, found)) else []
+    if len(found) > MAX_SEVERAL or (found == [data] and not listed):
+        return []
+    return found if all(map(_OBJECT.match if listed else _EVENT.search, found)) else []
 
 
 def _in_a_row(data: bytes) -> list[bytes]:

@@ -41,10 +41,16 @@ COMPACT_EVERY = 1024
 their text. (Joining all of it each time would be quadratic.)"""
 
 
+SURE_CHARS = 16
+"""Characters of the shortest text that counts as sent again, and not as said twice ("haha")."""
+COUNTED_FROM = 16
+"""Choices of one piece each from which on their numbers count pieces, where one was asked for."""
+
+
 class Ingest:
     """The machine of one stream; the module's docstring has its guarantees.
 
-    Its 18 attributes are one thing, the response under construction: most are fields of that or
+    Its 19 attributes are one thing, the response under construction: most are fields of that or
     of its timings, and none is used without the others.
     """
 
@@ -82,6 +88,7 @@ class Ingest:
         self._asked = asked or Asked()
         self._first = ChoiceBuilder(0, bounds)  # also in `_choices`; almost every chunk is for it
         self._choices: dict[int, ChoiceBuilder] = {0: self._first}
+        self._counting = False  # the numbers of the choices count pieces: all are one
 
     @property
     def outcome(self) -> Outcome | None:
@@ -99,7 +106,8 @@ class Ingest:
         """Fold one chunk. Does nothing once the outcome stands."""
         if self.state.over:
             return
-        choice = self._first if chunk.choice == 0 else self._choice_of(chunk)
+        first = chunk.choice == 0 or self._counting
+        choice = self._first if first else self._choice_of(chunk)
         if choice is None:
             return
         if chunk.block is not None:
@@ -163,7 +171,8 @@ class Ingest:
         """Empty a text that comes again, whole, beside the finish reason: some servers repeat it."""
         for field, kind in (("delta", "text"), ("reasoning", "reasoning")):
             text = getattr(chunk, field)
-            if text and self.chunks > 1 and text == choice.join(kind):
+            long = len(text) >= SURE_CHARS and choice.pieces(kind) > 1
+            if long and text == choice.join(kind):
                 setattr(chunk, field, "")
                 self.notes.append(f"the {kind} came again beside the finish reason: counted once")
 
@@ -175,6 +184,10 @@ class Ingest:
             self.fail(ProtocolError("a choice has a negative number", event=event))
             return None
         if found is None:
+            if len(self._choices) >= COUNTED_FROM and self.state.may_count:
+                self._first = ChoiceBuilder.joined(self._sorted(), self._bounds) or self._first
+                self._choices, self._counting = {0: self._first}, True
+                return self._first
             if len(self._choices) >= self._bounds.choices:
                 self.fail(LimitExceeded("choices", self._bounds.choices, event=event))
                 return None
@@ -186,7 +199,7 @@ class Ingest:
 
         The texts of further chunks of its kind go there, too.
         """
-        choice = self._choices[chunk.choice]
+        choice = self._first if self._counting else self._choices[chunk.choice]
         return choice.part("reasoning" if chunk.reasoning else "text", chunk.part).pieces
 
     def compact(self) -> None:
@@ -278,10 +291,13 @@ class Ingest:
         """Return the choices by number, without a number 0 that never came."""
         if len(self._choices) == 1:
             return [self._first]
-        ordered = [self._choices[number] for number in sorted(self._choices)]
+        ordered = self._sorted()
         if self.state.counted and (one := ChoiceBuilder.joined(ordered, self._bounds)) is not None:
             return [one]
         return ordered if self._first.parts or self._first.reasons else ordered[1:]
+
+    def _sorted(self) -> list[ChoiceBuilder]:
+        return [self._choices[number] for number in sorted(self._choices)]
 
     def response(
         self, *, id: str | None = None, unread: Mapping[str, int] | None = None, **more: Any

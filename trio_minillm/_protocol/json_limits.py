@@ -47,7 +47,7 @@ def shallow(data: bytes) -> bytes:
     return b"".join(out)
 
 
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def exceeded_limit(data: bytes) -> tuple[str, int] | None:

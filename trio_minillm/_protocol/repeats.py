@@ -7,8 +7,9 @@ text so far with each piece.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -54,21 +55,26 @@ class Repeats:
         self._provider = provider
         self._left_out = left_out
         self._said: set[tuple[int, str]] = set()  # the kinds that came in their place, by choice
-        self._grown: dict[tuple[int, str], str] = {}  # texts that came in another place, likewise
+        self._messages: dict[
+            tuple[int, str], _Growing
+        ] = {}  # texts that came in messages, likewise
 
     def removed_from(
-        self, parsed: StreamChunk | Sequence[StreamChunk], data: bytes
+        self,
+        parsed: StreamChunk | Sequence[StreamChunk],
+        data: bytes,
+        restored: Callable[[Any], Any],
     ) -> StreamChunk | Sequence[StreamChunk]:
         """Return an event's chunks without what repeats the answer so far.
 
-        If the event ends the answer, they have also what only its ``message`` says.
+        If the event ends the answer, they have also what only its ``message`` says. ``restored`` puts
+        long texts back into what was made of ``data``.
         """
         chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
         silent = True
         for chunk in chunks:
             if chunk.elsewhere:
                 self._remove(chunk)
-                self._shorten(chunk)
                 chunk.progress = has_content(chunk) or chunk.finish_reason is not None
                 continue
             if (chunk.delta or chunk.reasoning) and in_message(data):
@@ -80,7 +86,7 @@ class Repeats:
                 silent = False
         if silent and _MESSAGE in data and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *MALFORMED):
-                whole = self._provider.parse_response(data)
+                whole: Sequence[StreamChunk] = restored(self._provider.parse_response(data))
                 for chunk in whole:
                     self._remove(chunk)
                     self._shorten(chunk, last=True)
@@ -97,20 +103,41 @@ class Repeats:
                 setattr(chunk, kind, type(getattr(chunk, kind))())
 
     def _shorten(self, chunk: StreamChunk, *, last: bool = False) -> None:
-        """Take out of a chunk the text of the pieces before it, if it repeats them and goes on.
+        """Take out of a chunk the text of the messages before it, if it repeats them and goes on.
 
-        So do servers that send ``message``, by its reference whole, as it grows. The ``last``, beside
-        the reason, may repeat pieces that did not.
+        The ``last``, beside the reason, may repeat pieces that did not.
         """
         for kind in ("delta", "reasoning"):
             text, key = getattr(chunk, kind), (chunk.choice, kind)
-            before = self._grown.get(key, "")
-            if not (text and before):
-                self._grown[key] = before or text
+            if not text:
                 continue
-            grows = text.startswith(before)
-            if grows:
-                setattr(chunk, kind, text[len(before) :])
-            elif last and (len(text) >= len(before) or text.strip() in before):
-                setattr(chunk, kind, "")  # the same, written in another way
-            self._grown[key] = text if grows else before + text
+            before = self._messages.setdefault(key, _Growing())
+            setattr(chunk, kind, before.new_of(text, last=last))
+
+
+class _Growing:
+    """The text of messages so far, and whether each has all of those before it."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._grows: bool | None = None
+
+    def new_of(self, text: str, *, last: bool) -> str:
+        """Return what a message adds. The first that does not go on with all before it decides that
+        they are pieces; one that only repeats does not decide.
+        """
+        before, starts = self._text, text.startswith(self._text)
+        if (
+            before
+            and starts
+            and (self._grows or len(text) > len(before))
+            and self._grows is not False
+        ):
+            self._grows, self._text = True, text
+            return text[len(before) :]
+        if last and before and (starts or len(text) >= len(before) or text.strip() in before):
+            return text[len(before) :] if starts else ""  # the same, written in another way
+        if before and not starts and self._grows is None:
+            self._grows = False
+        self._text = before + text
+        return text

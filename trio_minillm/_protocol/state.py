@@ -270,10 +270,19 @@ class StreamState:
 
         Each came once, and only the last has a reason: old releases of TGI, Foundry Local.
         """
+        return self.reasoned == {max(self._seen, default=0)} and self._in_a_row
+
+    @property
+    def may_count(self) -> bool:
+        """True if the numbers of the choices may count pieces, so far."""
+        return not self.reasoned and self._in_a_row
+
+    @property
+    def _in_a_row(self) -> bool:
+        """True if one choice was asked for, and others came, each once, with neighbouring numbers."""
         if self.choices > 1 or self._again or len(self._seen) < 2:
             return False
-        first, last = min(self._seen), max(self._seen)
-        return self.reasoned == {last} and last - first < len(self._seen)
+        return max(self._seen) - min(self._seen) < len(self._seen)
 
     def _counts(self, usage: Usage) -> bool:
         """Return whether usage counts the answer.

@@ -106,18 +106,23 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
     all the same, and so is one that put its JSON into a fenced block, or behind its thoughts. Raises
     what `read_json` raises.
     """
-    if text[:1] in _DRESSES and (found := _DRESSED.fullmatch(text)):
-        text = found[1] or found[2]
+    text = _undressed(text)
     if f'"{JSON_TEXT}"' in text:
         with suppress(msgspec.ValidationError):  # a type that has such a field itself
             return _read_answer(_without_texts(text), type, asked)
     return _read_answer(text, type, asked)
 
 
-_DRESSES = ("`", "<")
-_DRESSED = re.compile(
-    r"(?s)(?:<think(?:ing)?>.*?</think(?:ing)?>\s*)?(?:```[a-zA-Z]*\s*\n(.*?)\s*```\s*|(\S.*))"
-)
+def _undressed(text: str) -> str:
+    """Return an answer without thoughts before it, and a fence around it."""
+    for name in ("think", "thinking"):
+        if text.startswith(f"<{name}>"):
+            text = text.partition(f"</{name}>")[2].strip() or text
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        first, _, rest = text.partition("\n")
+        if not first[3:].strip() or first[3:].strip().isalpha():
+            return rest[:-3].strip()
+    return text
 
 
 def _read_answer(text: str, type: Any, asked: Any) -> Any:

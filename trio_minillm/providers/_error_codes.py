@@ -133,5 +133,14 @@ def plain_code(value: str) -> str:
 
 
 def status_of(codes: Iterable[str]) -> int | None:
-    """Return the HTTP status that the first known of these codes stands for."""
-    return next((STATUS_OF_CODES[code] for code in codes if code in STATUS_OF_CODES), None)
+    """Return the HTTP status that the first known of these codes stands for.
+
+    `GENERIC` ones count only if there is no other: DeepSeek gives each of its errors one of them.
+    """
+    known = [code for code in codes if code in STATUS_OF_CODES]
+    telling = [code for code in known if code not in GENERIC]
+    return next((STATUS_OF_CODES[code] for code in (*telling, *known)), None)
+
+
+GENERIC = frozenset(("invalidrequesterror", "invalidrequest"))
+"""Codes that say no more than that there is an error."""

@@ -149,7 +149,10 @@ _BROKE_WORDS = _any(
 )
 """Words of an account that is empty for certain; the others of `_EMPTY_WORDS` may be advice in a
 throttle, to buy a higher rate."""
-_NO_MONEY = "balance|overdue|arrears|payment|unpaid|invoice|quota|budget|credit|spend|allocation|余额|欠费|额度"
+_NO_MONEY = (
+    "balance|overdue|arrears|payment|unpaid|invoice|quota|budget|credit|spend|allocation|top.?up"
+    "|recharge|fund|expired|trial|余额|欠费|额度|充值"
+)
 """Words of which one at least is in every message about money or a quota."""
 _EMPTY_HINTS = (
     *("credit", "balance", "fund", "spend", "billing", "budget", "charge", "top up", "overdue"),
@@ -241,9 +244,15 @@ _ABSENT_WORDS = _any(
 _UNFIT_WORDS = _any(
     r"validation errors?\b|(?:field|input should|extra inputs)[^\n]{0,40}(?:required|be a valid|not permitted)",
     r"^\W{0,3}(?:bad|invalid) request\b|unprocessable|roles must alternate",  # templates of llama.cpp, vLLM
-    r"inappropriate content|content (?:management )?policy|flagged (?:as|by|for)|不合规|敏感内容|违规",  # DashScope, Azure
+    r"at least one message is required|messages must not be empty",
 )
-"""Words of a request that no attempt will see accepted."""
+"""Words of a request that no attempt will see accepted, unless they are about the server itself."""
+_FAULTY_WORDS = (
+    r"internal (?:server )?error|\bretry|try again|overloaded|timed? ?out|reset\b|died|dead\b|crash|output|response"
+    r"|worker|loading|upstream|engine|stream|chunk|registry|at the moment|temporar|connection"
+)
+_REFUSED_CONTENT = r"inappropriate content|content (?:management )?policy|flagged (?:as|by|for)|不合规|敏感内容|违规"
+"""Words of a content filter: DashScope, Azure, Z.ai."""
 
 _NUMBER = r"(\d[\d,_]*(?:\.\d+)? ?[km]?)\b"
 _LIMIT = rf"(?:limit|maximum)(?: is| of|)[\s:=(]{{0,4}}{_NUMBER}"
@@ -288,7 +297,7 @@ RULES: tuple[Rule, ...] = (
     # that was just enabled), unless it speaks of a rate.
     Rule(
         "rate_limit",
-        words=rf"{_RATE_WORDS}|requests? per",
+        words=rf"{_RATE_WORDS}|requests? per|\b[rt]p[ms]\b|concurren",
         unless=f"{_BROKE_WORDS}|{_LONG}|limit(?: of|:) 0\\b|disabled|denied|billing",
         throttled=True,
         statuses=frozenset({403}),
@@ -297,7 +306,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "rate_limit",
         words=_RATE_WORDS,
-        unless=f"{_NO_MONEY}|{_LONG}|limit: 0\\b",
+        unless=f"{_NO_MONEY}|{_LONG}|limit: 0\\b|{_LARGE_WORDS}|{_SMALLER_WORDS}|{_CONTEXT_WORDS}",
         statuses=frozenset({429}),
     ),
     Rule("quota", words=_EMPTY_WORDS, hints=_EMPTY_HINTS),
@@ -331,9 +340,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "invalid",
         words=f"{_ABSENT_WORDS}|{_UNFIT_WORDS}",
-        unless="internal (?:server )?error|try again|overloaded|timed? ?out",
+        unless=_FAULTY_WORDS,
         statuses=frozenset({500, None}),
     ),
+    Rule("invalid", words=_REFUSED_CONTENT, statuses=frozenset({500, None})),
     Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
     # Vertex names a metric, and its quotas are per minute (cloud.google.com/vertex-ai/docs/quotas).
     Rule("rate_limit", words="quota exceeded for (?:aiplatform|quota metric)", unless=_LONG),

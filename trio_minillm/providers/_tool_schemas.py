@@ -8,7 +8,7 @@ object, a list without a type of its items, a tuple. Kimi wants more (`flavored`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,6 +21,11 @@ from ._schemas import MAX_DEPTH, SchemaRules, Unfit, strict_schema
 _NO_PARAMETERS: Final[JSONObject] = {"type": "object", "properties": {}}
 _PLAIN_NAME = re.compile("[A-Za-z0-9_-]+")
 _CHOICES = ("anyOf", "oneOf", "allOf")
+_CONDITIONS = ("if", "then", "else", "discriminator")
+_MAX_CHOICES = 8
+"""Levels of choices within choices of a root that are read; definitions may refer to themselves."""
+_OF_VALUES = {"const", "enum", "type", "title", "default", "description"}
+"""Keywords of a schema that is a list of values."""
 _LISTS = (*_CHOICES, "prefixItems")
 _NODES = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -76,7 +81,7 @@ def _missing(root: Mapping[str, Any]) -> JSONObject:
 def _plain(given: bytes, flavored: bool) -> bytes:
     # A batch sends the same tools thousands of times.
     root = root_in_place(msgspec.json.decode(given))
-    root = _merged(root)
+    root = _merged(root, {**_object(root.get("definitions")), **_object(root.get("$defs"))})
     out = _node({**root, **_missing(root)}, flavored, 0)
     if flavored:
         out.setdefault("required", [])
@@ -86,29 +91,56 @@ def _plain(given: bytes, flavored: bool) -> bytes:
     return msgspec.json.encode(out)
 
 
-def _merged(root: JSONObject) -> JSONObject:
-    """Return a root without choices, which OpenAI and Anthropic refuse there.
+def _merged(root: JSONObject, definitions: JSONObject, depth: int = 0) -> JSONObject:
+    """Return an object without choices, which OpenAI and Anthropic refuse at the root.
 
-    Its properties are those of all choices. Required is what every one of them requires, or, of
-    ``allOf``, what any does.
+    Its properties are those of all choices; one that differs among them may be any of theirs. Required
+    is what every choice requires, or, of ``allOf``, what any does.
     """
-    out = {k: v for k, v in root.items() if k not in _CHOICES}
-    definitions = {**root.get("definitions", {}), **root.get("$defs", {})}
-    for word in _CHOICES:
-        given = root.get(word)
-        if not isinstance(given, list):
-            continue
-        choices = [_resolved(choice, definitions) for choice in given]
-        properties: JSONObject = {}
-        for choice in choices:
-            properties |= _object(choice.get("properties"))
-        required = [set(_list(choice.get("required"))) for choice in choices]
-        common = set.union(*required) if word == "allOf" else set.intersection(*required)
-        out["properties"] = {**properties, **_object(out.get("properties"))}
-        more = [name for name in out["properties"] if name in common]
+    out = {k: v for k, v in root.items() if k not in _CHOICES and k not in _CONDITIONS}
+    found: dict[str, list[Any]] = {}
+    needed: set[str] = set()
+    for word, choices in _choices_of(root) if depth < _MAX_CHOICES else ():
+        made = [_merged(_resolved(c, definitions), definitions, depth + 1) for c in choices]
+        for one in made:
+            for name, schema in _object(one.get("properties")).items():
+                if schema not in found.setdefault(name, []):
+                    found[name].append(schema)
+        required = [{n for n in _list(one.get("required")) if isinstance(n, str)} for one in made]
+        needed |= set.union(*required) if word == "allOf" else set.intersection(*required)
+    if found:
+        own = _object(out.get("properties"))
+        out["properties"] = {**{name: _any_of(those) for name, those in found.items()}, **own}
+        more = [name for name in out["properties"] if name in needed]
         out["required"] = list(dict.fromkeys([*_list(out.get("required")), *more]))
         out["type"] = "object"
     return out
+
+
+def _choices_of(root: JSONObject) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the choices of an object; a condition is one between what follows from it and nothing."""
+    for word in _CHOICES:
+        if _list(root.get(word)):
+            yield word, root[word]
+    if conditional := [root[word] for word in ("then", "else") if word in root]:
+        yield "if", [*conditional, {}]
+
+
+def _any_of(schemas: list[Any]) -> Any:
+    """Return the schema of a value that fits one of these."""
+    if len(schemas) == 1:
+        return schemas[0]
+    values: list[Any] = []
+    for schema in map(_object, schemas):
+        told = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
+        if not told or schema.keys() - _OF_VALUES:
+            return {"anyOf": schemas}
+        values += [value for value in told if value not in values]
+    types = {str(schema.get("type")) for schema in schemas}
+    return {
+        "enum": values,
+        **({"type": schemas[0]["type"]} if len(types - {"None"}) == len(types) == 1 else {}),
+    }
 
 
 def _resolved(choice: Any, definitions: JSONObject) -> JSONObject:

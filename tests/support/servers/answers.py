@@ -539,8 +539,9 @@ answers(
     "the whole text once more beside the finish reason",
     "the text once, with a note",
     "Rapid-MLX#1709",
-    [_chunk({"content": "an "}), _chunk({"content": "answer"}),
-     _chunk({"content": "an answer"}, "stop"), _SPENT, _DONE],
+    [_chunk({"content": "The answer"}), _chunk({"content": " is 42."}),
+     _chunk({"content": "The answer is 42."}, "stop"), _SPENT, _DONE],
+    "The answer is 42.",
 )  # fmt: skip
 answers(
     "Cloudflare Workers AI and other gateways",
