@@ -250,15 +250,29 @@ def test_a_response_that_was_read_whole_is_read_again_from_memory() -> None:
     run(main)
 
 
+class Body(httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield BODY[:20]
+        yield BODY[20:]
+
+
+def answers(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, stream=Body())
+
+
+def test_a_response_that_was_not_read_is_streamed() -> None:
+    async def main() -> None:
+        async with (
+            http(answers) as client,
+            client.stream("POST", "http://host.invalid/v1/x") as response,
+            StreamingCompletion.from_event_source(response, OPENAI) as stream,
+        ):
+            assert (await stream.collect()).content == "Hello"
+
+    run(main)
+
+
 def test_a_response_whose_body_is_gone_is_refused_at_once() -> None:
-    def answers(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, stream=Body())
-
-    class Body(httpx.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield BODY[:20]
-            yield BODY[20:]
-
     async def main() -> None:
         async with http(answers) as client:
             async with client.stream("POST", "http://host.invalid/v1/x") as response:

@@ -92,6 +92,7 @@ def test_lines_of_json_are_handed_out_as_they_come() -> None:
         json.dumps(json.loads(WHOLE), indent=None, separators=(",\n", ":")).encode(),
         WHOLE[:-1] + b"\n}\n",
         WHOLE[:-1] + b'\n,"more":{}\n}',
+        WHOLE[:-2] + b"\n]\n}",
     ],
 )
 def test_a_whole_answer_on_several_lines_is_one(body: bytes) -> None:

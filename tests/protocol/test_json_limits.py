@@ -12,6 +12,7 @@ from trio_minillm._protocol.json_limits import (
     MAX_VALUES,
     exceeded_limit,
     shallow,
+    without_side_fields,
 )
 
 
@@ -44,6 +45,12 @@ def test_too_much(data: bytes, bound: str) -> None:
 )
 def test_enough(data: bytes) -> None:
     assert exceeded_limit(data) is None
+
+
+@pytest.mark.parametrize("choices", ["", '"choices":[],', '"choices":null,'])
+def test_what_has_no_choices_is_left_as_it_is(choices: str) -> None:
+    data = ("{" + choices + '"x":[' + "{}," * MAX_OBJECTS + "0]}").encode()
+    assert without_side_fields(data) == (data, [])
 
 
 @pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}"), ('[{"]":', "}]")])

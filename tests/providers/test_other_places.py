@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -433,3 +434,32 @@ def test_of_two_choices_each_is_read_again() -> None:
     }
     first, second = OpenAIChat().parse_chunk(msgspec.json.encode(event))
     assert (first.reasoning, second.reasoning) == ("", "hm")
+
+
+# -- in another object ---------------------------------------------------------------------------
+
+
+def wrapped(field: str, inner: Any) -> bytes:
+    return json.dumps({field: inner, "success": True}).encode()
+
+
+@pytest.mark.parametrize("field", ["result", "data", "provider"])
+def test_an_event_or_answer_in_another_object_is_read(field: str) -> None:
+    piece = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    whole = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    chunk = OpenAIChat().parse_chunk(wrapped(field, piece))
+    assert isinstance(chunk, llm.StreamChunk)
+    assert (chunk.delta, chunk.finish_reason) == ("Hi", "stop")
+    chunks = OpenAIChat().parse_response(wrapped(field, whole))
+    assert "".join(c.delta for c in chunks) == "Hi"
+
+
+@pytest.mark.parametrize("inner", [None, {}, {"choices": []}, {"choices": {"a": 1}}, "choices"])
+def test_what_holds_no_choices_is_no_answer(inner: Any) -> None:
+    chunk = OpenAIChat().parse_chunk(wrapped("result", inner))
+    assert isinstance(chunk, llm.StreamChunk)
+    assert not chunk.answer
+    with pytest.raises(llm.ProviderError):
+        OpenAIChat().parse_response(wrapped("result", inner))
+    with pytest.raises(llm.ProviderError):
+        OpenAIChat().parse_response(b'{"message":"no","x":NaN}')

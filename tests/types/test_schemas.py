@@ -294,6 +294,7 @@ def test_a_name_that_providers_take(given: Any, name: str) -> None:
 
 def test_the_type_of_a_plain_schema_that_is_no_object() -> None:
     assert read_answer('{"answer":[1]}', Any, ANY_IN_OBJECT) == [1]
+    assert read_answer('```json\n{"answer":[1]}\n```', Any, ANY_IN_OBJECT) == [1]
     assert read_answer("[1]", Any, ANY_IN_OBJECT) == [1]
     assert read_answer('{"answer":1,"more":2}', Any, ANY_IN_OBJECT) == {"answer": 1, "more": 2}
     assert read_answer('{"answer":[1]}', list[int], ANY_IN_OBJECT) == [1]
@@ -376,3 +377,26 @@ def test_arguments_are_an_object(source: Any) -> None:
 
 def test_decimals_go_there_and_back() -> None:
     assert read_json('"1.10"', decimal.Decimal) == decimal.Decimal("1.10")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"a": 1}\n```',
+        '```\n{"a": 1}```',
+        '```JSON  \n\n{"a":\n1}\n\n```',
+        '<think>so: {"a": 2}</think>\n{"a": 1}',
+        '<thinking>so</thinking>```json\n{"a": 1}\n```',
+    ],
+)
+def test_an_answer_in_a_fence_or_behind_thoughts_is_taken_out(text: str) -> None:
+    assert read_answer(text, dict[str, int], None) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["```json\n{", '```json {"a": 1}```', '```a b\n{"a": 1}\n```', "<think>{}", "```", "<think>"],
+)
+def test_anything_else_is_no_json(text: str) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        read_answer(text, Any, None)

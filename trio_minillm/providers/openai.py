@@ -150,9 +150,9 @@ class OpenAIChat(Provider):
         if (told := error_of(chunk.error)) is not None:
             raise ProviderError(told)
         if not chunk.choices:
-            inner = wrapped_answer(msgspec.json.decode(body))
-            if inner is not None:
-                return list(self.parse_response(inner))
+            with suppress(msgspec.DecodeError):  # in a looser reading it is an error
+                if (inner := wrapped_answer(msgspec.json.decode(body))) is not None:
+                    return list(self.parse_response(inner))
             raise ProviderError(self.parse_error(None, body))
         if len({choice.index for choice in bounded(chunk.choices)}) < len(chunk.choices):
             for number, choice in enumerate(chunk.choices):
