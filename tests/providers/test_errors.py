@@ -148,6 +148,36 @@ def test_words_are_weighed_by_the_status(status: int | None, words: str, found: 
     assert kind(said(words), status) == found
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unsupported value: 'temperature' does not support 0.5 with this model. Only 1 is.",
+        "Invalid value: 'toolx'. Supported values are: 'auto' and 'none'.",
+        'Error from upstream: {"model": "x", "error": "Insufficient Balance"}',
+    ],
+)
+def test_words_that_only_look_like_a_request_are_shown(words: str) -> None:
+    info = error_info(400, json.dumps(said(words)).encode())
+    assert info.message.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "found"),
+    [
+        (400, 'Error from upstream: {"model": "x", "error": "Insufficient Balance"}', "quota"),
+        (500, 'Upstream answered {"prompt": 3, "error": "rate limit exceeded"}', "rate_limit"),
+        (None, '{"model":"gpt","error":"invalid api key"}', "auth"),
+        (500, "Invalid request to upstream, content policy server unreachable", "server"),
+        (500, "Internal Server Error: upstream returned status 404", "server"),
+        (500, "The model does not exist on this replica yet: rolling update", "server"),
+    ],
+)
+def test_an_upstream_is_heard_through_its_gateway(
+    status: int | None, words: str, found: str
+) -> None:
+    assert kind(said(words), status) == found
+
+
 @pytest.mark.parametrize("status", [500, None])
 @pytest.mark.parametrize(
     ("error", "found"),
@@ -163,6 +193,7 @@ def test_words_are_weighed_by_the_status(status: int | None, words: str, found: 
         ({"type": "invalid_request_error", "code": "unsupported_parameter"}, "invalid"),
         ({"type": "server_error", "code": "x"}, "server"),
         ({"type": "server_error", "code": "invalid_request_error"}, "server"),
+        ({"type": "internal_server_error", "code": "server_error"}, "server"),
         ({"code": 499}, "server"),
     ],
 )

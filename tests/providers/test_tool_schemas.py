@@ -118,6 +118,7 @@ def test_the_choices_of_a_tagged_union_are_kept() -> None:
     ("one", "other", "joined"),
     [
         ({"const": 1}, {"enum": [1, 2]}, {"enum": [1, 2]}),
+        ({"const": 1}, {"const": True}, {"enum": [1, True]}),
         (
             {"const": "a", "type": "string"},
             {"const": "b", "type": "string"},
@@ -161,6 +162,11 @@ def test_odd_choices_raise_nothing(choices: list[Any]) -> None:
         assert plain({"type": "object", word: choices})["type"] == "object"
 
 
+def test_empty_maps_that_php_writes_as_lists_are_none() -> None:
+    given = {"type": "object", "definitions": [], "$defs": [], "properties": A}
+    assert plain(given)["properties"] == plain(given, flavored=True)["properties"] == A
+
+
 def test_a_root_without_anything_is_an_object() -> None:
     assert plain({}) == {"type": "object", "properties": {}}
     assert plain({"anyOf": "odd"}) == {"type": "object", "properties": {}}
@@ -171,7 +177,8 @@ def test_a_root_without_anything_is_an_object() -> None:
     [
         ({"enum": ["a", 1]}, {"enum": ["a", 1], "type": ["string", "integer"]}),
         ({"const": "a"}, {"const": "a", "type": "string"}),
-        ({"enum": [[1]]}, {"enum": [[1]]}),
+        ({"description": "any"}, {"description": "any", "type": "string"}),
+        ({"items": {"type": "string"}}, {"items": {"type": "string"}, "type": "array"}),
         (
             {"type": "string", "anyOf": [{"minLength": 1}, {"type": "string"}, {"$ref": "#/$defs/X"}]},
             {"anyOf": [
@@ -185,6 +192,15 @@ def test_a_root_without_anything_is_an_object() -> None:
 def test_kimi_gets_its_own_flavor(schema: Any, sent: Any) -> None:
     assert of_field(schema, flavored=True) == sent
     assert of_field(schema) == schema
+
+
+def test_kimi_gets_the_types_that_are_told_by_the_shape() -> None:
+    given = {"properties": {"b": {"type": "array"}}}
+    assert of_field(given, flavored=True) == {
+        "properties": {"b": {"type": "array", "items": {"type": "string"}}},
+        "type": "object",
+    }
+    assert of_field({"enum": [[1]]}, flavored=True)["type"] == "array"
 
 
 def test_kimi_gets_definitions_in_one_place_and_what_is_required() -> None:

@@ -47,7 +47,10 @@ def root_in_place(schema: Mapping[str, Any]) -> JSONObject:
     """Return the schema with the definition of its root in place of a reference to it."""
     out = dict(schema)
     name = definition_name(out.get("$ref"))
-    definitions = {**out.get("definitions", {}), **out.get("$defs", {})}
+    definitions: JSONObject = {}
+    for key in ("definitions", "$defs"):
+        if isinstance(out.get(key), Mapping):  # PHP writes an empty one as a list
+            definitions |= out[key]
     if name is None or not isinstance(definitions.get(name), Mapping):
         return out
     del out["$ref"]

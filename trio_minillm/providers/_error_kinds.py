@@ -249,7 +249,7 @@ _UNFIT_WORDS = _any(
 """Words of a request that no attempt will see accepted, unless they are about the server itself."""
 _FAULTY_WORDS = (
     r"internal (?:server )?error|\bretry|try again|overloaded|timed? ?out|reset\b|died|dead\b|crash|output|response"
-    r"|worker|loading|upstream|engine|stream|chunk|registry|at the moment|temporar|connection"
+    r"|worker|loading|upstream|engine|stream|chunk|registry|at the moment|temporar|connection|replica|unreachable"
 )
 _REFUSED_CONTENT = r"inappropriate content|content (?:management )?policy|flagged (?:as|by|for)|不合规|敏感内容|违规"
 """Words of a content filter: DashScope, Azure, Z.ai."""
@@ -343,7 +343,12 @@ RULES: tuple[Rule, ...] = (
         unless=_FAULTY_WORDS,
         statuses=frozenset({500, None}),
     ),
-    Rule("invalid", words=_REFUSED_CONTENT, statuses=frozenset({500, None})),
+    Rule(
+        "invalid",
+        words=_REFUSED_CONTENT,
+        unless="unreachable|internal (?:server )?error|try again|retry",
+        statuses=frozenset({500, None}),
+    ),
     Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
     # Vertex names a metric, and its quotas are per minute (cloud.google.com/vertex-ai/docs/quotas).
     Rule("rate_limit", words="quota exceeded for (?:aiplatform|quota metric)", unless=_LONG),

@@ -191,10 +191,11 @@ def without_request(words: str) -> str:
 
 
 _MESSAGES = re.compile(
-    r"""(?s)\{\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools|model)\1\s*:.*"""
+    r"""(?s)\{\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools|model)\1\s*:"""
+    r"""(?!.*\\?['"](?:error|message)\\?['"]\s*:).*"""
 )
-"""An object of a request, and all behind it."""
-_VALUE = re.compile(r"""(?s)(\bvalue\W{1,3})['"].*""")
+"""An object of a request, and all behind it. One with an error in it is an upstream's."""
+_VALUE = re.compile(r"""(?s)(['"], value: )['"].*""")
 """``field: 'messages[8].reasoning', value: '…'``."""
 
 

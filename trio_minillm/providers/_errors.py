@@ -15,7 +15,7 @@ import msgspec
 
 from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo
 from ._coerce import clean, loose_json
-from ._error_codes import GENERIC, plain_code
+from ._error_codes import GENERIC, plain_code, status_of
 from ._error_kinds import Evidence, kind_of
 from ._error_parts import (
     Levels,
@@ -147,15 +147,23 @@ def _inner_status(levels: Levels, codes: Sequence[str], words: str) -> int:
     Gateways send their own failure, with their upstream's codes in it (litellm). A generic code, or
     one beside words of a failure that passes, is not enough.
     """
-    if not set(codes) - GENERIC or _PASSING.search(words.lower()):
+    passing = _PASSING.search(words.lower()) or any(map(_is_servers, codes))
+    if passing or not set(codes) - GENERIC:
         codes = ()
+    if passing:
+        words = ""
     told = [n for n in numbers_in(levels) if n != 500]
     status = told[0] if told else named_status(codes, words)
     return status if status is not None and 400 <= status < 500 and status != 499 else 500
 
 
+def _is_servers(code: str) -> bool:
+    return (status_of((code,)) or 0) >= 500
+
+
 _PASSING = re.compile(
-    "internal (?:server )?error|bus(?:y|ier)|overload|try again|retry|timed? ?out|unavailable"
+    "internal[_ ](?:server[_ ])?error|bus(?:y|ier)|overload|try again|retry|timed? ?out|unavailable"
+    "|connection|unreachable|replica"
 )
 
 

@@ -30,7 +30,10 @@ _LISTS = (*_CHOICES, "prefixItems")
 _NODES = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords whose value is a list of schemas, a schema, and schemas by name."""
-_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_TYPES = {
+    str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null",
+    list: "array", dict: "object",
+}  # fmt: skip
 
 
 def checked_name(tool: Tool, most: int) -> str:
@@ -85,7 +88,8 @@ def _plain(given: bytes, flavored: bool) -> bytes:
     out = _node({**root, **_missing(root)}, flavored, 0)
     if flavored:
         out.setdefault("required", [])
-        out["$defs"] = {**out.pop("definitions", {}), **out.pop("$defs", {})}
+        named = (_object(out.pop(key, None)) for key in ("definitions", "$defs"))
+        out["$defs"] = {k: v for one in named for k, v in one.items()}
         if not out["$defs"]:
             del out["$defs"]
     return msgspec.json.encode(out)
@@ -104,8 +108,9 @@ def _merged(root: JSONObject, definitions: JSONObject, depth: int = 0) -> JSONOb
         made = [_merged(_resolved(c, definitions), definitions, depth + 1) for c in choices]
         for one in made:
             for name, schema in _object(one.get("properties")).items():
-                if schema not in found.setdefault(name, []):
-                    found[name].append(schema)
+                those = found.setdefault(name, [])
+                if not any(_same(schema, other) for other in those):
+                    those.append(schema)
         required = [{n for n in _list(one.get("required")) if isinstance(n, str)} for one in made]
         needed |= set.union(*required) if word == "allOf" else set.intersection(*required)
     if found:
@@ -135,12 +140,17 @@ def _any_of(schemas: list[Any]) -> Any:
         told = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
         if not told or schema.keys() - _OF_VALUES:
             return {"anyOf": schemas}
-        values += [value for value in told if value not in values]
+        values += [v for v in told if not any(_same(v, other) for other in values)]
     types = {str(schema.get("type")) for schema in schemas}
     return {
         "enum": values,
         **({"type": schemas[0]["type"]} if len(types - {"None"}) == len(types) == 1 else {}),
     }
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Return whether two JSON values are the same: ``true`` is not 1."""
+    return msgspec.json.encode(a, order="sorted") == msgspec.json.encode(b, order="sorted")
 
 
 def _resolved(choice: Any, definitions: JSONObject) -> JSONObject:
@@ -180,7 +190,7 @@ def _node(schema: Any, flavored: bool, depth: int) -> Any:
         out["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     is_list = out.get("type") == "array" or "array" in _list(out.get("type"))
     if is_list and not isinstance(out.get("items"), dict):
-        out["items"] = {}
+        out["items"] = {"type": "string"} if flavored else {}
     return _flavored(out) if flavored else out
 
 
@@ -189,9 +199,12 @@ def _flavored(out: JSONObject) -> JSONObject:
     if isinstance(out.get("$ref"), str):
         return {"$ref": out["$ref"].replace("#/definitions/", "#/$defs/")}
     values = [out["const"]] if "const" in out else _list(out.get("enum"))
-    if "type" not in out and values and all(type(v) in _TYPES for v in values):
+    if "type" not in out and values:
         kinds = list(dict.fromkeys(_TYPES[type(v)] for v in values))
         out["type"] = kinds[0] if len(kinds) == 1 else kinds
+    elif "type" not in out and not out.keys() & _SAYS:
+        shape = "object" if "properties" in out else "array" if "items" in out else "string"
+        out["type"] = shape
     for word in ("anyOf", "oneOf"):
         if "type" in out and isinstance(out.get(word), list):
             kind = out.pop("type")
