@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import random
 import ssl
 from collections import Counter, deque
 from contextlib import nullcontext
@@ -745,6 +746,23 @@ async def test_a_limit_is_used_and_hardly_ever_crossed(autojump_clock, counts, c
     sent = len(late) + sum(at > 10 for at in server.accepted)
     assert len(server.accepted) >= 0.95 * 600 * 3
     assert len(late) <= 0.02 * sent + 8  # and a window's first end, where nothing was known
+
+
+@pytest.mark.parametrize("concurrency", [20, "auto"])
+@pytest.mark.parametrize(("share", "most"), [(0.01, 10.0), (0.05, 10.0), (0.2, 20.0), (0.5, 60.0)])
+async def test_refusals_at_random_don_t_slow_a_run_down(autojump_clock, share, most, concurrency):
+    """In virtual seconds, of which a run without refusals takes 7.5, at 20 at once."""
+    chance = random.Random(7)
+
+    async def maybe(number, body):
+        await trio.sleep(0.05)
+        if chance.random() < share:
+            raise Answer(429)
+
+    began = trio.current_time()
+    found, _ = await run(Server(maybe, 0.0), requests(3_000), concurrency=concurrency)
+    assert len(found) == 3_000
+    assert trio.current_time() - began < 7.5 * most
 
 
 async def test_a_refusal_is_heard_before_hundreds_follow(autojump_clock):

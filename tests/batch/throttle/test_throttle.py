@@ -276,9 +276,7 @@ def test_a_long_retry_after_of_one_request_does_not_stop_the_lane():
     lane.accepted(ok, 0.1)
     ticket = lane.start(0.2, 0.0)
     lane.ended(ticket, 0.3, error=refused(retry_after=500.0), tokens=None)
-    why = lane.blocked(0.3, 0.0)
-    assert why is not None
-    assert why[1] <= 10.0
+    assert lane.blocked(0.3, 0.0) is None  # one refusal among answers is no rate
 
 
 @given(st.lists(st.sampled_from(["send", "ok", "429", "503", "cut", "drop", "wait"]), max_size=200))

@@ -37,13 +37,14 @@ class CircuitBreaker:
         self.pause = 0.0
         """Seconds of the newest pause."""
         self._failures = 0  # in a row
+        self._open = False
         self._failed_at = -math.inf
         self._failing_since = math.inf
         self._answered = False
 
     def started(self, now: float) -> None:
         """Note that a request is sent."""
-        if self._failures >= 2:
+        if self._open:
             self.paused_until = now + self.pause
 
     def accepted(self, sent_at: float) -> None:
@@ -51,17 +52,27 @@ class CircuitBreaker:
         self._answered = True
         if sent_at >= self._failed_at:
             self._failures = 0
+            self._open = False
             self.paused_until = -math.inf
 
     def answered(self) -> None:
         """Note that the server has refused a request or broken off an answer: it can be reached."""
         self._answered = True
 
-    def failed(self, now: float, sent_at: float, *, asked: float | None, longest: float) -> int:
+    def failed(
+        self,
+        now: float,
+        sent_at: float,
+        *,
+        asked: float | None,
+        longest: float,
+        patience: int = 2,
+    ) -> int:
         """Note that a request failed that was sent at ``sent_at``.
 
         ``asked`` is the number of seconds that the server asked to wait, ``longest`` the longest
-        pause where it did not. Returns the number of failures in a row, and 0 for a request that
+        pause where it did not; ``patience`` is the number of failures in a row that are no chance.
+        Returns the number of failures in a row, and 0 for a request that
         was under way when the last failure came.
         """
         if sent_at < self._failed_at:
@@ -69,8 +80,9 @@ class CircuitBreaker:
         self._failed_at = now
         self._failures += 1
         self._failing_since = min(self._failing_since, now)
-        if self._failures >= 2:
-            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures - 2, 16))
+        if self._failures >= patience:
+            self._open = True
+            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures - patience, 16))
             self.pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
             self.paused_until = now + self.pause
         return self._failures

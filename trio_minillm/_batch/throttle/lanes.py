@@ -121,7 +121,7 @@ class Lane:
         """Note that the server has begun to answer."""
         if not ticket.accepted:
             ticket.accepted = True
-            self._rates.learned.accepted(now)
+            self._rates.learned.accepted(now, ticket.sent_at)
             self._pending -= 1
             self._tokens_pending -= ticket.tokens
             self._breaker.accepted(ticket.sent_at)
@@ -186,8 +186,15 @@ class Lane:
         asked = server_delay(error)
         untold = by_rate and asked is None
         longest = self._rates.longest_pause(now) if untold else LONGEST_PAUSE
-        failures = self._breaker.failed(now, ticket.sent_at, asked=asked, longest=longest)
         learned = self._rates.learned
+        exempt = learned.exempt if by_rate else None
+        failures = self._breaker.failed(
+            now,
+            ticket.sent_at,
+            asked=asked,
+            longest=longest,
+            patience=2 if exempt is None else exempt.patience,
+        )
         if not failures:
             if by_rate:
                 learned.also_refused()
@@ -195,9 +202,9 @@ class Lane:
         if by_rate:
             known = learned.active
             if failures < 2 or not known:
-                learned.refused(now, self._pending)
-            if known:
-                return  # the rate is what limits, and not the number at once
+                learned.refused(now, self._pending, told=self._rates.family is not None)
+            if known or exempt is not None:
+                return  # the rate is what limits, or nothing: not the number at once
         if load and self.concurrency is not None:
             self.concurrency.overloaded(now, self.in_flight + 1)
 

@@ -6,9 +6,12 @@ Every method takes the time, in seconds of any steady clock. Rates are in reques
 event                                      what happens
 =========================================  =======================================================
 no refusal yet                             no limit
-first refusal                              a quarter of the rate so far is tried
+few refusals                               nothing (`Doubt`)
+more, most of them behind each other       a quarter of the rate so far is tried
+more, among accepted requests              a fifth less than what was accepted is tried
 refused again within a second              a quarter of that: the server had saved up more than the
                                            rate allows
+refused early, more than once              half of the rate; then it is tried without (`Exemption`)
 refused again later                        estimate: requests accepted between the two refusals, by
                                            the seconds between them; the rate begins a little below
 nothing accepted for 5 s after a refusal,  the server counts by the minute; estimate: requests
@@ -26,6 +29,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from .exemption import Doubt, Exemption
 from .token_bucket import BURST_SECONDS, TokenBucket
 
 SPAN = 60.0
@@ -56,6 +60,14 @@ LEAST = 1.0 / SPAN
 """Lowest rate, in requests a second: a silent minute proves no lower one."""
 
 
+MANY = 0.3
+"""Share of refusals from which on the rate is many times the limit, and falls by `DROP`."""
+GENTLE = 0.2
+"""Distance below the rate at which it begins where fewer are refused: enough for a limit nearby."""
+LEAST_SECONDS = 0.25
+"""Least seconds over which the first rate is told."""
+
+
 class LearnedRate:
     """A limit on requests that is learned from refusals; unlimited until the first.
 
@@ -64,6 +76,8 @@ class LearnedRate:
     rises along a cubic curve (that of TCP CUBIC's window): flat around the estimate, and ever faster
     beyond, so that a limit that was raised is found. It rises only with requests that are accepted:
     time in which nothing was sent proves nothing.
+
+    Its 15 attributes are what has been counted, and the curve.
     """
 
     def __init__(self, now: float) -> None:
@@ -77,6 +91,7 @@ class LearnedRate:
         self._accepted = self._accepted_before = 0
         self._seconds: deque[list[int]] = deque(maxlen=int(SPAN) + 1)
         self._started = self._last_accepted = now
+        self._doubt = Doubt()
         # The curve: where it begins and how long it takes, and the seconds of it that were used.
         self._swing = SWING
         self._back = BACK_SECONDS
@@ -86,16 +101,24 @@ class LearnedRate:
 
     @property
     def active(self) -> bool:
-        """True once a request was refused."""
-        return self._estimate is not None
+        """True once requests were refused, unless refusals turned out not to be a matter of rate."""
+        return self._estimate is not None and self._doubt.exemption is None
+
+    @property
+    def exempt(self) -> Exemption | None:
+        """The time without a limit, for refusals that are not a matter of rate; ``None`` elsewhere."""
+        return self._doubt.exemption
 
     def wait(self, now: float) -> float:
         """Return the seconds until another request may be sent."""
-        return 0.0 if self._estimate is None else self.bucket.wait(1.0, now)
+        return self.bucket.wait(1.0, now) if self.active else 0.0
 
-    def accepted(self, now: float) -> None:
+    def accepted(self, now: float, sent_at: float = math.inf) -> None:
         """Count an accepted request, and raise the rate by the time that it stands for."""
-        if self._estimate is not None:
+        self._doubt.accepted(sent_at)
+        if self._doubt.exemption is not None:
+            self._judge(now)
+        elif self._estimate is not None:
             last = self._last_accepted
             dry = now - max(last, self._cut_at) >= DRY_SECONDS
             if dry and self._cut_at > last - DRY_SECONDS:
@@ -112,35 +135,67 @@ class LearnedRate:
         else:
             self._seconds.append([int(now), 1])
 
-    def refused(self, now: float, pending: int = 0) -> None:
+    def refused(self, now: float, pending: int = 0, *, told: bool = False) -> None:
         """Learn from a refusal of a request that was sent after the last refusal had come.
 
         ``pending`` is the number of requests that have no answer yet. They were sent before this
-        one, and are taken for accepted (see `also_refused`).
+        one, and are taken for accepted (see `also_refused`). ``told``: the server states its limits,
+        so that there is no doubt what it refuses for.
         """
+        doubt, held = self._doubt, self._accepted - self._accepted_before
+        doubt.refused()
+        if doubt.exemption is not None:
+            self._judge(now)
+            return
+        if self._estimate is None and not told and doubt.seems_chance(now):
+            return
         refusals, so_far = self._refusals, self._accepted + pending
         while len(refusals) > 1 and now - refusals[1][0] >= SPAN:
             refusals.popleft()
         seconds, count = (now - refusals[0][0], so_far - refusals[0][1]) if refusals else (0.0, 0)
         refusals.append((now, so_far))
-        if self._estimate is None:
-            known = self._accepted / max(now - self._started, 1.0)
+        many = told or doubt.share > MANY
+        known = self._accepted / max(now - self._started, 1.0 if told else LEAST_SECONDS)
+        if self._estimate is None and many:
             self._cut(now, max(FIRST, known * DROP), 0.5, 2.0)
+        elif self._estimate is None:
+            self._cut(now, max(FIRST, known * (1.0 - doubt.share)), GENTLE, 2.0)
+        elif not told and doubt.contradicted(held, now):
+            if self.active:
+                self._cut(now, self._estimate / 2.0, GENTLE, 2.0)
         elif self._by_minute:
             self._cut(now, self._at_least_held(now, self._in_last_minute(now) / SPAN))
         elif seconds < 1.0:
-            self._cut(now, self._estimate * DROP, 0.5, 2.0)
+            if many:
+                self._cut(now, self._estimate * DROP, 0.5, 2.0)
         else:
-            found, swing = count / seconds, min(0.5, max(SWING, max(count, 1) ** -0.5))
+            found = max(count / seconds, self._estimate * DROP)
+            swing = min(0.5, max(SWING, max(count, 1) ** -0.5))
             rate = self._at_least_held(now, found)
             self._cut(now, rate, swing if rate == found else SWING, seconds)
         self._accepted_before = self._accepted
 
     def also_refused(self) -> None:
         """Take back one of the requests that the last refusal had taken for accepted."""
-        if self._refusals:
+        self._doubt.refused()
+        if self._refusals and self._doubt.exemption is None:
             at, so_far = self._refusals[-1]
             self._refusals[-1] = at, so_far - 1
+
+    def _judge(self, now: float) -> None:
+        """End an exemption that has failed: the limit is back, or is learned anew."""
+        exemption = self._doubt.exemption
+        assert exemption is not None
+        if not exemption.failed:
+            return
+        self._doubt.end(now)
+        self._refusals.clear()
+        self._refusals.append((now, self._accepted))
+        if exemption.proven or self._estimate is None:
+            self._estimate, self._started = None, now
+            self._accepted = self._accepted_before = 0
+        else:
+            self._cut(now, self._estimate)
 
     def _at_least_held(self, now: float, found: float) -> float:
         """Return the rate that was ``found``, or a share of the present one if that has held for a
