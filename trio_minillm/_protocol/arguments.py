@@ -88,8 +88,9 @@ class Arguments(Joined):
                     text = _one_copy(text, self.starts)
                 if text.count("}") > 1 or text.endswith("null"):
                     text = _last_of_several(text)
-                self.mended = not is_object(text) and (found := _mended(text)) is not None
-                text = found if self.mended and found is not None else text
+                found = None if is_object(text) else _mended(text)
+                self.mended = found is not None
+                text = text if found is None else found
             self._read, self._read_at = text, self.size
         return self._read
 
