@@ -288,30 +288,22 @@ def test_a_response_whose_body_is_gone_is_refused_at_once() -> None:
     run(main)
 
 
-def test_lines_of_httpx_that_were_cut_inside_a_text_are_joined() -> None:
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("Hello", "Hello"), ("a\u2028b\u0085c", "a\u2028b\u2028c")],  # httpx cuts at both
+    ids=["plain", "cut inside"],
+)
+def test_lines_of_httpx_get_their_ends_back(text: str, read: str) -> None:
+    events = b"".join(e for e in openai_events("x") if isinstance(e, bytes))
+    body = events.replace(b'"x"', f'"{text}"'.encode())
+
     async def main() -> None:
-        text = "a\u2028b\u0085c"
-        body = b"".join(e for e in openai_events("x") if isinstance(e, bytes)).replace(
-            b'"x"', f'"{text}"'.encode()
-        )
         async with (
             http(lambda _: httpx.Response(200, content=body)) as client,
             client.stream("POST", "http://host.invalid/v1/x") as response,
             StreamingCompletion.from_event_source(response.aiter_lines(), OPENAI) as stream,
         ):
-            assert (await stream.collect()).content == "a\u2028b\u2028c"
-
-    run(main)
-
-
-def test_lines_of_httpx_get_their_ends_back() -> None:
-    async def main() -> None:
-        async with (
-            http(lambda _: httpx.Response(200, content=BODY)) as client,
-            client.stream("POST", "http://host.invalid/v1/x") as response,
-            StreamingCompletion.from_event_source(response.aiter_lines(), OPENAI) as stream,
-        ):
-            assert (await stream.collect()).content == "Hello"
+            assert (await stream.collect()).content == read
 
     run(main)
 

@@ -170,18 +170,34 @@ def test_those_that_were_asked_for_stay_apart() -> None:
     assert [c.content for c in made.choices] == ["a", "b"]
 
 
-def test_calls_under_counted_numbers_stay_apart_if_there_are_several() -> None:
+@pytest.mark.parametrize("more", [{}, {"logprobs": {"content": [{"token": "t"}]}}])
+def test_calls_and_log_probabilities_under_counted_numbers_are_of_one_answer(
+    more: dict[str, Any],
+) -> None:
+    def chunk(index: int, reason: str | None = None, **delta: Any) -> bytes:
+        return event({"index": index, "delta": delta, "finish_reason": reason, **more})
+
     made = response(
-        delta("a"),
-        delta("", index=1, tool_calls=[{"index": 0, **CALL}]),
-        delta("", "tool_calls", index=2, tool_calls=[{"index": 0, **OTHER}]),
+        chunk(0, content="a"),
+        chunk(1, tool_calls=[{"index": 0, **CALL}]),
+        chunk(2, "tool_calls", tool_calls=[{"index": 0, **OTHER}]),
         *END,
     )
-    assert [len(c.tool_calls) for c in made.choices] == [0, 1, 1]
-    one = response(
-        delta("a"), delta("", "tool_calls", index=1, tool_calls=[{"index": 0, **CALL}]), *END
-    )
-    assert [(c.content, len(c.tool_calls)) for c in one.choices] == [("a", 1)]
+    assert [c.content for c in made.choices] == ["a"]
+    assert [c.arguments for c in made.tool_calls] == ['{"x":1}', '{"x":2}']
+    assert made.logprobs == ({"content": [{"token": "t"}] * 3} if more else None)
+    assert made.notes == ("the numbers of the choices count pieces, and are read as one answer",)
+
+
+def test_no_text_of_many_counted_pieces_is_lost_for_what_stands_beside_it() -> None:
+    def chunk(number: int) -> bytes:
+        beside = {"content": [{"token": str(number)}]}
+        return event({"index": number, "delta": {"content": f"{number} "}, "logprobs": beside})
+
+    made = response(*map(chunk, range(40)), delta("", "stop", index=40), *END)
+    assert made.content == "".join(f"{number} " for number in range(40))
+    assert made.logprobs is not None
+    assert len(made.logprobs["content"]) == 40
 
 
 # -- a choice for each part -------------------------------------------------------------------------

@@ -213,6 +213,11 @@ def test_a_terminated_account_is_not_a_rate_and_a_used_up_cycle_is_a_quota() -> 
 SECRET = "the secret of the prompt"
 
 
+def test_a_number_that_was_sent_is_not_shown() -> None:
+    literal = "[{'loc': ('body', 'age'), 'msg': 'no', 'input': 4711, 'more"  # cut off
+    assert "4711" not in error_info(422, json.dumps(said(literal)).encode()).message
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -222,6 +227,9 @@ SECRET = "the secret of the prompt"
         f'<html><title>400</title>bad: {{"messages":[{{"content":"{SECRET}"}}]}}</html>',
         f'{{"error":{{"message":"no: {{\\"content\\": \\"{SECRET}\\"}}"}}}}',
         f"{{\"error\":\"no: {{'prompt': '{SECRET}'\"}}",
+        f'bad: {{"model":"x","prompt":"{SECRET}"}}',
+        f'bad: {{"model":"x","stream":true,"messages":[{{"content":"\\"error\\": {SECRET}"}}]}}',
+        f'bad: {{"messages":[{{"role":"user","content":"{SECRET}"}}],"error":"no"}}',
         f'{{"oops":{{"parameters":{{"user_message":"{SECRET}"}}}}}}',
         f'{{"oops":{{"value":"{SECRET}"}}}}',
         f'{{"detail":"1 error: input_value=\'{SECRET}\', input_type=str"}}',

@@ -123,18 +123,8 @@ class CallBuilder(Arguments):
     """A tool call under construction, or the block of a server's tool, whose input comes alike."""
 
     __slots__ = (
-        *(
-            "alias",
-            "beside",
-            "doubtful",
-            "extra",
-            "id",
-            "index",
-            "moved_to",
-            "name",
-            "rival",
-            "start",
-        ),
+        *("alias", "beside", "doubtful", "extra", "id"),
+        *("index", "moved_to", "name", "rival", "start"),
     )
 
     def __init__(self, start: dict[str, Any] | None = None) -> None:

@@ -35,6 +35,18 @@ class Extras:
         self.audio: dict[str, Any] = {}
         self.images: list[dict[str, Any]] = []
 
+    @classmethod
+    def joined(cls, those: Sequence[Extras]) -> Extras:
+        """Return the contents of choices that are pieces of one."""
+        one = cls()
+        for extras in those:
+            one.calls.all += extras.calls.all
+            one.annotations += extras.annotations
+            one.images += extras.images
+            join_fields(one.logprobs, joined_fields(extras.logprobs) or {})
+            join_fields(one.audio, joined_fields(extras.audio) or {})
+        return one
+
 
 class ChoiceBuilder:
     """One choice under construction. Nothing here raises: a limit that was crossed is noted."""
@@ -59,13 +71,11 @@ class ChoiceBuilder:
         """Its contents beside text and reasoning, once there are any."""
 
     @classmethod
-    def joined(cls, choices: Sequence[ChoiceBuilder], bounds: Bounds) -> ChoiceBuilder | None:
-        """Return choices that are pieces of one as that one; ``None`` if several have more than text."""
-        extras = [choice.extras for choice in choices if choice.extras is not None]
-        if len(extras) > 1:
-            return None
+    def joined(cls, choices: Sequence[ChoiceBuilder], bounds: Bounds) -> ChoiceBuilder:
+        """Return choices that are pieces of one as that one."""
         one = cls(0, bounds)
-        one.extras = extras[0] if extras else None
+        extras = [choice.extras for choice in choices if choice.extras is not None]
+        one.extras = Extras.joined(extras) if extras else None
         one.parts = [part for choice in choices for part in choice.parts]
         one.reason, one.reasons = choices[-1].reason, choices[-1].reasons
         one.native_reason = choices[-1].native_reason

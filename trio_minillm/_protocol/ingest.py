@@ -185,7 +185,7 @@ class Ingest:
             return None
         if found is None:
             if len(self._choices) >= COUNTED_FROM and self.state.may_count:
-                self._first = ChoiceBuilder.joined(self._sorted(), self._bounds) or self._first
+                self._first = ChoiceBuilder.joined(self._sorted(), self._bounds)
                 self._choices, self._counting = {0: self._first}, True
                 return self._first
             if len(self._choices) >= self._bounds.choices:
@@ -292,8 +292,8 @@ class Ingest:
         if len(self._choices) == 1:
             return [self._first]
         ordered = self._sorted()
-        if self.state.counted and (one := ChoiceBuilder.joined(ordered, self._bounds)) is not None:
-            return [one]
+        if self.state.counted:
+            return [ChoiceBuilder.joined(ordered, self._bounds)]
         return ordered if self._first.parts or self._first.reasons else ordered[1:]
 
     def _sorted(self) -> list[ChoiceBuilder]:
@@ -308,10 +308,13 @@ class Ingest:
         the decoder has left out, by name; ``more`` are the fields that no chunk carries.
         """
         finished = self.outcome is Outcome.FINISHED
-        built = [c.build(self._wire, finished, self._standing(c)) for c in self._in_order()]
+        builders = self._in_order()
+        built = [c.build(self._wire, finished, self._standing(c)) for c in builders]
         notes, usage = list(self.notes), self.charged_usage
         if finished and len(built) < self.state.choices:
             notes.append(f"{self.state.choices} choices were asked for, and {len(built)} came")
+        if self._counting or self.state.counted:
+            notes.append("the numbers of the choices count pieces, and are read as one answer")
         if self.state.reopened:
             notes.append("content followed a finish reason, which was therefore not the last word")
         for name, count in (unread or {}).items():
@@ -322,7 +325,7 @@ class Ingest:
         for choice in built:
             if len(choice.finish_reasons) > 1:
                 notes.append(f"choice {choice.index}: finish reasons {choice.finish_reasons}")
-        for builder in self._in_order():
+        for builder in builders:
             notes += [f"choice {builder.index}: {note}" for note in builder.notes]
         return CompletionResponse(
             id=id or self.id,

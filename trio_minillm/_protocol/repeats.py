@@ -55,9 +55,8 @@ class Repeats:
         self._provider = provider
         self._left_out = left_out
         self._said: set[tuple[int, str]] = set()  # the kinds that came in their place, by choice
-        self._messages: dict[
-            tuple[int, str], _Growing
-        ] = {}  # texts that came in messages, likewise
+        # Texts that came in messages, likewise.
+        self._messages: dict[tuple[int, str], _Growing] = {}
 
     def removed_from(
         self,

@@ -105,7 +105,7 @@ def prepare(
         timeouts=timeouts.with_total(None),
         retry=retry,
         expect_usage=request.expect_usage,
-        choices=n if type(n := body.get("n", 1)) is int and n > 0 else 1,
+        choices=request.params.get("n", 1),
         bounds=bounds,
         lenient=lenient,
         raw=raw,

@@ -89,6 +89,7 @@ class Sniffer:
 
 
 _NEVER = b"no"
+"""Value of `Sniffer._last` once a document can't be a stream any more: no single byte."""
 _LINE_END = re.compile(rb"[\r\n]")
 _BEGINNINGS = b"{[:dei"
 """First bytes of what may follow a line of JSON in a stream: more of it, a comment, or a field."""

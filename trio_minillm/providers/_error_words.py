@@ -180,7 +180,7 @@ def without_request(words: str) -> str:
     """Return the words without what they quote of the request: messages as JSON or as Python prints
     them (litellm), and values (pydantic, and what imitates it).
     """
-    words = _MESSAGES.sub("{…", words)
+    words = _MESSAGES.sub("…", words)
     words = _VALUE.sub(r"\1…", words)
     if "input" not in words:
         return words
@@ -191,10 +191,9 @@ def without_request(words: str) -> str:
 
 
 _MESSAGES = re.compile(
-    r"""(?s)\{\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools|model)\1\s*:"""
-    r"""(?!.*\\?['"](?:error|message)\\?['"]\s*:).*"""
+    r"""(?s)[{,]\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools)\1\s*:\s*\\?['"\[{].*"""
 )
-"""An object of a request, and all behind it. One with an error in it is an upstream's."""
+"""A field of a request that holds what a user wrote, and all behind it."""
 _VALUE = re.compile(r"""(?s)(['"], value: )['"].*""")
 """``field: 'messages[8].reasoning', value: '…'``."""
 

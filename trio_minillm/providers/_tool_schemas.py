@@ -108,14 +108,15 @@ def _merged(root: JSONObject, definitions: JSONObject, depth: int = 0) -> JSONOb
         made = [_merged(_resolved(c, definitions), definitions, depth + 1) for c in choices]
         for one in made:
             for name, schema in _object(one.get("properties")).items():
-                those = found.setdefault(name, [])
-                if not any(_same(schema, other) for other in those):
-                    those.append(schema)
+                found.setdefault(name, []).append(schema)
         required = [{n for n in _list(one.get("required")) if isinstance(n, str)} for one in made]
         needed |= set.union(*required) if word == "allOf" else set.intersection(*required)
     if found:
         own = _object(out.get("properties"))
-        out["properties"] = {**{name: _any_of(those) for name, those in found.items()}, **own}
+        out["properties"] = {
+            **{name: _any_of(_distinct(those)) for name, those in found.items()},
+            **own,
+        }
         more = [name for name in out["properties"] if name in needed]
         out["required"] = list(dict.fromkeys([*_list(out.get("required")), *more]))
         out["type"] = "object"
@@ -140,17 +141,15 @@ def _any_of(schemas: list[Any]) -> Any:
         told = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
         if not told or schema.keys() - _OF_VALUES:
             return {"anyOf": schemas}
-        values += [v for v in told if not any(_same(v, other) for other in values)]
-    types = {str(schema.get("type")) for schema in schemas}
-    return {
-        "enum": values,
-        **({"type": schemas[0]["type"]} if len(types - {"None"}) == len(types) == 1 else {}),
-    }
+        values += told
+    kinds = _distinct([schema.get("type") for schema in schemas])
+    typed = {"type": kinds[0]} if len(kinds) == 1 and kinds[0] else {}
+    return {"enum": _distinct(values), **typed}
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Return whether two JSON values are the same: ``true`` is not 1."""
-    return msgspec.json.encode(a, order="sorted") == msgspec.json.encode(b, order="sorted")
+def _distinct(values: list[Any]) -> list[Any]:
+    """Return JSON values without those that stand before: ``true`` is not 1."""
+    return list({msgspec.json.encode(v, order="sorted"): v for v in values}.values())
 
 
 def _resolved(choice: Any, definitions: JSONObject) -> JSONObject:
@@ -185,8 +184,7 @@ def _node(schema: Any, flavored: bool, depth: int) -> Any:
     places = out.pop("prefixItems", None)
     if isinstance(places, list) and places:
         others = [out["items"]] if isinstance(out.get("items"), dict) else []
-        found = [*places, *others]
-        kinds = [x for k, x in enumerate(found) if x not in found[:k]]
+        kinds = _distinct([*places, *others])
         out["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     is_list = out.get("type") == "array" or "array" in _list(out.get("type"))
     if is_list and not isinstance(out.get("items"), dict):

@@ -4,7 +4,8 @@
 state    event                                            what happens
 =======  ===============================================  =========================================
 closed   a failure                                        nothing yet: it may be chance
-closed   a second failure, with no answer in between      open, for half a second
+closed   a second failure, with no answer in between (a   open, for half a second
+         later one, where `Exemption` expects some)
 open     its time is over                                 probing
 probing  a request is sent                                open for as long again, so that requests
                                                           are sent one at a time
@@ -37,7 +38,7 @@ class CircuitBreaker:
         self.pause = 0.0
         """Seconds of the newest pause."""
         self._failures = 0  # in a row
-        self._open = False
+        self._open = False  # or probing
         self._failed_at = -math.inf
         self._failing_since = math.inf
         self._answered = False
@@ -72,8 +73,8 @@ class CircuitBreaker:
 
         ``asked`` is the number of seconds that the server asked to wait, ``longest`` the longest
         pause where it did not; ``patience`` is the number of failures in a row that are no chance.
-        Returns the number of failures in a row, and 0 for a request that
-        was under way when the last failure came.
+        Returns the number of failures in a row, and 0 for a request that was under way when the
+        last failure came.
         """
         if sent_at < self._failed_at:
             return 0

@@ -8,7 +8,7 @@ no matter of rate: the server is short of machines, or refuses at random.
 ==========================================  ======================================================
 event                                       what happens
 ==========================================  ======================================================
-refusals, and fewer than 3 % are            nothing: a known limit costs nearly as many
+fewer than 3 % of requests are refused      nothing: a known limit costs nearly as many
 a refusal after fewer than 40 accepted      a contradiction
 a refusal after more                        one contradiction less
 three contradictions                        exemption: it is tried without the limit
@@ -36,6 +36,7 @@ MOSTLY = 0.75
 FEW = 40
 """Accepted requests since the last cut below which a refusal contradicts the estimate."""
 CONTRADICTIONS = 3
+"""Refusals that contradict the estimate after which an exemption begins."""
 TRIAL = 30
 """Answers by which an exemption is judged."""
 REST, LONGEST_REST = 20.0, 2_560.0

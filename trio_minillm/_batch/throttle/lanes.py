@@ -12,7 +12,8 @@ accepted                                        closed                learned ra
 headers                                                               stated limits are copied
 ended: answer           throughput              closed                tokens corrected
 ended: refused (429)    cut, unless a rate is   failure               given back to stated limits;
-                        known already                                 learned rate cut
+                        known already, or                             learned rate cut, or doubted
+                        refusals are chance
 ended: overload, clock  cut                     failure               given back, if refused
 ended: not sent                                 failure
 ended: no room here                                                   tokens given back

@@ -58,8 +58,6 @@ FIRST = 1.0
 refused, and for a reason of its own."""
 LEAST = 1.0 / SPAN
 """Lowest rate, in requests a second: a silent minute proves no lower one."""
-
-
 MANY = 0.3
 """Share of refusals from which on the rate is many times the limit, and falls by `DROP`."""
 GENTLE = 0.2
