@@ -197,14 +197,17 @@ def test_importing_the_package_imports_what_every_program_needs():
     files = {"estimate", "image_tokens", "known_prices", "ledger_file", "tokenizers"}
     assert not {name.split(".")[1] for name in ours if "." in name} & rooms
     assert not {name.rpartition(".")[2] for name in ours if "._accounting." in name} & files
+    wires = {"openai", "anthropic", "openrouter", "compatible", "_servers"}  # a program has one
+    assert not {name.rpartition(".")[2] for name in ours if ".providers." in name} & wires
 
 
-def test_what_is_loaded_later_is_there():
-    for name in trio_minillm.__all__:
-        assert name in dir(trio_minillm)
-        assert getattr(trio_minillm, name) is not None
-    with pytest.raises(AttributeError, match="no_such_name"):
-        trio_minillm.no_such_name  # noqa: B018
+@pytest.mark.parametrize("package", [trio_minillm, trio_minillm.providers])
+def test_what_is_loaded_later_is_there(package):
+    for name in package.__all__:
+        assert name in dir(package)
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match=f"{package.__name__}.*no_such_name"):
+        package.no_such_name  # noqa: B018
 
 
 def test_the_command_is_installed():

@@ -6,7 +6,6 @@
 <Model compatible:qwen3>
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ._accounting.ledger import Ledger
@@ -38,6 +37,7 @@ from ._types.errors import (
     StreamTimeout,
     StreamTruncated,
 )
+from ._types.later import loader
 from ._types.messages import (
     AudioPart,
     DocumentPart,
@@ -93,11 +93,7 @@ else:
         "open_local_server": "local",
     }
 
-    def __getattr__(name):
-        if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
-        return value
+    __getattr__ = loader(__name__, _LATER)
 
     def __dir__():
         return [*globals(), *_LATER]

@@ -119,6 +119,20 @@ def test_a_secret_of_any_characters_is_hidden_and_json_stays_json(
     assert redact(before.encode(), [b"0123456789abcdef"]) == before.encode() or "0123" in before
 
 
+@given(
+    secret=st.text("ab\\%&u0;", min_size=6, max_size=20),
+    text=st.text("ab\\%&u0;", max_size=40),
+    at=st.integers(0, 14),
+)
+def test_a_text_that_is_let_through_unread_has_nothing_to_hide(
+    secret: str, text: str, at: int
+) -> None:
+    for shown in (text, text + secret[at : at + 13] + text):
+        assert redact_text(shown, [secret.encode()]) == redact(
+            shown.encode(), [secret.encode()]
+        ).decode("utf-8")
+
+
 @pytest.mark.parametrize("name", ["quot", "amp", "lt", "gt", "apos"])
 def test_a_character_that_html_calls_by_name_is_recognised(name: str) -> None:
     secret = html.unescape(f"sk-0123&{name};456789")

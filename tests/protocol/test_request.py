@@ -29,8 +29,11 @@ class City(msgspec.Struct):
     name: str
 
 
+TIMEOUTS = Timeouts()
+
+
 def prepared(messages: Any = "Hi", model: llm.Model = MODEL, **options: Any) -> Prepared:
-    clocks = {"timeouts": Timeouts(), "retry": Retry()}
+    clocks = {"timeouts": TIMEOUTS, "retry": Retry()}
     return prepare(model, messages, ("lenient",), **clocks | options)
 
 
@@ -54,7 +57,7 @@ def test_a_request_has_all_that_is_sent_and_how_its_answer_is_read() -> None:
     assert (body["n"], body["seed_words"], body["top"], "stop" in body) == (2, ["a"], 1, False)
     assert (made.choices, made.lenient, made.raw) == (2, True, True)
     assert made.response_type is City
-    assert made.timeouts.total is None
+    assert made.timeouts is TIMEOUTS  # as the caller has them
 
 
 def test_what_is_left_out_has_a_default() -> None:

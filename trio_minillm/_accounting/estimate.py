@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias, Unpack
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -32,6 +31,7 @@ from .._types.money import add, scaled, times
 from .._types.openai_messages import messages_of
 from .._types.params import Params
 from ..providers import Model
+from ..providers._base import host_of
 from ..providers._charged import asked_of
 from ..providers._pricing import STANDARD, is_cheaper, price_at, rates_at
 from .image_tokens import image_tokens
@@ -212,7 +212,7 @@ def _text_note(count: CountTokens | None, messages: Sequence[Message]) -> str:
 def _overhead(
     model: Model, messages: Sequence[Message], body: Mapping[str, Any], notes: list[str]
 ) -> int:
-    host = urlsplit(model.base_url).hostname or ""
+    host = host_of(model.base_url)
     plain, equipped = HIDDEN_TOKENS.get(host, HIDDEN_ELSEWHERE)
     more = any(body.get(name) for name in ("tools", "response_format", "output_config"))
     hidden = equipped if more else plain
@@ -282,16 +282,13 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
         notes.append("no bound for the answer: xAI does not count reasoning against max_tokens")
         return None
     beside = 0
-    if body.get("enable_thinking") and _QWEN.search(model.name.lower()):
+    if body.get("enable_thinking") and re.search("qwen|qwq", model.name.lower()):
         # Of most of its models, max_tokens bounds the answer alone (Model Studio: API compatibility).
         beside = body.get("thinking_budget", -1)
         if type(beside) is not int or beside < 0:
             notes.append("no bound for the answer: Qwen's max_tokens may leave out the thinking")
             return None
     return (max(limits) + beside) * int(body.get("n") or 1)
-
-
-_QWEN = re.compile("qwen|qwq")
 
 
 # -- money -----------------------------------------------------------------------------------

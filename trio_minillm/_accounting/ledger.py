@@ -26,7 +26,7 @@ MAX_UNSETTLED = 100_000
 """Records that wait for `Client.settle`. Beyond, the oldest stay as they were booked and can't be
 settled. With a small meta a record takes 1.7 KB, so all of them 170 MB."""
 
-_NUMBER = re.compile("[1-9][0-9]{0,17}")
+_NUMBER = "[1-9][0-9]{0,17}"
 
 
 class SeenKeys:
@@ -42,7 +42,7 @@ class SeenKeys:
     def add(self, key: str) -> bool:
         """Add a key. Return False if it was there."""
         run, _, digits = key.rpartition("-")
-        if not _NUMBER.fullmatch(digits):
+        if not re.fullmatch(_NUMBER, digits):
             known = key in self._others
             self._others.add(key)
             return not known

@@ -32,9 +32,9 @@ _DECODABLE = ("gzip", "x-gzip", "deflate")
 
 _COMPRESSIONS = ("br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip")
 """Codings of IANA's registry that compress and are not undone here."""
-_WORD = re.compile("[a-z]{1,12}|utf-?8")
+_WORD = "[a-z]{1,12}|utf-?8"
 """A coding that an error may show: too short, and of too few characters, for a key."""
-_STREAM = re.compile(
+_STREAM = (
     rb"(?:\xef\xbb\xbf)?[ \t\r\n]*"
     rb"(?:(?:data|event|id|retry|error)[:\r\n]|:[ -~\r\n]|[{\[][\s\"{\[\]}]|<[!?A-Za-z])"
 )
@@ -92,7 +92,7 @@ class Decompressor:
         source: Source = self._from_the_head
         for coding in reversed(self._codings):
             if coding not in _DECODABLE:
-                shown = _WORD.fullmatch(coding) or coding in _COMPRESSIONS
+                shown = re.fullmatch(_WORD, coding) or coding in _COMPRESSIONS
                 named = f"content-encoding {coding!r}" if shown else "an unknown content-encoding"
                 raise ProtocolError(
                     f"the body has {named}, which was not asked for and can't be read"
@@ -132,7 +132,7 @@ def _judge(head: bytes, coding: str, *, ended: bool) -> bool | None:
                                                                         error
     ==========================================  ======================  =========================
     """
-    if _STREAM.match(head) or (ended and not head):
+    if re.match(_STREAM, head) or (ended and not head):
         return True
     may_be_text = not head or head[0] in b"\t\n\r\xef" or head[0] >= 0x20
     if may_be_text and len(head) < JUDGED_BYTES and not ended:

@@ -68,11 +68,16 @@ class Outgoing(msgspec.Struct, frozen=True):
         """
         given = [(k.encode("ascii"), v.encode("ascii")) for k, v in self.headers.items()]
         added = {b"host": host, b"connection": b"keep-alive"}
-        if self.body or self.method in ("POST", "PUT", "PATCH"):
+        if self.has_body:
             added[b"content-length"] = b"%d" % len(self.body)
         for name, _ in given:
             added.pop(name.lower(), None)
         return [*added.items(), *given]
+
+    @property
+    def has_body(self) -> bool:
+        """True if the length of the body is announced, be it 0."""
+        return bool(self.body) or self.method in ("POST", "PUT", "PATCH")
 
 
 def log_response(

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import httptools
+import msgspec
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """Header lines in their order, names as they were written."""
@@ -24,9 +25,9 @@ MAX_SILENCE = 256 * 1024
 """Bytes in a row that bring nothing of the body (a header line without an end, chunk extensions,
 trailers); no server needs more."""
 
-_TOKEN = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
-_UNSAFE_VALUE = re.compile(rb"[\r\n\0]")
-_TARGET = re.compile(rb"[\x21-\x7e]+")
+_TOKEN = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, 5.6.2
+_UNSAFE_VALUE = rb"[\r\n\0]"
+_TARGET = rb"[\x21-\x7e]+"
 _LENGTH, _CODING = b"content-length", b"transfer-encoding"
 
 
@@ -41,7 +42,7 @@ class BadResponse(ValueError):
 # -- requests ------------------------------------------------------------------------------
 
 
-class RequestHead(NamedTuple):
+class RequestHead(msgspec.Struct, frozen=True):
     """The head of a request, and what its headers say about the body and the connection."""
 
     data: bytes
@@ -57,13 +58,17 @@ def request_head(method: bytes, target: bytes, headers: Headers) -> RequestHead:
 
     The message of the error never quotes a header: its value may be a key.
     """
-    if not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
+    if not re.fullmatch(_TOKEN, method) or not re.fullmatch(_TARGET, target):
         raise BadRequest("the method or the target can't stand in a request line")
     lines = [b"%s %s HTTP/1.1" % (method, target)]
     hosts, closes = 0, False
     framing: Headers = []
     for name, value in headers:
-        if not _TOKEN.fullmatch(name) or _UNSAFE_VALUE.search(value) or value != value.strip():
+        if (
+            not re.fullmatch(_TOKEN, name)
+            or re.search(_UNSAFE_VALUE, value)
+            or value != value.strip()
+        ):
             raise BadRequest("a header can't be sent: its name or value would break the line")
         lines.append(b"%s: %s" % (name, value))
         lower = name.lower()
@@ -95,7 +100,7 @@ def _announced(framing: Headers) -> int | None:
 # -- responses -----------------------------------------------------------------------------
 
 
-class ResponseHead(NamedTuple):
+class ResponseHead(msgspec.Struct, frozen=True):
     """The head of a response, without the reason phrase: a server can put anything into that."""
 
     status: int

@@ -26,10 +26,11 @@ import ipaddress
 import os
 import re
 from contextlib import suppress
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 from urllib.request import getproxies
 
 import httpx
+import msgspec
 
 from .._types.errors import ErrorInfo, ErrorKind, MiniLLMError, RefusedError
 from .._types.hosts import ip_address, is_this_machine
@@ -46,11 +47,8 @@ THROUGH = "through the proxy"
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _PORTS = {"http": 80, "https": 443}
-_ENTRY = re.compile(
-    r"(?:(?P<scheme>https?|all)://)?(?P<host>\[[0-9a-f:.%]+\](?:/\d+)?|[^:\[\]/]+(?:/\d+)?)(?::(?P<port>\d+|\*))?/?",
-    re.IGNORECASE,
-)
-_NAME = re.compile(r"[\w.*-]+", re.ASCII)
+_ENTRY = r"(?i)(?:(?P<scheme>https?|all)://)?(?P<host>\[[0-9a-f:.%]+\](?:/\d+)?|[^:\[\]/]+(?:/\d+)?)(?::(?P<port>\d+|\*))?/?"
+_NAME = r"(?a)[\w.*-]+"
 
 
 class Proxy:
@@ -149,7 +147,7 @@ def _parsed(variable: str, value: str) -> Proxy:
     return Proxy(variable, url)
 
 
-class _Exception(NamedTuple):
+class _Exception(msgspec.Struct, frozen=True):
     """An entry of ``NO_PROXY``."""
 
     scheme: str
@@ -178,7 +176,7 @@ def _exception(entry: str) -> _Exception:
         return _Exception("all", entry, None, ipaddress.ip_network(entry, strict=False))
     if entry == LOCAL_NAMES:
         return _Exception("all", entry, None, None)
-    parts = _ENTRY.fullmatch(entry)
+    parts = re.fullmatch(_ENTRY, entry)
     if parts is not None:
         host, network = parts["host"].lower().rstrip("."), None
         with suppress(ValueError):
@@ -187,7 +185,7 @@ def _exception(entry: str) -> _Exception:
         if not host.isascii():
             with suppress(httpx.InvalidURL):
                 host = httpx.URL(f"http://{host}").raw_host.decode("ascii")
-        if network is not None or (_NAME.fullmatch(host) and host.strip(".")):
+        if network is not None or (re.fullmatch(_NAME, host) and host.strip(".")):
             scheme, port = (parts["scheme"] or "all").lower(), parts["port"]
             return _Exception(scheme, host, int(port) if port and port != "*" else None, network)
     raise ValueError(

@@ -8,13 +8,13 @@ kept, either: one that came with a key must not go out with another.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import httpx
+import msgspec
 
 from .connection import Origin
 from .exchange import Exchange, Outgoing, Response, log_response
-from .http1 import Headers
+from .http1 import Headers, RequestHead
 from .pool import ConnectionPool
 from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
 
@@ -39,7 +39,7 @@ async def send_on(pool: ConnectionPool, request: Outgoing) -> Response:
     return Response(head.status, by_name(head.headers), roundtrip)
 
 
-class _Address(NamedTuple):
+class _Address(msgspec.Struct, frozen=True):
     """The parts of a URL that say where a request goes."""
 
     url: httpx.URL
@@ -57,8 +57,12 @@ def _address(url: str) -> _Address:
 
 
 def _wire_request(request: Outgoing, address: _Address) -> WireRequest:
-    head = encode_head(request.method, address.target, request.all_headers(address.host))
     size = len(request.body)
+    parts = _head(request.method, request.url, tuple(request.headers.items()))
+    if parts is not None:
+        head = RequestHead(b"%s%d%s" % (parts.before, size, parts.behind), size, parts.closes)
+    else:
+        head = encode_head(request.method, address.target, request.all_headers(address.host))
     if head.length != size:  # a provider of the user's own says so
         much = head.length is not None and size > head.length
         raise httpx.LocalProtocolError(
@@ -71,6 +75,30 @@ def _wire_request(request: Outgoing, address: _Address) -> WireRequest:
         no_body=request.method == "HEAD",
         trace=request.trace,
     )
+
+
+async def _ignore(event: str, info: object) -> None: ...
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """The head of a request but for the length of its body."""
+
+    before: bytes
+    behind: bytes
+    closes: bool
+
+
+@lru_cache(maxsize=64)  # the same for each request to a model, and a third of its way to the wire
+def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> _Head | None:
+    """Return the head; None if the headers say where the body ends, or if there may be none."""
+    bare = Outgoing(method, url, dict(headers), b"", _ignore)
+    own = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in headers)
+    if own or not bare.has_body:
+        return None
+    address = _address(url)
+    head = encode_head(method, address.target, bare.all_headers(address.host))
+    before, length, behind = head.data.partition(b"\r\ncontent-length: ")
+    return _Head(before + length, behind.removeprefix(b"0"), head.closes)
 
 
 def by_name(headers: Headers) -> dict[str, str]:

@@ -123,17 +123,17 @@ def _mended(text: str) -> str | None:
         except (msgspec.MsgspecError, UnicodeError):
             return None
         return inside if inside.strip()[:1] == "{" and is_object(inside) else None
-    if text[:1] != "{" or text[-1:] != "}" or _CONTROL.search(text) is None:
+    if text[:1] != "{" or text[-1:] != "}" or re.search(_CONTROL, text) is None:
         return None
-    escaped = _STRING.sub(lambda string: string[0].translate(_ESCAPES), text)
+    escaped = re.sub(_STRING, lambda string: string[0].translate(_ESCAPES), text)
     return escaped if is_object(escaped) else None
 
 
 _decode_text = msgspec.json.Decoder(str).decode
-_STRING = re.compile(r'"(?:[^"\\]++|\\[^\0-\x1f])*+"?')
+_STRING = r'"(?:[^"\\]++|\\[^\0-\x1f])*+"?'
 """A string of JSON, up to a control character behind a backslash. Possessive: without that, each of
 thousands of quotation marks would be tried as the beginning of one without an end."""
-_CONTROL = re.compile("[\0-\x1f]")
+_CONTROL = "[\0-\x1f]"
 _ESCAPES = {number: json.dumps(chr(number))[1:-1] for number in range(32)}
 
 

@@ -48,16 +48,16 @@ HALF = "half of a surrogate pair"
 _SURROGATE = b"\\u"
 """Begins half of a surrogate pair in JSON: bytes of UTF-8 can't hold one."""
 
-_ANSWER = re.compile(rb"\s*(?:\[\s*)*(?:\{|\Z)")
+_ANSWER = rb"\s*(?:\[\s*)*(?:\{|\Z)"
 """The beginning, perhaps cut short, of data that may be part of an answer: an object, or a list of
 those. Lists of anything else are keep-alives (``[]``, ``[ping]``)."""
 
-_KEEP_ALIVE = re.compile(
+_KEEP_ALIVE = (
     rb"""(?i)[{\[\s'"]*(?:(?:type|event|status|message|comment)['"\s]*[:=][\s'"]*)?"""
     rb"(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat|no[-_]?op|alive)\b"
 )
 """The beginning of a keep-alive that looks like an object, and is no JSON."""
-_FAILURE = re.compile(
+_FAILURE = (
     rb"(?i)[^\w{]{0,4}(?!no\b|without\b)(?:\w{1,20}[ _.-]){0,4}?"
     rb"(?:error|exception|traceback|fatal|panic|failure|failed)\b"
 )
@@ -186,15 +186,10 @@ class ChunkDecoder:
         chunks = self._events(self._sse.dissect(block), at)
         fit = learn and len(chunks) == 1 and self._credit > 0 and chunks[0].progress
         if fit and not in_message(block):
-            learned = EventTemplate.learn(block, chunks[0], self._parsed)
+            learned = EventTemplate.learn(block, chunks[0], self._by_name)
             self._template = learned or self._template
             self._credit -= LEARNING_COST
         return chunks
-
-    def _parsed(self, block: bytes) -> object:
-        """Return what the provider makes of a block. Changes nothing."""
-        (event,) = SSEDecoder().feed(block + _BLANK)
-        return self._by_name(event.event, bytes(event.data))
 
     # -- by the provider's parser ----------------------------------------------------------
 
@@ -323,11 +318,11 @@ class ChunkDecoder:
 
     def _malformed(self, reason: str, cause: Exception, data: bytes) -> None:
         """Pass over an event that can't be read if the answer can do without it, or else fail."""
-        like_answer = _ANSWER.match(data) is not None and _KEEP_ALIVE.match(data) is None
+        like_answer = re.match(_ANSWER, data) is not None and re.match(_KEEP_ALIVE, data) is None
         if self._ended and like_answer:
             return  # the half that a cut has left
         if isinstance(cause, _NO_ANSWER) and not like_answer:
-            if _FAILURE.match(data):
+            if re.match(_FAILURE, data):
                 self._doubt = data[:MAX_STRANGE]
             self.left_out.pass_over("an event that is not JSON", data)
         elif self._all_reasoned:

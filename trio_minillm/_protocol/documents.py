@@ -14,11 +14,11 @@ MAX_SPLIT = 64 * 1024
 MAX_SEVERAL = 256
 """Objects of one event that are read as events. A relay puts a few into one."""
 
-_PREFIXES = re.compile(rb"(?:\xef\xbb\xbf|data:|\s)+")
-_MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-_BETWEEN = re.compile(rb"(?:\s|,|data:|\\[nr])*")
-_EVENT = re.compile(rb'^\[DONE\]$|"(?:choices|type|usage|error|object)"')
-_OBJECT = re.compile(rb"\{")
+_PREFIXES = rb"(?:\xef\xbb\xbf|data:|\s)+"
+_MARKS = rb'(?s)"(?:[^"\\]++|\\.)*+"?|[\[\]{}]'
+_BETWEEN = rb"(?:\s|,|data:|\\[nr])*"
+_EVENT = rb'^\[DONE\]$|"(?:choices|type|usage|error|object)"'
+_OBJECT = rb"^\{"
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -27,7 +27,7 @@ def without_prefix(data: bytes) -> bytes:
     """Return the data of an event without a byte-order mark, or the field's name once more, before it
     (``data: data: …``).
     """
-    found = _PREFIXES.match(data)
+    found = re.match(_PREFIXES, data)
     return data[found.end() :] if found else data
 
 
@@ -53,17 +53,18 @@ def documents(data: bytes) -> list[bytes]:
             return []
     if len(found) > MAX_SEVERAL or (found == [data] and not listed):
         return []
-    return found if all(map(_OBJECT.match if listed else _EVENT.search, found)) else []
+    wanted = _OBJECT if listed else _EVENT
+    return found if all(re.search(wanted, each) for each in found) else []
 
 
 def _in_a_row(data: bytes) -> list[bytes]:
     """Return what stands in brackets; an empty list if there is anything between or an end is missing."""
     out: list[bytes] = []
     depth = begin = done = 0
-    for mark in _MARKS.finditer(data):
+    for mark in re.finditer(_MARKS, data):
         if depth == 0:
             begin = mark.start()
-            if mark[0] not in (b"{", b"[") or not _BETWEEN.fullmatch(data, done, begin):
+            if mark[0] not in (b"{", b"[") or not re.fullmatch(_BETWEEN, data[done:begin]):
                 return []
         if mark[0] in (b"{", b"["):
             depth += 1
@@ -72,4 +73,4 @@ def _in_a_row(data: bytes) -> list[bytes]:
             if depth == 0:
                 done = mark.end()
                 out.append(data[begin:done])
-    return out if depth == 0 and _BETWEEN.fullmatch(data, done) else []
+    return out if depth == 0 and re.fullmatch(_BETWEEN, data[done:]) else []

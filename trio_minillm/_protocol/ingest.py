@@ -129,8 +129,9 @@ class Ingest:
             self.metadata.update(chunk.metadata)
         if chunk.usage is not None:
             if self.usage is None:
-                self.usage = Usage()
-            self.usage.merge_from(chunk.usage)
+                self.usage = msgspec.structs.replace(chunk.usage)
+            else:
+                self.usage.merge_from(chunk.usage)
         if choice.over_limit is not None:  # before a reason in the same chunk can end the answer
             self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
         self.state.chunk(chunk)

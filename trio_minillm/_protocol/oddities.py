@@ -111,7 +111,7 @@ class SurrogateHalves:
 
 
 def _has_half(text: str) -> bool:
-    return not text.isascii() and _HALF.search(text) is not None
+    return not text.isascii() and re.search(_HALF, text) is not None
 
 
-_HALF = re.compile("[\ud800-\udfff]")
+_HALF = "[\ud800-\udfff]"

@@ -43,7 +43,7 @@ CALL_REASONS = frozenset({"tool_calls", "tool_use", "tool_call", "function_call"
 
 def forbids_calls(reasons: Iterable[str]) -> bool:
     """Return whether one of these reasons says that the answer was cut or filtered."""
-    return any(w in _UNUSABLE or _TELLING.search(w) for w in _words(tuple(reasons)))
+    return any(w in _UNUSABLE or re.search(_TELLING, w) for w in _words(tuple(reasons)))
 
 
 def ended_by_model(reasons: Iterable[str]) -> bool:
@@ -74,7 +74,7 @@ def _words(reasons: tuple[str, ...]) -> frozenset[str]:
 _UNUSABLE, _ENDED, _CALL = map(
     _words, map(tuple, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS))
 )
-_TELLING = re.compile(
+_TELLING = (
     "^max|length|limit|trunc|exceeded|overflow|context|block|moderat|policy|safety|guardrail|filter"
     "|refus|reject|denied|deny|risk|violat|unsafe|censor|harm|prohibit"
     "|repeat|repetit|loop|partial|cutoff|outof|interrupt|abnormal|incomplete|timedout|stalled"

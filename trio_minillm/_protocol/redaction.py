@@ -43,12 +43,11 @@ _SENSITIVE = "auth|key|token|secret|cookie|credential|session|signature|passw"
 _SCHEMES = {"bearer", "basic", "token", "digest", "negotiate"}
 """Schemes of HTTP authentication: the words before the secret in a header."""
 
-_JSON = r"\\+u([0-9a-fA-F]{4})|\\+(.)"
-_JSON_ONLY = re.compile(_JSON + r"|()()()()(?!)", re.DOTALL)
-_ESCAPE = re.compile(
+_JSON = r"(?s)\\+u([0-9a-fA-F]{4})|\\+(.)"
+_JSON_ONLY = _JSON + r"|()()()()(?!)"
+_ESCAPE = (
     _JSON + r"|%(?:25)*([0-9a-fA-F]{2})"
-    r"|&(?:amp;)*(?:#0*([0-9]{1,3})|#[xX]0*([0-9a-fA-F]{1,2})|(quot|amp|lt|gt|apos));",
-    re.DOTALL,
+    r"|&(?:amp;)*(?:#0*([0-9]{1,3})|#[xX]0*([0-9a-fA-F]{1,2})|(quot|amp|lt|gt|apos));"
 )
 _NAMED = {"quot": '"', "amp": "&", "lt": "<", "gt": ">", "apos": "'"}
 
@@ -98,7 +97,22 @@ def redact(data: bytes, secrets: Sequence[bytes]) -> bytes:
 
 def redact_text(text: str, secrets: Sequence[bytes]) -> str:
     """Return a server's words with every secret blanked out."""
+    if not _may_show(text, secrets):
+        return text  # almost every id, and each answer has one
     return redact(text.encode("utf-8", "replace"), secrets).decode()
+
+
+def _may_show(text: str, secrets: Sequence[bytes]) -> bool:
+    """Return False if a text has no escapes, and not a single piece of a secret as it is written."""
+    if "\\" in text or "%" in text or "&" in text or not text.isascii():
+        return True
+    for secret in secrets:
+        wanted = secret.decode("latin-1")
+        length, places = _cut(len(wanted))
+        # A backslash in it may have been spelled out, or been left out.
+        if "\\" in wanted or any(wanted[at : at + length] in text for at in places):
+            return True
+    return False
 
 
 def redact_beginnings(text: str, secret: str) -> str:
@@ -129,12 +143,12 @@ def stretches(data: bytes, secrets: Iterable[bytes]) -> list[tuple[int, int]]:
 class _Unescaped:
     """A text without its escapes, and the places of its characters before."""
 
-    def __init__(self, raw: str, escape: re.Pattern[str]) -> None:
+    def __init__(self, raw: str, escape: str) -> None:
         pieces: list[str] = []
         self._from = [0]  # from this character on, each stood …
         self._shift = [0]  # … so many places further on
         size = end = 0
-        for found in escape.finditer(raw):
+        for found in re.finditer(escape, raw):
             pieces.append(raw[end : found.start()])
             size += found.start() - end
             pieces.append(_character(found))
@@ -158,12 +172,18 @@ def _character(found: re.Match[str]) -> str:
     return chr(int(decimal) if decimal else int(code or url or hexadecimal, 16))
 
 
+def _cut(size: int) -> tuple[int, range]:
+    """Return the length of the pieces that a secret of this size is cut into, and where they begin."""
+    length = GRAM if size >= RUN else size
+    return length, range(0, size - length + 1, length)
+
+
 def _runs(text: str, wanted: str) -> Iterator[tuple[int, int]]:
     """Yield where a secret stands in a text, whole or a run of it; stretches may overlap."""
     size = len(wanted)
     enough = min(RUN, size)
-    length = GRAM if enough == RUN else size
-    for at in range(0, size - length + 1, length):
+    length, places = _cut(size)
+    for at in places:
         gram = wanted[at : at + length]
         found = text.find(gram)
         while found >= 0:

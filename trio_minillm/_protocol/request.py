@@ -75,7 +75,7 @@ def prepare(
 ) -> Prepared:
     """Check a call's arguments, and return the request that they make.
 
-    ``timeouts`` without a total clock have none. ``expect_usage=False`` counts where the wire format
+    ``expect_usage=False`` counts where the wire format
     leaves the choice. ``options`` are the names of the caller's other arguments, for the hint at a
     misspelled one.
 
@@ -102,7 +102,7 @@ def prepare(
             **provider.request_headers(request),
         },
         body=encoded(body),
-        timeouts=timeouts.with_total(None),
+        timeouts=timeouts,
         retry=retry,
         expect_usage=request.expect_usage,
         choices=request.params.get("n", 1),

@@ -62,6 +62,8 @@ class State(Enum):
     ERRORED = "errored"
     CANCELLED = "cancelled"
 
+    __hash__ = object.__hash__  # in C: each chunk is looked up in the tables below
+
 
 class Event(Enum):
     """An event that can change the state; see the table at the top."""
@@ -77,6 +79,8 @@ class Event(Enum):
     CLOSE = "close"
     CUT = "cut"
     CANCEL = "cancel"
+
+    __hash__ = object.__hash__
 
 
 _REASONED: Final[dict[Event, State]] = {

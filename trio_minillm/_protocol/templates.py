@@ -61,11 +61,12 @@ class EventTemplate:
 
     @classmethod
     def learn(
-        cls, block: bytes, chunk: StreamChunk, parse: Callable[[bytes], object]
+        cls, block: bytes, chunk: StreamChunk, parse: Callable[[str, bytes], object]
     ) -> EventTemplate | None:
         """Return the template of an event and of the chunk that was read from it, if there is one.
 
-        ``parse`` reads such an event; it is called once, with another text in it.
+        ``parse`` reads the data of an event of a name; it is called once, for such an event with
+        another text in it.
         """
         text = chunk.delta or chunk.reasoning
         if not text or len(block) > MAX_TEMPLATE or not _only_text(chunk):
@@ -89,7 +90,9 @@ class EventTemplate:
         made = cls(chunk, prefix, suffix, end)
         probe = prefix + msgspec.json.encode(_PROBE)[1:-1] + suffix + (end or b"")
         try:
-            proven = parse(probe) == _with_text(chunk, _PROBE)
+            data = probe[len(event) + 1 if event else 0 :][len(b"data:") :]
+            name = event[len(b"event:") :].removeprefix(b" ").decode() or "message"
+            proven = parse(name, data.removeprefix(b" ")) == _with_text(chunk, _PROBE)
         except Exception:  # noqa: BLE001 - whatever it trips over, it is no template
             return None
         read = made.run([block], 0, 0, 0.0)

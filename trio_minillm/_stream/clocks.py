@@ -28,6 +28,7 @@ name.
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 
 import trio
 
@@ -117,6 +118,11 @@ EVENTS = {
 """The phase that an event of a transport begins, by the name without what made it (``http11.``)."""
 
 
+@lru_cache(maxsize=128)
+def _without_maker(event: str) -> str:
+    return ".".join(event.split(".")[-2:])
+
+
 class Clocks:
     """The clocks of one attempt, told of what happens and read as one `Deadline`."""
 
@@ -162,7 +168,7 @@ class Clocks:
         """Take note of the transport's progress, by the names of httpcore's trace extension."""
         if self.scope.cancel_called:
             return  # what fails now fails because a clock has run out
-        name = ".".join(event.split(".")[-2:])
+        name = _without_maker(event)
         phase = EVENTS.get(name)
         if event == "connection_pool.wait.started":  # in line: no clock runs
             self._queued_at = self.pause()
@@ -196,7 +202,8 @@ class Clocks:
 
     def sent(self) -> None:
         """Take note that the request is out: from here on the server's silence counts."""
-        self._enter(Phase.SENT)
+        if self._phase is not Phase.SENT:
+            self._enter(Phase.SENT)
 
     def heard(self, now: float, content: bool, state: StreamState, says: bool = False) -> None:
         """Take note of bytes, with or without content, and of the state after them.

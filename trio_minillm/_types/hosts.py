@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_PART = re.compile(r"0x[0-9a-f]{1,8}|0[0-7]{0,11}|[1-9][0-9]{0,9}")
+_PART = r"0x[0-9a-f]{1,8}|0[0-7]{0,11}|[1-9][0-9]{0,9}"
 
 
 def is_this_machine(host: str) -> bool:
@@ -35,7 +35,7 @@ def ip_address(host: str, *, unwrap: bool = True) -> IPAddress | None:
         number = ipaddress.ip_address(host)
         return (getattr(number, "ipv4_mapped", None) if unwrap else None) or number
     parts = host.split(".")
-    if len(parts) > 4 or not all(map(_PART.fullmatch, parts)):
+    if len(parts) > 4 or not all(re.fullmatch(_PART, part) for part in parts):
         return None
     *first, last = (int(p, 16 if "x" in p else 8 if p[0] == "0" else 10) for p in parts)
     if max(first, default=0) > 255 or last >= 256 ** (4 - len(first)):

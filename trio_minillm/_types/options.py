@@ -203,7 +203,7 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name, "")
-        number = _NUMBER.fullmatch(value.strip())
+        number = re.fullmatch(_NUMBER, value.strip())
         if number:
             seconds = float(number[1]) / {"s": 1.0, "ms": 1000.0}.get(number[2], unit)
         else:
@@ -213,7 +213,7 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     return None
 
 
-_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?)(?: ?(m?s))?")
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?)(?: ?(m?s))?"
 """A number as HTTP writes it, which some servers put a unit to. `float` accepts more: ``1_000``,
 ``inf``, digits of other scripts."""
 

@@ -59,10 +59,11 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
     @property
     def prompt_tokens(self) -> int | None:
         """All input tokens: uncached, read from the cache and written to it."""
-        known = [self.uncached_input_tokens, self.cache_read_tokens, self.cache_write_tokens]
-        if all(n is None for n in known):
+        uncached, read = self.uncached_input_tokens, self.cache_read_tokens
+        written = self.cache_write_tokens
+        if uncached is None and read is None and written is None:
             return None
-        return sum(n or 0 for n in known)
+        return (uncached or 0) + (read or 0) + (written or 0)
 
     @property
     def total_tokens(self) -> int | None:

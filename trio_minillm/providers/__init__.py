@@ -3,14 +3,35 @@
 A new wire format is a subclass of `Provider`, in this package or outside of it.
 """
 
+from typing import TYPE_CHECKING
+
+from .._types.later import loader
 from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_others
 from ._errors import complaint_in, error_from, error_info
-from ._openai_request import Dialect
-from ._servers import SERVERS
-from .anthropic import Anthropic
-from .compatible import Compatible
-from .openai import OpenAIChat
-from .openrouter import OpenRouter
+
+if TYPE_CHECKING:
+    from ._openai_request import Dialect
+    from ._servers import SERVERS
+    from .anthropic import Anthropic
+    from .compatible import Compatible
+    from .openai import OpenAIChat
+    from .openrouter import OpenRouter
+else:
+    # Most programs speak one wire: the others are not loaded.
+    _LATER = {
+        "SERVERS": "_servers",
+        "Anthropic": "anthropic",
+        "Compatible": "compatible",
+        "Dialect": "_openai_request",
+        "OpenAIChat": "openai",
+        "OpenRouter": "openrouter",
+    }
+
+    __getattr__ = loader(__name__, _LATER)
+
+    def __dir__():
+        return [*globals(), *_LATER]
+
 
 __all__ = [
     "SERVERS",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -32,7 +31,7 @@ from .._types.messages import (
 from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of
 from .._types.schemas import in_object
 from .._types.tools import Tool, tools_of
-from ._base import Request, refuse_others, take
+from ._base import Request, host_of, refuse_others, take
 from ._chat_messages import arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
 from ._schemas import ANTHROPIC, ANTHROPIC_ANSWER, strict_schema
@@ -194,7 +193,7 @@ def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str,
     Raises ``ValueError`` if nothing is left to be sent.
     """
     wire = request.model.provider.wire_at(request.model)
-    host = urlsplit(request.model.base_url).hostname or ""
+    host = host_of(request.model.base_url)
     demands = f".{host}".endswith(_THOUGHT_DEMANDED) or host.startswith("api.moonshot.")
     system = _Turn("system")
     turns: list[_Turn] = []

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -34,7 +35,7 @@ for an event that says nothing."""
 _UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
 
 
-_DRESSED = re.compile(r"(?i)bearer\s|['\"`]")
+_DRESSED = r"(?i)bearer\s|['\"`]"
 """The beginning of a key that was copied with what stood around it: an env file's quotation marks,
 the whole header."""
 
@@ -61,11 +62,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         values = [*self.headers.values(), *([] if self.api_key is None else [self.api_key])]
         if not all(map(sendable, values)):
             raise ValueError(_UNPRINTABLE)
-        if _DRESSED.match(self.api_key or ""):
+        if re.match(_DRESSED, self.api_key or ""):
             raise ValueError(
                 "api_key must be the key alone, without quotation marks or 'Bearer' before it"
             )
-        if not all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in self.headers):
+        if not all(
+            isinstance(name, str) and re.fullmatch(_FIELD_NAME, name) for name in self.headers
+        ):
             raise ValueError("a header's name must be an HTTP token")
         if _FRAMING & {name.lower() for name in self.headers}:
             raise ValueError("headers must not say where the body ends: that is HTTP's own")
@@ -74,7 +77,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         _check_url(self.base_url)
         named = self.headers.keys() & {"authorization", "Authorization", "x-api-key", "api-key"}
         if (self.api_key or named) and self.base_url.lower().startswith("http:"):
-            _warn_of_plain_text(urlsplit(self.base_url).hostname or "")
+            _warn_of_plain_text(host_of(self.base_url))
 
     def __repr__(self) -> str:
         return f"<Model {self.provider.name}:{self.name}>"
@@ -111,7 +114,7 @@ class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
 
 
-_FAILURE = re.compile("(?i)error|exception|failure|failed")
+_FAILURE = "(?i)error|exception|failure|failed"
 """Parts of the names of events that are failures: ``server_error``, ``ERROR``."""
 
 
@@ -183,7 +186,7 @@ class Provider:
         By default, a name that speaks of an error is a failure, and an event with another name is
         ignored unless its data are JSON.
         """
-        if event == "error" or _FAILURE.search(event) is not None:
+        if event == "error" or re.search(_FAILURE, event) is not None:
             parsed = None
             try:
                 with suppress(msgspec.MsgspecError, ProtocolError):
@@ -262,7 +265,7 @@ class Provider:
         return priced_cost(usage, price)
 
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
+_FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, 5.6.2
 _FRAMING = {"content-length", "transfer-encoding"}
 
 
@@ -324,6 +327,7 @@ def refuse_others(request: Request, known: frozenset[str] | set[str]) -> None:
         )
 
 
+@lru_cache(maxsize=256)
 def joined_url(
     base_url: str, endpoint: str, *, version: str = "", instead_of: str = "", query: str = ""
 ) -> str:
@@ -343,6 +347,15 @@ def joined_url(
         base += endpoint if version and base.endswith(version) else version + endpoint
     asked = "&".join(filter(None, [query, given]))
     return f"{base}?{asked}" if asked else base
+
+
+@lru_cache(maxsize=256)  # each request asks several times, and a client knows few addresses
+def host_of(base_url: str) -> str:
+    """Return the host in lower case, or ``""`` if the text is not an address."""
+    try:
+        return urlsplit(base_url).hostname or ""
+    except ValueError:  # `Model` raises for it
+        return ""
 
 
 def loggable_url(model: Model) -> str:

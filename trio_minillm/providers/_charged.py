@@ -10,7 +10,7 @@ import msgspec
 from .._types.usage import UNREADABLE, Usage
 from ._base import Model
 from ._pricing import STANDARD
-from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, TERMS, terms_in, tier_in
+from ._usage import ANTHROPIC_TIERS, OPENAI_TIERS, TERMS, terms_in, tier_of
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -35,9 +35,9 @@ class Asked(msgspec.Struct, frozen=True):
         """True if nothing in the request changes the price of a token."""
         return not (self.terms or self.audio or self.hour or self.search) and self.choices == 1
 
-    def tier(self, terms: Mapping[str, Any]) -> str | None:
+    def tier(self, terms: Mapping[str, str]) -> str | None:
         """Return the tier that such fields name, in the words of `Usage.service_tier`."""
-        return tier_in(terms, ANTHROPIC_TIERS if self.anthropic else OPENAI_TIERS)
+        return tier_of(terms, ANTHROPIC_TIERS if self.anthropic else OPENAI_TIERS)
 
 
 _UNCOUNTED = "there may have been some, and they were not counted"
@@ -45,14 +45,16 @@ _UNCOUNTED = "there may have been some, and they were not counted"
 
 def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
     """Return what a request with this body asks for."""
-    provider, choices = model.provider, body.get("n")
+    provider, choices, parts = model.provider, body.get("n"), list(_parts(body))
     return Asked(
         terms_in(body),
         provider.replay_wire == "anthropic",
         choices if type(choices) is int else 1,
         provider.counts_all_choices(model),
-        audio=any(part.get("type") in ("input_audio", "audio") for part in _parts(body)),
-        hour=any((part.get("cache_control") or {}).get("ttl") == "1h" for part in _marked(body)),
+        audio=bool(parts) and any(p.get("type") in ("input_audio", "audio") for p in parts),
+        hour=any(
+            (part.get("cache_control") or {}).get("ttl") == "1h" for part in _marked(body, parts)
+        ),
         search="web_search_options" in body or "search-preview" in model.name,
     )
 
@@ -65,10 +67,10 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from (part for part in content if isinstance(part, Mapping))
 
 
-def _marked(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield what may have a cache breakpoint."""
+def _marked(body: Mapping[str, Any], parts: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield what may have a cache breakpoint: the body, parts of messages, and what else has parts."""
     yield body
-    yield from _parts(body)
+    yield from parts
     for name in ("system", "tools"):
         given = body.get(name)
         if isinstance(given, list):
@@ -93,18 +95,23 @@ def charged(
     true if there was any: its tokens can't be none. ``images`` and ``cited`` say that it has pictures,
     and citations of pages: what is charged for those at a rate of its own is in doubt without a count.
     """
-    silent = TERMS.isdisjoint(metadata) and TERMS.isdisjoint(usage.raw or {})
+    raw = usage.raw or {}
     counted = bool(usage.completion_tokens) or not content
-    if silent and counted and asked.is_plain and choices <= 1 and not (images or cited):
-        return usage  # as almost always
-    answered = {**terms_in(metadata), **terms_in(usage.raw or {})}
+    plain = counted and asked.is_plain and choices <= 1 and not (images or cited)  # almost always
+    if plain and TERMS.isdisjoint(metadata) and TERMS.isdisjoint(raw):
+        return usage
+    answered = {**terms_in(metadata), **terms_in(raw)}
     tier, doubts = asked.tier({**asked.terms, **answered}), dict(usage.doubts or {})
+    named = [word for word in (metadata.get("service_tier"), raw.get("service_tier")) if word]
+    words = all(isinstance(word, str) for word in named)
+    if plain and words:
+        same = tier == usage.service_tier
+        return usage if same else msgspec.structs.replace(usage, service_tier=tier)
     unconfirmed = {name: word for name, word in asked.terms.items() if name not in answered}
     wanted = asked.tier(unconfirmed)
     if wanted not in (None, STANDARD):
         doubts["service_tier"] = f"{wanted} was asked for, and the answer does not confirm it"
-    named = (source.get("service_tier") for source in (metadata, usage.raw or {}))
-    if any(word and not isinstance(word, str) for word in named):
+    if not words:
         doubts["service_tier"] = f"it{UNREADABLE}"
     if max(choices, asked.choices) > 1 and not asked.counts_all:
         doubts["completion_tokens"] = "it may count one of several choices only"

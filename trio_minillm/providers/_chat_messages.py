@@ -180,7 +180,7 @@ def _message(message: Message, rules: MessageRules, model: str) -> Iterable[dict
     role = rules.developer if message.role == "developer" else message.role
     out: dict[str, Any] = {"role": role}
     if message.name is not None and rules.names:
-        out["name"] = _UNNAMED.sub("_", message.name)[:64]
+        out["name"] = re.sub(_UNNAMED, "_", message.name)[:64]
     if message.role == "assistant":
         out |= _assistant(message, rules, model)
     else:
@@ -188,7 +188,7 @@ def _message(message: Message, rules: MessageRules, model: str) -> Iterable[dict
     yield out
 
 
-_UNNAMED = re.compile(r"[\s<|\\/>]+")
+_UNNAMED = r"[\s<|\\/>]+"
 """Characters that OpenAI refuses in the name of a message (extended_openai_conversation#251)."""
 
 

@@ -18,7 +18,8 @@ Sources are named beside each row; docs/servers.md lists them by server. Pure.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 from .._types.errors import ErrorKind
 
@@ -31,7 +32,7 @@ FEWEST_TOKENS = 500
 """Tokens of the smallest limit that a single request may exceed; a smaller limit is one of requests."""
 
 
-class Evidence(NamedTuple):
+class Evidence(msgspec.Struct, frozen=True):
     """An error as the rules see it."""
 
     status: int | None
@@ -47,7 +48,7 @@ class Evidence(NamedTuple):
     """True if the headers say when to come back."""
 
 
-class Rule(NamedTuple):
+class Rule(msgspec.Struct, frozen=True):
     """One row: the kind of an error for which all that is given here is true."""
 
     kind: ErrorKind
@@ -89,7 +90,7 @@ def _any(*patterns: str) -> str:
 
 # -- words ---------------------------------------------------------------------------------------
 
-_SHORT = re.compile(
+_SHORT = (
     r"per[-_ ]?(?:second|sec\b|minute|min\b|hour)|/ ?(?:s|sec|min|minute|hour)\b|\b(?:rpm|tpm|rps|tps|rph|tph)\b"
     r"|(?:second|minute|hour)ly\b|\bhour allocated|concurren|a(?:n| few)? (?:second|minute)"
     r"|(?:per|every|each|in|within|last) \d{1,5}[- ]?(?:s|sec|second|m|min|minute|h|hour)s?\b"
@@ -260,8 +261,8 @@ _REQUESTED = (
     r"(?:requested|request (?:has|had|contains|of|size|needs|needed|requires|is|was))"
     rf"(?: about| around| of| up to)?[\s:=(~]{{0,4}}{_NUMBER}"
 )
-_NUMBERS = re.compile(rf"{_LIMIT}[^\n]{{0,100}}?{_REQUESTED}")
-_NUMBERS_BACK = re.compile(rf"{_REQUESTED}[^\n]{{0,100}}?{_LIMIT}")
+_NUMBERS = rf"{_LIMIT}[^\n]{{0,100}}?{_REQUESTED}"
+_NUMBERS_BACK = rf"{_REQUESTED}[^\n]{{0,100}}?{_LIMIT}"
 
 # -- the table -------------------------------------------------------------------------------------
 
@@ -277,7 +278,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "rate_limit",
         codes="insufficientquota|allocationquota",
-        words=r"#token-limit|\ballocated quota exceeded|" + _SHORT.pattern,
+        words=r"#token-limit|\ballocated quota exceeded|" + _SHORT,
         unless=_LONG,
     ),
     Rule("quota", codes=_EMPTY_CODES + "|insufficientquota"),
@@ -288,7 +289,7 @@ RULES: tuple[Rule, ...] = (
     # A throttle that says when to come back, and advises to buy a higher rate.
     Rule(
         "rate_limit",
-        words=rf"{_RATE_WORDS}|requests? per|{_SHORT.pattern}|(?:try again|retry) (?:in|after)",
+        words=rf"{_RATE_WORDS}|requests? per|{_SHORT}|(?:try again|retry) (?:in|after)",
         unless=f"{_BROKE_WORDS}|{_LONG}|limit: 0\\b",
         throttled=True,
         but=_NEVER_ABOUT_RATE | {403},
@@ -370,9 +371,7 @@ RULES: tuple[Rule, ...] = (
         but=_NEVER_ABOUT_RATE | {408, 503, 504, 529},
     ),
     # In a stream there is no status to say that a limit of a minute is one of the rate.
-    Rule(
-        "rate_limit", words=rf"limit[^\n]{{0,80}}(?:{_SHORT.pattern})", statuses=frozenset({None})
-    ),
+    Rule("rate_limit", words=rf"limit[^\n]{{0,80}}(?:{_SHORT})", statuses=frozenset({None})),
     # OpenAI; Kimi gives a used-up cycle this type, which is a quota above.
     Rule("auth", codes="accessterminated|accountdeactivated", words="terminat|violat|deactivat"),
 )
@@ -399,7 +398,7 @@ def kind_of(seen: Evidence) -> ErrorKind:
     """Return the kind of an error: by the first of `RULES` that fits, or else by its status."""
     if _larger_than_the_limit(seen.words):
         return "invalid"
-    throttled = seen.wait is not None or seen.told or _SHORT.search(seen.words) is not None
+    throttled = seen.wait is not None or seen.told or re.search(_SHORT, seen.words) is not None
     for rule in RULES:
         if rule.fits(seen, throttled):
             return rule.kind
@@ -413,20 +412,20 @@ def kind_of(seen: Evidence) -> ErrorKind:
 
 def _larger_than_the_limit(words: str) -> bool:
     """Return whether a request asked for more than the whole limit: ``Limit 30000, Requested 59000``."""
-    if found := _NUMBERS.search(words):
+    if found := re.search(_NUMBERS, words):
         limit, requested = found.groups()
-    elif found := _NUMBERS_BACK.search(words):
+    elif found := re.search(_NUMBERS_BACK, words):
         requested, limit = found.groups()
     else:
         return False
-    if _LATE.search(words):  # seconds, not tokens
+    if re.search(_LATE, words):  # seconds, not tokens
         return False
     # Of a few hundred, it may be requests: as many as are running, or the number of this one.
     fewest = 1 if "token" in words or "tpm" in words else FEWEST_TOKENS
     return _amount(requested) > _amount(limit) >= fewest
 
 
-_LATE = re.compile("time[ds]? ?out")
+_LATE = "time[ds]? ?out"
 
 
 def _amount(text: str) -> float:

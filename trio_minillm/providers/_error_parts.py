@@ -134,9 +134,9 @@ def implied_status(levels: Levels, codes: Sequence[str], words: str) -> int | No
 def named_status(codes: Sequence[str], words: str) -> int | None:
     """Return the HTTP status that codes, or the words, of an error stand for."""
     number = status_of(codes)
-    if number is None and (named := _EXCEPTION.match(words[:READ_CHARS])):
+    if number is None and (named := re.match(_EXCEPTION, words[:READ_CHARS])):
         number = status_of((plain_code(named[1]),))
-    if number is None and (found := _STATUS_WORDS.search(words[:READ_CHARS])):
+    if number is None and (found := re.search(_STATUS_WORDS, words[:READ_CHARS])):
         number = int(found[1] or found[2])
     return number
 
@@ -152,12 +152,10 @@ def numbers_in(levels: Levels) -> Iterator[int]:
                 yield number
 
 
-_EXCEPTION = re.compile(r"(?:[\w.]{1,60}\.)?([A-Z]\w{2,60}(?:Error|Exception))\b")
+_EXCEPTION = r"(?:[\w.]{1,60}\.)?([A-Z]\w{2,60}(?:Error|Exception))\b"
 """The name of an exception at the beginning: ``litellm.BadRequestError: …``."""
 
-_STATUS_WORDS = re.compile(
-    r"(?i)(?:error code|status(?: code)?|http(?:/\d(?:\.\d)?)?)[\s:=]{1,3}([45]\d\d)\b|^([45]\d\d)\b"
-)
+_STATUS_WORDS = r"(?i)(?:error code|status(?: code)?|http(?:/\d(?:\.\d)?)?)[\s:=]{1,3}([45]\d\d)\b|^([45]\d\d)\b"
 
 
 def limits_of(levels: Levels) -> str:

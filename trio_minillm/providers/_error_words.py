@@ -180,8 +180,8 @@ def without_request(words: str) -> str:
     """Return the words without what they quote of the request: messages as JSON or as Python prints
     them (litellm), and values (pydantic, and what imitates it).
     """
-    words = _MESSAGES.sub("…", words)
-    words = _VALUE.sub(r"\1…", words)
+    words = re.sub(_MESSAGES, "…", words)
+    words = re.sub(_VALUE, r"\1…", words)
     if "input" not in words:
         return words
     words = re.sub(r"(?s)input_value=.*?(?=, input_type=|\]|\Z)", "input_value=…", words)
@@ -190,11 +190,9 @@ def without_request(words: str) -> str:
     return words
 
 
-_MESSAGES = re.compile(
-    r"""(?s)[{,]\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools)\1\s*:\s*\\?['"\[{].*"""
-)
+_MESSAGES = r"""(?s)[{,]\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools)\1\s*:\s*\\?['"\[{].*"""
 """A field of a request that holds what a user wrote, and all behind it."""
-_VALUE = re.compile(r"""(?s)(['"], value: )['"].*""")
+_VALUE = r"""(?s)(['"], value: )['"].*"""
 """``field: 'messages[8].reasoning', value: '…'``."""
 
 
@@ -203,18 +201,18 @@ _VALUE = re.compile(r"""(?s)(['"], value: )['"].*""")
 
 def text_of_page(page: str) -> str:
     """Return what a page of HTML or XML says: its title and the beginning of its text."""
-    page = _HIDDEN.sub(" ", page[: 16 * EXCERPT_CHARS])
-    found = _TITLE.search(page)
+    page = re.sub(_HIDDEN, " ", page[: 16 * EXCERPT_CHARS])
+    found = re.search(_TITLE, page)
     title = _as_line(found[1]) if found else ""
     text = _as_line(page[: found.start()] + " " + page[found.end() :] if found else page)
     said = text if text.startswith(title) else ": ".join(filter(None, (title, text)))
     return without_request(said[:EXCERPT_CHARS]) or "a page without text"
 
 
-_HIDDEN = re.compile(
+_HIDDEN = (
     r"(?is)<(script|style|svg|noscript)\b.*?(?:</\1\s{0,9}>|\Z)|<!--.*?(?:-->|\Z)|<[!?][^>]{0,500}>"
 )
-_TITLE = re.compile(r"(?is)<title\b[^>]{0,200}>(.*?)(?:</title\s{0,9}>|\Z)")
+_TITLE = r"(?is)<title\b[^>]{0,200}>(.*?)(?:</title\s{0,9}>|\Z)"
 
 
 def _as_line(markup: str) -> str:
@@ -227,7 +225,7 @@ def _as_line(markup: str) -> str:
 
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _UNIT = "(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)"
-_WAIT_WORDS = re.compile(
+_WAIT_WORDS = (
     r"(?i)\b(?:try(?:ing)? again|retry(?:ing)?|wait|come back|available (?:again|in)|resets?)\b[^.;\d]{0,30}?"
     rf"((?:\d{{1,9}}(?:\.\d{{1,12}})?\s?{_UNIT}(?:,| and)?\s?){{1,4}})(?![a-z\d])"
 )
@@ -235,7 +233,7 @@ _WAIT_WORDS = re.compile(
 
 def wait_in(words: str) -> float | None:
     """Return the seconds of ``try again in 7m12s``, ``wait 84600 seconds`` and the like."""
-    found = _WAIT_WORDS.search(words[:READ_CHARS])
+    found = re.search(_WAIT_WORDS, words[:READ_CHARS])
     if found is None:
         return None
     total = 0.0

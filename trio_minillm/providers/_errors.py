@@ -68,7 +68,7 @@ def error_info(
     found = _decoded(body)
     if found is None:
         found = next(
-            (f for f in map(_decoded, _EVENT_DATA.findall(body[:MAX_UNPACKED])) if f), None
+            (f for f in map(_decoded, re.findall(_EVENT_DATA, body[:MAX_UNPACKED])) if f), None
         )
     if found is None and body.strip() != b"null":
         text = body[: 16 * EXCERPT_CHARS].decode("utf-8", "replace").strip()
@@ -78,7 +78,7 @@ def error_info(
 
 
 _BOM = b"\xef\xbb\xbf"
-_EVENT_DATA = re.compile(rb"(?m)^data: ?(\{.*)$")
+_EVENT_DATA = rb"(?m)^data: ?(\{.*)$"
 """Data of events: DashScope and others refuse a streaming request in the form of a stream."""
 
 
@@ -147,7 +147,7 @@ def _inner_status(levels: Levels, codes: Sequence[str], words: str) -> int:
     Gateways send their own failure, with their upstream's codes in it (litellm). A generic code, or
     one beside words of a failure that passes, is not enough.
     """
-    passing = _PASSING.search(words.lower()) or any(map(_is_servers, codes))
+    passing = re.search(_PASSING, words.lower()) or any(map(_is_servers, codes))
     if passing or not set(codes) - GENERIC:
         codes = ()
     if passing:
@@ -161,7 +161,7 @@ def _is_servers(code: str) -> bool:
     return (status_of((code,)) or 0) >= 500
 
 
-_PASSING = re.compile(
+_PASSING = (
     "internal[_ ](?:server[_ ])?error|bus(?:y|ier)|overload|try again|retry|timed? ?out|unavailable"
     "|connection|unreachable|replica"
 )
@@ -170,10 +170,10 @@ _PASSING = re.compile(
 def _without_quotes(words: str, status: int | None) -> str:
     """Return what a complaint about a request says, without the parts of the request that it quotes."""
     nested = "{" in words  # a gateway quotes its upstream's error
-    return _QUOTED.sub("''", words) if status in (400, 404, 422) and not nested else words
+    return re.sub(_QUOTED, "''", words) if status in (400, 404, 422) and not nested else words
 
 
-_QUOTED = re.compile(r"(?<!\w)(['\"`])(?:(?!\1)[^\n]){1,200}\1(?!\w)")
+_QUOTED = r"(?<!\w)(['\"`])(?:(?!\1)[^\n]){1,200}\1(?!\w)"
 
 
 def complaint_in(found: Any) -> ErrorInfo | None:
@@ -197,6 +197,8 @@ def failure_beside(data: bytes) -> ErrorInfo | None:
     found: dict[str, Any] = {}
     with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
         fields = _fields(data)
+        if fields.keys() <= _USUAL and bytes(fields.get("object", b"")) in _CHUNKS:
+            return None
         kind = bytes(fields.get("object", b"")).lower()
         if kind != b'"error"' and not _may_fail(fields):
             return None
@@ -206,6 +208,14 @@ def failure_beside(data: bytes) -> ErrorInfo | None:
     return error_from(None, found) if _fails(found) else None
 
 
+_USUAL = frozenset(
+    {
+        *("id", "object", "created", "model", "choices", "usage"),
+        *("service_tier", "system_fingerprint", "obfuscation", "provider"),
+    }
+)
+"""Fields of an ordinary event of chat completions, which say nothing of a failure."""
+_CHUNKS = (b'"chat.completion.chunk"', b"")
 _ANSWER = frozenset(("choices", "content", "delta", "usage"))
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -240,9 +250,9 @@ _FINE = frozenset(
         *("no error", "noerror", "no errors", "no_error", "normal", "completed", "false", "nil"),
     }
 )
-_FAULT = re.compile("(?i)error|exception|fault")
+_FAULT = "(?i)error|exception|fault"
 """Parts of the names of Amazon's exceptions, in the field ``__type``."""
-_WARNING = re.compile(r"(?:\W|an? )*(?:deprecation )?warn(?:ing)?s?\b")
+_WARNING = r"(?:\W|an? )*(?:deprecation )?warn(?:ing)?s?\b"
 """The beginning of a text that is no error, though it stands where one would."""
 _UNDER_WAY = frozenset(
     (
@@ -285,7 +295,7 @@ def _fails(found: Mapping[str, Any]) -> bool:
         is_error(error)
         or _tells(base.get("status_code"))
         or any(is_error(found.get(key)) for key in _FAILURE_FIELDS)
-        or ("__type" in found and _FAULT.search(str(found["__type"])) is not None)
+        or ("__type" in found and re.search(_FAULT, str(found["__type"])) is not None)
         or (_is_failing(code) and any(map(_tells, _words_of(found))))
         or any(isinstance(state, str) and state.lower() in _FAILED for state in states)
         or any(re.fullmatch("[45][0-9]{2}", str(n)) for n in numbers if type(n) in (int, str))
@@ -298,7 +308,7 @@ def _fails(found: Mapping[str, Any]) -> bool:
 def _tells(value: Any) -> bool:
     """Return whether a field that is made for errors says that there is one."""
     word = str(value).strip().lower() if type(value) in (str, int) else None
-    fine = word is not None and (word in _FINE or _WARNING.match(word) is not None)
+    fine = word is not None and (word in _FINE or re.match(_WARNING, word) is not None)
     return bool(value) and not fine
 
 
@@ -342,16 +352,16 @@ def _complains(found: Mapping[str, Any]) -> bool:
 def is_under_way(state: str) -> bool:
     """Return whether a state, or an event's name, says that all is well, or that something goes on."""
     word = state.lower()
-    going_on = _GOING_ON.search(word) is not None and _NOT_WELL.search(word) is None
+    going_on = re.search(_GOING_ON, word) is not None and re.search(_NOT_WELL, word) is None
     return word in _UNDER_WAY or going_on
 
 
-_NOT_WELL = re.compile(
+_NOT_WELL = (
     "error|exception|fail|fault|overload|unavailable|invalid|denied|exceed|limit|reject|refus"
     "|time_?out|abort|cancel|busy|lost|dead"
 )
 """Parts of words that do not say so, whatever else is in them: ``overloaded``, ``tool_failed``."""
-_GOING_ON = re.compile("progress|status|think|thought|search|queue|wait|load|ping|alive|heart|tool")
+_GOING_ON = "progress|status|think|thought|search|queue|wait|load|ping|alive|heart|tool"
 
 
 def _has_words(found: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import count
 
 import msgspec
@@ -58,16 +59,17 @@ ANTHROPIC_IDS = CallIds("[A-Za-z0-9_-]{1,64}", prefix="toolu_", any_name=False)
 """Anthropic's pattern (reference of ``tool_use``); the length is that of the same models at Bedrock."""
 
 _FAMILIES = (
-    (re.compile(r"(mis|minis|magis|pix|devs|codes)tral|mixtral"), MISTRAL_IDS),
-    (re.compile(r"claude|anthropic/"), ANTHROPIC_IDS),
-    (re.compile(r"^(openai/)?(gpt-(?!oss)|o\d)"), OPENAI_IDS),
+    (r"(mis|minis|magis|pix|devs|codes)tral|mixtral", MISTRAL_IDS),
+    (r"claude|anthropic/", ANTHROPIC_IDS),
+    (r"^(openai/)?(gpt-(?!oss)|o\d)", OPENAI_IDS),
 )
 
 
+@lru_cache(maxsize=256)
 def ids_of_family(model: str) -> CallIds:
     """Return the ids that a model's vendor takes, for servers that pass requests on to several."""
     name = model.lower()
-    return next((ids for known, ids in _FAMILIES if known.search(name)), ANY_IDS)
+    return next((ids for known, ids in _FAMILIES if re.search(known, name)), ANY_IDS)
 
 
 def _letters(number: int, length: int) -> str:
@@ -108,6 +110,9 @@ class _Turn:
         return Message(role="tool", parts=tuple(parts))
 
 
+_CALLS = (ToolCall, ToolResult)
+
+
 def paired(messages: Sequence[Message], accepted: CallIds) -> list[Message]:
     """Return the messages with each call's result right behind its turn, under ids of their own.
 
@@ -118,7 +123,7 @@ def paired(messages: Sequence[Message], accepted: CallIds) -> list[Message]:
 
     Raises ``ValueError`` for a result without a call before it.
     """
-    if not any(isinstance(p, ToolCall | ToolResult) for m in messages for p in m.parts):
+    if not any(isinstance(p, _CALLS) for m in messages for p in m.parts):
         return list(messages)
     taken = {p.id for m in messages for p in m.parts if isinstance(p, ToolCall)}
     counts: dict[str, int] = {}
@@ -167,10 +172,10 @@ def _renamed(message: Message, ids: Iterable[str], *, any_name: bool) -> Message
 
 def _plain_name(name: str) -> str:
     """Return a function's name as every server takes it: local models call ``files.read file:x``."""
-    return name if _NAME.fullmatch(name) else plain_name(name, "function")
+    return name if re.fullmatch(_NAME, name) else plain_name(name, "function")
 
 
-_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
+_NAME = "[A-Za-z0-9_-]{1,64}"
 
 
 def _give(result: ToolResult, turns: Sequence[_Turn], number: int) -> None:

@@ -1,7 +1,7 @@
 """Constructors of models: a name, a provider, its usual address, and a key from the environment.
 
 All take the same keywords. They are spelled out in each signature, and not passed on in a
-``**kwargs``, so that editors show them and type checkers check them.
+``**kwargs``, so that editors show them and type checkers check them. Each imports its provider when it is called, since most programs speak one wire.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._types.cost import TokenPrice
-from . import Anthropic, Compatible, Model, OpenAIChat, OpenRouter, Provider
-from ._servers import server_at
+from . import Model, Provider
 
 __all__ = ["Model", "anthropic", "compatible", "openai", "openrouter"]
 
@@ -35,6 +34,8 @@ def openai(
     Raises ``ValueError`` if there is neither a key nor a ``base_url``, or if a key, a header or an
     address can't be sent as it is; the message never shows the key.
     """
+    from .openai import OpenAIChat
+
     default = "https://api.openai.com/v1"
     key = "OPENAI_API_KEY"
     return _model(OpenAIChat(), name, default, key, base_url, api_key, headers, extra, price)
@@ -56,6 +57,8 @@ def openrouter(
     ``app_url`` and ``app_title`` name your program in OpenRouter's statistics. The other arguments,
     and the errors, are those of `openai`.
     """
+    from .openrouter import OpenRouter
+
     named = {"http-referer": app_url, "x-openrouter-title": app_title, "x-title": app_title}
     all_headers = {k: v for k, v in named.items() if v} | dict(headers or {})
     default = "https://openrouter.ai/api/v1"
@@ -76,6 +79,8 @@ def anthropic(
 
     The arguments and the errors are those of `openai`.
     """
+    from .anthropic import Anthropic
+
     default = "https://api.anthropic.com"
     key = "ANTHROPIC_API_KEY"
     return _model(Anthropic(), name, default, key, base_url, api_key, headers, extra, price)
@@ -99,6 +104,9 @@ def compatible(
     of `openai`, except that no key is taken from the environment: none can reach a server that it
     was not meant for.
     """
+    from ._servers import server_at
+    from .compatible import Compatible
+
     provider = Compatible(server or server_at(base_url))
     return _model(provider, name, base_url, "", None, api_key, headers, extra, price)
 

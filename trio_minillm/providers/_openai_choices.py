@@ -163,14 +163,12 @@ def says_nothing(out: StreamChunk) -> bool:
     return not has_content(out)
 
 
-_SILENT = re.compile(
+_SILENT = (
     rb'"delta": ?\{(?:"role": ?"assistant")?,? ?(?:"content": ?(?:""|null))?'
     rb'(?:, ?"(?:refusal|function_call|tool_calls|reasoning|reasoning_content)": ?null)*\}'
 )
 """The delta of almost every opening and end: for it, nothing is decoded again."""
-_ELSEWHERE = re.compile(
-    rb'"(?:messages?|text|content|output_text|finishReason|code|status)":(?! ?(?:""|null))'
-)
+_ELSEWHERE = rb'"(?:messages?|text|content|output_text|finishReason|code|status)":(?! ?(?:""|null))'
 """Fields of a choice that say something beside such a delta."""
 
 
@@ -179,7 +177,7 @@ def read_again(data: bytes, out: list[StreamChunk], *, whole: bool = False) -> N
 
     Raises `ProviderError` if one says that it failed.
     """
-    usual = len(out) == 1 and _SILENT.search(data) and not _ELSEWHERE.search(data)
+    usual = len(out) == 1 and re.search(_SILENT, data) and not re.search(_ELSEWHERE, data)
     if len(data) > READ_AGAIN or usual:
         return
     with suppress(msgspec.DecodeError, RecursionError):

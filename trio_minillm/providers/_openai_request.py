@@ -7,6 +7,7 @@ are those of OpenAI's and OpenRouter's references.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from .._types.params import Reasoning, reasoning_of
@@ -62,11 +63,17 @@ _FIELDS = {
 }
 
 
-def _table(dialect: Dialect) -> dict[str, str]:
+def _table(dialect: Dialect) -> Mapping[str, str]:
     """Return the typed parameters that are sent unchanged, each with its name in the body."""
-    names = (*_OWN, *dialect.extra_params)
-    table = {name: name for name in names if name not in dialect.without}
-    return table | {"max_tokens": dialect.max_tokens, "seed": dialect.seed}
+    return _table_of(dialect.extra_params, dialect.without, dialect.max_tokens, dialect.seed)
+
+
+@lru_cache(maxsize=64)
+def _table_of(
+    extra: tuple[str, ...], without: tuple[str, ...], max_tokens: str, seed: str
+) -> Mapping[str, str]:
+    table = {name: name for name in (*_OWN, *extra) if name not in without}
+    return table | {"max_tokens": max_tokens, "seed": seed}
 
 
 def typed_fields(dialect: Dialect) -> frozenset[str]:
@@ -80,7 +87,8 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     Raises ``ValueError`` for a parameter or a part that the wire format does not have.
     """
     table = _table(dialect)
-    refuse_others(request, (set(table) | _SHAPED) - set(dialect.without))
+    if request.params:
+        refuse_others(request, (set(table) | _SHAPED) - set(dialect.without))
     params = request.params
     if dialect.one_choice and params.get("n", 1) != 1:
         raise ValueError("this server gives one choice: ask again for another instead of n=")

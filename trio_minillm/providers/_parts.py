@@ -30,14 +30,14 @@ _TEXTS = (
     *("delta", "data"),
 )
 """Fields in which servers put the text of a part, or of a delta."""
-_REASONING = re.compile(
+_REASONING = (
     "(?:reasoning|thinking|think|thoughts?)(?:content|texts?|summary|delta|details|part)?"
     "|reason(?:content|text)|summarytext"
 )
 """Names of reasoning, as `_plain` writes them."""
 _PIECES = ("text", "content", "value", "delta")
 _CALLS = ("tool_use", "tool_call", "function_call")
-_BESIDE = re.compile("cit|refer|source|search|annot|image|audio|video|file|document|tool|function")
+_BESIDE = "cit|refer|source|search|annot|image|audio|video|file|document|tool|function"
 """Types of parts whose text is not the answer's."""
 _QUIET = frozenset(
     {
@@ -53,7 +53,7 @@ _QUIET = frozenset(
     }
 )
 """Fields of a delta that are read elsewhere, or of which nobody misses anything."""
-_NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,39}")
+_NAME = "[A-Za-z][A-Za-z0-9_.-]{0,39}"
 
 
 def _plain(name: str) -> str:
@@ -61,7 +61,7 @@ def _plain(name: str) -> str:
 
 
 def _is_reasoning(name: Any) -> bool:
-    return isinstance(name, str) and _REASONING.fullmatch(_plain(name[:40])) is not None
+    return isinstance(name, str) and re.fullmatch(_REASONING, _plain(name[:40])) is not None
 
 
 def bounded(entries: list[_Entry]) -> list[_Entry]:
@@ -152,7 +152,7 @@ def _kind_of(part: Any) -> str:
         return "text"
     word = kind if isinstance(kind, str) else ""
     text = next((part[key] for key in _PIECES if part.get(key)), None)
-    by_words = text_within(text) is not None and _BESIDE.search(word.lower()) is None
+    by_words = text_within(text) is not None and re.search(_BESIDE, word.lower()) is None
     return "text" if by_words and word not in ("refusal", "image_url") else word
 
 
@@ -210,7 +210,7 @@ def look_again(choice: Any, out: StreamChunk, *, whole: bool = False) -> None:
         return
     for name, value in list(delta.items())[:MAX_ENTRIES]:
         if value and isinstance(value, str | list | Mapping) and name not in _QUIET:
-            shown = name if _NAME.fullmatch(name) else "a field of another name"
+            shown = name if re.fullmatch(_NAME, name) else "a field of another name"
             out.unread = (*out.unread, f"choices[].delta.{shown}")
 
 

@@ -91,7 +91,6 @@ _TELLING: tuple[tuple[str, str], ...] = (
 """Patterns of words within a longer reason that make it a failure, too, and the row of `FAILURES`
 that they stand for: Gemini's OpenAI-style endpoint sends ``function_call_filter:
 MALFORMED_FUNCTION_CALL``."""
-_TOLD = [(re.compile(f"(?:^|_)(?:{pattern})(?:_|$)"), row) for pattern, row in _TELLING]
 _MACHINES = frozenset(
     {
         *("connection", "conn", "server", "worker", "engine", "upstream", "backend", "network"),
@@ -110,14 +109,14 @@ _ENDS = frozenset(
 _DENYING = frozenset({"no", "not", "without"})
 """Words that make the others say that there was no failure."""
 
-_PREFIX = re.compile("^(?:finish_?|stop_?)?(?:reason_)")
-_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])")
+_PREFIX = "^(?:finish_?|stop_?)?(?:reason_)"
+_CAMEL = "(?<=[a-z0-9])(?=[A-Z])"
 
 
 def plain_reason(reason: str) -> str:
     """Return a reason in lower case, its words joined by underscores, without a type's name."""
-    snake = _CAMEL.sub("_", reason).lower()
-    return _PREFIX.sub("", re.sub("[^a-z0-9]+", "_", snake).strip("_"))
+    snake = re.sub(_CAMEL, "_", reason).lower()
+    return re.sub(_PREFIX, "", re.sub("[^a-z0-9]+", "_", snake).strip("_"))
 
 
 def reason_of(value: Any, where: str) -> str | None:
@@ -175,8 +174,8 @@ def _failure_in(reason: str) -> _Failure | None:
         return FAILURES["error"] if not _DENYING.isdisjoint(words) else None
     if not _DENYING.isdisjoint(words):
         return None
-    for pattern, row in _TOLD:
-        if pattern.search(plain) is not None:
+    for pattern, row in _TELLING:
+        if re.search(f"(?:^|_)(?:{pattern})(?:_|$)", plain) is not None:
             return FAILURES[row]
     machines = not _MACHINES.isdisjoint(words) and _ENDS.isdisjoint(words)
     return FAILURES["error"] if machines else None

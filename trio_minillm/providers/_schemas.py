@@ -259,12 +259,12 @@ class _Walk:
         if key == "format":
             return value in rules.formats
         if key == "pattern":
-            return isinstance(value, str) and _UNUSUAL.search(value) is None
+            return isinstance(value, str) and re.search(_UNUSUAL, value) is None
         return key != "minItems" or rules.counts is None or value in rules.counts
 
 
 _TOO_DEEP = f"the schema is nested deeper than {MAX_DEPTH} levels"
-_UNUSUAL = re.compile(r"\(\?(?!:)|\\[1-9bBAZzGkpP]")
+_UNUSUAL = r"\(\?(?!:)|\\[1-9bBAZzGkpP]"
 """Parts of a regular expression that no strict mode takes: looking around, references back, edges of
 words."""
 _STRUCTURE = {

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
+from ._base import host_of
 from ._chat_messages import TurnOrder
 from ._history import MISTRAL_IDS, OPENAI_IDS
 from ._openai_request import Dialect
@@ -46,10 +46,10 @@ def _content_always(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any
     return {"reasoning_content": _text(thoughts) or BLANK}
 
 
-_THINKING = re.compile(
+_THINKING = (
     r"kimi[-_.]?k(?:2.*think|2[.-]?[5-9]|[3-9])|deepseek.*(?:v3[.-][1-9]|v[4-9]|reasoner|r1)"
 )
-_NEWER = re.compile(r"(?:^|/)(?:gpt-[5-9]|o[1-9]\b)")
+_NEWER = r"(?:^|/)(?:gpt-[5-9]|o[1-9]\b)"
 
 
 def for_model(dialect: Dialect, server: str, model: str) -> Dialect:
@@ -62,9 +62,9 @@ def for_model(dialect: Dialect, server: str, model: str) -> Dialect:
     if server not in _OF_ALL_VENDORS:
         return dialect
     name = model.lower()
-    if _NEWER.search(name):
+    if re.search(_NEWER, name):
         return msgspec.structs.replace(dialect, max_tokens="max_completion_tokens")
-    if dialect.replay is None and _THINKING.search(name):
+    if dialect.replay is None and re.search(_THINKING, name):
         return msgspec.structs.replace(dialect, replay=_content_beside_calls)
     return dialect
 
@@ -274,14 +274,6 @@ _HOSTS = {
     "open.bigmodel.cn": "zai",
 }
 """Hosts of known servers; a star stands for any text."""
-
-
-def host_of(base_url: str) -> str:
-    """Return the host in lower case, or ``""`` if the text is not an address."""
-    try:
-        return (urlsplit(base_url).hostname or "").lower()
-    except ValueError:  # `Model` raises for it
-        return ""
 
 
 def server_at(base_url: str) -> str:

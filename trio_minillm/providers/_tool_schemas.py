@@ -19,7 +19,7 @@ from .._types.tools import Tool
 from ._schemas import MAX_DEPTH, SchemaRules, Unfit, strict_schema
 
 _NO_PARAMETERS: Final[JSONObject] = {"type": "object", "properties": {}}
-_PLAIN_NAME = re.compile("[A-Za-z0-9_-]+")
+_PLAIN_NAME = "[A-Za-z0-9_-]+"
 _CHOICES = ("anyOf", "oneOf", "allOf")
 _CONDITIONS = ("if", "then", "else", "discriminator")
 _MAX_CHOICES = 8
@@ -40,7 +40,7 @@ def checked_name(tool: Tool, most: int) -> str:
     """Return a tool's name. Raises ``ValueError`` if it has other characters than letters, digits,
     ``_`` and ``-``, or more than ``most``: OpenAI and Anthropic refuse the whole request for it.
     """
-    if not _PLAIN_NAME.fullmatch(tool.name) or len(tool.name) > most:
+    if not re.fullmatch(_PLAIN_NAME, tool.name) or len(tool.name) > most:
         raise ValueError(
             f"tool {tool.name!r}: this server takes names of letters, digits, _ and - only,"
             f" {most} at most: give it another with Tool(name=…)"

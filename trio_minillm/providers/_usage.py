@@ -327,7 +327,11 @@ def tier_in(raw: Mapping[str, Any], tiers: Mapping[str, str]) -> str | None:
 
     ``None`` if nothing is said; ``"auto"`` says nothing.
     """
-    terms = terms_in(raw)
+    return tier_of(terms_in(raw), tiers)
+
+
+def tier_of(terms: Mapping[str, str], tiers: Mapping[str, str]) -> str | None:
+    """Return the service tier that such fields (`terms_in`) name, in the words of `Usage`."""
     found = [
         tiers.get(word, word) if name == "service_tier" else word
         for name, word in terms.items()

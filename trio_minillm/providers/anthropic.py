@@ -36,7 +36,7 @@ from ._anthropic_events import (
     read_message,
 )
 from ._anthropic_request import CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
-from ._base import Model, Parsed, Provider, Request, joined_url, sendable
+from ._base import Model, Parsed, Provider, Request, host_of, joined_url, sendable
 from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import READ_AGAIN, text_within, texts_of
@@ -83,7 +83,7 @@ class Anthropic(Provider):
         servers that imitate Anthropic want the one or the other, so they get both.
         """
         headers = {"anthropic-version": VERSION}
-        key, host = model.api_key or "", urlsplit(model.base_url).hostname or ""
+        key, host = model.api_key or "", host_of(model.base_url)
         if key.startswith(_OAUTH):
             return {**headers, "authorization": f"Bearer {key}"}
         if key:

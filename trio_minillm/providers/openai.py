@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,7 +18,7 @@ from .._types.cost import CostInfo, CostResolution, TokenPrice
 from .._types.errors import MiniLLMError, ProviderError
 from .._types.money import add, exact
 from .._types.usage import Usage
-from ._base import Model, Provider, Request, joined_url
+from ._base import Model, Provider, Request, host_of, joined_url
 from ._coerce import loose_json
 from ._errors import complaint_in, failure_beside
 from ._history import OPENAI_IDS
@@ -84,7 +83,7 @@ class OpenAIChat(Provider):
         At an address other than OpenAI's it may be Gemini that wants its signatures back; OpenAI
         refuses them, as it does every field it does not know.
         """
-        if self.dialect is _OWN and urlsplit(model.base_url).hostname != "api.openai.com":
+        if self.dialect is _OWN and host_of(model.base_url) != "api.openai.com":
             return _ELSEWHERE
         return self.dialect
 
@@ -220,7 +219,8 @@ class OpenAIChat(Provider):
             else:
                 out.usage.merge_from(cost)
         if out.usage is None and out.finish_reason is not None and chunk.choices:
-            out.usage = self._told(*(raw for choice in chunk.choices for raw in usages_in(choice)))
+            for choice in chunk.choices:
+                out.usage = out.usage or self._told(*usages_in(choice))
         if (
             chunk.provider is not None
             or chunk.service_tier is not None
@@ -238,13 +238,15 @@ class OpenAIChat(Provider):
 
     def counts_all_choices(self, model: Model) -> bool:
         """Return True for OpenAI's own servers, whose reference charges for all choices."""
-        host = urlsplit(model.base_url).hostname or ""
+        host = host_of(model.base_url)
         return host == "api.openai.com" or host.endswith((".api.openai.com", ".azure.com"))
 
     def _told(self, *places: Any) -> Usage | None:
         """Return the first usage object that says something; ``None`` if none does."""
-        found = (self.usage_of(raw) for raw in places if raw)
-        return next((usage for usage in found if not usage.empty), None)
+        for raw in places:
+            if raw and not (usage := self.usage_of(raw)).empty:
+                return usage
+        return None
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return the charge, plus the upstream provider's if the user's own key was used there.

@@ -1,0 +1,21 @@
+"""Names of a package that are loaded at their first use, to keep its import short."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def loader(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package; ``names`` gives the module of each name (PEP 562)."""
+
+    def load(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{names[name]}", package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load
