@@ -663,7 +663,10 @@ def test_nothing_changes_after_the_end():
             ],
             "log probabilities",
         ),
-        ([StreamChunk("x", choice=2 * i) for i in range(BOUNDS.choices + 1)], "choices"),
+        (
+            [StreamChunk("x", choice=i) for i in (*range(BOUNDS.choices)[::-1], BOUNDS.choices)],
+            "choices",
+        ),
         (
             [
                 StreamChunk(tool_calls=(D(i, str(i), "f", "{}"),))

@@ -13,6 +13,8 @@ import trio_minillm as llm
 from trio_minillm import Outcome, providers
 from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._protocol.state import StreamState
+from trio_minillm._types.chunks import StreamChunk
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
@@ -145,10 +147,50 @@ def test_any_number_of_pieces_may_be_counted() -> None:
     assert response(*events).content.startswith("t0 t1 t2 ")
 
 
+@pytest.mark.parametrize("count", [6, 30])
+@pytest.mark.parametrize("empty", [{2, 3}, {1, 4}])
+@pytest.mark.parametrize("end", [(delta("", "stop", index=99), *END), END])
+def test_pieces_without_text_are_counted_too(
+    count: int, empty: set[int], end: tuple[bytes, ...]
+) -> None:
+    """The bytes of an emoji, and special tokens, come as empty texts; the reason may be missing."""
+    texts = ["" if n in empty else f"{n} " for n in range(count)]
+    made = response(*(delta(text, index=n) for n, text in enumerate(texts)), *end)
+    assert (made.content, made.outcome) == ("".join(texts), Outcome.FINISHED)
+
+
+def test_the_arguments_of_a_call_may_be_counted() -> None:
+    def piece(index: int, reason: str | None = None, **call: Any) -> bytes:
+        delta = {"tool_calls": [{"index": 0, "function": call}]}
+        return event({"index": index, "delta": delta, "finish_reason": reason})
+
+    for blanks in (0, 30):
+        texts = ['{"a":', '"b', *["b"] * blanks, '"}']
+        made = response(
+            piece(0, name="f", arguments=""),
+            *(piece(n, arguments=text) for n, text in enumerate(texts, 1)),
+            delta("", "tool_calls", index=99),
+            *END,
+        )
+        assert [(c.name, c.arguments) for c in made.tool_calls] == [("f", "".join(texts))]
+        assert made.invalid_tool_calls == ()
+
+
+def test_many_counted_pieces_take_time_in_proportion() -> None:
+    state = StreamState(expect_usage=False)
+    copied = 0
+    for number in range(5_000):
+        before = state._seen
+        state.chunk(StreamChunk("x", choice=number))
+        copied += len(before) if state._seen is not before else 0
+    assert copied < 5_000
+
+
 @pytest.mark.parametrize(
     "events",
     [
         [delta("a"), delta("b", index=1), delta("c"), delta("d", index=1)],
+        [delta("a", index=1), delta("b")],
         [delta("a"), delta("b"), delta("c", index=1)],
     ],
 )

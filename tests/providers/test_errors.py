@@ -178,6 +178,70 @@ def test_an_upstream_is_heard_through_its_gateway(
     assert kind(said(words), status) == found
 
 
+FILTERED = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. Please modify your prompt and retry."
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("429 Resource exhausted. Please try again later.", "rate_limit"),
+        (
+            "Error code: 429 - {'error': {'message': 'Resource exhausted. Try again later.'}}",
+            "rate_limit",
+        ),
+        (
+            "Error code: 404 - {'error': 'The model is unavailable for free. Use this slug instead'}",
+            "invalid",
+        ),
+        ("Error code: 400 - {'error': \"Unknown parameter: 'max_retry'.\"}", "invalid"),
+        (
+            "Error code: 400 - {'error': 'Could not process image, please try again with another'}",
+            "invalid",
+        ),
+        ("Error code: 401 - {'error': 'Invalid token (request id: x). Please retry'}", "auth"),
+        ("Error code: 402 - {'error': 'retry with fewer max_tokens'}", "quota"),
+        ("Error code: 404 - {'error': 'model busybox-1 does not exist'}", "invalid"),
+        ("Error code: 400 - {'error': 'Something went wrong. Please try again later.'}", "server"),
+        ("Error code: 400 - {'error': 'upstream connect error, reset before headers'}", "server"),
+        ("litellm.BadRequestError: litellm.ContentPolicyViolationError: " + FILTERED, "invalid"),
+        (FILTERED, "invalid"),
+        (
+            "It was flagged by our content policy. Please try again with a different prompt.",
+            "invalid",
+        ),
+    ],
+)
+def test_a_gateway_s_500_is_what_its_upstream_s_words_say(words: str, found: str) -> None:
+    assert kind(said(words), 500) == found
+
+
+@pytest.mark.parametrize("code", ["content_filter", "invalid_prompt", "content_policy_violation"])
+@pytest.mark.parametrize("status", [500, 403, 400, None])
+def test_content_that_a_filter_refuses_is_refused_for_good(code: str, status: int | None) -> None:
+    for words in (FILTERED, "Flagged. Please try again with a different prompt", "No credits used"):
+        assert kind({"error": {"message": words, "code": code}}, status) == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "found"),
+    [
+        (
+            403,
+            "x/y requires moderation on Z. Your input was flagged. No credits were charged.",
+            "invalid",
+        ),
+        (403, "Your account was flagged for abuse", "auth"),
+        (403, "Endpoint x is disabled due to a rate limit set to 0.", "auth"),
+        (424, "Request failed during generation: Server error: CUDA out of memory", "server"),
+        (424, "The system encountered an unexpected error. Try your request again.", "server"),
+        (None, "Access token invalid or no longer valid", "auth"),
+        (None, "AppIdNoAuthError:(11200)", "auth"),
+    ],
+)
+def test_small_words_of_large_houses(status: int | None, words: str, found: str) -> None:
+    assert kind(said(words), status) == found
+
+
 @pytest.mark.parametrize("status", [500, None])
 @pytest.mark.parametrize(
     ("error", "found"),

@@ -297,7 +297,7 @@ def test_what_says_that_all_is_well_is_no_failure(event: Any) -> None:
 
 def test_words_behind_the_answer_are_none_of_its_failures() -> None:
     for events in ([STOP, USAGE], [STOP]):
-        ends = [{"detail": "done"}, {"event": "closing", "message": "bye"}]
+        ends = [{"detail": "all done"}, {"event": "closing", "message": "bye"}]
         response, error = read(OpenAIChat(), TEXT, *events, *ends, DONE)
         assert (error, response.outcome, response.skipped_events) == (None, "finished", 2)
     _, error = read(OpenAIChat(), TEXT, STOP, {"error": {"message": "boom"}}, DONE)

@@ -1345,7 +1345,7 @@ HTTP_ERRORS: list[tuple[Provider, int, Any, str]] = [
     (OPENAI, 301, {}, "I"),
     (GROQ, 413, openai_error("rate_limit_exceeded", "tokens"), "I"),
     (GROQ, 498, openai_error("capacity_exceeded"), "O"),
-    (GROQ, 424, openai_error(None), "I"),
+    (GROQ, 424, openai_error(None), "O"),  # what it depends on has failed: it may pass
     (XAI, 400, {"code": "Client specified an invalid argument", "error": "Incorrect API key"}, "A"),
     (XAI, 410, {"code": "x", "error": "search_parameters is gone"}, "I"),
     (XAI, 429, {"code": "x", "error": "Too many requests"}, "R"),

@@ -175,6 +175,11 @@ class CallBuilder(Arguments):
             extra=self.extra,
         )
 
+    def as_piece(self) -> ToolCallDelta:
+        """Return all that has come as one piece of a call."""
+        kind = "custom" if self.free_text else "function"
+        return ToolCallDelta(self.index, self.id, self.name, self.joined(), kind, self.extra)
+
     def opaque(self, wire: str) -> OpaquePart:
         """Return the block of a server's tool, with its input if that is whole."""
         raw = dict(self.start or {})

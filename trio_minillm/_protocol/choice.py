@@ -37,10 +37,9 @@ class Extras:
 
     @classmethod
     def joined(cls, those: Sequence[Extras]) -> Extras:
-        """Return the contents of choices that are pieces of one."""
+        """Return the contents of choices that are pieces of one, but for their calls."""
         one = cls()
         for extras in those:
-            one.calls.all += extras.calls.all
             one.annotations += extras.annotations
             one.images += extras.images
             join_fields(one.logprobs, joined_fields(extras.logprobs) or {})
@@ -76,7 +75,11 @@ class ChoiceBuilder:
         one = cls(0, bounds)
         extras = [choice.extras for choice in choices if choice.extras is not None]
         one.extras = Extras.joined(extras) if extras else None
-        one.parts = [part for choice in choices for part in choice.parts]
+        for part in (part for choice in choices for part in choice.parts):
+            if isinstance(part, CallBuilder) and part.start is None:
+                one._call_delta(part.as_piece(), None, opens=False, beside=False)
+            else:
+                one.parts.append(part)
         one.reason, one.reasons = choices[-1].reason, choices[-1].reasons
         one.native_reason = choices[-1].native_reason
         return one

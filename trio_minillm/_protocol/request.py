@@ -93,6 +93,7 @@ def prepare(
         options=options,
     )
     body = body_of(request)
+    asked = asked_of(request.model, body)
     return Prepared(
         model=request.model,
         url=provider.endpoint_url(request.model),
@@ -105,12 +106,12 @@ def prepare(
         timeouts=timeouts,
         retry=retry,
         expect_usage=request.expect_usage,
-        choices=request.params.get("n", 1),
+        choices=asked.choices,
         bounds=bounds,
         lenient=lenient,
         raw=raw,
         response_type=_response_type(request.params.get("response_format")),
-        asked=asked_of(request.model, body),
+        asked=asked,
     )
 
 

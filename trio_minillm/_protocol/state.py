@@ -43,6 +43,7 @@ events out of chunks; the others are told to `StreamState.event`.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Final
 
@@ -135,9 +136,18 @@ _FIRST: Final = frozenset({0})
 """The choices of a stream that has only one: one set for all the thousands of them."""
 
 
-def _added(choices: frozenset[int], choice: int) -> frozenset[int]:
+MANY_CHOICES = 64
+"""Choices from which on a set of them grows in place: copying it for each would be quadratic."""
+
+
+def _added(choices: AbstractSet[int], choice: int) -> AbstractSet[int]:
     if choice in choices:
         return choices
+    if isinstance(choices, set):
+        choices.add(choice)
+        return choices
+    if len(choices) >= MANY_CHOICES:
+        return {*choices, choice}
     return _FIRST if choice == 0 and not choices else choices | {choice}
 
 
@@ -151,7 +161,7 @@ class StreamState:
     ``expect_usage``: finish reasons alone don't make an answer whole, the usage must come, too.
     ``choices``: the number of choices that were asked for; each needs its reason.
 
-    Its 15 attributes are the state and what the conditions of its changes are made of.
+    Its 16 attributes are the state and what the conditions of its changes are made of.
     """
 
     def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
@@ -160,7 +170,7 @@ class StreamState:
         """True once the outcome stands. Asked several times a chunk, hence no property."""
         self.usage_final: bool = False
         """True if the usage counts all of the answer, as far as the server's word goes."""
-        self.reasoned: frozenset[int] = _NONE
+        self.reasoned: AbstractSet[int] = _NONE
         """The choices whose finish reason stands."""
         self.said: bool = False
         """True once content came."""
@@ -170,9 +180,10 @@ class StreamState:
         self.choices: int = choices
         """The number of choices that were asked for."""
         self._opened = False  # a part of an answer came, with or without content
-        self._seen = _NONE  # choices with content or a reason
-        self._again = False  # one of them came again
-        self._told = _NONE  # choices with a reason behind which nothing was said
+        self._seen: AbstractSet[int] = _NONE  # choices with content or a reason
+        self._highest = -1  # of them
+        self._rising = True  # each came once, with a higher number than all before
+        self._told: AbstractSet[int] = _NONE  # choices with a reason behind which nothing was said
         self._answered = False  # usage came when every choice seen so far had its reason
         self._fresh = False  # no content came after the newest usage
         self._zero = False  # usage without any output came behind content
@@ -210,9 +221,9 @@ class StreamState:
                 self._opened = self._opened or chunk.answer
                 return self.state
             if chunk.choice not in self._seen:
-                self._seen = _added(self._seen, chunk.choice)
-            elif not self._again:
-                self._again = True
+                self._see(chunk.choice)
+            elif self._rising:
+                self._rising = False
             if chunk.delta or has_content(chunk):
                 if self._told and speaks(chunk):
                     self._told -= {chunk.choice}
@@ -229,8 +240,8 @@ class StreamState:
         """Take what a chunk says of its choice, and the usage that it brings."""
         choice = chunk.choice
         if chunk.delta or has_content(chunk):
-            self._again = self._again or choice in self._seen
-            self._seen = _added(self._seen, choice)
+            self._rising = self._rising and choice not in self._seen
+            self._see(choice)
             self.said = True
             if continues_answer(chunk):
                 self._fresh = self._answered = self.usage_final = False
@@ -240,9 +251,9 @@ class StreamState:
                 if self._told and speaks(chunk):
                     self._told -= {choice}
         elif choice and chunk.progress and chunk.answer:
-            self._seen = _added(self._seen, choice)
+            self._see(choice)
         if chunk.finish_reason is not None:
-            self._seen = _added(self._seen, choice)
+            self._see(choice)
             self.reasoned = _added(self.reasoned, choice)
             self._told = _added(self._told, choice)
         elif chunk.answer and not chunk.end:
@@ -258,6 +269,11 @@ class StreamState:
         if chunk.end and not chunk.sentinel and self._zero:
             self._fresh = True  # the wire ends itself with these numbers
 
+    def _see(self, choice: int) -> None:
+        self._seen = _added(self._seen, choice)
+        self._rising = self._rising and choice >= self._highest
+        self._highest = max(choice, self._highest)
+
     @property
     def _settled(self) -> bool:
         """True if every choice that has begun has its reason."""
@@ -272,9 +288,11 @@ class StreamState:
     def counted(self) -> bool:
         """True if the numbers of the choices count the pieces of the one that was asked for.
 
-        Each came once, and only the last has a reason: old releases of TGI, Foundry Local.
+        Each came once, and only the last has a reason, or none has and the answer is over: old
+        releases of TGI, Foundry Local.
         """
-        return self.reasoned == {max(self._seen, default=0)} and self._in_a_row
+        ended = self.over if not self.reasoned else self.reasoned == {self._highest}
+        return ended and self._in_a_row
 
     @property
     def may_count(self) -> bool:
@@ -283,10 +301,11 @@ class StreamState:
 
     @property
     def _in_a_row(self) -> bool:
-        """True if one choice was asked for, and others came, each once, with neighbouring numbers."""
-        if self.choices > 1 or self._again or len(self._seen) < 2:
-            return False
-        return max(self._seen) - min(self._seen) < len(self._seen)
+        """True if one choice was asked for, and others came, each once, with rising numbers.
+
+        Not all numbers: TGI counts pieces without text, too.
+        """
+        return self.choices == 1 and self._rising and len(self._seen) > 1
 
     def _counts(self, usage: Usage) -> bool:
         """Return whether usage counts the answer.

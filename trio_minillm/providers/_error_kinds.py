@@ -235,7 +235,7 @@ _KEY_CODES = _any(
     "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken|expiredkey",
     "organizationrestricted|authfailure|\\bautherror",  # Groq, Tencent, litellm
 )
-_KEY_WORDS = r"organization has been disabled|expired key|(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)|无效的令牌|令牌(?:已过期|无效|不可用)"
+_KEY_WORDS = r"organization has been disabled|access token (?:is )?(?:invalid|expired)|appidnoauth|expired key|(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)|无效的令牌|令牌(?:已过期|无效|不可用)"
 
 _ABSENT_WORDS = _any(
     r"(?:model|deployment|engine)\b[^\n]{0,80}?(?:not found|(?:does ?n[o']t|do not|not) exist|is not (?:supported|served))",
@@ -252,9 +252,21 @@ _FAULTY_WORDS = (
     r"internal (?:server )?error|\bretry|try again|overloaded|timed? ?out|reset\b|died|dead\b|crash|output|response"
     r"|worker|loading|upstream|engine|stream|chunk|registry|at the moment|temporar|connection|replica|unreachable"
 )
+_RETRY = r"(?<!prompt and )(?<!request and )(?<!input and )\b(?:try again|retry)\b(?! with)"
+"""Advice to send the same again, and not another request."""
+FAULTS = _any(
+    r"internal[_ ](?:server[_ ])?error|\boverload|\bunreachable\b|\breplica\b|timed? ?out",
+    r"connection (?:error|refused|reset|timed|closed|abort|terminat|lost|fail)|upstream connect",
+    r"(?:temporarily|service|currently|server is|system is) (?:unavailable|busy|too busy)",
+)
+"""Words of a server that is at fault, whatever else they quote."""
+AGAIN = rf"{_RETRY}|{FAULTS}|\bbus(?:y|ier)\b|\bunavailable\b|\bconnection\b"
+"""Words of a failure that may pass."""
 _REFUSED_CONTENT = r"inappropriate content|content (?:management )?policy|flagged (?:as|by|for)|不合规|敏感内容|违规"
 """Words of a content filter: DashScope, Azure, Z.ai."""
 
+_NOTHING = r"limit(?: of|:| set to| is) ?0\b"
+"""Words of a limit that allows nothing (Databricks)."""
 _NUMBER = r"(\d[\d,_]*(?:\.\d+)? ?[km]?)\b"
 _LIMIT = rf"(?:limit|maximum)(?: is| of|)[\s:=(]{{0,4}}{_NUMBER}"
 _REQUESTED = (
@@ -269,6 +281,18 @@ _NUMBERS_BACK = rf"{_REQUESTED}[^\n]{{0,100}}?{_LIMIT}"
 _NEVER_ABOUT_RATE: frozenset[int | None] = frozenset({400, 401, 402, 404, 405, 410, 413, 415, 422})
 
 RULES: tuple[Rule, ...] = (
+    # A filter that refuses the content (OpenRouter's moderation, Azure through gateways), not the key.
+    Rule(
+        "invalid",
+        codes=r"\b(?:contentfilter|contentpolicyviolation|datainspectionfailed|invalidprompt)\b",
+        unless=FAULTS,
+        statuses=frozenset({400, 403, 500, None}),
+    ),
+    Rule(
+        "invalid",
+        words=r"requires moderation|(?:input|prompt|content|request) (?:was|is|has been) flagged",
+        statuses=frozenset({403}),
+    ),
     # OpenRouter: the money is reserved by requests that are still running.
     Rule("rate_limit", codes="inflightbudget"),
     Rule("invalid", codes=_LARGE_CODES),
@@ -299,7 +323,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "rate_limit",
         words=rf"{_RATE_WORDS}|requests? per|\b[rt]p[ms]\b|concurren",
-        unless=f"{_BROKE_WORDS}|{_LONG}|limit(?: of|:) 0\\b|disabled|denied|billing",
+        unless=f"{_BROKE_WORDS}|{_LONG}|{_NOTHING}|disabled|denied|billing",
         throttled=True,
         statuses=frozenset({403}),
     ),
@@ -347,7 +371,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "invalid",
         words=_REFUSED_CONTENT,
-        unless="unreachable|internal (?:server )?error|try again|retry",
+        unless=f"{_RETRY}|{FAULTS}",
         statuses=frozenset({500, None}),
     ),
     Rule("auth", words=r"^(?:unauthorized|forbidden)\b", statuses=frozenset({None})),
@@ -367,7 +391,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "rate_limit",
         words=_RATE_WORDS,
-        unless=r"limit of 0\b",  # nothing is allowed (Databricks)
+        unless=_NOTHING,
         but=_NEVER_ABOUT_RATE | {408, 503, 504, 529},
     ),
     # In a stream there is no status to say that a limit of a minute is one of the rate.
@@ -384,6 +408,7 @@ BY_STATUS: dict[int, ErrorKind] = {
     407: "auth",  # of the proxy
     408: "timeout",
     409: "server",
+    424: "server",  # TGI: generation failed; Bedrock and SageMaker: the model did
     425: "server",
     429: "rate_limit",
     498: "overloaded",  # Groq: flex capacity exceeded

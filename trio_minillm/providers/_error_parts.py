@@ -134,7 +134,13 @@ def implied_status(levels: Levels, codes: Sequence[str], words: str) -> int | No
 def named_status(codes: Sequence[str], words: str) -> int | None:
     """Return the HTTP status that codes, or the words, of an error stand for."""
     number = status_of(codes)
-    if number is None and (named := re.match(_EXCEPTION, words[:READ_CHARS])):
+    return worded_status(words) if number is None else number
+
+
+def worded_status(words: str) -> int | None:
+    """Return the HTTP status that words name: by an exception in front, or as ``Error code: 429``."""
+    number = None
+    if named := re.match(_EXCEPTION, words[:READ_CHARS]):
         number = status_of((plain_code(named[1]),))
     if number is None and (found := re.search(_STATUS_WORDS, words[:READ_CHARS])):
         number = int(found[1] or found[2])

@@ -16,7 +16,7 @@ import msgspec
 from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo
 from ._coerce import clean, loose_json
 from ._error_codes import GENERIC, plain_code, status_of
-from ._error_kinds import Evidence, kind_of
+from ._error_kinds import AGAIN, FAULTS, Evidence, kind_of
 from ._error_parts import (
     Levels,
     availability,
@@ -28,12 +28,12 @@ from ._error_parts import (
     levels_of,
     limits_of,
     main_of,
-    named_status,
     numbers_in,
     object_in,
     told_by,
     type_of,
     wait_of,
+    worded_status,
 )
 from ._error_words import (
     CODES,
@@ -144,27 +144,28 @@ def error_from(
 def _inner_status(levels: Levels, codes: Sequence[str], words: str) -> int:
     """Return the status that the body of an HTTP 500 tells, if that is of a request, or else 500.
 
-    Gateways send their own failure, with their upstream's codes in it (litellm). A generic code, or
-    one beside words of a failure that passes, is not enough.
+    Gateways send their own failure, with their upstream's in it (litellm). A status in a field, and
+    one of a key or a rate in the words, is the upstream's in any case. Other statuses in words, and
+    codes, are not where something speaks of a failure that passes: doubt means another attempt.
     """
-    passing = re.search(_PASSING, words.lower()) or any(map(_is_servers, codes))
-    if passing or not set(codes) - GENERIC:
-        codes = ()
-    if passing:
-        words = ""
-    told = [n for n in numbers_in(levels) if n != 500]
-    status = told[0] if told else named_status(codes, words)
-    return status if status is not None and 400 <= status < 500 and status != 499 else 500
+    told = next((n for n in numbers_in(levels) if n != 500), None) or worded_status(words)
+    lower = words.lower()
+    if told is None and set(codes) - GENERIC and re.search(AGAIN, lower) is None:
+        told = status_of(codes)
+    elif told in (400, 404, 422) and re.search(_LATER, lower):
+        return 500
+    if told is None or not 400 <= told < 500 or told == 499:
+        return 500
+    sure = told in (401, 402, 403, 429) or next(numbers_in(levels), 500) != 500
+    at_fault = re.search(FAULTS, lower) is not None or any(map(_is_servers, codes))
+    return 500 if at_fault and not sure else told
 
 
 def _is_servers(code: str) -> bool:
     return (status_of((code,)) or 0) >= 500
 
 
-_PASSING = (
-    "internal[_ ](?:server[_ ])?error|bus(?:y|ier)|overload|try again|retry|timed? ?out|unavailable"
-    "|connection|unreachable|replica"
-)
+_LATER = r"\b(?:try again|retry)(?: the request)? (?:later|in a)\b|\bwait a\b"
 
 
 def _without_quotes(words: str, status: int | None) -> str:
@@ -342,7 +343,8 @@ def _complains(found: Mapping[str, Any]) -> bool:
         return False
     if any(found.get(key) for key in ("usage", "success", "ok")):
         return False
-    states = (found.get(key) for key in ("status", "state", "type", "event", "object"))
+    states = [found.get(key) for key in ("status", "state", "type", "event", "object")]
+    states += [word for word in _words_of(found) if " " not in str(word).strip()]
     under_way = any(isinstance(s, str) and is_under_way(s) for s in states)
     if under_way or found.get("choices") is not None:
         return False
