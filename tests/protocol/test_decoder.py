@@ -1,5 +1,7 @@
 """Bytes to chunks: bodies of the wrong kind, bounds, and what errors may show."""
 
+import json
+
 import pytest
 
 import trio_minillm as llm
@@ -51,6 +53,18 @@ def test_a_body_without_an_event_gives_nothing(body):
     decoder, chunks = decode(body)
     assert chunks == []
     assert decoder.error is None
+
+
+def test_a_body_that_is_a_list_of_events_is_a_stream():
+    choices = {"index": 0, "delta": {"content": "Hi"}}, {"delta": {}, "finish_reason": "stop"}
+    body = json.dumps([{"id": "g", "choices": [choice]} for choice in choices]).encode()
+    for cut in (1, 30, len(body)):
+        decoder, chunks = decode(body[:cut], body[cut:])
+        assert [(c.delta, c.finish_reason, c.event) for c in chunks] == [
+            ("Hi", None, 1),
+            ("", "stop", 2),
+        ]
+        assert decoder.error is None
 
 
 def test_a_body_that_is_no_stream_is_bounded():

@@ -253,6 +253,23 @@ def whole(*messages: dict[str, Any], reason: str = "tool_calls") -> bytes:
     return json.dumps({"id": "g", "choices": found, "usage": USAGE}).encode()
 
 
+@pytest.mark.parametrize("reasons", [("tool_calls", "tool_calls"), ("stop", "tool_calls")])
+def test_a_streamed_choice_of_calls_belongs_to_the_text(reasons: tuple[str, str]) -> None:
+    def call(index: int, **delta: Any) -> bytes:
+        return event({"index": index, "delta": {"tool_calls": [{"index": 0, **delta}]}})
+
+    made = response(
+        *(delta("I"), delta(" look"), call(1, **CALL), call(2, **OTHER)),
+        *(delta("", reasons[0]), delta("", reasons[1], 1), delta("", "tool_calls", 2)),
+        *END,
+    )
+    assert (made.content, len(made.choices)) == ("I look", 1)
+    assert [call.arguments for call in made.tool_calls] == ['{"x":1}', '{"x":2}']
+    assert (made.finish_reason, made.outcome) == ("tool_calls", Outcome.FINISHED)
+    both = [delta("a"), call(0, **CALL), call(1, **OTHER), delta("b", index=1)]
+    assert len(response(*both, delta("", "stop"), delta("", "stop", 1), *END).choices) == 2
+
+
 @pytest.mark.parametrize(
     ("messages", "text", "arguments"),
     [

@@ -282,6 +282,11 @@ def test_a_number_that_was_sent_is_not_shown() -> None:
     assert "4711" not in error_info(422, json.dumps(said(literal)).encode()).message
 
 
+def said_in(body: Any) -> str:
+    """Return the error of a gateway that quotes a body as text."""
+    return json.dumps({"error": {"message": f"upstream: {json.dumps(body)}"}})
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -297,6 +302,18 @@ def test_a_number_that_was_sent_is_not_shown() -> None:
         f'{{"oops":{{"parameters":{{"user_message":"{SECRET}"}}}}}}',
         f'{{"oops":{{"value":"{SECRET}"}}}}',
         f'{{"detail":"1 error: input_value=\'{SECRET}\', input_type=str"}}',
+        f'{{"detail":"1 error: input_value=\'see [1] and {SECRET}\', input_type=str]"}}',
+        json.dumps(
+            {"status": "rejected", "request_body": json.dumps({"messages": [{"content": SECRET}]})}
+        ),
+        json.dumps({"failures": [f'bad: {{"prompt": "{SECRET}"}}']}),
+        said_in(said_in(said_in({"messages": [{"role": "user", "content": SECRET}]}))),
+        json.dumps({"error": f"bad part {{'type': 'text', 'text': '{SECRET}'}}"}),
+        json.dumps({"error": f"bad part {{'text': '{SECRET}', 'type': 'text'}}"}),
+        json.dumps({"error": f"bad message: role='user' content='{SECRET}'"}),
+        json.dumps({"error": f'invalid type: string "{SECRET}", expected a sequence at line 1'}),
+        json.dumps({"error": f"The value '{SECRET}' is not valid."}),
+        json.dumps({"error": {"message": f"Invalid value at 'contents[0]' (type), \"{SECRET}\""}}),
     ],
 )
 def test_what_is_quoted_of_the_request_is_not_shown(body: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import trio_minillm as llm
-from trio_minillm.providers._schemas import MAX_DEPTH
-from trio_minillm.providers._tool_schemas import parameters_of
+from trio_minillm.providers._schemas import MAX_DEPTH, SchemaRules
+from trio_minillm.providers._tool_schemas import parameters_of, strict_parameters
 
 
 def plain(parameters: dict[str, Any], *, flavored: bool = False) -> dict[str, Any]:
@@ -165,6 +165,14 @@ def test_odd_choices_raise_nothing(choices: list[Any]) -> None:
 def test_empty_maps_that_php_writes_as_lists_are_none() -> None:
     given = {"type": "object", "definitions": [], "$defs": [], "properties": A}
     assert plain(given)["properties"] == plain(given, flavored=True)["properties"] == A
+    inner = {"type": "object", "properties": [], "additionalProperties": []}
+    for flavored in (False, True):
+        made = plain({"type": "object", "properties": {"a": inner}}, flavored=flavored)
+        assert made["properties"]["a"]["properties"] == {}
+        assert isinstance(made["properties"]["a"]["additionalProperties"], dict)
+        assert plain({"type": "object", "properties": []}, flavored=flavored)["properties"] == {}
+    tool = llm.Tool(name="t", parameters={"type": "object", "properties": []}, strict=True)
+    assert strict_parameters(tool, SchemaRules())["properties"] == {}
 
 
 def test_a_root_without_anything_is_an_object() -> None:
@@ -179,6 +187,9 @@ def test_a_root_without_anything_is_an_object() -> None:
         ({"const": "a"}, {"const": "a", "type": "string"}),
         ({"description": "any"}, {"description": "any", "type": "string"}),
         ({"items": {"type": "string"}}, {"items": {"type": "string"}, "type": "array"}),
+        ({"minimum": 1}, {"minimum": 1, "type": "number"}),
+        ({"required": ["a"]}, {"required": ["a"], "type": "object"}),
+        (True, {"type": "string"}),
         (
             {"type": "string", "anyOf": [{"minLength": 1}, {"type": "string"}, {"$ref": "#/$defs/X"}]},
             {"anyOf": [

@@ -248,6 +248,11 @@ def test_a_cache_under_the_other_wires_name_is_in_doubt_if_a_total_leaves_it_out
             (1, None, None, 7),
             False,
         ),
+        (
+            {"prompt_tokens": 1, "completion_tokens": 7, "search_context_size": "low"},
+            (1, None, None, 7),
+            False,
+        ),
     ],
 )
 def test_the_counts_of_the_openai_family(

@@ -70,19 +70,26 @@ class ChoiceBuilder:
         """Its contents beside text and reasoning, once there are any."""
 
     @classmethod
-    def joined(cls, choices: Sequence[ChoiceBuilder], bounds: Bounds) -> ChoiceBuilder:
-        """Return choices that are pieces of one as that one."""
+    def joined(
+        cls, choices: Sequence[ChoiceBuilder], bounds: Bounds, *, pieces: bool = True
+    ) -> ChoiceBuilder:
+        """Return choices that belong to one as that one; each has one piece of it, or whole parts."""
         one = cls(0, bounds)
         extras = [choice.extras for choice in choices if choice.extras is not None]
         one.extras = Extras.joined(extras) if extras else None
         for part in (part for choice in choices for part in choice.parts):
             if isinstance(part, CallBuilder) and part.start is None:
-                one._call_delta(part.as_piece(), None, opens=False, beside=False)
+                one._call_delta(part.as_piece(), None, opens=not pieces, beside=False)
             else:
                 one.parts.append(part)
-        one.reason, one.reasons = choices[-1].reason, choices[-1].reasons
-        one.native_reason = choices[-1].native_reason
+        last = next((choice for choice in reversed(choices) if choice.reason), choices[-1])
+        one.reason, one.reasons, one.native_reason = last.reason, last.reasons, last.native_reason
         return one
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of its parts; a tool call is of the kind ``call``."""
+        return {part.kind if isinstance(part, TextBuilder) else "call" for part in self.parts}
 
     # -- parts -----------------------------------------------------------------------------
 

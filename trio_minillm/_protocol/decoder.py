@@ -376,6 +376,8 @@ class ChunkDecoder:
         return chunks
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
+        if body[:1] == b"[" and (found := documents(body)):
+            return self._events([SSEEvent(one, "message", "") for one in found], at)
         try:
             return list(self._stamp(self._parsed_document(body), at, body, b""))
         except MiniLLMError as exc:

@@ -295,7 +295,15 @@ class Ingest:
         ordered = self._sorted()
         if self.state.counted:
             return [ChoiceBuilder.joined(ordered, self._bounds)]
+        if self.state.choices == 1 and self._calls_apart(ordered):
+            return [ChoiceBuilder.joined(ordered, self._bounds, pieces=False)]
         return ordered if self._first.parts or self._first.reasons else ordered[1:]
+
+    def _calls_apart(self, choices: list[ChoiceBuilder]) -> bool:
+        """Return whether text and calls stand in choices of their own, as GitHub's Copilot has them."""
+        with_calls = [choice for choice in choices if "call" in choice.kinds]
+        others = [choice for choice in choices if choice.kinds - {"call"}]
+        return bool(with_calls) and len(others) == 1 and others[0] not in with_calls
 
     def _sorted(self) -> list[ChoiceBuilder]:
         return [self._choices[number] for number in sorted(self._choices)]

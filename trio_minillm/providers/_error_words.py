@@ -139,7 +139,7 @@ def _without_echoes(value: Any, budget: list[int], depth: int = 6) -> Any:
     """Return a JSON value without nulls, with ``…`` for what may be the request, and bounded."""
     budget[0] -= 1
     if isinstance(value, str):
-        return value[:EXCERPT_CHARS]
+        return without_request(value[: 4 * EXCERPT_CHARS])[:EXCERPT_CHARS]
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return "…"
     if isinstance(value, list | Mapping) and (budget[0] <= 0 or not depth):
@@ -182,18 +182,30 @@ def without_request(words: str) -> str:
     """
     words = re.sub(_MESSAGES, "…", words)
     words = re.sub(_VALUE, r"\1…", words)
+    words = re.sub(_QUOTED_VALUES, r"\1\2\3…", words)
     if "input" not in words:
         return words
-    words = re.sub(r"(?s)input_value=.*?(?=, input_type=|\]|\Z)", "input_value=…", words)
+    words = re.sub(r"(?s)input_value=.*?(?=, input_type=|\Z)", "input_value=…", words)
     if "'loc':" in words or '"loc":' in words:  # a literal that was cut, or has words before it
         words = re.sub(r"(?s)(['\"]input['\"]: ).*", r"\1…", words)
     return words
 
 
-_MESSAGES = r"""(?s)[{,]\s*(\\?['"])(?:role|messages|contents?|prompt|inputs?|system|tools)\1\s*:\s*\\?['"\[{].*"""
+_MESSAGES = (
+    r"""(?s)[{,]\s*(\\*['"])(?:role|messages|contents?|prompt|inputs?|system|tools)\1\s*:\s*\\*['"\[{].*"""
+    r"""|[{,]\s*(\\*['"])text\2\s*:\s*\2(?=.{0,9999}\2type\2\s*:\s*\2text\2).*"""
+    r"""|\{\s*(\\*['"])type\3\s*:\s*\3text\3\s*,\s*\3text\3.*"""
+    r"""|\brole=['"]\w{1,20}['"],? content=.*"""
+)
 """A field of a request that holds what a user wrote, and all behind it."""
 _VALUE = r"""(?s)(['"], value: )['"].*"""
 """``field: 'messages[8].reasoning', value: '…'``."""
+_QUOTED_VALUES = (
+    r"""(?s)(invalid (?:type|value): string )"(?:[^"\\]|\\.)*\"?"""  # serde
+    r"""|(Invalid value at '[^'\n]{1,200}' \([^)\n]{0,200}\), )".*"""  # Google
+    r"""|\b(The value )'.*(?=' is (?:not valid|invalid))"""  # ASP.NET
+)
+"""Values that a server's framework quotes."""
 
 
 # -- a page ---------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def strict_parameters(tool: Tool, rules: SchemaRules) -> JSONObject:
     Raises ``ValueError`` if it can't: a tool that is to be strict isn't silently sent otherwise.
     """
     root = root_in_place(tool.parameters)
+    root = {k: {} if v == [] and k in _MAPS else v for k, v in root.items()}  # as PHP writes them
     try:
         return strict_schema({**_missing(root), **root}, rules)
     except Unfit as unfit:
@@ -175,12 +176,16 @@ def _node(schema: Any, flavored: bool, depth: int) -> Any:
     for key in _LISTS:
         if isinstance(out.get(key), list):
             out[key] = [_node(one, flavored, depth + 1) for one in out[key]]
+    for key in (*_NODES, *_MAPS):
+        if out.get(key) == []:  # an empty object, as PHP writes it
+            out[key] = {}
     for key in _NODES:
         if isinstance(out.get(key), dict):
             out[key] = _node(out[key], flavored, depth + 1)
     for key in _MAPS:
         if isinstance(out.get(key), dict):
-            out[key] = {k: _node(v, flavored, depth + 1) for k, v in out[key].items()}
+            named = {k: {} if v is True and flavored else v for k, v in out[key].items()}
+            out[key] = {k: _node(v, flavored, depth + 1) for k, v in named.items()}
     places = out.pop("prefixItems", None)
     if isinstance(places, list) and places:
         others = [out["items"]] if isinstance(out.get("items"), dict) else []
@@ -201,8 +206,7 @@ def _flavored(out: JSONObject) -> JSONObject:
         kinds = list(dict.fromkeys(_TYPES[type(v)] for v in values))
         out["type"] = kinds[0] if len(kinds) == 1 else kinds
     elif "type" not in out and not out.keys() & _SAYS:
-        shape = "object" if "properties" in out else "array" if "items" in out else "string"
-        out["type"] = shape
+        out["type"] = next((kind for word, kind in _SHAPES.items() if word in out), "string")
     for word in ("anyOf", "oneOf"):
         if "type" in out and isinstance(out.get(word), list):
             kind = out.pop("type")
@@ -213,5 +217,11 @@ def _flavored(out: JSONObject) -> JSONObject:
     return out
 
 
+_SHAPES = {
+    **dict.fromkeys(("properties", "required", "additionalProperties"), "object"),
+    **dict.fromkeys(("items", "minItems", "maxItems"), "array"),
+    **dict.fromkeys(("minimum", "maximum", "multipleOf"), "number"),
+}
+"""Keywords that tell the type of a value."""
 _SAYS = {"type", "$ref", "anyOf", "oneOf", "allOf"}
 """Keywords of a choice that says its type itself."""

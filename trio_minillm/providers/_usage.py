@@ -160,6 +160,8 @@ def _finished(
             if reading.has((path,)):
                 reading.doubt("web_searches", f"no rate covers {'.'.join(path)}")
         usage.cost = _cost(reading)
+        if raw.get("search_context_size"):  # Perplexity's fee for each request
+            reading.doubt("web_searches", "no rate covers its search_context_size")
         usage.service_tier = tier_in(raw, tiers)
     if usage.prompt_tokens == 0:
         reading.doubt("uncached_input_tokens", "a prompt of no tokens")
