@@ -535,6 +535,17 @@ answers(
     ] + [_SPENT, _DONE],
 )  # fmt: skip
 answers(
+    "TGI (old releases)",
+    "a number for each piece, also for one without text (a byte of an emoji, a special token)",
+    "one answer",
+    "text-generation-inference PR 1648",
+    [
+        testing.sse({"id": "x", "choices": [
+            {"index": n, "delta": {"content": text}, "finish_reason": reason}]})
+        for n, text, reason in ((0, "an ", None), (1, "", None), (2, "answer", None), (4, "", "stop"))
+    ] + [_SPENT, _DONE],
+)  # fmt: skip
+answers(
     "Rapid-MLX",
     "the whole text once more beside the finish reason",
     "the text once, with a note",

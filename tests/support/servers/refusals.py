@@ -23,6 +23,7 @@ _KINDS = {
     "overloaded": "`overloaded`, tried again",
     "invalid": "`invalid`, not tried again, and no sign of load in a batch",
     "auth": "`auth`, not tried again",
+    "server": "`server`, tried again",
 }
 
 
@@ -80,7 +81,7 @@ def _refusal(
     **more: Any,
 ) -> Difference:
     """One entry. ``wait``: the seconds that it names; above a minute, it is not tried again."""
-    again = kind in ("rate_limit", "overloaded") and (wait or 0.0) <= 60.0
+    again = kind in ("rate_limit", "overloaded", "server") and (wait or 0.0) <= 60.0
     handled = _KINDS[kind] if again or wait is None else f"`{kind}`, not tried again so soon"
     if again and wait is not None:
         handled += f" after {wait:g} s"
@@ -710,6 +711,35 @@ REFUSALS: list[Difference] = [
             "server_error",
         ),
         500,
+    ),
+    _refusal(
+        "OpenRouter",
+        "403 for input that a moderation has flagged",
+        "OpenRouter's reference: errors, moderation",
+        "invalid",
+        _error("x/y requires moderation on Z. Your input was flagged for 'illicit'", 403),
+        403,
+    ),
+    _refusal(
+        "Azure, through litellm",
+        "500 for a prompt that the content filter refuses, with the advice to modify it and retry",
+        "Azure OpenAI's content management policy; litellm's ContentPolicyViolationError",
+        "invalid",
+        _error(
+            "litellm.BadRequestError: litellm.ContentPolicyViolationError: The response was filtered "
+            "due to the prompt triggering Azure OpenAI's content management policy. Please modify "
+            "your prompt and retry.",
+            500,
+        ),
+        500,
+    ),
+    _refusal(
+        "TGI",
+        "424 for a generation that failed",
+        "text-generation-inference: router, GenerationError",
+        "server",
+        {"error": "Request failed during generation: Server error: x", "error_type": "generation"},
+        424,
     ),
     _refusal(
         "OpenRouter",
