@@ -231,6 +231,8 @@ def test_content_that_a_filter_refuses_is_refused_for_good(code: str, status: in
             "invalid",
         ),
         (403, "Your account was flagged for abuse", "auth"),
+        (400, "'insufficient balance'", "quota"),
+        (400, "bad value 'insufficient balance'", "invalid"),
         (403, "Endpoint x is disabled due to a rate limit set to 0.", "auth"),
         (424, "Request failed during generation: Server error: CUDA out of memory", "server"),
         (424, "The system encountered an unexpected error. Try your request again.", "server"),

@@ -169,9 +169,14 @@ _LATER = r"\b(?:try again|retry)(?: the request)? (?:later|in a)\b|\bwait a\b"
 
 
 def _without_quotes(words: str, status: int | None) -> str:
-    """Return what a complaint about a request says, without the parts of the request that it quotes."""
-    nested = "{" in words  # a gateway quotes its upstream's error
-    return re.sub(_QUOTED, "''", words) if status in (400, 404, 422) and not nested else words
+    """Return what a complaint about a request says, without the parts of the request that it quotes.
+
+    A gateway quotes its upstream's error: as JSON, or as all that it says.
+    """
+    if status not in (400, 404, 422) or "{" in words:
+        return words
+    left = re.sub(_QUOTED, "''", words)
+    return left if re.search(r"\w", left) else words
 
 
 _QUOTED = r"(?<!\w)(['\"`])(?:(?!\1)[^\n]){1,200}\1(?!\w)"
