@@ -13,7 +13,9 @@ from trio_minillm._batch.throttle.exemption import (
     FEW,
     LONGEST_REST,
     REST,
+    SURE_ANSWERS,
     TRIAL,
+    VERY_FEW,
     Doubt,
     Exemption,
 )
@@ -70,10 +72,49 @@ def test_a_few_refusals_are_chance() -> None:
         for _ in range(100):
             doubt.accepted(float(second))
         doubt.refused()
-        assert doubt.seems_chance(float(second))
+        assert doubt.seems_chance(float(second), 0)
     for _ in range(10):
         doubt.refused()
-    assert not doubt.seems_chance(21.0)
+    assert not doubt.seems_chance(21.0, 0)
+
+
+def test_a_quarter_is_chance_until_enough_answers_have_come() -> None:
+    doubt = Doubt()
+    doubt.refused()
+    assert doubt.seems_chance(0.0, 0)
+    for number in range(1, 100):
+        for _ in range(3):
+            doubt.accepted(1.0)
+        doubt.refused()
+        assert doubt.seems_chance(1.0, 0) is (4 * number + 1 < SURE_ANSWERS)
+
+
+@pytest.mark.parametrize(("pending", "chance"), [(0, 5), (20, 10), (1_000, 10)])
+def test_requests_without_an_answer_may_be_accepted_but_not_all_of_them(
+    pending: int, chance: int
+) -> None:
+    doubt = Doubt()
+    waived = []
+    for _ in range(20):
+        doubt.refused()
+        waived.append(doubt.seems_chance(0.0, pending))
+    assert waived.index(False) == chance
+
+
+@pytest.mark.parametrize(
+    ("refused", "accepted", "patience"),
+    [(1, 5, 3), (1, 30, 3), (10, 40, 6), (20, 20, 14), (30, 5, 2)],
+)
+def test_refusals_in_a_row_are_chance_as_the_share_goes(
+    refused: int, accepted: int, patience: int
+) -> None:
+    doubt = Doubt()
+    doubt.seems_chance(0.0, 0)  # begins to count
+    for _ in range(refused - 1):
+        doubt.refused()
+    for _ in range(accepted):
+        doubt.accepted(1.0)
+    assert doubt.patience == patience
 
 
 def test_contradictions_begin_an_exemption_and_others_take_them_back() -> None:
@@ -81,12 +122,22 @@ def test_contradictions_begin_an_exemption_and_others_take_them_back() -> None:
     for _ in range(FEW):
         doubt.accepted(0.0)
     for number in range(1, CONTRADICTIONS):
-        assert doubt.contradicted(FEW - 1, 0.0) is (number > 1)
+        assert doubt.contradicted(FEW - 1, 0.0, above=False) is (number > 1)
     assert doubt.exemption is None
-    doubt.contradicted(FEW, 0.0)
-    doubt.contradicted(FEW - 1, 0.0)
+    doubt.contradicted(FEW, 0.0, above=False)
+    doubt.contradicted(FEW - 1, 0.0, above=False)
     assert doubt.exemption is None
-    doubt.contradicted(FEW - 1, 0.0)
+    doubt.contradicted(FEW - 1, 0.0, above=False)
+    assert doubt.exemption is not None
+
+
+def test_above_the_estimate_a_refusal_is_expected_unless_nearly_nothing_was_accepted() -> None:
+    doubt = Doubt()
+    doubt.accepted(0.0)
+    for _ in range(CONTRADICTIONS):
+        assert not doubt.contradicted(VERY_FEW, 0.0, above=True)
+    for _ in range(CONTRADICTIONS):
+        doubt.contradicted(VERY_FEW - 1, 0.0, above=True)
     assert doubt.exemption is not None
 
 
@@ -96,10 +147,10 @@ def test_one_that_failed_is_not_tried_again_at_once() -> None:
         doubt.end(now)
         doubt.accepted(now)
         for _ in range(CONTRADICTIONS + 1):
-            doubt.contradicted(1, now + rest - 1)
+            doubt.contradicted(1, now + rest - 1, above=False)
         assert doubt.exemption is None
         now += rest
-        doubt.contradicted(1, now)
+        doubt.contradicted(1, now, above=False)
         assert doubt.exemption is not None
         rest *= 2
 

@@ -225,6 +225,36 @@ def test_what_was_under_way_at_the_first_refusal_is_no_part_of_the_rate():
     assert sum(at > 10 for at in refusals) <= 0.02 * 500
 
 
+@pytest.mark.parametrize(("rate", "at_once"), [(2, 20), (5, 200), (20, 20), (20, 200), (100, 200)])
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_limit_is_found_whether_the_server_saves_up_or_not(
+    rate: int, at_once: int, saves: bool
+) -> None:
+    """By a bucket of ten seconds, or by the second of the clock, where what is not used is lost."""
+    lane, pending, chance = Lane(0.0, Rates(), None), [], random.Random(1)
+    level, at, window, left = 10.0 * rate, 0.0, -1, 0
+    refusals, accepted = [], 0
+    for step in range(120_000):
+        now = step / 1000
+        while pending and pending[0][0] <= now:
+            _, _, ticket, error = heapq.heappop(pending)
+            lane.ended(ticket, now, error=error, tokens=None)
+        if lane.in_flight >= at_once or lane.blocked(now, 1.0) is not None:
+            continue
+        level, at = min(10.0 * rate, level + (now - at) * rate), now
+        if int(now) != window:
+            window, left = int(now), rate
+        ticket, fits = lane.start(now, 1.0), level >= 1 if saves else left > 0
+        level, left = level - fits, left - fits
+        accepted += fits
+        if not fits:
+            refusals.append(now)
+        seconds = 0.3 * chance.uniform(0.5, 1.5) if fits else 0.1 * chance.random()
+        heapq.heappush(pending, (now + seconds, step, ticket, None if fits else refused()))
+    assert accepted >= (1.0 if saves else 0.7) * 120 * rate
+    assert sum(at > 10 for at in refusals) <= 0.025 * accepted
+
+
 @pytest.mark.parametrize(
     ("limit", "longest"), [(None, 50.0), ("30", 50.0), ("1000", 8.0), ("500", 12.0)]
 )

@@ -9,7 +9,10 @@ no matter of rate: the server is short of machines, or refuses at random.
 event                                       what happens
 ==========================================  ======================================================
 fewer than 3 % of requests are refused      nothing: a known limit costs nearly as many
-a refusal after fewer than 40 accepted      a contradiction
+fewer than 35 % are, and fewer than 200     nothing yet: a short run is over before a cut could
+answers have come since the first refusal   pay, and a limit that is far exceeded refuses more
+a refusal after fewer than 40 accepted (8   a contradiction
+above the estimate, where one is expected)
 a refusal after more                        one contradiction less
 three contradictions                        exemption: it is tried without the limit
 30 answers in an exemption                  it is proven if the share of refusals is about the same;
@@ -18,9 +21,10 @@ three contradictions                        exemption: it is tried without the l
 the share rises suddenly, later             the exemption ends; everything is learned anew
 ==========================================  ======================================================
 
-The numbers are those of the simulation, ``benchmarks/control.py``: with fewer contradictions or
-answers, true limits are doubted, and each trial costs a few refusals; with more, refusals at random
-slow a run down for longer. A server that states its limits is not doubted.
+The numbers are those of the simulation, ``benchmarks/control.py``, at 2, 20 and 100 requests a
+second: with fewer contradictions or answers, true limits are doubted, and each trial costs a few
+refusals; with more, refusals at random slow a run down for longer. A server that states its limits is
+not doubted.
 """
 
 from __future__ import annotations
@@ -29,12 +33,17 @@ import math
 
 RARE = 0.03
 """Share of refusals below which nothing is done about them."""
-FIRST_ANSWERS = 10
-"""Answers from which on a share is told."""
-MOSTLY = 0.75
-"""Share of refusals beyond which the server refuses nearly all, which is no matter of chance."""
-FEW = 40
-"""Accepted requests since the last cut below which a refusal contradicts the estimate."""
+CHANCE_SHARE, FIRST_REFUSALS, SURE_ANSWERS = 0.35, 5, 200
+"""Share of refusals up to which they may be chance, and number of them; and answers since the first
+refusal from which on they are not taken for chance any more."""
+SHARED_ANSWERS = 20
+"""Answers from which on a share is told; and requests without an answer that are taken for accepted."""
+HALF, MOSTLY = 0.5, 0.75
+"""Share of refusals beyond which two in a row are no chance; and that beyond which the server
+refuses nearly all."""
+FEW, VERY_FEW = 40, 8
+"""Accepted requests since the last cut below which a refusal contradicts the estimate: at a rate up
+to it, and above it."""
 CONTRADICTIONS = 3
 """Refusals that contradict the estimate after which an exemption begins."""
 TRIAL = 30
@@ -74,8 +83,11 @@ class Exemption:
     @property
     def patience(self) -> int:
         """The number of failures in a row that are no chance, at this share of refusals."""
-        share = min(max(self._recent, self.share, 0.01), 0.9)
-        return max(2, math.ceil(math.log(CHANCE) / math.log(share)))
+        return max(2, _patience(max(self._recent, self.share)))
+
+
+def _patience(share: float) -> int:
+    return math.ceil(math.log(CHANCE) / math.log(min(max(share, 0.01), 0.9)))
 
 
 class Doubt:
@@ -107,19 +119,33 @@ class Doubt:
         if self.exemption is not None:
             self.exemption.count(refused=True)
 
-    def seems_chance(self, now: float) -> bool:
-        """Return True if refusals are too few to do anything about them."""
+    def seems_chance(self, now: float, pending: int) -> bool:
+        """Return True if refusals are too few to do anything about them.
+
+        ``pending`` requests have no answer yet: refusals come sooner than answers, so those may
+        well be accepted.
+        """
         answers = self._accepted + self._refused
         if self._refused > 1 and self.share >= RARE:
-            return answers < FIRST_ANSWERS and self._refused <= FIRST_ANSWERS // 2
+            likely = CHANCE_SHARE * (answers + min(pending, SHARED_ANSWERS))
+            few = self._refused <= max(FIRST_REFUSALS, likely)
+            return few and answers < SURE_ANSWERS
         self._begin(now)
         return True
 
-    def contradicted(self, accepted: int, now: float) -> bool:
+    @property
+    def patience(self) -> int:
+        """The number of refusals in a row that are no chance, before there is a limit."""
+        if self._accepted + self._refused < SHARED_ANSWERS:
+            return 3
+        return 2 if self.share > HALF else max(3, _patience(self.share))
+
+    def contradicted(self, accepted: int, now: float, *, above: bool) -> bool:
         """Weigh a refusal behind so many ``accepted`` requests since the last cut. Returns True if
         it contradicts the estimate, and not as the first; begins an exemption if that is due.
+        ``above``: the rate is above the estimate, where a refusal is expected.
         """
-        early = 0 < accepted < FEW and self.share <= MOSTLY
+        early = 0 < accepted < (VERY_FEW if above else FEW) and self.share <= MOSTLY
         self._contradictions = max(0, self._contradictions + (1 if early else -1))
         if self._contradictions >= CONTRADICTIONS and now >= self._rests_until:
             self.exemption = Exemption(self.share)

@@ -188,13 +188,12 @@ class Lane:
         untold = by_rate and asked is None
         longest = self._rates.longest_pause(now) if untold else LONGEST_PAUSE
         learned = self._rates.learned
-        exempt = learned.exempt if by_rate else None
         failures = self._breaker.failed(
             now,
             ticket.sent_at,
             asked=asked,
             longest=longest,
-            patience=2 if exempt is None else exempt.patience,
+            patience=learned.patience if by_rate else 2,
         )
         if not failures:
             if by_rate:
@@ -204,7 +203,7 @@ class Lane:
             known = learned.active
             if failures < 2 or not known:
                 learned.refused(now, self._pending, told=self._rates.family is not None)
-            if known or exempt is not None:
+            if known or learned.exempt is not None or learned.waived:
                 return  # the rate is what limits, or nothing: not the number at once
         if load and self.concurrency is not None:
             self.concurrency.overloaded(now, self.in_flight + 1)

@@ -7,17 +7,20 @@ event                                      what happens
 =========================================  =======================================================
 no refusal yet                             no limit
 few refusals                               nothing (`Doubt`)
-more, most of them behind each other       a quarter of the rate so far is tried
+more, most of them behind each other       a quarter of the rate so far is tried (what is under way
+                                           is taken for accepted)
 more, among accepted requests              a fifth less than what was accepted is tried
 refused again within a second              a quarter of that: the server had saved up more than the
                                            rate allows
 refused early, more than once              half of the rate; then it is tried without (`Exemption`)
 refused again later                        estimate: requests accepted between the two refusals, by
                                            the seconds between them; the rate begins a little below
+the same, far above that, without a burst  the server saves nothing up: estimate: what was accepted
+before                                     in the last two seconds
 nothing accepted for 5 s after a refusal,  the server counts by the minute; estimate: requests
 then accepted                              accepted in the minute before the silence, by 60 s
 accepted                                   the rate rises along the cubic curve
-refused, after a rate had held for long    not below 95 % of that rate
+refused, after a rate had held for long    not below 92 % of that rate
 =========================================  =======================================================
 
 What the numbers below achieve is measured by ``benchmarks/batch.py rate``, against servers that count
@@ -47,7 +50,7 @@ second of the last refusal. What a server had saved up lets many times its rate 
 HELD_SECONDS, HELD, HELD_LONG = 2.0, 5, 100
 """Seconds and accepted requests after which a rate is evidence in itself, if it is within 50 % of
 the estimate; and accepted requests after which it is evidence whatever the estimate."""
-HELD_SHARE = 0.95
+HELD_SHARE = 0.92
 """Share of such a rate that a refusal leaves."""
 DRY_SECONDS = 5.0
 """Seconds without an accepted request after which a server is taken to count by the minute."""
@@ -62,8 +65,10 @@ MANY = 0.3
 """Share of refusals from which on the rate is many times the limit, and falls by `DROP`."""
 GENTLE = 0.2
 """Distance below the rate at which it begins where fewer are refused: enough for a limit nearby."""
-LEAST_SECONDS = 0.25
+LEAST_SECONDS = 1.0
 """Least seconds over which the first rate is told."""
+FAR = 1.5
+"""Factor between two rates that can't both be the limit."""
 
 
 class LearnedRate:
@@ -75,12 +80,14 @@ class LearnedRate:
     beyond, so that a limit that was raised is found. It rises only with requests that are accepted:
     time in which nothing was sent proves nothing.
 
-    Its 15 attributes are what has been counted, and the curve.
+    Its 18 attributes are what has been counted, and the curve.
     """
 
     def __init__(self, now: float) -> None:
         self.bucket = TokenBucket(math.inf, math.inf, now)
         self._estimate: float | None = None
+        self.waived = False
+        """True if the newest refusal was taken for chance."""
         self._by_minute = False  # the server counts by the minute
         # Refusals: when, and how many requests had been accepted by then.
         self._refusals: deque[tuple[float, int]] = deque(maxlen=256)
@@ -88,6 +95,7 @@ class LearnedRate:
         # each second of the last minute, as [second, count].
         self._accepted = self._accepted_before = 0
         self._seconds: deque[list[int]] = deque(maxlen=int(SPAN) + 1)
+        self._most = 0  # of them in one second
         self._started = self._last_accepted = now
         self._doubt = Doubt()
         # The curve: where it begins and how long it takes, and the seconds of it that were used.
@@ -96,6 +104,7 @@ class LearnedRate:
         self._risen = 0.0
         self._risen_at = now
         self._cut_at = now
+        self._hopeful = False  # the newest cut was to what was accepted lately
 
     @property
     def active(self) -> bool:
@@ -106,6 +115,13 @@ class LearnedRate:
     def exempt(self) -> Exemption | None:
         """The time without a limit, for refusals that are not a matter of rate; ``None`` elsewhere."""
         return self._doubt.exemption
+
+    @property
+    def patience(self) -> int:
+        """The number of refusals in a row that are no chance."""
+        if self.exempt is not None:
+            return self.exempt.patience
+        return 2 if self._estimate is not None else self._doubt.patience
 
     def wait(self, now: float) -> float:
         """Return the seconds until another request may be sent."""
@@ -130,6 +146,7 @@ class LearnedRate:
         self._risen_at = self._last_accepted = now
         if self._seconds and self._seconds[-1][0] == int(now):
             self._seconds[-1][1] += 1
+            self._most = max(self._most, self._seconds[-1][1])
         else:
             self._seconds.append([int(now), 1])
 
@@ -145,7 +162,8 @@ class LearnedRate:
         if doubt.exemption is not None:
             self._judge(now)
             return
-        if self._estimate is None and not told and doubt.seems_chance(now):
+        self.waived = self._estimate is None and not told and doubt.seems_chance(now, pending)
+        if self.waived:
             return
         refusals, so_far = self._refusals, self._accepted + pending
         while len(refusals) > 1 and now - refusals[1][0] >= SPAN:
@@ -153,12 +171,14 @@ class LearnedRate:
         seconds, count = (now - refusals[0][0], so_far - refusals[0][1]) if refusals else (0.0, 0)
         refusals.append((now, so_far))
         many = told or doubt.share > MANY
-        known = self._accepted / max(now - self._started, 1.0 if told else LEAST_SECONDS)
+        known = so_far / max(now - self._started, LEAST_SECONDS)
         if self._estimate is None and many:
             self._cut(now, max(FIRST, known * DROP), 0.5, 2.0)
         elif self._estimate is None:
             self._cut(now, max(FIRST, known * (1.0 - doubt.share)), GENTLE, 2.0)
-        elif not told and doubt.contradicted(held, now):
+        elif not told and doubt.contradicted(
+            held, now, above=self.bucket.rate > 1.1 * self._estimate
+        ):
             if self.active:
                 self._cut(now, self._estimate / 2.0, GENTLE, 2.0)
         elif self._by_minute:
@@ -169,7 +189,7 @@ class LearnedRate:
         else:
             found = max(count / seconds, self._estimate * DROP)
             swing = min(0.5, max(SWING, max(count, 1) ** -0.5))
-            rate = self._at_least_held(now, found)
+            rate = self._lately(now, found) or self._at_least_held(now, found)
             self._cut(now, rate, swing if rate == found else SWING, seconds)
         self._accepted_before = self._accepted
 
@@ -200,10 +220,22 @@ class LearnedRate:
         while and is higher: a server that saves nothing up refuses at the least jitter.
         """
         many = self._accepted - self._accepted_before
+        held = HELD_SHARE * self.bucket.rate
         if many < HELD or now - self._cut_at < HELD_SECONDS:
             return found
-        held = HELD_SHARE * self.bucket.rate
-        return held if found < held and (many >= HELD_LONG or held < 1.5 * found) else found
+        return held if found < held and (many >= HELD_LONG or held < FAR * found) else found
+
+    def _lately(self, now: float, found: float) -> float:
+        """Return a share of what was accepted in the last two whole seconds, if that is far above the
+        rate that was ``found``: what was not used was lost, as the server saves nothing up. Else 0.
+
+        Not after bursts, which show that it does, and not twice in a row: then this was wrong.
+        """
+        last = int(now)
+        lately = sum(n for second, n in self._seconds if last - 2 <= second < last) / 2.0
+        far = FAR * found < lately >= self._most / FAR and now - self._cut_at >= DRY_SECONDS
+        self._hopeful = far and not self._hopeful
+        return HELD_SHARE * lately if self._hopeful else 0.0
 
     def _in_last_minute(self, now: float) -> int:
         return sum(count for second, count in self._seconds if second > now - SPAN)
