@@ -168,7 +168,7 @@ async def test_what_the_error_says(autojump_clock):
         Decimal("0.015"),
         Decimal("0.02"),
     )
-    assert str(error) == "max_cost is reached: 0.02 of 0.015 USD are spent"
+    assert str(error) == "the limit max_cost is reached: 0.02 USD spent, 0.015 allowed"
     assert isinstance(error, llm.MiniLLMError)
     assert error.partial.content == ""
     assert "prompt" not in repr(error)
@@ -176,7 +176,7 @@ async def test_what_the_error_says(autojump_clock):
     _, opening = opened(Limits(max_tokens=10))
     async with opening as client:
         await complete(client)
-        with pytest.raises(BudgetExceeded, match="10 of 10 tokens") as caught:
+        with pytest.raises(BudgetExceeded, match="10 tokens spent, 10 allowed") as caught:
             await complete(client)
     assert (caught.value.limit, caught.value.allowed, caught.value.spent) == ("max_tokens", 10, 10)
 

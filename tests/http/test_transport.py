@@ -18,6 +18,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import h11
@@ -1797,6 +1798,29 @@ async def test_the_authorities_of_the_environment(monkeypatch: pytest.MonkeyPatc
     async with serving(answering, tls=True) as server:
         async with client_of(TrioTransport()) as client:
             assert await told(client.get(server.url)) == "ok"
+
+
+async def test_a_bare_context_takes_nothing_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "secrets.log"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(secrets))
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS_FILES / "ca.pem"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    async with serving(answering, tls=True) as server:
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        async with client_of(TrioTransport(verify=bare)) as client:
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.get(server.url)
+        bare.load_verify_locations(TLS_FILES / "ca.pem")
+        async with client_of(TrioTransport(verify=bare)) as client:
+            assert await told(client.get(server.url)) == "ok"
+        assert not secrets.exists()
+        # Python's default one asks the environment itself.
+        usual = ssl.create_default_context()
+        async with client_of(TrioTransport(verify=usual)) as client:
+            assert await told(client.get(server.url)) == "ok"
+        assert secrets.exists()
 
 
 async def test_the_trust_store_of_the_platform() -> None:

@@ -227,6 +227,14 @@ async def test_raw_bytes_are_kept_on_request():
     ]
 
 
+async def test_a_whole_answer_has_no_raw_bytes():
+    transport, opening = client_of(reply(*openai_events("x")))
+    async with opening as client:
+        with pytest.raises(TypeError, match="complete takes no raw"):
+            await client.complete(model(), "Hi", raw=True)
+    assert not transport.requests
+
+
 async def test_openings_without_content_are_held_back_up_to_a_bound():
     empty = openai_events()[0]
     _, opening = client_of(reply(*[empty] * 200, *openai_events("x")[1:]))

@@ -267,7 +267,14 @@ promise(ERRORS, "… a wrong request",
 promise(ERRORS, "a JSON answer in place of the stream", lambda w: plain(whole_json(w)), finished())
 promise(ERRORS, "half of a JSON answer", lambda w: plain(whole_json(w)[:-40]),
         errored("ProtocolError", text="", usage="unknown"))
-promise(ERRORS, "JSON that is neither error nor answer", lambda w: plain(b"[1, 2]"),
+promise(ERRORS, "JSON that is neither error nor answer: an object",
+        lambda w: plain(b'{"status":"ok"}'),
+        errored("ProviderError server", text="", usage="unknown", connection="kept"))
+promise(ERRORS, "… an empty one", lambda w: plain(b"{}"),
+        errored("ProviderError server", text="", usage="unknown", connection="kept"))
+promise(ERRORS, "… a number", lambda w: plain(b"5"),
+        errored("ProviderError server", text="", usage="unknown", connection="kept"))
+promise(ERRORS, "… a list without an object in it", lambda w: plain(b"[1, 2]"),
         errored("ProtocolError", text="", usage="unknown"))
 promise(ERRORS, "an HTML page in place of the stream",
         lambda w: plain(b"<!doctype html><title>Sign in</title>", "text/html"),

@@ -332,7 +332,7 @@ class BudgetExceeded(MiniLLMError):
 
     def __init__(self, limit: str, allowed: Decimal | int, spent: Decimal | int) -> None:
         unit = "tokens" if limit == "max_tokens" else "USD"
-        super().__init__(f"{limit} is reached: {spent} of {allowed} {unit} are spent")
+        super().__init__(f"the limit {limit} is reached: {spent} {unit} spent, {allowed} allowed")
         self.limit = limit
         self.allowed = allowed
         self.spent = spent

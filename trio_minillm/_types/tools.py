@@ -66,8 +66,8 @@ def tool(
 ) -> Tool:
     """Make a `Tool` from an annotated function, or a type whose JSON is an object.
 
-    Such are msgspec Structs, dataclasses, TypedDicts, attrs classes and pydantic models. Unless given,
-    the name is the source's and the description its docstring's first paragraph. A parameter is
+    Such types are msgspec Structs, dataclasses, TypedDicts, attrs classes and pydantic models. Unless
+    given, the name is the source's and the description its docstring's first paragraph. A parameter is
     described with ``Annotated[str, msgspec.Meta(description="…")]``, or with pydantic's ``Field``.
 
     Raises ``TypeError`` for another kind of source, a parameter without an annotation, or one that

@@ -88,7 +88,7 @@ async def open_local_model(
     start_timeout: float = 60.0,
     extra: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Model, None]:
-    """Start a server as `open_local_server` does, and yield its model with this wire format."""
+    """Start a server as `open_local_server` does, and yield its model in the wire format `wire`."""
     _check_wire(wire)
     async with open_local_server(
         path=path,
