@@ -298,29 +298,34 @@ async def test_attempts_have_an_end(autojump_clock):
 
 
 @pytest.mark.parametrize(
-    ("status", "known"),
-    [(413, True), (400, True), (429, True), (503, True), (500, False), (504, False)],
+    ("status", "refused"),
+    [(413, True), (404, True), (429, True), (503, True), (500, False), (504, False)],
 )
-async def test_a_refusal_costs_nothing_and_a_server_that_failed_may_have_answered(
-    autojump_clock, status, known
-):
+async def test_what_a_refusal_costs_is_unknown_as_in_the_ledger(autojump_clock, status, refused):
     async def no(number, body):
         raise Answer(status)
 
-    (result,), _ = await run(Server(no), requests(1), retry=llm.Retry(attempts=1))
-    sure = (Decimal(0), llm.CostResolution.RESOLVED)
-    expected = sure if known else (None, llm.CostResolution.UNKNOWN)
-    for cost in (result.cost, result.attempts[0].cost):
-        assert (cost.amount, cost.resolution) == expected
+    ledger = llm.Ledger()
+    async with llm.open_client(transport=Server(no), ledger=ledger) as client:
+        options = {"model": model(), "retry": llm.Retry(attempts=1)}
+        async with client.batch(requests(1), **options) as batch:
+            (result,) = [result async for result in batch]
+    (attempt,), (record,) = result.attempts, ledger.recent
+    assert result.cost == attempt.cost == record.cost == llm.CostInfo()
+    assert attempt.refused is refused  # behind a server that failed, a model may have answered
+    counted = {} if refused else {llm.CostResolution.UNKNOWN: 1}
+    assert batch.statistics().resolutions == counted
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("no"), ConnectionRefusedError(111, "no")])
-async def test_what_was_not_sent_costs_nothing_where_that_is_certain(autojump_clock, error):
+async def test_an_attempt_says_why_it_was_not_sent(autojump_clock, error):
     transport = httpx.MockTransport(lambda request: (_ for _ in ()).throw(error))
     (result,), _ = await run(transport, requests(1), retry=llm.Retry(attempts=1))
     refused = isinstance(error, ConnectionRefusedError)
-    assert (result.cost.amount == 0) is refused
-    assert result.error.reason == ("refused" if refused else None)
+    (attempt,) = result.attempts
+    assert attempt.refused is refused
+    assert attempt.reason == result.error.reason == ("refused" if refused else None)
+    assert result.cost == attempt.cost == llm.CostInfo()
 
 
 async def test_retry_after_delays_the_attempt_and_nobody_else(autojump_clock):
@@ -592,29 +597,33 @@ KNOWN = llm.CostInfo(Decimal("0.25"), llm.CostResolution.RESOLVED)
 LEAST = llm.CostInfo(Decimal("0.5"), llm.CostResolution.LOWER_BOUND)
 UNPRICED = llm.CostInfo(None, llm.CostResolution.UNPRICED)
 UNKNOWN = llm.CostInfo()
-FREE = llm.CostInfo(Decimal(0), llm.CostResolution.RESOLVED)
 
 
 @pytest.mark.parametrize(
     ("attempts", "amount", "resolution"),
     [
         ([], "0", "resolved"),  # from a cache
-        ([("refused", FREE)], "0", "resolved"),
-        ([("refused", FREE), ("paid", KNOWN)], "0.25", "resolved"),
-        ([("refused", FREE), ("refused", FREE), ("paid", LEAST)], "0.5", "lower_bound"),
+        ([("refused", UNKNOWN)], None, "unknown"),
+        ([("unsent", UNKNOWN), ("refused", UNKNOWN)], None, "unknown"),
+        ([("refused", UNKNOWN), ("paid", KNOWN)], "0.25", "resolved"),
+        ([("refused", UNKNOWN), ("unsent", UNKNOWN), ("paid", LEAST)], "0.5", "lower_bound"),
+        # Behind a server that failed, a model may have answered.
+        ([("failed", UNKNOWN), ("paid", KNOWN)], "0.25", "lower_bound"),
         ([("broken", KNOWN), ("paid", KNOWN)], "0.50", "resolved"),
         ([("broken", LEAST), ("paid", KNOWN)], "0.75", "lower_bound"),
         ([("broken", KNOWN), ("paid", UNPRICED)], None, "unpriced"),
         ([("broken", UNPRICED), ("broken", UNKNOWN)], None, "unknown"),
         ([("cut", UNKNOWN)], None, "unknown"),
-        ([("cut", UNKNOWN), ("refused", FREE)], None, "unknown"),
+        ([("cut", UNKNOWN), ("refused", UNKNOWN)], None, "unknown"),
         # An answer of which nothing came may have cost something.
         ([("cut", UNKNOWN), ("paid", KNOWN)], "0.25", "lower_bound"),
     ],
 )
 def test_a_result_costs_what_its_attempts_cost(attempts, amount, resolution):
     facts = {
-        "refused": {"error": "RefusedError", "status": 503},
+        "refused": {"error": "RefusedError", "kind": "rate_limit", "status": 429},
+        "failed": {"error": "RefusedError", "kind": "server", "status": 500},
+        "unsent": {"error": "SendError", "reason": "refused"},
         "cut": {"error": "ConnectionCut"},
         "broken": {"error": "ConnectionCut", "usage": llm.Usage(completion_tokens=1)},
         "paid": {"usage": llm.Usage(completion_tokens=1)},

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from .._protocol.request import Prepared
 from .._stream.tracked import TrackedStream
-from .._types.errors import ConnectTimeout, MiniLLMError, ProviderError, RefusedError, SendError
+from .._types.errors import MiniLLMError, ProviderError, RefusedError, SendError
 from .._types.options import Retry, Timeouts
 from .._types.response import CompletionResponse, Outcome
 from .files.response_cache import request_key
 from .throttle.schedule import Item
-from .types import FREE, Attempt
+from .types import Attempt
 
 ONCE = Retry(attempts=1)
 """No retry in the stream: the batch has its own."""
@@ -131,27 +131,16 @@ def _attempt(
         started=started,
         waited=waited,
         usage=answer.usage,
-        cost=FREE if error is not None and _was_free(error) else answer.cost,
+        cost=answer.cost,
         timings=answer.timings,
         error=None if error is None else type(error).__name__,
         kind=None if refused is None else refused.kind,
         status=None if refused is None else refused.status,
+        reason=error.reason if isinstance(error, SendError) else None,
         retry_after=None if not isinstance(refused, RefusedError) else refused.retry_after,
         id=answer.id,
         request_id=answer.request_id,
         record=record,
-    )
-
-
-def _was_free(error: MiniLLMError) -> bool:
-    """Return whether an attempt that ended so cost nothing: it was refused, or never sent.
-
-    Behind a server that failed or was late, a model may have answered.
-    """
-    if isinstance(error, RefusedError):
-        return error.kind not in ("timeout", "server")
-    return isinstance(error, ConnectTimeout) or (
-        isinstance(error, SendError) and error.reason is not None
     )
 
 

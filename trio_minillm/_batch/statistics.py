@@ -83,7 +83,7 @@ class Counters:
             first = attempt.timings.first_chunk
             if first is not None:
                 self.ttft.add(first)
-        if attempt.status is None or usage is not None:
+        if not attempt.refused:
             self.resolutions[attempt.cost.resolution] += 1
 
     def add_result(self, result: BatchResult) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from .._protocol.request import Messages
 from .._types.cost import CostInfo, CostResolution
-from .._types.errors import ErrorKind, MiniLLMError
+from .._types.errors import ErrorKind, MiniLLMError, SendReason
 from .._types.money import sum_of
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
@@ -60,7 +60,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds before that in which it waited to be sent."""
     usage: Usage | None = None
     cost: CostInfo = CostInfo()
-    """Its cost in USD: 0 if it was refused, or was never sent."""
+    """Its cost in USD, as in the ledger: unknown if it was refused, or was never sent."""
     timings: Timings = msgspec.field(default_factory=Timings)
     error: str | None = None
     """Name of the class of the error that ended it."""
@@ -68,6 +68,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Kind of the provider's refusal, if that is what it was."""
     status: int | None = None
     """HTTP status of a refusal."""
+    reason: SendReason | None = None
+    """Reason for which it was not sent, in a word (that of `SendError`)."""
     retry_after: float | None = None
     """Seconds that the server asked to wait."""
     id: str = ""
@@ -75,6 +77,16 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     record: str | None = None
     """Key of its record in the client's ledger."""
+
+    @property
+    def refused(self) -> bool:
+        """True if no model can have worked on it: it was refused, or never sent. No sum has its cost.
+
+        Behind a server that failed or was late, a model may have answered.
+        """
+        if self.error == "RefusedError":
+            return self.kind not in ("timeout", "server")
+        return self.error == "ConnectTimeout" or self.reason is not None
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,14 +144,17 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cost(self) -> CostInfo:
-        """Cost of all attempts together, in USD; 0 for an answer from a cache.
+        """Cost of all attempts together, in USD, except for refused ones; unknown if all of them were
+        refused, and 0 for an answer from a cache.
 
         The resolution is that of the least certain attempt. Beside an attempt of which nothing is
         known, the sum of the others is a lower bound; without a price, the amount is missing.
         """
-        paid = [a.cost for a in self.attempts if a.cost != FREE]
+        paid = [a.cost for a in self.attempts if not a.refused]
         if len(paid) == 1:
             return paid[0]
+        if self.attempts and not paid:
+            return CostInfo()
         known = [cost.amount for cost in paid if cost.amount is not None]
         worst = max((cost.resolution for cost in paid), key=_CERTAINTY.index, default=_CERTAINTY[0])
         if known and worst is CostResolution.UNKNOWN:
@@ -153,9 +168,6 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> Any:
         yield repr(self)
 
-
-FREE = CostInfo(sum_of(()), CostResolution.RESOLVED)
-"""The cost of an attempt that was refused or never sent."""
 
 # From the most certain to the least.
 _CERTAINTY = (

@@ -532,6 +532,20 @@ async def test_failures_have_lines_too(tmp_path: Path) -> None:
     assert [line.content for line in read_results(path)] == [None] * 3
 
 
+async def test_lines_in_which_a_refusal_cost_nothing_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    await append_all(path, [refused(request("a"), llm.SendError("no", reason="refused"))])
+    (written,) = lines_of(path)
+    unknown = {"amount": None, "resolution": "unknown", "source": None}
+    assert written["cost"] == unknown
+    free = {"amount": "0", "resolution": "resolved", "source": None}
+    path.write_text(json.dumps(written | {"cost": free, "attempts": [{"cost": free}]}) + "\n")
+    (line,) = read_results(path)
+    assert (line.cost, line.attempts[0]["cost"]) == (free, free)
+    with ResultFile(path) as out:
+        assert (out.finished, out.failed) == (0, 1)
+
+
 async def test_an_answer_that_is_not_what_was_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     invalid = msgspec.ValidationError("Expected `int`")
