@@ -138,6 +138,8 @@ def test_what_is_booked_and_what_is_not():
         rejected=1,
         prompt_tokens=14,
         completion_tokens=10,
+        counted=2,
+        unbooked_known=2,
         resolutions={R.RESOLVED: 1, R.LOWER_BOUND: 1, R.UNPRICED: 2},
         outcomes={
             Outcome.FINISHED: 3,
@@ -421,6 +423,7 @@ def summed(records):
     """The totals, by the simplest means."""
     paid = {CostResolution.RESOLVED, CostResolution.LOWER_BOUND}
     known = [(r.booked, r.amount) for r in records if r.resolution in paid and r.amount]
+    used = [r.usage for r in records if r.usage]
     with localcontext(prec=200):
         return Totals(
             total=sum((a for booked, a in known if booked), Decimal(0)),
@@ -428,8 +431,12 @@ def summed(records):
             attempts=len(records),
             booked=sum(r.booked for r in records),
             rejected=sum(r.rejected for r in records),
-            prompt_tokens=sum(r.usage.prompt_tokens or 0 for r in records if r.usage),
-            completion_tokens=sum(r.usage.completion_tokens or 0 for r in records if r.usage),
+            prompt_tokens=sum(u.prompt_tokens or 0 for u in used),
+            completion_tokens=sum(u.completion_tokens or 0 for u in used),
+            counted=sum((u.prompt_tokens, u.completion_tokens) != (None, None) for u in used),
+            unbooked_known=sum(
+                r.resolution in paid and r.amount is not None for r in records if not r.booked
+            ),
             resolutions=dict(Counter(r.resolution for r in records if r.booked)),
             outcomes=dict(Counter(r.outcome for r in records)),
         )

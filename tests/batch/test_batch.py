@@ -320,11 +320,12 @@ async def test_what_a_refusal_costs_is_unknown_as_in_the_ledger(autojump_clock, 
 @pytest.mark.parametrize("error", [httpx.ConnectError("no"), ConnectionRefusedError(111, "no")])
 async def test_an_attempt_says_why_it_was_not_sent(autojump_clock, error):
     transport = httpx.MockTransport(lambda request: (_ for _ in ()).throw(error))
-    (result,), _ = await run(transport, requests(1), retry=llm.Retry(attempts=1))
+    (result,), statistics = await run(transport, requests(1), retry=llm.Retry(attempts=1))
     refused = isinstance(error, ConnectionRefusedError)
     (attempt,) = result.attempts
     assert attempt.refused is refused
     assert attempt.reason == result.error.reason == ("refused" if refused else None)
+    assert statistics.newest_failure == attempt
     assert result.cost == attempt.cost == llm.CostInfo()
 
 
@@ -585,8 +586,10 @@ async def test_misuse_is_told_at_the_call():
         with pytest.raises(RuntimeError, match="async with"):
             await anext(batch)
         async with batch:
-            with pytest.raises(TypeError, match="ordered"):
+            with pytest.raises(TypeError, match="can't be changed while it runs: ordered"):
                 batch.update(ordered=True)
+            with pytest.raises(TypeError, match="unknown option: nope"):
+                batch.update(nope=1)
             with pytest.raises(ValueError, match="policy"):
                 batch.watch(policy="drop")
         with pytest.raises(RuntimeError, match="once"):

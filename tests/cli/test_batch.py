@@ -9,7 +9,9 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,9 @@ import trio_minillm as llm
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from trio_minillm.batch import read_results
+from trio_minillm.batch import Attempt, BatchStatistics, read_results
 from trio_minillm.cli._batch import shard_of
-from trio_minillm.cli._batch_run import duration
+from trio_minillm.cli._batch_run import BatchRun, duration
 from trio_minillm.cli._output import Misuse
 
 from ..support.command import (
@@ -91,6 +93,37 @@ def summary(endpoint: Endpoint, files: Files, *args: str, code: int = 0) -> dict
 
 def refused(status: int, **error: str) -> tuple[int, list[Any]]:
     return status, [json.dumps({"error": {"message": "no", **error}}).encode()]
+
+
+@pytest.mark.parametrize("option", ["--ledger", "--cache"])
+@pytest.mark.parametrize("name", ["in.jsonl", "out.jsonl", "link.jsonl"])
+def test_no_file_is_two(endpoint: Endpoint, files: Files, option: str, name: str) -> None:
+    before, other = files.source.read_bytes(), files.source.with_name(name)
+    if name == "link.jsonl":
+        other.hardlink_to(files.source)
+    place = "output" if name == "out.jsonl" else "input"
+    ran = batch(endpoint, files, option, str(other), code=2)
+    assert ran.err == f"error: {option} must be another file than the {place}\n"
+    assert (files.source.read_bytes(), files.target.exists()) == (before, False)
+
+
+def test_options_that_would_do_nothing_are_refused(endpoint: Endpoint, files: Files) -> None:
+    ran = batch(endpoint, files, "--concurrency", "5", "--max-concurrency", "2", code=2)
+    assert "--max-concurrency goes with --concurrency auto" in ran.err
+    local = [*COMMAND, "batch", str(files.source), str(files.target), "-m"]
+    assert run([*local, "local", "--max-concurrency", "2"]).code == 2
+    assert "--model is " in run([*local, "local:"]).err
+    assert not files.target.exists()
+
+
+def test_the_help_names_the_clock_of_one_attempt() -> None:
+    said = " ".join(run([*COMMAND, "batch", "--help"]).out.split())
+    assert "Longest time of one attempt, in seconds. [600]" in said
+
+
+def test_one_bad_line_is_one(endpoint: Endpoint, files: Files) -> None:
+    files.source.write_text(files.source.read_text() + "[]\n")
+    assert "note: 1 bad line was left out; line 11" in batch(endpoint, files, "--skip-bad").out
 
 
 # -- what is sent, and what comes of it --------------------------------------------------------
@@ -448,7 +481,10 @@ def test_only_one_process_writes(endpoint: Endpoint, files: Files) -> None:
     endpoint.script = lambda n: (200, [text("a"), endpoint.release, END])
     with started(endpoint, files, "--concurrency", "1") as process:
         wait_for(lambda: endpoint.running == 1)
-        assert "another process writes" in batch(endpoint, files, code=2).err
+        assert (
+            "open for results already, in this process or another"
+            in batch(endpoint, files, code=2).err
+        )
         endpoint.release.set()
         ended(process)
     assert process.returncode == 0
@@ -509,6 +545,23 @@ def test_a_bar_on_a_terminal(endpoint: Endpoint, files: Files) -> None:
     assert "━" in shown
     assert " of 10 done" in shown
     assert "finished" in shown
+
+
+async def test_the_status_line_says_why_requests_wait() -> None:
+    failed = Attempt(
+        outcome=llm.Outcome.ERRORED,
+        started=datetime.now(UTC),
+        error="SendError",
+        reason="refused",
+    )
+    found = BatchStatistics(waiting={"pause": 200}, newest_failure=failed)
+    batch = SimpleNamespace(statistics=lambda: found, stopped=None)
+    sums = SimpleNamespace(todo=200, ledger=llm.Ledger())
+    run: Any = SimpleNamespace(_batch=batch, sums=sums, interrupted=False)
+    line = BatchRun._status(run, 0.0, 0, 0, 0)
+    assert "0 running, waiting: pause 200 · newest error SendError refused · " in line
+    found = BatchStatistics(running=3, newest_failure=failed)
+    assert "newest error" not in BatchRun._status(run, 0.0, 0, 0, 0)
 
 
 def test_durations() -> None:

@@ -210,6 +210,13 @@ def test_refused(
     assert "\x1b" not in ran.err
 
 
+def test_a_wrong_path_is_explained_once(server: Server) -> None:
+    server.status, server.body = 404, b'{"error": {"message": "no such model"}}'
+    ran = chat(server, "x")
+    assert ran.code == 4
+    assert ran.err.endswith("the path or the model may be wrong)\n")
+
+
 @pytest.mark.parametrize("status", [401, 200])
 def test_the_key_is_never_printed(server: Server, status: int) -> None:
     long = {"message": "x" * 1990 + KEY, "code": "k " + KEY, "type": KEY, "metadata": {"k": KEY}}
@@ -230,7 +237,7 @@ def test_several_attempts_end_like_the_last(server: Server) -> None:
     assert ran.code == found["exit_code"] == 5
     assert found["error"]["type"] == "RefusedError"
     assert (found["error"]["kind"], found["error"]["status"]) == ("rate_limit", 429)
-    assert found["error"]["message"].startswith("2 attempts failed")
+    assert found["error"]["message"].startswith("HTTP 429 ")
     assert found["timings"]["attempts"] == 2
 
 
@@ -485,7 +492,9 @@ def test_cost_line(cost: llm.CostInfo, line: str) -> None:
 
 
 def test_unknown_counts_are_not_shown_as_zero() -> None:
-    assert _report.usage_line(llm.Usage(completion_tokens=3)) == "? in · 3 out · so far"
+    running = llm.Usage(completion_tokens=3)
+    assert _report.usage_line(running, ended=False) == "? in · 3 out · so far"
+    assert _report.usage_line(running, ended=True) == "? in · 3 out · in doubt"
     empty = llm.CompletionResponse(outcome=llm.Outcome.CANCELLED)
     assert cli.closing_rows(empty) == [
         ("cancelled", ""),

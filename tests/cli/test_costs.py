@@ -137,7 +137,7 @@ def test_a_second_ctrl_c_leaves_the_question_to_settle(openrouter: OpenRouter, p
     assert process.returncode == 130
     shown = run([*COMMAND, "costs", str(path)])
     assert shown.out.splitlines()[1].split("\t")[:3] == ["a/b", "1", "0"]
-    assert shown.err == "unknown: 1\nunsettled: 1\n"
+    assert shown.err == "unknown: 1\nwithout tokens: 1\nunsettled: 1\n"
     openrouter.asked_before = 0
     asked = [*COMMAND, "costs", str(path), "--settle", "--base-url", openrouter.url]
     settled = run(asked, **OPENROUTER)
@@ -166,6 +166,39 @@ def test_costs_shows_a_table_by_model_or_meta(path: Path) -> None:
     assert [group["name"] for group in found["groups"]] == ["m", "x"]
 
 
+def test_what_is_not_known_is_not_zero(path: Path) -> None:
+    ledger = llm.JSONLLedger(path)
+    failed = {"outcome": llm.Outcome.ERRORED, "booked": False, "cost": llm.CostInfo()}
+    ledger.record(a_record(ledger, usage=None, **failed))
+    shown = run([*COMMAND, "costs", str(path)])
+    assert shown.out.splitlines()[1:] == ["m\t1\t0\t-\t-\t0\t-", "all\t1\t0\t-\t-\t0\t-"]
+    assert shown.err == "not booked, cost unknown: 1\nwithout tokens: 1\n"
+    ledger.record(a_record(ledger))
+    shown = run([*COMMAND, "costs", str(path)])
+    assert shown.out.splitlines()[1] == "m\t2\t1\t1,000\t20\t0.1\t-"
+
+
+@pytest.mark.parametrize("text", ['{"key": "k", "prompt": "hi"}\n', "Notes\n", "[]\n{}\n"])
+def test_a_file_that_is_no_ledger(openrouter: OpenRouter, path: Path, text: str) -> None:
+    path.write_text(text)
+    for args in (
+        [*COMMAND, "costs", str(path)],
+        [*COMMAND, "costs", str(path), "--json"],
+        chat(openrouter, "--ledger", str(path)),
+    ):
+        ran = run(args, **OPENROUTER)
+        assert (ran.code, ran.out) == (2, "")
+        assert f"error: {path} is no ledger" in ran.err
+    assert path.read_text() == text
+
+
+def test_a_ledger_whose_first_record_was_torn_is_one(openrouter: OpenRouter, path: Path) -> None:
+    path.write_text('{"v":1,"key":"a1b2')
+    assert run([*COMMAND, "costs", str(path)]).err == "torn lines: 1\n"
+    assert run(chat(openrouter, "--ledger", str(path)), **OPENROUTER).code == 0
+    assert llm.JSONLLedger(path, read_only=True).attempts == 1
+
+
 def test_a_torn_line_is_counted_and_the_file_left_alone(path: Path) -> None:
     ledger = llm.JSONLLedger(path)
     ledger.record(a_record(ledger))
@@ -184,7 +217,15 @@ def test_the_key_goes_to_no_address_out_of_a_file(openrouter: OpenRouter, path: 
     assert f"not asked: {openrouter.url}" in ran.err
 
 
-@pytest.mark.parametrize("args", [["nowhere.jsonl"], ["."], ["costs.jsonl", "--settle"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nowhere.jsonl"],
+        ["."],
+        ["costs.jsonl", "--settle"],
+        ["costs.jsonl", "--base-url", "http://127.0.0.1:9"],
+    ],
+)
 def test_misuse_is_told_in_one_line(path: Path, args: list[str]) -> None:
     ledger = llm.JSONLLedger(path)
     ledger.record(a_record(ledger))

@@ -53,13 +53,20 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Input of all attempts, cached or not, where it is known."""
     completion_tokens: int = 0
     """Output of all attempts, where it is known."""
+    counted: int = 0
+    """Number of attempts whose tokens are known, at least in part."""
+    unbooked_known: int = 0
+    """Number of attempts that are not booked and whose cost is known, at least in part."""
     resolutions: dict[CostResolution, int] = msgspec.field(default_factory=Counter)
     """Number of booked attempts of each resolution; a missing one reads as 0."""
     outcomes: dict[Outcome, int] = msgspec.field(default_factory=Counter)
     """Number of all attempts of each outcome; a missing one reads as 0."""
 
 
-_COUNTS = ("attempts", "booked", "rejected", "prompt_tokens", "completion_tokens")
+_COUNTS = (
+    *("attempts", "booked", "rejected", "prompt_tokens", "completion_tokens"),
+    *("counted", "unbooked_known"),
+)
 _NO_NAMES = [0] * (len(CostResolution) + len(Outcome))
 _PLACES = {name: i for i, name in enumerate((*CostResolution, *Outcome), len(_COUNTS))}
 
@@ -101,9 +108,12 @@ class Sums(msgspec.Struct, eq=False):
 def sums_of(record: CostRecord) -> Sums:
     """Return one record as a vector."""
     usage = record.usage or Usage()
-    amount = (record.amount if record.resolution in _PAID else None) or _ZERO
-    tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    counts = [1, int(record.booked), int(record.rejected), *tokens, *_NO_NAMES]
+    known = record.resolution in _PAID and record.amount is not None
+    amount = (record.amount if known else None) or _ZERO
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    counted = prompt is not None or completion is not None
+    counts = [1, int(record.booked), int(record.rejected), prompt or 0, completion or 0]
+    counts += [int(counted), int(known and not record.booked), *_NO_NAMES]
     counts[_PLACES[record.outcome]] = 1
     if record.booked:
         counts[_PLACES[record.resolution]] = 1

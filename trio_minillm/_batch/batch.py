@@ -183,6 +183,9 @@ class Batch:
         Other options stay, and requests under way are left alone. A change between a number and
         ``"auto"`` holds for models that are new after it, too.
         """
+        unknown = set(options) - BatchOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
         fixed = set(options) - _CHANGEABLE
         if fixed:
             raise TypeError(f"can't be changed while it runs: {', '.join(sorted(fixed))}")

@@ -49,6 +49,8 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     elapsed: float = 0.0
     concurrency: int = 0
     """Requests that may run at once at present."""
+    newest_failure: Attempt | None = None
+    """The newest attempt that failed, tried again or not."""
 
     @property
     def done(self) -> int:
@@ -66,6 +68,7 @@ class Counters:
         self.cost = Decimal(0)
         self.resolutions: Counter[CostResolution] = Counter()
         self.ttft = Histogram()
+        self.newest_failure: Attempt | None = None
 
     def add_attempt(self, attempt: Attempt, number: int) -> None:
         """Count an attempt that has ended, the ``number``-th of its request."""
@@ -83,6 +86,8 @@ class Counters:
             first = attempt.timings.first_chunk
             if first is not None:
                 self.ttft.add(first)
+        else:
+            self.newest_failure = attempt
         if not attempt.refused:
             self.resolutions[attempt.cost.resolution] += 1
 
@@ -113,5 +118,6 @@ class Counters:
             resolutions=dict(self.resolutions),
             ttft_p50=p50,
             ttft_p99=p99,
+            newest_failure=self.newest_failure,
             **more,  # type: ignore[arg-type]  # of the same struct
         )

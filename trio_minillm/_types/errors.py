@@ -231,7 +231,8 @@ class StreamTimeout(StreamError):
 
     def __init__(self, clock: str, limit: float, *, chunks: int = 0, received: int = 0) -> None:
         super().__init__(
-            f"clock {clock!r} ran out after {limit:g} s ({chunks} chunks, {received} bytes arrived)"
+            f"clock {clock!r} ran out after {limit:g} s"
+            f" ({chunks} chunk{'' if chunks == 1 else 's'}, {received} bytes arrived)"
         )
         self.clock = clock
         self.limit = limit

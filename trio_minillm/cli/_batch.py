@@ -10,7 +10,10 @@ Guarantees:
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +24,7 @@ import trio_minillm as llm
 from trio_minillm._batch.throttle.retry import BATCH_RETRY
 from trio_minillm.batch import BatchOptions
 
-from ..local._named import key_of, kind_of
+from ..local._named import is_local, key_of, kind_of
 from . import _options as option
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
@@ -39,6 +42,7 @@ _HELP = {
     "tpm": "Tokens per minute, input and output together, for each model.",
     "attempts": "Requests in all for one line, where another attempt may succeed. [6]",
     "deadline": "Longest time for one line, with all attempts and waits, in seconds. [none]",
+    "timeout_total": "Longest time of one attempt, in seconds. [600]",
     "temperature": "Temperature for lines that set none.",
     "max_tokens": "Longest answer for lines that set none, in tokens.",
     "one_model": "Use --model for all lines, whatever model they name.",
@@ -71,7 +75,7 @@ def batch(
     deadline: Annotated[float | None, Option(metavar="S", help=_HELP["deadline"])] = None,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
-    timeout_total: option.TimeoutTotal = None,
+    timeout_total: Annotated[float | None, Option(metavar="S", help=_HELP["timeout_total"])] = None,
     max_tokens: Annotated[int | None, Option(metavar="N", help=_HELP["max_tokens"])] = None,
     temperature: Annotated[float | None, Option(metavar="T", help=_HELP["temperature"])] = None,
     one_model: Annotated[bool, Option("--one-model", help=_HELP["one_model"])] = False,
@@ -98,6 +102,9 @@ def batch(
     secret = key_of(kind_of(model))
 
     def make() -> BatchRun:
+        check_apart(source, target, ledger=ledger, cache=cache)
+        if max_concurrency is not None and (concurrency != "auto" or is_local(model)):
+            raise Misuse("--max-concurrency goes with --concurrency auto, and no local model")
         options: BatchOptions = {
             "concurrency": _concurrency(concurrency),
             "max_concurrency": max_concurrency,
@@ -131,6 +138,18 @@ def batch(
         return BatchRun(plan, secret, quiet=quiet)
 
     run_live(make, json=summary == "json", name=model, secret=secret)
+
+
+def check_apart(source: Path, target: Path, **others: Path | None) -> None:
+    """Raise `Misuse` if two of the files are the same one: each would ruin the other."""
+    named = {"the input": source, "the output": target}
+    named |= {f"--{name}": path for name, path in others.items() if path is not None}
+    for (one, first), (other, second) in combinations(named.items(), 2):
+        same = os.path.realpath(first) == os.path.realpath(second)
+        with suppress(OSError):  # one of them is not there
+            same = same or first.samefile(second)
+        if same:
+            raise Misuse(f"{other} must be another file than {one}")
 
 
 def _concurrency(given: str) -> int | Literal["auto"]:

@@ -16,7 +16,7 @@ from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputRep
 
 from ._costs import RunLedger, cost_fields, cost_text
 from ._measurements import Results, Sample
-from ._output import Row, error_code, one_line, usd
+from ._output import Row, error_code, many, one_line, usd
 
 STOPPED_BY_LIMIT = 7
 """The exit code of a run that a limit or an exhausted quota has stopped."""
@@ -152,12 +152,14 @@ class BatchSums:
         notes = []
         report = self.report
         if report is not None and report.bad:
-            notes.append(f"{report.bad:,} bad lines were left out; {report.problems[0]}")
+            left = f"{many(report.bad, 'bad line')} {'was' if report.bad == 1 else 'were'} left out"
+            notes.append(f"{left}; {report.problems[0]}")
         if report is not None and report.extra:
             names = ", ".join(f"{name} ({n:,})" for name, n in report.extra.items())
             notes.append(f"fields that are sent as they are: {names}")
         if self.torn:
-            notes.append(f"{self.torn:,} torn lines in the output; their requests are sent again")
+            torn = many(self.torn, "torn line")
+            notes.append(f"{torn} in the output; what a torn line stood for is sent again")
         if self._failed_before:
             notes.append(f"{self._failed_before:,} failed before: --retry-failed sends them again")
         return notes + self.results.notes()
@@ -182,13 +184,16 @@ class BatchSums:
 
     def _dry_rows(self) -> list[Row]:
         found = self.estimate
-        rows = [("to send", f"{self.todo:,} of {sum(self.before.values()):,} requests")]
+        known = many(sum(self.before.values()), "request")
+        rows = [("to send", f"{self.todo:,} of {known}")]
         rows += [(f"has {s}", f"{n:,}") for s, n in self.before.items() if s != "missing"]
-        least = f" (and {_requests(found.unbounded)} without a bound)" if found.unbounded else ""
+        least = (
+            f" (and {many(found.unbounded, 'request')} without a bound)" if found.unbounded else ""
+        )
         tokens = f"at most {found.input_tokens:,} in · {found.output_tokens:,} out{least}"
         rows.append(("tokens", tokens))
         if found.unpriced < self.todo:
-            more = f" (and {_requests(found.unpriced)} without a bound or a price)"
+            more = f" (and {many(found.unpriced, 'request')} without a bound or a price)"
             rows.append(("cost", f"at most ${usd(found.amount)}{more if found.unpriced else ''}"))
         else:
             lacks = "bound (--max-tokens)" if found.unbounded == self.todo else "price (--price)"
@@ -236,10 +241,6 @@ class BatchSums:
             "cost": cost_fields(self.ledger.totals, None),
             "errors": self.results.failures.fields(),
         }
-
-
-def _requests(count: int) -> str:
-    return f"{count:,} request{'' if count == 1 else 's'}"
 
 
 def problems_text(report: InputReport) -> str:

@@ -13,6 +13,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm.batch import (
+    Attempt,
     Batch,
     BatchOptions,
     BatchRequest,
@@ -28,7 +29,7 @@ from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
 from ._measurements import Results, seconds_text
 from ._options import LOCAL_SLOTS, price_of
-from ._output import Misuse, OutputError, Row
+from ._output import Misuse, OutputError, Row, many, one_line
 from ._terminal import say
 
 LOCAL_CONTEXT = 4096
@@ -75,7 +76,8 @@ class BatchRun(LiveRun):
     def progress(self) -> Progress | None:
         if self._batch is None:
             lines = self.sums.lines
-            return Progress(f"reading the input: {lines:,} lines", failing=False) if lines else None
+            read = f"reading the input: {many(lines, 'line')}"
+            return Progress(read, failing=False) if lines else None
         stats, states = self._batch.statistics(), self._states
         if len(states) > int(SPEED_OVER / self.every):
             states.popleft()
@@ -175,6 +177,9 @@ class BatchRun(LiveRun):
             f"{stats.done:,} of {sums.todo:,} done, {stats.failed:,} failed,"
             f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
         ]
+        held_up = stats.waiting.get("pause") or stats.waiting.get("retry")
+        if held_up and stats.newest_failure is not None:
+            parts.append(f"newest error {failure_name(stats.newest_failure)}")
         stopping = self.interrupted or self._batch.stopped is not None
         gone = max(trio.current_time() - since, 1e-9)
         speed = (stats.done - done) / gone
@@ -190,6 +195,12 @@ class BatchRun(LiveRun):
             p50, p99 = seconds_text(stats.ttft_p50), seconds_text(stats.ttft_p99)
             parts.append(f"TTFT p50 {p50} p99 {p99}")
         return " · ".join(parts)
+
+
+def failure_name(attempt: Attempt) -> str:
+    """Return the class of an attempt's error and what distinguishes it: ``SendError refused``."""
+    words = (attempt.error, attempt.reason, attempt.kind, attempt.status)
+    return one_line(" ".join(str(word) for word in words if word is not None), 60)
 
 
 def duration(seconds: float) -> str:
@@ -233,8 +244,6 @@ def _open_output(plan: BatchPlan) -> AbstractContextManager[ResultFile | None]:
     """Open the output, or nothing if this is a dry run and there is no output yet."""
     target = plan.target
     try:
-        if target.exists() and target.samefile(plan.source):
-            raise Misuse("the output must be another file than the input")
         if plan.dry_run and not target.exists():
             return nullcontext()
         return ResultFile(target, fsync=plan.fsync)

@@ -53,11 +53,16 @@ class RunLedger(llm.Ledger):
 
 
 def open_ledger(path: Path, *, read_only: bool = False) -> llm.JSONLLedger:
-    """Open the ledger. Raises `Misuse` if the file can't be used."""
+    """Open the ledger. Raises `Misuse` if the file can't be used, or holds something else."""
     try:
-        return llm.JSONLLedger(path, read_only=read_only)
+        ledger = llm.JSONLLedger(path, read_only=read_only)
+        if ledger.torn and not ledger.attempts and not ledger.newer:
+            with path.open("rb") as file:
+                if file.read(5) != b'{"v":':  # else the first record was torn by a kill
+                    raise Misuse(f"{path} is no ledger: no line of it is the record of an attempt")
     except OSError as exc:
         raise Misuse(f"the ledger {path}: {exc.strerror or exc}") from exc
+    return ledger
 
 
 def cost_fields(totals: llm.Totals | None, warmup: llm.Totals | None) -> dict[str, Any]:
@@ -124,24 +129,29 @@ def rows(ledger: llm.Ledger, by: str | None) -> list[tuple[str, ...]]:
 def _row(name: str, totals: llm.Totals) -> tuple[str, ...]:
     sure = llm.CostResolution.RESOLVED, llm.CostResolution.LOWER_BOUND
     known = sum(totals.resolutions.get(resolution, 0) for resolution in sure)
+    # Not known is not zero.
+    tokens = totals.counted or not totals.attempts
+    unbooked = totals.unbooked_known or totals.attempts == totals.booked
     return (
         name,
         f"{totals.attempts:,}",
         f"{totals.outcomes.get(llm.Outcome.FINISHED, 0):,}",
-        f"{totals.prompt_tokens:,}",
-        f"{totals.completion_tokens:,}",
-        usd(totals.total) if known or not totals.booked else "-",  # not known is not zero
-        usd(totals.unbooked),
+        f"{totals.prompt_tokens:,}" if tokens else "-",
+        f"{totals.completion_tokens:,}" if tokens else "-",
+        usd(totals.total) if known or not totals.booked else "-",
+        usd(totals.unbooked) if unbooked else "-",
     )
 
 
 def notes(ledger: llm.JSONLLedger) -> list[tuple[str, str]]:
-    """Return how many costs are missing from the sums, by reason."""
-    counts = ledger.resolutions
+    """Return how much is missing from the sums, by reason."""
+    totals, counts = ledger.totals, ledger.resolutions
     found = {
         "lower bounds": counts.get(llm.CostResolution.LOWER_BOUND, 0),
         "without a price": counts.get(llm.CostResolution.UNPRICED, 0),
         "unknown": counts.get(llm.CostResolution.UNKNOWN, 0),
+        "not booked, cost unknown": totals.attempts - totals.booked - totals.unbooked_known,
+        "without tokens": totals.attempts - totals.counted,
         "unsettled": len(ledger.unsettled),
         "torn lines": ledger.torn,
         "newer lines": ledger.newer,
@@ -180,6 +190,8 @@ def costs(
     With --settle, OpenRouter is first asked what the unsettled ones cost.
     """
     try:
+        if base_url is not None and not settle:
+            raise Misuse("--base-url goes with --settle, which asks at that address")
         if not path.exists():
             raise Misuse(f"the ledger {path}: no such file")
         ledger = open_ledger(path, read_only=not settle)

@@ -132,7 +132,8 @@ def closing_rows(response: llm.CompletionResponse) -> list[Row]:
     rows += [(kind, f"{n}, in --json and --raw") for kind, n in made if n]
     rows += [("tool call", _call(call)) for call in response.tool_calls]
     rows += [("tool call", f"INVALID {_call(call)}") for call in response.invalid_tool_calls]
-    rows.append(("tokens", "unknown" if usage is None else usage_line(usage)))
+    ended = response.outcome is llm.Outcome.FINISHED
+    rows.append(("tokens", "unknown" if usage is None else usage_line(usage, ended=ended)))
     if timings.total is not None:
         rows.append(("time", timings_line(timings)))
     rows.append(("cost", cost_line(response.cost)))
@@ -144,8 +145,11 @@ def _call(call: llm.ToolCall) -> str:
     return f"{call.name or '(nameless)'}({call.arguments})"
 
 
-def usage_line(usage: llm.Usage) -> str:
-    """Return ``31 in (12 cached) · 120 out (80 reasoning) · 151 in all``, as far as it is known."""
+def usage_line(usage: llm.Usage, *, ended: bool) -> str:
+    """Return ``31 in (12 cached) · 120 out (80 reasoning) · 151 in all``, as far as it is known.
+
+    ``ended`` says that the answer is whole, so that a count which is not final is in doubt.
+    """
 
     def side(total: int | None, word: str, *parts: tuple[int | None, str]) -> str:
         inside = ", ".join(f"{n:,} {what}" for n, what in parts if n)
@@ -159,7 +163,12 @@ def usage_line(usage: llm.Usage) -> str:
     ]
     if usage.prompt_tokens is not None and usage.completion_tokens is not None:
         sides.append(f"{usage.total_tokens:,} in all")
-    return " · ".join(sides) + ("" if usage.final else " · so far")
+    return " · ".join(sides) + ("" if usage.final else " · in doubt" if ended else " · so far")
+
+
+def many(count: int, noun: str) -> str:
+    """Return a number with its noun: ``1 line``, ``2,000 lines``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def rate(timings: llm.Timings) -> float | None:
@@ -176,7 +185,7 @@ def timings_line(timings: llm.Timings) -> str:
     stamps = ("headers", timings.headers), ("first chunk", first), ("total", total)
     parts = [f"{name} {at:.2f} s" for name, at in stamps if at is not None]
     speed = rate(timings)
-    chunks = f"{timings.chunks:,} chunk{'' if timings.chunks == 1 else 's'}"
+    chunks = many(timings.chunks, "chunk")
     parts.append(chunks if speed is None else f"{chunks}, {speed:,.1f}/s")
     if timings.attempts > 1:
         parts.append(f"{timings.attempts} attempts")
@@ -251,6 +260,8 @@ def advice(error: Exception, variable: str | None) -> str:
             if variable and not os.environ.get(variable):
                 return f"no key was sent: set {variable}"
             return f"check the key in {variable} and its rights" if variable else "check the key"
+        if error.status in (404, 405):
+            return ""  # the message has the address, and says what may be wrong
         if error.status == 413:
             return "send a shorter request, or ask a model that takes longer ones"
         if error.kind == "invalid":
@@ -280,7 +291,7 @@ def error_fields(error: Exception, secret: str = "") -> dict[str, Any]:
     last = last_of(error)
     names = ("kind", "status", "code", "clock", "retry_after", "request_id")
     known = {name: getattr(last, name, None) for name in names}
-    fields = {"type": type(last).__name__, "message": str(error), **known}
+    fields = {"type": type(last).__name__, "message": str(last), **known}
     return {k: redact_beginnings(v, secret) if isinstance(v, str) else v for k, v in fields.items()}
 
 

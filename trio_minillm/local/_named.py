@@ -50,7 +50,7 @@ def key_of(kind: str) -> str:
 
 def is_local(name: str) -> bool:
     """Return True if the name is that of a model on this machine: ``local`` or ``local:PATH``."""
-    return kind_of(name) == "local"
+    return kind_of(name) == "local" and name != "local:"
 
 
 def named_model(

@@ -424,9 +424,10 @@ def test_csv_and_tsv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ("a,b,c\n", "line 2: 3 cells under a head of 2"),
-        ("a,x\n", "line 2: unknown field"),
-        ('b,"unclosed\n', "line 2: not readable from here on"),
+        ("a,b,c\n", "line 3: 3 cells under a head of 2"),
+        ("a,x\n", "line 3: unknown field"),
+        ('b,"unclosed\n', "line 3: not readable from here on"),
+        ('b,"two\nlines"\n\nc,"three\n\nlines",d\n', "line 6: 3 cells under a head of 2"),
         ("b,\xff\n", "line 1: not readable from here on: not UTF-8"),
     ],
 )
@@ -645,7 +646,7 @@ async def test_failures_are_forgotten_to_be_sent_again(tmp_path: Path) -> None:
         assert out.forget(lambda key, ok: not ok and key != "0") == 2
         assert (out.finished, out.failed) == (3, 1)
         assert list(out.unanswered(every)) == [every[2], every[4]]
-        with pytest.raises(ResultFileError, match="another process"):
+        with pytest.raises(ResultFileError, match="in this process or another"):
             ResultFile(path)  # the new file is locked as the old one was
         await out.append(answered(every[2]))
     assert [line["custom_id"] for line in lines_of(path)] == ["0", "1", "3", "5", "2"]
@@ -688,7 +689,7 @@ async def test_forgetting_that_fails_leaves_the_file(
 async def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with ResultFile(path):
-        with pytest.raises(ResultFileError, match="another process writes its results to it"):
+        with pytest.raises(ResultFileError, match="in this process or another"):
             ResultFile(path)
     ResultFile(path).close()
 

@@ -186,7 +186,7 @@ def _open_locked(path: Path) -> int:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                what = "another process writes its results to it"
+                what = "it is open for results already, in this process or another"
                 raise ResultFileError(errno.EAGAIN, what, str(path)) from None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), path.stat()):

@@ -27,11 +27,11 @@ MAX_NAMES = 50
 MAX_MODELS = 1_000
 """Models that are kept for lines that name the same one."""
 Row = tuple[int, "dict[str, Any] | str"]
-"""Number of a line or row, and its fields or the words for a fault."""
+"""Number of a line (of a row in Parquet), and its fields or the words for a fault."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Fault of a line, or of a table's row (counted from 1, without its head)."""
+    """Fault of a line (of a CSV: the row's first one), or of a Parquet file's row, from 1 on."""
 
     line: int
     what: str

@@ -18,19 +18,21 @@ _META = "meta."
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield the rows of a CSV in UTF-8 with a head, or of a TSV: each one's number, and its fields or
-    the words for a fault.
+    """Yield the rows of a CSV in UTF-8 with a head, or of a TSV: the number of each one's first line,
+    and its fields or the words for a fault.
 
     An empty cell is a field that is not there.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a process-wide default of 128 KiB
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    number = 0
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
+        following = 1
         try:
             head = next(reader, [])
-            for number, cells in enumerate(reader, 1):
+            following = reader.line_num + 1
+            for cells in reader:
+                number, following = following, reader.line_num + 1
                 if not cells:
                     continue
                 if len(cells) != len(head):
@@ -41,7 +43,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         except (csv.Error, UnicodeError) as exc:
             # After a quote that is not closed nothing can be trusted.
             what = str(exc) if isinstance(exc, csv.Error) else "not UTF-8"
-            yield number + 1, f"not readable from here on: {what}"
+            yield following, f"not readable from here on: {what}"
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
