@@ -361,6 +361,11 @@ async def test_redirects_are_refused_and_the_key_stays_here(status):
     assert len(transport.requests) == 1
 
 
+async def test_what_is_not_modified_is_not_sent_on():
+    with pytest.raises(llm.RefusedError, match="HTTP 304 invalid: no explanation"):
+        await complete(ScriptedTransport(reply(status=304)))
+
+
 def test_an_endless_error_body_is_read_up_to_its_bound():
     taken = []
 
@@ -752,8 +757,9 @@ async def test_an_answer_that_is_not_http_is_not_asked_for_again(response):
 
     async with serving(answer) as (server, target):
         async with llm.open_client() as client:
-            with pytest.raises(llm.ProtocolError, match="not HTTP"):
+            with pytest.raises(llm.ProtocolError, match="not HTTP") as caught:
                 await client.complete(target, "Hi")
+        assert str(caught.value).count("not HTTP") == 1
         assert server.requests == 1
 
 

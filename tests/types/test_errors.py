@@ -55,6 +55,20 @@ def test_the_message_says_what_and_how_much(error, words):
     assert str(error) == words
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.25, "0.25 s"), (61.234567, "61.2346 s"), (343_798_000.5, "343,798,000 s")],
+)
+def test_a_wait_is_said_in_digits(seconds, said):
+    error = llm.RefusedError(llm.ErrorInfo(message="later", kind="rate_limit"), retry_after=seconds)
+    assert str(error) == f"refused rate_limit: later (retry after {said})"
+
+
+def test_one_chunk_is_one():
+    error = llm.StreamTimeout("idle", 2, chunks=1, received=40)
+    assert str(error) == "clock 'idle' ran out after 2 s (1 chunk, 40 bytes arrived)"
+
+
 def test_exhausted_retries_tell_of_the_last_and_of_all():
     error = ERRORS[10]
     assert error.attempts == 2

@@ -93,7 +93,8 @@ def map_error(exc: Exception, *, begun: bool, host: str = "") -> MiniLLMError:
         return RefusedError(ErrorInfo(message=message, kind="invalid"))
     if isinstance(exc, httpx.RemoteProtocolError) and not begun and "disconnect" not in str(exc):
         # It did answer, and may have begun to work: asking again is not safe.
-        return ProtocolError(f"the response is not HTTP: {_without_quotes(exc)}")
+        fault = _without_quotes(exc).removeprefix("not HTTP: ")
+        return ProtocolError(f"the response is not HTTP: {fault}")
     reason, words = explain(exc)
     if not words:
         text = _without_quotes(exc)

@@ -132,10 +132,11 @@ def _parsed(variable: str, value: str) -> Proxy:
             f"{variable} names a proxy of the kind {url.scheme}://, which can't be used: "
             f"it must be one of {', '.join(f'{kind}://' for kind in KINDS)}"
         )
-    if not url.host or "%" in url.host:
+    port = 1 if url.port is None else url.port
+    if not url.host or "%" in url.host or not 0 < port < 65536:
         raise ValueError(
             f"{variable} does not name a proxy: it must be like http://proxy.example:3128, with a "
-            "port that is a number, and with special characters of a password as %XX"
+            "port from 1 to 65535, and with special characters of a password as %XX"
         )
     from importlib.util import find_spec  # needed by few, and slow to import
 
@@ -201,11 +202,14 @@ def name_proxy(exc: Exception, error: MiniLLMError) -> MiniLLMError:
     status refuses as a server does: httpcore's message begins with that status.
     """
     notes = [note for note in getattr(exc, "__notes__", ()) if note.startswith(THROUGH)]
-    whose = _PROXYS_OWN.get(getattr(error, "reason", None) or "", "")
-    through = "".join(f", {note}{whose}" for note in notes[:1])
+    through = "".join(f", {note}" for note in notes[:1])
     status = re.match(r"[345]\d\d\b", str(exc)) if isinstance(exc, httpx.ProxyError) else None
     if status is None:
-        error.args = (f"{error}{through}",)
+        said = f"{error}{through}"
+        if notes and getattr(error, "reason", None) in _PROXYS_OWN:
+            unsent, _, why = str(error).partition(": ")
+            said = f"{notes[0].removeprefix('through ')} can't be reached: {why}; {unsent}"
+        error.args = (said,)
         return error
     code = int(status[0])
     phrase = httpx.codes.get_reason_phrase(code)  # the proxy's own may repeat its password
@@ -213,10 +217,7 @@ def name_proxy(exc: Exception, error: MiniLLMError) -> MiniLLMError:
     return RefusedError(ErrorInfo(message=message, kind=_kind(code), status=code))
 
 
-_PROXYS_OWN = {
-    "refused": ": it is the proxy that is not there",
-    "no_such_host": ": it is the proxy's name",
-}
+_PROXYS_OWN = ("refused", "no_such_host")
 """Failures that are the proxy's own: it reports those of the server by a status."""
 
 

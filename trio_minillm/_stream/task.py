@@ -319,7 +319,7 @@ def _naming(info: ErrorInfo, url: str, *, page: bool, to: str) -> ErrorInfo:
     program's. ``to`` is the address that a redirection names.
     """
     status = info.status or 0
-    if 300 <= status < 400:
+    if 300 <= status < 400 and status != 304:  # that one sends nobody anywhere
         place = f", sent on to {to.partition('?')[0][:200]}" if to else ""
         words = f"the server redirects; not followed (asked {url}{place})"
     elif status in (404, 405):

@@ -193,7 +193,10 @@ class RefusedError(MiniLLMError, _Reported):
         self.info = info
         code = f" [{self.code}]" if self.code else ""
         retry_after = info.retry_after if retry_after is None else retry_after
-        wait = f" (retry after {retry_after:g} s)" if retry_after is not None else ""
+        wait = ""
+        if retry_after is not None:  # of a date, many seconds
+            seconds = f"{retry_after:g}" if retry_after < 100_000 else f"{retry_after:,.0f}"
+            wait = f" (retry after {seconds} s)"
         ident = f" (request {request_id})" if request_id else ""
         status = "refused" if info.status is None else f"HTTP {info.status}"
         super().__init__(f"{status}{code} {info.kind}: {info.message}{wait}{ident}")

@@ -31,7 +31,7 @@ REASONS = {
     "refusal": "content_filter",
 }
 """Anthropic's finish reasons in OpenAI's words; its own stand under ``native_finish_reason``.
-``pause_turn`` has no such word: the answer is not there yet."""
+OpenAI has no word for ``pause_turn``, a paused answer."""
 
 
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
