@@ -44,7 +44,7 @@ from .throttle.lanes import Lane, no_room_here
 from .throttle.retry import BATCH_RETRY, RetryBudget, counted_attempts, is_fatal, retry_delay
 from .throttle.schedule import Item, Schedule
 from .throttle.token_estimate import estimate_tokens
-from .types import BatchRequest, BatchResult
+from .types import Attempt, BatchRequest, BatchResult
 from .workers import WorkerPool
 
 LOOK_AHEAD = 256
@@ -80,6 +80,7 @@ class Run:
             crashed=self.end.crashed,
         )
         self._nursery: trio.Nursery | None = None
+        self._newest_failure: Attempt | None = None
         self._leaving = 0  # items that go out by a task of their own, without a worker
 
     def _new_lane(self, now: float) -> Lane:
@@ -130,6 +131,7 @@ class Run:
             waiting=dict(self.schedule.reasons(now)),
             elapsed=0.0 if began is None else now - began,
             concurrency=min(capacity, sum(limits)) if limits else capacity,
+            newest_failure=self._newest_failure,
         )
 
     # -- requests in -------------------------------------------------------------------------------
@@ -228,6 +230,7 @@ class Run:
 
     async def _failed(self, item: Item, error: MiniLLMError) -> None:
         now = trio.current_time()
+        self._newest_failure = item.attempts[-1]
         fatal = isinstance(error, BudgetExceeded) or is_fatal(error)
         if fatal or item.lane.unreachable(now, error):
             self._stop_for(error)

@@ -68,7 +68,6 @@ class Counters:
         self.cost = Decimal(0)
         self.resolutions: Counter[CostResolution] = Counter()
         self.ttft = Histogram()
-        self.newest_failure: Attempt | None = None
 
     def add_attempt(self, attempt: Attempt, number: int) -> None:
         """Count an attempt that has ended, the ``number``-th of its request."""
@@ -86,8 +85,6 @@ class Counters:
             first = attempt.timings.first_chunk
             if first is not None:
                 self.ttft.add(first)
-        else:
-            self.newest_failure = attempt
         if not attempt.refused:
             self.resolutions[attempt.cost.resolution] += 1
 
@@ -118,6 +115,5 @@ class Counters:
             resolutions=dict(self.resolutions),
             ttft_p50=p50,
             ttft_p99=p99,
-            newest_failure=self.newest_failure,
             **more,  # type: ignore[arg-type]  # of the same struct
         )
