@@ -19,9 +19,10 @@ from ._accounting.totals import JSON_ERRORS
 from ._http.connector import CheckAddress, Connect, any_address, open_connector
 from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
-from ._protocol.request import Messages, Prepared, check_type, prepare, with_price
+from ._protocol.request import Messages, Prepared, prepare, with_price
 from ._stream.task import StreamTask
 from ._stream.tracked import TrackedStream
+from ._types.checks import check_type
 from ._types.cost import TokenPrice
 from ._types.options import BOUNDS, Bounds, Limits, Retry, Timeouts
 from ._types.params import Params

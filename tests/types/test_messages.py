@@ -67,6 +67,70 @@ def test_a_turn_of_anything_else_is_refused(wrong: Any) -> None:
         llm.user(wrong)
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: TextPart(None), "text must be str, not NoneType"),  # type: ignore[arg-type]
+        (lambda: llm.text(5), "text must be str, not int"),  # type: ignore[arg-type]
+        (lambda: RefusalPart(b"no"), "text must be str, not bytes"),  # type: ignore[arg-type]
+        (lambda: ReasoningPart(text=None), "text must be str, not NoneType"),  # type: ignore[arg-type]
+        (lambda: ReasoningPart(raw="x"), "raw must be dict or None, not str"),  # type: ignore[arg-type]
+        (lambda: llm.OpaquePart(wire="w", raw=5), "raw must be dict, not int"),  # type: ignore[arg-type]
+        (lambda: ImagePart(data="x"), "data must be bytes or None, not str"),  # type: ignore[arg-type]
+        (lambda: ImagePart(url=5), "url must be str or None, not int"),  # type: ignore[arg-type]
+        (lambda: ToolCall(id=5, name="f"), "id must be str, not int"),  # type: ignore[arg-type]
+        (lambda: ToolCall(id="1", name=f), "name must be str, not function"),  # type: ignore[arg-type]
+        (lambda: ToolCall(id="1", name="f", arguments={}), "arguments must be str, not dict"),  # type: ignore[arg-type]
+        (lambda: ToolResult(call_id=5, content=()), "call_id must be str, not int"),  # type: ignore[arg-type]
+        (lambda: Message(role="user", parts="x"), "parts must be a tuple of parts, not str"),  # type: ignore[arg-type]
+        (lambda: Message(role="user", parts=5), "parts must be a tuple of parts, not int"),  # type: ignore[arg-type]
+        (lambda: Message(role="user", parts=("x",)), "made of text and parts, not str"),  # type: ignore[arg-type]
+        (lambda: llm.user("x", name=5), "name must be str, not int"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_part_with_a_wrong_type_is_never_made(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: llm.text("x", cache="9 weeks"),  # type: ignore[arg-type]
+        lambda: llm.user("x", cache="2h"),  # type: ignore[arg-type]
+        lambda: llm.image("https://h/a", cache=5),  # type: ignore[arg-type]
+        lambda: llm.tool_result("1", "x", cache="2h"),  # type: ignore[arg-type]
+        lambda: llm.Tool(name="t", cache="2h"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_cache_breakpoint_has_a_lifetime_that_is_known(make: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match="cache must be True, '5m' or '1h'"):
+        make()
+
+
+def test_a_message_has_a_role_that_is_known() -> None:
+    with pytest.raises(ValueError, match="role must be one of system, developer, user, assistant"):
+        Message(role="boss", parts=())  # type: ignore[arg-type]
+
+
+async def f() -> str:
+    return "x"
+
+
+@pytest.mark.parametrize("wrong", [5, None, {"a": 1}, ["x"], b"x", llm.audio(WAV)])
+def test_a_tools_result_is_text_or_parts(wrong: Any) -> None:
+    kind = type(wrong).__name__
+    with pytest.raises(TypeError, match=f"a tool's result is made of text and parts, not {kind}$"):
+        llm.tool_result("call_1", wrong)
+
+
+def test_a_tools_result_that_was_not_awaited_says_so() -> None:
+    pending = f()
+    with pytest.raises(TypeError, match="not coroutine: await it"):
+        llm.tool_result("call_1", pending)  # type: ignore[arg-type]
+    pending.close()
+
+
 @pytest.mark.parametrize("cache", [True, "5m", "1h"])
 def test_a_cache_breakpoint_stands_behind_the_last_part(cache: Any) -> None:
     image = llm.image(PNG)
@@ -475,8 +539,28 @@ def test_a_wrong_mapping_is_named_and_not_shown(raw: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("wrong", [5, "hi", None, ("role", "user")])
 def test_a_wrong_message_is_named(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=rf"messages\[0\] is a {type(wrong).__name__}"):
+    with pytest.raises(TypeError, match=rf"messages\[0\] is of type {type(wrong).__name__}, not"):
         messages_of([wrong])
+
+
+@pytest.mark.parametrize("wrong", [5, None, b"x", bytearray(b"x"), memoryview(b"x")])
+def test_what_is_no_prompt_is_named(wrong: Any) -> None:
+    kind = type(wrong).__name__
+    with pytest.raises(
+        TypeError, match=f"messages must be a prompt, a message or a list of messages, not {kind}$"
+    ):
+        messages_of(wrong)
+
+
+def test_a_part_is_no_message() -> None:
+    with pytest.raises(TypeError, match=r"not TextPart: put parts into llm\.user"):
+        messages_of(llm.text("x"))  # type: ignore[arg-type]
+
+
+def test_a_single_mapping_is_one_message() -> None:
+    assert messages_of({"role": "user", "content": "x"}) == (llm.user("x"),)
+    with pytest.raises(ValueError, match=r"messages\[0\]: no 'role'"):
+        messages_of({"content": "x"})
 
 
 def test_no_message_is_a_mistake() -> None:

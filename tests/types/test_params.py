@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import re
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
@@ -13,9 +15,9 @@ import msgspec
 import pytest
 
 import trio_minillm as llm
-from trio_minillm._types.params import PARAM_NAMES, format_of, reasoning_of
+from trio_minillm._types.params import PARAM_NAMES, check_params, format_of, reasoning_of
 from trio_minillm._types.schemas import schema_of
-from trio_minillm._types.tools import tools_of
+from trio_minillm._types.tools import choice_of, tools_of
 
 
 def call(name: str, arguments: str = "") -> llm.ToolCall:
@@ -360,6 +362,26 @@ WHERE = {
 }
 
 
+SAMPLES: dict[str, Any] = {
+    "betas": ["x"],
+    "container": "x",
+    "include_obfuscation": True,
+    "inference_geo": "x",
+    "logit_bias": {"1": 1},
+    "logprobs": True,
+    "modalities": ["text"],
+    "models": ["x"],
+    "plugins": [{}],
+    "prediction": "x",
+    "provider": {},
+    "speed": "x",
+    "store": True,
+    "user": "x",
+    "verbosity": "x",
+}
+"""Values of parameters that are no numbers."""
+
+
 async def test_an_unknown_parameter_is_a_type_error_that_names_it() -> None:
     async with llm.open_client() as client:
         with pytest.raises(TypeError, match="max_tokenz"):
@@ -402,7 +424,159 @@ async def test_a_parameter_that_the_wire_lacks_is_never_dropped(
 ) -> None:
     async with llm.open_client() as client:
         with pytest.raises(ValueError, match=rf"{unsupported}: not a parameter of the \w+ wire"):
-            client.stream(WHERE[wire], "hi", **{unsupported: "x" if unsupported != "n" else 2})  # type: ignore[arg-type]
+            client.stream(WHERE[wire], "hi", **{unsupported: SAMPLES.get(unsupported, 1)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("system", "give llm.system(…) as the first message"),
+        ("stop_sequences", "use stop="),
+        ("stream", "every answer is streamed"),
+    ],
+)
+def test_what_is_done_in_another_way_here_is_said(name: str, way: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"unknown parameter: {name} ({way})")):
+        check_params({name: "x"})
+
+
+# -- values ----------------------------------------------------------------------------------
+
+
+class Level(str, enum.Enum):
+    LOW = "low"
+
+
+class Size(enum.IntEnum):
+    SMALL = 5
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": Size.SMALL, "seed": -1},
+        {"temperature": 1, "top_p": 0.5},
+        {"verbosity": Level.LOW, "reasoning": Level.LOW},
+        {"stop": "x"},
+        {"stop": ("x", "y")},
+        {"stop": {"x"}},
+        {"stop": {"x": 1}.keys()},
+        {"betas": "x", "models": ["x"]},
+        {"tools": (weather, Place, llm.Tool(name="a"), {"type": "x"})},
+        {"tools": {"weather": weather}.values(), "tool_choice": weather},
+        {"tool_choice": {"type": "auto"}},
+        {"logit_bias": {50256: -100}, "metadata": types.MappingProxyType({"a": "b"})},
+        {"plugins": [{"id": "web"}], "container": {"id": "x"}},
+        {"reasoning": True, "store": False},
+        {"cache": True},
+        {"cache": "1h", "response_format": Place},
+    ],
+)
+def test_good_values_are_taken(given: dict[str, Any]) -> None:
+    assert check_params(given) == 1
+    assert check_params({**given, "n": 2}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("max_tokens", "10", "max_tokens must be int, not str"),
+        ("max_tokens", 1.5, "max_tokens must be int, not float"),
+        ("max_tokens", True, "max_tokens must be int, not bool"),
+        ("n", True, "n must be int, not bool"),
+        ("seed", "x", "seed must be int, not str"),
+        ("temperature", "hot", "temperature must be float or int, not str"),
+        ("temperature", True, "temperature must be float or int, not bool"),
+        ("store", 1, "store must be bool, not int"),
+        ("user", 5, "user must be str, not int"),
+        ("stop", 5, "stop must be str or a list, not int"),
+        ("stop", b"x", "stop must be str or a list, not bytes"),
+        ("stop", ["x", 5], "each entry of stop must be str, not int"),
+        ("models", "x", "models must be a list, not str"),
+        ("betas", 5, "betas must be str or a list, not int"),
+        ("tools", 5, "tools must be a list, not int"),
+        ("tools", {"name": "x"}, "tools must be a list, not dict"),
+        ("tools", [weather, "x"], "each entry of tools must be Tool or type or Callable or"),
+        ("tool_choice", 5, "tool_choice must be str or Tool or type or Callable or Mapping"),
+        ("stream_options", 5, "stream_options must be Mapping, not int"),
+        ("reasoning", 1.5, "reasoning must be Reasoning or str or int or bool, not float"),
+    ],
+)
+def test_a_value_of_another_type_is_a_type_error(name: str, value: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(words)):
+        check_params({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("max_tokens", -1, "max_tokens must be 0 or more"),
+        ("n", 0, "n must be a whole number from 1 on"),
+        ("temperature", float("nan"), "temperature must be a finite number"),
+        ("cache", "2h", "cache must be True, '5m' or '1h'"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_a_value_error(name: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_params({name: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: llm.Tool(name=3), "name must be str, not int"),  # type: ignore[arg-type]
+        (lambda: llm.Tool(name="a", parameters="{}"), "parameters must be Mapping, not str"),  # type: ignore[arg-type]
+        (lambda: llm.Tool(name="a", description=5), "description must be str, not int"),  # type: ignore[arg-type]
+        (lambda: llm.JSONSchema(schema="{}"), "schema must be Mapping, not str"),  # type: ignore[arg-type]
+        (lambda: llm.JSONSchema(schema=[1]), "schema must be Mapping, not list"),  # type: ignore[arg-type]
+        (lambda: llm.JSONSchema(schema={}, name=5), "name must be str, not int"),  # type: ignore[arg-type]
+        (lambda: llm.Reasoning(effort=5), "effort must be str or None, not int"),  # type: ignore[arg-type]
+        (lambda: llm.Reasoning(budget="x"), "budget must be int or None, not str"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_field_of_another_type_is_a_type_error(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+class NoJSON:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (5, "response_format: a value of type int is no type"),
+        (Place(1, 2), "response_format: a value of type Place is no type"),
+        (NoJSON, "response_format: type <class '.*NoJSON'> is not supported"),
+        (object, "response_format: type <class 'object'> is not supported"),
+    ],
+)
+def test_a_format_that_is_no_type(wrong: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=f"^{words}$") as caught:
+        format_of(wrong)
+    assert caught.value.__cause__ is None
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="tools holds two of the name 'weather'"):
+        tools_of([weather, llm.Tool(name="weather")])
+
+
+def test_a_choice_is_one_of_the_tools() -> None:
+    own = {"type": "web_search_20250305", "name": "web_search"}
+    tools = tools_of([weather, llm.tool(Place, name="place")])
+    for given in ("weather", weather, tools[0]):
+        assert choice_of(given, tools, ()) == "weather"
+    assert choice_of(Place, tools, ()) == "place"
+    assert choice_of("any", tools, ("any",)) == "any"
+    assert choice_of(own, tools, ()) == own
+    assert choice_of("web_search", [*tools, own], ()) == "web_search"
+    assert choice_of("weather", [], ()) == "weather"
+    for wrong in ("nope", llm.Tool(name="nope"), slow_weather):
+        with pytest.raises(ValueError, match="tool_choice must be one of tools, or its name"):
+            choice_of(wrong, tools, ("auto",))
 
 
 def test_the_parameters_are_those_of_the_typed_dict() -> None:

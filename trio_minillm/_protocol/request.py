@@ -7,23 +7,24 @@ check of a request file) takes the steps before it: `make_request`, `body_of`, `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import msgspec
 
+from .._types.checks import check_type
 from .._types.cost import TokenPrice
 from .._types.messages import Message
 from .._types.openai_messages import messages_of
 from .._types.options import BOUNDS, Bounds, Retry, Timeouts
-from .._types.params import JSONSchema, check_params, format_of
+from .._types.params import OTHER_WAYS, JSONSchema, check_params, format_of
 from .._types.schemas import ANY_IN_OBJECT, is_object, root_in_place
 from .._version import __version__
 from ..providers import Model, Request
 from ..providers._charged import Asked, asked_of
 
-Messages: TypeAlias = str | Message | Sequence[Message | Mapping[str, Any]]
+Messages: TypeAlias = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 """A prompt; a message; or messages, ours or mappings in OpenAI's format."""
 
 
@@ -129,6 +130,8 @@ def make_request(
 
     Raises ``TypeError`` for an unknown parameter, ``ValueError`` for a bad one.
     """
+    check_type("extra", extra, Mapping | None)
+    check_type("headers", headers, Mapping | None)
     given = {name: value for name, value in params.items() if value is not None}
     check_params(given, options)
     if headers:  # the model checks what may stand in a header
@@ -151,16 +154,45 @@ def body_of(request: Request) -> dict[str, Any]:
     decided = set(body) | set(request.params) | request.model.provider.typed_fields
     clash = sorted(set(merged) & (decided | {"messages", "stream"}))
     if clash:
-        raise ValueError(f"extra must not hold {', '.join(clash)}: give it as a parameter")
+        hint = OTHER_WAYS.get(clash[0], "give it as a parameter")
+        raise ValueError(f"extra must not hold {', '.join(clash)}: {hint}")
     return {**body, **merged}
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
-    """Return a body as JSON. Raises ``ValueError``, which shows no text, for half a surrogate."""
+    """Return a body as JSON.
+
+    Raises ``ValueError`` for half a surrogate, NaN and infinity, ``TypeError`` for a value that JSON
+    has no form for. They name the field and show nothing of it.
+    """
     try:
-        return msgspec.json.encode(body)
+        made = msgspec.json.encode(body)
     except UnicodeError:  # its repr would show the text
         raise ValueError("a message or parameter is not valid Unicode") from None
+    except (TypeError, RecursionError):
+        raise TypeError(_unfit_field(body)) from None
+    if b"null" in made:  # what NaN and infinity are encoded as
+        for name, value in body.items():
+            if not _is_finite(value):
+                raise ValueError(f"{name} must hold finite numbers")
+    return made
+
+
+def _unfit_field(body: Mapping[str, Any]) -> str:
+    for name, value in body.items():
+        try:
+            msgspec.json.encode(value)
+        except (TypeError, RecursionError):
+            return f"{name} holds a value that JSON has no form for"
+    return "the name of a field must be text"
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def headers_to(model: Model, accept: str) -> dict[str, str]:
@@ -187,16 +219,6 @@ def check_model(model: object) -> None:
     """Raise ``TypeError`` unless it is a `Model`: its mere name, say."""
     if not isinstance(model, Model):
         raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
-
-
-def check_type(what: str, value: object, kind: type | UnionType) -> None:
-    """Raise ``TypeError`` for an argument of another type, at the call and not somewhere inside."""
-    if not isinstance(value, kind):
-        kinds = get_args(kind) or (kind,)
-        wanted = " or ".join(
-            "None" if k is NoneType else getattr(k, "__name__", str(k)) for k in kinds
-        )
-        raise TypeError(f"{what} must be {wanted}, not {type(value).__name__}")
 
 
 def _response_type(given: Any) -> Any:

@@ -10,12 +10,13 @@ No ``repr`` here shows content: prompts must not reach a log by accident.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from .checks import check_type, wrong_type
 from .media import Source, media_fields, sniffed_type
 from .schemas import read_json
 
@@ -24,6 +25,12 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 CacheHint: TypeAlias = bool | Literal["5m", "1h"] | None
 """A cache breakpoint after a part, message or tool: ``True`` for the provider's default
 lifetime, or ``"5m"`` or ``"1h"``. Providers whose caching is automatic ignore it."""
+
+
+def check_cache(given: object) -> None:
+    """Raise ``ValueError`` unless it is a `CacheHint`."""
+    if given not in (None, True, False, "5m", "1h"):
+        raise ValueError("cache must be True, '5m' or '1h'")
 
 
 class Quiet:
@@ -48,6 +55,11 @@ class TextPart(Quiet, msgspec.Struct, frozen=True):
     cache: CacheHint = None
     citations: tuple[dict[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        check_type("text", self.text, str)
+        if self.cache is not None:
+            check_cache(self.cache)
+
     def _facts(self) -> str:
         return f"{len(self.text)} characters"
 
@@ -69,6 +81,9 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheHint = None
 
     def __post_init__(self) -> None:
+        check_type("data", self.data, bytes | None)
+        check_type("url", self.url, str | None)
+        check_cache(self.cache)
         if sum(x is not None for x in (self.data, self.url, self.file_id)) != 1:
             raise ValueError("give exactly one of data, url and file_id")
         if self.data is not None and not self.media_type:
@@ -132,6 +147,9 @@ class RefusalPart(Quiet, msgspec.Struct, frozen=True):
 
     text: str
 
+    def __post_init__(self) -> None:
+        check_type("text", self.text, str)
+
     def _facts(self) -> str:
         return f"{len(self.text)} characters"
 
@@ -152,6 +170,10 @@ class ReasoningPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     wire: str = ""
     raw: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        check_type("text", self.text, str)
+        check_type("raw", self.raw, dict | None)
+
     def _facts(self) -> str:
         return f"{len(self.text)} characters" + (" signed" if self.signature else "")
 
@@ -171,6 +193,11 @@ class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     type: Literal["function", "custom"] = "function"
     extra: dict[str, Any] | None = None
     """Other fields of the call that the provider wants back (Gemini's signature)."""
+
+    def __post_init__(self) -> None:
+        check_type("id", self.id, str)
+        check_type("name", self.name, str)
+        check_type("arguments", self.arguments, str)
 
     def _facts(self) -> str:
         return f"{self.name} {len(self.arguments)} characters of arguments"
@@ -198,6 +225,11 @@ class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     is_error: bool = False
     cache: CacheHint = None
 
+    def __post_init__(self) -> None:
+        check_type("call_id", self.call_id, str)
+        _check_parts("a tool's result", self.content, (TextPart, ImagePart, DocumentPart))
+        check_cache(self.cache)
+
     def _facts(self) -> str:
         return f"{self.call_id} {len(self.content)} parts"
 
@@ -216,6 +248,9 @@ class OpaquePart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     wire: str
     raw: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        check_type("raw", self.raw, dict)
+
     def _facts(self) -> str:
         return f"{self.wire} {self.raw.get('type', '?')}"
 
@@ -233,12 +268,33 @@ Part: TypeAlias = (
 )
 
 
+_PARTS = get_args(Part)
+_ROLES = get_args(Role)
+
+
+def _check_parts(what: str, parts: Any, kinds: tuple[type, ...]) -> None:
+    """Raise ``TypeError`` unless all parts are of these kinds."""
+    if not isinstance(parts, (tuple, list)):
+        raise wrong_type("parts", parts, "a tuple of parts")
+    for part in parts:
+        if not isinstance(part, kinds):
+            hint = ": await it" if isinstance(part, Awaitable) else ""
+            raise TypeError(f"{what} is made of text and parts, not {type(part).__name__}{hint}")
+
+
 class Message(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """One turn: a role and its parts, in order."""
 
     role: Role
     parts: tuple[Part, ...]
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise ValueError(f"role must be one of {', '.join(_ROLES)}")
+        _check_parts("a message", self.parts, _PARTS)
+        if self.name is not None:
+            check_type("name", self.name, str)
 
     def _facts(self) -> str:
         return f"{self.role} {[type(p).__name__ for p in self.parts]}"
@@ -257,16 +313,14 @@ def _parts(content: Sequence[Content], cache: CacheHint) -> tuple[Part, ...]:
     for item in content:
         if isinstance(item, str):
             flat.append(TextPart(item))
-        elif isinstance(item, Sequence):
+        elif isinstance(item, Sequence) and not isinstance(item, bytes):
             flat.extend(_parts(item, None))
-        elif isinstance(item, Part):
-            flat.append(item)
         else:
-            raise TypeError(f"a message is made of text and parts, not {type(item).__name__}")
+            flat.append(item)  # `Message` checks what it is
     if cache and flat:
         last = flat[-1]
         if not hasattr(last, "cache"):
-            raise ValueError(f"a {type(last).__name__} can't carry a cache breakpoint")
+            raise ValueError(f"{type(last).__name__} can't carry a cache breakpoint")
         flat[-1] = msgspec.structs.replace(last, cache=cache)
     return tuple(flat)
 

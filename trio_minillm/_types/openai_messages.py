@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .messages import (
@@ -30,17 +30,23 @@ from .messages import (
 
 
 def messages_of(
-    given: str | Message | Sequence[Message | Mapping[str, Any]],
+    given: str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]],
 ) -> tuple[Message, ...]:
-    """Return the messages of a call: a string is one user turn, a message stands for itself.
+    """Return the messages of a call: a string is one user turn, a single message stands for itself.
 
     Mappings in OpenAI's format are converted (`message_of`). Raises ``TypeError`` or ``ValueError``
     that says which message is wrong, without showing it.
     """
     if isinstance(given, str):
         return (user(given),)
-    if isinstance(given, Message):
-        return (given,)
+    if isinstance(given, Message | Mapping):
+        given = (given,)
+    if isinstance(given, _NO_MESSAGES) or not isinstance(given, Iterable):
+        hint = ": put parts into llm.user(…)" if isinstance(given, Part) else ""
+        kind = type(given).__name__
+        raise TypeError(
+            f"messages must be a prompt, a message or a list of messages, not {kind}{hint}"
+        )
     out: list[Message] = []
     for number, item in enumerate(given):
         if isinstance(item, Message):
@@ -51,10 +57,13 @@ def messages_of(
             except ValueError as exc:
                 raise ValueError(f"messages[{number}]: {exc}") from None
         else:
-            raise TypeError(f"messages[{number}] is a {type(item).__name__}, not a Message")
+            raise TypeError(f"messages[{number}] is of type {type(item).__name__}, not a Message")
     if not out:
         raise ValueError("there is no message")
     return tuple(out)
+
+
+_NO_MESSAGES = (bytes, bytearray, memoryview)
 
 
 def message_of(raw: Mapping[str, Any]) -> Message:

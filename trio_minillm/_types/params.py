@@ -7,12 +7,15 @@ that a wire format does not have is an error there, never silently dropped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from .messages import CacheHint
+from .checks import check_type, wrong_type
+from .messages import CacheHint, check_cache
 from .schemas import JSONObject, plain_name, schema_of
 from .tools import Tool
 
@@ -32,6 +35,10 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = True
     type: Any = None
 
+    def __post_init__(self) -> None:
+        check_type("schema", self.schema, Mapping)
+        check_type("name", self.name, str)
+
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
     """The amount of reasoning before the answer: ``effort`` or ``budget``, not both.
@@ -48,6 +55,8 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
     exclude: bool | None = None
 
     def __post_init__(self) -> None:
+        check_type("effort", self.effort, str | None)
+        check_type("budget", self.budget, int | None)
         if self.effort is not None and self.budget is not None:
             raise ValueError("give reasoning effort or budget, not both")
 
@@ -65,7 +74,8 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
     """Return the format that ``response_format`` asks for.
 
     A type becomes a `JSONSchema`; the rest stays as it is: ``"json"``, ``"text"``, a `JSONSchema`,
-    or the provider's own mapping. Raises ``ValueError`` for another string.
+    or the provider's own mapping. Raises ``ValueError`` for another string, ``TypeError`` for what
+    is no type, or is one that JSON can't hold.
     """
     if isinstance(given, JSONSchema):
         return given
@@ -76,7 +86,11 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
     if isinstance(given, str):
         raise ValueError("response_format is 'json', 'text', a JSONSchema, a type or a mapping")
     name = plain_name(getattr(given, "__name__", None))
-    return JSONSchema(schema=schema_of(given), name=name, type=given)
+    try:
+        schema = schema_of(given)
+    except TypeError as exc:
+        raise TypeError(f"response_format: {exc}") from exc.__cause__
+    return JSONSchema(schema=schema, name=name, type=given)
 
 
 class Params(TypedDict, total=False):
@@ -90,8 +104,8 @@ class Params(TypedDict, total=False):
     stop: str | Sequence[str] | None
     seed: int | None
     tools: Sequence[Tool | type | Callable[..., Any] | Mapping[str, Any]] | None
-    tool_choice: str | Tool | Mapping[str, Any] | None
-    """``auto``, ``none``, ``required``, a tool or its name, or the provider's own mapping."""
+    tool_choice: str | Tool | type | Callable[..., Any] | Mapping[str, Any] | None
+    """``auto``, ``none``, ``required``, one of ``tools`` or its name, or the provider's own mapping."""
     parallel_tool_calls: bool | None
     response_format: Any
     """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
@@ -142,17 +156,31 @@ class Params(TypedDict, total=False):
     mcp_servers: Sequence[Mapping[str, Any]] | None
     inference_geo: str | None
     speed: str | None
-    betas: Sequence[str] | None
+    betas: str | Sequence[str] | None
 
 
 PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
+
+OTHER_WAYS = {
+    "system": "give llm.system(…) as the first message",
+    "stop_sequences": "use stop=",
+    "stream": "every answer is streamed",
+    "max_completion_tokens": "use max_tokens=",
+    "max_output_tokens": "use max_tokens=",
+    "reasoning_effort": "use reasoning=",
+    "thinking": "use reasoning=",
+    "functions": "use tools=",
+    "timeout": "use timeouts=llm.Timeouts(…)",
+}
+"""Names that others have for what is done in another way here."""
 
 
 def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
     """Check the parameters of a call and return the number of choices that they ask for.
 
     ``options`` are the names of other keywords that the caller takes, for the hint in the error.
-    Raises ``TypeError`` for an unknown parameter, ``ValueError`` for a number that makes no sense.
+    Raises ``TypeError`` for an unknown parameter and for a value of another type, ``ValueError`` for
+    a value that makes no sense.
     """
     unknown = sorted(set(given) - PARAM_NAMES)
     if unknown:
@@ -160,11 +188,73 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
 
         close = get_close_matches(unknown[0], sorted(PARAM_NAMES.union(options)), 1)
         hint = f"did you mean {close[0]}?" if close else "extra={…} sends any field"
+        hint = OTHER_WAYS.get(unknown[0], hint)
         raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
+    kinds = _kinds()
     for name, value in given.items():
+        kind = kinds[name]
+        if type(value) not in kind.exact:
+            _check_value(name, value, kind)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number")
-    choices = given.get("n", 1)
-    if isinstance(choices, bool) or not isinstance(choices, int) or choices < 1:
+    if given.get("max_tokens", 0) < 0:  # 0 only fills Anthropic's cache
+        raise ValueError("max_tokens must be 0 or more")
+    choices: int = given.get("n", 1)
+    if choices < 1:
         raise ValueError("n must be a whole number from 1 on")
     return choices
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """The values that a parameter may have."""
+
+    types: tuple[Any, ...]
+    items: tuple[Any, ...]
+    """Types of the entries, if it may be a list."""
+    exact: frozenset[Any]
+    """Types whose values need no closer look."""
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> Mapping[str, _Kind]:
+    """Return the kind of each parameter, from its annotation."""
+    return {name: _kind(hint) for name, hint in get_type_hints(Params).items()}
+
+
+def _kind(hint: Any) -> _Kind:
+    types: list[Any] = []
+    items: tuple[Any, ...] = ()
+    for one in _members(hint):
+        origin = get_origin(one) or one
+        if origin is Sequence:
+            (item,) = get_args(one)
+            items = tuple(get_origin(x) or x for x in _members(item))
+        elif origin is float:
+            types += [float, int]
+        elif origin is Any or origin is Literal:  # checked elsewhere
+            types.append(object)
+        elif origin is not NoneType:
+            types.append(origin)
+    return _Kind(tuple(types), items, frozenset({dict if t is Mapping else t for t in types}))
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+_NO_LIST = (str, bytes, bytearray, Mapping)
+
+
+def _check_value(name: str, value: Any, kind: _Kind) -> None:
+    """Check a value whose type alone does not say that it is a good one."""
+    if name == "cache":
+        check_cache(value)
+        return
+    if kind.items and isinstance(value, Collection) and not isinstance(value, _NO_LIST):
+        for item in value:
+            if not isinstance(item, kind.items):
+                raise wrong_type(f"each entry of {name}", item, *kind.items)
+        return
+    other = isinstance(value, bool) and bool not in kind.types and object not in kind.types
+    if other or not isinstance(value, kind.types):
+        raise wrong_type(name, value, *kind.types, *(["a list"] if kind.items else []))

@@ -199,7 +199,10 @@ def _schema(type: Any) -> bytes:
     except TypeError as error:
         if is_pydantic(type):
             raise TypeError(_NEITHER) from error
-        raise
+        said = str(error).rpartition("\n")[2]
+        if re.fullmatch(r"Type '.*' is not supported", said, re.DOTALL):  # shows the value
+            said = f"a value of type {type.__class__.__name__} is no type"
+        raise TypeError(said) from None
     schema = root_in_place({**root, "$defs": components})
     name = definition_name(root.get("$ref"))
     if name is not None and f"'#/$defs/{name}'" not in str(components):

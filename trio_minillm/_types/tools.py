@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any, get_origin, get_type_hints
 
 import msgspec
 
-from .messages import CacheHint, ToolCall
+from .checks import check_type
+from .messages import CacheHint, ToolCall, check_cache
 from .schemas import JSONObject, is_object, is_pydantic, plain_name, schema_of
 
 
@@ -29,6 +30,12 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     function: Callable[..., Any] | None = None
     type: Any = None
     """Type that `read` decodes the arguments into; ``None`` for plain JSON."""
+
+    def __post_init__(self) -> None:
+        check_type("name", self.name, str)
+        check_type("description", self.description, str)
+        check_type("parameters", self.parameters, Mapping)
+        check_cache(self.cache)
 
     def read(self, call: ToolCall) -> Any:
         """Return the call's arguments in the tool's own type (a ``dict`` for a plain schema).
@@ -133,7 +140,10 @@ def _same(value: Any) -> Any:
 
 
 def tools_of(given: Sequence[Any]) -> list[Tool | JSONObject]:
-    """Return each tool as a `Tool`; a mapping is a provider's own tool, and is sent as it is."""
+    """Return each tool as a `Tool`; a mapping is a provider's own tool, and is sent as it is.
+
+    Raises ``ValueError`` for two tools of one name.
+    """
     out: list[Tool | JSONObject] = []
     for item in given:
         if isinstance(item, Tool):
@@ -142,4 +152,31 @@ def tools_of(given: Sequence[Any]) -> list[Tool | JSONObject]:
             out.append(dict(item))
         else:
             out.append(tool(item))
+    names = [one.name for one in out if isinstance(one, Tool)]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"tools holds two of the name {twice!r}")
     return out
+
+
+def choice_of(
+    given: Any, tools: Sequence[Tool | JSONObject], words: Container[str]
+) -> str | JSONObject:
+    """Return ``tool_choice`` as one of ``words``, a tool's name, or a provider's own mapping.
+
+    ``tools`` are those that stand beside it. Raises ``ValueError`` for one that is not among them,
+    if all their names are known.
+    """
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(given, str) and given in words:
+        return given
+    ours = [one for one in tools if isinstance(one, Tool)]
+    if isinstance(given, str | Tool):
+        name = given if isinstance(given, str) else given.name
+        if not tools or len(ours) < len(tools) or any(one.name == name for one in ours):
+            return name
+    for one in ours:
+        if given in (one.function, one.type):
+            return one.name
+    raise ValueError("tool_choice must be one of tools, or its name")

@@ -30,7 +30,7 @@ from .._types.messages import (
 )
 from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of
 from .._types.schemas import in_object
-from .._types.tools import Tool, tools_of
+from .._types.tools import Tool, choice_of, tools_of
 from ._base import Request, host_of, refuse_others, take
 from ._chat_messages import arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
@@ -81,11 +81,12 @@ def messages_body(request: Request) -> dict[str, Any]:
     if "stop" in params:
         stop = params["stop"]
         body["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
-    if params.get("tools"):
-        body["tools"] = [_tool(t) for t in tools_of(params["tools"])]
-    choice = _tool_choice(params.get("tool_choice"), params.get("parallel_tool_calls"))
+    tools = tools_of(params.get("tools", ()))
+    if tools:
+        body["tools"] = [_tool(t) for t in tools]
     toolless = "tools" in params or "tool_choice" not in params  # where a choice is refused
-    if choice is not None and (params.get("tools") or not toolless):
+    choice = _tool_choice(params, tools) if tools or not toolless else None
+    if choice is not None:
         body["tool_choice"] = choice
     _thinking(body, params)
     if "response_format" in params:
@@ -365,20 +366,25 @@ def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _tool_choice(choice: Any, parallel: bool | None) -> dict[str, Any] | None:
-    out: dict[str, Any]
-    if isinstance(choice, Mapping):
-        out = dict(choice)
-    elif isinstance(choice, Tool):
-        out = {"type": "tool", "name": choice.name}
-    elif choice is not None:
-        simple = {"auto": "auto", "none": "none", "required": "any", "any": "any"}
-        known = choice in simple
-        out = {"type": simple[choice]} if known else {"type": "tool", "name": choice}
+_CHOICES = {"auto": "auto", "none": "none", "required": "any", "any": "any"}
+
+
+def _tool_choice(
+    params: Mapping[str, Any], tools: list[Tool | dict[str, Any]]
+) -> dict[str, Any] | None:
+    parallel = params.get("parallel_tool_calls")
+    out: dict[str, Any] = {"type": "auto"}
+    if "tool_choice" in params:
+        others = params.get("mcp_servers", ())  # which have tools of their own
+        choice = choice_of(params["tool_choice"], [*tools, *others], _CHOICES)
+        if isinstance(choice, dict):
+            out = choice
+        elif choice in _CHOICES:
+            out = {"type": _CHOICES[choice]}
+        else:
+            out = {"type": "tool", "name": choice}
     elif parallel is None:
         return None
-    else:
-        out = {"type": "auto"}
     if parallel is not None and out.get("type") != "none":
         out["disable_parallel_tool_use"] = not parallel
     return out

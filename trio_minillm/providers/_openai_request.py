@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from .._types.params import Reasoning, reasoning_of
-from .._types.tools import Tool, tools_of
+from .._types.tools import Tool, choice_of, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import MessageRules, cache_mark, chat_messages
 from ._formats import FORMATS, Formats, response_format
@@ -109,12 +109,13 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     if "stop" in params:
         stop = params["stop"]
         body["stop"] = [stop] if isinstance(stop, str) else list(stop)
-    if params.get("tools"):  # servers refuse an empty list
-        body["tools"] = [_tool(t, dialect) for t in tools_of(params["tools"])]
-    if "tools" in params and not params["tools"]:
+    tools = tools_of(params.get("tools", ()))
+    if tools:  # servers refuse an empty list
+        body["tools"] = [_tool(t, dialect) for t in tools]
+    if "tools" in params and not tools:
         body.pop("parallel_tool_calls", None)  # both are refused without tools
     elif "tool_choice" in params:
-        body["tool_choice"] = _tool_choice(params["tool_choice"])
+        body["tool_choice"] = _tool_choice(params["tool_choice"], tools)
     if "response_format" in params:
         body["response_format"] = response_format(params["response_format"], dialect.formats)
     if "reasoning" in params:
@@ -161,11 +162,11 @@ def _tool(tool: Tool | dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     return out
 
 
-def _tool_choice(choice: str | Tool | Mapping[str, Any]) -> str | dict[str, Any]:
-    if isinstance(choice, Tool):
-        choice = choice.name
-    elif isinstance(choice, Mapping):
-        return dict(choice)
-    if choice in ("auto", "none", "required"):
+_CHOICES = ("auto", "none", "required")
+
+
+def _tool_choice(given: Any, tools: list[Tool | dict[str, Any]]) -> str | dict[str, Any]:
+    choice = choice_of(given, tools, _CHOICES)
+    if isinstance(choice, dict) or choice in _CHOICES:
         return choice
     return {"type": "function", "function": {"name": choice}}

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import msgspec
 
 from ..._protocol.request import body_of, encoded, make_request
 from ..._types.openai_messages import messages_of
-from ..._types.params import PARAM_NAMES, JSONSchema, Params, Reasoning
+from ..._types.params import PARAM_NAMES, JSONSchema, Reasoning
 from ..._types.tools import Tool
 from ...providers import Model
 from ..types import BatchRequest
@@ -152,10 +151,6 @@ def _params(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
                 raise ValueError(f"{name} is not in the shape of OpenAI's") from None
     if not given.get("stream_options", True):
         del given["stream_options"]
-    try:
-        msgspec.convert(given, _Scalars)
-    except msgspec.ValidationError as exc:  # names the field and the types, not the value
-        raise ValueError(str(exc)) from None
     return given, {k: v for k, v in body.items() if k not in PARAM_NAMES}
 
 
@@ -219,19 +214,3 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "reasoning": _reasoning,
     "stream_options": _stream_options,
 }
-
-
-def _is_scalar(hint: Any) -> bool:
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    return all(kind in (int, float, bool, str, NoneType) for kind in kinds)
-
-
-_Scalars = msgspec.defstruct(
-    "Scalars",
-    [
-        (name, hint, None)
-        for name, hint in get_type_hints(Params).items()
-        if name not in _READERS and _is_scalar(hint)
-    ],
-)
-"""Parameters that are plain values, as a type to check them with."""
