@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
 
 import trio_minillm as llm
+from trio_minillm.providers.anthropic import Anthropic
 
 from ..support.spellings import KEY
 from ..support.wires import MAKERS
@@ -45,6 +47,53 @@ def test_keys_and_headers_that_can_not_be_sent_are_refused(make: Any, bad: str) 
         assert KEY not in str(caught.value)
     with pytest.raises(ValueError, match="HTTP token"):
         make("m", api_key="k", headers={"x" + bad: "v"})
+
+
+MODEL = {"name": "m", "provider": Anthropic(), "base_url": "https://h/v1"}
+
+
+@pytest.mark.parametrize("make", [*MAKERS, partial(llm.Model, **MODEL)])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": None}, "name must be str, not NoneType"),
+        ({"base_url": 5}, r"base_url must be str( or None)?, not int"),
+        ({"api_key": 5}, "api_key must be str or None, not int"),
+        ({"headers": 5}, r"headers must be Mapping( or None)?, not int"),
+        ({"extra": 5}, "extra must be Mapping, not int"),
+        ({"price": 5}, "price must be TokenPrice or None, not int"),
+    ],
+)
+def test_a_field_of_another_type_is_a_type_error(
+    make: Any, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TypeError, match=f"^{words}$") as caught:
+        make(**{"name": "m", "api_key": "k", **given})
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("make", [*MAKERS, partial(llm.Model, **MODEL)])
+def test_a_model_has_a_name(make: Any) -> None:
+    with pytest.raises(ValueError, match="name must not be empty"):
+        make(name="", api_key="k")
+
+
+@pytest.mark.parametrize("wrong", ["openai", Anthropic, None])
+def test_a_model_has_a_provider(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="provider must be Provider, not"):
+        llm.Model(name="m", provider=wrong, base_url="https://h/v1")
+
+
+def test_a_server_needs_an_address() -> None:
+    with pytest.raises(TypeError, match="base_url must be str, not NoneType"):
+        llm.compatible("m", base_url=None)  # type: ignore[arg-type]
+
+
+def test_a_models_headers_and_fields_are_its_own() -> None:
+    headers, extra = {"x-a": "1"}, {"top": 1}
+    model = llm.openai("m", api_key="k", headers=headers, extra=extra)
+    headers["x-a"], extra["top"] = "2", 2
+    assert (model.headers, model.extra) == ({"x-a": "1"}, {"top": 1})
 
 
 @pytest.mark.parametrize("bad", ["a\n", " a", "ü"])

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from .._types.checks import check_type
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
@@ -46,8 +47,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     ``extra`` goes into the body of every request, ``headers`` into its headers; ``price`` is used
     where the provider names no cost. The ``repr`` shows neither the key nor the headers.
 
-    Raises ``ValueError`` for a key, a header or an address that can't be sent as it is, without
-    showing it. Warns (``UserWarning``) if a key would go unencrypted to another machine.
+    Raises ``TypeError`` for a field of another type, ``ValueError`` for a key, a header or an address
+    that can't be sent as it is, without showing it. Warns (``UserWarning``) if a key would go unencrypted to another machine.
     """
 
     name: str
@@ -59,6 +60,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     price: TokenPrice | None = None
 
     def __post_init__(self) -> None:
+        check_type("name", self.name, str)
+        check_type("provider", self.provider, Provider)
+        check_type("base_url", self.base_url, str)
+        check_type("api_key", self.api_key, str | None)
+        check_type("headers", self.headers, Mapping)
+        check_type("extra", self.extra, Mapping)
+        check_type("price", self.price, TokenPrice | None)
+        if not self.name:
+            raise ValueError("name must not be empty")
+        msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change
+        msgspec.structs.force_setattr(self, "extra", dict(self.extra))
         values = [*self.headers.values(), *([] if self.api_key is None else [self.api_key])]
         if not all(map(sendable, values)):
             raise ValueError(_UNPRINTABLE)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from .._types.checks import check_type
 from .._types.cost import TokenPrice
 from . import Model, Provider
 
@@ -60,6 +61,7 @@ def openrouter(
     from .openrouter import OpenRouter
 
     named = {"http-referer": app_url, "x-openrouter-title": app_title, "x-title": app_title}
+    check_type("headers", headers, Mapping | None)
     all_headers = {k: v for k, v in named.items() if v} | dict(headers or {})
     default = "https://openrouter.ai/api/v1"
     key = "OPENROUTER_API_KEY"
@@ -107,6 +109,7 @@ def compatible(
     from ._servers import server_at
     from .compatible import Compatible
 
+    check_type("base_url", base_url, str)
     provider = Compatible(server or server_at(base_url))
     return _model(provider, name, base_url, "", None, api_key, headers, extra, price)
 
@@ -123,6 +126,8 @@ def _model(
     price: TokenPrice | None,
 ) -> Model:
     """Make the model; an empty ``key_variable`` means that no key is looked up."""
+    check_type("api_key", api_key, str | None)
+    check_type("base_url", base_url, str | None)
     source = ""
     if api_key is None and key_variable:
         api_key = os.environ.get(key_variable, "").strip() or None
@@ -135,12 +140,13 @@ def _model(
             provider=provider,
             base_url=base_url or default_url,
             api_key=api_key or None,
-            headers=dict(headers or {}),
-            extra=dict(extra or {}),
+            headers={} if headers is None else headers,
+            extra={} if extra is None else extra,
             price=price,
         )
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         # Raised anew below: some tools print the local variables of a traceback's frames, and the
         # key is one of them, in here and in `Model`.
-        message, api_key = f"{source}{exc}", None
-    raise ValueError(message)
+        about_key = str(exc).lower().startswith("api")
+        failure, api_key = type(exc)(f"{source if about_key else ''}{exc}"), None
+    raise failure
