@@ -1,5 +1,6 @@
 """The client: what is sent, what is tried again, and how it behaves on real sockets."""
 
+import asyncio
 import gc
 import gzip
 import json
@@ -86,7 +87,11 @@ async def test_usage_is_not_asked_for_on_request():
         ({"headers": {"a": None}}, ValueError),
         ({"temperature": float("nan")}, ValueError),
         ({"timeouts": 5}, TypeError),
+        ({"timeouts": 0}, TypeError),
+        ({"timeouts": False}, TypeError),
         ({"retry": 3}, TypeError),
+        ({"retry": False}, TypeError),
+        ({"bounds": 0}, TypeError),
         ({"betas": ["x"]}, ValueError),
     ],
 )
@@ -119,9 +124,16 @@ async def test_more_misuse_is_told_at_the_call():
             client.stream(model(), [{"role": "user"}])
         with pytest.raises(TypeError, match="Timeouts"):
             await client.complete(model(), "Hi", timeouts=5)
+        with pytest.raises(TypeError, match="timeouts must be Timeouts or None, not int"):
+            await client.complete(model(), "Hi", timeouts=0)
+        with pytest.raises(TypeError, match="timeouts must be Timeouts or None, not int"):
+            await client.settle(timeouts=0)
     for options in (
         {"timeouts": 5},
+        {"timeouts": 0},
         {"retry": 2},
+        {"retry": False},
+        {"bounds": 0},
         {"transport": 5},
         {"http_client": httpx.Client()},
     ):
@@ -131,6 +143,15 @@ async def test_more_misuse_is_told_at_the_call():
     for attempts in (0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="attempts"):
             Retry(attempts=attempts)
+
+
+def test_another_event_loop_is_told_what_is_needed():
+    async def main():
+        async with llm.open_client():
+            pass
+
+    with pytest.raises(RuntimeError, match=r"open_client needs trio\.run"):
+        asyncio.run(main())
 
 
 async def test_a_misspelt_parameter_is_told_its_right_name():

@@ -183,7 +183,7 @@ class Client:
         It streams inside, so that no read timeout cuts a long answer, and raises what a stream
         would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
-        check_type("timeouts", timeouts or self._timeouts, Timeouts)
+        check_type("timeouts", timeouts, Timeouts | None)
         if "raw" in params:  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
         streaming = self.stream(
@@ -270,7 +270,7 @@ class Client:
         ``model`` gives the address and the key for attempts that another client made; by default
         a model that this client has used at the same address. Raises ``ValueError`` without any.
         """
-        check_type("timeouts", timeouts or self._timeouts, Timeouts)
+        check_type("timeouts", timeouts, Timeouts | None)
         check_type("model", model, Model | None)
         seconds = (timeouts or self._timeouts).settlement or 0.0
         return await self._bookkeeper.settle(ids, model, seconds)
@@ -289,15 +289,19 @@ class Client:
     ) -> Prepared:
         """Check all that `stream` takes and make the request, with the client's defaults."""
         model = with_price(model, price)
-        timeouts, retry = timeouts or self._timeouts, retry or self._retry
-        bounds = bounds or self._bounds
-        check_type("timeouts", timeouts, Timeouts)
-        check_type("retry", retry, Retry)
-        check_type("bounds", bounds, Bounds)
+        check_type("timeouts", timeouts, Timeouts | None)
+        check_type("retry", retry, Retry | None)
+        check_type("bounds", bounds, Bounds | None)
         self._bookkeeper.remember(model)
         self.ledger.check(_merged(self._meta, meta))
         prepared = prepare(
-            model, messages, OPTIONS, timeouts=timeouts, retry=retry, bounds=bounds, **more
+            model,
+            messages,
+            OPTIONS,
+            timeouts=timeouts or self._timeouts,
+            retry=retry or self._retry,
+            bounds=bounds or self._bounds,
+            **more,
         )
         self._check_address(prepared.url)
         return prepared
@@ -354,11 +358,12 @@ async def open_client(
     streams that *finished* without naming their cost, it is asked only as long as the block lasts
     anyway.
     """
+    if not trio.lowlevel.in_trio_task():
+        raise RuntimeError("open_client needs trio.run: it runs in no other event loop")
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
-    options = (timeouts or Timeouts(), retry or Retry())
-    check_type("timeouts", options[0], Timeouts)
-    check_type("retry", options[1], Retry)
+    check_type("timeouts", timeouts, Timeouts | None)
+    check_type("retry", retry, Retry | None)
     check_type("bounds", bounds, Bounds | None)
     check_type("http_client", http_client, httpx.AsyncClient | None)
     check_type("transport", transport, httpx.AsyncBaseTransport | None)
@@ -379,7 +384,8 @@ async def open_client(
         try:
             yield Client(
                 connect,
-                *options,
+                timeouts or Timeouts(),
+                retry or Retry(),
                 bookkeeper,
                 bounds=bounds or BOUNDS,
                 check_address=connect.check,

@@ -316,3 +316,20 @@ def test_items_of_another_kind_are_a_mistake_of_the_program(item: Any) -> None:
                 await stream.collect()
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"model": "gpt"}, TypeError, "model must be a Model"),
+        ({"choices": "2"}, ValueError, "choices must be a whole number from 1 on"),
+        ({"timeouts": 0}, TypeError, "timeouts must be Timeouts or None, not int"),
+        ({"bounds": None}, TypeError, "bounds must be Bounds, not NoneType"),
+    ],
+)
+def test_options_of_another_kind_are_told(given: Any, error: Any, words: str) -> None:
+    async def main() -> None:
+        with pytest.raises(error, match=words):
+            StreamingCompletion.from_event_source(pieces(), **{"model": OPENAI, **given})
+
+    run(main)

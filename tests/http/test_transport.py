@@ -2358,3 +2358,26 @@ def test_the_wait_for_a_slot_is_on_no_clock() -> None:
     answers: list[str] = []
     trio.run(main, clock=clock)
     assert answers == ["ab"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"max_connections": 0}, ValueError, "max_connections must be a whole number from 1 on"),
+        ({"max_connections": -1}, ValueError, "max_connections must be"),
+        ({"max_connections": "x"}, ValueError, "max_connections must be"),
+        ({"max_connections": True}, ValueError, "max_connections must be"),
+        ({"max_idle_connections": -1}, ValueError, "max_idle_connections must be"),
+        ({"max_idle_connections": None}, ValueError, "max_idle_connections must be"),
+        ({"keepalive_expiry": None}, ValueError, "keepalive_expiry must be a number of seconds"),
+        ({"verify": None}, TypeError, "verify must be SSLContext or bool, not NoneType"),
+        ({"verify": 0}, TypeError, "verify must be SSLContext or bool, not int"),
+        ({"verify": "x"}, TypeError, "verify must be SSLContext or bool, not str"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(
+    options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        TrioTransport(**options)
+    assert TrioTransport(max_connections=1, max_idle_connections=0, keepalive_expiry=0)

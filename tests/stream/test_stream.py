@@ -90,6 +90,19 @@ async def test_threads_finish_reason_and_usage():
     assert response.usage.total_tokens == 4
 
 
+@pytest.mark.parametrize("item", ["text", None, ["text"], [llm.EndedEarly("x")], ValueError("x")])
+async def test_what_is_no_chunk_can_not_be_fed(item, autojump_clock):
+    for early in (True, False):
+        stream, send = StreamingCompletion.from_channel("m")
+        async with trio.open_nursery() as nursery:
+            if early:
+                send.send_nowait(item)
+            else:
+                nursery.start_soon(send.send, item)
+            with pytest.raises(TypeError, match="an item of the channel must be StreamChunk or"):
+                await stream.collect()
+
+
 async def test_accumulates_tool_call_deltas_across_chunks():
     stream, send = StreamingCompletion.from_channel("m", "gen-1", False)
     first = ToolCallDelta(0, name="search", arguments='{"q":')

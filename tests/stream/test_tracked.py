@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import threading
 from collections import Counter
 from decimal import Decimal
 
@@ -672,6 +673,15 @@ async def test_collect_or_cancel_is_cancelled_while_it_waits_for_the_answer(auto
         assert trio.current_time() == 1
     assert [r.amount for r in told.records] == [Decimal("0.7")]
     assert len(transport.questions) == 1, "the question was not cancelled"
+
+
+@pytest.mark.parametrize("event", [5, None, threading.Event()])
+async def test_collect_or_cancel_takes_an_event_of_trios(event):
+    async with llm.open_client(transport=ScriptedTransport(whole("openai"))) as client:
+        async with client.stream(priced("openai"), "Hi") as stream:
+            with pytest.raises(TypeError, match="event must be Event, not"):
+                await stream.collect_or_cancel(event)
+            assert (await stream.collect()).outcome is Outcome.FINISHED
 
 
 async def test_collect_or_cancel_after_the_end_says_the_same_again(autojump_clock):

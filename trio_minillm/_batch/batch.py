@@ -14,10 +14,11 @@ from .._accounting.budget import Budget
 from .._protocol.request import Prepared, check_model
 from .._stream.background import Background, raise_crash
 from .._stream.tracked import TrackedStream
+from .._types.checks import check_count
 from .._types.errors import MiniLLMError
 from .._types.options import Limits
 from ..providers import Model
-from .options import BatchOptions, BatchSettings, check_count
+from .options import BatchOptions, BatchSettings
 from .results import Watch
 from .run import Run
 from .sender import Sender

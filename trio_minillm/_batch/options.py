@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
+from .._types.checks import check_count
 from .._types.options import Limits, Retry, Timeouts
 from .files.response_cache import ResponseCache
 from .scoring import Score
@@ -121,12 +122,6 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def check_count(name: str, value: object) -> None:
-    """Raise ``ValueError`` unless the value is a whole number from 1 on."""
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1 on")
 
 
 def settings_from(options: BatchOptions) -> BatchSettings:

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import trio
 
+from .._types.checks import check_count, check_seconds, check_type
 from .connection import READ_BYTES, Connection, Origin
 from .dialing import Tell, dial
 from .failures import NoAuthorities, explain
@@ -63,6 +64,12 @@ class ConnectionPool:
         max_idle_connections: int = MAX_IDLE,
         keepalive_expiry: float = KEEPALIVE_EXPIRY,
     ) -> None:
+        check_type("verify", verify, ssl.SSLContext | bool)
+        if max_connections is not None:
+            check_count("max_connections", max_connections)
+        if type(max_idle_connections) is not int or max_idle_connections < 0:
+            raise ValueError("max_idle_connections must be a whole number, 0 or more")
+        check_seconds("keepalive_expiry", keepalive_expiry)
         self._verify = verify
         self._context: ssl.SSLContext | None = None  # made when needed: it reads all certificates
         self._max = max_connections

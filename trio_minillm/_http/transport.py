@@ -26,6 +26,8 @@ class TrioTransport(httpx.AsyncBaseTransport):
     seconds is not used again, and closed when the pool is next used.
 
     httpx's own ``timeout`` extension is heeded. It uses no proxy, and HTTP/1.1 only.
+
+    Raises ``TypeError`` for another kind of ``verify``, ``ValueError`` for numbers that make no sense.
     """
 
     def __init__(

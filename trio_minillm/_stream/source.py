@@ -10,6 +10,8 @@ from typing import Protocol
 import trio
 
 from .._protocol.state import StreamState
+from .._types.checks import wrong_type
+from .._types.chunks import StreamChunk
 from .._types.errors import EndedEarly, MiniLLMError, StreamTimeout
 from .._types.options import Timeouts
 from .answer import AttemptInfo
@@ -81,7 +83,7 @@ class ChannelSource:
         """
         grace = grace_of(self._state, Timeouts())
         with trio.move_on_after(INFINITY if grace is None else grace) as scope:
-            self._next = await self._receive.receive()
+            self._next = _checked(await self._receive.receive())
         if scope.cancelled_caught and grace is not None:
             self._next = StreamTimeout("usage_grace", grace)
 
@@ -89,7 +91,7 @@ class ChannelSource:
         """Take the item that was waited for, or the next in the channel."""
         item, self._next = self._next, None
         if item is None:
-            item = self._receive.receive_nowait()
+            item = _checked(self._receive.receive_nowait())
         self.received += 1
         return item
 
@@ -109,3 +111,14 @@ class ChannelSource:
 
     def redacted(self, text: str) -> str:
         return text
+
+
+def _checked(item: Item) -> Item:
+    """Return the item. Raises ``TypeError`` if it is none of those that a stream is fed with."""
+    chunks = item if isinstance(item, list) else [item]
+    wanted = StreamChunk if chunks is item else StreamChunk | MiniLLMError
+    for one in chunks:
+        if not isinstance(one, wanted):
+            kinds = (StreamChunk, "a list of such", MiniLLMError)
+            raise wrong_type("an item of the channel", one, *kinds)
+    return item

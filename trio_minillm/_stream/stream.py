@@ -16,7 +16,9 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._http.event_source import EventSource
 from .._protocol.ingest import COMPACT_EVERY, Ingest
+from .._protocol.request import check_model
 from .._protocol.templates import TextRun
+from .._types.checks import check_count, check_type
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError
@@ -112,9 +114,13 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         of one's own; there is one attempt, and no ledger books it. The source is closed with the
         block.
 
-        Raises ``TypeError`` for any other source, and ``ValueError`` for a response that was
+        Raises ``TypeError`` for any other source or option, and ``ValueError`` for a response that was
         iterated over or closed.
         """
+        check_model(model)
+        check_count("choices", choices)
+        check_type("timeouts", timeouts, Timeouts | None)
+        check_type("bounds", bounds, Bounds)
         ingest = Ingest(
             model=model.name,
             expect_usage=expect_usage,

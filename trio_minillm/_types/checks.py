@@ -1,7 +1,9 @@
-"""Checks of arguments, at the call and not somewhere inside. None shows a value."""
+"""Checks of arguments, at the call and not somewhere inside, and warnings. None shows a value."""
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from types import NoneType, UnionType
 from typing import get_args
 
@@ -25,3 +27,20 @@ def check_count(name: str, value: object) -> None:
     """Raise ``ValueError`` unless the value is a whole number from 1 on."""
     if type(value) is not int or value < 1:
         raise ValueError(f"{name} must be a whole number from 1 on")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless the value is a number of seconds, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"{name} must be a number of seconds, 0 or more")
+
+
+def warn_caller(message: str) -> None:
+    """Warn (``UserWarning``) at the line that called into this package."""
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_back and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+_PACKAGE = __name__.partition(".")[0] + "."

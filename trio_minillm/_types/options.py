@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from .checks import check_count, check_seconds
 from .errors import MiniLLMError, ProviderError, RefusedError, SendError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None and value is not msgspec.UNSET:
-                _check_seconds(name, value)
+                check_seconds(name, value)
 
     def with_total(self, default: float | None) -> Timeouts:
         """Return these clocks with ``total`` set to the default if it is not set yet."""
@@ -98,8 +99,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number from 1 on")
+            check_count(name, getattr(self, name))
 
 
 BOUNDS = Bounds()
@@ -131,7 +131,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise ValueError("attempts must be a whole number from 1 on")
         for name in ("base_delay", "max_delay", "max_retry_after"):
-            _check_seconds(name, getattr(self, name))
+            check_seconds(name, getattr(self, name))
 
     def delay(
         self, error: MiniLLMError, *, attempt: int, remaining: float, random: float
@@ -227,8 +227,3 @@ def _until(date: str, now: float) -> float:
         return max(0.0, moment.timestamp() - now)
     except (ValueError, TypeError, OverflowError):
         return -1.0
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ValueError(f"{name} must be a number of seconds, 0 or more")

@@ -7,9 +7,7 @@ machine the accumulating. `trio_minillm.testing.check_provider` checks that one 
 
 from __future__ import annotations
 
-import inspect
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -18,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from .._types.checks import check_type
+from .._types.checks import check_type, warn_caller
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
@@ -314,14 +312,7 @@ def _warn_of_plain_text(host: str) -> None:
     """
     if is_this_machine(host) or host.endswith(".invalid"):
         return
-    level, frame = 1, inspect.currentframe()
-    while frame and frame.f_back and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    message = f"the API key goes to {host} unencrypted, readable on the way: use https://"
-    warnings.warn(message, stacklevel=level)
-
-
-_PACKAGE = __name__.partition(".")[0] + "."
+    warn_caller(f"the API key goes to {host} unencrypted, readable on the way: use https://")
 
 
 def take(request: Request, table: Mapping[str, str]) -> dict[str, Any]:

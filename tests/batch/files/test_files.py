@@ -121,6 +121,9 @@ def test_a_table_of_keys_grows_and_stays_small() -> None:
 @given(st.text(), st.integers(1, 50))
 def test_each_key_is_in_one_shard(key: str, parts: int) -> None:
     assert sum(in_shard(key, (part, parts)) for part in range(1, parts + 1)) == 1
+    for wrong in ((0, parts), (parts + 1, parts)):
+        with pytest.raises(ValueError, match="a shard is"):
+            in_shard(key, wrong)
 
 
 def test_shards_are_the_same_everywhere() -> None:
@@ -316,6 +319,12 @@ def test_duplicates_are_told_and_the_first_counts(tmp_path: Path) -> None:
     assert "d" not in file
     good = requests_of(path, skip_bad=True)
     assert [r.params["temperature"] for r in good] == [0, 1, 2]
+
+
+def test_a_name_is_no_model(tmp_path: Path) -> None:
+    path = written(tmp_path / "in.jsonl", openai_line())
+    with pytest.raises(TypeError, match="model must be Model or a function that makes one"):
+        RequestFile(path, model="gpt")  # type: ignore[arg-type]
 
 
 def test_a_duplicate_of_a_bad_line_is_none(tmp_path: Path) -> None:

@@ -16,11 +16,18 @@ def digest(key: str) -> bytes:
     return blake2b(key.encode(), digest_size=DIGEST).digest()
 
 
+def check_shard(shard: tuple[int, int]) -> None:
+    """Raise ``ValueError`` unless it is ``(i, n)``, the i-th of n, counted from 1."""
+    if not 1 <= shard[0] <= shard[1]:
+        raise ValueError("a shard is (i, n), the i-th of n, from 1 on")
+
+
 def in_shard(key: str, shard: tuple[int, int]) -> bool:
     """Return True if a key belongs to the part ``(i, n)``, the i-th of n, counted from 1.
 
-    This depends on the key alone: every key belongs to exactly one of the n parts, on every machine.
+    Raises ``ValueError`` for another pair. This depends on the key alone: every key belongs to exactly one of the n parts, on every machine.
     """
+    check_shard(shard)
     part, parts = shard
     return int.from_bytes(digest(key)[-8:], "big") % parts == part - 1
 

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec.structs import replace
 
+from ..._types.checks import wrong_type
 from ...providers import Model
 from ..types import BatchRequest
-from .key_table import KeyTable, in_shard
+from .key_table import KeyTable, check_shard, in_shard
 from .request_format import check_request, request_from
 
 MAX_LINE = 64 << 20
@@ -99,8 +100,10 @@ class RequestFile:
         shard: tuple[int, int] | None = None,
         skip_bad: bool = False,
     ) -> None:
-        if shard is not None and not 1 <= shard[0] <= shard[1]:
-            raise ValueError("a shard is (i, n), the i-th of n, from 1 on")
+        if shard is not None:
+            check_shard(shard)
+        if not isinstance(model, Model) and not callable(model):
+            raise wrong_type("model", model, Model, "a function that makes one of a name")
         self.path: Path = Path(path).absolute()
         self.report: InputReport | None = None
         """Findings of `check`, once it has run."""
