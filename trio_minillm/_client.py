@@ -143,6 +143,8 @@ class Client:
             raw=raw,
             **params,
         )
+        if self._budget is not None:
+            self._budget.warn()
         ingest = Ingest(
             model=model.name,
             expect_usage=prepared.expect_usage,
@@ -350,7 +352,8 @@ async def open_client(
     `CostRecord`. It runs in the client's own nursery, so it can neither slow a stream down by
     more than 1 s nor fail it: what it raises is logged (``trio_minillm``), and after 30 s it is
     cancelled; the ledger has the attempt in any case. ``ledger`` keeps all attempts (by default
-    in memory); ``limits`` stops new ones when enough is spent.
+    in memory); ``limits`` stops new ones when enough is spent. A call warns once (``UserWarning``)
+    if ``max_cost`` can't count an earlier answer, whose cost is not known.
 
     The block ends only when all is booked, also when it is cancelled. It waits while a provider is
     asked what a stream cost: at most for the clock ``settlement`` from the first question (twice

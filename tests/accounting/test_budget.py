@@ -222,9 +222,29 @@ async def test_what_is_unknown_counts_nothing(autojump_clock):
     answer = reply(*begin("openai"), *end("openai")[:-1], hang)
     transport, opening = opened(Limits(max_cost=0.01, max_tokens=1), answer)
     async with opening as client:
-        for _ in range(3):
+        assert (await client.complete(model_on("openai"), "Hi")).usage is None
+        with pytest.warns(UserWarning, match="max_cost can't count"):
             assert (await client.complete(model_on("openai"), "Hi")).usage is None
+        assert (await client.complete(model_on("openai"), "Hi")).usage is None
     assert len(transport.requests) == 3
+
+
+async def test_a_limit_on_the_cost_that_can_not_act_is_warned_of_once(autojump_clock):
+    unpriced, priced = (model_on("openai", price=p) for p in (None, TokenPrice(input=1, output=1)))
+    answer = reply(*begin("openai"), *end("openai", Spent(7, 3)))
+    _, opening = opened(Limits(max_cost=1), answer)
+    async with opening as client:
+        await client.complete(priced, "Hi")
+        inner = client.scope(limits=Limits(max_tokens=1000))
+        await inner.complete(unpriced, "Hi")
+        with pytest.warns(UserWarning, match="(give price=)") as caught:
+            client.stream(unpriced, "Hi")
+        assert caught[0].filename == __file__
+        await inner.complete(unpriced, "Hi")
+    _, opening = opened(Limits(max_tokens=1000), answer)
+    async with opening as client:
+        for _ in range(2):
+            await client.complete(unpriced, "Hi")
 
 
 # -- failed attempts -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
+from .._types.checks import warn_caller
 from .._types.errors import BudgetExceeded
 from .._types.money import add, exact
 from .._types.options import Limits
@@ -23,6 +24,8 @@ class Budget:
         self._tokens = 0
         self._running: dict[object, Callable[[BudgetExceeded], None]] = {}
         self._stopping = False
+        self._unpriced = ""
+        self._warned = False
 
     def check(self) -> None:
         """Raise `BudgetExceeded` if no attempt may start any more."""
@@ -31,6 +34,26 @@ class Budget:
             raise error
         if self._parent is not None:
             self._parent.check()
+
+    def note_unpriced(self, model: str) -> None:
+        """Note that an answer of this model has a cost that ``max_cost`` can't count."""
+        if self._limits.max_cost is not None:
+            self._unpriced = model
+        if self._parent is not None:
+            self._parent.note_unpriced(model)
+
+    def warn(self) -> None:
+        """Warn, once, if there was such an answer.
+
+        It is no error: limits may be meant for the other models of a client, or for tokens alone.
+        """
+        if self._unpriced and not self._warned:
+            self._warned = True
+            warn_caller(
+                f"max_cost can't count {self._unpriced}: what its answers cost is not known (give price=)"
+            )
+        if self._parent is not None:
+            self._parent.warn()
 
     def change(self, limits: Limits) -> None:
         """Replace the limits. What was spent before counts under the new ones."""

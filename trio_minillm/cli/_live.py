@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -171,7 +172,9 @@ def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str)
     try:
         run = make()
         try:
-            trio.run(run.main, finish)
+            with warnings.catch_warnings():  # the commands say that themselves, and stop
+                warnings.filterwarnings("ignore", "max_cost can't count")
+                trio.run(run.main, finish)
         except* KeyboardInterrupt:  # just before the signal was watched, or just after
             run.interrupted = True
     except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
