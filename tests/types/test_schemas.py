@@ -400,3 +400,35 @@ def test_an_answer_in_a_fence_or_behind_thoughts_is_taken_out(text: str) -> None
 def test_anything_else_is_no_json(text: str) -> None:
     with pytest.raises(msgspec.DecodeError):
         read_answer(text, Any, None)
+
+
+CALL = llm.ToolCall(id="1", name="f")
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (llm.Choice(refusal="I can't."), "the model declined to answer"),
+        (llm.Choice(refusal="I can't.", content="Sorry"), "the model declined to answer"),
+        (llm.Choice(), "the answer is empty"),
+        (llm.Choice(content=" \n"), "the answer is empty"),
+        (llm.Choice(tool_calls=(CALL,)), "the answer is empty: the model called tools instead"),
+        (llm.Choice(invalid_tool_calls=(CALL,)), "the answer is empty: the model called tools"),
+        (llm.Choice(content='{"count": 1'), "the answer was cut before its JSON ended"),
+        (llm.Choice(content='{"name": "secr'), "the answer was cut before its JSON ended"),
+        (llm.Choice(content="Sorry, no."), "JSON is malformed"),
+    ],
+)
+@pytest.mark.parametrize("type", [Item, Person, None])
+def test_an_answer_that_is_no_json_says_why(choice: llm.Choice, words: str, type: Any) -> None:
+    with pytest.raises(msgspec.DecodeError, match=words) as caught:
+        llm.CompletionResponse(choices=(choice,)).parsed(type)
+    assert not isinstance(caught.value, msgspec.ValidationError)
+    for secret in ("I can't", "Sorry", "secr"):
+        assert secret not in str(caught.value)
+
+
+def test_an_answer_that_does_not_match_says_where() -> None:
+    choice = llm.Choice(refusal="I can't.", content='{"count": "x"}')
+    with pytest.raises(msgspec.ValidationError, match=r"at `\$.count`"):
+        llm.CompletionResponse(choices=(choice,)).parsed(Item)

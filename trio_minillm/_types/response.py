@@ -186,12 +186,28 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
         By default that is the type given as the request's ``response_format``, if it was a type. An
         answer that was asked for in an object (a list, a union, a scalar) is taken out of it.
 
-        Raises `msgspec.DecodeError` if the text is not JSON, and its subclass
+        Raises `msgspec.DecodeError` if the text is not JSON, which says so if the model declined, or if
+        the answer is empty or was cut; and its subclass
         `msgspec.ValidationError` if it does not match the type: for a pydantic model, too, whose own
         error is then its ``__cause__``.
         """
         asked = self.response_type
-        return read_answer(self.content.strip(), type or asked or Any, asked)
+        text = self.content.strip()
+        try:
+            return read_answer(text, type or asked or Any, asked)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as exc:
+            if self.refusal:
+                why = "the model declined to answer"
+            elif not text:
+                calls = self.tool_calls or self.invalid_tool_calls
+                why = "the answer is empty" + (": the model called tools instead" if calls else "")
+            elif "truncated" in str(exc):  # msgspec's words for JSON that does not end
+                why = "the answer was cut before its JSON ended"
+            else:
+                raise
+            raise msgspec.DecodeError(why) from None
 
     def __repr__(self) -> str:
         return (
