@@ -173,3 +173,73 @@ def test_decode_needs_no_loop():
     response, error = testing.decode(providers.OpenAIChat(), half)
     assert isinstance(error, llm.EndedEarly)
     assert response.content == "a"
+
+
+# -- misuse --------------------------------------------------------------------------------------
+
+
+async def said(*replies):
+    async with llm.open_client(transport=testing.ScriptedTransport(*replies)) as client:
+        return await client.complete(testing.model(), "Hi", retry=llm.Retry(attempts=1))
+
+
+async def test_a_fault_is_applied_to_an_answer(autojump_clock):
+    whole = testing.answer("a", "b")
+    assert (await said(whole | testing.faults.without_usage())).usage is None
+    with pytest.raises(llm.StreamTruncated):
+        await said(whole | testing.faults.merge() | testing.faults.cut(-200))
+    with pytest.raises(TypeError, match=r"behind \| must be a fault"):
+        await said(whole | testing.faults.cut)
+
+
+async def test_a_function_may_return_an_answer():
+    assert (await said(lambda _: testing.answer("a"))).content == "a"
+    for wrong in (None, b"x", testing.reply):
+        with pytest.raises(TypeError, match="the reply of a function must be Reply, not"):
+            await said(lambda _, wrong=wrong: wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, testing.faults.cut])
+def test_what_is_no_fault_is_told(wrong):
+    with pytest.raises(TypeError, match=r"behind \| must be a fault, as in"):
+        testing.reply() | wrong
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: testing.reply("text"), "a step is .*, not str: encode it"),
+        (lambda: testing.reply([b"x"]), r"not list: give its items, as in reply\(\*events\)"),
+        (lambda: testing.reply(True), "a step is .*, not bool"),
+        (lambda: testing.Reply(steps=b"x"), "steps must be a tuple of steps, not bytes"),
+        (lambda: testing.reply(b"x", status="200"), "status must be int, not str"),
+        (lambda: testing.json_reply({}, status="200"), "status must be int, not str"),
+        (lambda: testing.reply(b"x", headers=[]), "headers must be Mapping, not list"),
+        (lambda: testing.reply(b"x", wait="1"), "wait must be float or int or"),
+        (lambda: testing.answer(5), "a delta must be str, not int"),
+        (lambda: testing.ScriptedTransport("hi"), "a reply must be Reply or a function"),
+        (lambda: testing.ScriptedTransport(settlements="hi"), "must be a list, not str"),
+        (lambda: testing.model("anthropic"), "provider must be Provider, not str"),
+    ],
+)
+def test_a_script_of_other_types_is_told(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("wrong", ["hi", b"hi", testing.reply(), 5])
+def test_replies_are_a_list(wrong):
+    with pytest.raises(TypeError, match="replies must be a list, not"):
+        testing.ScriptedTransport().replies = wrong
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: testing.faults.cut(5, "bang"),
+        lambda: testing.reply() | testing.faults.framing("bang"),
+    ],
+)
+def test_a_fault_that_is_unknown_is_told(make):
+    with pytest.raises(ValueError, match="must be one of"):
+        make()

@@ -33,6 +33,7 @@ from ._recording import Recording, record
 from ._replay import replay
 from ._script import (
     Reply,
+    ReplyFunction,
     ServedRequest,
     eof,
     forever,
@@ -50,6 +51,7 @@ __all__ = [
     "LoopbackServer",
     "Recording",
     "Reply",
+    "ReplyFunction",
     "ScriptedTransport",
     "ServedRequest",
     "answer",

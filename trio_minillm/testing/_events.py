@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from .._protocol.decoder import ChunkDecoder
 from .._protocol.ingest import Ingest
+from .._types.checks import check_type
 from .._types.errors import EndedEarly, MiniLLMError
 from .._types.response import CompletionResponse
 from ..providers import Model, Provider
 from ..providers._models import compatible
-from ._script import Reply, ServedRequest, reply
+from ._script import Reply, ReplyFunction, ServedRequest, reply
 
 
 def sse(data: Any, event: str | None = None) -> bytes:
@@ -111,12 +112,15 @@ def model(provider: Provider | None = None, **options: Any) -> Model:
     return made if provider is None else msgspec.structs.replace(made, provider=provider)
 
 
-def answer(*deltas: str) -> Callable[[ServedRequest], Reply]:
+def answer(*deltas: str) -> ReplyFunction:
     """Return a reply function for a whole answer in the request's wire format, streamed or not.
 
     It is for programs whose wire format the test does not care about, such as those with other
     SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's.
+    Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
     """
+    for delta in deltas:
+        check_type("a delta", delta, str)
 
     def choose(request: ServedRequest) -> Reply:
         anthropic = request.path.endswith("/messages")
@@ -141,7 +145,7 @@ def answer(*deltas: str) -> Callable[[ServedRequest], Reply]:
             body |= {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]}
         return json_reply(body)
 
-    return choose
+    return ReplyFunction(choose)
 
 
 def json_reply(body: Any, **options: Any) -> Reply:

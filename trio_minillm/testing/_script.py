@@ -7,12 +7,14 @@ A `Reply` has the same effect in memory and over a socket. Details that exist on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 import httpx
 import msgspec
+
+from .._types.checks import check_type, wrong_type
 
 
 class _Mark:
@@ -64,7 +66,10 @@ def forever(*steps: bytes | float) -> Forever:
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One scripted response. ``reply | fault`` is the reply with one of `faults` applied."""
+    """One scripted response. ``reply | fault`` is the reply with one of `faults` applied.
+
+    Raises ``TypeError`` for a step or an option of another type.
+    """
 
     steps: tuple[Step, ...] = ()
     status: int = 200
@@ -86,8 +91,36 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     raw: bool = False
     """True if the steps are all that is sent, with head and framing in them."""
 
-    def __or__(self, fault: Callable[[Reply], Reply]) -> Reply:
-        return fault(self)
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, str | bytes):
+            raise wrong_type("steps", self.steps, "a tuple of steps")
+        known = isinstance(self.steps, tuple | list)  # or they are made as they are sent
+        for step in self.steps if known else ():
+            if not isinstance(step, Step) or isinstance(step, bool):
+                hint = ": encode it" if isinstance(step, str) else ""
+                hint = ": give its items, as in reply(*events)" if isinstance(step, list) else hint
+                raise TypeError(
+                    f"a step is bytes, a pause or a mark, not {type(step).__name__}{hint}"
+                )
+        check_type("status", self.status, int)
+        check_type("headers", self.headers, Mapping)
+        check_type("wait", self.wait, float | int | _Mark)
+        if self.framing not in get_args(Framing):
+            raise ValueError(f"framing must be one of {', '.join(get_args(Framing))}")
+
+    def __or__(self, fault: Fault) -> Reply:
+        return _faulty(self, fault)
+
+
+Fault: TypeAlias = Callable[[Reply], Reply]
+"""A function from a reply to a changed one, as each of `faults` returns it."""
+
+
+def _faulty(reply: Reply, fault: Fault) -> Reply:
+    made = fault(reply) if callable(fault) else None
+    if not isinstance(made, Reply):  # faults.cut without its arguments, say
+        raise TypeError("what stands behind | must be a fault, as in reply | faults.cut(-20)")
+    return made
 
 
 def reply(*steps: Step, **options: Any) -> Reply:
@@ -128,7 +161,20 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
         return f"<ServedRequest {self.method} {self.path} of {len(self.body)} bytes>"
 
 
-Answer: TypeAlias = Reply | Callable[[ServedRequest], Reply]
+class ReplyFunction:
+    """A function of the request that returns a reply. Faults are applied to it as to a `Reply`."""
+
+    def __init__(self, choose: Callable[[ServedRequest], Reply]) -> None:
+        self._choose = choose
+
+    def __call__(self, request: ServedRequest) -> Reply:
+        return self._choose(request)
+
+    def __or__(self, fault: Fault) -> Self:
+        return type(self)(lambda request: _faulty(self(request), fault))
+
+
+Answer: TypeAlias = Reply | Callable[[ServedRequest], "Reply | ReplyFunction"]
 """A reply, or a function that chooses one for a request."""
 
 
@@ -143,10 +189,16 @@ class Script:
         self.settlements: Answers = Answers(settlements)
 
     def next(self, request: ServedRequest) -> Reply:
-        """Return the answer to the next request."""
+        """Return the answer to the next request.
+
+        Raises ``TypeError`` if a function returns something else.
+        """
         answers = self.settlements if request.method == "GET" else self.replies
         chosen = answers.next()
-        return chosen(request) if callable(chosen) else chosen
+        made = chosen if isinstance(chosen, Reply) else chosen(request)
+        made = made(request) if isinstance(made, ReplyFunction) else made
+        check_type("the reply of a function", made, Reply)
+        return made
 
 
 class Scripted:
@@ -177,7 +229,12 @@ class Answers:
     """A sequence of answers, of which the last is repeated."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
+        if not isinstance(answers, Iterable) or isinstance(answers, str | bytes):
+            raise wrong_type("replies", answers, "a list")
         self.all: tuple[Answer, ...] = tuple(answers)
+        for one in self.all:
+            if not isinstance(one, Reply) and not callable(one):
+                raise wrong_type("a reply", one, Reply, "a function of the request")
         if not self.all:
             raise ValueError("a script needs a reply")
         self._given = 0

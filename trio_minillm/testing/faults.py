@@ -17,11 +17,12 @@ import gzip as _gzip
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 
 from ._script import (
+    Fault,
     Framing,
     Reply,
     Step,
@@ -62,9 +63,6 @@ __all__ = [
     "without_usage",
 ]
 
-Fault: TypeAlias = Callable[[Reply], Reply]
-"""A function from a reply to a changed one, as every function here returns it."""
-
 
 def _steps(change: Callable[[tuple[Step, ...]], Iterable[Step]]) -> Fault:
     return lambda reply: msgspec.structs.replace(reply, steps=tuple(change(reply.steps)))
@@ -75,7 +73,10 @@ def _steps(change: Callable[[tuple[Step, ...]], Iterable[Step]]) -> Fault:
 
 def cut(at: int, how: Literal["eof", "reset", "half_close"] = "eof") -> Fault:
     """End the connection after ``at`` bytes: close it in order, half-close it, or reset it."""
-    mark = {"eof": eof, "reset": reset, "half_close": half_close}[how]
+    marks = {"eof": eof, "reset": reset, "half_close": half_close}
+    if how not in marks:
+        raise ValueError(f"how must be one of {', '.join(marks)}")
+    mark = marks[how]
     return _steps(lambda steps: [*parted(steps, at)[0], mark])
 
 
