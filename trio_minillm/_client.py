@@ -22,7 +22,7 @@ from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, prepare, with_price
 from ._stream.task import StreamTask
 from ._stream.tracked import TrackedStream
-from ._types.checks import check_type
+from ._types.checks import check_option
 from ._types.cost import TokenPrice
 from ._types.options import BOUNDS, Bounds, Limits, Retry, Timeouts
 from ._types.params import Params
@@ -78,8 +78,8 @@ class Client:
 
         They count what is sent through the returned one. ``meta`` is added to that of every call.
         """
-        check_type("limits", limits, Limits | None)
-        check_type("meta", meta, Mapping | None)
+        check_option("limits", limits, Limits)
+        check_option("meta", meta, Mapping)
         budget = self._budget if limits is None else Budget(limits, self._budget)
         return self._scope(budget, _merged(self._meta, meta))
 
@@ -185,7 +185,7 @@ class Client:
         It streams inside, so that no read timeout cuts a long answer, and raises what a stream
         would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
-        check_type("timeouts", timeouts, Timeouts | None)
+        check_option("timeouts", timeouts, Timeouts)
         if "raw" in params:  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
         streaming = self.stream(
@@ -272,8 +272,8 @@ class Client:
         ``model`` gives the address and the key for attempts that another client made; by default
         a model that this client has used at the same address. Raises ``ValueError`` without any.
         """
-        check_type("timeouts", timeouts, Timeouts | None)
-        check_type("model", model, Model | None)
+        check_option("timeouts", timeouts, Timeouts)
+        check_option("model", model, Model)
         seconds = (timeouts or self._timeouts).settlement or 0.0
         return await self._bookkeeper.settle(ids, model, seconds)
 
@@ -291,9 +291,9 @@ class Client:
     ) -> Prepared:
         """Check all that `stream` takes and make the request, with the client's defaults."""
         model = with_price(model, price)
-        check_type("timeouts", timeouts, Timeouts | None)
-        check_type("retry", retry, Retry | None)
-        check_type("bounds", bounds, Bounds | None)
+        check_option("timeouts", timeouts, Timeouts)
+        check_option("retry", retry, Retry)
+        check_option("bounds", bounds, Bounds)
         self._bookkeeper.remember(model)
         self.ledger.check(_merged(self._meta, meta))
         prepared = prepare(
@@ -365,13 +365,13 @@ async def open_client(
         raise RuntimeError("open_client needs trio.run: it runs in no other event loop")
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
-    check_type("timeouts", timeouts, Timeouts | None)
-    check_type("retry", retry, Retry | None)
-    check_type("bounds", bounds, Bounds | None)
-    check_type("http_client", http_client, httpx.AsyncClient | None)
-    check_type("transport", transport, httpx.AsyncBaseTransport | None)
-    check_type("ledger", ledger, Ledger | None)
-    check_type("limits", limits, Limits | None)
+    check_option("timeouts", timeouts, Timeouts)
+    check_option("retry", retry, Retry)
+    check_option("bounds", bounds, Bounds)
+    check_option("http_client", http_client, httpx.AsyncClient)
+    check_option("transport", transport, httpx.AsyncBaseTransport)
+    check_option("ledger", ledger, Ledger)
+    check_option("limits", limits, Limits)
     if on_cost is not None and not callable(on_cost):
         raise TypeError("on_cost must be an async function")
     raise_file_limit()

@@ -21,7 +21,6 @@ from trio_minillm._protocol.request import (
     prepare,
     with_price,
 )
-from trio_minillm._types.checks import check_type
 from trio_minillm._types.openai_messages import messages_of
 
 MODEL = testing.model(api_key="sk-secret-0123", headers={"X-Team": "a"}, extra={"top": 1})
@@ -176,9 +175,3 @@ def test_a_price_of_the_call_takes_the_place_of_the_model_s() -> None:
         with_price(MODEL, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="model must be a Model"):
         with_price("gpt", None)  # type: ignore[arg-type]
-
-
-def test_an_argument_of_another_type_is_told_by_name() -> None:
-    check_type("limits", None, llm.Limits | None)
-    with pytest.raises(TypeError, match="limits must be Limits or None, not int"):
-        check_type("limits", 3, llm.Limits | None)

@@ -432,3 +432,11 @@ def test_an_answer_that_does_not_match_says_where() -> None:
     choice = llm.Choice(refusal="I can't.", content='{"count": "x"}')
     with pytest.raises(msgspec.ValidationError, match=r"at `\$.count`"):
         llm.CompletionResponse(choices=(choice,)).parsed(Item)
+
+
+@pytest.mark.parametrize("wrong", [5, "secret", Item(count=1)])
+def test_a_value_is_no_type(wrong: Any) -> None:
+    kind = type(wrong).__name__
+    for read in (schema_of, lambda it: read_json("1", it)):
+        with pytest.raises(TypeError, match=f"^a value of type {kind} is no type$"):
+            read(wrong)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from .._types.checks import check_type
+from .._types.checks import check_option, check_type
 from .._types.cost import TokenPrice
 from .._types.messages import Message
 from .._types.openai_messages import messages_of
@@ -130,8 +130,8 @@ def make_request(
 
     Raises ``TypeError`` for an unknown parameter, ``ValueError`` for a bad one.
     """
-    check_type("extra", extra, Mapping | None)
-    check_type("headers", headers, Mapping | None)
+    check_option("extra", extra, Mapping)
+    check_option("headers", headers, Mapping)
     given = {name: value for name, value in params.items() if value is not None}
     check_params(given, options)
     if headers:  # the model checks what may stand in a header

@@ -18,7 +18,7 @@ from .._http.event_source import EventSource
 from .._protocol.ingest import COMPACT_EVERY, Ingest
 from .._protocol.request import check_model
 from .._protocol.templates import TextRun
-from .._types.checks import check_count, check_type
+from .._types.checks import check_count, check_option, check_type
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError
@@ -119,7 +119,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """
         check_model(model)
         check_count("choices", choices)
-        check_type("timeouts", timeouts, Timeouts | None)
+        check_option("timeouts", timeouts, Timeouts)
         check_type("bounds", bounds, Bounds)
         ingest = Ingest(
             model=model.name,

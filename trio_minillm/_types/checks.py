@@ -14,6 +14,12 @@ def check_type(what: str, value: object, kind: type | UnionType) -> None:
         raise wrong_type(what, value, *(get_args(kind) or (kind,)))
 
 
+def check_option(what: str, value: object, kind: type) -> None:
+    """Raise ``TypeError`` for an argument of another type that is not ``None``."""
+    if value is not None and not isinstance(value, kind):
+        raise wrong_type(what, value, kind, NoneType)
+
+
 def wrong_type(what: str, value: object, *kinds: object) -> TypeError:
     """Return the error for an argument of none of these types."""
     wanted = " or ".join(

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from .checks import check_type, wrong_type
+from .checks import check_option, check_type, wrong_type
 from .media import Source, media_fields, sniffed_type
 from .schemas import read_json
 
@@ -81,8 +81,8 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheHint = None
 
     def __post_init__(self) -> None:
-        check_type("data", self.data, bytes | None)
-        check_type("url", self.url, str | None)
+        check_option("data", self.data, bytes)
+        check_option("url", self.url, str)
         check_cache(self.cache)
         if sum(x is not None for x in (self.data, self.url, self.file_id)) != 1:
             raise ValueError("give exactly one of data, url and file_id")
@@ -172,7 +172,7 @@ class ReasoningPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_type("text", self.text, str)
-        check_type("raw", self.raw, dict | None)
+        check_option("raw", self.raw, dict)
 
     def _facts(self) -> str:
         return f"{len(self.text)} characters" + (" signed" if self.signature else "")

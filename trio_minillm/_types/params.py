@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from .checks import check_type, wrong_type
+from .checks import check_option, check_type, wrong_type
 from .messages import CacheHint, check_cache
 from .schemas import JSONObject, plain_name, schema_of
 from .tools import Tool
@@ -55,8 +55,8 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
     exclude: bool | None = None
 
     def __post_init__(self) -> None:
-        check_type("effort", self.effort, str | None)
-        check_type("budget", self.budget, int | None)
+        check_option("effort", self.effort, str)
+        check_option("budget", self.budget, int)
         if self.effort is not None and self.budget is not None:
             raise ValueError("give reasoning effort or budget, not both")
 

@@ -170,7 +170,10 @@ def _is_wrapped(type: Any) -> bool:
 def _reader(type: Any) -> Callable[[str | bytes], Any]:
     adapter = _adapter(type)
     if adapter is None:
-        return msgspec.json.Decoder(type).decode
+        try:
+            return msgspec.json.Decoder(type).decode
+        except TypeError as error:
+            raise TypeError(_unfit(type, error)) from None
     from pydantic import ValidationError
 
     def read(text: str | bytes) -> Any:
@@ -197,12 +200,7 @@ def _schema(type: Any) -> bytes:
     try:
         (root,), components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
     except TypeError as error:
-        if is_pydantic(type):
-            raise TypeError(_NEITHER) from error
-        said = str(error).rpartition("\n")[2]
-        if re.fullmatch(r"Type '.*' is not supported", said, re.DOTALL):  # shows the value
-            said = f"a value of type {type.__class__.__name__} is no type"
-        raise TypeError(said) from None
+        raise TypeError(_unfit(type, error)) from None
     schema = root_in_place({**root, "$defs": components})
     name = definition_name(root.get("$ref"))
     if name is not None and f"'#/$defs/{name}'" not in str(components):
@@ -210,6 +208,14 @@ def _schema(type: Any) -> bytes:
     if not schema["$defs"]:
         del schema["$defs"]
     return msgspec.json.encode(schema)
+
+
+def _unfit(type: Any, error: TypeError) -> str:
+    """Return the words for a type that msgspec can't use, in one line and without a value."""
+    said = str(error).rpartition("\n")[2]
+    if re.fullmatch(r"Type '.*' is not supported", said, re.DOTALL):
+        return f"a value of type {type.__class__.__name__} is no type"
+    return _NEITHER if is_pydantic(type) else said
 
 
 def _kept(make: Callable[[Any], Any], type: Any) -> Any:

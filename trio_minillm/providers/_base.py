@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from .._types.checks import check_type, warn_caller
+from .._types.checks import check_option, check_type, warn_caller
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
@@ -61,10 +61,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         check_type("name", self.name, str)
         check_type("provider", self.provider, Provider)
         check_type("base_url", self.base_url, str)
-        check_type("api_key", self.api_key, str | None)
+        check_option("api_key", self.api_key, str)
         check_type("headers", self.headers, Mapping)
         check_type("extra", self.extra, Mapping)
-        check_type("price", self.price, TokenPrice | None)
+        check_option("price", self.price, TokenPrice)
         if not self.name:
             raise ValueError("name must not be empty")
         msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .._types.checks import check_type
+from .._types.checks import check_option, check_type
 from .._types.cost import TokenPrice
 from . import Model, Provider
 
@@ -61,7 +61,7 @@ def openrouter(
     from .openrouter import OpenRouter
 
     named = {"http-referer": app_url, "x-openrouter-title": app_title, "x-title": app_title}
-    check_type("headers", headers, Mapping | None)
+    check_option("headers", headers, Mapping)
     all_headers = {k: v for k, v in named.items() if v} | dict(headers or {})
     default = "https://openrouter.ai/api/v1"
     key = "OPENROUTER_API_KEY"
@@ -126,8 +126,8 @@ def _model(
     price: TokenPrice | None,
 ) -> Model:
     """Make the model; an empty ``key_variable`` means that no key is looked up."""
-    check_type("api_key", api_key, str | None)
-    check_type("base_url", base_url, str | None)
+    check_option("api_key", api_key, str)
+    check_option("base_url", base_url, str)
     source = ""
     if api_key is None and key_variable:
         api_key = os.environ.get(key_variable, "").strip() or None
