@@ -46,7 +46,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     where the provider names no cost. The ``repr`` shows neither the key nor the headers.
 
     Raises ``TypeError`` for a field of another type, ``ValueError`` for a key, a header or an address
-    that can't be sent as it is, without showing it. Warns (``UserWarning``) if a key would go unencrypted to another machine.
+    that can't be sent as it is, without showing it. Warns (``UserWarning``) if a key would go
+    unencrypted to another machine.
     """
 
     name: str
