@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import trio_minillm as llm
+import trio_minillm.providers
 from trio_minillm.providers.anthropic import Anthropic
 
 from ..support.spellings import KEY
@@ -288,3 +289,14 @@ def test_what_azure_takes_depends_on_its_version(version: str, bound: str, asked
     body = model.provider.build_request(request)
     assert body[bound] == 5
     assert ("stream_options" in body) is asked
+
+
+def test_the_names_of_all_providers_are_there_before_they_are_loaded() -> None:
+    assert set(llm.providers.__all__) <= set(dir(llm.providers))
+
+
+def test_an_event_whose_name_says_that_something_goes_on_is_passed_over() -> None:
+    data = b'{"message": "looking for sources"}'
+    assert llm.providers.OpenAIChat().parse_event("search", data) is None
+    with pytest.raises(llm.ProviderError):
+        llm.providers.OpenAIChat().parse_event("other", data)
