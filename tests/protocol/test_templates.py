@@ -294,7 +294,7 @@ def test_events_one_by_one_are_learned_from_when_it_pays() -> None:
     kinds = [type(decoder.feed(chunk("a"), 0.0)) for _ in range(LEARN_FROM + 3)]
     assert kinds == [list] * (LEARN_FROM + 1) + [TextRun] * 2
     at_once = ChunkDecoder(OPENAI)
-    at_once.feed(chunk("a") * LEARN_FROM, 0.0)
+    at_once.feed(chunk("a") * (LEARN_FROM + 1), 0.0)
     assert type(at_once.feed(chunk("a"), 0.0)) is TextRun
 
 
@@ -318,7 +318,7 @@ def test_a_read_of_one_event_has_its_bounds() -> None:
 
 def test_a_run_has_no_other_chunk_in_it_though_the_same_read_completes_one() -> None:
     decoder = ChunkDecoder(OPENAI)
-    decoder.feed(chunk("a") * LEARN_FROM, 0.0)
+    decoder.feed(chunk("a") * (LEARN_FROM + 1), 0.0)
     assert type(decoder.feed(chunk("a") * 2, 0.0)) is TextRun
     # Without blank lines, an event is complete when the next line begins one.
     long = {"filler": "x" * 5_000, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}

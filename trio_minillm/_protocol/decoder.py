@@ -31,7 +31,7 @@ from .templates import EventTemplate, TextRun
 _BLANK = b"\n\n"
 
 LEARN_FROM = 3
-"""Blocks in a read, or events so far, from which on a template is learned. That takes as long as
+"""Blocks left of a read, or events so far, from which on a template is learned. That takes as long as
 reading two or three events the long way, and each of thousands of streams holds its template."""
 LEARNING_COST = 4
 """Credit that learning a template takes; each chunk that a template reads gives 1."""
@@ -148,7 +148,9 @@ class ChunkDecoder:
                 else:
                     out += run
             else:
-                learn = len(blocks) >= LEARN_FROM or self.events >= self._learn_from
+                # The first event is often like no other: it opens the answer, too.
+                many = self.events > 0 and len(blocks) - done >= LEARN_FROM
+                learn = many or self.events >= self._learn_from
                 out += self._block(blocks[done], at, learn=learn)
                 done += 1
         if tail and self.error is None:
