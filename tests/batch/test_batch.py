@@ -400,6 +400,46 @@ async def test_what_no_request_would_escape_ends_the_run_at_once(autojump_clock,
     assert statistics.failed == statistics.running == 0
 
 
+@pytest.mark.parametrize(("status", "code"), [(404, "model_not_found"), (403, None), (405, None)])
+@pytest.mark.parametrize("concurrency", [1, 4, "auto"])
+async def test_ten_refusals_of_one_cause_before_any_answer_end_the_run(
+    autojump_clock, status, code, concurrency
+):
+    async def out(number, body):
+        raise Answer(status, code)
+
+    server, found = Server(out), []
+    async with llm.open_client(transport=server) as client:
+        batch = client.batch(requests(500), model=model(), concurrency=concurrency)
+        async with batch as results:
+            with pytest.raises(llm.RefusedError) as caught:
+                async for result in results:
+                    found.append(result)
+            assert results.stopped is caught.value
+    assert caught.value.status == status
+    assert len(found) == 9  # the tenth, and what ran beside it, counts as not sent
+    assert server.count <= 20
+    assert not any(result.ok for result in found)
+
+
+@pytest.mark.parametrize("good", [0, 5])
+async def test_refusals_of_other_causes_or_behind_an_answer_end_nothing(autojump_clock, good):
+    async def out(number, body):
+        if good:
+            if number != good:
+                raise Answer(404, "model_not_found")
+        elif number % 9 == 0:
+            raise Answer(400, "bad")
+        else:
+            raise Answer(404, "model_not_found")
+
+    async with llm.open_client(transport=Server(out)) as client:
+        async with client.batch(requests(40), model=model(), concurrency=1) as results:
+            found = [result async for result in results]
+    assert len(found) == 40
+    assert sum(result.ok for result in found) == bool(good)
+
+
 async def test_limits_end_the_run_and_what_runs_is_waited_for(autojump_clock):
     server = Server()
     limits = llm.Limits(max_tokens=80)  # eight each

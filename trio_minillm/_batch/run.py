@@ -231,7 +231,7 @@ class Run:
     async def _failed(self, item: Item, error: MiniLLMError) -> None:
         now = trio.current_time()
         self._newest_failure = item.attempts[-1]
-        fatal = isinstance(error, BudgetExceeded) or is_fatal(error)
+        fatal = isinstance(error, BudgetExceeded) or is_fatal(error) or item.lane.hopeless(error)
         if fatal or item.lane.unreachable(now, error):
             self._stop_for(error)
             return

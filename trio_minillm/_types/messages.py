@@ -309,14 +309,14 @@ Content: TypeAlias = "str | Part | Sequence[str | Part]"
 
 
 def _parts(content: Sequence[Content], cache: CacheHint) -> tuple[Part, ...]:
-    flat: list[Part] = []
+    flat: list[Any] = []  # `Message` checks that they are parts
     for item in content:
         if isinstance(item, str):
             flat.append(TextPart(item))
         elif isinstance(item, Sequence) and not isinstance(item, bytes):
             flat.extend(_parts(item, None))
         else:
-            flat.append(item)  # `Message` checks what it is
+            flat.append(item)
     if cache and flat:
         last = flat[-1]
         if not hasattr(last, "cache"):

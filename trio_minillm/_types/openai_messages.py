@@ -40,7 +40,7 @@ def messages_of(
     if isinstance(given, str):
         return (user(given),)
     if isinstance(given, Message | Mapping):
-        given = (given,)
+        return messages_of([given])
     if isinstance(given, _NO_MESSAGES) or not isinstance(given, Iterable):
         hint = ": put parts into llm.user(…)" if isinstance(given, Part) else ""
         kind = type(given).__name__

@@ -40,6 +40,12 @@ from .token_estimate import TokenCalibration
 LOOK_FIRST, LOOK_EVERY = 8, 256
 """Responses whose headers are read while none has stated a limit: the first eight, then one in 256."""
 
+SAME_REFUSALS = 10
+"""Refusals of one cause, with no request accepted before, after which a run is stopped: too few to
+cost anything, and more than the bad lines that a good file begins with."""
+_NOT_THERE = (404, 405, 410)
+"""Statuses for a model or an endpoint that is not there."""
+
 
 class Ticket(msgspec.Struct, gc=False):
     """A lane's record of a request that it let go, from its start to its end."""
@@ -70,6 +76,9 @@ class Lane:
         self._tokens_sent = 0.0
         self._pending = 0  # sent, and neither accepted nor refused yet
         self._tokens_pending = 0.0
+        self._ever_accepted = False
+        self._cause: tuple[str, int | None, str | None] | None = None  # of the newest refusal
+        self._same = 0  # refusals of this cause in a row
         self._breaker = CircuitBreaker()
         self._rates = RateLimits(now)
         self._calibration = TokenCalibration()
@@ -116,12 +125,26 @@ class Lane:
         stays = isinstance(error, SendError) and error.permanent
         return self._breaker.unreachable(now, stays=stays)
 
+    def hopeless(self, error: MiniLLMError) -> bool:
+        """Return True for the last of `SAME_REFUSALS` refusals in a row of one cause, if no request was
+        ever accepted: an unknown model, a wrong address, a key that may not ask.
+        """
+        if self._ever_accepted or not isinstance(error, RefusedError):
+            return False
+        cause = (error.kind, error.status, error.info.code)
+        if error.kind != "auth" and error.status not in _NOT_THERE:
+            self._cause = None
+            return False
+        self._same = self._same + 1 if cause == self._cause else 1
+        self._cause = cause
+        return self._same >= SAME_REFUSALS
+
     # -- after -------------------------------------------------------------------------------
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """Note that the server has begun to answer."""
         if not ticket.accepted:
-            ticket.accepted = True
+            ticket.accepted = self._ever_accepted = True
             self._rates.learned.accepted(now, ticket.sent_at)
             self._pending -= 1
             self._tokens_pending -= ticket.tokens
