@@ -39,16 +39,15 @@ def messages_of(
     """
     if isinstance(given, str):
         return (user(given),)
-    if isinstance(given, Message | Mapping):
-        return messages_of([given])
-    if isinstance(given, _NO_MESSAGES) or not isinstance(given, Iterable):
-        hint = ": put parts into llm.user(…)" if isinstance(given, Part) else ""
-        kind = type(given).__name__
+    items: Any = (given,) if isinstance(given, Message | Mapping) else given
+    if isinstance(items, _NO_MESSAGES) or not isinstance(items, Iterable):
+        hint = ": put parts into llm.user(…)" if isinstance(items, Part) else ""
+        kind = type(items).__name__
         raise TypeError(
             f"messages must be a prompt, a message or a list of messages, not {kind}{hint}"
         )
     out: list[Message] = []
-    for number, item in enumerate(given):
+    for number, item in enumerate(items):
         if isinstance(item, Message):
             out.append(item)
         elif isinstance(item, Mapping):
