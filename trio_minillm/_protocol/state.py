@@ -45,13 +45,23 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
 
 from .._types.chunks import StreamChunk, continues_answer, has_content, speaks
 from .._types.response import Outcome
 from .._types.usage import Usage
 
 
+_E = TypeVar("_E", bound=Enum)
+
+
+def _hashed_by_identity(kind: type[_E]) -> type[_E]:
+    """Hash an enum in C: each chunk is looked up in the tables below."""
+    kind.__hash__ = object.__hash__  # type: ignore[assignment]
+    return kind
+
+
+@_hashed_by_identity
 class State(Enum):
     """A state of a stream; see the table at the top."""
 
@@ -63,9 +73,8 @@ class State(Enum):
     ERRORED = "errored"
     CANCELLED = "cancelled"
 
-    __hash__ = object.__hash__  # in C: each chunk is looked up in the tables below
 
-
+@_hashed_by_identity
 class Event(Enum):
     """An event that can change the state; see the table at the top."""
 
@@ -80,8 +89,6 @@ class Event(Enum):
     CLOSE = "close"
     CUT = "cut"
     CANCEL = "cancel"
-
-    __hash__ = object.__hash__
 
 
 _REASONED: Final[dict[Event, State]] = {
