@@ -51,13 +51,12 @@ from .._types.chunks import StreamChunk, continues_answer, has_content, speaks
 from .._types.response import Outcome
 from .._types.usage import Usage
 
-
 _E = TypeVar("_E", bound=Enum)
 
 
 def _hashed_by_identity(kind: type[_E]) -> type[_E]:
     """Hash an enum in C: each chunk is looked up in the tables below."""
-    kind.__hash__ = object.__hash__  # type: ignore[assignment]
+    kind.__hash__ = object.__hash__  # type: ignore[method-assign]
     return kind
 
 
