@@ -96,7 +96,7 @@ else:
     __getattr__ = loader(__name__, _LATER)
 
     def __dir__():
-        return [*globals(), *_LATER]
+        return sorted({*globals(), *_LATER})
 
 
 __all__ = [

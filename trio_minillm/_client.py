@@ -186,7 +186,7 @@ class Client:
         would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
         check_option("timeouts", timeouts, Timeouts)
-        if "raw" in params:  # that `stream` would take, for chunks that nobody gets to see
+        if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
         streaming = self.stream(
             model,

@@ -337,6 +337,20 @@ async def test_direct_reading() -> None:
 # -- requests ------------------------------------------------------------------------------------
 
 
+async def test_no_frame_shows_the_headers_of_a_request_that_can_not_be_sent() -> None:
+    async with on_our_pool() as (connect, _):
+        with pytest.raises(AttributeError) as caught:
+            headers: Any = {"authorization": f"Bearer {KEY}", "x-a": 5}
+            await connect().start("http://127.0.0.1:1/", headers, b"{}")
+        del headers
+    shown = caught.getrepr(showlocals=True, style="long")
+    frames = [entry for entry in caught.traceback if "trio_minillm" in str(entry.path)]
+    locals_ = [repr(v) for entry in frames for v in entry.frame.f_locals.values()]
+    assert frames
+    assert shown
+    assert not any(KEY in text for text in locals_)
+
+
 async def test_a_request_in_bytes() -> None:
     async with serving(answering) as server, on_our_pool() as (connect, _):
         found = await seen(connect(), f"{server.url}v1/a%20b?c=d#e")

@@ -266,6 +266,18 @@ def test_a_streamed_choice_of_calls_belongs_to_the_text(reasons: tuple[str, str]
     assert (made.content, len(made.choices)) == ("I look", 1)
     assert [call.arguments for call in made.tool_calls] == ['{"x":1}', '{"x":2}']
     assert (made.finish_reason, made.outcome) == ("tool_calls", Outcome.FINISHED)
+    for cut in ("length", "content_filter"):
+        for place in (0, 1):
+            last = ["tool_calls", "tool_calls"]
+            last[place] = cut
+            made = response(
+                *(delta("I"), call(1, **CALL), delta("", last[0]), delta("", last[1], 1)), *END
+            )
+            assert (made.tool_calls, made.finish_reason) == ((), cut)
+            assert len(made.invalid_tool_calls) == 1
+    refused = event({"index": 0, "delta": {"refusal": "no"}})
+    made = response(refused, call(1, **CALL), delta("", "stop"), delta("", "tool_calls", 1), *END)
+    assert len(made.choices) == 2
     both = [delta("a"), call(0, **CALL), call(1, **OTHER), delta("b", index=1)]
     assert len(response(*both, delta("", "stop"), delta("", "stop", 1), *END).choices) == 2
 

@@ -175,3 +175,10 @@ def test_a_price_of_the_call_takes_the_place_of_the_model_s() -> None:
         with_price(MODEL, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="model must be a Model"):
         with_price("gpt", None)  # type: ignore[arg-type]
+
+
+def test_a_null_deep_inside_is_sent() -> None:
+    deep: Any = None
+    for _ in range(500):
+        deep = [deep]
+    assert b"null" in prepared(extra={"a": deep}).body

@@ -202,6 +202,7 @@ FILTERED = "The response was filtered due to the prompt triggering Azure OpenAI'
         ("Error code: 402 - {'error': 'retry with fewer max_tokens'}", "quota"),
         ("Error code: 404 - {'error': 'model busybox-1 does not exist'}", "invalid"),
         ("Error code: 400 - {'error': 'Something went wrong. Please try again later.'}", "server"),
+        ("litellm.BadRequestError: No healthy deployment, Try again in 5 seconds", "rate_limit"),
         ("Error code: 400 - {'error': 'upstream connect error, reset before headers'}", "server"),
         ("litellm.BadRequestError: litellm.ContentPolicyViolationError: " + FILTERED, "invalid"),
         (FILTERED, "invalid"),
@@ -965,3 +966,13 @@ def test_a_limit_of_a_day_with_a_wait_of_seconds_is_a_quota_whatever_is_advised(
 )
 def test_what_a_gateway_quotes_of_its_upstream_counts(words: str, expected: str) -> None:
     assert kind(said(words, "400"), 400) == expected
+
+
+@pytest.mark.parametrize("word", ["queued", "Processing", " waiting "])
+def test_a_word_for_what_goes_on_is_no_complaint(word: str) -> None:
+    assert complaint_in({"message": word, "queue_position": 3}) is None
+
+
+@pytest.mark.parametrize("word", ["model_not_loaded", "Payload-Too-Large", "stopping", "the queue"])
+def test_a_word_that_only_contains_one_is(word: str) -> None:
+    assert complaint_in({"message": word}) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from functools import partial
 from typing import Any
@@ -293,6 +295,9 @@ def test_what_azure_takes_depends_on_its_version(version: str, bound: str, asked
 
 def test_the_names_of_all_providers_are_there_before_they_are_loaded() -> None:
     assert set(llm.providers.__all__) <= set(dir(llm.providers))
+    code = "import trio_minillm as llm; print(llm.providers.anthropic.Anthropic().name)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "anthropic\n"
 
 
 def test_an_event_whose_name_says_that_something_goes_on_is_passed_over() -> None:

@@ -511,7 +511,7 @@ def test_a_value_of_another_type_is_a_type_error(name: str, value: Any, words: s
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("max_tokens", -1, "max_tokens must be 0 or more"),
+        ("max_tokens", -2, "max_tokens must be 0 or more"),
         ("n", 0, "n must be a whole number from 1 on"),
         ("temperature", float("nan"), "temperature must be a finite number"),
         ("cache", "2h", "cache must be True, '5m' or '1h'"),
@@ -582,3 +582,10 @@ def test_a_choice_is_one_of_the_tools() -> None:
 def test_the_parameters_are_those_of_the_typed_dict() -> None:
     assert set(llm.Params.__annotations__) == PARAM_NAMES
     assert not PARAM_NAMES & {"extra", "headers", "timeouts", "retry", "raw", "lenient"}
+
+
+def test_what_others_leave_empty_is_a_default() -> None:
+    nothing: Any = None  # as MCP's tools have it
+    assert llm.Tool(name="a", description=nothing).description == ""
+    assert llm.JSONSchema(schema={}, name=nothing).name == "response"
+    assert check_params({"max_tokens": -1}) == 1  # no bound, at LM Studio

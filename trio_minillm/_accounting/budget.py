@@ -48,9 +48,9 @@ class Budget:
         It is no error: limits may be meant for the other models of a client, or for tokens alone.
         """
         if self._unpriced and not self._warned:
-            self._warned = True
-            warn_caller(
-                f"max_cost can't count {self._unpriced}: what its answers cost is not known (give price=)"
+            self._warned = True  # also where warnings are errors
+            self._warned = warn_caller(
+                f"max_cost can't count {self._unpriced}: its answers cost what nobody knows (give price=)"
             )
         if self._parent is not None:
             self._parent.warn()

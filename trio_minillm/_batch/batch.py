@@ -125,6 +125,8 @@ class Batch:
         """Return the next result. A checkpoint."""
         if self._began is None:
             raise RuntimeError("use the batch as `async with client.batch(…) as results`")
+        if self._budget is not None:
+            self._budget.warn()
         result = await self._run.results.main.take()
         if result is not None:
             return result

@@ -58,7 +58,10 @@ def _address(url: str) -> _Address:
 
 def _wire_request(request: Outgoing, address: _Address) -> WireRequest:
     size = len(request.body)
-    parts = _head(request.method, request.url, tuple(request.headers.items()))
+    try:
+        parts = _head(request.method, request.url, _Headers(request.headers.items()))
+    except TypeError:  # a value that is no text: what is wrong is said below
+        parts = None
     if parts is not None:
         head = RequestHead(b"%s%d%s" % (parts.before, size, parts.behind), size, parts.closes)
     else:
@@ -80,6 +83,15 @@ def _wire_request(request: Outgoing, address: _Address) -> WireRequest:
 async def _ignore(event: str, info: object) -> None: ...
 
 
+class _Headers(tuple[tuple[str, str], ...]):
+    """Headers as a key of the cache. No ``repr`` of a traceback's variables shows them."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<headers>"
+
+
 class _Head(msgspec.Struct, frozen=True):
     """The head of a request but for the length of its body."""
 
@@ -89,7 +101,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 @lru_cache(maxsize=64)  # the same for each request to a model, and a third of its way to the wire
-def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> _Head | None:
+def _head(method: str, url: str, headers: _Headers) -> _Head | None:
     """Return the head; None if the headers say where the body ends, or if there may be none."""
     bare = Outgoing(method, url, dict(headers), b"", _ignore)
     own = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in headers)

@@ -82,8 +82,12 @@ class ChoiceBuilder:
                 one._call_delta(part.as_piece(), None, opens=not pieces, beside=False)
             else:
                 one.parts.append(part)
-        last = next((choice for choice in reversed(choices) if choice.reason), choices[-1])
-        one.reason, one.reasons, one.native_reason = last.reason, last.reasons, last.native_reason
+        one.reasons = list(dict.fromkeys(r for choice in choices for r in choice.reasons))
+        # One that says that a part was cut or filtered holds for all.
+        ended = [choice for choice in choices if choice.reason] or choices[-1:]
+        bad = (c for c in ended if forbids_calls((c.reason or "", c.native_reason)))
+        last = next(bad, ended[-1])
+        one.reason, one.native_reason = last.reason, last.native_reason
         return one
 
     @property

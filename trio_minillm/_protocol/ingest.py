@@ -303,7 +303,8 @@ class Ingest:
         """Return whether text and calls stand in choices of their own, as GitHub's Copilot has them."""
         with_calls = [choice for choice in choices if "call" in choice.kinds]
         others = [choice for choice in choices if choice.kinds - {"call"}]
-        return bool(with_calls) and len(others) == 1 and others[0] not in with_calls
+        apart = len(others) == 1 and others[0].kinds <= {"text", "reasoning"}
+        return bool(with_calls) and apart
 
     def _sorted(self) -> list[ChoiceBuilder]:
         return [self._choices[number] for number in sorted(self._choices)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgspec
@@ -172,9 +173,10 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     except (TypeError, RecursionError):
         raise TypeError(_unfit_field(body)) from None
     if b"null" in made:  # what NaN and infinity are encoded as
-        for name, value in body.items():
-            if not _is_finite(value):
-                raise ValueError(f"{name} must hold finite numbers")
+        with suppress(RecursionError):
+            for name, value in body.items():
+                if not _is_finite(value):
+                    raise ValueError(f"{name} must hold finite numbers")
     return made
 
 

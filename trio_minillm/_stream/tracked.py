@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import threading
 from typing import Any, Literal
 
 import msgspec
@@ -12,7 +12,6 @@ from .._accounting.bookkeeper import Bookkeeper, PendingSettlement
 from .._accounting.budget import Budget
 from .._accounting.record import CostRecord, attempt_record
 from .._protocol.ingest import Ingest
-from .._types.checks import wrong_type
 from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
@@ -143,8 +142,8 @@ class TrackedStream(StreamingCompletion):
         Raises no error of the stream: it is in the result. When this returns, the attempt is
         booked (see `cancel` for how long that can take).
         """
-        if not inspect.iscoroutinefunction(getattr(event, "wait", None)):  # or it would block
-            raise wrong_type("event", event, trio.Event)
+        if not callable(getattr(event, "wait", None)) or isinstance(event, threading.Event):
+            raise TypeError("event must be a trio.Event, or have an async wait()")
         crash: Exception | None = None
         error: MiniLLMError | None = None
         async with trio.open_nursery() as nursery:

@@ -41,12 +41,17 @@ def check_seconds(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number of seconds, 0 or more")
 
 
-def warn_caller(message: str) -> None:
-    """Warn (``UserWarning``) at the line that called into this package."""
+def warn_caller(message: str) -> bool:
+    """Warn (``UserWarning``) at the line that called into this package. Returns False, and warns nobody,
+    in a task of its own, which no line has called.
+    """
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_back and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
         level, frame = level + 1, frame.f_back
+    if frame and frame.f_globals.get("__name__", "").startswith("trio."):
+        return False
     warnings.warn(message, stacklevel=level)
+    return True
 
 
 _PACKAGE = __name__.partition(".")[0] + "."

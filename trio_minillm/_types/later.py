@@ -9,12 +9,16 @@ from typing import Any
 
 
 def loader(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package; ``names`` gives the module of each name (PEP 562)."""
+    """Return the ``__getattr__`` of a package; ``names`` gives the module of each name (PEP 562).
+
+    A name whose module is its own name is that module.
+    """
 
     def load(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{names[name]}", package), name)
+        module = import_module(f".{names[name]}", package)
+        value = module if names[name] == name else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -37,6 +37,8 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_type("schema", self.schema, Mapping)
+        if self.name is None:
+            msgspec.structs.force_setattr(self, "name", "response")
         check_type("name", self.name, str)
 
 
@@ -197,8 +199,10 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
             _check_value(name, value, kind)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number")
-    if given.get("max_tokens", 0) < 0:  # 0 only fills Anthropic's cache
-        raise ValueError("max_tokens must be 0 or more")
+    if given.get("max_tokens", 0) < -1:  # 0 only fills Anthropic's cache
+        raise ValueError(
+            "max_tokens must be 0 or more, or -1 where a server takes that for no bound"
+        )
     choices: int = given.get("n", 1)
     if choices < 1:
         raise ValueError("n must be a whole number from 1 on")

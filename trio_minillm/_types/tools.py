@@ -33,6 +33,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_type("name", self.name, str)
+        if self.description is None:  # as MCP's tools have it
+            msgspec.structs.force_setattr(self, "description", "")
         check_type("description", self.description, str)
         check_type("parameters", self.parameters, Mapping)
         check_cache(self.cache)

@@ -25,12 +25,13 @@ else:
         "Dialect": "_openai_request",
         "OpenAIChat": "openai",
         "OpenRouter": "openrouter",
+        **{name: name for name in ("anthropic", "compatible", "openai", "openrouter")},
     }
 
     __getattr__ = loader(__name__, _LATER)
 
     def __dir__():
-        return [*globals(), *_LATER]
+        return sorted({*globals(), *_LATER})
 
 
 __all__ = [

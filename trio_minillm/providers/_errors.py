@@ -165,7 +165,7 @@ def _is_servers(code: str) -> bool:
     return (status_of((code,)) or 0) >= 500
 
 
-_LATER = r"\b(?:try again|retry)(?: the request)? (?:later|in a)\b|\bwait a\b"
+_LATER = r"\b(?:try again|retry)(?: the request)? (?:later|in|after)\b|\bwait a\b"
 
 
 def _without_quotes(words: str, status: int | None) -> str:
@@ -265,7 +265,7 @@ _UNDER_WAY = frozenset(
         "ok", "success", "succeeded", "queued", "pending", "processing", "in_progress", "running",
         "waiting", "loading", "starting", "alive", "heartbeat", "ping", "keepalive", "keep-alive",
         "pong", "status", "info", "progress", "queueing", "queuing", "loading_model", "notice",
-        "notification", "log", "debug", "warning", "comment", "start", "end", "done", "keep_alive",
+        "queued", "thinking", "searching", "notification", "log", "debug", "warning", "comment", "start", "end", "done", "keep_alive",
     )
 )  # fmt: skip
 
@@ -349,8 +349,9 @@ def _complains(found: Mapping[str, Any]) -> bool:
     if any(found.get(key) for key in ("usage", "success", "ok")):
         return False
     states = [found.get(key) for key in ("status", "state", "type", "event", "object")]
-    states += [word for word in _words_of(found) if " " not in str(word).strip()]
+    said = [word.strip().lower() for word in _words_of(found) if isinstance(word, str)]
     under_way = any(isinstance(s, str) and is_under_way(s) for s in states)
+    under_way = under_way or not _UNDER_WAY.isdisjoint(said)
     if under_way or found.get("choices") is not None:
         return False
     return _has_words(found)

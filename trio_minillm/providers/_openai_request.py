@@ -65,7 +65,8 @@ _FIELDS = {
 
 def _table(dialect: Dialect) -> Mapping[str, str]:
     """Return the typed parameters that are sent unchanged, each with its name in the body."""
-    return _table_of(dialect.extra_params, dialect.without, dialect.max_tokens, dialect.seed)
+    extra, without = tuple(dialect.extra_params), tuple(dialect.without)
+    return _table_of(extra, without, dialect.max_tokens, dialect.seed)
 
 
 @lru_cache(maxsize=64)

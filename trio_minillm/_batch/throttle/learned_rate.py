@@ -59,8 +59,9 @@ ENOUGH = 20
 FIRST = 1.0
 """Lowest rate after the first refusal, in requests a second: the very first request may have been
 refused, and for a reason of its own."""
-LEAST = 1.0 / SPAN
-"""Lowest rate, in requests a second: a silent minute proves no lower one."""
+LEAST = 1.1 / SPAN
+"""Lowest rate, in requests a second: a silent minute proves none below one a minute. A little more, or
+each would meet the same second of the server's minute."""
 MANY = 0.3
 """Share of refusals from which on the rate is many times the limit, and falls by `DROP`."""
 GENTLE = 0.2
@@ -255,5 +256,5 @@ class LearnedRate:
     def _set(self, now: float, level: float | None = None) -> None:
         assert self._estimate is not None
         x = self._risen / self._back - 1.0
-        rate = self._estimate * (1.0 + self._swing * x**3)
+        rate = max(LEAST, self._estimate * (1.0 + self._swing * x**3))
         self.bucket.set(now, rate=rate, capacity=max(1.0, rate * BURST_SECONDS), level=level)
