@@ -172,3 +172,12 @@ def test_any_order_of_answers_leaves_a_rate_that_can_be_used(events: list[str], 
             now += 1.0 if event == "wait" else 100.0
     assert 0.0 <= learned.wait(now) <= 121.0
     assert learned.wait(now + 121.0) == 0.0
+
+
+def test_the_lowest_rate_is_a_little_more_than_one_a_minute() -> None:
+    """Else each request would meet the same second of the server's minute, which others may use up."""
+    learned = LearnedRate(0.0)
+    for number in range(50):
+        learned.refused(60.0 * number, told=True)
+    assert learned.active
+    assert 1.0 / 60.0 < learned.bucket.rate < 1.2 / 60.0

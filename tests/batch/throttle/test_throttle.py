@@ -255,21 +255,6 @@ def test_a_limit_is_found_whether_the_server_saves_up_or_not(
     assert sum(at > 10 for at in refusals) <= 0.025 * accepted
 
 
-def test_the_lowest_rate_does_not_meet_the_same_second_of_every_minute() -> None:
-    """A server whose minutes others use up, but for the first seconds of each."""
-    lane, now, accepted = Lane(0.0, Rates(), None), 0.0, 0
-    while accepted < 200 and now < 20_000.0:
-        why = lane.blocked(now, 1.0)
-        if why is not None:
-            now += why[1]
-            continue
-        ticket, good = lane.start(now, 1.0), now % 60.0 < 12.0
-        accepted += good
-        now += 0.05
-        lane.ended(ticket, now, error=None if good else refused(), tokens=None)
-    assert accepted == 200
-
-
 @pytest.mark.parametrize(
     ("limit", "longest"), [(None, 50.0), ("30", 50.0), ("1000", 8.0), ("500", 12.0)]
 )
