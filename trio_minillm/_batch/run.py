@@ -231,10 +231,12 @@ class Run:
     async def _failed(self, item: Item, error: MiniLLMError) -> None:
         now = trio.current_time()
         self._newest_failure = item.attempts[-1]
-        fatal = isinstance(error, BudgetExceeded) or is_fatal(error) or item.lane.hopeless(error)
+        fatal = isinstance(error, BudgetExceeded) or is_fatal(error)
         if fatal or item.lane.unreachable(now, error):
             self._stop_for(error)
             return
+        if item.lane.hopeless(error):  # its refusal is one of those that told
+            self._stop_for(error, unsent=0)
         crowded = no_room_here(error) and self.schedule.no_room()
         item.put_off += crowded
         limit = self.settings.deadline
@@ -263,11 +265,11 @@ class Run:
             self._workers.wake_at(until)
             self._workers.notify()
 
-    def _stop_for(self, error: MiniLLMError) -> None:
+    def _stop_for(self, error: MiniLLMError, *, unsent: int = 1) -> None:
         """Send no more because of an error that would meet every other request as well."""
         if self.end.stopped is None:
             self.end.stopped = error
-        self.counters.unsent += 1
+        self.counters.unsent += unsent
         self.stop()
 
     def _expire(self, now: float) -> float:
