@@ -12,7 +12,7 @@ draining and closing:
   is folded in before the caller sees it; what a cancelled wait did not take is not lost;
 - whatever happened before, the end of the channel ends the stream.
 
-`tests/test_ending.py` walks the table itself, `tests/test_ingest.py` the fold.
+`tests/protocol/test_state.py` walks the table itself, `tests/protocol/test_ingest.py` the fold.
 """
 
 from __future__ import annotations

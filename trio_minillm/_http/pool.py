@@ -3,6 +3,9 @@
 A connection is given to one request at a time. Whoever takes one gives it back with
 `ConnectionPool.release`, and a slot with `ConnectionPool.release_slot`. Every change is synchronous,
 so that a cancellation never finds one half made, and takes the same time however many there are.
+
+Whether a connection may be used again is not decided here: `ResponseParser.reusable` in `http1` says
+what the response allows, and `Roundtrip.end` whether all of it was read.
 """
 
 from __future__ import annotations
