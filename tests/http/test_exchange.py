@@ -337,10 +337,11 @@ async def test_direct_reading() -> None:
 # -- requests ------------------------------------------------------------------------------------
 
 
-async def test_no_frame_shows_the_headers_of_a_request_that_can_not_be_sent() -> None:
+@pytest.mark.parametrize("value", [5, [5]])
+async def test_no_frame_shows_the_headers_of_a_request_that_can_not_be_sent(value: Any) -> None:
     async with on_our_pool() as (connect, _):
         with pytest.raises(AttributeError) as caught:
-            headers: Any = {"authorization": f"Bearer {KEY}", "x-a": 5}
+            headers: Any = {"authorization": f"Bearer {KEY}", "x-a": value}
             await connect().start("http://127.0.0.1:1/", headers, b"{}")
         del headers
     shown = caught.getrepr(showlocals=True, style="long")
