@@ -17,7 +17,6 @@ from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, Provider
 from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._base import Parsed
-from ..providers._error_words import text_of_page
 from .documents import documents, without_prefix
 from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .long_texts import LONG_TEXT, LongTexts
@@ -388,6 +387,8 @@ class ChunkDecoder:
 
     def _parsed_document(self, body: bytes) -> Sequence[StreamChunk]:
         if body[:1] == b"<":
+            from ..providers._error_words import text_of_page
+
             page = text_of_page(redact(body[:THOROUGH], self._secrets).decode("utf-8", "replace"))
             raise ProtocolError(
                 f"the body is HTML or XML, not an event stream: {page[:PAGE_CHARS]}"

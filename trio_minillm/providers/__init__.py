@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from .._types.later import loader
 from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_others
-from ._errors import complaint_in, error_from, error_info
 
 if TYPE_CHECKING:
+    from ._errors import complaint_in, error_from, error_info
     from ._openai_request import Dialect
     from ._servers import SERVERS
     from .anthropic import Anthropic
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from .openai import OpenAIChat
     from .openrouter import OpenRouter
 else:
-    # Most programs speak one wire: the others are not loaded.
+    # Most programs speak one wire: the others are not loaded, nor what only failures need.
     _LATER = {
         "SERVERS": "_servers",
+        **dict.fromkeys(("complaint_in", "error_from", "error_info"), "_errors"),
         "Anthropic": "anthropic",
         "Compatible": "compatible",
         "Dialect": "_openai_request",

@@ -24,7 +24,6 @@ from .._types.hosts import is_this_machine
 from .._types.messages import Message
 from .._types.money import exact
 from .._types.usage import Usage
-from ._errors import error_info, is_under_way
 from ._pricing import native_cost, priced_cost
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
@@ -215,6 +214,8 @@ class Provider:
                 return None
             raise
         except ProviderError as exc:
+            from ._errors import is_under_way
+
             if exc.vague and is_under_way(event):
                 return None
             raise
@@ -230,6 +231,8 @@ class Provider:
 
         ``status`` is the HTTP status, or ``None`` for an error in a stream.
         """
+        from ._errors import error_info  # only failures need it, and it is large
+
         return error_info(status, body)
 
     def parse_refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ErrorInfo:
@@ -241,6 +244,8 @@ class Provider:
         """
         if type(self).parse_error is not Provider.parse_error:
             return self.parse_error(status, body)
+        from ._errors import error_info
+
         return error_info(status, body, headers)
 
     def generation_id(self, headers: Mapping[str, str]) -> str | None:
