@@ -15,12 +15,10 @@ a refusal after fewer than 40 accepted (8   a contradiction
 above the estimate, where one is expected)
 a refusal after more                        one contradiction less
 three contradictions                        exemption: it is tried without the limit
-30 answers in an exemption                  it is proven if the share of refusals is about the same
-more refused, for ten seconds               it is proven if half as many again are accepted as the limit
-                                            let through; otherwise the limit is back, for 20 s at
-                                            least, and twice as long each time
-the share rises later, and no more are      the exemption ends; everything is learned anew
-accepted for it
+30 answers in an exemption                  it is proven if the share of refusals is about the same;
+                                            otherwise the limit is back, for 20 s at least, and
+                                            twice as long each time
+the share rises suddenly, later             the exemption ends; everything is learned anew
 ==========================================  ======================================================
 
 The numbers are those of the simulation, ``benchmarks/control.py``, at 2, 20 and 100 requests a
@@ -48,12 +46,8 @@ FEW, VERY_FEW = 40, 8
 to it, and above it."""
 CONTRADICTIONS = 3
 """Refusals that contradict the estimate after which an exemption begins."""
-TRIAL, TRIAL_SECONDS = 30, 10.0
-"""Answers by which an exemption is judged; and seconds, if more were refused."""
-WORTH = 1.5
-"""Factor of accepted requests per second for which it is worth it that more are refused."""
-UNSURE = 6
-"""Failures in a row that are no chance where nearly all are refused."""
+TRIAL = 30
+"""Answers by which an exemption is judged."""
 REST, LONGEST_REST = 20.0, 2_560.0
 """Seconds from an exemption that failed to the next."""
 CHANCE = 1e-4
@@ -61,53 +55,35 @@ CHANCE = 1e-4
 
 
 class Exemption:
-    """A time without a learned limit.
+    """A time without a learned limit; ``share`` is the share of refusals that there was under it."""
 
-    ``share`` is the share of refusals that there was under it, and ``rate`` the requests per second
-    that it let through. It is over if more are refused now, and not many more accepted.
-    """
-
-    def __init__(self, share: float, rate: float, now: float) -> None:
+    def __init__(self, share: float) -> None:
         self.share = share
         self.proven = False
-        """True once it turned out that the limit did not pay."""
+        """True once the share turned out to be about the same without the limit."""
         self.failed = False
-        """True once it turned out that it did, or does now."""
-        self._rate = rate
+        """True once it turned out to be higher."""
         self._answers = self._refused = 0
         self._recent = share  # a moving average over some fifty answers
-        self._since, self._accepted = (
-            now,
-            0,
-        )  # of the stretch in which accepted requests are counted
 
-    def count(self, now: float, *, refused: bool) -> None:
+    def count(self, *, refused: bool) -> None:
         """Count an answer."""
         self._answers += 1
         self._refused += refused
-        self._accepted += not refused
         self._recent += (refused - self._recent) / 50.0
-        if self._answers < TRIAL:
-            return
-        if not self.proven:
+        if not self.proven and self._answers >= TRIAL:
             found = self._refused / self._answers
             # The share under the limit was told from few answers, too.
-            if found <= min(max(1.3 * self.share + 0.1, 3.0 * self.share), MOSTLY):
-                self.proven, self.share, self._recent = True, found, found
-                return
-        elif self._recent <= min(0.9, 2.0 * self.share + 0.2):
-            return
-        seconds = now - self._since
-        if seconds >= TRIAL_SECONDS:  # more are refused: does it pay?
-            self.proven = self._accepted >= WORTH * self._rate * seconds
+            self.proven = found <= min(max(1.3 * self.share + 0.1, 3.0 * self.share), MOSTLY)
             self.failed = not self.proven
-            self._since, self._accepted = now, 0
+            self.share = self._recent = found
+        elif self.proven:
+            self.failed = self._recent > min(0.9, 2.0 * self.share + 0.2)
 
     @property
     def patience(self) -> int:
         """The number of failures in a row that are no chance, at this share of refusals."""
-        share = max(self._recent, self.share)
-        return max(2, _patience(share)) if share <= MOSTLY else UNSURE
+        return max(2, _patience(max(self._recent, self.share)))
 
 
 def _patience(share: float) -> int:
@@ -131,17 +107,17 @@ class Doubt:
         """The share of refusals."""
         return self._refused / max(1, self._accepted + self._refused)
 
-    def accepted(self, now: float, sent_at: float) -> None:
+    def accepted(self, sent_at: float) -> None:
         """Count an accepted request that was sent at this time."""
         self._accepted += sent_at >= self._since
         if self.exemption is not None:
-            self.exemption.count(now, refused=False)
+            self.exemption.count(refused=False)
 
-    def refused(self, now: float) -> None:
+    def refused(self) -> None:
         """Count a refusal."""
         self._refused += 1
         if self.exemption is not None:
-            self.exemption.count(now, refused=True)
+            self.exemption.count(refused=True)
 
     def seems_chance(self, now: float, pending: int) -> bool:
         """Return True if refusals are too few to do anything about them.
@@ -164,16 +140,15 @@ class Doubt:
             return 3
         return 2 if self.share > HALF else max(3, _patience(self.share))
 
-    def contradicted(self, accepted: int, now: float, *, rate: float, above: bool) -> bool:
+    def contradicted(self, accepted: int, now: float, *, above: bool) -> bool:
         """Weigh a refusal behind so many ``accepted`` requests since the last cut. Returns True if
         it contradicts the estimate, and not as the first; begins an exemption if that is due.
-        ``rate`` is the estimate; ``above``: the present rate is above it, where a refusal is expected.
+        ``above``: the rate is above the estimate, where a refusal is expected.
         """
-        early = accepted < (VERY_FEW if above else FEW) and self.share <= MOSTLY
-        if accepted:  # else it says nothing: the server refuses everything now
-            self._contradictions = max(0, self._contradictions + (1 if early else -1))
+        early = 0 < accepted < (VERY_FEW if above else FEW) and self.share <= MOSTLY
+        self._contradictions = max(0, self._contradictions + (1 if early else -1))
         if self._contradictions >= CONTRADICTIONS and now >= self._rests_until:
-            self.exemption = Exemption(self.share, rate, now)
+            self.exemption = Exemption(self.share)
         return self._contradictions > 1
 
     def end(self, now: float) -> None:

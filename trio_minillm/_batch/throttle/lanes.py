@@ -220,7 +220,7 @@ class Lane:
         )
         if not failures:
             if by_rate:
-                learned.also_refused(now)
+                learned.also_refused()
             return
         if by_rate:
             known = learned.active

@@ -130,7 +130,7 @@ class LearnedRate:
 
     def accepted(self, now: float, sent_at: float = math.inf) -> None:
         """Count an accepted request, and raise the rate by the time that it stands for."""
-        self._doubt.accepted(now, sent_at)
+        self._doubt.accepted(sent_at)
         if self._doubt.exemption is not None:
             self._judge(now)
         elif self._estimate is not None:
@@ -159,7 +159,7 @@ class LearnedRate:
         so that there is no doubt what it refuses for.
         """
         doubt, held = self._doubt, self._accepted - self._accepted_before
-        doubt.refused(now)
+        doubt.refused()
         if doubt.exemption is not None:
             self._judge(now)
             return
@@ -178,7 +178,7 @@ class LearnedRate:
         elif self._estimate is None:
             self._cut(now, max(FIRST, known * (1.0 - doubt.share)), GENTLE, 2.0)
         elif not told and doubt.contradicted(
-            held, now, rate=self._estimate, above=self.bucket.rate > 1.1 * self._estimate
+            held, now, above=self.bucket.rate > 1.1 * self._estimate
         ):
             if self.active:
                 self._cut(now, self._estimate / 2.0, GENTLE, 2.0)
@@ -194,9 +194,9 @@ class LearnedRate:
             self._cut(now, rate, swing if rate == found else SWING, seconds)
         self._accepted_before = self._accepted
 
-    def also_refused(self, now: float) -> None:
+    def also_refused(self) -> None:
         """Take back one of the requests that the last refusal had taken for accepted."""
-        self._doubt.refused(now)
+        self._doubt.refused()
         if self._refusals and self._doubt.exemption is None:
             at, so_far = self._refusals[-1]
             self._refusals[-1] = at, so_far - 1
