@@ -417,8 +417,25 @@ async def test_ten_refusals_of_one_cause_before_any_answer_end_the_run(
                     found.append(result)
             assert results.stopped is caught.value
     assert caught.value.status == status
-    assert 10 <= len(found) == server.count <= 20
+    assert 10 <= len(found) == server.count <= 30
     assert not any(result.ok for result in found)
+
+
+async def test_a_model_that_is_not_there_stops_no_other(autojump_clock):
+    async def out(number, body):
+        if body["model"] == "bad":
+            raise Answer(404, "model_not_found")
+
+    asked = [
+        BatchRequest(
+            key=str(n), messages="Hi", model=llm.compatible(name, base_url="http://llm.invalid/v1")
+        )
+        for n, name in enumerate(["good", "bad"] * 20)
+    ]
+    async with llm.open_client(transport=Server(out)) as client:
+        async with client.batch(asked, concurrency=2) as results:
+            found = [result async for result in results]
+    assert (len(found), sum(result.ok for result in found)) == (40, 20)
 
 
 @pytest.mark.parametrize("good", [0, 5])

@@ -235,7 +235,8 @@ class Run:
         if fatal or item.lane.unreachable(now, error):
             self._stop_for(error)
             return
-        if item.lane.hopeless(error):  # its refusal is one of those that told
+        served = any(lane.ever_accepted for lane in self.schedule.lanes)
+        if item.lane.hopeless(error) and not served:  # its refusal is one of those that told
             self._stop_for(error, unsent=0)
         crowded = no_room_here(error) and self.schedule.no_room()
         item.put_off += crowded

@@ -606,6 +606,7 @@ def test_what_no_other_request_would_escape_ends_the_run(error, ends):
     [
         ("x" * 400, {}, 100 + 256),
         ("x" * 400, {"max_tokens": 20}, 100 + 20),
+        ("x" * 400, {"max_tokens": -1}, 100 + 256),
         (llm.user("x" * 400), {"max_tokens": 1000}, 100 + 256),
         ([llm.system("x" * 40), llm.user("x" * 40)], {}, 20 + 256),
         ([{"role": "user", "content": "x" * 40}], {}, 10 + 256),

@@ -76,8 +76,9 @@ class Lane:
         self._tokens_sent = 0.0
         self._pending = 0  # sent, and neither accepted nor refused yet
         self._tokens_pending = 0.0
-        self._ever_accepted = False
-        self._cause: tuple[str, int | None, str | None] | None = None  # of the newest refusal
+        self.ever_accepted: bool = False
+        """True once the server has begun to answer any request."""
+        self._cause: tuple[str, int | None, str] | None = None  # of the newest refusal
         self._same = 0  # refusals of this cause in a row
         self._breaker = CircuitBreaker()
         self._rates = RateLimits(now)
@@ -126,25 +127,26 @@ class Lane:
         return self._breaker.unreachable(now, stays=stays)
 
     def hopeless(self, error: MiniLLMError) -> bool:
-        """Return True for the last of `SAME_REFUSALS` refusals in a row of one cause, if no request was
-        ever accepted: an unknown model, a wrong address, a key that may not ask.
+        """Return True for refusals in a row of one cause, if no request was ever accepted: an unknown
+        model, a wrong address, a key that may not ask. There must be `SAME_REFUSALS` of them, and more
+        than requests under way, which may yet be accepted.
         """
-        if self._ever_accepted or not isinstance(error, RefusedError):
+        if self.ever_accepted or not isinstance(error, RefusedError):
             return False
-        cause = (error.kind, error.status, error.info.code)
+        cause = (error.kind, error.status, error.info.message)
         if error.kind != "auth" and error.status not in _NOT_THERE:
             self._cause = None
             return False
         self._same = self._same + 1 if cause == self._cause else 1
         self._cause = cause
-        return self._same >= SAME_REFUSALS
+        return self._same >= max(SAME_REFUSALS, self.in_flight + 1)
 
     # -- after -------------------------------------------------------------------------------
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """Note that the server has begun to answer."""
         if not ticket.accepted:
-            ticket.accepted = self._ever_accepted = True
+            ticket.accepted = self.ever_accepted = True
             self._rates.learned.accepted(now, ticket.sent_at)
             self._pending -= 1
             self._tokens_pending -= ticket.tokens

@@ -17,7 +17,9 @@ USUAL_OUTPUT = 256
 def estimate_tokens(request: BatchRequest) -> float:
     """Return roughly how many tokens a request comes to, input and output together."""
     bound = request.params.get("max_tokens")
-    output = min(USUAL_OUTPUT, bound) if isinstance(bound, int) else USUAL_OUTPUT
+    output = USUAL_OUTPUT
+    if isinstance(bound, int) and bound >= 0:  # -1 is no bound, at some servers
+        output = min(output, bound)
     return _characters(request.messages) / CHARACTERS_PER_TOKEN + output
 
 
