@@ -93,10 +93,7 @@ else:
         "open_local_server": "local",
     }
 
-    __getattr__ = loader(__name__, _LATER)
-
-    def __dir__():
-        return sorted({*globals(), *_LATER})
+    __getattr__, __dir__ = loader(__name__, _LATER)
 
 
 __all__ = [

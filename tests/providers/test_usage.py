@@ -737,6 +737,7 @@ def test_several_choices_are_counted_all_or_in_doubt(model: llm.Model, counts: b
     several = charged(usage, asked_of(model, {"n": 2}), {}, choices=2, content=True)
     assert resolution(several) == ("resolved" if counts else "lower_bound")
     assert charged(usage, asked_of(model, {}), {}, choices=1, content=True) is usage
+    assert [asked_of(model, {"n": n}).choices for n in (3, 0, -1, True, "2")] == [3, 1, 1, 1, 1]
 
 
 def test_choices_that_nobody_asked_for_are_in_doubt_too() -> None:

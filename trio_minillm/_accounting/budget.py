@@ -50,7 +50,7 @@ class Budget:
         if self._unpriced and not self._warned:
             self._warned = True  # also where warnings are errors
             self._warned = warn_caller(
-                f"max_cost can't count {self._unpriced}: its answers cost what nobody knows (give price=)"
+                f"max_cost can't count {self._unpriced}: the cost of its answers is unknown (give price=)"
             )
         if self._parent is not None:
             self._parent.warn()

@@ -5,10 +5,10 @@ event                           what runs           what waits   what is raised
 ==============================  ==================  ===========  ========================================
 input exhausted, all done                                        nothing
 stopped by the user             goes on to its end  dropped      nothing
-fatal error, the first ten of   goes on to its end  dropped      ``stopped``, by iteration after the last
-one cause, limit reached,                                        result
-address unreachable, no file
-can be opened
+fatal error, limit reached,     goes on to its end  dropped      ``stopped``, by iteration after the last
+the first refusals all of one                                    result
+cause, address unreachable, no
+file can be opened
 cancelled by the user, or the   cancelled           dropped      nothing
 block is left
 a task of the run raises        cancelled           dropped      ``crash``, by iteration, else by the

@@ -80,7 +80,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refused(self) -> bool:
-        """True if no model can have worked on it: it was refused, or never sent. No sum has its cost.
+        """True if no model can have worked on it: it was refused, or never sent. Sums leave it out.
 
         Behind a server that failed or was late, a model may have answered.
         """

@@ -77,9 +77,8 @@ def prepare(
 ) -> Prepared:
     """Check a call's arguments, and return the request that they make.
 
-    ``expect_usage=False`` counts where the wire format
-    leaves the choice. ``options`` are the names of the caller's other arguments, for the hint at a
-    misspelled one.
+    ``expect_usage=False`` counts where the wire format leaves the choice. ``options`` are the names of
+    the caller's other arguments, for the hint at a misspelled one.
 
     Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's wire format
     does not have, for a clash of ``extra`` with a typed one, and for bad messages.

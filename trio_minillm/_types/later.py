@@ -8,10 +8,12 @@ from importlib import import_module
 from typing import Any
 
 
-def loader(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package; ``names`` gives the module of each name (PEP 562).
+def loader(
+    package: str, names: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return the ``__getattr__`` and the ``__dir__`` of a package (PEP 562).
 
-    A name whose module is its own name is that module.
+    ``names`` gives the module of each name. A name whose module is its own name is that module.
     """
 
     def load(name: str) -> Any:
@@ -22,4 +24,4 @@ def loader(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, value)
         return value
 
-    return load
+    return load, lambda: sorted({*vars(sys.modules[package]), *names})

@@ -60,8 +60,9 @@ Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors o
 def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model | str:
     """Return the model of ``--model``, with its key from the environment.
 
-    Unless it ``asks`` the model, the command needs none. A local one is returned as its name, which
-    `open_model` takes: it has to be opened. Raises `Misuse`, and ``ValueError`` for a key or an address that can't be sent.
+    Unless it ``asks`` the model, the command needs no key. A local one is returned as its name, which
+    `open_model` takes: it has to be opened. Raises `Misuse`, and ``ValueError`` for a key or an address
+    that can't be sent.
     """
     if is_local(name) and base_url is None:
         return name

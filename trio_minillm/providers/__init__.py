@@ -29,10 +29,7 @@ else:
         **{name: name for name in ("anthropic", "compatible", "openai", "openrouter")},
     }
 
-    __getattr__ = loader(__name__, _LATER)
-
-    def __dir__():
-        return sorted({*globals(), *_LATER})
+    __getattr__, __dir__ = loader(__name__, _LATER)
 
 
 __all__ = [

@@ -49,9 +49,9 @@ def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
     return Asked(
         terms_in(body),
         provider.replay_wire == "anthropic",
-        choices if type(choices) is int else 1,
+        choices if type(choices) is int and choices > 0 else 1,
         provider.counts_all_choices(model),
-        audio=bool(parts) and any(p.get("type") in ("input_audio", "audio") for p in parts),
+        audio=any(part.get("type") in ("input_audio", "audio") for part in parts),
         hour=any(
             (part.get("cache_control") or {}).get("ttl") == "1h" for part in _marked(body, parts)
         ),

@@ -265,7 +265,8 @@ _UNDER_WAY = frozenset(
         "ok", "success", "succeeded", "queued", "pending", "processing", "in_progress", "running",
         "waiting", "loading", "starting", "alive", "heartbeat", "ping", "keepalive", "keep-alive",
         "pong", "status", "info", "progress", "queueing", "queuing", "loading_model", "notice",
-        "queued", "thinking", "searching", "notification", "log", "debug", "warning", "comment", "start", "end", "done", "keep_alive",
+        "thinking", "searching", "notification", "log", "debug", "warning", "comment", "start",
+        "end", "done", "keep_alive",
     )
 )  # fmt: skip
 

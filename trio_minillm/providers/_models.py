@@ -1,7 +1,8 @@
 """Constructors of models: a name, a provider, its usual address, and a key from the environment.
 
 All take the same keywords. They are spelled out in each signature, and not passed on in a
-``**kwargs``, so that editors show them and type checkers check them. Each imports its provider when it is called, since most programs speak one wire.
+``**kwargs``, so that editors show them and type checkers check them. Each imports its
+provider when it is called, since most programs speak one wire.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ def check_shard(shard: tuple[int, int]) -> None:
 def in_shard(key: str, shard: tuple[int, int]) -> bool:
     """Return True if a key belongs to the part ``(i, n)``, the i-th of n, counted from 1.
 
-    Raises ``ValueError`` for another pair. This depends on the key alone: every key belongs to exactly one of the n parts, on every machine.
+    Raises ``ValueError`` for another pair. This depends on the key alone: every key belongs to exactly
+    one of the n parts, on every machine.
     """
     check_shard(shard)
     part, parts = shard

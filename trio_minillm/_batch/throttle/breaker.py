@@ -5,7 +5,8 @@ state    event                                            what happens
 =======  ===============================================  =========================================
 closed   a failure                                        nothing yet: it may be chance
 closed   a second failure, with no answer in between (a   open, for half a second
-         later one, where `Exemption` expects some)
+         later one, where refusals may be chance:
+         `LearnedRate.patience`)
 open     its time is over                                 probing
 probing  a request is sent                                open for as long again, so that requests
                                                           are sent one at a time

@@ -21,8 +21,8 @@ three contradictions                        exemption: it is tried without the l
 the share rises suddenly, later             the exemption ends; everything is learned anew
 ==========================================  ======================================================
 
-The numbers are those of the simulation, ``benchmarks/control.py``, at 2, 20 and 100 requests a
-second: with fewer contradictions or answers, true limits are doubted, and each trial costs a few
+The numbers are those of the simulation, ``benchmarks/control.py``, and hold in the tests of
+``tests/batch/throttle`` at 2 to 100 requests a second: with fewer contradictions or answers, true limits are doubted, and each trial costs a few
 refusals; with more, refusals at random slow a run down for longer. A server that states its limits is
 not doubted.
 """
