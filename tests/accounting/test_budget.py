@@ -17,6 +17,7 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm import BudgetExceeded, Limits, Outcome, Timeouts, TokenPrice
 from trio_minillm._accounting.budget import Budget
+from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement
 
 from ..support.streams import CancelAtStep, Told, take
@@ -245,6 +246,21 @@ async def test_a_limit_on_the_cost_that_can_not_act_is_warned_of_once(autojump_c
     async with opening as client:
         for _ in range(2):
             await client.complete(unpriced, "Hi")
+
+
+async def test_only_a_line_that_calls_is_warned(autojump_clock):
+    """A task has none that called it: the warning is kept for one that does, or iterates a batch."""
+    unpriced = model_on("openai")
+    answer = reply(*begin("openai"), *end("openai", Spent(7, 3)))
+    _, opening = opened(Limits(max_cost=1), answer)
+    async with opening as client:
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.complete, unpriced, "Hi")
+        async with client.batch([BatchRequest(key, "Hi") for key in "ab"], model=unpriced) as results:
+            with pytest.warns(UserWarning, match="(give price=)") as caught:
+                await anext(results)
+            assert caught[0].filename == __file__
 
 
 # -- failed attempts -----------------------------------------------------------------------------

@@ -33,6 +33,25 @@ def kind(body: Any, status: int | None = 429, **headers: str) -> str:
     return error_info(status, json.dumps(body).encode(), named).kind
 
 
+@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("field", ["code", "status", "status_code"])
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("Something went wrong. Please try again later.", "server"),
+        ("Not ready. Retry the request after a few seconds", "rate_limit"),
+        ("The replica is not there yet, try again in 5 seconds", "rate_limit"),
+        ("No such field. Correct it and retry after that", "invalid"),
+        ("No such field, internal error", "invalid"),
+    ],
+)
+def test_a_status_in_a_gateway_s_500_holds_unless_it_asks_to_come_back(
+    status: int, field: str, words: str, found: str
+) -> None:
+    assert kind({"error": {"message": words, field: status}}, 500) == found
+    assert kind({"error": {"message": words, field: 429}}, 500) == "rate_limit"
+
+
 def said(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
     return {"error": {"message": message, "code": code, **more}}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import trio
 
 from trio_minillm import Limits
 from trio_minillm._types.checks import (
@@ -45,21 +44,6 @@ def test_seconds_are_a_number(wrong: Any) -> None:
     check_seconds("wait", 0.5)
     with pytest.raises(ValueError, match="wait must be a number of seconds, 0 or more"):
         check_seconds("wait", wrong)
-
-
-async def test_a_task_that_no_line_has_called_is_not_warned() -> None:
-    told: list[bool] = []
-
-    async def call() -> None:
-        told.append(warn_caller("careful"))
-
-    call.__globals__["__name__"], before = "trio_minillm.x", call.__globals__["__name__"]
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-    finally:
-        call.__globals__["__name__"] = before
-    assert told == [False]
 
 
 def test_a_warning_points_at_whoever_called() -> None:

@@ -40,9 +40,9 @@ from .scoring import score_result
 from .sender import Sender
 from .source import Requests, RequestSource
 from .statistics import BatchStatistics, Counters
-from .throttle.lanes import Lane, no_room_here
 from .throttle.retry import BATCH_RETRY, RetryBudget, counted_attempts, is_fatal, retry_delay
 from .throttle.schedule import Item, Schedule
+from .throttle.throttle import Lane, no_room_here
 from .throttle.token_estimate import estimate_tokens
 from .types import Attempt, BatchRequest, BatchResult
 from .workers import WorkerPool

@@ -49,6 +49,8 @@ class Connection:
         """Time on Trio's clock at which the last response was complete; the pool keeps it."""
         self.failure: OSError | None = None
         """Error that the next read raises; it came behind bytes that were parsed already."""
+        self.spent: bool = False
+        """True once no other request may follow: one was cut off, or said that it is the last."""
         self._sock = sock
         self._buffer = buffer  # shared by all connections: nothing is left in it between reads
         self._more = False  # the next read may find something without waiting
@@ -120,8 +122,9 @@ class Connection:
         await _waited(wait_writable, self._sock)
 
     def stop_sending(self) -> None:
-        """Send nothing more. What is sent afterwards on this connection makes no sense."""
+        """Send nothing more: the server would take another request for the rest of this one."""
         self._rest = self._records = NOTHING
+        self.spent = True
 
     async def _flush(self) -> None:
         """Send what TLS itself has to say."""

@@ -4,8 +4,20 @@ A connection is given to one request at a time. Whoever takes one gives it back 
 `ConnectionPool.release`, and a slot with `ConnectionPool.release_slot`. Every change is synchronous,
 so that a cancellation never finds one half made, and takes the same time however many there are.
 
-Whether a connection may be used again is not decided here: `ResponseParser.reusable` in `http1` says
-what the response allows, and `Roundtrip.end` whether all of it was read.
+A connection is used again only if nothing forbids it (`ConnectionPool.reusable`):
+
+================================================  ================================================
+cause for which it is closed                      told by
+================================================  ================================================
+the request was not sent to its end, or said      `Connection.spent`
+that no other follows
+the response was not read to its end              `ResponseParser.complete`
+the response forbids it, by its framing, version  `ResponseParser.reusable`
+or headers, or has bytes behind it
+it was idle for too long, or too many are         `IdleConnections`
+the server has closed it, or sent something       `Connection.usable`, when it is taken
+the transport was closed                          `ConnectionPool.release`
+================================================  ================================================
 """
 
 from __future__ import annotations
@@ -22,6 +34,7 @@ from .._types.checks import check_count, check_seconds, check_type
 from .connection import READ_BYTES, Connection, Origin
 from .dialing import Tell, dial
 from .failures import NoAuthorities, explain
+from .http1 import ResponseParser
 from .lookup import Resolver
 
 MAX_IDLE = 256
@@ -223,6 +236,12 @@ class ConnectionPool:
             if not isinstance(self._verify, ssl.SSLContext):  # else it is the caller's
                 self._context.set_alpn_protocols(["http/1.1"])
         return self._context
+
+    @staticmethod
+    def reusable(connection: Connection, response: ResponseParser) -> bool:
+        """Return True if another request may go out on the connection, after this response."""
+        whole = response.complete and not connection.sending
+        return whole and response.reusable and not connection.spent
 
     def release(self, connection: Connection, *, keep: bool) -> None:
         """Give a connection back: to be kept for another request, or to be closed."""

@@ -121,8 +121,6 @@ class Roundtrip:
         self._has_slot = False
         self._connection: Connection | None = None
         self._parser: ResponseParser
-        self._last = False  # the request says that no other follows on this connection
-        self._cut = False  # the rest of the request is not sent
         self._trace: Trace | None = None  # of a request that is sent while the response is read
         self._read_seconds: float | None = None
 
@@ -185,12 +183,12 @@ class Roundtrip:
         await self._exchange_on(self._connection, request)
 
     async def _exchange_on(self, connection: Connection, request: WireRequest) -> None:
-        self._last, self._cut = request.head.closes, False
         await request.tell("http11.send_request_headers.started")
         if request.body is not None:
             await self._put(connection, request, request.head.data + request.body, last=True)
         else:
             await self._put_pieces(connection, request)
+        connection.spent = connection.spent or request.head.closes
         if connection.sending:
             self._trace = request.trace
             return  # the head is here
@@ -250,25 +248,20 @@ class Roundtrip:
             await _within(left, httpx.WriteTimeout, wait)
             if not full and self._read_now(connection) and parser.head:
                 if not 200 <= parser.status < 300:
-                    self._cut_off(connection)
+                    connection.stop_sending()
                 elif last:
                     return False
                 elif parser.complete or parser.fault:
-                    self._cut_off(connection)
-        return not self._cut
+                    connection.stop_sending()
+        return not connection.spent
 
     def _send_now(self, connection: Connection) -> bool:
         """Send without waiting. Returns False if the socket takes nothing now."""
         try:
             return connection.send_now()
         except OSError:  # the peer takes no more: it may have answered before
-            self._cut_off(connection)
+            connection.stop_sending()
             return True
-
-    def _cut_off(self, connection: Connection) -> None:
-        """Send nothing more: the server would take the next request for the rest of this one."""
-        connection.stop_sending()
-        self._cut = True
 
     # -- the response's body ---------------------------------------------------------------
 
@@ -392,9 +385,7 @@ class Roundtrip:
         """
         connection, self._connection = self._connection, None
         if connection is not None:
-            parser = self._parser
-            sent = not (self._cut or connection.sending)
-            keep = parser.complete and parser.reusable and sent and not self._last
+            keep = self._pool.reusable(connection, self._parser)
             self._pool.release(connection, keep=keep)
         if self._has_slot:
             self._has_slot = False

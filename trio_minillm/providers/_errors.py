@@ -144,9 +144,10 @@ def error_from(
 def _inner_status(levels: Levels, codes: Sequence[str], words: str) -> int:
     """Return the status that the body of an HTTP 500 tells, if that is of a request, or else 500.
 
-    Gateways send their own failure, with their upstream's in it (litellm). A status in a field, and
-    one of a key or a rate in the words, is the upstream's in any case. Other statuses in words, and
-    codes, are not where something speaks of a failure that passes: doubt means another attempt.
+    Gateways send their own failure, with their upstream's in it (litellm). One of a key or a rate is
+    the upstream's in any case, and so is any other in a field unless the words ask to come back
+    later: doubt means another attempt. Other statuses in words, and codes, are not where something
+    speaks of a failure that passes.
     """
     told = next((n for n in numbers_in(levels) if n != 500), None) or worded_status(words)
     lower = words.lower()
@@ -165,7 +166,7 @@ def _is_servers(code: str) -> bool:
     return (status_of((code,)) or 0) >= 500
 
 
-_LATER = r"\b(?:try again|retry)(?: the request)? (?:later|in|after)\b|\bwait a\b"
+_LATER = r"\b(?:try again|retry)(?: \w+){0,3} (?:later|(?:in|after) (?:\d|an?\b|some\b|few\b))|\bwait a\b"
 
 
 def _without_quotes(words: str, status: int | None) -> str:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._batch.throttle.concurrency import START, ConcurrencyLimit
-from trio_minillm._batch.throttle.lanes import Lane
 from trio_minillm._batch.throttle.rate_headers import (
     RateLimit,
     family_of,
@@ -31,6 +30,7 @@ from trio_minillm._batch.throttle.retry import (
     worth_retrying,
 )
 from trio_minillm._batch.throttle.schedule import Item, Schedule
+from trio_minillm._batch.throttle.throttle import Lane
 from trio_minillm._batch.throttle.token_bucket import StatedLimit, TokenBucket
 from trio_minillm._batch.throttle.token_estimate import estimate_tokens
 from trio_minillm._types.errors import ErrorInfo

@@ -3,7 +3,7 @@
 The measure is throughput, not latency: a server that answers in batches takes longer for each
 request the more there are, and still finishes more of them. So the limit rises while more requests
 at once finish sooner in all, and stays where they do not. Throughput is measured in epochs (`_Epoch`).
-It is one of the things that a batch may wait for; `lanes.Lane.blocked` asks them all.
+It is one of the things that a batch may wait for; `throttle.Lane.blocked` asks them all.
 
 ===========  ==================================================  ====================================
 phase        event                                               what happens

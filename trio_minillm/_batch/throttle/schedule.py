@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable, Iterator
 
 from ...providers import Model
 from ..types import Attempt, BatchRequest
-from .lanes import Lane, Ticket
 from .rate_limits import Reason
+from .throttle import Lane, Ticket
 
 
 class Item:

@@ -1,4 +1,4 @@
-"""Control of one lane: an endpoint with one key and one model. Pure.
+"""The throttle of one lane, an endpoint with one key and one model: why a request waits. Pure.
 
 Rule: every decision on when a request may be sent is made in this folder. A lane is the one place
 that hears of each event below, with the time, and that answers one question (`Lane.blocked`): why
