@@ -197,7 +197,13 @@ def test_importing_the_package_imports_what_every_program_needs():
     files = {"estimate", "image_tokens", "known_prices", "ledger_file", "tokenizers"}
     assert not {name.split(".")[1] for name in ours if "." in name} & rooms
     assert not {name.rpartition(".")[2] for name in ours if "._accounting." in name} & files
-    wires = {"openai", "anthropic", "openrouter", "compatible", "_servers"}  # a program has one
+    wires = {
+        "openai",
+        "anthropic",
+        "openrouter",
+        "compatible",
+        "_server_quirks",
+    }  # a program has one
     assert not {name.rpartition(".")[2] for name in ours if ".providers." in name} & wires
 
 

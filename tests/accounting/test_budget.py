@@ -257,7 +257,9 @@ async def test_only_a_line_that_calls_is_warned(autojump_clock):
         for _ in range(2):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.complete, unpriced, "Hi")
-        async with client.batch([BatchRequest(key, "Hi") for key in "ab"], model=unpriced) as results:
+        async with client.batch(
+            [BatchRequest(key, "Hi") for key in "ab"], model=unpriced
+        ) as results:
             with pytest.warns(UserWarning, match="(give price=)") as caught:
                 await anext(results)
             assert caught[0].filename == __file__

@@ -8,7 +8,7 @@ import trio_minillm as llm
 from trio_minillm import providers, testing
 from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._protocol.json_limits import MAX_OBJECTS
-from trio_minillm._protocol.oddities import MAX_UNREAD, LeftOut
+from trio_minillm._protocol.left_out import MAX_UNREAD, LeftOut
 from trio_minillm._protocol.redaction import THOROUGH
 from trio_minillm.testing import anthropic_events, openai_events, sse
 

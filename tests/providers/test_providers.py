@@ -43,7 +43,7 @@ from trio_minillm.providers import (
     error_info,
 )
 from trio_minillm.providers._coerce import MOST_VALUES, each, loose_object, word
-from trio_minillm.providers._servers import server_at
+from trio_minillm.providers._server_quirks import server_at
 
 OPENAI, OPENROUTER, ANTHROPIC = OpenAIChat(), OpenRouter(), Anthropic()
 XAI, MISTRAL, GROQ = Compatible("xai"), Compatible("mistral"), Compatible("groq")

@@ -16,7 +16,7 @@ import pytest
 import trio_minillm as llm
 from trio_minillm import ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
 from trio_minillm.providers import SERVERS, Provider, Request
-from trio_minillm.providers._servers import server_at
+from trio_minillm.providers._server_quirks import server_at
 
 from ..support.media import PDF, PDF64, PNG, PNG64, WAV, WAV64
 

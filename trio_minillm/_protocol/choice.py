@@ -188,7 +188,9 @@ class ChoiceBuilder:
             self._add_attachments(chunk)
         if chunk.finish_reason is not None:
             self.reason = chunk.finish_reason
-            self.native_reason = str((chunk.metadata or {}).get("native_finish_reason") or "")
+            native = str((chunk.metadata or {}).get("native_finish_reason") or "")
+            if native and not forbids_calls((self.native_reason,)):  # a filter is not taken back
+                self.native_reason = native
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
                 self.reasons.append(self.reason)
 

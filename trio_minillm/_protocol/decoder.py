@@ -19,12 +19,13 @@ from ..providers import Provider
 from ..providers._base import Parsed
 from .documents import documents, without_prefix
 from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
+from .left_out import MAX_STRANGE, LeftOut
 from .long_texts import LONG_TEXT, LongTexts
-from .oddities import MAX_STRANGE, LeftOut, SurrogateHalves
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .repeats import MALFORMED, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
+from .surrogates import SurrogateHalves
 from .templates import EventTemplate, TextRun
 
 _BLANK = b"\n\n"

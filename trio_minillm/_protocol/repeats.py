@@ -16,7 +16,7 @@ import msgspec
 from .._types.chunks import StreamChunk, has_content
 from .._types.errors import MiniLLMError
 from ..providers import Provider
-from .oddities import LeftOut
+from .left_out import LeftOut
 
 ELSEWHERE = "content in another place than before"
 _MESSAGE = b'"message"'
@@ -73,10 +73,11 @@ class Repeats:
         silent = True
         for chunk in chunks:
             if chunk.elsewhere:
-                self._remove(chunk)
+                self._remove(chunk, noted=True)
                 chunk.progress = has_content(chunk) or chunk.finish_reason is not None
                 continue
             if (chunk.delta or chunk.reasoning) and in_message(data):
+                self._remove(chunk, noted=True)  # behind deltas, it is all of them once more
                 self._shorten(chunk)
                 silent = False
                 continue
@@ -93,11 +94,11 @@ class Repeats:
                     return whole
         return parsed
 
-    def _remove(self, chunk: StreamChunk) -> None:
+    def _remove(self, chunk: StreamChunk, *, noted: bool = False) -> None:
         """Take out of a chunk what kinds of content have come before where they belong."""
         for kind in kinds_of(chunk):
             if (chunk.choice, kind) in self._said:
-                if chunk.elsewhere:
+                if noted:
                     self._left_out.note(ELSEWHERE)
                 setattr(chunk, kind, type(getattr(chunk, kind))())
 

@@ -28,8 +28,8 @@ from ._batch_report import BatchPlan, BatchSums, problems_text
 from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
 from ._measurements import Results, seconds_text
-from ._options import LOCAL_SLOTS, price_of
 from ._output import Misuse, OutputError, Row, many, one_line
+from ._shared_options import LOCAL_SLOTS, price_of
 from ._terminal import say
 
 LOCAL_CONTEXT = 4096

@@ -23,8 +23,8 @@ from ..local._named import open_model
 from ._costs import RunLedger
 from ._live import timed
 from ._measurements import Results, Sample
-from ._options import LOCAL_SLOTS, price_of
 from ._output import Misuse
+from ._shared_options import LOCAL_SLOTS, price_of
 
 CONCURRENCY = 10
 """Streams at once by default."""

@@ -30,9 +30,8 @@ from typer import Argument, Option
 import trio_minillm as llm
 
 from ..local._named import KEYS, key_of, kind_of, open_model
-from . import _options as option
+from . import _shared_options as option
 from ._costs import open_ledger
-from ._options import model_of, price_of, priced, timeouts_of
 from ._output import (
     Answer,
     Misuse,
@@ -44,6 +43,7 @@ from ._output import (
     json_line,
     visible,
 )
+from ._shared_options import model_of, price_of, priced, timeouts_of
 from ._terminal import encoded, print_error, print_rows, put, say, write_all
 
 LOCAL_CONTEXT = 4096

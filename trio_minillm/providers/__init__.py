@@ -11,7 +11,7 @@ from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_o
 if TYPE_CHECKING:
     from ._errors import complaint_in, error_from, error_info
     from ._openai_request import Dialect
-    from ._servers import SERVERS
+    from ._server_quirks import SERVERS
     from .anthropic import Anthropic
     from .compatible import Compatible
     from .openai import OpenAIChat
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     # Most programs speak one wire: the others are not loaded, nor what only failures need.
     _LATER = {
-        "SERVERS": "_servers",
+        "SERVERS": "_server_quirks",
         **dict.fromkeys(("complaint_in", "error_from", "error_info"), "_errors"),
         "Anthropic": "anthropic",
         "Compatible": "compatible",

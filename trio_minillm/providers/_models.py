@@ -107,7 +107,7 @@ def compatible(
     of `openai`, except that no key is taken from the environment: none can reach a server that it
     was not meant for.
     """
-    from ._servers import server_at
+    from ._server_quirks import server_at
     from .compatible import Compatible
 
     check_type("base_url", base_url, str)

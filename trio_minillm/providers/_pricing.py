@@ -1,4 +1,21 @@
-"""The cost of a usage: the provider's own figure, or usage times the price of the tier it ran at."""
+"""The cost of a usage: the provider's own figure, or usage times the price of the tier it ran at.
+
+A cost can be wrong by any of its parts:
+
+========================================  =========================================================
+part                                      decided in
+========================================  =========================================================
+own figure, or usage times price          `Provider.cost_of`, of each wire
+the counts                                ``_usage.py``, by the names of ``_usage_names.py``
+the tier, speed and region it ran at,     ``_charged.py``
+and how many choices were counted
+the price of a model                      the caller's ``price=``, else ``_accounting/known_prices.py``
+rates and discounts applied to counts     here
+doubt in a count or a tier                here: a bound, or no figure (`CostResolution`)
+what is booked for an attempt             ``_accounting/bookkeeper.py``
+the provider's later figure               ``_accounting/settlement.py``
+========================================  =========================================================
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from ._base import Model
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._pricing import native_cost
-from ._servers import SERVERS, for_model
+from ._server_quirks import SERVERS, for_model
 from .openai import OpenAIChat
 
 _USD_PER_TICK = -10

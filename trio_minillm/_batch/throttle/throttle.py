@@ -1,8 +1,19 @@
 """The throttle of one lane, an endpoint with one key and one model: why a request waits. Pure.
 
-Rule: every decision on when a request may be sent is made in this folder. A lane is the one place
-that hears of each event below, with the time, and that answers one question (`Lane.blocked`): why
-nothing may be sent now, and when to ask again. Its parts are asked in the order of the columns.
+`Lane.blocked` says why nothing may be sent now, and when to ask again:
+
+======================================  ===========================================================
+a request waits for                     decided in
+======================================  ===========================================================
+one of those under way to end           `ConcurrencyLimit`, for the lane; ``Schedule.limit``, for all
+the server, which is down or refuses    `CircuitBreaker`
+a limit on requests or tokens           `RateLimits`: the caller's, the server's, and a learned one
+its next attempt                        ``retry.retry_delay``
+results to be read                      `Results.blocked`, outside this folder
+refusals that may be on their way       `WorkerPool`, which sends `BURST` at a time
+======================================  ===========================================================
+
+A lane hears of each event below, with the time. Its parts are asked in the order of the columns.
 
 ======================  ======================  ====================  ==============================
 event                   `ConcurrencyLimit`      `CircuitBreaker`      `RateLimits`

@@ -1,5 +1,19 @@
 """Known servers of OpenAI's chat-completions format: where they are, and what their requests differ in.
 
+A quirk that belongs elsewhere:
+
+============================================  =====================================================
+what differs                                  decided in
+============================================  =====================================================
+an answer's events, in any server             `OpenAIChat.parse_chunk` (``openai.py``), by the names
+                                              that ``_openai_events.py`` knows
+the counts of tokens                          ``_usage_names.py``
+finish reasons, and those that are failures   ``_reasons.py``
+refusals and errors                           ``_error_kinds.py``, ``_error_words.py``
+Anthropic's wire                              ``anthropic.py``
+repeated or scattered pieces, tool calls      ``_protocol/repeats.py``, ``_protocol/calls.py``
+============================================  =====================================================
+
 A table of facts. Each entry is from the server's own reference or SDK, or from the report that is
 named beside it; `GENERIC`, the common denominator, is what every server takes.
 """
