@@ -33,13 +33,13 @@ _GRAMMAR = Formats(strict=GRAMMAR)
 
 FORMATS: dict[str, Formats] = {
     "openai": Formats(strict=OPENAI),
-    # "This response_format type is unavailable now": litellm#7580, llm-exe#662
+    # "This response_format type is unavailable now": BerriAI/litellm#7580, llm-exe/llm-exe#662
     "deepseek": _JSON_ONLY,
     # llama_types.py, ChatCompletionRequestResponseFormat: "json_object" with a field "schema"
     "llama-cpp-python": Formats(schema="json_object"),
-    # docs.z.ai, chat completion: "text" and "json_object"; promptfoo PR 9905
+    # docs.z.ai, chat completion: "text" and "json_object"; promptfoo/promptfoo PR 9905
     "zai": _JSON_ONLY,
-    # "'response_format.type' must be 'json_schema' or 'text'": lmstudio-bug-tracker#189
+    # "'response_format.type' must be 'json_schema' or 'text'": lmstudio-ai/lmstudio-bug-tracker#189
     "lmstudio": _SCHEMA_ONLY,
     # docs.perplexity.ai, structured outputs: JSON schema
     "perplexity": _SCHEMA_ONLY,

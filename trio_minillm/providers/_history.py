@@ -54,7 +54,8 @@ ANY_IDS = CallIds(".+")
 OPENAI_IDS = CallIds(".{1,40}", any_name=False)
 """OpenAI's: "expected a string with maximum length 40" (vercel/ai#5171, litellm#17343)."""
 MISTRAL_IDS = CallIds("[A-Za-z0-9]{9}", prefix="", length=9, any_name=False)
-"""Mistral's: "must be a-z, A-Z, 0-9, with a length of 9" (opencode#1680, gptel#1203)."""
+"""Mistral's: "must be a-z, A-Z, 0-9, with a length of 9" (anomalyco/opencode#1680,
+karthink/gptel#1203)."""
 ANTHROPIC_IDS = CallIds("[A-Za-z0-9_-]{1,64}", prefix="toolu_", any_name=False)
 """Anthropic's pattern (reference of ``tool_use``); the length is that of the same models at Bedrock."""
 

@@ -62,8 +62,9 @@ COMMON = SchemaRules()
 """The types alone, which every strict mode takes.
 
 Azure's guide lists all bounds and formats as unsupported. Groq ("minItems is not supported",
-beeai-framework#1215), Cerebras ("Unsupported JSON schema fields", claude-code-router#708), xAI and
-DeepSeek refuse some of them; OpenRouter and other gateways pass a schema on to models of any vendor."""
+i-am-bee/beeai-framework#1215), Cerebras ("Unsupported JSON schema fields", claude-code-router#708), xAI
+and DeepSeek refuse some of them; OpenRouter and other gateways pass a schema on to models of any
+vendor."""
 
 GRAMMAR = SchemaRules(
     keywords=_NUMBERS - {"multipleOf"} | {"minLength", "maxLength", "minItems", "maxItems"},

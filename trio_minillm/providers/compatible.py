@@ -27,7 +27,8 @@ streams come to xAI's list prices."""
 
 _AZURE_NEWER = "2024-09-01"
 """First ``api-version`` of Azure's that knows ``stream_options`` and ``max_completion_tokens``
-(azure-sdk-for-java#43037); the earlier ones refuse both (openai-python#1469, #1724)."""
+(azure-sdk-for-java#43037); the earlier ones refuse both (openai/openai-python#1469,
+openai/openai-python#1724)."""
 
 
 class Compatible(OpenAIChat):

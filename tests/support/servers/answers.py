@@ -252,7 +252,7 @@ calls(
     "Kimi; Gemini",
     "line ends and tabs in the strings of a call's arguments, as they are",
     "escaped, with a note",
-    "MoonshotAI/kimi-cli#1378; agentscope-java#768",
+    "MoonshotAI/kimi-cli#1378; agentscope-ai/agentscope-java#768",
     [(0, "c1", "weather", '{"city":"Paris\n'), (0, _, _, '\t"}')],
     ("weather", '{"city":"Paris\\n\\t"}'),
 )
@@ -260,7 +260,7 @@ calls(
     "vLLM (hermes parser)",
     "arguments encoded twice, as JSON in a JSON string",
     "the object, with a note",
-    "vllm PR 54964; quarkus-langchain4j#2569",
+    "vllm-project/vllm PR 54964; quarkiverse/quarkus-langchain4j#2569",
     [(0, "c1", "weather", '"{\\"city\\":'), (0, _, _, '\\"Paris\\"}"')],
     A,
 )
@@ -268,7 +268,7 @@ calls(
     "vLLM (0.17 and newer); Moonshot",
     "the finish reasons `repetition` and `repeat` for a model in a loop",
     "no call that can be run",
-    "litellm PR 27101; moonpalace PR 3",
+    "BerriAI/litellm PR 27101; MoonshotAI/moonpalace PR 3",
     [(0, "c1", "weather", ARGS)],
     reason="repetition",
 )
@@ -357,14 +357,14 @@ answers(
     "Gemini (through relays)",
     "the finish reason on every chunk, the first one included",
     "content after a reason disproves it: the stream goes on, and a note says so",
-    "gcli2api#403",
+    "su-kaka/gcli2api#403",
     [_chunk({"content": "an "}, "stop"), _chunk({"content": "answer"}, "stop"), _SPENT, _DONE],
 )
 answers(
     "Z.ai (GLM)",
     "the finish reason `network_error` for a failure on its side",
     "`ProviderError`; tried again if nothing had come",
-    "Z.ai's reference; pi#2313",
+    "Z.ai's reference; earendil-works/pi#2313",
     [_chunk({"content": "an answer"}), _chunk(reason="network_error"), _SPENT, _DONE],
     error=llm.ProviderError,
 )
@@ -380,7 +380,7 @@ answers(
     "Vertex",
     "keep-alives inside the data (`data: : keepalive`)",
     "passed over, counted and noted",
-    "opencode#50871",
+    "anomalyco/opencode#50871",
     [_chunk({"content": "an "}), b"data: : keepalive\n\n", _chunk({"content": "answer"}), *_TAIL],
 )
 answers(
@@ -394,7 +394,7 @@ answers(
     "Servers that turn tokens into JSON values",
     "numbers for tokens that are digits",
     "their digits are text",
-    "mastra#18289",
+    "mastra-ai/mastra#18289",
     [_chunk({"content": "an answer "}), _chunk({"content": 42}), *_TAIL],
     "an answer 42",
 )
@@ -402,7 +402,7 @@ answers(
     "Databricks",
     "reasoning as a part of the content, with a summary",
     "reasoning",
-    "Databricks' API reference; appkit PR 559",
+    "Databricks' API reference; databricks/appkit PR 559",
     [
         _chunk({"content": [{"type": "reasoning", "summary": [{"type": "x", "text": "hm"}]}]}),
         _chunk({"content": [{"type": "text", "text": "an answer"}]}),
@@ -414,7 +414,7 @@ answers(
     "Bedrock gateways",
     "`reasoning_content` as an object with the text, or with the signature alone",
     "its text is reasoning",
-    "ai-gateway PR 1222",
+    "envoyproxy/ai-gateway PR 1222",
     [
         _chunk({"reasoning_content": {"text": "hm"}}),
         _chunk({"reasoning_content": {"signature": "c2ln"}}),
@@ -446,7 +446,7 @@ answers(
     _RELAY,
     "deltas without the field that is empty",
     "an empty piece",
-    "kimi-code#2924, claude-agent-acp PR 852",
+    "MoonshotAI/kimi-code#2924, agentclientprotocol/claude-agent-acp PR 852",
     [
         _event("message_start", message={"id": "m", "content": [], "usage": {"input_tokens": 3}}),
         _event("content_block_start", index=0, content_block={"type": "text"}),
@@ -527,7 +527,7 @@ answers(
     "TGI (old releases); Foundry Local",
     "a choice's number that counts the pieces",
     "one answer",
-    "text-generation-inference PR 1648; foundry-local#263",
+    "huggingface/text-generation-inference PR 1648; microsoft/foundry-local#263",
     [
         testing.sse({"id": "x", "choices": [
             {"index": n, "delta": {"content": text}, "finish_reason": reason}]})
@@ -538,7 +538,7 @@ answers(
     "TGI (old releases)",
     "a number for each piece, also for one without text (a byte of an emoji, a special token)",
     "one answer",
-    "text-generation-inference PR 1648",
+    "huggingface/text-generation-inference PR 1648",
     [
         testing.sse({"id": "x", "choices": [
             {"index": n, "delta": {"content": text}, "finish_reason": reason}]})
@@ -549,7 +549,7 @@ answers(
     "Rapid-MLX",
     "the whole text once more beside the finish reason",
     "the text once, with a note",
-    "Rapid-MLX#1709",
+    "raullenchai/Rapid-MLX#1709",
     [_chunk({"content": "The answer"}), _chunk({"content": " is 42."}),
      _chunk({"content": "The answer is 42."}, "stop"), _SPENT, _DONE],
     "The answer is 42.",

@@ -193,7 +193,7 @@ REQUESTS: list[Difference] = [
         "Azure OpenAI",
         "versions before 2024-09-01 refuse `stream_options`, `max_completion_tokens`",
         "`max_tokens`, and usage is not asked for",
-        "openai/openai-python#1469, #1724",
+        "openai/openai-python#1469, openai/openai-python#1724",
         holds(
             OLD,
             [llm.user("x")],
@@ -318,7 +318,7 @@ REQUESTS: list[Difference] = [
         "Mistral",
         "400 for call ids that are not nine letters and digits",
         "others are replaced, in the call and its result alike",
-        "gptel#1203, opencode#1680",
+        "karthink/gptel#1203, anomalyco/opencode#1680",
         holds(
             MISTRAL,
             LOOP,
@@ -556,15 +556,15 @@ REQUESTS += [
         "OpenAI",
         "refuses a schema with anything next to a `$ref`, a root that is not an object, tuples",
         "the definition is written out in place; the answer is put into an object; a list of that length",
-        "developers.openai.com: structured outputs; langchainjs#11381, openclaude#1256,"
-        " openai-agents-python#4752",
+        "developers.openai.com: structured outputs; langchain-ai/langchainjs#11381,"
+        " Gitlawb/openclaude#1256, openai/openai-agents-python#4752",
         _schema_is_taken(llm.openai("gpt", api_key="none"), "openai"),
     ),
     Difference(
         "OpenAI",
         "refuses maps in a strict schema",
         "it is requested without `strict`; a strict tool is a `ValueError` before anything is sent",
-        "pydantic-ai#4117, openai-agents-python PR 3927",
+        "pydantic/pydantic-ai#4117, openai/openai-agents-python PR 3927",
         _is_not_strict,
     ),
     Difference(
@@ -578,14 +578,14 @@ REQUESTS += [
         "OpenRouter",
         "passes a schema on to a model of any vendor",
         "bounds and formats are put into the description",
-        "openrouter.ai/docs/structured-outputs; litellm#21016",
+        "openrouter.ai/docs/structured-outputs; BerriAI/litellm#21016",
         _schema_is_taken(llm.openrouter("anthropic/claude", api_key="none"), "openrouter"),
     ),
     Difference(
         "Groq",
         "refuses bounds in a strict schema: `minItems is not supported`",
         "they are put into the description",
-        "beeai-framework#1215",
+        "i-am-bee/beeai-framework#1215",
         _schema_is_taken(_named("groq"), "azure"),
     ),
     Difference(
@@ -599,7 +599,7 @@ REQUESTS += [
         "Anthropic",
         "refuses bounds of numbers, lengths, tuples",
         "they are put into the description",
-        "platform.claude.com: structured outputs, JSON Schema limitations; litellm#21016",
+        "platform.claude.com: structured outputs, JSON Schema limitations; BerriAI/litellm#21016",
         _schema_is_taken(llm.anthropic("claude", api_key="none"), "anthropic"),
     ),
     Difference(
@@ -613,14 +613,14 @@ REQUESTS += [
         "DeepSeek",
         "has no `json_schema` as response format",
         "a `ValueError` that names the alternatives, before anything is sent",
-        "api-docs.deepseek.com: create chat completion; litellm#7580, llm-exe#662",
+        "api-docs.deepseek.com: create chat completion; BerriAI/litellm#7580, llm-exe/llm-exe#662",
         _is_refused(_named("deepseek"), _Rated, "use 'json'"),
     ),
     Difference(
         "Z.ai (GLM)",
         "has no `json_schema` as response format",
         "a `ValueError` that names the alternatives, before anything is sent",
-        "docs.z.ai: chat completion; promptfoo PR 9905",
+        "docs.z.ai: chat completion; promptfoo/promptfoo PR 9905",
         _is_refused(_named("zai"), _Rated, "use 'json'"),
     ),
     Difference(
@@ -634,7 +634,7 @@ REQUESTS += [
         "LM Studio",
         "has no `json_object` as response format",
         "a `ValueError` that says to give a schema or a type, before anything is sent",
-        "lmstudio-bug-tracker#189",
+        "lmstudio-ai/lmstudio-bug-tracker#189",
         _is_refused(_named("lmstudio"), "json", "give a schema or a type"),
     ),
     Difference(
