@@ -814,10 +814,13 @@ def test_one_batch_or_many_come_to_the_same(given_chunks, failure, cuts, expect)
 @pytest.mark.parametrize(
     ("native", "whole"), [("MAX_TOKENS", False), ("SAFETY", False), ("STOP", True)]
 )
-def test_the_reason_of_the_server_behind_a_gateway_counts_for_calls(native, whole):
+@pytest.mark.parametrize("again", [None, {}, {"native_finish_reason": "STOP"}])
+def test_the_reason_of_the_server_behind_a_gateway_counts_for_calls(native, whole, again):
     ingest = Ingest(model="m", expect_usage=False)
     ingest.ingest(StreamChunk(tool_calls=(ToolCallDelta(0, "a", "f", "{}"),)))
     ingest.ingest(StreamChunk(finish_reason="stop", metadata={"native_finish_reason": native}))
+    if again is not None:
+        ingest.ingest(StreamChunk(finish_reason="stop", metadata=again))
     ingest.fail(EndedEarly("the body ended"))
     response = ingest.response()
     assert bool(response.tool_calls) is whole

@@ -237,8 +237,8 @@ def _memory(make: Callable[[Any], Any], type: Any) -> Any:
 
 def _adapter(type: Any) -> Any:
     """Return pydantic's adapter of a type that is its own or made of such; else ``None``."""
-    if not is_pydantic(type):
-        return None
+    if not is_pydantic(type) or hasattr(type.__class__, "__pydantic_validator__"):
+        return None  # a value is no type, though pydantic 2.10 takes one for its class
     try:
         from pydantic import PydanticUserError, TypeAdapter
     except ImportError:  # annotated_types can be installed alone
