@@ -73,11 +73,10 @@ class Repeats:
         silent = True
         for chunk in chunks:
             if chunk.elsewhere:
-                self._remove(chunk, noted=True)
+                self._remove(chunk)
                 chunk.progress = has_content(chunk) or chunk.finish_reason is not None
                 continue
             if (chunk.delta or chunk.reasoning) and in_message(data):
-                self._remove(chunk, noted=True)  # behind deltas, it is all of them once more
                 self._shorten(chunk)
                 silent = False
                 continue
@@ -94,11 +93,11 @@ class Repeats:
                     return whole
         return parsed
 
-    def _remove(self, chunk: StreamChunk, *, noted: bool = False) -> None:
+    def _remove(self, chunk: StreamChunk) -> None:
         """Take out of a chunk what kinds of content have come before where they belong."""
         for kind in kinds_of(chunk):
             if (chunk.choice, kind) in self._said:
-                if noted:
+                if chunk.elsewhere:
                     self._left_out.note(ELSEWHERE)
                 setattr(chunk, kind, type(getattr(chunk, kind))())
 
