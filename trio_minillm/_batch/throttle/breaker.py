@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import math
 
+OUTRUN = 30
+"""Failures without an accepted request after which one that has no answer is not waited for."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds of the first pause and of the longest: a provider's window is a minute."""
 UNREACHABLE_SECONDS = 120.0
@@ -39,6 +41,8 @@ class CircuitBreaker:
         self.pause = 0.0
         """Seconds of the newest pause."""
         self._failures = 0  # in a row
+        self._rounds = 0  # of them
+        self._unaccepted = 0  # failures since a request was accepted, with those under way
         self._open = False  # or probing
         self._failed_at = -math.inf
         self._failing_since = math.inf
@@ -52,8 +56,9 @@ class CircuitBreaker:
     def accepted(self, sent_at: float) -> None:
         """Note that the server has begun to answer a request that was sent at this time."""
         self._answered = True
+        self._unaccepted = 0
         if sent_at >= self._failed_at:
-            self._failures = 0
+            self._failures = self._rounds = 0
             self._open = False
             self.paused_until = -math.inf
 
@@ -68,23 +73,29 @@ class CircuitBreaker:
         *,
         asked: float | None,
         longest: float,
-        patience: int = 2,
+        patience: float = 2,
+        pending: tuple[int, float] = (0, math.inf),
     ) -> int:
         """Note that a request failed that was sent at ``sent_at``.
 
         ``asked`` is the number of seconds that the server asked to wait, ``longest`` the longest
-        pause where it did not; ``patience`` is the number of failures in a row that are no chance.
-        Returns the number of failures in a row, and 0 for a request that was under way when the
+        pause where it did not; ``patience`` is the number of rounds that are no chance; ``pending``
+        is how many requests have no answer yet, and when the first of them was sent. Returns the number of failures in a row, and 0 for a request that was under way when the
         last failure came.
         """
+        self._unaccepted += 1
         if sent_at < self._failed_at:
             return 0
+        count, first_sent = pending
+        # Refusals come sooner than answers, so those that have none yet may well be accepted.
+        if first_sent >= self._failed_at or self._unaccepted > max(OUTRUN, 2 * count):
+            self._rounds += 1
         self._failed_at = now
         self._failures += 1
         self._failing_since = min(self._failing_since, now)
-        if self._failures >= patience:
+        if self._rounds >= patience:
             self._open = True
-            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures - patience, 16))
+            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._rounds - patience, 16.0))
             self.pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
             self.paused_until = now + self.pause
         return self._failures

@@ -6,25 +6,25 @@ Every method takes the time, in seconds of any steady clock. Rates are in reques
 event                                      what happens
 =========================================  =======================================================
 no refusal yet                             no limit
-few refusals                               nothing (`Doubt`)
-more, most of them behind each other       a quarter of the rate so far is tried (what is under way
-                                           is taken for accepted)
-more, among accepted requests              a fifth less than what was accepted is tried
-refused again within a second              a quarter of that: the server had saved up more than the
-                                           rate allows
-refused early, more than once              half of the rate; then it is tried without (`Exemption`)
+refusals that may be chance                nothing (`Doubt`)
+more, among accepted requests              a fifth less than what is accepted is tried, and judged
+nearly all are refused                     a quarter of the rate so far is tried (what is under way
+                                           is taken for accepted); refused again within a second: a
+                                           quarter of that, as the server had saved up more
+refused early, three times                 a fifth less than what is accepted is tried, and judged
+it does not pay                            four times the rate is tried, and again, up to no limit
 refused again later                        estimate: requests accepted between the two refusals, by
                                            the seconds between them; the rate begins a little below
 the same, far above that, without a burst  the server saves nothing up: estimate: what was accepted
 before                                     in the last two seconds
-nothing accepted for 5 s after a refusal,  the server counts by the minute; estimate: requests
-then accepted                              accepted in the minute before the silence, by 60 s
+nothing accepted for 5 s after a refusal,  the server counts by a window, which ends now; estimate:
+then accepted                              requests accepted in it, by its seconds (60 at most)
 accepted                                   the rate rises along the cubic curve
 refused, after a rate had held for long    not below 92 % of that rate
 =========================================  =======================================================
 
-What the numbers below achieve is measured by ``benchmarks/batch.py rate``, against servers that count
-with a bucket, by the minute, and over the last sixty seconds; docs/batch.md has the results.
+What the numbers below achieve is measured by ``benchmarks/control.py``, against servers that count in
+many ways, and by ``benchmarks/batch.py rate`` over sockets; docs/batch.md has the results.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from .exemption import Doubt, Exemption
+from .doubt import BELOW, STEP, Doubt, State
 from .token_bucket import BURST_SECONDS, TokenBucket
 
 SPAN = 60.0
@@ -53,19 +53,15 @@ the estimate; and accepted requests after which it is evidence whatever the esti
 HELD_SHARE = 0.92
 """Share of such a rate that a refusal leaves."""
 DRY_SECONDS = 5.0
-"""Seconds without an accepted request after which a server is taken to count by the minute."""
+"""Seconds without an accepted request after which a server is taken to count by a window."""
 ENOUGH = 20
-"""Accepted requests in a minute from which on their number is an estimate."""
+"""Accepted requests in a window from which on their number is an estimate."""
 FIRST = 1.0
 """Lowest rate after the first refusal, in requests a second: the very first request may have been
 refused, and for a reason of its own."""
 LEAST = 1.1 / SPAN
 """Lowest rate, in requests a second: a silent minute proves none below one a minute. A little more, or
 each would meet the same second of the server's minute."""
-MANY = 0.3
-"""Share of refusals from which on the rate is many times the limit, and falls by `DROP`."""
-GENTLE = 0.2
-"""Distance below the rate at which it begins where fewer are refused: enough for a limit nearby."""
 LEAST_SECONDS = 1.0
 """Least seconds over which the first rate is told."""
 FAR = 1.5
@@ -89,7 +85,9 @@ class LearnedRate:
         self._estimate: float | None = None
         self.waived = False
         """True if the newest refusal was taken for chance."""
-        self._by_minute = False  # the server counts by the minute
+        # Seconds of the server's window, if it counts by one; and when the present one has begun.
+        self._window: float | None = None
+        self._window_began, self._window_accepted = now, 0
         # Refusals: when, and how many requests had been accepted by then.
         self._refusals: deque[tuple[float, int]] = deque(maxlen=256)
         # Accepted requests: how many, how many of them before the last refusal, and how many in
@@ -105,44 +103,41 @@ class LearnedRate:
         self._risen = 0.0
         self._risen_at = now
         self._cut_at = now
+        self._uncut = 0.0  # the estimate before the cut that is being judged
+        self._falling = False  # no rate that held was found yet: each refusal cuts it
         self._hopeful = False  # the newest cut was to what was accepted lately
 
     @property
     def active(self) -> bool:
         """True once requests were refused, unless refusals turned out not to be a matter of rate."""
-        return self._estimate is not None and self._doubt.exemption is None
+        return self._doubt.state is not State.FREE
 
     @property
-    def exempt(self) -> Exemption | None:
-        """The time without a limit, for refusals that are not a matter of rate; ``None`` elsewhere."""
-        return self._doubt.exemption
+    def settled(self) -> bool:
+        """True while there is a limit that is not being judged."""
+        return self._doubt.state is State.LIMITED
 
     @property
-    def patience(self) -> int:
-        """The number of refusals in a row that are no chance."""
-        if self.exempt is not None:
-            return self.exempt.patience
-        return 2 if self._estimate is not None else self._doubt.patience
+    def by_chance(self) -> bool:
+        """True if refusals turned out not to be a matter of rate, or the newest was taken for chance."""
+        return self.waived or (self._doubt.state is State.FREE and self._doubt.usual > 0.0)
+
+    @property
+    def patience(self) -> float:
+        """The number of failures in a row that are no chance."""
+        return self._doubt.patience
 
     def wait(self, now: float) -> float:
         """Return the seconds until another request may be sent."""
         return self.bucket.wait(1.0, now) if self.active else 0.0
 
-    def accepted(self, now: float, sent_at: float = math.inf) -> None:
+    def accepted(self, now: float, sent_at: float = math.inf, pending: int = 0) -> None:
         """Count an accepted request, and raise the rate by the time that it stands for."""
         self._doubt.accepted(sent_at)
-        if self._doubt.exemption is not None:
-            self._judge(now)
-        elif self._estimate is not None:
-            last = self._last_accepted
-            dry = now - max(last, self._cut_at) >= DRY_SECONDS
-            if dry and self._cut_at > last - DRY_SECONDS:
-                counted = self._in_last_minute(max(last, self._cut_at))
-                if counted >= ENOUGH:
-                    self._by_minute = True
-                    self._cut(now, counted / SPAN)
-            self._risen += min(now - self._risen_at, 2.0 / self.bucket.rate)
-            self._set(now)
+        if self._doubt.state is State.LIMITED:
+            self._rise(now)
+        else:
+            self._judge(now, pending)
         self._accepted += 1
         self._risen_at = self._last_accepted = now
         if self._seconds and self._seconds[-1][0] == int(now):
@@ -151,70 +146,132 @@ class LearnedRate:
         else:
             self._seconds.append([int(now), 1])
 
-    def refused(self, now: float, pending: int = 0, *, told: bool = False) -> None:
+    def _rise(self, now: float) -> None:
+        """Raise the rate by the time that an accepted request stands for."""
+        assert self._estimate is not None
+        last = self._last_accepted
+        dry = now - max(last, self._cut_at) >= DRY_SECONDS
+        if dry and self._cut_at > last - DRY_SECONDS:
+            # The window ends when requests are accepted again, and has begun when they were the last
+            # time; the first may have begun before the run did, which the second puts right.
+            span, counted = now - self._window_began, self._accepted - self._window_accepted
+            if span >= SPAN:
+                span, counted = SPAN, self._in_last(SPAN, max(last, self._cut_at))
+            self._window_began, self._window_accepted = now, self._accepted
+            if counted >= ENOUGH:
+                self._window = span
+                self._cut(now, counted / span)
+        self._risen += min(now - self._risen_at, 2.0 / self.bucket.rate)
+        self._set(now)
+
+    def refused(
+        self, now: float, pending: int = 0, *, sent_at: float = math.inf, told: bool = False
+    ) -> None:
         """Learn from a refusal of a request that was sent after the last refusal had come.
 
         ``pending`` is the number of requests that have no answer yet. They were sent before this
         one, and are taken for accepted (see `also_refused`). ``told``: the server states its limits,
         so that there is no doubt what it refuses for.
         """
-        doubt, held = self._doubt, self._accepted - self._accepted_before
-        doubt.refused()
-        if doubt.exemption is not None:
-            self._judge(now)
-            return
-        self.waived = self._estimate is None and not told and doubt.seems_chance(now, pending)
+        doubt = self._doubt
+        doubt.refused(now, sent_at)
+        self.waived = doubt.state is State.FREE and not told and doubt.seems_chance(now, pending)
         if self.waived:
             return
+        if doubt.state is State.FREE:
+            self._begin_limit(now, pending, told=told)
+        elif doubt.state is not State.LIMITED:
+            self._judge(now, pending)
+        else:
+            self._learn(now, pending, told=told)
+
+    def _begin_limit(self, now: float, pending: int, *, told: bool) -> None:
+        """Cut the rate for the first time, to be judged if it can be told what is accepted."""
+        so_far = self._accepted + pending
+        known = so_far / max(now - self._started, LEAST_SECONDS)
+        sure = told or self._doubt.mostly(pending)
+        accepted = None if sure else self._doubt.accepted_rate(now)
+        self._refusals.append((now, so_far))
+        self._accepted_before = self._accepted
+        if accepted is None:
+            self._falling = True
+            self._doubt.limit(now)
+            self._cut(now, max(FIRST, known * DROP), 0.5, 2.0)
+        else:
+            self._cut_to(now, max(FIRST, accepted), pending)
+
+    def _cut_to(self, now: float, accepted: float, pending: int) -> None:
+        """Cut the rate to less than what is accepted, and begin to judge whether that pays."""
+        self._falling = False
+        self._uncut = self._estimate or accepted
+        self._doubt.cut(now, pending)
+        self._cut(now, accepted, 1.0 - BELOW, 2.0)
+
+    def _learn(self, now: float, pending: int, *, told: bool) -> None:
+        """Estimate the limit anew from what was accepted between two refusals."""
+        assert self._estimate is not None
+        doubt, held = self._doubt, self._accepted - self._accepted_before
         refusals, so_far = self._refusals, self._accepted + pending
         while len(refusals) > 1 and now - refusals[1][0] >= SPAN:
             refusals.popleft()
         seconds, count = (now - refusals[0][0], so_far - refusals[0][1]) if refusals else (0.0, 0)
         refusals.append((now, so_far))
-        many = told or doubt.share > MANY
-        known = so_far / max(now - self._started, LEAST_SECONDS)
-        if self._estimate is None and many:
-            self._cut(now, max(FIRST, known * DROP), 0.5, 2.0)
-        elif self._estimate is None:
-            self._cut(now, max(FIRST, known * (1.0 - doubt.share)), GENTLE, 2.0)
-        elif not told and doubt.contradicted(
-            held, now, above=self.bucket.rate > 1.1 * self._estimate
-        ):
-            if self.active:
-                self._cut(now, self._estimate / 2.0, GENTLE, 2.0)
-        elif self._by_minute:
-            self._cut(now, self._at_least_held(now, self._in_last_minute(now) / SPAN))
+        above = self.bucket.rate > 1.1 * self._estimate
+        if not told and doubt.contradicted(held, now, above=above):
+            self._cut_to(now, doubt.accepted_rate(now) or self._estimate / 2.0, pending)
+        elif not told and (doubt.contested or not doubt.pays):
+            pass  # one more, and the limit is judged
+        elif self._window is not None:
+            counted = self._in_last(self._window, now)
+            self._cut(now, self._at_least_held(now, counted / self._window))
         elif seconds < 1.0:
-            if many:
+            if self._falling or told:
                 self._cut(now, self._estimate * DROP, 0.5, 2.0)
         else:
+            self._falling = False
             found = max(count / seconds, self._estimate * DROP)
             swing = min(0.5, max(SWING, max(count, 1) ** -0.5))
             rate = self._lately(now, found) or self._at_least_held(now, found)
             self._cut(now, rate, swing if rate == found else SWING, seconds)
         self._accepted_before = self._accepted
 
-    def also_refused(self) -> None:
+    def also_refused(self, now: float, sent_at: float = -math.inf) -> None:
         """Take back one of the requests that the last refusal had taken for accepted."""
-        self._doubt.refused()
-        if self._refusals and self._doubt.exemption is None:
+        self._doubt.refused(now, sent_at)
+        if self._refusals and self._doubt.state is State.LIMITED:
             at, so_far = self._refusals[-1]
             self._refusals[-1] = at, so_far - 1
 
-    def _judge(self, now: float) -> None:
-        """End an exemption that has failed: the limit is back, or is learned anew."""
-        exemption = self._doubt.exemption
-        assert exemption is not None
-        if not exemption.failed:
+    def _judge(self, now: float, pending: int) -> None:
+        """Go where the answers to a cut or a raise lead, once they are enough."""
+        doubt = self._doubt
+        if doubt.state is State.FREE or (by_rate := doubt.verdict(pending)) is None:
             return
-        self._doubt.end(now)
+        if not by_rate and doubt.may_raise(now):
+            self._raise(now)
+            return
+        assert self._estimate is not None
         self._refusals.clear()
         self._refusals.append((now, self._accepted))
-        if exemption.proven or self._estimate is None:
-            self._estimate, self._started = None, now
-            self._accepted = self._accepted_before = 0
-        else:
+        if doubt.state is State.RAISED:
+            doubt.raise_failed(now)
             self._cut(now, self._estimate)
+            return
+        doubt.limit(now, pays=by_rate)
+        self._cut(now, self._estimate if by_rate else self._uncut)
+
+    def _raise(self, now: float) -> None:
+        """Try a multiple of the rate, or none at all if it was ever as high."""
+        rate = self.bucket.rate * STEP
+        self._doubt.raise_rate(now)
+        if rate <= STEP * self._most:
+            self.bucket.set(now, rate=rate, capacity=max(1.0, rate * BURST_SECONDS))
+            return
+        self._doubt.free(now)
+        self._refusals.clear()
+        self._estimate, self._window = None, None
+        self._started = self._window_began = now
+        self._accepted = self._accepted_before = self._window_accepted = 0
 
     def _at_least_held(self, now: float, found: float) -> float:
         """Return the rate that was ``found``, or a share of the present one if that has held for a
@@ -238,8 +295,9 @@ class LearnedRate:
         self._hopeful = far and not self._hopeful
         return HELD_SHARE * lately if self._hopeful else 0.0
 
-    def _in_last_minute(self, now: float) -> int:
-        return sum(count for second, count in self._seconds if second > now - SPAN)
+    def _in_last(self, span: float, now: float) -> int:
+        """Return the number of requests accepted in so many seconds."""
+        return sum(count for second, count in self._seconds if second > now - span)
 
     def _cut(self, now: float, rate: float, swing: float = SWING, back: float = math.inf) -> None:
         """Begin the curve anew for this estimate, which it reaches after ``back`` seconds at most:

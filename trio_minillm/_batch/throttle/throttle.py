@@ -85,7 +85,9 @@ class Lane:
         self.in_flight = 0
         self._sent = 0
         self._tokens_sent = 0.0
-        self._pending = 0  # sent, and neither accepted nor refused yet
+        self._pending: dict[
+            int, float
+        ] = {}  # neither accepted nor refused yet: when they were sent
         self._tokens_pending = 0.0
         self.ever_accepted: bool = False
         """True once the server has begun to answer any request."""
@@ -124,7 +126,7 @@ class Lane:
         self.in_flight += 1
         self._sent += 1
         self._tokens_sent += tokens
-        self._pending += 1
+        self._pending[self._sent] = now
         self._tokens_pending += tokens
         self._breaker.started(now)
         self._rates.take(tokens, now)
@@ -158,8 +160,8 @@ class Lane:
         """Note that the server has begun to answer."""
         if not ticket.accepted:
             ticket.accepted = self.ever_accepted = True
-            self._rates.learned.accepted(now, ticket.sent_at)
-            self._pending -= 1
+            del self._pending[ticket.number]
+            self._rates.learned.accepted(now, ticket.sent_at, len(self._pending))
             self._tokens_pending -= ticket.tokens
             self._breaker.accepted(ticket.sent_at)
 
@@ -174,7 +176,7 @@ class Lane:
         in seconds since 1970.
         """
         tokens = min(self._tokens_sent - ticket.tokens_sent, self._tokens_pending)
-        requests = min(self._sent - ticket.number, self._pending)
+        requests = min(self._sent - ticket.number, len(self._pending))
         self._rates.read(
             headers,
             now,
@@ -210,7 +212,7 @@ class Lane:
     def _leave(self, ticket: Ticket) -> None:
         self.in_flight -= 1
         if not ticket.accepted:
-            self._pending -= 1
+            del self._pending[ticket.number]
             self._tokens_pending -= ticket.tokens
 
     def _failed(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
@@ -229,20 +231,31 @@ class Lane:
             ticket.sent_at,
             asked=asked,
             longest=longest,
-            patience=learned.patience if by_rate else 2,
+            patience=learned.patience if by_rate else 3 if load else 2,
+            pending=self._unanswered if load and not learned.settled else (0, math.inf),
         )
         if not failures:
             if by_rate:
-                learned.also_refused()
+                learned.also_refused(now, ticket.sent_at)
             return
         if by_rate:
             known = learned.active
-            if failures < 2 or not known:
-                learned.refused(now, self._pending, told=self._rates.family is not None)
-            if known or learned.exempt is not None or learned.waived:
+            if failures < learned.patience or not learned.settled:
+                learned.refused(
+                    now,
+                    len(self._pending),
+                    sent_at=ticket.sent_at,
+                    told=self._rates.family is not None,
+                )
+            if known or learned.by_chance:
                 return  # the rate is what limits, or nothing: not the number at once
         if load and self.concurrency is not None:
             self.concurrency.overloaded(now, self.in_flight + 1)
+
+    @property
+    def _unanswered(self) -> tuple[int, float]:
+        """The number of requests without an answer, and the time at which the first was sent."""
+        return len(self._pending), next(iter(self._pending.values()), math.inf)
 
 
 def no_room_here(error: MiniLLMError) -> bool:
