@@ -172,14 +172,14 @@ class Crowded(Server):
 class Out(Server):
     """It fails everything for a time."""
 
-    def __init__(self, status: int, seconds: float, after: float | None = None) -> None:
+    def __init__(self, status: int, message: str, seconds: float, after: float | None) -> None:
         super().__init__()
-        self.until = 2.0 + seconds
+        self.until = 0.5 + seconds
         headers = {} if after is None else {"retry-after": f"{after:g}"}
-        self.why: Refusal = status, "Engine overloaded, please try again later", headers
+        self.why: Refusal = status, message, headers
 
     def refusal(self, now: float, prompt: str) -> Refusal | None:
-        return self.why if 2.0 <= now < self.until else None
+        return self.why if 0.5 <= now < self.until else None
 
 
 class Poisoned(Server):
@@ -286,7 +286,14 @@ LIMITS: dict[str, tuple[Callable[[], Server], str]] = {
     ),
 }
 SECONDS = 180.0
-OUTAGES = [(status, seconds) for status in (429, 503, 529) for seconds in (2.0, 6.0, 60.0)]
+OVERLOADED = "Engine overloaded, please try again later"
+FAILURES = [
+    (429, TOO_MANY[1]),
+    (429, OVERLOADED),
+    (503, "Service Unavailable"),
+    (529, "Overloaded"),
+]
+OUTAGES = [(*failure, seconds) for failure in FAILURES for seconds in (2.0, 6.0, 60.0)]
 SINGLES: dict[str, Refusal | None] = {
     "none": None,
     "429, too large for the limit": (
@@ -331,9 +338,15 @@ def limited(name: str, concurrency: Concurrency, *, seed: int) -> tuple[float, .
 
 
 def outage(
-    status: int, seconds: float, after: float | None, concurrency: Concurrency, *, seed: int
+    status: int,
+    message: str,
+    seconds: float,
+    after: float | None,
+    concurrency: Concurrency,
+    *,
+    seed: int,
 ) -> tuple[float, ...]:
-    server = seeded(Out(status, seconds, after), seed)
+    server = seeded(Out(status, message, seconds, after), seed)
     clients = Clients(server, 3_000, concurrency)
     return seconds_of(clients.batch, 1e5), clients.failed + 1e6 * (clients.stopped is not None)
 
@@ -401,17 +414,17 @@ def table_limits(measured: Measured) -> None:
 
 def table_outages(measured: Measured) -> None:
     heading("fails with", "for", "batch, 20: longer than the outage by", "batch, `auto`")
-    normal = measured.means("outage", [(429, 0.0, None, c) for c in (20, "auto")])
+    normal = measured.means("outage", [(*FAILURES[0], 0.0, None, c) for c in (20, "auto")])
     cases = [(*o, a, c) for o in OUTAGES for a in (None, 1.0) for c in (20, "auto")]
     found = measured.means("outage", cases)
     for i in range(0, len(cases), 2):
-        status, seconds, after, _ = cases[i]
+        status, message, seconds, after, _ = cases[i]
         cells = []
         for (time, failed), (usual, _) in zip(found[i : i + 2], normal, strict=True):
             bad = f", {failed:.0f} failed" if failed else ""
             cells.append(f"{time - usual - seconds:.1f} s{bad}")
         told = "" if after is None else f", `retry-after: {after:g}`"
-        row(f"{status}{told}", f"{seconds:.0f} s", *cells)
+        row(f"{status} {message}{told}", f"{seconds:.0f} s", *cells)
 
 
 def table_single(measured: Measured) -> None:

@@ -246,7 +246,12 @@ class Run:
         refused_for_rate = sum(attempt.kind == "rate_limit" for attempt in item.attempts)
         wait = retry_delay(
             error,
-            attempt=counted_attempts(len(item.attempts) - item.put_off, refused_for_rate),
+            attempt=counted_attempts(
+                len(item.attempts) - item.put_off,
+                refused_for_rate,
+                0.0 if item.ticket is None else item.ticket.odds,
+            ),
+            serving=item.lane.faults.serving(now),
             retry=self.settings.retry or BATCH_RETRY,
             remaining=until - now,
             random=random.random(),

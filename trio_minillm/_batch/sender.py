@@ -61,6 +61,7 @@ class Sender:
         """
         lane, ticket, sent_at = item.lane, item.ticket, trio.current_time()
         waited, started = sent_at - item.since, datetime.now(UTC)
+        assert ticket is not None  # an item that is sent has one
         error: MiniLLMError | None = None
         ended = False
         try:

@@ -74,7 +74,10 @@ class State(Enum):
 
 
 class Doubt:
-    """The evidence for and against a limit, and the state that follows from it."""
+    """The evidence for and against a limit, and the state that follows from it.
+
+    Its 15 attributes are what has been counted, by state and block.
+    """
 
     def __init__(self) -> None:
         self.state = State.FREE

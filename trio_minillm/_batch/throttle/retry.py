@@ -15,6 +15,7 @@ from ..._types.errors import (
     StreamTruncated,
 )
 from ..._types.options import Retry
+from .own_fault import CERTAIN
 
 BATCH_RETRY = Retry(attempts=6, base_delay=1.0, max_delay=60.0, max_retry_after=600.0)
 """More patient than the default of a single call: nobody watches, and a failure costs a second
@@ -49,17 +50,25 @@ def worth_retrying(error: MiniLLMError) -> bool:
 
 
 def retry_delay(
-    error: MiniLLMError, *, attempt: int, retry: Retry, remaining: float, random: float
+    error: MiniLLMError,
+    *,
+    attempt: int,
+    retry: Retry,
+    remaining: float,
+    random: float,
+    serving: bool = False,
 ) -> float | None:
     """Return the seconds until the next attempt, or ``None`` to give the request up.
 
     ``attempt`` counts those made (see `counted_attempts`), ``remaining`` is the seconds that the
-    request's deadline leaves, and ``random`` is uniform in [0, 1) (full jitter). The wait that a
+    request's deadline leaves, and ``random`` is uniform in [0, 1) (full jitter). The waits grow, unless
+    the server is ``serving`` others: then there is nothing to wait for. The wait that a
     server asks for is kept and drawn out a little, so that not all requests return at once.
     """
     if attempt >= retry.attempts or not worth_retrying(error):
         return None
-    spread = min(retry.max_delay, retry.base_delay * 2.0 ** min(attempt - 1, 32))
+    waits = 0 if serving else min(attempt - 1, 32)
+    spread = min(retry.max_delay, retry.base_delay * 2.0**waits)
     asked = server_delay(error)
     if asked is None:
         wait = random * spread
@@ -70,11 +79,14 @@ def retry_delay(
     return None if wait >= remaining else wait
 
 
-def counted_attempts(attempts: int, refused_for_rate: int) -> int:
+def counted_attempts(attempts: int, refused_for_rate: int, odds: float = 0.0) -> int:
     """Return the number of attempts that count, of which so many were refused for their rate.
 
-    Such refusals cost nothing and are how a limit is found, so eight of them are one attempt.
+    Such refusals cost nothing and are how a limit is found, so eight of them are one attempt, unless
+    the ``odds`` are that they are the request's own fault.
     """
+    if odds >= CERTAIN:
+        return attempts
     return attempts - refused_for_rate + -(-refused_for_rate // RATE_REFUSALS)
 
 

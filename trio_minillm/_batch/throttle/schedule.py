@@ -9,8 +9,9 @@ from collections.abc import Callable, Hashable, Iterator
 
 from ...providers import Model
 from ..types import Attempt, BatchRequest
+from .own_fault import Ticket
 from .rate_limits import Reason
-from .throttle import Lane, Ticket
+from .throttle import Lane
 
 
 class Item:
@@ -47,7 +48,8 @@ class Item:
         """Time at which it is given up if it still waits (see `Schedule.expired`)."""
         self.queue: Queue
         self.lane: Lane
-        self.ticket: Ticket
+        self.ticket: Ticket | None = None
+        """The lane's record of its newest attempt."""
 
 
 class Queue:
@@ -166,7 +168,7 @@ class Schedule:
             self._turns.append(queue)
         self.waiting -= 1
         self.running += 1
-        item.ticket = queue.lane.start(now, item.tokens)
+        item.ticket = queue.lane.start(now, item.tokens, item.ticket)
         return item
 
     def _find(self, now: float) -> Item | None:

@@ -39,11 +39,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import msgspec
-
 from ..._types.errors import MiniLLMError, ProviderError, RefusedError, SendError, StreamTimeout
 from .breaker import LONGEST_PAUSE, CircuitBreaker
 from .concurrency import ConcurrencyLimit
+from .own_fault import OwnFaults, Ticket, followed
 from .rate_limits import RateLimits, Rates, Reason
 from .retry import server_delay
 from .token_estimate import TokenCalibration
@@ -56,19 +55,6 @@ SAME_REFUSALS = 10
 cost anything, and more than the bad lines that a good file begins with."""
 _NOT_THERE = (404, 405, 410)
 """Statuses for a model or an endpoint that is not there."""
-
-
-class Ticket(msgspec.Struct, gc=False):
-    """A lane's record of a request that it let go, from its start to its end."""
-
-    sent_at: float
-    number: int
-    tokens: float
-    """Tokens that it was counted for: the estimate, corrected by `TokenCalibration`."""
-    tokens_sent: float
-    """Tokens that the lane had sent by then, these included."""
-    estimate: float = 0.0
-    accepted: bool = False
 
 
 class Lane:
@@ -94,6 +80,8 @@ class Lane:
         self._cause: tuple[str, int | None, str] | None = None  # of the newest refusal
         self._same = 0  # refusals of this cause in a row
         self._breaker = CircuitBreaker()
+        self.faults = OwnFaults()
+        """Failures that say nothing about the lane."""
         self._rates = RateLimits(now)
         self._calibration = TokenCalibration()
         self.change(rates, max_concurrency, now)
@@ -120,8 +108,10 @@ class Lane:
             return "pause", self._breaker.paused_until - now
         return self._rates.wait(tokens * self._calibration.factor, now)
 
-    def start(self, now: float, tokens: float) -> Ticket:
-        """Count a request as sent, with an estimate of its tokens."""
+    def start(self, now: float, tokens: float, before: Ticket | None = None) -> Ticket:
+        """Count a request as sent, with an estimate of its tokens; ``before`` is its ticket of the
+        last attempt.
+        """
         estimate, tokens = tokens, tokens * self._calibration.factor
         self.in_flight += 1
         self._sent += 1
@@ -130,7 +120,7 @@ class Lane:
         self._tokens_pending += tokens
         self._breaker.started(now)
         self._rates.take(tokens, now)
-        return Ticket(now, self._sent, tokens, self._tokens_sent, estimate)
+        return followed(Ticket(now, self._sent, tokens, self._tokens_sent, estimate), before)
 
     def unreachable(self, now: float, error: MiniLLMError) -> bool:
         """Return True if nothing at this address ever answered, for as long as is worth trying: not
@@ -164,6 +154,7 @@ class Lane:
             self._rates.learned.accepted(now, ticket.sent_at, len(self._pending))
             self._tokens_pending -= ticket.tokens
             self._breaker.accepted(ticket.sent_at)
+            self.faults.accepted(now, ticket.sent_at)
 
     @property
     def wants_headers(self) -> bool:
@@ -198,7 +189,9 @@ class Lane:
             if tokens is not None:
                 self._calibration.add(ticket.estimate, tokens)
         elif not no_room_here(error):
-            if not ticket.accepted or _speaks_of_load(error):
+            if self._is_own_fault(ticket, error):
+                self._rates.refused(ticket.tokens, now)
+            elif not ticket.accepted or _speaks_of_load(error):
                 self._failed(ticket, now, error)
             if not isinstance(error, SendError):
                 self._breaker.answered()
@@ -215,13 +208,16 @@ class Lane:
             del self._pending[ticket.number]
             self._tokens_pending -= ticket.tokens
 
+    def _is_own_fault(self, ticket: Ticket, error: MiniLLMError) -> bool:
+        return _speaks_of_load(error) and self.faults.failed(ticket)
+
     def _failed(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
         load = _speaks_of_load(error)
         if isinstance(error, RefusedError):
             self._rates.refused(ticket.tokens, now)
         if not load and not isinstance(error, SendError):
             return
-        by_rate = isinstance(error, RefusedError) and error.kind == "rate_limit"
+        by_rate = _is_for_rate(error)
         asked = server_delay(error)
         untold = by_rate and asked is None
         longest = self._rates.longest_pause(now) if untold else LONGEST_PAUSE
@@ -263,6 +259,10 @@ def no_room_here(error: MiniLLMError) -> bool:
     says nothing about the server.
     """
     return isinstance(error, SendError) and error.reason == "open_files"
+
+
+def _is_for_rate(error: MiniLLMError) -> bool:
+    return isinstance(error, RefusedError) and error.kind == "rate_limit"
 
 
 def _speaks_of_load(error: MiniLLMError) -> bool:

@@ -1,0 +1,86 @@
+"""Failures that look like a matter of the server's state, and are a request's own fault. Pure.
+
+Rule: a request that is refused again and again, for rate or load, or is never answered, while others are
+accepted, hurts itself only. Each of its failures counts by how unlikely it is, at the share that the
+others meet. Where the rate is limited, one in a hundred is refused, and two in a row are suspect; where
+a half is refused by chance, ten are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+SUSPECT = math.log(1e3)
+"""Odds from which on a request's failures are kept out of what the lane learns."""
+CERTAIN = math.log(1e9)
+"""Odds at which a request is given up, if that were all attempts that it has: of a million requests,
+none is given up by chance."""
+ANSWERS = 100.0
+"""Answers over which the share of failures is a moving average."""
+SERVING_SECONDS = 1.0
+"""Seconds after an accepted request for which a server is taken to be well."""
+
+
+class Ticket(msgspec.Struct, gc=False):
+    """A lane's record of a request that it let go, from its start to its end."""
+
+    sent_at: float
+    number: int
+    tokens: float
+    """Tokens that it was counted for: the estimate, corrected by `TokenCalibration`."""
+    tokens_sent: float
+    """Tokens that the lane had sent by then, these included."""
+    estimate: float = 0.0
+    accepted: bool = False
+    odds: float = 0.0
+    """The logarithm of the odds that its failures so far are its own fault."""
+    sent_before: float = math.inf
+    """Time at which it was sent the last time before."""
+
+
+class OwnFaults:
+    """The share of failures in a lane, against which those of one request are weighed."""
+
+    def __init__(self) -> None:
+        self._share = 0.5
+        self._answers = 2.0
+        self._accepted_at = -math.inf
+        self._newest = -math.inf  # the latest time at which an accepted request was sent
+
+    def accepted(self, now: float, sent_at: float) -> None:
+        """Count an accepted request."""
+        self._accepted_at = now
+        self._newest = max(self._newest, sent_at)
+        self._count(0.0)
+
+    def failed(self, ticket: Ticket) -> bool:
+        """Weigh a failure that speaks of load. Returns True if the request is suspect.
+
+        It counts only if a request that was sent later than this one the last time was accepted:
+        else the server may have failed everything meanwhile.
+        """
+        if self._newest > ticket.sent_before:
+            ticket.odds -= math.log(self._share)
+        if ticket.odds >= SUSPECT:
+            return True
+        self._count(1.0)
+        return False
+
+    def serving(self, now: float) -> bool:
+        """Return True if a request was accepted a moment ago: the server is well, so that waiting for
+        it helps nobody.
+        """
+        return now - self._accepted_at <= SERVING_SECONDS
+
+    def _count(self, failed: float) -> None:
+        self._answers = min(ANSWERS, self._answers + 1.0)
+        self._share = max(0.01, self._share + (failed - self._share) / self._answers)
+
+
+def followed(ticket: Ticket, before: Ticket | None) -> Ticket:
+    """Return the ticket of a request, with what is known of its attempt before."""
+    if before is not None:
+        ticket.odds, ticket.sent_before = before.odds, before.sent_at
+    return ticket
