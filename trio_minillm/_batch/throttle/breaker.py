@@ -41,8 +41,11 @@ class CircuitBreaker:
         self.pause = 0.0
         """Seconds of the newest pause."""
         self._failures = 0  # in a row
-        self._rounds = 0  # of them
-        self._unaccepted = 0  # failures since a request was accepted, with those under way
+        # Failures of requests sent since the first in the row came, while all sent before one of them
+        # were answered; those of the present round; and when the row and the round began.
+        self._row = self._in_round = 0
+        self._row_began = self._round_began = math.inf
+        self._pauses = 0
         self._open = False  # or probing
         self._failed_at = -math.inf
         self._failing_since = math.inf
@@ -56,9 +59,11 @@ class CircuitBreaker:
     def accepted(self, sent_at: float) -> None:
         """Note that the server has begun to answer a request that was sent at this time."""
         self._answered = True
-        self._unaccepted = 0
+        if sent_at >= self._row_began:
+            self._row = self._in_round = 0
+            self._row_began = math.inf
         if sent_at >= self._failed_at:
-            self._failures = self._rounds = 0
+            self._failures = self._pauses = 0
             self._open = False
             self.paused_until = -math.inf
 
@@ -74,31 +79,42 @@ class CircuitBreaker:
         asked: float | None,
         longest: float,
         patience: float = 2,
-        pending: tuple[int, float] = (0, math.inf),
+        pending: tuple[int, float] | None = None,
     ) -> int:
         """Note that a request failed that was sent at ``sent_at``.
 
         ``asked`` is the number of seconds that the server asked to wait, ``longest`` the longest
-        pause where it did not; ``patience`` is the number of rounds that are no chance; ``pending``
-        is how many requests have no answer yet, and when the first of them was sent. Returns the number of failures in a row, and 0 for a request that was under way when the
+        pause where it did not; ``patience`` is the number of failures in a row that are no chance;
+        ``pending`` is how many requests have no answer yet, and when the first of them was sent, if
+        those may be accepted. Returns the number of failures in a row, and 0 for a request that was under way when the
         last failure came.
         """
-        self._unaccepted += 1
+        self._in_round += sent_at >= self._row_began
         if sent_at < self._failed_at:
             return 0
-        count, first_sent = pending
-        # Refusals come sooner than answers, so those that have none yet may well be accepted.
-        if first_sent >= self._failed_at or self._unaccepted > max(OUTRUN, 2 * count):
-            self._rounds += 1
         self._failed_at = now
         self._failures += 1
         self._failing_since = min(self._failing_since, now)
-        if self._rounds >= patience:
+        row = self._failures if pending is None else self._in_a_row(now, *pending)
+        if row >= patience:
             self._open = True
-            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._rounds - patience, 16.0))
+            pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._pauses, 16))
+            self._pauses += 1
             self.pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
             self.paused_until = now + self.pause
         return self._failures
+
+    def _in_a_row(self, now: float, count: int, first_sent: float) -> int:
+        """Return the failures in a row among requests of which all that were sent before are answered:
+        refusals come sooner than answers, so those that have none yet may well be accepted.
+        """
+        if self._row_began == math.inf:
+            self._row_began = self._round_began = now
+            self._row, self._in_round = 1, 0
+        elif first_sent >= self._round_began or self._in_round > max(OUTRUN, 2 * count):
+            self._row += self._in_round
+            self._round_began, self._in_round = now, 0
+        return self._row
 
     def unreachable(self, now: float, *, stays: bool = False) -> bool:
         """Return True if there was never an answer, for as long as is worth trying; ``stays``: the

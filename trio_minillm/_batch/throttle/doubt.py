@@ -117,13 +117,13 @@ class Doubt:
             return 2
         return max(3, _row(share))
 
-    def accepted_rate(self, now: float) -> float | None:
-        """Return the requests accepted in a second since the state began; ``None`` if they are too few
-        to tell.
+    def accepted_rate(self, now: float, pending: int) -> float | None:
+        """Return the requests accepted in a second since the state began, of ``pending`` ones a share
+        as of the others; ``None`` if they are too few to tell.
         """
         if self._accepted < FEW or now <= self._since:
             return None
-        return self._accepted / (now - self._since)
+        return (self._accepted + pending * (1.0 - self.share)) / (now - self._since)
 
     # -- what happens ------------------------------------------------------------------------
 

@@ -56,6 +56,8 @@ DRY_SECONDS = 5.0
 """Seconds without an accepted request after which a server is taken to count by a window."""
 ENOUGH = 20
 """Accepted requests in a window from which on their number is an estimate."""
+EXCEEDED = 2.5
+"""Factor of what a window may allow beyond which it is none: two of them may follow each other."""
 FIRST = 1.0
 """Lowest rate after the first refusal, in requests a second: the very first request may have been
 refused, and for a reason of its own."""
@@ -77,7 +79,7 @@ class LearnedRate:
     beyond, so that a limit that was raised is found. It rises only with requests that are accepted:
     time in which nothing was sent proves nothing.
 
-    Its 22 attributes are what has been counted, and the curve.
+    Its 23 attributes are what has been counted, and the curve.
     """
 
     def __init__(self, now: float) -> None:
@@ -88,6 +90,7 @@ class LearnedRate:
         # Seconds of the server's window, if it counts by one; and when the present one has begun.
         self._window: float | None = None
         self._window_began, self._window_accepted = now, 0
+        self._guess = 0  # requests that the window may allow, if it is one
         # Refusals: when, and how many requests had been accepted by then.
         self._refusals: deque[tuple[float, int]] = deque(maxlen=256)
         # Accepted requests: how many, how many of them before the last refusal, and how many in
@@ -159,10 +162,22 @@ class LearnedRate:
                 span, counted = SPAN, self._in_last(SPAN, max(last, self._cut_at))
             self._window_began, self._window_accepted = now, self._accepted
             if counted >= ENOUGH:
-                self._window = span
-                self._cut(now, counted / span)
+                self._end_window(now, span, counted)
+        elif self._guess and self._accepted - self._window_accepted > EXCEEDED * self._guess:
+            self._go_free(now)  # no window of so many: the server was out of order
+            return
         self._risen += min(now - self._risen_at, 2.0 / self.bucket.rate)
         self._set(now)
+
+    def _end_window(self, now: float, span: float, counted: int) -> None:
+        """Take what was accepted in a window for the limit.
+
+        The first one that is shorter than a minute may be an outage instead. Then nothing is refused
+        when as many have been accepted again, which is tried at several times the rate.
+        """
+        unsure = self._window is None and span < SPAN
+        self._guess, self._window = (counted if unsure else 0), span
+        self._cut(now, (STEP if unsure else 1.0) * counted / span)
 
     def refused(
         self, now: float, pending: int = 0, *, sent_at: float = math.inf, told: bool = False
@@ -190,7 +205,7 @@ class LearnedRate:
         so_far = self._accepted + pending
         known = so_far / max(now - self._started, LEAST_SECONDS)
         sure = told or self._doubt.mostly(pending)
-        accepted = None if sure else self._doubt.accepted_rate(now)
+        accepted = None if sure else self._doubt.accepted_rate(now, pending)
         self._refusals.append((now, so_far))
         self._accepted_before = self._accepted
         if accepted is None:
@@ -217,8 +232,11 @@ class LearnedRate:
         seconds, count = (now - refusals[0][0], so_far - refusals[0][1]) if refusals else (0.0, 0)
         refusals.append((now, so_far))
         above = self.bucket.rate > 1.1 * self._estimate
-        if not told and doubt.contradicted(held, now, above=above):
-            self._cut_to(now, doubt.accepted_rate(now) or self._estimate / 2.0, pending)
+        if self._guess and self._window is not None:
+            guess, self._guess = self._guess, 0  # it is a window
+            self._cut(now, guess / self._window)
+        elif not told and doubt.contradicted(held, now, above=above):
+            self._cut_to(now, doubt.accepted_rate(now, pending) or self._estimate / 2.0, pending)
         elif not told and (doubt.contested or not doubt.pays):
             pass  # one more, and the limit is judged
         elif self._window is not None:
@@ -258,7 +276,10 @@ class LearnedRate:
             self._cut(now, self._estimate)
             return
         doubt.limit(now, pays=by_rate)
-        self._cut(now, self._estimate if by_rate else self._uncut)
+        if by_rate:
+            self._cut(now, self._estimate, 0.5, 2.0)  # it was told from few answers
+        else:
+            self._cut(now, self._uncut)
 
     def _raise(self, now: float) -> None:
         """Try a multiple of the rate, or none at all if it was ever as high."""
@@ -267,9 +288,12 @@ class LearnedRate:
         if rate <= STEP * self._most:
             self.bucket.set(now, rate=rate, capacity=max(1.0, rate * BURST_SECONDS))
             return
+        self._go_free(now)
+
+    def _go_free(self, now: float) -> None:
         self._doubt.free(now)
         self._refusals.clear()
-        self._estimate, self._window = None, None
+        self._estimate, self._window, self._guess = None, None, 0
         self._started = self._window_began = now
         self._accepted = self._accepted_before = self._window_accepted = 0
 

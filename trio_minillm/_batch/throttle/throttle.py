@@ -228,7 +228,7 @@ class Lane:
             asked=asked,
             longest=longest,
             patience=learned.patience if by_rate else 3 if load else 2,
-            pending=self._unanswered if load and not learned.settled else (0, math.inf),
+            pending=self._unanswered if load and not learned.settled else None,
         )
         if not failures:
             if by_rate:
@@ -245,7 +245,8 @@ class Lane:
                 )
             if known or learned.by_chance:
                 return  # the rate is what limits, or nothing: not the number at once
-        if load and self.concurrency is not None:
+        if load and failures == 1 and self.concurrency is not None:
+            # One cut for an outage: those that follow were sent to see whether it is over.
             self.concurrency.overloaded(now, self.in_flight + 1)
 
     @property
