@@ -106,7 +106,7 @@ class LearnedRate:
         self._risen = 0.0
         self._risen_at = now
         self._cut_at = now
-        self._uncut = 0.0  # the estimate before the cut that is being judged
+        self._uncut = 0.0  # the estimate before the cut that is being judged, if there was one
         self._falling = False  # no rate that held was found yet: each refusal cuts it
         self._hopeful = False  # the newest cut was to what was accepted lately
 
@@ -218,7 +218,7 @@ class LearnedRate:
     def _cut_to(self, now: float, accepted: float, pending: int) -> None:
         """Cut the rate to less than what is accepted, and begin to judge whether that pays."""
         self._falling = False
-        self._uncut = self._estimate or accepted
+        self._uncut = self._estimate or 0.0
         self._doubt.cut(now, pending)
         self._cut(now, accepted, 1.0 - BELOW, 2.0)
 
@@ -276,10 +276,12 @@ class LearnedRate:
             self._cut(now, self._estimate)
             return
         doubt.limit(now, pays=by_rate)
-        if by_rate:
-            self._cut(now, self._estimate, 0.5, 2.0)  # it was told from few answers
+        if not by_rate:
+            self._cut(now, self._uncut or self._estimate)
+        elif self._uncut:
+            self._cut(now, self._estimate)
         else:
-            self._cut(now, self._uncut)
+            self._cut(now, self._estimate, 0.5, 2.0)  # it was told from few answers
 
     def _raise(self, now: float) -> None:
         """Try a multiple of the rate, or none at all if it was ever as high."""
