@@ -104,10 +104,12 @@ def test_requests_without_an_answer_may_be_accepted(pending: int, few: int) -> N
 
 
 def test_a_server_that_refuses_nearly_all_is_told_from_one_that_refuses_half() -> None:
-    half, nearly = begun(), begun()
+    half, few, many = begun(), begun(), begun()
     answer(half, 50, 50)
-    answer(nearly, 90, 10)
-    assert (half.mostly(0), nearly.mostly(0), nearly.mostly(100)) == (False, True, False)
+    answer(few, 27, 3)
+    answer(many, 90, 10)
+    assert [doubt.mostly(0) for doubt in (half, few, many)] == [False, True, True]
+    assert [doubt.mostly(100) for doubt in (half, few, many)] == [False, False, True]
 
 
 # -- CUT -------------------------------------------------------------------------------------------
@@ -149,8 +151,7 @@ def test_refusals_of_what_was_sent_before_a_cut_don_t_speak_against_it() -> None
 
 def test_refusals_don_t_outrun_the_answers_that_are_still_to_come() -> None:
     doubt = cut_at(50, 50)
-    for _ in range(3):
-        doubt.refused(1.0, 1.0)
+    answer(doubt, 6, 4)
     assert doubt.verdict(20) is None
     assert doubt.verdict(0) is False
 

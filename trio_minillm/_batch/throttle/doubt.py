@@ -49,9 +49,10 @@ MOSTLY = 0.75
 BELOW = 0.8
 """Share of what was accepted that a first cut leaves: so little that a limit shows by the absence of
 refusals, and enough not to matter if there is none."""
-PAYS, SURE, JUDGED = 10.0, math.log(50.0), 40
+PAYS, SURE, LEAST_JUDGED, JUDGED = 10.0, math.log(50.0), 10, 40
 """Factor by which a cut makes refusals fewer if the rate is what limits; odds at which that is decided
-(Wald's sequential test); answers after which the likelier of the two is taken."""
+(Wald's sequential test); answers that it takes to say that it does not, since what the server has
+left of a second is used up in one go; answers after which the likelier of the two is taken."""
 EARLY, EARLY_ABOVE, CONTRADICTIONS = 40, 8, 3
 """Accepted requests since the last cut below which a refusal is early, at a rate up to the estimate, for
 which a hundred are accepted before a limit shows again, and above it; and how many such it takes."""
@@ -177,9 +178,13 @@ class Doubt:
         return self._block_refused <= max(self._few, most * recent)
 
     def mostly(self, pending: int) -> bool:
-        """Return True if nearly all are refused, even if all that have no answer yet are accepted."""
+        """Return True if nearly all are refused, even if all that have no answer yet are accepted, or
+        if there were many.
+        """
         answers = self._accepted + self._refused
-        return self._refused > max(self._few, MOSTLY * (answers + pending))
+        if answers < BLOCK:
+            answers += pending
+        return self._refused > max(self._few, MOSTLY * answers)
 
     @property
     def _few(self) -> int:
@@ -227,7 +232,8 @@ class Doubt:
         if self.state is State.CUT:
             if self._likelier <= -self._sure:
                 return True
-            if self._likelier + pending * _weight(usual) >= self._sure:
+            many = answers >= LEAST_JUDGED
+            if many and self._likelier + pending * _weight(usual) >= self._sure:
                 return False
             return self._likelier < 0.0 if answers >= JUDGED + pending else None
         limited = 1.0 - (1.0 - usual) / STEP  # if no more is accepted than before
