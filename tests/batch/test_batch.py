@@ -622,6 +622,9 @@ async def test_cancelled_at_any_step_nothing_is_left(first):
 
 async def test_misuse_is_told_at_the_call():
     async with llm.open_client(transport=Server()) as client:
+        for wrong in ({"adapt": "rate"}, {"adapt": "off"}):
+            with pytest.raises(ValueError, match="adapt"):
+                client.batch([], **wrong)
         for wrong in ({"concurrency": 0}, {"concurrency": "many"}, {"samples": 0}, {"buffer": 1.5}):
             with pytest.raises(ValueError, match="whole number"):
                 client.batch([], **wrong)

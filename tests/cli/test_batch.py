@@ -108,6 +108,8 @@ def test_no_file_is_two(endpoint: Endpoint, files: Files, option: str, name: str
 
 
 def test_options_that_would_do_nothing_are_refused(endpoint: Endpoint, files: Files) -> None:
+    ran = batch(endpoint, files, "--no-adapt", code=2)
+    assert "--no-adapt goes with a number for --concurrency" in ran.err
     ran = batch(endpoint, files, "--concurrency", "5", "--max-concurrency", "2", code=2)
     assert "--max-concurrency goes with --concurrency auto" in ran.err
     local = [*COMMAND, "batch", str(files.source), str(files.target), "-m"]

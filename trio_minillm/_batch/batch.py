@@ -180,7 +180,7 @@ class Batch:
         self._run.cancel()
 
     def update(self, **options: Unpack[BatchOptions]) -> None:
-        """Change ``concurrency``, ``max_concurrency``, ``requests_per_minute``,
+        """Change ``concurrency``, ``max_concurrency``, ``adapt``, ``requests_per_minute``,
         ``tokens_per_minute``, ``limits``, ``retry`` or ``deadline`` while it runs.
 
         Other options stay, and requests under way are left alone. A change between a number and
@@ -206,7 +206,7 @@ class Batch:
 
 
 _CHANGEABLE = {
-    *("concurrency", "max_concurrency", "requests_per_minute", "tokens_per_minute"),
+    *("concurrency", "max_concurrency", "adapt", "requests_per_minute", "tokens_per_minute"),
     *("limits", "retry", "deadline"),
 }
 

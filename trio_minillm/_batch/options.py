@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import msgspec
 
@@ -11,7 +11,7 @@ from .._types.checks import check_count
 from .._types.options import Limits, Retry, Timeouts
 from .files.response_cache import ResponseCache
 from .scoring import Score
-from .throttle.rate_limits import Rates
+from .throttle.rate_limits import Adapt, Rates
 
 MAX_CONCURRENCY = 1_000
 """Most requests at once where the number is searched for, unless the caller says otherwise."""
@@ -25,6 +25,11 @@ class BatchOptions(TypedDict, total=False):
     searches for the best number for each endpoint, key and model."""
     max_concurrency: int | None
     """Most requests at once that ``"auto"`` tries, for all models together; 1,000 unless set."""
+    adapt: Adapt
+    """Control that follows what the servers accept: ``"rate+concurrency"`` (the default) learns limits
+    from headers and refusals, and pauses for a server that is down; ``"concurrency"`` leaves the rates
+    alone; ``"off"`` does nothing but keep the numbers that are given, of which ``concurrency`` must be
+    one, and the waits between attempts."""
     requests_per_minute: float | None
     """Limit for each endpoint, key and model; requests are spread evenly over the minute."""
     tokens_per_minute: float | None
@@ -64,6 +69,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     concurrency: int | Literal["auto"] = "auto"
     max_concurrency: int | None = None
+    adapt: Adapt = "rate+concurrency"
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     limits: Limits | None = None
@@ -82,6 +88,10 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.concurrency != "auto":
             check_count("concurrency", self.concurrency)
+        if self.adapt not in get_args(Adapt):
+            raise ValueError(f"adapt must be one of {', '.join(map(repr, get_args(Adapt)))}")
+        if self.adapt == "off" and self.concurrency == "auto":
+            raise ValueError("with adapt='off', concurrency must be a number")
         for name in ("max_concurrency", "window"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))

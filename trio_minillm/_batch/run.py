@@ -84,7 +84,8 @@ class Run:
         self._leaving = 0  # items that go out by a task of their own, without a worker
 
     def _new_lane(self, now: float) -> Lane:
-        return Lane(now, self.settings.rates, self.settings.searched)
+        settings = self.settings
+        return Lane(now, settings.rates, settings.searched, settings.adapt)
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -117,7 +118,7 @@ class Run:
         self.settings = settings
         self.schedule.capacity = settings.capacity
         for lane in self.schedule.lanes:
-            lane.change(settings.rates, settings.searched, now)
+            lane.change(settings.rates, settings.searched, now, settings.adapt)
         self._workers.notify()
 
     def read(self, *, total: int | None, began: float | None) -> BatchStatistics:

@@ -38,6 +38,7 @@ _HELP = {
     "target": "Results, as JSON lines. Requests that have one are not sent again.",
     "concurrency": "Requests at once: a number, or auto, which finds one by trying.",
     "max_concurrency": "The most that auto tries. [1000]",
+    "no_adapt": "Learn no limits and make no pauses: keep the numbers that are given.",
     "rpm": "Requests per minute, for each model.",
     "tpm": "Tokens per minute, input and output together, for each model.",
     "attempts": "Requests in all for one line, where another attempt may succeed. [6]",
@@ -67,6 +68,7 @@ def batch(
     max_concurrency: Annotated[
         int | None, Option(metavar="N", min=1, help=_HELP["max_concurrency"])
     ] = None,
+    no_adapt: Annotated[bool, Option("--no-adapt", help=_HELP["no_adapt"])] = False,
     rpm: Annotated[float | None, Option(metavar="N", help=_HELP["rpm"])] = None,
     tpm: Annotated[float | None, Option(metavar="N", help=_HELP["tpm"])] = None,
     max_cost: option.MaxCost = None,
@@ -105,8 +107,11 @@ def batch(
         check_apart(source, target, ledger=ledger, cache=cache)
         if max_concurrency is not None and (concurrency != "auto" or is_local(model)):
             raise Misuse("--max-concurrency goes with --concurrency auto, and no local model")
+        if no_adapt and concurrency == "auto" and not is_local(model):
+            raise Misuse("--no-adapt goes with a number for --concurrency")
         options: BatchOptions = {
             "concurrency": _concurrency(concurrency),
+            "adapt": "off" if no_adapt else "rate+concurrency",
             "max_concurrency": max_concurrency,
             "requests_per_minute": positive("rpm", rpm),
             "tokens_per_minute": positive("tpm", tpm),

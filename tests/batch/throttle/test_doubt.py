@@ -17,6 +17,7 @@ from trio_minillm._batch.throttle.doubt import (
     EARLY_ABOVE,
     FEW,
     JUDGED,
+    LEAST_JUDGED,
     LONGEST_REST,
     REST,
     TRIAL,
@@ -238,6 +239,16 @@ def test_patience_is_short_at_a_limit_that_pays_and_endless_where_refusals_are_u
     doubt.raise_rate(1.0)
     doubt.free(1.0)
     assert doubt.patience == math.inf
+
+
+def test_a_cut_behind_which_everything_is_refused_leaves_some_patience() -> None:
+    doubt = cut_at(70, 30)
+    for _ in range(LEAST_JUDGED):
+        doubt.refused(1.0, 1.0)
+    assert doubt.verdict(0) is False
+    doubt.limit(1.0, pays=False)
+    assert doubt.usual == 1.0
+    assert 2 < doubt.patience < 100
 
 
 # -- with the rate ---------------------------------------------------------------------------------

@@ -274,6 +274,29 @@ def test_how_long_a_server_that_refuses_everything_is_left_alone(limit, longest)
     assert pauses[-1] == pytest.approx(longest)
 
 
+@pytest.mark.parametrize(
+    ("adapt", "held"), [("rate+concurrency", True), ("concurrency", True), ("off", False)]
+)
+def test_what_is_adapted_is_what_was_asked_for(adapt, held):
+    lane, now = Lane(0.0, Rates(requests=6_000), None, adapt), 0.0
+    headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"}
+    for _ in range(100):  # down, and its headers say so, too
+        now += 1.0
+        ticket = lane.start(now, 1.0)
+        lane.read(ticket, now, headers, epoch=0.0)
+        lane.ended(ticket, now, error=refused(), tokens=None)
+    assert lane._rates.learned.active is (adapt == "rate+concurrency")
+    assert (lane._rates.family is not None) is (adapt == "rate+concurrency")
+    why = lane.blocked(now, 1.0)
+    assert (why is not None) is held
+    if not held:  # but the caller's own limit is kept
+        for _ in range(30):
+            lane.start(now, 1.0)
+        assert lane.blocked(now, 1.0)[0] == "requests"
+    lane.change(Rates(), None, now, "off")
+    assert lane.blocked(now, 1.0) is None
+
+
 def test_failures_that_were_under_way_together_count_once():
     lane = Lane(0.0, Rates(), None)
     tickets = [lane.start(0.0, 0.0) for _ in range(100)]

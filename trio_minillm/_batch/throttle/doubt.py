@@ -286,7 +286,7 @@ class Doubt:
 
 def _row(share: float) -> int:
     """Return the failures in a row that are no chance at this share of them."""
-    return math.ceil(math.log(NO_CHANCE) / math.log(max(share, 0.01)))
+    return math.ceil(math.log(NO_CHANCE) / math.log(min(max(share, 0.01), MOSTLY)))
 
 
 def _weight(share: float) -> float:

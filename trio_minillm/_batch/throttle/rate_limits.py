@@ -24,6 +24,11 @@ Reason: TypeAlias = Literal["concurrency", "requests", "tokens", "pause", "retry
 a server that is down or refuses everything; the time of its own next attempt."""
 
 
+Adapt: TypeAlias = Literal["rate+concurrency", "concurrency", "off"]
+"""The control that follows what a server accepts: of the rate and the number at once, of the number
+alone, or none."""
+
+
 class Rates(msgspec.Struct, frozen=True):
     """Limits that the user gives, for each lane; per minute."""
 
@@ -41,6 +46,12 @@ class RateLimits:
         self._given: dict[Unit, TokenBucket] = {}
         self._stated: dict[Unit, StatedLimit] = {}
         self._reset_at = -math.inf  # end of the provider's window of requests, if it says so
+
+    def forget(self, now: float) -> None:
+        """Forget what the server said of its limits, and what its refusals taught."""
+        self.learned = LearnedRate(now)
+        self.family = None
+        self._stated.clear()
 
     def change(self, rates: Rates, now: float) -> None:
         """Set the user's limits, also while the lane is in use."""

@@ -43,7 +43,7 @@ from ..._types.errors import MiniLLMError, ProviderError, RefusedError, SendErro
 from .breaker import LONGEST_PAUSE, CircuitBreaker
 from .concurrency import ConcurrencyLimit
 from .own_fault import OwnFaults, Ticket, followed
-from .rate_limits import RateLimits, Rates, Reason
+from .rate_limits import Adapt, RateLimits, Rates, Reason
 from .retry import server_delay
 from .token_estimate import TokenCalibration
 
@@ -64,7 +64,13 @@ class Lane:
     for all requests that were under way when it came.
     """
 
-    def __init__(self, now: float, rates: Rates, max_concurrency: int | None) -> None:
+    def __init__(
+        self,
+        now: float,
+        rates: Rates,
+        max_concurrency: int | None,
+        adapt: Adapt = "rate+concurrency",
+    ) -> None:
         self.concurrency: ConcurrencyLimit | None = None
         """The search for the number of requests at once, up to ``max_concurrency``; ``None`` if
         there is no search."""
@@ -84,10 +90,13 @@ class Lane:
         """Failures that say nothing about the lane."""
         self._rates = RateLimits(now)
         self._calibration = TokenCalibration()
-        self.change(rates, max_concurrency, now)
+        self.change(rates, max_concurrency, now, adapt)
 
-    def change(self, rates: Rates, max_concurrency: int | None, now: float) -> None:
+    def change(self, rates: Rates, max_concurrency: int | None, now: float, adapt: Adapt) -> None:
         """Set the user's limits, also while the lane is in use."""
+        self._adapt = adapt
+        if adapt != "rate+concurrency":
+            self._rates.forget(now)
         self._rates.change(rates, now)
         if max_concurrency is None:
             self.concurrency = None
@@ -104,7 +113,7 @@ class Lane:
         """
         if self.concurrency is not None and self.in_flight >= self.concurrency.limit:
             return "concurrency", math.inf
-        if self._breaker.paused_until > now:
+        if self._breaker.paused_until > now and self._adapt != "off":
             return "pause", self._breaker.paused_until - now
         return self._rates.wait(tokens * self._calibration.factor, now)
 
@@ -166,6 +175,8 @@ class Lane:
         """Learn from the headers of a response (names in lower case). ``epoch`` is the time of day
         in seconds since 1970.
         """
+        if self._adapt != "rate+concurrency":
+            return
         tokens = min(self._tokens_sent - ticket.tokens_sent, self._tokens_pending)
         requests = min(self._sent - ticket.number, len(self._pending))
         self._rates.read(
@@ -234,7 +245,7 @@ class Lane:
             if by_rate:
                 learned.also_refused(now, ticket.sent_at)
             return
-        if by_rate:
+        if by_rate and self._adapt == "rate+concurrency":
             known = learned.active
             if failures < learned.patience or not learned.settled:
                 learned.refused(
