@@ -21,6 +21,7 @@ sys.path.append(str(BENCHMARKS))
 
 import answers
 import bench
+import control
 import measures
 import plot
 import report
@@ -188,3 +189,21 @@ def test_too_few_files_are_a_reason_and_no_crash(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(measures.open_files, "raise_limit", lambda: 1024)
     assert "needs 5,100 open files" in measures.unable_because(CONTENDERS[OURS], 5000)
     assert not measures.unable_because(CONTENDERS[OURS], 0)
+
+
+def test_the_simulator_of_control_runs_each_kind_of_server() -> None:
+    """On a virtual clock: these seconds are not those of this machine."""
+    (loop,) = control.measure(("at_random", (0.2, 0.3, 200, "loop", 20), 0))
+    (batch,) = control.measure(("at_random", (0.2, 0.3, 200, "batch", 20), 0))
+    assert 0.0 < batch < 5.0 * loop
+    for make, way in control.LIMITS.values():
+        server = control.seeded(make(), 0)
+        clients = control.Clients(server, 60, 20)
+        control.seconds_of(getattr(clients, way))
+        assert len(server.accepted) == (120 if way == "two_batches" else 60)
+        assert (clients.failed, clients.stopped) == (0, None)
+    for why in control.SINGLES.values():
+        clients = control.Clients(control.seeded(control.Poisoned(why), 0), 60, 20)
+        clients.bad = 7
+        control.seconds_of(clients.batch)
+        assert clients.failed == (why is not None)

@@ -4,9 +4,9 @@
 state    event                                            what happens
 =======  ===============================================  =========================================
 closed   a failure                                        nothing yet: it may be chance
-closed   a second failure, with no answer in between (a   open, for half a second
-         later one, where refusals may be chance:
-         `LearnedRate.patience`)
+closed   as many failures in a row as are no chance       open, for half a second
+         (``patience``): two at a known limit, more
+         where some are refused at any rate
 open     its time is over                                 probing
 probing  a request is sent                                open for as long again, so that requests
                                                           are sent one at a time
@@ -86,8 +86,8 @@ class CircuitBreaker:
         ``asked`` is the number of seconds that the server asked to wait, ``longest`` the longest
         pause where it did not; ``patience`` is the number of failures in a row that are no chance;
         ``pending`` is how many requests have no answer yet, and when the first of them was sent, if
-        those may be accepted. Returns the number of failures in a row, and 0 for a request that was under way when the
-        last failure came.
+        those may be accepted. Returns the number of failures in a row, and 0 for a request that was
+        under way when the last failure came.
         """
         self._in_round += sent_at >= self._row_began
         if sent_at < self._failed_at:

@@ -14,6 +14,9 @@ FREE      the same, and hardly anything is accepted         it does             
 CUT       answers at a fifth less than was accepted:        it does                      LIMITED
           hardly a refusal
 CUT       as many refusals as before                        it does not                  RAISED
+CUT       the same, soon after a raise that failed          open                         LIMITED, as
+                                                                                         before
+LIMITED   more is accepted than a window that was guessed   it does not                  FREE
 LIMITED   three refusals that come too early for a limit    perhaps it does not          CUT
 RAISED    24 answers at four times the rate: the share is   it does not, so far          RAISED, or
           nearer to what it was than to what a limit makes                               FREE at any
@@ -25,8 +28,7 @@ The comparison is AIMD, which takes each refusal for congestion: at a share p of
 sends about sqrt(1.5 / p) requests a round trip, whatever the server could take (Mathis et al., 1997).
 Here a wrong cut costs the answers that it takes to judge it, and a wrong raise some twenty refusals.
 
-The states' numbers were found with ``benchmarks/control.py``; each says what would change it. A server
-that states its limits is not doubted.
+The numbers were found with ``benchmarks/control.py``. A server that states its limits is not doubted.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Doubt:
     def __init__(self) -> None:
         self.state = State.FREE
         self.usual = 0.0
-        """The share of refusals that turned out to be chance."""
+        """The share of refusals to expect, whatever the rate."""
         self.pays = True
         """False if the last cut to the limit has not made refusals fewer."""
         self._chance = 0.0  # the share of refusals over a long time without a limit

@@ -2,8 +2,8 @@
 
 Rule: a request that is refused again and again, for rate or load, or is never answered, while others are
 accepted, hurts itself only. Each of its failures counts by how unlikely it is, at the share that the
-others meet. Where the rate is limited, one in a hundred is refused, and two in a row are suspect; where
-a half is refused by chance, ten are.
+others meet. The first counts nothing, as it may be anybody's. Where the rate is limited, one in a hundred
+is refused, and the third in a row is suspect; where a half is refused by chance, the eleventh is.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 SUSPECT = math.log(1e3)
 """Odds from which on a request's failures are kept out of what the lane learns."""
 CERTAIN = math.log(1e9)
-"""Odds at which a request is given up, if that were all attempts that it has: of a million requests,
-none is given up by chance."""
+"""Odds at which each failure of a request counts as one of its attempts: so long a row should not come
+by chance in a run of a million."""
 ANSWERS = 100.0
 """Answers over which the share of failures is a moving average."""
 SERVING_SECONDS = 1.0

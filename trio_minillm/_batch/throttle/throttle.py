@@ -77,9 +77,8 @@ class Lane:
         self.in_flight = 0
         self._sent = 0
         self._tokens_sent = 0.0
-        self._pending: dict[
-            int, float
-        ] = {}  # neither accepted nor refused yet: when they were sent
+        # Requests neither accepted nor refused yet: when they were sent.
+        self._pending: dict[int, float] = {}
         self._tokens_pending = 0.0
         self.ever_accepted: bool = False
         """True once the server has begun to answer any request."""
