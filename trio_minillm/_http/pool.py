@@ -9,15 +9,18 @@ A connection is used again only if nothing forbids it (`ConnectionPool.reusable`
 ================================================  ================================================
 cause for which it is closed                      told by
 ================================================  ================================================
-the request was not sent to its end, or said      `Connection.spent`
+the request was not sent to its end, or said      `Connection.sending`, `Connection.spent`
 that no other follows
 the response was not read to its end              `ResponseParser.complete`
 the response forbids it, by its framing, version  `ResponseParser.reusable`
 or headers, or has bytes behind it
 it was idle for too long, or too many are         `IdleConnections`
 the server has closed it, or sent something       `Connection.usable`, when it is taken
+this machine has too many files open              `ConnectionPool.open`
 the transport was closed                          `ConnectionPool.release`
 ================================================  ================================================
+
+Each client has a pool of its own, and none if its requests go another way (``connector.py``).
 """
 
 from __future__ import annotations

@@ -25,13 +25,13 @@ from trio_minillm._batch.throttle.retry import BATCH_RETRY
 from trio_minillm.batch import BatchOptions
 
 from ..local._named import is_local, key_of, kind_of
-from . import _shared_options as option
+from . import _shared as option
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
 from ._costs import open_ledger
 from ._live import run_live
 from ._output import Misuse
-from ._shared_options import model_of, positive, priced, timeouts_of
+from ._shared import model_of, positive, priced, timeouts_of
 
 _HELP = {
     "source": "Requests: JSON lines, .csv, .tsv or .parquet.",

@@ -29,7 +29,7 @@ from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
 from ._measurements import Results, seconds_text
 from ._output import Misuse, OutputError, Row, many, one_line
-from ._shared_options import LOCAL_SLOTS, price_of
+from ._shared import LOCAL_SLOTS, price_of
 from ._terminal import say
 
 LOCAL_CONTEXT = 4096

@@ -19,13 +19,13 @@ from typer import Option
 import trio_minillm as llm
 
 from ..local._named import key_of, kind_of
-from . import _shared_options as option
+from . import _shared as option
 from ._bench_load import CONCURRENCY, Plan
 from ._bench_run import Bench
 from ._costs import open_ledger
 from ._live import run_live
 from ._output import Misuse
-from ._shared_options import model_of, positive, priced, timeouts_of
+from ._shared import model_of, positive, priced, timeouts_of
 
 REQUESTS = 100
 """Requests by default: few enough to cost cents."""

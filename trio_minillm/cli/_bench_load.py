@@ -24,7 +24,7 @@ from ._costs import RunLedger
 from ._live import timed
 from ._measurements import Results, Sample
 from ._output import Misuse
-from ._shared_options import LOCAL_SLOTS, price_of
+from ._shared import LOCAL_SLOTS, price_of
 
 CONCURRENCY = 10
 """Streams at once by default."""

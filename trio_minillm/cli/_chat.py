@@ -30,7 +30,7 @@ from typer import Argument, Option
 import trio_minillm as llm
 
 from ..local._named import KEYS, key_of, kind_of, open_model
-from . import _shared_options as option
+from . import _shared as option
 from ._costs import open_ledger
 from ._output import (
     Answer,
@@ -43,7 +43,7 @@ from ._output import (
     json_line,
     visible,
 )
-from ._shared_options import model_of, price_of, priced, timeouts_of
+from ._shared import model_of, price_of, priced, timeouts_of
 from ._terminal import encoded, print_error, print_rows, put, say, write_all
 
 LOCAL_CONTEXT = 4096

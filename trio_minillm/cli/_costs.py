@@ -21,7 +21,7 @@ import trio_minillm as llm
 from ..local._named import KEYS, key_of
 from ..providers._base import loggable_url
 from ._output import Misuse, OutputError, one_line, usd
-from ._shared_options import no_key
+from ._shared import no_key
 from ._terminal import print_error, print_rows, print_table, say, write_all
 
 HEAD = ("attempts", "finished", "tokens in", "tokens out", "USD", "not booked")

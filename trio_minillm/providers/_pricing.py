@@ -9,10 +9,11 @@ own figure, or usage times price          `Provider.cost_of`, of each wire
 the counts                                ``_usage.py``, by the names of ``_usage_names.py``
 the tier, speed and region it ran at,     ``_charged.py``
 and how many choices were counted
-the price of a model                      the caller's ``price=``, else ``_accounting/known_prices.py``
+the price of a model                      the model's ``price=``, which callers may look up in
+                                          ``_accounting/known_prices.py``
 rates and discounts applied to counts     here
 doubt in a count or a tier                here: a bound, or no figure (`CostResolution`)
-what is booked for an attempt             ``_accounting/bookkeeper.py``
+what is booked for an attempt             ``_accounting/record.py``
 the provider's later figure               ``_accounting/settlement.py``
 ========================================  =========================================================
 """

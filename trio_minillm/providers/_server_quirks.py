@@ -6,12 +6,18 @@ A quirk that belongs elsewhere:
 what differs                                  decided in
 ============================================  =====================================================
 an answer's events, in any server             `OpenAIChat.parse_chunk` (``openai.py``), by the names
-                                              that ``_openai_events.py`` knows
+                                              that ``_openai_events.py`` knows; the choices in them
+                                              in ``_openai_choices.py``
 the counts of tokens                          ``_usage_names.py``
 finish reasons, and those that are failures   ``_reasons.py``
 refusals and errors                           ``_error_kinds.py``, ``_error_words.py``
 Anthropic's wire                              ``anthropic.py``
 repeated or scattered pieces, tool calls      ``_protocol/repeats.py``, ``_protocol/calls.py``
+framing of the stream; a body without events  ``_protocol/sse.py``, ``_protocol/sniffer.py``
+formats of answers that a server refuses      ``_formats.py``
+keys, addresses and costs of known servers    ``compatible.py``
+a difference in requests of a kind that no    a new field of `Dialect` (``_openai_request.py``) or of
+entry here has                                `MessageRules` (``_chat_messages.py``)
 ============================================  =====================================================
 
 A table of facts. Each entry is from the server's own reference or SDK, or from the report that is

@@ -1,15 +1,18 @@
 """The throttle of one lane, an endpoint with one key and one model: why a request waits. Pure.
 
-`Lane.blocked` says why nothing may be sent now, and when to ask again:
+`Lane.blocked` says why nothing may be sent now, and when to ask again (``statistics().waiting`` counts
+the requests that wait, by reason):
 
 ======================================  ===========================================================
 a request waits for                     decided in
 ======================================  ===========================================================
 one of those under way to end           `ConcurrencyLimit`, for the lane; ``Schedule.limit``, for all
+                                        (at most ``MAX_CONCURRENCY`` unless the caller says more)
 the server, which is down or refuses    `CircuitBreaker`
 a limit on requests or tokens           `RateLimits`: the caller's, the server's, and a learned one
 its next attempt                        ``retry.retry_delay``
 results to be read                      `Results.blocked`, outside this folder
+being read from the input               `Run`, outside this folder
 refusals that may be on their way       `WorkerPool`, which sends `BURST` at a time
 ======================================  ===========================================================
 

@@ -1,4 +1,8 @@
-"""The options that several commands share, and the values that they stand for."""
+"""Options that several commands share, and the values that they stand for.
+
+An option of one command is a parameter in that command's own file: ``_chat.py``, ``_batch.py``,
+``_bench.py``, ``_costs.py``.
+"""
 
 from __future__ import annotations
 
