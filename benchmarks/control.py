@@ -51,6 +51,7 @@ Refusal: TypeAlias = tuple[int, str, dict[str, str]]
 """Status, message and headers."""
 
 TOO_MANY: Refusal = 429, "Rate limit reached", {}
+UNAVAILABLE: Refusal = 503, "Service Unavailable", {}
 
 
 # -- servers -----------------------------------------------------------------------------------
@@ -99,13 +100,12 @@ class Server(httpx.AsyncBaseTransport):
 
 
 class AtRandom(Server):
-    """It refuses a share of requests, by chance, and may say when to come back."""
+    """It refuses a share of requests, by chance."""
 
-    def __init__(self, share: float, after: float | None = None) -> None:
+    def __init__(self, share: float, why: Refusal = TOO_MANY) -> None:
         super().__init__()
         self.share = share
-        headers = {} if after is None else {"retry-after": f"{after:g}"}
-        self.why: Refusal = 429, "Rate limit reached", headers
+        self.why = why
 
     def refusal(self, now: float, prompt: str) -> Refusal | None:
         return self.why if self.random.random() < self.share else None
@@ -270,7 +270,13 @@ def seconds_of(run: Callable[[], Awaitable[None]], most: float = 1e6) -> float:
 Case: TypeAlias = tuple[str, tuple[Any, ...], int]
 """The name of a function below, its arguments, and a seed."""
 
-SHARES = (0.0, 0.01, 0.05, 0.2, 0.5)
+COUNTS = (400, 3_000)
+SHARES = (0.01, 0.05, 0.2, 0.5)
+AS: dict[str, Refusal] = {
+    "429": TOO_MANY,
+    "429, `retry-after: 0.3`": (*TOO_MANY[:2], {"retry-after": "0.3"}),
+    "503": UNAVAILABLE,
+}
 LIMITS: dict[str, tuple[Callable[[], Server], str]] = {
     "bucket of ten seconds": (lambda: Limited("bucket"), "batch"),
     **{name: (partial(Limited, name), "batch") for name in WINDOWS},
@@ -288,9 +294,9 @@ LIMITS: dict[str, tuple[Callable[[], Server], str]] = {
 SECONDS = 180.0
 OVERLOADED = "Engine overloaded, please try again later"
 FAILURES = [
-    (429, TOO_MANY[1]),
+    TOO_MANY[:2],
     (429, OVERLOADED),
-    (503, "Service Unavailable"),
+    UNAVAILABLE[:2],
     (529, "Overloaded"),
 ]
 OUTAGES = [(*failure, seconds) for failure in FAILURES for seconds in (2.0, 6.0, 60.0)]
@@ -302,7 +308,7 @@ SINGLES: dict[str, Refusal | None] = {
         {},
     ),
     "429, whatever the rate": TOO_MANY,
-    "503, always": (503, "Service Unavailable", {}),
+    "503, always": UNAVAILABLE,
     "500, always": (500, "Internal Server Error", {}),
 }
 FIXED = (8, 16, 24, 32, 48, 64, 96)
@@ -321,9 +327,9 @@ def took(way: str, server: Server, count: int, concurrency: Concurrency, bad: in
 
 
 def at_random(
-    share: float, after: float | None, count: int, way: str, concurrency: Concurrency, *, seed: int
+    share: float, kind: str, count: int, way: str, concurrency: Concurrency, *, seed: int
 ) -> tuple[float, ...]:
-    return (took(way, seeded(AtRandom(share, after), seed), count, concurrency),)
+    return (took(way, seeded(AtRandom(share, AS[kind]), seed), count, concurrency),)
 
 
 def limited(name: str, concurrency: Concurrency, *, seed: int) -> tuple[float, ...]:
@@ -393,14 +399,14 @@ def row(*cells: str) -> None:
 def table_random(measured: Measured) -> None:
     heading("refused at random", "requests", "plain loop, 20 at once", "batch, 20", "batch, `auto`")
     ways = [("loop", 20), ("batch", 20), ("batch", "auto")]
-    kinds = [(s, a, n) for s in SHARES for a in (None, 0.3)[: 1 + (s > 0)] for n in (400, 3_000)]
+    kinds = [(0.0, "429", n) for n in COUNTS]
+    kinds += [(share, kind, n) for share in SHARES for kind in AS for n in COUNTS]
     found = measured.means("at_random", [(*kind, *way) for kind in kinds for way in ways])
-    for i, (share, after, count) in enumerate(kinds):
-        told = "" if after is None else f", `retry-after: {after}`"
+    for i, (share, kind, count) in enumerate(kinds):
         times = [time for (time,) in found[3 * i : 3 * i + 3]]
         cells = [f"{t:.1f} s" for t in times[:1]]
         cells += [f"{t:.1f} s ({t / times[0]:.1f} times)" for t in times[1:]]
-        row(f"{share:.0%}{told}", f"{count:,}", *cells)
+        row(f"{share:.0%} as {kind}" if share else "none", f"{count:,}", *cells)
 
 
 def table_limits(measured: Measured) -> None:

@@ -39,8 +39,8 @@ class BatchOptions(TypedDict, total=False):
     retry: Retry | None
     """Attempts for each request, and the waits between them; by default 6, up to a minute apart."""
     retry_share: float
-    """Retries that the run may make, as a share of its requests (0.2), beside an allowance for many
-    that fail at once. Refusals for rate do not count."""
+    """Retries that the run may make, as a share of its requests (1.0), beside an allowance for many
+    that fail at once. Refusals for rate or load do not count."""
     deadline: float | None
     """Seconds that a request may take from its first attempt's start, waits included."""
     timeouts: Timeouts | None
@@ -74,7 +74,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_minute: float | None = None
     limits: Limits | None = None
     retry: Retry | None = None
-    retry_share: float = 0.2
+    retry_share: float = 1.0
     deadline: float | None = None
     timeouts: Timeouts | None = None
     lenient: bool = False

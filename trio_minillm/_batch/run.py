@@ -243,15 +243,11 @@ class Run:
         item.put_off += crowded
         limit = self.settings.deadline
         assert item.started is not None
+        assert item.ticket is not None
         until = math.inf if limit is None else item.started + limit
-        refused_for_rate = sum(attempt.kind == "rate_limit" for attempt in item.attempts)
         wait = retry_delay(
             error,
-            attempt=counted_attempts(
-                len(item.attempts) - item.put_off,
-                refused_for_rate,
-                0.0 if item.ticket is None else item.ticket.odds,
-            ),
+            attempt=counted_attempts(len(item.attempts) - item.put_off, item.ticket),
             serving=item.lane.faults.serving(now),
             retry=self.settings.retry or BATCH_RETRY,
             remaining=until - now,

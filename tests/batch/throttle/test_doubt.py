@@ -10,14 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_minillm._batch.throttle.cut_test import ENOUGH, FEW, LEAST
 from trio_minillm._batch.throttle.doubt import (
     CHECK,
     CONTRADICTIONS,
     EARLY,
     EARLY_ABOVE,
-    FEW,
-    JUDGED,
-    LEAST_JUDGED,
     LONGEST_REST,
     REST,
     TRIAL,
@@ -124,13 +122,13 @@ def test_a_cut_pays_if_hardly_anything_is_refused_any_more(refused: int, accepte
         doubt.accepted(1.0)
         answers += 1
     assert doubt.verdict(0) is True
-    assert answers <= JUDGED
+    assert answers <= ENOUGH
 
 
 @pytest.mark.parametrize(("refused", "accepted"), [(10, 190), (40, 160), (100, 100), (150, 50)])
 def test_a_cut_does_not_pay_if_the_share_stays(refused: int, accepted: int) -> None:
     doubt, chance = cut_at(refused, accepted), random.Random(3)
-    for _ in range(2 * JUDGED):
+    for _ in range(2 * ENOUGH):
         if doubt.verdict(0) is not None:
             break
         if chance.random() < refused / (refused + accepted):
@@ -145,7 +143,7 @@ def test_refusals_of_what_was_sent_before_a_cut_don_t_speak_against_it() -> None
     for _ in range(100):
         doubt.refused(1.0, 0.9)
     assert doubt.verdict(0) is None
-    for _ in range(JUDGED):
+    for _ in range(ENOUGH):
         doubt.accepted(1.0)
     assert doubt.verdict(0) is True
 
@@ -231,7 +229,7 @@ def test_refusals_in_a_row_are_chance_as_the_share_goes(
 def test_patience_is_short_at_a_limit_that_pays_and_endless_where_refusals_are_usual() -> None:
     doubt = cut_at(50, 50)
     assert doubt.patience == 10
-    for _ in range(JUDGED):
+    for _ in range(ENOUGH):
         doubt.accepted(1.0)
     doubt.limit(1.0)
     assert doubt.patience == 2
@@ -243,7 +241,7 @@ def test_patience_is_short_at_a_limit_that_pays_and_endless_where_refusals_are_u
 
 def test_a_cut_behind_which_everything_is_refused_leaves_some_patience() -> None:
     doubt = cut_at(70, 30)
-    for _ in range(LEAST_JUDGED):
+    for _ in range(LEAST):
         doubt.refused(1.0, 1.0)
     assert doubt.verdict(0) is False
     doubt.limit(1.0, pays=False)

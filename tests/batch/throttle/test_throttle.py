@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._batch.throttle.concurrency import START, ConcurrencyLimit
+from trio_minillm._batch.throttle.cut_test import BELOW, ENOUGH, FEW, LEAST, CutTest
+from trio_minillm._batch.throttle.own_fault import Ticket
 from trio_minillm._batch.throttle.rate_headers import (
     RateLimit,
     family_of,
@@ -369,17 +371,18 @@ def climb(latency, seconds, maximum=500, noise=0.0, seed=1, overloaded_at=0):
     search = ConcurrencyLimit(maximum, 0.0)
     if overloaded_at:
         search.limit = overloaded_at
-        search.overloaded(0.0, overloaded_at)
+        for _ in range(FEW):
+            search.failed(0.0, overloaded_at, 0.0)
     number = itertools.count()
     while True:
         while running < search.limit:
             running += 1
             seconds_each = latency(running) * chance.lognormvariate(-noise * noise / 2, noise)
-            heapq.heappush(events, (now + seconds_each, next(number)))
-        now, _ = heapq.heappop(events)
+            heapq.heappush(events, (now + seconds_each, next(number), now))
+        now, _, sent_at = heapq.heappop(events)
         if now > seconds:
             return done / seconds, search.limit
-        search.finished(now, running)
+        search.finished(now, running, sent_at)
         running -= 1
         done += 1
 
@@ -412,24 +415,88 @@ def test_answers_of_very_different_lengths_do_not_lead_it_astray(seed):
     assert per_second >= 0.85 * 100
 
 
+def overloaded(limit: int, accepted: int = 45) -> ConcurrencyLimit:
+    """A search at this limit, just cut: as many answers as ``accepted``, and then failures."""
+    search = ConcurrencyLimit(limit, 0.0)
+    search.limit = limit
+    for _ in range(accepted):
+        search.finished(0.0, 1, 0.0)
+    for _ in range(FEW):
+        assert search.limit == limit
+        search.failed(1.0, limit, 0.0)
+    return search
+
+
 def test_overload_cuts_it_and_it_comes_back_to_where_it_was():
-    search = ConcurrencyLimit(100, 0.0)
-    search.limit = 100
-    search.overloaded(0.0, 100)
-    assert search.limit == 70
-    now = 0.0
+    search = overloaded(100)
+    assert search.limit == int(BELOW * 100 * 46 / 52)
+    for _ in range(FEW):
+        search.failed(1.0, 100, 0.5)  # sent before the cut
+    now = 1.0
     for _ in range(2_000):
         now += 0.001
-        search.finished(now, search.limit)
+        search.finished(now, search.limit, now)
         if search.limit >= 95:
             break
     assert search.limit >= 95
 
 
+def test_failures_as_before_a_cut_undo_it_and_are_usual_from_then_on():
+    search = overloaded(100)
+    for number in range(400):
+        if number % 10:
+            search.finished(2.0 + number, 1, 2.0 + number)
+        else:
+            search.failed(2.0 + number, 100, 2.0 + number)
+    assert search.limit == 100
+    for number in range(100):  # more than twice the usual share
+        search.failed(1e3 + number, 100, 1e3 + number)
+        if search.limit < 100:
+            return
+    raise AssertionError("a server that fails more is not cut")
+
+
+def test_few_failures_among_many_answers_cut_nothing():
+    search = ConcurrencyLimit(100, 0.0)
+    search.limit = 100
+    for number in range(5_000):
+        if number % 50:
+            search.finished(float(number), 1, float(number))
+        else:
+            search.failed(float(number), 100, float(number))
+    assert search.limit == 100
+
+
+def test_a_cut_is_to_less_than_what_was_accepted():
+    search = overloaded(100, accepted=0)
+    assert search.limit == int(BELOW * 100 / 7)
+
+
+@pytest.mark.parametrize(("share", "pays"), [(0.0, True), (0.3, False)])
+def test_a_cut_is_judged_by_the_share_of_failures_after_it(share, pays):
+    test, answers = CutTest(0.3), 0
+    while (verdict := test.verdict()) is None:
+        answers += 1
+        if share and answers % round(1 / share) == 0:
+            test.refused()
+        else:
+            test.accepted()
+        assert answers <= ENOUGH
+    assert verdict is pays
+
+
+def test_failures_are_not_judged_while_requests_without_an_answer_may_be_accepted():
+    test = CutTest(0.3)
+    for _ in range(LEAST):
+        test.refused()
+    assert test.verdict(pending=1_000) is None
+    assert test.verdict(pending=0) is False
+
+
 def test_what_does_not_fill_the_limit_does_not_raise_it():
     search = ConcurrencyLimit(100, 0.0)
     for number in range(1000):
-        search.finished(number * 0.1, 3)
+        search.finished(number * 0.1, 3, number * 0.1)
     assert search.limit == START
 
 
@@ -589,8 +656,13 @@ def test_a_wait_is_at_least_what_was_asked_and_ends_before_the_deadline(
 
 
 def test_refusals_for_rate_hardly_count_as_attempts():
-    assert [counted_attempts(n, n) for n in (1, 8, 9, 40)] == [1, 1, 2, 5]
-    assert counted_attempts(3, 0) == 3
+    ticket = Ticket(0.0, 1, 0.0, 0.0)
+    counted = []
+    for ticket.refusals in (1, 8, 9, 40):
+        counted.append(counted_attempts(ticket.refusals, ticket))
+    assert counted == [1, 1, 2, 5]
+    ticket.refusals = 0
+    assert counted_attempts(3, ticket) == 3
 
 
 def test_retries_are_a_share_of_the_requests():
@@ -601,7 +673,8 @@ def test_retries_are_a_share_of_the_requests():
     assert sum(budget.spend(error) for _ in range(10_000)) == pytest.approx(
         100 + ALLOWANCE + 20, abs=1
     )
-    assert budget.spend(refused())  # a refusal for rate costs the server nothing
+    assert budget.spend(refused())  # a refusal for rate or load costs the server nothing
+    assert budget.spend(refused("overloaded", 503))
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,20 @@ class CircuitBreaker:
         self._row = self._in_round = 0
         self._row_began = self._round_began = math.inf
         self._pauses = 0
-        self._open = False  # or probing
+        self.is_open: bool = False
+        """True while it is open or probing."""
         self._failed_at = -math.inf
         self._failing_since = math.inf
         self._answered = False
 
+    @property
+    def failing(self) -> bool:
+        """True if the newest answer was a failure."""
+        return self._failures > 0
+
     def started(self, now: float) -> None:
         """Note that a request is sent."""
-        if self._open:
+        if self.is_open:
             self.paused_until = now + self.pause
 
     def accepted(self, sent_at: float) -> None:
@@ -64,7 +70,7 @@ class CircuitBreaker:
             self._row_began = math.inf
         if sent_at >= self._failed_at:
             self._failures = self._pauses = 0
-            self._open = False
+            self.is_open = False
             self.paused_until = -math.inf
 
     def answered(self) -> None:
@@ -96,8 +102,8 @@ class CircuitBreaker:
         self._failures += 1
         self._failing_since = min(self._failing_since, now)
         row = self._failures if pending is None else self._in_a_row(now, *pending)
-        if row >= patience:
-            self._open = True
+        if self.is_open or row >= patience:
+            self.is_open = True
             pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._pauses, 16))
             self._pauses += 1
             self.pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)

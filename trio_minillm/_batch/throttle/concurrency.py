@@ -19,11 +19,17 @@ climbing     step that does not                                  back to the bas
 recovering   epoch                                               5 % more, up to where the limit was
                                                                  cut; there: climbing
 any          epoch in which the limit held nothing back          base forgotten; measured again
-any          overload                                            limit cut by 30 %; recovering
+any          five failures of load that are 3 % of the answers   limit cut to less than was accepted
+             or more, and twice the share that was found to be   at once: judged
+             usual
+judged       hardly a failure any more: the cut pays             recovering
+judged       as many as before: it does not                      as before the cut; the share is usual
 ===========  ==================================================  ====================================
 """
 
 from __future__ import annotations
+
+from .cut_test import BELOW, FEW, RARE, CutTest
 
 START = 8
 """First limit: large enough for its throughput to stand out of the noise, small enough for any
@@ -34,8 +40,10 @@ WORTH_MORE, WORTH_LESS = 1.025, 0.99
 """Factor of throughput for which a step up is kept, and for which a step down is."""
 STEP = 1.25
 """Factor of a step, while climbing."""
-CUT = 0.7
-"""Share of the limit that an overload leaves."""
+TWICE = 2.0
+"""Factor of the usual share of failures at which it is no longer the usual one."""
+RECENT = 200
+"""Answers over which the share of failures is counted."""
 RAISE = 1.05
 """Factor of a step while recovering, at least one request: a limit that the server bore before need
 not be measured again."""
@@ -82,7 +90,10 @@ class _Epoch:
 
 
 class ConcurrencyLimit:
-    """The number of requests that may run at once, searched for by the table above."""
+    """The number of requests that may run at once, searched for by the table above.
+
+    Its 17 attributes are the search, the present epoch, and the present cut.
+    """
 
     def __init__(self, maximum: int, now: float) -> None:
         self.limit = min(START, maximum)
@@ -93,6 +104,17 @@ class ConcurrencyLimit:
         self._base: tuple[int, float] | None = None  # a limit and its throughput
         self._up = True  # direction of the next step
         self._rest = self._resting = 0  # epochs between steps, and those that are left
+        # Answers since the limit was last cut, to requests that were sent later, and the failures
+        # among them; the share of those whatever the limit; and the cut that is being judged.
+        self._cut_at = now
+        self._answers = self._failures = 0
+        self._usual = 0.0
+        self._test: CutTest | None = None
+        self._before = (
+            0,
+            0,
+            True,
+        )  # limit, number at once that was accepted, and phase, before the cut
         self._measure(now, self.limit)
 
     def _measure(self, now: float, skip: int) -> None:
@@ -100,8 +122,15 @@ class ConcurrencyLimit:
         wanted = max(START, self.limit) if quick else max(3 * START, 2 * self.limit)
         self._epoch = _Epoch(now, self.limit, skip=skip, wanted=wanted)
 
-    def finished(self, now: float, in_flight: int) -> None:
-        """Count an answer, one of ``in_flight`` requests."""
+    def finished(self, now: float, in_flight: int, sent_at: float) -> None:
+        """Count an answer, one of ``in_flight`` requests, to one that was sent at this time."""
+        if sent_at >= self._cut_at:
+            self._count()
+        if self._test is not None:
+            if sent_at >= self._cut_at:
+                self._test.accepted()
+                self._judge(now)
+            return
         epoch = self._epoch
         if not epoch.count(now, in_flight):
             return
@@ -118,13 +147,52 @@ class ConcurrencyLimit:
         else:
             self._climb(now, epoch.throughput(now))
 
-    def overloaded(self, now: float, in_flight: int) -> None:
-        """Cut the limit: the server refused or failed under the load of so many requests."""
-        self._doubling = False
-        self._up = True
-        reached = min(self.limit, max(in_flight, 1))
-        self._back_to = reached - 1
-        self._set(now, int(reached * CUT))
+    def failed(self, now: float, in_flight: int, sent_at: float) -> None:
+        """Count a failure under the load of ``in_flight`` requests, of one that was sent at this time."""
+        if sent_at < self._cut_at:
+            return
+        self._count()
+        self._failures += 1
+        if self._test is not None:
+            self._test.refused()
+            self._judge(now)
+            return
+        share = self._failures / self._answers
+        if self._failures >= FEW and share > max(RARE, TWICE * self._usual):
+            reached = max(1, min(self.limit, in_flight))
+            # Failures come sooner than answers: of those under way a share as of few answers.
+            accepted = reached * (self._answers - self._failures + 1.0) / (self._answers + 2.0)
+            self._before = self.limit, int(accepted), self._doubling
+            self._test = CutTest(min(share, 1.0 - RARE))
+            self._restart(now)
+            self.limit = max(1, int(BELOW * accepted))
+
+    def _count(self) -> None:
+        if self._answers >= RECENT:
+            self._usual = min(self._usual, self._failures / self._answers)
+            self._answers = self._failures = 0
+        self._answers += 1
+
+    def _restart(self, now: float) -> None:
+        self._cut_at = now
+        self._answers = self._failures = 0
+
+    def _judge(self, now: float) -> None:
+        """Go on below the limit that was cut, or at it if the cut has not paid."""
+        assert self._test is not None
+        pays = self._test.verdict()
+        if pays is None:
+            return
+        limit, accepted, self._doubling = self._before
+        self._test = None
+        if pays:
+            self._doubling, self._up = False, True
+            self._back_to = limit - 1
+            self._set(now, max(self.limit, accepted))
+        else:
+            self._usual = self._failures / self._answers
+            self._set(now, limit)
+        self._restart(now)
 
     def change(self, maximum: int, now: float) -> None:
         """Set another maximum while the limit is in use."""

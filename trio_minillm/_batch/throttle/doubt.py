@@ -36,11 +36,11 @@ from __future__ import annotations
 import math
 from enum import Enum, auto
 
-RARE = 0.03
-"""Share of refusals below which nothing is done about them: a known limit costs nearly as many."""
-CHANCE, FEW = 0.35, 5
-"""Share of refusals, above the usual one, and their number, up to which they may be chance: a limit
-that is exceeded by far refuses more, and a short run is over before a cut could pay."""
+from .cut_test import FEW, RARE, SURE, CutTest
+
+CHANCE = 0.35
+"""Share of refusals, above the usual one, up to which they may be chance: a limit that is exceeded by
+far refuses more."""
 CHECK = 200
 """Answers after which the share is looked into in any case; twice as many each time that it turned
 out to be chance."""
@@ -48,13 +48,6 @@ BLOCK = 50
 """Answers over which a rise of the share is noticed."""
 MOSTLY = 0.75
 """Share of refusals beyond which the server refuses nearly all, which is no chance."""
-BELOW = 0.8
-"""Share of what was accepted that a first cut leaves: so little that a limit shows by the absence of
-refusals, and enough not to matter if there is none."""
-PAYS, SURE, LEAST_JUDGED, JUDGED = 10.0, math.log(50.0), 10, 40
-"""Factor by which a cut makes refusals fewer if the rate is what limits; odds at which that is decided
-(Wald's sequential test); answers that it takes to say that it does not, since what the server has
-left of a second is used up in one go; answers after which the likelier of the two is taken."""
 EARLY, EARLY_ABOVE, CONTRADICTIONS = 40, 8, 3
 """Accepted requests since the last cut below which a refusal is early, at a rate up to the estimate, for
 which a hundred are accepted before a limit shows again, and above it; and how many such it takes."""
@@ -96,7 +89,7 @@ class Doubt:
         self._block_accepted = self._block_refused = 0
         self._check = CHECK
         self._sure = SURE
-        self._likelier = 0.0  # chance than the rate: the logarithm of the odds
+        self._test = CutTest(0.5)  # of the newest cut
         self._contradictions = 0
         self._rests_until = -math.inf
         self._rest = REST
@@ -110,15 +103,17 @@ class Doubt:
     def patience(self) -> float:
         """The number of failures in a row that are no chance."""
         if self.state is State.LIMITED:
-            return max(2, _row(self.usual))
+            return max(2, unlikely_row(self.usual))
         if self.state is State.FREE and self.usual:
             return math.inf  # a rise is noticed by the share
         if self._accepted + self._refused < TRIAL:
-            return max(5, _row(self.usual))  # a row of five is one in twenty-five at shares to 75 %
+            return max(
+                5, unlikely_row(self.usual)
+            )  # a row of five is one in twenty-five at shares to 75 %
         share = max(self.share, self.usual)
         if share > MOSTLY:
             return 2
-        return max(3, _row(share))
+        return max(3, unlikely_row(share))
 
     def accepted_rate(self, now: float, pending: int) -> float | None:
         """Return the requests accepted in a second since the state began, of ``pending`` ones a share
@@ -136,7 +131,7 @@ class Doubt:
             return
         self._accepted += 1
         if self.state is State.CUT:
-            self._likelier += _weight(self.usual)
+            self._test.accepted()
         elif self.state is State.FREE:
             self._block_accepted += 1
             self._end_block()
@@ -148,7 +143,7 @@ class Doubt:
         if sent_at < self._since and self.state in (State.CUT, State.RAISED):
             return
         if self.state is State.CUT:
-            self._likelier += math.log(PAYS)
+            self._test.refused()
         elif self.state is State.FREE:
             self._block_refused += 1
             self._end_block()
@@ -191,7 +186,7 @@ class Doubt:
     @property
     def _few(self) -> int:
         """The number of refusals that may be chance in any case."""
-        return max(FEW, _row(self.usual))
+        return max(FEW, unlikely_row(self.usual))
 
     def cut(self, now: float, pending: int) -> None:
         """Begin to judge a cut."""
@@ -199,7 +194,7 @@ class Doubt:
             self._chance = self.share
         self.usual = max(self._chance, self._guess(pending))
         self._contradictions = 0
-        self._likelier = 0.0
+        self._test = CutTest(self.usual, self._sure)
         self._begin(now, State.CUT)
 
     def _guess(self, pending: int) -> float:
@@ -230,14 +225,9 @@ class Doubt:
         ``pending`` requests have no answer yet. Refusals come sooner than answers, so what speaks for
         the refusals must do so even if all of those are accepted.
         """
-        answers, usual = self._accepted + self._refused, self.usual
         if self.state is State.CUT:
-            if self._likelier <= -self._sure:
-                return True
-            many = answers >= LEAST_JUDGED
-            if many and self._likelier + pending * _weight(usual) >= self._sure:
-                return False
-            return self._likelier < 0.0 if answers >= JUDGED + pending else None
+            return self._test.verdict(pending)
+        answers, usual = self._accepted + self._refused, self.usual
         limited = 1.0 - (1.0 - usual) / STEP  # if no more is accepted than before
         most = (usual + limited) / 2.0
         if answers < TRIAL:
@@ -286,11 +276,6 @@ class Doubt:
         self._accepted = self._refused = self._block_accepted = self._block_refused = 0
 
 
-def _row(share: float) -> int:
+def unlikely_row(share: float) -> int:
     """Return the failures in a row that are no chance at this share of them."""
     return math.ceil(math.log(NO_CHANCE) / math.log(min(max(share, 0.01), MOSTLY)))
-
-
-def _weight(share: float) -> float:
-    """Return what an accepted request adds to the odds of chance, at this share of refusals."""
-    return math.log((1.0 - share) / (1.0 - share / PAYS))

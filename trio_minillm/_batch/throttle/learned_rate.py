@@ -32,7 +32,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from .doubt import BELOW, STEP, Doubt, State
+from .cut_test import BELOW
+from .doubt import STEP, Doubt, State
 from .token_bucket import BURST_SECONDS, TokenBucket
 
 SPAN = 60.0
@@ -79,14 +80,12 @@ class LearnedRate:
     beyond, so that a limit that was raised is found. It rises only with requests that are accepted:
     time in which nothing was sent proves nothing.
 
-    Its 23 attributes are what has been counted, and the curve.
+    Its 22 attributes are what has been counted, and the curve.
     """
 
     def __init__(self, now: float) -> None:
         self.bucket = TokenBucket(math.inf, math.inf, now)
         self._estimate: float | None = None
-        self.waived = False
-        """True if the newest refusal was taken for chance."""
         # Seconds of the server's window, if it counts by one; and when the present one has begun.
         self._window: float | None = None
         self._window_began, self._window_accepted = now, 0
@@ -119,11 +118,6 @@ class LearnedRate:
     def settled(self) -> bool:
         """True while there is a limit that is not being judged."""
         return self._doubt.state is State.LIMITED
-
-    @property
-    def by_chance(self) -> bool:
-        """True if refusals turned out not to be a matter of rate, or the newest was taken for chance."""
-        return self.waived or (self._doubt.state is State.FREE and self._doubt.usual > 0.0)
 
     @property
     def patience(self) -> float:
@@ -190,10 +184,9 @@ class LearnedRate:
         """
         doubt = self._doubt
         doubt.refused(now, sent_at)
-        self.waived = doubt.state is State.FREE and not told and doubt.seems_chance(now, pending)
-        if self.waived:
-            return
         if doubt.state is State.FREE:
+            if not told and doubt.seems_chance(now, pending):
+                return
             self._begin_limit(now, pending, told=told)
         elif doubt.state is not State.LIMITED:
             self._judge(now, pending)

@@ -38,13 +38,17 @@ class Ticket(msgspec.Struct, gc=False):
     """The logarithm of the odds that its failures so far are its own fault."""
     sent_before: float = math.inf
     """Time at which it was sent the last time before."""
+    refusals: int = 0
+    """Refusals so far that say nothing about the request: for rate, and for load while others were
+    accepted."""
 
 
 class OwnFaults:
     """The share of failures in a lane, against which those of one request are weighed."""
 
     def __init__(self) -> None:
-        self._share = 0.5
+        self.share: float = 0.5
+        """The share of failures for rate or load."""
         self._answers = 2.0
         self._accepted_at = -math.inf
         self._newest = -math.inf  # the latest time at which an accepted request was sent
@@ -62,7 +66,7 @@ class OwnFaults:
         else the server may have failed everything meanwhile.
         """
         if self._newest > ticket.sent_before:
-            ticket.odds -= math.log(self._share)
+            ticket.odds -= math.log(self.share)
         if ticket.odds >= SUSPECT:
             return True
         self._count(1.0)
@@ -76,11 +80,12 @@ class OwnFaults:
 
     def _count(self, failed: float) -> None:
         self._answers = min(ANSWERS, self._answers + 1.0)
-        self._share = max(0.01, self._share + (failed - self._share) / self._answers)
+        self.share = max(0.01, self.share + (failed - self.share) / self._answers)
 
 
 def followed(ticket: Ticket, before: Ticket | None) -> Ticket:
     """Return the ticket of a request, with what is known of its attempt before."""
     if before is not None:
         ticket.odds, ticket.sent_before = before.odds, before.sent_at
+        ticket.refusals = before.refusals
     return ticket

@@ -15,15 +15,15 @@ from ..._types.errors import (
     StreamTruncated,
 )
 from ..._types.options import Retry
-from .own_fault import CERTAIN
+from .own_fault import CERTAIN, Ticket
 
 BATCH_RETRY = Retry(attempts=6, base_delay=1.0, max_delay=60.0, max_retry_after=600.0)
 """More patient than the default of a single call: nobody watches, and a failure costs a second
 run."""
 ALLOWANCE = 100
 """Retries that a run has beyond its share, and beyond one for each request under way at a time."""
-RATE_REFUSALS = 8
-"""Refusals for rate that count as one attempt."""
+REFUSALS = 8
+"""Refusals for rate or load that count as one attempt."""
 
 _PASSING = ("rate_limit", "overloaded", "timeout", "server")
 
@@ -79,15 +79,15 @@ def retry_delay(
     return None if wait >= remaining else wait
 
 
-def counted_attempts(attempts: int, refused_for_rate: int, odds: float = 0.0) -> int:
-    """Return the number of attempts that count, of which so many were refused for their rate.
+def counted_attempts(attempts: int, ticket: Ticket) -> int:
+    """Return the number of attempts that count.
 
-    Such refusals cost nothing and are how a limit is found, so eight of them are one attempt, unless
-    the ``odds`` are that they are the request's own fault.
+    A refusal for rate, or for load while others are accepted, costs nothing and may be chance: eight
+    of them are one attempt, unless the odds are that they are the request's own fault.
     """
-    if odds >= CERTAIN:
+    if ticket.odds >= CERTAIN:
         return attempts
-    return attempts - refused_for_rate + -(-refused_for_rate // RATE_REFUSALS)
+    return attempts - ticket.refusals + -(-ticket.refusals // REFUSALS)
 
 
 def is_fatal(error: Exception | None) -> bool:
@@ -106,7 +106,7 @@ def is_fatal(error: Exception | None) -> bool:
 class RetryBudget:
     """Retries in proportion to requests, so that a failing server is not sent a multiple of its load.
 
-    Refusals for rate are not counted: the lanes keep them few.
+    Refusals for rate or load are not counted: they cost nothing, and the lanes keep them few.
     """
 
     def __init__(self, share: float) -> None:
@@ -122,7 +122,7 @@ class RetryBudget:
 
     def spend(self, error: MiniLLMError) -> bool:
         """Count another attempt after this error, and return True; or False if none is left."""
-        if isinstance(error, RefusedError) and error.kind == "rate_limit":
+        if isinstance(error, RefusedError) and error.kind in ("rate_limit", "overloaded"):
             return True
         if self._spent >= self._earned + ALLOWANCE + self._peak:
             return False

@@ -1,7 +1,7 @@
 """The throttle of one lane, an endpoint with one key and one model: why a request waits. Pure.
 
-`Lane.blocked` says why nothing may be sent now, and when to ask again (``statistics().waiting`` counts
-the requests that wait, by reason):
+`Lane.blocked` says why nothing may be sent now, and when to ask again. ``statistics().waiting`` counts
+the requests that wait by its reasons; those that wait outside this folder count as ``concurrency``:
 
 ======================================  ===========================================================
 a request waits for                     decided in
@@ -25,10 +25,9 @@ start                   one more in flight      probing: pause        taken from
 accepted                                        closed                learned rate rises
 headers                                                               stated limits are copied
 ended: answer           throughput              closed                tokens corrected
-ended: refused (429)    cut, unless a rate is   failure               given back to stated limits;
-                        known already, or                             learned rate cut, or doubted
-                        refusals are chance
-ended: overload, clock  cut                     failure               given back, if refused
+ended: refused (429)    failure, if no rate is  failure               given back to stated limits;
+                        learned                                       learned rate cut, or doubted
+ended: overload, clock  failure                 failure               given back, if refused
 ended: not sent                                 failure
 ended: no room here                                                   tokens given back
 ended: other refusal                                                  given back to stated limits
@@ -45,6 +44,7 @@ from collections.abc import Mapping
 from ..._types.errors import MiniLLMError, ProviderError, RefusedError, SendError, StreamTimeout
 from .breaker import LONGEST_PAUSE, CircuitBreaker
 from .concurrency import ConcurrencyLimit
+from .doubt import unlikely_row
 from .own_fault import OwnFaults, Ticket, followed
 from .rate_limits import Adapt, RateLimits, Rates, Reason
 from .retry import server_delay
@@ -88,6 +88,7 @@ class Lane:
         self._cause: tuple[str, int | None, str] | None = None  # of the newest refusal
         self._same = 0  # refusals of this cause in a row
         self._breaker = CircuitBreaker()
+        self._patience = 3  # failures of load in a row that are no chance
         self.faults = OwnFaults()
         """Failures that say nothing about the lane."""
         self._rates = RateLimits(now)
@@ -198,10 +199,11 @@ class Lane:
         self._leave(ticket)
         if error is None:
             if self.concurrency is not None:
-                self.concurrency.finished(now, self.in_flight + 1)
+                self.concurrency.finished(now, self.in_flight + 1, ticket.sent_at)
             if tokens is not None:
                 self._calibration.add(ticket.estimate, tokens)
         elif not no_room_here(error):
+            ticket.refusals += self._says_nothing(error, now)
             if self._is_own_fault(ticket, error):
                 self._rates.refused(ticket.tokens, now)
             elif not ticket.accepted or _speaks_of_load(error):
@@ -221,16 +223,32 @@ class Lane:
             del self._pending[ticket.number]
             self._tokens_pending -= ticket.tokens
 
+    def _says_nothing(self, error: MiniLLMError, now: float) -> bool:
+        """Return True for a refusal that says nothing about its request: of rate, or of load while
+        others are accepted.
+        """
+        if not isinstance(error, RefusedError):
+            return False
+        serving = error.kind == "overloaded" and self.faults.serving(now)
+        return serving or error.kind == "rate_limit"
+
     def _is_own_fault(self, ticket: Ticket, error: MiniLLMError) -> bool:
         return _speaks_of_load(error) and self.faults.failed(ticket)
 
     def _failed(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
         load = _speaks_of_load(error)
+        if load and not self._breaker.failing:
+            # By the share while the server is well: in an outage, all fail.
+            usual = unlikely_row(self.faults.share) if self.ever_accepted else 0
+            self._patience = max(3, usual)
         if isinstance(error, RefusedError):
             self._rates.refused(ticket.tokens, now)
         if not load and not isinstance(error, SendError):
             return
         by_rate = _is_for_rate(error)
+        rate_holds = by_rate and self._adapt == "rate+concurrency"
+        if load and not (rate_holds or self._breaker.is_open) and self.concurrency is not None:
+            self.concurrency.failed(now, self.in_flight + 1, ticket.sent_at)
         asked = server_delay(error)
         untold = by_rate and asked is None
         longest = self._rates.longest_pause(now) if untold else LONGEST_PAUSE
@@ -240,27 +258,20 @@ class Lane:
             ticket.sent_at,
             asked=asked,
             longest=longest,
-            patience=learned.patience if by_rate else 3 if load else 2,
+            patience=learned.patience if rate_holds else self._patience if load else 2,
             pending=self._unanswered if load and not learned.settled else None,
         )
-        if not failures:
-            if by_rate:
-                learned.also_refused(now, ticket.sent_at)
+        if not rate_holds:
             return
-        if by_rate and self._adapt == "rate+concurrency":
-            known = learned.active
-            if failures < learned.patience or not learned.settled:
-                learned.refused(
-                    now,
-                    len(self._pending),
-                    sent_at=ticket.sent_at,
-                    told=self._rates.family is not None,
-                )
-            if known or learned.by_chance:
-                return  # the rate is what limits, or nothing: not the number at once
-        if load and failures == 1 and self.concurrency is not None:
-            # One cut for an outage: those that follow were sent to see whether it is over.
-            self.concurrency.overloaded(now, self.in_flight + 1)
+        if not failures:
+            learned.also_refused(now, ticket.sent_at)
+        elif failures < learned.patience or not learned.settled:
+            learned.refused(
+                now,
+                len(self._pending),
+                sent_at=ticket.sent_at,
+                told=self._rates.family is not None,
+            )
 
     @property
     def _unanswered(self) -> tuple[int, float]:
