@@ -52,11 +52,6 @@ class CircuitBreaker:
         self._failing_since = math.inf
         self._answered = False
 
-    @property
-    def failing(self) -> bool:
-        """True if the newest answer was a failure."""
-        return self._failures > 0
-
     def started(self, now: float) -> None:
         """Note that a request is sent."""
         if self.is_open:

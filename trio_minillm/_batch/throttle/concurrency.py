@@ -92,7 +92,7 @@ class _Epoch:
 class ConcurrencyLimit:
     """The number of requests that may run at once, searched for by the table above.
 
-    Its 17 attributes are the search, the present epoch, and the present cut.
+    Its 16 attributes are the search, the present epoch, and the present cut.
     """
 
     def __init__(self, maximum: int, now: float) -> None:

@@ -12,6 +12,8 @@ import math
 
 import msgspec
 
+from .doubt import unlikely_row
+
 SUSPECT = math.log(1e3)
 """Odds from which on a request's failures are kept out of what the lane learns."""
 CERTAIN = math.log(1e9)
@@ -19,6 +21,8 @@ CERTAIN = math.log(1e9)
 by chance in a run of a million."""
 ANSWERS = 100.0
 """Answers over which the share of failures is a moving average."""
+LEAST_ROW = 3
+"""Failures for load in a row of which fewer may always be chance."""
 SERVING_SECONDS = 1.0
 """Seconds after an accepted request for which a server is taken to be well."""
 
@@ -47,8 +51,8 @@ class OwnFaults:
     """The share of failures in a lane, against which those of one request are weighed."""
 
     def __init__(self) -> None:
-        self.share: float = 0.5
-        """The share of failures for rate or load."""
+        self._share = 0.5
+        self._share_when_well = 0.0  # at the newest accepted request: in an outage, all fail
         self._answers = 2.0
         self._accepted_at = -math.inf
         self._newest = -math.inf  # the latest time at which an accepted request was sent
@@ -58,6 +62,7 @@ class OwnFaults:
         self._accepted_at = now
         self._newest = max(self._newest, sent_at)
         self._count(0.0)
+        self._share_when_well = self._share
 
     def failed(self, ticket: Ticket) -> bool:
         """Weigh a failure that speaks of load. Returns True if the request is suspect.
@@ -66,11 +71,16 @@ class OwnFaults:
         else the server may have failed everything meanwhile.
         """
         if self._newest > ticket.sent_before:
-            ticket.odds -= math.log(self.share)
+            ticket.odds -= math.log(self._share)
         if ticket.odds >= SUSPECT:
             return True
         self._count(1.0)
         return False
+
+    @property
+    def patience(self) -> int:
+        """The number of failures in a row that are no chance."""
+        return max(LEAST_ROW, unlikely_row(self._share_when_well))
 
     def serving(self, now: float) -> bool:
         """Return True if a request was accepted a moment ago: the server is well, so that waiting for
@@ -80,7 +90,7 @@ class OwnFaults:
 
     def _count(self, failed: float) -> None:
         self._answers = min(ANSWERS, self._answers + 1.0)
-        self.share = max(0.01, self.share + (failed - self.share) / self._answers)
+        self._share = max(0.01, self._share + (failed - self._share) / self._answers)
 
 
 def followed(ticket: Ticket, before: Ticket | None) -> Ticket:

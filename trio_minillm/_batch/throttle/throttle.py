@@ -44,7 +44,6 @@ from collections.abc import Mapping
 from ..._types.errors import MiniLLMError, ProviderError, RefusedError, SendError, StreamTimeout
 from .breaker import LONGEST_PAUSE, CircuitBreaker
 from .concurrency import ConcurrencyLimit
-from .doubt import unlikely_row
 from .own_fault import OwnFaults, Ticket, followed
 from .rate_limits import Adapt, RateLimits, Rates, Reason
 from .retry import server_delay
@@ -88,7 +87,6 @@ class Lane:
         self._cause: tuple[str, int | None, str] | None = None  # of the newest refusal
         self._same = 0  # refusals of this cause in a row
         self._breaker = CircuitBreaker()
-        self._patience = 3  # failures of load in a row that are no chance
         self.faults = OwnFaults()
         """Failures that say nothing about the lane."""
         self._rates = RateLimits(now)
@@ -237,10 +235,6 @@ class Lane:
 
     def _failed(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
         load = _speaks_of_load(error)
-        if load and not self._breaker.failing:
-            # By the share while the server is well: in an outage, all fail.
-            usual = unlikely_row(self.faults.share) if self.ever_accepted else 0
-            self._patience = max(3, usual)
         if isinstance(error, RefusedError):
             self._rates.refused(ticket.tokens, now)
         if not load and not isinstance(error, SendError):
@@ -258,7 +252,7 @@ class Lane:
             ticket.sent_at,
             asked=asked,
             longest=longest,
-            patience=learned.patience if rate_holds else self._patience if load else 2,
+            patience=learned.patience if rate_holds else self.faults.patience if load else 2,
             pending=self._unanswered if load and not learned.settled else None,
         )
         if not rate_holds:
