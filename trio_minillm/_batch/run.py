@@ -248,7 +248,7 @@ class Run:
         wait = retry_delay(
             error,
             attempt=counted_attempts(len(item.attempts) - item.put_off, item.ticket),
-            serving=item.lane.faults.serving(now),
+            well=item.lane.faults.well(now),
             retry=self.settings.retry or BATCH_RETRY,
             remaining=until - now,
             random=random.random(),

@@ -6,6 +6,7 @@ import pytest
 
 from trio_minillm._batch.throttle.own_fault import (
     CERTAIN,
+    LEAST_ROW,
     SERVING_SECONDS,
     SUSPECT,
     OwnFaults,
@@ -65,3 +66,31 @@ def test_a_server_serves_for_a_moment_after_an_accepted_request() -> None:
     faults.accepted(1.0, 0.5)
     assert faults.serving(1.0 + SERVING_SECONDS)
     assert not faults.serving(1.1 + SERVING_SECONDS)
+
+
+def test_a_server_that_fails_nearly_all_is_not_well_though_it_serves_some() -> None:
+    faults = OwnFaults()
+    faults.accepted(1.0, 0.0)
+    assert faults.well(1.0)
+    for number in range(300):
+        if number % 10:
+            faults.failed(Ticket(0.0, number, 0.0, 0.0))
+        else:
+            faults.accepted(2.0, 0.0)
+    assert faults.serving(2.0)
+    assert not faults.well(2.0)
+
+
+def test_failures_in_a_row_are_no_chance_by_the_share_before_them() -> None:
+    faults = OwnFaults()
+    assert faults.patience == LEAST_ROW
+    for number in range(100):
+        if number % 2:
+            faults.failed(Ticket(0.0, number, 0.0, 0.0))
+        else:
+            faults.accepted(1.0, 0.0)
+    before = faults.patience
+    assert before > 2 * LEAST_ROW
+    for number in range(100):
+        faults.failed(Ticket(0.0, number, 0.0, 0.0))
+    assert faults.patience == before

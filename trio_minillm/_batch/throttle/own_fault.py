@@ -12,7 +12,7 @@ import math
 
 import msgspec
 
-from .doubt import unlikely_row
+from .doubt import MOSTLY, unlikely_row
 
 SUSPECT = math.log(1e3)
 """Odds from which on a request's failures are kept out of what the lane learns."""
@@ -83,10 +83,12 @@ class OwnFaults:
         return max(LEAST_ROW, unlikely_row(self._share_when_well))
 
     def serving(self, now: float) -> bool:
-        """Return True if a request was accepted a moment ago: the server is well, so that waiting for
-        it helps nobody.
-        """
+        """Return True if a request was accepted a moment ago: the server is not down."""
         return now - self._accepted_at <= SERVING_SECONDS
+
+    def well(self, now: float) -> bool:
+        """Return True if it is not, and does not fail nearly all: to wait for it helps nobody."""
+        return self.serving(now) and self._share <= MOSTLY
 
     def _count(self, failed: float) -> None:
         self._answers = min(ANSWERS, self._answers + 1.0)

@@ -56,18 +56,18 @@ def retry_delay(
     retry: Retry,
     remaining: float,
     random: float,
-    serving: bool = False,
+    well: bool = False,
 ) -> float | None:
     """Return the seconds until the next attempt, or ``None`` to give the request up.
 
     ``attempt`` counts those made (see `counted_attempts`), ``remaining`` is the seconds that the
     request's deadline leaves, and ``random`` is uniform in [0, 1) (full jitter). The waits grow, unless
-    the server is ``serving`` others: then there is nothing to wait for. The wait that a
+    the server is ``well``: then there is nothing to wait for. The wait that a
     server asks for is kept and drawn out a little, so that not all requests return at once.
     """
     if attempt >= retry.attempts or not worth_retrying(error):
         return None
-    waits = 0 if serving else min(attempt - 1, 32)
+    waits = 0 if well else min(attempt - 1, 32)
     spread = min(retry.max_delay, retry.base_delay * 2.0**waits)
     asked = server_delay(error)
     if asked is None:
