@@ -24,11 +24,8 @@ RAISED    24 answers at four times the rate: the share is   it does not, so far 
 RAISED    the share is higher                               it does                      LIMITED
 ========  ================================================  ===========================  ===========
 
-The comparison is AIMD, which takes each refusal for congestion: at a share p of chance refusals it
-sends about sqrt(1.5 / p) requests a round trip, whatever the server could take (Mathis et al., 1997).
-Here a wrong cut costs the answers that it takes to judge it, and a wrong raise some twenty refusals.
-
-The numbers were found with ``benchmarks/control.py``. A server that states its limits is not doubted.
+A wrong cut costs the answers that it takes to judge it, a wrong raise some twenty refusals. The model and
+its comparison are in this folder's ``__init__.py``. A server that states its limits is not doubted.
 """
 
 from __future__ import annotations
