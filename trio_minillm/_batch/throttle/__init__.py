@@ -1,4 +1,4 @@
-"""When a batch sends a request, and whether it sends it again: decisions that never wait. Pure.
+"""Decisions that never wait: when a batch sends a request, and whether it sends it again. Pure.
 
 `throttle` is the place to begin: it says what a request may wait for, and which file decides it.
 
