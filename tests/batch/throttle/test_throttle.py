@@ -371,8 +371,11 @@ def climb(latency, seconds, maximum=500, noise=0.0, seed=1, overloaded_at=0):
     search = ConcurrencyLimit(maximum, 0.0)
     if overloaded_at:
         search.limit = overloaded_at
-        for _ in range(FEW):
+        for _ in range(overloaded_at * 3 // 4):
+            search.finished(0.0, 1, 0.0)
+        for _ in range(overloaded_at // 4):
             search.failed(0.0, overloaded_at, 0.0)
+        assert search.limit < overloaded_at
     number = itertools.count()
     while True:
         while running < search.limit:
@@ -415,21 +418,21 @@ def test_answers_of_very_different_lengths_do_not_lead_it_astray(seed):
     assert per_second >= 0.85 * 100
 
 
-def overloaded(limit: int, accepted: int = 45) -> ConcurrencyLimit:
-    """A search at this limit, just cut: as many answers as ``accepted``, and then failures."""
+def overloaded(limit: int, failures: int) -> ConcurrencyLimit:
+    """A search at this limit, just cut, after as many answers as were under way."""
     search = ConcurrencyLimit(limit, 0.0)
     search.limit = limit
-    for _ in range(accepted):
+    for _ in range(limit - failures):
         search.finished(0.0, 1, 0.0)
-    for _ in range(FEW):
+    for _ in range(failures):
         assert search.limit == limit
         search.failed(1.0, limit, 0.0)
     return search
 
 
 def test_overload_cuts_it_and_it_comes_back_to_where_it_was():
-    search = overloaded(100)
-    assert search.limit == int(BELOW * 100 * 46 / 52)
+    search = overloaded(100, FEW)
+    assert search.limit == int(BELOW * 95)
     for _ in range(FEW):
         search.failed(1.0, 100, 0.5)  # sent before the cut
     now = 1.0
@@ -442,14 +445,14 @@ def test_overload_cuts_it_and_it_comes_back_to_where_it_was():
 
 
 def test_failures_as_before_a_cut_undo_it_and_are_usual_from_then_on():
-    search = overloaded(100)
+    search = overloaded(100, 10)
     for number in range(400):
         if number % 10:
             search.finished(2.0 + number, 1, 2.0 + number)
         else:
             search.failed(2.0 + number, 100, 2.0 + number)
     assert search.limit == 100
-    for number in range(100):  # more than twice the usual share
+    for number in range(200):  # more than twice the usual share
         search.failed(1e3 + number, 100, 1e3 + number)
         if search.limit < 100:
             return
@@ -468,8 +471,8 @@ def test_few_failures_among_many_answers_cut_nothing():
 
 
 def test_a_cut_is_to_less_than_what_was_accepted():
-    search = overloaded(100, accepted=0)
-    assert search.limit == int(BELOW * 100 / 7)
+    assert overloaded(100, 60).limit == int(BELOW * 40)
+    assert overloaded(100, 100).limit == 1
 
 
 @pytest.mark.parametrize(("share", "pays"), [(0.0, True), (0.3, False)])

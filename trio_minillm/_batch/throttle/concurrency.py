@@ -158,14 +158,14 @@ class ConcurrencyLimit:
             self._judge(now)
             return
         share = self._failures / self._answers
-        if self._failures >= FEW and share > max(RARE, TWICE * self._usual):
-            reached = max(1, min(self.limit, in_flight))
-            # Failures come sooner than answers: of those under way a share as of few answers.
-            accepted = reached * (self._answers - self._failures + 1.0) / (self._answers + 2.0)
-            self._before = self.limit, int(accepted), self._doubling
+        reached = max(1, min(self.limit, in_flight))
+        # Failures come sooner than answers: their share is known after as many as there are at once.
+        known = self._failures >= FEW and self._answers >= reached
+        if known and share > max(RARE, TWICE * self._usual):
+            self._before = self.limit, int(reached * (1.0 - share)), self._doubling
             self._test = CutTest(min(share, 1.0 - RARE))
             self._restart(now)
-            self.limit = max(1, int(BELOW * accepted))
+            self.limit = max(1, int(BELOW * reached * (1.0 - share)))
 
     def _count(self) -> None:
         if self._answers >= RECENT:
@@ -192,7 +192,6 @@ class ConcurrencyLimit:
         else:
             self._usual = self._failures / self._answers
             self._set(now, limit)
-        self._restart(now)
 
     def change(self, maximum: int, now: float) -> None:
         """Set another maximum while the limit is in use."""
@@ -203,6 +202,7 @@ class ConcurrencyLimit:
     def _set(self, now: float, limit: int, base: tuple[int, float] | None = None) -> None:
         self.limit = max(1, min(limit, self.maximum))
         self._base = base
+        self._restart(now)
         self._measure(now, self.limit)
 
     def _double(self, now: float, throughput: float) -> None:
