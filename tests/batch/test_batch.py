@@ -151,6 +151,25 @@ async def test_samples_are_requests_of_their_own(autojump_clock):
     assert server.count == 12
 
 
+async def test_a_request_names_the_samples_that_it_lacks(autojump_clock):
+    server = Server()
+    first, second, third = requests(3)
+    asked = [
+        msgspec.structs.replace(first, samples=(1, 5)),
+        msgspec.structs.replace(second, samples=[0]),
+        third,
+    ]
+    found, statistics = await run(server, asked, samples=2, ordered=True)
+    assert [(r.index, r.sample) for r in found] == [(0, 1), (0, 5), (1, 0), (2, 0), (2, 1)]
+    assert statistics.total == statistics.pulled == statistics.done == 5
+
+
+@pytest.mark.parametrize("samples", [(), (-1,), (0, 0), ("0",), (True,)])
+def test_samples_are_different_numbers(samples):
+    with pytest.raises(ValueError, match="samples must be"):
+        BatchRequest("k", "x", samples=samples)
+
+
 async def test_a_handler_is_awaited_with_one_result_after_the_other(autojump_clock):
     running, seen = 0, []
 

@@ -199,10 +199,8 @@ class Batch:
 
     def statistics(self) -> BatchStatistics:
         """Return a copy of all counts at this moment."""
-        total: int | None = None
-        if isinstance(self._requests, Sized):
-            total = len(self._requests) * self._run.settings.samples
-        return self._run.read(total=total, began=self._began)
+        requests = len(self._requests) if isinstance(self._requests, Sized) else None
+        return self._run.read(requests=requests, began=self._began)
 
 
 _CHANGEABLE = {

@@ -81,6 +81,7 @@ class Run:
         )
         self._nursery: trio.Nursery | None = None
         self._newest_failure: Attempt | None = None
+        self._requests = 0  # that were pulled
         self._leaving = 0  # items that go out by a task of their own, without a worker
 
     def _new_lane(self, now: float) -> Lane:
@@ -121,8 +122,16 @@ class Run:
             lane.change(settings.rates, settings.searched, now, settings.adapt)
         self._workers.notify()
 
-    def read(self, *, total: int | None, began: float | None) -> BatchStatistics:
-        """Return the statistics of a run that ``began`` at this time."""
+    def read(self, *, requests: int | None, began: float | None) -> BatchStatistics:
+        """Return the statistics of a run of so many requests (if that is known) that ``began`` at this
+        time.
+        """
+        total = None
+        if (
+            requests is not None
+        ):  # those that are still to come have no samples of their own, as far
+            left = max(0, requests - self._requests)  # as is known
+            total = self.counters.pulled + left * self.settings.samples
         now = self.end.at or trio.current_time()
         limits = [lane.concurrency.limit for lane in self.schedule.lanes if lane.concurrency]
         capacity = self.schedule.limit
@@ -152,13 +161,13 @@ class Run:
             raise ValueError(f"request {request.key!r} has no model, and the batch has none either")
         if request.model is None:
             request = replace(request, model=model)
-        samples = self.settings.samples
+        samples = range(self.settings.samples) if request.samples is None else request.samples
         if self.end.stopping:  # the input has swallowed its cancellation
-            self.counters.unsent += samples
+            self.counters.unsent += len(samples)
             return
         now, tokens = trio.current_time(), estimate_tokens(request)
-        index = self.counters.pulled // samples
-        for sample in range(samples):
+        index, self._requests = self._requests, self._requests + 1
+        for sample in samples:
             item = Item(request, model, index, sample)
             item.tokens = tokens
             item.number = self.counters.pulled

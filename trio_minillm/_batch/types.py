@@ -24,7 +24,8 @@ class BatchRequest(msgspec.Struct, frozen=True):
     typed parameters of `Client.stream` (`Params`); ``extra`` adds fields to the body. ``meta`` is
     the caller's own, of any type, and comes back with the result.
 
-    Raises ``TypeError`` for a key that is not a string, and ``ValueError`` for an empty one.
+    Raises ``TypeError`` for a key that is not a string, and ``ValueError`` for an empty one and for
+    ``samples`` that are not different numbers from 0 on.
     """
 
     key: str
@@ -34,6 +35,9 @@ class BatchRequest(msgspec.Struct, frozen=True):
     params: Mapping[str, Any] = msgspec.field(default_factory=dict)
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     meta: Any = None
+    samples: tuple[int, ...] | None = None
+    """Numbers of the answers to ask for; ``None`` for as many as the batch asks of each request.
+    `ResultFile.unanswered` names those that are missing."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str):
@@ -42,6 +46,13 @@ class BatchRequest(msgspec.Struct, frozen=True):
             raise ValueError("a request's key must not be empty")
         if not isinstance(self.params, Mapping) or not isinstance(self.extra, Mapping):
             raise TypeError("a request's params and extra must be mappings")
+        if self.samples is not None:
+            numbers = tuple(self.samples)
+            if not numbers or any(type(n) is not int or n < 0 for n in numbers):
+                raise ValueError("a request's samples must be numbers from 0 on")
+            if len(set(numbers)) < len(numbers):
+                raise ValueError("a request's samples must be different numbers")
+            msgspec.structs.force_setattr(self, "samples", numbers)
 
     def __repr__(self) -> str:
         return f"<BatchRequest {self.key!r}>"

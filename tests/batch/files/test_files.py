@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._batch.files import append_file, request_file, result_format
+from trio_minillm._batch.files import append_file, request_file, result_file, result_format
 from trio_minillm._batch.files.append_file import ResultFileError
 from trio_minillm._batch.files.key_table import KeyTable, in_shard
 from trio_minillm._batch.files.request_file import InputError, RequestFile
@@ -604,6 +604,52 @@ async def test_what_is_there_is_not_sent_again(tmp_path: Path) -> None:
     with ResultFile(path) as out:
         assert out.state(unnamed, model=MODEL) == "finished"
         assert list(out.unanswered([unnamed], model=MODEL)) == []
+
+
+async def test_each_sample_has_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    a, b = request("a"), request("b")
+    await append_all(path, [answered(a), answered(a, sample=2), refused(b)])
+    with ResultFile(path) as out:
+        assert out.states(a, 4) == ["finished", "missing", "finished", "missing"]
+        assert out.states(request("a", "Other."), 2) == ["changed", "missing"]
+        with pytest.raises(ValueError, match="'a' has a line already"):
+            await out.append(answered(a, sample=2))
+        asked = list(out.unanswered([a, b, request("c")], samples=3))
+        assert [(r.key, r.samples) for r in asked] == [
+            ("a", (1,)),
+            ("b", (1, 2)),
+            ("c", (0, 1, 2)),
+        ]
+        for missing in asked:
+            for sample in missing.samples or ():
+                await out.append(answered(missing, sample=sample))
+        assert list(out.unanswered([a, b, request("c")], samples=3)) == []
+        with pytest.raises(ValueError, match="samples must be a whole number"):
+            list(out.unanswered([a], samples=0))
+        with pytest.raises(ValueError, match="'a' was another request"):
+            list(out.unanswered([request("a", "Other.")], samples=3))
+
+
+async def test_a_failed_sample_is_forgotten_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    a = request("a")
+    failed = [msgspec.structs.replace(refused(a), sample=n) for n in (1, 2)]
+    await append_all(path, [answered(a), *failed])
+    with ResultFile(path) as out:
+        assert out.forget(lambda key, ok: not ok, samples=2) == 1
+        assert out.states(a, 3) == ["finished", "missing", "failed"]
+        assert out.forget(lambda key, ok: not ok) == 1
+        assert out.states(a, 3) == ["finished", "missing", "missing"]
+
+
+@given(
+    st.text(st.sampled_from("\0a01"), min_size=1, max_size=5),
+    st.text(st.sampled_from("\0a01"), min_size=1, max_size=5),
+)
+def test_no_two_lines_have_one_name(one: str, other: str) -> None:
+    names = [result_file._name(key, n) for key in {one, other} for n in (0, 1, 10)]
+    assert len(set(names)) == len(names)
 
 
 async def test_a_request_that_changed_is_told(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
+from ..._types.checks import check_count
 from ...providers import Model
 from ..types import BatchRequest, BatchResult
 from .append_file import AppendFile, Fsync, ResultFileError, read_lines
@@ -49,7 +50,7 @@ class ResultFile:
 
     Guarantees: a result for which `append` returned survives the death of the process at any
     instant; a line is whole or recognised as torn, and a torn end is cut off when the file is
-    opened; no key has two lines; one process writes at a time. The file is made with mode 0600.
+    opened; no sample of a key has two lines; one process writes at a time. The file is made with mode 0600.
 
     ``fsync`` says how much the death of the *machine* can take: ``"never"``, all that the system had
     not written yet (some 30 s); ``"interval"``, the last second; ``"always"``, nothing: `append`
@@ -90,33 +91,44 @@ class ResultFile:
 
     def state(self, request: BatchRequest, *, model: Model | None = None) -> State:
         """Return the state of a request in the file; ``model`` is for one that names none."""
-        known = self._keys.get(request.key)
-        if request.model is None:
-            request = replace(request, model=model)
-        if known is None:
-            return "missing"
-        if known >> 1 != int(fingerprint(request), 16) >> 1:
-            return "changed"
-        return "finished" if known & 1 else "failed"
+        return self.states(request, 1, model=model)[0]
+
+    def states(
+        self, request: BatchRequest, samples: int, *, model: Model | None = None
+    ) -> list[State]:
+        """Return the states of so many samples of a request, by their numbers from 0 on."""
+        found = [self._keys.get(_name(request.key, sample)) for sample in range(samples)]
+        mark = None
+        if any(known is not None for known in found):
+            if request.model is None:
+                request = replace(request, model=model)
+            mark = int(fingerprint(request), 16) >> 1
+        return [_state(known, mark) for known in found]
 
     def unanswered(
-        self, requests: Iterable[BatchRequest], *, model: Model | None = None
+        self, requests: Iterable[BatchRequest], *, model: Model | None = None, samples: int = 1
     ) -> Iterator[BatchRequest]:
         """Yield the requests that have no line yet, neither an answer nor an error. ``model`` is for
         those that name none.
 
+        With more than one of ``samples``, a request is yielded with those that are missing as its
+        own ``samples``, so that a batch asks for just these.
+
         Raises ``ValueError`` at one whose key has a line of another request: with other messages,
         parameters or another model.
         """
+        check_count("samples", samples)
         for request in requests:
-            state = self.state(request, model=model)
-            if state == "changed":
+            states = self.states(request, samples, model=model)
+            if "changed" in states:
                 raise ValueError(f"{request.key!r} was another request when it was answered")
-            if state == "missing":
-                yield request
+            missing = tuple(number for number, state in enumerate(states) if state == "missing")
+            if missing:
+                yield request if samples == 1 else replace(request, samples=missing)
 
-    def forget(self, wanted: Callable[[str, bool], bool]) -> int:
-        """Remove the lines for which ``wanted(key, ok)`` is true, and return their number.
+    def forget(self, wanted: Callable[[str, bool], bool], *, samples: int | None = None) -> int:
+        """Remove the lines for which ``wanted(key, ok)`` is true, and return their number. With
+        ``samples``, only those of so many samples of each request.
 
         A new file is written beside the old one and put in its place in one step: after a kill at
         any instant there is the old one or the new one.
@@ -127,7 +139,8 @@ class ResultFile:
             nonlocal gone
             for line in lines:
                 head = _head(line)
-                if head is not None and wanted(head.custom_id, head.ok):
+                beyond = samples is not None and head is not None and head.sample >= samples
+                if head is not None and not beyond and wanted(head.custom_id, head.ok):
                     gone += 1
                 else:
                     yield line
@@ -206,8 +219,17 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[ResultLine]:
 
 
 def _name(key: str, sample: int) -> str:
-    """Return the name of a line in the table of keys. (No key of a file has a NUL.)"""
-    return f"{key}\0{sample}" if sample else key
+    """Return the name of a line in the table of keys, which is that of no other line."""
+    return f"\0{sample}\0{key}" if sample or key.startswith("\0") else key
+
+
+def _state(known: int | None, mark: int | None) -> State:
+    """Return the state of a line from its entry in the table; ``mark`` is its request's hash now."""
+    if known is None:
+        return "missing"
+    if known >> 1 != mark:
+        return "changed"
+    return "finished" if known & 1 else "failed"
 
 
 def _head(line: bytes) -> _Head | None:
