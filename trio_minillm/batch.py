@@ -13,6 +13,7 @@ from ._batch.options import BatchOptions
 from ._batch.results import Watch
 from ._batch.statistics import BatchStatistics
 from ._batch.types import Attempt, BatchRequest, BatchResult
+from ._batch.validation import validate_schema
 
 if TYPE_CHECKING:
     from .adapters.ray import on_ray
@@ -37,6 +38,7 @@ __all__ = [
     "in_shard",
     "on_ray",
     "read_results",
+    "validate_schema",
 ]
 
 

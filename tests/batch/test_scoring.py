@@ -1,4 +1,6 @@
-"""Tests of what evaluations need of a batch: the cache, samples, values of a type, and scores."""
+"""Tests of what evaluations need of a batch: the cache, samples, valid answers, and scores."""
+
+import json
 
 import msgspec
 import pytest
@@ -7,6 +9,8 @@ import trio
 import trio_minillm as llm
 from trio_minillm import testing
 from trio_minillm._batch.files.response_cache import ResponseCache
+from trio_minillm._batch.files.result_format import fingerprint
+from trio_minillm._batch.reasking import MAX_WORDS, asked_again, words_of
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import ScriptedTransport, openai_events, reply
 
@@ -153,6 +157,240 @@ async def test_values_and_answers_that_are_none(cache, autojump_clock):
             assert bad.response.outcome is llm.Outcome.FINISHED
         assert (statistics.ok, statistics.failed) == (1, 3)
     assert len(transport.requests) == 4
+
+
+# -- what won't do -------------------------------------------------------------------------------
+
+PARIS = '{"name": "Paris", "people": 2}'
+
+
+WANTED = "Give the whole answer again, corrected, and nothing else."
+
+
+def asked_in(request):
+    return [(m["role"], m["content"]) for m in json.loads(request.content)["messages"]]
+
+
+async def test_an_invalid_answer_is_asked_again_with_what_is_wrong(autojump_clock):
+    transport = texts('{"name": "Paris"}', PARIS)
+    price = llm.TokenPrice(input=1, output=1)
+    asked = [BatchRequest("k", "question", testing.model(price=price), {"response_format": City})]
+    records = []
+
+    async def book(record):
+        records.append(record)
+
+    async with llm.open_client(transport=transport, on_cost=book) as client:
+        async with client.batch(asked, retries_invalid=2) as batch:
+            (result,) = [result async for result in batch]
+    assert (result.ok, result.value, result.invalid) == (True, City("Paris", 2), None)
+    first, second = result.attempts
+    assert first.invalid == "Object missing required field `people`"
+    assert second.invalid is None
+    assert [r.key for r in records] == [first.record, second.record]
+    assert result.cost.amount == first.cost.amount + second.cost.amount
+    assert asked_in(transport.requests[1]) == [
+        ("user", "question"),
+        ("assistant", '{"name": "Paris"}'),
+        (
+            "user",
+            f"This answer can't be used: {first.invalid}\n{WANTED}",
+        ),
+    ]
+    statistics = batch.statistics()
+    assert (statistics.ok, statistics.attempts, statistics.asked_again) == (1, 2, 1)
+    assert fingerprint(result.request) == fingerprint(asked[0])
+
+
+async def test_the_last_answer_is_the_result_valid_or_not(autojump_clock):
+    transport = texts("one", "two", "three", PARIS)
+    (result,), statistics = await results_of(
+        transport, requests(1, response_format=City), retries_invalid=2
+    )
+    assert (result.ok, result.error) == (False, None)
+    assert isinstance(result.invalid, msgspec.DecodeError)
+    assert result.response.content == "three"
+    assert [attempt.invalid is None for attempt in result.attempts] == [False, False, True]
+    assert len(asked_in(transport.requests[2])) == 5
+    assert (statistics.failed, statistics.asked_again) == (1, 2)
+
+
+async def test_asking_again_is_no_retry_of_the_transport(autojump_clock):
+    busy = reply(b'{"error":{"message":"busy"}}', status=503)
+    transport = ScriptedTransport(reply(*openai_events("no")), busy, reply(*openai_events(PARIS)))
+    (result,), _ = await results_of(
+        transport,
+        requests(1, response_format=City),
+        retries_invalid=1,
+        retry=llm.Retry(attempts=2),
+    )
+    assert result.ok
+    assert [a.status for a in result.attempts] == [None, 503, None]
+    assert len(asked_in(transport.requests[2])) == 3
+
+
+async def test_asking_again_keeps_to_the_rate(autojump_clock):
+    transport = texts("no", PARIS)
+    began = trio.current_time()
+    options = {"retries_invalid": 1, "requests_per_minute": 6, "concurrency": 1}
+    (result,), _ = await results_of(transport, requests(1, response_format=City), **options)
+    assert result.ok
+    assert trio.current_time() - began >= 10
+
+
+async def test_asking_again_keeps_to_the_deadline(autojump_clock):
+    slow = [6.0, *openai_events("no")]
+    transport = ScriptedTransport(reply(*slow), reply(*slow))
+    (late,), _ = await results_of(
+        transport, requests(1, response_format=City), retries_invalid=1, deadline=10
+    )
+    assert isinstance(late.error, llm.StreamTimeout)
+    assert late.error.limit == pytest.approx(4)
+    transport = ScriptedTransport(reply(*slow))
+    (waited,), _ = await results_of(
+        transport,
+        requests(1, response_format=City),
+        retries_invalid=1,
+        deadline=10,
+        requests_per_minute=1,
+    )
+    assert isinstance(waited.error, llm.StreamTimeout)
+    assert len(waited.attempts) == 1
+
+
+async def test_an_answer_at_its_deadline_is_not_asked_again(autojump_clock):
+    transport = texts("no")
+
+    async def validate(result):
+        await trio.sleep(20)
+        raise ValueError("too late")
+
+    (result,), _ = await results_of(
+        transport, requests(1), retries_invalid=1, deadline=10, validate=validate
+    )
+    assert str(result.invalid) == "too late"
+    assert len(transport.requests) == 1
+
+
+async def test_asking_again_keeps_to_the_budget(autojump_clock):
+    transport = texts("no", PARIS)
+    model = testing.model(price=llm.TokenPrice(input=10**6, output=10**6))
+    async with llm.open_client(transport=transport) as client:
+        asked = requests(1, response_format=City)
+        options = {"retries_invalid": 1, "limits": llm.Limits(max_cost=1)}
+        async with client.batch(asked, model=model, **options) as batch:
+            with pytest.raises(llm.BudgetExceeded):
+                [result async for result in batch]
+    assert len(transport.requests) == 1
+    assert batch.statistics().unsent == 1
+
+
+async def test_a_run_that_stops_asks_nothing_again(autojump_clock):
+    transport = ScriptedTransport(reply(5.0, *openai_events("no")))
+    async with llm.open_client(transport=transport) as client:
+        asked = requests(1, response_format=City)
+        async with client.batch(asked, model=testing.model(), retries_invalid=1) as batch:
+            await trio.sleep(1)
+            batch.stop()
+            assert [result async for result in batch] == []
+    assert (batch.statistics().unsent, len(transport.requests)) == (1, 1)
+
+
+async def test_the_cache_has_each_answer_under_its_own_question(cache, autojump_clock):
+    transport = texts("no", PARIS, "never sent")
+    asked = requests(1, response_format=City)
+    await results_of(transport, asked, cache=cache, retries_invalid=2)
+    (again,), statistics = await results_of(transport, asked, cache=cache, retries_invalid=2)
+    assert (again.ok, again.cached, again.attempts, again.cost.amount) == (True, True, (), 0)
+    assert (statistics.cached, statistics.asked_again) == (1, 1)
+    (direct,), _ = await results_of(transport, asked, cache=cache)
+    assert (direct.ok, direct.cached, direct.response.content) == (False, True, "no")
+    assert len(transport.requests) == 2
+
+
+async def test_an_answer_that_stays_invalid_is_not_kept(cache, autojump_clock):
+    transport = texts("no", "still no", PARIS)
+    asked = requests(1, response_format=City)
+    options = {"cache": cache, "retries_invalid": 1, "deadline": 60}
+    await results_of(transport, asked, **options)
+    (found,), _ = await results_of(transport, asked, **options)
+    assert (found.ok, found.cached, len(found.attempts)) == (True, False, 1)
+    assert len(asked_in(transport.requests[2])) == 3
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_function_says_what_will_do(waits, autojump_clock):
+    def check(result):
+        if "please" not in result.response.content:
+            raise ValueError("it must say please")
+
+    async def check_slowly(result):
+        await trio.sleep(1)
+        check(result)
+
+    transport = texts("no", "yes, please")
+    (result,), _ = await results_of(
+        transport, requests(1), validate=check_slowly if waits else check, retries_invalid=1
+    )
+    assert (result.ok, result.attempts[0].invalid) == (True, "it must say please")
+    (bad,), _ = await results_of(texts("no"), requests(1), validate=check)
+    assert (bad.ok, str(bad.invalid), bad.attempts[0].invalid) == (
+        False,
+        "it must say please",
+        None,
+    )
+
+    def bug(result):
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        await results_of(texts("no"), requests(1), validate=bug)
+
+
+async def test_a_function_is_not_asked_about_answers_of_another_type(autojump_clock):
+    seen = []
+    transport = texts("no", PARIS)
+    await results_of(
+        transport,
+        requests(2, response_format=City),
+        concurrency=1,
+        validate=lambda result: seen.append(result.value),
+    )
+    assert seen == [City("Paris", 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"retries_invalid": -1}, ValueError),
+        ({"retries_invalid": True}, ValueError),
+        ({"validate": 5}, TypeError),
+    ],
+)
+async def test_options_that_can_not_be(options, error):
+    with pytest.raises(error, match=f"{next(iter(options))} must be"):
+        await results_of(texts("x"), requests(1), **options)
+
+
+def test_words_for_the_model_are_few_and_on_one_line():
+    assert words_of(ValueError("a\n  b")) == "a b"
+    assert words_of(ValueError("x" * 9_000)) == "x" * (MAX_WORDS - 1) + "…"
+    assert words_of(ValueError()) == "it can't be read"
+    assert words_of(RecursionError("deep")) == "it can't be read"
+    assert words_of(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")) == "it can't be read"
+
+
+def test_an_answer_without_text_has_a_turn_of_its_own():
+    call = llm.ToolCall(id="c", name="f")
+    for choice, said in (
+        (llm.Choice(parts=(call,), tool_calls=(call,)), "(no text)"),
+        (llm.Choice(refusal="I won't."), "I won't."),
+        (llm.Choice(content=" text \n"), "text"),
+    ):
+        answer = llm.CompletionResponse(choices=(choice,))
+        turns = asked_again("question", answer, "no")
+        assert [(m.role, m.text) for m in turns[:2]] == [("user", "question"), ("assistant", said)]
+        assert len(turns[1].parts) == 1
 
 
 # -- scores --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import msgspec
 from .._types.checks import check_count
 from .._types.options import Limits, Retry, Timeouts
 from .files.response_cache import ResponseCache
-from .scoring import Score
+from .scoring import Score, Validate
 from .throttle.rate_limits import Adapt, Rates
 
 MAX_CONCURRENCY = 1_000
@@ -59,6 +59,14 @@ class BatchOptions(TypedDict, total=False):
     cache: ResponseCache | None
     """Cache in which answers are looked up before anything is sent, and stored. An answer from it
     takes no part in rates and limits."""
+    validate: Validate | None
+    """Function of a result with a whole answer, async or not, which raises ``ValueError`` (or an error of
+    msgspec's) for one that won't do: that is the result's ``invalid``. Any other exception ends the
+    run. `validate_schema` is one."""
+    retries_invalid: int
+    """Times that an invalid answer is asked again (0), with the answer and what is wrong with it as
+    further turns. Each is an attempt as any other: it counts for costs, limits and the deadline, but
+    not for ``retry``. The last answer becomes the result, valid or not."""
     score: Score | None
     """Function of a result, async or not, that returns its ``score``. An exception ends the run. The
     request counts as running until the function has returned."""
@@ -83,6 +91,8 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     buffer: int = 100
     samples: int = 1
     cache: ResponseCache | None = None
+    validate: Validate | None = None
+    retries_invalid: int = 0
     score: Score | None = None
 
     def __post_init__(self) -> None:
@@ -109,8 +119,11 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"{name} must be a {kind.__name__}")
-        if self.score is not None and not callable(self.score):
-            raise TypeError("score must be a function")
+        if type(self.retries_invalid) is not int or self.retries_invalid < 0:
+            raise ValueError("retries_invalid must be a whole number, 0 or more")
+        for name in ("validate", "score"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be a function")
 
     @property
     def capacity(self) -> int:

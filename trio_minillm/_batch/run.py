@@ -9,7 +9,8 @@ event                     what happens
 request pulled            admitted: an item for each sample, into the schedule; an answer from the cache
                           goes out at once
 worker free               the schedule's next item is sent (`Sender`), if it has one
-answer                    into the cache, scored, out
+answer                    into the cache, checked, scored, out
+answer that is invalid    back into the schedule with what is wrong with it, as often as that is wanted
 error that may pass       back into the schedule, to be sent again
 error that will not       out, as a result
 no room for it here       back into the schedule, and fewer run at once; alone, and again and again:
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -35,8 +37,9 @@ from .._types.response import CompletionResponse, Outcome
 from ..providers import Model
 from .ending import RunEnd
 from .options import BatchSettings
+from .reasking import asked_again, words_of
 from .results import Results
-from .scoring import score_result
+from .scoring import score_result, validated_result
 from .sender import Sender
 from .source import Requests, RequestSource
 from .statistics import BatchStatistics, Counters
@@ -185,7 +188,7 @@ class Run:
         answer = cache.get(item.cache_key, response_type)
         if answer is None:
             return False
-        self._start_leaving(item, response=answer, cached=True)
+        self._start_leaving(partial(self._answered, item, answer, cached=True))
         return True
 
     def _full(self, ahead: int = LOOK_AHEAD) -> bool:
@@ -214,29 +217,78 @@ class Run:
         """Make one attempt, and do what follows from it."""
         if self.schedule.waiting <= LOOK_AHEAD // 2:
             self._resume_source()
-        now, limit = trio.current_time(), self.settings.deadline
+        now = trio.current_time()
         try:
             if item.started is None:
                 item.started = now
                 self._retries.sent(self.schedule.running)
-            left = None if limit is None else item.started + limit - now
+            until = self._until(item)
+            left = None if until == math.inf else until - now
             answer, error = await self._sender.send(item, left=left)
             self.counters.add_attempt(item.attempts[-1], len(item.attempts))
-            if error is None:
-                await self._finish(item, answer)
-            else:
+            if error is not None:
                 await self._failed(item, error)
+            elif answer is None or answer.outcome is not Outcome.FINISHED:
+                self.counters.unsent += 1  # the client was closed while it ran
+            else:
+                await self._answered(item, answer)
         finally:
             self.schedule.ended()
         self._check_end()
 
-    async def _finish(self, item: Item, response: CompletionResponse | None) -> None:
-        if response is None or response.outcome is not Outcome.FINISHED:
-            self.counters.unsent += 1  # the client was closed while it ran
+    def _until(self, item: Item) -> float:
+        """Return the time at which an item that was sent must have its result."""
+        limit = self.settings.deadline
+        return math.inf if limit is None or item.started is None else item.started + limit
+
+    async def _answered(
+        self, item: Item, answer: CompletionResponse, *, cached: bool = False
+    ) -> None:
+        """Check an answer, keep it in the cache, and publish it or ask again.
+
+        The cache has each answer under what was asked for it, so that a chain of questions comes out of
+        it as it was. An answer that stays invalid after all of them is not kept: another run may ask
+        for it again.
+        """
+        settings = self.settings
+        result = self._result(item, response=answer, cached=cached and not item.attempts)
+        result = await validated_result(result, settings.validate)
+        invalid, left = result.invalid, item.asked_again < settings.retries_invalid
+        keep = invalid is None or left or not settings.retries_invalid
+        if not cached and keep and settings.cache is not None and item.cache_key is not None:
+            await settings.cache.put(item.cache_key, answer)
+        if invalid is None or not left or trio.current_time() >= self._until(item):
+            await self._publish(item, result)
+        elif self.end.stopping:
+            self.counters.unsent += 1
+        else:
+            self._ask_again(item, answer, words_of(invalid), cached=cached)
+
+    def _ask_again(
+        self, item: Item, answer: CompletionResponse, words: str, *, cached: bool
+    ) -> None:
+        """Send an item again, with an answer to it that is not valid.
+
+        That is a new question: failures on the way to the answer count no more, neither as attempts nor
+        against the item in its lane.
+        """
+        now = trio.current_time()
+        self.counters.asked_again += 1
+        if not cached:
+            item.attempts = (*item.attempts[:-1], replace(item.attempts[-1], invalid=words))
+        item.asked_again += 1
+        item.messages = asked_again(item.messages, answer, words)
+        item.tokens = estimate_tokens(replace(item.request, messages=item.messages))
+        item.put_off, item.ticket = len(item.attempts), None
+        if self._in_cache(item):
             return
-        if self.settings.cache is not None and item.cache_key is not None:
-            await self.settings.cache.put(item.cache_key, response)
-        await self._publish(item, response=response)
+        if item.started is None:  # all so far came from the cache
+            self.schedule.add(item, now)
+        else:
+            item.expires = self._until(item)
+            self.schedule.retry(item, now, 0.0)
+            self._workers.wake_at(item.expires)
+        self._workers.notify()
 
     async def _failed(self, item: Item, error: MiniLLMError) -> None:
         now = trio.current_time()
@@ -250,10 +302,8 @@ class Run:
             self._stop_for(error, unsent=0)
         crowded = no_room_here(error) and self.schedule.no_room()
         item.put_off += crowded
-        limit = self.settings.deadline
-        assert item.started is not None
+        until = self._until(item)
         assert item.ticket is not None
-        until = math.inf if limit is None else item.started + limit
         wait = retry_delay(
             error,
             attempt=counted_attempts(len(item.attempts) - item.put_off, item.ticket),
@@ -268,7 +318,7 @@ class Run:
         if wait is None and no_room_here(error):
             self._stop_for(error)
         elif wait is None or (not (stopping or crowded) and not self._retries.spend(error)):
-            await self._publish(item, error=error)
+            await self._publish(item, self._result(item, error=error))
         elif stopping:
             self.counters.unsent += 1
         else:
@@ -293,37 +343,38 @@ class Run:
             assert item.started is not None
             allowed = item.expires - item.started
             late = StreamTimeout("total", allowed, chunks=0, received=0)
-            self._start_leaving(item, error=late)
+            self._start_leaving(partial(self._publish, item, self._result(item, error=late)))
         return following
 
     # -- results out -------------------------------------------------------------------------------
 
-    async def _publish(self, item: Item, **found: Any) -> None:
-        """Make an item's result, of what was found for it, and hand it out."""
-        result = BatchResult(
+    def _result(self, item: Item, **found: Any) -> BatchResult:
+        """Return an item's result, of what was found for it."""
+        return BatchResult(
             request=item.request,
             index=item.index,
             sample=item.sample,
             attempts=item.attempts,
             **found,
         )
+
+    async def _publish(self, item: Item, result: BatchResult) -> None:
+        """Score an item's result, and hand it out."""
         result = await score_result(result, self.settings.score)
         self.counters.add_result(result)
         self.results.put(result, item.number)
         if self.settings.ordered:
             self._resume_source()  # the window may have moved on
 
-    def _start_leaving(self, item: Item, **found: Any) -> None:
-        """Publish an item that has no worker in a task of its own."""
+    def _start_leaving(self, leave: Callable[[], Awaitable[None]]) -> None:
+        """Go on with an item that has no worker in a task of its own."""
         assert self._nursery is not None
         self._leaving += 1
-        self._nursery.start_soon(
-            partial(self._leave, item, **found), name="trio_minillm batch result"
-        )
+        self._nursery.start_soon(self._leave, leave, name="trio_minillm batch result")
 
-    async def _leave(self, item: Item, **found: Any) -> None:
+    async def _leave(self, leave: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._publish(item, **found)
+            await leave()
         except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
             self.end.crashed(exc)
         finally:

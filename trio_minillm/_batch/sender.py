@@ -46,7 +46,7 @@ class Sender:
         self._timeouts = timeouts
 
     def cache_key(self, item: Item) -> tuple[bytes, Any]:
-        """Return the key of an item's answer in the cache, and the type that the item asks for."""
+        """Return the key of an item's next answer in the cache, and the type that the item asks for."""
         prepared = _call(self._prepare, item, self._timeouts)
         return request_key(prepared, item.sample), prepared.response_type
 
@@ -105,7 +105,7 @@ def _call(function: Callable[..., _T], item: Item, timeouts: Timeouts, **more: A
     try:
         return function(
             item.model,
-            request.messages,
+            item.messages,
             timeouts=timeouts,
             retry=ONCE,
             extra=request.extra,

@@ -23,7 +23,7 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were taken from the input; each sample counts."""
     ok: int = 0
     failed: int = 0
-    """Results with an error, or with an answer of another type than was asked for."""
+    """Results with an error, or with an answer that is not valid."""
     cached: int = 0
     """Results of the ``ok`` that came from the cache."""
     running: int = 0
@@ -34,6 +34,8 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     retries: int = 0
     """Attempts after a first one."""
+    asked_again: int = 0
+    """Answers that were not valid, and after which the model was asked again."""
     rate_limited: int = 0
     """Attempts that were refused for their rate (HTTP 429)."""
     chunks: int = 0
@@ -59,11 +61,11 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counters:
-    """Running sums behind `BatchStatistics`."""
+    """Running sums behind `BatchStatistics`. Its 15 attributes are one for each of them."""
 
     def __init__(self) -> None:
         self.pulled = self.ok = self.failed = self.cached = self.unsent = 0
-        self.attempts = self.retries = self.rate_limited = 0
+        self.attempts = self.retries = self.rate_limited = self.asked_again = 0
         self.chunks = self.prompt_tokens = self.completion_tokens = 0
         self.cost = Decimal(0)
         self.resolutions: Counter[CostResolution] = Counter()
@@ -108,6 +110,7 @@ class Counters:
             attempts=self.attempts,
             retries=self.retries,
             rate_limited=self.rate_limited,
+            asked_again=self.asked_again,
             chunks=self.chunks,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,

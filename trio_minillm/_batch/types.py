@@ -88,6 +88,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     record: str | None = None
     """Key of its record in the client's ledger."""
+    invalid: str | None = None
+    """Fault of its answer, in the words in which the model was told of it and asked again."""
 
     @property
     def refused(self) -> bool:
@@ -122,7 +124,8 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     value: Any = None
     """The content as the type that the request's ``response_format`` asked for."""
     invalid: Exception | None = None
-    """Error (one of msgspec's) that says why a finished answer is not of that type."""
+    """Error that says why a finished answer is not of that type (one of msgspec's), or that the batch's
+    ``validate`` function raised."""
     score: Any = None
     """Value that the batch's ``score`` function returned for it."""
 
@@ -138,7 +141,7 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """True if there is a whole answer, of the type that was asked for."""
+        """True if there is a whole answer, of the type that was asked for, and ``validate`` took it."""
         return self.response is not None and self.invalid is None
 
     @property

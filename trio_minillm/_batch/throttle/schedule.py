@@ -17,16 +17,20 @@ from .throttle import Lane
 class Item:
     """A request on its way through the batch; each of its samples is one.
 
-    Its 15 attributes are all that the batch keeps of it, in one object for the sake of memory.
+    Its 17 attributes are all that the batch keeps of it, in one object for the sake of memory.
     """
 
     __slots__ = (
-        "attempts", "cache_key", "expires", "index", "lane", "model", "number", "put_off", "queue", "request", "sample",
-        "since", "started", "ticket", "tokens",
+        "asked_again", "attempts", "cache_key", "expires", "index", "lane", "messages", "model", "number", "put_off",
+        "queue", "request", "sample", "since", "started", "ticket", "tokens",
     )  # fmt: skip
 
     def __init__(self, request: BatchRequest, model: Model, index: int, sample: int) -> None:
         self.request = request
+        self.messages = request.messages
+        """The request's messages, and after them each invalid answer with what is wrong with it."""
+        self.asked_again = 0
+        """Invalid answers to it that were asked again."""
         self.model = model
         self.index = index
         """Place of the request in the input, from 0."""
@@ -35,7 +39,8 @@ class Item:
         """Place of the item among all items, from 0."""
         self.attempts: tuple[Attempt, ...] = ()
         self.put_off = 0
-        """Attempts that do not count: this machine had no room for them."""
+        """Attempts that do not count: this machine had no room for them, or they were for an earlier
+        question."""
         self.cache_key: bytes | None = None
         """Key under which its answer is stored, if there is a cache."""
         self.tokens = 0.0
