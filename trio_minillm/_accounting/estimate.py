@@ -25,6 +25,7 @@ from .._types.messages import (
     OpaquePart,
     Part,
     ReasoningPart,
+    ToolCall,
     ToolResult,
 )
 from .._types.money import add, scaled, times
@@ -50,6 +51,12 @@ HIDDEN_ELSEWHERE = (1024, 1024)
 """Tokens that any other server may add, without and with tools. Recorded streams have up to 680
 (xAI's Grok 4)."""
 
+TURN_TOKENS, PROMPT_TOKENS = 4, 3
+"""Tokens that are likely around each message, and around all of them: those of OpenAI's cookbook."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Characters of English text in a token, where nothing counts them; other languages have fewer."""
+
 MARGIN = 8
 """A tokenizer's count is taken ``1 / MARGIN`` higher: the text is counted as it is in the body's
 JSON, and the server's template does not put it in exactly that way."""
@@ -67,7 +74,7 @@ _AGENTS = ("compound", "sonar", "deep-research", "search", ":online")
 
 
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Upper bounds for one request and its answer, not a forecast.
+    """Upper bounds for one request and its answer, and the likely length of its prompt.
 
     ``None`` means that there is no bound, or no price; ``notes`` say why. Amounts are in USD, for
     a single attempt. The bounds rest on the published rules that the notes name: a server that
@@ -75,6 +82,9 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     input_tokens: int | None = None
+    likely_input_tokens: int | None = None
+    """Tokens that the input is likely to have: the text as it is counted, else four characters a token,
+    and images at their bounds. The only field that is no bound."""
     output_tokens: int | None = None
     """Tokens of all choices together, reasoning included."""
     input_amount: Decimal | None = None
@@ -137,6 +147,7 @@ def _bounds(
     input_amount, output_amount = _amounts(model, body, price, total, answer, notes)
     return CostEstimate(
         input_tokens=total,
+        likely_input_tokens=None if media is None else _likely_tokens(asked, body, count) + media,
         output_tokens=answer,
         input_amount=input_amount,
         output_amount=output_amount,
@@ -199,6 +210,35 @@ def _text_tokens(body: Mapping[str, Any], count: CountTokens | None) -> int:
     # Some tokenizers normalize first, which can make a text longer (NFKC up to elevenfold).
     forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFKC", text))
     return max(len(form.encode()) for form in forms)
+
+
+def _likely_tokens(
+    messages: Sequence[Message], body: Mapping[str, Any], count: CountTokens | None
+) -> int:
+    """Return the tokens that the text of the messages is likely to have, with tools and formats."""
+    if count is None:
+        count = _by_characters
+    equipment = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
+    around = PROMPT_TOKENS + TURN_TOKENS * len(messages)
+    told = sum(count(_told(message)) for message in messages)
+    return around + told + (count(encoded(equipment).decode()) if equipment else 0)
+
+
+def _by_characters(text: str) -> int:
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def _told(message: Message) -> str:
+    """Return the text of a message with that of its calls and results."""
+    told = [message.text]
+    for part in message.parts:
+        if isinstance(part, ToolCall):
+            told += [part.name, part.arguments]
+        elif isinstance(part, ToolResult):
+            told.append(part.text)
+        elif isinstance(part, MediaPart) and _is_text(part) and part.data is not None:
+            told.append(part.data.decode(errors="replace"))
+    return "".join(told)
 
 
 def _text_note(count: CountTokens | None, messages: Sequence[Message]) -> str:

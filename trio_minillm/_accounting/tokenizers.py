@@ -60,6 +60,20 @@ def counter(encoding: str, model: str) -> Callable[[str], int]:
     return lambda text: len(encode(text))
 
 
+def encoding_at_hand(model: str) -> str | None:
+    """Return the encoding of a model of OpenAI's, if `counter` can use it here; ``None`` otherwise."""
+    try:
+        import tiktoken
+
+        encoding = tiktoken.encoding_name_for_model(model)
+    except (ImportError, KeyError):
+        return None
+    known = encoding in _FILES
+    return (
+        encoding if known and _cached(_SOURCE + _FILES[encoding][0], _FILES[encoding][1]) else None
+    )
+
+
 def _cached(url: str, digest: str) -> bool:
     """Return True if tiktoken will use a file of its folder and not fetch it."""
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
