@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -39,6 +40,8 @@ from ..support.command import (
     wait_for,
 )
 from ..support.endpoint import END, HELLO, Endpoint, chunk, text
+from ..support.local_model import needs_local_model
+from ..support.vocabulary import write_vocabulary
 
 
 class Files:
@@ -213,6 +216,294 @@ def test_answers_out_of_a_cache(endpoint: Endpoint, files: Files) -> None:
     assert "the cache " in ran.err
 
 
+# -- samples -----------------------------------------------------------------------------------
+
+
+def names(files: Files) -> list[tuple[str, int]]:
+    """The key and the number of each line of the output."""
+    return sorted((line.key, line.sample) for line in read_results(files.target))
+
+
+def every(count: int, samples: int) -> list[tuple[str, int]]:
+    return sorted((f"k{n}", sample) for n in range(count) for sample in range(samples))
+
+
+def test_more_samples_later_are_the_further_ones(endpoint: Endpoint, files: Files) -> None:
+    files.write(3)
+    batch(endpoint, files)
+    ran = batch(endpoint, files, "--samples", "3")
+    assert Counter(asked(endpoint)) == {"k0": 3, "k1": 3, "k2": 3}
+    assert names(files) == every(3, 3)
+    assert "samples: 9 of 9 have a result: 3 of each of 3 requests\nbefore: 3 finished\n" in ran.out
+    found = summary(endpoint, files, "--samples", "4", "--order")
+    assert (found["samples"], found["requests"]["input"]) == (4, 3)
+    assert (found["requests"]["to_send"], found["requests"]["finished_before"]) == (3, 9)
+    assert names(files) == every(3, 4)
+    ran = batch(endpoint, files, "--samples", "5", "--dry-run")
+    assert ran.out.startswith("to send: 3 of 15 samples: 5 of each of 3 requests\n")
+    batch(endpoint, files, "--samples", "2")
+    assert len(endpoint.requests) == 12
+
+
+def test_a_failed_sample_is_sent_again_alone(endpoint: Endpoint, files: Files) -> None:
+    files.write(2)
+    endpoint.script = lambda n: refused(400) if n in (1, 2) else (200, [HELLO])
+    batch(endpoint, files, "--samples", "3", "--concurrency", "1", code=6)
+    failed = {(line.key, line.sample) for line in read_results(files.target) if not line.ok}
+    assert len(failed) == 2
+    endpoint.script = lambda n: (200, [HELLO])
+    batch(endpoint, files, "--samples", "3", "--retry-failed")
+    assert Counter(asked(endpoint)[6:]) == Counter(key for key, _ in failed)
+    assert names(files) == every(2, 3)
+    assert all(line.ok for line in read_results(files.target))
+
+
+@posix
+def test_killed_at_any_instant_each_sample_comes_once(endpoint: Endpoint, tmp_path: Path) -> None:
+    chance = random.Random(3)
+    files = Files(tmp_path, 12)
+    endpoint.script = lambda n: (200, [0.002 * (n % 5), HELLO])
+    kills, code = 0, None
+    while code != 0:
+        kept = [] if code is None else names(files)
+        before = len(endpoint.requests)
+        wanted = before + chance.randint(3, 25)
+        code = run_until(endpoint, files, wanted, "--samples", "5")
+        kills += code != 0
+        assert set(names(files)) >= set(kept)
+        assert len(endpoint.requests) - before <= 60 - len(kept)
+    assert names(files) == every(12, 5)
+    assert len(endpoint.requests) <= 60 + 7 * kills
+
+
+# -- answers that are judged -------------------------------------------------------------------
+
+CITY = '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
+PARIS = (200, [text('{"name": "Paris"}'), END])
+
+
+@pytest.fixture
+def schema(tmp_path: Path) -> str:
+    pytest.importorskip("jsonschema", reason="needs the extra [schemas]")
+    path = tmp_path / "city.json"
+    path.write_text(CITY)
+    return str(path)
+
+
+def test_a_schema_for_all_lines(endpoint: Endpoint, files: Files, schema: str) -> None:
+    files.write(2)
+    endpoint.script = lambda n: PARIS if asked(endpoint)[n] == "k0" else (200, [text("{}"), END])
+    ran = batch(endpoint, files, "--schema", schema, code=6)
+    form = endpoint.requests[0]["response_format"]["json_schema"]
+    assert (form["name"], form["schema"]["required"]) == ("response", ["name"])
+    lines = {line.key: line for line in read_results(files.target)}
+    assert lines["k0"].ok
+    assert lines["k1"].error == {
+        "code": "ValidationError",
+        "message": "'name' is a required property",
+    }
+    assert "not valid: 1 · 'name' is a required property\n" in ran.out
+    batch(endpoint, files, "--schema", schema, code=6)
+    assert len(endpoint.requests) == 2
+
+
+def test_a_line_may_have_a_format_of_its_own(endpoint: Endpoint, files: Files, schema: str) -> None:
+    files.write(2, response_format={"type": "text"})
+    batch(endpoint, files, "--schema", schema)
+    assert [r["response_format"] for r in endpoint.requests] == [{"type": "text"}] * 2
+
+
+def test_invalid_answers_are_asked_again(endpoint: Endpoint, files: Files, schema: str) -> None:
+    files.write(1)
+    endpoint.script = lambda n: PARIS if n == 1 else (200, [text("{}"), END])
+    ledger = files.target.with_name("costs.jsonl")
+    args = ["--schema", schema, "--retries-invalid", "2", "--ledger", str(ledger)]
+    ran = batch(endpoint, files, *args)
+    (line,) = read_results(files.target)
+    assert [a.get("invalid") for a in line.attempts] == ["'name' is a required property", None]
+    assert "asked again: 1 invalid answer\n" in ran.out
+    assert [m["role"] for m in endpoint.requests[1]["messages"]] == ["user", "assistant", "user"]
+    assert len(list(llm.JSONLLedger(ledger, read_only=True).records())) == 2
+    batch(endpoint, files, *args)
+    assert len(endpoint.requests) == 2  # the line is that of the request as it was first asked
+    files.target.unlink()
+    found = summary(endpoint, files, *args, code=6)
+    assert (found["invalid"], found["asked_again"], len(endpoint.requests)) == (1, 2, 5)
+
+
+def test_answers_are_checked_against_the_schemas_of_their_lines(
+    endpoint: Endpoint, files: Files, schema: str
+) -> None:
+    own = {"type": "json_schema", "json_schema": {"name": "n", "schema": json.loads(CITY)}}
+    files.write(1, response_format=own)
+    endpoint.script = lambda n: (200, [text("{}"), END]) if n < 2 else PARIS
+    batch(endpoint, files)
+    assert [line.ok for line in read_results(files.target)] == [True]
+    files.target.unlink()
+    batch(endpoint, files, "--retries-invalid", "1")
+    assert len(endpoint.requests) == 3
+
+
+def test_schemas_that_are_none(endpoint: Endpoint, files: Files, schema: str) -> None:
+    path = Path(schema)
+    for content, what in (
+        ("[1]", "not a JSON object"),
+        ("{", "not a JSON object"),
+        (None, "No such file or directory"),
+    ):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        ran = batch(endpoint, files, "--schema", schema, code=2)
+        assert ran.err == f"error: --schema {path}: {what}\n"
+    path.write_text('{"type": "object", "properties": {"a": {"type": "text"}}}')
+    ran = batch(endpoint, files, "--schema", schema, code=2)
+    assert "line 1: " in ran.err
+    assert endpoint.requests == []
+
+
+def test_without_jsonschema_nothing_is_sent(endpoint: Endpoint, files: Files) -> None:
+    path = files.source.with_name("city.json")
+    path.write_text(CITY)
+    code = "import sys; sys.modules['jsonschema'] = None; from trio_minillm.cli import main; main()"
+    args = command(endpoint, files, "--schema", str(path))
+    ran = run([args[0], "-P", "-W", "error", "-c", code, *args[len(COMMAND) :]])
+    assert (ran.code, endpoint.requests) == (2, [])
+    assert "pip install 'trio-minillm[schemas]'" in ran.err
+
+
+# -- scores and checks -------------------------------------------------------------------------
+
+JUDGE = """
+def length(result):
+    return len(result.response.content) if result.ok else None
+
+class Judge:
+    async def word(result):
+        return {"word": result.response.content[:3]}
+
+def odd(result):
+    return object()
+
+def broken(result):
+    return {}["no such key"]
+
+number = 5
+"""
+
+
+@pytest.fixture
+def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("judge.py").write_text(JUDGE)
+    Path("broken_judge.py").write_text("import no_such_package\n")
+
+
+def test_scores_by_a_function(endpoint: Endpoint, files: Files, judge: None) -> None:
+    endpoint.script = lambda n: (200, [text("Hi"), END] if n % 2 else [HELLO])
+    ran = batch(endpoint, files, "--score", "judge:length")
+    assert sorted(line.score for line in read_results(files.target)) == [2] * 5 + [6] * 5
+    assert "score: mean 4 of 10 results\n" in ran.out
+    files.target.unlink()
+    found = summary(endpoint, files, "--score", "judge:Judge.word", "--concurrency", "1")
+    assert found["score"] == {"mean": None, "count": 0}
+    assert {line.score["word"] for line in read_results(files.target)} == {"Hel", "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ("judge", "--score is MODULE:FUNCTION"),
+        ("nothing:length", "ModuleNotFoundError: No module named 'nothing'"),
+        (
+            "broken_judge:x",
+            "ModuleNotFoundError: No module named 'no_such_package' (broken_judge.py, line 1)",
+        ),
+        ("judge:nothing", "AttributeError: module 'judge' has no attribute 'nothing'"),
+        ("judge:number", "not a function"),
+    ],
+)
+def test_functions_that_are_none(
+    endpoint: Endpoint, files: Files, judge: None, given: str, what: str
+) -> None:
+    ran = batch(endpoint, files, "--score", given, code=2)
+    named = f"--score {given}: " if ":" in given else ""
+    assert ran.err == f"error: {named}{what}\n"
+    assert (endpoint.requests, files.target.exists()) == ([], False)
+
+
+def test_a_score_that_raises_ends_the_run_with_a_line(
+    endpoint: Endpoint, files: Files, judge: None
+) -> None:
+    ran = batch(endpoint, files, "--score", "judge:broken", "--concurrency", "1", code=2)
+    assert ran.err.endswith(
+        "error: --score judge:broken failed for the result with the key k0:"
+        " KeyError: 'no such key' (judge.py, line 13)\n"
+    )
+    ran = batch(endpoint, files, "--score", "judge:odd", "--concurrency", "1", code=2)
+    assert "failed for the result with the key k0: TypeError" in ran.err
+    assert files.keys == []
+
+
+def test_a_check_sends_one_request_first(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [0.1 if n == 0 else 0.0, HELLO])
+    batch(endpoint, files, "--check", "--concurrency", "10", "--samples", "2")
+    assert asked(endpoint)[0] == files.keys[0] == "k0"
+    assert names(files) == every(10, 2)
+    batch(endpoint, files, "--check", "--samples", "2")
+    assert len(endpoint.requests) == 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "what"),
+    [
+        (refused(400), 4, "error: HTTP 400 invalid: no"),
+        (refused(401), 4, "error: HTTP 401 auth: no"),
+        (refused(503), 5, "error: HTTP 503"),
+        ((200, [text("a")]), 6, "error: "),
+    ],
+)
+def test_a_check_that_fails_stops_all(
+    endpoint: Endpoint, files: Files, answer: Any, code: int, what: str
+) -> None:
+    endpoint.script = lambda n: answer
+    ran = batch(endpoint, files, "--check", code=code)
+    assert ran.err.startswith(what)
+    assert ran.err.count("\n") == 1
+    assert "check: the first request failed; it has no result, and no other was sent\n" in ran.out
+    assert "no result: 10: the same command goes on with them\n" in ran.out
+    assert (len(endpoint.requests), files.keys) == (1, [])
+    endpoint.script = lambda n: (200, [HELLO])
+    batch(endpoint, files, "--check", "--max-tokens", "9")  # another request than the one before
+
+
+def test_a_check_of_an_invalid_answer(endpoint: Endpoint, files: Files, schema: str) -> None:
+    endpoint.script = lambda n: (200, [text("{}"), END])
+    ran = batch(endpoint, files, "--check", "--schema", schema, code=6)
+    assert ran.err == "error: the first answer is not valid: 'name' is a required property\n"
+    assert (len(endpoint.requests), files.keys) == (1, [])
+
+
+def test_a_check_is_no_answer_out_of_the_cache(endpoint: Endpoint, files: Files) -> None:
+    cache = ["--cache", str(files.source.with_name("cache.db"))]
+    files.write(3)
+    batch(endpoint, files, *cache)
+    files.target = files.source.with_name("again.jsonl")
+    files.write(10)
+    endpoint.script = lambda n: refused(400)
+    batch(endpoint, files, "--check", *cache, code=4)
+    assert len(endpoint.requests) == 4
+    assert sorted(files.keys) == ["k0", "k1", "k2"]
+
+
+def test_a_check_is_part_of_the_limit_on_cost(endpoint: Endpoint, files: Files) -> None:
+    usage = chunk({}, "stop") + chunk(usage={"prompt_tokens": 1, "completion_tokens": 1, "cost": 1})
+    endpoint.script = lambda n: (200, [text("a"), usage, b"data: [DONE]\n\n"])
+    args = ["--check", "--max-cost", "3", "--concurrency", "1"]
+    ran = run(command(endpoint, files, *args, kind="openrouter"), OPENROUTER_API_KEY=KEY)
+    assert (ran.code, len(endpoint.requests)) == (7, 3)
+
+
 # -- failures ----------------------------------------------------------------------------------
 
 
@@ -331,8 +622,15 @@ def test_a_request_that_changed_is_told(endpoint: Endpoint, files: Files) -> Non
 def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     files.write(10, max_tokens=5)
     ran = batch(endpoint, files, "--dry-run")
-    assert ran.out.startswith("to send: 10 of 10 requests\ntokens: at most ")
-    assert "50 out" in ran.out
+    to_send, likely, tokens, cost, bounds = ran.out.splitlines()
+    assert to_send == "to send: 10 of 10 requests"
+    assert likely == (
+        "likely: 100 in · 50 out (input by 4 characters a token;"
+        " answers of 256 tokens at most, which is a guess)"
+    )
+    assert re.fullmatch("tokens: at most [0-9,]+ in · 50 out", tokens)
+    assert cost == "cost: unknown: no request has a price (--price)"
+    assert re.fullmatch("bounds: [0-9.]+ times in · 1.0 times out, of what is likely", bounds)
     assert not files.target.exists()
     found = summary(endpoint, files, "--dry-run")
     assert found["estimate"]["output_tokens"] == 50
@@ -340,7 +638,60 @@ def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     assert endpoint.requests == []
     batch(endpoint, files)
     ran = batch(endpoint, files, "--dry-run")
-    assert ran.out.startswith("to send: 0 of 10 requests\nhas finished: 10\n")
+    assert ran.out == "to send: 0 of 10 requests\nhas finished: 10\n"
+
+
+def test_a_dry_run_learns_the_length_of_answers(endpoint: Endpoint, files: Files) -> None:
+    files.write(2)
+    batch(endpoint, files)
+    files.write(4)
+    args = ["--dry-run", "--samples", "2", "--price", "1,100"]
+    found = summary(endpoint, files, *args)["estimate"]
+    assert found["likely"] == {
+        "input_tokens": 6 * 10,
+        "output_tokens": 6 * 7,
+        "amount": "0.004260",
+        "counted_by": ["4 characters a token"],
+        "tokens_per_answer": 7,
+        "from_answers": 2,
+        "uncounted": 0,
+    }
+    assert (found["without_bound"], found["without_amount"]) == (6, 6)
+    assert found["bound_over_likely"] == {
+        "input_tokens": found["input_tokens"] / 60,
+        "output_tokens": None,
+        "amount": None,
+    }
+    ran = batch(endpoint, files, *args)
+    assert "(input by 4 characters a token; answers of 7 tokens, as 2 in the output)" in ran.out
+    assert " · $0.00426 (" in ran.out
+
+
+def test_a_dry_run_counts_with_the_encoding_of_openais_model(files: Files) -> None:
+    vocabulary = write_vocabulary(files.source.parent)
+    files.write(1, max_tokens=5)
+    args = [*COMMAND, "batch", str(files.source), str(files.target), "--dry-run", "--summary"]
+    folder = {"TIKTOKEN_CACHE_DIR": str(vocabulary.parent)}
+    ran = run([*args, "json", "-m", "openai:gpt-4"], **folder)
+    found = json.loads(ran.out)["estimate"]
+    assert found["likely"]["counted_by"] == ["cl100k_base"]
+    assert found["likely"]["input_tokens"] == 3 + 4 + 3
+    assert found["input_tokens"] < 150
+    for model in "openai:gpt-5", "openrouter:other/gpt-4":  # no vocabulary, and no such encoding
+        ran = run([*args, "json", "-m", model], **folder)
+        assert json.loads(ran.out)["estimate"]["likely"]["counted_by"] == ["4 characters a token"]
+
+
+@needs_local_model
+def test_a_dry_run_asks_the_local_model_for_exact_counts(files: Files) -> None:
+    files.write(2, max_tokens=3)
+    args = [*COMMAND, "batch", str(files.source), str(files.target), "-m", "local"]
+    ran = run([*args, "--dry-run", "--summary", "json"])
+    found = json.loads(ran.out)["estimate"]
+    assert found["likely"]["counted_by"] == ["the model's own tokenizer"]
+    assert run(args).code == 0
+    used = sum((line.usage or {})["prompt_tokens"] for line in read_results(files.target))
+    assert found["input_tokens"] == found["likely"]["input_tokens"] == used
 
 
 def test_a_dry_run_needs_no_key_and_says_what_is_missing(files: Files) -> None:
@@ -512,9 +863,9 @@ def test_killed_at_any_instant_it_goes_on(endpoint: Endpoint, tmp_path: Path, se
     assert len(endpoint.requests) < 80 + 7 * 16  # at most what was under way at each kill
 
 
-def run_until(endpoint: Endpoint, files: Files, wanted: int) -> int:
+def run_until(endpoint: Endpoint, files: Files, wanted: int, *args: str) -> int:
     """Kill the command once the server has seen so many requests; its exit code."""
-    with started(endpoint, files, "--concurrency", "7", "--quiet") as process:
+    with started(endpoint, files, "--concurrency", "7", "--quiet", *args) as process:
         wait_for(lambda: len(endpoint.requests) >= wanted or process.poll() is not None)
         process.kill()
         ended(process)
@@ -559,7 +910,7 @@ async def test_the_status_line_says_why_requests_wait() -> None:
     found = BatchStatistics(waiting={"pause": 200}, newest_failure=failed)
     batch = SimpleNamespace(statistics=lambda: found, stopped=None)
     sums = SimpleNamespace(todo=200, ledger=llm.Ledger())
-    run: Any = SimpleNamespace(_batch=batch, sums=sums, interrupted=False)
+    run: Any = SimpleNamespace(_batch=batch, sums=sums, interrupted=False, _checked=0)
     line = BatchRun._status(run, 0.0, 0, 0, 0)
     assert "0 running, waiting: pause 200 · newest error SendError refused · " in line
     found = BatchStatistics(running=3, newest_failure=failed)

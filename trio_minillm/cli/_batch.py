@@ -4,7 +4,7 @@ Guarantees:
 
 - Nothing is sent before the whole input has been read and found good.
 - A request with a result in the output is not sent again, whatever ended the run, and the output
-  has one line for each key. The same command continues the work.
+  has one line for each sample of a key. The same command continues the work.
 - stdout carries the closing table or the summary as JSON, and nothing else.
 """
 
@@ -15,7 +15,7 @@ import re
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from typer import Argument, Option
@@ -26,6 +26,7 @@ from trio_minillm.batch import BatchOptions
 
 from ..local._named import is_local, key_of, kind_of
 from . import _shared as option
+from ._batch_judging import judged, schema_from
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
 from ._costs import open_ledger
@@ -49,9 +50,14 @@ _HELP = {
     "one_model": "Use --model for all lines, whatever model they name.",
     "order": "Write results in the order of the requests.",
     "shard": "Send only part I of N of the requests, chosen by their keys.",
+    "samples": "Answers to each line. More later asks only for the further ones.",
+    "schema": "A JSON schema: the format of lines that set none. Answers are checked with it.",
+    "retries_invalid": "Times that an answer which is not valid is asked again, told what is wrong.",
+    "score": "A function of a result, whose value is written as its score.",
+    "check": "First send one request alone, and stop if it fails.",
     "retry_failed": "Send failed requests of earlier runs again.",
     "skip_bad": "Leave out lines that can't be sent, and send the others.",
-    "dry_run": "Only read the input, and estimate its tokens and cost at most.",
+    "dry_run": "Only read the input, and estimate its tokens and cost: likely, and at most.",
     "fsync": "Wait for the disk: never, once a second, or for each result.",
     "cache": "Look for answers to the same requests in this file first, and keep new ones there.",
     "summary": "The form of the summary.",
@@ -85,6 +91,11 @@ def batch(
     shard: Annotated[str | None, Option(metavar="I/N", help=_HELP["shard"])] = None,
     retry_failed: Annotated[bool, Option("--retry-failed", help=_HELP["retry_failed"])] = False,
     skip_bad: Annotated[bool, Option("--skip-bad", help=_HELP["skip_bad"])] = False,
+    samples: Annotated[int, Option(metavar="N", min=1, help=_HELP["samples"])] = 1,
+    schema: Annotated[Path | None, Option(metavar="FILE", help=_HELP["schema"])] = None,
+    retries_invalid: Annotated[int, Option(metavar="N", min=0, help=_HELP["retries_invalid"])] = 0,
+    score: Annotated[str | None, Option(metavar="MODULE:FUNCTION", help=_HELP["score"])] = None,
+    check: Annotated[bool, Option("--check", help=_HELP["check"])] = False,
     dry_run: Annotated[bool, Option("--dry-run", help=_HELP["dry_run"])] = False,
     fsync: Annotated[
         Literal["never", "interval", "always"], Option(help=_HELP["fsync"])
@@ -104,11 +115,8 @@ def batch(
     secret = key_of(kind_of(model))
 
     def make() -> BatchRun:
-        check_apart(source, target, ledger=ledger, cache=cache)
-        if max_concurrency is not None and (concurrency != "auto" or is_local(model)):
-            raise Misuse("--max-concurrency goes with --concurrency auto, and no local model")
-        if no_adapt and concurrency == "auto" and not is_local(model):
-            raise Misuse("--no-adapt goes with a number for --concurrency")
+        check_apart(source, target, ledger=ledger, cache=cache, schema=schema)
+        _check_together(concurrency, max_concurrency, no_adapt=no_adapt, local=is_local(model))
         options: BatchOptions = {
             "concurrency": _concurrency(concurrency),
             "adapt": "off" if no_adapt else "rate+concurrency",
@@ -123,18 +131,20 @@ def batch(
                 first_chunk=timeout_first, idle=timeout_idle, total=timeout_total
             ),
             "ordered": order,
+            **judged(schema, retries_invalid, score),
         }
-        params = {"max_tokens": max_tokens, "temperature": temperature}
         plan = BatchPlan(
             model=priced(model_of(model, base_url, asks=not dry_run), price),
             source=source,
             target=target,
             one_model=one_model,
-            params={key: value for key, value in params.items() if value is not None},
+            params=params_from(max_tokens, temperature, schema),
             options=options,
             shard=None if shard is None else shard_of(shard),
             skip_bad=skip_bad,
             retry_failed=retry_failed,
+            samples=samples,
+            check=check,
             dry_run=dry_run,
             fsync=fsync,
             cache=cache,
@@ -143,6 +153,13 @@ def batch(
         return BatchRun(plan, secret, quiet=quiet)
 
     run_live(make, json=summary == "json", name=model, secret=secret)
+
+
+def _check_together(given: str, most: int | None, *, no_adapt: bool, local: bool) -> None:
+    if most is not None and (given != "auto" or local):
+        raise Misuse("--max-concurrency goes with --concurrency auto, and no local model")
+    if no_adapt and given == "auto" and not local:
+        raise Misuse("--no-adapt goes with a number for --concurrency")
 
 
 def check_apart(source: Path, target: Path, **others: Path | None) -> None:
@@ -155,6 +172,15 @@ def check_apart(source: Path, target: Path, **others: Path | None) -> None:
             same = same or first.samefile(second)
         if same:
             raise Misuse(f"{other} must be another file than {one}")
+
+
+def params_from(
+    max_tokens: int | None, temperature: float | None, schema: Path | None
+) -> dict[str, Any]:
+    """Return the parameters for lines that lack them. Raises `Misuse` for a schema that is none."""
+    form = None if schema is None else schema_from(schema)
+    params = {"max_tokens": max_tokens, "temperature": temperature, "response_format": form}
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _concurrency(given: str) -> int | Literal["auto"]:

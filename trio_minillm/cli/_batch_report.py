@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
+from ._batch_estimate import Estimate
+from ._batch_judging import Judgements
 from ._costs import RunLedger, cost_fields, cost_text
 from ._measurements import Results, Sample
-from ._output import Row, error_code, many, one_line, usd
+from ._output import Row, error_code, many, one_line
 
 STOPPED_BY_LIMIT = 7
 """The exit code of a run that a limit or an exhausted quota has stopped."""
@@ -37,36 +39,19 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     shard: tuple[int, int] | None
     skip_bad: bool
     retry_failed: bool
+    samples: int
+    check: bool
     dry_run: bool
     fsync: Any
     cache: Path | None
     ledger: llm.Ledger | None
 
 
-class Estimate(msgspec.Struct):
-    """Upper bounds of the requests' tokens and cost, for those that have a bound."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    amount: Decimal = Decimal(0)
-    """USD."""
-    unbounded: int = 0
-    """Requests without a bound on their tokens."""
-    unpriced: int = 0
-    """Requests without a bound on their cost."""
-
-    def add(self, request: BatchRequest) -> None:
-        assert request.model is not None
-        found = llm.estimate(request.model, request.messages, extra=request.extra, **request.params)
-        self.input_tokens += found.input_tokens or 0
-        self.output_tokens += found.output_tokens or 0
-        self.amount += found.amount or 0
-        self.unbounded += found.input_tokens is None or found.output_tokens is None
-        self.unpriced += found.amount is None
-
-
 class BatchSums:
-    """The counts of one run, in bounded memory: of the input and the output, and of the results."""
+    """The counts of one run, in bounded memory: of the input and the output, and of the results.
+
+    Its 15 attributes are all that the summary is made of.
+    """
 
     def __init__(self, plan: BatchPlan, secret: str) -> None:
         self.plan = plan
@@ -77,32 +62,36 @@ class BatchSums:
         self.report: InputReport | None = None
         """The findings of the first reading of the input, once it is over."""
         self.before: Counter[str] = Counter()
-        """Requests of the input, by the state of their line in the output before this run."""
-        self.todo = self.lines = self.ok = self.failed = self.cached = self.torn = 0
+        """Samples of the input's requests, by the state of their line in the output before this run."""
+        self.lines = self.torn = 0
+        self.todo = self.ok = self.failed = self.cached = 0
+        """Counts of samples, of which most runs want one for each request."""
+        self.judgements = Judgements()
         self.cost_unknown = False
         """True if there is a limit on cost and an answer whose cost is not known."""
 
-    def add_line(self, number: int, request: BatchRequest, state: str) -> None:
-        """Count a good line of the input, with the state of its line in the output.
+    def add_line(self, number: int, request: BatchRequest, states: Sequence[str]) -> None:
+        """Count a good line of the input, with the state of each sample's line in the output.
 
-        Raises ``ValueError`` if that line is of another request.
+        Raises ``ValueError`` if one of those is of another request.
         """
         self.lines = number
-        if state == "changed":
+        if "changed" in states:
             raise ValueError(
                 f"{self.plan.target.name} has a result of this key for another request"
                 " (another model, messages or parameters)"
             )
-        self.before[state] += 1
-        if state == "missing" or (state == "failed" and self.plan.retry_failed):
-            self.todo += 1
-            if self.plan.dry_run:
-                self.estimate.add(request)
+        self.before.update(states)
+        todo = states.count("missing") + (states.count("failed") if self.plan.retry_failed else 0)
+        self.todo += todo
+        if todo and self.plan.dry_run:
+            self.estimate.add(request, todo)
 
     def add_result(self, result: BatchResult) -> None:
         """Count a result."""
         self.ok += result.ok
         self.failed += not result.ok
+        self.judgements.add(result)
         if result.cached:
             self.cached += 1
             return
@@ -122,7 +111,7 @@ class BatchSums:
 
     @property
     def unsent(self) -> int:
-        """Requests that have no result: not sent, or cancelled."""
+        """Samples that have no result: not sent, or cancelled."""
         return self.todo - self.ok - self.failed
 
     def exit_code(self, error: Exception | None, *, interrupted: bool) -> int:
@@ -169,11 +158,14 @@ class BatchSums:
         if self.plan.dry_run:
             return self._dry_rows()
         rows = []
+        if self.plan.samples > 1:
+            rows.append(self._samples_row())
         if self.before["finished"] or self._failed_before:
             failed = f", {self._failed_before:,} failed" if self._failed_before else ""
             rows.append(("before", f"{self.before['finished']:,} finished{failed}"))
         if self.todo:
             rows += self.results.rows()
+        rows += self.judgements.rows()
         if self.cached:
             rows.append(("from cache", f"{self.cached:,}"))
         if self.unsent:
@@ -182,22 +174,19 @@ class BatchSums:
             rows.append(("cost", cost_text(self.ledger.totals)))
         return rows + [("note", one_line(note)) for note in self.notes()]
 
+    def _samples_row(self) -> Row:
+        requests = many(self.before.total() // self.plan.samples, "request")
+        done = self.before["finished"] + self._failed_before + self.ok + self.failed
+        of = f"{self.plan.samples:,} of each of {requests}"
+        return "samples", f"{done:,} of {self.before.total():,} have a result: {of}"
+
     def _dry_rows(self) -> list[Row]:
-        found = self.estimate
-        known = many(sum(self.before.values()), "request")
-        rows = [("to send", f"{self.todo:,} of {known}")]
+        of = many(self.before.total() // self.plan.samples, "request")
+        if self.plan.samples > 1:
+            of = f"{self.before.total():,} samples: {self.plan.samples:,} of each of {of}"
+        rows = [("to send", f"{self.todo:,} of {of}")]
         rows += [(f"has {s}", f"{n:,}") for s, n in self.before.items() if s != "missing"]
-        least = (
-            f" (and {many(found.unbounded, 'request')} without a bound)" if found.unbounded else ""
-        )
-        tokens = f"at most {found.input_tokens:,} in · {found.output_tokens:,} out{least}"
-        rows.append(("tokens", tokens))
-        if found.unpriced < self.todo:
-            more = f" (and {many(found.unpriced, 'request')} without a bound or a price)"
-            rows.append(("cost", f"at most ${usd(found.amount)}{more if found.unpriced else ''}"))
-        else:
-            lacks = "bound (--max-tokens)" if found.unbounded == self.todo else "price (--price)"
-            rows.append(("cost", f"unknown: no request has a {lacks}"))
+        rows += self.estimate.rows(self.todo)
         return rows + [("note", one_line(note)) for note in self.notes()]
 
     def fields(self, name: str) -> dict[str, Any]:
@@ -210,8 +199,9 @@ class BatchSums:
             "input": str(self.plan.source),
             "output": str(self.plan.target),
             "shard": self.plan.shard,
+            "samples": self.plan.samples,
             "requests": {
-                "input": sum(self.before.values()),
+                "input": self.before.total() // self.plan.samples,
                 "bad": report.bad,
                 "finished_before": self.before["finished"],
                 "failed_before": self.before["failed"],
@@ -226,18 +216,10 @@ class BatchSums:
             "notes": self.notes(),
         }
         if self.plan.dry_run:
-            found = self.estimate
-            return fields | {
-                "estimate": {
-                    "input_tokens": found.input_tokens,
-                    "output_tokens": found.output_tokens,
-                    "amount": f"{found.amount:f}",
-                    "without_bound": found.unbounded,
-                    "without_amount": found.unpriced,
-                }
-            }
+            return fields | {"estimate": self.estimate.fields()}
         return fields | {
             **self.results.fields(),
+            **self.judgements.fields(),
             "cost": cost_fields(self.ledger.totals, None),
             "errors": self.results.failures.fields(),
         }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,15 @@ from trio_minillm.batch import (
     Batch,
     BatchOptions,
     BatchRequest,
+    BatchResult,
     CacheError,
     RequestFile,
     ResponseCache,
     ResultFile,
 )
 
+from .._batch.reasking import words_of
+from .._batch.validation import check_schema
 from ..local._named import open_model
 from ._batch_report import BatchPlan, BatchSums, problems_text
 from ._costs import cost_text
@@ -44,6 +47,10 @@ class _Stopped(Exception):
     """Ctrl-C was pressed while the input was read."""
 
 
+class InvalidAnswer(llm.MiniLLMError):
+    """A whole answer to the check that is not valid."""
+
+
 class BatchRun(LiveRun):
     """One run of the command as its user sees it."""
 
@@ -54,6 +61,9 @@ class BatchRun(LiveRun):
         self.sums = BatchSums(plan, secret)
         self.ledger = self.sums.ledger
         self._batch: Batch | None = None
+        self._check_failed = False
+        self._checked = 0
+        """Results of the check, which are none of the batch that follows it."""
         self._states = deque[tuple[float, int, int, int]]()
         """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
@@ -83,7 +93,7 @@ class BatchRun(LiveRun):
             states.popleft()
         now = trio.current_time()
         states.append((now, stats.done, stats.chunks, stats.completion_tokens))
-        share = stats.done / max(self.sums.todo, 1)
+        share = (stats.done + self._checked) / max(self.sums.todo, 1)
         return Progress(self._status(*states[0]), bool(stats.failed), share)
 
     def exit_code(self) -> int:
@@ -93,7 +103,11 @@ class BatchRun(LiveRun):
         sums = self.sums
         if sums.report is None or (isinstance(self.error, Misuse) and not sums.ok):
             return None
-        return sums.results, sums.rows()
+        rows = sums.rows()
+        if self._check_failed:
+            what = "the first request failed; it has no result, and no other was sent"
+            rows.insert(0, ("check", what))
+        return sums.results, rows
 
     def fields(self, name: str) -> dict[str, Any]:
         return self.sums.fields(name)
@@ -112,7 +126,8 @@ class BatchRun(LiveRun):
                 # In a thread, so that Ctrl-C and the status line keep working.
                 visit = partial(self._visit, out)
                 try:
-                    sums.report = await trio.to_thread.run_sync(file.check, visit)
+                    with sums.estimate.prepared(model, plan.target, local=local, on=plan.dry_run):
+                        sums.report = await trio.to_thread.run_sync(file.check, visit)
                 except (OSError, ValueError, ImportError) as exc:
                     raise Misuse(f"the input {plan.source}: {exc}") from exc
                 if sums.report.bad and not plan.skip_bad:
@@ -123,8 +138,8 @@ class BatchRun(LiveRun):
                 if out is None or plan.dry_run:
                     return
                 if plan.retry_failed:
-                    failed = partial(_failed_in, file)
-                    await trio.to_thread.run_sync(out.forget, failed)
+                    forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
+                    await trio.to_thread.run_sync(forget)
                 with _open_cache(plan) as cache:
                     options: BatchOptions = {**plan.options, "cache": cache}
                     if local:  # more would only wait in its server
@@ -134,18 +149,64 @@ class BatchRun(LiveRun):
     def _visit(self, out: ResultFile | None, number: int, request: BatchRequest) -> None:
         if self.interrupted:
             raise _Stopped
-        self.sums.add_line(number, request, "missing" if out is None else out.state(request))
+        samples = self.sums.plan.samples
+        states = ["missing"] * samples if out is None else out.states(request, samples)
+        if self.sums.plan.options.get("validate") is not None:
+            check_schema(request)
+        self.sums.add_line(number, request, states)
 
     async def _send(self, file: RequestFile, out: ResultFile, options: BatchOptions) -> None:
         sums = self.sums
-        async with llm.open_client(ledger=sums.ledger) as client:
+        missing = partial(_missing, file, out, sums.plan.samples)
+        async with llm.open_client(ledger=sums.ledger) as opened:
+            # The limit is the command's, of which the check is a part.
+            client = opened.scope(limits=options.get("limits"))
+            options = {**options, "limits": None}
             try:
                 with timed(sums.results):
-                    await self._take_results(client.batch(_missing(file, out), **options), out)
+                    if sums.plan.check:
+                        async with aclosing(missing()) as requests:
+                            await self._check(client, requests, out, options)
+                    self._checked = sums.ok
+                    if not (sums.cost_unknown or self.interrupted):
+                        await self._take_results(client.batch(missing(), **options), out)
             finally:
                 self.leaving()
         if sums.cost_unknown:
             raise Misuse("--max-cost can't be kept: what an answer cost is not known")
+
+    async def _check(
+        self,
+        client: llm.Client,
+        requests: AsyncGenerator[BatchRequest, None],
+        out: ResultFile,
+        options: BatchOptions,
+    ) -> None:
+        """Send the first request that the cache does not answer, alone and once. Raises its error.
+
+        A failure is not written: what is wrong is likely to be put right by other options, and then
+        its line would be that of another request.
+        """
+        once: BatchOptions = {**options, "concurrency": 1, "max_concurrency": None}
+        once["retry"] = llm.Retry(attempts=1)
+        async for request in requests:
+            first = msgspec.structs.replace(request, samples=(request.samples or (0,))[:1])
+            sent = False
+            async with client.batch([first], **once) as batch:
+                self._batch = batch
+                if self.interrupted:
+                    batch.stop()
+                try:
+                    async for result in batch:
+                        if error := result.error or result.invalid:
+                            raise _named(error)
+                        await self._keep(result, out)
+                        sent = not result.cached
+                except llm.MiniLLMError:
+                    self._check_failed = True
+                    raise
+            if sent or self.interrupted:
+                return
 
     async def _take_results(self, batch: Batch, out: ResultFile) -> None:
         async with batch:
@@ -153,13 +214,17 @@ class BatchRun(LiveRun):
             if self.interrupted:
                 batch.stop()
             async for result in batch:
-                self.sums.add_result(result)
-                try:
-                    await out.append(result)
-                except OSError as exc:
-                    raise OutputError(exc) from exc
+                await self._keep(result, out)
                 if self.sums.cost_unknown:
                     batch.stop()
+
+    async def _keep(self, result: BatchResult, out: ResultFile) -> None:
+        """Count a result and write its line."""
+        self.sums.add_result(result)
+        try:
+            await out.append(result)
+        except OSError as exc:
+            raise OutputError(exc) from exc
 
     def _status(self, since: float, done: int, chunks: int, tokens: int) -> str:
         """Return ``1,204 of 5,000 done, 3 failed, 64 running, waiting: retry 2 · ETA 2 min · …``.
@@ -174,7 +239,7 @@ class BatchRun(LiveRun):
             f"{name} {n:,}" for name, n in stats.waiting.items() if n and name != "concurrency"
         ]
         parts = [
-            f"{stats.done:,} of {sums.todo:,} done, {stats.failed:,} failed,"
+            f"{stats.done + self._checked:,} of {sums.todo:,} done, {stats.failed:,} failed,"
             f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
         ]
         held_up = stats.waiting.get("pause") or stats.waiting.get("retry")
@@ -186,7 +251,8 @@ class BatchRun(LiveRun):
         if stopping:
             parts.insert(0, "stopping")
         elif speed > 0:
-            parts.append(f"ETA {duration((sums.todo - stats.done) / speed)}")
+            left = sums.todo - self._checked - stats.done
+            parts.append(f"ETA {duration(left / speed)}")
         if sums.ledger.attempts:
             parts.append(f"cost {cost_text(sums.ledger.totals).partition(' (')[0]}")
         parts.append(f"{(stats.chunks - chunks) / gone:,.0f} chunks/s")
@@ -195,6 +261,13 @@ class BatchRun(LiveRun):
             p50, p99 = seconds_text(stats.ttft_p50), seconds_text(stats.ttft_p99)
             parts.append(f"TTFT p50 {p50} p99 {p99}")
         return " · ".join(parts)
+
+
+def _named(error: Exception) -> llm.MiniLLMError:
+    """Return the error of a check as one of the library's."""
+    if isinstance(error, llm.MiniLLMError):
+        return error
+    return InvalidAnswer(f"the first answer is not valid: {words_of(error)}")
 
 
 def failure_name(attempt: Attempt) -> str:
@@ -264,8 +337,10 @@ def _failed_in(file: RequestFile, key: str, ok: bool) -> bool:
     return not ok and key in file
 
 
-async def _missing(file: RequestFile, out: ResultFile) -> AsyncIterator[BatchRequest]:
-    """Yield the requests without a line in the output.
+async def _missing(
+    file: RequestFile, out: ResultFile, samples: int
+) -> AsyncGenerator[BatchRequest, None]:
+    """Yield the requests that lack a line in the output, with the samples that do.
 
     Other tasks get a turn while lines are passed over: all but one of a million requests may
     have a result already.
@@ -274,7 +349,7 @@ async def _missing(file: RequestFile, out: ResultFile) -> AsyncIterator[BatchReq
         for number, request in enumerate(file):
             if not number % TURN:
                 await trio.lowlevel.checkpoint()
-            if out.state(request) == "missing":
-                yield request
+            for missing in out.unanswered([request], samples=samples):
+                yield missing
     except (OSError, ValueError) as exc:  # it was changed or deleted meanwhile
         raise Misuse(f"the input {file.path}: {exc}") from exc
