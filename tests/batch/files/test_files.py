@@ -520,6 +520,34 @@ async def test_an_answer_of_another_wire(tmp_path: Path) -> None:
     assert (second["finish_reason"], second["message"]["refusal"]) == ("odd", "no")
 
 
+async def test_the_text_stands_at_the_top_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    call = llm.ToolCall(id="c1", name="f", arguments="{}")
+    response = llm.CompletionResponse(
+        choices=(llm.Choice(tool_calls=(call,)),), outcome=llm.Outcome.FINISHED
+    )
+    invalid = msgspec.ValidationError("Expected `int`")
+    results = [
+        answered(request("a"), "Hi."),
+        answered(request("b"), ""),
+        answered(request("c"), response=response),
+        answered(request("d"), invalid=invalid),
+        refused(request("e")),
+    ]
+    await append_all(path, results)
+    lines = lines_of(path)
+    assert [line["content"] for line in lines] == ["Hi.", "", None, None, None]
+    read = ["Hi.", "", "", None, None]
+    assert [line.content for line in read_results(path)] == read
+    for line in lines:  # as earlier versions wrote them
+        del line["content"]
+    written(path, *lines)
+    assert [line.content for line in read_results(path)] == read
+    odd = {**lines[0], "response": {"status_code": 200, "body": {"choices": []}}}
+    written(path, odd)
+    assert [line.content for line in read_results(path)] == [None]
+
+
 async def test_failures_have_lines_too(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     broken = llm.StreamTimeout("idle", 5.0, chunks=1, received=9)

@@ -7,6 +7,7 @@ beside it. Money is in USD as text, since it is exact; times are in seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Annotated, Any
 
@@ -45,6 +46,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     request: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
     """Hash of the request (see `fingerprint`)."""
+    content: str | None = None
+    """The answer's text (of its first choice); ``None`` if there is no whole answer."""
     sample: int = 0
     response: dict[str, Any] | None = None
     """``status_code``, ``request_id`` and ``body``: a ``chat.completion``, or the refusal."""
@@ -59,17 +62,17 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     score: Any = None
     meta: Any = None
 
+    def __post_init__(self) -> None:
+        if self.content is None and self.ok and self.response is not None:
+            # The line of an earlier version, or an answer without text.
+            with suppress(LookupError, TypeError):
+                text = self.response["body"]["choices"][0]["message"]["content"] or ""
+                msgspec.structs.force_setattr(self, "content", str(text))
+
     @property
     def key(self) -> str:
         """The request's key."""
         return self.custom_id
-
-    @property
-    def content(self) -> str | None:
-        """The answer's text (of its first choice); ``None`` if there is no whole answer."""
-        if not self.ok or self.response is None:
-            return None
-        return str(self.response["body"]["choices"][0]["message"]["content"] or "")
 
     def __repr__(self) -> str:
         return f"<ResultLine {self.custom_id!r} {self.outcome}>"
@@ -105,6 +108,7 @@ def result_line(result: BatchResult, request: str) -> bytes:
         "custom_id": result.key,
         "ok": result.ok,
         "outcome": result.outcome,
+        "content": _content(result),
         "request": request,
         "sample": result.sample,
         "response": _response(result),
@@ -127,6 +131,20 @@ def result_line(result: BatchResult, request: str) -> bytes:
     except (TypeError, ValueError, RecursionError):
         what = "the meta and the score of a result must be JSON to be written to a file"
         raise TypeError(what) from None
+
+
+def _content(result: BatchResult) -> str | None:
+    """Return the text of a whole answer. It is in the ``response`` once more, but too deep for tools
+    that read JSON lines as a table.
+    """
+    if result.response is None or not result.ok:
+        return None
+    return _text(result.response.choices[0])
+
+
+def _text(choice: Choice) -> str | None:
+    """Return the text; ``None`` if there are calls or a refusal in its place."""
+    return choice.content or (None if choice.tool_calls or choice.refusal else "")
 
 
 def _response(result: BatchResult) -> dict[str, Any] | None:
@@ -224,7 +242,7 @@ def completion(response: CompletionResponse, created: int) -> dict[str, Any]:
 def _choice(choice: Choice) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": choice.content or (None if choice.tool_calls or choice.refusal else ""),
+        "content": _text(choice),
         "refusal": choice.refusal,
     }
     if choice.reasoning:
