@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._batch.files import append_file, request_file, result_format
+from trio_minillm._batch.files import append_file, locks, request_file, result_format
 from trio_minillm._batch.files.append_file import ResultFileError
 from trio_minillm._batch.files.key_table import KeyTable, in_shard
 from trio_minillm._batch.files.request_file import InputError, RequestFile
@@ -732,6 +732,43 @@ async def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(ResultFileError, match="in this process or another"):
             ResultFile(path)
     ResultFile(path).close()
+
+
+@pytest.mark.skipif(not locks.HAS_LOCKS, reason="there are no locks here anyway")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+async def test_a_file_system_without_locks_is_told_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    path = tmp_path / "out.jsonl"
+    with ResultFile(path) as out:
+        await out.append(refused(request("a")))
+        assert out.forget(lambda key, ok: not ok) == 1
+        await out.append(answered(request("a")))
+    assert [line["ok"] for line in lines_of(path)] == [True]
+    (told,) = caplog.records
+    assert told.getMessage() == (
+        f"{path} is on a file system without locks (no locks here):"
+        " nothing keeps a second process from writing to it at the same time"
+    )
+
+
+async def test_a_lock_that_fails_otherwise_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(OSError, match="broken"):
+        ResultFile(tmp_path / "out.jsonl")
 
 
 def test_only_files_of_results_are_taken(tmp_path: Path) -> None:

@@ -18,10 +18,7 @@ from typing import BinaryIO, Literal
 import trio
 from outcome import Error, Outcome
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: two writers are not kept apart
-    fcntl = None  # type: ignore[assignment]
+from .locks import HAS_LOCKS, lock_whole, warn_unlocked
 
 FSYNC_SECONDS = 1.0
 """Seconds between two writes to the disk with ``fsync="interval"``: so much a crash of the machine can
@@ -38,7 +35,7 @@ class ResultFileError(OSError):
 
 
 class AppendFile:
-    """An open file that is locked for this process.
+    """An open file that is locked for this process, where the file system has locks.
 
     Guarantees: `write` writes a line whole or not at all, unless the process dies meanwhile;
     `replace` leaves the old file or the new one, whenever the process is killed. ``fsync`` says
@@ -57,7 +54,10 @@ class AppendFile:
         self._idle = threading.Event()
         self._idle.set()
         self._sync_failed: OSError | None = None
-        self._fd = _open_locked(path)
+        self._fd, unlocked = _open_locked(path)
+        if unlocked is not None:
+            danger = "nothing keeps a second process from writing to it at the same time"
+            warn_unlocked(path, unlocked, danger)
         with suppress(FileNotFoundError):
             _beside(path).unlink()  # of a process that was killed in `replace`
 
@@ -101,17 +101,17 @@ class AppendFile:
         given the present ones, and append to that.
         """
         fresh = _beside(self.path)
-        fd = _open_locked(fresh)
+        fd, _ = _open_locked(fresh)
         try:
             os.ftruncate(fd, 0)
             with open(fd, "wb", closefd=False) as new:
                 new.writelines(lines(self.read()))
             os.fsync(fd)
-            if fcntl is None:  # an open file can't be replaced there
+            if not HAS_LOCKS:  # Windows, where an open file can't be replaced
                 os.close(fd)
                 self.close()
                 fresh.replace(self.path)
-                fd = _open_locked(self.path)
+                fd, _ = _open_locked(self.path)
             else:
                 fresh.replace(self.path)
                 self.close()
@@ -174,23 +174,23 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _open_locked(path: Path) -> int:
-    """Open and lock a file, which is made if it is missing."""
+def _open_locked(path: Path) -> tuple[int, OSError | None]:
+    """Open and lock a file, which is made if it is missing. The second value is the reason if its
+    file system has no locks.
+    """
     while True:
         fd = os.open(path, _FLAGS, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise ResultFileError(errno.EINVAL, "not a regular file", str(path))
-            if fcntl is None:
-                return fd
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                unlocked = lock_whole(fd)
             except BlockingIOError:
                 what = "it is open for results already, in this process or another"
                 raise ResultFileError(errno.EAGAIN, what, str(path)) from None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), path.stat()):
-                    return fd
+                    return fd, unlocked
         except BaseException:
             os.close(fd)
             raise
