@@ -697,7 +697,7 @@ async def test_failures_are_forgotten_to_be_sent_again(tmp_path: Path) -> None:
 async def test_what_a_kill_while_forgetting_leaves_is_swept_up(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     await append_all(path, [refused(request("a")), answered(request("b"))])
-    append_file._beside(path).write_bytes(path.read_bytes()[:100])
+    append_file.beside(path).write_bytes(path.read_bytes()[:100])
     with ResultFile(path) as out:
         assert (out.finished, out.failed) == (1, 1)
         assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]

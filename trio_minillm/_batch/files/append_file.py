@@ -59,7 +59,7 @@ class AppendFile:
             danger = "nothing keeps a second process from writing to it at the same time"
             warn_unlocked(path, unlocked, danger)
         with suppress(FileNotFoundError):
-            _beside(path).unlink()  # of a process that was killed in `replace`
+            beside(path).unlink()  # of a process that was killed in `replace`
 
     def read(self) -> Iterator[bytes]:
         """Yield all lines; the last may lack its newline."""
@@ -78,8 +78,10 @@ class AppendFile:
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-        except BaseException:
+        except BaseException as exc:
             os.ftruncate(self._fd, self._end)
+            if isinstance(exc, OSError):
+                exc.filename = str(self.path)
             raise
         self._end += len(line)
         self._written += 1
@@ -100,7 +102,7 @@ class AppendFile:
         """Put a new file in the place of this one, with the lines that ``lines`` yields when it is
         given the present ones, and append to that.
         """
-        fresh = _beside(self.path)
+        fresh = beside(self.path)
         fd, _ = _open_locked(fresh)
         try:
             os.ftruncate(fd, 0)
@@ -120,7 +122,7 @@ class AppendFile:
             fresh.unlink(missing_ok=True)
             raise
         self._fd = fd
-        _sync_folder(self.path)
+        sync_folder(self.path)
 
     def close(self) -> None:
         """Close the file, so that other processes can write to it. May be called again.
@@ -197,12 +199,12 @@ def _open_locked(path: Path) -> tuple[int, OSError | None]:
         os.close(fd)  # another process has put a new file in its place meanwhile
 
 
-def _beside(path: Path) -> Path:
-    """Return the path at which a new file is written, by the process that holds the lock."""
+def beside(path: Path) -> Path:
+    """Return the path at which a new file is written before it takes the place of ``path``."""
     return path.with_name(f".{path.name}.trio-minillm.tmp")
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make a file's new name survive a crash, where the system can sync a folder."""
     with suppress(OSError):
         fd = os.open(path.parent, os.O_RDONLY)

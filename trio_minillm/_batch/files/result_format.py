@@ -35,6 +35,32 @@ REASONS = {
 OpenAI has no word for ``pause_turn``, a paused answer."""
 
 
+ROW_TYPES: dict[str, type] = {
+    "key": str,
+    "sample": int,
+    "ok": bool,
+    "outcome": str,
+    "content": str,
+    "finish_reason": str,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "cached_tokens": int,
+    "reasoning_tokens": int,
+    "cost_usd": float,
+    "cost_usd_exact": str,
+    "cost_status": str,
+    "model": str,
+    "error": str,
+    "error_message": str,
+    "attempts": int,
+    "seconds": float,
+    "ttft": float,
+    "meta": str,
+    "score": str,
+}
+"""Fields of `ResultLine.row` and their types; each may be ``None``."""
+
+
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     """A line of a file of results, in JSON's types, as `read_results` yields it. Its ``repr`` shows no
     answer.
@@ -74,8 +100,47 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
         """The request's key."""
         return self.custom_id
 
+    def row(self) -> dict[str, Any]:
+        """Return the line as a flat row for a table: always the same fields, with numbers, text, flags
+        or ``None`` in them.
+
+        ``cost_usd`` is a float, for sums, and ``cost_usd_exact`` the exact amount as text. ``seconds``
+        and ``ttft`` are those of the newest attempt. ``meta`` and ``score`` are JSON.
+        """
+        usage, cost, timings = self.usage or {}, self.cost or {}, self.timings or {}
+        error, amount = self.error or {}, cost.get("amount")
+        answer = self.partial or (self.response or {}).get("body") or {}
+        choice = (answer.get("choices") or [{}])[0]
+        return {
+            "key": self.custom_id,
+            "sample": self.sample,
+            "ok": self.ok,
+            "outcome": self.outcome,
+            "content": self.content,
+            "finish_reason": choice.get("finish_reason"),
+            "prompt_tokens": usage.get("prompt_tokens"),
+            "completion_tokens": usage.get("completion_tokens"),
+            "cached_tokens": usage.get("cache_read_tokens"),
+            "reasoning_tokens": usage.get("reasoning_tokens"),
+            "cost_usd": None if amount is None else float(amount),
+            "cost_usd_exact": amount,
+            "cost_status": cost.get("resolution"),
+            "model": answer.get("model"),
+            "error": error.get("code"),
+            "error_message": error.get("message"),
+            "attempts": len(self.attempts),
+            "seconds": timings.get("total"),
+            "ttft": timings.get("first_chunk"),
+            "meta": _json_text(self.meta),
+            "score": _json_text(self.score),
+        }
+
     def __repr__(self) -> str:
         return f"<ResultLine {self.custom_id!r} {self.outcome}>"
+
+
+def _json_text(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
 
 
 def fingerprint(request: BatchRequest) -> str:
