@@ -96,6 +96,8 @@ class ResponseCache:
         """Look-ups that found none."""
         self.faults: int = 0
         """Look-ups and answers that were lost to a fault of the file."""
+        self.unwritten: str | None = None
+        """The reason why answers could not be stored, if some could not."""
         self._pid = os.getpid()
         self._turn = trio.Lock()
         self._new: dict[bytes, bytes] = {}
@@ -276,13 +278,23 @@ class ResponseCache:
                     writer.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
+            self.unwritten = _words(error)
             self._fault("written", error, len(new))
 
     def _fault(self, what: str, error: Exception, count: int = 1) -> None:
         if not self.faults:
-            words = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
-            _log.warning("the response cache can't be %s (%s): it is done without", what, words)
+            told = what, _words(error)
+            _log.warning(
+                "the response cache %s can't be %s (%s): it is done without", self.path, *told
+            )
         self.faults += count
+
+
+def _words(error: Exception) -> str:
+    if not isinstance(error, sqlite3.Error):
+        return type(error).__name__
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return os.strerror(errno.ENOSPC) if full else str(error)
 
 
 def _reopened(path: Path, max_entries: int | None) -> ResponseCache:
