@@ -125,15 +125,17 @@ class BatchSums:
         """Requests that have no result: not sent, or cancelled."""
         return self.todo - self.ok - self.failed
 
-    def exit_code(self, error: Exception | None, *, interrupted: bool) -> int:
-        """Return the exit code. ``error`` is the reason that the run could not go on."""
+    def exit_code(self, error: Exception | None, *, interrupted: int | None) -> int:
+        """Return the exit code. ``error`` is the reason that the run could not go on, ``interrupted``
+        the signal that asked for its end.
+        """
         if error is not None and not interrupted:
             quota = isinstance(error, llm.RefusedError | llm.ProviderError)
             if isinstance(error, llm.BudgetExceeded) or (quota and error.kind == "quota"):  # type: ignore[attr-defined]
                 return STOPPED_BY_LIMIT
             return error_code(error)
         if interrupted and (self.report is None or self.unsent):
-            return 130
+            return 128 + interrupted
         failed = self.failed + self._failed_before
         if not failed:
             return 0
@@ -173,7 +175,7 @@ class BatchSums:
             failed = f", {self._failed_before:,} failed" if self._failed_before else ""
             rows.append(("before", f"{self.before['finished']:,} finished{failed}"))
         if self.todo:
-            rows += self.results.rows()
+            rows += self.results.rows(asked=self.todo, cached=self.cached)
         if self.cached:
             rows.append(("from cache", f"{self.cached:,}"))
         if self.unsent:

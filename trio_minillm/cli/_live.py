@@ -1,7 +1,7 @@
-"""A command that sends many requests: its status line, its response to Ctrl-C, and its end.
+"""A command that sends many requests: its status line, its response to signals, and its end.
 
-The first Ctrl-C sends no more requests and lets the running ones end, the second cancels them, and
-the third waits for nothing. The results are printed in each case.
+The first Ctrl-C (or SIGTERM) sends no more requests and lets the running ones end, the second cancels
+them, and the third waits for nothing. The results are printed in each case.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..local._named import KEYS, kind_of
 from ._costs import RunLedger
 from ._measurements import Results
 from ._output import (
+    ENDING_SIGNALS,
     Misuse,
     OutputError,
     Row,
@@ -60,8 +61,8 @@ class LiveRun(ABC):
     ledger: RunLedger
     error: Exception | None = None
     """The reason that there is no run, or that it could not go on."""
-    interrupted: bool = False
-    """True once Ctrl-C was pressed."""
+    interrupted: signal.Signals | None = None
+    """The first signal that asked for the end, once one did: SIGINT, which is Ctrl-C, or SIGTERM."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -107,9 +108,9 @@ class LiveRun(ABC):
             say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
 
     async def main(self, finish: Callable[[], int]) -> None:
-        """Run `work`, show its progress, and handle Ctrl-C.
+        """Run `work`, show its progress, and handle signals.
 
-        The third Ctrl-C calls ``finish``, and ends the process with the exit code it returns.
+        The third signal calls ``finish``, and ends the process with the exit code it returns.
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch, finish)
@@ -130,18 +131,19 @@ class LiveRun(ABC):
     async def _watch(
         self, finish: Callable[[], int], *, task_status: trio.TaskStatus[None]
     ) -> None:
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
             task_status.started()
-            await anext(signals)
-            self.interrupted = True
+            self.interrupted = signal.Signals(await anext(signals))
             running = self.stop()
             if running and not self.quiet:
                 many = f"one {self.noun} is" if running == 1 else f"{running:,} {self.noun}s are"
-                say(f"\n{many} still running; Ctrl-C again cancels them\n")
+                again = "Ctrl-C again" if self.interrupted is signal.SIGINT else "a second signal"
+                say(f"\n{many} still running; {again} cancels them\n")
             await anext(signals)
             self.cancel()
             await anext(signals)  # providers are being asked for costs, or something hangs
-            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+            for number in ENDING_SIGNALS:
+                signal.signal(number, lambda number, _: os._exit(128 + number))
             os._exit(finish())
 
     async def _show(self, done: trio.Event, shown: trio.Event) -> None:
@@ -176,7 +178,7 @@ def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str)
                 warnings.filterwarnings("ignore", "max_cost can't count")
                 trio.run(run.main, finish)
         except* KeyboardInterrupt:  # just before the signal was watched, or just after
-            run.interrupted = True
+            run.interrupted = signal.SIGINT
     except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
         error = Misuse(str(exc))
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 from decimal import Decimal
 from typing import Any
 
@@ -30,8 +31,13 @@ EXIT_CODES = {
     7: "for batch: stopped by a limit of yours, or by a quota that is used up",
     130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
     141: "stdout was closed by its reader (as in `| head`)",
+    143: "ended by SIGTERM, which does what Ctrl-C does",
 }
 """The meaning of each exit code, as ``--help`` shows it."""
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask a command to come to its end: Ctrl-C, and what schedulers and containers send. The
+exit code is then 128 and the signal's number."""
 
 ERROR_CHARS = 600
 """Characters of the longest error that is shown on the terminal; ``--json`` has all of it."""
@@ -58,7 +64,8 @@ class Answer(msgspec.Struct, kw_only=True):
     response: llm.CompletionResponse = msgspec.field(default_factory=llm.CompletionResponse)
     stream: llm.TrackedStream | None = None
     error: Exception | None = None
-    interrupted: bool = False
+    interrupted: signal.Signals | None = None
+    """The signal that ended it: SIGINT, which is Ctrl-C, or SIGTERM."""
     secret: str = ""
     """The key that was sent, to be removed from whatever the server said."""
 
@@ -221,7 +228,7 @@ def last_of(error: Exception | None) -> Exception | None:
 def exit_code(answer: Answer) -> int:
     """Return the exit code of a ``chat`` command."""
     if answer.interrupted and answer.response.outcome is not llm.Outcome.FINISHED:
-        return 130
+        return 128 + answer.interrupted
     return error_code(answer.error)
 
 
