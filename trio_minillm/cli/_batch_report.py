@@ -14,9 +14,10 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
+from ._batch_output import Target
 from ._costs import RunLedger, cost_fields, cost_text
 from ._measurements import Results, Sample
-from ._output import Row, error_code, many, one_line, usd
+from ._output import OutputError, Row, error_code, many, one_line, usd
 
 STOPPED_BY_LIMIT = 7
 """The exit code of a run that a limit or an exhausted quota has stopped."""
@@ -30,7 +31,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     model: llm.Model | str
     """The model, or the name of a local one."""
     source: Path
-    target: Path
+    target: Target
     one_model: bool
     params: dict[str, Any]
     options: BatchOptions
@@ -89,8 +90,9 @@ class BatchSums:
         """
         self.lines = number
         if state == "changed":
+            lines = self.plan.target.lines
             raise ValueError(
-                f"{self.plan.target.name} has a result of this key for another request"
+                f"{lines and lines.name} has a result of this key for another request"
                 " (another model, messages or parameters)"
             )
         self.before[state] += 1
@@ -129,6 +131,8 @@ class BatchSums:
         """Return the exit code. ``error`` is the reason that the run could not go on, ``interrupted``
         the signal that asked for its end.
         """
+        if isinstance(error, OutputError):
+            return error_code(error)
         if error is not None and not interrupted:
             quota = isinstance(error, llm.RefusedError | llm.ProviderError)
             if isinstance(error, llm.BudgetExceeded) or (quota and error.kind == "quota"):  # type: ignore[attr-defined]
@@ -179,7 +183,10 @@ class BatchSums:
         if self.cached:
             rows.append(("from cache", f"{self.cached:,}"))
         if self.unsent:
-            rows.append(("no result", f"{self.unsent:,}: the same command goes on with them"))
+            goes_on = "the same command goes on with them"
+            if self.plan.target.lines is None:
+                goes_on = "a run into a file could go on with them"
+            rows.append(("no result", f"{self.unsent:,}: {goes_on}"))
         if self.ledger.attempts:
             rows.append(("cost", cost_text(self.ledger.totals)))
         return rows + [("note", one_line(note)) for note in self.notes()]
@@ -210,7 +217,7 @@ class BatchSums:
             "at": self.began,
             "model": name,
             "input": str(self.plan.source),
-            "output": str(self.plan.target),
+            "output": self.plan.target.name,
             "shard": self.plan.shard,
             "requests": {
                 "input": sum(self.before.values()),

@@ -31,7 +31,7 @@ import trio_minillm as llm
 
 from ..local._named import KEYS, key_of, kind_of, open_model
 from . import _shared as option
-from ._costs import open_ledger
+from ._costs import RunLedger, open_ledger
 from ._output import (
     ENDING_SIGNALS,
     Answer,
@@ -66,7 +66,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     retry: llm.Retry
     lenient: bool
     mode: Mode
-    ledger: llm.Ledger
+    ledger: RunLedger
 
 
 # -- the command's options as a request ------------------------------------------------------
@@ -304,7 +304,7 @@ def chat(
             retry=llm.Retry(attempts=attempts),
             lenient=lenient,
             mode=mode,
-            ledger=open_ledger(ledger) if ledger else llm.Ledger(),
+            ledger=RunLedger(open_ledger(ledger) if ledger else None),
         )
     except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
         answer.error = Misuse(str(exc))
@@ -312,6 +312,8 @@ def chat(
         answer.interrupted = signal.SIGINT
     else:
         _run(ask, answer)
+        unwritten = ask.ledger.unwritten()
+        answer.error = answer.error or unwritten
     try:
         code = _finish(answer, mode, quiet, KEYS.get(kind))
     except KeyboardInterrupt:  # stdout or stderr hangs

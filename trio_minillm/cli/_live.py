@@ -123,6 +123,8 @@ class LiveRun(ABC):
                 await self.work()
             except (llm.MiniLLMError, Misuse, OutputError) as exc:
                 self.error = exc
+            unwritten = self.ledger.unwritten()
+            self.error = self.error or unwritten
             done.set()
             with trio.move_on_after(TERMINAL_SECONDS):
                 await shown.wait()
@@ -159,17 +161,19 @@ class LiveRun(ABC):
         shown.set()
 
 
-def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str) -> NoReturn:
+def run_live(
+    make: Callable[[], LiveRun], *, json: bool, name: str, secret: str, to_stderr: bool = False
+) -> NoReturn:
     """Make a run, carry it out, print its results, and exit.
 
     ``make`` may raise `Misuse` or ``ValueError`` for an option. ``name`` is the model's as given,
-    and ``secret`` the key that must not be printed.
+    and ``secret`` the key that must not be printed. ``to_stderr`` says that stdout is taken.
     """
     run: LiveRun | None = None
     error: Exception | None = None
 
     def finish() -> int:
-        return _print(run, error, json=json, name=name, secret=secret)
+        return _print(run, error, json=json, name=name, secret=secret, stderr=to_stderr)
 
     try:
         run = make()
@@ -191,30 +195,42 @@ def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str)
 
 
 def _print(
-    run: LiveRun | None, error: Exception | None, *, json: bool, name: str, secret: str
+    run: LiveRun | None,
+    error: Exception | None,
+    *,
+    json: bool,
+    name: str,
+    secret: str,
+    stderr: bool,
 ) -> int:
     """Print the results, and return the exit code."""
     code = error_code(error) if run is None or error else run.exit_code()
     error = error or (None if run is None else run.error)
     try:
-        if json:
+        if code == 141:  # nobody reads what it was about
+            pass
+        elif json:
             fields = {} if run is None else run.fields(name)
             what = None if error is None else error_fields(error, secret)
-            write_all(sys.stdout, safe_json({**fields, "error": what, "exit_code": code}))
+            line = safe_json({**fields, "error": what, "exit_code": code})
+            write_all(sys.stderr if stderr else sys.stdout, line)
         elif run is not None and (summary := run.summary()) is not None:
             results, rows = summary
             if table := results.table():
-                print_table(("", "count", "mean", "p50", "p90", "p99", "max"), table)
+                head = ("", "count", "mean", "p50", "p90", "p99", "max")
+                print_table(head, table, stderr=stderr)
             shown = [
                 (redact_beginnings(label, secret), redact_beginnings(line, secret))
                 for label, line in rows
             ]
-            print_rows(shown, stderr=False)
+            print_rows(shown, stderr=stderr)
     except OutputError as exc:
+        if stderr:  # there is no place left to report it
+            return code
         error, code = exc, error_code(exc)
     if error is None and run is not None:
         error = run.fatal
-    if error is not None and code != 141:
+    if error is not None and (code != 141 or stderr):
         print_error(error_line(error, KEYS.get(kind_of(name)), secret))
     return code
 

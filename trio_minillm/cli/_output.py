@@ -21,7 +21,7 @@ from ..local import LocalModelError
 
 EXIT_CODES = {
     0: "finished: the answer is whole; for bench and batch: all answers are",
-    1: "the output could not be written, or this program has a bug",
+    1: "the output, the ledger or the cache could not be written, or this program has a bug",
     2: "misuse: a wrong option or input, no prompt, no key, or the extra [cli] is missing",
     3: "could not send: wrong address, no network, or the local model did not start",
     4: "refused: the key or the request is wrong",
@@ -51,11 +51,19 @@ class Misuse(Exception):
 
 
 class OutputError(Exception):
-    """A failed write to stdout. ``gone`` is true if that is because its reader has closed it."""
+    """A failed write of ``what`` to stdout, or to the file ``path``.
 
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(f"the answer could not be written: {cause.strerror or cause}")
-        self.gone = cause.errno in (errno.EPIPE, errno.EINVAL)  # on Windows it is EINVAL
+    ``gone`` is true if that is because stdout was closed by its reader.
+    """
+
+    def __init__(
+        self, cause: OSError, what: str = "the answer", path: os.PathLike[str] | None = None
+    ) -> None:
+        named = what if path is None else f"{what} {os.fspath(path)}"
+        super().__init__(f"{named} could not be written: {cause.strerror or cause}")
+        self.cause = cause
+        # On Windows it is EINVAL.
+        self.gone = path is None and cause.errno in (errno.EPIPE, errno.EINVAL)
 
 
 class Answer(msgspec.Struct, kw_only=True):
