@@ -94,7 +94,10 @@ def test_a_summary_as_json_beside_results_on_stdout(endpoint: Endpoint, folder: 
     assert (found["output"], found["requests"]["finished"]) == ("-", 10)
     assert sorted(json.loads(line)["custom_id"] for line in ran.out.splitlines()) == sorted(KEYS)
     ran = batch(endpoint, folder, "-", "--dry-run")
-    assert (ran.out, ran.err.partition("\n")[0]) == ("", "to send: 10 of 10 requests")
+    assert (ran.out, "to send: 10 of 10 requests\n" in ran.err) == ("", True)
+    assert len(endpoint.requests) == 10
+    ran = batch(endpoint, folder, "-", "--quiet")
+    assert (ran.out.count("\n"), ran.err) == (10, "")
     ran = batch(endpoint, folder, "-", "--summary", "json", "--rpm", "0", code=2)
     assert (ran.out, "--rpm must be" in ran.err) == ("", True)
 
@@ -102,7 +105,7 @@ def test_a_summary_as_json_beside_results_on_stdout(endpoint: Endpoint, folder: 
 @posix
 def test_results_come_as_they_are_ready(endpoint: Endpoint, folder: Path) -> None:
     endpoint.script = lambda n: (200, [HELLO] if n < 3 else [endpoint.release, HELLO])
-    with running(command(endpoint, folder, "-", "--quiet")) as process:
+    with running(command(endpoint, folder, "-")) as process:
         assert process.stdout is not None
         try:
             got = b""
@@ -122,7 +125,7 @@ def test_results_come_as_they_are_ready(endpoint: Endpoint, folder: Path) -> Non
 @posix
 def test_a_reader_that_leaves_ends_the_run(endpoint: Endpoint, folder: Path) -> None:
     endpoint.script = lambda n: (200, [HELLO] if n == 0 else [endpoint.release, HELLO])
-    with running(command(endpoint, folder, "-", "--concurrency", "1")) as process:
+    with running(command(endpoint, folder, "-", "-q", "--concurrency", "1")) as process:
         assert process.stdout is not None
         try:
             read_until(process.stdout.fileno(), b"\n")
@@ -139,11 +142,22 @@ def test_a_reader_that_leaves_ends_the_run(endpoint: Endpoint, folder: Path) -> 
 
 
 @posix
+def test_a_stdout_that_is_closed_is_told_before_anything_is_sent(
+    endpoint: Endpoint, folder: Path
+) -> None:
+    args = command(endpoint, folder, "-", "-q")
+    ran = run(["sh", "-c", 'exec "$@" >&-', "sh", *args])
+    assert ran.code == 141
+    assert ran.err == "error: the results could not be written: stdout is closed\n"
+    assert endpoint.requests == []
+
+
+@posix
 def test_a_full_disk_behind_stdout(endpoint: Endpoint, folder: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     with Path("/dev/full").open("wb") as full:
-        with start(command(endpoint, folder, "-", "--quiet"), stdout=full) as process:
+        with start(command(endpoint, folder, "-"), stdout=full) as process:
             _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
     assert b"finished: 0 of 10\n" in err

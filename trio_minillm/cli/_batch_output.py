@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from .._batch.files.result_format import fingerprint, result_line
 from .._batch.files.result_table import SUFFIXES
 from .._batch.files.tables import pyarrow_or_error
 from ._output import Misuse, OutputError
-from ._terminal import put
+from ._terminal import put, write_all
 
 STDOUT = "-"
 """OUTPUT for stdout."""
@@ -94,6 +95,8 @@ def open_output(target: Target, fsync: Fsync, *, dry_run: bool) -> Iterator[Outp
     """
     path = target.lines
     if path is None:
+        with writing(target):
+            write_all(sys.stdout, b"")  # raises if there is no stdout, before anything is sent
         yield StdoutResults()
         return
     try:

@@ -214,6 +214,8 @@ def _print(
             what = None if error is None else error_fields(error, secret)
             line = safe_json({**fields, "error": what, "exit_code": code})
             write_all(sys.stderr if stderr else sys.stdout, line)
+        elif stderr and run is not None and run.quiet:  # it wants errors only there
+            pass
         elif run is not None and (summary := run.summary()) is not None:
             results, rows = summary
             if table := results.table():
