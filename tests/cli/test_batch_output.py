@@ -42,6 +42,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+needs_pyarrow = pytest.mark.usefixtures("pyarrow")
+
+
+@pytest.fixture
+def pyarrow() -> Any:
+    return pytest.importorskip("pyarrow", reason="needs the extra [tables]")
+
+
 def command(endpoint: Endpoint, folder: Path, output: str, *args: str, code: str = "") -> list[str]:
     """The command; with ``code``, a Python program that runs it after that."""
     program = COMMAND
@@ -168,6 +176,7 @@ def test_a_full_disk_behind_stdout(endpoint: Endpoint, folder: Path) -> None:
 # -- outputs that are refused ------------------------------------------------------------------
 
 
+@needs_pyarrow
 def test_outputs_that_can_not_be_written_are_refused(endpoint: Endpoint, folder: Path) -> None:
     ran = batch(endpoint, folder, "-", "--retry-failed", code=2)
     assert "--retry-failed needs a file as OUTPUT: stdout has no earlier results" in ran.err
@@ -177,6 +186,9 @@ def test_outputs_that_can_not_be_written_are_refused(endpoint: Endpoint, folder:
     ran = batch(endpoint, folder, "old.parquet", code=2)
     assert "it is there, but no old.parquet.jsonl, from which a run goes on" in ran.err
     assert (folder / "old.parquet").read_text() == "a table of someone else's"
+    (folder / "dir.arrow").mkdir()
+    (folder / "dir.arrow.jsonl").touch()
+    assert "dir.arrow: not a regular file" in batch(endpoint, folder, "dir.arrow", code=2).err
     ran = batch(endpoint, folder, "out.parquet", "--cache", f"{folder}/out.parquet.jsonl", code=2)
     assert "--cache must be another file than the output" in ran.err
     ran = batch(
@@ -185,7 +197,8 @@ def test_outputs_that_can_not_be_written_are_refused(endpoint: Endpoint, folder:
     assert ran.err.endswith("need pyarrow: pip install 'trio-minillm[tables]'\n")
     assert ran.err.count("\n") == 1
     assert endpoint.requests == []
-    assert sorted(p.name for p in folder.iterdir()) == ["in.jsonl", "old.parquet"]
+    names = {p.name for p in folder.iterdir() if not p.name.startswith("dir")}
+    assert names == {"in.jsonl", "old.parquet"}
 
 
 # -- tables ------------------------------------------------------------------------------------
@@ -197,14 +210,6 @@ def rows(path: Path) -> list[dict[str, Any]]:
     kind = parquet if path.suffix == ".parquet" else feather
     found: list[dict[str, Any]] = kind.read_table(path).to_pylist()
     return found
-
-
-needs_pyarrow = pytest.mark.usefixtures("pyarrow")
-
-
-@pytest.fixture
-def pyarrow() -> Any:
-    return pytest.importorskip("pyarrow", reason="needs the extra [tables]")
 
 
 @needs_pyarrow

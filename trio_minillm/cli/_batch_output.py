@@ -57,6 +57,8 @@ def target_of(given: str, *, retry_failed: bool) -> Target:
         )
     if kind not in SUFFIXES:
         return Target(given, path)
+    if path.exists() and not path.is_file():
+        raise Misuse(f"the output {path}: not a regular file")
     lines = path.with_name(f"{path.name}.jsonl")
     if path.exists() and not lines.exists():
         what = f"it is there, but no {lines.name}, from which a run goes on"
