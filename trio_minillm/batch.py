@@ -9,6 +9,7 @@ from ._batch.files.request_file import InputError, InputReport, Problem, Request
 from ._batch.files.response_cache import CacheError, ResponseCache
 from ._batch.files.result_file import ResultFile, read_results
 from ._batch.files.result_format import ResultLine
+from ._batch.files.result_table import write_table
 from ._batch.options import BatchOptions
 from ._batch.results import Watch
 from ._batch.statistics import BatchStatistics
@@ -39,6 +40,7 @@ __all__ = [
     "on_ray",
     "read_results",
     "validate_schema",
+    "write_table",
 ]
 
 

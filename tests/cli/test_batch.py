@@ -29,9 +29,11 @@ from trio_minillm.cli._output import Misuse
 
 from ..support.command import (
     COMMAND,
+    ENDING,
     KEY,
     Ran,
     ended,
+    endings,
     on_terminal,
     posix,
     read_until,
@@ -207,6 +209,8 @@ def test_answers_out_of_a_cache(endpoint: Endpoint, files: Files) -> None:
     found = summary(endpoint, files, "--cache", cache)
     assert len(endpoint.requests) == 10
     assert (found["requests"]["finished"], found["requests"]["cached"]) == (10, 10)
+    files.target.unlink()
+    assert "finished: 10 of 10\nfrom cache: 10\n" in batch(endpoint, files, "--cache", cache).out
     assert all(
         line.cached and line.ok and line.attempts == [] for line in read_results(files.target)
     )
@@ -789,36 +793,45 @@ def started(endpoint: Endpoint, files: Files, *args: str) -> Iterator[subprocess
 
 
 @posix
-def test_one_ctrl_c_sends_no_more_and_lets_what_runs_end(endpoint: Endpoint, files: Files) -> None:
+@endings
+def test_one_ctrl_c_sends_no_more_and_lets_what_runs_end(
+    endpoint: Endpoint, files: Files, ending: signal.Signals
+) -> None:
     endpoint.script = lambda n: (200, [text("a"), endpoint.release, END])
     with started(endpoint, files, "--concurrency", "4") as process:
         wait_for(lambda: endpoint.running == 4)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         assert process.stderr is not None
         read_until(process.stderr.fileno(), b"4 requests are still running")
         endpoint.release.set()
         out, _ = ended(process)
-    assert process.returncode == 130
+    assert process.returncode == ENDING[ending]
     assert len(endpoint.requests) == len(files.keys) == 4
-    assert "finished: 4 of 4 (stop 4)" in out
+    assert "finished: 4 of 10 (stop 4)" in out
     assert "no result: 6: the same command goes on with them" in out
     batch(endpoint, files)
     assert sorted(files.keys) == sorted(asked(endpoint)) == sorted(f"k{n}" for n in range(10))
 
 
 @posix
-def test_two_ctrl_c_cancel_what_runs(endpoint: Endpoint, files: Files) -> None:
+@pytest.mark.parametrize("second", ENDING)
+@endings
+def test_two_ctrl_c_cancel_what_runs(
+    endpoint: Endpoint, files: Files, ending: signal.Signals, second: signal.Signals
+) -> None:
     endpoint.script = lambda n: (200, [HELLO] if n < 3 else [text("a"), endpoint.release, END])
     args = ["--concurrency", "3", "--ledger", str(files.source.with_name("ledger.jsonl"))]
     with started(endpoint, files, *args) as process:
         wait_for(lambda: len(endpoint.requests) == 6 and len(files.whole) == 3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         assert process.stderr is not None
-        read_until(process.stderr.fileno(), b"Ctrl-C again")
-        process.send_signal(signal.SIGINT)
+        again = b"Ctrl-C again" if ending == signal.SIGINT else b"a second signal"
+        read_until(process.stderr.fileno(), again + b" cancels them")
+        process.send_signal(second)
         out, _ = ended(process)
-    assert process.returncode == 130
+    assert process.returncode == ENDING[ending]
     assert len(files.keys) == 3
+    assert "finished: 3 of 10 (stop 3)\n" in out
     assert "no result: 7" in out
     records = files.source.with_name("ledger.jsonl").read_text().splitlines()
     ledger = [json.loads(line) for line in records]

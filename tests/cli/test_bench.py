@@ -26,10 +26,12 @@ from trio_minillm.testing import anthropic_events
 
 from ..support.command import (
     COMMAND,
+    ENDING,
     KEY,
     LIMIT,
     Ran,
     ended,
+    endings,
     on_terminal,
     posix,
     read_until,
@@ -328,17 +330,18 @@ def started(
 
 @posix
 @pytest.mark.parametrize("more", [[], ["--rate", "1000"]])
+@endings
 def test_one_ctrl_c_sends_no_more_and_lets_the_streams_end(
-    endpoint: Endpoint, more: list[str]
+    endpoint: Endpoint, more: list[str], ending: signal.Signals
 ) -> None:
     endpoint.script = lambda n: (200, [text("a"), endpoint.release, text("b"), END])
     with started(endpoint, "--concurrency", "4", *more) as process:
         wait_for(lambda: endpoint.running == 4)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         read_until(process.stderr.fileno(), b"4 streams are still running")
         endpoint.release.set()
         out, _ = ended(process)
-    assert process.returncode == 130
+    assert process.returncode == ENDING[ending]
     assert "finished: 4 of 4 (stop 4)" in out
     assert "note: stopped: interrupted" in out
     assert len(endpoint.requests) == 4

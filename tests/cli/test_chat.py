@@ -25,9 +25,11 @@ from trio_minillm.cli import _output as _report
 
 from ..support.command import (
     COMMAND,
+    ENDING,
     KEY,
     LIMIT,
     Ran,
+    endings,
     environment,
     on_terminal,
     posix,
@@ -338,7 +340,10 @@ def test_version_and_help() -> None:
 
 @posix
 @pytest.mark.parametrize("mode", ["text", "json"])
-def test_ctrl_c_ends_the_stream_and_still_counts(server: Server, mode: str) -> None:
+@endings
+def test_ctrl_c_ends_the_stream_and_still_counts(
+    server: Server, mode: str, ending: signal.Signals
+) -> None:
     server.body, server.hold = text("Half ", "an") + chunk({}, usage=USAGE), True
     args = command(server, "x", *(["--json"] if mode == "json" else []))
     with start(args) as process:
@@ -348,13 +353,13 @@ def test_ctrl_c_ends_the_stream_and_still_counts(server: Server, mode: str) -> N
         else:
             wait_for(lambda: bool(server.requests))
         asked = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         out, err = process.communicate(timeout=LIMIT)
     assert time.monotonic() - asked < LIMIT / 3
-    assert process.returncode == 130
+    assert process.returncode == ENDING[ending]
     if mode == "json":
         found = json.loads(out)
-        assert (found["outcome"], found["exit_code"]) == ("cancelled", 130)
+        assert (found["outcome"], found["exit_code"]) == ("cancelled", ENDING[ending])
         assert err == b""
         # Nothing outside tells how much of the answer it had read by then.
         assert "Half an".startswith(found["content"])

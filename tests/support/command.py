@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,10 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     assert KEY not in out + err
     return out, err
 
+
+ENDING = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""The signals that ask a command to end, and its exit code then."""
+endings = pytest.mark.parametrize("ending", ENDING)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
 

@@ -127,8 +127,8 @@ class Bookkeeper:
         self._finished = True
         try:
             self.ledger.flush()
-        except OSError:
-            _log.exception("lines of the ledger are still unwritten")
+        except OSError as error:
+            _log.error("lines of the ledger are still unwritten: %s", error)
 
     # -- one attempt -------------------------------------------------------------------------
 

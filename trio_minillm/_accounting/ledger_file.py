@@ -118,7 +118,7 @@ class JSONLLedger(Ledger):
         except OSError as error:
             if not self._failing:
                 why = error.strerror or type(error).__name__
-                _log.warning("the ledger can't be written (%s): its lines wait", why)
+                _log.warning("the ledger %s can't be written (%s): its lines wait", self.path, why)
             self._failing = True
         return True
 
@@ -133,6 +133,9 @@ class JSONLLedger(Ledger):
             while self._pending:
                 _append(fd, self._pending[0])
                 self._pending_bytes -= len(self._pending.popleft())
+        except OSError as exc:
+            exc.filename = str(self.path)
+            raise
         finally:
             os.close(fd)
         self._failing = False

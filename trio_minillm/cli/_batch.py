@@ -5,7 +5,8 @@ Guarantees:
 - Nothing is sent before the whole input has been read and found good.
 - A request with a result in the output is not sent again, whatever ended the run, and the output
   has one line for each sample of a key. The same command continues the work.
-- stdout carries the closing table or the summary as JSON, and nothing else.
+- stdout carries the closing table or the summary as JSON, and nothing else; or the results alone,
+  if OUTPUT is ``-``, and stderr the rest.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from trio_minillm.batch import BatchOptions
 from ..local._named import is_local, key_of, kind_of
 from . import _shared as option
 from ._batch_judging import judged, schema_from
+from ._batch_output import STDOUT, Target, target_of
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
 from ._costs import open_ledger
@@ -36,7 +38,8 @@ from ._shared import model_of, positive, priced, timeouts_of
 
 _HELP = {
     "source": "Requests: JSON lines, .csv, .tsv or .parquet.",
-    "target": "Results, as JSON lines. Requests that have one are not sent again.",
+    "target": "Results: JSON lines, .parquet, .arrow, .feather, or - for stdout. Requests with a"
+    " result in this file are not sent again.",
     "concurrency": "Requests at once: a number, or auto, which finds one by trying.",
     "max_concurrency": "The most that auto tries. [1000]",
     "no_adapt": "Learn no limits and make no pauses: keep the numbers that are given.",
@@ -66,7 +69,7 @@ _HELP = {
 
 def batch(
     source: Annotated[Path, Argument(metavar="INPUT", help=_HELP["source"])],
-    target: Annotated[Path, Argument(metavar="OUTPUT", help=_HELP["target"])],
+    target: Annotated[str, Argument(metavar="OUTPUT", help=_HELP["target"])],
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
@@ -109,13 +112,14 @@ def batch(
     """Send a file of requests, and append each result to another file.
 
     After a stop or a kill at any instant, the same command continues: requests with a result are
-    not sent again. Ctrl-C sends no more requests and lets the running ones end; a second one
-    cancels them.
+    not sent again (unless the results go to stdout). Ctrl-C and SIGTERM send no more requests and
+    let the running ones end; a second one cancels them.
     """
     secret = key_of(kind_of(model))
 
     def make() -> BatchRun:
-        check_apart(source, target, ledger=ledger, cache=cache, schema=schema)
+        place = target_of(target, retry_failed=retry_failed)
+        check_apart(source, place, ledger=ledger, cache=cache, schema=schema)
         _check_together(concurrency, max_concurrency, no_adapt=no_adapt, local=is_local(model))
         options: BatchOptions = {
             "concurrency": _concurrency(concurrency),
@@ -136,7 +140,7 @@ def batch(
         plan = BatchPlan(
             model=priced(model_of(model, base_url, asks=not dry_run), price),
             source=source,
-            target=target,
+            target=place,
             one_model=one_model,
             params=params_from(max_tokens, temperature, schema),
             options=options,
@@ -152,7 +156,7 @@ def batch(
         )
         return BatchRun(plan, secret, quiet=quiet)
 
-    run_live(make, json=summary == "json", name=model, secret=secret)
+    run_live(make, json=summary == "json", name=model, secret=secret, to_stderr=target == STDOUT)
 
 
 def _check_together(given: str, most: int | None, *, no_adapt: bool, local: bool) -> None:
@@ -162,11 +166,11 @@ def _check_together(given: str, most: int | None, *, no_adapt: bool, local: bool
         raise Misuse("--no-adapt goes with a number for --concurrency")
 
 
-def check_apart(source: Path, target: Path, **others: Path | None) -> None:
+def check_apart(source: Path, target: Target, **others: Path | None) -> None:
     """Raise `Misuse` if two of the files are the same one: each would ruin the other."""
-    named = {"the input": source, "the output": target}
-    named |= {f"--{name}": path for name, path in others.items() if path is not None}
-    for (one, first), (other, second) in combinations(named.items(), 2):
+    files = [("the input", source), *(("the output", path) for path in target.files)]
+    files += [(f"--{name}", path) for name, path in others.items() if path is not None]
+    for (one, first), (other, second) in combinations(files, 2):
         same = os.path.realpath(first) == os.path.realpath(second)
         with suppress(OSError):  # one of them is not there
             same = same or first.samefile(second)

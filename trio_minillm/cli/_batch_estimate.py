@@ -60,11 +60,13 @@ class Estimate(msgspec.Struct):
     """Exact count of a prompt by the server that is to answer."""
 
     @contextmanager
-    def prepared(self, model: llm.Model, target: Path, *, local: bool, on: bool) -> Iterator[None]:
+    def prepared(
+        self, model: llm.Model, target: Path | None, *, local: bool, on: bool
+    ) -> Iterator[None]:
         """Look for a local model's tokenizer and for earlier answers, and use them in the block; do
         nothing unless the estimate is ``on``.
         """
-        if on:
+        if on and target is not None:
             self._learn(target)
         if not (on and local):
             yield

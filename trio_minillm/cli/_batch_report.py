@@ -16,9 +16,10 @@ from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputRep
 
 from ._batch_estimate import Estimate
 from ._batch_judging import Judgements
+from ._batch_output import Target
 from ._costs import RunLedger, cost_fields, cost_text
 from ._measurements import Results, Sample
-from ._output import Row, error_code, many, one_line
+from ._output import OutputError, Row, error_code, many, one_line
 
 STOPPED_BY_LIMIT = 7
 """The exit code of a run that a limit or an exhausted quota has stopped."""
@@ -32,7 +33,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     model: llm.Model | str
     """The model, or the name of a local one."""
     source: Path
-    target: Path
+    target: Target
     one_model: bool
     params: dict[str, Any]
     options: BatchOptions
@@ -77,8 +78,9 @@ class BatchSums:
         """
         self.lines = number
         if "changed" in states:
+            lines = self.plan.target.lines
             raise ValueError(
-                f"{self.plan.target.name} has a result of this key for another request"
+                f"{lines and lines.name} has a result of this key for another request"
                 " (another model, messages or parameters)"
             )
         self.before.update(states)
@@ -114,15 +116,19 @@ class BatchSums:
         """Samples that have no result: not sent, or cancelled."""
         return self.todo - self.ok - self.failed
 
-    def exit_code(self, error: Exception | None, *, interrupted: bool) -> int:
-        """Return the exit code. ``error`` is the reason that the run could not go on."""
+    def exit_code(self, error: Exception | None, *, interrupted: int | None) -> int:
+        """Return the exit code. ``error`` is the reason that the run could not go on, ``interrupted``
+        the signal that asked for its end.
+        """
+        if isinstance(error, OutputError):
+            return error_code(error)
         if error is not None and not interrupted:
             quota = isinstance(error, llm.RefusedError | llm.ProviderError)
             if isinstance(error, llm.BudgetExceeded) or (quota and error.kind == "quota"):  # type: ignore[attr-defined]
                 return STOPPED_BY_LIMIT
             return error_code(error)
         if interrupted and (self.report is None or self.unsent):
-            return 130
+            return 128 + interrupted
         failed = self.failed + self._failed_before
         if not failed:
             return 0
@@ -164,12 +170,15 @@ class BatchSums:
             failed = f", {self._failed_before:,} failed" if self._failed_before else ""
             rows.append(("before", f"{self.before['finished']:,} finished{failed}"))
         if self.todo:
-            rows += self.results.rows()
+            rows += self.results.rows(asked=self.todo, cached=self.cached)
         rows += self.judgements.rows()
         if self.cached:
             rows.append(("from cache", f"{self.cached:,}"))
         if self.unsent:
-            rows.append(("no result", f"{self.unsent:,}: the same command goes on with them"))
+            goes_on = "the same command goes on with them"
+            if self.plan.target.lines is None:
+                goes_on = "a run into a file could go on with them"
+            rows.append(("no result", f"{self.unsent:,}: {goes_on}"))
         if self.ledger.attempts:
             rows.append(("cost", cost_text(self.ledger.totals)))
         return rows + [("note", one_line(note)) for note in self.notes()]
@@ -197,7 +206,7 @@ class BatchSums:
             "at": self.began,
             "model": name,
             "input": str(self.plan.source),
-            "output": str(self.plan.target),
+            "output": self.plan.target.name,
             "shard": self.plan.shard,
             "samples": self.plan.samples,
             "requests": {

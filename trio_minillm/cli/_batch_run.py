@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,12 +22,12 @@ from trio_minillm.batch import (
     CacheError,
     RequestFile,
     ResponseCache,
-    ResultFile,
 )
 
 from .._batch.reasking import words_of
 from .._batch.validation import check_schema
 from ..local._named import open_model
+from ._batch_output import Output, make_table, open_output, writing
 from ._batch_report import BatchPlan, BatchSums, problems_text
 from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
@@ -64,6 +65,10 @@ class BatchRun(LiveRun):
         self._check_failed = False
         self._checked = 0
         """Results of the check, which are none of the batch that follows it."""
+        self._making: Path | None = None
+        """The table, once it is being made."""
+        self._unwritten: OutputError | None = None
+        """The reason why the ledger could not be written, if it could not."""
         self._states = deque[tuple[float, int, int, int]]()
         """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
@@ -84,6 +89,8 @@ class BatchRun(LiveRun):
             self._batch.cancel()
 
     def progress(self) -> Progress | None:
+        if self._making is not None:
+            return Progress(f"writing {self._making.name}", failing=False)
         if self._batch is None:
             lines = self.sums.lines
             read = f"reading the input: {many(lines, 'line')}"
@@ -121,12 +128,14 @@ class BatchRun(LiveRun):
             one_model = plan.one_model or local
             named = partial(_model_named, model, one_model=one_model)
             file = _open_input(plan, named)
-            with _open_output(plan) as out:
+            with open_output(plan.target, plan.fsync, dry_run=plan.dry_run) as out:
                 sums.torn = 0 if out is None else out.torn
                 # In a thread, so that Ctrl-C and the status line keep working.
                 visit = partial(self._visit, out)
                 try:
-                    with sums.estimate.prepared(model, plan.target, local=local, on=plan.dry_run):
+                    with sums.estimate.prepared(
+                        model, plan.target.lines, local=local, on=plan.dry_run
+                    ):
                         sums.report = await trio.to_thread.run_sync(file.check, visit)
                 except (OSError, ValueError, ImportError) as exc:
                     raise Misuse(f"the input {plan.source}: {exc}") from exc
@@ -137,16 +146,36 @@ class BatchRun(LiveRun):
                     raise Misuse(f"{many} of {plan.source} can't be sent: {what}")
                 if out is None or plan.dry_run:
                     return
-                if plan.retry_failed:
-                    forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
-                    await trio.to_thread.run_sync(forget)
-                with _open_cache(plan) as cache:
-                    options: BatchOptions = {**plan.options, "cache": cache}
-                    if local:  # more would only wait in its server
-                        options["concurrency"] = _slots(plan)
-                    await self._send(file, out, options)
+                await self._answer(file, out)
 
-    def _visit(self, out: ResultFile | None, number: int, request: BatchRequest) -> None:
+    async def _answer(self, file: RequestFile, out: Output) -> None:
+        """Send what has no result, and make the table of all results, also if the sending fails."""
+        plan = self.sums.plan
+        if plan.retry_failed:
+            forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
+            with writing(plan.target):
+                await trio.to_thread.run_sync(forget)
+        try:
+            with _open_cache(plan) as cache:
+                options: BatchOptions = {**plan.options, "cache": cache}
+                if isinstance(plan.model, str):  # more would only wait in a local model's server
+                    options["concurrency"] = _slots(plan)
+                await self._send(file, out, options)
+        except (llm.MiniLLMError, Misuse):
+            await self._make_table()
+            raise
+        await self._make_table()
+        if self._unwritten is not None:
+            raise self.ledger.unwritten() or self._unwritten
+        if cache is not None and cache.unwritten is not None:
+            raise OutputError(OSError(cache.unwritten), "the cache", plan.cache)
+
+    async def _make_table(self) -> None:
+        """Make the table of all lines, if one is wanted; of a million it takes a minute."""
+        self._making = self.sums.plan.target.table
+        await trio.to_thread.run_sync(make_table, self.sums.plan.target)
+
+    def _visit(self, out: Output | None, number: int, request: BatchRequest) -> None:
         if self.interrupted:
             raise _Stopped
         samples = self.sums.plan.samples
@@ -155,7 +184,7 @@ class BatchRun(LiveRun):
             check_schema(request)
         self.sums.add_line(number, request, states)
 
-    async def _send(self, file: RequestFile, out: ResultFile, options: BatchOptions) -> None:
+    async def _send(self, file: RequestFile, out: Output, options: BatchOptions) -> None:
         sums = self.sums
         missing = partial(_missing, file, out, sums.plan.samples)
         async with llm.open_client(ledger=sums.ledger) as opened:
@@ -168,7 +197,7 @@ class BatchRun(LiveRun):
                         async with aclosing(missing()) as requests:
                             await self._check(client, requests, out, options)
                     self._checked = sums.ok
-                    if not (sums.cost_unknown or self.interrupted):
+                    if not (sums.cost_unknown or self._unwritten or self.interrupted):
                         await self._take_results(client.batch(missing(), **options), out)
             finally:
                 self.leaving()
@@ -179,7 +208,7 @@ class BatchRun(LiveRun):
         self,
         client: llm.Client,
         requests: AsyncGenerator[BatchRequest, None],
-        out: ResultFile,
+        out: Output,
         options: BatchOptions,
     ) -> None:
         """Send the first request that the cache does not answer, alone and once. Raises its error.
@@ -208,23 +237,23 @@ class BatchRun(LiveRun):
             if sent or self.interrupted:
                 return
 
-    async def _take_results(self, batch: Batch, out: ResultFile) -> None:
+    async def _take_results(self, batch: Batch, out: Output) -> None:
         async with batch:
             self._batch = batch
             if self.interrupted:
                 batch.stop()
             async for result in batch:
                 await self._keep(result, out)
-                if self.sums.cost_unknown:
+                if self.sums.cost_unknown or self._unwritten:
                     batch.stop()
 
-    async def _keep(self, result: BatchResult, out: ResultFile) -> None:
-        """Count a result and write its line."""
-        self.sums.add_result(result)
-        try:
+    async def _keep(self, result: BatchResult, out: Output) -> None:
+        """Write a result's line, and count it."""
+        with writing(self.sums.plan.target):
             await out.append(result)
-        except OSError as exc:
-            raise OutputError(exc) from exc
+        self.sums.add_result(result)
+        # An attempt that no file has is worse than one that is made later.
+        self._unwritten = self._unwritten or self.ledger.unwritten()
 
     def _status(self, since: float, done: int, chunks: int, tokens: int) -> str:
         """Return ``1,204 of 5,000 done, 3 failed, 64 running, waiting: retry 2 · ETA 2 min · …``.
@@ -313,17 +342,6 @@ def _open_input(plan: BatchPlan, named: Callable[[str | None], llm.Model]) -> Re
         raise Misuse(f"the input {plan.source}: {exc.strerror or exc}") from exc
 
 
-def _open_output(plan: BatchPlan) -> AbstractContextManager[ResultFile | None]:
-    """Open the output, or nothing if this is a dry run and there is no output yet."""
-    target = plan.target
-    try:
-        if plan.dry_run and not target.exists():
-            return nullcontext()
-        return ResultFile(target, fsync=plan.fsync)
-    except OSError as exc:
-        raise Misuse(f"the output {target}: {exc.strerror or exc}") from exc
-
-
 def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]:
     if plan.cache is None:
         return nullcontext()
@@ -338,7 +356,7 @@ def _failed_in(file: RequestFile, key: str, ok: bool) -> bool:
 
 
 async def _missing(
-    file: RequestFile, out: ResultFile, samples: int
+    file: RequestFile, out: Output, samples: int
 ) -> AsyncGenerator[BatchRequest, None]:
     """Yield the requests that lack a line in the output, with the samples that do.
 

@@ -94,7 +94,7 @@ class Bench(LiveRun):
     def exit_code(self) -> int:
         results = self.load.measured
         if self.interrupted:
-            return 130
+            return 128 + self.interrupted
         if self.error is not None:
             return error_code(self.error)
         if results.finished and results.finished == results.sent:

@@ -31,8 +31,9 @@ import trio_minillm as llm
 
 from ..local._named import KEYS, key_of, kind_of, open_model
 from . import _shared as option
-from ._costs import open_ledger
+from ._costs import RunLedger, open_ledger
 from ._output import (
+    ENDING_SIGNALS,
     Answer,
     Misuse,
     OutputError,
@@ -65,7 +66,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     retry: llm.Retry
     lenient: bool
     mode: Mode
-    ledger: llm.Ledger
+    ledger: RunLedger
 
 
 # -- the command's options as a request ------------------------------------------------------
@@ -114,24 +115,24 @@ def reasoning_of(given: str | None) -> str | int | bool | None:
 
 
 class _Interrupt:
-    """The response to Ctrl-C.
+    """The response to Ctrl-C and SIGTERM.
 
     The first ends the stream and lets the program report what arrived; the second ends the program
     at once.
     """
 
     def __init__(self) -> None:
-        self.happened = False
+        self.happened: signal.Signals | None = None
         self.stream: llm.TrackedStream | None = None
         self.scope = trio.CancelScope()
 
     async def watch(self, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
             task_status.started()
-            await anext(signals)
-            self.happened = True
+            self.happened = signal.Signals(await anext(signals))
             # The second must not wait for a shielded scope, nor for a write that hangs.
-            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+            for number in ENDING_SIGNALS:
+                signal.signal(number, lambda number, _: os._exit(128 + number))
             if self.stream is not None:
                 # It ends at once; its cost is waited for elsewhere.
                 with suppress(trio.ClosedResourceError), trio.move_on_after(STUCK_SECONDS):
@@ -239,7 +240,7 @@ def _run(ask: Ask, answer: Answer) -> None:
     try:
         trio.run(_chat, ask, answer)
     except* KeyboardInterrupt:  # just before the signal was watched, or just after
-        answer.interrupted = True
+        answer.interrupted = signal.SIGINT
 
 
 def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.Message]:
@@ -303,14 +304,16 @@ def chat(
             retry=llm.Retry(attempts=attempts),
             lenient=lenient,
             mode=mode,
-            ledger=open_ledger(ledger) if ledger else llm.Ledger(),
+            ledger=RunLedger(open_ledger(ledger) if ledger else None),
         )
     except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
         answer.error = Misuse(str(exc))
     except KeyboardInterrupt:
-        answer.interrupted = True
+        answer.interrupted = signal.SIGINT
     else:
         _run(ask, answer)
+        unwritten = ask.ledger.unwritten()
+        answer.error = answer.error or unwritten
     try:
         code = _finish(answer, mode, quiet, KEYS.get(kind))
     except KeyboardInterrupt:  # stdout or stderr hangs

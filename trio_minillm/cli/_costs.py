@@ -20,7 +20,7 @@ import trio_minillm as llm
 
 from ..local._named import KEYS, key_of
 from ..providers._base import loggable_url
-from ._output import Misuse, OutputError, one_line, usd
+from ._output import Misuse, OutputError, many, one_line, usd
 from ._shared import no_key
 from ._terminal import print_error, print_rows, print_table, say, write_all
 
@@ -48,8 +48,18 @@ class RunLedger(llm.Ledger):
         return super().record(record if self._sum_meta else replace(record, meta=None))
 
     def flush(self) -> None:
-        if self._file is not None:
-            self._file.flush()
+        """Leave it to `unwritten`, which the command calls when it ends, to write what waits."""
+
+    def unwritten(self) -> OutputError | None:
+        """Write the records that wait to be written, and return the error if that fails."""
+        file = self._file
+        if isinstance(file, llm.JSONLLedger) and file.pending:
+            try:
+                file.flush()
+            except OSError as exc:
+                what = f"{many(file.pending, 'attempt')} of the ledger"
+                return OutputError(exc, what, file.path)
+        return None
 
 
 def open_ledger(path: Path, *, read_only: bool = False) -> llm.JSONLLedger:

@@ -1,7 +1,7 @@
-"""A command that sends many requests: its status line, its response to Ctrl-C, and its end.
+"""A command that sends many requests: its status line, its response to signals, and its end.
 
-The first Ctrl-C sends no more requests and lets the running ones end, the second cancels them, and
-the third waits for nothing. The results are printed in each case.
+The first Ctrl-C (or SIGTERM) sends no more requests and lets the running ones end, the second cancels
+them, and the third waits for nothing. The results are printed in each case.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..local._named import KEYS, kind_of
 from ._costs import RunLedger
 from ._measurements import Results
 from ._output import (
+    ENDING_SIGNALS,
     Misuse,
     OutputError,
     Row,
@@ -60,8 +61,8 @@ class LiveRun(ABC):
     ledger: RunLedger
     error: Exception | None = None
     """The reason that there is no run, or that it could not go on."""
-    interrupted: bool = False
-    """True once Ctrl-C was pressed."""
+    interrupted: signal.Signals | None = None
+    """The first signal that asked for the end, once one did: SIGINT, which is Ctrl-C, or SIGTERM."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -107,9 +108,9 @@ class LiveRun(ABC):
             say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
 
     async def main(self, finish: Callable[[], int]) -> None:
-        """Run `work`, show its progress, and handle Ctrl-C.
+        """Run `work`, show its progress, and handle signals.
 
-        The third Ctrl-C calls ``finish``, and ends the process with the exit code it returns.
+        The third signal calls ``finish``, and ends the process with the exit code it returns.
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch, finish)
@@ -122,6 +123,8 @@ class LiveRun(ABC):
                 await self.work()
             except (llm.MiniLLMError, Misuse, OutputError) as exc:
                 self.error = exc
+            unwritten = self.ledger.unwritten()
+            self.error = self.error or unwritten
             done.set()
             with trio.move_on_after(TERMINAL_SECONDS):
                 await shown.wait()
@@ -130,18 +133,19 @@ class LiveRun(ABC):
     async def _watch(
         self, finish: Callable[[], int], *, task_status: trio.TaskStatus[None]
     ) -> None:
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
             task_status.started()
-            await anext(signals)
-            self.interrupted = True
+            self.interrupted = signal.Signals(await anext(signals))
             running = self.stop()
             if running and not self.quiet:
                 many = f"one {self.noun} is" if running == 1 else f"{running:,} {self.noun}s are"
-                say(f"\n{many} still running; Ctrl-C again cancels them\n")
+                again = "Ctrl-C again" if self.interrupted is signal.SIGINT else "a second signal"
+                say(f"\n{many} still running; {again} cancels them\n")
             await anext(signals)
             self.cancel()
             await anext(signals)  # providers are being asked for costs, or something hangs
-            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+            for number in ENDING_SIGNALS:
+                signal.signal(number, lambda number, _: os._exit(128 + number))
             os._exit(finish())
 
     async def _show(self, done: trio.Event, shown: trio.Event) -> None:
@@ -157,17 +161,19 @@ class LiveRun(ABC):
         shown.set()
 
 
-def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str) -> NoReturn:
+def run_live(
+    make: Callable[[], LiveRun], *, json: bool, name: str, secret: str, to_stderr: bool = False
+) -> NoReturn:
     """Make a run, carry it out, print its results, and exit.
 
     ``make`` may raise `Misuse` or ``ValueError`` for an option. ``name`` is the model's as given,
-    and ``secret`` the key that must not be printed.
+    and ``secret`` the key that must not be printed. ``to_stderr`` says that stdout is taken.
     """
     run: LiveRun | None = None
     error: Exception | None = None
 
     def finish() -> int:
-        return _print(run, error, json=json, name=name, secret=secret)
+        return _print(run, error, json=json, name=name, secret=secret, stderr=to_stderr)
 
     try:
         run = make()
@@ -176,7 +182,7 @@ def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str)
                 warnings.filterwarnings("ignore", "max_cost can't count")
                 trio.run(run.main, finish)
         except* KeyboardInterrupt:  # just before the signal was watched, or just after
-            run.interrupted = True
+            run.interrupted = signal.SIGINT
     except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
         error = Misuse(str(exc))
     except KeyboardInterrupt:
@@ -189,30 +195,44 @@ def run_live(make: Callable[[], LiveRun], *, json: bool, name: str, secret: str)
 
 
 def _print(
-    run: LiveRun | None, error: Exception | None, *, json: bool, name: str, secret: str
+    run: LiveRun | None,
+    error: Exception | None,
+    *,
+    json: bool,
+    name: str,
+    secret: str,
+    stderr: bool,
 ) -> int:
     """Print the results, and return the exit code."""
     code = error_code(error) if run is None or error else run.exit_code()
     error = error or (None if run is None else run.error)
     try:
-        if json:
+        if code == 141:  # nobody reads what it was about
+            pass
+        elif json:
             fields = {} if run is None else run.fields(name)
             what = None if error is None else error_fields(error, secret)
-            write_all(sys.stdout, safe_json({**fields, "error": what, "exit_code": code}))
+            line = safe_json({**fields, "error": what, "exit_code": code})
+            write_all(sys.stderr if stderr else sys.stdout, line)
+        elif stderr and run is not None and run.quiet:  # it wants errors only there
+            pass
         elif run is not None and (summary := run.summary()) is not None:
             results, rows = summary
             if table := results.table():
-                print_table(("", "count", "mean", "p50", "p90", "p99", "max"), table)
+                head = ("", "count", "mean", "p50", "p90", "p99", "max")
+                print_table(head, table, stderr=stderr)
             shown = [
                 (redact_beginnings(label, secret), redact_beginnings(line, secret))
                 for label, line in rows
             ]
-            print_rows(shown, stderr=False)
+            print_rows(shown, stderr=stderr)
     except OutputError as exc:
+        if stderr:  # there is no place left to report it
+            return code
         error, code = exc, error_code(exc)
     if error is None and run is not None:
         error = run.fatal
-    if error is not None and code != 141:
+    if error is not None and (code != 141 or stderr):
         print_error(error_line(error, KEYS.get(kind_of(name)), secret))
     return code
 

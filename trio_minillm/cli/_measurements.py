@@ -255,13 +255,16 @@ class Results:
     def table(self) -> list[tuple[str, ...]]:
         return self.latencies.table()
 
-    def rows(self) -> list[Row]:
-        """Return all the other lines but that of the cost."""
+    def rows(self, *, asked: int | None = None, cached: int = 0) -> list[Row]:
+        """Return all the other lines but that of the cost.
+
+        ``asked`` is the number of answers that were wanted, if more were than were sent for;
+        ``cached`` of them came without being sent for.
+        """
         finished, cancelled = self.finished, self.outcomes[llm.Outcome.CANCELLED]
         reasons = " · ".join(f"{reason} {n:,}" for reason, n in self.reasons.most_common())
-        rows = [
-            ("finished", f"{finished:,} of {self.sent:,}" + (f" ({reasons})" if reasons else ""))
-        ]
+        count = f"{finished + cached:,} of {self.sent if asked is None else asked:,}"
+        rows = [("finished", count + (f" ({reasons})" if reasons else ""))]
         if self.failed:
             rows.append(("failed", f"{self.failed:,}"))
         rows += self.failures.rows()

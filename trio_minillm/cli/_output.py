@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..local import LocalModelError
 
 EXIT_CODES = {
     0: "finished: the answer is whole; for bench and batch: all answers are",
-    1: "the output could not be written, or this program has a bug",
+    1: "the output, the ledger or the cache could not be written, or this program has a bug",
     2: "misuse: a wrong option or input, no prompt, no key, or the extra [cli] is missing",
     3: "could not send: wrong address, no network, or the local model did not start",
     4: "refused: the key or the request is wrong",
@@ -30,8 +31,13 @@ EXIT_CODES = {
     7: "for batch: stopped by a limit of yours, or by a quota that is used up",
     130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
     141: "stdout was closed by its reader (as in `| head`)",
+    143: "ended by SIGTERM, which does what Ctrl-C does",
 }
 """The meaning of each exit code, as ``--help`` shows it."""
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask a command to come to its end: Ctrl-C, and what schedulers and containers send. The
+exit code is then 128 and the signal's number."""
 
 ERROR_CHARS = 600
 """Characters of the longest error that is shown on the terminal; ``--json`` has all of it."""
@@ -45,11 +51,19 @@ class Misuse(Exception):
 
 
 class OutputError(Exception):
-    """A failed write to stdout. ``gone`` is true if that is because its reader has closed it."""
+    """A failed write of ``what`` to stdout, or to the file ``path``.
 
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(f"the answer could not be written: {cause.strerror or cause}")
-        self.gone = cause.errno in (errno.EPIPE, errno.EINVAL)  # on Windows it is EINVAL
+    ``gone`` is true if that is because stdout was closed by its reader.
+    """
+
+    def __init__(
+        self, cause: OSError, what: str = "the answer", path: os.PathLike[str] | None = None
+    ) -> None:
+        named = what if path is None else f"{what} {os.fspath(path)}"
+        super().__init__(f"{named} could not be written: {cause.strerror or cause}")
+        self.cause = cause
+        # On Windows it is EINVAL.
+        self.gone = path is None and cause.errno in (errno.EPIPE, errno.EINVAL)
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -58,7 +72,8 @@ class Answer(msgspec.Struct, kw_only=True):
     response: llm.CompletionResponse = msgspec.field(default_factory=llm.CompletionResponse)
     stream: llm.TrackedStream | None = None
     error: Exception | None = None
-    interrupted: bool = False
+    interrupted: signal.Signals | None = None
+    """The signal that ended it: SIGINT, which is Ctrl-C, or SIGTERM."""
     secret: str = ""
     """The key that was sent, to be removed from whatever the server said."""
 
@@ -221,7 +236,7 @@ def last_of(error: Exception | None) -> Exception | None:
 def exit_code(answer: Answer) -> int:
     """Return the exit code of a ``chat`` command."""
     if answer.interrupted and answer.response.outcome is not llm.Outcome.FINISHED:
-        return 130
+        return 128 + answer.interrupted
     return error_code(answer.error)
 
 

@@ -136,15 +136,17 @@ def print_error(line: str) -> None:
     say(captured.get())
 
 
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(
+    head: tuple[str, ...], rows: list[tuple[str, ...]], *, stderr: bool = False
+) -> None:
     """Print a table on a terminal; elsewhere one row per line with its fields separated by tabs.
 
     Raises `OutputError`.
     """
-    console = Console(highlight=False)
+    console, stream = Console(stderr=stderr, highlight=False), sys.stderr if stderr else sys.stdout
     if not console.is_terminal:
         text = "".join("\t".join(row) + "\n" for row in (head, *rows))
-        write_all(sys.stdout, encoded(text, sys.stdout))
+        write_all(stream, encoded(text, stream))
         return
     table = Table(*head, box=None, header_style="dim")
     for column in table.columns[1:]:
@@ -153,4 +155,4 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_row(*map(Text, row))
     with console.capture() as captured:
         console.print(table)
-    write_all(sys.stdout, encoded(captured.get(), sys.stdout))
+    write_all(stream, encoded(captured.get(), stream))

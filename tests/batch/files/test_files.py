@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._batch.files import append_file, request_file, result_file, result_format
+from trio_minillm._batch.files import append_file, locks, request_file, result_file, result_format
 from trio_minillm._batch.files.append_file import ResultFileError
 from trio_minillm._batch.files.key_table import KeyTable, in_shard
 from trio_minillm._batch.files.request_file import InputError, RequestFile
@@ -520,6 +520,34 @@ async def test_an_answer_of_another_wire(tmp_path: Path) -> None:
     assert (second["finish_reason"], second["message"]["refusal"]) == ("odd", "no")
 
 
+async def test_the_text_stands_at_the_top_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    call = llm.ToolCall(id="c1", name="f", arguments="{}")
+    response = llm.CompletionResponse(
+        choices=(llm.Choice(tool_calls=(call,)),), outcome=llm.Outcome.FINISHED
+    )
+    invalid = msgspec.ValidationError("Expected `int`")
+    results = [
+        answered(request("a"), "Hi."),
+        answered(request("b"), ""),
+        answered(request("c"), response=response),
+        answered(request("d"), invalid=invalid),
+        refused(request("e")),
+    ]
+    await append_all(path, results)
+    lines = lines_of(path)
+    assert [line["content"] for line in lines] == ["Hi.", "", None, None, None]
+    read = ["Hi.", "", "", None, None]
+    assert [line.content for line in read_results(path)] == read
+    for line in lines:  # as earlier versions wrote them
+        del line["content"]
+    written(path, *lines)
+    assert [line.content for line in read_results(path)] == read
+    odd = {**lines[0], "response": {"status_code": 200, "body": {"choices": []}}}
+    written(path, odd)
+    assert [line.content for line in read_results(path)] == [None]
+
+
 async def test_failures_have_lines_too(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     broken = llm.StreamTimeout("idle", 5.0, chunks=1, received=9)
@@ -715,7 +743,7 @@ async def test_failures_are_forgotten_to_be_sent_again(tmp_path: Path) -> None:
 async def test_what_a_kill_while_forgetting_leaves_is_swept_up(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     await append_all(path, [refused(request("a")), answered(request("b"))])
-    append_file._beside(path).write_bytes(path.read_bytes()[:100])
+    append_file.beside(path).write_bytes(path.read_bytes()[:100])
     with ResultFile(path) as out:
         assert (out.finished, out.failed) == (1, 1)
         assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
@@ -750,6 +778,43 @@ async def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(ResultFileError, match="in this process or another"):
             ResultFile(path)
     ResultFile(path).close()
+
+
+@pytest.mark.skipif(not locks.HAS_LOCKS, reason="there are no locks here anyway")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+async def test_a_file_system_without_locks_is_told_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    path = tmp_path / "out.jsonl"
+    with ResultFile(path) as out:
+        await out.append(refused(request("a")))
+        assert out.forget(lambda key, ok: not ok) == 1
+        await out.append(answered(request("a")))
+    assert [line["ok"] for line in lines_of(path)] == [True]
+    (told,) = caplog.records
+    assert told.getMessage() == (
+        f"{path} is on a file system without locks (no locks here):"
+        " nothing keeps a second process from writing to it at the same time"
+    )
+
+
+async def test_a_lock_that_fails_otherwise_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(OSError, match="broken"):
+        ResultFile(tmp_path / "out.jsonl")
 
 
 def test_only_files_of_results_are_taken(tmp_path: Path) -> None:

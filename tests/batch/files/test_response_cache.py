@@ -1,5 +1,6 @@
 """The response cache: exact, safe for many processes, and never the reason that work is lost."""
 
+import errno
 import logging
 import os
 import pickle
@@ -506,3 +507,34 @@ def test_another_request_has_another_key():
         key_of(other_wire, headers={"anthropic-beta": "b-2"}),
     ]
     assert len(set(keys)) == len(keys)
+
+
+async def test_without_locks_one_process_can_use_it(path, monkeypatch, caplog):
+    """Also one that was made where there are locks, and that then has to be read there again."""
+
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    pytest.importorskip("fcntl")
+    with ResponseCache(path) as cache:
+        await cache.put(b"a", answer())
+    with monkeypatch.context() as patched:
+        patched.setattr("fcntl.lockf", fail)
+        with ResponseCache(path) as cache:
+            async with trio.open_nursery() as nursery:
+                for n in range(20):
+                    nursery.start_soon(cache.put, bytes([n]), answer())
+                for _ in range(20):
+                    assert cache.get(b"a") is not None
+                    await trio.lowlevel.checkpoint()
+            assert (len(cache), cache.faults) == (21, 0)
+            names = sorted(p.name for p in path.parent.iterdir())
+            assert names == [path.name, f"{path.name}-wal"]  # no memory that processes share
+    (told,) = caplog.records
+    assert told.getMessage() == (
+        f"{path} is on a file system without locks (no locks available):"
+        " a second process that opens it at the same time can ruin it"
+    )
+    with ResponseCache(path) as cache:
+        assert len(cache) == 21
+        assert cache.get(bytes([7])) is not None

@@ -18,10 +18,7 @@ from typing import BinaryIO, Literal
 import trio
 from outcome import Error, Outcome
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: two writers are not kept apart
-    fcntl = None  # type: ignore[assignment]
+from .locks import HAS_LOCKS, lock_whole, warn_unlocked
 
 FSYNC_SECONDS = 1.0
 """Seconds between two writes to the disk with ``fsync="interval"``: so much a crash of the machine can
@@ -38,7 +35,7 @@ class ResultFileError(OSError):
 
 
 class AppendFile:
-    """An open file that is locked for this process.
+    """An open file that is locked for this process, where the file system has locks.
 
     Guarantees: `write` writes a line whole or not at all, unless the process dies meanwhile;
     `replace` leaves the old file or the new one, whenever the process is killed. ``fsync`` says
@@ -57,9 +54,12 @@ class AppendFile:
         self._idle = threading.Event()
         self._idle.set()
         self._sync_failed: OSError | None = None
-        self._fd = _open_locked(path)
+        self._fd, unlocked = _open_locked(path)
+        if unlocked is not None:
+            danger = "nothing keeps a second process from writing to it at the same time"
+            warn_unlocked(path, unlocked, danger)
         with suppress(FileNotFoundError):
-            _beside(path).unlink()  # of a process that was killed in `replace`
+            beside(path).unlink()  # of a process that was killed in `replace`
 
     def read(self) -> Iterator[bytes]:
         """Yield all lines; the last may lack its newline."""
@@ -78,8 +78,10 @@ class AppendFile:
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
-        except BaseException:
+        except BaseException as exc:
             os.ftruncate(self._fd, self._end)
+            if isinstance(exc, OSError):
+                exc.filename = str(self.path)
             raise
         self._end += len(line)
         self._written += 1
@@ -100,18 +102,18 @@ class AppendFile:
         """Put a new file in the place of this one, with the lines that ``lines`` yields when it is
         given the present ones, and append to that.
         """
-        fresh = _beside(self.path)
-        fd = _open_locked(fresh)
+        fresh = beside(self.path)
+        fd, _ = _open_locked(fresh)
         try:
             os.ftruncate(fd, 0)
             with open(fd, "wb", closefd=False) as new:
                 new.writelines(lines(self.read()))
             os.fsync(fd)
-            if fcntl is None:  # an open file can't be replaced there
+            if not HAS_LOCKS:  # Windows, where an open file can't be replaced
                 os.close(fd)
                 self.close()
                 fresh.replace(self.path)
-                fd = _open_locked(self.path)
+                fd, _ = _open_locked(self.path)
             else:
                 fresh.replace(self.path)
                 self.close()
@@ -120,7 +122,7 @@ class AppendFile:
             fresh.unlink(missing_ok=True)
             raise
         self._fd = fd
-        _sync_folder(self.path)
+        sync_folder(self.path)
 
     def close(self) -> None:
         """Close the file, so that other processes can write to it. May be called again.
@@ -174,35 +176,35 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _open_locked(path: Path) -> int:
-    """Open and lock a file, which is made if it is missing."""
+def _open_locked(path: Path) -> tuple[int, OSError | None]:
+    """Open and lock a file, which is made if it is missing. The second value is the reason if its
+    file system has no locks.
+    """
     while True:
         fd = os.open(path, _FLAGS, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise ResultFileError(errno.EINVAL, "not a regular file", str(path))
-            if fcntl is None:
-                return fd
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                unlocked = lock_whole(fd)
             except BlockingIOError:
                 what = "it is open for results already, in this process or another"
                 raise ResultFileError(errno.EAGAIN, what, str(path)) from None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), path.stat()):
-                    return fd
+                    return fd, unlocked
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)  # another process has put a new file in its place meanwhile
 
 
-def _beside(path: Path) -> Path:
-    """Return the path at which a new file is written, by the process that holds the lock."""
+def beside(path: Path) -> Path:
+    """Return the path at which a new file is written before it takes the place of ``path``."""
     return path.with_name(f".{path.name}.trio-minillm.tmp")
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make a file's new name survive a crash, where the system can sync a folder."""
     with suppress(OSError):
         fd = os.open(path.parent, os.O_RDONLY)

@@ -26,6 +26,7 @@ from ..._types.cost import CostInfo, CostResolution
 from ..._types.errors import MiniLLMError
 from ..._types.response import CompletionResponse, Outcome
 from .cache_format import dump_response, load_response
+from .locks import lacks_ranges, warn_unlocked
 
 MAX_ANSWER = 64 << 20
 """Bytes of the longest answer that is stored, as JSON."""
@@ -76,7 +77,8 @@ class ResponseCache:
     found, or not stored, which is logged once and counted in `faults`.
 
     ``max_entries`` bounds it: the least recently used answers are dropped. The folder must exist and
-    be on a local disk; the file is made with mode 0600. Raises `OSError` if it can't be read or
+    be on a local disk (one without locks is warned of once: one process at a time must use the file
+    there); the file is made with mode 0600. Raises `OSError` if it can't be read or
     written, and `CacheError` if it is something else.
 
     One cache is for one Trio loop and one process. It can be pickled, and opens the file again when
@@ -94,6 +96,8 @@ class ResponseCache:
         """Look-ups that found none."""
         self.faults: int = 0
         """Look-ups and answers that were lost to a fault of the file."""
+        self.unwritten: str | None = None
+        """The reason why answers could not be stored, if some could not."""
         self._pid = os.getpid()
         self._turn = trio.Lock()
         self._new: dict[bytes, bytes] = {}
@@ -184,15 +188,21 @@ class ResponseCache:
         if path.exists() and not path.is_file():
             code = errno.EISDIR if path.is_dir() else errno.EINVAL
             raise OSError(code, "the cache must be a regular file", str(path))
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
             head = file.read(len(_MAGIC))  # SQLite's side files get the same mode
+            unlocked = lacks_ranges(file.fileno())
         try:
             if head not in (b"", _MAGIC):  # SQLite would write over one that is very short
                 raise sqlite3.DatabaseError("file is not a database")
-            self._writes = self._connect(WRITE_SECONDS)
+            self._writes = self._connect(WRITE_SECONDS, unlocked is None)
             _prepare(self._writes)
-            self._reads = self._connect(READ_SECONDS)
-            self._reads.execute("PRAGMA query_only = 1")
+            if unlocked is None:
+                self._reads = self._connect(READ_SECONDS)
+                self._reads.execute("PRAGMA query_only = 1")
+            else:  # without locks, only sharing a connection keeps a reader from half a write
+                self._reads = self._writes
+                danger = "a second process that opens it at the same time can ruin it"
+                warn_unlocked(path, unlocked, danger)
             self._reads.execute("SELECT answers FROM size").fetchone()
         except sqlite3.Error as error:
             self.close()
@@ -201,11 +211,17 @@ class ResponseCache:
             self.close()
             raise CacheError(f"{error}: {path}") from None
 
-    def _connect(self, seconds: float) -> sqlite3.Connection:
+    def _connect(self, seconds: float, locks: bool = True) -> sqlite3.Connection:
         # The connection for writes moves between worker threads, one at a time.
         connection = sqlite3.connect(
-            self.path, timeout=seconds, isolation_level=None, check_same_thread=False
+            self.path.as_uri() + ("" if locks else "?vfs=unix-none"),
+            uri=True,
+            timeout=seconds,
+            isolation_level=None,
+            check_same_thread=False,
         )
+        if not locks:  # its WAL mode then needs no memory that processes share
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
@@ -262,13 +278,23 @@ class ResponseCache:
                     writer.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
+            self.unwritten = _words(error)
             self._fault("written", error, len(new))
 
     def _fault(self, what: str, error: Exception, count: int = 1) -> None:
         if not self.faults:
-            words = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
-            _log.warning("the response cache can't be %s (%s): it is done without", what, words)
+            told = what, _words(error)
+            _log.warning(
+                "the response cache %s can't be %s (%s): it is done without", self.path, *told
+            )
         self.faults += count
+
+
+def _words(error: Exception) -> str:
+    if not isinstance(error, sqlite3.Error):
+        return type(error).__name__
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return os.strerror(errno.ENOSPC) if full else str(error)
 
 
 def _reopened(path: Path, max_entries: int | None) -> ResponseCache:

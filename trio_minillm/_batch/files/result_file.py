@@ -22,6 +22,7 @@ from ..._types.checks import check_count
 from ...providers import Model
 from ..types import BatchRequest, BatchResult
 from .append_file import AppendFile, Fsync, ResultFileError, read_lines
+from .compression import unpacked
 from .key_table import KeyTable
 from .result_format import MARKER, ResultLine, fingerprint, result_line
 
@@ -208,9 +209,11 @@ class ResultFile:
 def read_results(path: str | os.PathLike[str]) -> Iterator[ResultLine]:
     """Yield the lines of a file of results, in its order; torn ones are passed over.
 
-    The file may be one that another process writes to. Raises `OSError` if it can't be read.
+    The file may be one that another process writes to, or one that was compressed since with gzip
+    or zstd (which needs Python 3.14 or the extra ``tables``, else it raises `ImportError`). Raises
+    `OSError` if it can't be read.
     """
-    with Path(path).open("rb") as file:
+    with Path(path).open("rb") as stored, unpacked(stored) as file:
         for line in read_lines(file):
             try:
                 yield _decode_line(line)

@@ -7,6 +7,7 @@ beside it. Money is in USD as text, since it is exact; times are in seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Annotated, Any
 
@@ -34,6 +35,32 @@ REASONS = {
 OpenAI has no word for ``pause_turn``, a paused answer."""
 
 
+ROW_TYPES: dict[str, type] = {
+    "key": str,
+    "sample": int,
+    "ok": bool,
+    "outcome": str,
+    "content": str,
+    "finish_reason": str,
+    "prompt_tokens": int,
+    "completion_tokens": int,
+    "cached_tokens": int,
+    "reasoning_tokens": int,
+    "cost_usd": float,
+    "cost_usd_exact": str,
+    "cost_status": str,
+    "model": str,
+    "error": str,
+    "error_message": str,
+    "attempts": int,
+    "seconds": float,
+    "ttft": float,
+    "meta": str,
+    "score": str,
+}
+"""Fields of `ResultLine.row` and their types; each may be ``None``."""
+
+
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     """A line of a file of results, in JSON's types, as `read_results` yields it. Its ``repr`` shows no
     answer.
@@ -45,6 +72,8 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     request: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
     """Hash of the request (see `fingerprint`)."""
+    content: str | None = None
+    """The answer's text (of its first choice); ``None`` if there is no whole answer."""
     sample: int = 0
     response: dict[str, Any] | None = None
     """``status_code``, ``request_id`` and ``body``: a ``chat.completion``, or the refusal."""
@@ -59,20 +88,59 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     score: Any = None
     meta: Any = None
 
+    def __post_init__(self) -> None:
+        if self.content is None and self.ok and self.response is not None:
+            # The line of an earlier version, or an answer without text.
+            with suppress(LookupError, TypeError):
+                text = self.response["body"]["choices"][0]["message"]["content"] or ""
+                msgspec.structs.force_setattr(self, "content", str(text))
+
     @property
     def key(self) -> str:
         """The request's key."""
         return self.custom_id
 
-    @property
-    def content(self) -> str | None:
-        """The answer's text (of its first choice); ``None`` if there is no whole answer."""
-        if not self.ok or self.response is None:
-            return None
-        return str(self.response["body"]["choices"][0]["message"]["content"] or "")
+    def row(self) -> dict[str, Any]:
+        """Return the line as a flat row for a table: always the same fields, with numbers, text, flags
+        or ``None`` in them.
+
+        ``cost_usd`` is a float, for sums, and ``cost_usd_exact`` the exact amount as text. ``seconds``
+        and ``ttft`` are those of the newest attempt. ``meta`` and ``score`` are JSON.
+        """
+        usage, cost, timings = self.usage or {}, self.cost or {}, self.timings or {}
+        error, amount = self.error or {}, cost.get("amount")
+        answer = self.partial or (self.response or {}).get("body") or {}
+        choice = (answer.get("choices") or [{}])[0]
+        return {
+            "key": self.custom_id,
+            "sample": self.sample,
+            "ok": self.ok,
+            "outcome": self.outcome,
+            "content": self.content,
+            "finish_reason": choice.get("finish_reason"),
+            "prompt_tokens": usage.get("prompt_tokens"),
+            "completion_tokens": usage.get("completion_tokens"),
+            "cached_tokens": usage.get("cache_read_tokens"),
+            "reasoning_tokens": usage.get("reasoning_tokens"),
+            "cost_usd": None if amount is None else float(amount),
+            "cost_usd_exact": amount,
+            "cost_status": cost.get("resolution"),
+            "model": answer.get("model"),
+            "error": error.get("code"),
+            "error_message": error.get("message"),
+            "attempts": len(self.attempts),
+            "seconds": timings.get("total"),
+            "ttft": timings.get("first_chunk"),
+            "meta": _json_text(self.meta),
+            "score": _json_text(self.score),
+        }
 
     def __repr__(self) -> str:
         return f"<ResultLine {self.custom_id!r} {self.outcome}>"
+
+
+def _json_text(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
 
 
 def fingerprint(request: BatchRequest) -> str:
@@ -105,6 +173,7 @@ def result_line(result: BatchResult, request: str) -> bytes:
         "custom_id": result.key,
         "ok": result.ok,
         "outcome": result.outcome,
+        "content": _content(result),
         "request": request,
         "sample": result.sample,
         "response": _response(result),
@@ -127,6 +196,20 @@ def result_line(result: BatchResult, request: str) -> bytes:
     except (TypeError, ValueError, RecursionError):
         what = "the meta and the score of a result must be JSON to be written to a file"
         raise TypeError(what) from None
+
+
+def _content(result: BatchResult) -> str | None:
+    """Return the text of a whole answer. It is in the ``response`` once more, but too deep for tools
+    that read JSON lines as a table.
+    """
+    if result.response is None or not result.ok:
+        return None
+    return _text(result.response.choices[0])
+
+
+def _text(choice: Choice) -> str | None:
+    """Return the text; ``None`` if there are calls or a refusal in its place."""
+    return choice.content or (None if choice.tool_calls or choice.refusal else "")
 
 
 def _response(result: BatchResult) -> dict[str, Any] | None:
@@ -224,7 +307,7 @@ def completion(response: CompletionResponse, created: int) -> dict[str, Any]:
 def _choice(choice: Choice) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": choice.content or (None if choice.tool_calls or choice.refusal else ""),
+        "content": _text(choice),
         "refusal": choice.refusal,
     }
     if choice.reasoning:

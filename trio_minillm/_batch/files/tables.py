@@ -52,11 +52,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
     Raises `ImportError` without the extra ``tables``, ``ValueError`` for another kind of file.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as exc:
-        raise ImportError("Parquet needs pyarrow: pip install 'trio-minillm[tables]'") from exc
+    pyarrow = pyarrow_or_error()
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
@@ -68,6 +64,19 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                     yield number, _fields(cells)
     except pyarrow.ArrowInvalid:
         raise ValueError(f"{path} is not a Parquet file") from None
+
+
+def pyarrow_or_error() -> Any:
+    """Return the package pyarrow with its part for Parquet. Raises `ImportError` that says what to
+    install.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        what = "Parquet, Arrow and zstd files need pyarrow: pip install 'trio-minillm[tables]'"
+        raise ImportError(what) from exc
+    return pyarrow
 
 
 def _cell(name: str, cell: str) -> Any:
