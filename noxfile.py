@@ -169,7 +169,9 @@ def adapters(session: nox.Session, program: str) -> None:
     """Run other people's programs on this library: inspect_ai, lm-evaluation-harness, Ray."""
     install(session, *group("test"), extras=(program,))
     tests = {"inspect": "test_inspect_ai", "lm-eval": "test_lm_eval", "ray": "test_ray"}
-    session.run("pytest", f"tests/adapters/{tests[program]}.py", *session.posargs)
+    # Building the wheel has moved TMPDIR into the environment, where Ray takes no files.
+    env = {"TMPDIR": os.environ.get("TMPDIR")}
+    session.run("pytest", f"tests/adapters/{tests[program]}.py", *session.posargs, env=env)
 
 
 LITELLM = "litellm[proxy]==1.82.6"

@@ -1,8 +1,8 @@
 """Measure what a batch costs compared with a bare loop, and how it copes with servers' limits.
 
-``python benchmarks/batch.py overhead [REQUESTS]`` · ``paced [REQUESTS]`` · ``rate [SECONDS
-[REQUESTS_A_MINUTE]]`` · ``load [SECONDS]``. Each run has a server process and a client process of
-its own. Prints a table in Markdown.
+``python benchmarks/batch.py overhead [REQUESTS]`` · ``pairs [ROUNDS [REQUESTS]]`` · ``paced
+[REQUESTS]`` · ``rate [SECONDS [REQUESTS_A_MINUTE]]`` · ``load [SECONDS]``. Each run has a server
+process and a client process of its own. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import json
 import math
 import multiprocessing
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +74,8 @@ class Task(NamedTuple):
     concurrency: Any
     seconds: float = math.inf
     warm_up: int = 200
-    """Unmeasured requests of a bare loop beforehand: imports, caches, first connections."""
+    """Unmeasured requests of a bare loop beforehand, and one of a batch: imports, caches, first
+    connections."""
 
 
 def _requests(model: Any, count: int | None) -> Iterator[Any]:
@@ -104,8 +108,8 @@ def _client(task: Task, out: Any) -> None:
     open_files.raise_limit()
     model = llm.compatible("short", base_url=f"http://127.0.0.1:{task.port}/v1")
 
-    async def batch(client: llm.Client) -> dict[str, Any]:
-        asked = _requests(model, task.count)
+    async def batch(client: llm.Client, count: int | None) -> dict[str, Any]:
+        asked = _requests(model, count)
         async with client.batch(asked, concurrency=task.concurrency) as results:
             with trio.move_on_after(task.seconds):
                 async for _ in results:
@@ -116,15 +120,19 @@ def _client(task: Task, out: Any) -> None:
     async def main() -> dict[str, Any]:
         async with llm.open_client() as client:
             await _bare(client, model, task.warm_up, 50)
+            if task.warm_up:
+                await batch(client, 1)
             gc.collect()
             began, cpu = time.monotonic(), time.process_time()
+            user = resource.getrusage(resource.RUSAGE_SELF).ru_utime
             told: dict[str, Any] = {"began": began}
             if task.kind == "bare":
                 await _bare(client, model, task.count or 0, task.concurrency)
             else:
-                told |= await batch(client)
+                told |= await batch(client, task.count)
             told["cpu"] = time.process_time() - cpu
             told["wall"] = time.monotonic() - began
+            told["user"] = resource.getrusage(resource.RUSAGE_SELF).ru_utime - user
         return {**told, "kib": _kib()}
 
     out.send(trio.run(main))
@@ -155,6 +163,29 @@ def overhead(most: int) -> None:
                     flush=True,
                 )
                 counted()
+
+
+def pairs(rounds: int, count: int) -> None:
+    """Compare CPU with a bare loop at several concurrencies: medians over pairs of fresh processes,
+    which run at the same time, so that both meet the same neighbours.
+
+    User time alone, since the kernel's depends on how answers happen to fall together.
+    """
+    print("| at once | bare, µs of user CPU each | batch | ratio | difference, µs |")
+    print("| --- | --- | --- | --- | --- |")
+    for concurrency, delay in ((1, 0.0), (50, 0.05), (1_000, 1.0)):
+        found = []
+        with serving(delay=delay) as (port, _):
+            for _ in range(rounds):
+                tasks = [Task(kind, port, count, concurrency) for kind in ("bare", "batch")]
+                with ThreadPoolExecutor(len(tasks)) as pool:
+                    found.append([told["user"] / count * 1e6 for told in pool.map(run, tasks)])
+        bare, batch = (statistics.median(column) for column in zip(*found, strict=True))
+        ratio = statistics.median(with_batch / alone for alone, with_batch in found)
+        more = statistics.median(with_batch - alone for alone, with_batch in found)
+        print(
+            f"| {concurrency:,} | {bare:.0f} | {batch:.0f} | {ratio:.3f} | {more:.0f} |", flush=True
+        )
 
 
 def paced(most: int, pace: float = 500.0) -> None:
@@ -203,6 +234,8 @@ def main() -> None:
     print(f"<!-- {os.cpu_count()} cores, Python {sys.version.split()[0]} -->")
     if what == "overhead":
         overhead(int(number or 100_000))
+    elif what == "pairs":
+        pairs(int(number or 15), *map(int, rest or [2_000]))
     elif what == "paced":
         paced(int(number or 20_000))
     elif what == "rate":

@@ -246,13 +246,14 @@ class Client:
         """Return the stream of a batch's request, whose meta goes into the ledger if that can keep
         it: a batch takes any.
         """
-        try:
-            if len(msgspec.json.encode(meta)) <= MAX_BATCH_META:
-                self.ledger.check(_merged(self._meta, meta))
-            else:
+        if meta is not None:
+            try:
+                if len(msgspec.json.encode(meta)) <= MAX_BATCH_META:
+                    self.ledger.check(_merged(self._meta, meta))
+                else:
+                    meta = None
+            except JSON_ERRORS:
                 meta = None
-        except JSON_ERRORS:
-            meta = None
         return self.stream(model, messages, meta=meta, **more)
 
     async def settle(

@@ -25,6 +25,8 @@ from trio_minillm.adapters.ray import UNWRITTEN, divided, on_ray, rows_of
 from trio_minillm.batch import BatchRequest, BatchResult, ResultLine
 from trio_minillm.testing import openai_events
 
+from ..support.paths import DOCS
+
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)"
 )
@@ -311,59 +313,98 @@ async def test_a_line_cut_anywhere_is_as_if_it_were_not_there(tmp_path):
 
 # -- with Ray ------------------------------------------------------------------------------------
 
-RUN = """
-import json, logging, os, sys
-import ray
-
-folder, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-import trio_minillm as llm
-from trio_minillm.batch import on_ray
-
-ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+SETTING = """
+import logging, os, ray, sys
+os.chdir(sys.argv[1])
+ray.init(
+    address="local",
+    num_cpus=2,
+    include_dashboard=False,
+    logging_level=logging.ERROR,
+    log_to_driver={shown},
+)
 ray.data.DataContext.get_current().enable_progress_bars = False
-lines = [json.dumps({"key": f"k{n}", "prompt": f"q{n}"}) for n in range(count)]
-ask = on_ray("compatible:m", actors=2, folder=folder, concurrency=16,
-             model_options={"base_url": url})
-rows = ray.data.from_items([{"text": line} for line in lines], override_num_blocks=8)
-rows = rows.map_batches(
-    ask, compute=ray.data.ActorPoolStrategy(size=2), batch_size=16, num_cpus=1
-).take_all()
-print(json.dumps(sorted((row["key"], row["content"], row["ok"]) for row in rows)))
-ray.shutdown()
 """
 
 
+def of_docs(url, actors, **setting):
+    """The example of the docs, on a machine of two cores, with this server and number of actors."""
+    text = (DOCS / "ray.md").read_text(encoding="utf-8")
+    program = text.partition("```text\nimport ray\n")[2].partition("```")[0]
+    for old, new in {
+        '"openai:gpt-5-mini",': f'"compatible:m", model_options={{"base_url": "{url}"}},',
+        "actors=4": f"actors={actors}",
+        "size=4": f"size={actors}",
+        '"/mnt/shared/run-7"': '"record"',
+        "concurrency=800": f"concurrency={8 * actors}",
+    }.items():
+        assert old in program
+        program = program.replace(old, new)
+    return SETTING.format(**setting) + program
+
+
+@contextlib.contextmanager
+def running(program, folder):
+    """Run a program in a folder; end it with the block, and after some minutes in any case."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, folder], stderr=subprocess.PIPE, text=True
+    ) as process:
+        timer = threading.Timer(200, process.terminate)
+        timer.start()
+        try:
+            yield process
+        finally:
+            timer.cancel()
+            process.terminate()
+
+
 @needs_ray
-@pytest.mark.parametrize("kills", [0, 2])
-def test_a_run_on_two_actors(tmp_path, kills):
+@pytest.mark.parametrize(("actors", "kills"), [(1, 1), (2, 0), (2, 2), (4, 1)])
+def test_the_docs_example_on_two_cores(tmp_path, actors, kills):
     """Actors that are killed lose what they had under way, and nothing else is sent twice."""
-    folder, count, killed = tmp_path / "record", 300, set()
-    with Server(0.05) as server:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", RUN, folder, server.url, str(count)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    import pyarrow.parquet
+
+    keys, killed = sorted(f"k{n}" for n in range(300)), set()
+    lines = [json.dumps({"key": key, "prompt": f"about {key}"}) for key in keys]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    with (
+        Server(0.05) as server,
+        running(of_docs(server.url, actors, shown=False), tmp_path) as process,
+    ):
         while process.poll() is None and len(killed) < kills:
             done = sum(server.counts.values())
-            pids = {int(path.name.rsplit("-", 2)[1]) for path in folder.glob("*.jsonl")} - killed
+            files = (tmp_path / "record").glob("*.jsonl")
+            pids = {int(path.name.rsplit("-", 2)[1]) for path in files} - killed
             if pids and done > 60 * (len(killed) + 1):
                 os.kill(max(pids), signal.SIGKILL)
                 killed.add(max(pids))
             time.sleep(0.01)
-        out, err = process.communicate(timeout=200)
+        _, err = process.communicate()
         assert process.returncode == 0, err[-3000:]
-    (rows,) = [line for line in out.splitlines() if line.startswith("[[")]  # Ray talks there, too
-    found = json.loads(rows)
-    assert found == sorted([f"k{n}", f"echo q{n}", True] for n in range(count))
+    rows = pyarrow.parquet.read_table(tmp_path / "answers").to_pylist()
+    found = sorted((row["key"], row["content"], row["ok"]) for row in rows)
+    assert found == [(key, f"echo about {key}", True) for key in keys]
     assert len(killed) == kills
     written = [
         msgspec.json.decode(line)["custom_id"]
-        for path in folder.glob("*.jsonl")
+        for path in (tmp_path / "record").glob("*.jsonl")
         for line in path.read_bytes().splitlines(keepends=True)
         if line.endswith(b"\n")
     ]
-    assert sorted(written) == sorted(f"k{n}" for n in range(count))  # once each, all actors'
-    twice = sum(server.counts.values()) - count
+    assert sorted(written) == keys  # once each, all actors'
+    twice = sum(server.counts.values()) - len(keys)
     assert twice <= (8 + UNWRITTEN) * kills  # what each had under way or in hand
+
+
+@needs_ray
+def test_actors_that_keep_every_core_say_so(tmp_path):
+    """Nothing is read then: the job stands still."""
+    (tmp_path / "in.jsonl").write_text('{"key": "a", "prompt": "b"}\n')
+    with Server() as server:
+        program = of_docs(server.url, 2, shown=True)
+        assert "num_cpus=0, " in program
+        with running(program.replace("num_cpus=0, ", ""), tmp_path) as process:
+            assert process.stderr is not None
+            said = next((line for line in process.stderr if "keep all 2 CPUs" in line), None)
+    assert said is not None
+    assert "num_cpus=0" in said

@@ -48,7 +48,9 @@ class Sink:
     async def take(self) -> BatchResult | None:
         """Return the next result, ``None`` after the last. A checkpoint."""
         self._taken += 1
-        if self._taken % YIELD_EVERY:
+        if not self._waiting:
+            pass  # it waits below, which is a checkpoint
+        elif self._taken % YIELD_EVERY:
             await checkpoint_if_cancelled()
         else:
             await checkpoint()
@@ -126,7 +128,7 @@ class Results:
     @property
     def blocked(self) -> bool:
         """True if a consumer has to catch up before anything new is sent."""
-        return any(sink.full for sink in self._sinks)
+        return any([sink.full for sink in self._sinks])  # noqa: C419 - a generator costs twice as much
 
     def watch(self, buffer: int, policy: Literal["block", "drop_oldest"]) -> Watch:
         """Return a further consumer of all results from now on."""

@@ -217,7 +217,8 @@ class Run:
         """Make one attempt, and do what follows from it."""
         if self.schedule.waiting <= LOOK_AHEAD // 2:
             self._resume_source()
-        now = trio.current_time()
+        assert item.ticket is not None  # an item that is sent has one
+        now = item.ticket.sent_at
         try:
             if item.started is None:
                 item.started = now

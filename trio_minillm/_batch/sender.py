@@ -59,9 +59,9 @@ class Sender:
         The lane is told of the end in each case, and ``item.attempts`` has one more unless it was
         cancelled. With neither answer nor error, the client was closed while it ran.
         """
-        lane, ticket, sent_at = item.lane, item.ticket, trio.current_time()
-        waited, started = sent_at - item.since, datetime.now(UTC)
+        lane, ticket = item.lane, item.ticket
         assert ticket is not None  # an item that is sent has one
+        waited, started = ticket.sent_at - item.since, datetime.now(UTC)
         error: MiniLLMError | None = None
         ended = False
         try:
@@ -88,7 +88,8 @@ class Sender:
         finally:
             if not ended:
                 lane.dropped(ticket)
-        record = stream.records[-1].key if stream.records else None
+        records = stream.records
+        record = records[-1].key if records else None
         item.attempts += (_attempt(answer, error, started, waited, record),)
         return (answer, None) if error is None else (None, _without_frames(error))
 

@@ -61,16 +61,17 @@ class WorkerPool:
         """Wake a worker if a request may be sent now, else set the timer."""
         if self._nursery is None or self._waking or self._in_gap:
             return
-        if self._held() or not self._schedule.waiting:
+        schedule = self._schedule
+        if not schedule.waiting or schedule.running >= schedule.limit or self._held():
             return
-        if self._schedule.ready(trio.current_time()):
+        if schedule.ready(trio.current_time()):
             self._waking = True
             if self._idle:
                 self._idle.unpark()
             else:
                 self._nursery.start_soon(self._work, name="trio_minillm batch worker")
         else:
-            self.wake_at(self._schedule.wake_at)
+            self.wake_at(schedule.wake_at)
 
     def wake_at(self, when: float) -> None:
         """Set the timer to this time, or leave it at an earlier one."""

@@ -10,7 +10,9 @@ module.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -33,6 +35,8 @@ from ._shared_results import SharedResults
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_log = logging.getLogger("trio_minillm")
+
 DIVIDED = ("concurrency", "max_concurrency", "requests_per_minute", "tokens_per_minute", "limits")
 """Options whose value is for all actors together."""
 OTHERS = ("cache", "retry", "retry_share", "deadline", "timeouts")
@@ -52,7 +56,8 @@ def on_ray(
     model_options: Mapping[str, Any] | None = None,
     **options: Unpack[BatchOptions],
 ) -> type:
-    """Return a class for ``dataset.map_batches(cls, compute=ActorPoolStrategy(size=actors), …)``.
+    """Return a class for ``dataset.map_batches(cls, compute=ActorPoolStrategy(size=actors),
+    num_cpus=0, …)``. Without ``num_cpus=0``, actors that have every core keep tasks from reading.
 
     Rows are requests: either a column ``text`` with a line of JSON as in a batch's input file, or
     that line's fields as columns. The rows that come out have ``key``, ``ok``, ``outcome``,
@@ -78,6 +83,7 @@ def on_ray(
     if unknown:
         raise TypeError(f"not an option of a batch on Ray: {', '.join(unknown)}")
     plan = _Plan(
+        actors=actors,
         model=model,
         model_options=dict(model_options or {}),
         folder=str(Path(folder).absolute()),
@@ -118,6 +124,7 @@ def divided(options: Mapping[str, Any], actors: int) -> dict[str, Any]:
 class _Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The instructions for each actor."""
 
+    actors: int
     model: str | Model
     model_options: dict[str, Any]
     folder: str
@@ -139,12 +146,29 @@ class _Actor:
     plan: _Plan
 
     def __init__(self) -> None:
+        _warn_of_cores(self.plan.actors)
         self._portal = Portal(partial(_open_run, self.plan))
 
     async def __call__(self, batch: dict[str, Any]) -> pa.Table:
         """Return the results of a block of rows, in its order."""
         rows = rows_of(batch)
         return table_of(await asyncio.wrap_future(self._portal.submit(partial(_answer, rows))))
+
+
+def _warn_of_cores(actors: int) -> None:
+    """Log a warning if the actors have every core, so that the tasks that feed them can't run."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    kept = actors * ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+    there = ray.cluster_resources().get("CPU", 0)
+    if kept and kept >= there:
+        _log.warning(
+            "%d actors keep all %g CPUs of the cluster, so that no task can read their input: "
+            "give map_batches num_cpus=0",
+            actors,
+            there,
+        )
 
 
 async def _answer(rows: list[Any], run: _Run) -> list[bytes]:

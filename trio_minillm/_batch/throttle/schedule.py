@@ -111,7 +111,7 @@ class Schedule:
         """The number that may run at once now: ``capacity``, or less if this machine has no room
         for so many.
         """
-        return int(min(self.capacity, self._room))
+        return self.capacity if self.capacity <= self._room else int(self._room)
 
     def no_room(self) -> bool:
         """Note that this machine has no room for one of those that run (it has too many files open).
