@@ -771,8 +771,9 @@ def test_an_input_that_changes_meanwhile(endpoint: Endpoint, files: Files) -> No
 
 
 @posix
-def test_ctrl_c_while_the_input_is_read(endpoint: Endpoint, files: Files) -> None:
-    files.write(30_000)
+@pytest.mark.parametrize("good", [True, False])
+def test_ctrl_c_while_the_input_is_read(endpoint: Endpoint, files: Files, good: bool) -> None:
+    files.write(200_000, **({} if good else {"promt": 1}))
     with started(endpoint, files) as process:
         wait_for(files.target.exists)
         process.send_signal(signal.SIGINT)

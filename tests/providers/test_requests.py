@@ -17,6 +17,8 @@ import trio_minillm as llm
 from trio_minillm import ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
 from trio_minillm.providers import SERVERS, Provider, Request
 from trio_minillm.providers._server_quirks import server_at
+from trio_minillm.providers.anthropic import Anthropic
+from trio_minillm.providers.openai import OpenAIChat
 
 from ..support.media import PDF, PDF64, PNG, PNG64, WAV, WAV64
 
@@ -1396,3 +1398,21 @@ def test_the_base_of_providers_leaves_the_wire_to_its_subclasses() -> None:
             call()
     with pytest.raises(llm.ProtocolError):
         bare.parse_response(b"{}")
+
+
+def test_a_provider_that_builds_requests_anew_may_refuse_a_text() -> None:
+    class Own(OpenAIChat):
+        def build_request(self, request: Request) -> dict[str, Any]:
+            return super().build_request(request)
+
+    class Renamed(OpenAIChat):
+        name = "renamed"
+
+    class Sure(Own):
+        any_text = True
+
+        def build_request(self, request: Request) -> dict[str, Any]:
+            return super().build_request(request)
+
+    assert (OpenAIChat.any_text, Anthropic.any_text, Renamed.any_text) == (True, True, True)
+    assert (Provider.any_text, Own.any_text, Sure.any_text) == (False, False, True)

@@ -44,8 +44,9 @@ class BatchRequest(msgspec.Struct, frozen=True):
             raise TypeError("a request's key must be text")
         if not self.key:
             raise ValueError("a request's key must not be empty")
-        if not isinstance(self.params, Mapping) or not isinstance(self.extra, Mapping):
-            raise TypeError("a request's params and extra must be mappings")
+        for given in (self.params, self.extra):
+            if type(given) is not dict and not isinstance(given, Mapping):
+                raise TypeError("a request's params and extra must be mappings")
         if self.samples is not None:
             numbers = tuple(self.samples)
             if not numbers or any(type(n) is not int or n < 0 for n in numbers):

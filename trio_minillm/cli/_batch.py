@@ -29,7 +29,7 @@ from ..local._named import is_local, key_of, kind_of
 from . import _shared as option
 from ._batch_judging import judged, schema_from
 from ._batch_output import STDOUT, Target, target_of
-from ._batch_report import BatchPlan
+from ._batch_report import STDIN, BatchPlan
 from ._batch_run import BatchRun
 from ._costs import open_ledger
 from ._live import run_live
@@ -37,9 +37,14 @@ from ._output import Misuse
 from ._shared import model_of, positive, priced, timeouts_of
 
 _HELP = {
-    "source": "Requests: JSON lines, .csv, .tsv or .parquet.",
+    "source": "Requests: JSON lines, .csv, .tsv or .parquet, also with .gz or .zst; - is stdin.",
     "target": "Results: JSON lines, .parquet, .arrow, .feather, or - for stdout. Requests with a"
     " result in this file are not sent again.",
+    "key": "Column of the input that holds a line's key. [key; with --prompt, the line's number]",
+    "prompt": "Column that holds the prompt.",
+    "system": "Column that holds a system message.",
+    "strict": "Refuse columns that are none of ours, which these three otherwise put into meta.",
+    "format": "Format of the input, if its name does not tell.",
     "concurrency": "Requests at once: a number, or auto, which finds one by trying.",
     "max_concurrency": "The most that auto tries. [1000]",
     "no_adapt": "Learn no limits and make no pauses: keep the numbers that are given.",
@@ -73,6 +78,13 @@ def batch(
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
+    key: Annotated[str | None, Option(metavar="COL", help=_HELP["key"])] = None,
+    prompt: Annotated[str | None, Option(metavar="COL", help=_HELP["prompt"])] = None,
+    system: Annotated[str | None, Option(metavar="COL", help=_HELP["system"])] = None,
+    strict: Annotated[bool, Option("--strict", help=_HELP["strict"])] = False,
+    format: Annotated[
+        Literal["jsonl", "csv", "tsv", "parquet"] | None, Option(help=_HELP["format"])
+    ] = None,
     concurrency: Annotated[str, Option(metavar="N|auto", help=_HELP["concurrency"])] = "auto",
     max_concurrency: Annotated[
         int | None, Option(metavar="N", min=1, help=_HELP["max_concurrency"])
@@ -141,6 +153,9 @@ def batch(
             model=priced(model_of(model, base_url, asks=not dry_run), price),
             source=source,
             target=place,
+            columns={"key": key, "prompt": prompt, "system": system},
+            strict=strict,
+            format=format,
             one_model=one_model,
             params=params_from(max_tokens, temperature, schema),
             options=options,
@@ -168,7 +183,8 @@ def _check_together(given: str, most: int | None, *, no_adapt: bool, local: bool
 
 def check_apart(source: Path, target: Target, **others: Path | None) -> None:
     """Raise `Misuse` if two of the files are the same one: each would ruin the other."""
-    files = [("the input", source), *(("the output", path) for path in target.files)]
+    files = [] if source == STDIN else [("the input", source)]
+    files += [("the output", path) for path in target.files]
     files += [(f"--{name}", path) for name, path in others.items() if path is not None]
     for (one, first), (other, second) in combinations(files, 2):
         same = os.path.realpath(first) == os.path.realpath(second)

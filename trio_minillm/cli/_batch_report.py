@@ -14,6 +14,7 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
+from .._batch.files.rows import Format
 from ._batch_estimate import Estimate
 from ._batch_judging import Judgements
 from ._batch_output import Target
@@ -23,6 +24,8 @@ from ._output import OutputError, Row, error_code, many, one_line
 
 STOPPED_BY_LIMIT = 7
 """The exit code of a run that a limit or an exhausted quota has stopped."""
+STDIN = Path("-")
+"""The input that is stdin."""
 MAX_SHOWN = 20
 """Bad lines that are shown; ``--summary json`` has more."""
 
@@ -33,7 +36,12 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     model: llm.Model | str
     """The model, or the name of a local one."""
     source: Path
+    """The input; `STDIN` for stdin."""
     target: Target
+    columns: dict[str, str | None]
+    """The columns of the input, by what they hold."""
+    strict: bool
+    format: Format | None
     one_model: bool
     params: dict[str, Any]
     options: BatchOptions
@@ -46,6 +54,11 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     fsync: Any
     cache: Path | None
     ledger: llm.Ledger | None
+
+    @property
+    def input(self) -> str:
+        """The input's name in messages."""
+        return "stdin" if self.source == STDIN else str(self.source)
 
 
 class BatchSums:
@@ -71,12 +84,11 @@ class BatchSums:
         self.cost_unknown = False
         """True if there is a limit on cost and an answer whose cost is not known."""
 
-    def add_line(self, number: int, request: BatchRequest, states: Sequence[str]) -> None:
+    def add_line(self, request: BatchRequest, states: Sequence[str]) -> None:
         """Count a good line of the input, with the state of each sample's line in the output.
 
         Raises ``ValueError`` if one of those is of another request.
         """
-        self.lines = number
         if "changed" in states:
             lines = self.plan.target.lines
             raise ValueError(
@@ -152,6 +164,10 @@ class BatchSums:
         if report is not None and report.extra:
             names = ", ".join(f"{name} ({n:,})" for name, n in report.extra.items())
             notes.append(f"fields that are sent as they are: {names}")
+        if report is not None and report.as_params:
+            notes.append(f"columns sent as parameters: {', '.join(report.as_params)}")
+        if report is not None and report.as_meta:
+            notes.append(f"columns kept as meta: {', '.join(report.as_meta)}")
         if self.torn:
             torn = many(self.torn, "torn line")
             notes.append(f"{torn} in the output; what a torn line stood for is sent again")
@@ -205,7 +221,7 @@ class BatchSums:
             "version": llm.__version__,
             "at": self.began,
             "model": name,
-            "input": str(self.plan.source),
+            "input": self.plan.input,
             "output": self.plan.target.name,
             "shard": self.plan.shard,
             "samples": self.plan.samples,

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +35,8 @@ from .._batch.reasking import words_of
 from .._batch.validation import check_schema
 from ..local._named import open_model
 from ._batch_output import Output, make_table, open_output, writing
-from ._batch_report import BatchPlan, BatchSums, problems_text
+from ._batch_report import STDIN, BatchPlan, BatchSums, problems_text
+from ._batch_stdin import copy_of_stdin
 from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
 from ._measurements import Results, seconds_text
@@ -69,6 +77,10 @@ class BatchRun(LiveRun):
         """The table, once it is being made."""
         self._unwritten: OutputError | None = None
         """The reason why the ledger could not be written, if it could not."""
+        self._reading = trio.CancelScope()
+        """The scope in which stdin is read."""
+        self._received = 0
+        """Bytes of stdin that have come."""
         self._states = deque[tuple[float, int, int, int]]()
         """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
@@ -80,6 +92,7 @@ class BatchRun(LiveRun):
 
     def stop(self) -> int:
         if self._batch is None:
+            self._reading.cancel()
             return 0
         self._batch.stop()
         return self._batch.statistics().running
@@ -94,7 +107,9 @@ class BatchRun(LiveRun):
         if self._batch is None:
             lines = self.sums.lines
             read = f"reading the input: {many(lines, 'line')}"
-            return Progress(read, failing=False) if lines else None
+            if not lines:
+                read = f"reading stdin: {self._received / 1e6:,.1f} MB"
+            return Progress(read, failing=False) if lines or self._received else None
         stats, states = self._batch.statistics(), self._states
         if len(states) > int(SPEED_OVER / self.every):
             states.popleft()
@@ -124,26 +139,16 @@ class BatchRun(LiveRun):
     async def _run(self) -> None:
         plan, sums = self.sums.plan, self.sums
         local = isinstance(plan.model, str)
-        async with open_model(plan.model, context=LOCAL_CONTEXT, slots=_slots(plan)) as model:
+        async with (
+            self._source() as source,
+            open_model(plan.model, context=LOCAL_CONTEXT, slots=_slots(plan)) as model,
+        ):
             one_model = plan.one_model or local
             named = partial(_model_named, model, one_model=one_model)
-            file = _open_input(plan, named)
+            file = _open_input(plan, source, named)
             with open_output(plan.target, plan.fsync, dry_run=plan.dry_run) as out:
                 sums.torn = 0 if out is None else out.torn
-                # In a thread, so that Ctrl-C and the status line keep working.
-                visit = partial(self._visit, out)
-                try:
-                    with sums.estimate.prepared(
-                        model, plan.target.lines, local=local, on=plan.dry_run
-                    ):
-                        sums.report = await trio.to_thread.run_sync(file.check, visit)
-                except (OSError, ValueError, ImportError) as exc:
-                    raise Misuse(f"the input {plan.source}: {exc}") from exc
-                if sums.report.bad and not plan.skip_bad:
-                    say(problems_text(sums.report))
-                    many = "a line" if sums.report.bad == 1 else f"{sums.report.bad:,} lines"
-                    what = "nothing was sent; --skip-bad leaves them out"
-                    raise Misuse(f"{many} of {plan.source} can't be sent: {what}")
+                await self._read(file, out, model)
                 if out is None or plan.dry_run:
                     return
                 await self._answer(file, out)
@@ -175,14 +180,51 @@ class BatchRun(LiveRun):
         self._making = self.sums.plan.target.table
         await trio.to_thread.run_sync(make_table, self.sums.plan.target)
 
-    def _visit(self, out: Output | None, number: int, request: BatchRequest) -> None:
+    @asynccontextmanager
+    async def _source(self) -> AsyncIterator[Path]:
+        """Provide the path of the input, which for stdin is that of a copy."""
+        if self.sums.plan.source != STDIN:
+            yield self.sums.plan.source
+            return
+        async with AsyncExitStack() as stack:
+            with self._reading:
+                path = await stack.enter_async_context(copy_of_stdin(self._receive))
+            if self._reading.cancelled_caught:
+                raise _Stopped
+            yield path
+
+    def _receive(self, count: int) -> None:
+        self._received = count
+
+    async def _read(self, file: RequestFile, out: Output | None, model: llm.Model) -> None:
+        """Check the whole input, in a thread, so that Ctrl-C and the status line keep working."""
+        plan, sums = self.sums.plan, self.sums
+
+        def visit(number: int, request: BatchRequest) -> None:
+            states = (
+                ["missing"] * plan.samples if out is None else out.states(request, plan.samples)
+            )
+            if plan.options.get("validate") is not None:
+                check_schema(request)
+            sums.add_line(request, states)
+
+        local = isinstance(plan.model, str)
+        check = partial(file.check, visit, progress=self._line)
+        try:
+            with sums.estimate.prepared(model, plan.target.lines, local=local, on=plan.dry_run):
+                sums.report = await trio.to_thread.run_sync(check)
+        except (OSError, ValueError, ImportError) as exc:
+            raise Misuse(f"the input {plan.input}: {exc}") from exc
+        if sums.report.bad and not plan.skip_bad:
+            say(problems_text(sums.report))
+            many = "a line" if sums.report.bad == 1 else f"{sums.report.bad:,} lines"
+            what = "nothing was sent; --skip-bad leaves them out"
+            raise Misuse(f"{many} of {plan.input} can't be sent: {what}")
+
+    def _line(self, number: int) -> None:
         if self.interrupted:
             raise _Stopped
-        samples = self.sums.plan.samples
-        states = ["missing"] * samples if out is None else out.states(request, samples)
-        if self.sums.plan.options.get("validate") is not None:
-            check_schema(request)
-        self.sums.add_line(number, request, states)
+        self.sums.lines = number
 
     async def _send(self, file: RequestFile, out: Output, options: BatchOptions) -> None:
         sums = self.sums
@@ -329,17 +371,22 @@ def _model_named(model: llm.Model, name: str | None, *, one_model: bool) -> llm.
     return msgspec.structs.replace(model, price=price_of(model))
 
 
-def _open_input(plan: BatchPlan, named: Callable[[str | None], llm.Model]) -> RequestFile:
+def _open_input(
+    plan: BatchPlan, source: Path, named: Callable[[str | None], llm.Model]
+) -> RequestFile:
     try:
         return RequestFile(
-            plan.source,
+            source,
             model=named,
             params=plan.params,
+            **plan.columns,
+            strict=plan.strict,
+            format=plan.format,
             shard=plan.shard,
             skip_bad=plan.skip_bad,
         )
     except OSError as exc:
-        raise Misuse(f"the input {plan.source}: {exc.strerror or exc}") from exc
+        raise Misuse(f"the input {plan.input}: {exc.strerror or exc}") from exc
 
 
 def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]:

@@ -147,10 +147,16 @@ class Provider:
     """True if a piece of text stands in the event as a JSON string, so that events which differ in
     nothing else need no parser (`trio_minillm._protocol.templates`). A subclass that overrides
     `parse_chunk` or `parse_event` does not inherit it."""
+    any_text: ClassVar[bool] = False
+    """True if `build_request` takes every text with something to see as it takes any other, so that of
+    two requests whose texts alone differ one can be sent if the other can. A subclass that overrides
+    `build_request` does not inherit it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
+        if "build_request" in own and "any_text" not in own:
+            cls.any_text = False
         if ("parse_chunk" in own or "parse_event" in own) and "literal_text" not in own:
             cls.literal_text = False
 

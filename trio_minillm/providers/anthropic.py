@@ -59,6 +59,7 @@ class Anthropic(Provider):
     name = "anthropic"
     replay_wire = "anthropic"
     literal_text = True
+    any_text = True
     always_usage = True
 
     def endpoint_url(self, model: Model) -> str:

@@ -59,6 +59,7 @@ class OpenAIChat(Provider):
     name = "openai"
     replay_wire = "openai"
     literal_text = True
+    any_text = True
     bills: bool = False
     """True if the server charges what it names as the cost, so that 0 is free."""
     dialect: Dialect = _OWN

@@ -26,6 +26,7 @@ from trio_minillm._batch.files.key_table import KeyTable, in_shard
 from trio_minillm._batch.files.request_file import InputError, RequestFile
 from trio_minillm._batch.files.result_file import ResultFile, read_results
 from trio_minillm._batch.files.result_format import MARKER, fingerprint
+from trio_minillm._batch.files.rows import json_rows
 from trio_minillm._batch.types import Attempt, BatchRequest, BatchResult
 
 from ...support.wires import KEY, model_on
@@ -103,6 +104,8 @@ def test_a_table_of_keys_is_a_dict(pairs: list[tuple[str, int]]) -> None:
     assert all(key in table for key in expected)
     missing = "".join(expected) + "!"
     assert missing not in table
+    assert {key: table.add(key, 7) for key in expected} == expected
+    assert table.add(missing, 7) == table.get(missing) == 7
 
 
 def test_a_table_of_keys_grows_and_stays_small() -> None:
@@ -350,7 +353,7 @@ def test_many_problems_take_no_memory(tmp_path: Path) -> None:
 def test_rows_are_lines_whatever_they_hold(data: bytes, limit: int) -> None:
     import io
 
-    rows = list(request_file.json_rows(io.BytesIO(data), limit))
+    rows = list(json_rows(io.BytesIO(data), limit))
     lines = data.split(b"\n")
     for number, fields in rows:
         line = lines[number - 1]

@@ -7,28 +7,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from ..._types.checks import wrong_type
+from ..._types.checks import check_option, wrong_type
 from ...providers import Model
 from ..types import BatchRequest
+from .columns import Columns
 from .key_table import KeyTable, check_shard, in_shard
-from .request_format import check_request, request_from
+from .request_format import JSON_FIELDS, RequestReader
+from .rows import FORMATS, Format, format_of, rows_of
 
-MAX_LINE = 64 << 20
-"""Bytes of the longest line. A line with pictures has a few MB; a whole file of OpenAI's Batch API may
-have 200 MB."""
 MAX_PROBLEMS = 100
 """Problems that an `InputReport` keeps; all are counted."""
 MAX_NAMES = 50
 """Names of extra fields that an `InputReport` counts."""
 MAX_MODELS = 1_000
 """Models that are kept for lines that name the same one."""
-Row = tuple[int, "dict[str, Any] | str"]
-"""Number of a line (of a row in Parquet), and its fields or the words for a fault."""
+_BAD = 0
+"""Number of a key that only bad lines have had: the next line with it is no duplicate."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -51,6 +50,10 @@ class InputReport(msgspec.Struct, kw_only=True):
     extra: dict[str, int] = msgspec.field(default_factory=Counter)
     """Fields of bodies that are no typed parameters, with the number of requests that have them. They
     are sent as they are, and a misspelt name ends up among them."""
+    as_meta: list[str] = msgspec.field(default_factory=list)
+    """The first columns of a dataset (see ``prompt`` of `RequestFile`) that went into ``meta``."""
+    as_params: list[str] = msgspec.field(default_factory=list)
+    """The first columns of a dataset that are sent as parameters, since they have such a name."""
 
     def add(self, problem: Problem) -> None:
         """Count a problem."""
@@ -78,17 +81,25 @@ class RequestFile:
     JSON lines are read in the form of OpenAI's Batch API (``custom_id``, ``method``, ``url``,
     ``body``) or in the short one (``key``, ``messages`` or ``prompt``, parameters, ``meta``,
     ``extra``). ``.csv`` and ``.tsv`` have the short form's fields as columns, a column
-    ``meta.NAME`` for each field of meta; so does ``.parquet`` (extra ``tables``).
+    ``meta.NAME`` for each field of meta; so does ``.parquet`` (extra ``tables``). Files that are
+    compressed with gzip, or zstd (extra ``zstd``), are unpacked while they are read.
 
     :param model: gives provider, address and key, and the name for lines that have no ``model``
         (without a price for lines that name another); or a function that makes a model of a
         line's name (``None`` if it has none), and may raise ``ValueError``.
     :param params: parameters for lines that lack them.
+    :param key: the column or field that holds a line's key, in a dataset of any form.
+    :param prompt: the one that holds the prompt: a text, or messages in OpenAI's format. Lines
+        without a key are then known by their numbers.
+    :param system: the one that holds a system message.
+    :param strict: refuse fields that are none of ours, which go into ``meta`` where one of these
+        three is given. Without them, such fields are always refused.
+    :param format: ``"jsonl"``, ``"csv"``, ``"tsv"`` or ``"parquet"``, if the name does not tell.
     :param shard: ``(i, n)``: only the i-th of n parts, by the key's hash (`in_shard`).
     :param skip_bad: leave out lines that can't be sent, and the later ones of the same key.
 
     Raises `OSError` if the file can't be read. Iterating raises `InputError`, and ``ValueError``
-    for a file that has changed since.
+    for a file that has changed since, or a column that no line has.
     """
 
     def __init__(
@@ -97,19 +108,32 @@ class RequestFile:
         *,
         model: Model | Callable[[str | None], Model],
         params: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        prompt: str | None = None,
+        system: str | None = None,
+        strict: bool = False,
+        format: Format | None = None,
         shard: tuple[int, int] | None = None,
         skip_bad: bool = False,
     ) -> None:
         if shard is not None:
             check_shard(shard)
+        for name, column in (("key", key), ("prompt", prompt), ("system", system)):
+            check_option(name, column, str)
+        if format is not None and format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}")
         if not isinstance(model, Model) and not callable(model):
             raise wrong_type("model", model, Model, "a function that makes one of a name")
         self.path: Path = Path(path).absolute()
         self.report: InputReport | None = None
         """Findings of `check`, once it has run."""
         make = partial(_named, model) if isinstance(model, Model) else model
-        self._model_of = lru_cache(MAX_MODELS)(make)
-        self._params = dict(params or {})
+        model_of = lru_cache(MAX_MODELS)(make)
+        self._reader = RequestReader(model_of=model_of, params=dict(params or {}))
+        self._columns: Columns | None = None
+        if (key, prompt, system) != (None, None, None):
+            self._columns = Columns(key=key, prompt=prompt, system=system, strict=strict)
+        self._format = format or format_of(self.path)
         self._shard = shard
         self._skip_bad = skip_bad
         self._lines = KeyTable()
@@ -120,34 +144,47 @@ class RequestFile:
 
     def __contains__(self, key: str) -> bool:
         """Return True if the file (its shard) has a good line with this key, once it is checked."""
-        return key in self._lines
+        return (self._lines.get(key) or _BAD) != _BAD
 
     def __len__(self) -> int:
         """Return the number of requests. Checks the file first, unless that was done."""
         return (self.report or self.check()).requests
 
-    def check(self, visit: Callable[[int, BatchRequest], object] | None = None) -> InputReport:
+    def check(
+        self,
+        visit: Callable[[int, BatchRequest], object] | None = None,
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> InputReport:
         """Read the whole file and report its faults. ``visit`` is called with the number and request
-        of each good line; a ``ValueError`` from it makes the line a bad one, too.
+        of each good line; a ``ValueError`` from it makes the line a bad one, too. ``progress`` is
+        called with the number of each line that is not blank, before anything else.
         """
         report, self._lines = InputReport(), KeyTable()
         self._checked = self._state()
-        for number, request in self._requests(report):
+        for number, request, shape in self._requests(report, progress):
+            first = self._lines.add(request.key, number)
+            if first not in (number, _BAD):
+                report.add(Problem(number, f"the key is that of line {first:,}, too"))
+                continue
             try:
-                first = self._lines.get(request.key)
-                if first is not None:
-                    raise ValueError(f"the key is that of line {first:,}, too")
-                check_request(request)
+                self._reader.check(request, shape)
                 if visit is not None:
                     visit(number, request)
             except ValueError as exc:
                 report.add(Problem(number, str(exc)))
+                self._lines.put(request.key, _BAD)
                 continue
-            self._lines.put(request.key, number)
+            if first == _BAD:
+                self._lines.put(request.key, number)
             report.requests += 1
             for name in request.extra:
                 if name in report.extra or len(report.extra) < MAX_NAMES:
                     report.extra[name] = report.extra.get(name, 0) + 1
+        if self._columns is not None:
+            if (what := self._columns.missing()) is not None:
+                raise ValueError(what)
+            report.as_meta, report.as_params = self._columns.told()
         self.report = report
         return report
 
@@ -156,24 +193,33 @@ class RequestFile:
         report = self.report or self.check()
         if report.bad and not self._skip_bad:
             raise InputError(self.path, report)
-        for number, request in self._requests(InputReport()):
+        for number, request, _ in self._requests(InputReport()):
             if self._lines.get(request.key) == number:  # neither bad nor a duplicate
                 yield request
             self._check_state(number)
         self._check_state(0)
 
-    def _requests(self, report: InputReport) -> Iterator[tuple[int, BatchRequest]]:
-        """Yield each line of this shard as a request, and report those that can't be one."""
-        for number, fields in _rows(self.path):
+    def _requests(
+        self, report: InputReport, progress: Callable[[int], object] | None = None
+    ) -> Iterator[tuple[int, BatchRequest, bytes | None]]:
+        """Yield the number, request and shape of each line of this shard, and report those that can't
+        be a request.
+        """
+        columns = self._columns
+        json = JSON_FIELDS if columns is None else columns.json
+        for number, row in rows_of(self.path, self._format, json):
+            if progress is not None:
+                progress(number)
             try:
-                if isinstance(fields, str):
-                    raise ValueError(fields)
-                request = request_from(fields, model_of=self._model_of, params=self._params)
+                if isinstance(row, str):
+                    raise ValueError(row)
+                line = row if columns is None else columns.line(number, row)
+                request, shape = self._reader.read(line)
             except ValueError as exc:
                 report.add(Problem(number, str(exc)))
                 continue
             if self._shard is None or in_shard(request.key, self._shard):
-                yield number, request
+                yield number, request, shape
 
     def _state(self) -> tuple[int, int]:
         now = self.path.stat()
@@ -188,38 +234,3 @@ def _named(model: Model, name: str | None) -> Model:
     if name is None or name == model.name:
         return model
     return replace(model, name=name, price=None)
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    kind = path.suffix.lower()
-    if kind in (".csv", ".tsv", ".parquet"):
-        from .tables import csv_rows, parquet_rows
-
-        yield from parquet_rows(path) if kind == ".parquet" else csv_rows(path)
-        return
-    with path.open("rb") as file:
-        yield from json_rows(file)
-
-
-def json_rows(file: BinaryIO, limit: int = MAX_LINE) -> Iterator[Row]:
-    """Yield each line that is not blank: its number, and its fields or the words for a fault."""
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    number = 0
-    while line := file.readline(limit + 1):
-        number += 1
-        if len(line) > limit and not line.endswith(b"\n"):
-            while (rest := file.readline(limit)) and not rest.endswith(b"\n"):
-                pass
-            yield number, f"longer than {limit:,} bytes"
-            continue
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if not text.strip():
-            continue
-        try:
-            yield number, decode(text)
-        except msgspec.ValidationError:
-            yield number, "not a JSON object"
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            # msgspec's words name the fault and the byte, and quote nothing.
-            fault = str(exc) if isinstance(exc, msgspec.DecodeError) else "not readable text"
-            yield number, f"not JSON: {fault}"

@@ -22,9 +22,9 @@ from ..._types.checks import check_count
 from ...providers import Model
 from ..types import BatchRequest, BatchResult
 from .append_file import AppendFile, Fsync, ResultFileError, read_lines
-from .compression import unpacked
 from .key_table import KeyTable
 from .result_format import MARKER, ResultLine, fingerprint, result_line
+from .unpacked import DamagedError, opened
 
 YIELD_EVERY = 16
 """Lines that are written before other tasks get a turn; they take 0.5 ms."""
@@ -210,15 +210,19 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[ResultLine]:
     """Yield the lines of a file of results, in its order; torn ones are passed over.
 
     The file may be one that another process writes to, or one that was compressed since with gzip
-    or zstd (which needs Python 3.14 or the extra ``tables``, else it raises `ImportError`). Raises
-    `OSError` if it can't be read.
+    or zstd (which needs the extra ``zstd``, else it raises `ImportError`). Raises `OSError` if it
+    can't be read.
     """
-    with Path(path).open("rb") as stored, unpacked(stored) as file:
-        for line in read_lines(file):
-            try:
-                yield _decode_line(line)
-            except (msgspec.MsgspecError, UnicodeError, RecursionError):
-                continue
+    path = Path(path)
+    try:
+        with opened(path) as file:
+            for line in read_lines(file):
+                try:
+                    yield _decode_line(line)
+                except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                    continue
+    except DamagedError as exc:
+        raise OSError(errno.EINVAL, str(exc), str(path)) from exc
 
 
 def _name(key: str, sample: int) -> str:
