@@ -12,6 +12,8 @@ from ._batch.files.result_format import ResultLine
 from ._batch.options import BatchOptions
 from ._batch.results import Watch
 from ._batch.statistics import BatchStatistics
+from ._batch.throttle.controls import Control
+from ._batch.throttle.traced_lane import TraceEvent
 from ._batch.types import Attempt, BatchRequest, BatchResult
 from ._batch.validation import validate_schema
 
@@ -26,6 +28,7 @@ __all__ = [
     "BatchResult",
     "BatchStatistics",
     "CacheError",
+    "Control",
     "InputError",
     "InputReport",
     "Problem",
@@ -34,6 +37,7 @@ __all__ = [
     "ResultFile",
     "ResultFileError",
     "ResultLine",
+    "TraceEvent",
     "Watch",
     "in_shard",
     "on_ray",

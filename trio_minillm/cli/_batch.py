@@ -60,6 +60,7 @@ _HELP = {
     "dry_run": "Only read the input, and estimate its tokens and cost: likely, and at most.",
     "fsync": "Wait for the disk: never, once a second, or for each result.",
     "cache": "Look for answers to the same requests in this file first, and keep new ones there.",
+    "trace": "Log the decisions on rates, numbers at once and pauses to this file, as JSON lines.",
     "summary": "The form of the summary.",
 }
 
@@ -103,6 +104,7 @@ def batch(
     cache: Annotated[Path | None, Option(metavar="FILE", help=_HELP["cache"])] = None,
     price: option.Price = None,
     ledger: option.LedgerFile = None,
+    trace: Annotated[Path | None, Option(metavar="FILE", help=_HELP["trace"])] = None,
     summary: Annotated[Literal["text", "json"], Option(help=_HELP["summary"])] = "text",
     quiet: option.Quiet = False,
 ) -> None:
@@ -115,7 +117,7 @@ def batch(
     secret = key_of(kind_of(model))
 
     def make() -> BatchRun:
-        check_apart(source, target, ledger=ledger, cache=cache, schema=schema)
+        check_apart(source, target, ledger=ledger, cache=cache, schema=schema, trace=trace)
         _check_together(concurrency, max_concurrency, no_adapt=no_adapt, local=is_local(model))
         options: BatchOptions = {
             "concurrency": _concurrency(concurrency),
@@ -132,6 +134,7 @@ def batch(
             ),
             "ordered": order,
             **judged(schema, retries_invalid, score),
+            "trace": trace,
         }
         plan = BatchPlan(
             model=priced(model_of(model, base_url, asks=not dry_run), price),

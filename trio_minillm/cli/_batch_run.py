@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,14 +19,18 @@ from trio_minillm.batch import (
     BatchOptions,
     BatchRequest,
     BatchResult,
+    BatchStatistics,
     CacheError,
     RequestFile,
     ResponseCache,
     ResultFile,
 )
 
+from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
+from .._batch.throttle.controls import duration, shown
 from .._batch.validation import check_schema
+from .._protocol.redaction import redact_beginnings
 from ..local._named import open_model
 from ._batch_report import BatchPlan, BatchSums, problems_text
 from ._costs import cost_text
@@ -64,6 +69,9 @@ class BatchRun(LiveRun):
         self._check_failed = False
         self._checked = 0
         """Results of the check, which are none of the batch that follows it."""
+        self._secret = secret
+        self._outdated = KeyTable()
+        """Keys whose line is the failure of a request that has changed since."""
         self._states = deque[tuple[float, int, int, int]]()
         """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
@@ -76,6 +84,7 @@ class BatchRun(LiveRun):
     def stop(self) -> int:
         if self._batch is None:
             return 0
+        self.sums.held_up = self._held_up(self._batch.statistics())
         self._batch.stop()
         return self._batch.statistics().running
 
@@ -137,6 +146,10 @@ class BatchRun(LiveRun):
                     raise Misuse(f"{many} of {plan.source} can't be sent: {what}")
                 if out is None or plan.dry_run:
                     return
+                _begin_trace(plan)
+                if len(self._outdated):
+                    forget = partial(out.forget, partial(_failed_in, self._outdated))
+                    await trio.to_thread.run_sync(forget)
                 if plan.retry_failed:
                     forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
                     await trio.to_thread.run_sync(forget)
@@ -151,6 +164,8 @@ class BatchRun(LiveRun):
             raise _Stopped
         samples = self.sums.plan.samples
         states = ["missing"] * samples if out is None else out.states(request, samples)
+        if "outdated" in states:
+            self._outdated.put(request.key, 1)
         if self.sums.plan.options.get("validate") is not None:
             check_schema(request)
         self.sums.add_line(number, request, states)
@@ -242,8 +257,10 @@ class BatchRun(LiveRun):
             f"{stats.done + self._checked:,} of {sums.todo:,} done, {stats.failed:,} failed,"
             f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
         ]
+        controls = self._held_up(stats)
+        parts += controls
         held_up = stats.waiting.get("pause") or stats.waiting.get("retry")
-        if held_up and stats.newest_failure is not None:
+        if held_up and not controls and stats.newest_failure is not None:
             parts.append(f"newest error {failure_name(stats.newest_failure)}")
         stopping = self.interrupted or self._batch.stopped is not None
         gone = max(trio.current_time() - since, 1e-9)
@@ -262,6 +279,12 @@ class BatchRun(LiveRun):
             parts.append(f"TTFT p50 {p50} p99 {p99}")
         return " · ".join(parts)
 
+    def _held_up(self, stats: BatchStatistics) -> list[str]:
+        """Return what the server or this machine holds down now."""
+        return [
+            one_line(redact_beginnings(text, self._secret), 200) for text in shown(stats.controls)
+        ]
+
 
 def _named(error: Exception) -> llm.MiniLLMError:
     """Return the error of a check as one of the library's."""
@@ -274,14 +297,6 @@ def failure_name(attempt: Attempt) -> str:
     """Return the class of an attempt's error and what distinguishes it: ``SendError refused``."""
     words = (attempt.error, attempt.reason, attempt.kind, attempt.status)
     return one_line(" ".join(str(word) for word in words if word is not None), 60)
-
-
-def duration(seconds: float) -> str:
-    """Return a time such as ``42 s``, ``3 min`` or ``2 h 05 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _slots(plan: BatchPlan) -> int:
@@ -333,8 +348,18 @@ def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]
         raise Misuse(f"the cache {plan.cache}: {exc}") from exc
 
 
-def _failed_in(file: RequestFile, key: str, ok: bool) -> bool:
-    return not ok and key in file
+def _begin_trace(plan: BatchPlan) -> None:
+    """Raise `Misuse` if the file of --trace can't be written, before anything is sent."""
+    trace = plan.options.get("trace")
+    if isinstance(trace, Path):
+        try:
+            trace.write_bytes(b"")
+        except OSError as exc:
+            raise Misuse(f"--trace {trace}: {exc.strerror or exc}") from exc
+
+
+def _failed_in(keys: RequestFile | KeyTable, key: str, ok: bool) -> bool:
+    return not ok and key in keys
 
 
 async def _missing(
