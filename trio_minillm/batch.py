@@ -13,6 +13,8 @@ from ._batch.files.result_table import write_table
 from ._batch.options import BatchOptions
 from ._batch.results import Watch
 from ._batch.statistics import BatchStatistics
+from ._batch.throttle.controls import Control
+from ._batch.throttle.traced_lane import TraceEvent
 from ._batch.types import Attempt, BatchRequest, BatchResult
 from ._batch.validation import validate_schema
 
@@ -27,6 +29,7 @@ __all__ = [
     "BatchResult",
     "BatchStatistics",
     "CacheError",
+    "Control",
     "InputError",
     "InputReport",
     "Problem",
@@ -35,6 +38,7 @@ __all__ = [
     "ResultFile",
     "ResultFileError",
     "ResultLine",
+    "TraceEvent",
     "Watch",
     "in_shard",
     "on_ray",

@@ -18,7 +18,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.batch import Attempt, BatchRequest, BatchResult
+from trio_minillm.batch import Attempt, BatchRequest, BatchResult, TraceEvent
 from trio_minillm.testing import Reply, ScriptedTransport, hang, model, openai_events, reply, sse
 
 from ..support.streams import CancelAtStep
@@ -34,8 +34,8 @@ def requests(count, **options):
 class Answer(Exception):
     """Refusal that a server function may raise."""
 
-    def __init__(self, status, code=None, **headers):
-        self.status, self.code = status, code
+    def __init__(self, status, code=None, message="no", **headers):
+        self.status, self.code, self.message = status, code, message
         self.headers = {k.replace("_", "-"): str(v) for k, v in headers.items()}
 
 
@@ -65,7 +65,7 @@ class Server(httpx.AsyncBaseTransport):
                 await self.function(number, body)
             await trio.sleep(self.seconds)
         except Answer as exc:
-            error = {"message": "no", "code": exc.code}
+            error = {"message": exc.message, "code": exc.code}
             return httpx.Response(exc.status, headers=exc.headers, json={"error": error})
         finally:
             self.running -= 1
@@ -420,27 +420,86 @@ async def test_what_no_request_would_escape_ends_the_run_at_once(autojump_clock,
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "model_not_found"), (403, None), (405, None)])
-@pytest.mark.parametrize("concurrency", [1, 4, "auto"])
-async def test_ten_refusals_of_one_cause_before_any_answer_end_the_run(
-    autojump_clock, status, code, concurrency
+@pytest.mark.parametrize("concurrency", [1, 20, 1_000, "auto"])
+@pytest.mark.parametrize("count", [5, 2_000])
+async def test_refusals_of_one_cause_before_any_answer_end_the_run_and_fail_no_request(
+    autojump_clock, status, code, concurrency, count
 ):
     async def out(number, body):
         raise Answer(status, code)
 
-    server, found = Server(out), []
+    server = Server(out)
     async with llm.open_client(transport=server) as client:
-        batch = client.batch(requests(500), model=model(), concurrency=concurrency)
+        batch = client.batch(requests(count), model=model(), concurrency=concurrency)
         async with batch as results:
             with pytest.raises(llm.RefusedError) as caught:
                 async for result in results:
-                    found.append(result)
+                    raise AssertionError(result)
             assert results.stopped is caught.value
+            statistics = results.statistics()
     assert caught.value.status == status
-    assert 10 <= len(found) == server.count <= 30
-    assert not any(result.ok for result in found)
+    assert statistics.failed == statistics.running == 0
+    assert statistics.unsent == statistics.pulled
+    assert min(count, 10) <= server.count <= 32
 
 
-async def test_a_model_that_is_not_there_stops_no_other(autojump_clock):
+async def test_numbers_in_the_words_of_a_refusal_make_it_no_other_cause(autojump_clock):
+    async def out(number, body):
+        raise Answer(404, message=f"no such model (request req-{number:04}a)")
+
+    server = Server(out)
+    async with llm.open_client(transport=server) as client:
+        with pytest.raises(llm.RefusedError):
+            await client.batch(requests(100), model=model(), concurrency=4).run()
+    assert server.count < 20
+
+
+async def test_who_waits_for_a_refusal_to_go_on_gets_it(autojump_clock):
+    """Requests that come only when the results of others are there are held up by none of them."""
+
+    async def out(number, body):
+        raise Answer(404)
+
+    async def asked():
+        for number, request in enumerate(requests(6)):
+            while len(found) < number // 3 * 3:
+                await trio.sleep(1.0)
+            yield request
+
+    found = []
+    async with llm.open_client(transport=Server(out)) as client:
+        async with client.batch(asked(), model=model()) as results:
+            with pytest.raises(llm.RefusedError):
+                async for result in results:
+                    found.append(result.key)
+    assert sorted(found) == ["k0", "k1", "k2"]
+
+
+async def test_refusals_that_were_held_are_results_once_another_is_accepted(autojump_clock):
+    async def out(number, body):
+        if number < 5:
+            raise Answer(404)
+
+    found, statistics = await run(Server(out), requests(30), concurrency=6)
+    assert len(found) == 30
+    assert sum(not result.ok for result in found) == statistics.failed == 5
+
+
+async def test_refusals_that_are_held_at_the_stop_bind_no_request(autojump_clock):
+    async def out(number, body):
+        await trio.sleep(number)
+        raise Answer(404)
+
+    async with llm.open_client(transport=Server(out)) as client:
+        async with client.batch(requests(8), model=model(), concurrency=8) as results:
+            await trio.sleep(3.5)
+            results.stop()
+            assert [result async for result in results] == []
+            statistics = results.statistics()
+    assert (statistics.failed, statistics.unsent) == (0, 8)
+
+
+async def test_a_model_that_is_not_there_ends_its_lane_and_no_other(autojump_clock):
     async def out(number, body):
         if body["model"] == "bad":
             raise Answer(404, "model_not_found")
@@ -449,12 +508,20 @@ async def test_a_model_that_is_not_there_stops_no_other(autojump_clock):
         BatchRequest(
             key=str(n), messages="Hi", model=llm.compatible(name, base_url="http://llm.invalid/v1")
         )
-        for n, name in enumerate(["good", "bad"] * 20)
+        for n, name in enumerate(["good", "bad"] * 400)
     ]
+    found = []
     async with llm.open_client(transport=Server(out)) as client:
         async with client.batch(asked, concurrency=2) as results:
-            found = [result async for result in results]
-    assert (len(found), sum(result.ok for result in found)) == (40, 20)
+            with pytest.raises(llm.RefusedError):
+                async for result in results:
+                    assert results.stopped is None
+                    found.append(result)
+            assert results.stopped is not None
+            statistics = results.statistics()
+    assert (len(found), all(result.ok for result in found)) == (400, True)
+    assert (statistics.unsent, statistics.failed) == (400, 0)
+    assert [c.kind for c in statistics.controls if c.model == "bad"] == ["closed"]
 
 
 @pytest.mark.parametrize("good", [0, 5])
@@ -654,7 +721,13 @@ async def test_misuse_is_told_at_the_call():
         ):
             with pytest.raises(ValueError, match="above 0"):
                 client.batch([], **wrong)
-        for wrong in ({"limits": 5}, {"retry": 3}, {"model": "gpt"}, {"concurency": 4}):
+        for wrong in (
+            {"limits": 5},
+            {"retry": 3},
+            {"model": "gpt"},
+            {"trace": 3},
+            {"concurency": 4},
+        ):
             with pytest.raises(TypeError):
                 client.batch([], **wrong)
         for wrong in (5, "text", None):
@@ -962,6 +1035,218 @@ async def test_a_server_that_refuses_for_minutes_is_waited_for(autojump_clock, s
     found, _ = await run(Server(closed), requests(3), retry=llm.Retry(attempts=50))
     assert [result.ok for result in found] == [True] * 3
     assert trio.current_time() > 400
+
+
+@pytest.mark.parametrize("asked", [7_200, 86_400])
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("concurrency", [1, 20, 1_000, "auto"])
+async def test_a_server_that_refuses_for_hours_ends_the_run_and_says_until_when(
+    autojump_clock, asked, status, concurrency
+):
+    async def closed(number, body):
+        if number >= 3:
+            raise Answer(status, retry_after=asked)
+
+    server, keys = Server(closed), []
+    async with llm.open_client(transport=server) as client:
+        batch = client.batch(requests(500), model=model(), concurrency=concurrency)
+        async with batch as results:
+            with pytest.raises(
+                llm.RefusedUntil, match=r"^the server refuses until .*\(in "
+            ) as caught:
+                async for result in results:
+                    keys.append(result.key)
+            assert results.stopped is caught.value
+            statistics = results.statistics()
+    assert f"(in {asked // 3600} h 00 min): HTTP {status}" in str(caught.value)
+    assert caught.value.retry_after == asked
+    wait = caught.value.until.timestamp() - datetime.now(UTC).timestamp()
+    assert asked - 600 < wait < asked + 600
+    assert len(keys) == statistics.ok == 3
+    assert (statistics.failed, statistics.unsent) == (0, statistics.pulled - 3)
+    assert server.count < 50
+    assert trio.current_time() < 30
+
+
+async def test_a_deadline_is_what_is_waited_for_at_most(autojump_clock):
+    async def closed(number, body):
+        raise Answer(429, retry_after=100)
+
+    async with llm.open_client(transport=Server(closed)) as client:
+        batch = client.batch(requests(50), model=model(), concurrency=5, deadline=60.0)
+        with pytest.raises(llm.RefusedUntil):
+            await batch.run()
+        assert batch.statistics().failed == 0
+
+
+async def test_one_wait_for_all_where_the_server_says_when_to_come_back(autojump_clock):
+    async def closed(number, body):
+        if 5.0 < trio.current_time() < 1_800.0:
+            raise Answer(429, retry_after=f"{1_800.0 - trio.current_time():.0f}")
+
+    server = Server(closed)
+    found, _ = await run(server, requests(200), concurrency=10)
+    assert all(result.ok for result in found)
+    assert len(found) == 200
+    assert sum(5.0 < at < 1_790.0 for at in server.at) < 20
+    assert trio.current_time() < 2_000  # the pauses, of a minute at most, may have just begun
+
+
+@pytest.mark.parametrize("concurrency", [1, 20])
+async def test_a_server_that_asks_for_an_hour_and_accepts_others_is_not_believed(
+    autojump_clock, concurrency
+):
+    async def lies(number, body):
+        if number % 5 == 3:
+            raise Answer(429, retry_after=7_200)
+
+    found, statistics = await run(Server(lies), requests(200), concurrency=concurrency)
+    assert all(result.ok for result in found)
+    assert (len(found), statistics.unsent) == (200, 0)
+    assert trio.current_time() < 600
+
+
+async def test_one_request_that_is_always_told_to_wait_fails_alone(autojump_clock):
+    async def closed(number, body):
+        if body["messages"][0]["content"] == "prompt 3":
+            raise Answer(429, retry_after=7_200)
+
+    found, _ = await run(Server(closed), requests(100), concurrency=4)
+    assert [result.key for result in found if not result.ok] == ["k3"]
+
+
+@pytest.mark.parametrize("why", [(429, "insufficient_quota"), (429, None)])
+async def test_a_model_that_is_refused_for_hours_holds_up_no_other(autojump_clock, why):
+    async def closed(number, body):
+        if body["model"] == "bad":
+            raise Answer(*why, retry_after=7_200)
+
+    asked = [
+        BatchRequest(
+            key=str(n), messages="Hi", model=llm.compatible(name, base_url="http://llm.invalid/v1")
+        )
+        for n, name in enumerate(["good", "bad"] * 50)
+    ]
+    async with llm.open_client(transport=Server(closed)) as client:
+        batch = client.batch(asked, concurrency=4)
+        with pytest.raises(llm.RefusedUntil):
+            await batch.run()
+        statistics = batch.statistics()
+    assert (statistics.ok, statistics.failed, statistics.unsent) == (50, 0, 50)
+
+
+class Flaky(Server):
+    """A server whose network is down for a time."""
+
+    def __init__(self, begin, end):
+        super().__init__()
+        self.begin, self.end = begin, end
+        self.tries = 0
+
+    async def handle_async_request(self, request):
+        self.tries += 1
+        if self.begin <= trio.current_time() < self.end:
+            await trio.lowlevel.checkpoint()
+            raise httpx.ConnectError("no") from OSError(errno.EHOSTUNREACH, "no route")
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("concurrency", [1, 20, "auto"])
+@pytest.mark.parametrize("outage", [(0.0, 60.0), (5.5, 900.0)])
+async def test_an_outage_of_the_network_costs_no_request_and_no_attempt(
+    autojump_clock, concurrency, outage
+):
+    server = Flaky(*outage)
+    async with llm.open_client(transport=server) as client:
+        count = 100 if concurrency == 1 else 1_000
+        batch = client.batch(requests(count), model=model(), concurrency=concurrency, buffer=1_000)
+        async with batch as results:
+            await trio.sleep(outage[0] + 3.0)
+            (control,) = [c for c in results.statistics().controls if c.kind == "pause"]
+            assert "nothing can be sent, the host can't be reached: no route to it" in str(control)
+            found = [result async for result in results]
+    assert (len(found), all(result.ok for result in found)) == (count, True)
+    assert trio.current_time() < outage[1] + 60 + 110
+    assert server.tries < count + 200
+
+
+async def test_a_network_that_does_not_come_back_ends_the_run_after_an_hour(autojump_clock):
+    async with llm.open_client(transport=Flaky(5.5, math.inf)) as client:
+        batch = client.batch(requests(100), model=model(), concurrency=5)
+        with pytest.raises(llm.SendError, match="no route"):
+            await batch.run()
+        statistics = batch.statistics()
+    assert statistics.failed == 0
+    assert 3_600 < trio.current_time() < 3_800
+
+
+async def test_one_request_that_can_not_be_sent_fails_alone(autojump_clock):
+    async def breaks(number, body):
+        if body["messages"][0]["content"] == "prompt 3":
+            raise httpx.ConnectError("no") from OSError(errno.ECONNRESET, "reset")
+
+    found, _ = await run(Server(breaks), requests(300), concurrency=4)
+    assert [result.key for result in found if not result.ok] == ["k3"]
+
+
+# -- the log of its control ---------------------------------------------------------------------------
+
+
+async def refuse_some(number, body):
+    if number % 7 == 3:
+        raise Answer(503)
+
+
+async def test_a_trace_has_every_decision_and_a_state_each_second(autojump_clock, tmp_path):
+    path, told = tmp_path / "control.jsonl", []
+    for trace in (path, told.append):
+        random.seed(1)
+        begin = trio.current_time()
+        server = Server(refuse_some)
+        _, statistics = await run(server, requests(100), trace=trace, concurrency=5)
+        seconds = trio.current_time() - begin
+    lines = path.read_bytes().splitlines()
+    found = [msgspec.json.decode(line, type=TraceEvent) for line in lines]
+    assert sum(event.event == "sample" for event in found) == pytest.approx(seconds, abs=2)
+    assert sum(event.event == "refused" for event in found) == statistics.retries > 10
+    assert {event.event for event in told} == {event.event for event in found}
+    assert all((event.model, event.host) == (model().name, "test.invalid") for event in found)
+    assert [event.time for event in found] == sorted(event.time for event in found)
+    assert b"prompt" not in path.read_bytes()
+
+
+async def test_a_lane_that_is_closed_is_in_the_trace(autojump_clock):
+    async def out(number, body):
+        raise Answer(401)
+
+    told = []
+    with pytest.raises(llm.RefusedError):
+        await run(Server(out), requests(3), trace=told.append)
+    found = [(event.event, event.why) for event in told]
+    assert found.count(("closed", "RefusedError")) == 1
+    assert ("refused", "auth 401") in found
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_trace_that_fails_ends_the_run(autojump_clock, last):
+    def bug(event):
+        if not last or event.event == "refused":
+            raise ZeroDivisionError
+
+    async def no(number, body):
+        raise Answer(400)
+
+    with pytest.raises(ZeroDivisionError):
+        await run(Server(no if last else None, seconds=5), requests(1), trace=bug)
+
+
+async def test_a_trace_that_can_not_be_written_is_told_before_anything_is_sent(
+    autojump_clock, tmp_path
+):
+    server = Server()
+    with pytest.raises(FileNotFoundError):
+        await run(server, requests(1), trace=tmp_path / "no" / "where")
+    assert server.count == 0
 
 
 # -- the ledger ------------------------------------------------------------------------------

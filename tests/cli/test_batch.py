@@ -22,9 +22,10 @@ import trio_minillm as llm
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
+from trio_minillm._batch.throttle.controls import duration
 from trio_minillm.batch import Attempt, BatchStatistics, read_results
 from trio_minillm.cli._batch import shard_of
-from trio_minillm.cli._batch_run import BatchRun, duration
+from trio_minillm.cli._batch_run import BatchRun
 from trio_minillm.cli._output import Misuse
 
 from ..support.command import (
@@ -551,23 +552,85 @@ def test_what_may_pass_is_tried_again(endpoint: Endpoint, files: Files) -> None:
     [
         (refused(401), 4, "check the key"),
         (refused(429, code="insufficient_quota"), 7, "waiting does not help"),
-        (refused(404), 4, None),
+        (refused(404), 4, "the path or the model may be wrong"),
     ],
 )
 def test_where_all_fail_alike(
-    endpoint: Endpoint, files: Files, answer: Any, code: int, what: str | None
+    endpoint: Endpoint, files: Files, answer: Any, code: int, what: str
 ) -> None:
     endpoint.script = lambda n: answer
     ran = batch(endpoint, files, "--concurrency", "1", "--attempts", "1", code=code)
-    if what is None:
-        assert len(files.keys) == 10
-    else:  # nothing of the rest is sent, and nothing is lost
-        assert len(endpoint.requests) == 1
-        assert what in ran.err
-        assert "no result: 10: the same command goes on with them" in ran.out
-        endpoint.script = lambda n: (200, [HELLO])
-        batch(endpoint, files)
-        assert sorted(files.keys) == sorted(f"k{n}" for n in range(10))
+    # Nothing of the rest is sent, and nothing is lost.
+    assert len(endpoint.requests) == (10 if answer[0] == 404 else 1)
+    assert what in ran.err
+    assert files.keys == []
+    assert "no result: 10: the same command goes on with them" in ran.out
+    endpoint.script = lambda n: (200, [HELLO])
+    batch(endpoint, files)
+    assert sorted(files.keys) == sorted(f"k{n}" for n in range(10))
+
+
+def test_a_server_that_refuses_for_hours_says_until_when(endpoint: Endpoint, files: Files) -> None:
+    message = {"message": "no", "retry_after": 11_100}
+    endpoint.script = lambda n: (429, [json.dumps({"error": message}).encode()])
+    ran = batch(endpoint, files, code=7)
+    assert re.search(
+        r"error: the server refuses until [\d: -]+ \(in 3 h 05 min\): HTTP 429", ran.err
+    )
+    assert "(the same command goes on then)" in ran.err
+    assert "no result: 10" in ran.out
+    assert files.keys == []
+    endpoint.script = lambda n: (200, [HELLO])
+    batch(endpoint, files)
+    assert len(files.keys) == 10
+
+
+def test_a_model_whose_name_is_corrected_takes_the_place_of_the_failure(
+    endpoint: Endpoint, files: Files
+) -> None:
+    """One refusal alone may be the request's own: it is kept, but does not bind its key."""
+    files.write(3)
+    endpoint.script = lambda n: refused(404) if asked(endpoint)[n] == "k0" else (200, [HELLO])
+    batch(endpoint, files, code=6)
+    lines = [json.loads(line) for line in files.source.read_text().splitlines()]
+    lines[0]["model"] = "other"
+    files.source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    endpoint.script = lambda n: (200, [HELLO])
+    found = summary(endpoint, files, "--dry-run")
+    assert found["requests"]["to_send"] == 1
+    ran = batch(endpoint, files)
+    assert "note: 1 request had failed, and changed since: sent again" in ran.out
+    assert sorted(files.keys) == ["k0", "k1", "k2"]
+    assert all(line.ok for line in read_results(files.target))
+    assert len(endpoint.requests) == 4
+
+
+def test_a_log_of_the_control(endpoint: Endpoint, files: Files) -> None:
+    trace = files.source.with_name("control.jsonl")
+    trace.write_text("of an earlier run\n")
+    endpoint.script = lambda n: refused(503) if n == 3 else (200, [HELLO])
+    batch(endpoint, files, "--trace", str(trace), "--concurrency", "2")
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert {event["model"] for event in events} == {"m"}
+    assert [e["why"] for e in events if e["event"] == "refused"] == ["overloaded 503"]
+    assert KEY not in trace.read_text()
+    ran = batch(endpoint, files, "--trace", str(files.target), code=2)
+    assert "--trace must be another file than the output" in ran.err
+    ran = batch(endpoint, files, "--trace", str(trace / "below"), code=2)
+    assert "error: --trace " in ran.err
+
+
+@posix
+def test_an_interruption_says_what_was_held_up(endpoint: Endpoint, files: Files) -> None:
+    endpoint.close()
+    with started(endpoint, files) as process:
+        assert process.stderr is not None
+        read_until(process.stderr.fileno(), b"nothing can be sent, connection refused")
+        process.send_signal(signal.SIGINT)
+        out, _ = ended(process)
+    assert process.returncode == 130
+    assert "note: at the interruption: " in out
+    assert "nothing can be sent, connection refused" in out
 
 
 def test_a_limit_on_cost(endpoint: Endpoint, files: Files) -> None:
@@ -924,7 +987,9 @@ async def test_the_status_line_says_why_requests_wait() -> None:
     found = BatchStatistics(waiting={"pause": 200}, newest_failure=failed)
     batch = SimpleNamespace(statistics=lambda: found, stopped=None)
     sums = SimpleNamespace(todo=200, ledger=llm.Ledger())
-    run: Any = SimpleNamespace(_batch=batch, sums=sums, interrupted=False, _checked=0)
+    run: Any = SimpleNamespace(
+        _batch=batch, sums=sums, interrupted=False, _checked=0, _held_up=lambda stats: []
+    )
     line = BatchRun._status(run, 0.0, 0, 0, 0)
     assert "0 running, waiting: pause 200 · newest error SendError refused · " in line
     found = BatchStatistics(running=3, newest_failure=failed)

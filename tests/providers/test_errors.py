@@ -501,6 +501,29 @@ def test_what_waiting_does_not_help_names_no_wait() -> None:
     assert error_from(402, said("Insufficient balance. Try again in 5 s")).retry_after is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({"resets_in_seconds": 11_100}, 11_100.0),
+        ({"resets_at": 1_700_011_100}, 11_100.0),
+        ({"resets_at": 1_700_011_100, "resets_in_seconds": 5}, 5.0),
+        ({"resets_at": 1_600_000_000}, None),  # over
+        ({"resets_at": "tomorrow"}, None),
+        ({}, None),
+    ],
+)
+def test_the_time_at_which_a_quota_is_renewed(fields: Any, seconds: float | None) -> None:
+    body = {"error": {"type": "usage_limit_reached", "message": "The usage limit has been reached"}}
+    body["error"] |= fields
+    found = error_from(429, body, {"date": "Tue, 14 Nov 2023 22:13:20 GMT"})
+    kind = "rate_limit" if "resets_in_seconds" in fields else "quota"
+    assert (found.kind, found.retry_after) == (kind, seconds)
+    for date in ("", "soon"):
+        assert (error_from(429, body, {"date": date}).retry_after is None) is (
+            "resets_in_seconds" not in fields
+        )
+
+
 # -- at any depth ------------------------------------------------------------------------------------------
 
 LEAF = "Your account is suspended due to insufficient balance"

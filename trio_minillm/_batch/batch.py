@@ -38,10 +38,11 @@ class Batch:
     - Requests are pulled a few hundred ahead at most, so a million need no more memory than some
       thousand; results wait for a slow consumer up to ``buffer``, then nothing more is sent.
     - Each request that was pulled gets one final result for each sample, unless the run ends
-      before: by `stop`, or by an error that every further request would meet (an exhausted quota,
-      a wrong key, a limit of ``limits``, an address at which nothing ever answered). Requests that
-      were not sent or were to be sent again then have none. In the second case iteration raises
-      that error, once, after the last result.
+      before: by `stop`, by a limit of ``limits``, or by an error that every further request of its
+      model would meet (an exhausted quota, a wrong key, an unknown model, an address at which nothing
+      answers, a server that refuses for hours), which leaves other models alone. Requests that were
+      not sent, or were to be sent again, or whose failure was that error, then have none. In the
+      latter cases iteration raises that error, once, after the last result.
     - Only this library's errors become results. Any other exception, from the input or from a
       request that can't be built, ends the run and is raised as itself by iteration, else by the
       block.
@@ -80,6 +81,7 @@ class Batch:
         if self._began is not None:
             raise RuntimeError("a batch can be entered once")
         self._began = trio.current_time()
+        self._run.open()
         await trio.lowlevel.checkpoint()
         await self._background.start(self._run.run, "trio_minillm batch")
         return self
@@ -158,8 +160,9 @@ class Batch:
 
     @property
     def stopped(self) -> MiniLLMError | None:
-        """The error that ended the run before its input did: an exhausted quota, a wrong key, a
-        limit, an address at which nothing answers.
+        """The error that ended the run, or closed the first of its models, before the input ended: an
+        exhausted quota, a wrong key or model, a limit, an address at which nothing answers, a server
+        that refuses until a late time (`RefusedUntil`).
         """
         return self._run.end.stopped
 

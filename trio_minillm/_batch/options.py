@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Literal, TypedDict, get_args
 
 import msgspec
@@ -12,6 +13,7 @@ from .._types.options import Limits, Retry, Timeouts
 from .files.response_cache import ResponseCache
 from .scoring import Score, Validate
 from .throttle.rate_limits import Adapt, Rates
+from .trace import TraceTarget
 
 MAX_CONCURRENCY = 1_000
 """Most requests at once where the number is searched for, unless the caller says otherwise."""
@@ -67,6 +69,9 @@ class BatchOptions(TypedDict, total=False):
     """Times that an invalid answer is asked again (0), with the answer and what is wrong with it as
     further turns. Each is an attempt as any other: it counts for costs, limits and the deadline, but
     not for ``retry``. The last answer becomes the result, valid or not."""
+    trace: TraceTarget | None
+    """Log of the control's decisions: a file, which is written anew with a line of JSON for each
+    `TraceEvent`, or a function that is called with each. An exception of either ends the run."""
     score: Score | None
     """Function of a result, async or not, that returns its ``score``. An exception ends the run. The
     request counts as running until the function has returned."""
@@ -93,6 +98,7 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     cache: ResponseCache | None = None
     validate: Validate | None = None
     retries_invalid: int = 0
+    trace: TraceTarget | None = None
     score: Score | None = None
 
     def __post_init__(self) -> None:
@@ -124,6 +130,9 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("validate", "score"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise TypeError(f"{name} must be a function")
+        trace = self.trace
+        if trace is not None and not (isinstance(trace, str | os.PathLike) or callable(trace)):
+            raise TypeError("trace must be a path or a function")
 
     @property
     def capacity(self) -> int:

@@ -13,9 +13,14 @@ answer                    into the cache, checked, scored, out
 answer that is invalid    back into the schedule with what is wrong with it, as often as that is wanted
 error that may pass       back into the schedule, to be sent again
 error that will not       out, as a result
+refused at first, for     held until it is known whether all are: then its lane is closed, and it has no
+what may meet all         result; else out, as a result
+network down              back into the schedule, and is no attempt
+server refuses for long   back into the schedule; if it says so again and again: its lane is closed
 no room for it here       back into the schedule, and fewer run at once; alone, and again and again:
                           the run stops
-fatal error               the run stops
+fatal error               its lane is closed; with the last one, the run stops
+limit reached             the run stops
 deadline over             out, with `StreamTimeout`
 consumer too slow         nothing is sent until it has taken results
 ========================  ==============================================================================
@@ -26,6 +31,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -33,9 +39,10 @@ import trio
 from msgspec.structs import replace
 
 from .._types.errors import BudgetExceeded, MiniLLMError, StreamTimeout
+from .._types.options import Retry
 from .._types.response import CompletionResponse, Outcome
 from ..providers import Model
-from .ending import RunEnd
+from .ending import RunEnd, until_told
 from .options import BatchSettings
 from .reasking import asked_again, words_of
 from .results import Results
@@ -43,10 +50,20 @@ from .scoring import score_result, validated_result
 from .sender import Sender
 from .source import Requests, RequestSource
 from .statistics import BatchStatistics, Counters
-from .throttle.retry import BATCH_RETRY, RetryBudget, counted_attempts, is_fatal, retry_delay
-from .throttle.schedule import Item, Schedule
-from .throttle.throttle import Lane, no_room_here
+from .throttle.prospects import TOLD_AGAIN
+from .throttle.retry import (
+    BATCH_RETRY,
+    RetryBudget,
+    counted_attempts,
+    is_fatal,
+    retry_delay,
+    server_delay,
+)
+from .throttle.schedule import Item, Queue, Schedule
+from .throttle.throttle import Lane, network_down, no_room_here
 from .throttle.token_estimate import estimate_tokens
+from .throttle.traced_lane import TracedLane, TraceName
+from .trace import Trace
 from .types import Attempt, BatchRequest, BatchResult
 from .workers import WorkerPool
 
@@ -61,6 +78,8 @@ class Run:
     Guarantees: `run` raises nothing of its own (the exception of a task is in ``end.crash``), and
     when it ends no task is left; each item that was admitted comes out as one result, or is counted
     as unsent.
+
+    Its 15 attributes are its parts, which know nothing of each other, and what passes between them.
     """
 
     def __init__(
@@ -82,6 +101,7 @@ class Run:
             expire=self._expire,
             crashed=self.end.crashed,
         )
+        self._trace = None if settings.trace is None else Trace(settings.trace)
         self._nursery: trio.Nursery | None = None
         self._newest_failure: Attempt | None = None
         self._requests = 0  # that were pulled
@@ -89,7 +109,15 @@ class Run:
 
     def _new_lane(self, now: float) -> Lane:
         settings = self.settings
-        return Lane(now, settings.rates, settings.searched, settings.adapt)
+        args = now, settings.rates, settings.searched, settings.adapt
+        if self._trace is None:
+            return Lane(*args)
+        return TracedLane(*args, tell=self._trace.tell, began=self._trace.began)
+
+    def open(self) -> None:
+        """Open what the run writes to. Raises `OSError`."""
+        if self._trace is not None:
+            self._trace.open(trio.current_time())
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -100,9 +128,16 @@ class Run:
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._pull, name="trio_minillm batch input")
                     self._workers.start(self._nursery)
+                    if self._trace is not None:
+                        self._nursery.start_soon(self._sample, name="trio_minillm batch trace")
         except trio.Cancelled:
             pass
         finally:
+            if self._trace is not None:
+                try:
+                    self._trace.close()
+                except Exception as exc:  # noqa: BLE001 - comes out of iteration, as itself
+                    self.end.crashed(exc)
             self.results.close()
             self.end.finish()
 
@@ -110,7 +145,7 @@ class Run:
         """Send no more, and drop what waits."""
         self.end.stopping = True
         self._source.stop()
-        self.counters.unsent += len(self.schedule.clear())
+        self.counters.unsent += self.schedule.clear()
         self._check_end()
 
     def cancel(self) -> None:
@@ -144,6 +179,7 @@ class Run:
             waiting=dict(self.schedule.reasons(now)),
             elapsed=0.0 if began is None else now - began,
             concurrency=min(capacity, sum(limits)) if limits else capacity,
+            controls=tuple(self.schedule.controls(now)),
             newest_failure=self._newest_failure,
         )
 
@@ -175,8 +211,8 @@ class Run:
             item.tokens = tokens
             item.number = self.counters.pulled
             self.counters.pulled += 1
-            if not self._in_cache(item):
-                self.schedule.add(item, now)
+            if not self._in_cache(item) and not self.schedule.add(item, now):
+                self.counters.unsent += 1
         self._workers.notify()
 
     def _in_cache(self, item: Item) -> bool:
@@ -233,6 +269,8 @@ class Run:
                 self.counters.unsent += 1  # the client was closed while it ran
             else:
                 await self._answered(item, answer)
+            if item.queue.held and not item.lane.prospects.row:
+                self._release(item.queue)
         finally:
             self.schedule.ended()
         self._check_end()
@@ -260,7 +298,7 @@ class Run:
             await settings.cache.put(item.cache_key, answer)
         if invalid is None or not left or trio.current_time() >= self._until(item):
             await self._publish(item, result)
-        elif self.end.stopping:
+        elif self.end.stopping or (item.started is not None and item.queue.closed is not None):
             self.counters.unsent += 1
         else:
             self._ask_again(item, answer, words_of(invalid), cached=cached)
@@ -284,7 +322,7 @@ class Run:
         if self._in_cache(item):
             return
         if item.started is None:  # all so far came from the cache
-            self.schedule.add(item, now)
+            self.counters.unsent += not self.schedule.add(item, now)
         else:
             item.expires = self._until(item)
             self.schedule.retry(item, now, 0.0)
@@ -292,48 +330,112 @@ class Run:
         self._workers.notify()
 
     async def _failed(self, item: Item, error: MiniLLMError) -> None:
-        now = trio.current_time()
+        now, queue = trio.current_time(), item.queue
         self._newest_failure = item.attempts[-1]
-        fatal = isinstance(error, BudgetExceeded) or is_fatal(error)
-        if fatal or item.lane.unreachable(now, error):
+        if isinstance(error, BudgetExceeded):
             self._stop_for(error)
             return
-        served = any(lane.ever_accepted for lane in self.schedule.lanes)
-        if item.lane.hopeless(error) and not served:  # its refusal is one of those that told
-            self._stop_for(error, unsent=0)
+        prospects = item.lane.prospects
+        may_close = prospects.refused(error)
+        hopeless = may_close and prospects.hopeless(item.lane.in_flight)
+        if hopeless or self._ends_its_lane(item, error, now):
+            self.counters.unsent += 1
+            self._close(queue, until_told(error, datetime.now().astimezone()))
+            return
+        stopping = self.end.stopping or queue.closed is not None
+        if may_close and not stopping:
+            if prospects.row == 1:
+                self._release(queue)  # what was held had another cause
+            queue.held.append((item, error))
+            return
         crowded = no_room_here(error) and self.schedule.no_room()
-        item.put_off += crowded
-        until = self._until(item)
-        assert item.ticket is not None
-        wait = retry_delay(
-            error,
-            attempt=counted_attempts(len(item.attempts) - item.put_off, item.ticket),
-            well=item.lane.faults.well(now),
-            retry=self.settings.retry or BATCH_RETRY,
-            remaining=until - now,
-            random=random.random(),
-        )
+        doubted = self._doubted(item, error)
+        item.put_off += crowded or doubted
+        wait = self._wait(item, error, now, doubted=doubted)
         if crowded:
             wait = 0.0  # it goes out when another has ended
-        stopping = self.end.stopping
+        free = stopping or crowded or doubted
         if wait is None and no_room_here(error):
             self._stop_for(error)
-        elif wait is None or (not (stopping or crowded) and not self._retries.spend(error)):
+        elif not may_close and (wait is None or not (free or self._retries.spend(error))):
             await self._publish(item, self._result(item, error=error))
         elif stopping:
             self.counters.unsent += 1
         else:
-            item.expires = until
+            assert wait is not None  # else it was published, or counted as unsent
+            item.expires = self._until(item)
             self.schedule.retry(item, now, wait)
-            self._workers.wake_at(until)
+            self._workers.wake_at(item.expires)
             self._workers.notify()
 
-    def _stop_for(self, error: MiniLLMError, *, unsent: int = 1) -> None:
+    @property
+    def _longest_wait(self) -> float:
+        """The longest wait that a server may ask for, in seconds."""
+        return min(self._retry.max_retry_after, self.settings.deadline or math.inf)
+
+    @property
+    def _retry(self) -> Retry:
+        return self.settings.retry or BATCH_RETRY
+
+    def _ends_its_lane(self, item: Item, error: MiniLLMError, now: float) -> bool:
+        """Return True if a failure shows that nothing more will be accepted in its lane."""
+        lane, asked = item.lane, server_delay(error)
+        if is_fatal(error) or lane.unreachable(now, error):
+            return True
+        return lane.prospects.shut and asked is not None and asked > self._longest_wait
+
+    def _doubted(self, item: Item, error: MiniLLMError) -> bool:
+        """Return True for a failure that does not count as an attempt: the network may be down, or
+        the server asks for a long wait and may not mean it.
+        """
+        if network_down(error):
+            return self._retry.attempts > 1
+        asked = server_delay(error)
+        if asked is None or asked <= self._longest_wait or not item.lane.prospects.asked_to_wait:
+            return False
+        told = sum((a.retry_after or 0.0) > self._longest_wait for a in item.attempts)
+        return told <= TOLD_AGAIN + 1
+
+    def _wait(self, item: Item, error: MiniLLMError, now: float, *, doubted: bool) -> float | None:
+        """Return the seconds until an item's next attempt; ``None`` to give it up."""
+        remaining = self._until(item) - now
+        if doubted:
+            longest = self._retry.base_delay * 2.0 ** min(item.put_off - 1, 6)
+            wait = random.random() * min(longest, self._retry.max_delay)
+            return wait if wait < remaining else None
+        assert item.ticket is not None
+        return retry_delay(
+            error,
+            attempt=counted_attempts(len(item.attempts) - item.put_off, item.ticket),
+            well=item.lane.faults.well(now),
+            retry=self._retry,
+            remaining=remaining,
+            random=random.random(),
+        )
+
+    def _stop_for(self, error: MiniLLMError) -> None:
         """Send no more because of an error that would meet every other request as well."""
         if self.end.stopped is None:
             self.end.stopped = error
-        self.counters.unsent += unsent
+        self.counters.unsent += 1
         self.stop()
+
+    def _close(self, queue: Queue, error: MiniLLMError) -> None:
+        """Send no more in a lane; if it was the last one, stop."""
+        if queue.closed is None:
+            self.counters.unsent += self.schedule.close(queue, error)
+            self._tell("closed", queue.lane, why=type(error).__name__)
+        self.end.closed = self.end.closed or error
+        if all(other.closed is not None for other in self.schedule.queues):
+            self.end.stopped = self.end.stopped or self.end.closed
+            self.stop()
+        self._resume_source()
+
+    def _release(self, queue: Queue) -> None:
+        """Publish the refusals that were held: they do not close the lane."""
+        held, queue.held = queue.held, []
+        for item, error in held:
+            self._start_leaving(partial(self._publish, item, self._result(item, error=error)))
 
     def _expire(self, now: float) -> float:
         """Give up the items whose deadline passed while they waited to be sent again, and return
@@ -383,6 +485,23 @@ class Run:
         self._resume_source()
         self._check_end()
 
+    async def _sample(self) -> None:
+        """Tell the state of each lane once a second, while anything is under way."""
+        assert self._trace is not None
+        try:
+            while True:
+                if self.schedule.running or self.schedule.waiting:
+                    self._tell("sample", *(queue.lane for queue in self.schedule.queues))
+                self._trace.flush()
+                await trio.sleep(1.0)
+        except BaseException as exc:  # noqa: BLE001 - comes out of iteration, as itself
+            self.end.crashed(exc)
+
+    def _tell(self, event: TraceName, *lanes: Lane, why: str = "") -> None:
+        for lane in lanes:
+            if isinstance(lane, TracedLane):
+                lane.note(trio.current_time(), event, why=why)
+
     def _on_room(self) -> None:
         """Go on after a consumer that was behind has taken results."""
         self._workers.notify()
@@ -390,6 +509,18 @@ class Run:
 
     def _check_end(self) -> None:
         """End the run if nothing is left to do."""
-        busy = self.schedule.waiting or self.schedule.running or self._leaving
-        if self._nursery is not None and self._source.exhausted and not busy:
+        if self.schedule.waiting or self.schedule.running or self._leaving or self._nursery is None:
+            return
+        for queue in tuple(self.schedule.queues):
+            if not queue.held:
+                continue
+            all_alike = not queue.lane.prospects.mixed and len(queue.held) > 1
+            if self._source.exhausted and not self.end.stopping and all_alike:
+                # Whoever mends the cause will want to send all of them again.
+                self._close(queue, queue.held[-1][1])
+            else:
+                self._release(queue)  # others may be waiting for them
+        if self._leaving:
+            return
+        if self._source.exhausted or self.end.closed is not None:
             self.end.scope.cancel()  # only tasks that wait for work are left

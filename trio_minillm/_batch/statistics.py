@@ -10,6 +10,7 @@ import msgspec
 from .._types.cost import CostResolution
 from .._types.money import add
 from .histogram import Histogram
+from .throttle.controls import Control
 from .throttle.rate_limits import Reason
 from .types import Attempt, BatchResult
 
@@ -51,6 +52,8 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     elapsed: float = 0.0
     concurrency: int = 0
     """Requests that may run at once at present."""
+    controls: tuple[Control, ...] = ()
+    """Limits that are in force, for each endpoint, key and model; ``str`` of one is a sentence."""
     newest_failure: Attempt | None = None
     """The newest attempt that failed, tried again or not."""
 

@@ -52,9 +52,9 @@ _SYSTEM: dict[int, tuple[SendReason | None, str]] = {
     errno.EMFILE: ("open_files", "too many open files in this process"),
     errno.ENFILE: ("open_files", "too many open files on this machine"),
     errno.ECONNREFUSED: ("refused", "connection refused: nothing listens there"),
-    errno.EHOSTUNREACH: (None, "the host can't be reached: no route to it"),
-    errno.ENETUNREACH: (None, "the network can't be reached"),
-    errno.ETIMEDOUT: (None, "the host does not answer"),
+    errno.EHOSTUNREACH: ("unreachable", "the host can't be reached: no route to it"),
+    errno.ENETUNREACH: ("unreachable", "the network can't be reached"),
+    errno.ETIMEDOUT: ("unreachable", "the host does not answer"),
     errno.ECONNRESET: (None, "the connection was reset"),
 }
 """Words by the number of the system's error; of several errors, the first here is told."""
@@ -147,7 +147,10 @@ def _name_words(exc: socket.gaierror) -> tuple[SendReason | None, str]:
     if exc.errno in _NO_NAME:
         return "no_such_host", "no such host"
     if exc.errno == socket.EAI_AGAIN:
-        return None, "the name can't be looked up now: no such host, or no name server answers"
+        return (
+            "unreachable",
+            "the name can't be looked up now: no such host, or no name server answers",
+        )
     return None, f"the name can't be looked up: {exc.strerror}"
 
 

@@ -21,6 +21,7 @@ excerpt in which the key is blanked.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -43,10 +44,13 @@ provider gave up waiting · ``server``: the provider failed.
 RETRYABLE: frozenset[ErrorKind] = frozenset({"rate_limit", "overloaded", "timeout", "server"})
 """Kinds of errors that may pass by themselves."""
 
-SendReason = Literal["refused", "no_such_host", "certificate", "tls", "open_files", "address"]
+SendReason = Literal[
+    "refused", "no_such_host", "unreachable", "certificate", "tls", "open_files", "address"
+]
 """The cause of a request that could not be sent, where it is known.
 
-``refused``: nothing listens at the address · ``no_such_host`` · ``certificate``: the server's is
+``refused``: nothing listens at the address · ``no_such_host`` · ``unreachable``: no way to the host, or
+no name server, at this moment · ``certificate``: the server's is
 expired, for another name, or of an unknown authority · ``tls``: the two sides agree on no handshake ·
 ``open_files``: this process, or the machine, has too many files open · ``address``: the URL is none.
 """
@@ -204,6 +208,27 @@ class RefusedError(MiniLLMError, _Reported):
         self.request_id = request_id
         self.headers: Mapping[str, str] = headers or {}
         self.url = url
+
+
+class RefusedUntil(RefusedError):
+    """The server refuses everything until a time that it named, which is too late to wait for.
+
+    ``until`` is that time. The other attributes are those of the newest refusal.
+    """
+
+    def __init__(
+        self, refused: RefusedError | ProviderError, *, until: datetime, wait: float, when: str
+    ) -> None:
+        known = refused if isinstance(refused, RefusedError) else None
+        super().__init__(
+            refused.info,
+            retry_after=wait,
+            request_id=None if known is None else known.request_id,
+            headers=None if known is None else known.headers,
+            url=None if known is None else known.url,
+        )
+        self.args = (f"the server refuses until {when}: {refused}",)
+        self.until = until
 
 
 class StreamError(MiniLLMError):

@@ -68,6 +68,7 @@ _HELP = {
     "dry_run": "Only read the input, and estimate its tokens and cost: likely, and at most.",
     "fsync": "Wait for the disk: never, once a second, or for each result.",
     "cache": "Look for answers to the same requests in this file first, and keep new ones there.",
+    "trace": "Log the decisions on rates, numbers at once and pauses to this file, as JSON lines.",
     "summary": "The form of the summary.",
 }
 
@@ -118,6 +119,7 @@ def batch(
     cache: Annotated[Path | None, Option(metavar="FILE", help=_HELP["cache"])] = None,
     price: option.Price = None,
     ledger: option.LedgerFile = None,
+    trace: Annotated[Path | None, Option(metavar="FILE", help=_HELP["trace"])] = None,
     summary: Annotated[Literal["text", "json"], Option(help=_HELP["summary"])] = "text",
     quiet: option.Quiet = False,
 ) -> None:
@@ -131,23 +133,23 @@ def batch(
 
     def make() -> BatchRun:
         place = target_of(target, retry_failed=retry_failed)
-        check_apart(source, place, ledger=ledger, cache=cache, schema=schema)
+        check_apart(source, place, ledger=ledger, cache=cache, schema=schema, trace=trace)
         _check_together(concurrency, max_concurrency, no_adapt=no_adapt, local=is_local(model))
+        clocks = timeouts_of(first_chunk=timeout_first, idle=timeout_idle, total=timeout_total)
         options: BatchOptions = {
             "concurrency": _concurrency(concurrency),
             "adapt": "off" if no_adapt else "rate+concurrency",
             "max_concurrency": max_concurrency,
             "requests_per_minute": positive("rpm", rpm),
             "tokens_per_minute": positive("tpm", tpm),
-            "limits": llm.Limits(max_cost=max_cost) if max_cost is not None else None,
+            "limits": None if max_cost is None else llm.Limits(max_cost=max_cost),
             "retry": _retry(attempts),
             "deadline": positive("deadline", deadline),
             "lenient": lenient,
-            "timeouts": timeouts_of(
-                first_chunk=timeout_first, idle=timeout_idle, total=timeout_total
-            ),
+            "timeouts": clocks,
             "ordered": order,
             **judged(schema, retries_invalid, score),
+            "trace": trace,
         }
         plan = BatchPlan(
             model=priced(model_of(model, base_url, asks=not dry_run), price),

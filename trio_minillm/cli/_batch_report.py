@@ -23,7 +23,8 @@ from ._measurements import Results, Sample
 from ._output import OutputError, Row, error_code, many, one_line
 
 STOPPED_BY_LIMIT = 7
-"""The exit code of a run that a limit or an exhausted quota has stopped."""
+"""The exit code of a run that a limit, an exhausted quota, or a server that names a late time to come
+back has stopped."""
 STDIN = Path("-")
 """The input that is stdin."""
 MAX_SHOWN = 20
@@ -64,7 +65,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
 class BatchSums:
     """The counts of one run, in bounded memory: of the input and the output, and of the results.
 
-    Its 15 attributes are all that the summary is made of.
+    Its 16 attributes are all that the summary is made of.
     """
 
     def __init__(self, plan: BatchPlan, secret: str) -> None:
@@ -81,6 +82,8 @@ class BatchSums:
         self.todo = self.ok = self.failed = self.cached = 0
         """Counts of samples, of which most runs want one for each request."""
         self.judgements = Judgements()
+        self.held_up: list[str] = []
+        """The limits of the server or of this machine when the run was interrupted."""
         self.cost_unknown = False
         """True if there is a limit on cost and an answer whose cost is not known."""
 
@@ -96,7 +99,8 @@ class BatchSums:
                 " (another model, messages or parameters)"
             )
         self.before.update(states)
-        todo = states.count("missing") + (states.count("failed") if self.plan.retry_failed else 0)
+        todo = states.count("missing") + states.count("outdated")
+        todo += states.count("failed") if self.plan.retry_failed else 0
         self.todo += todo
         if todo and self.plan.dry_run:
             self.estimate.add(request, todo)
@@ -135,6 +139,8 @@ class BatchSums:
         if isinstance(error, OutputError):
             return error_code(error)
         if error is not None and not interrupted:
+            if isinstance(error, llm.RefusedUntil):
+                return STOPPED_BY_LIMIT
             quota = isinstance(error, llm.RefusedError | llm.ProviderError)
             if isinstance(error, llm.BudgetExceeded) or (quota and error.kind == "quota"):  # type: ignore[attr-defined]
                 return STOPPED_BY_LIMIT
@@ -171,8 +177,12 @@ class BatchSums:
         if self.torn:
             torn = many(self.torn, "torn line")
             notes.append(f"{torn} in the output; what a torn line stood for is sent again")
+        if self.before["outdated"]:
+            failed = many(self.before["outdated"], "request")
+            notes.append(f"{failed} had failed, and changed since: sent again")
         if self._failed_before:
             notes.append(f"{self._failed_before:,} failed before: --retry-failed sends them again")
+        notes += [f"at the interruption: {text}" for text in self.held_up]
         return notes + self.results.notes()
 
     def rows(self) -> list[Row]:

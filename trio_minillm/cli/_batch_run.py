@@ -26,13 +26,17 @@ from trio_minillm.batch import (
     BatchOptions,
     BatchRequest,
     BatchResult,
+    BatchStatistics,
     CacheError,
     RequestFile,
     ResponseCache,
 )
 
+from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
+from .._batch.throttle.controls import duration, shown
 from .._batch.validation import check_schema
+from .._protocol.redaction import redact_beginnings
 from ..local._named import open_model
 from ._batch_output import Output, make_table, open_output, writing
 from ._batch_report import STDIN, BatchPlan, BatchSums, problems_text
@@ -81,6 +85,9 @@ class BatchRun(LiveRun):
         """The scope in which stdin is read."""
         self._received = 0
         """Bytes of stdin that have come."""
+        self._secret = secret
+        self._outdated = KeyTable()
+        """Keys whose line is the failure of a request that has changed since."""
         self._states = deque[tuple[float, int, int, int]]()
         """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
@@ -94,6 +101,7 @@ class BatchRun(LiveRun):
         if self._batch is None:
             self._reading.cancel()
             return 0
+        self.sums.held_up = self._held_up(self._batch.statistics())
         self._batch.stop()
         return self._batch.statistics().running
 
@@ -151,14 +159,18 @@ class BatchRun(LiveRun):
                 await self._read(file, out, model)
                 if out is None or plan.dry_run:
                     return
+                _begin_trace(plan)
                 await self._answer(file, out)
 
     async def _answer(self, file: RequestFile, out: Output) -> None:
         """Send what has no result, and make the table of all results, also if the sending fails."""
         plan = self.sums.plan
-        if plan.retry_failed:
-            forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
-            with writing(plan.target):
+        with writing(plan.target):
+            if len(self._outdated):
+                forget = partial(out.forget, partial(_failed_in, self._outdated))
+                await trio.to_thread.run_sync(forget)
+            if plan.retry_failed:
+                forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
                 await trio.to_thread.run_sync(forget)
         try:
             with _open_cache(plan) as cache:
@@ -204,6 +216,8 @@ class BatchRun(LiveRun):
             states = (
                 ["missing"] * plan.samples if out is None else out.states(request, plan.samples)
             )
+            if "outdated" in states:
+                self._outdated.put(request.key, 1)
             if plan.options.get("validate") is not None:
                 check_schema(request)
             sums.add_line(request, states)
@@ -313,8 +327,10 @@ class BatchRun(LiveRun):
             f"{stats.done + self._checked:,} of {sums.todo:,} done, {stats.failed:,} failed,"
             f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
         ]
+        controls = self._held_up(stats)
+        parts += controls
         held_up = stats.waiting.get("pause") or stats.waiting.get("retry")
-        if held_up and stats.newest_failure is not None:
+        if held_up and not controls and stats.newest_failure is not None:
             parts.append(f"newest error {failure_name(stats.newest_failure)}")
         stopping = self.interrupted or self._batch.stopped is not None
         gone = max(trio.current_time() - since, 1e-9)
@@ -333,6 +349,12 @@ class BatchRun(LiveRun):
             parts.append(f"TTFT p50 {p50} p99 {p99}")
         return " · ".join(parts)
 
+    def _held_up(self, stats: BatchStatistics) -> list[str]:
+        """Return what the server or this machine holds down now."""
+        return [
+            one_line(redact_beginnings(text, self._secret), 200) for text in shown(stats.controls)
+        ]
+
 
 def _named(error: Exception) -> llm.MiniLLMError:
     """Return the error of a check as one of the library's."""
@@ -345,14 +367,6 @@ def failure_name(attempt: Attempt) -> str:
     """Return the class of an attempt's error and what distinguishes it: ``SendError refused``."""
     words = (attempt.error, attempt.reason, attempt.kind, attempt.status)
     return one_line(" ".join(str(word) for word in words if word is not None), 60)
-
-
-def duration(seconds: float) -> str:
-    """Return a time such as ``42 s``, ``3 min`` or ``2 h 05 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _slots(plan: BatchPlan) -> int:
@@ -398,8 +412,18 @@ def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]
         raise Misuse(f"the cache {plan.cache}: {exc}") from exc
 
 
-def _failed_in(file: RequestFile, key: str, ok: bool) -> bool:
-    return not ok and key in file
+def _begin_trace(plan: BatchPlan) -> None:
+    """Raise `Misuse` if the file of --trace can't be written, before anything is sent."""
+    trace = plan.options.get("trace")
+    if isinstance(trace, Path):
+        try:
+            trace.write_bytes(b"")
+        except OSError as exc:
+            raise Misuse(f"--trace {trace}: {exc.strerror or exc}") from exc
+
+
+def _failed_in(keys: RequestFile | KeyTable, key: str, ok: bool) -> bool:
+    return not ok and key in keys
 
 
 async def _missing(

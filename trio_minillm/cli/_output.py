@@ -28,7 +28,8 @@ EXIT_CODES = {
     5: "refused: quota used up, rate limit, or the server is overloaded or failing",
     6: "the stream broke: truncated, timed out, malformed, or an error in it; for bench and batch: "
     "some requests failed",
-    7: "for batch: stopped by a limit of yours, or by a quota that is used up",
+    7: "for batch: stopped by a limit of yours, by a quota that is used up, or by a server that names a "
+    "late time to come back",
     130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
     141: "stdout was closed by its reader (as in `| head`)",
     143: "ended by SIGTERM, which does what Ctrl-C does",
@@ -254,6 +255,7 @@ def error_code(error: Exception | None) -> int:
 SEND_ADVICE = {
     "refused": "check the address, and that the server runs",
     "no_such_host": "check the address",
+    "unreachable": "check the network and the address; trying again is safe",
     "address": "check the address",
     "certificate": "check the address; trying again does not help",
     "tls": "check the address; trying again does not help",
@@ -268,6 +270,8 @@ def advice(error: Exception, variable: str | None) -> str:
     ``variable`` is the environment variable of the key.
     """
     error = last_of(error) or error
+    if isinstance(error, llm.RefusedUntil):
+        return "the same command goes on then"
     if isinstance(error, llm.RefusedError | llm.ProviderError):
         if error.status == 407:
             return "check the proxy's user name and password"

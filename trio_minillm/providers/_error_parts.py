@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -189,6 +190,25 @@ def wait_of(levels: Levels) -> float | None:
     """Return the seconds that a field of the error asks to wait, the longest if there are several."""
     named = [_seconds(lv[k], unit) for lv, _ in levels for k, unit in _WAITS.items() if k in lv]
     return max((seconds for seconds in named if seconds is not None), default=None)
+
+
+def time_left(levels: Levels, date: str) -> float | None:
+    """Return the seconds until the time, since 1970, at which a field says that a limit is renewed.
+
+    ``date`` is the header of that name: the server's own clock.
+    """
+    times = [level.get(key) for level, _ in levels for key in _RENEWED]
+    at = max((t for t in times if isinstance(t, int) and 1e9 < t < 1e10), default=None)
+    if at is None:
+        return None
+    try:
+        left = at - parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return left if left > 0 else None
+
+
+_RENEWED = ("resets_at", "reset_at", "resetsAt", "resetAt")
 
 
 def _seconds(value: Any, unit: float) -> float | None:

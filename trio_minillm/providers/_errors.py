@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo
+from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo, ErrorKind
 from ._coerce import clean, loose_json
 from ._error_codes import GENERIC, plain_code, status_of
 from ._error_kinds import AGAIN, FAULTS, Evidence, kind_of
@@ -30,6 +30,7 @@ from ._error_parts import (
     main_of,
     numbers_in,
     object_in,
+    time_left,
     told_by,
     type_of,
     wait_of,
@@ -127,6 +128,8 @@ def error_from(
         kind = "invalid"  # OpenRouter: 403 because of the content, not because of the key
     advice, after = availability(main)
     wait = after if after is not None else wait
+    if wait is None:
+        wait = time_left(levels, headers.get("date", ""))
     if kind == "invalid":
         words += field_of(own, words)
     return ErrorInfo(
@@ -137,8 +140,15 @@ def error_from(
         type=clean(kind_word or named or None),
         metadata=clean(metadata or details or None),
         should_retry=advice,
-        retry_after=(wait if wait is not None else wait_in(words)) if kind in RETRYABLE else None,
+        retry_after=_wait_told(kind, wait, words),
     )
+
+
+def _wait_told(kind: ErrorKind, wait: float | None, words: str) -> float | None:
+    """Return the seconds to wait; of a quota if a field names them, as words may mean anything."""
+    if kind == "quota" or (kind in RETRYABLE and wait is not None):
+        return wait
+    return wait_in(words) if kind in RETRYABLE else None
 
 
 def _inner_status(levels: Levels, codes: Sequence[str], words: str) -> int:

@@ -29,8 +29,9 @@ from .unpacked import DamagedError, opened
 YIELD_EVERY = 16
 """Lines that are written before other tasks get a turn; they take 0.5 ms."""
 
-State = Literal["missing", "finished", "failed", "changed"]
-"""State of a request in the file: no line; an answer; an error; a line of another request."""
+State = Literal["missing", "finished", "failed", "changed", "outdated"]
+"""State of a request in the file: no line; an answer; an error; the answer to another request of this
+key, or its error."""
 
 
 class _Head(msgspec.Struct):
@@ -121,7 +122,7 @@ class ResultFile:
         check_count("samples", samples)
         for request in requests:
             states = self.states(request, samples, model=model)
-            if "changed" in states:
+            if "changed" in states or "outdated" in states:
                 raise ValueError(f"{request.key!r} was another request when it was answered")
             missing = tuple(number for number, state in enumerate(states) if state == "missing")
             if missing:
@@ -235,7 +236,7 @@ def _state(known: int | None, mark: int | None) -> State:
     if known is None:
         return "missing"
     if known >> 1 != mark:
-        return "changed"
+        return "changed" if known & 1 else "outdated"
     return "finished" if known & 1 else "failed"
 
 

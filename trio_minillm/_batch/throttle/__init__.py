@@ -19,6 +19,8 @@ every x; where the server is down, p = 1. One answer can't tell them apart. Two 
   thousand), and is then asked by one request at a time (`CircuitBreaker`).
 - A request is told from its server in the same way: by failures in a row that are unlikely at the share
   of the others (`OwnFaults`).
+- A server that will refuse everything is told by its first refusals, ten of one cause, or by four that
+  ask for a wait of hours with nothing accepted meanwhile (`Prospects`). The run then closes the lane.
 
 **Comparison.** AIMD takes each refusal for congestion: at a share p of chance it settles at about
 sqrt(1.5/p) requests a round trip, whatever the server could take (Mathis et al., 1997). The gradient

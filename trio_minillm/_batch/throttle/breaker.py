@@ -31,6 +31,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 UNREACHABLE_SECONDS = 120.0
 """Seconds without any answer, not even a refusal, after which an address is given up: a mistyped one
 would hold up a run of thousands for hours."""
+OUTAGE_SECONDS = 3_600.0
+"""The same for an address that has answered before: a network that is down for minutes comes back."""
 
 
 class CircuitBreaker:
@@ -40,6 +42,8 @@ class CircuitBreaker:
         self.paused_until = -math.inf
         self.pause = 0.0
         """Seconds of the newest pause."""
+        self.asked = False
+        """True if the server asked for the newest pause."""
         self._failures = 0  # in a row
         # Failures of requests sent since the first in the row came, while all sent before one of them
         # were answered; those of the present round; and when the row and the round began.
@@ -59,7 +63,7 @@ class CircuitBreaker:
 
     def accepted(self, sent_at: float) -> None:
         """Note that the server has begun to answer a request that was sent at this time."""
-        self._answered = True
+        self.answered()
         if sent_at >= self._row_began:
             self._row = self._in_round = 0
             self._row_began = math.inf
@@ -71,6 +75,7 @@ class CircuitBreaker:
     def answered(self) -> None:
         """Note that the server has refused a request or broken off an answer: it can be reached."""
         self._answered = True
+        self._failing_since = math.inf
 
     def failed(
         self,
@@ -103,7 +108,13 @@ class CircuitBreaker:
             self._pauses += 1
             self.pause = min(max(pause, asked or 0.0), LONGEST_PAUSE)
             self.paused_until = now + self.pause
+            self.asked = asked is not None
         return self._failures
+
+    def hold(self, until: float) -> None:
+        """Pause until this time, which the server named, unless a request is accepted before."""
+        self.is_open = self.asked = True
+        self.paused_until = max(self.paused_until, until)
 
     def _in_a_row(self, now: float, count: int, first_sent: float) -> int:
         """Return the failures in a row among requests of which all that were sent before are answered:
@@ -118,8 +129,9 @@ class CircuitBreaker:
         return self._row
 
     def unreachable(self, now: float, *, stays: bool = False) -> bool:
-        """Return True if there was never an answer, for as long as is worth trying; ``stays``: the
-        newest failure is one that trying again does not change.
+        """Return True if there was no answer for as long as is worth trying; ``stays``: the newest
+        failure is one that trying again does not change.
         """
-        late = stays or now - self._failing_since >= UNREACHABLE_SECONDS
-        return late and not self._answered
+        if self._answered:
+            return now - self._failing_since >= OUTAGE_SECONDS
+        return stays or now - self._failing_since >= UNREACHABLE_SECONDS

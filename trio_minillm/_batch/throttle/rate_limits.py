@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from .breaker import LONGEST_PAUSE
+from .controls import ControlKind, ControlSource
 from .learned_rate import LearnedRate
 from .rate_headers import Unit, family_of, limits_in
-from .token_bucket import StatedLimit, TokenBucket
+from .token_bucket import MARGIN, StatedLimit, TokenBucket
 
 UNTOLD_PAUSE = 8.0
 """Seconds of the longest pause after refusals that don't say when to come back: the end of a
@@ -82,6 +83,19 @@ class RateLimits:
             if wait > longest:
                 longest, reason = wait, unit
         return (reason, longest) if longest > 0 else None
+
+    def in_force(self) -> Iterator[tuple[ControlKind, ControlSource, float]]:
+        """Yield each limit: of what, from whom, and requests per second or tokens per minute."""
+        if self.learned.active:
+            yield "rate", "learned", self.learned.bucket.rate
+        rates: list[tuple[Unit, ControlSource, float]] = []
+        rates += [(unit, "stated", stated.bucket.rate) for unit, stated in self._stated.items()]
+        rates += [(unit, "set", bucket.rate / MARGIN) for unit, bucket in self._given.items()]
+        for unit, source, rate in rates:
+            if unit == "tokens":
+                yield "tokens", source, 60.0 * rate
+            else:
+                yield "rate", source, rate
 
     def take(self, tokens: float, now: float) -> None:
         """Count a request of so many tokens as sent."""

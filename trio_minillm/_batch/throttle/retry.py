@@ -17,9 +17,9 @@ from ..._types.errors import (
 from ..._types.options import Retry
 from .own_fault import CERTAIN, Ticket
 
-BATCH_RETRY = Retry(attempts=6, base_delay=1.0, max_delay=60.0, max_retry_after=600.0)
+BATCH_RETRY = Retry(attempts=6, base_delay=1.0, max_delay=60.0, max_retry_after=3_600.0)
 """More patient than the default of a single call: nobody watches, and a failure costs a second
-run."""
+run. A server that asks for more than an hour is not waited for."""
 ALLOWANCE = 100
 """Retries that a run has beyond its share, and beyond one for each request under way at a time."""
 REFUSALS = 8

@@ -5,10 +5,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from urllib.parse import urlsplit
 
+from ..._types.errors import MiniLLMError
 from ...providers import Model
 from ..types import Attempt, BatchRequest
+from .controls import Control, Place, closed_control
 from .own_fault import Ticket
 from .rate_limits import Reason
 from .throttle import Lane
@@ -58,12 +61,16 @@ class Item:
 
 
 class Queue:
-    """The items that wait for one lane."""
+    """The items that wait for one lane, and the end of it."""
 
-    __slots__ = ("due", "fresh", "lane")
+    __slots__ = ("closed", "due", "fresh", "held", "lane")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
+        self.closed: MiniLLMError | None = None
+        """The error for which nothing more is sent."""
+        self.held: list[tuple[Item, MiniLLMError]] = []
+        """Items that were refused, while it is open whether that closes the lane."""
         self.fresh: deque[Item] = deque()
         self.due: list[tuple[float, int, Item]] = []
         """Heap of those to be sent again: when, and a number that keeps the order."""
@@ -131,18 +138,23 @@ class Schedule:
         place = (model.provider.name, model.base_url, model.api_key, model.name)
         queue = self._queues.get(place)
         if queue is None:
+            host = urlsplit(model.base_url).netloc.rpartition("@")[2]
             queue = self._queues[place] = Queue(self._new_lane(now))
+            queue.lane.place = Place(model.name, host)
         return queue
 
-    def add(self, item: Item, now: float) -> None:
-        """Add a new item."""
+    def add(self, item: Item, now: float) -> bool:
+        """Add a new item. Returns False if its lane is closed."""
         queue = item.queue = self._queue(item.model, now)
         item.lane = queue.lane
+        if queue.closed is not None:
+            return False
         if not queue:
             self._turns.append(queue)
         queue.fresh.append(item)
         item.since = now
         self.waiting += 1
+        return True
 
     def retry(self, item: Item, now: float, wait: float) -> None:
         """Add an item again whose attempt failed, to be sent in so many seconds."""
@@ -218,19 +230,53 @@ class Schedule:
         self.waiting -= len(gone)
         return gone, following
 
-    def clear(self) -> list[Item]:
-        """Remove and return all items that wait."""
-        left = [
-            item
-            for queue in self._turns
-            for item in (*(entry[2] for entry in queue.due), *queue.fresh)
-        ]
-        for queue in self._turns:
-            queue.due.clear()
-            queue.fresh.clear()
+    def close(self, queue: Queue, error: MiniLLMError) -> int:
+        """Send nothing more in a lane, for this error, and return the number of items removed."""
+        queue.closed = error
+        if queue in self._turns:
+            self._turns.remove(queue)
+        return self._clear(queue)
+
+    def clear(self) -> int:
+        """Remove all items that wait, and return their number."""
         self._turns.clear()
-        self.waiting = 0
-        return left
+        return sum(map(self._clear, self._queues.values()))
+
+    def _clear(self, queue: Queue) -> int:
+        self.waiting -= len(queue)
+        gone = len(queue) + len(queue.held)
+        queue.due.clear()
+        queue.fresh.clear()
+        queue.held.clear()
+        return gone
+
+    @property
+    def queues(self) -> Iterable[Queue]:
+        """The queues of all lanes so far."""
+        return self._queues.values()
+
+    def controls(self, now: float) -> list[Control]:
+        """Return what holds requests back now."""
+        found: list[Control] = []
+        if self._room < self.capacity:
+            found.append(
+                Control(
+                    model="",
+                    host="",
+                    kind="files",
+                    source="machine",
+                    limit=self.limit,
+                    most=self.capacity,
+                    in_use=self.running,
+                    waiting=self.waiting,
+                    reason="too many open files on this machine",
+                )
+            )
+        for queue in self._queues.values():
+            found += queue.lane.controls(now, len(queue))
+            if queue.closed is not None:
+                found.append(closed_control(queue.lane.place, str(queue.closed)))
+        return found
 
     def reasons(self, now: float) -> Counter[Reason]:
         """Return how many items wait for what."""

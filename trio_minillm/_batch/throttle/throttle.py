@@ -11,6 +11,7 @@ one of those under way to end           `ConcurrencyLimit`, for the lane; ``Sche
 the server, which is down or refuses    `CircuitBreaker`
 a limit on requests or tokens           `RateLimits`: the caller's, the server's, and a learned one
 its next attempt                        ``retry.retry_delay``
+any answer, or a sign of hope           `Prospects`
 results to be read                      `Results.blocked`, outside this folder
 being read from the input               `Run`, outside this folder
 refusals that may be on their way       `WorkerPool`, which sends `BURST` at a time
@@ -40,23 +41,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from ..._types.errors import MiniLLMError, ProviderError, RefusedError, SendError, StreamTimeout
+from ..._types.errors import (
+    ConnectTimeout,
+    MiniLLMError,
+    ProviderError,
+    RefusedError,
+    SendError,
+    StreamTimeout,
+)
 from .breaker import LONGEST_PAUSE, CircuitBreaker
 from .concurrency import ConcurrencyLimit
+from .controls import Control, ControlKind, ControlSource, Place, Tally
 from .own_fault import OwnFaults, Ticket, followed
+from .prospects import Prospects
 from .rate_limits import Adapt, RateLimits, Rates, Reason
 from .retry import server_delay
 from .token_estimate import TokenCalibration
 
+NETWORK_PAUSE = 10.0
+"""Seconds of the longest pause while no connection can be made: to try costs nobody anything."""
 LOOK_FIRST, LOOK_EVERY = 8, 256
 """Responses whose headers are read while none has stated a limit: the first eight, then one in 256."""
 
-SAME_REFUSALS = 10
-"""Refusals of one cause, with no request accepted before, after which a run is stopped: too few to
-cost anything, and more than the bad lines that a good file begins with."""
-_NOT_THERE = (404, 405, 410)
-"""Statuses for a model or an endpoint that is not there."""
+
+class LaneState(NamedTuple):
+    """The decisions of a lane that are in force."""
+
+    concurrency: int | None
+    rate: float | None
+    """Requests per second that were learned from refusals."""
+    settled: bool
+    """True if that rate is not being judged."""
+    stated: tuple[tuple[str, float], ...]
+    """Limits in the server's headers: of what, and requests per second or tokens per minute."""
+    open: bool
+    """True after failures in a row."""
+    paused_until: float
 
 
 class Lane:
@@ -73,6 +95,8 @@ class Lane:
         max_concurrency: int | None,
         adapt: Adapt = "rate+concurrency",
     ) -> None:
+        self.place = Place("", "")
+        """The names of the model and the host."""
         self.concurrency: ConcurrencyLimit | None = None
         """The search for the number of requests at once, up to ``max_concurrency``; ``None`` if
         there is no search."""
@@ -82,10 +106,10 @@ class Lane:
         # Requests neither accepted nor refused yet: when they were sent.
         self._pending: dict[int, float] = {}
         self._tokens_pending = 0.0
-        self.ever_accepted: bool = False
-        """True once the server has begun to answer any request."""
-        self._cause: tuple[str, int | None, str] | None = None  # of the newest refusal
-        self._same = 0  # refusals of this cause in a row
+        self.prospects = Prospects()
+        """Signs that none of its requests will be accepted."""
+        self.tally = Tally()
+        """Counts of how they were received."""
         self._breaker = CircuitBreaker()
         self.faults = OwnFaults()
         """Failures that say nothing about the lane."""
@@ -106,6 +130,59 @@ class Lane:
         else:
             self.concurrency.change(max_concurrency, now)
 
+    # -- in words ----------------------------------------------------------------------------
+
+    def controls(self, now: float, waiting: int) -> list[Control]:
+        """Return what holds requests back now; ``waiting`` of them wait."""
+        found: list[Control] = []
+
+        def add(
+            kind: ControlKind,
+            source: ControlSource,
+            limit: float,
+            why: str,
+            most: float | None = None,
+        ) -> None:
+            found.append(
+                Control(
+                    model=self.place.model,
+                    host=self.place.host,
+                    kind=kind,
+                    source=source,
+                    limit=limit,
+                    most=most,
+                    in_use=self.in_flight,
+                    waiting=waiting,
+                    refused=self.tally.share,
+                    reason=why,
+                )
+            )
+
+        search = self.concurrency
+        if search is not None and search.limit < search.maximum:
+            why = self.tally.share_text or "found by trying"
+            add("concurrency", "found", search.limit, why, search.maximum)
+        for kind, source, limit in self._rates.in_force():
+            add(kind, source, limit, _SOURCES[source])
+        breaker = self._breaker
+        if breaker.is_open and self._adapt != "off":
+            why = "the server asked for it" if breaker.asked else self.tally.newest
+            left = max(0.0, breaker.paused_until - now)
+            add("pause", "asked" if breaker.asked else "failures", left, why)
+        return found
+
+    def state(self, now: float) -> LaneState:
+        """Return what the lane has decided so far."""
+        learned, breaker, limits = self._rates.learned, self._breaker, self._rates.in_force()
+        return LaneState(
+            concurrency=None if self.concurrency is None else self.concurrency.limit,
+            rate=learned.bucket.rate if learned.active else None,
+            settled=learned.settled,
+            stated=tuple((kind, limit) for kind, source, limit in limits if source == "stated"),
+            open=breaker.is_open and self._adapt != "off",
+            paused_until=breaker.paused_until,
+        )
+
     # -- before ------------------------------------------------------------------------------
 
     def blocked(self, now: float, tokens: float) -> tuple[Reason, float] | None:
@@ -116,6 +193,8 @@ class Lane:
             return "concurrency", math.inf
         if self._breaker.paused_until > now and self._adapt != "off":
             return "pause", self._breaker.paused_until - now
+        if self._adapt != "off" and (wait := self.prospects.wait(now, self.in_flight)):
+            return "concurrency", wait
         return self._rates.wait(tokens * self._calibration.factor, now)
 
     def start(self, now: float, tokens: float, before: Ticket | None = None) -> Ticket:
@@ -129,37 +208,25 @@ class Lane:
         self._pending[self._sent] = now
         self._tokens_pending += tokens
         self._breaker.started(now)
+        self.prospects.sent(now)
         self._rates.take(tokens, now)
         return followed(Ticket(now, self._sent, tokens, self._tokens_sent, estimate), before)
 
     def unreachable(self, now: float, error: MiniLLMError) -> bool:
-        """Return True if nothing at this address ever answered, for as long as is worth trying: not
-        at all after an error that stays.
+        """Return True if nothing at this address answers, for as long as is worth trying: not at all
+        after an error that stays, if nothing ever did.
         """
         stays = isinstance(error, SendError) and error.permanent
         return self._breaker.unreachable(now, stays=stays)
-
-    def hopeless(self, error: MiniLLMError) -> bool:
-        """Return True for refusals in a row of one cause, if no request was ever accepted: an unknown
-        model, a wrong address, a key that may not ask. There must be `SAME_REFUSALS` of them, and more
-        than requests under way, which may yet be accepted.
-        """
-        if self.ever_accepted or not isinstance(error, RefusedError):
-            return False
-        cause = (error.kind, error.status, error.info.message)
-        if error.kind != "auth" and error.status not in _NOT_THERE:
-            self._cause = None
-            return False
-        self._same = self._same + 1 if cause == self._cause else 1
-        self._cause = cause
-        return self._same >= max(SAME_REFUSALS, self.in_flight + 1)
 
     # -- after -------------------------------------------------------------------------------
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """Note that the server has begun to answer."""
         if not ticket.accepted:
-            ticket.accepted = self.ever_accepted = True
+            ticket.accepted = True
+            self.prospects.accepted(ticket.sent_at)
+            self.tally.add_accepted()
             del self._pending[ticket.number]
             self._rates.learned.accepted(now, ticket.sent_at, len(self._pending))
             self._tokens_pending -= ticket.tokens
@@ -202,12 +269,14 @@ class Lane:
                 self._calibration.add(ticket.estimate, tokens)
         elif not no_room_here(error):
             ticket.refusals += self._says_nothing(error, now)
+            self._note(ticket, error)
             if self._is_own_fault(ticket, error):
                 self._rates.refused(ticket.tokens, now)
             elif not ticket.accepted or _speaks_of_load(error):
                 self._failed(ticket, now, error)
             if not isinstance(error, SendError):
                 self._breaker.answered()
+            self._heed(ticket, now, server_delay(error))
         used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
         self._rates.correct(used - ticket.tokens, now)
 
@@ -230,6 +299,20 @@ class Lane:
         serving = error.kind == "overloaded" and self.faults.serving(now)
         return serving or error.kind == "rate_limit"
 
+    def _note(self, ticket: Ticket, error: MiniLLMError) -> None:
+        self.prospects.answered()
+        trouble = "nothing can be sent" if isinstance(error, SendError) else "failures in a row"
+        self.tally.newest = f"{trouble}, {failure_words(error)}"
+        if _speaks_of_load(error) and not ticket.accepted:
+            self.tally.add_refused()
+
+    def _heed(self, ticket: Ticket, now: float, asked: float | None) -> None:
+        """Pause for as long as the server asks for, if that is long and it is to be believed."""
+        if asked is not None and asked > LONGEST_PAUSE:
+            self.prospects.told(now, ticket.sent_at, self._pending.values())
+            if self.prospects.shut:
+                self._breaker.hold(now + asked)
+
     def _is_own_fault(self, ticket: Ticket, error: MiniLLMError) -> bool:
         return _speaks_of_load(error) and self.faults.failed(ticket)
 
@@ -244,8 +327,12 @@ class Lane:
         if load and not (rate_holds or self._breaker.is_open) and self.concurrency is not None:
             self.concurrency.failed(now, self.in_flight + 1, ticket.sent_at)
         asked = server_delay(error)
+        if asked is not None and asked > LONGEST_PAUSE:
+            asked = None  # see `_heed`
         untold = by_rate and asked is None
         longest = self._rates.longest_pause(now) if untold else LONGEST_PAUSE
+        if network_down(error):
+            longest = NETWORK_PAUSE
         learned = self._rates.learned
         failures = self._breaker.failed(
             now,
@@ -271,6 +358,35 @@ class Lane:
     def _unanswered(self) -> tuple[int, float]:
         """The number of requests without an answer, and the time at which the first was sent."""
         return len(self._pending), next(iter(self._pending.values()), math.inf)
+
+
+_SOURCES: dict[ControlSource, str] = {
+    "learned": "learned from refusals",
+    "stated": "stated by the server",
+    "set": "set by you",
+}
+
+
+def failure_words(error: MiniLLMError) -> str:
+    """Return a failure in a few words, without what a server has said."""
+    if isinstance(error, SendError):
+        before, _, words = str(error).partition(": ")
+        return (words or before)[:200]
+    if isinstance(error, RefusedError | ProviderError):
+        return f"{error.kind} {error.status or ''}".rstrip()
+    return type(error).__name__
+
+
+def network_down(error: MiniLLMError) -> bool:
+    """Return True if a request was not sent because no connection could be made, for a cause that may
+    pass: which says nothing about the request.
+    """
+    if not isinstance(error, SendError):
+        return False
+    return isinstance(error, ConnectTimeout) or error.reason in _NO_CONNECTION
+
+
+_NO_CONNECTION = ("refused", "no_such_host", "unreachable")
 
 
 def no_room_here(error: MiniLLMError) -> bool:
