@@ -1097,7 +1097,7 @@ async def test_a_server_that_asks_for_an_hour_and_accepts_others_is_not_believed
     autojump_clock, concurrency
 ):
     async def lies(number, body):
-        if number % 5 == 3:
+        if number % 20 == 3:
             raise Answer(429, retry_after=7_200)
 
     found, statistics = await run(Server(lies), requests(200), concurrency=concurrency)

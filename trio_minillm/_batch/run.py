@@ -50,6 +50,7 @@ from .scoring import score_result, validated_result
 from .sender import Sender
 from .source import Requests, RequestSource
 from .statistics import BatchStatistics, Counters
+from .throttle.own_fault import CERTAIN
 from .throttle.prospects import TOLD_AGAIN
 from .throttle.retry import (
     BATCH_RETRY,
@@ -394,7 +395,9 @@ class Run:
         if asked is None or asked <= self._longest_wait or not item.lane.prospects.asked_to_wait:
             return False
         told = sum((a.retry_after or 0.0) > self._longest_wait for a in item.attempts)
-        return told <= TOLD_AGAIN + 1
+        chance = item.ticket is not None and item.ticket.odds < CERTAIN
+        serving = item.lane.faults.serving(trio.current_time())
+        return told <= TOLD_AGAIN + 1 or (serving and chance)
 
     def _wait(self, item: Item, error: MiniLLMError, now: float, *, doubted: bool) -> float | None:
         """Return the seconds until an item's next attempt; ``None`` to give it up."""
