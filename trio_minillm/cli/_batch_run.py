@@ -199,9 +199,10 @@ class BatchRun(LiveRun):
             yield self.sums.plan.source
             return
         async with AsyncExitStack() as stack:
+            path: Path | None = None
             with self._reading:
                 path = await stack.enter_async_context(copy_of_stdin(self._receive))
-            if self._reading.cancelled_caught:
+            if path is None:
                 raise _Stopped
             yield path
 

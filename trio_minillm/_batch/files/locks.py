@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 try:
@@ -29,7 +30,7 @@ def lock_whole(fd: int) -> OSError | None:
     """
     if fcntl is None:
         return None
-    return _refusal(lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
+    return _refusal(partial(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
 
 
 def lacks_ranges(fd: int) -> OSError | None:
@@ -37,7 +38,7 @@ def lacks_ranges(fd: int) -> OSError | None:
     if fcntl is None:
         return None
     # The first byte, shared: SQLite locks only bytes far behind it, so this disturbs nobody.
-    return _refusal(lambda: fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 1))
+    return _refusal(partial(fcntl.lockf, fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 1))
 
 
 def _refusal(lock: Callable[[], None]) -> OSError | None:

@@ -133,7 +133,7 @@ class RequestFile:
         self._columns: Columns | None = None
         if (key, prompt, system) != (None, None, None):
             self._columns = Columns(key=key, prompt=prompt, system=system, strict=strict)
-        self._format = format or format_of(self.path)
+        self._format: Format = format or format_of(self.path)
         self._shard = shard
         self._skip_bad = skip_bad
         self._lines = KeyTable()

@@ -89,8 +89,10 @@ class RateLimits:
         if self.learned.active:
             yield "rate", "learned", self.learned.bucket.rate
         rates: list[tuple[Unit, ControlSource, float]] = []
-        rates += [(unit, "stated", stated.bucket.rate) for unit, stated in self._stated.items()]
-        rates += [(unit, "set", bucket.rate / MARGIN) for unit, bucket in self._given.items()]
+        for unit, stated in self._stated.items():
+            rates.append((unit, "stated", stated.bucket.rate))
+        for unit, bucket in self._given.items():
+            rates.append((unit, "set", bucket.rate / MARGIN))
         for unit, source, rate in rates:
             if unit == "tokens":
                 yield "tokens", source, 60.0 * rate
