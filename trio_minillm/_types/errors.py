@@ -227,7 +227,7 @@ class RefusedUntil(RefusedError):
             headers=None if known is None else known.headers,
             url=None if known is None else known.url,
         )
-        self.args = (f"the server refuses until {when}: {refused}",)
+        self.args: tuple[Any, ...] = (f"the server refuses until {when}: {refused}",)
         self.until = until
 
 
