@@ -11,6 +11,7 @@ from collections import Counter, deque
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -1238,6 +1239,14 @@ async def test_a_trace_that_fails_ends_the_run(autojump_clock, last):
 
     with pytest.raises(ZeroDivisionError):
         await run(Server(no if last else None, seconds=5), requests(1), trace=bug)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+async def test_a_trace_on_a_full_disk_ends_and_nothing_else(autojump_clock, caplog):
+    found, _ = await run(Server(seconds=5), requests(100), trace="/dev/full", concurrency=2)
+    assert sum(result.ok for result in found) == 100
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the trace /dev/full can't be written (No space left")
 
 
 async def test_a_trace_that_can_not_be_written_is_told_before_anything_is_sent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -393,6 +394,9 @@ def odd(result):
 def broken(result):
     return {}["no such key"]
 
+def leaving(result):
+    raise SystemExit(3)
+
 number = 5
 """
 
@@ -447,7 +451,13 @@ def test_a_score_that_raises_ends_the_run_with_a_line(
     )
     ran = batch(endpoint, files, "--score", "judge:odd", "--concurrency", "1", code=2)
     assert "failed for the result with the key k0: TypeError" in ran.err
+    ran = batch(endpoint, files, "--score", "judge:leaving", "--concurrency", "1", code=2)
+    assert "failed for the result with the key k0: SystemExit: 3 (judge.py" in ran.err
     assert files.keys == []
+
+
+def test_more_samples_than_a_line_can_have(endpoint: Endpoint, files: Files) -> None:
+    assert "--samples" in batch(endpoint, files, "--samples", "1000000000000", code=2).err
 
 
 def test_a_check_sends_one_request_first(endpoint: Endpoint, files: Files) -> None:
@@ -618,6 +628,15 @@ def test_a_log_of_the_control(endpoint: Endpoint, files: Files) -> None:
     assert "--trace must be another file than the output" in ran.err
     ran = batch(endpoint, files, "--trace", str(trace / "below"), code=2)
     assert "error: --trace " in ran.err
+
+
+@posix
+def test_a_trace_that_is_no_file_is_refused(endpoint: Endpoint, files: Files) -> None:
+    pipe = files.source.with_name("pipe")
+    os.mkfifo(pipe)  # type: ignore[attr-defined,unused-ignore]
+    ran = batch(endpoint, files, "--trace", str(pipe), code=2)
+    assert ran.err == f"error: --trace {pipe}: not a regular file\n"
+    assert endpoint.requests == []
 
 
 @posix

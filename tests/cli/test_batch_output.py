@@ -96,6 +96,19 @@ def test_results_to_stdout_and_all_else_to_stderr(endpoint: Endpoint, folder: Pa
     assert len(endpoint.requests) == 10
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_what_a_check_has_written_to_stdout_is_not_sent_again(
+    endpoint: Endpoint, folder: Path, samples: int
+) -> None:
+    args = ["--check", "--samples", str(samples), "--cache", str(folder / "cache.db")]
+    for _ in range(2):  # the second time, all comes from the cache
+        ran = batch(endpoint, folder, "-", *args)
+        found = [(one["custom_id"], one["sample"]) for one in map(json.loads, ran.out.splitlines())]
+        assert sorted(found) == [(key, n) for key in KEYS for n in range(samples)]
+        assert f"finished: {10 * samples} of {10 * samples}" in ran.err
+    assert len(endpoint.requests) == 10 * samples
+
+
 def test_a_summary_as_json_beside_results_on_stdout(endpoint: Endpoint, folder: Path) -> None:
     ran = batch(endpoint, folder, "-", "--summary", "json", "--quiet")
     found = json.loads(ran.err)

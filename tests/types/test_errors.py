@@ -2,12 +2,15 @@
 
 import copy
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 
 import trio_minillm as llm
 
 INFO = llm.ErrorInfo(message="slow down", kind="rate_limit", status=429, code="rate_limit_exceeded")
+
+UNTIL = datetime(2026, 1, 1, 14, 20, tzinfo=UTC)
 
 ERRORS = [
     llm.MiniLLMError("x"),
@@ -23,6 +26,13 @@ ERRORS = [
     llm.RetriesExhausted((llm.SendError("x"), llm.RefusedError(INFO))),
     llm.SendTimeout(30.0),
     llm.SendError("x", reason="refused"),
+    llm.RefusedUntil(
+        llm.RefusedError(INFO, retry_after=2.5, request_id="req_1", headers={"a": "b"}, url="u"),
+        until=UNTIL,
+        wait=7_200.0,
+        when="14:20 (in 2 h 00 min)",
+    ),
+    llm.RefusedUntil(llm.ProviderError(INFO), until=UNTIL, wait=7_200.0, when="14:20"),
 ]
 
 
@@ -109,3 +119,13 @@ def test_what_may_pass_by_itself(kind, should_retry, expected):
 
 def test_an_error_that_nobody_can_classify_is_not_tried_again():
     assert not llm.ErrorInfo(message="who knows", kind="server").retryable
+
+
+def test_a_refusal_until_a_time_names_it_and_keeps_what_the_last_refusal_had():
+    refused = llm.RefusedError(INFO, retry_after=2.5, request_id="r", headers={"a": "b"}, url="u")
+    error = llm.RefusedUntil(refused, until=UNTIL, wait=7_200.0, when="14:20")
+    assert str(error).startswith("the server refuses until 14:20: ")
+    assert (error.until, error.retry_after) == (UNTIL, 7_200.0)
+    assert (error.request_id, error.headers, error.url) == ("r", {"a": "b"}, "u")
+    broken = llm.RefusedUntil(llm.ProviderError(INFO), until=UNTIL, wait=1.0, when="14:20")
+    assert (broken.request_id, dict(broken.headers), broken.url) == (None, {}, None)

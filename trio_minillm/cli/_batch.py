@@ -36,6 +36,8 @@ from ._live import run_live
 from ._output import Misuse
 from ._shared import model_of, positive, priced, timeouts_of
 
+MAX_SAMPLES = 10_000
+"""Most answers to each line; the state of each is looked up while the input is read."""
 _HELP = {
     "source": "Requests: JSON lines, .csv, .tsv or .parquet, also with .gz or .zst; - is stdin.",
     "target": "Results: JSON lines, .parquet, .arrow, .feather, or - for stdout. Requests with a"
@@ -107,7 +109,7 @@ def batch(
     shard: Annotated[str | None, Option(metavar="I/N", help=_HELP["shard"])] = None,
     retry_failed: Annotated[bool, Option("--retry-failed", help=_HELP["retry_failed"])] = False,
     skip_bad: Annotated[bool, Option("--skip-bad", help=_HELP["skip_bad"])] = False,
-    samples: Annotated[int, Option(metavar="N", min=1, help=_HELP["samples"])] = 1,
+    samples: Annotated[int, Option(metavar="N", min=1, max=MAX_SAMPLES, help=_HELP["samples"])] = 1,
     schema: Annotated[Path | None, Option(metavar="FILE", help=_HELP["schema"])] = None,
     retries_invalid: Annotated[int, Option(metavar="N", min=0, help=_HELP["retries_invalid"])] = 0,
     score: Annotated[str | None, Option(metavar="MODULE:FUNCTION", help=_HELP["score"])] = None,

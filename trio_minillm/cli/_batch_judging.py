@@ -81,7 +81,7 @@ def score_from(given: str) -> Callable[[BatchResult], Any]:
             if inspect.isawaitable(made):
                 made = await made
             msgspec.json.encode(made)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             where = f"with the key {one_line(result.key, 100)}"
             raise Misuse(f"--score {given} failed for the result {where}: {_said(exc)}") from exc
         return made

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from trio_minillm.batch import BatchRequest, BatchResult, ResultFile, read_results, write_table
 
 from .._batch.files.append_file import Fsync
+from .._batch.files.key_table import KeyTable
 from .._batch.files.result_format import fingerprint, result_line
 from .._batch.files.result_table import SUFFIXES
 from .._batch.files.tables import pyarrow_or_error
@@ -72,9 +73,12 @@ def target_of(given: str, *, retry_failed: bool) -> Target:
 
 
 class StdoutResults:
-    """The counterpart of a `ResultFile` that writes to stdout and knows no earlier results."""
+    """The counterpart of a `ResultFile` that writes to stdout and knows no earlier runs' results."""
 
     torn: int = 0
+
+    def __init__(self) -> None:
+        self._written = KeyTable()
 
     def states(self, request: BatchRequest, samples: int) -> Sequence[str]:
         return ["missing"] * samples
@@ -83,14 +87,20 @@ class StdoutResults:
         self, requests: Iterable[BatchRequest], *, samples: int
     ) -> Iterator[BatchRequest]:
         for request in requests:
-            every = None if samples == 1 else tuple(range(samples))
-            yield replace(request, samples=every)
+            missing = [n for n in range(samples) if _name(request.key, n) not in self._written]
+            if missing:
+                yield replace(request, samples=None if samples == 1 else tuple(missing))
 
     def forget(self, wanted: Callable[[str, bool], bool], *, samples: int | None = None) -> int:
         return 0
 
     async def append(self, result: BatchResult) -> None:
         await put(result_line(result, fingerprint(result.request)))
+        self._written.put(_name(result.key, result.sample), 1)
+
+
+def _name(key: str, sample: int) -> str:
+    return f"{sample}\0{key}"
 
 
 Output: TypeAlias = ResultFile | StdoutResults

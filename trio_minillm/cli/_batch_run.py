@@ -273,7 +273,7 @@ class BatchRun(LiveRun):
         A failure is not written: what is wrong is likely to be put right by other options, and then
         its line would be that of another request.
         """
-        once: BatchOptions = {**options, "concurrency": 1, "max_concurrency": None}
+        once: BatchOptions = {**options, "concurrency": 1, "max_concurrency": None, "trace": None}
         once["retry"] = llm.Retry(attempts=1)
         async for request in requests:
             first = msgspec.structs.replace(request, samples=(request.samples or (0,))[:1])
@@ -414,10 +414,12 @@ def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]
 
 
 def _begin_trace(plan: BatchPlan) -> None:
-    """Raise `Misuse` if the file of --trace can't be written, before anything is sent."""
+    """Empty the file of --trace. Raises `Misuse` if it can't be written, before anything is sent."""
     trace = plan.options.get("trace")
     if isinstance(trace, Path):
         try:
+            if trace.exists() and not trace.is_file():
+                raise Misuse(f"--trace {trace}: not a regular file")  # a pipe would block
             trace.write_bytes(b"")
         except OSError as exc:
             raise Misuse(f"--trace {trace}: {exc.strerror or exc}") from exc
