@@ -72,7 +72,11 @@ def test_strict_refuses_other_columns(tmp_path: Path) -> None:
     named = {"key": "id", "prompt": "question"}
     assert [r.meta for r in requests_of(path, **named)] == [{"max_token": 5}]
     assert problems_of(path, strict=True, **named) == [
-        "line 1: unknown field: max_token (did you mean max_tokens?)"
+        "line 1: unknown field: max_token (did you mean max_tokens?); strict lets none into meta"
+    ]
+    path = written(tmp_path / "in.jsonl", {"id": "a", "question": "x", "answer": "y"})
+    assert problems_of(path, strict=True, **named) == [
+        "line 1: unknown field: answer; strict lets none into meta"
     ]
     path = written(tmp_path / "in.jsonl", {"id": "a", "question": "x", "max_tokens": 5})
     assert [r.params for r in requests_of(path, strict=True, **named)] == [{"max_tokens": 5}]
@@ -142,6 +146,7 @@ def test_a_row_without_a_named_column_is_bad(tmp_path: Path) -> None:
     ("named", "what"),
     [
         ({"prompt": "qestion"}, "for the prompt (did you mean question?); there are: id, question"),
+        ({"key": "ID", "prompt": "question"}, "for the key (did you mean id?)"),
         ({"key": "ident", "prompt": "question"}, "no line has a field ident for the key"),
         ({"prompt": "question", "system": "tone"}, "no line has a field tone for the system"),
     ],

@@ -437,6 +437,21 @@ def test_csv_and_tsv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("in.csv", "key;prompt\na;b\n", "line 1: the columns seem to be separated by ';'"),
+        ("in.csv", "key\tprompt\na\tb\n", "line 1: the columns seem to be separated by '\\t'"),
+        ("in.tsv", "key;prompt\na;b\n", "and must be by '\\t'"),
+    ],
+)
+def test_another_delimiter_is_told(tmp_path: Path, name: str, text: str, what: str) -> None:
+    (tmp_path / name).write_text(text)
+    report = RequestFile(tmp_path / name, model=MODEL).check()
+    assert (report.bad, report.requests) == (1, 0)
+    assert what in str(report.problems[0])
+
+
+@pytest.mark.parametrize(
     ("rows", "what"),
     [
         ("a,b,c\n", "line 3: 3 cells under a head of 2"),

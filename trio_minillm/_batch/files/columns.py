@@ -78,8 +78,9 @@ class Columns:
         kinds = {"key": self._key, "prompt": self._prompt, "system": self._system}
         for kind, name in kinds.items():
             if name is not None and name not in self._seen:
-                close = get_close_matches(name, self._seen, 1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
+                folded = {seen.casefold(): seen for seen in self._seen}
+                close = get_close_matches(name.casefold(), folded, 1)
+                hint = f" (did you mean {folded[close[0]]}?)" if close else ""
                 there = ", ".join(self._seen)[:500]
                 return f"no line has a field {name} for the {kind}{hint}; there are: {there}"
         return None
@@ -97,7 +98,7 @@ class Columns:
         known = known - self._replaced
         rest = [name for name in columns if name not in self._named]
         if self._strict:
-            check_known(rest, known)
+            check_known(rest, known, named=True)
         ours = tuple(name for name in rest if name in known)
         others = tuple(name for name in rest if name not in known)
         for name in others:

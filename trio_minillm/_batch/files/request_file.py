@@ -23,7 +23,7 @@ from .rows import FORMATS, Format, format_of, rows_of
 MAX_PROBLEMS = 100
 """Problems that an `InputReport` keeps; all are counted."""
 MAX_NAMES = 50
-"""Names of extra fields that an `InputReport` counts."""
+"""Names of extra fields that an `InputReport` counts, and of columns that it keeps."""
 MAX_MODELS = 1_000
 """Models that are kept for lines that name the same one."""
 _BAD = 0
@@ -50,6 +50,8 @@ class InputReport(msgspec.Struct, kw_only=True):
     extra: dict[str, int] = msgspec.field(default_factory=Counter)
     """Fields of bodies that are no typed parameters, with the number of requests that have them. They
     are sent as they are, and a misspelt name ends up among them."""
+    columns: list[str] = msgspec.field(default_factory=list)
+    """The first fields of the first line that could be read."""
     as_meta: list[str] = msgspec.field(default_factory=list)
     """The first columns of a dataset (see ``prompt`` of `RequestFile`) that went into ``meta``."""
     as_params: list[str] = msgspec.field(default_factory=list)
@@ -213,6 +215,7 @@ class RequestFile:
             try:
                 if isinstance(row, str):
                     raise ValueError(row)
+                report.columns = report.columns or list(row)[:MAX_NAMES]
                 line = row if columns is None else columns.line(number, row)
                 request, shape = self._reader.read(line)
             except ValueError as exc:

@@ -208,16 +208,20 @@ def _messages(fields: dict[str, Any]) -> Any:
     return messages
 
 
-def check_known(fields: Collection[str], known: frozenset[str]) -> None:
-    """Raise ``ValueError`` for fields that are not known, with a hint at what was meant."""
+def check_known(fields: Collection[str], known: frozenset[str], *, named: bool = False) -> None:
+    """Raise ``ValueError`` for fields that are not known, with a hint at what was meant. ``named`` says
+    that the fields are a dataset's, of which most are not meant to be ours.
+    """
     unknown = sorted(set(fields) - known)
     if unknown:
-        raise ValueError(f"unknown field: {', '.join(unknown)[:200]}{_hint(unknown[0], known)}")
+        hint = _hint(unknown[0], known, 0.8 if named else 0.6)
+        strict = "; strict lets none into meta" if named else ""
+        raise ValueError(f"unknown field: {', '.join(unknown)[:200]}{hint}{strict}")
 
 
 @lru_cache(maxsize=64)  # it takes 0.1 ms, and a dataset has the same fields in all lines
-def _hint(name: str, known: frozenset[str]) -> str:
-    close = get_close_matches(name, sorted(known), 1)
+def _hint(name: str, known: frozenset[str], cutoff: float) -> str:
+    close = get_close_matches(name, sorted(known), 1, cutoff)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

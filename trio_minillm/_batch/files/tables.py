@@ -41,6 +41,9 @@ def csv_rows(
     following = 1
     try:
         head = next(reader, [])
+        if len(head) == 1 and (other := _other_delimiter(head[0], delimiter)):
+            yield 1, f"the columns seem to be separated by {other}, and must be by {delimiter!r}"
+            return
         following = reader.line_num + 1
         size = 0
         for cells in reader:
@@ -57,6 +60,11 @@ def csv_rows(
         # After a quote that is not closed nothing can be trusted.
         what = "not UTF-8" if isinstance(exc, UnicodeError) else str(exc)
         yield following, f"not readable from here on: {what}"
+
+
+def _other_delimiter(head: str, delimiter: str) -> str | None:
+    """Return what seems to separate the columns of a head that was read as one column."""
+    return next((repr(mark) for mark in ";\t" if mark != delimiter and mark in head), None)
 
 
 def parquet_rows(path: Path, json: Collection[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
