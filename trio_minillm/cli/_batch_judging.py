@@ -16,6 +16,7 @@ import msgspec
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchResult, validate_schema
 
+from .._batch.files.result_format import check_score
 from .._batch.reasking import words_of
 from .._batch.validation import need_jsonschema
 from .._types.schemas import plain_name
@@ -71,7 +72,8 @@ def score_from(given: str) -> Callable[[BatchResult], Any]:
         for part in path.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as exc:
-        raise Misuse(f"--score {given}: {_said(exc)}") from exc
+        hint = "; a MODULE is named without .py" if name.endswith(".py") else ""
+        raise Misuse(f"--score {given}: {_said(exc)}{hint}") from exc
     if not callable(found):
         raise Misuse(f"--score {given}: not a function")
 
@@ -80,6 +82,7 @@ def score_from(given: str) -> Callable[[BatchResult], Any]:
             made = found(result)
             if inspect.isawaitable(made):
                 made = await made
+            check_score(made)
             msgspec.json.encode(made)
         except (Exception, SystemExit) as exc:
             where = f"with the key {one_line(result.key, 100)}"

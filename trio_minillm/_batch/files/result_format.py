@@ -6,6 +6,7 @@ beside it. Money is in USD as text, since it is exact; times are in seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b
@@ -191,11 +192,33 @@ def result_line(result: BatchResult, request: str) -> bytes:
             "timings": _timings(partial.timings),
         }
     fields |= {k: v for k, v in (("score", result.score), ("meta", result.meta)) if v is not None}
+    check_score(result.score)
     try:
         return msgspec.json.encode(fields) + b"\n"
     except (TypeError, ValueError, RecursionError):
         what = "the meta and the score of a result must be JSON to be written to a file"
         raise TypeError(what) from None
+
+
+def check_score(score: Any) -> None:
+    """Raise ``TypeError`` for a score that is not plain JSON, and that would be read as something
+    else: NaN as null, a set as a list, bytes as base64.
+    """
+    if score is None or isinstance(score, bool | int | str):
+        return
+    if isinstance(score, float):
+        if not math.isfinite(score):
+            raise TypeError(f"the score is not JSON: it holds {score}")
+    elif isinstance(score, list | tuple | dict):
+        try:
+            for value in score.values() if isinstance(score, dict) else score:
+                check_score(value)
+        except RecursionError:
+            raise TypeError("the score is not JSON: it is nested too deeply") from None
+        if isinstance(score, dict) and not all(isinstance(name, str) for name in score):
+            raise TypeError("the score is not JSON: it has a name that is no text")
+    else:
+        raise TypeError(f"the score is not JSON: it holds a {type(score).__name__}")
 
 
 def _content(result: BatchResult) -> str | None:
