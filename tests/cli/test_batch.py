@@ -47,6 +47,8 @@ from ..support.endpoint import END, HELLO, Endpoint, chunk, text
 from ..support.local_model import needs_local_model
 from ..support.vocabulary import write_vocabulary
 
+DONE = b"data: [DONE]\n\n"
+
 
 class Files:
     """An input of requests ``k0``, ``k1``, … and an output beside it."""
@@ -61,7 +63,9 @@ class Files:
 
     @property
     def keys(self) -> list[str]:
-        """Of all lines of the output, which must be whole."""
+        """Of all lines of the output, which must be whole; none without an output."""
+        if not self.target.exists():
+            return []
         return [json.loads(line)["custom_id"] for line in self.target.read_bytes().splitlines()]
 
     @property
@@ -313,6 +317,31 @@ def test_a_schema_for_all_lines(endpoint: Endpoint, files: Files, schema: str) -
     assert len(endpoint.requests) == 2
 
 
+def test_cut_answers_are_told_apart_from_valid_ones(
+    endpoint: Endpoint, files: Files, schema: str
+) -> None:
+    files.write(3)
+    cut = [text('{"na'), chunk({}, "length"), chunk(usage={"completion_tokens": 8}), DONE]
+    endpoint.script = lambda n: PARIS if asked(endpoint)[n] == "k0" else (200, cut)
+    args = ["--schema", schema]
+    ran = batch(endpoint, files, *args, "--max-tokens", "8", code=6)
+    assert "finished: 3 of 3, 1 valid (2 cut at max_tokens · stop 1)\n" in ran.out
+    longer = [*args, "--max-tokens", "24", "--retry-failed"]
+    assert "--skip-bad keeps that result" in batch(endpoint, files, *longer, code=2).err
+    endpoint.script = lambda n: PARIS
+    batch(endpoint, files, *longer, "--skip-bad")
+    assert len(endpoint.requests) == 5
+    assert [line.ok for line in read_results(files.target)] == [True] * 3
+
+
+def test_counts_that_no_answer_had_are_null(endpoint: Endpoint, files: Files) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+    endpoint.script = lambda n: (200, [text("a"), chunk({}, "stop"), chunk(usage=usage), DONE])
+    found = summary(endpoint, files)["usage"]
+    assert (found["prompt_tokens"], found["completion_tokens"]) == (10, 20)
+    assert found["reasoning_tokens"] is found["cache_write_tokens"] is None
+
+
 def test_a_line_may_have_a_format_of_its_own(endpoint: Endpoint, files: Files, schema: str) -> None:
     files.write(2, response_format={"type": "text"})
     batch(endpoint, files, "--schema", schema)
@@ -328,6 +357,7 @@ def test_invalid_answers_are_asked_again(endpoint: Endpoint, files: Files, schem
     (line,) = read_results(files.target)
     assert [a.get("invalid") for a in line.attempts] == ["'name' is a required property", None]
     assert "asked again: 1 invalid answer\n" in ran.out
+    assert "sent again" not in ran.out
     assert [m["role"] for m in endpoint.requests[1]["messages"]] == ["user", "assistant", "user"]
     assert len(list(llm.JSONLLedger(ledger, read_only=True).records())) == 2
     batch(endpoint, files, *args)
@@ -397,6 +427,18 @@ def broken(result):
 def leaving(result):
     raise SystemExit(3)
 
+def nan(result):
+    return {"mean": float("nan")}
+
+def both(result):
+    return ["a", {1, 2}]
+
+def raw(result):
+    return b"a"
+
+def numbered(result):
+    return {1: "a"}
+
 number = 5
 """
 
@@ -430,6 +472,13 @@ def test_scores_by_a_function(endpoint: Endpoint, files: Files, judge: None) -> 
         ),
         ("judge:nothing", "AttributeError: module 'judge' has no attribute 'nothing'"),
         ("judge:number", "not a function"),
+        (
+            "judge.py:length",
+            (
+                "ModuleNotFoundError: No module named 'judge.py'; 'judge' is not a package; a MODULE"
+                " is named without .py"
+            ),
+        ),
     ],
 )
 def test_functions_that_are_none(
@@ -460,9 +509,31 @@ def test_more_samples_than_a_line_can_have(endpoint: Endpoint, files: Files) -> 
     assert "--samples" in batch(endpoint, files, "--samples", "1000000000000", code=2).err
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("nan", "it holds nan"),
+        ("both", "it holds a set"),
+        ("raw", "it holds a bytes"),
+        ("numbered", "it has a name that is no text"),
+    ],
+)
+def test_a_score_must_be_plain_json(
+    endpoint: Endpoint, files: Files, judge: None, name: str, what: str
+) -> None:
+    ran = batch(endpoint, files, "--score", f"judge:{name}", "--concurrency", "1", code=2)
+    last = ran.err.splitlines()[-1]
+    start = (
+        f"error: --score judge:{name} failed for the result with the key k0: TypeError: the score"
+    )
+    assert last.startswith(f"{start} is not JSON: {what}")
+    assert not files.target.exists()
+
+
 def test_a_check_sends_one_request_first(endpoint: Endpoint, files: Files) -> None:
     endpoint.script = lambda n: (200, [0.1 if n == 0 else 0.0, HELLO])
-    batch(endpoint, files, "--check", "--concurrency", "10", "--samples", "2")
+    ran = batch(endpoint, files, "--check", "--concurrency", "10", "--samples", "2")
+    assert "check: k0 has an answer; now the others\n" in ran.err
     assert asked(endpoint)[0] == files.keys[0] == "k0"
     assert names(files) == every(10, 2)
     batch(endpoint, files, "--check", "--samples", "2")
@@ -699,7 +770,8 @@ def test_a_request_that_changed_is_told(endpoint: Endpoint, files: Files) -> Non
     ran = batch(endpoint, files, code=2)
     assert ran.err.startswith(
         "  line 1: out.jsonl has a result of this key for another request"
-        " (another model, messages or parameters)\n"
+        " (another model, messages or parameters); --skip-bad keeps that result, or name another"
+        " output (so have 9 more lines)\n"
     )
     ran = batch(endpoint, files, "--max-tokens", "3", code=2)
     assert len(endpoint.requests) == 10
@@ -712,7 +784,7 @@ def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     assert to_send == "to send: 10 of 10 requests"
     assert likely == (
         "likely: 100 in · 50 out (input by 4 characters a token;"
-        " answers of 256 tokens at most, which is a guess)"
+        " answers of 5 tokens, the most that max_tokens allows)"
     )
     assert re.fullmatch("tokens: at most [0-9,]+ in · 50 out", tokens)
     assert cost == "cost: unknown: no request has a price (--price)"
@@ -724,7 +796,7 @@ def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     assert endpoint.requests == []
     batch(endpoint, files)
     ran = batch(endpoint, files, "--dry-run")
-    assert ran.out == "to send: 0 of 10 requests\nhas finished: 10\n"
+    assert ran.out == "to send: 0 of 10 requests\nalready finished: 10\n"
 
 
 def test_a_dry_run_learns_the_length_of_answers(endpoint: Endpoint, files: Files) -> None:
@@ -1005,11 +1077,12 @@ async def test_the_status_line_says_why_requests_wait() -> None:
     )
     found = BatchStatistics(waiting={"pause": 200}, newest_failure=failed)
     batch = SimpleNamespace(statistics=lambda: found, stopped=None)
-    sums = SimpleNamespace(todo=200, ledger=llm.Ledger())
+    sums = SimpleNamespace(todo=200, ledger=llm.Ledger(), before=Counter(finished=21))
     run: Any = SimpleNamespace(
         _batch=batch, sums=sums, interrupted=False, _checked=0, _held_up=lambda stats: []
     )
     line = BatchRun._status(run, 0.0, 0, 0, 0)
+    assert line.startswith("0 of 200 done (21 before), 0 failed, ")
     assert "0 running, waiting: pause 200 · newest error SendError refused · " in line
     found = BatchStatistics(running=3, newest_failure=failed)
     assert "newest error" not in BatchRun._status(run, 0.0, 0, 0, 0)

@@ -100,7 +100,32 @@ def test_what_does_not_fit_is_told_and_nothing_is_sent(
     ran = run(command(endpoint, source, target, *args))
     assert ran.code == 2
     assert what in ran.err
-    assert endpoint.requests == []
+    assert (endpoint.requests, target.exists()) == ([], False)
+
+
+def test_a_fault_of_all_lines_is_told_once_with_a_hint(
+    endpoint: Endpoint, tmp_path: Path, target: Path
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("id,question\n" + "".join(f"q{n},Number {n}?\n" for n in range(60)))
+    ran = run(command(endpoint, path, target))
+    assert ran.err == (
+        "  line 2: no custom_id or key (so have 59 more lines)\n"
+        "  name the columns with --key COLUMN --prompt COLUMN; there are: id, question\n"
+        f"error: 60 lines of {path} can't be sent: nothing was sent\n"
+    )
+    ran = piped(endpoint, path.read_bytes(), target)
+    hint = "  it is read as JSON lines; --format names another format: csv, tsv, parquet\n"
+    assert ran.err.count(hint) == 1
+    assert ran.err.count("\n") <= 5, ran.err
+    ran = run(command(endpoint, path, target, "--key", "id"))
+    assert "name the columns with --prompt COLUMN; there are: id, question\n" in ran.err
+    path.write_text(path.read_text().replace(",", ";"))
+    ran = run(command(endpoint, path, target, *NAMED))
+    assert ran.err.startswith(
+        "  line 1: the columns seem to be separated by ';', and must be by ','"
+    )
+    assert (ran.code, endpoint.requests, target.exists()) == (2, [], False)
 
 
 # -- compressed ------------------------------------------------------------------------------
@@ -153,7 +178,8 @@ def test_bad_lines_of_stdin_are_told(endpoint: Endpoint, target: Path) -> None:
     assert ran.code == 2
     assert ran.err == (
         "  line 1: give one of messages and prompt\n"
-        "error: a line of stdin can't be sent: nothing was sent; --skip-bad leaves them out\n"
+        "  name the columns with --prompt COLUMN; there are: key\n"
+        "error: a line of stdin can't be sent: nothing was sent\n"
     )
     ran = piped(endpoint, b"", target)
     assert (ran.code, endpoint.requests) == (0, [])

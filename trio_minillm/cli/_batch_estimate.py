@@ -33,7 +33,10 @@ MAX_READ = 1_000
 
 
 class Estimate(msgspec.Struct):
-    """Sums over the requests: likely ones, and upper bounds for those that have a bound."""
+    """Sums over the requests: likely ones, and upper bounds for those that have a bound.
+
+    Its 15 attributes are all that the closing lines are made of.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -54,6 +57,8 @@ class Estimate(msgspec.Struct):
     counted_by: Counter[str] = msgspec.field(default_factory=Counter)
     """Answers by the way in which the text of their requests was counted."""
     usual_output: int = USUAL_OUTPUT
+    longest: int = 0
+    """Likely tokens of the longest answer: the usual ones, unless all requests allow fewer."""
     answers: int = 0
     """Answers in the output that the usual length is the mean of; without any it is a guess."""
     count: CountPrompt | None = None
@@ -101,6 +106,7 @@ class Estimate(msgspec.Struct):
         likely_out = self.usual_output
         if found.output_tokens is not None:
             likely_out = min(likely_out, found.output_tokens)
+        self.longest = max(self.longest, likely_out)
         self.uncounted += answers * (likely is None)
         self.likely_input += (likely or 0) * answers
         self.likely_output += likely_out * answers
@@ -137,6 +143,8 @@ class Estimate(msgspec.Struct):
         length = f"answers of {self.usual_output:,} tokens at most, which is a guess"
         if self.answers:
             length = f"answers of {self.usual_output:,} tokens, as {self.answers:,} in the output"
+        if self.longest < self.usual_output:
+            length = f"answers of {self.longest:,} tokens, the most that max_tokens allows"
         by = " and ".join(self.counted_by)
         cost = f" · ${usd(self.likely_amount)}" if self.likely_amount else ""
         likely = f"{self.likely_input:,} in · {self.likely_output:,} out{cost}"

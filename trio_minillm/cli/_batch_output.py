@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -123,14 +123,26 @@ def open_output(target: Target, fsync: Fsync, *, dry_run: bool) -> Iterator[Outp
         if dry_run and not path.exists():
             yield None
             return
+        new = not path.exists()
         out = ResultFile(path, fsync=fsync)
     except OSError as exc:
         raise Misuse(f"the output {path}: {exc.strerror or exc}") from exc
     try:
         yield out
+    except BaseException:
+        if new and not (target.table and target.table.exists()):
+            _remove_empty(path)
+        raise
     finally:
         with writing(target):
             out.close()
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove a file with nothing in it. It must be locked, so that no other process has begun one."""
+    with suppress(OSError):  # on Windows it is open, and stays
+        if not path.stat().st_size:
+            path.unlink()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ import trio
 import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
 
-from .._batch.files.rows import Format
+from .._batch.files.request_file import Problem
+from .._batch.files.rows import Format, format_of
 from ._batch_estimate import Estimate
 from ._batch_judging import Judgements
 from ._batch_output import Target
@@ -29,6 +31,16 @@ STDIN = Path("-")
 """The input that is stdin."""
 MAX_SHOWN = 20
 """Bad lines that are shown; ``--summary json`` has more."""
+MAX_ALIKE = 3
+"""Lines with the same fault that are shown each; of more, only the first."""
+
+
+_BEFORE = {
+    "finished": "already finished",
+    "failed": "failed before",
+    "outdated": "failed before, changed since",
+}
+"""Words for the state of a sample's line in the output."""
 
 
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +108,8 @@ class BatchSums:
             lines = self.plan.target.lines
             raise ValueError(
                 f"{lines and lines.name} has a result of this key for another request"
-                " (another model, messages or parameters)"
+                " (another model, messages or parameters); --skip-bad keeps that result, or name"
+                " another output"
             )
         self.before.update(states)
         todo = states.count("missing") + states.count("outdated")
@@ -125,7 +138,8 @@ class BatchSums:
         if timings.last_chunk is not None and timings.total is not None:
             last_at = now - (timings.total - timings.last_chunk)
         self.results.add(Sample(response=response, error=result.error, last_at=last_at))
-        self.results.retries += max(0, len(result.attempts) - 1)
+        asked_again = sum(attempt.invalid is not None for attempt in result.attempts)
+        self.results.retries += max(0, len(result.attempts) - 1 - asked_again)
 
     @property
     def unsent(self) -> int:
@@ -196,7 +210,8 @@ class BatchSums:
             failed = f", {self._failed_before:,} failed" if self._failed_before else ""
             rows.append(("before", f"{self.before['finished']:,} finished{failed}"))
         if self.todo:
-            rows += self.results.rows(asked=self.todo, cached=self.cached)
+            invalid = self.judgements.invalid
+            rows += self.results.rows(asked=self.todo, cached=self.cached, invalid=invalid)
         rows += self.judgements.rows()
         if self.cached:
             rows.append(("from cache", f"{self.cached:,}"))
@@ -220,7 +235,7 @@ class BatchSums:
         if self.plan.samples > 1:
             of = f"{self.before.total():,} samples: {self.plan.samples:,} of each of {of}"
         rows = [("to send", f"{self.todo:,} of {of}")]
-        rows += [(f"has {s}", f"{n:,}") for s, n in self.before.items() if s != "missing"]
+        rows += [(_BEFORE[s], f"{n:,}") for s, n in self.before.items() if s != "missing"]
         rows += self.estimate.rows(self.todo)
         return rows + [("note", one_line(note)) for note in self.notes()]
 
@@ -261,8 +276,40 @@ class BatchSums:
 
 
 def problems_text(report: InputReport) -> str:
-    """Return the first bad lines, each on a line of its own."""
-    shown = [f"  {one_line(str(problem), 300)}\n" for problem in report.problems[:MAX_SHOWN]]
-    if report.bad > len(shown):
-        shown.append(f"  and {report.bad - len(shown):,} more\n")
+    """Return the first bad lines, each on a line of its own, or one for many with the same fault."""
+    alike: dict[str, list[Problem]] = {}
+    for problem in report.problems:
+        alike.setdefault(re.sub(r"\d+", "0", problem.what), []).append(problem)
+    told: list[tuple[Problem, int]] = []
+    for same in alike.values():
+        told += [(same[0], len(same))] if len(same) > MAX_ALIKE else [(p, 1) for p in same]
+    told = sorted(told, key=lambda found: found[0].line)[:MAX_SHOWN]
+    shown = [
+        f"  {one_line(str(problem), 300)}"
+        + (f" (so have {count - 1:,} more lines)\n" if count > 1 else "\n")
+        for problem, count in told
+    ]
+    left = report.bad - sum(count for _, count in told)
+    if left:
+        shown.append(f"  and {left:,} more\n")
     return "".join(shown)
+
+
+def hints_text(report: InputReport, plan: BatchPlan) -> str:
+    """Return a line on what to do about bad lines, if the form of the input is likely at fault."""
+    there = set(report.columns)
+    if report.bad <= report.requests:
+        return ""
+    if not there:  # no line could be read
+        if plan.format is None and format_of(plan.source) == "jsonl":
+            return "  it is read as JSON lines; --format names another format: csv, tsv, parquet\n"
+        return ""
+    lacks = []
+    if plan.columns["key"] is plan.columns["prompt"] is None and not there & {"key", "custom_id"}:
+        lacks.append("--key COLUMN")
+    if plan.columns["prompt"] is None and not there & {"prompt", "messages", "body"}:
+        lacks.append("--prompt COLUMN")
+    if not lacks:
+        return ""
+    names = one_line(", ".join(report.columns), 300)
+    return f"  name the columns with {' '.join(lacks)}; there are: {names}\n"

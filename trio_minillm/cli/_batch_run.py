@@ -39,14 +39,14 @@ from .._batch.validation import check_schema
 from .._protocol.redaction import redact_beginnings
 from ..local._named import open_model
 from ._batch_output import Output, make_table, open_output, writing
-from ._batch_report import STDIN, BatchPlan, BatchSums, problems_text
+from ._batch_report import STDIN, BatchPlan, BatchSums, hints_text, problems_text
 from ._batch_stdin import copy_of_stdin
 from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
 from ._measurements import Results, seconds_text
 from ._output import Misuse, OutputError, Row, many, one_line
 from ._shared import LOCAL_SLOTS, price_of
-from ._terminal import say
+from ._terminal import StatusLine, say
 
 LOCAL_CONTEXT = 4096
 """Tokens of prompt and answer together, for each slot of a local model."""
@@ -231,10 +231,10 @@ class BatchRun(LiveRun):
         except (OSError, ValueError, ImportError) as exc:
             raise Misuse(f"the input {plan.input}: {exc}") from exc
         if sums.report.bad and not plan.skip_bad:
-            say(problems_text(sums.report))
+            say(problems_text(sums.report) + hints_text(sums.report, plan))
             many = "a line" if sums.report.bad == 1 else f"{sums.report.bad:,} lines"
-            what = "nothing was sent; --skip-bad leaves them out"
-            raise Misuse(f"{many} of {plan.input} can't be sent: {what}")
+            what = "; --skip-bad leaves them out" if sums.report.requests else ""
+            raise Misuse(f"{many} of {plan.input} can't be sent: nothing was sent{what}")
 
     def _line(self, number: int) -> None:
         if self.interrupted:
@@ -291,6 +291,9 @@ class BatchRun(LiveRun):
                 except llm.MiniLLMError:
                     self._check_failed = True
                     raise
+            if sent and not self.quiet and self.sums.unsent:
+                StatusLine().clear()
+                say(f"check: {one_line(first.key, 100)} has an answer; now the others\n")
             if sent or self.interrupted:
                 return
 
@@ -324,8 +327,9 @@ class BatchRun(LiveRun):
         waits = [
             f"{name} {n:,}" for name, n in stats.waiting.items() if n and name != "concurrency"
         ]
+        before = f" ({n:,} before)" if (n := sums.before["finished"]) else ""
         parts = [
-            f"{stats.done + self._checked:,} of {sums.todo:,} done, {stats.failed:,} failed,"
+            f"{stats.done + self._checked:,} of {sums.todo:,} done{before}, {stats.failed:,} failed,"
             f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
         ]
         controls = self._held_up(stats)

@@ -23,6 +23,13 @@ MAX_REASONS = 20
 """Finish reasons that are told apart, likewise: they are the server's words."""
 OTHER = "(other)"
 """The name of all further kinds and reasons together."""
+COUNTS = (
+    *("prompt_tokens", "uncached_input_tokens", "cache_read_tokens", "cache_write_tokens"),
+    *("completion_tokens", "reasoning_tokens"),
+)
+"""Fields of `Usage` that are summed."""
+CUT = ("length", "max_tokens")
+"""Finish reasons of an answer that the parameter max_tokens has cut off."""
 BUSY = 0.8
 """Share of a core from which on this program itself may have limited what was measured."""
 BUSY_SECONDS = 1.0
@@ -139,14 +146,14 @@ class TokenCounts:
 
     def __init__(self) -> None:
         self.sums = Counter[str]()
-        """Tokens, by the name of the field of `Usage`."""
+        """Tokens, by the name of the field of `Usage`; fields that no answer had are not there."""
         self.answers = 0
         """Answers whose output tokens are known."""
 
     def add(self, usage: llm.Usage) -> None:
-        names = ("prompt_tokens", "uncached_input_tokens", "cache_read_tokens")
-        for name in (*names, "cache_write_tokens", "completion_tokens", "reasoning_tokens"):
-            self.sums[name] += getattr(usage, name) or 0
+        for name in COUNTS:
+            if (count := getattr(usage, name)) is not None:
+                self.sums[name] += count
         self.answers += usage.completion_tokens is not None
 
     def text(self, rate: float | None) -> str:
@@ -163,7 +170,10 @@ class TokenCounts:
         return text
 
     def fields(self) -> dict[str, Any] | None:
-        return {**self.sums, "answers": self.answers} if self.answers else None
+        """Return the sums for JSON, with null for what no answer said."""
+        if not self.answers:
+            return None
+        return {**{name: self.sums.get(name) for name in COUNTS}, "answers": self.answers}
 
 
 class Results:
@@ -255,15 +265,20 @@ class Results:
     def table(self) -> list[tuple[str, ...]]:
         return self.latencies.table()
 
-    def rows(self, *, asked: int | None = None, cached: int = 0) -> list[Row]:
+    def rows(self, *, asked: int | None = None, cached: int = 0, invalid: int = 0) -> list[Row]:
         """Return all the other lines but that of the cost.
 
         ``asked`` is the number of answers that were wanted, if more were than were sent for;
-        ``cached`` of them came without being sent for.
+        ``cached`` of them came without being sent for, and ``invalid`` are whole, but not valid.
         """
         finished, cancelled = self.finished, self.outcomes[llm.Outcome.CANCELLED]
-        reasons = " · ".join(f"{reason} {n:,}" for reason, n in self.reasons.most_common())
+        reasons = " · ".join(
+            f"{n:,} cut at max_tokens" if reason in CUT else f"{reason} {n:,}"
+            for reason, n in self.reasons.most_common()
+        )
         count = f"{finished + cached:,} of {self.sent if asked is None else asked:,}"
+        if invalid:
+            count += f", {finished + cached - invalid:,} valid"
         rows = [("finished", count + (f" ({reasons})" if reasons else ""))]
         if self.failed:
             rows.append(("failed", f"{self.failed:,}"))
