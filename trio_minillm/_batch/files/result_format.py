@@ -204,8 +204,6 @@ def check_score(score: Any) -> None:
     """Raise ``TypeError`` for a score that is not plain JSON, and that would be read as something
     else: NaN as null, a set as a list, bytes as base64.
     """
-    if score is None or isinstance(score, bool | int | str):
-        return
     if isinstance(score, float):
         if not math.isfinite(score):
             raise TypeError(f"the score is not JSON: it holds {score}")
@@ -217,7 +215,7 @@ def check_score(score: Any) -> None:
             raise TypeError("the score is not JSON: it is nested too deeply") from None
         if isinstance(score, dict) and not all(isinstance(name, str) for name in score):
             raise TypeError("the score is not JSON: it has a name that is no text")
-    else:
+    elif isinstance(score, set | frozenset | bytes | bytearray | memoryview):
         raise TypeError(f"the score is not JSON: it holds a {type(score).__name__}")
 
 
