@@ -166,10 +166,9 @@ class Run:
         time.
         """
         total = None
-        if (
-            requests is not None
-        ):  # those that are still to come have no samples of their own, as far
-            left = max(0, requests - self._requests)  # as is known
+        if requests is not None:
+            # Those still to come may name samples of their own, which is not known yet.
+            left = max(0, requests - self._requests)
             total = self.counters.pulled + left * self.settings.samples
         now = self.end.at or trio.current_time()
         limits = [lane.concurrency.limit for lane in self.schedule.lanes if lane.concurrency]

@@ -305,7 +305,8 @@ def hints_text(report: InputReport, plan: BatchPlan) -> str:
             return "  it is read as JSON lines; --format names another format: csv, tsv, parquet\n"
         return ""
     lacks = []
-    if plan.columns["key"] is plan.columns["prompt"] is None and not there & {"key", "custom_id"}:
+    named = plan.columns["key"] is not None or plan.columns["prompt"] is not None
+    if not named and not there & {"key", "custom_id"}:
         lacks.append("--key COLUMN")
     if plan.columns["prompt"] is None and not there & {"prompt", "messages", "body"}:
         lacks.append("--prompt COLUMN")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_minillm._batch.throttle.cut_test import ENOUGH, FEW, LEAST
+from trio_minillm._batch.throttle.cut_pays import ENOUGH, FEW, LEAST
 from trio_minillm._batch.throttle.doubt import (
     CHECK,
     CONTRADICTIONS,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._batch.throttle.concurrency import START, ConcurrencyLimit
-from trio_minillm._batch.throttle.cut_test import BELOW, ENOUGH, FEW, LEAST, CutTest
+from trio_minillm._batch.throttle.cut_pays import BELOW, ENOUGH, FEW, LEAST, CutTest
 from trio_minillm._batch.throttle.own_fault import Ticket
 from trio_minillm._batch.throttle.rate_headers import (
     RateLimit,

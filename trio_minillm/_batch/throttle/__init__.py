@@ -42,8 +42,8 @@ number                                                         table
 ``MOSTLY``, ``NO_CHANCE``, ``LEAST_ROW``, ``OUTRUN``,          ``outages``, against ``random``:
 ``FIRST_PAUSE``, ``LONGEST_PAUSE``, ``UNTOLD_PAUSE``           50 %
 `LearnedRate`: ``SWING``, ``BACK_*``, ``HELD*``, ``FAR``       ``limits``: second, bucket
-``SPAN``, ``DRY_SECONDS``, ``ENOUGH``, ``EXCEEDED``,           ``limits``: minutes and ten seconds,
-``DROP``, ``FIRST``, ``LEAST``, ``LEAST_SECONDS``              against ``outages`` as 429
+the same: ``SPAN``, ``DRY_SECONDS``, ``ENOUGH``,               ``limits``: minutes and ten seconds,
+``EXCEEDED``, ``DROP``, ``FIRST``, ``LEAST*``                  against ``outages`` as 429
 ``SUSPECT``, ``CERTAIN``, ``ANSWERS``, ``SERVING_SECONDS``,    ``single``, against ``random``: 50 %
 ``REFUSALS``
 `ConcurrencyLimit`: ``START``, ``WORTH_*``, ``STEP``,          ``latency``

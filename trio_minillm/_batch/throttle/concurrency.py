@@ -29,7 +29,7 @@ judged       as many as before: it does not                      as before the c
 
 from __future__ import annotations
 
-from .cut_test import BELOW, FEW, RARE, CutTest
+from .cut_pays import BELOW, FEW, RARE, CutTest
 
 START = 8
 """First limit: large enough for its throughput to stand out of the noise, small enough for any
@@ -110,11 +110,8 @@ class ConcurrencyLimit:
         self._answers = self._failures = 0
         self._usual = 0.0
         self._test: CutTest | None = None
-        self._before = (
-            0,
-            0,
-            True,
-        )  # limit, number at once that was accepted, and phase, before the cut
+        # Before the cut: the limit, the number at once that was accepted, and if it was doubling.
+        self._before = 0, 0, True
         self._measure(now, self.limit)
 
     def _measure(self, now: float, skip: int) -> None:

@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from enum import Enum, auto
 
-from .cut_test import FEW, RARE, SURE, CutTest
+from .cut_pays import FEW, RARE, SURE, CutTest
 
 CHANCE = 0.35
 """Share of refusals, above the usual one, up to which they may be chance: a limit that is exceeded by

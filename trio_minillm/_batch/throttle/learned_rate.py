@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from .cut_test import BELOW
+from .cut_pays import BELOW
 from .doubt import STEP, Doubt, State
 from .token_bucket import BURST_SECONDS, TokenBucket
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..._accounting.estimate import CHARACTERS_PER_TOKEN
 from ..._types.messages import Message
 from ..types import BatchRequest
 
-CHARACTERS_PER_TOKEN = 4
-"""Characters of English text in a token; other languages have fewer."""
 USUAL_OUTPUT = 256
 """Tokens of an answer that the request does not bound."""
 
