@@ -209,7 +209,7 @@ async def test_the_clients_block_cancelled_at_every_step_of_a_settlement(
                 assert ledger.total in (0, Decimal("0.7") * settled), step
                 if not scope.cancel_called:
                     break
-            assert (step > 20, ledger.attempts, ledger.total) == (True, 1, Decimal("0.7"))
+            assert (step > 15, ledger.attempts, ledger.total) == (True, 1, Decimal("0.7"))
 
 
 async def _settling(

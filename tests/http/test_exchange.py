@@ -505,7 +505,8 @@ async def test_the_words_that_a_server_says_beside_a_status_are_not_logged(
 async def test_the_progress_of_a_request_is_told(way: Open) -> None:
     told: list[str] = []
     connecting = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
-    sent = ["http11.send_request_headers.started", "http11.send_request_body.complete"]
+    sent = [] if way is on_our_pool else ["http11.send_request_headers.started"]
+    sent += ["http11.send_request_body.complete"]
     line = ["connection_pool.wait.started", "connection_pool.wait.complete"]
     async with serving(answering) as server, way(max_connections=1) as (connect, pool):
         first, second = connect(), connect()

@@ -125,7 +125,7 @@ async def test_an_upload_that_stands_still_is_tried_again(autojump_clock: Any) -
 
 def running(clocks: Clocks) -> tuple[str, float]:
     """The clock that runs out next, and in how many seconds."""
-    return clocks.name, round(clocks.scope.deadline - trio.current_time(), 3)
+    return clocks.name, round(clocks.new_scope().deadline - trio.current_time(), 3)
 
 
 async def test_an_answer_that_begins_before_the_request_is_out(mock_clock: Any) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import httpx
 import msgspec
@@ -22,7 +22,7 @@ from .decompression import Decompressor
 from .failures import FOREIGN, host_of, map_error, safe_cause
 from .http1 import Headers
 from .proxies import name_proxy
-from .roundtrip import Trace
+from .roundtrip import OnProgress
 
 SHORT_BODY = 64 * 1024
 """Bytes that are read of a body that is no stream: an error's, or a settlement's."""
@@ -33,11 +33,6 @@ DRAIN_BYTES = 64 * 1024
 DRAIN_SECONDS = 0.25
 """Seconds that this may take. The rest of a well-behaved body (``[DONE]``, the last HTTP chunk)
 comes with the end or right behind it."""
-
-OnProgress: TypeAlias = Callable[[str], None]
-"""Function that is told the transport's trace events: ``connection_pool.wait.started`` and
-``….complete``, ``connection.…``, ``….send_request_headers.started``, ``….send_request_body.complete``,
-and before that ``….progress`` whenever more was sent. On some transports it is the last alone."""
 
 _log = logging.getLogger("httpx")
 
@@ -56,7 +51,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     url: str
     headers: Mapping[str, str]
     body: bytes
-    trace: Trace
+    on_progress: OnProgress
 
     def __repr__(self) -> str:
         return f"<{self.method} request>"
@@ -182,11 +177,7 @@ class Exchange(ABC):
         Raises `SendError`, and `ProtocolError` for a response that is not HTTP. A status that
         refuses the request is not an error here.
         """
-
-        async def trace(event: str, info: object) -> None:
-            on_progress(event)
-
-        request = Outgoing(method, url, headers, body, trace)
+        request = Outgoing(method, url, headers, body, on_progress)
         headers, body = {}, b""
         try:
             response = await self._send(request)
@@ -220,6 +211,11 @@ class Exchange(ABC):
     def sending(self) -> bool:
         """True if a part of the request is still to be sent, which `receive` does."""
         return self._body is not None and self._body.sending
+
+    @property
+    def ended(self) -> bool:
+        """True if there is nothing more to read, and so nothing to `drain`."""
+        return self._body is None or self._body.ended
 
     @property
     def silent(self) -> bool:
@@ -284,8 +280,7 @@ class Exchange(ABC):
 
     async def drain(self) -> None:
         """Read the body's rest, if it is short and quick, so that the connection is kept."""
-        assert self._body is not None
-        if self._body.ended:
+        if self.ended:
             return  # it came with the answer's end, as it mostly does
         size = 0
         with trio.move_on_after(DRAIN_SECONDS):

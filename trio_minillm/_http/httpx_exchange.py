@@ -12,7 +12,7 @@ import trio
 
 from .exchange import Body, Exchange, Outgoing, Response, log_response
 from .failures import BAD_REDIRECT, FOREIGN
-from .roundtrip import SENT_MORE, Roundtrip, Trace
+from .roundtrip import SENT_MORE, OnProgress, Roundtrip, Trace
 from .transport import BODY, WholeBody
 
 PIECES_IN_A_READ = 16_384
@@ -68,9 +68,9 @@ async def send_by_client(client: httpx.AsyncClient, request: Outgoing) -> httpx.
         headers=dict(request.headers),
         content=request.body,
         timeout=None,
-        extensions={"trace": _without_http2(request.trace)},
+        extensions={"trace": _trace_of(request.on_progress)},
     )
-    built.stream = _InPieces(request.body, request.trace)
+    built.stream = _InPieces(request.body, request.on_progress)
     try:
         return await client.send(built, stream=True, follow_redirects=False)
     except httpx.InvalidURL:  # the request's own was parsed before: it is a redirect's
@@ -87,22 +87,24 @@ async def send_by_transport(
         url,
         headers=request.all_headers(host),
         content=request.body,  # read at once, so that a transport may look at `content`
-        extensions={"trace": _without_http2(request.trace), "timeout": _NO_TIMEOUT},
+        extensions={"trace": _trace_of(request.on_progress), "timeout": _NO_TIMEOUT},
     )
-    built.stream = _InPieces(request.body, request.trace)
+    built.stream = _InPieces(request.body, request.on_progress)
     response = await transport.handle_async_request(built)
     status, reason = response.status_code, response.reason_phrase
     log_response(request.method, url, response.http_version, status, reason)
     return response
 
 
-def _without_http2(trace: Trace) -> Trace:
-    """Return a trace function that ends a request before it is sent over HTTP/2."""
+def _trace_of(on_progress: OnProgress) -> Trace:
+    """Return a trace function that passes events on, and ends a request before it is sent over
+    HTTP/2.
+    """
 
     async def tell(event: str, info: Mapping[str, Any]) -> None:
         if event in ("http2.send_connection_init.started", "http2.send_request_headers.started"):
             raise httpx.UnsupportedProtocol(NO_HTTP2)
-        await trace(event, info)
+        on_progress(event)
 
     return tell
 
@@ -126,20 +128,20 @@ class _InPieces(WholeBody):
     cancelled leaves it to the garbage collector.
     """
 
-    def __init__(self, data: bytes, trace: Trace) -> None:
+    def __init__(self, data: bytes, on_progress: OnProgress) -> None:
         super().__init__(data)
-        self._trace = trace
+        self._on_progress = on_progress
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Pieces(self.data, self._trace)
+        return _Pieces(self.data, self._on_progress)
 
 
 class _Pieces:
     """Async iterator of a body's pieces. Whoever asks for another has sent the one before."""
 
-    def __init__(self, data: bytes, trace: Trace) -> None:
+    def __init__(self, data: bytes, on_progress: OnProgress) -> None:
         self._rest = memoryview(data)
-        self._trace = trace
+        self._on_progress = on_progress
         self._begun = False
 
     def __aiter__(self) -> _Pieces:
@@ -149,7 +151,7 @@ class _Pieces:
         piece = self._rest[:PIECE_BYTES]
         self._rest = self._rest[PIECE_BYTES:]
         if self._begun:
-            await self._trace(SENT_MORE, {})
+            self._on_progress(SENT_MORE)
         self._begun = True
         if not piece:
             raise StopAsyncIteration

@@ -51,14 +51,21 @@ sends more than this and the sockets hold, before it reads on, waits for ever: n
 EAGER_SENDS = 16
 """Steps of sending in a row without waiting, after which other tasks get a turn: 4 MiB."""
 
+SENDING = "http11.send_request_headers.started"
 SENT_MORE, SENT = "http11.send_request_body.progress", "http11.send_request_body.complete"
-"""Trace events: more of the request is out, or all of it. The first is not one of httpcore's."""
+"""Trace events: the request goes out, more of it is out, or all. The second is not one of httpcore's."""
 
 _PORTS = {"http": 80, "https": 443}
 """Schemes that there is a transport for, and the ports that they have by default."""
 
 Trace: TypeAlias = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 """Async function that is told trace events; httpx's extension ``trace``."""
+
+OnProgress: TypeAlias = Callable[[str], None]
+"""Function that is told the transport's trace events: ``connection_pool.wait.started`` and
+``….complete``, ``connection.…``, ``….send_request_headers.started`` unless all goes out at once,
+``….send_request_body.complete``, and before that ``….progress`` whenever more was sent. On some
+transports it is the last alone."""
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
@@ -95,12 +102,15 @@ class WireRequest(msgspec.Struct, kw_only=True):
     timeouts: Mapping[str, float | None] = {}
     """Seconds by the name of httpx's clocks: ``pool``, ``connect``, ``write``, ``read``."""
     trace: Trace | None = None
+    on_progress: OnProgress | None = None
 
     def __repr__(self) -> str:
         return f"<request to {self.origin}>"  # the head has the key, the body the prompt
 
     async def tell(self, event: str) -> None:
-        """Tell the trace function, if there is one, about an event."""
+        """Tell who wants to know about an event."""
+        if self.on_progress is not None:
+            self.on_progress(event)
         if self.trace is not None:
             await self.trace(event, {})
 
@@ -121,7 +131,8 @@ class Roundtrip:
         self._has_slot = False
         self._connection: Connection | None = None
         self._parser: ResponseParser
-        self._trace: Trace | None = None  # of a request that is sent while the response is read
+        # Tells of a request that is sent while the response is read.
+        self._tell: Callable[[str], Awaitable[None]] | None = None
         self._read_seconds: float | None = None
 
     # -- the request -----------------------------------------------------------------------
@@ -183,14 +194,19 @@ class Roundtrip:
         await self._exchange_on(self._connection, request)
 
     async def _exchange_on(self, connection: Connection, request: WireRequest) -> None:
-        await request.tell("http11.send_request_headers.started")
-        if request.body is not None:
-            await self._put(connection, request, request.head.data + request.body, last=True)
-        else:
+        if request.body is None:
+            await request.tell(SENDING)
             await self._put_pieces(connection, request)
+        else:
+            connection.begin_sending(request.head.data + request.body)
+            # Almost always all of it goes out at once, and nobody needs to know that it began to.
+            at_once = request.trace is None and self._send_now(connection)
+            if not at_once or connection.sending:
+                await request.tell(SENDING)
+                await self._push(connection, request, last=True)
         connection.spent = connection.spent or request.head.closes
         if connection.sending:
-            self._trace = request.trace
+            self._tell = request.tell
             return  # the head is here
         await request.tell(SENT)
         while not self._parser.head:
@@ -231,8 +247,12 @@ class Roundtrip:
         """Send the bytes. Returns False if nothing is to be sent behind them: the peer takes no
         more, it has refused, or these are the ``last``, and the rest of them goes out later.
         """
-        parser, seconds = self._parser, request.timeouts.get("write")
         connection.begin_sending(data)
+        return await self._push(connection, request, last=last)
+
+    async def _push(self, connection: Connection, request: WireRequest, *, last: bool) -> bool:
+        """Send what the connection has taken, as `_put` does."""
+        parser, seconds = self._parser, request.timeouts.get("write")
         moved_at, steps = trio.current_time(), 0
         while connection.sending:
             if self._send_now(connection):
@@ -347,8 +367,8 @@ class Roundtrip:
             wait = connection.wait
             if connection.sending:
                 wait = connection.wait_to_read_or_send
-                if self._send_now(connection) and self._trace is not None:
-                    await self._trace(SENT_MORE if connection.sending else SENT, {})
+                if self._send_now(connection) and self._tell is not None:
+                    await self._tell(SENT_MORE if connection.sending else SENT)
             if not (self._parser.fault or connection.failure):
                 try:
                     await _within(seconds, httpx.ReadTimeout, wait)

@@ -5,9 +5,6 @@ Which of them a request takes depends on its address alone: see `proxies`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import httpx
 import msgspec
 import trio
@@ -16,7 +13,7 @@ from .exchange import Exchange, Outgoing, Response
 from .httpx_exchange import send_through
 from .pool import ConnectionPool
 from .proxies import THROUGH, Proxies, Proxy
-from .roundtrip import Trace
+from .roundtrip import OnProgress
 from .trio_exchange import send_on
 
 CLOSE_SECONDS = 2.0
@@ -41,7 +38,8 @@ class Routes:
         if proxy is None:
             return await send_on(self._pool, request)
         if proxy.url.scheme.startswith("http") and request.url.startswith("https:"):
-            request = msgspec.structs.replace(request, trace=_behind_connect(request.trace))
+            told = _behind_connect(request.on_progress)
+            request = msgspec.structs.replace(request, on_progress=told)
         try:
             return await send_through(self._transport(proxy), request)
         except httpx.TransportError as exc:  # it may be the proxy's fault as well as the server's
@@ -71,22 +69,22 @@ class Routes:
                 await transport.aclose()
 
 
-def _behind_connect(trace: Trace) -> Trace:
-    """Return a trace function that is not told of the request to the proxy, ``CONNECT``.
+def _behind_connect(on_progress: OnProgress) -> OnProgress:
+    """Return a function that does not tell of the request to the proxy, ``CONNECT``.
 
     httpcore reports its end like that of the request itself, and the clock of connecting would stop
     before the server was reached.
     """
     connecting = False
 
-    async def tell(event: str, info: Mapping[str, Any]) -> None:
+    def tell(event: str) -> None:
         nonlocal connecting
         if event == "connection.connect_tcp.started":
             connecting = True
         elif event == "proxy.start_tls.complete":
             connecting = False
         if not (connecting and event.endswith("send_request_body.complete")):
-            await trace(event, info)
+            on_progress(event)
 
     return tell
 

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from .connection import Origin
-from .exchange import Exchange, Outgoing, Response, log_response
+from .exchange import Exchange, Outgoing, Response, ignore_progress, log_response
 from .http1 import Headers, RequestHead
 from .pool import ConnectionPool
 from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
@@ -76,11 +76,8 @@ def _wire_request(request: Outgoing, address: _Address) -> WireRequest:
         head=head,
         body=request.body,
         no_body=request.method == "HEAD",
-        trace=request.trace,
+        on_progress=request.on_progress,
     )
-
-
-async def _ignore(event: str, info: object) -> None: ...
 
 
 class _Headers(tuple[tuple[str, str], ...]):
@@ -103,7 +100,7 @@ class _Head(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=64)  # the same for each request to a model, and a third of its way to the wire
 def _head(method: str, url: str, headers: _Headers) -> _Head | None:
     """Return the head; None if the headers say where the body ends, or if there may be none."""
-    bare = Outgoing(method, url, dict(headers), b"", _ignore)
+    bare = Outgoing(method, url, dict(headers), b"", ignore_progress)
     own = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in headers)
     if own or not bare.has_body:
         return None

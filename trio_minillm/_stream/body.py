@@ -85,37 +85,48 @@ class BodyReader:
     # -- in the stream's task ----------------------------------------------------------------
 
     async def read(self) -> None:
-        """Read until the answer is over. Raises what ended it otherwise.
+        """Read until the answer is over, or until the scope of the clocks, within which it is called,
+        is cancelled: then it is to be called again in a new one, unless `check_clocks` raises.
 
-        A clock that runs out loses nothing that was read: it cancels only the wait for bytes.
+        Raises what ended the answer otherwise. A clock that runs out loses nothing that was read: it
+        cancels only the wait for bytes.
         """
-        answer, clocks, exchange = self.answer, self.answer.clocks, self._exchange
-        try:
-            while not answer.over:
-                with clocks.reading(lazy=exchange.resumable) as scope:
-                    if self.mode is Mode.BUFFERED:
-                        await self._read_buffered()
-                    else:
-                        await self._handed_back.wait()
-                if self.crash is not None:
-                    raise self.crash
-                if self.mode is Mode.FULL:
-                    await self._wait_for_room()
-                elif scope.cancelled_caught and (clocks.due() or not exchange.resumable):
-                    self._overdue()
-        finally:
-            self.mode = Mode.BUFFERED
-            # A stream that is kept needs neither any more: they hold the connection's objects,
-            # perhaps the prompt, and what owns this reader.
-            del self._exchange, self._on_begin
+        answer = self.answer
+        while not answer.over:
+            if self.mode is Mode.FULL:
+                await self._wait_for_room()
+            elif self.mode is Mode.BUFFERED:
+                await self._read_buffered()
+                # Bytes came in the moment of a deadline: the next read wants a scope of its own.
+                if not answer.over and answer.clocks.fired:
+                    return
+            else:
+                await self._handed_back.wait()
+            if self.crash is not None:
+                raise self.crash
         if answer.error is not None and not answer.state.over:
             raise answer.error
+
+    def check_clocks(self) -> None:
+        """Raise the error of the clock for which `read` was cancelled, if it has run out."""
+        if self.crash is not None:
+            raise self.crash
+        if self.mode is Mode.FULL:
+            return  # no clock runs while the consumer is slow
+        if self.answer.clocks.due() or not self._exchange.resumable:
+            self._overdue()
+
+    def close(self) -> None:
+        """Drop what is needed no more, since a stream may be kept: the connection's objects, perhaps
+        with the prompt, and what owns this reader.
+        """
+        self.mode = Mode.BUFFERED
+        del self._exchange, self._on_begin
 
     async def _read_buffered(self) -> None:
         """Read until the answer is over, a deadline passes, or the mode changes."""
         answer = self.answer
-        late = False
-        while not (answer.over or late) and self.mode is Mode.BUFFERED:
+        while not answer.over and self.mode is Mode.BUFFERED:
             data = b""
             try:
                 if self._slices:
@@ -123,18 +134,20 @@ class BodyReader:
                     data = self._slices.pop()
                 else:
                     data = await self._exchange.receive()
-                    # Bytes came in the moment of a deadline: the next read wants a scope of its own.
-                    late = answer.clocks.scope.cancel_called
             except StreamError as exc:
                 answer.error = exc
             if self._sliced(data):
                 continue
             chunks, content = answer.feed(data, trio.current_time())
             awaited = bool(chunks) and self._deliver(chunks, content)
-            if awaited and self._exchange.direct and not (answer.over or self._slices):
+            if answer.over:
+                return
+            if awaited and self._exchange.direct and not self._slices:
                 self.mode = Mode.DIRECT
             # A stream that waits for long holds no more than it must.
             del data, chunks
+            if answer.clocks.fired:
+                return
 
     def _sliced(self, data: bytes) -> bool:
         """Put a read aside in slices, if it is too much for one step. Return whether it was."""

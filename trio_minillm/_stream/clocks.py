@@ -63,7 +63,10 @@ class Deadline:
     """
 
     def __init__(self, total: float, total_at: float) -> None:
-        self.scope: trio.CancelScope = trio.CancelScope()
+        self.scope: trio.CancelScope | None = None
+        """The newest scope that keeps it."""
+        self.lazy: bool = False
+        """True if the scope may fire too early."""
         self.name: str = ""
         """The clock that it belongs to."""
         self.limit: float = 0.0
@@ -73,11 +76,10 @@ class Deadline:
         self._total = total
         self._at = INFINITY
         self._of_scope = INFINITY
-        self._lazy = False
 
-    def new_scope(self, *, lazy: bool) -> trio.CancelScope:
+    def new_scope(self) -> trio.CancelScope:
         """Return a fresh cancel scope that keeps the deadline."""
-        self._lazy, self._of_scope = lazy, self._at
+        self._of_scope = self._at
         self.scope = trio.CancelScope(deadline=self._at)
         return self.scope
 
@@ -86,12 +88,14 @@ class Deadline:
         if at > self.total_at:
             at, name, limit = self.total_at, "total", self._total
         self.name, self.limit, self._at = name, limit, at
-        if at < self._of_scope or not self._lazy:
+        if self.scope is not None and (at < self._of_scope or not self.lazy):
             self._of_scope = self.scope.deadline = at
 
     def remove(self) -> None:
         """Let nothing run out until the next `move`."""
-        self._at = self._of_scope = self.scope.deadline = INFINITY
+        self._at = INFINITY
+        if self.scope is not None and self._of_scope != INFINITY:
+            self._of_scope = self.scope.deadline = INFINITY
 
     def passed(self) -> bool:
         """Return whether the deadline has passed, and not just one that was set some chunks ago."""
@@ -147,18 +151,19 @@ class Clocks:
         self._arm()
 
     @property
-    def scope(self) -> trio.CancelScope:
-        """The cancel scope that the next clock to run out will cancel."""
-        return self._deadline.scope
-
-    @property
     def name(self) -> str:
         """The name of the clock that runs out next."""
         return self._deadline.name
 
-    def reading(self, *, lazy: bool) -> trio.CancelScope:
-        """Return a scope for reading the body; ``lazy`` if a cancelled read loses nothing."""
-        return self._deadline.new_scope(lazy=lazy)
+    def new_scope(self) -> trio.CancelScope:
+        """Return a cancel scope that the next clock to run out will cancel, in place of the last."""
+        return self._deadline.new_scope()
+
+    @property
+    def fired(self) -> bool:
+        """True if the scope was cancelled, or is from now on: its deadline has passed."""
+        scope = self._deadline.scope
+        return scope is not None and scope.cancel_called
 
     def due(self) -> bool:
         """Return whether a clock has run out."""
@@ -166,7 +171,7 @@ class Clocks:
 
     def transport_event(self, event: str) -> None:
         """Take note of the transport's progress, by the names of httpcore's trace extension."""
-        if self.scope.cancel_called:
+        if self.fired:
             return  # what fails now fails because a clock has run out
         name = _without_maker(event)
         phase = EVENTS.get(name)
@@ -194,9 +199,12 @@ class Clocks:
             self._plain_state = State.OPEN if phase is Phase.SENT else None
         self._arm()
 
-    def answered(self, *, sending: bool) -> None:
-        """Take note of the response's head; ``sending``: the request is not out yet."""
+    def answered(self, *, sending: bool, resumable: bool = False) -> None:
+        """Take note of the response's head. ``sending``: the request is not out yet. ``resumable``: a
+        read that is cancelled too early loses nothing.
+        """
         self._answered = True
+        self._deadline.lazy = resumable
         if not sending:
             self.sent()
 

@@ -145,7 +145,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     async def __aenter__(self) -> Self:
         if self._closed or self._source.started:
             raise RuntimeError("a stream can be entered once")
-        await checkpoint()
+        await checkpoint_if_cancelled()  # leaving lets other tasks run, always
         self._begin()
         self._entered = True
         await self._source.start()
@@ -208,7 +208,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 chunk = self._take()
                 if chunk is not None:
                     return chunk
-            await checkpoint()
+            if not waited:
+                await checkpoint()
             self._raise_once()
             return None
         finally:
@@ -324,6 +325,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
                 self._raise_once()
                 raise StopAsyncIteration
+        if ingest.state.over and self._source.started and not (self._busy or self._closed):
+            await checkpoint_if_cancelled()  # leaving the block lets other tasks run
+            self._raise_once()
+            raise StopAsyncIteration
         following = await self.next_chunk()
         if following is None:
             raise StopAsyncIteration

@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeAlias
 
 import msgspec
 import trio
@@ -46,6 +48,11 @@ LEAVE_SECONDS = 1.0
 has its own, shorter bound)."""
 
 
+_Channel: TypeAlias = tuple[trio.MemorySendChannel[Item], trio.MemoryReceiveChannel[Item]]
+# Once: the index takes as long as the channel.
+_open_channel: Callable[[int], _Channel] = trio.open_memory_channel[Item]
+
+
 def _ignore(*args: object) -> None: ...
 
 
@@ -57,11 +64,13 @@ class StreamTask:
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
-        send, self._receive = trio.open_memory_channel[Item](BUFFERED_BATCHES)
+        send, self._receive = _open_channel(BUFFERED_BATCHES)
         self.info: AttemptInfo = AttemptInfo()
         self.handoff: Handoff = Handoff(send)
         self.received: int = 0
         self.body: BodyReader | None = None
+        self.is_done: bool = False
+        """True once all attempts were made; nothing changes any more."""
         self.before_attempt: Callable[[], None] = _ignore
         """Called before each attempt; what it raises (`BudgetExceeded`) is raised instead."""
         self.before_retry: Callable[[MiniLLMError], None] = _ignore
@@ -70,8 +79,9 @@ class StreamTask:
         self._connect = connect
         self._prepared = prepared
         self._background = Background()
-        self._scope = trio.CancelScope()
-        self._done = trio.Event()
+        self._scope: trio.CancelScope | None = None  # of what it waits for now
+        self._stopped = False
+        self._done: trio.Event | None = None  # made for the first that waits for the end
         self._crash: Exception | None = None
         # Servers must not make us repeat them.
         self._secrets = secrets_of(prepared.model.api_key, prepared.model.headers.values())
@@ -79,32 +89,46 @@ class StreamTask:
     # -- in the task -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Make the attempts. Never raises.
+        """Make the attempts in a task of their own. Never raises.
 
-        A bug of ours is kept as ``crash``. A cancellation from outside also cancels the block,
-        which raises it. Raising it here too would hide what the block itself raises.
+        A cancellation from outside also cancels the block, which raises it. Raising it here too would
+        hide what the block itself raises.
+        """
+        with suppress(trio.Cancelled):
+            await self.make_attempts()
+
+    async def make_attempts(self) -> None:
+        """Make the attempts. Raises nothing but a cancellation from outside: the error that ended the
+        answer is handed on, and a bug of ours is kept as ``crash``.
         """
         try:
-            with self._scope:
-                try:
-                    await self._attempts()
-                except MiniLLMError as exc:
-                    await self._failed(exc)
-        except trio.Cancelled:
-            pass
+            try:
+                await self._attempts()
+            except MiniLLMError as exc:
+                await self._failed(exc)
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
             self._crash = exc
         finally:
             if self.info.ended is None:
                 self.info.ended = trio.current_time()
+            self.is_done = True
             self.handoff.close()  # last: whoever sees it closed sees why
-            self._done.set()
+            if self._done is not None:
+                self._done.set()
+
+    def _stoppable(self, scope: trio.CancelScope) -> trio.CancelScope:
+        """Let `stop` cancel this scope, in place of the one before."""
+        self._scope = scope
+        if self._stopped:
+            scope.cancel()
+        return scope
 
     async def _failed(self, error: MiniLLMError) -> None:
-        if self.info.held:
-            held, self.info.held = self.info.held, []
-            await self.handoff.put(held)
-        await self.handoff.put(error)
+        with self._stoppable(trio.CancelScope()):
+            if self.info.held:
+                held, self.info.held = self.info.held, []
+                await self.handoff.put(held)
+            await self.handoff.put(error)
 
     async def _attempts(self) -> None:
         errors: list[MiniLLMError] = []
@@ -116,6 +140,8 @@ class StreamTask:
             except MiniLLMError as exc:
                 raise exc from (errors[-1] if errors else None)
             await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
+            if self._stopped:
+                return
             self.info.attempts += 1
             try:
                 await self._attempt(total_at)
@@ -137,7 +163,8 @@ class StreamTask:
                     raise
                 self.before_retry(exc)
             self.info.held, self.body = [], None  # of an attempt that ended nothing
-            await trio.sleep(delay)
+            with self._stoppable(trio.CancelScope()):
+                await trio.sleep(delay)
 
     async def _attempt(self, total_at: float) -> None:
         info = self.info
@@ -146,51 +173,70 @@ class StreamTask:
         info.received = 0
         clocks = Clocks(self._prepared.timeouts, total_at)
         exchange = self._connect()
+        body: BodyReader | None = None
         try:
-            with clocks.scope as scope:
-                await exchange.start(
-                    self._prepared.url,
-                    self._prepared.headers,
-                    self._prepared.body,
-                    on_progress=clocks.transport_event,
-                )
-            if scope.cancelled_caught:
-                raise clocks.error(0, 0)
-            clocks.answered(sending=exchange.sending)
-            info.headers_at = trio.current_time()
-            await self._answer(exchange, clocks)
+            while not self._stopped:
+                with self._stoppable(clocks.new_scope()) as scope:
+                    if body is None:
+                        await self._ask(exchange, clocks)
+                        body = await self._body_of(exchange, clocks)
+                    if exchange.resumable or not clocks.fired:  # else a read would lose what it got
+                        await self._read(body)
+                    if body.answer.over:
+                        if not exchange.ended:
+                            clocks.stop()
+                            await exchange.drain()
+                        return
+                if scope.cancelled_caught and not self._stopped:
+                    if body is None:
+                        raise clocks.error(0, 0)
+                    body.check_clocks()
         finally:
+            if body is not None:
+                body.close()
             await exchange.close()
 
-    async def _answer(self, exchange: Exchange, clocks: Clocks) -> None:
-        """Read a response: the answer, or the words with which the request is refused."""
-        provider = self._prepared.model.provider
-        headers = self.info.headers = exchange.headers
+    async def _ask(self, exchange: Exchange, clocks: Clocks) -> None:
+        """Send the request, and wait for the head of the response."""
+        prepared, info = self._prepared, self.info
+        await exchange.start(
+            prepared.url, prepared.headers, prepared.body, on_progress=clocks.transport_event
+        )
+        clocks.answered(sending=exchange.sending, resumable=exchange.resumable)
+        info.headers_at = trio.current_time()
+        headers = info.headers = exchange.headers
         ident = headers.get("x-request-id") or headers.get("request-id")
-        self.info.request_id = self.redacted(ident) if ident else None
+        info.request_id = self.redacted(ident) if ident else None
+
+    async def _body_of(self, exchange: Exchange, clocks: Clocks) -> BodyReader:
+        """Return the reader of the answer. Raises `RefusedError` with the words of a refusal."""
+        provider = self._prepared.model.provider
+        headers = exchange.headers
         if not 200 <= exchange.status < 300:
-            body = await exchange.short_body(clocks.stop())
-            raise self._refused(provider, exchange.status, headers, body)
+            refusal = await exchange.short_body(clocks.stop())
+            raise self._refused(provider, exchange.status, headers, refusal)
         self.info.generation_id = provider.generation_id(headers)
         self.body = self._body_reader(provider, exchange, clocks)
+        return self.body
+
+    async def _read(self, body: BodyReader) -> None:
+        """Read the answer, and name the address in what may come from the wrong one."""
         try:
-            await self.body.read()
+            await body.read()
         except ProtocolError as exc:
             if exc.event is not None or isinstance(exc, LimitExceeded):
                 raise
             asked = ProtocolError(f"{exc.reason} (asked {self._url})")  # it is no stream at all
             raise asked from exc.__cause__
         except ProviderError as exc:
-            if exc.kind not in ("invalid", "server") or self.body.answer.state.understood:
+            if exc.kind not in ("invalid", "server") or body.answer.state.understood:
                 raise
             words = f"{exc.info.message} (asked {self._url})"  # perhaps another program answers
             again = ProviderError(msgspec.structs.replace(exc.info, message=words))
             again.usage = exc.usage
             raise again from None
-        if self.info.ended is None:
+        if self.info.ended is None and body.answer.over:
             self.info.ended = trio.current_time()
-        clocks.stop()
-        await exchange.drain()
 
     def _body_reader(self, provider: Provider, exchange: Exchange, clocks: Clocks) -> BodyReader:
         prepared = self._prepared
@@ -269,11 +315,6 @@ class StreamTask:
         return None
 
     @property
-    def is_done(self) -> bool:
-        """True once the task has ended; nothing changes any more."""
-        return self._done.is_set()
-
-    @property
     def crash(self) -> Exception | None:
         """The bug that ended the task, or is about to."""
         if self._crash is None and self.body is not None:
@@ -282,12 +323,20 @@ class StreamTask:
 
     def stop(self) -> None:
         """Cancel the task; `close` waits for its end."""
-        self._scope.cancel()
+        self._stopped = True
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def stopped(self) -> None:
         """Stop, and wait until the connection is closed."""
-        self._scope.cancel()
-        await self._done.wait()
+        self.stop()
+        await self._wait_done()
+
+    async def _wait_done(self) -> None:
+        if not self.is_done:
+            if self._done is None:
+                self._done = trio.Event()
+            await self._done.wait()
 
     async def close(self, *, at_once: bool) -> None:
         """End the task with its block: at once, or after the drain of a finished answer.
@@ -296,10 +345,10 @@ class StreamTask:
         """
         if self.started and not self.is_done:
             if at_once:
-                self._scope.cancel()
+                self.stop()
             with trio.CancelScope(shield=True):
                 with trio.move_on_after(LEAVE_SECONDS):
-                    await self._done.wait()
+                    await self._wait_done()
                 await self.stopped()
         self._receive.close()
 

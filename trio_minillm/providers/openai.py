@@ -89,11 +89,13 @@ class OpenAIChat(Provider):
         return self.dialect
 
     def parse_chunk(self, data: bytes) -> Read:
+        if data == DONE:
+            return StreamChunk(end=True, sentinel=True, progress=False)
         try:
             chunk = decode(data)
         except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == DONE:
-                return StreamChunk(end=True, sentinel=True, progress=False)
+                return self.parse_chunk(DONE)
             chunk, left_out = other_shape(data, exc)
             parsed = self._parsed(chunk, data)
             (parsed if isinstance(parsed, StreamChunk) else parsed[-1]).unread += tuple(left_out)
