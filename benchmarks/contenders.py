@@ -69,6 +69,28 @@ async def ours(options: Options) -> AsyncIterator[Stream]:
         yield text if options.kind == "text" else tool
 
 
+@asynccontextmanager
+async def ours_complete(options: Options) -> AsyncIterator[Stream]:
+    """Open this library's `Client.complete`, where nobody watches the chunks."""
+    import trio_minillm as llm
+
+    make = llm.openai if options.wire == "openai" else llm.anthropic
+    url = options.url + ("/v1" if options.wire == "openai" else "")
+
+    @lru_cache
+    def model_of(name: str) -> llm.Model:
+        return make(name, base_url=url, api_key=KEY)
+
+    async with llm.open_client() as client:
+
+        async def whole(model: str, first: Take, take: Take) -> None:
+            response = await client.complete(model_of(model), PROMPT)
+            assert response.outcome is llm.Outcome.FINISHED
+            first(response.content)
+
+        yield whole
+
+
 def openai_text(event: bytes) -> str:
     """Return the text of an event, decoded with ``json``."""
     data = event.removeprefix(b"data: ")
@@ -276,9 +298,10 @@ class Contender(NamedTuple):
     loop: Callable[[], Loop] = asyncio_loop
 
 
-OURS, FLOOR = "ours", "floor"
+OURS, COMPLETE, FLOOR = "ours", "complete", "floor"
 CONTENDERS = {
     OURS: Contender("trio_minillm", "trio_minillm", ours, trio_loop),
+    COMPLETE: Contender("trio_minillm: complete", "trio_minillm", ours_complete, trio_loop),
     FLOOR: Contender("floor: sockets + msgspec", "msgspec"),
     "aiohttp": Contender("aiohttp + json", "aiohttp", aiohttp_json),
     "httpx": Contender("httpx + httpx-sse + json", "httpx_sse", httpx_sse, trio_loop),

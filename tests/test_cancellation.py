@@ -173,7 +173,7 @@ async def test_cancelled_at_every_step(name: str, autojump_clock: MockClock) -> 
     use, replies, options = WALKS[name]
     async with nothing_left():
         async with testing.serve() as server:
-            assert await walk(server, use, replies, **options) > 8
+            assert await walk(server, use, replies, **options) > 7
 
 
 @pytest.mark.parametrize("name", ["iterate", "retry"])

@@ -203,9 +203,7 @@ class Client:
             **params,
         )
         del messages, extra, headers, params  # what prints local variables must not show them
-        async with streaming as stream:
-            await stream.collect()
-        return stream.response
+        return await streaming.complete()
 
     def batch(
         self,

@@ -32,7 +32,7 @@ from .._http.exchange import Exchange
 from .._types.chunks import StreamChunk
 from .._types.errors import StreamError
 from .answer import Answer, AttemptInfo
-from .handoff import Handoff, Waiter
+from .handoff import Sink, Waiter
 
 MAX_HELD = 64
 """Openings without content that are held back for another attempt. Beyond them they are handed
@@ -66,7 +66,7 @@ class BodyReader:
         exchange: Exchange,
         answer: Answer,
         info: AttemptInfo,
-        handoff: Handoff,
+        sink: Sink,
         on_begin: Callable[[], None],
     ) -> None:
         self.answer: Answer = answer
@@ -75,7 +75,7 @@ class BodyReader:
         """The bug that direct reading met; `read` raises it."""
         self._exchange = exchange
         self._info = info
-        self._handoff = handoff
+        self._sink = sink
         self._on_begin = on_begin
         self._slices: list[bytes] = []  # of a read that is too much for one step; last one first
         self._unsent: list[StreamChunk] = []  # there was no room for them
@@ -169,7 +169,7 @@ class BodyReader:
             self.answer.begun = True
             self._on_begin()
         try:
-            return self._handoff.put_nowait(chunks)
+            return self._sink.put_nowait(chunks)
         except trio.WouldBlock:
             self._unsent = chunks
             self.mode = Mode.FULL
@@ -178,7 +178,7 @@ class BodyReader:
     async def _wait_for_room(self) -> None:
         """Wait until the consumer has caught up. Its time does not count for any clock."""
         paused_at = self.answer.clocks.pause()
-        await self._handoff.put(self._unsent)
+        await self._sink.put(self._unsent)
         self._unsent = []
         self.mode = Mode.BUFFERED
         self.answer.clocks.resume(paused_at)

@@ -1,12 +1,14 @@
-"""The hand-over of a stream's chunks from its task to its consumer.
+"""The hand-over of a stream's chunks from what reads them to its consumer: a `Sink`.
 
 A `Handoff` is the sending end of the memory channel together with the one task that waits for what
-goes into it. `Waiter` is the wake-up that both sides use.
+goes into it. `Waiter` is the wake-up that both sides use. A `FoldingSink` is for an answer that nobody
+watches: there is no other task, and nothing to wait for.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import trio
 
@@ -15,6 +17,42 @@ from .._types.errors import MiniLLMError
 
 Item: TypeAlias = "list[StreamChunk] | StreamChunk | MiniLLMError"
 """An item of the channel: a batch (the chunks of one read), a chunk, or the error that is last."""
+
+
+class Sink(Protocol):
+    """The place that the items of a stream go to, in order."""
+
+    def put_nowait(self, item: Item) -> bool:
+        """Put an item there. Return True if a consumer was waiting for it.
+
+        Raises `trio.WouldBlock` if there is no room.
+        """
+        ...
+
+    async def put(self, item: Item) -> None:
+        """Put an item there, and wait for room if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Say that no more items follow."""
+        ...
+
+
+class FoldingSink:
+    """A sink that folds each item as it comes."""
+
+    def __init__(self, fold: Callable[[Item], None]) -> None:
+        self._fold = fold
+
+    def put_nowait(self, item: Item) -> bool:
+        self._fold(item)
+        return False
+
+    async def put(self, item: Item) -> None:
+        self._fold(item)
+
+    def close(self) -> None:
+        del self._fold  # or its owner and the task would keep each other alive
 
 
 class Waiter:

@@ -36,7 +36,7 @@ from .answer import Answer, AttemptInfo
 from .background import Background
 from .body import BodyReader
 from .clocks import INFINITY, Clocks
-from .handoff import Handoff, Item
+from .handoff import FoldingSink, Handoff, Item, Sink
 
 BUFFERED_BATCHES = 32
 """Batches in the channel to a slow consumer. Each is one read, at most about 64 KiB of body. When
@@ -64,9 +64,10 @@ class StreamTask:
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
-        send, self._receive = _open_channel(BUFFERED_BATCHES)
         self.info: AttemptInfo = AttemptInfo()
-        self.handoff: Handoff = Handoff(send)
+        self._handoff: Handoff | None = None  # opened with the task
+        self._receive: trio.MemoryReceiveChannel[Item] | None = None
+        self._sink: Sink | None = None
         self.received: int = 0
         self.body: BodyReader | None = None
         self.is_done: bool = False
@@ -95,9 +96,17 @@ class StreamTask:
         hide what the block itself raises.
         """
         with suppress(trio.Cancelled):
-            await self.make_attempts()
+            await self._run()
 
-    async def make_attempts(self) -> None:
+    async def run_here(self, fold: Callable[[Item], None]) -> None:
+        """Make the attempts in the caller's task, in place of `start`; ``fold`` takes each item.
+
+        Raises nothing but a cancellation from outside.
+        """
+        self._sink = FoldingSink(fold)
+        await self._run()
+
+    async def _run(self) -> None:
         """Make the attempts. Raises nothing but a cancellation from outside: the error that ended the
         answer is handed on, and a bug of ours is kept as ``crash``.
         """
@@ -112,7 +121,9 @@ class StreamTask:
             if self.info.ended is None:
                 self.info.ended = trio.current_time()
             self.is_done = True
-            self.handoff.close()  # last: whoever sees it closed sees why
+            if self._sink is not None:
+                self._sink.close()  # last: whoever sees it closed sees why
+            self._sink = None
             if self._done is not None:
                 self._done.set()
 
@@ -124,11 +135,12 @@ class StreamTask:
         return scope
 
     async def _failed(self, error: MiniLLMError) -> None:
+        assert self._sink is not None
         with self._stoppable(trio.CancelScope()):
             if self.info.held:
                 held, self.info.held = self.info.held, []
-                await self.handoff.put(held)
-            await self.handoff.put(error)
+                await self._sink.put(held)
+            await self._sink.put(error)
 
     async def _attempts(self) -> None:
         errors: list[MiniLLMError] = []
@@ -253,7 +265,8 @@ class StreamTask:
             choices=prepared.choices,
         )
         answer = Answer(decoder, state, clocks, self.info, prepared.bounds.response)
-        return BodyReader(exchange, answer, self.info, self.handoff, self._release_request)
+        assert self._sink is not None
+        return BodyReader(exchange, answer, self.info, self._sink, self._release_request)
 
     def _release_request(self) -> None:
         """Drop the request: no other attempt follows, and a prompt may be long."""
@@ -289,6 +302,8 @@ class StreamTask:
 
     async def start(self) -> None:
         """Start the task in a nursery of its own."""
+        send, self._receive = _open_channel(BUFFERED_BATCHES)
+        self._handoff = self._sink = Handoff(send)
         await self._background.start(self.run, "trio_minillm stream")
 
     async def join(self) -> None:
@@ -298,14 +313,18 @@ class StreamTask:
     @property
     def ready(self) -> bool:
         """True if `receive_nowait` has an item, or says that there will be none."""
-        return self.received < self.handoff.sent or self.handoff.closed
+        handoff = self._handoff
+        return handoff is not None and (self.received < handoff.sent or handoff.closed)
 
     async def wait(self) -> None:
         """Wait for the next item, or for the end. A checkpoint."""
-        await self.handoff.wait()
+        assert self._handoff is not None
+        await self._handoff.wait()
 
     def receive_nowait(self) -> Item:
         """Take the next item. Raises what a memory channel does."""
+        if self._receive is None:
+            raise trio.WouldBlock
         item = self._receive.receive_nowait()
         self.received += 1
         return item
@@ -350,7 +369,8 @@ class StreamTask:
                 with trio.move_on_after(LEAVE_SECONDS):
                     await self._wait_done()
                 await self.stopped()
-        self._receive.close()
+        if self._receive is not None:
+            self._receive.close()
 
     def redacted(self, text: str) -> str:
         """Return a server's words without the key."""

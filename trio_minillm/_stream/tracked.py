@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers import Model
+from .handoff import Item
 from .stream import StreamingCompletion
 from .task import StreamTask
 
@@ -71,6 +73,7 @@ class TrackedStream(StreamingCompletion):
         self._records: list[CostRecord] = []
         self._pending: PendingSettlement | None = None
         self._booked = False
+        self._on_begin: Callable[[], None] | None = None
         if budget is not None:
             task.before_attempt = budget.check
         task.before_retry = self._attempt_failed
@@ -122,6 +125,48 @@ class TrackedStream(StreamingCompletion):
         if pending is not None and pending.settled.is_set() and not pending.delivered.is_set():
             with trio.CancelScope(shield=True):  # bounded
                 await pending.wait_delivered()
+
+    async def complete(self, on_begin: Callable[[], None] | None = None) -> CompletionResponse:
+        """Send the request, wait for the whole answer and return it, in place of the block.
+
+        The same as the block with `collect` in it, for less: nobody watches the chunks, so that no
+        task of its own reads them. ``on_begin`` is called once, when the first of the answer has come;
+        it must not raise. Raises the error that ended the stream.
+        """
+        if self._closed or self._entered:
+            raise RuntimeError("a stream can be entered once")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._begin()
+        self._entered = self._busy = True
+        self._on_begin = on_begin
+        try:
+            await self._task.run_here(self._fold)
+            if not self._ingest.state.over:
+                self._source_ended()
+            self._ended()
+        finally:
+            self._busy, self._on_begin = False, None
+            await self._close(at_once=False)
+        if not self._source.info.attempts:
+            await trio.lowlevel.checkpoint()
+        self._raise_once()
+        if self._ingest.error is not None:
+            raise self._ingest.error
+        return self.response
+
+    def _fold(self, item: Item) -> None:
+        """Take an item of an answer that nobody watches."""
+        if isinstance(item, list):
+            on_begin, self._on_begin = self._on_begin, None
+            if on_begin is not None:
+                on_begin()
+            self._ingest.ingest_all(item)
+            if self._ingest.state.over:
+                self._ended()
+        else:
+            self._put(item)
+        if self.errored:
+            self._task.stop()  # the answer may go on: a bound was crossed
 
     async def cancel(self) -> CompletionResponse:
         """End the stream now, and return what has arrived once it is booked.
