@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,7 @@ from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._base import Parsed
 from .documents import documents, without_prefix
-from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
+from .json_limits import MAX_DECODED, MAX_OBJECTS, exceeded_limit, shallow, without_side_fields
 from .left_out import MAX_STRANGE, LeftOut
 from .long_texts import LONG_TEXT, LongTexts
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
@@ -208,11 +207,13 @@ class ChunkDecoder:
             if data[:1] in _PREFIXED:
                 data = without_prefix(data)
             try:
-                data = self._within_limits(data, "event")
+                if len(data) > MAX_OBJECTS:  # fewer bytes can't exceed a limit
+                    data = self._within_limits(data, "event")
                 parsed = self._read(event.event, data)
-                restored = _same if long is None else long.restored
-                if parsed is not None:
-                    parsed = self._repeats.removed_from(restored(parsed), data, restored)
+                if parsed is not None and long is not None:
+                    parsed = self._repeats.removed_from(long.restored(parsed), data, long.restored)
+                elif parsed is not None:
+                    parsed = self._repeats.removed_from(parsed, data)
             except ProtocolError as exc:
                 if long is None and (found := documents(data)):
                     out += self._several(event, found, at)
@@ -261,7 +262,9 @@ class ChunkDecoder:
 
     def _read(self, name: str, data: bytes) -> Parsed:
         try:
-            return self._by_name(name, data)
+            if name == "message":
+                return self._provider.parse_chunk(data)
+            return self._provider.parse_event(name, data)
         except RecursionError:
             self.left_out.note(DEEP)
         return self._by_name(name, shallow(data))
@@ -299,7 +302,7 @@ class ChunkDecoder:
                 self._reasoned.discard(chunk.choice)
             if not chunk.answer and chunk.usage is None:
                 self.left_out.strange(data)
-            if (_SURROGATE in data or self._halves.pending) and self._halves.join(chunk):
+            if (self._halves.pending or _SURROGATE in data) and self._halves.join(chunk):
                 self.left_out.note(HALF)
         return chunks
 
@@ -412,10 +415,6 @@ class ChunkDecoder:
         except MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _say(exc: Exception) -> str:

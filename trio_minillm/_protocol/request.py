@@ -24,6 +24,7 @@ from .._types.schemas import ANY_IN_OBJECT, is_object, root_in_place
 from .._version import __version__
 from ..providers import Model, Request
 from ..providers._charged import Asked, asked_of
+from .request_templates import Template, Templates, texts_of
 
 Messages: TypeAlias = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 """A prompt; a message; or messages, ours or mappings in OpenAI's format."""
@@ -84,16 +85,36 @@ def prepare(
     does not have, for a clash of ``extra`` with a typed one, and for bad messages.
     """
     provider = model.provider
-    request = make_request(
-        model,
-        messages_of(messages),
-        params,
-        extra=extra,
-        headers=headers,
-        expect_usage=provider.always_usage or expect_usage is not False,
-        options=options,
-    )
-    body = body_of(request)
+    wanted = provider.always_usage or expect_usage is not False
+    reading = (timeouts, retry, bounds, lenient, raw)
+
+    def build(messages: Messages) -> tuple[Prepared, bytes]:
+        request = make_request(
+            model,
+            messages_of(messages),
+            params,
+            extra=extra,
+            headers=headers,
+            expect_usage=wanted,
+            options=options,
+        )
+        made = _prepared(request, *reading)
+        return made, made.body
+
+    if provider.any_text and not (extra or headers) and (texts := texts_of(messages)) is not None:
+        template = _templates.get(model, texts[0], (wanted,), params, build)
+        if template is not None:
+            return _filled(template, texts[1], *reading)
+    return build(messages)[0]
+
+
+_templates = Templates()
+
+
+def _prepared(
+    request: Request, timeouts: Timeouts, retry: Retry, bounds: Bounds, lenient: bool, raw: bool
+) -> Prepared:
+    provider, body = request.model.provider, body_of(request)
     asked = asked_of(request.model, body)
     return Prepared(
         model=request.model,
@@ -113,6 +134,37 @@ def prepare(
         raw=raw,
         response_type=_response_type(request.params.get("response_format")),
         asked=asked,
+    )
+
+
+def _filled(
+    template: Template,
+    texts: list[str],
+    timeouts: Timeouts,
+    retry: Retry,
+    bounds: Bounds,
+    lenient: bool,
+    raw: bool,
+) -> Prepared:
+    """Return a request that differs from the template's in its texts, and in how it is read."""
+    made: Prepared = template.made
+    try:
+        body = template.filled(texts)
+    except UnicodeError:  # its repr would show the text
+        raise ValueError(_NOT_UNICODE) from None
+    return Prepared(
+        model=made.model,
+        url=made.url,
+        headers=made.headers,
+        body=body,
+        timeouts=timeouts,
+        retry=retry,
+        expect_usage=made.expect_usage,
+        choices=made.choices,
+        bounds=bounds,
+        lenient=lenient,
+        raw=raw,
+        asked=made.asked,
     )
 
 
@@ -168,7 +220,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     try:
         made = msgspec.json.encode(body)
     except UnicodeError:  # its repr would show the text
-        raise ValueError("a message or parameter is not valid Unicode") from None
+        raise ValueError(_NOT_UNICODE) from None
     except (TypeError, RecursionError):
         raise TypeError(_unfit_field(body)) from None
     if b"null" in made:  # what NaN and infinity are encoded as
@@ -177,6 +229,9 @@ def encoded(body: Mapping[str, Any]) -> bytes:
                 if not _is_finite(value):
                     raise ValueError(f"{name} must hold finite numbers")
     return made
+
+
+_NOT_UNICODE = "a message or parameter is not valid Unicode"
 
 
 def _unfit_field(body: Mapping[str, Any]) -> str:

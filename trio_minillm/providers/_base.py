@@ -124,6 +124,8 @@ class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
 
 
+_MAKING_REQUESTS = ("build_request", "request_headers", "auth_headers", "endpoint_url")
+"""Methods by which a request is made."""
 _FAILURE = "(?i)error|exception|failure|failed"
 """Parts of the names of events that are failures: ``server_error``, ``ERROR``."""
 
@@ -149,13 +151,14 @@ class Provider:
     `parse_chunk` or `parse_event` does not inherit it."""
     any_text: ClassVar[bool] = False
     """True if `build_request` takes every text with something to see as it takes any other, so that of
-    two requests whose texts alone differ one can be sent if the other can. A subclass that overrides
-    `build_request` does not inherit it."""
+    two requests whose texts alone differ one can be sent if the other can, and differs in nothing else
+    (see `trio_minillm._protocol.request_templates`). A subclass that overrides how requests are made
+    does not inherit it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
-        if "build_request" in own and "any_text" not in own:
+        if not own.keys().isdisjoint(_MAKING_REQUESTS) and "any_text" not in own:
             cls.any_text = False
         if ("parse_chunk" in own or "parse_event" in own) and "literal_text" not in own:
             cls.literal_text = False

@@ -228,14 +228,17 @@ def usages_in(choice: ChoiceEvent) -> Iterator[Any]:
 def take_metadata(chunk: ChunkEvent, out: StreamChunk) -> None:
     """Add what stands beside the choices and is worth keeping to a chunk's metadata."""
     found = out.metadata or {}
-    for name in ("provider", "service_tier", "system_fingerprint"):
-        value = getattr(chunk, name)
-        if value and (isinstance(value, str) or name == "service_tier"):  # in doubt, if no word
-            found[name] = value
-    for name in ("citations", "search_results", "timings"):
-        raw = getattr(chunk, name)
-        if raw and bytes(raw) not in (b"null", b"[]"):
-            found[name] = raw  # decoded once, when the response is built
+    if isinstance(chunk.provider, str) and chunk.provider:
+        found["provider"] = chunk.provider
+    if chunk.service_tier:  # in doubt, if it is no word
+        found["service_tier"] = chunk.service_tier
+    if chunk.system_fingerprint:
+        found["system_fingerprint"] = chunk.system_fingerprint
+    if chunk.citations or chunk.search_results or chunk.timings:
+        for name in ("citations", "search_results", "timings"):
+            raw = getattr(chunk, name)
+            if raw and bytes(raw) not in (b"null", b"[]"):
+                found[name] = raw  # decoded once, when the response is built
     out.metadata = found or None
 
 

@@ -96,6 +96,56 @@ class _Reading:
 
 def openai_usage(raw: Any) -> Usage:
     """Translate a usage object of the OpenAI family, by the rules at the top of this file."""
+    return _plain_usage(raw) or _any_usage(raw)
+
+
+_NOTHING: Final[dict[str, Any]] = {}
+_PLAIN_INPUT: Final = frozenset({"cached_tokens", "audio_tokens"})
+_PLAIN_OUTPUT: Final = frozenset(
+    {
+        *("reasoning_tokens", "audio_tokens"),
+        *("accepted_prediction_tokens", "rejected_prediction_tokens"),
+    }
+)
+
+
+def _plain_usage(raw: Any) -> Usage | None:
+    """Return a usage that is as in OpenAI's reference, and adds up, or ``None`` for any other.
+
+    For these it does what `_any_usage` does, in a fifth of the time.
+    """
+    if type(raw) is not dict or not raw.keys() <= _COMMON:
+        return None
+    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    if type(prompt) is not int or type(completion) is not int:
+        return None
+    fits = 0 < prompt < MAX_COUNT and 0 < completion < MAX_COUNT
+    if not fits or raw.get("total_tokens") != prompt + completion:
+        return None
+    given = raw.get("prompt_tokens_details") or _NOTHING
+    made = raw.get("completion_tokens_details") or _NOTHING
+    for details, names, most in (
+        (given, _PLAIN_INPUT, prompt),
+        (made, _PLAIN_OUTPUT, completion),
+    ):
+        if type(details) is not dict or not details.keys() <= names:
+            return None
+        for count in details.values():
+            if type(count) is not int or not 0 <= count <= most:
+                return None
+    read = given.get("cached_tokens")
+    return Usage(
+        uncached_input_tokens=prompt - (read or 0),
+        cache_read_tokens=read,
+        completion_tokens=completion,
+        reasoning_tokens=made.get("reasoning_tokens"),
+        audio_input_tokens=given.get("audio_tokens"),
+        audio_output_tokens=made.get("audio_tokens"),
+        raw=dict(raw),
+    ).read_by(openai_usage)
+
+
+def _any_usage(raw: Any) -> Usage:
     reading = _Reading(raw)
     prompt, completion = reading.count("uncached_input_tokens"), reading.count("completion_tokens")
     read, written = reading.count("cache_read_tokens"), reading.count("cache_write_tokens")

@@ -39,6 +39,7 @@ class Compatible(OpenAIChat):
 
     name = "compatible"
     replay_wire = "compatible"
+    any_text = True
 
     def __init__(self, server: str = "generic") -> None:
         if server not in SERVERS:

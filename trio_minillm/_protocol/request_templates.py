@@ -1,0 +1,155 @@
+"""Requests that differ in their texts only: built once for each shape, and then filled in.
+
+An evaluator sends thousands of requests to one model that are equal but for a prompt. Building one
+takes longer than anything else that is done before it goes out, so it is done with other texts, the
+probes, in place of the prompt's, and the body is cut where they stand. `Provider.any_text` says that
+nothing else depends on them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import NoneType
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from .._types.messages import Message, TextPart
+from ..providers import Model
+
+Texts: TypeAlias = "tuple[tuple[str, ...], list[str]]"
+"""The roles of messages, and the one text of each."""
+
+MAX_MESSAGES = 8
+"""Messages of the longest conversation that has a shape: instructions, a few examples, a question."""
+MAX_SHAPES = 64
+"""Shapes that are kept; of the others, the one that was used last goes first."""
+MAX_PARAM = 256
+"""Characters of the longest parameter of a request that has a shape."""
+_ROLES = frozenset(("system", "developer", "user", "assistant"))
+_PLAIN = frozenset((str, int, float, bool, NoneType))
+_T = TypeVar("_T")
+
+
+def texts_of(messages: Any) -> Texts | None:
+    """Return the roles and the texts of messages that are nothing else; ``None`` for any others.
+
+    Each has one text with something to see. The last is not the model's own, which some servers go on
+    with, and whose end then matters.
+    """
+    if isinstance(messages, str):
+        return (_USER, [messages]) if messages and not messages.isspace() else None
+    if isinstance(messages, Message | Mapping):
+        messages = (messages,)
+    if not isinstance(messages, Sequence) or not 0 < len(messages) <= MAX_MESSAGES:
+        return None
+    roles: list[str] = []
+    texts: list[str] = []
+    for message in messages:
+        if isinstance(message, Message):
+            part = message.parts[0] if len(message.parts) == 1 and message.name is None else None
+            if type(part) is not TextPart or part.cache or part.citations:
+                return None
+            role, text = message.role, part.text
+        elif type(message) is dict and message.keys() == _FIELDS:
+            role, text = message["role"], message["content"]
+        else:
+            return None
+        if type(text) is not str or role not in _ROLES or not text or text.isspace():
+            return None
+        roles.append(role)
+        texts.append(text)
+    return (tuple(roles), texts) if roles[-1] != "assistant" else None
+
+
+_USER = ("user",)
+_FIELDS = {"role", "content"}
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A request with holes for its texts."""
+
+    made: Any
+    """The request with the probes."""
+    model: Model
+    headers: dict[str, str]
+    """The model's when it was built: a dictionary could be changed."""
+    extra: dict[str, Any]
+    pieces: tuple[bytes, ...]
+    """The body before, between and behind the texts."""
+
+    def is_of(self, model: Model) -> bool:
+        """Return True if requests to this model are as when the template was made."""
+        return self.model is model and self.headers == model.headers and self.extra == model.extra
+
+    def filled(self, texts: list[str]) -> bytes:
+        """Return the body with these texts. Raises ``UnicodeError``."""
+        pieces = self.pieces
+        out = [pieces[0]]
+        for text, behind in zip(texts, pieces[1:], strict=True):
+            out += [_encode(text)[1:-1], behind]
+        return b"".join(out)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Templates:
+    """The templates of the newest shapes. A shape gets one when it is seen for the second time."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[Hashable, Template | None] = OrderedDict()
+
+    def get(
+        self,
+        model: Model,
+        roles: tuple[str, ...],
+        options: tuple[Hashable, ...],
+        params: Mapping[str, Any],
+        build: Callable[[list[dict[str, str]]], tuple[Any, bytes]],
+    ) -> Template | None:
+        """Return the template of requests to ``model`` with messages of these roles, and with these
+        options and parameters; ``None`` if there is none, or not yet.
+
+        ``build`` makes a request out of such messages, and returns it and its body.
+        """
+        values = tuple(params.values())
+        for value in values:
+            if type(value) not in _PLAIN or (type(value) is str and len(value) > MAX_PARAM):
+                return None
+        key = id(model), roles, options, tuple(params), values, tuple(map(type, values))
+        try:
+            found = self._found[key]
+        except KeyError:
+            self._put(key, None)
+            return None
+        if found is None or not found.is_of(model):
+            found = self._learn(model, roles, build)
+            self._put(key, found)
+        return found
+
+    def _put(self, key: Hashable, template: Template | None) -> None:
+        self._found[key] = template
+        self._found.move_to_end(key)
+        if len(self._found) > MAX_SHAPES:
+            self._found.popitem(last=False)
+
+    def _learn(
+        self,
+        model: Model,
+        roles: tuple[str, ...],
+        build: Callable[[list[dict[str, str]]], tuple[Any, bytes]],
+    ) -> Template | None:
+        probes = [f"probe-{number}-of-{id(self):x}" for number in range(len(roles))]
+        messages = [
+            {"role": role, "content": probe} for role, probe in zip(roles, probes, strict=True)
+        ]
+        made, body = build(messages)
+        pieces: list[bytes] = []
+        for probe in probes:
+            before, found, body = body.partition(probe.encode())
+            if not found or probe.encode() in body:
+                return None  # it stands in another order, or twice
+            pieces.append(before)
+        return Template(made, model, dict(model.headers), dict(model.extra), (*pieces, body))
