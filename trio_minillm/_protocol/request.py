@@ -101,7 +101,8 @@ def prepare(
         made = _prepared(request, *reading)
         return made, made.body
 
-    if provider.any_text and not (extra or headers) and (texts := texts_of(messages)) is not None:
+    alike = provider.any_text and extra in _NONE and headers in _NONE
+    if alike and (texts := texts_of(messages)) is not None:
         template = _templates.get(model, texts[0], (wanted,), params, build)
         if template is not None:
             return _filled(template, texts[1], *reading)
@@ -109,6 +110,7 @@ def prepare(
 
 
 _templates = Templates()
+_NONE: tuple[Any, ...] = (None, {})
 
 
 def _prepared(

@@ -37,6 +37,7 @@ from ._openai_choices import (
 from ._openai_events import (
     ChunkEvent,
     decode,
+    is_ordinary,
 )
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._parts import READ_AGAIN, bounded, texts_beside, wrapped_answer
@@ -111,13 +112,14 @@ class OpenAIChat(Provider):
                 return self._without_choices(chunk, data)
             for choice in bounded(chunk.choices):
                 out.append(chunk_of(choice))
-            if any(map(says_nothing, out)):
+            ordinary = any(map(says_nothing, out)) and is_ordinary(data)
+            if not ordinary and any(map(says_nothing, out)):
                 read_again(data, out)
             if (chunk.code or chunk.base_resp or chunk.header) and (
                 told := failure_beside(data)
             ) is not None:
                 raise ProviderError(told)
-            self._with(chunk, out[-1], data)
+            self._with(chunk, out[-1], data, ordinary=ordinary)
         except ProviderError as exc:
             exc.content = (*continuing(out), *exc.content)
             if chunk.usage:  # a failed answer has used tokens, too
@@ -185,7 +187,7 @@ class OpenAIChat(Provider):
         out = StreamChunk(progress=False, answer=False)
         # The loose reading takes many times as long.
         if chunk.usage:
-            told = failure_beside(data)
+            told = None if is_ordinary(data) else failure_beside(data)
         else:
             found = loose_json(data) if len(data) <= READ_AGAIN else msgspec.json.decode(data)
             if (inner := wrapped_answer(found)) is not None:
@@ -196,10 +198,12 @@ class OpenAIChat(Provider):
             raise ProviderError(told, vague=failure_beside(data) is None)
         return self._with(chunk, out, data)
 
-    def _with(self, chunk: ChunkEvent, out: StreamChunk, data: bytes) -> StreamChunk:
+    def _with(
+        self, chunk: ChunkEvent, out: StreamChunk, data: bytes, *, ordinary: bool = False
+    ) -> StreamChunk:
         """Add the fields beside the choices, which belong to the whole response, to a chunk.
 
-        Raises `ProviderError` if they say that an answer failed which ends here.
+        ``ordinary``: no others are in the event but those of ``chunk`` (`is_ordinary`). Raises `ProviderError` if they say that an answer failed which ends here.
         """
         out.id = chunk.id
         out.model = chunk.model
@@ -213,7 +217,8 @@ class OpenAIChat(Provider):
                 out.usage = self._told(chunk.x_groq.usage)
         if out.delta and out.finish_reason is None and out.usage is None:
             return out  # the rest is repeated with each piece of text: read it at the edges only
-        if out.finish_reason is not None and (told := failure_beside(data)) is not None:
+        ended = out.finish_reason is not None
+        if ended and not ordinary and (told := failure_beside(data)) is not None:
             raise ProviderError(told)
         if chunk.cost and (out.usage is None or out.usage.cost is None):
             cost = self._told({"cost": chunk.cost})  # beside the usage
