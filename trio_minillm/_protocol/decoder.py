@@ -21,7 +21,7 @@ from .json_limits import MAX_DECODED, MAX_OBJECTS, exceeded_limit, shallow, with
 from .left_out import MAX_STRANGE, LeftOut
 from .long_texts import LONG_TEXT, LongTexts
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
-from .repeats import MALFORMED, Repeats, in_message, kinds_of
+from .repeats import MALFORMED, MESSAGE, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
 from .surrogates import SurrogateHalves
@@ -40,6 +40,8 @@ vain 16 times."""
 
 PAGE_CHARS = 300
 """Characters that are shown of a page that came in place of a stream: its title says whose it is."""
+_OPENING = (b"{", b"[")
+"""First bytes of data that hold JSON, or the sentinel."""
 _PREFIXED = (b"d", b"\xef", b" ")
 """First bytes of data with something before them: the field's name again, a byte-order mark, a blank."""
 DEEP = "values nested too deep"
@@ -183,8 +185,13 @@ class ChunkDecoder:
         return run
 
     def _block(self, block: bytes, at: float, *, learn: bool) -> list[StreamChunk]:
-        """Decode one block the long way, and learn a template from it if that is worth it."""
-        chunks = self._events(self._sse.dissect(block), at)
+        """Decode one block without a template, and learn one from it if that is worth it."""
+        data = self._sse.data_of(block)
+        chunk = None if data is None else self._ordinary(data, at)
+        if chunk is not None:
+            chunks = [chunk]
+        else:
+            chunks = self._events(self._sse.dissect(block), at)
         fit = learn and len(chunks) == 1 and self._credit > 0 and chunks[0].progress
         if fit and not in_message(block):
             learned = EventTemplate.learn(block, chunks[0], self._by_name)
@@ -193,6 +200,30 @@ class ChunkDecoder:
         return chunks
 
     # -- by the provider's parser ----------------------------------------------------------
+
+    def _ordinary(self, data: bytes, at: float) -> StreamChunk | None:
+        """Decode an unnamed event in which nothing is odd: what `_events` does for it, in a third of
+        the time. Returns ``None``, having changed nothing, for any other.
+        """
+        odd = self._raw or self._doubt or self._halves.pending or data[:1] not in _OPENING
+        if odd or len(data) > LONG_TEXT or _SURROGATE in data or MESSAGE in data:
+            return None
+        try:
+            chunk = self._provider.parse_chunk(data)
+        except Exception:  # noqa: BLE001 - once more, the long way, which says what is wrong
+            return None
+        if not isinstance(chunk, StreamChunk) or chunk.elsewhere or chunk.unread:
+            return None
+        self.events += 1
+        chunk.event, chunk.received_at = self.events, at
+        self._repeats.note(chunk)
+        if chunk.finish_reason is not None:
+            self._reasoned.add(chunk.choice)
+        elif self._reasoned and continues_answer(chunk):
+            self._reasoned.discard(chunk.choice)
+        if not chunk.answer and chunk.usage is None:
+            self.left_out.strange(data)
+        return chunk
 
     def _events(self, events: list[SSEEvent], at: float) -> list[StreamChunk]:
         out: list[StreamChunk] = []

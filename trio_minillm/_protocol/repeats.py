@@ -19,7 +19,7 @@ from ..providers import Provider
 from .left_out import LeftOut
 
 ELSEWHERE = "content in another place than before"
-_MESSAGE = b'"message"'
+MESSAGE = b'"message"'
 """A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
 _DELTA = b'"delta"'
 _KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
@@ -50,7 +50,7 @@ def kinds_of(chunk: StreamChunk) -> list[str]:
 
 def in_message(data: bytes) -> bool:
     """Return whether an event has its text in a ``message``, which may repeat all before it."""
-    return _MESSAGE in data and _DELTA not in data
+    return MESSAGE in data and _DELTA not in data
 
 
 def _as_it_is(value: Any) -> Any:
@@ -67,6 +67,11 @@ class Repeats:
         # Texts that came in messages, likewise.
         self._messages: dict[tuple[int, str], _Growing] = {}
 
+    def note(self, chunk: StreamChunk) -> None:
+        """Take note of the kinds of content that came in their place."""
+        if chunk.delta or has_content(chunk):
+            self._said.update([(chunk.choice, kind) for kind in kinds_of(chunk)])
+
     def removed_from(
         self,
         parsed: StreamChunk | Sequence[StreamChunk],
@@ -78,9 +83,8 @@ class Repeats:
         If the event ends the answer, they have also what only its ``message`` says. ``restored`` puts
         long texts back into what was made of ``data``.
         """
-        if isinstance(parsed, StreamChunk) and not (parsed.elsewhere or _MESSAGE in data):
-            if has_content(parsed):  # almost always: nothing is repeated
-                self._said.update([(parsed.choice, kind) for kind in kinds_of(parsed)])
+        if isinstance(parsed, StreamChunk) and not (parsed.elsewhere or MESSAGE in data):
+            self.note(parsed)  # almost always: nothing is repeated
             return parsed
         chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
         silent = True
@@ -96,7 +100,7 @@ class Repeats:
             for kind in kinds_of(chunk) if has_content(chunk) else ():
                 self._said.add((chunk.choice, kind))
                 silent = False
-        if silent and _MESSAGE in data and any(c.finish_reason for c in chunks):
+        if silent and MESSAGE in data and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *MALFORMED):
                 whole: Sequence[StreamChunk] = restored(self._provider.parse_response(data))
                 for chunk in whole:

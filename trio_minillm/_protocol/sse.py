@@ -130,14 +130,20 @@ class SSEDecoder:
         blocks = data.split(b"\n\n")
         return events, blocks, blocks.pop()
 
+    def data_of(self, block: bytes) -> bytes | None:
+        """Return the data of a whole block that is one line of data; ``None`` for any other."""
+        size = len(block)
+        if block[:5] != b"data:" or size > self.max_line or size > self.max_event:
+            return None
+        if b"\n" in block or self.failure is not None:
+            return None
+        return block[6:] if block[5:6] == b" " else block[5:]
+
     def dissect(self, block: bytes) -> list[SSEEvent]:
         """Return the event of a whole block, if there is one in it."""
         if self.failure is not None or not block:
             return []
-        size = len(block)
-        small = size <= self.max_line and size <= self.max_event
-        if block[:5] == b"data:" and small and b"\n" not in block:
-            data = block[6:] if block[5:6] == b" " else block[5:]
+        if (data := self.data_of(block)) is not None:
             return [SSEEvent(data, "message", self.last_event_id)]
         events: list[SSEEvent] = []
         for line in block.split(b"\n"):
