@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Unpack
 
 import httpx
@@ -191,7 +192,7 @@ class Client:
         streaming = self.stream(
             model,
             messages,
-            timeouts=(timeouts or self._timeouts).with_total(COMPLETE_SECONDS),
+            timeouts=_bounded(timeouts or self._timeouts),
             retry=retry,
             bounds=bounds,
             price=price,
@@ -227,7 +228,7 @@ class Client:
         from ._batch.options import settings_from
 
         settings = settings_from(options)
-        timeouts = (settings.timeouts or self._timeouts).with_total(COMPLETE_SECONDS)
+        timeouts = _bounded(settings.timeouts or self._timeouts)
         budget = Budget(settings.limits or Limits(), self._budget)
         return Batch(
             requests,
@@ -313,6 +314,12 @@ MAX_BATCH_META = 1 << 16
 and those of unsettled attempts in memory."""
 OPTIONS = frozenset(Client.stream.__kwdefaults__ or ())
 """The arguments of `Client.stream` that are no parameters of the request."""
+
+
+@lru_cache(maxsize=16)
+def _bounded(timeouts: Timeouts) -> Timeouts:
+    """Return the clocks of an answer that nobody watches."""
+    return timeouts.with_total(COMPLETE_SECONDS)
 
 
 def _merged(outer: Any, inner: Any) -> Any:

@@ -39,6 +39,10 @@ callback goes on in the client's nursery."""
 _log = logging.getLogger("trio_minillm")
 
 
+_SET = trio.Event()
+_SET.set()
+
+
 class PendingSettlement:
     """An attempt in the ledger that may still be settled, and of which the callback is told.
 
@@ -46,11 +50,11 @@ class PendingSettlement:
     change any more, ``delivered`` when the callback has returned or there is none to call.
     """
 
-    def __init__(self, record: CostRecord) -> None:
+    def __init__(self, record: CostRecord, *, done: bool = False) -> None:
         self.record: CostRecord = record
-        self.settled: trio.Event = trio.Event()
-        self.delivered: trio.Event = trio.Event()
-        self.asking: trio.CancelScope = trio.CancelScope()
+        self.settled: trio.Event = _SET if done else trio.Event()
+        self.delivered: trio.Event = _SET if done else trio.Event()
+        self.asking: trio.CancelScope | None = None  # while the provider is asked
 
     def hurry(self) -> None:
         """Stop asking about a finished stream, as the client's block has ended.
@@ -58,7 +62,7 @@ class PendingSettlement:
         Its usage should have come with it, so the block does not wait for it; it does wait for
         streams that were cancelled.
         """
-        if self.record.outcome is Outcome.FINISHED:
+        if self.record.outcome is Outcome.FINISHED and self.asking is not None:
             self.asking.cancel()
 
     async def wait(self) -> None:
@@ -139,20 +143,19 @@ class Bookkeeper:
 
         ``seconds`` is the clock ``settlement``.
         """
-        pending = PendingSettlement(record)
+        told = record.booked and self._on_cost is not None
+        pending = PendingSettlement(record, done=not (record.unsettled or told))
         if record.unsettled:
             self._unsettled[record.key] = model, budget
             if len(self._unsettled) > MAX_UNSETTLED:
                 del self._unsettled[next(iter(self._unsettled))]
-        else:
+        elif told:
             pending.settled.set()
         self._write(record, None, budget)
-        if record.booked and (record.unsettled or self._on_cost is not None):
+        if record.unsettled or told:
             self._nursery.start_soon(
                 self._settle_and_deliver, pending, model, seconds, name="trio_minillm bookkeeper"
             )
-        else:
-            pending.delivered.set()
         return pending
 
     def _write(self, record: CostRecord, before: CostRecord | None, budget: Budget | None) -> None:
@@ -180,11 +183,11 @@ class Bookkeeper:
             try:
                 if pending.record.unsettled:
                     self._asking[key] = pending
-                    if self._closed:
-                        pending.hurry()
                     # Bounded: with thousands in line, each may wait for its turn as long as it
                     # may ask.
-                    pending.asking.deadline = trio.current_time() + 2 * seconds
+                    pending.asking = trio.move_on_after(2 * seconds)
+                    if self._closed:
+                        pending.hurry()
                     with pending.asking:
                         await self._settle(pending.record, model, seconds)
             finally:
@@ -257,7 +260,8 @@ class Bookkeeper:
         pending = self._asking.get(record.key)
         if pending is not None:  # the client's own task: it need not ask any more
             pending.record = settled
-            pending.asking.cancel()
+            if pending.asking is not None:
+                pending.asking.cancel()
         return settled
 
     def _question(

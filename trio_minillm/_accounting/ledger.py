@@ -8,7 +8,6 @@ the ledger in a file.
 from __future__ import annotations
 
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from decimal import Decimal
@@ -26,7 +25,8 @@ MAX_UNSETTLED = 100_000
 """Records that wait for `Client.settle`. Beyond, the oldest stay as they were booked and can't be
 settled. With a small meta a record takes 1.7 KB, so all of them 170 MB."""
 
-_NUMBER = "[1-9][0-9]{0,17}"
+MAX_DIGITS = 18
+"""Digits of the longest number of a key that is kept as a bit."""
 
 
 class SeenKeys:
@@ -42,7 +42,9 @@ class SeenKeys:
     def add(self, key: str) -> bool:
         """Add a key. Return False if it was there."""
         run, _, digits = key.rpartition("-")
-        if not re.fullmatch(_NUMBER, digits):
+        # isdecimal() alone takes digits of other scripts, too.
+        number = digits.isascii() and digits.isdecimal() and digits[0] != "0"
+        if not number or len(digits) > MAX_DIGITS:
             known = key in self._others
             self._others.add(key)
             return not known

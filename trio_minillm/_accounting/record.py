@@ -145,4 +145,5 @@ def countable(usage: Usage | None) -> bool:
     """Return False if a count is negative or larger than `MAX_TOKENS`."""
     if usage is None:
         return True
-    return all(0 <= n <= MAX_TOKENS for n in astuple(usage) if type(n) is int)
+    counts = [count for count in astuple(usage) if type(count) is int]
+    return not counts or (min(counts) >= 0 and max(counts) <= MAX_TOKENS)

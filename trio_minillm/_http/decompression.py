@@ -64,7 +64,7 @@ class Decompressor:
 
         ``source`` returns the next bytes of the body, ``b""`` at their end.
         """
-        codings = _codings(encoding)
+        codings = _codings(encoding) if encoding else ()
         return cls(codings, source) if codings else None
 
     async def receive(self) -> bytes:

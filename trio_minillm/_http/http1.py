@@ -236,10 +236,13 @@ class ResponseParser:
         if not self.head:  # else a trailer, or a second response
             # Exactly what httptools takes for chunked: where two readers see one framing in
             # different ways, smuggling begins.
-            if name.lower() == _CODING and value.rstrip(b" ").lower() != b"chunked":
+            coding = len(name) == len(_CODING) and name.lower() == _CODING
+            if coding and value.rstrip(b" ").lower() != b"chunked":
                 self.fault = "a transfer coding other than chunked"
             self._headers.append((name, value.rstrip(b" \t")))
-            self._count(len(name) + len(value) + 4)  # and the colon, a space, and the line's end
+            self._head_bytes += len(name) + len(value) + 4  # the colon, a space, the line's end
+            if self._head_bytes > MAX_HEAD:
+                self._count(0)
 
     def _count(self, size: int) -> None:
         self._head_bytes += size

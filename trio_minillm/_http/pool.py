@@ -291,7 +291,8 @@ class IdleConnections:
         connection.idle_since = trio.current_time()
         self._all[connection] = None
         self._by_origin.setdefault(connection.origin, {})[connection] = None
-        self._expire()
+        if len(self._all) > self._limit:
+            self.shrink(self._limit)
 
     def shrink(self, limit: int) -> None:
         """Close the oldest, until no more than so many are left."""
@@ -301,7 +302,6 @@ class IdleConnections:
             oldest.close()
 
     def _expire(self) -> None:
-        self.shrink(self._limit)
         before = trio.current_time() - self._expiry
         while self._all and (oldest := next(iter(self._all))).idle_since <= before:
             self._remove(oldest)

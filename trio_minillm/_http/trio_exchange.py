@@ -118,7 +118,10 @@ def by_name(headers: Headers) -> dict[str, str]:
         lines = [
             (name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in headers
         ]
-    joined: dict[str, str] = {}
+    joined = dict(lines)
+    if len(joined) == len(lines):
+        return joined
+    joined = {}
     for name, value in lines:
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined

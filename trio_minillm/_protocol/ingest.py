@@ -50,7 +50,7 @@ COUNTED_FROM = 16
 class Ingest:
     """The machine of one stream; the module's docstring has its guarantees.
 
-    Its 19 attributes are one thing, the response under construction: most are fields of that or
+    Its 20 attributes are one thing, the response under construction: most are fields of that or
     of its timings, and none is used without the others.
     """
 
@@ -89,6 +89,7 @@ class Ingest:
         self._first = ChoiceBuilder(0, bounds)  # also in `_choices`; almost every chunk is for it
         self._choices: dict[int, ChoiceBuilder] = {0: self._first}
         self._counting = False  # the numbers of the choices count pieces: all are one
+        self._charged: Usage | None = None  # that of an answer which is over
 
     @property
     def outcome(self) -> Outcome | None:
@@ -274,7 +275,13 @@ class Ingest:
     @property
     def charged_usage(self) -> Usage | None:
         """A copy of the usage so far, as `charged` returns it."""
-        return None if self.usage is None else self.charged(self.usage)
+        if self.usage is None:
+            return None
+        if not self.state.over:
+            return self.charged(self.usage)
+        if self._charged is None:  # nothing changes it any more
+            self._charged = self.charged(self.usage)
+        return msgspec.structs.replace(self._charged)
 
     def charged(self, usage: Usage) -> Usage:
         """Return a copy of a usage with the tier and the doubts that decide what it costs."""

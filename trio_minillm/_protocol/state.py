@@ -149,12 +149,12 @@ MANY_CHOICES = 64
 def _added(choices: AbstractSet[int], choice: int) -> AbstractSet[int]:
     if choice in choices:
         return choices
+    if choice == 0 and not choices:
+        return _FIRST
     if isinstance(choices, set):
         choices.add(choice)
         return choices
-    if len(choices) >= MANY_CHOICES:
-        return {*choices, choice}
-    return _FIRST if choice == 0 and not choices else choices | {choice}
+    return {*choices, choice} if len(choices) >= MANY_CHOICES else choices | {choice}
 
 
 _LATE: Final = frozenset({Event.CLOSE, Event.CUT, Event.CLOCK, Event.MALFORMED})
@@ -276,9 +276,12 @@ class StreamState:
             self._fresh = True  # the wire ends itself with these numbers
 
     def _see(self, choice: int) -> None:
-        self._seen = _added(self._seen, choice)
-        self._rising = self._rising and choice >= self._highest
-        self._highest = max(choice, self._highest)
+        if choice not in self._seen:
+            self._seen = _added(self._seen, choice)
+        if choice < self._highest:
+            self._rising = False
+        else:
+            self._highest = choice
 
     @property
     def _settled(self) -> bool:

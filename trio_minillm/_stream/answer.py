@@ -123,8 +123,9 @@ class Answer:
                 if not state.over:
                     self.error = self._unproven(DISPROVED if state.reopened else NO_EVIDENCE)
                 break
-        says = state.state is not State.OPEN and any(map(continues_answer, chunks))
-        self.clocks.heard(now, content, state, says)
+        if not state.over:  # then no clock runs any more
+            says = state.state is not State.OPEN and any(map(continues_answer, chunks))
+            self.clocks.heard(now, content, state, says)
         if silent and self.begun:
             chunks = list(filter(has_effect, chunks))
         return chunks, content

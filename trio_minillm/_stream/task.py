@@ -60,7 +60,9 @@ class StreamTask:
     """The task that sends one request, again if need be, and reads the answer.
 
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
-    waits for its end.
+    waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
+
+    Its 17 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:

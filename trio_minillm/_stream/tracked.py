@@ -13,6 +13,7 @@ from .._accounting.bookkeeper import Bookkeeper, PendingSettlement
 from .._accounting.budget import Budget
 from .._accounting.record import CostRecord, attempt_record
 from .._protocol.ingest import Ingest
+from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
@@ -73,6 +74,7 @@ class TrackedStream(StreamingCompletion):
         self._records: list[CostRecord] = []
         self._pending: PendingSettlement | None = None
         self._booked = False
+        self._booked_cost = CostInfo()
         self._on_begin: Callable[[], None] | None = None
         if budget is not None:
             task.before_attempt = budget.check
@@ -229,6 +231,12 @@ class TrackedStream(StreamingCompletion):
             return None
         return self._pending.record if not self._pending.record.unsettled else None
 
+    def _cost(self) -> CostInfo:
+        """Return the cost that was booked, if it was: to find it out takes as long as the booking."""
+        if self._pending is None or self._ingest.rejected:
+            return super()._cost()
+        return self._booked_cost
+
     def _forget(self) -> None:
         self._bookkeeper.leave(self)
         if self._budget is not None:
@@ -257,6 +265,7 @@ class TrackedStream(StreamingCompletion):
         if self._source.info.attempts == len(self._records):
             return  # ended before its first attempt, or between two
         record = self._record(outcome, ingest.charged_usage, ingest.id, ingest.error)
+        self._booked_cost = record.cost
         self._pending = self._bookkeeper.book(record, self._asked, self._budget, self._settlement)
 
     def _record(
