@@ -26,7 +26,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 from trio_minillm._batch.throttle.controls import duration
 from trio_minillm.batch import Attempt, BatchStatistics, read_results
 from trio_minillm.cli._batch import shard_of
-from trio_minillm.cli._batch_run import BatchRun
+from trio_minillm.cli._batch_status import BatchStatus
 from trio_minillm.cli._output import Misuse
 
 from ..support.command import (
@@ -1076,16 +1076,13 @@ async def test_the_status_line_says_why_requests_wait() -> None:
         reason="refused",
     )
     found = BatchStatistics(waiting={"pause": 200}, newest_failure=failed)
-    batch = SimpleNamespace(statistics=lambda: found, stopped=None)
-    sums = SimpleNamespace(todo=200, ledger=llm.Ledger(), before=Counter(finished=21))
-    run: Any = SimpleNamespace(
-        _batch=batch, sums=sums, interrupted=False, _checked=0, _held_up=lambda stats: []
-    )
-    line = BatchRun._status(run, 0.0, 0, 0, 0)
+    sums: Any = SimpleNamespace(todo=200, ledger=llm.Ledger(), before=Counter(finished=21))
+    status = BatchStatus(sums, KEY)
+    line = status.text(found, every=5.0)
     assert line.startswith("0 of 200 done (21 before), 0 failed, ")
     assert "0 running, waiting: pause 200 · newest error SendError refused · " in line
     found = BatchStatistics(running=3, newest_failure=failed)
-    assert "newest error" not in BatchRun._status(run, 0.0, 0, 0, 0)
+    assert "newest error" not in status.text(found, every=5.0)
 
 
 def test_durations() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import (
     AbstractContextManager,
@@ -21,12 +20,10 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm.batch import (
-    Attempt,
     Batch,
     BatchOptions,
     BatchRequest,
     BatchResult,
-    BatchStatistics,
     CacheError,
     RequestFile,
     ResponseCache,
@@ -34,24 +31,20 @@ from trio_minillm.batch import (
 
 from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
-from .._batch.throttle.controls import duration, shown
 from .._batch.validation import check_schema
-from .._protocol.redaction import redact_beginnings
 from ..local._named import open_model
 from ._batch_output import Output, make_table, open_output, writing
 from ._batch_report import STDIN, BatchPlan, BatchSums, hints_text, problems_text
+from ._batch_status import BatchStatus
 from ._batch_stdin import copy_of_stdin
-from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
-from ._measurements import Results, seconds_text
+from ._measurements import Results
 from ._output import Misuse, OutputError, Row, many, one_line
 from ._shared import LOCAL_SLOTS, price_of
 from ._terminal import StatusLine, say
 
 LOCAL_CONTEXT = 4096
 """Tokens of prompt and answer together, for each slot of a local model."""
-SPEED_OVER = 30.0
-"""Seconds over which the status line takes its rates."""
 TURN = 64
 """Lines of the input that are passed over before other tasks get a turn."""
 
@@ -85,11 +78,9 @@ class BatchRun(LiveRun):
         """The scope in which stdin is read."""
         self._received = 0
         """Bytes of stdin that have come."""
-        self._secret = secret
+        self._status = BatchStatus(self.sums, secret)
         self._outdated = KeyTable()
         """Keys whose line is the failure of a request that has changed since."""
-        self._states = deque[tuple[float, int, int, int]]()
-        """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
     # -- as its user sees it -----------------------------------------------------------------
 
@@ -101,7 +92,7 @@ class BatchRun(LiveRun):
         if self._batch is None:
             self._reading.cancel()
             return 0
-        self.sums.held_up = self._held_up(self._batch.statistics())
+        self.sums.held_up = self._status.held_up(self._batch.statistics())
         self._batch.stop()
         return self._batch.statistics().running
 
@@ -118,13 +109,11 @@ class BatchRun(LiveRun):
             if not lines:
                 read = f"reading stdin: {self._received / 1e6:,.1f} MB"
             return Progress(read, failing=False) if lines or self._received else None
-        stats, states = self._batch.statistics(), self._states
-        if len(states) > int(SPEED_OVER / self.every):
-            states.popleft()
-        now = trio.current_time()
-        states.append((now, stats.done, stats.chunks, stats.completion_tokens))
-        share = (stats.done + self._checked) / max(self.sums.todo, 1)
-        return Progress(self._status(*states[0]), bool(stats.failed), share)
+        stats, before = self._batch.statistics(), self._checked
+        stopping = bool(self.interrupted) or self._batch.stopped is not None
+        text = self._status.text(stats, every=self.every, before=before, stopping=stopping)
+        share = (stats.done + before) / max(self.sums.todo, 1)
+        return Progress(text, bool(stats.failed), share)
 
     def exit_code(self) -> int:
         return self.sums.exit_code(self.error, interrupted=self.interrupted)
@@ -315,63 +304,12 @@ class BatchRun(LiveRun):
         # An attempt that no file has is worse than one that is made later.
         self._unwritten = self._unwritten or self.ledger.unwritten()
 
-    def _status(self, since: float, done: int, chunks: int, tokens: int) -> str:
-        """Return ``1,204 of 5,000 done, 3 failed, 64 running, waiting: retry 2 · ETA 2 min · …``.
-
-        Rates count from ``since``, when the counts were those given. Chunks and tokens are counted
-        when an answer ends.
-        """
-        assert self._batch is not None
-        stats, sums = self._batch.statistics(), self.sums
-        # Requests that wait for others to end are just the next in line: nothing holds them up.
-        waits = [
-            f"{name} {n:,}" for name, n in stats.waiting.items() if n and name != "concurrency"
-        ]
-        before = f" ({n:,} before)" if (n := sums.before["finished"]) else ""
-        parts = [
-            f"{stats.done + self._checked:,} of {sums.todo:,} done{before}, {stats.failed:,} failed,"
-            f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
-        ]
-        controls = self._held_up(stats)
-        parts += controls
-        held_up = stats.waiting.get("pause") or stats.waiting.get("retry")
-        if held_up and not controls and stats.newest_failure is not None:
-            parts.append(f"newest error {failure_name(stats.newest_failure)}")
-        stopping = self.interrupted or self._batch.stopped is not None
-        gone = max(trio.current_time() - since, 1e-9)
-        speed = (stats.done - done) / gone
-        if stopping:
-            parts.insert(0, "stopping")
-        elif speed > 0:
-            left = sums.todo - self._checked - stats.done
-            parts.append(f"ETA {duration(left / speed)}")
-        if sums.ledger.attempts:
-            parts.append(f"cost {cost_text(sums.ledger.totals).partition(' (')[0]}")
-        parts.append(f"{(stats.chunks - chunks) / gone:,.0f} chunks/s")
-        parts.append(f"{(stats.completion_tokens - tokens) / gone:,.0f} tokens/s")
-        if stats.ttft_p50 is not None:
-            p50, p99 = seconds_text(stats.ttft_p50), seconds_text(stats.ttft_p99)
-            parts.append(f"TTFT p50 {p50} p99 {p99}")
-        return " · ".join(parts)
-
-    def _held_up(self, stats: BatchStatistics) -> list[str]:
-        """Return what the server or this machine holds down now."""
-        return [
-            one_line(redact_beginnings(text, self._secret), 200) for text in shown(stats.controls)
-        ]
-
 
 def _named(error: Exception) -> llm.MiniLLMError:
     """Return the error of a check as one of the library's."""
     if isinstance(error, llm.MiniLLMError):
         return error
     return InvalidAnswer(f"the first answer is not valid: {words_of(error)}")
-
-
-def failure_name(attempt: Attempt) -> str:
-    """Return the class of an attempt's error and what distinguishes it: ``SendError refused``."""
-    words = (attempt.error, attempt.reason, attempt.kind, attempt.status)
-    return one_line(" ".join(str(word) for word in words if word is not None), 60)
 
 
 def _slots(plan: BatchPlan) -> int:
