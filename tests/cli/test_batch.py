@@ -799,6 +799,70 @@ def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     assert ran.out == "to send: 0 of 10 requests\nalready finished: 10\n"
 
 
+PLACES = {"out": "the output", "ledger": "--ledger", "cache": "--cache", "trace": "--trace"}
+
+
+def with_place(files: Files, option: str, path: Path) -> list[str]:
+    """Arguments that name a path as the output, or as the file of an option."""
+    if option != "out":
+        return [f"--{option}", str(path)]
+    files.target = path
+    return []
+
+
+@pytest.mark.parametrize("option", PLACES)
+def test_a_dry_run_fails_where_the_run_would(endpoint: Endpoint, files: Files, option: str) -> None:
+    folder = files.source.parent
+    (folder / "notes.txt").write_text("my notes\n")
+    (folder / "dir").mkdir()
+    for path, what in (
+        (folder / "missing" / "file", "its folder does not exist"),
+        (folder / "dir", "not a regular file"),
+        (folder / "notes.txt", None),
+    ):
+        if (option, what) == ("trace", None):  # a trace is written anew
+            continue
+        args = with_place(files, option, path)
+        told = batch(endpoint, files, *args, "--dry-run", code=2).err
+        assert told == batch(endpoint, files, *args, code=2).err
+        assert told.count("\n") == 1
+        assert what is None or told == f"error: {PLACES[option]} {path}: {what}\n"
+    assert sorted(p.name for p in folder.iterdir() if p.name != "out.jsonl") == (
+        ["dir", "in.jsonl", "notes.txt"]
+    )
+    assert (folder / "notes.txt").read_text() == "my notes\n"
+
+
+@posix
+@pytest.mark.parametrize("option", PLACES)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system that takes no files")
+def test_a_dry_run_tries_the_folder(endpoint: Endpoint, files: Files, option: str) -> None:
+    args = with_place(files, option, Path("/proc/self/new"))
+    told = batch(endpoint, files, *args, "--dry-run", code=2).err
+    assert told.startswith(f"error: {PLACES[option]} /proc/self/new: ")
+    assert told == batch(endpoint, files, *args, code=2).err
+
+
+def test_a_dry_run_makes_and_changes_no_file(endpoint: Endpoint, files: Files) -> None:
+    folder = files.source.parent
+    args = [
+        part
+        for name in ("ledger", "cache", "trace")
+        for part in with_place(files, name, folder / name)
+    ]
+    batch(endpoint, files, *args, "--dry-run")
+    assert [p.name for p in folder.iterdir()] == ["in.jsonl"]
+    (folder / "cache").touch()
+    batch(endpoint, files, *args, "--dry-run")
+    assert (folder / "cache").stat().st_size == 0
+    (folder / "cache").unlink()
+    batch(endpoint, files, *args)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert set(before) == {"in.jsonl", "out.jsonl", "ledger", "cache", "trace"}
+    batch(endpoint, files, *args, "--dry-run")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
 def test_a_dry_run_learns_the_length_of_answers(endpoint: Endpoint, files: Files) -> None:
     files.write(2)
     batch(endpoint, files)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import (
-    AbstractContextManager,
     AsyncExitStack,
     aclosing,
     asynccontextmanager,
-    nullcontext,
     suppress,
 )
 from functools import partial
@@ -24,15 +22,14 @@ from trio_minillm.batch import (
     BatchOptions,
     BatchRequest,
     BatchResult,
-    CacheError,
     RequestFile,
-    ResponseCache,
 )
 
 from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
 from .._batch.validation import check_schema
 from ..local._named import open_model
+from ._batch_files import check_cache, open_cache, open_input
 from ._batch_output import Output, make_table, open_output, writing
 from ._batch_report import STDIN, BatchPlan, BatchSums, hints_text, problems_text
 from ._batch_status import BatchStatus
@@ -142,11 +139,12 @@ class BatchRun(LiveRun):
         ):
             one_model = plan.one_model or local
             named = partial(_model_named, model, one_model=one_model)
-            file = _open_input(plan, source, named)
+            file = open_input(plan, source, named)
             with open_output(plan.target, plan.fsync, dry_run=plan.dry_run) as out:
                 sums.torn = 0 if out is None else out.torn
                 await self._read(file, out, model)
                 if out is None or plan.dry_run:
+                    check_cache(plan)
                     return
                 _begin_trace(plan)
                 await self._answer(file, out)
@@ -162,7 +160,7 @@ class BatchRun(LiveRun):
                 forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
                 await trio.to_thread.run_sync(forget)
         try:
-            with _open_cache(plan) as cache:
+            with open_cache(plan) as cache:
                 options: BatchOptions = {**plan.options, "cache": cache}
                 if isinstance(plan.model, str):  # more would only wait in a local model's server
                     options["concurrency"] = _slots(plan)
@@ -328,40 +326,11 @@ def _model_named(model: llm.Model, name: str | None, *, one_model: bool) -> llm.
     return msgspec.structs.replace(model, price=price_of(model))
 
 
-def _open_input(
-    plan: BatchPlan, source: Path, named: Callable[[str | None], llm.Model]
-) -> RequestFile:
-    try:
-        return RequestFile(
-            source,
-            model=named,
-            params=plan.params,
-            **plan.columns,
-            strict=plan.strict,
-            format=plan.format,
-            shard=plan.shard,
-            skip_bad=plan.skip_bad,
-        )
-    except OSError as exc:
-        raise Misuse(f"the input {plan.input}: {exc.strerror or exc}") from exc
-
-
-def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]:
-    if plan.cache is None:
-        return nullcontext()
-    try:
-        return ResponseCache(plan.cache)
-    except (OSError, CacheError) as exc:
-        raise Misuse(f"the cache {plan.cache}: {exc}") from exc
-
-
 def _begin_trace(plan: BatchPlan) -> None:
     """Empty the file of --trace. Raises `Misuse` if it can't be written, before anything is sent."""
     trace = plan.options.get("trace")
     if isinstance(trace, Path):
         try:
-            if trace.exists() and not trace.is_file():
-                raise Misuse(f"--trace {trace}: not a regular file")  # a pipe would block
             trace.write_bytes(b"")
         except OSError as exc:
             raise Misuse(f"--trace {trace}: {exc.strerror or exc}") from exc
