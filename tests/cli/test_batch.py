@@ -764,6 +764,22 @@ def test_bad_lines_are_told_before_anything_is_sent(endpoint: Endpoint, files: F
     assert len(files.keys) == 10
 
 
+def test_an_input_without_requests_is_told(endpoint: Endpoint, files: Files) -> None:
+    said = f"there are no requests in {files.source}\n"
+    files.source.write_text("\n")
+    assert batch(endpoint, files).err == batch(endpoint, files, "--dry-run").err == said
+    assert batch(endpoint, files, "--quiet").err == ""
+    files.source.write_text("nonsense\n")
+    assert batch(endpoint, files, "--skip-bad").err == said
+    files.write(1)
+    shards = [batch(endpoint, files, "--shard", f"{part}/2", "--dry-run").err for part in (1, 2)]
+    assert min(shards) == ""
+    assert re.fullmatch("there are no requests in shard [12]/2 of .*in.jsonl\n", max(shards))
+    args = [*COMMAND, "batch", "-", str(files.target), "-m", "compatible:m"]
+    ran = run([*args, "--base-url", endpoint.url], stdin=b"")
+    assert (ran.code, ran.err) == (0, "there are no requests in stdin\n")
+
+
 def test_a_request_that_changed_is_told(endpoint: Endpoint, files: Files) -> None:
     batch(endpoint, files)
     files.write(10, temperature=1)

@@ -222,6 +222,10 @@ class BatchRun(LiveRun):
             many = "a line" if sums.report.bad == 1 else f"{sums.report.bad:,} lines"
             what = "; --skip-bad leaves them out" if sums.report.requests else ""
             raise Misuse(f"{many} of {plan.input} can't be sent: nothing was sent{what}")
+        if not sums.report.requests and not self.quiet:
+            part = f"shard {plan.shard[0]}/{plan.shard[1]} of " if plan.shard else ""
+            StatusLine().clear()
+            say(f"there are no requests in {part}{one_line(plan.input, 300)}\n")
 
     def _line(self, number: int) -> None:
         if self.interrupted:
