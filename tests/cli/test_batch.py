@@ -226,6 +226,18 @@ def test_answers_out_of_a_cache(endpoint: Endpoint, files: Files) -> None:
     assert "the cache " in ran.err
 
 
+@needs_local_model
+def test_answers_of_the_local_model_out_of_a_cache(files: Files) -> None:
+    files.write(2, max_tokens=3)
+    found = []
+    for name in "first.jsonl", "again.jsonl":
+        cache = str(files.source.with_name("cache.db"))
+        where = [str(files.source), str(files.source.with_name(name))]
+        ran = run([*COMMAND, "batch", *where, "-m", "local", "--cache", cache, "--summary", "json"])
+        found.append(json.loads(ran.out)["requests"])
+    assert [(one["finished"], one["cached"]) for one in found] == [(2, 0), (2, 2)]
+
+
 # -- samples -----------------------------------------------------------------------------------
 
 
