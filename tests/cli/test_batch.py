@@ -267,6 +267,23 @@ def test_more_samples_later_are_the_further_ones(endpoint: Endpoint, files: File
     assert len(endpoint.requests) == 12
 
 
+def test_fewer_samples_of_another_request_are_told(endpoint: Endpoint, files: Files) -> None:
+    """Also where the answers that this run asks for are missing, so that nothing else is compared."""
+    files.write(2)
+    batch(endpoint, files, "--samples", "3")
+    lines = [line for line in files.target.read_text().splitlines() if '"sample":2' in line]
+    assert len(lines) == 2
+    files.target.write_text("".join(line + "\n" for line in lines))
+    other = ["--samples", "2", "--temperature", "1"]
+    for more in [], ["--dry-run"]:
+        ran = batch(endpoint, files, *other, *more, code=2)
+        assert "line 1: out.jsonl has a result of this key for another request" in ran.err
+    batch(endpoint, files, *other, "--skip-bad")
+    assert len(endpoint.requests) == 6
+    batch(endpoint, files, "--samples", "2")
+    assert names(files) == every(2, 3)
+
+
 def test_a_failed_sample_is_sent_again_alone(endpoint: Endpoint, files: Files) -> None:
     files.write(2)
     endpoint.script = lambda n: refused(400) if n in (1, 2) else (200, [HELLO])

@@ -99,12 +99,15 @@ class BatchSums:
         self.cost_unknown = False
         """True if there is a limit on cost and an answer whose cost is not known."""
 
-    def add_line(self, request: BatchRequest, states: Sequence[str]) -> None:
+    def add_line(
+        self, request: BatchRequest, states: Sequence[str], *, others: bool = False
+    ) -> None:
         """Count a good line of the input, with the state of each sample's line in the output.
 
-        Raises ``ValueError`` if one of those is of another request.
+        Raises ``ValueError`` if one of those is an answer to another request, or if there are
+        ``others``, beyond the samples of this run.
         """
-        if "changed" in states:
+        if others or "changed" in states:
             lines = self.plan.target.lines
             raise ValueError(
                 f"{lines and lines.name} has a result of this key for another request"

@@ -201,14 +201,14 @@ class BatchRun(LiveRun):
         plan, sums = self.sums.plan, self.sums
 
         def visit(number: int, request: BatchRequest) -> None:
-            states = (
-                ["missing"] * plan.samples if out is None else out.states(request, plan.samples)
-            )
+            wanted = plan.samples
+            states = ["missing"] * wanted if out is None else out.states(request, wanted)
+            others = out is not None and out.has_other_answers(request)
             if "outdated" in states:
                 self._outdated.put(request.key, 1)
             if plan.options.get("validate") is not None:
                 check_schema(request)
-            sums.add_line(request, states)
+            sums.add_line(request, states, others=others)
 
         local = isinstance(plan.model, str)
         check = partial(file.check, visit, progress=self._line)
