@@ -284,6 +284,33 @@ def test_fewer_samples_of_another_request_are_told(endpoint: Endpoint, files: Fi
     assert names(files) == every(2, 3)
 
 
+def test_what_is_counted_are_samples(endpoint: Endpoint, files: Files) -> None:
+    files.write(2, max_tokens=5)
+    args = ["--samples", "3", "--concurrency", "1"]
+    assert " without a bound" not in batch(endpoint, files, *args, "--dry-run").out
+    files.write(2)
+    assert "(and 6 samples without a bound)" in batch(endpoint, files, *args, "--dry-run").out
+    endpoint.script = lambda n: refused(400) if n in (1, 2) else (200, [HELLO])
+    batch(endpoint, files, *args, code=6)
+    ran = batch(endpoint, files, *args, code=6)
+    assert "note: 2 samples failed before: --retry-failed sends them again\n" in ran.out
+    kept = [line for line in files.target.read_text().splitlines() if '"ok":false' in line]
+    files.target.write_text("".join(line + "\n" for line in kept))
+    files.write(2, temperature=1)
+    ran = batch(endpoint, files, *args)
+    assert "note: 2 samples had failed before a change of the request: sent again\n" in ran.out
+
+
+@posix
+def test_samples_that_run_are_called_so(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, END])
+    with started(endpoint, files, "--samples", "2", "--concurrency", "4") as process:
+        wait_for(lambda: endpoint.running == 4)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        read_until(process.stderr.fileno(), b"4 samples are still running")
+
+
 def test_a_failed_sample_is_sent_again_alone(endpoint: Endpoint, files: Files) -> None:
     files.write(2)
     endpoint.script = lambda n: refused(400) if n in (1, 2) else (200, [HELLO])
@@ -709,7 +736,7 @@ def test_a_model_whose_name_is_corrected_takes_the_place_of_the_failure(
     found = summary(endpoint, files, "--dry-run")
     assert found["requests"]["to_send"] == 1
     ran = batch(endpoint, files)
-    assert "note: 1 request had failed, and changed since: sent again" in ran.out
+    assert "note: 1 request had failed before a change of the request: sent again" in ran.out
     assert sorted(files.keys) == ["k0", "k1", "k2"]
     assert all(line.ok for line in read_results(files.target))
     assert len(endpoint.requests) == 4

@@ -69,6 +69,11 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     ledger: llm.Ledger | None
 
     @property
+    def noun(self) -> str:
+        """The name of one of the things that are sent and counted."""
+        return "request" if self.samples == 1 else "sample"
+
+    @property
     def input(self) -> str:
         """The input's name in messages."""
         return "stdin" if self.source == STDIN else str(self.source)
@@ -195,10 +200,11 @@ class BatchSums:
             torn = many(self.torn, "torn line")
             notes.append(f"{torn} in the output; what a torn line stood for is sent again")
         if self.before["outdated"]:
-            failed = many(self.before["outdated"], "request")
-            notes.append(f"{failed} had failed, and changed since: sent again")
+            failed = many(self.before["outdated"], self.plan.noun)
+            notes.append(f"{failed} had failed before a change of the request: sent again")
         if self._failed_before:
-            notes.append(f"{self._failed_before:,} failed before: --retry-failed sends them again")
+            failed = many(self._failed_before, self.plan.noun)
+            notes.append(f"{failed} failed before: --retry-failed sends them again")
         notes += [f"at the interruption: {text}" for text in self.held_up]
         return notes + self.results.notes()
 
@@ -239,7 +245,7 @@ class BatchSums:
             of = f"{self.before.total():,} samples: {self.plan.samples:,} of each of {of}"
         rows = [("to send", f"{self.todo:,} of {of}")]
         rows += [(_BEFORE[s], f"{n:,}") for s, n in self.before.items() if s != "missing"]
-        rows += self.estimate.rows(self.todo)
+        rows += self.estimate.rows(self.todo, self.plan.noun)
         return rows + [("note", one_line(note)) for note in self.notes()]
 
     def fields(self, name: str) -> dict[str, Any]:

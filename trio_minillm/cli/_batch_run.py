@@ -57,10 +57,9 @@ class InvalidAnswer(llm.MiniLLMError):
 class BatchRun(LiveRun):
     """One run of the command as its user sees it."""
 
-    noun = "request"
-
     def __init__(self, plan: BatchPlan, secret: str, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
+        self.noun = plan.noun
         self.sums = BatchSums(plan, secret)
         self.ledger = self.sums.ledger
         self._batch: Batch | None = None
