@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 import trio_minillm as llm
 
@@ -24,8 +26,9 @@ pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm._batch.throttle.controls import duration
-from trio_minillm.batch import Attempt, BatchStatistics, read_results
+from trio_minillm.batch import Attempt, BatchStatistics, TraceEvent, read_results
 from trio_minillm.cli._batch import shard_of
+from trio_minillm.cli._batch_files import open_trace
 from trio_minillm.cli._batch_status import BatchStatus
 from trio_minillm.cli._output import Misuse
 
@@ -601,6 +604,7 @@ def test_a_check_sends_one_request_first(endpoint: Endpoint, files: Files) -> No
     [
         (refused(400), 4, "error: HTTP 400 invalid: no"),
         (refused(401), 4, "error: HTTP 401 auth: no"),
+        (refused(404), 4, "error: HTTP 404"),
         (refused(503), 5, "error: HTTP 503"),
         ((200, [text("a")]), 6, "error: "),
     ],
@@ -609,8 +613,11 @@ def test_a_check_that_fails_stops_all(
     endpoint: Endpoint, files: Files, answer: Any, code: int, what: str
 ) -> None:
     endpoint.script = lambda n: answer
-    ran = batch(endpoint, files, "--check", code=code)
+    trace = files.source.with_name("control.jsonl")
+    ran = batch(endpoint, files, "--check", "--trace", str(trace), code=code)
     assert ran.err.startswith(what)
+    events = [json.loads(line)["event"] for line in trace.read_text().splitlines()]
+    assert events.count("refused") == 1
     assert ran.err.count("\n") == 1
     assert "check: the first request failed; it has no result, and no other was sent\n" in ran.out
     assert "no result: 10: the same command goes on with them\n" in ran.out
@@ -755,6 +762,27 @@ def test_a_log_of_the_control(endpoint: Endpoint, files: Files) -> None:
     assert "--trace must be another file than the output" in ran.err
     ran = batch(endpoint, files, "--trace", str(trace / "below"), code=2)
     assert "error: --trace " in ran.err
+
+
+async def test_a_log_has_one_clock_for_all_batches(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    def event(time: float, name: Any) -> TraceEvent:
+        no: Any = {"concurrency": None, "rate": None}
+        counts: Any = {"in_flight": 0, "paused": 0.0, "accepted": 0, "refused": 0}
+        return TraceEvent(time=time, model="m", host="h", event=name, **no, **counts)
+
+    plan: Any = SimpleNamespace(trace=tmp_path / "control.jsonl")
+    with open_trace(plan) as trace:
+        assert trace is not None
+        trace.of_batch()(event(0.5, "refused"))
+        await trio.sleep(3)
+        trace.of_batch()(event(0.25, "sample"))
+        lines = plan.trace.read_text().splitlines()  # it can be watched while it is written
+    assert [json.loads(line)["time"] for line in lines] == [0.5, 3.25]
+    plan.trace = None
+    with open_trace(plan) as trace:
+        assert trace is None
 
 
 @posix
@@ -1219,6 +1247,15 @@ async def test_the_status_line_says_why_requests_wait() -> None:
     assert "0 running, waiting: pause 200 · newest error SendError refused · " in line
     found = BatchStatistics(running=3, newest_failure=failed)
     assert "newest error" not in status.text(found, every=5.0)
+
+
+async def test_the_rates_begin_anew_after_the_check() -> None:
+    sums: Any = SimpleNamespace(todo=10, ledger=llm.Ledger(), before=Counter())
+    status = BatchStatus(sums, KEY)
+    status.text(BatchStatistics(ok=1, chunks=50, completion_tokens=50), every=5.0)
+    line = status.text(BatchStatistics(running=3), every=5.0, before=1)
+    assert line.startswith("1 of 10 done, 0 failed, 3 running · ")
+    assert line.endswith(" · 0 chunks/s · 0 tokens/s")
 
 
 def test_durations() -> None:

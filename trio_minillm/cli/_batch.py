@@ -148,7 +148,6 @@ def batch(
             "timeouts": clocks,
             "ordered": order,
             **judged(schema, retries_invalid, score),
-            "trace": trace,
         }
         plan = BatchPlan(
             model=priced(model_of(model, base_url, asks=not dry_run), price),
@@ -168,6 +167,7 @@ def batch(
             dry_run=dry_run,
             fsync=fsync,
             cache=cache,
+            trace=trace,
             ledger=ledger_for(ledger, dry_run=dry_run),
         )
         return BatchRun(plan, secret, quiet=quiet)

@@ -8,14 +8,18 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import combinations
 from pathlib import Path
 
-import trio_minillm as llm
-from trio_minillm.batch import CacheError, RequestFile, ResponseCache
+import trio
+from msgspec.structs import replace
 
+import trio_minillm as llm
+from trio_minillm.batch import CacheError, RequestFile, ResponseCache, TraceEvent
+
+from .._batch.trace import Trace
 from ._batch_output import Target
 from ._batch_report import STDIN, BatchPlan
 from ._costs import open_ledger
@@ -118,3 +122,38 @@ def _opened_cache(path: Path) -> ResponseCache:
         return ResponseCache(path)
     except (OSError, CacheError) as exc:
         raise Misuse(f"the cache {path}: {exc}") from exc
+
+
+class RunTrace:
+    """The log of ``--trace``, to which the batch of the check and that of the others write."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def of_batch(self) -> Callable[[TraceEvent], None]:
+        """Return the function that takes the events of a batch which begins now."""
+        later = trio.current_time() - self._trace.began
+
+        def tell(event: TraceEvent) -> None:
+            self._trace.tell(replace(event, time=round(event.time + later, 6)))
+            if event.event == "sample":  # once a second, so that it can be watched
+                self._trace.flush()
+
+        return tell
+
+
+@contextmanager
+def open_trace(plan: BatchPlan) -> Iterator[RunTrace | None]:
+    """Empty the log of ``--trace`` and open it for the block, if one is wanted. Raises `Misuse`."""
+    if plan.trace is None:
+        yield None
+        return
+    trace = Trace(plan.trace)
+    try:
+        trace.open(trio.current_time())
+    except OSError as exc:
+        raise Misuse(f"--trace {plan.trace}: {exc.strerror or exc}") from exc
+    try:
+        yield RunTrace(trace)
+    finally:
+        trace.close()

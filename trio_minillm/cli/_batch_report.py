@@ -66,6 +66,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     fsync: Any
     cache: Path | None
+    trace: Path | None
     ledger: llm.Ledger | None
 
     @property

@@ -29,7 +29,7 @@ from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
 from .._batch.validation import check_schema
 from ..local._named import open_model
-from ._batch_files import check_cache, open_cache, open_input
+from ._batch_files import RunTrace, check_cache, open_cache, open_input, open_trace
 from ._batch_output import Output, make_table, open_output, writing
 from ._batch_report import STDIN, BatchPlan, BatchSums, hints_text, problems_text
 from ._batch_status import BatchStatus
@@ -145,7 +145,6 @@ class BatchRun(LiveRun):
                 if out is None or plan.dry_run:
                     check_cache(plan)
                     return
-                _begin_trace(plan)
                 await self._answer(file, out)
 
     async def _answer(self, file: RequestFile, out: Output) -> None:
@@ -159,11 +158,11 @@ class BatchRun(LiveRun):
                 forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
                 await trio.to_thread.run_sync(forget)
         try:
-            with open_cache(plan) as cache:
+            with open_cache(plan) as cache, open_trace(plan) as trace:
                 options: BatchOptions = {**plan.options, "cache": cache}
                 if isinstance(plan.model, str):  # more would only wait in a local model's server
                     options["concurrency"] = _slots(plan)
-                await self._send(file, out, options)
+                await self._send(file, out, options, trace)
         except (llm.MiniLLMError, Misuse):
             await self._make_table()
             raise
@@ -231,7 +230,9 @@ class BatchRun(LiveRun):
             raise _Stopped
         self.sums.lines = number
 
-    async def _send(self, file: RequestFile, out: Output, options: BatchOptions) -> None:
+    async def _send(
+        self, file: RequestFile, out: Output, options: BatchOptions, trace: RunTrace | None
+    ) -> None:
         sums = self.sums
         missing = partial(_missing, file, out, sums.plan.samples)
         async with llm.open_client(ledger=sums.ledger) as opened:
@@ -241,10 +242,12 @@ class BatchRun(LiveRun):
             try:
                 with timed(sums.results):
                     if sums.plan.check:
+                        told = None if trace is None else trace.of_batch()
                         async with aclosing(missing()) as requests:
-                            await self._check(client, requests, out, options)
+                            await self._check(client, requests, out, {**options, "trace": told})
                     self._checked = sums.ok
                     if not (sums.cost_unknown or self._unwritten or self.interrupted):
+                        options["trace"] = None if trace is None else trace.of_batch()
                         await self._take_results(client.batch(missing(), **options), out)
             finally:
                 self.leaving()
@@ -263,29 +266,37 @@ class BatchRun(LiveRun):
         A failure is not written: what is wrong is likely to be put right by other options, and then
         its line would be that of another request.
         """
-        once: BatchOptions = {**options, "concurrency": 1, "max_concurrency": None, "trace": None}
+        once: BatchOptions = {**options, "concurrency": 1, "max_concurrency": None}
         once["retry"] = llm.Retry(attempts=1)
-        async for request in requests:
-            first = msgspec.structs.replace(request, samples=(request.samples or (0,))[:1])
-            sent = False
-            async with client.batch([first], **once) as batch:
-                self._batch = batch
-                if self.interrupted:
-                    batch.stop()
-                try:
-                    async for result in batch:
-                        if error := result.error or result.invalid:
-                            raise _named(error)
-                        await self._keep(result, out)
-                        sent = not result.cached
-                except llm.MiniLLMError:
-                    self._check_failed = True
-                    raise
-            if sent and not self.quiet and self.sums.unsent:
-                StatusLine().clear()
-                say(f"check: {one_line(first.key, 100)} has an answer; now the others\n")
-            if sent or self.interrupted:
-                return
+        taken, sent = trio.Event(), False
+
+        async def one_by_one() -> AsyncGenerator[BatchRequest, None]:
+            nonlocal taken
+            async for request in requests:
+                yield msgspec.structs.replace(request, samples=(request.samples or (0,))[:1])
+                await taken.wait()
+                taken = trio.Event()
+                if sent:
+                    return
+
+        async with client.batch(one_by_one(), **once) as batch:
+            self._batch = batch
+            if self.interrupted:
+                batch.stop()
+            try:
+                async for result in batch:
+                    if error := result.error or result.invalid:
+                        raise _named(error)
+                    await self._keep(result, out)
+                    sent = not result.cached
+                    if sent and not self.quiet and self.sums.unsent:
+                        StatusLine().clear()
+                        key = one_line(result.key, 100)
+                        say(f"check: {key} has an answer; now the others\n")
+                    taken.set()
+            except llm.MiniLLMError:
+                self._check_failed = True
+                raise
 
     async def _take_results(self, batch: Batch, out: Output) -> None:
         async with batch:
@@ -327,16 +338,6 @@ def _model_named(model: llm.Model, name: str | None, *, one_model: bool) -> llm.
     if name is not None and name != model.name and not one_model:
         model = msgspec.structs.replace(model, name=name, price=None)
     return msgspec.structs.replace(model, price=price_of(model))
-
-
-def _begin_trace(plan: BatchPlan) -> None:
-    """Empty the file of --trace. Raises `Misuse` if it can't be written, before anything is sent."""
-    trace = plan.options.get("trace")
-    if isinstance(trace, Path):
-        try:
-            trace.write_bytes(b"")
-        except OSError as exc:
-            raise Misuse(f"--trace {trace}: {exc.strerror or exc}") from exc
 
 
 def _failed_in(keys: RequestFile | KeyTable, key: str, ok: bool) -> bool:

@@ -27,6 +27,7 @@ class BatchStatus:
         self._secret = secret
         self._states = deque[tuple[float, int, int, int]]()
         """Recent times with the counts of requests, chunks and tokens then, oldest first."""
+        self._before = 0
 
     def text(
         self, stats: BatchStatistics, *, every: float, before: int = 0, stopping: bool = False
@@ -38,6 +39,9 @@ class BatchStatus:
         when an answer ends.
         """
         sums, states, now = self._sums, self._states, trio.current_time()
+        if before != self._before:  # the counts are those of another batch now
+            self._before = before
+            states.clear()
         if len(states) > int(SPEED_OVER / every):
             states.popleft()
         states.append((now, stats.done, stats.chunks, stats.completion_tokens))
