@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 import trio_minillm as llm
 
@@ -24,9 +26,10 @@ pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm._batch.throttle.controls import duration
-from trio_minillm.batch import Attempt, BatchStatistics, read_results
+from trio_minillm.batch import Attempt, BatchStatistics, TraceEvent, read_results
 from trio_minillm.cli._batch import shard_of
-from trio_minillm.cli._batch_run import BatchRun
+from trio_minillm.cli._batch_files import open_trace
+from trio_minillm.cli._batch_status import BatchStatus
 from trio_minillm.cli._output import Misuse
 
 from ..support.command import (
@@ -226,6 +229,18 @@ def test_answers_out_of_a_cache(endpoint: Endpoint, files: Files) -> None:
     assert "the cache " in ran.err
 
 
+@needs_local_model
+def test_answers_of_the_local_model_out_of_a_cache(files: Files) -> None:
+    files.write(2, max_tokens=3)
+    found = []
+    for name in "first.jsonl", "again.jsonl":
+        cache = str(files.source.with_name("cache.db"))
+        where = [str(files.source), str(files.source.with_name(name))]
+        ran = run([*COMMAND, "batch", *where, "-m", "local", "--cache", cache, "--summary", "json"])
+        found.append(json.loads(ran.out)["requests"])
+    assert [(one["finished"], one["cached"]) for one in found] == [(2, 0), (2, 2)]
+
+
 # -- samples -----------------------------------------------------------------------------------
 
 
@@ -253,6 +268,50 @@ def test_more_samples_later_are_the_further_ones(endpoint: Endpoint, files: File
     assert ran.out.startswith("to send: 3 of 15 samples: 5 of each of 3 requests\n")
     batch(endpoint, files, "--samples", "2")
     assert len(endpoint.requests) == 12
+
+
+def test_fewer_samples_of_another_request_are_told(endpoint: Endpoint, files: Files) -> None:
+    """Also where the answers that this run asks for are missing, so that nothing else is compared."""
+    files.write(2)
+    batch(endpoint, files, "--samples", "3")
+    lines = [line for line in files.target.read_text().splitlines() if '"sample":2' in line]
+    assert len(lines) == 2
+    files.target.write_text("".join(line + "\n" for line in lines))
+    other = ["--samples", "2", "--temperature", "1"]
+    for more in [], ["--dry-run"]:
+        ran = batch(endpoint, files, *other, *more, code=2)
+        assert "line 1: out.jsonl has a result of this key for another request" in ran.err
+    batch(endpoint, files, *other, "--skip-bad")
+    assert len(endpoint.requests) == 6
+    batch(endpoint, files, "--samples", "2")
+    assert names(files) == every(2, 3)
+
+
+def test_what_is_counted_are_samples(endpoint: Endpoint, files: Files) -> None:
+    files.write(2, max_tokens=5)
+    args = ["--samples", "3", "--concurrency", "1"]
+    assert " without a bound" not in batch(endpoint, files, *args, "--dry-run").out
+    files.write(2)
+    assert "(and 6 samples without a bound)" in batch(endpoint, files, *args, "--dry-run").out
+    endpoint.script = lambda n: refused(400) if n in (1, 2) else (200, [HELLO])
+    batch(endpoint, files, *args, code=6)
+    ran = batch(endpoint, files, *args, code=6)
+    assert "note: 2 samples failed before: --retry-failed sends them again\n" in ran.out
+    kept = [line for line in files.target.read_text().splitlines() if '"ok":false' in line]
+    files.target.write_text("".join(line + "\n" for line in kept))
+    files.write(2, temperature=1)
+    ran = batch(endpoint, files, *args)
+    assert "note: 2 samples had failed before a change of the request: sent again\n" in ran.out
+
+
+@posix
+def test_samples_that_run_are_called_so(endpoint: Endpoint, files: Files) -> None:
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, END])
+    with started(endpoint, files, "--samples", "2", "--concurrency", "4") as process:
+        wait_for(lambda: endpoint.running == 4)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        read_until(process.stderr.fileno(), b"4 samples are still running")
 
 
 def test_a_failed_sample_is_sent_again_alone(endpoint: Endpoint, files: Files) -> None:
@@ -545,6 +604,7 @@ def test_a_check_sends_one_request_first(endpoint: Endpoint, files: Files) -> No
     [
         (refused(400), 4, "error: HTTP 400 invalid: no"),
         (refused(401), 4, "error: HTTP 401 auth: no"),
+        (refused(404), 4, "error: HTTP 404"),
         (refused(503), 5, "error: HTTP 503"),
         ((200, [text("a")]), 6, "error: "),
     ],
@@ -553,8 +613,11 @@ def test_a_check_that_fails_stops_all(
     endpoint: Endpoint, files: Files, answer: Any, code: int, what: str
 ) -> None:
     endpoint.script = lambda n: answer
-    ran = batch(endpoint, files, "--check", code=code)
+    trace = files.source.with_name("control.jsonl")
+    ran = batch(endpoint, files, "--check", "--trace", str(trace), code=code)
     assert ran.err.startswith(what)
+    events = [json.loads(line)["event"] for line in trace.read_text().splitlines()]
+    assert events.count("refused") == 1
     assert ran.err.count("\n") == 1
     assert "check: the first request failed; it has no result, and no other was sent\n" in ran.out
     assert "no result: 10: the same command goes on with them\n" in ran.out
@@ -680,7 +743,7 @@ def test_a_model_whose_name_is_corrected_takes_the_place_of_the_failure(
     found = summary(endpoint, files, "--dry-run")
     assert found["requests"]["to_send"] == 1
     ran = batch(endpoint, files)
-    assert "note: 1 request had failed, and changed since: sent again" in ran.out
+    assert "note: 1 request had failed before a change of the request: sent again" in ran.out
     assert sorted(files.keys) == ["k0", "k1", "k2"]
     assert all(line.ok for line in read_results(files.target))
     assert len(endpoint.requests) == 4
@@ -699,6 +762,27 @@ def test_a_log_of_the_control(endpoint: Endpoint, files: Files) -> None:
     assert "--trace must be another file than the output" in ran.err
     ran = batch(endpoint, files, "--trace", str(trace / "below"), code=2)
     assert "error: --trace " in ran.err
+
+
+async def test_a_log_has_one_clock_for_all_batches(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    def event(time: float, name: Any) -> TraceEvent:
+        no: Any = {"concurrency": None, "rate": None}
+        counts: Any = {"in_flight": 0, "paused": 0.0, "accepted": 0, "refused": 0}
+        return TraceEvent(time=time, model="m", host="h", event=name, **no, **counts)
+
+    plan: Any = SimpleNamespace(trace=tmp_path / "control.jsonl")
+    with open_trace(plan) as trace:
+        assert trace is not None
+        trace.of_batch()(event(0.5, "refused"))
+        await trio.sleep(3)
+        trace.of_batch()(event(0.25, "sample"))
+        lines = plan.trace.read_text().splitlines()  # it can be watched while it is written
+    assert [json.loads(line)["time"] for line in lines] == [0.5, 3.25]
+    plan.trace = None
+    with open_trace(plan) as trace:
+        assert trace is None
 
 
 @posix
@@ -764,6 +848,22 @@ def test_bad_lines_are_told_before_anything_is_sent(endpoint: Endpoint, files: F
     assert len(files.keys) == 10
 
 
+def test_an_input_without_requests_is_told(endpoint: Endpoint, files: Files) -> None:
+    said = f"there are no requests in {files.source}\n"
+    files.source.write_text("\n")
+    assert batch(endpoint, files).err == batch(endpoint, files, "--dry-run").err == said
+    assert batch(endpoint, files, "--quiet").err == ""
+    files.source.write_text("nonsense\n")
+    assert batch(endpoint, files, "--skip-bad").err == said
+    files.write(1)
+    shards = [batch(endpoint, files, "--shard", f"{part}/2", "--dry-run").err for part in (1, 2)]
+    assert min(shards) == ""
+    assert re.fullmatch("there are no requests in shard [12]/2 of .*in.jsonl\n", max(shards))
+    args = [*COMMAND, "batch", "-", str(files.target), "-m", "compatible:m"]
+    ran = run([*args, "--base-url", endpoint.url], stdin=b"")
+    assert (ran.code, ran.err) == (0, "there are no requests in stdin\n")
+
+
 def test_a_request_that_changed_is_told(endpoint: Endpoint, files: Files) -> None:
     batch(endpoint, files)
     files.write(10, temperature=1)
@@ -797,6 +897,70 @@ def test_a_dry_run(endpoint: Endpoint, files: Files) -> None:
     batch(endpoint, files)
     ran = batch(endpoint, files, "--dry-run")
     assert ran.out == "to send: 0 of 10 requests\nalready finished: 10\n"
+
+
+PLACES = {"out": "the output", "ledger": "--ledger", "cache": "--cache", "trace": "--trace"}
+
+
+def with_place(files: Files, option: str, path: Path) -> list[str]:
+    """Arguments that name a path as the output, or as the file of an option."""
+    if option != "out":
+        return [f"--{option}", str(path)]
+    files.target = path
+    return []
+
+
+@pytest.mark.parametrize("option", PLACES)
+def test_a_dry_run_fails_where_the_run_would(endpoint: Endpoint, files: Files, option: str) -> None:
+    folder = files.source.parent
+    (folder / "notes.txt").write_text("my notes\n")
+    (folder / "dir").mkdir()
+    for path, what in (
+        (folder / "missing" / "file", "its folder does not exist"),
+        (folder / "dir", "not a regular file"),
+        (folder / "notes.txt", None),
+    ):
+        if (option, what) == ("trace", None):  # a trace is written anew
+            continue
+        args = with_place(files, option, path)
+        told = batch(endpoint, files, *args, "--dry-run", code=2).err
+        assert told == batch(endpoint, files, *args, code=2).err
+        assert told.count("\n") == 1
+        assert what is None or told == f"error: {PLACES[option]} {path}: {what}\n"
+    assert sorted(p.name for p in folder.iterdir() if p.name != "out.jsonl") == (
+        ["dir", "in.jsonl", "notes.txt"]
+    )
+    assert (folder / "notes.txt").read_text() == "my notes\n"
+
+
+@posix
+@pytest.mark.parametrize("option", PLACES)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system that takes no files")
+def test_a_dry_run_tries_the_folder(endpoint: Endpoint, files: Files, option: str) -> None:
+    args = with_place(files, option, Path("/proc/self/new"))
+    told = batch(endpoint, files, *args, "--dry-run", code=2).err
+    assert told.startswith(f"error: {PLACES[option]} /proc/self/new: ")
+    assert told == batch(endpoint, files, *args, code=2).err
+
+
+def test_a_dry_run_makes_and_changes_no_file(endpoint: Endpoint, files: Files) -> None:
+    folder = files.source.parent
+    args = [
+        part
+        for name in ("ledger", "cache", "trace")
+        for part in with_place(files, name, folder / name)
+    ]
+    batch(endpoint, files, *args, "--dry-run")
+    assert [p.name for p in folder.iterdir()] == ["in.jsonl"]
+    (folder / "cache").touch()
+    batch(endpoint, files, *args, "--dry-run")
+    assert (folder / "cache").stat().st_size == 0
+    (folder / "cache").unlink()
+    batch(endpoint, files, *args)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert set(before) == {"in.jsonl", "out.jsonl", "ledger", "cache", "trace"}
+    batch(endpoint, files, *args, "--dry-run")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
 def test_a_dry_run_learns_the_length_of_answers(endpoint: Endpoint, files: Files) -> None:
@@ -1076,16 +1240,22 @@ async def test_the_status_line_says_why_requests_wait() -> None:
         reason="refused",
     )
     found = BatchStatistics(waiting={"pause": 200}, newest_failure=failed)
-    batch = SimpleNamespace(statistics=lambda: found, stopped=None)
-    sums = SimpleNamespace(todo=200, ledger=llm.Ledger(), before=Counter(finished=21))
-    run: Any = SimpleNamespace(
-        _batch=batch, sums=sums, interrupted=False, _checked=0, _held_up=lambda stats: []
-    )
-    line = BatchRun._status(run, 0.0, 0, 0, 0)
+    sums: Any = SimpleNamespace(todo=200, ledger=llm.Ledger(), before=Counter(finished=21))
+    status = BatchStatus(sums, KEY)
+    line = status.text(found, every=5.0)
     assert line.startswith("0 of 200 done (21 before), 0 failed, ")
     assert "0 running, waiting: pause 200 · newest error SendError refused · " in line
     found = BatchStatistics(running=3, newest_failure=failed)
-    assert "newest error" not in BatchRun._status(run, 0.0, 0, 0, 0)
+    assert "newest error" not in status.text(found, every=5.0)
+
+
+async def test_the_rates_begin_anew_after_the_check() -> None:
+    sums: Any = SimpleNamespace(todo=10, ledger=llm.Ledger(), before=Counter())
+    status = BatchStatus(sums, KEY)
+    status.text(BatchStatistics(ok=1, chunks=50, completion_tokens=50), every=5.0)
+    line = status.text(BatchStatistics(running=3), every=5.0, before=1)
+    assert line.startswith("1 of 10 done, 0 failed, 3 running · ")
+    assert line.endswith(" · 0 chunks/s · 0 tokens/s")
 
 
 def test_durations() -> None:

@@ -37,7 +37,7 @@ from trio_minillm.local import (
     open_local_model,
     open_local_server,
 )
-from trio_minillm.local._settings import find_model, server_settings
+from trio_minillm.local._settings import find_model, identity_of, server_settings
 from trio_minillm.providers import Model
 
 from ..support.local_model import SMALL, gone, needs_local_model
@@ -165,6 +165,42 @@ async def test_model_value_over_both_wires() -> None:
             assert server._process.key not in repr(server.model(wire)) + repr(server)
         with pytest.raises(ValueError, match="wire must be"):
             server.model("gemini")  # type: ignore[arg-type]
+
+
+def test_a_model_has_the_same_identity_at_each_start(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
+    one.write_bytes(b"GGUF 1")
+
+    def identity(path: Path = one, context: int = 256, slots: int = 4, **more: Any) -> str:
+        given = {"threads": None, "tools": False, "chat_template": None, "extra": None, **more}
+        return identity_of(path, context, server_settings(context, slots, **given))
+
+    first = identity()
+    assert first == identity() == identity(slots=1) == identity(threads=1)
+    link = tmp_path / "link.gguf"
+    link.symlink_to(one)
+    assert identity(link) == first
+    two.write_bytes(b"GGUF 2")
+    os.utime(two, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))
+    others = [
+        identity(two),
+        identity(context=512),
+        identity(tools=True),
+        identity(chat_template="{{ messages }}"),
+        identity(extra={"sampling.temp": 0.0}),
+    ]
+    before = one.stat()
+    two.replace(one)
+    assert (one.stat().st_size, one.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    others.append(identity())
+    assert len({first, *others}) == 7
+
+
+async def test_two_servers_of_a_file_have_one_identity() -> None:
+    async with open_local_server(**SMALL) as one, open_local_server(**SMALL) as two:
+        found = {one.model().identity, two.model().identity, two.model("anthropic").identity}
+    assert len(found) == 1
+    assert None not in found
 
 
 async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import trio_minillm as llm
 import trio_minillm.providers
@@ -73,6 +74,17 @@ def test_a_field_of_another_type_is_a_type_error(
     with pytest.raises(TypeError, match=f"^{words}$") as caught:
         make(**{"name": "m", "api_key": "k", **given})
     assert caught.value.__context__ is None
+
+
+def test_only_a_server_on_this_machine_is_known_by_another_name() -> None:
+    """Two servers elsewhere can't pass for one."""
+    model = llm.Model(**{**MODEL, "base_url": "http://127.0.0.1:8080/v1"}, identity="a")
+    assert model.identity == "a"
+    with pytest.raises(ValueError, match="identity is for servers on this machine alone"):
+        replace(model, base_url="https://h/v1")
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="identity must be str or None, not int"):
+        llm.Model(**MODEL, identity=wrong)
 
 
 @pytest.mark.parametrize("make", [*MAKERS, partial(llm.Model, **MODEL)])

@@ -11,10 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import suppress
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,11 +24,11 @@ from trio_minillm.batch import BatchOptions
 
 from ..local._named import is_local, key_of, kind_of
 from . import _shared as option
+from ._batch_files import check_files, ledger_for
 from ._batch_judging import judged, schema_from
-from ._batch_output import STDOUT, Target, target_of
-from ._batch_report import STDIN, BatchPlan
+from ._batch_output import STDOUT, target_of
+from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
-from ._costs import open_ledger
 from ._live import run_live
 from ._output import Misuse
 from ._shared import model_of, positive, priced, timeouts_of
@@ -135,7 +132,7 @@ def batch(
 
     def make() -> BatchRun:
         place = target_of(target, retry_failed=retry_failed)
-        check_apart(source, place, ledger=ledger, cache=cache, schema=schema, trace=trace)
+        check_files(source, place, schema=schema, ledger=ledger, cache=cache, trace=trace)
         _check_together(concurrency, max_concurrency, no_adapt=no_adapt, local=is_local(model))
         clocks = timeouts_of(first_chunk=timeout_first, idle=timeout_idle, total=timeout_total)
         options: BatchOptions = {
@@ -151,7 +148,6 @@ def batch(
             "timeouts": clocks,
             "ordered": order,
             **judged(schema, retries_invalid, score),
-            "trace": trace,
         }
         plan = BatchPlan(
             model=priced(model_of(model, base_url, asks=not dry_run), price),
@@ -171,7 +167,8 @@ def batch(
             dry_run=dry_run,
             fsync=fsync,
             cache=cache,
-            ledger=open_ledger(ledger) if ledger and not dry_run else None,
+            trace=trace,
+            ledger=ledger_for(ledger, dry_run=dry_run),
         )
         return BatchRun(plan, secret, quiet=quiet)
 
@@ -183,19 +180,6 @@ def _check_together(given: str, most: int | None, *, no_adapt: bool, local: bool
         raise Misuse("--max-concurrency goes with --concurrency auto, and no local model")
     if no_adapt and given == "auto" and not local:
         raise Misuse("--no-adapt goes with a number for --concurrency")
-
-
-def check_apart(source: Path, target: Target, **others: Path | None) -> None:
-    """Raise `Misuse` if two of the files are the same one: each would ruin the other."""
-    files = [] if source == STDIN else [("the input", source)]
-    files += [("the output", path) for path in target.files]
-    files += [(f"--{name}", path) for name, path in others.items() if path is not None]
-    for (one, first), (other, second) in combinations(files, 2):
-        same = os.path.realpath(first) == os.path.realpath(second)
-        with suppress(OSError):  # one of them is not there
-            same = same or first.samefile(second)
-        if same:
-            raise Misuse(f"{other} must be another file than {one}")
 
 
 def params_from(

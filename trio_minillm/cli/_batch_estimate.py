@@ -136,8 +136,8 @@ class Estimate(msgspec.Struct):
             "amount": ratio(self.amount, self.likely_amount, self.unpriced),
         }
 
-    def rows(self, answers: int) -> list[Row]:
-        """Return the lines about so many answers."""
+    def rows(self, answers: int, noun: str) -> list[Row]:
+        """Return the lines about so many answers, each to a ``noun``: a request, or a sample of one."""
         if not answers:
             return []
         length = f"answers of {self.usual_output:,} tokens at most, which is a guess"
@@ -148,15 +148,13 @@ class Estimate(msgspec.Struct):
         by = " and ".join(self.counted_by)
         cost = f" · ${usd(self.likely_amount)}" if self.likely_amount else ""
         likely = f"{self.likely_input:,} in · {self.likely_output:,} out{cost}"
-        media = f"; {many(self.uncounted, 'prompt')} with media not counted" * bool(self.uncounted)
+        media = f"; {many(self.uncounted, noun)} with media not counted" * bool(self.uncounted)
         rows = [("likely", f"{likely} (input by {by}; {length}{media})")]
-        least = (
-            f" (and {many(self.unbounded, 'request')} without a bound)" if self.unbounded else ""
-        )
+        least = f" (and {many(self.unbounded, noun)} without a bound)" if self.unbounded else ""
         tokens = f"at most {self.input_tokens:,} in · {self.output_tokens:,} out{least}"
         rows.append(("tokens", tokens))
         if self.unpriced < answers:
-            more = f" (and {many(self.unpriced, 'request')} without a bound or a price)"
+            more = f" (and {many(self.unpriced, noun)} without a bound or a price)"
             rows.append(("cost", f"at most ${usd(self.amount)}{more if self.unpriced else ''}"))
         else:
             lacks = "bound (--max-tokens)" if self.unbounded == answers else "price (--price)"

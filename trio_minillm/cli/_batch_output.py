@@ -83,6 +83,9 @@ class StdoutResults:
     def states(self, request: BatchRequest, samples: int) -> Sequence[str]:
         return ["missing"] * samples
 
+    def has_other_answers(self, request: BatchRequest) -> bool:
+        return False
+
     def unanswered(
         self, requests: Iterable[BatchRequest], *, samples: int
     ) -> Iterator[BatchRequest]:

@@ -66,7 +66,13 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     fsync: Any
     cache: Path | None
+    trace: Path | None
     ledger: llm.Ledger | None
+
+    @property
+    def noun(self) -> str:
+        """The name of one of the things that are sent and counted."""
+        return "request" if self.samples == 1 else "sample"
 
     @property
     def input(self) -> str:
@@ -99,12 +105,15 @@ class BatchSums:
         self.cost_unknown = False
         """True if there is a limit on cost and an answer whose cost is not known."""
 
-    def add_line(self, request: BatchRequest, states: Sequence[str]) -> None:
+    def add_line(
+        self, request: BatchRequest, states: Sequence[str], *, others: bool = False
+    ) -> None:
         """Count a good line of the input, with the state of each sample's line in the output.
 
-        Raises ``ValueError`` if one of those is of another request.
+        Raises ``ValueError`` if one of those is an answer to another request, or if there are
+        ``others``, beyond the samples of this run.
         """
-        if "changed" in states:
+        if others or "changed" in states:
             lines = self.plan.target.lines
             raise ValueError(
                 f"{lines and lines.name} has a result of this key for another request"
@@ -192,10 +201,11 @@ class BatchSums:
             torn = many(self.torn, "torn line")
             notes.append(f"{torn} in the output; what a torn line stood for is sent again")
         if self.before["outdated"]:
-            failed = many(self.before["outdated"], "request")
-            notes.append(f"{failed} had failed, and changed since: sent again")
+            failed = many(self.before["outdated"], self.plan.noun)
+            notes.append(f"{failed} had failed before a change of the request: sent again")
         if self._failed_before:
-            notes.append(f"{self._failed_before:,} failed before: --retry-failed sends them again")
+            failed = many(self._failed_before, self.plan.noun)
+            notes.append(f"{failed} failed before: --retry-failed sends them again")
         notes += [f"at the interruption: {text}" for text in self.held_up]
         return notes + self.results.notes()
 
@@ -236,7 +246,7 @@ class BatchSums:
             of = f"{self.before.total():,} samples: {self.plan.samples:,} of each of {of}"
         rows = [("to send", f"{self.todo:,} of {of}")]
         rows += [(_BEFORE[s], f"{n:,}") for s, n in self.before.items() if s != "missing"]
-        rows += self.estimate.rows(self.todo)
+        rows += self.estimate.rows(self.todo, self.plan.noun)
         return rows + [("note", one_line(note)) for note in self.notes()]
 
     def fields(self, name: str) -> dict[str, Any]:

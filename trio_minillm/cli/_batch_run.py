@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import (
-    AbstractContextManager,
     AsyncExitStack,
     aclosing,
     asynccontextmanager,
-    nullcontext,
     suppress,
 )
 from functools import partial
@@ -21,37 +18,30 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm.batch import (
-    Attempt,
     Batch,
     BatchOptions,
     BatchRequest,
     BatchResult,
-    BatchStatistics,
-    CacheError,
     RequestFile,
-    ResponseCache,
 )
 
 from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
-from .._batch.throttle.controls import duration, shown
 from .._batch.validation import check_schema
-from .._protocol.redaction import redact_beginnings
 from ..local._named import open_model
+from ._batch_files import RunTrace, check_cache, open_cache, open_input, open_trace
 from ._batch_output import Output, make_table, open_output, writing
 from ._batch_report import STDIN, BatchPlan, BatchSums, hints_text, problems_text
+from ._batch_status import BatchStatus
 from ._batch_stdin import copy_of_stdin
-from ._costs import cost_text
 from ._live import LiveRun, Progress, timed
-from ._measurements import Results, seconds_text
+from ._measurements import Results
 from ._output import Misuse, OutputError, Row, many, one_line
 from ._shared import LOCAL_SLOTS, price_of
 from ._terminal import StatusLine, say
 
 LOCAL_CONTEXT = 4096
 """Tokens of prompt and answer together, for each slot of a local model."""
-SPEED_OVER = 30.0
-"""Seconds over which the status line takes its rates."""
 TURN = 64
 """Lines of the input that are passed over before other tasks get a turn."""
 
@@ -67,10 +57,9 @@ class InvalidAnswer(llm.MiniLLMError):
 class BatchRun(LiveRun):
     """One run of the command as its user sees it."""
 
-    noun = "request"
-
     def __init__(self, plan: BatchPlan, secret: str, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
+        self.noun = plan.noun
         self.sums = BatchSums(plan, secret)
         self.ledger = self.sums.ledger
         self._batch: Batch | None = None
@@ -85,11 +74,9 @@ class BatchRun(LiveRun):
         """The scope in which stdin is read."""
         self._received = 0
         """Bytes of stdin that have come."""
-        self._secret = secret
+        self._status = BatchStatus(self.sums, secret)
         self._outdated = KeyTable()
         """Keys whose line is the failure of a request that has changed since."""
-        self._states = deque[tuple[float, int, int, int]]()
-        """Recent times with the counts of requests, chunks and tokens then, oldest first."""
 
     # -- as its user sees it -----------------------------------------------------------------
 
@@ -101,7 +88,7 @@ class BatchRun(LiveRun):
         if self._batch is None:
             self._reading.cancel()
             return 0
-        self.sums.held_up = self._held_up(self._batch.statistics())
+        self.sums.held_up = self._status.held_up(self._batch.statistics())
         self._batch.stop()
         return self._batch.statistics().running
 
@@ -118,13 +105,11 @@ class BatchRun(LiveRun):
             if not lines:
                 read = f"reading stdin: {self._received / 1e6:,.1f} MB"
             return Progress(read, failing=False) if lines or self._received else None
-        stats, states = self._batch.statistics(), self._states
-        if len(states) > int(SPEED_OVER / self.every):
-            states.popleft()
-        now = trio.current_time()
-        states.append((now, stats.done, stats.chunks, stats.completion_tokens))
-        share = (stats.done + self._checked) / max(self.sums.todo, 1)
-        return Progress(self._status(*states[0]), bool(stats.failed), share)
+        stats, before = self._batch.statistics(), self._checked
+        stopping = bool(self.interrupted) or self._batch.stopped is not None
+        text = self._status.text(stats, every=self.every, before=before, stopping=stopping)
+        share = (stats.done + before) / max(self.sums.todo, 1)
+        return Progress(text, bool(stats.failed), share)
 
     def exit_code(self) -> int:
         return self.sums.exit_code(self.error, interrupted=self.interrupted)
@@ -153,13 +138,13 @@ class BatchRun(LiveRun):
         ):
             one_model = plan.one_model or local
             named = partial(_model_named, model, one_model=one_model)
-            file = _open_input(plan, source, named)
+            file = open_input(plan, source, named)
             with open_output(plan.target, plan.fsync, dry_run=plan.dry_run) as out:
                 sums.torn = 0 if out is None else out.torn
                 await self._read(file, out, model)
                 if out is None or plan.dry_run:
+                    check_cache(plan)
                     return
-                _begin_trace(plan)
                 await self._answer(file, out)
 
     async def _answer(self, file: RequestFile, out: Output) -> None:
@@ -173,11 +158,11 @@ class BatchRun(LiveRun):
                 forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
                 await trio.to_thread.run_sync(forget)
         try:
-            with _open_cache(plan) as cache:
+            with open_cache(plan) as cache, open_trace(plan) as trace:
                 options: BatchOptions = {**plan.options, "cache": cache}
                 if isinstance(plan.model, str):  # more would only wait in a local model's server
                     options["concurrency"] = _slots(plan)
-                await self._send(file, out, options)
+                await self._send(file, out, options, trace)
         except (llm.MiniLLMError, Misuse):
             await self._make_table()
             raise
@@ -214,14 +199,14 @@ class BatchRun(LiveRun):
         plan, sums = self.sums.plan, self.sums
 
         def visit(number: int, request: BatchRequest) -> None:
-            states = (
-                ["missing"] * plan.samples if out is None else out.states(request, plan.samples)
-            )
+            wanted = plan.samples
+            states = ["missing"] * wanted if out is None else out.states(request, wanted)
+            others = out is not None and out.has_other_answers(request)
             if "outdated" in states:
                 self._outdated.put(request.key, 1)
             if plan.options.get("validate") is not None:
                 check_schema(request)
-            sums.add_line(request, states)
+            sums.add_line(request, states, others=others)
 
         local = isinstance(plan.model, str)
         check = partial(file.check, visit, progress=self._line)
@@ -235,13 +220,19 @@ class BatchRun(LiveRun):
             many = "a line" if sums.report.bad == 1 else f"{sums.report.bad:,} lines"
             what = "; --skip-bad leaves them out" if sums.report.requests else ""
             raise Misuse(f"{many} of {plan.input} can't be sent: nothing was sent{what}")
+        if not sums.report.requests and not self.quiet:
+            part = f"shard {plan.shard[0]}/{plan.shard[1]} of " if plan.shard else ""
+            StatusLine().clear()
+            say(f"there are no requests in {part}{one_line(plan.input, 300)}\n")
 
     def _line(self, number: int) -> None:
         if self.interrupted:
             raise _Stopped
         self.sums.lines = number
 
-    async def _send(self, file: RequestFile, out: Output, options: BatchOptions) -> None:
+    async def _send(
+        self, file: RequestFile, out: Output, options: BatchOptions, trace: RunTrace | None
+    ) -> None:
         sums = self.sums
         missing = partial(_missing, file, out, sums.plan.samples)
         async with llm.open_client(ledger=sums.ledger) as opened:
@@ -251,10 +242,12 @@ class BatchRun(LiveRun):
             try:
                 with timed(sums.results):
                     if sums.plan.check:
+                        told = None if trace is None else trace.of_batch()
                         async with aclosing(missing()) as requests:
-                            await self._check(client, requests, out, options)
+                            await self._check(client, requests, out, {**options, "trace": told})
                     self._checked = sums.ok
                     if not (sums.cost_unknown or self._unwritten or self.interrupted):
+                        options["trace"] = None if trace is None else trace.of_batch()
                         await self._take_results(client.batch(missing(), **options), out)
             finally:
                 self.leaving()
@@ -273,29 +266,37 @@ class BatchRun(LiveRun):
         A failure is not written: what is wrong is likely to be put right by other options, and then
         its line would be that of another request.
         """
-        once: BatchOptions = {**options, "concurrency": 1, "max_concurrency": None, "trace": None}
+        once: BatchOptions = {**options, "concurrency": 1, "max_concurrency": None}
         once["retry"] = llm.Retry(attempts=1)
-        async for request in requests:
-            first = msgspec.structs.replace(request, samples=(request.samples or (0,))[:1])
-            sent = False
-            async with client.batch([first], **once) as batch:
-                self._batch = batch
-                if self.interrupted:
-                    batch.stop()
-                try:
-                    async for result in batch:
-                        if error := result.error or result.invalid:
-                            raise _named(error)
-                        await self._keep(result, out)
-                        sent = not result.cached
-                except llm.MiniLLMError:
-                    self._check_failed = True
-                    raise
-            if sent and not self.quiet and self.sums.unsent:
-                StatusLine().clear()
-                say(f"check: {one_line(first.key, 100)} has an answer; now the others\n")
-            if sent or self.interrupted:
-                return
+        taken, sent = trio.Event(), False
+
+        async def one_by_one() -> AsyncGenerator[BatchRequest, None]:
+            nonlocal taken
+            async for request in requests:
+                yield msgspec.structs.replace(request, samples=(request.samples or (0,))[:1])
+                await taken.wait()
+                taken = trio.Event()
+                if sent:
+                    return
+
+        async with client.batch(one_by_one(), **once) as batch:
+            self._batch = batch
+            if self.interrupted:
+                batch.stop()
+            try:
+                async for result in batch:
+                    if error := result.error or result.invalid:
+                        raise _named(error)
+                    await self._keep(result, out)
+                    sent = not result.cached
+                    if sent and not self.quiet and self.sums.unsent:
+                        StatusLine().clear()
+                        key = one_line(result.key, 100)
+                        say(f"check: {key} has an answer; now the others\n")
+                    taken.set()
+            except llm.MiniLLMError:
+                self._check_failed = True
+                raise
 
     async def _take_results(self, batch: Batch, out: Output) -> None:
         async with batch:
@@ -315,63 +316,12 @@ class BatchRun(LiveRun):
         # An attempt that no file has is worse than one that is made later.
         self._unwritten = self._unwritten or self.ledger.unwritten()
 
-    def _status(self, since: float, done: int, chunks: int, tokens: int) -> str:
-        """Return ``1,204 of 5,000 done, 3 failed, 64 running, waiting: retry 2 · ETA 2 min · …``.
-
-        Rates count from ``since``, when the counts were those given. Chunks and tokens are counted
-        when an answer ends.
-        """
-        assert self._batch is not None
-        stats, sums = self._batch.statistics(), self.sums
-        # Requests that wait for others to end are just the next in line: nothing holds them up.
-        waits = [
-            f"{name} {n:,}" for name, n in stats.waiting.items() if n and name != "concurrency"
-        ]
-        before = f" ({n:,} before)" if (n := sums.before["finished"]) else ""
-        parts = [
-            f"{stats.done + self._checked:,} of {sums.todo:,} done{before}, {stats.failed:,} failed,"
-            f" {stats.running:,} running" + (f", waiting: {', '.join(waits)}" if waits else "")
-        ]
-        controls = self._held_up(stats)
-        parts += controls
-        held_up = stats.waiting.get("pause") or stats.waiting.get("retry")
-        if held_up and not controls and stats.newest_failure is not None:
-            parts.append(f"newest error {failure_name(stats.newest_failure)}")
-        stopping = self.interrupted or self._batch.stopped is not None
-        gone = max(trio.current_time() - since, 1e-9)
-        speed = (stats.done - done) / gone
-        if stopping:
-            parts.insert(0, "stopping")
-        elif speed > 0:
-            left = sums.todo - self._checked - stats.done
-            parts.append(f"ETA {duration(left / speed)}")
-        if sums.ledger.attempts:
-            parts.append(f"cost {cost_text(sums.ledger.totals).partition(' (')[0]}")
-        parts.append(f"{(stats.chunks - chunks) / gone:,.0f} chunks/s")
-        parts.append(f"{(stats.completion_tokens - tokens) / gone:,.0f} tokens/s")
-        if stats.ttft_p50 is not None:
-            p50, p99 = seconds_text(stats.ttft_p50), seconds_text(stats.ttft_p99)
-            parts.append(f"TTFT p50 {p50} p99 {p99}")
-        return " · ".join(parts)
-
-    def _held_up(self, stats: BatchStatistics) -> list[str]:
-        """Return what the server or this machine holds down now."""
-        return [
-            one_line(redact_beginnings(text, self._secret), 200) for text in shown(stats.controls)
-        ]
-
 
 def _named(error: Exception) -> llm.MiniLLMError:
     """Return the error of a check as one of the library's."""
     if isinstance(error, llm.MiniLLMError):
         return error
     return InvalidAnswer(f"the first answer is not valid: {words_of(error)}")
-
-
-def failure_name(attempt: Attempt) -> str:
-    """Return the class of an attempt's error and what distinguishes it: ``SendError refused``."""
-    words = (attempt.error, attempt.reason, attempt.kind, attempt.status)
-    return one_line(" ".join(str(word) for word in words if word is not None), 60)
 
 
 def _slots(plan: BatchPlan) -> int:
@@ -388,45 +338,6 @@ def _model_named(model: llm.Model, name: str | None, *, one_model: bool) -> llm.
     if name is not None and name != model.name and not one_model:
         model = msgspec.structs.replace(model, name=name, price=None)
     return msgspec.structs.replace(model, price=price_of(model))
-
-
-def _open_input(
-    plan: BatchPlan, source: Path, named: Callable[[str | None], llm.Model]
-) -> RequestFile:
-    try:
-        return RequestFile(
-            source,
-            model=named,
-            params=plan.params,
-            **plan.columns,
-            strict=plan.strict,
-            format=plan.format,
-            shard=plan.shard,
-            skip_bad=plan.skip_bad,
-        )
-    except OSError as exc:
-        raise Misuse(f"the input {plan.input}: {exc.strerror or exc}") from exc
-
-
-def _open_cache(plan: BatchPlan) -> AbstractContextManager[ResponseCache | None]:
-    if plan.cache is None:
-        return nullcontext()
-    try:
-        return ResponseCache(plan.cache)
-    except (OSError, CacheError) as exc:
-        raise Misuse(f"the cache {plan.cache}: {exc}") from exc
-
-
-def _begin_trace(plan: BatchPlan) -> None:
-    """Empty the file of --trace. Raises `Misuse` if it can't be written, before anything is sent."""
-    trace = plan.options.get("trace")
-    if isinstance(trace, Path):
-        try:
-            if trace.exists() and not trace.is_file():
-                raise Misuse(f"--trace {trace}: not a regular file")  # a pipe would block
-            trace.write_bytes(b"")
-        except OSError as exc:
-            raise Misuse(f"--trace {trace}: {exc.strerror or exc}") from exc
 
 
 def _failed_in(keys: RequestFile | KeyTable, key: str, ok: bool) -> bool:

@@ -16,11 +16,12 @@ from typing import Any, Literal, get_args
 
 import httpx
 import trio
+from msgspec.structs import replace
 
 from ..providers import Model
 from ..providers._models import anthropic, compatible
 from ._process import LocalModelError, ServerProcess, Slots, open_process
-from ._settings import find_model, server_settings
+from ._settings import find_model, identity_of, server_settings
 
 Wire = Literal["openai", "anthropic"]
 """The wire format for requests to the server: OpenAI Chat Completions or Anthropic Messages."""
@@ -29,9 +30,10 @@ Wire = Literal["openai", "anthropic"]
 class LocalServer:
     """A running server, made by `open_local_server` and usable only inside its block."""
 
-    def __init__(self, name: str, process: ServerProcess) -> None:
+    def __init__(self, name: str, identity: str, process: ServerProcess) -> None:
         self.name = name
         """The model's name in answers: the file's name without ``.gguf``."""
+        self._identity = identity
         self._process = process
 
     def __repr__(self) -> str:
@@ -50,14 +52,12 @@ class LocalServer:
     def model(self, wire: Wire = "openai") -> Model:
         """Return the model to give to a client, with this wire format. Both can be used at once."""
         _check_wire(wire)
+        name, url, key = self.name, self.base_url, self._process.key
         if wire == "openai":
-            return compatible(
-                self.name,
-                base_url=f"{self.base_url}/v1",
-                server="llama.cpp",
-                api_key=self._process.key,
-            )
-        return anthropic(self.name, base_url=self.base_url, api_key=self._process.key)
+            made = compatible(name, base_url=f"{url}/v1", server="llama.cpp", api_key=key)
+        else:
+            made = anthropic(name, base_url=url, api_key=key)
+        return replace(made, identity=self._identity)
 
     async def slots(self) -> Slots:
         """Return how many of the server's slots are generating at the moment.
@@ -159,6 +159,7 @@ async def open_local_server(
     """
     settings = server_settings(context, slots, threads, tools, chat_template, extra)
     gguf = find_model(path)
+    identity = identity_of(gguf, context, settings)
     key = secrets.token_urlsafe(32)
     settings |= {"model.path": str(gguf), "model_alias": [gguf.stem], "api_keys": [key]}
     with tempfile.TemporaryFile() as log:
@@ -168,7 +169,7 @@ async def open_local_server(
                 await process.start(settings)
             if scope.cancelled_caught:
                 raise LocalModelError(process.explain(f"was not ready after {start_timeout:g} s"))
-            yield LocalServer(gguf.stem, process)
+            yield LocalServer(gguf.stem, identity, process)
 
 
 def _check_wire(wire: Wire) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ _PARAMETERS = {
 """Attributes of ``CommonParams`` that ``extra`` must not set, by the parameter that does."""
 _RESERVED = {"port", "hostnames", "api_keys", "model_alias"}
 """Attributes of ``CommonParams`` that only this library sets."""
+
+_OF_THE_MACHINE = {"n_ctx", "n_parallel", "cpuparams.n_threads", "cpuparams_batch.n_threads"}
+"""Attributes of ``CommonParams`` that say how much this machine does at once, and not what."""
 
 
 def server_settings(
@@ -65,6 +70,21 @@ def server_settings(
     elif chat_template is not None:
         settings["chat_template"] = chat_template
     return settings | _checked_extra(dict(extra or {}), tools)
+
+
+def identity_of(gguf: Path, context: int, settings: Mapping[str, Any]) -> str:
+    """Return a name of a model: its file, ``context`` and the settings, except those that say how
+    much is done at once. It is the same at each start.
+
+    A file is known by its path, its size and the times of its last changes: to read gigabytes for
+    each start would take too long. One that was replaced or copied is another one; so nothing
+    changes unnoticed. Files that ``extra`` names are known by their paths alone.
+    """
+    found = gguf.stat()
+    file = os.path.realpath(gguf), found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    kept = {name: value for name, value in settings.items() if name not in _OF_THE_MACHINE}
+    text = json.dumps([file, context, kept], sort_keys=True)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _cores() -> int:

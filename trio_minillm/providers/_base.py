@@ -44,8 +44,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     ``extra`` goes into the body of every request, ``headers`` into its headers; ``price`` is used
     where the provider names no cost. The ``repr`` shows neither the key nor the headers.
 
+    ``identity`` is for a server on this machine that has another port at each start, as a local model
+    has: a name of what answers there, by which a response cache knows it in place of its address.
+
     Raises ``TypeError`` for a field of another type, ``ValueError`` for a key, a header or an address
-    that can't be sent as it is, without showing it. Warns (``UserWarning``) if a key would go
+    that can't be sent as it is, without showing it, and for an ``identity`` of another machine. Warns (``UserWarning``) if a key would go
     unencrypted to another machine.
     """
 
@@ -56,6 +59,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     price: TokenPrice | None = None
+    identity: str | None = None
 
     def __post_init__(self) -> None:
         check_type("name", self.name, str)
@@ -65,6 +69,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         check_type("headers", self.headers, Mapping)
         check_type("extra", self.extra, Mapping)
         check_option("price", self.price, TokenPrice)
+        check_option("identity", self.identity, str)
         if not self.name:
             raise ValueError("name must not be empty")
         msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change
@@ -85,6 +90,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         if not self.base_url.lower().startswith(("http://", "https://")):
             raise ValueError("base_url must begin with http:// or https://")
         _check_url(self.base_url)
+        if self.identity is not None and not is_this_machine(host_of(self.base_url)):
+            raise ValueError("identity is for servers on this machine alone")
         named = self.headers.keys() & {"authorization", "Authorization", "x-api-key", "api-key"}
         if (self.api_key or named) and self.base_url.lower().startswith("http:"):
             _warn_of_plain_text(host_of(self.base_url))

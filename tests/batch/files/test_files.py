@@ -677,6 +677,26 @@ async def test_each_sample_has_a_line_of_its_own(tmp_path: Path) -> None:
             list(out.unanswered([request("a", "Other.")], samples=3))
 
 
+async def test_samples_beyond_the_wanted_ones_are_compared(tmp_path: Path) -> None:
+    a, other = request("a"), request("a", "Other.")
+    b = BatchRequest("b", "Hello.")
+    failed = msgspec.structs.replace(refused(request("c", "Other.")), sample=5)
+    answers = [answered(a, sample=7), answered(request("b"), sample=1), failed]
+    await append_all(tmp_path / "out.jsonl", answers)
+    with ResultFile(tmp_path / "out.jsonl") as out:
+        asked = [a, b, request("c"), request("d")]
+        assert not any(out.has_other_answers(one, model=MODEL) for one in asked)
+        assert list(out.unanswered(asked, model=MODEL)) == asked
+        assert out.has_other_answers(other)
+        with pytest.raises(ValueError, match="'a' was another request"):
+            list(out.unanswered([other]))
+        await out.append(answered(other, sample=8))  # now the file has answers to both
+        assert out.has_other_answers(a)
+        assert out.has_other_answers(other)
+        out.forget(lambda key, ok: key == "a")
+        assert list(out.unanswered([other])) == [other]
+
+
 async def test_a_failed_sample_is_forgotten_alone(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     a = request("a")

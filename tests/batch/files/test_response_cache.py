@@ -509,6 +509,24 @@ def test_another_request_has_another_key():
     assert len(set(keys)) == len(keys)
 
 
+def test_a_local_model_is_the_same_at_another_port():
+    def at(port, identity="a", path="/v1"):
+        return replace(
+            testing.model(), base_url=f"http://127.0.0.1:{port}{path}", identity=identity
+        )
+
+    assert key_of(at(1)) == key_of(at(2))
+    keys = [
+        key_of(at(1)),
+        key_of(at(1, "b")),
+        key_of(at(1, path="/v2")),
+        key_of(at(1, None)),
+        key_of(at(2, None)),
+        key_of(replace(at(1), name="other")),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
 async def test_without_locks_one_process_can_use_it(path, monkeypatch, caplog):
     """Also one that was made where there are locks, and that then has to be read there again."""
 

@@ -134,9 +134,87 @@ def test_a_table_has_the_rows(results: Path, name: str) -> None:
     path = results.with_name(name)
     path.write_text("an older one")
     assert write_table(read_results(results), path) == 3
-    assert read_table(path) == [found.row() for found in read_results(results)]
+    rows = [found.row() for found in read_results(results)]
+    assert read_table(path) == [rows[0] | {"score": 0.5}, *rows[1:]]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert sorted(p.name for p in path.parent.iterdir()) == sorted(["out.jsonl", name])
+
+
+def column(path: Path, name: str, values: list[Any]) -> tuple[str, list[Any]]:
+    """The type and the cells of a column of the table that is made of lines with these values of a
+    field, of which ``None`` is a line without it.
+    """
+    from pyarrow import parquet
+
+    lines = ({"score": v} if name == "score" else {"meta": v} for v in values)
+    made = (
+        ResultLine(id="i", custom_id="k", ok=True, outcome="x", request="0" * 16, **one)
+        for one in lines
+    )
+    write_table(made, path)
+    found = parquet.read_table(path).column(name)
+    return str(found.type), found.to_pylist()
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("rows", [1, 10_000])
+@pytest.mark.parametrize(
+    ("scores", "kind", "cells"),
+    [
+        ([1, None, -(2**63)], "int64", None),
+        ([1, 0.5, 2**60], "double", [1.0, 0.5, 2.0**60]),
+        ([0.5, 1e-7, None], "double", None),
+        ([True, None, False], "bool", None),
+        ([None, None], "string", None),
+        ([True, 1], "string", ["true", "1"]),
+        ([1, 2**63], "string", ["1", "9223372036854775808"]),
+        (["a", "b"], "string", ['"a"', '"b"']),
+        ([1, {"right": 1}], "string", ["1", '{"right":1}']),
+    ],
+)
+def test_scores_of_one_kind_are_a_column_of_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    scores: list[Any],
+    kind: str,
+    cells: list[Any] | None,
+) -> None:
+    monkeypatch.setattr(result_table, "ROWS", rows)
+    assert column(tmp_path / "out.parquet", "score", scores) == (kind, cells or scores)
+
+
+@needs_pyarrow
+def test_fields_of_metas_are_columns(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    path = tmp_path / "out.parquet"
+    metas = [
+        {"label": "ß", "n": 1, "x": 1, "right": True, "mixed": 1, "list": [1], "none": None},
+        None,
+        {"label": "b", "n": None, "x": 0.5, "mixed": "a"},
+    ]
+    kind, texts = column(path, "meta", metas)
+    assert (kind, [text and json.loads(text) for text in texts]) == ("string", metas)
+    table = parquet.read_table(path)
+    found = {name: table.column(name).to_pylist() for name in table.column_names[len(ROW_TYPES) :]}
+    assert found == {
+        "meta.label": ["ß", None, "b"],
+        "meta.n": [1, None, None],
+        "meta.x": [1.0, None, 0.5],
+        "meta.right": [True, None, None],
+    }
+
+
+@needs_pyarrow
+@pytest.mark.parametrize(
+    "metas", [[{"a": 1}, "x"], [[], {"a": 1}], [{f"n{n}": 1} for n in range(101)]]
+)
+def test_metas_that_are_no_fixed_fields_have_no_columns(tmp_path: Path, metas: list[Any]) -> None:
+    from pyarrow import parquet
+
+    column(tmp_path / "out.parquet", "meta", metas)
+    assert parquet.read_schema(tmp_path / "out.parquet").names == list(ROW_TYPES)
 
 
 @needs_pyarrow

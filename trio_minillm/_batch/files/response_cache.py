@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -66,7 +67,8 @@ class ResponseCache:
     """Finished answers in a file, found again by the exact request: ``cache=`` of a batch.
 
     Two requests are the same if their wire, address, model, body and number of the sample are, to
-    the byte. API keys and a model's own ``headers`` make no difference and are not stored; of a
+    the byte. (A local model's address is another one at each start, and its ``identity`` counts in
+    place of that.) API keys and a model's own ``headers`` make no difference and are not stored; of a
     prompt only a hash of the whole request is.
 
     Guarantees: an answer for which `put` returned survives the death of the process (after a loss of
@@ -346,10 +348,13 @@ def _statements(script: str) -> Iterable[str]:
 
 def request_key(request: Prepared, sample: int = 0) -> bytes:
     """Return the hash that two requests share if and only if they are the same; 32 bytes."""
-    provider = request.model.provider
+    model = request.model
+    provider, url = model.provider, request.url
+    if model.identity is not None:  # no request has an address of this scheme
+        url = urlsplit(url)._replace(scheme="local", netloc=model.identity).geturl()
     headers = {k: request.headers[k] for k in _DECIDING_HEADERS if k in request.headers}
     asked = (
-        *(_VERSION, provider.name, request.url, request.model.name, headers),
+        *(_VERSION, provider.name, url, model.name, headers),
         *(request.expect_usage, request.choices, request.lenient, sample),
     )
     digest = hashlib.sha256(msgspec.json.encode(asked))

@@ -102,10 +102,15 @@ class ResultFile:
         found = [self._keys.get(_name(request.key, sample)) for sample in range(samples)]
         mark = None
         if any(known is not None for known in found):
-            if request.model is None:
-                request = replace(request, model=model)
-            mark = int(fingerprint(request), 16) >> 1
+            mark = _mark(request, model)
         return [_state(known, mark) for known in found]
+
+    def has_other_answers(self, request: BatchRequest, *, model: Model | None = None) -> bool:
+        """Return True if a sample of this key from number 1 on, however high, is an answer to another
+        request; ``model`` is for one that names none.
+        """
+        known = self._further.get(request.key) if len(self._further) else None
+        return known is not None and known != _mark(request, model) << 1
 
     def unanswered(
         self, requests: Iterable[BatchRequest], *, model: Model | None = None, samples: int = 1
@@ -117,12 +122,13 @@ class ResultFile:
         own ``samples``, so that a batch asks for just these.
 
         Raises ``ValueError`` at one whose key has a line of another request: with other messages,
-        parameters or another model.
+        parameters or another model. Beyond these samples, answers alone count.
         """
         check_count("samples", samples)
         for request in requests:
             states = self.states(request, samples, model=model)
-            if "changed" in states or "outdated" in states:
+            others = self.has_other_answers(request, model=model)
+            if others or "changed" in states or "outdated" in states:
                 raise ValueError(f"{request.key!r} was another request when it was answered")
             missing = tuple(number for number, state in enumerate(states) if state == "missing")
             if missing:
@@ -169,7 +175,7 @@ class ResultFile:
             raise ValueError(f"{result.key!r} has a line already")
         request = fingerprint(result.request)
         self._file.write(result_line(result, request))
-        self._note(name, request, ok=result.ok)
+        self._note(result.key, result.sample, request, ok=result.ok)
         self._appended += 1
         await self._file.sync()
 
@@ -180,21 +186,27 @@ class ResultFile:
         """
         self._file.close()
 
-    def _note(self, name: str, request: str, *, ok: bool) -> None:
+    def _note(self, key: str, sample: int, request: str, *, ok: bool) -> None:
         """Remember a line: its request's hash, with ``ok`` in place of the last bit."""
         self._finished += ok
-        self._keys.put(name, int(request, 16) >> 1 << 1 | ok)
+        mark = int(request, 16) >> 1 << 1
+        self._keys.put(_name(key, sample), mark | ok)
+        if sample and ok and self._further.add(key, mark) != mark:
+            self._further.put(key, mark | 1)
 
     def _read(self) -> None:
         """Read which lines the file has, and make it end with a whole one."""
         self._keys, self._finished, self.torn = KeyTable(), 0, 0
+        # The hash of the request that a key's answers from sample 1 on are to; its last bit is 1 if
+        # they are to several requests.
+        self._further = KeyTable()
         head: _Head | None = None
         end, whole = 0, True
         for number, line in enumerate(self._file.read(), 1):
             whole = line.endswith(b"\n")
             head = _head(line)
             if head is not None:
-                self._note(_name(head.custom_id, head.sample), head.request, ok=head.ok)
+                self._note(head.custom_id, head.sample, head.request, ok=head.ok)
             elif line.strip():
                 if not _torn(line, among_ours=bool(self._keys)):
                     what = f"line {number:,} is no result of a batch"
@@ -229,6 +241,13 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[ResultLine]:
 def _name(key: str, sample: int) -> str:
     """Return the name of a line in the table of keys, which is that of no other line."""
     return f"\0{sample}\0{key}" if sample or key.startswith("\0") else key
+
+
+def _mark(request: BatchRequest, model: Model | None) -> int:
+    """Return what the table keeps of a request's hash."""
+    if request.model is None:
+        request = replace(request, model=model)
+    return int(fingerprint(request), 16) >> 1
 
 
 def _state(known: int | None, mark: int | None) -> State:

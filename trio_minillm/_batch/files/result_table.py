@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import msgspec
 
 from .append_file import beside, sync_folder
 from .result_format import ROW_TYPES, ResultLine
@@ -17,7 +20,11 @@ TEXT = 16 << 20
 """Characters of the rows that are written at a time, beyond the last one: what bounds the memory."""
 SUFFIXES = (".parquet", ".arrow", ".feather")
 """Endings of the names of such files. The second and the third are the same format."""
+MAX_FIELDS = 100
+"""Names of fields in metas for which there are columns. With more of them, metas are no fixed set of
+fields, and none has a column."""
 _TYPES = {str: "string", int: "int64", float: "float64", bool: "bool_"}
+_decode = msgspec.json.Decoder().decode
 
 
 def write_table(results: Iterable[ResultLine], path: str | os.PathLike[str]) -> int:
@@ -25,9 +32,13 @@ def write_table(results: Iterable[ResultLine], path: str | os.PathLike[str]) -> 
     of `ResultLine.row`, and return their number: ``write_table(read_results("out.jsonl"),
     "out.parquet")``.
 
+    ``score`` has numbers or flags in place of JSON where all scores are of that kind, or missing.
+    Where each meta is an object, or missing, a field that has only numbers, only flags or only text
+    in all of them has a column ``meta.NAME`` as well; with more than `MAX_FIELDS` names there are none.
+
     Guarantees: a file that is there is replaced in one step when the new one is whole and on the
-    disk; no more than `ROWS` rows are held at a time, nor much more than `TEXT` characters. The
-    file is made with mode 0600.
+    disk; no more than `ROWS` rows are held at a time, nor much more than `TEXT` characters: while they
+    are written, the folder has them a second time. The file is made with mode 0600.
 
     Raises ``ValueError`` for another ending of the name, `ImportError` without the extra
     ``tables``, and `OSError` if it can't be written; the old file is left then.
@@ -36,12 +47,14 @@ def write_table(results: Iterable[ResultLine], path: str | os.PathLike[str]) -> 
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"a table is a file with one of the endings {', '.join(SUFFIXES)}")
     pyarrow_or_error()
-    write = _write_parquet if path.suffix.lower() == ".parquet" else _write_arrow
     fresh = beside(path)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
     try:
-        with os.fdopen(fd, "wb") as file:
-            count = write(results, file)
+        with os.fdopen(fd, "wb") as file, tempfile.TemporaryFile(dir=path.parent) as plain:
+            kinds = _Kinds()
+            count = _write_plain(results, plain, kinds)
+            plain.seek(0)
+            _write_typed(plain, kinds, file, parquet=path.suffix.lower() == ".parquet")
             file.flush()
             os.fsync(fd)
         fresh.replace(path)
@@ -54,35 +67,115 @@ def write_table(results: Iterable[ResultLine], path: str | os.PathLike[str]) -> 
     return count
 
 
-def _write_parquet(results: Iterable[ResultLine], file: BinaryIO) -> int:
-    from pyarrow import parquet
+class _Kinds:
+    """The kinds of all scores, and of the fields of all metas, by which the columns are chosen."""
 
-    with parquet.ParquetWriter(file, _schema(), compression="zstd") as writer:
-        return _write_batches(results, writer.write_batch)
+    def __init__(self) -> None:
+        self._score = set[type]()
+        self._fields: dict[str, set[type]] | None = {}
+        """``None`` once a meta is no object, or there are too many names."""
+
+    def add(self, result: ResultLine) -> None:
+        """Note the kinds of a result."""
+        if result.score is not None:
+            self._score.add(_kind(result.score))
+        if result.meta is None or self._fields is None:
+            return
+        if isinstance(result.meta, dict):
+            for name, value in result.meta.items():
+                if value is not None:
+                    self._fields.setdefault(name, set()).add(_kind(value))
+        if not isinstance(result.meta, dict) or len(self._fields) > MAX_FIELDS:
+            self._fields = None
+
+    def score(self) -> type | None:
+        """Return the type of the scores; ``None`` if they stay JSON."""
+        kind = _common(self._score)
+        return None if kind is str else kind
+
+    def fields(self) -> dict[str, type]:
+        """Return the fields of the metas that get a column, with their types."""
+        found = {name: _common(kinds) for name, kinds in (self._fields or {}).items()}
+        return {name: kind for name, kind in found.items() if kind is not None}
 
 
-def _write_arrow(results: Iterable[ResultLine], file: BinaryIO) -> int:
+def _kind(value: Any) -> type:
+    """Return the type of a value, and ``object`` for one that no column can hold as it is."""
+    kind = type(value)
+    if kind not in _TYPES or (kind is int and not -(2**63) <= value < 2**63):
+        return object
+    return kind
+
+
+def _common(kinds: set[type]) -> type | None:
+    """Return the type of a column for values of these kinds, ``None`` if there is none."""
+    if kinds == {int, float}:
+        return float
+    (kind,) = kinds if len(kinds) == 1 else (object,)
+    return kind if kind in _TYPES else None
+
+
+def _write_plain(results: Iterable[ResultLine], file: BinaryIO, kinds: _Kinds) -> int:
+    """Write the rows with their JSON as it is, and return their number: which types the columns can
+    have is known only after the last of them.
+    """
+    import pyarrow
     from pyarrow import ipc
 
-    options = ipc.IpcWriteOptions(compression="lz4")  # as Feather files have by default
-    with ipc.new_file(file, _schema(), options=options) as writer:
-        return _write_batches(results, writer.write_batch)
-
-
-def _write_batches(results: Iterable[ResultLine], write: Callable[[Any], None]) -> int:
-    import pyarrow
-
-    count, schema = 0, _schema()
-    for rows in _batches(results):
-        write(pyarrow.RecordBatch.from_pylist(rows, schema=schema))
-        count += len(rows)
+    count, schema = 0, _schema(ROW_TYPES)
+    with ipc.new_stream(file, schema, options=ipc.IpcWriteOptions(compression="lz4")) as writer:
+        for rows in _batches(results, kinds):
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=schema))
+            count += len(rows)
     return count
 
 
-def _batches(results: Iterable[ResultLine]) -> Iterator[list[dict[str, Any]]]:
+def _write_typed(plain: BinaryIO, kinds: _Kinds, file: BinaryIO, *, parquet: bool) -> None:
+    """Write the table from the plain rows."""
+    from pyarrow import ipc
+    from pyarrow.parquet import ParquetWriter
+
+    score, fields = kinds.score(), kinds.fields()
+    types = {**ROW_TYPES, "score": score or str, **{f"meta.{n}": k for n, k in fields.items()}}
+    schema = _schema(types)
+    if parquet:
+        writer: Any = ParquetWriter(file, schema, compression="zstd")
+    else:  # compressed as Feather files are by default
+        options = ipc.IpcWriteOptions(compression="lz4")
+        writer = ipc.new_file(file, schema, options=options)
+    with writer, ipc.open_stream(plain) as reader:
+        for batch in reader:
+            writer.write_batch(_typed(batch, score, fields, schema))
+
+
+def _typed(batch: Any, score: type | None, fields: dict[str, type], schema: Any) -> Any:
+    """Return a batch of plain rows with the columns of the table."""
+    import pyarrow
+
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if score is not None:
+        columns["score"] = [_as(value, score) for value in _decoded(columns["score"])]
+    if fields:
+        metas = [meta or {} for meta in _decoded(columns["meta"])]
+        for name, kind in fields.items():
+            columns[f"meta.{name}"] = [_as(meta.get(name), kind) for meta in metas]
+    made = [pyarrow.array(columns[field.name], type=field.type) for field in schema]
+    return pyarrow.RecordBatch.from_arrays(made, schema=schema)
+
+
+def _decoded(column: Any) -> list[Any]:
+    return [None if text is None else _decode(text) for text in column.to_pylist()]
+
+
+def _as(value: Any, kind: type) -> Any:
+    return float(value) if kind is float and value is not None else value
+
+
+def _batches(results: Iterable[ResultLine], kinds: _Kinds) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     held = 0
     for result in results:
+        kinds.add(result)
         row = result.row()
         rows.append(row)
         held += sum(len(value) for value in row.values() if isinstance(value, str))
@@ -93,8 +186,7 @@ def _batches(results: Iterable[ResultLine]) -> Iterator[list[dict[str, Any]]]:
         yield rows
 
 
-def _schema() -> Any:
+def _schema(types: dict[str, type]) -> Any:
     import pyarrow
 
-    fields = [(name, getattr(pyarrow, _TYPES[kind])()) for name, kind in ROW_TYPES.items()]
-    return pyarrow.schema(fields)
+    return pyarrow.schema([(n, getattr(pyarrow, _TYPES[kind])()) for n, kind in types.items()])
