@@ -63,22 +63,24 @@ class Sender:
         assert ticket is not None  # an item that is sent has one
         waited, started = ticket.sent_at - item.since, datetime.now(UTC)
         error: MiniLLMError | None = None
+        answer: CompletionResponse | None = None
         ended = False
         try:
             stream = _call(self._stream, item, self._clocks(left), meta=item.request.meta)
+
+            def begun() -> None:
+                now = trio.current_time()
+                lane.accepted(ticket, now)
+                if lane.wants_headers:
+                    lane.read(ticket, now, stream.headers, epoch=time.time())
+
             try:
-                async with stream:
-                    first = await stream.next_chunk()
-                    now = trio.current_time()
-                    lane.accepted(ticket, now)
-                    if lane.wants_headers:
-                        lane.read(ticket, now, stream.headers, epoch=time.time())
-                    if first is not None:
-                        await stream.collect()
+                answer = await stream.complete(begun)
             except MiniLLMError as exc:
                 error = exc
             now = trio.current_time()
-            answer = stream.response if error is None else error.partial
+            if error is not None:
+                answer = error.partial
             usage = None if answer is None else answer.usage
             if isinstance(error, RefusedError):
                 lane.read(ticket, now, error.headers, epoch=time.time())
