@@ -11,6 +11,7 @@ response, and a cancellation between two steps loses nothing.
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,7 @@ SEND_BYTES = 256 * 1024
 """Bytes that one step of sending takes at most: 0.2 ms to encrypt, and little to hold twice."""
 
 NOTHING = memoryview(b"")
+_POLL = hasattr(select, "poll")  # Windows has none
 
 CLOSED = "the transport was closed"
 """Message of the error of a read or write that was under way when its transport was closed."""
@@ -47,6 +49,8 @@ class Connection:
         self.origin: Origin = origin
         self.idle_since: float = 0.0
         """Time on Trio's clock at which the last response was complete; the pool keeps it."""
+        self.taken_at: float = 0.0
+        """Time at which it was taken from among the idle ones."""
         self.failure: OSError | None = None
         """Error that the next read raises; it came behind bytes that were parsed already."""
         self.spent: bool = False
@@ -215,6 +219,13 @@ class Connection:
     @property
     def silent(self) -> bool:
         """True if everything that came was read: neither bytes nor an end lie in the socket."""
+        if _POLL:  # an exception, which is the common case of the other way, takes as long as this
+            poll = select.poll()
+            try:
+                poll.register(self._sock, select.POLLIN)
+            except ValueError:  # it was closed
+                return False
+            return not poll.poll(0)
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):

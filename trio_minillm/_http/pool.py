@@ -275,9 +275,12 @@ class IdleConnections:
 
     def take(self, origin: Origin) -> Connection | None:
         """Remove and return the connection that was used last and is still alive."""
-        self._expire()
+        if not self._all:
+            return None
+        now = self._expire()
         while there := self._by_origin.get(origin):
             connection, _ = there.popitem()
+            connection.taken_at = now
             del self._all[connection]
             if not there:
                 del self._by_origin[origin]
@@ -293,6 +296,8 @@ class IdleConnections:
         self._by_origin.setdefault(connection.origin, {})[connection] = None
         if len(self._all) > self._limit:
             self.shrink(self._limit)
+        if not self._expiry:
+            self._expire()
 
     def shrink(self, limit: int) -> None:
         """Close the oldest, until no more than so many are left."""
@@ -301,11 +306,14 @@ class IdleConnections:
             self._remove(oldest)
             oldest.close()
 
-    def _expire(self) -> None:
-        before = trio.current_time() - self._expiry
+    def _expire(self) -> float:
+        """Close what was idle for too long, and return the time."""
+        now = trio.current_time()
+        before = now - self._expiry
         while self._all and (oldest := next(iter(self._all))).idle_since <= before:
             self._remove(oldest)
             oldest.close()
+        return now
 
     def _remove(self, connection: Connection) -> None:
         del self._all[connection]

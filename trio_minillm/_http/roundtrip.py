@@ -170,12 +170,11 @@ class Roundtrip:
         """Find a connection, send the request on it, and read the response's head."""
         connection = self._connection = self._pool.take(request.origin)
         if connection is not None:
-            sent_at = trio.current_time()
             try:
                 await self._exchange_on(connection, request)
                 return
             except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-                soon = trio.current_time() - sent_at <= DIED_IDLE_SECONDS
+                soon = trio.current_time() - connection.taken_at <= DIED_IDLE_SECONDS
                 if self._parser.begun or not soon or request.body is None:
                     raise
             self._connection = None

@@ -138,7 +138,10 @@ class BodyReader:
                 answer.error = exc
             if self._sliced(data):
                 continue
-            chunks, content = answer.feed(data, trio.current_time())
+            now = trio.current_time()
+            chunks, content = answer.feed(data, now)
+            if answer.state.over:
+                self._info.ended = now
             awaited = bool(chunks) and self._deliver(chunks, content)
             if answer.over:
                 return

@@ -130,9 +130,10 @@ def _without_maker(event: str) -> str:
 class Clocks:
     """The clocks of one attempt, told of what happens and read as one `Deadline`."""
 
-    def __init__(self, timeouts: Timeouts, total_at: float) -> None:
+    def __init__(self, timeouts: Timeouts, total_at: float, now: float | None = None) -> None:
         self._timeouts = timeouts
-        self._since = trio.current_time()  # the phase began, or sending has made progress
+        # The phase began, or sending has made progress.
+        self._since = trio.current_time() if now is None else now
         self._phase = Phase.CONNECTING
         self._answered = False
         self._reported = False  # the transport says when it has connected

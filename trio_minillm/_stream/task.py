@@ -185,7 +185,7 @@ class StreamTask:
         info.started = trio.current_time()
         info.headers_at = info.request_id = info.generation_id = None
         info.received = 0
-        clocks = Clocks(self._prepared.timeouts, total_at)
+        clocks = Clocks(self._prepared.timeouts, total_at, info.started)
         exchange = self._connect()
         body: BodyReader | None = None
         try:
@@ -249,8 +249,6 @@ class StreamTask:
             again = ProviderError(msgspec.structs.replace(exc.info, message=words))
             again.usage = exc.usage
             raise again from None
-        if self.info.ended is None and body.answer.over:
-            self.info.ended = trio.current_time()
 
     def _body_reader(self, provider: Provider, exchange: Exchange, clocks: Clocks) -> BodyReader:
         prepared = self._prepared
