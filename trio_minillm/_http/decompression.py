@@ -39,7 +39,9 @@ _STREAM = (
     rb"(?:(?:data|event|id|retry|error)[:\r\n]|:[ -~\r\n]|[{\[][\s\"{\[\]}]|<[!?A-Za-z])"
 )
 """The beginning of a stream of events, of JSON, or of HTML. No coding's data begin so, but by a chance
-of less than one in ten thousand."""
+of less than one in ten thousand, if none of `_CONTROL` is near."""
+_CONTROL = rb"[\x00-\x08\x0b\x0c\x0e-\x1f]"
+"""Bytes that no text has. The shortest data that are compressed may begin like text otherwise."""
 
 
 class Decompressor:
@@ -132,7 +134,8 @@ def _judge(head: bytes, coding: str, *, ended: bool) -> bool | None:
                                                                         error
     ==========================================  ======================  =========================
     """
-    if re.match(_STREAM, head) or (ended and not head):
+    no_text = re.search(_CONTROL, head[:JUDGED_BYTES])
+    if (re.match(_STREAM, head) and not no_text) or (ended and not head):
         return True
     may_be_text = not head or head[0] in b"\t\n\r\xef" or head[0] >= 0x20
     if may_be_text and len(head) < JUDGED_BYTES and not ended:
