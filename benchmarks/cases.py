@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from answers import LAYOUTS, Answer
-from contenders import FLOOR, OURS
+from contenders import COMPLETE, FLOOR, OURS
 
 WIRES = {"openai": "openai", "anthropic": "anthropic"}
 """Contender that is the vendor's own SDK, by wire format."""
@@ -89,14 +89,28 @@ def _chunk(sizes: Sizes) -> Iterator[Case]:
                 yield Case("chunk", contender, task, tables)
 
 
+ALONE = {
+    "request/tls": ("openai", "https", "short", "TLS"),
+    "request/anthropic": ("anthropic", "many", "short-anthropic", "Anthropic's format"),
+    "request/anthropic/tls": ("anthropic", "https", "short-anthropic", "Anthropic's format, TLS"),
+}
+"""Tables of short requests with no other stream open: wire format, port, model, and in words."""
+
+
 def _request(sizes: Sizes) -> Iterator[Case]:
+    count = sizes.requests
     for others in OTHERS:
-        for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS):
-            count = sizes.requests
+        for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS, COMPLETE):
             heavy = others > 1000 and contender in ("httpx", "openai")
             task = {"name": "requests", "port": "many", "count": count, "others": others}
             skip = SLOW if heavy and sizes.quick else ""
+            if contender == COMPLETE and others:
+                skip = "holds no stream open"
             yield Case("request", contender, task, (f"request/{others}",), skip)
+    for table, (wire, port, answer, _) in ALONE.items():
+        for contender in (FLOOR, "aiohttp", OURS, COMPLETE):
+            task = {"name": "requests", "port": port, "wire": wire, "answer": answer}
+            yield Case("request", contender, {**task, "count": count, "others": 0}, (table,))
 
 
 def _many(sizes: Sizes) -> Iterator[Case]:

@@ -1,6 +1,7 @@
 """The replay server for thousands of connections: one thread polls them, another paces the events.
 
-The request's model says what to answer: ``short`` is a whole answer with one piece of text;
+The request's model says what to answer: ``short`` and ``short-anthropic`` are whole answers with one
+piece of text;
 ``hold`` is one piece, then silence until the client goes away; ``paced/GROUP/N/CHUNKS/RATE`` is one
 piece at once and, as soon as N requests of the group have come, CHUNKS more on each of them, RATE a
 second on all together, one connection after the other. Their text is the time of sending, in
@@ -25,7 +26,10 @@ _STAMP = "%019d"
 
 
 _first, *_rest = events(Answer("openai", "text", "burst", 1))
-SHORT = HEAD + chunk(_first) + chunk(b"".join(_rest)) + END
+SHORT = {"short": HEAD + chunk(_first) + chunk(b"".join(_rest)) + END}
+"""Whole answers with one piece of text, by the name of the model: in OpenAI's format and Anthropic's."""
+_events = list(events(Answer("anthropic", "text", "burst", 1)))
+SHORT["short-anthropic"] = HEAD + b"".join(map(chunk, _events)) + END
 HOLD = HEAD + chunk(_first)
 ENDING = chunk(b"".join(_rest)) + END
 _before, _after = (
@@ -100,8 +104,8 @@ class _Server:
             self._answer(sock, name)
 
     def _answer(self, sock: socket.socket, name: str) -> None:
-        if name == "short":
-            _send(sock, SHORT)
+        if name in SHORT:
+            _send(sock, SHORT[name])
             return
         _send(sock, HOLD)
         if name != "hold":

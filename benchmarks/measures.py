@@ -154,7 +154,9 @@ class _Requests:
         return {"others": others, "requests": len(waited), "first": first, **self.clock.result()}
 
 
-async def requests(stream: Stream, loop: contenders.Loop, count: int, others: int) -> Result:
+async def requests(
+    stream: Stream, loop: contenders.Loop, count: int, others: int, answer: str = "short"
+) -> Result:
     """Measure short requests, one by one, while other streams are open and silent."""
     opened, all_open = 0, loop.event()
     starting = loop.semaphore(STARTING)
@@ -176,14 +178,14 @@ async def requests(stream: Stream, loop: contenders.Loop, count: int, others: in
         asked = _Requests(count)
         for _ in range(asked.count):
             asked.send()
-            await stream("short", asked.first, str)
+            await stream(answer, asked.first, str)
         return asked.result(others)
 
     result: Result = await loop.together(hold, others, main)
     return result
 
 
-def floor_requests(options: Options, count: int, others: int) -> Result:
+def floor_requests(options: Options, count: int, others: int, answer: str = "short") -> Result:
     held = [floor.Floor(options) for _ in range(others)]
     for one in held:
         one.send("hold")
@@ -192,7 +194,7 @@ def floor_requests(options: Options, count: int, others: int) -> Result:
     asked, connection = _Requests(count), floor.Floor(options)
     for _ in range(asked.count):
         asked.send()
-        connection.stream("short", asked.first, str)
+        connection.stream(answer, asked.first, str)
     return asked.result(others)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from answers import LAYOUTS
-from cases import BIG, IMPORTS, OTHERS, STREAM_COUNTS, WIRES, Case
+from cases import ALONE, BIG, IMPORTS, OTHERS, STREAM_COUNTS, WIRES, Case
 from contenders import CONTENDERS, FLOOR, OURS
 
 Values = dict[str, list[float]]
@@ -148,8 +148,8 @@ def _chunk(results: Results) -> Iterator[str]:
 
 
 def _request(results: Results) -> Iterator[str]:
-    for others in OTHERS:
-        table = f"request/{others}"
+    titles = {f"request/{others}": f"{others:,} others open" for others in OTHERS}
+    for table, title in {**titles, **{name: words for name, (*_, words) in ALONE.items()}}.items():
         if table not in results.values:
             continue
 
@@ -158,11 +158,12 @@ def _request(results: Results) -> Iterator[str]:
             return [
                 ranged(results.all(table, contender, "first"), 1e6),
                 ranged(results.all(table, contender, "cpu"), 1e6),
+                number(results.ratio((table, contender), (table, "aiohttp"))),
                 number(results.ratio((table, contender), alone, "first")),
                 number(results.ratio((table, contender), alone)),
             ]
 
-        head = [f"{others:,} others open", "µs to the first chunk", "µs of CPU a request"]
+        head = [title, "µs to the first chunk", "µs of CPU a request", "CPU x aiohttp"]
         head += ["time x with none", "CPU x with none"]
         yield markdown(head, list(_rows(results, table, cells)))
 

@@ -107,6 +107,9 @@ def _serve(sock: socket.socket, context: ssl.SSLContext | None) -> None:
                 continue
             name, length = request
             got = got[length:]
+            if name in epoll_server.SHORT:
+                connection.send([epoll_server.SHORT[name]])
+                continue
             first, *rest = answers.writes(name)
             pause = answers.LAYOUTS[answers.Answer.parse(name).layout].pause
             connection.send(first)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from contenders import FLOOR, OURS
+from cases import ALONE
+from contenders import COMPLETE, FLOOR, OURS
 from report import Results, markdown, number
 
 
@@ -51,6 +52,11 @@ def _counts(results: Results) -> Iterator[Target]:
     half, memory = (results.median(large, OURS, metric) for metric in ("p50", "memory"))
     yield Target("5,000 streams: p50", half and half * 1e3, 1.0, "ms")
     yield Target("5,000 streams: memory per stream", memory and memory / 1024, 24.0, "KiB")
+    for table, words in (("request/0", ""), *((t, f", {w}") for t, (*_, w) in ALONE.items())):
+        for mine, limit in ((OURS, 1.3), (COMPLETE, 1.0)):
+            value = results.ratio((table, mine), (table, "aiohttp"))
+            way = "stream" if mine == OURS else "complete"
+            yield Target(f"a short request by {way}{words}: CPU relative to aiohttp", value, limit)
     for metric, words in (("cpu", "CPU"), ("first", "time to the first chunk")):
         value = results.ratio(("request/2500", OURS), ("request/0", OURS), metric)
         yield Target(f"a request with 2,500 open, relative to none: {words}", value, 1.3)
