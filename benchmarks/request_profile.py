@@ -75,7 +75,8 @@ def _client(way: str, wire: str, url: str, count: int, profiled: bool, out: Any)
     import trio_minillm as llm
 
     make = llm.openai if wire == "openai" else llm.anthropic
-    model = make("short", base_url=url + ("/v1" if wire == "openai" else ""), api_key="none")
+    name = "short" if wire == "openai" else "short-anthropic"
+    model = make(name, base_url=url + ("/v1" if wire == "openai" else ""), api_key="none")
     profile = cProfile.Profile()
 
     async def main() -> float:

@@ -130,21 +130,29 @@ class SSEDecoder:
         blocks = data.split(b"\n\n")
         return events, blocks, blocks.pop()
 
-    def data_of(self, block: bytes) -> bytes | None:
-        """Return the data of a whole block that is one line of data; ``None`` for any other."""
-        size = len(block)
-        if block[:5] != b"data:" or size > self.max_line or size > self.max_event:
+    def plain(self, block: bytes) -> tuple[str, bytes] | None:
+        """Return the name and the data of a whole block that is one line of data, perhaps with its
+        name before it; ``None`` for any other.
+        """
+        size, name = len(block), "message"
+        if size > self.max_line or size > self.max_event or self.failure is not None:
             return None
-        if b"\n" in block or self.failure is not None:
+        if block[:6] == b"event:":
+            head, _, block = block.partition(b"\n")
+            if not head.isascii():
+                return None
+            name = head[6:].removeprefix(b" ").decode() or name
+        if block[:5] != b"data:" or b"\n" in block:
             return None
-        return block[6:] if block[5:6] == b" " else block[5:]
+        return name, block[6:] if block[5:6] == b" " else block[5:]
 
     def dissect(self, block: bytes) -> list[SSEEvent]:
         """Return the event of a whole block, if there is one in it."""
         if self.failure is not None or not block:
             return []
-        if (data := self.data_of(block)) is not None:
-            return [SSEEvent(data, "message", self.last_event_id)]
+        if (plain := self.plain(block)) is not None:
+            name, data = plain
+            return [SSEEvent(data, name, self.last_event_id)]
         events: list[SSEEvent] = []
         for line in block.split(b"\n"):
             self._line(line, events)

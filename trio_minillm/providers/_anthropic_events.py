@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -196,6 +196,25 @@ read_event = fields(
 decode = msgspec.json.Decoder(Event).decode
 decode_kind = msgspec.json.Decoder(Kind).decode
 decode_message = msgspec.json.Decoder(Message).decode
+
+
+class _OrdinaryEnd(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    type: Literal["message_delta"]
+    delta: msgspec.Raw
+    usage: msgspec.Raw = msgspec.Raw()
+    context_management: msgspec.Raw = msgspec.Raw()
+
+
+_ordinary_end = msgspec.json.Decoder(_OrdinaryEnd).decode
+
+
+def is_ordinary_end(data: bytes) -> bool:
+    """Return True for a ``message_delta`` with no fields but those of the reference."""
+    try:
+        _ordinary_end(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return False
+    return True
 
 
 # -- types that are unknown or missing ---------------------------------------------------------

@@ -176,12 +176,42 @@ def _any_usage(raw: Any) -> Usage:
 
 def anthropic_usage(raw: Any) -> Usage:
     """Translate Anthropic's usage, whose buckets are disjoint already."""
+    return _plain_anthropic_usage(raw) or _any_anthropic_usage(raw)
+
+
+_ANTHROPIC: Final = frozenset(
+    {
+        *("input_tokens", "output_tokens"),
+        *("cache_read_input_tokens", "cache_creation_input_tokens"),
+    }
+)
+_INPUT, _OUTPUT = paths("input_tokens"), paths("output_tokens")
+
+
+def _plain_anthropic_usage(raw: Any) -> Usage | None:
+    """Return a usage that has only the counts which all of Anthropic's have, or ``None`` for others."""
+    if type(raw) is not dict or not raw.keys() <= _ANTHROPIC:
+        return None
+    for count in raw.values():
+        if type(count) is not int or not 0 <= count < MAX_COUNT:
+            return None
+    usage = Usage(
+        uncached_input_tokens=raw.get("input_tokens"),
+        cache_read_tokens=raw.get("cache_read_input_tokens"),
+        cache_write_tokens=raw.get("cache_creation_input_tokens"),
+        completion_tokens=raw.get("output_tokens"),
+        raw=dict(raw),
+    )
+    return None if usage.prompt_tokens == 0 else usage.read_by(anthropic_usage)
+
+
+def _any_anthropic_usage(raw: Any) -> Usage:
     reading = _Reading(raw)
     usage = Usage(
-        uncached_input_tokens=reading.count("uncached_input_tokens", paths("input_tokens")),
+        uncached_input_tokens=reading.count("uncached_input_tokens", _INPUT),
         cache_read_tokens=reading.count("cache_read_tokens", BESIDE["read"]),
         cache_write_tokens=reading.count("cache_write_tokens", BESIDE["written"]),
-        completion_tokens=reading.count("completion_tokens", paths("output_tokens")),
+        completion_tokens=reading.count("completion_tokens", _OUTPUT),
         reasoning_tokens=reading.count("reasoning_tokens"),
     )
     if not usage.cache_write_tokens:  # some relays leave the sum out

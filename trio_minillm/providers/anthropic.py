@@ -29,6 +29,7 @@ from ._anthropic_events import (
     decode_kind,
     decode_loosely,
     decode_message,
+    is_ordinary_end,
     is_unknown,
     kind_of,
     kind_of_event,
@@ -149,7 +150,7 @@ class Anthropic(Provider):
             return _stop(event)
         if kind == "message_delta":
             try:
-                if (told := failure_beside(data)) is not None:
+                if not is_ordinary_end(data) and (told := failure_beside(data)) is not None:
                     raise ProviderError(told)
                 return _message_delta(event)
             except ProviderError as exc:  # a failed answer has used tokens, too
