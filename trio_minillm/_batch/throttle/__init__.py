@@ -15,6 +15,10 @@ every x; where the server is down, p = 1. One answer can't tell them apart. Two 
   taken at 40); a limit that had refused 20 % shows after 26.
 - At four times the rate, a limit accepts no more, so that p rises to 1 - (1 - p)/4; chance accepts four
   times as many. `Doubt` goes by which of the two is nearer, after 24 answers.
+- Where a window of so many seconds is used up, p = 1 until it ends; then p = 0 until as many are accepted
+  again. A server that was out of order accepts more (`Window`).
+- Where the number at once is what limits, p depends on how many are under way, which a rate does not:
+  `AtOnce` compares the number at each refusal with the numbers at which others were accepted.
 - A server that is down is told by failures in a row that the share before them makes unlikely (one in a
   thousand), and is then asked by one request at a time (`CircuitBreaker`).
 - A request is told from its server in the same way: by failures in a row that are unlikely at the share
@@ -42,8 +46,9 @@ number                                                         table
 ``MOSTLY``, ``NO_CHANCE``, ``LEAST_ROW``, ``OUTRUN``,          ``outages``, against ``random``:
 ``FIRST_PAUSE``, ``LONGEST_PAUSE``, ``UNTOLD_PAUSE``           50 %
 `LearnedRate`: ``SWING``, ``BACK_*``, ``HELD*``, ``FAR``       ``limits``: second, bucket
-the same: ``SPAN``, ``DRY_SECONDS``, ``ENOUGH``,               ``limits``: minutes and ten seconds,
-``EXCEEDED``, ``DROP``, ``FIRST``, ``LEAST*``                  against ``outages`` as 429
+the same: ``DRY_SECONDS``, ``DROP``, ``FIRST``, ``LEAST*``;    ``limits``: minutes and ten seconds,
+`Window`: ``SPAN``, ``ENOUGH``, ``EXCEEDED``, ``AHEAD``        against ``outages`` as 429
+`AtOnce`: ``SURE``, ``REST``, ``TRIALS``                       ``limits``: 10 at once
 ``SUSPECT``, ``CERTAIN``, ``ANSWERS``, ``SERVING_SECONDS``,    ``single``, against ``random``: 50 %
 ``REFUSALS``
 `ConcurrencyLimit`: ``START``, ``WORTH_*``, ``STEP``,          ``latency``

@@ -5,7 +5,8 @@ state    event                                            what happens
 =======  ===============================================  =========================================
 closed   a failure                                        nothing yet: it may be chance
 closed   as many failures in a row as are no chance       open, for half a second
-         (``patience``): two at a known limit, more
+         (``patience``): one where a window is known,
+         two at another known limit, more
          where some are refused at any rate
 open     its time is over                                 probing
 probing  a request is sent                                open for as long again, so that requests

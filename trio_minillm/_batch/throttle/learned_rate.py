@@ -17,8 +17,9 @@ refused again later                        estimate: requests accepted between t
                                            the seconds between them; the rate begins a little below
 the same, far above that, without a burst  the server saves nothing up: estimate: what was accepted
 before                                     in the last two seconds
-nothing accepted for 5 s after a refusal,  the server counts by a window, which ends now; estimate:
+nothing accepted for 5 s after a refusal,  the server counts by a window, which has ended; estimate:
 then accepted                              requests accepted in it, by its seconds (60 at most)
+refused again in a window, then accepted   another has ended: its length is known better (`Window`)
 accepted                                   the rate rises along the cubic curve
 refused, after a rate had held for long    not below 92 % of that rate
 =========================================  =======================================================
@@ -35,9 +36,8 @@ from collections import deque
 from .cut_pays import BELOW
 from .doubt import STEP, Doubt, State
 from .token_bucket import BURST_SECONDS, TokenBucket
+from .window import SPAN, Window
 
-SPAN = 60.0
-"""Seconds over which a limit is estimated: providers count by the minute."""
 SWING = 0.04
 """Distance below the estimated limit at which the rate begins after a refusal, as a share of it. It
 reaches the same distance above after twice the time that it takes to be back at the estimate."""
@@ -55,10 +55,6 @@ HELD_SHARE = 0.92
 """Share of such a rate that a refusal leaves."""
 DRY_SECONDS = 5.0
 """Seconds without an accepted request after which a server is taken to count by a window."""
-ENOUGH = 20
-"""Accepted requests in a window from which on their number is an estimate."""
-EXCEEDED = 2.5
-"""Factor of what a window may allow beyond which it is none: two of them may follow each other."""
 FIRST = 1.0
 """Lowest rate after the first refusal, in requests a second: the very first request may have been
 refused, and for a reason of its own."""
@@ -80,16 +76,13 @@ class LearnedRate:
     beyond, so that a limit that was raised is found. It rises only with requests that are accepted:
     time in which nothing was sent proves nothing.
 
-    Its 22 attributes are what has been counted, and the curve.
+    Its 19 attributes are what has been counted, and the curve.
     """
 
     def __init__(self, now: float) -> None:
         self.bucket = TokenBucket(math.inf, math.inf, now)
         self._estimate: float | None = None
-        # Seconds of the server's window, if it counts by one; and when the present one has begun.
-        self._window: float | None = None
-        self._window_began, self._window_accepted = now, 0
-        self._guess = 0  # requests that the window may allow, if it is one
+        self._window = Window(now)
         # Refusals: when, and how many requests had been accepted by then.
         self._refusals: deque[tuple[float, int]] = deque(maxlen=256)
         # Accepted requests: how many, how many of them before the last refusal, and how many in
@@ -121,18 +114,33 @@ class LearnedRate:
 
     @property
     def patience(self) -> float:
-        """The number of failures in a row that are no chance."""
-        return self._doubt.patience
+        """The number of failures in a row that are no chance: where a server counts by a window, the
+        first says that it is used up.
+        """
+        return 1 if self.settled and self.window is not None else self._doubt.patience
+
+    @property
+    def window(self) -> float | None:
+        """Seconds of the server's window, if it counts by one."""
+        return self._window.seconds
 
     def wait(self, now: float) -> float:
         """Return the seconds until another request may be sent."""
-        return self.bucket.wait(1.0, now) if self.active else 0.0
+        return self.bucket.wait(1.0, now) if self.active and not self._window.at_once else 0.0
+
+    def take(self, now: float) -> None:
+        """Count a request as sent."""
+        if self._window.at_once:
+            self._window.at_once -= 1
+            self.bucket.set(now, rate=self.bucket.rate, capacity=self.bucket.capacity, level=0.0)
+        elif self.active:
+            self.bucket.take(1.0, now)
 
     def accepted(self, now: float, sent_at: float = math.inf, pending: int = 0) -> None:
         """Count an accepted request, and raise the rate by the time that it stands for."""
         self._doubt.accepted(sent_at)
         if self._doubt.state is State.LIMITED:
-            self._rise(now)
+            self._rise(now, min(now, sent_at))
         else:
             self._judge(now, pending)
         self._accepted += 1
@@ -143,35 +151,21 @@ class LearnedRate:
         else:
             self._seconds.append([int(now), 1])
 
-    def _rise(self, now: float) -> None:
+    def _rise(self, now: float, sent_at: float) -> None:
         """Raise the rate by the time that an accepted request stands for."""
-        assert self._estimate is not None
-        last = self._last_accepted
-        dry = now - max(last, self._cut_at) >= DRY_SECONDS
-        if dry and self._cut_at > last - DRY_SECONDS:
-            # The window ends when requests are accepted again, and has begun when they were the last
-            # time; the first may have begun before the run did, which the second puts right.
-            span, counted = now - self._window_began, self._accepted - self._window_accepted
-            if span >= SPAN:
-                span, counted = SPAN, self._in_last(SPAN, max(last, self._cut_at))
-            self._window_began, self._window_accepted = now, self._accepted
-            if counted >= ENOUGH:
-                self._end_window(now, span, counted)
-        elif self._guess and self._accepted - self._window_accepted > EXCEEDED * self._guess:
-            self._go_free(now)  # no window of so many: the server was out of order
+        window, last = self._window, self._last_accepted
+        if window.is_none(self._accepted):
+            self._go_free(now)
             return
+        dry = now - max(last, self._cut_at) >= DRY_SECONDS and self._cut_at > last - DRY_SECONDS
+        if window.is_new(sent_at) if window.seconds is not None else dry:
+            lately = self._in_last(SPAN, max(last, self._cut_at))
+            rate = window.next(sent_at, self._accepted, lately)
+            if rate is not None:
+                self._cut(now, rate)
+        window.tried(self._accepted)
         self._risen += min(now - self._risen_at, 2.0 / self.bucket.rate)
         self._set(now)
-
-    def _end_window(self, now: float, span: float, counted: int) -> None:
-        """Take what was accepted in a window for the limit.
-
-        The first one that is shorter than a minute may be an outage instead. Then nothing is refused
-        when as many have been accepted again, which is tried at several times the rate.
-        """
-        unsure = self._window is None and span < SPAN
-        self._guess, self._window = (counted if unsure else 0), span
-        self._cut(now, (STEP if unsure else 1.0) * counted / span)
 
     def refused(
         self, now: float, pending: int = 0, *, sent_at: float = math.inf, told: bool = False
@@ -184,6 +178,7 @@ class LearnedRate:
         """
         doubt = self._doubt
         doubt.refused(now, sent_at)
+        self.nothing_left(min(now, sent_at))
         if doubt.state is State.FREE:
             if not told and doubt.seems_chance(now, pending):
                 return
@@ -225,16 +220,18 @@ class LearnedRate:
         seconds, count = (now - refusals[0][0], so_far - refusals[0][1]) if refusals else (0.0, 0)
         refusals.append((now, so_far))
         above = self.bucket.rate > 1.1 * self._estimate
-        if self._guess and self._window is not None:
-            guess, self._guess = self._guess, 0  # it is a window
-            self._cut(now, guess / self._window)
+        window = self._window
+        if window.unsure and window.seconds is not None:
+            window.confirm()
+            self._cut(now, window.allowed / window.seconds)
         elif not told and doubt.contradicted(held, now, above=above):
             self._cut_to(now, doubt.accepted_rate(now, pending) or self._estimate / 2.0, pending)
         elif not told and (doubt.contested or not doubt.pays):
             pass  # one more, and the limit is judged
-        elif self._window is not None:
-            counted = self._in_last(self._window, now)
-            self._cut(now, self._at_least_held(now, counted / self._window))
+        elif window.seconds is not None:
+            window.confirm()
+            since = math.floor(now - window.seconds) + 1  # only whole seconds are known
+            self._cut(now, self._in_last(window.seconds, now) / (now - since))
         elif seconds < 1.0:
             if self._falling or told:
                 self._cut(now, self._estimate * DROP, 0.5, 2.0)
@@ -249,9 +246,22 @@ class LearnedRate:
     def also_refused(self, now: float, sent_at: float = -math.inf) -> None:
         """Take back one of the requests that the last refusal had taken for accepted."""
         self._doubt.refused(now, sent_at)
+        self.nothing_left(min(now, sent_at))
         if self._refusals and self._doubt.state is State.LIMITED:
             at, so_far = self._refusals[-1]
             self._refusals[-1] = at, so_far - 1
+
+    def resume(self, now: float) -> None:
+        """Go on with what was learned, after a time in which it was not heeded."""
+        self._last_accepted = now
+        if self._estimate is not None:
+            self._cut(now, self._estimate)
+
+    def nothing_left(self, sent_at: float) -> None:
+        """Note a refusal, of a request that was sent at this time, that teaches nothing but that a
+        window was not over.
+        """
+        self._window.refused(sent_at)
 
     def _judge(self, now: float, pending: int) -> None:
         """Go where the answers to a cut or a raise lead, once they are enough."""
@@ -288,9 +298,9 @@ class LearnedRate:
     def _go_free(self, now: float) -> None:
         self._doubt.free(now)
         self._refusals.clear()
-        self._estimate, self._window, self._guess = None, None, 0
-        self._started = self._window_began = now
-        self._accepted = self._accepted_before = self._window_accepted = 0
+        self._estimate, self._window = None, Window(now)
+        self._started = now
+        self._accepted = self._accepted_before = 0
 
     def _at_least_held(self, now: float, found: float) -> float:
         """Return the rate that was ``found``, or a share of the present one if that has held for a
@@ -325,6 +335,9 @@ class LearnedRate:
         self._estimate = max(rate, LEAST)
         self._swing = swing
         slow = max(BACK_SECONDS, BACK_REQUESTS / self._estimate)
+        if self._window.seconds is not None:
+            # Too high a rate shows at the end of a window only.
+            slow = max(slow, self._window.seconds / (1.0 if self._window.proven else 2.0))
         self._back = min(slow, BACK_LONGEST, max(2.0, back))
         self._cut_at = self._risen_at = now
         self._risen = 0.0

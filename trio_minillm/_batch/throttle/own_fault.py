@@ -37,6 +37,8 @@ class Ticket(msgspec.Struct, gc=False):
     tokens_sent: float
     """Tokens that the lane had sent by then, these included."""
     estimate: float = 0.0
+    others: int = 0
+    """Requests that were under way when it was sent."""
     accepted: bool = False
     odds: float = 0.0
     """The logarithm of the odds that its failures so far are its own fault."""

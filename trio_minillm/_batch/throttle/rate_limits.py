@@ -13,10 +13,11 @@ from .controls import ControlKind, ControlSource
 from .learned_rate import LearnedRate
 from .rate_headers import Unit, family_of, limits_in
 from .token_bucket import MARGIN, StatedLimit, TokenBucket
+from .window import SPAN
 
 UNTOLD_PAUSE = 8.0
 """Seconds of the longest pause after refusals that don't say when to come back: the end of a
-provider's window is then missed by little."""
+provider's window of a minute is then missed by little. Less for a window that was learned to be shorter."""
 PROBES = 0.01
 """Share of a stated limit that may be spent on finding out whether it is still used up."""
 
@@ -101,8 +102,7 @@ class RateLimits:
 
     def take(self, tokens: float, now: float) -> None:
         """Count a request of so many tokens as sent."""
-        if self.learned.active:
-            self.learned.bucket.take(1.0, now)
+        self.learned.take(now)
         for unit, bucket in self._given.items():
             bucket.take(tokens if unit == "tokens" else 1.0, now)
         for unit, stated in self._stated.items():
@@ -152,4 +152,5 @@ class RateLimits:
         """
         stated = self._stated.get("requests")
         apart = math.inf if stated is None else 1.0 / (PROBES * stated.bucket.rate)
-        return max(UNTOLD_PAUSE, min(self._reset_at - now, LONGEST_PAUSE, apart))
+        untold = UNTOLD_PAUSE * (self.learned.window or SPAN) / SPAN
+        return max(untold, min(self._reset_at - now, LONGEST_PAUSE, apart))

@@ -6,7 +6,8 @@ the requests that wait by its reasons; those that wait outside this folder count
 ======================================  ===========================================================
 a request waits for                     decided in
 ======================================  ===========================================================
-one of those under way to end           `ConcurrencyLimit`, for the lane; ``Schedule.limit``, for all
+one of those under way to end           `ConcurrencyLimit` and `AtOnce`, for the lane;
+                                        ``Schedule.limit``, for all
                                         (at most ``MAX_CONCURRENCY`` unless the caller says more)
 the server, which is down or refuses    `CircuitBreaker`
 a limit on requests or tokens           `RateLimits`: the caller's, the server's, and a learned one
@@ -27,7 +28,9 @@ accepted                                        closed                learned ra
 headers                                                               stated limits are copied
 ended: answer           throughput              closed                tokens corrected
 ended: refused (429)    failure, if no rate is  failure               given back to stated limits;
-                        learned                                       learned rate cut, or doubted
+                        learned                                       learned rate cut, or doubted,
+                                                                      if `AtOnce` says it is not the
+                                                                      number
 ended: overload, clock  failure                 failure               given back, if refused
 ended: not sent                                 failure
 ended: no room here                                                   tokens given back
@@ -51,9 +54,11 @@ from ..._types.errors import (
     SendError,
     StreamTimeout,
 )
+from .at_once import AtOnce
 from .breaker import LONGEST_PAUSE, CircuitBreaker
 from .concurrency import ConcurrencyLimit
 from .controls import Control, ControlKind, ControlSource, Place, Tally
+from .learned_rate import LearnedRate
 from .own_fault import OwnFaults, Ticket, followed
 from .prospects import Prospects
 from .rate_limits import Adapt, RateLimits, Rates, Reason
@@ -86,6 +91,8 @@ class Lane:
 
     Guarantees: `start` is followed by exactly one of `ended` and `dropped`. A failure counts once
     for all requests that were under way when it came.
+
+    Its 16 attributes are its parts, one for each thing that a request may wait for, and what is under way.
     """
 
     def __init__(
@@ -114,6 +121,8 @@ class Lane:
         self.faults = OwnFaults()
         """Failures that say nothing about the lane."""
         self._rates = RateLimits(now)
+        self._at_once = AtOnce()
+        self._aside = LearnedRate(now)  # the learned rate, while the number at once is what limits
         self._calibration = TokenCalibration()
         self.change(rates, max_concurrency, now, adapt)
 
@@ -122,6 +131,7 @@ class Lane:
         self._adapt = adapt
         if adapt != "rate+concurrency":
             self._rates.forget(now)
+            self._at_once = AtOnce()
         self._rates.change(rates, now)
         if max_concurrency is None:
             self.concurrency = None
@@ -158,10 +168,10 @@ class Lane:
                 )
             )
 
-        search = self.concurrency
-        if search is not None and search.limit < search.maximum:
-            why = self.tally.share_text or "found by trying"
-            add("concurrency", "found", search.limit, why, search.maximum)
+        number = self._limit_at_once
+        most = None if self.concurrency is None else self.concurrency.maximum
+        if number is not None and (most is None or number < most):
+            add("concurrency", "found", number, self.tally.share_text or "found by trying", most)
         for kind, source, limit in self._rates.in_force():
             add(kind, source, limit, _SOURCES[source])
         breaker = self._breaker
@@ -175,13 +185,20 @@ class Lane:
         """Return what the lane has decided so far."""
         learned, breaker, limits = self._rates.learned, self._breaker, self._rates.in_force()
         return LaneState(
-            concurrency=None if self.concurrency is None else self.concurrency.limit,
+            concurrency=self._limit_at_once,
             rate=learned.bucket.rate if learned.active else None,
             settled=learned.settled,
             stated=tuple((kind, limit) for kind, source, limit in limits if source == "stated"),
             open=breaker.is_open and self._adapt != "off",
             paused_until=breaker.paused_until,
         )
+
+    @property
+    def _limit_at_once(self) -> int | None:
+        found = [] if self.concurrency is None else [self.concurrency.limit]
+        if self._at_once.limit is not None:
+            found.append(self._at_once.limit)
+        return min(found, default=None)
 
     # -- before ------------------------------------------------------------------------------
 
@@ -190,6 +207,8 @@ class Lane:
         worth asking again (infinity: once a request has ended); ``None`` if it may.
         """
         if self.concurrency is not None and self.in_flight >= self.concurrency.limit:
+            return "concurrency", math.inf
+        if self._at_once.full(self.in_flight):
             return "concurrency", math.inf
         if self._breaker.paused_until > now and self._adapt != "off":
             return "pause", self._breaker.paused_until - now
@@ -202,15 +221,17 @@ class Lane:
         last attempt.
         """
         estimate, tokens = tokens, tokens * self._calibration.factor
-        self.in_flight += 1
+        others, self.in_flight = self.in_flight, self.in_flight + 1
         self._sent += 1
         self._tokens_sent += tokens
         self._pending[self._sent] = now
         self._tokens_pending += tokens
+        self._at_once.sent(self._sent, others)
         self._breaker.started(now)
         self.prospects.sent(now)
         self._rates.take(tokens, now)
-        return followed(Ticket(now, self._sent, tokens, self._tokens_sent, estimate), before)
+        ticket = Ticket(now, self._sent, tokens, self._tokens_sent, estimate, others)
+        return followed(ticket, before)
 
     def unreachable(self, now: float, error: MiniLLMError) -> bool:
         """Return True if nothing at this address answers, for as long as is worth trying: not at all
@@ -228,6 +249,8 @@ class Lane:
             self.prospects.accepted(ticket.sent_at)
             self.tally.add_accepted()
             del self._pending[ticket.number]
+            if self._may_be_number:
+                self._at_once.accepted(ticket.number, ticket.sent_at, ticket.others)
             self._rates.learned.accepted(now, ticket.sent_at, len(self._pending))
             self._tokens_pending -= ticket.tokens
             self._breaker.accepted(ticket.sent_at)
@@ -286,6 +309,7 @@ class Lane:
 
     def _leave(self, ticket: Ticket) -> None:
         self.in_flight -= 1
+        self._at_once.ended(ticket.number)
         if not ticket.accepted:
             del self._pending[ticket.number]
             self._tokens_pending -= ticket.tokens
@@ -344,15 +368,38 @@ class Lane:
         )
         if not rate_holds:
             return
+        if failures and self._is_for_number(ticket, now):
+            return
         if not failures:
             learned.also_refused(now, ticket.sent_at)
-        elif failures < learned.patience or not learned.settled:
+        elif failures == 1 or failures < learned.patience or not learned.settled:
             learned.refused(
                 now,
                 len(self._pending),
                 sent_at=ticket.sent_at,
                 told=self._rates.family is not None,
             )
+        else:
+            learned.nothing_left(ticket.sent_at)
+
+    def _is_for_number(self, ticket: Ticket, now: float) -> bool:
+        """Return True if a refusal for rate is one for the number at once."""
+        at_once, learned = self._at_once, self._rates.learned
+        before = at_once.limit
+        if self._may_be_number:
+            at_once.refused(now, ticket.others)
+        if (before is None) != (at_once.limit is None):
+            self._aside, self._rates.learned = learned, self._aside
+            self._rates.learned.resume(now)
+        return at_once.limit is not None
+
+    @property
+    def _may_be_number(self) -> bool:
+        """True while refusals may be for the number at once: not while there are more and more, and not
+        where all were refused for a while, which is a window.
+        """
+        learned = self._rates.learned
+        return self._at_once.limit is not None or (learned.settled and learned.window is None)
 
     @property
     def _unanswered(self) -> tuple[int, float]:
