@@ -299,13 +299,16 @@ class ChoiceBuilder:
         self.notes = [] if told is None else list(told.notes())
         if finished and asks_for_calls(self.reason) and not good and not bad:
             self.notes.append(f"finish reason {self.reason!r}, but no tool call")
-        refusal = self.join("refusal")
+        texts: dict[str, list[str]] = {"text": [], "reasoning": [], "refusal": []}
+        for part in self.parts:
+            if isinstance(part, TextBuilder):
+                texts[part.kind].append(part.joined())
         return Choice(
             index=self.index,
             parts=tuple(parts),
-            content=self.join("text"),
-            reasoning=self.join("reasoning"),
-            refusal=refusal or None,
+            content="".join(texts["text"]),
+            reasoning="".join(texts["reasoning"]),
+            refusal="".join(texts["refusal"]) or None,
             tool_calls=tuple(good),
             invalid_tool_calls=tuple(bad),
             finish_reason=reason,

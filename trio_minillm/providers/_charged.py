@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -38,6 +39,12 @@ class Asked(msgspec.Struct, frozen=True):
     def tier(self, terms: Mapping[str, str]) -> str | None:
         """Return the tier that such fields name, in the words of `Usage.service_tier`."""
         return tier_of(terms, ANTHROPIC_TIERS if self.anthropic else OPENAI_TIERS)
+
+
+@lru_cache(maxsize=64)
+def _tier_named(word: str, *, anthropic: bool) -> str | None:
+    tiers = ANTHROPIC_TIERS if anthropic else OPENAI_TIERS
+    return tier_of(terms_in({"service_tier": word}), tiers)
 
 
 _UNCOUNTED = "there may have been some, and they were not counted"
@@ -98,8 +105,15 @@ def charged(
     raw = usage.raw or {}
     counted = bool(usage.completion_tokens) or not content
     plain = counted and asked.is_plain and choices <= 1 and not (images or cited)  # almost always
-    if plain and TERMS.isdisjoint(metadata) and TERMS.isdisjoint(raw):
-        return usage
+    if plain and TERMS.isdisjoint(raw):
+        terms = TERMS.intersection(metadata)
+        if not terms:
+            return usage
+        word = metadata.get("service_tier")
+        if len(terms) == 1 and type(word) is str:  # OpenAI's servers name it in each answer
+            tier = _tier_named(word, anthropic=asked.anthropic)
+            same = tier == usage.service_tier
+            return usage if same else msgspec.structs.replace(usage, service_tier=tier)
     answered = {**terms_in(metadata), **terms_in(raw)}
     tier, doubts = asked.tier({**asked.terms, **answered}), dict(usage.doubts or {})
     named = [word for word in (metadata.get("service_tier"), raw.get("service_tier")) if word]
