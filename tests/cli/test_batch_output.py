@@ -147,7 +147,7 @@ def test_results_come_as_they_are_ready(endpoint: Endpoint, folder: Path) -> Non
 def test_a_reader_that_leaves_ends_the_run(endpoint: Endpoint, folder: Path) -> None:
     # The third is slow, so that the second's line has been tried before a fourth could be sent.
     script = {0: [HELLO], 1: [endpoint.release, HELLO]}
-    endpoint.script = lambda n: (200, script.get(n, [5.0, HELLO]))
+    endpoint.script = lambda n: (200, script.get(n, [2.0, HELLO]))
     with running(command(endpoint, folder, "-", "-q", "--concurrency", "1")) as process:
         assert process.stdout is not None
         try:

@@ -43,7 +43,11 @@ WaitFor: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 
 
 class Connection:
-    """A connected socket, with TLS on it or without."""
+    """A connected socket, with TLS on it or without.
+
+    Its 16 attributes are the socket, TLS on it, what is on its way through both, and what the pool
+    notes of it.
+    """
 
     def __init__(self, origin: Origin, sock: socket.socket, buffer: memoryview) -> None:
         self.origin: Origin = origin
@@ -51,6 +55,8 @@ class Connection:
         """Time on Trio's clock at which the last response was complete; the pool keeps it."""
         self.taken_at: float = 0.0
         """Time at which it was taken from among the idle ones."""
+        self.server_name: str = ""
+        """Name that the server's certificate was checked for; empty without TLS."""
         self.failure: OSError | None = None
         """Error that the next read raises; it came behind bytes that were parsed already."""
         self.spent: bool = False
@@ -62,13 +68,21 @@ class Connection:
         self._rest = NOTHING  # of the request: it is neither encrypted nor sent
         self._records = NOTHING  # of TLS: they are not sent
         self._tls: ssl.SSLObject | None = None
+        self._session_taken = False
         self._incoming: ssl.MemoryBIO
         self._outgoing: ssl.MemoryBIO
 
-    async def start_tls(self, context: ssl.SSLContext, hostname: str) -> None:
-        """Shake hands. Raises ``ssl.SSLError``, ``OSError``, or ``ValueError`` for a bad name."""
+    async def start_tls(
+        self, context: ssl.SSLContext, hostname: str, session: ssl.SSLSession | None = None
+    ) -> None:
+        """Shake hands, perhaps going on with an earlier ``session`` of the same context and host.
+
+        Raises ``ssl.SSLError``, ``OSError``, or ``ValueError`` for a bad name.
+        """
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=hostname, session=session
+        )
         while True:
             try:
                 self._tls.do_handshake()
@@ -83,6 +97,16 @@ class Connection:
         await self._flush()
         if self._tls.selected_alpn_protocol() == "h2":
             raise ConnectionError("the server was offered HTTP/2 and speaks it; this does not")
+
+    def take_session(self) -> ssl.SSLSession | None:
+        """Return the TLS session, once, if another connection can go on with it. Servers send what
+        that takes behind the handshake, with their first answer or before it.
+        """
+        if self._tls is None or self._session_taken:
+            return None
+        self._session_taken = True
+        session = self._tls.session
+        return session if session is not None and session.has_ticket else None
 
     # -- out -------------------------------------------------------------------------------
 

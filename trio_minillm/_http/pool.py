@@ -46,6 +46,9 @@ KEEPALIVE_EXPIRY = 15.0
 """Seconds after which an idle connection is not used again. Servers close theirs after 5 (Node),
 60 (load balancers) or 75 s (nginx); one that was closed is noticed in any case."""
 
+MAX_SESSIONS = 64
+"""TLS sessions that are kept for later connections, one for each host: a handshake that goes on with
+one takes half of the time, and no certificate is sent."""
 FILES_PATIENCE = 5.0
 """Seconds that a request waits for another's connection to end where no more files can be opened.
 Most answers take less; then the error says it, so that a batch runs fewer at once."""
@@ -73,6 +76,8 @@ class ConnectionPool:
 
     ``verify`` is httpx's: True, False, or an ``ssl.SSLContext``. There is one buffer for the reads
     of all connections: parsers copy what they keep.
+
+    Its 15 attributes are options, what it holds, and its counts.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class ConnectionPool:
         self._slots = None if max_connections is None else trio.CapacityLimiter(max_connections)
         self._idle = IdleConnections(max_idle_connections, keepalive_expiry)
         self._resolver = Resolver()
+        self._sessions: dict[tuple[Origin, str], ssl.SSLSession] = {}
         self._active: set[Connection] = set()
         self._dialing = 0
         self._freed = trio.lowlevel.ParkingLot()
@@ -179,7 +185,9 @@ class ConnectionPool:
             self.check_open()  # it may have been closed meanwhile
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if context is not None:
-                await connection.start_tls(context, server_name or host)
+                name = server_name or host
+                await connection.start_tls(context, name, self._sessions.get((origin, name)))
+                connection.server_name = name
         except BaseException as exc:
             self.release(connection, keep=False)
             if isinstance(exc, OSError | ValueError):
@@ -249,11 +257,22 @@ class ConnectionPool:
     def release(self, connection: Connection, *, keep: bool) -> None:
         """Give a connection back: to be kept for another request, or to be closed."""
         self._active.discard(connection)
+        if keep and connection.server_name and (session := self._session_of(connection)):
+            self._sessions[connection.origin, connection.server_name] = session
+            if len(self._sessions) > MAX_SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
         if keep and not self._closed:
             self._idle.put(connection)
         else:
             connection.close()
         self._freed.unpark()
+
+    def _session_of(self, connection: Connection) -> ssl.SSLSession | None:
+        """Return a session for later connections; none with a context of the caller's, which may look
+        at certificates in its own way: none come in a handshake that goes on with a session.
+        """
+        own = not isinstance(self._verify, ssl.SSLContext)
+        return connection.take_session() if own else None
 
     def drop_dead(self, connection: Connection) -> None:
         """Close a connection that had died idle; its request is sent again on another."""
