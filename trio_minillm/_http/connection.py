@@ -173,8 +173,11 @@ class Connection:
         self._reads += 1
         if self._more and self._reads % EAGER_READS:
             await checkpoint_if_cancelled()
-        else:
-            await _waited(wait_readable, self._sock)
+            return
+        try:  # as `_waited`, which would be another frame for as long as a stream waits
+            await wait_readable(self._sock)
+        except (trio.ClosedResourceError, ValueError) as exc:
+            raise ConnectionError(CLOSED) from exc
 
     def readable(self) -> Awaitable[None]:
         """Wait as `wait` does, in fewer steps. Raises `trio.ClosedResourceError` or ``ValueError``

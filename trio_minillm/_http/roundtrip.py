@@ -370,7 +370,10 @@ class Roundtrip:
                     await self._tell(SENT_MORE if connection.sending else SENT)
             if not (self._parser.fault or connection.failure):
                 try:
-                    await _within(seconds, httpx.ReadTimeout, wait)
+                    if seconds is None:
+                        await wait()
+                    else:
+                        await _within(seconds, httpx.ReadTimeout, wait)
                 except OSError as exc:
                     raise httpx.ReadError(str(exc)) from exc
             if self._read_now(connection):
