@@ -138,7 +138,8 @@ def detached(record: CostRecord) -> CostRecord:
         usage = replace(usage, raw=None) if countable(usage) else None
     if not payable(cost.amount):
         cost = CostInfo(source=cost.source)
-    return replace(record, usage=usage, cost=cost, at=record.at.astimezone(UTC))
+    at = record.at if record.at.tzinfo is UTC else record.at.astimezone(UTC)
+    return replace(record, usage=usage, cost=cost, at=at)
 
 
 def countable(usage: Usage | None) -> bool:

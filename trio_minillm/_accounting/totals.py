@@ -83,8 +83,10 @@ class Sums(msgspec.Struct, eq=False):
 
     def add(self, other: Sums) -> None:
         """Add another vector to this one."""
-        self.total = add(self.total, other.total)
-        self.unbooked = add(self.unbooked, other.unbooked)
+        if other.total:  # most attempts have one amount or none
+            self.total = add(self.total, other.total)
+        if other.unbooked:
+            self.unbooked = add(self.unbooked, other.unbooked)
         self.counts = list(map(operator.add, self.counts, other.counts))
 
     def negated(self) -> Sums:
@@ -204,9 +206,12 @@ def _mapping(meta: Any) -> Mapping[Any, Any]:
 
 
 def _group(groups: dict[Any, Sums], value: Any) -> Sums:
-    if value not in groups and len(groups) >= MAX_VALUES:
-        value = OTHER
-    return groups.setdefault(value, Sums())
+    found = groups.get(value)
+    if found is None:
+        if len(groups) >= MAX_VALUES:
+            value = OTHER
+        found = groups.setdefault(value, Sums())
+    return found
 
 
 def _totals(groups: Mapping[Any, Sums]) -> dict[Any, Totals]:
