@@ -1040,6 +1040,74 @@ async def test_a_read_in_the_moment_of_an_old_deadline_is_not_lost(
     assert "<0>" + text == "".join(f"<{number}>" for number in range(BUFFERED_BATCHES + 8))
 
 
+class Held(Late):
+    """An exchange during whose n-th wait (0 is that for the head) somebody holds the loop."""
+
+    def __init__(self, clock, wait, first=b": alive\n\n"):
+        super().__init__(clock, None)
+        self.pieces, self.left = iter((first, *openai_events("a", "b"))), wait
+        self.looks = 0
+
+    @property
+    def resumable(self):
+        self.looks += 1
+        assert self.looks < 100, "it turns in a circle, without a checkpoint"
+        return False
+
+    @resumable.setter
+    def resumable(self, value): ...
+
+    async def start(self, *args, on_progress, **kwargs):
+        on_progress("send_request_body.complete")
+        if self.left == 0:
+            self.clock.jump(10_000)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+@pytest.mark.parametrize("way", ["block", "complete"])
+@pytest.mark.parametrize(
+    ("wait", "total", "ends"),
+    [
+        (0, None, "first_chunk"),
+        (1, None, "first_chunk"),  # a comment is no content
+        (2, None, "first_chunk"),  # nor is an opening
+        (3, None, None),
+        (3, 300, "total"),
+        (4, 300, "total"),
+    ],
+)
+async def test_what_can_not_be_read_on_ends_with_the_clock_that_ran_out_meanwhile(
+    mock_clock, monkeypatch, way, wait, total, ends
+):
+    _, opening = client_of(retry=llm.Retry(attempts=1))
+    async with opening as client:
+        monkeypatch.setattr(client, "_connect", lambda: Held(mock_clock, wait))
+        stream = client.stream(model(), "Hi", timeouts=llm.Timeouts(total=total))
+        if ends is not None:
+            with pytest.raises(llm.StreamTimeout) as caught:
+                await collected(stream, way)
+            assert caught.value.clock == ends
+        else:
+            assert (await collected(stream, way)).content == "ab"
+
+
+async def test_the_rest_of_a_long_read_is_in_time_if_the_read_was(mock_clock, monkeypatch):
+    opening, *rest = openai_events("a", "b")
+    long = b": \n" * 5000 + opening + rest[0]
+    _, opening = client_of(retry=llm.Retry(attempts=1))
+    async with opening as client:
+        monkeypatch.setattr(client, "_connect", lambda: Held(mock_clock, 1, long))
+        done = await client.complete(model(), "Hi", timeouts=llm.Timeouts(total=None))
+    assert done.content == "aab"
+
+
+async def collected(stream, way):
+    if way == "complete":
+        return await stream.complete()
+    async with stream:
+        return await stream.collect()
+
+
 # -- an ended stream ---------------------------------------------------------------------------------
 
 

@@ -92,6 +92,8 @@ class BodyReader:
         cancels only the wait for bytes.
         """
         answer = self.answer
+        if not self._exchange.resumable and self._unable():
+            return
         while not answer.over:
             if self.mode is Mode.FULL:
                 await self._wait_for_room()
@@ -106,6 +108,18 @@ class BodyReader:
                 raise self.crash
         if answer.error is not None and not answer.state.over:
             raise answer.error
+
+    def _unable(self) -> bool:
+        """Return whether a read that a cancellation ends for good can't be begun in this scope.
+
+        Raises the error of a clock that has run out: it will not be cancelled, as nothing waits.
+        """
+        clocks = self.answer.clocks
+        if self.answer.over or self._slices or self.mode is not Mode.BUFFERED or not clocks.fired:
+            return False
+        if clocks.due():
+            self._overdue()
+        return True
 
     def check_clocks(self) -> None:
         """Raise the error of the clock for which `read` was cancelled, if it has run out."""

@@ -194,8 +194,7 @@ class StreamTask:
                     if body is None:
                         await self._ask(exchange, clocks)
                         body = await self._body_of(exchange, clocks)
-                    if exchange.resumable or not clocks.fired:  # else a read would lose what it got
-                        await self._read(body)
+                    await self._read(body)
                     if body.answer.over:
                         if not exchange.ended:
                             clocks.stop()
