@@ -904,6 +904,10 @@ async def use_finished(client, model):
         await stream.collect()
 
 
+async def use_complete(client, model):
+    await client.complete(model, "Hi")
+
+
 async def use_iterated(client, model):
     async with client.stream(model, "Hi") as stream:
         await drained(stream)
@@ -962,6 +966,10 @@ SCENARIOS = {
     "without usage": (use_finished, lambda wire: [reply(*begin(wire), *end(wire))]),
     "retried": (use_finished, lambda wire: [reply(b"{}", status=503), whole(wire)]),
     "truncated": (use_finished, lambda wire: [reply(*begin(wire))]),
+    "complete()": (use_complete, lambda wire: [whole(wire, wait=1.0)]),
+    "complete() drained": (use_complete, lambda wire: [reply(*begin(wire), *end(wire), 0.1)]),
+    "complete() retried": (use_complete, lambda wire: [reply(b"{}", status=503), whole(wire)]),
+    "complete() truncated": (use_complete, lambda wire: [reply(*begin(wire))]),
     "collect_or_cancel": (use_collect_or_cancel, lambda wire: [open_ended(wire)]),
     "settle()": (use_settle, lambda wire: [open_ended(wire)]),
     "two at once": (use_two, lambda wire: [open_ended(wire)]),

@@ -159,6 +159,7 @@ class StreamTask:
             self.info.attempts += 1
             try:
                 await self._attempt(total_at)
+                errors.clear()  # their tracebacks hold this list
                 return
             except MiniLLMError as exc:
                 errors.append(exc)
@@ -198,6 +199,8 @@ class StreamTask:
                     if body.answer.over:
                         if not exchange.ended:
                             clocks.stop()
+                            # Here the caller gets a whole answer only when this is done.
+                            scope.shield = self._handoff is None
                             await exchange.drain()
                         return
                 if scope.cancelled_caught and not self._stopped:
