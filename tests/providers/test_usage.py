@@ -17,6 +17,7 @@ import trio_minillm as llm
 from trio_minillm import CostResolution, StreamChunk, TokenPrice, Usage
 from trio_minillm._protocol.ingest import Ingest
 from trio_minillm.providers import OpenAIChat
+from trio_minillm.providers import _usage as usage_module
 from trio_minillm.providers._charged import Asked, asked_of, charged
 from trio_minillm.providers._pricing import priced_cost
 from trio_minillm.providers._usage import anthropic_usage, openai_usage
@@ -438,6 +439,65 @@ def test_a_resolved_cost_has_all_its_counts(
 
 NULLS = {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}
 ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+TOP = 2**53 - 1
+odd_counts = st.integers(0, 6) | st.sampled_from((None, True, 2.0, "3", -1, TOP, TOP + 1, [], "x"))
+INPUT = ("cached_tokens", "audio_tokens", "image_tokens", "text_tokens")
+OUTPUT = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "image_tokens")
+
+
+def details(names: tuple[str, ...]) -> st.SearchStrategy[Any]:
+    few = st.dictionaries(st.sampled_from(names), st.integers(0, 6))
+    many = st.dictionaries(st.sampled_from(names), odd_counts)
+    return few | many | st.sampled_from((None, [], 0, "x"))
+
+
+@given(st.data())
+def test_a_plain_usage_is_read_as_any_is(data: st.DataObject) -> None:
+    prompt, completion = data.draw(odd_counts), data.draw(odd_counts)
+    raw = {"prompt_tokens": prompt, "completion_tokens": completion}
+    total = data.draw(st.sampled_from(("right", "any", "none")))
+    if total == "right" and type(prompt) is int and type(completion) is int:
+        raw["total_tokens"] = prompt + completion
+    elif total == "any":
+        raw["total_tokens"] = data.draw(odd_counts)
+    for name, names in (("prompt", INPUT), ("completion", OUTPUT)):
+        if data.draw(st.booleans()):
+            raw[f"{name}_tokens_details"] = data.draw(details(names))
+    assert_read_alike(raw)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"prompt_tokens_details": {"cached_tokens": 2}},
+        {"completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 0}},
+        {"prompt_tokens_details": {"cached_tokens": 8}},
+        {"prompt_tokens_details": {"cached_tokens": None}},
+        {"prompt_tokens_details": {"image_tokens": 1}},
+        {"prompt_tokens_details": [1]},
+        {"prompt_tokens": TOP, "total_tokens": TOP + 5},
+        {"total_tokens": 11},
+        {"total_tokens": None},
+        {"prompt_tokens": 0, "total_tokens": 5},
+        {"prompt_tokens": "7"},
+        {"cost": 1},
+    ],
+)
+def test_a_usage_that_is_all_but_plain(more: dict[str, Any]) -> None:
+    assert_read_alike({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, **more})
+
+
+def assert_read_alike(raw: dict[str, Any]) -> None:
+    def fields(usage: Usage) -> str:
+        return repr(msgspec.structs.asdict(usage))  # tells 1 and True apart
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        read = fields(openai_usage(raw))
+        monkeypatch.setattr(usage_module, "_plain_usage", lambda raw: None)
+        assert read == fields(openai_usage(raw))
 
 
 @pytest.mark.parametrize("raw", [NULLS, {}, {"queue_time": 1.5}])

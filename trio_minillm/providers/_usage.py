@@ -119,8 +119,9 @@ def _plain_usage(raw: Any) -> Usage | None:
     prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
     if type(prompt) is not int or type(completion) is not int:
         return None
-    fits = 0 < prompt < MAX_COUNT and 0 < completion < MAX_COUNT
-    if not fits or raw.get("total_tokens") != prompt + completion:
+    total = prompt + completion
+    fits = prompt > 0 and completion > 0 and total < MAX_COUNT
+    if not fits or raw.get("total_tokens") != total:
         return None
     given = raw.get("prompt_tokens_details") or _NOTHING
     made = raw.get("completion_tokens_details") or _NOTHING
