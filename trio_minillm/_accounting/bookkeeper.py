@@ -260,8 +260,8 @@ class Bookkeeper:
         pending = self._asking.get(record.key)
         if pending is not None:  # the client's own task: it need not ask any more
             pending.record = settled
-            if pending.asking is not None:
-                pending.asking.cancel()
+            assert pending.asking is not None  # from the moment on that it is in there
+            pending.asking.cancel()
         return settled
 
     def _question(

@@ -1,0 +1,183 @@
+"""Events in which nothing is odd have a fast path, which is to be the long way but for the time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trio_minillm as llm
+from trio_minillm._protocol.decoder import ChunkDecoder
+from trio_minillm.providers import SERVERS, Provider, openai
+
+PROVIDERS: list[Provider] = [
+    llm.openai("m", api_key="k").provider,
+    llm.anthropic("m", api_key="k").provider,
+    llm.openrouter("m", api_key="k").provider,
+    *(
+        llm.compatible("m", base_url="http://127.0.0.1:1/v1", server=server).provider
+        for server in SERVERS
+    ),
+]
+FIELDS = """content role refusal reasoning reasoning_content tool_calls function_call delta message text
+usage error code base_resp x_groq finish_reason index id object model created choices status detail
+native_finish_reason logprobs token_ids stop_reason provider cost timings name arguments function type
+service_tier system_fingerprint obfuscation msg data response success failed prompt_tokens
+completion_tokens total_tokens"""
+NAMES = FIELDS.split()
+SCALARS = st.sampled_from(
+    (
+        None,
+        True,
+        0,
+        1,
+        -1,
+        1.5,
+        "",
+        "a",
+        "stop",
+        "error",
+        "failed",
+        "500",
+        "Internal error",
+        "\ud83d",
+    )
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+DELTAS = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.just("assistant"),
+        "content": st.sampled_from(("a", "b ", "", "\n", None)),
+        "refusal": st.none(),
+        "tool_calls": st.none(),
+        "reasoning": st.sampled_from((None, "r")),
+    },
+)
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+OTHERS = (
+    b"[DONE]",
+    b" [DONE] ",
+    b"ping",
+    b"[]",
+    b"error: it failed",
+    b"{",
+    b'{"a":1}{"b":2}',
+    b"\xef\xbb\xbf{}",
+    b"\xff",
+    b'{"choices":[{"delta":{"content":"\\ud83d"}}]}',
+    b'{"choices":[{"delta":{"content":"\\ude00"}}]}',
+    b'{"error":{"message":"no"}}',
+    b'{"choices":[{"index":0,"message":{"content":"ab"},"finish_reason":"stop"}]}',
+    b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hi"}}',
+    b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}',
+    b'{"type":"message_stop"}',
+    b'{"type":"error","error":{"message":"x"}}',
+)
+
+
+@st.composite
+def events(draw: Any) -> bytes:
+    """An event of OpenAI's that is ordinary, or is that but for a field or two."""
+    delta = draw(DELTAS)
+    reason = draw(st.sampled_from((None, None, "stop", "length", "error", "")))
+    choice = {
+        "index": draw(st.sampled_from((0, 0, 1, None))),
+        "delta": delta,
+        "finish_reason": reason,
+    }
+    event: dict[str, Any] = {
+        "object": draw(st.sampled_from(("chat.completion.chunk", "", "error")))
+    }
+    event["choices"] = draw(st.sampled_from(([choice], [choice], [], [choice, choice])))
+    if draw(st.booleans()):
+        event["usage"] = draw(st.sampled_from((None, USAGE)) | VALUES)
+    for place in draw(st.lists(st.sampled_from((delta, choice, event)), max_size=2)):
+        place[draw(st.sampled_from(NAMES))] = draw(VALUES)
+    return json.dumps(event).encode()
+
+
+def decoded(
+    provider: Provider, pieces: Sequence[bytes], *, fast: bool, lenient: bool, choices: int
+) -> Any:
+    """All that comes out of a decoder, and what it keeps for the events behind."""
+
+    def slow(self: ChunkDecoder, data: bytes, at: float) -> None: ...
+
+    def error(exc: BaseException | None) -> Any:
+        return exc and (type(exc), str(exc), getattr(exc, "event", None))
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if not fast:
+            monkeypatch.setattr(ChunkDecoder, "_ordinary", slow)
+            monkeypatch.setattr(openai, "is_ordinary", lambda data: False)
+        decoder = ChunkDecoder(provider, lenient=lenient, choices=choices)
+        chunks = [chunk for piece in pieces for chunk in decoder.feed(piece, 1.0)]
+        chunks += decoder.finish(2.0)
+        left_out, words = vars(decoder.left_out), error(decoder.other_words())
+    shown = list(map(msgspec.structs.asdict, chunks))
+    kept = decoder.events, decoder._reasoned, decoder._doubt, decoder._repeats._said
+    return shown, error(decoder.error), left_out, words, kept
+
+
+def assert_alike(
+    provider: Provider, pieces: Sequence[bytes], lenient: bool = False, choices: int = 1
+) -> None:
+    fast, slow = (
+        decoded(provider, pieces, fast=fast, lenient=lenient, choices=choices)
+        for fast in (True, False)
+    )
+    assert fast == slow
+
+
+@given(
+    st.sampled_from(PROVIDERS),
+    st.lists(events() | events() | st.sampled_from(OTHERS), max_size=6),
+    st.lists(st.integers(0, 1500), max_size=2),
+    st.booleans(),
+    st.sampled_from((1, 2)),
+)
+def test_the_fast_path_is_the_long_way(
+    provider: Provider, found: list[bytes], cuts: list[int], lenient: bool, choices: int
+) -> None:
+    body = b"".join(b"data: %b\n\n" % event for event in found)
+    ends = [*sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    pieces = [body[i:j] for i, j in zip([0, *ends], ends, strict=False)]
+    assert_alike(provider, pieces, lenient, choices)
+
+
+def chunk(*choices: Any, **more: Any) -> bytes:
+    return json.dumps({"object": "chat.completion.chunk", "choices": choices, **more}).encode()
+
+
+def said(text: str, reason: str | None = None, /, **more: Any) -> dict[str, Any]:
+    return {"index": 0, "delta": {"content": text}, "finish_reason": reason, **more}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.name)
+@pytest.mark.parametrize(
+    "found",
+    [
+        [chunk(said("a")), chunk(said("", "stop")), chunk(said("b")), b"[DONE]"],
+        [chunk(said("a"), said("", index=1)), chunk(said("", "stop"), said("b", "stop", index=1))],
+        [chunk(said("a"), said("", index=1, text="b")), b"[DONE]"],
+        [chunk(said("", "error")), b"[DONE]"],
+        [chunk(said("a")), chunk(usage=USAGE), b"[DONE]"],
+        [chunk(said("a")), chunk(said("", "stop"), status="failed"), b"[DONE]"],
+    ],
+)
+def test_what_follows_a_reason_and_what_stands_beside_another_choice(
+    provider: Provider, found: list[bytes]
+) -> None:
+    assert_alike(provider, [b"data: %b\n\n" % event for event in found])
