@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -156,6 +157,59 @@ def test_a_changed_dictionary_of_the_model_counts(fresh: Templates) -> None:
     assert prepared.headers["x-new"] == "1"
 
 
+def test_a_change_within_the_extra_fields_of_the_model_counts(fresh: Templates) -> None:
+    inner: dict[str, Any] = {"enable_thinking": 1}
+    model = llm.compatible("m", base_url="http://127.0.0.1:1", extra={"template": inner})
+    for value in (1, True, False):
+        inner["enable_thinking"] = value
+        for _ in range(3):
+            prepared = made(model, "Hi")
+            assert isinstance(prepared, Prepared)
+            sent = msgspec.json.decode(prepared.body)["template"]["enable_thinking"]
+            assert (sent, type(sent)) == (value, type(value))
+    inner["enable_thinking"] = object()
+    assert made(model, "Hi") == "template holds a value that JSON has no form for"
+
+
+class Marked(str):
+    """Text of a type of its own, as numpy and the makers of templates have."""
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        Marked("Hi"),
+        [{"role": "user", "content": Marked("Hi")}],
+        [{"role": Marked("user"), "content": "Hi"}],
+        [{"role": ["user"], "content": "Hi"}],
+        llm.Message(role=Marked("user"), parts=(llm.TextPart("Hi"),)),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_plain_text_is_always_built(messages: Any, fresh: Templates) -> None:
+    first = made(MODELS[1], messages)
+    made(MODELS[1], "Hi")
+    made(MODELS[1], "Hi")
+    assert [made(MODELS[1], messages) for _ in range(3)] == [first] * 3
+    assert isinstance(first, Prepared) or "role" in first or "messages" in first
+
+
+def test_a_shape_that_another_thread_drops_meanwhile_is_kept_again() -> None:
+    class Dropping(OrderedDict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            if value is not None:
+                super().pop(key)  # as of the oldest of too many
+
+    templates = Templates()
+    templates._found = Dropping()
+
+    def build(messages: list[dict[str, str]]) -> tuple[None, bytes]:
+        return None, msgspec.json.encode(messages)
+
+    assert templates.get(MODELS[1], ("user",), (), {}, build) is None
+    assert templates.get(MODELS[1], ("user",), (), {}, build) is not None
+
+
 def test_half_a_surrogate_is_refused_without_being_shown(fresh: Templates) -> None:
     for _ in range(3):
         assert made(MODELS[1], "secret \ud800") == "a message or parameter is not valid Unicode"
@@ -176,6 +230,21 @@ def test_a_provider_whose_requests_are_of_its_own_is_always_asked(fresh: Templat
         prepared = made(model, "Hi")
         assert isinstance(prepared, Prepared)
         assert prepared.headers["authorization"] == f"Bearer {number}"
+
+
+def test_a_mixin_that_makes_requests_counts_as_well() -> None:
+    class Dated:
+        def auth_headers(self, model: Model) -> dict[str, str]: ...
+
+    class Mixed(Dated, OpenAIChat): ...
+
+    class Promised(Dated, OpenAIChat):
+        any_text = True
+
+    class Under(Promised): ...
+
+    assert (Mixed.any_text, Promised.any_text, Under.any_text) == (False, True, True)
+    assert Mixed.literal_text
 
 
 def test_only_the_newest_shapes_are_kept(fresh: Templates) -> None:

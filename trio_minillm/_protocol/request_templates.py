@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from types import NoneType
 from typing import Any, TypeAlias, TypeVar
 
@@ -38,7 +39,7 @@ def texts_of(messages: Any) -> Texts | None:
     Each has one text with something to see. The last is not the model's own, which some servers go on
     with, and whose end then matters.
     """
-    if isinstance(messages, str):
+    if type(messages) is str:
         return (_USER, [messages]) if messages and not messages.isspace() else None
     if isinstance(messages, Message | Mapping):
         messages = (messages,)
@@ -56,7 +57,9 @@ def texts_of(messages: Any) -> Texts | None:
             role, text = message["role"], message["content"]
         else:
             return None
-        if type(text) is not str or role not in _ROLES or not text or text.isspace():
+        if type(text) is not str or not text or text.isspace():
+            return None
+        if type(role) is not str or role not in _ROLES:
             return None
         roles.append(role)
         texts.append(text)
@@ -75,13 +78,15 @@ class Template(msgspec.Struct, frozen=True):
     model: Model
     headers: dict[str, str]
     """The model's when it was built: a dictionary could be changed."""
-    extra: dict[str, Any]
+    extra: bytes
+    """Likewise, as JSON: there may be others in it."""
     pieces: tuple[bytes, ...]
     """The body before, between and behind the texts."""
 
     def is_of(self, model: Model) -> bool:
         """Return True if requests to this model are as when the template was made."""
-        return self.model is model and self.headers == model.headers and self.extra == model.extra
+        same = self.model is model and self.headers == model.headers
+        return same and self.extra == _json_of(model.extra)
 
     def filled(self, texts: list[str]) -> bytes:
         """Return the body with these texts. Raises ``UnicodeError``."""
@@ -93,6 +98,13 @@ class Template(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
+
+
+def _json_of(extra: Mapping[str, Any]) -> bytes:
+    """Return a model's extra fields as JSON; nothing if they have become something else."""
+    with suppress(TypeError, ValueError, RecursionError):  # the request that is built says why
+        return _encode(extra)
+    return b""
 
 
 class Templates:
@@ -130,8 +142,8 @@ class Templates:
         return found
 
     def _put(self, key: Hashable, template: Template | None) -> None:
+        self._found.pop(key, None)  # nothing in here fails if another thread does the same
         self._found[key] = template
-        self._found.move_to_end(key)
         if len(self._found) > MAX_SHAPES:
             self._found.popitem(last=False)
 
@@ -152,4 +164,4 @@ class Templates:
             if not found or probe.encode() in body:
                 return None  # it stands in another order, or twice
             pieces.append(before)
-        return Template(made, model, dict(model.headers), dict(model.extra), (*pieces, body))
+        return Template(made, model, dict(model.headers), _json_of(model.extra), (*pieces, body))

@@ -8,9 +8,10 @@ machine the accumulating. `trio_minillm.testing.check_provider` checks that one 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -164,10 +165,9 @@ class Provider:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = vars(cls)
-        if not own.keys().isdisjoint(_MAKING_REQUESTS) and "any_text" not in own:
+        if _overridden(cls, _MAKING_REQUESTS, "any_text"):
             cls.any_text = False
-        if ("parse_chunk" in own or "parse_event" in own) and "literal_text" not in own:
+        if _overridden(cls, ("parse_chunk", "parse_event"), "literal_text"):
             cls.literal_text = False
 
     def endpoint_url(self, model: Model) -> str:
@@ -386,3 +386,9 @@ def host_of(base_url: str) -> str:
 def loggable_url(model: Model) -> str:
     """Return the base URL without its query, which may be private and belongs in no file."""
     return model.base_url.partition("?")[0]
+
+
+def _overridden(cls: type, methods: Iterable[str], promise: str) -> bool:
+    """Return whether one of these methods comes, perhaps by a mixin, behind the class that promised."""
+    newer = takewhile(lambda base: promise not in vars(base), cls.__mro__)
+    return any(not vars(base).keys().isdisjoint(methods) for base in newer)
