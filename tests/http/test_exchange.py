@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_minillm as llm
+from trio_minillm._http import connection
 from trio_minillm._http.connector import Connect, open_connector
 from trio_minillm._http.exchange import Exchange
 from trio_minillm._http.httpx_exchange import HttpxExchange, send_by_client, send_by_transport
@@ -299,7 +300,10 @@ async def test_a_timeout_of_httpx_forbids_direct_reading() -> None:
         await exchange.close()
 
 
-async def test_direct_reading() -> None:
+@pytest.mark.parametrize("poll", sorted({connection._POLL, False}))
+async def test_direct_reading(poll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_POLL", poll)  # Windows has none
+
     async def script(peer: Peer) -> None:
         while await peer.request():
             await peer.send(OK + b"transfer-encoding: chunked\r\n\r\n")
