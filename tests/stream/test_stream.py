@@ -1101,6 +1101,25 @@ async def test_the_rest_of_a_long_read_is_in_time_if_the_read_was(mock_clock, mo
     assert done.content == "aab"
 
 
+@pytest.mark.parametrize("resumable", [True, False])
+async def test_a_refusal_in_the_moment_of_a_deadline_is_still_one(
+    mock_clock, monkeypatch, resumable
+):
+    class Refusing(Held):
+        status, resumable = 429, False
+
+        async def short_body(self, seconds):
+            await trio.lowlevel.checkpoint()
+            return b'{"error": {"message": "slowly"}}'
+
+    Refusing.resumable = resumable
+    _, opening = client_of(retry=llm.Retry(attempts=1))
+    async with opening as client:
+        monkeypatch.setattr(client, "_connect", lambda: Refusing(mock_clock, 0))
+        with pytest.raises(llm.RefusedError, match="HTTP 429 rate_limit: slowly"):
+            await client.complete(model(), "Hi")
+
+
 async def collected(stream, way):
     if way == "complete":
         return await stream.complete()

@@ -192,8 +192,9 @@ class StreamTask:
         try:
             while not self._stopped:
                 with self._stoppable(clocks.new_scope()) as scope:
-                    if body is None:
+                    if info.headers_at is None:
                         await self._ask(exchange, clocks)
+                    if body is None:  # again, if a clock ran out as the head came
                         body = await self._body_of(exchange, clocks)
                     await self._read(body)
                     if body.answer.over:
@@ -204,9 +205,10 @@ class StreamTask:
                             await exchange.drain()
                         return
                 if scope.cancelled_caught and not self._stopped:
-                    if body is None:
+                    if info.headers_at is None:
                         raise clocks.error(0, 0)
-                    body.check_clocks()
+                    if body is not None:
+                        body.check_clocks()
         finally:
             if body is not None:
                 body.close()
