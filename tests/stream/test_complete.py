@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -147,6 +147,52 @@ async def test_a_whole_answer_is_not_lost_to_a_cancellation_while_its_end_is_awa
     assert scope.cancel_called
     assert (response.content, response.outcome) == ("a", Outcome.FINISHED)
     assert trio.current_time() < 1
+    assert transport.open_bodies == 0
+
+
+async def cancelled(stream: llm.TrackedStream) -> None:
+    await stream.cancel()
+
+
+async def closed(stream: llm.TrackedStream) -> None:
+    await stream.aclose()
+
+
+async def rejected(stream: llm.TrackedStream) -> None:
+    stream.reject()
+
+
+@pytest.mark.parametrize("end", [cancelled, closed, rejected])
+@pytest.mark.parametrize(
+    ("answer", "content"),
+    [
+        (reply(wait=hang), ""),
+        (reply(*openai_events("a")[:2], hang), "a"),
+        (reply(b"{}", hang, status=400), ""),
+        (reply(b"{}", status=503, headers={"retry-after": "30"}), ""),
+    ],
+    ids=["asks", "reads", "refused", "sleeps"],
+)
+async def test_another_task_ends_it(
+    answer: Reply,
+    content: str,
+    end: Callable[[llm.TrackedStream], Awaitable[None]],
+    autojump_clock: Any,
+    nursery: trio.Nursery,
+) -> None:
+    transport = ScriptedTransport(answer)
+    async with llm.open_client(transport=transport) as client:
+        stream = client.stream(model(), "Hi", timeouts=llm.Timeouts(total=None))
+
+        async def end_soon() -> None:
+            await trio.sleep(0.1)
+            await end(stream)
+
+        nursery.start_soon(end_soon)
+        response = await stream.complete()
+        assert trio.current_time() < 1
+        assert (response.outcome, response.content) == (Outcome.CANCELLED, content)
+    assert len(stream.records) == len(transport.requests) == client.ledger.attempts == 1
     assert transport.open_bodies == 0
 
 

@@ -366,7 +366,8 @@ class StreamTask:
 
         Takes at most `LEAVE_SECONDS` and the bounded close of the connection. Shielded.
         """
-        if self.started and not self.is_done:
+        here = self._sink is not None and self._handoff is None  # in a caller's task
+        if (self.started or here) and not self.is_done:
             if at_once:
                 self.stop()
             with trio.CancelScope(shield=True):
