@@ -196,6 +196,31 @@ async def test_another_task_ends_it(
     assert transport.open_bodies == 0
 
 
+@pytest.mark.parametrize("again", ["complete", "block"])
+async def test_a_stream_is_read_once(again: str, autojump_clock: Any) -> None:
+    transport = ScriptedTransport(reply(*openai_events("a"), wait=1.0))
+    async with llm.open_client(transport=transport) as client:
+        stream = client.stream(model(), "Hi")
+        results: list[Any] = []
+
+        async def read(way: str) -> None:
+            try:
+                if way == "complete":
+                    results.append((await stream.complete()).content)
+                else:
+                    await trio.sleep(0.5)
+                    async with stream:
+                        results.append((await stream.collect()).content)
+            except RuntimeError as exc:
+                results.append(str(exc))
+
+        async with trio.open_nursery() as readers:
+            readers.start_soon(read, "complete")
+            readers.start_soon(read, again)
+    assert results == ["a stream can be entered once", "a"]
+    assert len(transport.requests) == 1
+
+
 # -- what is left of it ----------------------------------------------------------------------------
 
 

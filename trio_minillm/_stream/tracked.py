@@ -135,9 +135,9 @@ class TrackedStream(StreamingCompletion):
         task of its own reads them. ``on_begin`` is called once, when the first of the answer has come;
         it must not raise. Raises the error that ended the stream.
         """
+        await trio.lowlevel.checkpoint()  # a transport of a test's may never wait
         if self._closed or self._entered:
             raise RuntimeError("a stream can be entered once")
-        await trio.lowlevel.checkpoint()  # a transport of a test's may never wait
         self._begin()
         self._entered = self._busy = True
         self._on_begin = on_begin
