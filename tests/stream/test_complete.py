@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -219,6 +220,36 @@ async def test_a_stream_is_read_once(again: str, autojump_clock: Any) -> None:
             readers.start_soon(read, again)
     assert results == ["a stream can be entered once", "a"]
     assert len(transport.requests) == 1
+
+
+OPENING, PIECE, *REST = openai_events("a")
+BUSY = b'data: {"error": {"message": "busy", "code": 503}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("replies", "begun"),
+    [
+        ([reply(OPENING, 1.0, PIECE, 1.0, *REST)], [1]),
+        ([reply(OPENING, 1.0, *REST)], [1]),
+        ([reply(OPENING, 1.0, PIECE, 1.0, BUSY)], [1]),
+        ([reply(OPENING, 1.0, BUSY)], []),
+        ([reply(OPENING, 1.0)], []),
+        ([reply(BUSY)], []),
+        ([reply(b"{}", status=503)], []),
+        ([reply(OPENING, 1.0, BUSY), reply(OPENING, 1.0, PIECE, *REST)], [2]),
+    ],
+)
+async def test_it_is_told_when_the_answer_begins(
+    replies: list[Reply], begun: list[int], autojump_clock: Any
+) -> None:
+    told: list[float] = []
+    retry = llm.Retry(attempts=len(replies), base_delay=0)
+    async with llm.open_client(transport=ScriptedTransport(*replies), retry=retry) as client:
+        start = trio.current_time()
+        with suppress(llm.MiniLLMError):
+            stream = client.stream(model(), "Hi")
+            await stream.complete(lambda: told.append(trio.current_time() - start))
+    assert told == begun
 
 
 # -- what is left of it ----------------------------------------------------------------------------

@@ -132,8 +132,8 @@ class TrackedStream(StreamingCompletion):
         """Send the request, wait for the whole answer and return it, in place of the block.
 
         The same as the block with `collect` in it, for less: nobody watches the chunks, so that no
-        task of its own reads them. ``on_begin`` is called once, when the first of the answer has come;
-        it must not raise. Raises the error that ended the stream.
+        task of its own reads them. ``on_begin`` is called once, when the first of the answer has come,
+        not for an opening alone; it must not raise. Raises the error that ended the stream.
         """
         await trio.lowlevel.checkpoint()  # a transport of a test's may never wait
         if self._closed or self._entered:
@@ -157,8 +157,10 @@ class TrackedStream(StreamingCompletion):
     def _fold(self, item: Item) -> None:
         """Take an item of an answer that nobody watches."""
         if isinstance(item, list):
-            on_begin, self._on_begin = self._on_begin, None
-            if on_begin is not None:
+            body, on_begin = self._task.body, self._on_begin
+            # An opening that a failed answer leaves behind has begun nothing.
+            if on_begin is not None and body is not None and body.answer.begun:
+                self._on_begin = None
                 on_begin()
             self._ingest.ingest_all(item)
             if self._ingest.state.over:
