@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._protocol.decoder import ChunkDecoder
-from trio_minillm.providers import SERVERS, Provider, openai
+from trio_minillm.providers import SERVERS, Provider, anthropic, openai
 
 PROVIDERS: list[Provider] = [
     llm.openai("m", api_key="k").provider,
@@ -108,12 +108,41 @@ def events(draw: Any) -> bytes:
     return json.dumps(event).encode()
 
 
+ANTHROPICS: list[dict[str, Any]] = [
+    {"type": "message_start", "message": {"id": "a", "usage": {"input_tokens": 3}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+    {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 0}, "context_management": {}},
+    {"type": "message_stop"},
+    {"type": "ping"},
+    {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}},
+    {"type": "vendor_event"},
+]
+
+
+@st.composite
+def named_events(draw: Any) -> bytes:
+    """An event of Anthropic's, perhaps with another field, of another name, or with none."""
+    event = json.loads(json.dumps(draw(st.sampled_from(ANTHROPICS))))
+    inner = [part for part in event.values() if isinstance(part, dict)]
+    for place in draw(st.lists(st.sampled_from((event, *inner)), max_size=2)):
+        place[draw(st.sampled_from(NAMES))] = draw(VALUES)
+    name = draw(
+        st.sampled_from((event["type"], event["type"], None, "error", "", "x", "é", "ping\0"))
+    )
+    space = draw(st.sampled_from((" ", " ", "", "  ")))
+    head = b"" if name is None else f"event:{space}{name}\n".encode()
+    return head + b"data: " + json.dumps(event).encode()
+
+
 def decoded(
     provider: Provider, pieces: Sequence[bytes], *, fast: bool, lenient: bool, choices: int
 ) -> Any:
     """All that comes out of a decoder, and what it keeps for the events behind."""
 
-    def slow(self: ChunkDecoder, data: bytes, at: float) -> None: ...
+    def slow(*args: object) -> None: ...
 
     def error(exc: BaseException | None) -> Any:
         return exc and (type(exc), str(exc), getattr(exc, "event", None))
@@ -122,6 +151,7 @@ def decoded(
         if not fast:
             monkeypatch.setattr(ChunkDecoder, "_ordinary", slow)
             monkeypatch.setattr(openai, "is_ordinary", lambda data: False)
+            monkeypatch.setattr(anthropic, "is_ordinary_end", lambda data: False)
         decoder = ChunkDecoder(provider, lenient=lenient, choices=choices)
         chunks = [chunk for piece in pieces for chunk in decoder.feed(piece, 1.0)]
         chunks += decoder.finish(2.0)
@@ -143,7 +173,9 @@ def assert_alike(
 
 @given(
     st.sampled_from(PROVIDERS),
-    st.lists(events() | events() | st.sampled_from(OTHERS), max_size=6),
+    st.lists(
+        (events() | st.sampled_from(OTHERS)).map(b"data: ".__add__) | named_events(), max_size=6
+    ),
     st.lists(st.integers(0, 1500), max_size=2),
     st.booleans(),
     st.sampled_from((1, 2)),
@@ -151,7 +183,7 @@ def assert_alike(
 def test_the_fast_path_is_the_long_way(
     provider: Provider, found: list[bytes], cuts: list[int], lenient: bool, choices: int
 ) -> None:
-    body = b"".join(b"data: %b\n\n" % event for event in found)
+    body = b"".join(event + b"\n\n" for event in found)
     ends = [*sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[i:j] for i, j in zip([0, *ends], ends, strict=False)]
     assert_alike(provider, pieces, lenient, choices)

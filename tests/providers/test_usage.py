@@ -490,14 +490,32 @@ def test_a_usage_that_is_all_but_plain(more: dict[str, Any]) -> None:
     assert_read_alike({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, **more})
 
 
-def assert_read_alike(raw: dict[str, Any]) -> None:
+ANTHROPICS = (
+    *("input_tokens", "output_tokens"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from((*ANTHROPICS, *ANTHROPICS, "cache_creation", "service_tier", "cost")),
+        st.integers(0, 9) | odd_counts,
+        max_size=5,
+    )
+)
+def test_a_plain_usage_of_anthropics_is_read_as_any_is(raw: dict[str, Any]) -> None:
+    assert_read_alike(raw, "anthropic")
+
+
+def assert_read_alike(raw: dict[str, Any], wire: str = "openai") -> None:
     def fields(usage: Usage) -> str:
         return repr(msgspec.structs.asdict(usage))  # tells 1 and True apart
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        read = fields(openai_usage(raw))
+        read = fields(READERS[wire](raw))
         monkeypatch.setattr(usage_module, "_plain_usage", lambda raw: None)
-        assert read == fields(openai_usage(raw))
+        monkeypatch.setattr(usage_module, "_plain_anthropic_usage", lambda raw: None)
+        assert read == fields(READERS[wire](raw))
 
 
 @pytest.mark.parametrize("raw", [NULLS, {}, {"queue_time": 1.5}])
