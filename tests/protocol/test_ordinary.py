@@ -213,3 +213,10 @@ def test_what_follows_a_reason_and_what_stands_beside_another_choice(
     provider: Provider, found: list[bytes]
 ) -> None:
     assert_alike(provider, [b"data: %b\n\n" % event for event in found])
+
+
+@pytest.mark.parametrize("provider", PROVIDERS[:2], ids=lambda provider: provider.name)
+@pytest.mark.parametrize("name", ["content_block_delta", " x", "", "ping", "error", "é"])
+def test_an_event_with_a_name(provider: Provider, name: str) -> None:
+    event = f"event:{name}\ndata: {json.dumps(ANTHROPICS[2])}\n\n".encode()
+    assert_alike(provider, [event, event])

@@ -754,6 +754,27 @@ def test_an_answer_is_priced_by_the_tier_that_served_it(
 
 
 @pytest.mark.parametrize(
+    ("metadata", "more", "tier"),
+    [
+        ({}, {}, None),
+        ({"service_tier": "flex"}, {}, "flex"),
+        ({"service_tier": "default"}, {}, "standard"),
+        ({}, {"service_tier": "flex"}, "flex"),
+        ({"service_tier": "flex"}, {"service_tier": "priority"}, "priority"),
+    ],
+)
+def test_the_tier_beside_the_usage_and_the_one_in_it(
+    metadata: dict[str, Any], more: dict[str, Any], tier: str | None
+) -> None:
+    asked = asked_of(llm.openai("m", api_key="k"), {})
+    for already in (None, "flex"):
+        usage = openai_usage({"prompt_tokens": 3, "completion_tokens": 2, **more})
+        usage.service_tier = already
+        found = charged(usage, asked, metadata, choices=1, content=True)
+        assert (found.service_tier, found.doubts) == (tier or already, None)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"service_tier": 5},
