@@ -98,6 +98,29 @@ def test_a_shape_gets_a_template_when_it_comes_again(model: Model, fresh: Templa
         assert text == f'"{number}" Grüße\n\U0001f600'
 
 
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+@pytest.mark.parametrize(
+    "roles",
+    [
+        ("system", "user"),
+        ("user", "system", "user"),
+        ("system", "developer", "user"),
+        ("user", "user"),
+        ("user", "assistant", "user"),
+    ],
+)
+def test_instructions_may_stand_anywhere(
+    model: Model, roles: tuple[str, ...], fresh: Templates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def conversation(name: str) -> Any:
+        return [{"role": role, "content": f"{n}{name}"} for n, role in enumerate(roles)]
+
+    for name in "abc":
+        prepared = made(model, conversation(name), max_tokens=7)
+        assert prepared == built(monkeypatch, model, conversation(name), max_tokens=7)
+    assert in_use(fresh) == isinstance(prepared, Prepared)
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -80,6 +80,8 @@ class Template(msgspec.Struct, frozen=True):
     """The model's when it was built: a dictionary could be changed."""
     extra: bytes
     """Likewise, as JSON: there may be others in it."""
+    order: tuple[int, ...]
+    """The numbers of the texts as they stand in the body: Anthropic's has instructions at its end."""
     pieces: tuple[bytes, ...]
     """The body before, between and behind the texts."""
 
@@ -92,8 +94,8 @@ class Template(msgspec.Struct, frozen=True):
         """Return the body with these texts. Raises ``UnicodeError``."""
         pieces = self.pieces
         out = [pieces[0]]
-        for text, behind in zip(texts, pieces[1:], strict=True):
-            out += [_encode(text)[1:-1], behind]
+        for number, behind in zip(self.order, pieces[1:], strict=True):
+            out += [_encode(texts[number])[1:-1], behind]
         return b"".join(out)
 
 
@@ -158,10 +160,14 @@ class Templates:
             {"role": role, "content": probe} for role, probe in zip(roles, probes, strict=True)
         ]
         made, body = build(messages)
+        marks = [probe.encode() for probe in probes]
+        if any(body.count(mark) != 1 for mark in marks):
+            return None  # it stands twice
+        order = sorted(range(len(marks)), key=lambda number: body.find(marks[number]))
         pieces: list[bytes] = []
-        for probe in probes:
-            before, found, body = body.partition(probe.encode())
-            if not found or probe.encode() in body:
-                return None  # it stands in another order, or twice
+        for number in order:
+            before, _, body = body.partition(marks[number])
             pieces.append(before)
-        return Template(made, model, dict(model.headers), _json_of(model.extra), (*pieces, body))
+        return Template(
+            made, model, dict(model.headers), _json_of(model.extra), tuple(order), (*pieces, body)
+        )
