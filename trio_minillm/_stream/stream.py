@@ -143,7 +143,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     # -- the block -------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._closed or self._entered or self._source.started:
+        if self._closed or self._source.started:
             raise RuntimeError("a stream can be entered once")
         await checkpoint_if_cancelled()  # leaving lets other tasks run, always
         self._begin()

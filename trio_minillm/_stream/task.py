@@ -62,7 +62,7 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 17 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 18 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
@@ -70,6 +70,7 @@ class StreamTask:
         self._handoff: Handoff | None = None  # opened with the task
         self._receive: trio.MemoryReceiveChannel[Item] | None = None
         self._sink: Sink | None = None
+        self._here = False  # in a caller's task
         self.received: int = 0
         self.body: BodyReader | None = None
         self.is_done: bool = False
@@ -105,7 +106,7 @@ class StreamTask:
 
         Raises nothing but a cancellation from outside.
         """
-        self._sink = FoldingSink(fold)
+        self._here, self._sink = True, FoldingSink(fold)
         await self._run()
 
     async def _run(self) -> None:
@@ -201,7 +202,7 @@ class StreamTask:
                         if not exchange.ended:
                             clocks.stop()
                             # Here the caller gets a whole answer only when this is done.
-                            scope.shield = self._handoff is None
+                            scope.shield = self._here
                             await exchange.drain()
                         return
                 if scope.cancelled_caught and not self._stopped:
@@ -301,8 +302,8 @@ class StreamTask:
 
     @property
     def started(self) -> bool:
-        """True once the stream's block was entered."""
-        return self._background.started
+        """True once the stream's block was entered, or its answer is read in a caller's task."""
+        return self._here or self._background.started
 
     async def start(self) -> None:
         """Start the task in a nursery of its own."""
@@ -366,8 +367,7 @@ class StreamTask:
 
         Takes at most `LEAVE_SECONDS` and the bounded close of the connection. Shielded.
         """
-        here = self._sink is not None and self._handoff is None  # in a caller's task
-        if (self.started or here) and not self.is_done:
+        if self.started and not self.is_done:
             if at_once:
                 self.stop()
             with trio.CancelScope(shield=True):
