@@ -243,6 +243,7 @@ BOUNDED = ("_http", "_protocol", "_stream")
 """The rooms that hold what a server sends."""
 OF_OURS = {
     *("MAX_CAUSES", "MAX_CREDIT", "MAX_IDLE", "MAX_KEPT", "MAX_TEMPLATE", "MAX_THREADS"),
+    *("MAX_MESSAGES", "MAX_PARAM", "MAX_SESSIONS", "MAX_SHAPES"),
 }
 """Bounds on what the library itself keeps, whatever a server sends."""
 
