@@ -100,12 +100,11 @@ ALONE = {
 def _request(sizes: Sizes) -> Iterator[Case]:
     count = sizes.requests
     for others in OTHERS:
-        for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS, COMPLETE):
+        alone = [COMPLETE] if not others else []  # it holds no stream open
+        for contender in (FLOOR, "aiohttp", "httpx", "openai", OURS, *alone):
             heavy = others > 1000 and contender in ("httpx", "openai")
             task = {"name": "requests", "port": "many", "count": count, "others": others}
             skip = SLOW if heavy and sizes.quick else ""
-            if contender == COMPLETE and others:
-                skip = "holds no stream open"
             yield Case("request", contender, task, (f"request/{others}",), skip)
     for table, (wire, port, answer, _) in ALONE.items():
         for contender in (FLOOR, "aiohttp", OURS, COMPLETE):
