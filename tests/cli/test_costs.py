@@ -6,6 +6,7 @@ import json
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -240,3 +241,12 @@ def test_amounts_are_shown_without_arithmetics_zeros() -> None:
     assert [_report.usd(Decimal(a)) for a in amounts] == [
         *("0", "0", "0.0000000001", "1.5", "100", "1000", "12.34")
     ]
+
+
+def test_what_a_run_asks_of_its_ledger_is_loaded_before_it() -> None:
+    """When too many files are open, no module can be loaded any more."""
+    loaded = "import sys, trio_minillm.cli._costs; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+    assert "trio_minillm._accounting.ledger_file" in done.stdout.split()

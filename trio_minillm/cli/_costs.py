@@ -18,6 +18,7 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 
+from .._accounting.ledger_file import JSONLLedger  # now: later, too many files may be open
 from ..local._named import KEYS, key_of
 from ..providers._base import loggable_url
 from ._output import Misuse, OutputError, many, one_line, usd
@@ -53,7 +54,7 @@ class RunLedger(llm.Ledger):
     def unwritten(self) -> OutputError | None:
         """Write the records that wait to be written, and return the error if that fails."""
         file = self._file
-        if isinstance(file, llm.JSONLLedger) and file.pending:
+        if isinstance(file, JSONLLedger) and file.pending:
             try:
                 file.flush()
             except OSError as exc:
@@ -62,10 +63,10 @@ class RunLedger(llm.Ledger):
         return None
 
 
-def open_ledger(path: Path, *, read_only: bool = False) -> llm.JSONLLedger:
+def open_ledger(path: Path, *, read_only: bool = False) -> JSONLLedger:
     """Open the ledger. Raises `Misuse` if the file can't be used, or holds something else."""
     try:
-        ledger = llm.JSONLLedger(path, read_only=read_only)
+        ledger = JSONLLedger(path, read_only=read_only)
         if ledger.torn and not ledger.attempts and not ledger.newer:
             with path.open("rb") as file:
                 if file.read(5) != b'{"v":':  # else the first record was torn by a kill
@@ -153,7 +154,7 @@ def _row(name: str, totals: llm.Totals) -> tuple[str, ...]:
     )
 
 
-def notes(ledger: llm.JSONLLedger) -> list[tuple[str, str]]:
+def notes(ledger: JSONLLedger) -> list[tuple[str, str]]:
     """Return how much is missing from the sums, by reason."""
     totals, counts = ledger.totals, ledger.resolutions
     found = {
@@ -169,7 +170,7 @@ def notes(ledger: llm.JSONLLedger) -> list[tuple[str, str]]:
     return [(name, f"{count:,}") for name, count in found.items() if count]
 
 
-def json_line(ledger: llm.JSONLLedger, by: str | None) -> bytes:
+def json_line(ledger: JSONLLedger, by: str | None) -> bytes:
     """Return all of it as one line of JSON, with amounts as strings because they are exact."""
     fields = {
         "totals": ledger.totals,
