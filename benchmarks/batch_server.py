@@ -152,7 +152,7 @@ class Server:
             length = b"content-length: %d\r\n\r\n" % len(REFUSAL)
             self.send(number, status + told + length + REFUSAL)
             return
-        data = epoll_server.SHORT
+        data = epoll_server.SHORT["short"]
         if told:
             first, _, rest = data.partition(b"\r\n")
             data = first + b"\r\n" + told + rest
