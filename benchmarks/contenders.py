@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 Take = Callable[[str], object]
@@ -37,18 +37,21 @@ def body(model: str) -> dict[str, Any]:
     return {"model": model, "messages": messages, "stream": True}
 
 
+def _models(options: Options) -> Callable[[str], Any]:
+    """Return the function that makes this library's models, once each."""
+    import trio_minillm as llm
+
+    openai = options.wire == "openai"
+    make = llm.openai if openai else llm.anthropic
+    return lru_cache(partial(make, base_url=options.url + "/v1" * openai, api_key=KEY))
+
+
 @asynccontextmanager
 async def ours(options: Options) -> AsyncIterator[Stream]:
     """Open this library's public API with its defaults: `Client.stream`, iterated."""
     import trio_minillm as llm
 
-    make = llm.openai if options.wire == "openai" else llm.anthropic
-    url = options.url + ("/v1" if options.wire == "openai" else "")
-
-    @lru_cache
-    def model_of(name: str) -> llm.Model:
-        return make(name, base_url=url, api_key=KEY)
-
+    model_of = _models(options)
     async with llm.open_client() as client:
 
         async def text(model: str, first: Take, take: Take) -> None:
@@ -74,13 +77,7 @@ async def ours_complete(options: Options) -> AsyncIterator[Stream]:
     """Open this library's `Client.complete`, where nobody watches the chunks."""
     import trio_minillm as llm
 
-    make = llm.openai if options.wire == "openai" else llm.anthropic
-    url = options.url + ("/v1" if options.wire == "openai" else "")
-
-    @lru_cache
-    def model_of(name: str) -> llm.Model:
-        return make(name, base_url=url, api_key=KEY)
-
+    model_of = _models(options)
     async with llm.open_client() as client:
 
         async def whole(model: str, first: Take, take: Take) -> None:

@@ -207,3 +207,28 @@ def test_the_simulator_of_control_runs_each_kind_of_server() -> None:
         clients.bad = 7
         control.seconds_of(clients.batch)
         assert clients.failed == (why is not None)
+
+
+@pytest.mark.parametrize(
+    ("script", "rows"),
+    [
+        (["request_profile.py", "--requests", "2"], ["`_stream`", "`_batch`", "all; CPU"]),
+        (["request_profile.py", "complete", "--requests", "2", "--wire", "anthropic"], ["`_http`"]),
+        (["held_memory.py", "--streams", "3"], ["`trio`", "`_stream`", "all"]),
+        (["batch.py", "pairs", "1", "2"], ["1", "50", "1,000"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_the_other_measures_of_the_pages_run(script: list[str], rows: list[str]) -> None:
+    command = [sys.executable, str(BENCHMARKS / script[0]), *script[1:]]
+    done = subprocess.run(
+        command,
+        env={**bench.environment(), "PYTHONPATH": str(BENCHMARKS)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for row in rows:
+        assert f"\n| {row}" in done.stdout

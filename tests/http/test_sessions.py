@@ -10,6 +10,7 @@ import pytest
 from trio_minillm._http import pool as module
 from trio_minillm._http.pool import ConnectionPool
 from trio_minillm._http.trio_exchange import TrioExchange
+from trio_minillm._types.errors import SendError
 
 from ..support.certificates import TLS_FILES, certified, trusting
 from ..support.peers import Peer, answering, serving
@@ -55,6 +56,33 @@ async def test_with_a_context_of_the_callers_each_handshake_is_whole() -> None:
 
 async def test_a_kept_connection_needs_no_session(trusted: None) -> None:
     assert await resumed(ConnectionPool()) == [False]
+
+
+async def test_a_session_that_a_handshake_failed_with_is_dropped(trusted: None) -> None:
+    ends = iter((True, False, True))
+
+    async def script(peer: Peer) -> None:
+        if next(ends):
+            await peer.shake_hands(certified())
+            assert peer.tls is not None
+            found.append(peer.tls.session_reused)
+            await answering(peer)
+
+    found: list[bool | None] = []
+    pool = ConnectionPool(keepalive_expiry=0)
+    async with serving(script) as server:
+        for fails in (False, True, False):
+            exchange = TrioExchange(pool)
+            if fails:
+                with pytest.raises(SendError, match=r"reset|TLS|ended"):
+                    await exchange.start(server.url.replace("http:", "https:"), {}, b"{}")
+            else:
+                await exchange.start(server.url.replace("http:", "https:"), {}, b"{}")
+                while await exchange.receive():
+                    pass
+            await exchange.close()
+    pool.close()
+    assert found == [False, False]
 
 
 async def test_only_so_many_sessions_are_kept(

@@ -39,7 +39,7 @@ callback goes on in the client's nursery."""
 _log = logging.getLogger("trio_minillm")
 
 
-_SET = trio.Event()
+_SET = trio.Event()  # of all attempts that nothing more happens to
 _SET.set()
 
 

@@ -240,9 +240,7 @@ class ResponseParser:
             if coding and value.rstrip(b" ").lower() != b"chunked":
                 self.fault = "a transfer coding other than chunked"
             self._headers.append((name, value.rstrip(b" \t")))
-            self._head_bytes += len(name) + len(value) + 4  # the colon, a space, the line's end
-            if self._head_bytes > MAX_HEAD:
-                self._count(0)
+            self._count(len(name) + len(value) + 4)  # and the colon, a space, and the line's end
 
     def _count(self, size: int) -> None:
         self._head_bytes += size

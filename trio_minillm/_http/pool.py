@@ -47,8 +47,8 @@ KEEPALIVE_EXPIRY = 15.0
 60 (load balancers) or 75 s (nginx); one that was closed is noticed in any case."""
 
 MAX_SESSIONS = 64
-"""TLS sessions that are kept for later connections, one for each host: a handshake that goes on with
-one takes half of the time, and no certificate is sent."""
+"""TLS sessions that are kept for later connections, one for each host: no certificate is sent or checked
+in a handshake that goes on with one."""
 FILES_PATIENCE = 5.0
 """Seconds that a request waits for another's connection to end where no more files can be opened.
 Most answers take less; then the error says it, so that a batch runs fewer at once."""
@@ -189,6 +189,8 @@ class ConnectionPool:
                 await connection.start_tls(context, name, self._sessions.get((origin, name)))
                 connection.server_name = name
         except BaseException as exc:
+            # If the session is what the handshake failed for, the next must not fail for it, too.
+            self._sessions.pop((origin, server_name or host), None)
             self.release(connection, keep=False)
             if isinstance(exc, OSError | ValueError):
                 raise httpx.ConnectError(str(exc)) from exc

@@ -52,8 +52,9 @@ EAGER_SENDS = 16
 """Steps of sending in a row without waiting, after which other tasks get a turn: 4 MiB."""
 
 SENDING = "http11.send_request_headers.started"
+"""Trace event: the request goes out."""
 SENT_MORE, SENT = "http11.send_request_body.progress", "http11.send_request_body.complete"
-"""Trace events: the request goes out, more of it is out, or all. The second is not one of httpcore's."""
+"""Trace events: more of the request is out, or all of it. The first is not one of httpcore's."""
 
 _PORTS = {"http": 80, "https": 443}
 """Schemes that there is a transport for, and the ports that they have by default."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -17,7 +18,7 @@ from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._base import Parsed
 from .documents import documents, without_prefix
-from .json_limits import MAX_DECODED, MAX_OBJECTS, exceeded_limit, shallow, without_side_fields
+from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .left_out import MAX_STRANGE, LeftOut
 from .long_texts import LONG_TEXT, LongTexts
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
@@ -154,10 +155,8 @@ class ChunkDecoder:
                 # The first event is often like no other: it opens the answer, too.
                 many = self.events > 0 and len(blocks) - done >= LEARN_FROM
                 # A template is for the next event, which begins alike if it is of the same kind.
-                if many and blocks[done][:ALIKE] == blocks[done + 1][:ALIKE]:
-                    learn = True
-                else:
-                    learn = self.events >= self._learn_from
+                alike = many and blocks[done][:ALIKE] == blocks[done + 1][:ALIKE]
+                learn = alike or self.events >= self._learn_from
                 out += self._block(blocks[done], at, learn=learn)
                 done += 1
         if tail and self.error is None:
@@ -224,13 +223,17 @@ class ChunkDecoder:
         self.events += 1
         chunk.event, chunk.received_at = self.events, at
         self._repeats.note(chunk)
+        self._note(chunk, data)
+        return [chunk]
+
+    def _note(self, chunk: StreamChunk, data: bytes) -> None:
+        """Take note of what a chunk says of its choice's end, and of an event that says nothing."""
         if chunk.finish_reason is not None:
             self._reasoned.add(chunk.choice)
         elif self._reasoned and continues_answer(chunk):
             self._reasoned.discard(chunk.choice)
         if not chunk.answer and chunk.usage is None:
             self.left_out.strange(data)
-        return [chunk]
 
     def _events(self, events: list[SSEEvent], at: float) -> list[StreamChunk]:
         out: list[StreamChunk] = []
@@ -245,13 +248,11 @@ class ChunkDecoder:
             if data[:1] in _PREFIXED:
                 data = without_prefix(data)
             try:
-                if len(data) > MAX_OBJECTS:  # fewer bytes can't exceed a limit
-                    data = self._within_limits(data, "event")
+                data = self._within_limits(data, "event")
                 parsed = self._read(event.event, data)
-                if parsed is not None and long is not None:
-                    parsed = self._repeats.removed_from(long.restored(parsed), data, long.restored)
-                elif parsed is not None:
-                    parsed = self._repeats.removed_from(parsed, data)
+                restored = _same if long is None else long.restored
+                if parsed is not None:
+                    parsed = self._repeats.removed_from(restored(parsed), data, restored)
             except ProtocolError as exc:
                 if long is None and (found := documents(data)):
                     out += self._several(event, found, at)
@@ -300,9 +301,7 @@ class ChunkDecoder:
 
     def _read(self, name: str, data: bytes) -> Parsed:
         try:
-            if name == "message":
-                return self._provider.parse_chunk(data)
-            return self._provider.parse_event(name, data)
+            return self._by_name(name, data)
         except RecursionError:
             self.left_out.note(DEEP)
         return self._by_name(name, shallow(data))
@@ -334,12 +333,7 @@ class ChunkDecoder:
                     self.left_out.note(name)
             if self._doubt:
                 self._judge(chunk)
-            if chunk.finish_reason is not None:
-                self._reasoned.add(chunk.choice)
-            elif self._reasoned and continues_answer(chunk):
-                self._reasoned.discard(chunk.choice)
-            if not chunk.answer and chunk.usage is None:
-                self.left_out.strange(data)
+            self._note(chunk, data)
             if (self._halves.pending or _SURROGATE in data) and self._halves.join(chunk):
                 self.left_out.note(HALF)
         return chunks
@@ -453,6 +447,10 @@ class ChunkDecoder:
         except MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _say(exc: Exception) -> str:

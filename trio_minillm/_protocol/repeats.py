@@ -24,7 +24,6 @@ MESSAGE = b'"message"'
 _DELTA = b'"delta"'
 _KINDS = ("delta", "reasoning", "refusal", "tool_calls", "reasoning_details")
 """Kinds of content: fields of `StreamChunk`."""
-_TEXT_ALONE = ["delta"]
 
 MALFORMED = (
     msgspec.MsgspecError,
@@ -41,20 +40,12 @@ seen as one."""
 
 def kinds_of(chunk: StreamChunk) -> list[str]:
     """Return the kinds of content that a chunk has."""
-    if chunk.delta and not (
-        chunk.reasoning or chunk.refusal or chunk.tool_calls or chunk.reasoning_details
-    ):
-        return _TEXT_ALONE
     return [kind for kind in _KINDS if getattr(chunk, kind)]
 
 
 def in_message(data: bytes) -> bool:
     """Return whether an event has its text in a ``message``, which may repeat all before it."""
     return MESSAGE in data and _DELTA not in data
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 class Repeats:
@@ -76,16 +67,13 @@ class Repeats:
         self,
         parsed: StreamChunk | Sequence[StreamChunk],
         data: bytes,
-        restored: Callable[[Any], Any] = _as_it_is,
+        restored: Callable[[Any], Any],
     ) -> StreamChunk | Sequence[StreamChunk]:
         """Return an event's chunks without what repeats the answer so far.
 
         If the event ends the answer, they have also what only its ``message`` says. ``restored`` puts
         long texts back into what was made of ``data``.
         """
-        if isinstance(parsed, StreamChunk) and not (parsed.elsewhere or MESSAGE in data):
-            self.note(parsed)  # almost always: nothing is repeated
-            return parsed
         chunks = (parsed,) if isinstance(parsed, StreamChunk) else parsed
         silent = True
         for chunk in chunks:

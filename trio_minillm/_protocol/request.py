@@ -86,7 +86,13 @@ def prepare(
     """
     provider = model.provider
     wanted = provider.always_usage or expect_usage is not False
-    reading = (timeouts, retry, bounds, lenient, raw)
+    reading: dict[str, Any] = {
+        "timeouts": timeouts,
+        "retry": retry,
+        "bounds": bounds,
+        "lenient": lenient,
+        "raw": raw,
+    }
 
     def build(messages: Messages) -> tuple[Prepared, bytes]:
         request = make_request(
@@ -98,24 +104,26 @@ def prepare(
             expect_usage=wanted,
             options=options,
         )
-        made = _prepared(request, *reading)
+        made = _prepared(request, reading)
         return made, made.body
 
-    alike = provider.any_text and extra in _NONE and headers in _NONE
+    alike = provider.any_text and _is_nothing(extra) and _is_nothing(headers)
     if alike and (texts := texts_of(messages)) is not None:
         template = _templates.get(model, texts[0], (wanted,), params, build)
         if template is not None:
-            return _filled(template, texts[1], *reading)
+            return _filled(template, texts[1], reading)
     return build(messages)[0]
 
 
 _templates = Templates()
-_NONE: tuple[Any, ...] = (None, {})
 
 
-def _prepared(
-    request: Request, timeouts: Timeouts, retry: Retry, bounds: Bounds, lenient: bool, raw: bool
-) -> Prepared:
+def _is_nothing(given: object) -> bool:
+    return given is None or (type(given) is dict and not given)
+
+
+def _prepared(request: Request, reading: Mapping[str, Any]) -> Prepared:
+    """Return a request; ``reading`` has the fields that say how it is sent and its answer read."""
     provider, body = request.model.provider, body_of(request)
     asked = asked_of(request.model, body)
     return Prepared(
@@ -127,47 +135,22 @@ def _prepared(
             **provider.request_headers(request),
         },
         body=encoded(body),
-        timeouts=timeouts,
-        retry=retry,
         expect_usage=request.expect_usage,
         choices=asked.choices,
-        bounds=bounds,
-        lenient=lenient,
-        raw=raw,
+        **reading,
         response_type=_response_type(request.params.get("response_format")),
         asked=asked,
     )
 
 
-def _filled(
-    template: Template,
-    texts: list[str],
-    timeouts: Timeouts,
-    retry: Retry,
-    bounds: Bounds,
-    lenient: bool,
-    raw: bool,
-) -> Prepared:
-    """Return a request that differs from the template's in its texts, and in how it is read."""
+def _filled(template: Template, texts: list[str], reading: Mapping[str, Any]) -> Prepared:
+    """Return a request that differs from the template's in its texts, and in ``reading``."""
     made: Prepared = template.made
     try:
         body = template.filled(texts)
     except UnicodeError:  # its repr would show the text
         raise ValueError(_NOT_UNICODE) from None
-    return Prepared(
-        model=made.model,
-        url=made.url,
-        headers=made.headers,
-        body=body,
-        timeouts=timeouts,
-        retry=retry,
-        expect_usage=made.expect_usage,
-        choices=made.choices,
-        bounds=bounds,
-        lenient=lenient,
-        raw=raw,
-        asked=made.asked,
-    )
+    return msgspec.structs.replace(made, body=body, **reading)
 
 
 def make_request(

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from types import NoneType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -25,12 +25,11 @@ Texts: TypeAlias = "tuple[tuple[str, ...], list[str]]"
 MAX_MESSAGES = 8
 """Messages of the longest conversation that has a shape: instructions, a few examples, a question."""
 MAX_SHAPES = 64
-"""Shapes that are kept; of the others, the one that was used last goes first."""
+"""Shapes that are kept. Beyond them, the one goes that was learned, or first seen, longest ago."""
 MAX_PARAM = 256
 """Characters of the longest parameter of a request that has a shape."""
 _ROLES = frozenset(("system", "developer", "user", "assistant"))
 _PLAIN = frozenset((str, int, float, bool, NoneType))
-_T = TypeVar("_T")
 
 
 def texts_of(messages: Any) -> Texts | None:

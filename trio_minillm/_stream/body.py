@@ -110,9 +110,10 @@ class BodyReader:
             raise answer.error
 
     def _unable(self) -> bool:
-        """Return whether a read that a cancellation ends for good can't be begun in this scope.
+        """Return True if the scope was cancelled, so that a read in it, which can't be made again, would
+        lose what it gets.
 
-        Raises the error of a clock that has run out: it will not be cancelled, as nothing waits.
+        Raises the error of a clock that has run out: nothing waits, and so nothing else would.
         """
         clocks = self.answer.clocks
         if self.answer.over or self._slices or self.mode is not Mode.BUFFERED or not clocks.fired:

@@ -201,7 +201,7 @@ class StreamTask:
                     if body.answer.over:
                         if not exchange.ended:
                             clocks.stop()
-                            # Here the caller gets a whole answer only when this is done.
+                            # A caller that waits here would lose its whole answer if cancelled now.
                             scope.shield = self._here
                             await exchange.drain()
                         return

@@ -135,7 +135,9 @@ class TrackedStream(StreamingCompletion):
         task of its own reads them. ``on_begin`` is called once, when the first of the answer has come,
         not for an opening alone; it must not raise. Raises the error that ended the stream.
         """
-        await trio.lowlevel.checkpoint()  # a transport of a test's may never wait
+        await (
+            trio.lowlevel.checkpoint()
+        )  # other tasks get a turn, also if the transport never waits
         if self._closed or self._entered:
             raise RuntimeError("a stream can be entered once")
         self._begin()

@@ -49,8 +49,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     has: a name of what answers there, by which a response cache knows it in place of its address.
 
     Raises ``TypeError`` for a field of another type, ``ValueError`` for a key, a header or an address
-    that can't be sent as it is, without showing it, and for an ``identity`` of another machine. Warns (``UserWarning``) if a key would go
-    unencrypted to another machine.
+    that can't be sent as it is, without showing it, and for an ``identity`` of another machine. Warns
+    (``UserWarning``) if a key would go unencrypted to another machine.
     """
 
     name: str

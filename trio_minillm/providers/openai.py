@@ -112,8 +112,9 @@ class OpenAIChat(Provider):
                 return self._without_choices(chunk, data)
             for choice in bounded(chunk.choices):
                 out.append(chunk_of(choice))
-            ordinary = any(map(says_nothing, out)) and is_ordinary(data)
-            if not ordinary and any(map(says_nothing, out)):
+            silent = any(map(says_nothing, out))
+            ordinary = silent and is_ordinary(data)
+            if silent and not ordinary:
                 read_again(data, out)
             if (chunk.code or chunk.base_resp or chunk.header) and (
                 told := failure_beside(data)
@@ -203,7 +204,8 @@ class OpenAIChat(Provider):
     ) -> StreamChunk:
         """Add the fields beside the choices, which belong to the whole response, to a chunk.
 
-        ``ordinary``: no others are in the event but those of ``chunk`` (`is_ordinary`). Raises `ProviderError` if they say that an answer failed which ends here.
+        ``ordinary``: no others are in the event but those of ``chunk`` (`is_ordinary`). Raises
+        `ProviderError` if they say that an answer failed which ends here.
         """
         out.id = chunk.id
         out.model = chunk.model

@@ -90,13 +90,18 @@ def test_one_more_is_tried_at_a_time_and_kept_after_some_in_a_row() -> None:
     assert at_once.limit == 11
 
 
+def one_more(at_once: AtOnce) -> int:
+    """Send a request beside as many as are allowed, once it is time to try that."""
+    accept(at_once, 9, REST)
+    number = next(NUMBERS)
+    at_once.sent(number, 10)
+    return number
+
+
 def test_a_refused_trial_leaves_the_number_and_the_rest_begins_anew() -> None:
     at_once = kept(10)
     for _ in range(5):
-        accept(at_once, 9, REST)
-        number = next(NUMBERS)
-        at_once.sent(number, 10)
-        at_once.ended(number)
+        at_once.ended(one_more(at_once))
         at_once.refused(0.5, 10)
         assert at_once.limit == 10
         assert at_once.full(10)
@@ -105,9 +110,7 @@ def test_a_refused_trial_leaves_the_number_and_the_rest_begins_anew() -> None:
 def test_a_refusal_while_there_is_one_more_is_for_that_one() -> None:
     at_once = kept(10)
     for _ in range(5):
-        accept(at_once, 9, REST)
-        number = next(NUMBERS)
-        at_once.sent(number, 10)
+        number = one_more(at_once)
         at_once.accepted(number, 1.0, 10)  # by chance: an answer was on its way
         at_once.refused(0.5, 9)
         at_once.ended(number)

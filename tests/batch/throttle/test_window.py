@@ -19,8 +19,8 @@ def tried(window: Window, accepted: int) -> int:
     """The number of requests that may be sent while those are accepted."""
     window.tried(accepted)
     sent = 0
-    while window.at_once:
-        window.at_once -= 1
+    while window.ready:
+        window.ready -= 1
         sent += 1
         window.tried(accepted)
     return sent
@@ -46,13 +46,13 @@ def test_one_that_may_be_a_minute_is_a_minute_and_is_not_doubted() -> None:
     assert window.next(61.0, 1_500, 1_200) == pytest.approx(1_200 / SPAN)
     assert (window.seconds, window.allowed) == (SPAN, 1_200)
     assert not window.unsure
-    assert not window.at_once
+    assert not window.ready
 
 
 def test_a_shorter_one_may_be_an_outage_and_as_many_are_sent_again_a_few_at_a_time() -> None:
     window = used_up()
     assert window.unsure
-    assert window.at_once == 200 * AHEAD
+    assert window.ready == 200 * AHEAD
     assert tried(window, 400) == 200
     assert window.unsure
 
@@ -65,19 +65,19 @@ def test_if_they_are_accepted_another_window_may_have_begun_and_as_many_are_sent
     assert tried(window, 202 + round(200 * EXCEEDED)) == 0
 
 
-def test_it_is_none_once_more_is_accepted_than_two_allow() -> None:
+def test_it_is_disproved_once_more_is_accepted_than_two_allow() -> None:
     window = used_up()
     most = round(2 * 200 * EXCEEDED)
-    assert not window.is_none(200 + most)
-    assert window.is_none(200 + most + 1)
+    assert not window.disproved(200 + most)
+    assert window.disproved(200 + most + 1)
 
 
 def test_a_refusal_proves_it() -> None:
     window = used_up()
     window.confirm()
     assert window.proven
-    assert not window.at_once
-    assert not window.is_none(10_000)
+    assert not window.ready
+    assert not window.disproved(10_000)
     assert tried(window, 10_000) == 0
 
 

@@ -126,12 +126,12 @@ class LearnedRate:
 
     def wait(self, now: float) -> float:
         """Return the seconds until another request may be sent."""
-        return self.bucket.wait(1.0, now) if self.active and not self._window.at_once else 0.0
+        return self.bucket.wait(1.0, now) if self.active and not self._window.ready else 0.0
 
     def take(self, now: float) -> None:
         """Count a request as sent."""
-        if self._window.at_once:
-            self._window.at_once -= 1
+        if self._window.ready:
+            self._window.ready -= 1
             self.bucket.set(now, rate=self.bucket.rate, capacity=self.bucket.capacity, level=0.0)
         elif self.active:
             self.bucket.take(1.0, now)
@@ -154,7 +154,7 @@ class LearnedRate:
     def _rise(self, now: float, sent_at: float) -> None:
         """Raise the rate by the time that an accepted request stands for."""
         window, last = self._window, self._last_accepted
-        if window.is_none(self._accepted):
+        if window.disproved(self._accepted):
             self._go_free(now)
             return
         dry = now - max(last, self._cut_at) >= DRY_SECONDS and self._cut_at > last - DRY_SECONDS

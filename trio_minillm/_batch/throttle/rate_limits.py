@@ -17,7 +17,8 @@ from .window import SPAN
 
 UNTOLD_PAUSE = 8.0
 """Seconds of the longest pause after refusals that don't say when to come back: the end of a
-provider's window of a minute is then missed by little. Less for a window that was learned to be shorter."""
+provider's window of a minute is then missed by little. Less for a window that was learned to be
+shorter."""
 PROBES = 0.01
 """Share of a stated limit that may be spent on finding out whether it is still used up."""
 

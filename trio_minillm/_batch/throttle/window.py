@@ -40,7 +40,7 @@ class Window:
         """True while it is tried whether it was an outage instead."""
         self.proven = False
         """True once requests were refused again, after a window that was taken for one."""
-        self.at_once = 0
+        self.ready = 0
         """Requests that may be sent now, of those that no window would refuse."""
         self._left = 0  # of those, the ones that may be sent once others are accepted
         self._more = False  # another window may follow
@@ -54,7 +54,7 @@ class Window:
     def confirm(self) -> None:
         """Note that the server refuses requests again: it is a window."""
         self.unsure = self._more = False
-        self.at_once = self._left = 0
+        self.ready = self._left = 0
         self.proven = True
 
     def tried(self, accepted: int) -> None:
@@ -63,20 +63,20 @@ class Window:
         """
         if self._left:
             self._left -= 1
-            self.at_once += 1
+            self.ready += 1
         elif self._more and accepted - self._before > EXCEEDED * self.allowed:
             self._more = False
             self._try()
 
     def _try(self) -> None:
-        self.at_once = math.ceil(AHEAD * self.allowed)
-        self._left = self.allowed - self.at_once
+        self.ready = math.ceil(AHEAD * self.allowed)
+        self._left = self.allowed - self.ready
 
     def is_new(self, sent_at: float) -> bool:
         """Return True if a request that is accepted, sent at this time, is the first after a refusal."""
         return self._began < self._refused_at < sent_at
 
-    def is_none(self, accepted: int) -> bool:
+    def disproved(self, accepted: int) -> bool:
         """Return True if more is accepted than two windows allow, as another may have begun meanwhile:
         the server was out of order.
         """
