@@ -26,10 +26,13 @@ from typing import Any
 
 import bench
 
+import trio_minillm
+
 PROMPT = "Why is the sea salty?"
 WAYS = ("stream", "complete", "batch")
 WARM_UP = 50
-ROOT = Path(__file__).parent.parent / "trio_minillm"
+ROOT = Path(trio_minillm.__file__).parent
+"""The package that is measured: this checkout's, or an installed one."""
 LIBRARIES = ("trio", "httpx", "httpcore", "anyio", "asyncio")
 """Libraries that stand in the table by themselves."""
 
