@@ -60,26 +60,30 @@ class Histogram:
         """Count a time, which is 0 or more, so many times."""
         if not times:
             return
-        self._sum(times, value * times, value, value)
-        if self.count <= EXACT and self._buckets is None:
+        self.count += times
+        self.total += value * times
+        if value < self.least:
+            self.least = value
+        if value > self.most:
+            self.most = value
+        if times == 1 and self.count <= EXACT and self._buckets is None:
+            self._values.append(value)
+        elif self.count <= EXACT and self._buckets is None:
             self._values.extend(repeat(value, times))
         else:
             self._in_buckets()[_bucket(value)] += times
 
     def merge(self, other: Histogram) -> None:
         """Count all values of another histogram, which is not changed."""
-        self._sum(other.count, other.total, other.least, other.most)
+        self.count += other.count
+        self.total += other.total
+        self.least = min(self.least, other.least)
+        self.most = max(self.most, other.most)
         if self.count <= EXACT and self._buckets is None and other._buckets is None:
             self._values.extend(other._values)
         else:
             more = map(_bucket, other._values) if other._buckets is None else other._buckets
             self._in_buckets().update(more)
-
-    def _sum(self, count: int, total: float, least: float, most: float) -> None:
-        self.count += count
-        self.total += total
-        self.least = min(self.least, least)
-        self.most = max(self.most, most)
 
     def _in_buckets(self) -> Counter[int]:
         if self._buckets is None:

@@ -23,6 +23,8 @@ class Sink:
 
     def __init__(self, size: int, on_room: Callable[[], None], *, drops: bool = False) -> None:
         self.dropped: int = 0
+        self.full: bool = False
+        """True if nothing more should be sent before some results were taken."""
         self._size = size
         self._drops = drops
         self._on_room = on_room
@@ -31,17 +33,16 @@ class Sink:
         self._closed = False
         self._taken = 0
 
-    @property
-    def full(self) -> bool:
-        """True if nothing more should be sent before some results were taken."""
-        return not self._drops and len(self._waiting) >= self._size
-
     def put(self, result: BatchResult) -> None:
         """Add a result, in place of the oldest one if the buffer is full and drops."""
-        if self._drops and len(self._waiting) >= self._size:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(result)
+        waiting = self._waiting
+        waiting.append(result)
+        if len(waiting) >= self._size:
+            if not self._drops:
+                self.full = True
+            elif len(waiting) > self._size:
+                waiting.popleft()
+                self.dropped += 1
         if self._lot:
             self._lot.unpark()
 
@@ -59,9 +60,9 @@ class Sink:
                 await checkpoint()
                 return None
             await self._lot.park()
-        was_full = self.full
         result = self._waiting.popleft()
-        if was_full and not self.full:
+        if self.full and len(self._waiting) < self._size:
+            self.full = False
             self._on_room()
         return result
 
@@ -72,10 +73,10 @@ class Sink:
 
     def clear(self) -> None:
         """Drop all results and end iteration: the consumer has left."""
-        was_full = self.full
         self._waiting.clear()
         self.close()
-        if was_full:
+        if self.full:
+            self.full = False
             self._on_room()
 
 
@@ -125,10 +126,12 @@ class Results:
         self._early: dict[int, BatchResult] = {}  # results that wait for an earlier one
         self._closed = False
 
-    @property
     def blocked(self) -> bool:
-        """True if a consumer has to catch up before anything new is sent."""
-        return any([sink.full for sink in self._sinks])  # noqa: C419 - a generator costs twice as much
+        """Return True if a consumer has to catch up before anything new is sent."""
+        for sink in self._sinks:  # noqa: SIM110 - a generator costs more than the whole loop
+            if sink.full:
+                return True
+        return False
 
     def watch(self, buffer: int, policy: Literal["block", "drop_oldest"]) -> Watch:
         """Return a further consumer of all results from now on."""
@@ -145,12 +148,14 @@ class Results:
 
     def put(self, result: BatchResult, number: int) -> None:
         """Hand a result out, in the order of ``number`` (from 0, without gaps) if there is one."""
-        if not self._ordered:
-            self._hand_out(result)
+        if self._ordered:
+            self._early[number] = result
+            while (following := self._early.pop(self.handed_out, None)) is not None:
+                self._hand_out(following)
             return
-        self._early[number] = result
-        while (following := self._early.pop(self.handed_out, None)) is not None:
-            self._hand_out(following)
+        self.handed_out += 1
+        for sink in self._sinks:
+            sink.put(result)
 
     def _hand_out(self, result: BatchResult) -> None:
         self.handed_out += 1

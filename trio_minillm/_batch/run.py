@@ -80,7 +80,7 @@ class Run:
     when it ends no task is left; each item that was admitted comes out as one result, or is counted
     as unsent.
 
-    Its 15 attributes are its parts, which know nothing of each other, and what passes between them.
+    Its 16 attributes are its parts, which know nothing of each other, and what passes between them.
     """
 
     def __init__(
@@ -98,12 +98,13 @@ class Run:
         self._workers = WorkerPool(
             self.schedule,
             self._serve,
-            held=lambda: self.results.blocked,
+            held=self.results.blocked,
             expire=self._expire,
             crashed=self.end.crashed,
         )
         self._trace = None if settings.trace is None else Trace(settings.trace)
         self._nursery: trio.Nursery | None = None
+        self._clock: trio.abc.Clock  # asked by itself: `trio.current_time` costs three calls
         self._newest_failure: Attempt | None = None
         self._requests = 0  # that were pulled
         self._leaving = 0  # items that go out by a task of their own, without a worker
@@ -117,6 +118,7 @@ class Run:
 
     def open(self) -> None:
         """Open what the run writes to. Raises `OSError`."""
+        self._clock = trio.lowlevel.current_clock()
         if self._trace is not None:
             self._trace.open(trio.current_time())
 
@@ -156,7 +158,7 @@ class Run:
     def change(self, settings: BatchSettings, now: float) -> None:
         """Go on with other settings."""
         self.settings = settings
-        self.schedule.capacity = settings.capacity
+        self.schedule.change(settings.capacity)
         for lane in self.schedule.lanes:
             lane.change(settings.rates, settings.searched, now, settings.adapt)
         self._workers.notify()
@@ -204,14 +206,16 @@ class Run:
         if self.end.stopping:  # the input has swallowed its cancellation
             self.counters.unsent += len(samples)
             return
-        now, tokens = trio.current_time(), estimate_tokens(request)
+        now, tokens = self._clock.current_time(), estimate_tokens(request)
         index, self._requests = self._requests, self._requests + 1
         for sample in samples:
             item = Item(request, model, index, sample)
             item.tokens = tokens
             item.number = self.counters.pulled
             self.counters.pulled += 1
-            if not self._in_cache(item) and not self.schedule.add(item, now):
+            if self.settings.cache is not None and self._in_cache(item):
+                continue
+            if not self.schedule.add(item, now):
                 self.counters.unsent += 1
         self._workers.notify()
 
@@ -229,19 +233,20 @@ class Run:
 
     def _full(self, ahead: int = LOOK_AHEAD) -> bool:
         """Return True if no more should be pulled now, with so many waiting at most."""
-        return self.schedule.waiting >= ahead or self._beyond_window() or self._too_many_hits()
+        if self.schedule.waiting >= ahead:
+            return True
+        settings = self.settings
+        if settings.ordered and self._beyond_window():
+            return True
+        return settings.cache is not None and self._too_many_hits()
 
     def _beyond_window(self) -> bool:
-        if not self.settings.ordered:
-            return False
         window = self.settings.window or max(1_000, 2 * self.schedule.capacity)
         return self.counters.pulled - self.results.handed_out >= window
 
     def _too_many_hits(self) -> bool:
         """Return True if answers from the cache must wait for a score or a slow consumer."""
-        if self.settings.cache is None:
-            return False
-        return self.results.blocked or self._leaving >= self.schedule.capacity
+        return self.results.blocked() or self._leaving >= self.schedule.capacity
 
     def _resume_source(self) -> None:
         if not self._full(LOOK_AHEAD // 2 + 1):
@@ -259,9 +264,8 @@ class Run:
             if item.started is None:
                 item.started = now
                 self._retries.sent(self.schedule.running)
-            until = self._until(item)
-            left = None if until == math.inf else until - now
-            answer, error = await self._sender.send(item, left=left)
+            left = None if self.settings.deadline is None else self._until(item) - now
+            answer, error = await self._sender.send(item, self._clock, left=left)
             self.counters.add_attempt(item.attempts[-1], len(item.attempts))
             if error is not None:
                 await self._failed(item, error)
@@ -273,7 +277,8 @@ class Run:
                 self._release(item.queue)
         finally:
             self.schedule.ended()
-        self._check_end()
+        if not self.schedule.waiting:
+            self._check_end()
 
     def _until(self, item: Item) -> float:
         """Return the time at which an item that was sent must have its result."""
@@ -291,13 +296,17 @@ class Run:
         """
         settings = self.settings
         result = self._result(item, response=answer, cached=cached and not item.attempts)
-        result = await validated_result(result, settings.validate)
+        if settings.validate is not None or answer.response_type is not None:
+            result = await validated_result(result, settings.validate)
         invalid, left = result.invalid, item.asked_again < settings.retries_invalid
         keep = invalid is None or left or not settings.retries_invalid
         if not cached and keep and settings.cache is not None and item.cache_key is not None:
             await settings.cache.put(item.cache_key, answer)
         if invalid is None or not left or trio.current_time() >= self._until(item):
-            await self._publish(item, result)
+            if settings.score is None:
+                self._hand_out(item, result)
+            else:
+                await self._publish(item, result)
         elif self.end.stopping or (item.started is not None and item.queue.closed is not None):
             self.counters.unsent += 1
         else:
@@ -465,7 +474,11 @@ class Run:
 
     async def _publish(self, item: Item, result: BatchResult) -> None:
         """Score an item's result, and hand it out."""
-        result = await score_result(result, self.settings.score)
+        if self.settings.score is not None:
+            result = await score_result(result, self.settings.score)
+        self._hand_out(item, result)
+
+    def _hand_out(self, item: Item, result: BatchResult) -> None:
         self.counters.add_result(result)
         self.results.put(result, item.number)
         if self.settings.ordered:

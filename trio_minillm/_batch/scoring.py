@@ -42,14 +42,12 @@ async def validated_result(result: BatchResult, validate: Validate | None) -> Ba
     return result
 
 
-async def score_result(result: BatchResult, score: Score | None) -> BatchResult:
+async def score_result(result: BatchResult, score: Score) -> BatchResult:
     """Return the result with its ``score``.
 
     Failed results are scored, too. ``score`` sees all other fields in place, and what it raises is
     raised. Nothing is waited for but an async score.
     """
-    if score is None:
-        return result
     given = score(result)
     return replace(result, score=await given if inspect.isawaitable(given) else given)
 

@@ -51,7 +51,7 @@ class Sender:
         return request_key(prepared, item.sample), prepared.response_type
 
     async def send(
-        self, item: Item, *, left: float | None
+        self, item: Item, clock: trio.abc.Clock, *, left: float | None
     ) -> tuple[CompletionResponse | None, MiniLLMError | None]:
         """Send an item once, and return its answer or the error that it ended with. ``left`` is the
         number of seconds that its deadline leaves.
@@ -66,10 +66,11 @@ class Sender:
         answer: CompletionResponse | None = None
         ended = False
         try:
-            stream = _call(self._stream, item, self._clocks(left), meta=item.request.meta)
+            clocks = self._timeouts if left is None else self._clocks(left)
+            stream = _call(self._stream, item, clocks, meta=item.request.meta)
 
             def begun() -> None:
-                now = trio.current_time()
+                now = clock.current_time()
                 lane.accepted(ticket, now)
                 if lane.wants_headers:
                     lane.read(ticket, now, stream.headers, epoch=time.time())
@@ -78,7 +79,7 @@ class Sender:
                 answer = await stream.complete(begun)
             except MiniLLMError as exc:
                 error = exc
-            now = trio.current_time()
+            now = clock.current_time()
             if error is not None:
                 answer = error.partial
             usage = None if answer is None else answer.usage
@@ -95,9 +96,9 @@ class Sender:
         item.attempts += (_attempt(answer, error, started, waited, record),)
         return (answer, None) if error is None else (None, _without_frames(error))
 
-    def _clocks(self, left: float | None) -> Timeouts:
+    def _clocks(self, left: float) -> Timeouts:
         total = self._timeouts.total
-        if left is None or (isinstance(total, int | float) and left >= total):
+        if isinstance(total, int | float) and left >= total:
             return self._timeouts
         return replace(self._timeouts, total=max(0.0, left))
 
@@ -129,22 +130,27 @@ def _attempt(
 ) -> Attempt:
     if answer is None:
         answer = CompletionResponse()
-    refused = error if isinstance(error, RefusedError | ProviderError) else None
-    return Attempt(
+    made = Attempt(
         outcome=answer.outcome or Outcome.ERRORED,
         started=started,
         waited=waited,
         usage=answer.usage,
         cost=answer.cost,
         timings=answer.timings,
-        error=None if error is None else type(error).__name__,
+        id=answer.id,
+        request_id=answer.request_id,
+        record=record,
+    )
+    if error is None:
+        return made
+    refused = error if isinstance(error, RefusedError | ProviderError) else None
+    return replace(
+        made,
+        error=type(error).__name__,
         kind=None if refused is None else refused.kind,
         status=None if refused is None else refused.status,
         reason=error.reason if isinstance(error, SendError) else None,
         retry_after=None if not isinstance(refused, RefusedError) else refused.retry_after,
-        id=answer.id,
-        request_id=answer.request_id,
-        record=record,
     )
 
 

@@ -90,12 +90,12 @@ class Counters:
             first = attempt.timings.first_chunk
             if first is not None:
                 self.ttft.add(first)
-        if not attempt.refused:
+        if attempt.error is None or not attempt.refused:
             self.resolutions[attempt.cost.resolution] += 1
 
     def add_result(self, result: BatchResult) -> None:
         """Count a result."""
-        if result.ok:
+        if result.response is not None and result.invalid is None:
             self.ok += 1
             self.cached += result.cached
         else:

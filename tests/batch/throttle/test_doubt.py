@@ -305,7 +305,7 @@ def test_chance_ends_without_a_limit_at_any_share(share: float) -> None:
 
 def test_the_states_follow_each_other_as_the_table_says() -> None:
     learned, now = LearnedRate(0.0), itertools.count()
-    doubt = learned._doubt
+    doubt = learned.doubt
     for _ in range(2_000):  # a quarter is refused, whatever the rate
         at = next(now) / 100.0
         if random.Random(at).random() < 0.25:

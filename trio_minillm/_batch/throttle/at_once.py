@@ -46,7 +46,8 @@ class AtOnce:
         self._accepted = Counter[int]()
         self._refused_at = -math.inf
         self._resting = 0
-        self._trial = 0  # the number of the request that is one more, 0 if there is none
+        self.trial = 0
+        """Number of the request that is one more; 0 if there is none."""
         self._trials = 0  # accepted in a row
         self._raised = False  # the number is one more than at the last refusal, at least
 
@@ -54,17 +55,17 @@ class AtOnce:
         """Return True if no more than those under way may be."""
         if self.limit is None:
             return False
-        return in_flight >= self.limit + (self._resting <= 0 and not self._trial)
+        return in_flight >= self.limit + (self._resting <= 0 and not self.trial)
 
     def sent(self, number: int, others: int) -> None:
         """Note that a request with this number is sent while so many others are under way."""
         if self.limit is not None and others >= self.limit:
-            self._trial = number
+            self.trial = number
 
     def ended(self, number: int) -> None:
         """Note that this request is over."""
-        if number == self._trial:
-            self._trial = 0
+        if number == self.trial:
+            self.trial = 0
 
     def accepted(self, number: int, sent_at: float, others: int) -> None:
         """Count this accepted request, which was sent at this time beside so many others."""
@@ -72,7 +73,7 @@ class AtOnce:
             self._accepted[others] += sent_at >= self._refused_at
             return
         self._resting -= 1
-        if number == self._trial:
+        if number == self.trial:
             self._trials += 1
             if self._trials == TRIALS:
                 self.limit, self._trials, self._raised = self.limit + 1, 0, True
@@ -88,7 +89,7 @@ class AtOnce:
                 return  # too few to tell
             self._accepted.clear()
         else:
-            by_number = others >= self.limit or self._trial > 0 or self._raised
+            by_number = others >= self.limit or self.trial > 0 or self._raised
             self.limit -= self._raised
         self._raised = False
         if not by_number:

@@ -64,7 +64,10 @@ class CircuitBreaker:
 
     def accepted(self, sent_at: float) -> None:
         """Note that the server has begun to answer a request that was sent at this time."""
-        self.answered()
+        self._answered = True
+        self._failing_since = math.inf
+        if not self._failures and not self.is_open:
+            return
         if sent_at >= self._row_began:
             self._row = self._in_round = 0
             self._row_began = math.inf

@@ -101,14 +101,16 @@ class Tally:
 
     def add_accepted(self) -> None:
         self.accepted += 1
-        self._count(0.0)
+        if self.share or self._answers < RECENT:
+            self._count(0.0)
 
     def add_refused(self) -> None:
         self.refused += 1
         self._count(1.0)
 
     def _count(self, refused: float) -> None:
-        self._answers = min(RECENT, self._answers + 1.0)
+        if self._answers < RECENT:
+            self._answers += 1.0
         self.share += (refused - self.share) / self._answers
 
     @property

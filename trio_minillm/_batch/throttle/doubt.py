@@ -69,11 +69,13 @@ class State(Enum):
 class Doubt:
     """The evidence for and against a limit, and the state that follows from it.
 
-    Its 15 attributes are what has been counted, by state and block.
+    Its 16 attributes are what has been counted, by state and block.
     """
 
     def __init__(self) -> None:
         self.state = State.FREE
+        self.untouched = True
+        """True until the first refusal: until then accepted requests need not be counted."""
         self.usual = 0.0
         """The share of refusals to expect, whatever the rate."""
         self.pays = True
@@ -135,8 +137,8 @@ class Doubt:
 
     def refused(self, now: float, sent_at: float) -> None:
         """Count the refusal of a request that was sent at this time."""
-        if self._since == math.inf:
-            self._since = now
+        if self.untouched:
+            self.untouched, self._since = False, now
         if sent_at < self._since and self.state in (State.CUT, State.RAISED):
             return
         if self.state is State.CUT:
@@ -269,6 +271,7 @@ class Doubt:
 
     def _begin(self, now: float, state: State) -> None:
         self.state = state
+        self.untouched = False
         self._since = now
         self._accepted = self._refused = self._block_accepted = self._block_refused = 0
 

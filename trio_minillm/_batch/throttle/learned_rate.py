@@ -89,9 +89,11 @@ class LearnedRate:
         # each second of the last minute, as [second, count].
         self._accepted = self._accepted_before = 0
         self._seconds: deque[list[int]] = deque(maxlen=int(SPAN) + 1)
+        self._newest = [-1, 0]  # of those pairs
         self._most = 0  # of them in one second
         self._started = self._last_accepted = now
-        self._doubt = Doubt()
+        self.doubt = Doubt()
+        """The state of the table, and what it rests on."""
         # The curve: where it begins and how long it takes, and the seconds of it that were used.
         self._swing = SWING
         self._back = BACK_SECONDS
@@ -105,19 +107,19 @@ class LearnedRate:
     @property
     def active(self) -> bool:
         """True once requests were refused, unless refusals turned out not to be a matter of rate."""
-        return self._doubt.state is not State.FREE
+        return self.doubt.state is not State.FREE
 
     @property
     def settled(self) -> bool:
         """True while there is a limit that is not being judged."""
-        return self._doubt.state is State.LIMITED
+        return self.doubt.state is State.LIMITED
 
     @property
     def patience(self) -> float:
         """The number of failures in a row that are no chance: where a server counts by a window, the
         first says that it is used up.
         """
-        return 1 if self.settled and self.window is not None else self._doubt.patience
+        return 1 if self.settled and self.window is not None else self.doubt.patience
 
     @property
     def window(self) -> float | None:
@@ -126,30 +128,37 @@ class LearnedRate:
 
     def wait(self, now: float) -> float:
         """Return the seconds until another request may be sent."""
-        return self.bucket.wait(1.0, now) if self.active and not self._window.ready else 0.0
+        if self.doubt.state is State.FREE or self._window.ready:
+            return 0.0
+        return self.bucket.wait(1.0, now)
 
     def take(self, now: float) -> None:
         """Count a request as sent."""
         if self._window.ready:
             self._window.ready -= 1
             self.bucket.set(now, rate=self.bucket.rate, capacity=self.bucket.capacity, level=0.0)
-        elif self.active:
+        elif self.doubt.state is not State.FREE:
             self.bucket.take(1.0, now)
 
     def accepted(self, now: float, sent_at: float = math.inf, pending: int = 0) -> None:
         """Count an accepted request, and raise the rate by the time that it stands for."""
-        self._doubt.accepted(sent_at)
-        if self._doubt.state is State.LIMITED:
+        doubt = self.doubt
+        if not doubt.untouched:
+            doubt.accepted(sent_at)
+        if doubt.state is State.LIMITED:
             self._rise(now, min(now, sent_at))
-        else:
+        elif doubt.state is not State.FREE:
             self._judge(now, pending)
         self._accepted += 1
         self._risen_at = self._last_accepted = now
-        if self._seconds and self._seconds[-1][0] == int(now):
-            self._seconds[-1][1] += 1
-            self._most = max(self._most, self._seconds[-1][1])
+        second = int(now)
+        if self._newest[0] == second:
+            self._newest[1] = count = self._newest[1] + 1
+            if count > self._most:
+                self._most = count
         else:
-            self._seconds.append([int(now), 1])
+            self._newest = [second, 1]
+            self._seconds.append(self._newest)
 
     def _rise(self, now: float, sent_at: float) -> None:
         """Raise the rate by the time that an accepted request stands for."""
@@ -176,7 +185,7 @@ class LearnedRate:
         one, and are taken for accepted (see `also_refused`). ``told``: the server states its limits,
         so that there is no doubt what it refuses for.
         """
-        doubt = self._doubt
+        doubt = self.doubt
         doubt.refused(now, sent_at)
         self.nothing_left(min(now, sent_at))
         if doubt.state is State.FREE:
@@ -192,13 +201,13 @@ class LearnedRate:
         """Cut the rate for the first time, to be judged if it can be told what is accepted."""
         so_far = self._accepted + pending
         known = so_far / max(now - self._started, LEAST_SECONDS)
-        sure = told or self._doubt.mostly(pending)
-        accepted = None if sure else self._doubt.accepted_rate(now, pending)
+        sure = told or self.doubt.mostly(pending)
+        accepted = None if sure else self.doubt.accepted_rate(now, pending)
         self._refusals.append((now, so_far))
         self._accepted_before = self._accepted
         if accepted is None:
             self._falling = True
-            self._doubt.limit(now)
+            self.doubt.limit(now)
             self._cut(now, max(FIRST, known * DROP), 0.5, 2.0)
         else:
             self._cut_to(now, max(FIRST, accepted), pending)
@@ -207,13 +216,13 @@ class LearnedRate:
         """Cut the rate to less than what is accepted, and begin to judge whether that pays."""
         self._falling = False
         self._uncut = self._estimate or 0.0
-        self._doubt.cut(now, pending)
+        self.doubt.cut(now, pending)
         self._cut(now, accepted, 1.0 - BELOW, 2.0)
 
     def _learn(self, now: float, pending: int, *, told: bool) -> None:
         """Estimate the limit anew from what was accepted between two refusals."""
         assert self._estimate is not None
-        doubt, held = self._doubt, self._accepted - self._accepted_before
+        doubt, held = self.doubt, self._accepted - self._accepted_before
         refusals, so_far = self._refusals, self._accepted + pending
         while len(refusals) > 1 and now - refusals[1][0] >= SPAN:
             refusals.popleft()
@@ -245,9 +254,9 @@ class LearnedRate:
 
     def also_refused(self, now: float, sent_at: float = -math.inf) -> None:
         """Take back one of the requests that the last refusal had taken for accepted."""
-        self._doubt.refused(now, sent_at)
+        self.doubt.refused(now, sent_at)
         self.nothing_left(min(now, sent_at))
-        if self._refusals and self._doubt.state is State.LIMITED:
+        if self._refusals and self.doubt.state is State.LIMITED:
             at, so_far = self._refusals[-1]
             self._refusals[-1] = at, so_far - 1
 
@@ -265,7 +274,7 @@ class LearnedRate:
 
     def _judge(self, now: float, pending: int) -> None:
         """Go where the answers to a cut or a raise lead, once they are enough."""
-        doubt = self._doubt
+        doubt = self.doubt
         if doubt.state is State.FREE or (by_rate := doubt.verdict(pending)) is None:
             return
         if not by_rate and doubt.may_raise(now):
@@ -289,14 +298,14 @@ class LearnedRate:
     def _raise(self, now: float) -> None:
         """Try a multiple of the rate, or none at all if it was ever as high."""
         rate = self.bucket.rate * STEP
-        self._doubt.raise_rate(now)
+        self.doubt.raise_rate(now)
         if rate <= STEP * self._most:
             self.bucket.set(now, rate=rate, capacity=max(1.0, rate * BURST_SECONDS))
             return
         self._go_free(now)
 
     def _go_free(self, now: float) -> None:
-        self._doubt.free(now)
+        self.doubt.free(now)
         self._refusals.clear()
         self._estimate, self._window = None, Window(now)
         self._started = now

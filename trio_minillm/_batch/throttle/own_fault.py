@@ -21,6 +21,8 @@ CERTAIN = math.log(1e9)
 by chance in a run of a million."""
 ANSWERS = 100.0
 """Answers over which the share of failures is a moving average."""
+LEAST_SHARE = 0.01
+"""The least share of failures that is reckoned with."""
 LEAST_ROW = 3
 """Failures for load in a row of which fewer may always be chance."""
 SERVING_SECONDS = 1.0
@@ -62,8 +64,10 @@ class OwnFaults:
     def accepted(self, now: float, sent_at: float) -> None:
         """Count an accepted request."""
         self._accepted_at = now
-        self._newest = max(self._newest, sent_at)
-        self._count(0.0)
+        if sent_at > self._newest:
+            self._newest = sent_at
+        if self._share > LEAST_SHARE or self._answers < ANSWERS:
+            self._count(0.0)
         self._share_when_well = self._share
 
     def failed(self, ticket: Ticket) -> bool:
@@ -94,7 +98,7 @@ class OwnFaults:
 
     def _count(self, failed: float) -> None:
         self._answers = min(ANSWERS, self._answers + 1.0)
-        self._share = max(0.01, self._share + (failed - self._share) / self._answers)
+        self._share = max(LEAST_SHARE, self._share + (failed - self._share) / self._answers)
 
 
 def followed(ticket: Ticket, before: Ticket | None) -> Ticket:

@@ -47,7 +47,8 @@ class Prospects:
         self.mixed = False
         """True if there were refusals of several causes."""
         self._cause: tuple[str, int | None, str] | None = None
-        self._answered = False
+        self.answered = False
+        """True once there was an answer of any kind, also a failure."""
         self._first_sent = math.inf
         # Since a long wait was asked for: when, and how many times again.
         self._told_at = math.inf
@@ -61,21 +62,18 @@ class Prospects:
         """
         if self.row and in_flight >= SAME_REFUSALS:
             return math.inf
-        if self._answered or in_flight < FIRST_WAVE:
+        if self.answered or in_flight < FIRST_WAVE:
             return 0.0
         return max(0.0, self._first_sent + FIRST_SECONDS - now)
 
     def sent(self, now: float) -> None:
         """Note that a request is sent."""
-        self._first_sent = min(self._first_sent, now)
-
-    def answered(self) -> None:
-        """Note an answer of any kind, also a failure."""
-        self._answered = True
+        if self._first_sent == math.inf:
+            self._first_sent = now
 
     def accepted(self, sent_at: float) -> None:
         """Note that the server has begun to answer a request that was sent at this time."""
-        self._answered = self.ever_accepted = True
+        self.answered = self.ever_accepted = True
         self.row = 0
         if sent_at >= self._told_at:
             self._told_at, self._told_again, self.shut = math.inf, 0, False

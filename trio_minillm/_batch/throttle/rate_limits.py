@@ -48,6 +48,7 @@ class RateLimits:
         """The naming scheme of the server's headers (`family_of`), once one stated a limit."""
         self._given: dict[Unit, TokenBucket] = {}
         self._stated: dict[Unit, StatedLimit] = {}
+        self._buckets: tuple[tuple[Unit, TokenBucket], ...] = ()  # all of both
         self._reset_at = -math.inf  # end of the provider's window of requests, if it says so
 
     def forget(self, now: float) -> None:
@@ -55,6 +56,7 @@ class RateLimits:
         self.learned = LearnedRate(now)
         self.family = None
         self._stated.clear()
+        self._collect()
 
     def change(self, rates: Rates, now: float) -> None:
         """Set the user's limits, also while the lane is in use."""
@@ -69,19 +71,22 @@ class RateLimits:
                 self._given[unit].set(now, rate=new.rate, capacity=new.capacity)
             else:
                 self._given[unit] = new
+        self._collect()
+
+    def _collect(self) -> None:
+        stated = ((unit, limit.bucket) for unit, limit in self._stated.items())
+        self._buckets = (*self._given.items(), *stated)
 
     def wait(self, tokens: float, now: float) -> tuple[Reason, float] | None:
         """Return the limit that holds a request of so many tokens back the longest, and the seconds
         that it does; ``None`` if it may be sent.
         """
         reason: Reason
+        if self.learned.doubt.untouched and not self._buckets:
+            return None  # the usual case
         longest, reason = self.learned.wait(now), "requests"
-        for unit, bucket in self._given.items():
+        for unit, bucket in self._buckets:
             wait = bucket.wait(tokens if unit == "tokens" else 1.0, now)
-            if wait > longest:
-                longest, reason = wait, unit
-        for unit, stated in self._stated.items():
-            wait = stated.bucket.wait(tokens if unit == "tokens" else 1.0, now)
             if wait > longest:
                 longest, reason = wait, unit
         return (reason, longest) if longest > 0 else None
@@ -103,16 +108,14 @@ class RateLimits:
 
     def take(self, tokens: float, now: float) -> None:
         """Count a request of so many tokens as sent."""
-        self.learned.take(now)
-        for unit, bucket in self._given.items():
+        if not self.learned.doubt.untouched:
+            self.learned.take(now)
+        for unit, bucket in self._buckets:
             bucket.take(tokens if unit == "tokens" else 1.0, now)
-        for unit, stated in self._stated.items():
-            stated.bucket.take(tokens if unit == "tokens" else 1.0, now)
 
     def correct(self, tokens: float, now: float) -> None:
         """Take the tokens by which an answer took more than it was counted for (or give back)."""
-        bucket = self._given.get("tokens")
-        if bucket is not None:
+        if self._given and (bucket := self._given.get("tokens")) is not None:
             bucket.take(tokens, now)
 
     def refused(self, tokens: float, now: float) -> None:
@@ -141,6 +144,7 @@ class RateLimits:
             stated = self._stated.get(limit.unit)
             if stated is None:
                 stated = self._stated[limit.unit] = StatedLimit(now)
+                self._collect()
             if limit.unit == "requests" and limit.reset is not None:
                 self._reset_at = now + limit.reset
             stated.sync(limit, now, sent_at=sent_at, since=since[limit.unit])

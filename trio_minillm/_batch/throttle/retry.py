@@ -118,7 +118,8 @@ class RetryBudget:
     def sent(self, in_flight: int) -> None:
         """Count a request that is sent for the first time, with so many under way."""
         self._earned += self._share
-        self._peak = max(self._peak, in_flight)
+        if in_flight > self._peak:
+            self._peak = in_flight
 
     def spend(self, error: MiniLLMError) -> bool:
         """Count another attempt after this error, and return True; or False if none is left."""

@@ -100,8 +100,9 @@ class Schedule:
     """
 
     def __init__(self, capacity: int, new_lane: Callable[[float], Lane]) -> None:
-        self.capacity = capacity
-        """The most that may run at once; see ``limit``."""
+        self.capacity = self.limit = capacity
+        """The most that may run at once, and the number that may now: fewer if this machine has no room
+        for so many."""
         self.running = 0
         self.waiting = 0
         self.wake_at = math.inf
@@ -113,12 +114,13 @@ class Schedule:
         self._room = math.inf  # for so many this machine has room
         self._ended = 0  # since the room last changed
 
-    @property
-    def limit(self) -> int:
-        """The number that may run at once now: ``capacity``, or less if this machine has no room
-        for so many.
-        """
-        return self.capacity if self.capacity <= self._room else int(self._room)
+    def change(self, capacity: int) -> None:
+        """Set another capacity."""
+        self.capacity = capacity
+        self._fit()
+
+    def _fit(self) -> None:
+        self.limit = self.capacity if self.capacity <= self._room else int(self._room)
 
     def no_room(self) -> bool:
         """Note that this machine has no room for one of those that run (it has too many files open).
@@ -127,6 +129,7 @@ class Schedule:
         ended. Returns False if there are no others, so that sending fewer can't help.
         """
         self._room, self._ended = max(1, self.running - 1), 0
+        self._fit()
         return self.running > 1
 
     @property
@@ -149,7 +152,7 @@ class Schedule:
         item.lane = queue.lane
         if queue.closed is not None:
             return False
-        if not queue:
+        if not (queue.fresh or queue.due):
             self._turns.append(queue)
         queue.fresh.append(item)
         item.since = now
@@ -179,10 +182,15 @@ class Schedule:
         item = self._find(now)
         if item is None:
             return None
-        queue = self._turns.popleft()
-        queue.pop(now)
-        if queue:
-            self._turns.append(queue)
+        queue = item.queue
+        if queue.due:
+            queue.pop(now)
+        else:
+            queue.fresh.popleft()
+        if not (queue.fresh or queue.due):
+            self._turns.popleft()
+        elif len(self._turns) > 1:
+            self._turns.rotate(-1)
         self.waiting -= 1
         self.running += 1
         item.ticket = queue.lane.start(now, item.tokens, item.ticket)
@@ -195,7 +203,7 @@ class Schedule:
             return None
         for _ in range(len(self._turns)):
             queue = self._turns[0]
-            item = queue.head(now)
+            item = queue.head(now) if queue.due else queue.fresh[0]
             if item is None:
                 self.wake_at = min(self.wake_at, queue.due[0][0])
             elif (why := queue.lane.blocked(now, item.tokens)) is not None:
@@ -211,6 +219,7 @@ class Schedule:
         self._ended += 1
         if self._ended > self._room:
             self._room, self._ended = self._room + 1, 0
+            self._fit()
 
     def expired(self, now: float) -> tuple[list[Item], float]:
         """Remove and return the items that expired while they waited for a retry, and the time at

@@ -208,12 +208,15 @@ class Lane:
         """
         if self.concurrency is not None and self.in_flight >= self.concurrency.limit:
             return "concurrency", math.inf
-        if self._at_once.full(self.in_flight):
+        if self._at_once.limit is not None and self._at_once.full(self.in_flight):
             return "concurrency", math.inf
         if self._breaker.paused_until > now and self._adapt != "off":
             return "pause", self._breaker.paused_until - now
-        if self._adapt != "off" and (wait := self.prospects.wait(now, self.in_flight)):
-            return "concurrency", wait
+        prospects = self.prospects
+        if not prospects.ever_accepted and self._adapt != "off":
+            wait = prospects.wait(now, self.in_flight)
+            if wait:
+                return "concurrency", wait
         return self._rates.wait(tokens * self._calibration.factor, now)
 
     def start(self, now: float, tokens: float, before: Ticket | None = None) -> Ticket:
@@ -226,12 +229,15 @@ class Lane:
         self._tokens_sent += tokens
         self._pending[self._sent] = now
         self._tokens_pending += tokens
-        self._at_once.sent(self._sent, others)
-        self._breaker.started(now)
-        self.prospects.sent(now)
+        if self._at_once.limit is not None:
+            self._at_once.sent(self._sent, others)
+        if self._breaker.is_open:
+            self._breaker.started(now)
+        if not self.prospects.answered:
+            self.prospects.sent(now)
         self._rates.take(tokens, now)
         ticket = Ticket(now, self._sent, tokens, self._tokens_sent, estimate, others)
-        return followed(ticket, before)
+        return ticket if before is None else followed(ticket, before)
 
     def unreachable(self, now: float, error: MiniLLMError) -> bool:
         """Return True if nothing at this address answers, for as long as is worth trying: not at all
@@ -249,9 +255,11 @@ class Lane:
             self.prospects.accepted(ticket.sent_at)
             self.tally.add_accepted()
             del self._pending[ticket.number]
-            if self._may_be_number:
+            learned = self._rates.learned
+            told = not learned.doubt.untouched or self._at_once.limit is not None
+            if told and self._may_be_number:  # else nothing was refused yet
                 self._at_once.accepted(ticket.number, ticket.sent_at, ticket.others)
-            self._rates.learned.accepted(now, ticket.sent_at, len(self._pending))
+            learned.accepted(now, ticket.sent_at, len(self._pending))
             self._tokens_pending -= ticket.tokens
             self._breaker.accepted(ticket.sent_at)
             self.faults.accepted(now, ticket.sent_at)
@@ -282,7 +290,7 @@ class Lane:
         self, ticket: Ticket, now: float, *, error: MiniLLMError | None, tokens: int | None
     ) -> None:
         """Note that a request is over. ``tokens`` is what it really came to, if that is known."""
-        if error is None:
+        if error is None and not ticket.accepted:
             self.accepted(ticket, now)
         self._leave(ticket)
         if error is None:
@@ -301,7 +309,8 @@ class Lane:
                 self._breaker.answered()
             self._heed(ticket, now, server_delay(error))
         used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
-        self._rates.correct(used - ticket.tokens, now)
+        if used != ticket.tokens:
+            self._rates.correct(used - ticket.tokens, now)
 
     def dropped(self, ticket: Ticket) -> None:
         """Note that a request was cancelled, which says nothing about the server."""
@@ -309,7 +318,8 @@ class Lane:
 
     def _leave(self, ticket: Ticket) -> None:
         self.in_flight -= 1
-        self._at_once.ended(ticket.number)
+        if self._at_once.trial:
+            self._at_once.ended(ticket.number)
         if not ticket.accepted:
             del self._pending[ticket.number]
             self._tokens_pending -= ticket.tokens
@@ -324,7 +334,7 @@ class Lane:
         return serving or error.kind == "rate_limit"
 
     def _note(self, ticket: Ticket, error: MiniLLMError) -> None:
-        self.prospects.answered()
+        self.prospects.answered = True
         trouble = "nothing can be sent" if isinstance(error, SendError) else "failures in a row"
         self.tally.newest = f"{trouble}, {failure_words(error)}"
         if _speaks_of_load(error) and not ticket.accepted:
