@@ -1528,3 +1528,19 @@ def test_names_inside_of_a_parameter_may_be_any() -> None:
     inner = {"type": "object", "properties": {"$filter": {"type": "string"}}}
     tool = llm.Tool(name="t", parameters={"type": "object", "properties": {"a.b-c_d": inner}})
     assert build(ANTHROPIC, llm.user("x"), tools=[tool])["tools"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("openai/gpt-oss-120b", True),
+        ("qwen/qwen3-32b", True),
+        ("moonshotai/kimi-k2-instruct-0905", False),
+        ("llama-3.3-70b-versatile", False),
+    ],
+)
+async def test_groqs_models_that_do_not_think_get_no_reasoning(name: str, given: bool) -> None:
+    """A conversation moves between them: "reasoning is not supported with this model"."""
+    model = llm.compatible(name, base_url="https://api.groq.com/openai/v1", api_key="k")
+    _, sent = await said(model, llm.user("q"), llm.assistant(THOUGHTS, "a"))
+    assert ("reasoning" in sent) == given

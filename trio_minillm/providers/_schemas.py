@@ -39,6 +39,10 @@ class SchemaRules(msgspec.Struct, frozen=True, kw_only=True):
     """True if bounds have a meaning for whole numbers only."""
     counts: frozenset[int] | None = None
     """The only values that ``minItems`` may have; ``None`` for any."""
+    unions: int | None = None
+    """Places that may be of several types, in a schema as a whole; ``None`` for any number."""
+    values: int | None = None
+    """Values of all its ``enum`` together; ``None`` for any number."""
     recursive: bool = True
     """True if a definition may refer to itself."""
     in_text: bool = False
@@ -54,6 +58,7 @@ _NUMBERS = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximu
 OPENAI = SchemaRules(
     keywords=_NUMBERS | {"pattern", "format", "minItems", "maxItems"},
     formats=_FORMATS,
+    values=1000,
 )
 """OpenAI's own models. Source: the guide to structured outputs, "Supported properties"; lengths of
 strings are not in it. Fine-tuned models take less: ask them without ``strict``."""
@@ -78,6 +83,7 @@ ANTHROPIC = SchemaRules(
     keywords=frozenset(("pattern", "format", "minItems")),
     formats=_FORMATS | {"uri"},
     counts=frozenset((0, 1)),
+    unions=16,  # "too many parameters with union types" (vercel/ai PR 17268)
     recursive=False,
 )
 """Anthropic's strict tools. Source: its guide to structured outputs, "JSON Schema limitations"."""
@@ -128,7 +134,25 @@ class _Walk:
         out = self.node(self.root, "", 0)
         if "anyOf" in out:  # both refuse it: "must not have 'oneOf'/'anyOf'/… at the top level"
             raise Unfit("the root has several schemas to choose from: put them into a field")
-        return {**out, "$defs": self.definitions} if self.definitions else out
+        whole = {**out, "$defs": self.definitions} if self.definitions else out
+        try:
+            self.check_size(whole)
+        except Unfit:
+            if not self.rules.in_text:
+                raise
+            return self.in_text(self.root, "")
+        return whole
+
+    def check_size(self, whole: JSONObject) -> None:
+        """Raise `Unfit` if a finished schema has more of something than the mode takes."""
+        nodes = list(_nodes_in(whole))
+        unions = sum("anyOf" in n or isinstance(n.get("type"), list) for n in nodes)
+        if self.rules.unions is not None and unions > self.rules.unions:
+            most = self.rules.unions
+            raise Unfit(f"more than {most} fields may be of several types (or null)")
+        values = sum(len(n.get("enum", ())) for n in nodes)
+        if self.rules.values is not None and values > self.rules.values:
+            raise Unfit(f"there are more than {self.rules.values} values to choose from")
 
     def node(self, schema: Any, at: str, depth: int) -> JSONObject:
         if depth > MAX_DEPTH:
@@ -306,6 +330,14 @@ def _names_in(schema: Any) -> Iterator[str]:
     elif isinstance(schema, list):
         for value in schema:
             yield from _names_in(value)
+
+
+def _nodes_in(made: JSONObject) -> Iterator[JSONObject]:
+    """Yield all nodes of a schema as a strict mode takes it; a definition once."""
+    yield made
+    below = [*made.get("properties", {}).values(), *made.get("$defs", {}).values()]
+    for node in (*below, *made.get("anyOf", ()), *([made["items"]] if "items" in made else ())):
+        yield from _nodes_in(node)
 
 
 def _place(key: str) -> tuple[int, str]:

@@ -69,6 +69,7 @@ def _content_always(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any
 _THINKING = (
     r"kimi[-_.]?k(?:2.*think|2[.-]?[5-9]|[3-9])|deepseek.*(?:v3[.-][1-9]|v[4-9]|reasoner|r1)"
 )
+_THOUGHTLESS_AT_GROQ = "llama|kimi-k2-instruct|gemma|mistral|allam"
 _NEWER = r"(?:^|/)(?:gpt-[5-9]|o[1-9]\b)"
 
 
@@ -77,11 +78,14 @@ def for_model(dialect: Dialect, server: str, model: str) -> Dialect:
 
     OpenAI's newer models refuse ``max_tokens`` there as well (vault-operator#28, GitHub Models in
     super-agent-party#384), and models of Kimi and DeepSeek that think refuse calls without the
-    reasoning before them (hermes-agent#92359: NVIDIA).
+    reasoning before them (hermes-agent#92359: NVIDIA). Groq's models that do not think refuse
+    reasoning ("reasoning is not supported with this model", vercel/ai PR 8057).
     """
+    name = model.lower()
+    if server == "groq" and re.search(_THOUGHTLESS_AT_GROQ, name):
+        return msgspec.structs.replace(dialect, replay=None)
     if server not in _OF_ALL_VENDORS:
         return dialect
-    name = model.lower()
     if re.search(_NEWER, name):
         return msgspec.structs.replace(dialect, max_tokens="max_completion_tokens")
     if dialect.replay is None and re.search(_THINKING, name):

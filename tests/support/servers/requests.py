@@ -748,4 +748,25 @@ REQUESTS += [
             lambda sent: [m["content"] for m in sent["messages"]] == ["a\n\nb"],
         ),
     ),
+    Difference(
+        "Anthropic",
+        "400 for a schema with more than 16 fields of several types, or that may be null",
+        "the answer is asked for as JSON in a text, and `parsed()` takes it out",
+        "vercel/ai PR 17268, elie222/inbox-zero#2323",
+        holds(
+            anthropic(),
+            [llm.user("x")],
+            lambda sent: (
+                list(sent["output_config"]["format"]["schema"]["properties"]) == ["json_text"]
+            ),
+            response_format=msgspec.defstruct("T", [(f"f{n}", int | None) for n in range(17)]),
+        ),
+    ),
+    Difference(
+        "Groq",
+        "400 for reasoning in a turn, from models that do not think",
+        "sent back only to those that do",
+        "vercel/ai PR 8057, musistudio/claude-code-router PR 1204",
+        holds(at("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile"), TURN, nowhere),
+    ),
 ]
