@@ -334,10 +334,7 @@ def _content_block(part: Part) -> dict[str, Any] | None:
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
-    try:
-        given = msgspec.json.decode(arguments_of(call), type=dict[str, Any])
-    except msgspec.MsgspecError:
-        raise ValueError(f"the arguments of call {call.id} are not a JSON object") from None
+    given = msgspec.json.decode(arguments_of(call))
     extra = {k: v for k, v in (call.extra or {}).items() if k in CALL_FIELDS}
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": given, **extra}
 

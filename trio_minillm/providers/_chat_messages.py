@@ -291,11 +291,22 @@ def _call(call: ToolCall, rules: MessageRules) -> dict[str, Any]:
 def arguments_of(call: ToolCall) -> str:
     """Return the arguments as the JSON that servers parse: an object, where models send nothing.
 
-    A custom tool's text becomes the argument ``input``.
+    A custom tool's text becomes the argument ``input``. What is no object, since it was cut or is no
+    JSON, becomes the argument ``arguments``: servers refuse it, in this request and in all later ones
+    (vllm-project/vllm#43995, OpenHands/software-agent-sdk#2887).
     """
     if call.type == "custom":
         return msgspec.json.encode({"input": call.arguments}).decode()
-    return "{}" if call.arguments.strip() in ("", "null") else call.arguments
+    if call.arguments.strip() in ("", "null"):
+        return "{}"
+    try:
+        _decode_object(call.arguments)
+    except msgspec.MsgspecError:
+        return msgspec.json.encode({"arguments": call.arguments}).decode()
+    return call.arguments
+
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 # -- content ---------------------------------------------------------------------------------

@@ -112,9 +112,9 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     tools = tools_of(params.get("tools", ()))
     if tools:  # servers refuse an empty list
         body["tools"] = [_tool(t, dialect) for t in tools]
-    if "tools" in params and not tools:
-        body.pop("parallel_tool_calls", None)  # both are refused without tools
-    elif "tool_choice" in params:
+    else:
+        body.pop("parallel_tool_calls", None)  # it is refused without them, and says nothing
+    if "tool_choice" in params and (tools or "tools" not in params):
         body["tool_choice"] = _tool_choice(params["tool_choice"], tools)
     if "response_format" in params:
         body["response_format"] = response_format(params["response_format"], dialect.formats)

@@ -769,4 +769,31 @@ REQUESTS += [
         "vercel/ai PR 8057, musistudio/claude-code-router PR 1204",
         holds(at("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile"), TURN, nowhere),
     ),
+    Difference(
+        "llama.cpp, vLLM, MiniMax",
+        "400 for arguments of an earlier call that are no JSON object, in every later request, too",
+        "they become the argument `arguments`",
+        "vllm-project/vllm#43995, OpenHands/software-agent-sdk#2887, HKUDS/nanobot#2373",
+        holds(
+            at("http://127.0.0.1:8000/v1", server="vllm"),
+            [llm.assistant(ToolCall(id="c", name="f", arguments='{"a')), llm.user("go on")],
+            lambda sent: (
+                sent["messages"][0]["tool_calls"][0]["function"]["arguments"]
+                == '{"arguments":"{\\"a"}'
+            ),
+        ),
+    ),
+    Difference(
+        "OpenAI",
+        "400 for `parallel_tool_calls` without tools, and for an empty `stop`",
+        "not sent",
+        "openai/swarm#30, camel-ai/camel PR 3706",
+        holds(
+            llm.openai("m", api_key="k"),
+            [llm.user("x")],
+            lambda sent: sent.keys() == {"model", "messages", "stream", "stream_options"},
+            parallel_tool_calls=False,
+            stop=[],
+        ),
+    ),
 ]
