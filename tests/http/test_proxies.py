@@ -208,6 +208,10 @@ def test_a_network_excepts_the_addresses_in_it(
         ({"http_proxy": f"http://me:{SECRET}/@proxy.invalid"}, "http_proxy does not name a proxy"),
         ({"ALL_PROXY": f"me:{SECRET}@proxy test:3128"}, "ALL_PROXY does not name a proxy"),
         ({"ALL_PROXY": "://"}, "ALL_PROXY does not name a proxy"),
+        # "@" and what ends a host in a URL, in a password that is not encoded
+        ({"HTTP_PROXY": f"http://me:x@{SECRET}#y@proxy.invalid"}, "HTTP_PROXY does not name"),
+        ({"HTTP_PROXY": f"http://me:x@{SECRET}?y@proxy.invalid"}, "HTTP_PROXY does not name"),
+        ({"HTTP_PROXY": f"http://me:x@{SECRET}/y@proxy.invalid"}, "HTTP_PROXY does not name"),
         ({"ALL_PROXY": "http://proxy.invalid:99999"}, "with a port from 1 to 65535"),
         ({"ALL_PROXY": "http://proxy.invalid:0"}, "with a port from 1 to 65535"),
         ({"ALL_PROXY": f"socks://me:{SECRET}@proxy.invalid"}, "the kind socks://"),

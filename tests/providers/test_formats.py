@@ -438,6 +438,43 @@ def test_a_schema_that_is_too_long_for_words_is_refused_here() -> None:
         asked("anthropic", llm.JSONSchema(schema=long))
 
 
+def many(count: int, type: Any) -> Any:
+    return msgspec.defstruct("Many", [(f"f{n}", type) for n in range(count)])
+
+
+@pytest.mark.parametrize("type", [int | None, int | str, Source | None], ids=str)
+def test_more_choices_of_types_than_anthropic_takes_come_as_text(type: Any) -> None:
+    """Its words: "too many parameters with union types (limit: 16)"."""
+    schema, _ = asked("anthropic", many(16, type))
+    assert len(schema["properties"]) == 16
+    schema, _ = asked("anthropic", many(17, type))
+    assert list(schema["properties"]) == [JSON_TEXT]
+    assert refusals(schema, "anthropic") == []
+    text = msgspec.json.encode({JSON_TEXT: '{"f0":null,"f1":5}'}).decode()
+    read = parsed("anthropic", msgspec.defstruct("Two", [("f0", int | None), ("f1", int)]), text)
+    assert (read.f0, read.f1) == (None, 5)
+    tool = llm.tool(many(17, type), strict=True)
+    with pytest.raises(ValueError, match="more than 16 fields may be of several types"):
+        sent(MODELS["anthropic"], tools=[tool])
+    assert sent(MODELS["openai"], tools=[tool])
+
+
+def test_choices_of_types_in_lists_and_definitions_count() -> None:
+    part = many(8, int | None)
+    both = msgspec.defstruct("Both", [("a", part), ("b", list[int | None]), ("c", list[part])])
+    assert list(asked("anthropic", both)[0]["properties"]) == ["a", "b", "c"]
+    more = msgspec.defstruct("More", [("a", many(16, int | None)), ("b", list[int | None])])
+    assert list(asked("anthropic", more)[0]["properties"]) == [JSON_TEXT]
+
+
+def test_more_values_than_openai_takes_are_asked_for_without_strict() -> None:
+    values = [f"v{n}" for n in range(600)]
+    for fields, strict in ((["a"], True), (["a", "b"], False)):
+        of = {name: {"type": "string", "enum": values} for name in fields}
+        given = llm.JSONSchema(schema={"type": "object", "properties": of})
+        assert asked("openai", given)[1] is strict
+
+
 def test_a_part_that_refers_to_the_whole_makes_the_whole_come_as_text() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#"}}}
     schema, _ = asked("anthropic", llm.JSONSchema(schema=node))

@@ -317,3 +317,27 @@ def test_an_event_whose_name_says_that_something_goes_on_is_passed_over() -> Non
     assert llm.providers.OpenAIChat().parse_event("search", data) is None
     with pytest.raises(llm.ProviderError):
         llm.providers.OpenAIChat().parse_event("other", data)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://http://h/v1", "https://https://h", "http://h:/v1", "http://[::1]:/v1"),
+        *("http://<host>/v1", "http://{host}:80/v1", "http://$HOST/v1", "http://*:8000/v1"),
+    ],
+)
+def test_an_address_that_was_not_filled_in_is_told_at_once(make: Any, url: str) -> None:
+    with pytest.raises(ValueError, match="base_url must name a host, and a port from 1 to 65535"):
+        make("m", base_url=url, api_key="k")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://my_host.example/v1", "https://b\xfccher.example/v1", "http://[::1]:80/v1"),
+        *("http://[fe80::1%25lo]:80/v1", "https://h/https://other/v1", "https://r-1.example./v1"),
+    ],
+)
+def test_an_address_may_be_unusual(url: str) -> None:
+    assert llm.compatible("m", base_url=url).base_url == url

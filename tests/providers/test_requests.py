@@ -16,6 +16,8 @@ import pytest
 import trio_minillm as llm
 from trio_minillm import ReasoningPart, RefusalPart, TextPart, ToolCall, ToolResult
 from trio_minillm.providers import SERVERS, Provider, Request
+from trio_minillm.providers._anthropic_request import FAILED
+from trio_minillm.providers._chat_messages import EMPTY_RESULT, SEE_BELOW
 from trio_minillm.providers._server_quirks import server_at
 from trio_minillm.providers.anthropic import Anthropic
 from trio_minillm.providers.openai import OpenAIChat
@@ -766,6 +768,10 @@ async def test_what_a_user_says_to_anthropic(part: Any, block: dict[str, Any]) -
         (llm.tool_result("c"), {}),
         (llm.tool_result("c", ""), {}),  # an empty text block is refused
         (llm.tool_result("c", "x", is_error=True), {"content": "x", "is_error": True}),
+        *(  # "content cannot be empty if is_error is true"
+            (llm.tool_result("c", *texts, is_error=True), {"content": FAILED, "is_error": True})
+            for texts in ([], [""], [" \n"])
+        ),
         (
             llm.tool_result("c", "x", "y"),
             {"content": "x\n\ny"},
@@ -861,18 +867,35 @@ async def test_citations_go_back_with_their_text() -> None:
     assert sent["content"] == [{"type": "text", "text": "a", "citations": [cited]}]
 
 
-@pytest.mark.parametrize(
-    ("message", "why"),
-    [
-        (llm.user(llm.audio(WAV)), "no AudioPart"),
-        (llm.assistant(ToolCall(id="c9", name="f", arguments="[1]")), "call c9"),
-        (llm.assistant(ToolCall(id="c9", name="f", arguments='{"a')), "call c9"),
-    ],
-)
-def test_what_cant_be_said_to_anthropic(message: llm.Message, why: str) -> None:
-    with pytest.raises(ValueError, match=why) as caught:
-        build(ANTHROPIC, message)
-    assert not isinstance(caught.value, msgspec.MsgspecError)
+def test_what_cant_be_said_to_anthropic() -> None:
+    with pytest.raises(ValueError, match="no AudioPart"):
+        build(ANTHROPIC, llm.user(llm.audio(WAV)))
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"a', '"{}"', '{"a": 1e999}', "a=1", '{"a": 1}{"a": 1}'])
+async def test_arguments_that_are_no_object_are_sent_as_one(text: str) -> None:
+    """Servers parse those of earlier turns, and refuse the conversation for ever if they can't."""
+    history = [llm.assistant(ToolCall(id="c9", name="f", arguments=text)), llm.user("go on")]
+    made = {"arguments": text}
+    for model in (OPENAI, OPENROUTER, server("vllm"), server("minimax")):
+        (call,) = (await said(model, *history))[0]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == made
+    block = (await said(ANTHROPIC, *history))[0]["content"][0]
+    assert (block["type"], block["input"]) == ("tool_use", made)
+
+
+@pytest.mark.parametrize("text", ['{"a":  1}', ' {"a": {"b": [null]}} '])
+async def test_arguments_that_are_an_object_stay_as_they_came(text: str) -> None:
+    sent = await said(OPENAI, llm.assistant(ToolCall(id="c9", name="f", arguments=text)))
+    assert sent[0]["tool_calls"][0]["function"]["arguments"] == text
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_parallel_calls_are_not_asked_for_without_tools(parallel: bool) -> None:
+    """OpenAI: "only allowed when 'tools' are specified"; a loop's last request has none."""
+    for given in ({}, {"tools": None}, {"tools": []}):
+        sent = await body(OPENAI, parallel_tool_calls=parallel, **given)
+        assert "parallel_tool_calls" not in sent
 
 
 # -- tools -----------------------------------------------------------------------------------
@@ -1147,6 +1170,13 @@ def test_a_server_with_a_budget_has_no_effort(given: Any) -> None:
         build(server("dashscope"), llm.user("hi"), reasoning=given)
 
 
+@pytest.mark.parametrize("name", ["deepseek", "mimo", "moonshot", "zai", "dashscope"])
+@pytest.mark.parametrize("off", [False, "none", R(effort="none"), R(enabled=False)])
+async def test_reasoning_is_off_by_any_of_its_words(name: str, off: Any) -> None:
+    wire = {"enable_thinking": False} if name == "dashscope" else {"thinking": {"type": "disabled"}}
+    assert rest(await body(server(name), reasoning=off)) == wire
+
+
 @pytest.mark.parametrize("name", ["groq", "minimax"])
 def test_a_server_of_one_choice_is_not_asked_for_more(name: str) -> None:
     assert "messages" in build(server(name), llm.user("hi"), n=1)
@@ -1235,6 +1265,7 @@ def rest(sent: dict[str, Any]) -> dict[str, Any]:
     [
         ({"stop": "x"}, {"stop": ["x"]}),
         ({"stop": ("x", "y")}, {"stop": ["x", "y"]}),
+        ({"stop": []}, {}),  # "[] is too short - 'stop'"
         ({"max_tokens": 5}, {"max_completion_tokens": 5}),
         ({"n": 2}, {"n": 2}),
         ({"temperature": 0}, {"temperature": 0}),
@@ -1416,3 +1447,117 @@ def test_a_provider_that_builds_requests_anew_may_refuse_a_text() -> None:
 
     assert (OpenAIChat.any_text, Anthropic.any_text, Renamed.any_text) == (True, True, True)
     assert (Provider.any_text, Own.any_text, Sure.any_text) == (False, False, True)
+
+
+async def test_pictures_of_a_result_that_is_an_error_follow_all_results() -> None:
+    """Anthropic: "all content must be type `text` if `is_error` is true"."""
+    calls = [ToolCall(id=i, name="f") for i in "abc"]
+    picture, said_so = llm.image("https://h/a"), llm.image("https://h/b")
+    results = [
+        llm.tool_result("a", picture, is_error=True),
+        llm.tool_result("b", "x", said_so, is_error=True),
+        llm.tool_result("c", picture),
+    ]
+    sent = await said(ANTHROPIC, llm.user("q"), llm.assistant(calls), *results, llm.user("and?"))
+    blocks = sent[2]["content"]
+    assert [b["type"] for b in blocks] == [*["tool_result"] * 3, "image", "image", "text"]
+    assert [b["content"] for b in blocks[:2]] == [SEE_BELOW, "x"]
+    assert [b["source"]["url"] for b in blocks[3:5]] == ["https://h/a", "https://h/b"]
+    assert blocks[2]["content"][0]["type"] == "image"
+    assert [b.get("is_error", False) for b in blocks[:3]] == [True, True, False]
+
+
+@pytest.mark.parametrize("stop", ["\n", ["x", " \n\n"]])
+def test_anthropic_takes_no_stop_of_white_space(stop: Any) -> None:
+    with pytest.raises(ValueError, match="no sequence of white space alone"):
+        build(ANTHROPIC, llm.user("x"), stop=stop)
+    elsewhere = llm.anthropic("m", base_url="https://h.invalid", api_key="k")
+    assert build(elsewhere, llm.user("x"), stop=stop)["stop_sequences"]
+    assert "stop_sequences" not in build(ANTHROPIC, llm.user("x"), stop=[])
+
+
+@pytest.mark.parametrize("stop", ["", ["x", ""]])
+async def test_an_empty_stop_is_refused_here(stop: Any) -> None:
+    with pytest.raises(ValueError, match="stop must not hold an empty text"):
+        await body(OPENAI, stop=stop)
+
+
+@pytest.mark.parametrize("name", ["gemini", "mistral", "vllm", "generic", "openrouter"])
+async def test_an_empty_result_of_a_tool_has_a_text_where_none_is_refused(name: str) -> None:
+    model = OPENROUTER if name == "openrouter" else server(name)
+    history = [llm.user("q"), llm.assistant(CALL), llm.tool_result(CALL, "")]
+    assert (await said(model, *history))[2]["content"] == EMPTY_RESULT
+    assert (await said(OPENAI, *history))[2]["content"] == ""
+
+
+async def test_openrouter_gets_no_empty_turn_of_the_model() -> None:
+    thought = llm.assistant(ReasoningPart(text="h", wire="openrouter"))
+    sent = await said(OPENROUTER, llm.user("a"), thought, llm.assistant(""), llm.user("b"))
+    assert [m["content"] for m in sent] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["generic", "vllm", "llama.cpp", "lmstudio", "ollama", "sglang"])
+async def test_neighbours_of_one_role_are_merged_for_local_templates(name: str) -> None:
+    """Those of Gemma's and Mistral's models: "roles must alternate user/assistant/…"."""
+    names = [llm.user("c", name="ann"), llm.user("d", name="bob")]
+    history = [llm.assistant("z"), llm.user("a"), llm.user("b", llm.image(PNG)), llm.assistant("x")]
+    first, second, third, fourth = await said(server(name), *history, *names)
+    assert (first, third) == (
+        {"role": "assistant", "content": "z"},
+        {"role": "assistant", "content": "x"},
+    )
+    assert [p["type"] for p in second["content"]] == ["text", "text", "image_url"]
+    assert fourth == {"role": "user", "content": "c\n\nd"}
+    same = [llm.user("c", name="ann"), llm.user("d", name="ann")]
+    assert (await said(server(name), *same)) == [
+        {"role": "user", "content": "c\n\nd", "name": "ann"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("https://api.deepseek.com/beta", "prefix"),
+        ("https://api.deepseek.com/beta/v1/chat/completions", "prefix"),
+        ("https://api.deepseek.com/v1", None),
+        ("https://dashscope.aliyuncs.com/compatible-mode/v1", "partial"),
+    ],
+)
+async def test_a_last_message_of_the_model_is_continued_where_it_can_be(
+    url: str, field: str | None
+) -> None:
+    model = llm.compatible("m", base_url=url, api_key="k")
+    sent = await said(model, llm.user("a"), llm.assistant("{"))
+    marked = {"prefix", "partial"} & sent[-1].keys()
+    assert marked == ({field} if field else set())
+
+
+@pytest.mark.parametrize("name", ["$filter", "filter[name]", "a b", "x" * 65, ""])
+def test_a_parameter_whose_name_anthropic_refuses_is_told_here(name: str) -> None:
+    tool = llm.Tool(name="t", parameters={"anyOf": [{"properties": {name: {"type": "string"}}}]})
+    with pytest.raises(ValueError, match=r"tool 't' has the parameter .*: this server takes names"):
+        build(ANTHROPIC, llm.user("x"), tools=[tool])
+    sent = build(OPENAI, llm.user("x"), tools=[tool])["tools"]
+    assert sent[0]["function"]["parameters"]["properties"].keys() == {name}
+
+
+def test_names_inside_of_a_parameter_may_be_any() -> None:
+    inner = {"type": "object", "properties": {"$filter": {"type": "string"}}}
+    tool = llm.Tool(name="t", parameters={"type": "object", "properties": {"a.b-c_d": inner}})
+    assert build(ANTHROPIC, llm.user("x"), tools=[tool])["tools"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("openai/gpt-oss-120b", True),
+        ("qwen/qwen3-32b", True),
+        ("moonshotai/kimi-k2-instruct-0905", False),
+        ("llama-3.3-70b-versatile", False),
+    ],
+)
+async def test_groqs_models_that_do_not_think_get_no_reasoning(name: str, given: bool) -> None:
+    """A conversation moves between them: "reasoning is not supported with this model"."""
+    model = llm.compatible(name, base_url="https://api.groq.com/openai/v1", api_key="k")
+    _, sent = await said(model, llm.user("q"), llm.assistant(THOUGHTS, "a"))
+    assert ("reasoning" in sent) == given

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import trio_minillm as llm
-from trio_minillm.providers._schemas import MAX_DEPTH, SchemaRules
+from trio_minillm.providers._schemas import MAX_DEPTH, OPENAI, SchemaRules
 from trio_minillm.providers._tool_schemas import parameters_of, strict_parameters
 
 
@@ -327,3 +327,99 @@ def test_a_document_of_text_is_sent_as_text(title: str | None) -> None:
     message = llm.Message(role="user", parts=(llm.TextPart("see"), part))
     sent = body_of(llm.openai("m", api_key="k"), [message])["messages"][0]["content"][1]
     assert sent == {"type": "text", "text": "notes:\n\nhello" if title else "hello"}
+
+
+FIELD = [
+    ({"minimum": 0, "exclusiveMinimum": True}, {"exclusiveMinimum": 0}),
+    ({"maximum": 9, "exclusiveMaximum": True}, {"exclusiveMaximum": 9}),
+    ({"minimum": 0, "exclusiveMinimum": False}, {"minimum": 0}),
+    ({"exclusiveMaximum": True}, {}),
+    ({"exclusiveMinimum": 0}, {"exclusiveMinimum": 0}),
+]
+
+
+@pytest.mark.parametrize(("given", "made"), FIELD)
+def test_bounds_as_draft_4_excludes_them(given: dict[str, Any], made: dict[str, Any]) -> None:
+    """Anthropic and OpenAI check each schema against draft 2020-12, where these are numbers."""
+    node = {"type": "integer", **given}
+    root = {"type": "object", "properties": {"a": node, "b": {"type": "array", "items": node}}}
+    tool = llm.Tool(name="t", parameters=root, strict=True)
+    for sent in (plain(root), plain(root, flavored=True), strict_parameters(tool, OPENAI)):
+        assert sent["properties"]["a"] == sent["properties"]["b"]["items"]
+        assert sent["properties"]["a"] == {"type": "integer", **made}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"required": None}, {"required": True}, {"description": None}, {"title": None}),
+        *({"examples": {"a": 1}}, {"minLength": None}, {"pattern": None}, {"maxLength": "5"}),
+        *({"anyOf": None}, {"enum": None}, {"$ref": None}, {"$defs": None}, {"items": None}),
+    ],
+)
+def test_keywords_with_a_value_that_they_can_not_have_say_nothing(odd: dict[str, Any]) -> None:
+    node = {"type": "string", **odd}
+    root = {"type": "object", "properties": {"a": node}, **odd}
+    tool = llm.Tool(name="t", parameters=root, strict=True)
+    for sent in (plain(root), strict_parameters(tool, OPENAI)):
+        assert sent["properties"] == {"a": {"type": "string"}}
+        assert sent.keys() <= {"type", "properties", "required", "additionalProperties"}
+
+
+def test_null_can_be_a_value() -> None:
+    root = {"type": "object", "properties": {"a": {"type": "null", "const": None, "default": None}}}
+    assert plain(root) == root
+
+
+@pytest.mark.parametrize("missing", ["type", "properties", "required", "$defs", "definitions"])
+def test_a_root_whose_fields_are_null_is_that_of_a_tool_without_parameters(missing: str) -> None:
+    root = {"type": "object", "properties": {}, missing: None}
+    tool = llm.Tool(name="t", parameters=root, strict=True)
+    assert plain(root) == {"type": "object", "properties": {}}
+    assert strict_parameters(tool, OPENAI)["properties"] == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"type": "string", "nullable": True}, {"type": ["string", "null"]}),
+        ({"type": "string", "nullable": False}, {"type": "string"}),
+        (
+            {"type": "string", "enum": ["x"], "nullable": True},
+            {"type": ["string", "null"], "enum": ["x", None]},
+        ),
+        ({"enum": ["x"], "nullable": True}, {"type": ["string", "null"], "enum": ["x", None]}),
+        (
+            {"allOf": [{"$ref": "#/$defs/X"}], "nullable": True, "description": "d"},
+            {"anyOf": [{"$ref": "#/$defs/X"}, {"type": "null"}], "description": "d"},
+        ),
+        (
+            {"anyOf": [{"type": "string"}, {"type": "integer"}], "nullable": True},
+            {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]},
+        ),
+        # OpenAI: "enum value null does not validate against {'type': 'string'}"
+        ({"type": "string", "enum": ["x", None]}, {"type": "string", "enum": ["x"]}),
+        ({"type": "number", "enum": [1, 2.5, True]}, {"type": "number", "enum": [1, 2.5]}),
+        ({"type": "string", "enum": [1]}, {"type": "string", "enum": [1]}),
+    ],
+)
+def test_what_may_be_null_and_what_an_enum_has(given: Any, made: Any) -> None:
+    definitions = {"X": {"type": "boolean"}}
+    root = {"type": "object", "properties": {"a": given}, "$defs": definitions}
+    tool = llm.Tool(name="t", parameters=root, strict=True)
+    assert strict_parameters(tool, OPENAI)["properties"]["a"] == made
+
+
+def test_a_choice_of_nothing_is_no_type() -> None:
+    root = {"type": "object", "properties": {"a": {"anyOf": []}}}
+    with pytest.raises(ValueError, match="a may be anything: give it a type"):
+        strict_parameters(llm.Tool(name="t", parameters=root, strict=True), OPENAI)
+
+
+def test_a_reference_may_be_written_as_in_a_url() -> None:
+    """As generators for TypeScript write them: they are parts of a URL (RFC 6901, section 6)."""
+    point = {"type": "object", "properties": A}
+    root = {"$ref": "#/definitions/Point%3Cnumber%3E", "definitions": {"Point<number>": point}}
+    assert plain(root)["properties"] == A
+    tool = llm.Tool(name="t", parameters=root, strict=True)
+    assert strict_parameters(tool, OPENAI)["properties"].keys() == A.keys()

@@ -258,7 +258,21 @@ def test_a_data_url_is_its_bytes() -> None:
     assert part.base64() == PNG64
     charset = f"data:text/plain;charset=utf-8;base64,{PNG64}"
     assert llm.document(charset).media_type == "text/plain"
-    assert llm.image(f"data:image/x;base64,{PNG64}", media_type="image/y").media_type == "image/y"
+    assert llm.image("data:image/x;base64,eHh4", media_type="image/y").media_type == "image/y"
+
+
+@pytest.mark.parametrize("given", ["image/jpeg", "image/jpg", "image/x", "image/png"])
+def test_an_image_has_the_type_that_its_bytes_show(given: str) -> None:
+    """Servers refuse a picture that is said to be another's kind, and the whole request with it."""
+    assert llm.image(PNG, media_type=given).media_type == "image/png"
+    assert llm.image(f"data:{given};base64,{PNG64}").media_type == "image/png"
+    assert ImagePart(data=b"\xff\xd8\xff\xe0", media_type=given).media_type == "image/jpeg"
+
+
+def test_where_the_bytes_show_nothing_the_given_type_counts() -> None:
+    assert llm.image(b"?", media_type="image/avif").media_type == "image/avif"
+    assert llm.image(b"?", media_type="image/jpg").media_type == "image/jpeg"
+    assert llm.document(PNG, media_type="text/plain").media_type == "text/plain"
 
 
 def test_a_data_url_without_a_type_is_sniffed() -> None:

@@ -387,6 +387,13 @@ def test_decimals_go_there_and_back() -> None:
         '```JSON  \n\n{"a":\n1}\n\n```',
         '<think>so: {"a": 2}</think>\n{"a": 1}',
         '<thinking>so</thinking>```json\n{"a": 1}\n```',
+        'so: {"a": 2}</think>\n{"a": 1}',
+        'Here it is:\n\n```json\n{"a": 1}\n```\n\nDo you need more?',
+        'Sure! {"a": 1}',
+        '{"a": 1}\n\nDo you need more?',
+        '```json\n{"a": 1}',
+        '```json {"a": 1}```',
+        '<answer>{"a": 1}</answer>',
     ],
 )
 def test_an_answer_in_a_fence_or_behind_thoughts_is_taken_out(text: str) -> None:
@@ -395,11 +402,34 @@ def test_an_answer_in_a_fence_or_behind_thoughts_is_taken_out(text: str) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["```json\n{", '```json {"a": 1}```', '```a b\n{"a": 1}\n```', "<think>{}", "```", "<think>"],
+    [
+        *(
+            "```json\n{",
+            "<think>{}",
+            "a</think><think>{}",
+            "```",
+            "<think>",
+            "It is {a}.",
+            "{1} {}",
+        ),
+        *('{"a": 1}{"a": 1}', "```\n1\n```\n```\n2\n```", 'Sure: {"a": {"b": 1}, "c": '),
+    ],
 )
 def test_anything_else_is_no_json(text: str) -> None:
     with pytest.raises(msgspec.DecodeError):
         read_answer(text, Any, None)
+
+
+@pytest.mark.parametrize("value", ["</think>1", "```\n1\n```", 'so {"a": 1}'])
+def test_what_stands_in_the_json_is_part_of_it(value: str) -> None:
+    text = msgspec.json.encode({"a": value}).decode()
+    assert read_answer(text, Any, None) == {"a": value}
+
+
+def test_an_answer_that_was_cut_in_its_fence_is_called_cut() -> None:
+    response = llm.CompletionResponse(choices=(llm.Choice(content='```json\n{"a": 1, "b'),))
+    with pytest.raises(msgspec.DecodeError, match="the answer was cut before its JSON ended"):
+        response.parsed()
 
 
 CALL = llm.ToolCall(id="1", name="f")

@@ -133,7 +133,9 @@ def _parsed(variable: str, value: str) -> Proxy:
             f"it must be one of {', '.join(f'{kind}://' for kind in KINDS)}"
         )
     port = 1 if url.port is None else url.port
-    if not url.host or "%" in url.host or not 0 < port < 65536:
+    # What stands behind the host may be the rest of a password.
+    behind = url.fragment or url.query or "@" in url.path
+    if behind or not url.host or "%" in url.host or not 0 < port < 65536:
         raise ValueError(
             f"{variable} does not name a proxy: it must be like http://proxy.example:3128, with a "
             "port from 1 to 65535, and with special characters of a password as %XX"

@@ -56,3 +56,17 @@ def sniffed_type(data: bytes) -> str | None:
     if data[:4] == b"RIFF":
         return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12])
     return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+
+
+def true_type(data: bytes, given: str | None) -> str | None:
+    """Return the MIME type of media: the given one, or what the first bytes show if there is none.
+
+    For images, what the bytes show counts in any case: servers refuse a picture with another's type
+    (BerriAI/litellm#24900), and ``image/jpg``, which is none (NousResearch/hermes-agent#55432).
+    """
+    if given and not given.startswith("image/"):
+        return given
+    shown = sniffed_type(data)
+    if given and not (shown or "").startswith("image/"):
+        return "image/jpeg" if given == "image/jpg" else given
+    return shown

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from .checks import check_option, check_type, wrong_type
-from .media import Source, media_fields, sniffed_type
+from .media import Source, media_fields, true_type
 from .schemas import read_json
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -68,7 +68,8 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """An image, audio or a document, as bytes or by reference.
 
     Exactly one of ``data``, ``url`` and ``file_id`` (of a file that the provider stores) is set.
-    ``media_type`` is a MIME type, always known where ``data`` is set.
+    ``media_type`` is a MIME type, always known where ``data`` is set; an image has the one that its
+    bytes show, whatever is given.
 
     Raises ``ValueError`` for none or several of the three, or if the media type of ``data`` is
     neither given nor recognised from its first bytes.
@@ -86,9 +87,9 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         check_cache(self.cache)
         if sum(x is not None for x in (self.data, self.url, self.file_id)) != 1:
             raise ValueError("give exactly one of data, url and file_id")
-        if self.data is not None and not self.media_type:
-            kind = sniffed_type(self.data)
-            if kind is None:
+        if self.data is not None:
+            kind = true_type(self.data, self.media_type)
+            if not kind:
                 raise ValueError("the media type can't be told from the bytes: give media_type=")
             msgspec.structs.force_setattr(self, "media_type", kind)
 

@@ -62,6 +62,11 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
         if self.effort is not None and self.budget is not None:
             raise ValueError("give reasoning effort or budget, not both")
 
+    @property
+    def is_off(self) -> bool:
+        """True if it asks for no reasoning at all: ``enabled=False``, or an effort of ``"none"``."""
+        return self.enabled is False or self.effort == "none"
+
 
 def reasoning_of(given: Reasoning | str | int | bool) -> Reasoning:
     """Return a `Reasoning`, of which ``"low"``, ``2000`` and ``False`` are shorthands."""
@@ -203,10 +208,18 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
         raise ValueError(
             "max_tokens must be 0 or more, or -1 where a server takes that for no bound"
         )
+    if "" in stops_in(given):
+        raise ValueError("stop must not hold an empty text: nothing would be generated")
     choices: int = given.get("n", 1)
     if choices < 1:
         raise ValueError("n must be a whole number from 1 on")
     return choices
+
+
+def stops_in(params: Mapping[str, Any]) -> list[str]:
+    """Return the stop sequences of a call; none if there are none, of which servers take no list."""
+    stop = params.get("stop")
+    return [stop] if isinstance(stop, str) else list(stop or ())
 
 
 class _Kind(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from urllib.parse import unquote
 
 import msgspec
 
@@ -62,7 +63,9 @@ def definition_name(reference: Any) -> str | None:
     if not isinstance(reference, str):
         return None
     found = re.fullmatch(r"#/(?:\$defs|definitions)/([^/]+)", reference)
-    return None if found is None else found[1].replace("~1", "/").replace("~0", "~")
+    if found is None:
+        return None
+    return unquote(found[1]).replace("~1", "/").replace("~0", "~")  # RFC 6901, 6: it is in a URL
 
 
 def is_object(schema: Mapping[str, Any]) -> bool:
@@ -106,8 +109,8 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
     """Return the value that an answer stands for, taken out of its object if it was asked for so.
 
     ``asked`` is the type that the request asked for. A model that left the object out is understood
-    all the same, and so is one that put its JSON into a fenced block, or behind its thoughts. Raises
-    what `read_json` raises.
+    all the same, and so is one that put its JSON into a fenced block, behind its thoughts, or between
+    words. Raises what `read_json` raises.
     """
     text = _undressed(text)
     if f'"{JSON_TEXT}"' in text:
@@ -117,15 +120,38 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
 
 
 def _undressed(text: str) -> str:
-    """Return an answer without thoughts before it, and a fence around it."""
-    for name in ("think", "thinking"):
-        if text.startswith(f"<{name}>"):
-            text = text.partition(f"</{name}>")[2].strip() or text
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        first, _, rest = text.partition("\n")
-        if not first[3:].strip() or first[3:].strip().isalpha():
-            return rest[:-3].strip()
-    return text
+    """Return the JSON of an answer that has something around it: thoughts before it, a fence, or words.
+
+    What is JSON as it stands is returned as it is, and so is what has no JSON in it, or more than one.
+    """
+    if _is_json(text):
+        return text
+    # Templates that open the thoughts themselves leave the closing mark alone in the answer.
+    answer = re.split(r"</think(?:ing)?>", text)[-1].strip()
+    if answer.startswith(("<think>", "<thinking>")):  # it was cut before the answer began
+        return answer
+    fenced = [body for body in re.findall(_FENCE, answer) if _is_json(body)]
+    if len(fenced) == 1:
+        return str(fenced[0])
+    begun = min((at for mark in "{[" if (at := answer.find(mark)) >= 0), default=0)
+    ended = max(answer.rfind("}"), answer.rfind("]")) + 1
+    bare = answer[begun:ended]
+    if not fenced and _is_json(bare):
+        return bare
+    return re.sub(_OPENING, "", answer)  # the error is then of the JSON, which may have been cut
+
+
+_FENCE = r"(?s)```[\w-]*\s(.*?)```"
+"""A block of code, with the name of its language or without."""
+_OPENING = r"\A```[\w-]*\s"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _read_answer(text: str, type: Any, asked: Any) -> Any:

@@ -140,18 +140,25 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
     async def _run(
         self, client: Client, model: Model, instances: Sequence[Instance], take: Any, **more: Any
     ) -> None:
-        requests = self._requests(instances)
+        requests = self._requests(instances, blank_stops=model.provider.name != "anthropic")
         async with client.batch(requests, model=model, **self._batch_options, **more) as results:
             async for result in results:
                 take(result)
 
-    def _requests(self, instances: Iterable[Instance]) -> Iterator[BatchRequest]:
+    def _requests(
+        self, instances: Iterable[Instance], *, blank_stops: bool
+    ) -> Iterator[BatchRequest]:
+        """Yield the requests. Stop sequences of white space alone, which Anthropic refuses, are sent
+        with ``blank_stops`` only: the texts are cut at them in any case.
+        """
         for number, instance in enumerate(instances):
             context, settings = instance.args[:2]
             if len(instance.args) > 2:
                 raise NotImplementedError("tasks with pictures or sound can't be run")
             messages = msgspec.json.decode(str(context)) if isinstance(context, Chat) else context
             params, extra = params_of(settings, self.max_gen_toks)
+            if not blank_stops:
+                params["stop"] = [stop for stop in params.get("stop", ()) if stop.strip()]
             yield BatchRequest(str(number), messages, params=params, extra=extra)
 
 

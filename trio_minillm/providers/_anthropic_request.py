@@ -9,7 +9,7 @@ nothing else. The shapes are those of Anthropic's API reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,14 +28,14 @@ from .._types.messages import (
     ToolCall,
     ToolResult,
 )
-from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of
+from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of, stops_in
 from .._types.schemas import in_object
 from .._types.tools import Tool, choice_of, tools_of
 from ._base import Request, host_of, refuse_others, take
-from ._chat_messages import arguments_of
+from ._chat_messages import SEE_BELOW, arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
 from ._schemas import ANTHROPIC, ANTHROPIC_ANSWER, strict_schema
-from ._tool_schemas import checked_name, parameters_of, strict_parameters
+from ._tool_schemas import checked_fields, checked_name, parameters_of, strict_parameters
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens that an answer may have unless the caller says: the format requires a number, and every
@@ -78,9 +78,9 @@ def messages_body(request: Request) -> dict[str, Any]:
     }
     if system:
         body["system"] = system
-    if "stop" in params:
-        stop = params["stop"]
-        body["stop_sequences"] = [stop] if isinstance(stop, str) else list(stop)
+    if stops := stops_in(params):
+        _check_stops(stops, request)
+        body["stop_sequences"] = stops
     tools = tools_of(params.get("tools", ()))
     if tools:
         body["tools"] = [_tool(t) for t in tools]
@@ -101,6 +101,14 @@ def messages_body(request: Request) -> dict[str, Any]:
     return body
 
 
+def _check_stops(stops: list[str], request: Request) -> None:
+    """Raise ``ValueError`` for a stop sequence that Anthropic refuses (BerriAI/litellm#3286)."""
+    if host_of(request.model.base_url) == OWN_HOST and not all(map(str.strip, stops)):
+        raise ValueError(
+            "stop: Anthropic takes no sequence of white space alone; leave it out and cut the answer there"
+        )
+
+
 def _thinking(body: dict[str, Any], params: Mapping[str, Any]) -> None:
     """Add reasoning to the body: older models take a budget, newer ones an effort, never both.
 
@@ -111,7 +119,7 @@ def _thinking(body: dict[str, Any], params: Mapping[str, Any]) -> None:
     if "reasoning" not in params:
         return
     wanted: Reasoning = reasoning_of(params["reasoning"])
-    if wanted.enabled is False or wanted.effort == "none":
+    if wanted.is_off:
         body["thinking"] = {"type": "disabled"}
         return
     if wanted.budget is not None and _begun_without_thought(body["messages"]):
@@ -259,7 +267,7 @@ def _blocks(message: Message, wire: str) -> list[dict[str, Any]]:
     """
     whole = all(p.wire == wire for p in message.parts if isinstance(p, ReasoningPart | OpaquePart))
     out = []
-    for part in message.parts:
+    for part in _texts_of_errors(message.parts):
         if isinstance(part, ReasoningPart | OpaquePart):
             if part.wire == wire:
                 out.append(_own_block(part))
@@ -274,6 +282,28 @@ def _blocks(message: Message, wire: str) -> list[dict[str, Any]]:
             block["cache_control"] = _mark(cache)
         out.append(block)
     return out
+
+
+FAILED = "The tool failed, and gave no message."
+"""Text of a tool's result that is an error without a text."""
+
+
+def _texts_of_errors(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return the parts with text alone in results that are errors, and their pictures behind all
+    results: Anthropic refuses an error with other content (vellum-assistant PR 18387), or with none
+    (trae-agent PR 231).
+    """
+    out: list[Part] = []
+    behind: list[Part] = []
+    for part in parts:
+        if isinstance(part, ToolResult) and part.is_error:
+            texts = tuple(p for p in part.content if isinstance(p, TextPart) and p.text.strip())
+            media = [p for p in part.content if not isinstance(p, TextPart)]
+            behind += media
+            texts = texts or (TextPart(SEE_BELOW if media else FAILED),)
+            part = msgspec.structs.replace(part, content=texts)
+        out.append(part)
+    return [*out, *behind]
 
 
 def _own_block(part: ReasoningPart | OpaquePart) -> dict[str, Any]:
@@ -304,10 +334,7 @@ def _content_block(part: Part) -> dict[str, Any] | None:
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
-    try:
-        given = msgspec.json.decode(arguments_of(call), type=dict[str, Any])
-    except msgspec.MsgspecError:
-        raise ValueError(f"the arguments of call {call.id} are not a JSON object") from None
+    given = msgspec.json.decode(arguments_of(call))
     extra = {k: v for k, v in (call.extra or {}).items() if k in CALL_FIELDS}
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": given, **extra}
 
@@ -356,7 +383,8 @@ def _mark(cache: CacheHint) -> dict[str, Any]:
 def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
     if isinstance(tool, dict):
         return tool
-    out: dict[str, Any] = {"name": checked_name(tool, 128), "input_schema": parameters_of(tool)}
+    schema = checked_fields(tool, parameters_of(tool))
+    out: dict[str, Any] = {"name": checked_name(tool, 128), "input_schema": schema}
     if tool.description:
         out["description"] = tool.description
     if tool.strict:

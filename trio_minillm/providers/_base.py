@@ -307,12 +307,17 @@ def sendable(value: object) -> bool:
     return plain and value == str(value).strip()
 
 
+_is_host = re.compile(r"[\w.:%~-]+").fullmatch
+"""Nothing else is in a name or an address; ``<host>``, ``{host}`` and ``$HOST`` were to be filled in."""
+
+
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        if not parts.hostname or parts.port == 0:
+        host = parts.hostname or ""
+        if parts.port == 0 or parts.netloc.endswith(":") or not _is_host(host):
             raise ValueError
-    except ValueError:  # also a port that is not a number, an IPv6 address with one bracket
+    except ValueError:  # also a port that is no number or is missing behind its colon
         raise ValueError("base_url must name a host, and a port from 1 to 65535 if any") from None
     if "@" in parts.netloc:
         raise ValueError("base_url must not hold a user or password: give api_key=")

@@ -36,6 +36,9 @@ BRIDGE = "OK."
 UNCHECKED_SIGNATURE = "skip_thought_signature_validator"
 """Value that Gemini takes in place of its own signature, for calls of other models
 (ai.google.dev/gemini-api/docs/thought-signatures)."""
+EMPTY_RESULT = "(The result is empty.)"
+"""Text of a tool's result that has none, which Gemini's models refuse, also through gateways (Roo-Code
+PR 10672)."""
 SEE_BELOW = "(See the attachment below.)"
 """Text of a tool's result that had none, whose pictures are sent as a user's message."""
 
@@ -47,10 +50,13 @@ class TurnOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Instructions stand in one message at the start: all are put there, wherever they were."""
     alternate: bool = False
     """User and model take turns: neighbouring messages of one role are merged."""
+    opening: bool = False
+    """The user speaks first: `OPENING` is put before a turn of the model's."""
     bridge: bool = False
     """A user's message must not follow a tool's result: `BRIDGE` is put between them."""
     no_empty: bool = False
-    """A turn of the model without text and calls is left out."""
+    """A turn of the model without text and calls is left out, and a tool's empty result is
+    `EMPTY_RESULT`."""
 
 
 class MessageRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,13 +125,15 @@ def chat_messages(
 
 def _arranged(messages: list[dict[str, Any]], order: TurnOrder) -> list[dict[str, Any]]:
     if order.no_empty:
-        messages = [m for m in messages if not _is_empty(m)]
+        messages = [_not_empty(m) for m in messages if not _is_empty(m)]
     if order.one_system:
         system = [m for m in messages if m["role"] == "system"]
         others = [m for m in messages if m["role"] != "system"]
         messages = [_merged(system), *others] if system else others
     if order.alternate:
         messages = _alternating(messages)
+    if order.opening:
+        messages = _opened(messages)
     if order.bridge:
         messages = _bridged(messages)
     return messages
@@ -136,15 +144,24 @@ def _is_empty(message: dict[str, Any]) -> bool:
     return message["role"] == "assistant" and not told
 
 
+def _not_empty(message: dict[str, Any]) -> dict[str, Any]:
+    if message["role"] == "tool" and not message["content"]:
+        return {**message, "content": EMPTY_RESULT}
+    return message
+
+
 def _merged(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one message with the contents of several."""
+    """Return one message with the contents of several, and their name if it is the same."""
     contents = [m["content"] for m in messages if m["content"]]
+    first = messages[0]
+    if any(m.get("name") != first.get("name") for m in messages):
+        first = {k: v for k, v in first.items() if k != "name"}
     if all(isinstance(content, str) for content in contents):
-        return {**messages[0], "content": "\n\n".join(contents)}
+        return {**first, "content": "\n\n".join(contents)}
     parts: list[Any] = []
     for content in contents:
         parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
-    return {**messages[0], "content": parts}
+    return {**first, "content": parts}
 
 
 def _alternating(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,10 +172,15 @@ def _alternating(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if spoken and out and out[-1]["role"] == role and "tool_calls" not in out[-1]:
             out[-1] = _merged([out[-1], message])
             continue
-        if role == "assistant" and all(m["role"] == "system" for m in out):
-            out.append({"role": "user", "content": OPENING})
         out.append(message)
     return out
+
+
+def _opened(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    first = next((n for n, m in enumerate(messages) if m["role"] != "system"), None)
+    if first is None or messages[first]["role"] != "assistant":
+        return messages
+    return [*messages[:first], {"role": "user", "content": OPENING}, *messages[first:]]
 
 
 def _bridged(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -269,11 +291,22 @@ def _call(call: ToolCall, rules: MessageRules) -> dict[str, Any]:
 def arguments_of(call: ToolCall) -> str:
     """Return the arguments as the JSON that servers parse: an object, where models send nothing.
 
-    A custom tool's text becomes the argument ``input``.
+    A custom tool's text becomes the argument ``input``. What is no object, since it was cut or is no
+    JSON, becomes the argument ``arguments``: servers refuse it, in this request and in all later ones
+    (vllm-project/vllm#43995, OpenHands/software-agent-sdk#2887).
     """
     if call.type == "custom":
         return msgspec.json.encode({"input": call.arguments}).decode()
-    return "{}" if call.arguments.strip() in ("", "null") else call.arguments
+    if call.arguments.strip() in ("", "null"):
+        return "{}"
+    try:
+        _decode_object(call.arguments)
+    except msgspec.MsgspecError:
+        return msgspec.json.encode({"arguments": call.arguments}).decode()
+    return call.arguments
+
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 # -- content ---------------------------------------------------------------------------------

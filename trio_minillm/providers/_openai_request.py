@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from .._types.params import Reasoning, reasoning_of
+from .._types.params import Reasoning, reasoning_of, stops_in
 from .._types.tools import Tool, choice_of, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import MessageRules, cache_mark, chat_messages
@@ -107,15 +107,14 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
     options |= params.get("stream_options", {})
     if options:
         body["stream_options"] = options
-    if "stop" in params:
-        stop = params["stop"]
-        body["stop"] = [stop] if isinstance(stop, str) else list(stop)
+    if stops := stops_in(params):  # servers refuse an empty list
+        body["stop"] = stops
     tools = tools_of(params.get("tools", ()))
     if tools:  # servers refuse an empty list
         body["tools"] = [_tool(t, dialect) for t in tools]
-    if "tools" in params and not tools:
-        body.pop("parallel_tool_calls", None)  # both are refused without tools
-    elif "tool_choice" in params:
+    else:
+        body.pop("parallel_tool_calls", None)  # it is refused without them, and says nothing
+    if "tool_choice" in params and (tools or "tools" not in params):
         body["tool_choice"] = _tool_choice(params["tool_choice"], tools)
     if "response_format" in params:
         body["response_format"] = response_format(params["response_format"], dialect.formats)

@@ -39,6 +39,10 @@ class SchemaRules(msgspec.Struct, frozen=True, kw_only=True):
     """True if bounds have a meaning for whole numbers only."""
     counts: frozenset[int] | None = None
     """The only values that ``minItems`` may have; ``None`` for any."""
+    unions: int | None = None
+    """Places that may be of several types, in a schema as a whole; ``None`` for any number."""
+    values: int | None = None
+    """Values of all its ``enum`` together; ``None`` for any number."""
     recursive: bool = True
     """True if a definition may refer to itself."""
     in_text: bool = False
@@ -54,6 +58,7 @@ _NUMBERS = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximu
 OPENAI = SchemaRules(
     keywords=_NUMBERS | {"pattern", "format", "minItems", "maxItems"},
     formats=_FORMATS,
+    values=1000,
 )
 """OpenAI's own models. Source: the guide to structured outputs, "Supported properties"; lengths of
 strings are not in it. Fine-tuned models take less: ask them without ``strict``."""
@@ -78,6 +83,7 @@ ANTHROPIC = SchemaRules(
     keywords=frozenset(("pattern", "format", "minItems")),
     formats=_FORMATS | {"uri"},
     counts=frozenset((0, 1)),
+    unions=16,  # "too many parameters with union types" (vercel/ai PR 17268)
     recursive=False,
 )
 """Anthropic's strict tools. Source: its guide to structured outputs, "JSON Schema limitations"."""
@@ -118,7 +124,8 @@ class _Walk:
     def __init__(self, root: JSONObject, rules: SchemaRules) -> None:
         self.root = root
         self.rules = rules
-        self.given: JSONObject = {**root.pop("definitions", {}), **root.pop("$defs", {})}
+        named = (root.pop(key, None) or {} for key in ("definitions", "$defs"))
+        self.given: JSONObject = {name: one for those in named for name, one in those.items()}
         self.definitions: JSONObject = {}
         self.open: list[str] = []  # the definitions around the node at hand
         self.left = MAX_NODES
@@ -127,7 +134,25 @@ class _Walk:
         out = self.node(self.root, "", 0)
         if "anyOf" in out:  # both refuse it: "must not have 'oneOf'/'anyOf'/… at the top level"
             raise Unfit("the root has several schemas to choose from: put them into a field")
-        return {**out, "$defs": self.definitions} if self.definitions else out
+        whole = {**out, "$defs": self.definitions} if self.definitions else out
+        try:
+            self.check_size(whole)
+        except Unfit:
+            if not self.rules.in_text:
+                raise
+            return self.in_text(self.root, "")
+        return whole
+
+    def check_size(self, whole: JSONObject) -> None:
+        """Raise `Unfit` if a finished schema has more of something than the mode takes."""
+        nodes = list(_nodes_in(whole))
+        unions = sum("anyOf" in n or isinstance(n.get("type"), list) for n in nodes)
+        if self.rules.unions is not None and unions > self.rules.unions:
+            most = self.rules.unions
+            raise Unfit(f"more than {most} fields may be of several types (or null)")
+        values = sum(len(n.get("enum", ())) for n in nodes)
+        if self.rules.values is not None and values > self.rules.values:
+            raise Unfit(f"there are more than {self.rules.values} values to choose from")
 
     def node(self, schema: Any, at: str, depth: int) -> JSONObject:
         if depth > MAX_DEPTH:
@@ -307,6 +332,14 @@ def _names_in(schema: Any) -> Iterator[str]:
             yield from _names_in(value)
 
 
+def _nodes_in(made: JSONObject) -> Iterator[JSONObject]:
+    """Yield all nodes of a schema as a strict mode takes it; a definition once."""
+    yield made
+    below = [*made.get("properties", {}).values(), *made.get("$defs", {}).values()]
+    for node in (*below, *made.get("anyOf", ()), *([made["items"]] if "items" in made else ())):
+        yield from _nodes_in(node)
+
+
 def _place(key: str) -> tuple[int, str]:
     """Return a key to sort keywords by, so that equal schemas are equal texts (prompt caches)."""
     return _ORDER.get(key, len(_ORDER)), key
@@ -324,9 +357,43 @@ def _in_words(key: str, value: Any) -> str:
     return _WORDS.get(key, key + ": {}").format(shown)
 
 
+_NUMBER, _COUNT = (int, float), (int,)
+_VALUES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(_NUMBERS, _NUMBER),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _COUNT),
+    **dict.fromkeys(("minProperties", "maxProperties"), _COUNT),
+    **dict.fromkeys(("title", "description", "format", "pattern", "$comment"), (str,)),
+    **dict.fromkeys(("required", "examples"), (list,)),
+    "uniqueItems": (bool,),
+}
+"""The types of the values that keywords can have."""
+_MAY_BE_NULL = ("const", "default", "example")
+
+
+def of_today(schema: JSONObject) -> JSONObject:
+    """Return a schema's own node without what the current draft refuses, with the whole request.
+
+    Draft 4 says with ``true`` that ``minimum`` is excluded, draft 3 that a property is required, and
+    serializers write ``null`` for what is not there (Dokploy/mcp#74, MervinPraison/PraisonAI#3111).
+    """
+    out = {k: v for k, v in schema.items() if v is not None or k in _MAY_BE_NULL}
+    for new, old in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if out.get(new) is True and old in out:
+            out[new] = out.pop(old)
+    return {k: v for k, v in out.items() if _can_be(k, v)}
+
+
+def _can_be(key: str, value: Any) -> bool:
+    """Return whether a keyword can have a value; no boolean is a number."""
+    types = _VALUES.get(key)
+    return types is None or (
+        isinstance(value, types) and (type(value) is not bool or bool in types)
+    )
+
+
 def _plainer(schema: Any, at: str) -> JSONObject:
     """Return a node's own copy with one word for one thing: ``enum``, ``anyOf``, ``prefixItems``."""
-    out = dict(schema) if isinstance(schema, dict) else {}
+    out = of_today(schema) if isinstance(schema, dict) else {}
     for key, shape in _SHAPES.items():
         if key in out and not isinstance(out[key], shape):
             raise Unfit(_said(at, f"is no JSON schema: {key} has another type"))
@@ -339,6 +406,11 @@ def _plainer(schema: Any, at: str) -> JSONObject:
         out.setdefault("enum", [out.pop("const")])
     if "oneOf" in out:
         out.setdefault("anyOf", out.pop("oneOf"))
+    if out.pop("nullable", False) is True:
+        out = _with_null(out)
+    if "enum" in out and "type" in out:
+        told = _told(out)
+        out["enum"] = [v for v in out["enum"] if _is_of(v, told)] or out["enum"]
     if "anyOf" in out and out.get("type") == "object" and not out.get("properties"):
         del out["type"]  # each of the choices says it
     if isinstance(out.get("items"), list):
@@ -354,10 +426,34 @@ _SHAPES: dict[str, Any] = {
 }
 
 
+def _with_null(schema: JSONObject) -> JSONObject:
+    """Return a node that may also be null, which OpenAPI 3.0 says with ``nullable``."""
+    if "$ref" in schema or "anyOf" in schema:
+        words: JSONObject = {k: schema.pop(k) for k in ("title", "description") if k in schema}
+        return {"anyOf": [schema, {"type": "null"}], **words}
+    out = dict(schema)
+    if "type" in out:
+        out["type"] = list(dict.fromkeys([*_told(out), "null"]))
+    if "enum" in out and None not in out["enum"]:
+        out["enum"] = [*out["enum"], None]
+    return out
+
+
+def _told(schema: JSONObject) -> list[str]:
+    """Return the names of the types that a node says it may have."""
+    told = schema.get("type", [])
+    return [told] if isinstance(told, str) else [str(kind) for kind in told]
+
+
+def _is_of(value: Any, kinds: list[str]) -> bool:
+    """Return whether a value may have one of these types. OpenAI refuses others in an ``enum``."""
+    kind = _KINDS.get(type(value))
+    return kind is None or kind in kinds or (kind in ("integer", "number") and "number" in kinds)
+
+
 def _kinds(schema: JSONObject, at: str) -> list[str]:
     """Return the names of the JSON types that a node may have, told or not."""
-    told = schema.get("type", [])
-    kinds: list[str] = [told] if isinstance(told, str) else [str(kind) for kind in told]
+    kinds = _told(schema)
     values = schema.get("enum")
     if values is not None:
         if not all(type(v) in _KINDS for v in values):
@@ -367,7 +463,7 @@ def _kinds(schema: JSONObject, at: str) -> list[str]:
         kinds = ["object"]
     elif not kinds and ("items" in schema or "prefixItems" in schema):
         kinds = ["array"]
-    if not kinds and "anyOf" not in schema:
+    if not kinds and not schema.get("anyOf"):
         raise Unfit(_said(at, "may be anything: give it a type"))
     return kinds
 

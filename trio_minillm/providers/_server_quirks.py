@@ -69,6 +69,7 @@ def _content_always(thoughts: list[ReasoningPart], calls: bool) -> dict[str, Any
 _THINKING = (
     r"kimi[-_.]?k(?:2.*think|2[.-]?[5-9]|[3-9])|deepseek.*(?:v3[.-][1-9]|v[4-9]|reasoner|r1)"
 )
+_THOUGHTLESS_AT_GROQ = "llama|kimi-k2-instruct|gemma|mistral|allam"
 _NEWER = r"(?:^|/)(?:gpt-[5-9]|o[1-9]\b)"
 
 
@@ -77,11 +78,14 @@ def for_model(dialect: Dialect, server: str, model: str) -> Dialect:
 
     OpenAI's newer models refuse ``max_tokens`` there as well (vault-operator#28, GitHub Models in
     super-agent-party#384), and models of Kimi and DeepSeek that think refuse calls without the
-    reasoning before them (hermes-agent#92359: NVIDIA).
+    reasoning before them (hermes-agent#92359: NVIDIA). Groq's models that do not think refuse
+    reasoning ("reasoning is not supported with this model", vercel/ai PR 8057).
     """
+    name = model.lower()
+    if server == "groq" and re.search(_THOUGHTLESS_AT_GROQ, name):
+        return msgspec.structs.replace(dialect, replay=None)
     if server not in _OF_ALL_VENDORS:
         return dialect
-    name = model.lower()
     if re.search(_NEWER, name):
         return msgspec.structs.replace(dialect, max_tokens="max_completion_tokens")
     if dialect.replay is None and re.search(_THINKING, name):
@@ -115,9 +119,11 @@ def _switch(reasoning: Reasoning) -> dict[str, Any]:
         raise ValueError(
             "this server takes reasoning effort or on/off: no budget, summary, exclude"
         )
+    if reasoning.is_off:
+        return {"thinking": {"type": "disabled"}}
     out: dict[str, Any] = {}
     if reasoning.enabled is not None:
-        out["thinking"] = {"type": "enabled" if reasoning.enabled else "disabled"}
+        out["thinking"] = {"type": "enabled"}
     if reasoning.effort is not None:
         out["reasoning_effort"] = reasoning.effort
     return out
@@ -133,11 +139,14 @@ def _switch_or_effort(reasoning: Reasoning) -> dict[str, Any]:
 
 def _budget(reasoning: Reasoning) -> dict[str, Any]:
     """Translate reasoning for Qwen's own server, which has a switch and a budget."""
-    if reasoning.effort is not None or reasoning.summary or reasoning.exclude:
+    effort = reasoning.effort not in (None, "none")
+    if effort or reasoning.summary or reasoning.exclude:
         raise ValueError("this server takes a reasoning budget or on/off: no effort, summary")
+    if reasoning.is_off:
+        return {"enable_thinking": False}
     out: dict[str, Any] = {}
     if reasoning.enabled is not None or reasoning.budget is not None:
-        out["enable_thinking"] = reasoning.enabled is not False
+        out["enable_thinking"] = True
     if reasoning.budget is not None:
         out["thinking_budget"] = reasoning.budget
     return out
@@ -153,7 +162,8 @@ GENERIC = Dialect(
     signatures="kept",
     own_parts=False,
     text_lists=False,
-    order=TurnOrder(one_system=True, no_empty=True),
+    # Templates of Gemma's, Llama 2's and Mistral's models (vllm-project/vllm#6862)
+    order=TurnOrder(one_system=True, alternate=True, no_empty=True),
     extra_params=_SAMPLERS,
 )
 
@@ -182,7 +192,11 @@ SERVERS: dict[str, Dialect] = {
     "cohere": _HOSTED,
     "copilot": _replace(_HOSTED, signatures="kept"),
     "dashscope": _replace(  # Qwen's template: "System message must be at the beginning"
-        _HOSTED, order=_ONE_SYSTEM, reasoning=_budget, extra_params=("top_k", "repetition_penalty")
+        _HOSTED,
+        order=_ONE_SYSTEM,
+        reasoning=_budget,
+        prefill="partial",  # help.aliyun.com/model-studio: partial mode
+        extra_params=("top_k", "repetition_penalty"),
     ),
     "databricks": _replace(_HOSTED, signatures="kept"),
     "deepinfra": _replace(
@@ -237,7 +251,7 @@ SERVERS: dict[str, Dialect] = {
     "openrouter": OpenRouter.dialect,
     "perplexity": _replace(  # api-discussion#265
         _HOSTED,
-        order=TurnOrder(one_system=True, alternate=True, no_empty=True),
+        order=_replace(GENERIC.order, opening=True),
         extra_params=("top_k",),
     ),
     "sambanova": _replace(_HOSTED, extra_params=("top_k",)),

@@ -16,10 +16,11 @@ import msgspec
 
 from .._types.schemas import JSONObject, definition_name, root_in_place
 from .._types.tools import Tool
-from ._schemas import MAX_DEPTH, SchemaRules, Unfit, strict_schema
+from ._schemas import MAX_DEPTH, SchemaRules, Unfit, of_today, strict_schema
 
 _NO_PARAMETERS: Final[JSONObject] = {"type": "object", "properties": {}}
 _PLAIN_NAME = "[A-Za-z0-9_-]+"
+_is_field = re.compile("[A-Za-z0-9_.-]{1,64}").fullmatch
 _CHOICES = ("anyOf", "oneOf", "allOf")
 _CONDITIONS = ("if", "then", "else", "discriminator")
 _MAX_CHOICES = 8
@@ -59,12 +60,26 @@ def parameters_of(tool: Tool, *, flavored: bool = False) -> JSONObject:
     return made
 
 
+def checked_fields(tool: Tool, parameters: JSONObject) -> JSONObject:
+    """Return a tool's schema. Raises ``ValueError`` if it has a parameter whose name Anthropic refuses,
+    with the whole request: ``$filter``, ``filter[name]`` (ComposioHQ/composio#3500). Names of fields
+    inside of parameters may be any.
+    """
+    for name in _object(parameters.get("properties")):
+        if not _is_field(name):
+            raise ValueError(
+                f"tool {tool.name!r} has the parameter {name!r}: this server takes names of letters,"
+                " digits, _, . and - only, 64 at most: give it another"
+            )
+    return parameters
+
+
 def strict_parameters(tool: Tool, rules: SchemaRules) -> JSONObject:
     """Return a tool's schema as a strict mode takes it.
 
     Raises ``ValueError`` if it can't: a tool that is to be strict isn't silently sent otherwise.
     """
-    root = root_in_place(tool.parameters)
+    root = of_today(root_in_place(tool.parameters))
     root = {k: {} if v == [] and k in _MAPS else v for k, v in root.items()}  # as PHP writes them
     try:
         return strict_schema({**_missing(root), **root}, rules)
@@ -84,7 +99,7 @@ def _missing(root: Mapping[str, Any]) -> JSONObject:
 @lru_cache(maxsize=256)
 def _plain(given: bytes, flavored: bool) -> bytes:
     # A batch sends the same tools thousands of times.
-    root = root_in_place(msgspec.json.decode(given))
+    root = of_today(root_in_place(msgspec.json.decode(given)))
     root = _merged(root, {**_object(root.get("definitions")), **_object(root.get("$defs"))})
     out = _node({**root, **_missing(root)}, flavored, 0)
     if flavored:
@@ -170,7 +185,7 @@ def _node(schema: Any, flavored: bool, depth: int) -> Any:
     """Return a schema with what servers refuse mended, at every level."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return schema
-    out = dict(schema)
+    out = of_today(schema)
     if isinstance(out.get("items"), list):  # drafts before 2020
         out["prefixItems"] = out.pop("items")
     for key in _LISTS:

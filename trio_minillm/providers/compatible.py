@@ -31,6 +31,13 @@ _AZURE_NEWER = "2024-09-01"
 openai/openai-python#1724)."""
 
 
+def _is_beta(url: str) -> bool:
+    """Return whether an address is that of DeepSeek's beta, the only one that continues a last message
+    of the model (api-docs.deepseek.com: chat prefix completion; QuantumNous/new-api#999).
+    """
+    return "beta" in urlsplit(url).path.split("/")
+
+
 class Compatible(OpenAIChat):
     """The provider for any server that speaks OpenAI's chat-completions format.
 
@@ -60,7 +67,11 @@ class Compatible(OpenAIChat):
         return self.dialect.wire
 
     def dialect_at(self, model: Model) -> Dialect:
-        """Return what requests to a model differ in: at Azure, it depends on the version."""
+        """Return what requests to a model differ in: at Azure, it depends on the version, and at
+        DeepSeek on the path (``/beta``).
+        """
+        if self.server == "deepseek" and _is_beta(self.endpoint_url(model)):
+            return msgspec.structs.replace(self.dialect, prefill="prefix")
         if self.server == "azure":
             version = parse_qs(urlsplit(model.base_url).query).get("api-version", [""])[-1]
             if version[:1].isdigit() and version < _AZURE_NEWER:

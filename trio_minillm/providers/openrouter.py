@@ -16,6 +16,7 @@ from .._types.messages import ReasoningPart
 from .._types.params import Reasoning
 from .._types.usage import Usage
 from ._base import Model, SettlementRequest, joined_url
+from ._chat_messages import TurnOrder
 from ._formats import ANY
 from ._openai_request import Dialect
 from .openai import CHAT, OpenAIChat
@@ -65,6 +66,7 @@ class OpenRouter(OpenAIChat):
     bills = True
     dialect: Dialect = Dialect(
         wire="openrouter",
+        order=TurnOrder(no_empty=True),  # the model may be Anthropic's, or Gemini
         signatures="kept",  # Google's, of calls; its other blocks are reasoning details
         max_tokens="max_tokens",
         cache_control=True,

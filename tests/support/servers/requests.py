@@ -644,4 +644,156 @@ REQUESTS += [
         "docs.perplexity.ai: structured outputs",
         _is_refused(_named("perplexity"), "json", "give a schema or a type"),
     ),
+    Difference(
+        "Anthropic",
+        "400 for a result that is an error and has a picture, or no text",
+        "its text alone, or a sentence; the picture follows behind the results",
+        "vellum-ai/vellum-assistant PR 18387, bytedance/trae-agent PR 231",
+        holds(
+            anthropic(),
+            [*LOOP[:2], llm.tool_result(CALL, llm.image(PNG), is_error=True)],
+            lambda sent: (
+                [b["type"] for b in sent["messages"][2]["content"]] == ["tool_result", "image"]
+            ),
+        ),
+    ),
+    Difference(
+        "Anthropic",
+        "400 for a parameter of a tool named with other characters (`$filter`)",
+        "a `ValueError` that names it, before anything is sent",
+        "ComposioHQ/composio#3500, beautyfree/appstore-connect-mcp#2",
+        refused(
+            anthropic(),
+            tools=[llm.Tool(name="t", parameters={"properties": {"$filter": {"type": "string"}}})],
+        ),
+    ),
+    Difference(
+        "Anthropic",
+        "400 for a stop sequence of white space alone",
+        "a `ValueError`, before anything is sent",
+        "BerriAI/litellm#3286, EleutherAI/lm-evaluation-harness#2412",
+        refused(anthropic(), stop="\n"),
+    ),
+    Difference(
+        "Anthropic, OpenAI",
+        "400 for a tool whose schema is of an older draft (`exclusiveMinimum: true`), or has nulls",
+        "sent as the current draft has it",
+        "Dokploy/mcp#74, homeassistant-ai/ha-mcp#2361, MervinPraison/PraisonAI#3111",
+        holds(
+            anthropic(),
+            LOOP,
+            lambda sent: (
+                sent["tools"][0]["input_schema"]["properties"]
+                == {"a": {"type": "integer", "exclusiveMinimum": 0}}
+            ),
+            tools=[
+                llm.Tool(
+                    name="t",
+                    parameters={
+                        "properties": {
+                            "a": {
+                                "type": "integer",
+                                "minimum": 0,
+                                "exclusiveMinimum": True,
+                                "description": None,
+                            }
+                        },
+                        "required": None,
+                    },
+                )
+            ],
+        ),
+    ),
+    Difference(
+        "Anthropic, and gateways to it",
+        "400 for a picture that is said to be of another type, and for `image/jpg`",
+        "an image has the type that its bytes show",
+        "BerriAI/litellm#24900, NousResearch/hermes-agent#55432",
+        holds(
+            anthropic(),
+            [llm.user(llm.image(PNG, media_type="image/jpg"))],
+            lambda sent: sent["messages"][0]["content"][0]["source"]["media_type"] == "image/png",
+        ),
+    ),
+    Difference(
+        "DeepSeek",
+        "continues a last message of the model at `/beta` alone, if it has `prefix`",
+        "a prefill has it there",
+        "api-docs.deepseek.com: chat prefix completion; QuantumNous/new-api#999",
+        holds(
+            at("https://api.deepseek.com/beta"),
+            [llm.user("x"), llm.assistant("{")],
+            lambda sent: sent["messages"][1]["prefix"] is True,
+        ),
+    ),
+    Difference(
+        "Gemini's models, also through OpenRouter and other gateways",
+        "400 for an empty result of a tool",
+        "a sentence in its place",
+        "RooCodeInc/Roo-Code PR 10672, block/goose PR 1425",
+        holds(
+            llm.openrouter("google/gemini-3-pro", api_key="k"),
+            [*LOOP[:2], llm.tool_result(CALL, "")],
+            lambda sent: bool(sent["messages"][2]["content"]),
+        ),
+    ),
+    Difference(
+        "vLLM, llama.cpp, LM Studio (templates of Gemma's and Mistral's models)",
+        "`Conversation roles must alternate user/assistant/…`",
+        "neighbouring turns of one role are merged",
+        "vllm-project/vllm#6862, microsoft/autogen#3597",
+        holds(
+            at("http://127.0.0.1:8000/v1", server="vllm"),
+            [llm.user("a"), llm.user("b")],
+            lambda sent: [m["content"] for m in sent["messages"]] == ["a\n\nb"],
+        ),
+    ),
+    Difference(
+        "Anthropic",
+        "400 for a schema with more than 16 fields of several types, or that may be null",
+        "the answer is asked for as JSON in a text, and `parsed()` takes it out",
+        "vercel/ai PR 17268, elie222/inbox-zero#2323",
+        holds(
+            anthropic(),
+            [llm.user("x")],
+            lambda sent: (
+                list(sent["output_config"]["format"]["schema"]["properties"]) == ["json_text"]
+            ),
+            response_format=msgspec.defstruct("T", [(f"f{n}", int | None) for n in range(17)]),
+        ),
+    ),
+    Difference(
+        "Groq",
+        "400 for reasoning in a turn, from models that do not think",
+        "sent back only to those that do",
+        "vercel/ai PR 8057, musistudio/claude-code-router PR 1204",
+        holds(at("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile"), TURN, nowhere),
+    ),
+    Difference(
+        "llama.cpp, vLLM, MiniMax",
+        "400 for arguments of an earlier call that are no JSON object, in every later request, too",
+        "they become the argument `arguments`",
+        "vllm-project/vllm#43995, OpenHands/software-agent-sdk#2887, HKUDS/nanobot#2373",
+        holds(
+            at("http://127.0.0.1:8000/v1", server="vllm"),
+            [llm.assistant(ToolCall(id="c", name="f", arguments='{"a')), llm.user("go on")],
+            lambda sent: (
+                sent["messages"][0]["tool_calls"][0]["function"]["arguments"]
+                == '{"arguments":"{\\"a"}'
+            ),
+        ),
+    ),
+    Difference(
+        "OpenAI",
+        "400 for `parallel_tool_calls` without tools, and for an empty `stop`",
+        "not sent",
+        "openai/swarm#30, camel-ai/camel PR 3706",
+        holds(
+            llm.openai("m", api_key="k"),
+            [llm.user("x")],
+            lambda sent: sent.keys() == {"model", "messages", "stream", "stream_options"},
+            parallel_tool_calls=False,
+            stop=[],
+        ),
+    ),
 ]
