@@ -58,6 +58,10 @@ _SO_FAR: Final = ("empty", "open", "whole")
 _PIECES: Final = ("empty", "begins", "continues")
 CELLS: Final = tuple(product(_IDS, _INDEXES, _NAMES, _SO_FAR, _PIECES))
 
+_NO_NAMES: Final = frozenset({"null", "None", "undefined", "<nil>"})
+"""What languages print for nothing: servers that build their JSON as text write it for the name that
+the later pieces of a call don't have."""
+
 _V = Verdict
 ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
     # id            index          name           so far   piece              the first that fits
@@ -123,7 +127,7 @@ class CallBuilder(Arguments):
     """A tool call under construction, or the block of a server's tool, whose input comes alike."""
 
     __slots__ = (
-        *("alias", "beside", "doubtful", "extra", "id"),
+        *("adrift", "alias", "beside", "doubtful", "extra", "id"),
         *("index", "moved_to", "name", "rival", "start"),
     )
 
@@ -138,6 +142,7 @@ class CallBuilder(Arguments):
         self.extra: dict[str, Any] | None = None
         self.rival: CallBuilder | None = None  # the call that it may be a piece of
         self.doubtful = False
+        self.adrift = False  # it has taken pieces that were not marked as those of any call
         self.beside: TextBuilder | None = None  # text in the call's own block
 
     @property
@@ -221,6 +226,7 @@ class Calls:
         verdict = Verdict.OTHER if found is None else self.verdict(found, delta, beside=beside)
         if found is not None and verdict in (Verdict.SAME, Verdict.NAME, Verdict.GUESS):
             found.doubtful |= verdict is Verdict.GUESS
+            found.adrift |= delta.index is None and not delta.id and not delta.name
             self._add(found, delta, names=verdict is not Verdict.SAME)
             return None
         if not opens and not (delta.id or _name(delta) or delta.arguments.strip()):
@@ -294,8 +300,11 @@ class Calls:
         left = [c for c in self.all if c not in copies]
         again = [c for c in left if c.came_again()]
         # Pieces that went astray may be the arguments of a call at the same place that has none.
-        places = {c.index for c in left if c in again or not c.is_whole()}
+        broken = [c for c in left if not c.is_whole()]
+        places = {c.index for c in (*again, *broken)}
         doubtful |= {c for c in left if c.blank and c.index in places}
+        # Of two calls that took turns, the newest may end up with the arguments of the other.
+        doubtful |= {c for c in left if c.adrift and broken}
         if any(not c.name and not c.blank for c in left):
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
         silent = {c for c in left if finished and c.says_nothing}
@@ -371,7 +380,8 @@ def _forget(found: dict[Any, CallBuilder], key: Any, call: CallBuilder) -> None:
 
 
 def _name(delta: ToolCallDelta) -> str | None:
-    return delta.name if delta.name and not delta.name.isspace() else None
+    name = delta.name
+    return name if name and name not in _NO_NAMES and not name.isspace() else None
 
 
 def _id_of(delta: ToolCallDelta, call: CallBuilder) -> str:
