@@ -79,8 +79,9 @@ def error_info(
 
 
 _BOM = b"\xef\xbb\xbf"
-_EVENT_DATA = rb"(?m)^data: ?(\{.*)$"
-"""Data of events: DashScope and others refuse a streaming request in the form of a stream."""
+_EVENT_DATA = rb"(?m)^(?:data: ?)?(\{.*)$"
+"""Data of events: DashScope and others refuse a streaming request in the form of a stream, and relays
+report a failure behind half an event."""
 
 
 def _decoded(body: bytes) -> Any:
