@@ -106,7 +106,7 @@ class OpenAIChat(Provider):
     def _parsed(self, chunk: ChunkEvent, data: bytes) -> Read:
         out: list[StreamChunk] = []
         try:
-            if chunk.error and (told := error_of(chunk.error)) is not None:
+            if chunk.error and (told := error_of(chunk.error, data)) is not None:
                 raise ProviderError(told, content=self._beside_error(chunk))
             if not chunk.choices:
                 return self._without_choices(chunk, data)
@@ -152,7 +152,7 @@ class OpenAIChat(Provider):
 
     def _whole(self, chunk: ChunkEvent, body: bytes, left_out: list[str]) -> list[StreamChunk]:
         """Translate a whole answer."""
-        if (told := error_of(chunk.error)) is not None:
+        if (told := error_of(chunk.error, body)) is not None:
             raise ProviderError(told)
         if not chunk.choices:
             with suppress(msgspec.DecodeError):  # in a looser reading it is an error
