@@ -146,16 +146,13 @@ def error_from(
 
 
 def _unwrapped(found: Any) -> Any:
-    """Return an error with what it is put in as its ``error``: another object (`_WRAPPINGS`), or an
-    event in JSON, ``{"event": "error", "data": …}``.
+    """Return an error that is an event in JSON, ``{"event": "error", "data": …}``, with its data as its
+    ``error``.
     """
     if not isinstance(found, Mapping) or any(found.get(key) for key in ("error", *SAID)):
         return found
-    inside = (object_in(found, key) for key in _WRAPPINGS)
-    error = next((one["error"] for one in inside if is_error(one.get("error"))), None)
-    if error is None and any(str(found.get(key)).lower() in _FAILED for key in ("event", "type")):
-        error = found.get("data")
-    return {**found, "error": error} if error else found
+    named = any(str(found.get(key)).lower() in _FAILED for key in ("event", "type"))
+    return {**found, "error": found["data"]} if named and found.get("data") else found
 
 
 def _wait_told(kind: ErrorKind, wait: float | None, words: str) -> float | None:
