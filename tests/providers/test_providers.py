@@ -1531,6 +1531,13 @@ def test_the_status_that_an_error_inside_a_stream_stands_for(
         ({"code": 0, "data": {"error": {"message": "boom"}}}, "boom"),
         ({"provider": {"error": {"message": "boom"}}}, "boom"),
         ({"level": "error", "message": "boom"}, "boom"),
+        (
+            {
+                "choices": [{"delta": {}, "finish_reason": "error"}],
+                "base_resp": {"status_code": 1002, "status_msg": "boom"},
+            },
+            "boom",
+        ),
     ],
 )
 def test_every_shape_of_an_error_inside_a_stream(event: dict[str, Any], words: str) -> None:
