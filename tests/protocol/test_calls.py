@@ -491,6 +491,40 @@ def test_arguments_that_came_twice_are_noted():
     assert answer(D(0, "a", "f", "{}"), D(0, None, None, X)).notes == ()
 
 
+def ended_by(pieces: Sequence[D], last: Sequence[D]) -> llm.CompletionResponse:
+    """An answer whose last calls come beside the finish reason."""
+    made = Ingest(model="m", expect_usage=False)
+    for piece in pieces:
+        made.ingest(StreamChunk(tool_calls=(piece,)))
+    made.ingest(StreamChunk(tool_calls=tuple(last), finish_reason="tool_calls"))
+    made.ingest(StreamChunk(end=True, progress=False))
+    return made.response()
+
+
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("spaced", [X, '{ "x": 1 }'])
+def test_all_calls_once_more_beside_the_finish_reason_count_once(index, spaced):
+    pieces = [D(index, None, "f", '{"x":'), D(index, None, None, "1}"), D(index, None, "g", Y)]
+    for ids in ((None, None), ("a", "b")):
+        response = ended_by(pieces, [D(0, ids[0], "f", spaced), D(1, ids[1], "g", Y)])
+        assert runs(response) == [("f", X), ("g", Y)]
+        assert response.invalid_tool_calls == ()
+        assert any("counted once" in note for note in response.notes)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        [D(None, "c", "f", X), D(None, "d", "g", Y)],  # other ids: other calls
+        [D(None, None, "f", X), D(None, None, "h", Y)],
+        [D(None, None, "f", Y), D(None, None, "g", X)],
+    ],
+)
+def test_other_calls_beside_the_finish_reason_are_calls(last):
+    response = ended_by([D(None, "a", "f", X), D(None, "b", "g", Y)], last)
+    assert runs(response) == [("f", X), ("g", Y), *((d.name, d.arguments) for d in last)]
+
+
 # -- content blocks --------------------------------------------------------------------------------
 
 

@@ -22,10 +22,10 @@ stand in one file, hence its length.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from enum import Enum
 from functools import cache
-from itertools import product
+from itertools import product, starmap
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -205,6 +205,7 @@ class Calls:
         self._by_id: dict[str, CallBuilder] = {}
         self._by_index: dict[int, CallBuilder] = {}
         self._newest: CallBuilder | None = None  # the call that got the newest piece
+        self._repeated = False  # all came once more at the end
 
     def take(
         self, delta: ToolCallDelta, *, opens: bool = False, beside: bool = False
@@ -237,6 +238,15 @@ class Calls:
         self.all.append(call)
         self._add(call, delta)
         return call
+
+    def repeated_by(self, deltas: Sequence[ToolCallDelta]) -> bool:
+        """Return whether these are all calls so far, in their order: the same names and arguments, and
+        no other ids.
+        """
+        pairs = zip(self.all, deltas, strict=False)
+        repeated = len(deltas) == len(self.all) and all(starmap(_is_sent_again, pairs))
+        self._repeated |= repeated
+        return repeated
 
     def found(self, delta: ToolCallDelta) -> CallBuilder | None:
         """Return the call that a piece may go on with.
@@ -308,7 +318,8 @@ class Calls:
         if any(not c.name and not c.blank for c in left):
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
         silent = {c for c in left if finished and c.says_nothing}
-        return Sorted(copies, doubtful, silent, len(again), any(c.mended for c in left))
+        count = len(again) + self._repeated
+        return Sorted(copies, doubtful, silent, count, any(c.mended for c in left))
 
     def ids(self, copies: Collection[CallBuilder] = ()) -> dict[CallBuilder, str]:
         """Return an id for every call but copies: the server's, if no call before has the same.
@@ -343,7 +354,7 @@ class Sorted(NamedTuple):
     silent: set[CallBuilder]
     """Calls of which neither a name nor arguments came: not shown."""
     again: int
-    """The number of calls whose arguments came more than once."""
+    """The number of times that arguments, or all calls, came more than once."""
     mended: bool
     """True if arguments were not quite JSON, and had only one meaning."""
 
@@ -415,6 +426,13 @@ def _bare(call: CallBuilder) -> str:
 def _is_copy(call: CallBuilder, other: CallBuilder) -> bool:
     a, b = _bare(call), _bare(other)
     return call.free_text == other.free_text and (a == b or same_json(a, b))
+
+
+def _is_sent_again(call: CallBuilder, delta: ToolCallDelta) -> bool:
+    if delta.name != call.name or (delta.id and call.id and delta.id != call.id):
+        return False
+    mine, its = _bare(call), delta.arguments.strip()
+    return is_object(its) and (mine == its or same_json(mine, its))
 
 
 def _judge(
