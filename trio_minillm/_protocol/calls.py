@@ -59,8 +59,8 @@ _PIECES: Final = ("empty", "begins", "continues")
 CELLS: Final = tuple(product(_IDS, _INDEXES, _NAMES, _SO_FAR, _PIECES))
 
 _NO_NAMES: Final = frozenset({"null", "None", "undefined", "<nil>"})
-"""What languages print for nothing: servers that build their JSON as text write it for the name that
-the later pieces of a call don't have."""
+"""Words that languages print for nothing. Servers that build their JSON as text write them for the name
+that the later pieces of a call don't have."""
 
 _V = Verdict
 ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
