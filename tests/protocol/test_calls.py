@@ -236,6 +236,15 @@ def test_an_id_that_comes_late_is_taken_as_none_so_far():
         ("nothing but spaces", [D(0, "a", "f", " \n")], [("f", " \n")]),
         ("pieces that say nothing", [D(0), D(0, "", ""), D(0, "a", "f", X), D(1), D(None)],
          [("f", X)]),
+        ("the word `null` for the name that the later pieces don't have",
+         [D(0, "a", "f", '{"x"'), D(0, "", "null", ":1"), D(0, None, "None", "}")], [("f", X)]),
+        ("… before the arguments, without an index",
+         [D(None, "a", "f"), D(None, None, "null", '{"x":'), D(None, None, "null", "1}")],
+         [("f", X)]),
+        ("a name behind the word `null`", [D(0, "a", "null"), D(0, None, "f", X)], [("f", X)]),
+        ("one call behind the other, the pieces without a key",
+         [D(None, "a", "f"), D(None, None, None, X), D(None, "b", "g", '{"y"'),
+          D(None, None, None, ":2}")], [("f", X), ("g", Y)]),
         ("a name behind one of spaces", [D(0, "a", " "), D(0, None, "f", X)], [("f", X)]),
     ],
 )  # fmt: skip
@@ -266,6 +275,10 @@ def test_what_servers_send_is_the_call_that_was_meant(why, deltas, expected):
          [D(0, "a", "f", "null"), D(1, "a", "f", X)], [("f", X)]),
         ("two opened, and pieces without a key",
          [D(0, "a", "f"), D(0, "b", "g"), D(0, None, None, X), D(0, None, None, Y)], []),
+        ("two begun, and the piece without a key may be either's",
+         [D(None, "a", "f", '{"x":'), D(None, "b", "g", '{"y":'), D(None, None, None, "2}")], []),
+        ("… under two indexes",
+         [D(0, "a", "f", '{"x":'), D(1, "b", "g", '{"y":'), D(None, None, None, "2}")], []),
         ("a call takes pieces at the index at which another begins",
          [D(0, "a", "f"), D(1, None, None, X), D(1, "b", "g")], []),
     ],
@@ -352,6 +365,8 @@ def test_reasons_are_known_in_the_clothes_of_relays(reason):
         ),
         *("output_truncated", "budget_exceeded", "blocked_by_filter", "content_policy_violation"),
         *("moderated", "content-moderation", "guardrail", "promptFiltered"),
+        *("thinking_budget", "input_too_long", "toxicity", "COPYRIGHT", "sexual_content"),
+        *("hate_speech", "not_allowed", "jailbreak_detected"),
     ],
 )
 def test_a_reason_that_nobody_knows_is_taken_at_its_words(reason):
@@ -474,6 +489,40 @@ def test_arguments_that_came_twice_are_noted():
     assert answer(D(0, "a", "f", X), D(0, None, None, X)).notes == (note,)
     assert answer(D(0, "a", "f", X), D(1, "a", "f", X)).notes == (note,)
     assert answer(D(0, "a", "f", "{}"), D(0, None, None, X)).notes == ()
+
+
+def ended_by(pieces: Sequence[D], last: Sequence[D]) -> llm.CompletionResponse:
+    """An answer whose last calls come beside the finish reason."""
+    made = Ingest(model="m", expect_usage=False)
+    for piece in pieces:
+        made.ingest(StreamChunk(tool_calls=(piece,)))
+    made.ingest(StreamChunk(tool_calls=tuple(last), finish_reason="tool_calls"))
+    made.ingest(StreamChunk(end=True, progress=False))
+    return made.response()
+
+
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("spaced", [X, '{ "x": 1 }'])
+def test_all_calls_once_more_beside_the_finish_reason_count_once(index, spaced):
+    pieces = [D(index, None, "f", '{"x":'), D(index, None, None, "1}"), D(index, None, "g", Y)]
+    for ids in ((None, None), ("a", "b")):
+        response = ended_by(pieces, [D(0, ids[0], "f", spaced), D(1, ids[1], "g", Y)])
+        assert runs(response) == [("f", X), ("g", Y)]
+        assert response.invalid_tool_calls == ()
+        assert any("counted once" in note for note in response.notes)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        [D(None, "c", "f", X), D(None, "d", "g", Y)],  # other ids: other calls
+        [D(None, None, "f", X), D(None, None, "h", Y)],
+        [D(None, None, "f", Y), D(None, None, "g", X)],
+    ],
+)
+def test_other_calls_beside_the_finish_reason_are_calls(last):
+    response = ended_by([D(None, "a", "f", X), D(None, "b", "g", Y)], last)
+    assert runs(response) == [("f", X), ("g", Y), *((d.name, d.arguments) for d in last)]
 
 
 # -- content blocks --------------------------------------------------------------------------------

@@ -369,6 +369,35 @@ def test_what_nests_too_deep_costs_itself_and_not_the_answer():
     ],
 )
 def test_data_that_are_no_json_are_a_failure_if_they_say_so(said, failed):
-    decoder, _ = decode(f"data: {said}\n\n".encode(), provider=providers.OpenAIChat())
-    assert isinstance(decoder.error, llm.ProviderError) is failed
-    assert decoder.left_out.skipped == 1
+    event = f"data: {said}\n\n".encode()
+    for pieces in ([event], [event, sse("[DONE]")], [event + sse("[DONE]")]):
+        decoder, chunks = decode(*pieces)
+        assert isinstance(decoder.error, llm.ProviderError) is failed
+        assert decoder.left_out.skipped == 1
+        if failed:  # an end that is handed out would end the answer before the error is seen
+            assert not any(c.end for c in chunks)
+
+
+HALF_EVENT = b'data: {"choices":[{"delta":{"content":"a\n'
+
+
+@pytest.mark.parametrize("name", [b"", b"event: error\n"])
+def test_a_failure_that_is_reported_inside_a_broken_event_is_one(name):
+    decoder, _ = decode(HALF_EVENT + name + b'data: {"error":{"message":"upstream is gone"}}\n\n')
+    assert isinstance(decoder.error, llm.ProviderError)
+    assert decoder.error.info.message == "upstream is gone"
+
+
+@pytest.mark.parametrize("line", [b'data: {"choices":[]}', b"data: {", b'data: {"choices":7}'])
+def test_anything_else_inside_a_broken_event_makes_it_malformed(line):
+    decoder, _ = decode(HALF_EVENT + line + b"\n\n")
+    assert isinstance(decoder.error, llm.ProtocolError)
+
+
+def test_events_that_stand_in_a_row_without_anything_between_are_a_stream():
+    text, end = {"index": 0, "delta": {"content": "Hi"}}, {"delta": {}, "finish_reason": "stop"}
+    body = b"".join(json.dumps({"choices": [choice]}).encode() for choice in (text, end))
+    response, error = testing.decode(providers.OpenAIChat(), [body[:9], body[9:]])
+    assert error is None
+    assert (response.content, response.finish_reason) == ("Hi", "stop")
+    assert isinstance(decode(body[:-1])[0].error, llm.ProtocolError)

@@ -352,3 +352,13 @@ def test_a_byte_order_mark_in_the_data_is_passed_over() -> None:
     events = [delta("Hel"), delta("lo"), delta("", "stop"), *END]
     made = response(*(one.replace(b"data: ", b"data: \xef\xbb\xbf") for one in events))
     assert (made.content, made.outcome, made.notes) == ("Hello", Outcome.FINISHED, ())
+
+
+def test_usage_and_other_choices_may_follow_a_whole_answer_in_an_event() -> None:
+    made = response(message("Hello w", "stop"), *END)
+    assert (made.content, made.usage and made.usage.completion_tokens) == ("Hello w", 2)
+    other = event({"index": 1, "message": {"content": "Bye"}, "finish_reason": "stop"})
+    made = response(message("Hello w", "stop"), other, *END, choices=2)
+    assert [choice.content for choice in made.choices] == ["Hello w", "Bye"]
+    assert made.usage is not None
+    assert made.usage.completion_tokens == 2

@@ -542,10 +542,15 @@ def wrapped(inner: Any, how: str) -> Any:
         "text": {"error": {"message": text, "code": 429}},
         "python": {"message": repr(inner)},
         "exception": {"throttlingException": inner},
+        "data": {"data": {"error": inner}},
+        "refused": {"error": {"message": "no", "value": {"error_message": text}}},
     }[how]
 
 
-HOWS = ["error", "list", "array", "detail", "cause", "inner", "raw", "text", "python", "exception"]
+HOWS = [
+    *("error", "list", "array", "detail", "cause", "inner", "raw", "text", "python", "exception"),
+    *("data", "refused"),
+]
 
 
 @given(st.lists(st.sampled_from(HOWS), max_size=4))
@@ -589,6 +594,8 @@ def test_the_words_of_a_cause_are_found_at_any_depth(hows: list[str]) -> None:
         ({"errors": "why"}, "why"),
         ({"fault": {"faultstring": "why", "detail": {"errorcode": "x"}}}, "why"),
         ({"response": {"error": {"message": "why"}}}, "why"),
+        ({"error": {"message": "no", "value": {"error_message": "why"}}}, "no (why)"),
+        ({"error": {"message": "no", "value": {"reason": "a part of the request"}}}, "no"),
         ({"foo": {"bar": "why"}}, '{"foo":{"bar":"why"}}'),
         ([1, 2], "[1,2]"),
         (5, "5"),

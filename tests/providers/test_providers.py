@@ -314,6 +314,8 @@ def test_what_a_searching_or_local_server_adds_ends_up_in_the_metadata() -> None
             {"reasoning": "hm"},
         ),
         ([{"type": "reasoning", "text": "hm"}], {"reasoning": "hm"}),
+        ([{"type": "text", "text": "hm", "thought": True}], {"reasoning": "hm"}),
+        ([{"type": "text", "text": "x", "thought": False}], {"delta": "x"}),
         ([{"type": "output_text", "text": {"value": "x"}}], {"delta": "x"}),
         ([{"type": "refusal", "refusal": "no"}], {"refusal": "no"}),
         (["a", 1, {"type": "text", "text": 2}], {"delta": "a12"}),
@@ -1503,7 +1505,7 @@ def test_the_status_that_an_error_inside_a_stream_stands_for(
         ({"error": {"message": "boom"}}, "boom"),
         ({"error": "boom"}, "boom"),  # LM Studio, SGLang
         ({"error": ["boom"]}, "boom"),
-        ({"error": True, "choices": []}, "True"),
+        ({"error": True, "choices": []}, '"error":true'),
         ({"choices": [], "error": {"message": "boom", "code": 502}}, "boom"),
         (
             {
@@ -1521,6 +1523,21 @@ def test_the_status_that_an_error_inside_a_stream_stands_for(
         ({"message": "boom"}, "boom"),
         ({"detail": [{"msg": "boom"}]}, "boom"),
         ({"object": "error"}, '"error"'),
+        ({"error": True, "message": "boom"}, "boom"),
+        ({"error": "rate_limit_exceeded", "message": "boom"}, "boom"),
+        ({"error": "x" * 3000, "message": "boom"}, "xxx"),
+        ({"event": "error", "data": "boom"}, "boom"),
+        ({"event": "error", "data": {"code": 4000, "message": "boom"}}, "boom"),
+        ({"code": 0, "data": {"error": {"message": "boom"}}}, "boom"),
+        ({"provider": {"error": {"message": "boom"}}}, "boom"),
+        ({"level": "error", "message": "boom"}, "boom"),
+        (
+            {
+                "choices": [{"delta": {}, "finish_reason": "error"}],
+                "base_resp": {"status_code": 1002, "status_msg": "boom"},
+            },
+            "boom",
+        ),
     ],
 )
 def test_every_shape_of_an_error_inside_a_stream(event: dict[str, Any], words: str) -> None:
@@ -1528,6 +1545,23 @@ def test_every_shape_of_an_error_inside_a_stream(event: dict[str, Any], words: s
     assert isinstance(error, llm.ProviderError)
     assert words in str(error)
     assert words in error.info.message
+
+
+@pytest.mark.parametrize("level", ["info", "warn", "WARNING", "debug"])
+def test_a_line_of_a_log_is_no_error_inside_a_stream(level: str) -> None:
+    assert decode(OPENAI, {"level": level, "message": "slow"})[1] is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"data": {"error": None}},
+        {"event": "status", "data": {"message": "searching"}},
+        {"provider": {"error": ""}},
+    ],
+)
+def test_what_reports_no_failure_in_a_wrapping_is_none(event: dict[str, Any]) -> None:
+    assert decode(OPENAI, event)[1] is None
 
 
 def test_what_came_beside_an_error_is_not_lost() -> None:
@@ -2164,6 +2198,16 @@ def test_a_whole_answer_behind_a_keep_alive_and_an_opening_is_read():
     response, error = testing.decode(OpenAIChat(), events)
     assert error is None
     assert response.content == "Hi"
+
+
+def test_usage_in_a_wrapping_of_its_own_counts():
+    text = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}
+    events = [testing.sse({"result": event}) for event in (text, usage)]
+    response, error = testing.decode(OpenAIChat(), [*events, testing.sse("[DONE]")])
+    assert error is None
+    assert response.usage is not None
+    assert (response.content, response.usage.completion_tokens) == ("Hi", 7)
 
 
 def test_a_whole_answer_that_says_nothing_is_no_evidence_of_one():

@@ -216,6 +216,7 @@ def test_a_cache_under_the_other_wires_name_is_in_doubt_if_a_total_leaves_it_out
             (60, 40, None, 65),
             True,
         ),
+        ({"promptTokens": 5, "completionTokens": 7, "totalTokens": 12}, (5, None, None, 7), True),
         (
             {"promptTokenCount": 1, "candidatesTokenCount": 5, "thoughtsTokenCount": 60},
             (1, None, None, 65),

@@ -22,10 +22,10 @@ stand in one file, hence its length.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from enum import Enum
 from functools import cache
-from itertools import product
+from itertools import product, starmap
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -57,6 +57,10 @@ _NAMES: Final = ("same", "new", "late", "absent")
 _SO_FAR: Final = ("empty", "open", "whole")
 _PIECES: Final = ("empty", "begins", "continues")
 CELLS: Final = tuple(product(_IDS, _INDEXES, _NAMES, _SO_FAR, _PIECES))
+
+_NO_NAMES: Final = frozenset({"null", "None", "undefined", "<nil>"})
+"""Words that languages print for nothing. Servers that build their JSON as text write them for the name
+that the later pieces of a call don't have."""
 
 _V = Verdict
 ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
@@ -123,7 +127,7 @@ class CallBuilder(Arguments):
     """A tool call under construction, or the block of a server's tool, whose input comes alike."""
 
     __slots__ = (
-        *("alias", "beside", "doubtful", "extra", "id"),
+        *("adrift", "alias", "beside", "doubtful", "extra", "id"),
         *("index", "moved_to", "name", "rival", "start"),
     )
 
@@ -138,6 +142,7 @@ class CallBuilder(Arguments):
         self.extra: dict[str, Any] | None = None
         self.rival: CallBuilder | None = None  # the call that it may be a piece of
         self.doubtful = False
+        self.adrift = False  # it has taken pieces that were not marked as those of any call
         self.beside: TextBuilder | None = None  # text in the call's own block
 
     @property
@@ -200,6 +205,7 @@ class Calls:
         self._by_id: dict[str, CallBuilder] = {}
         self._by_index: dict[int, CallBuilder] = {}
         self._newest: CallBuilder | None = None  # the call that got the newest piece
+        self._repeated = False  # all came once more at the end
 
     def take(
         self, delta: ToolCallDelta, *, opens: bool = False, beside: bool = False
@@ -221,6 +227,7 @@ class Calls:
         verdict = Verdict.OTHER if found is None else self.verdict(found, delta, beside=beside)
         if found is not None and verdict in (Verdict.SAME, Verdict.NAME, Verdict.GUESS):
             found.doubtful |= verdict is Verdict.GUESS
+            found.adrift |= delta.index is None and not delta.id and not delta.name
             self._add(found, delta, names=verdict is not Verdict.SAME)
             return None
         if not opens and not (delta.id or _name(delta) or delta.arguments.strip()):
@@ -231,6 +238,15 @@ class Calls:
         self.all.append(call)
         self._add(call, delta)
         return call
+
+    def repeated_by(self, deltas: Sequence[ToolCallDelta]) -> bool:
+        """Return whether these are all calls so far, in their order: the same names and arguments, and
+        no other ids.
+        """
+        pairs = zip(self.all, deltas, strict=False)
+        repeated = len(deltas) == len(self.all) and all(starmap(_is_sent_again, pairs))
+        self._repeated |= repeated
+        return repeated
 
     def found(self, delta: ToolCallDelta) -> CallBuilder | None:
         """Return the call that a piece may go on with.
@@ -294,12 +310,16 @@ class Calls:
         left = [c for c in self.all if c not in copies]
         again = [c for c in left if c.came_again()]
         # Pieces that went astray may be the arguments of a call at the same place that has none.
-        places = {c.index for c in left if c in again or not c.is_whole()}
+        broken = [c for c in left if not c.is_whole()]
+        places = {c.index for c in (*again, *broken)}
         doubtful |= {c for c in left if c.blank and c.index in places}
+        # Of two calls that took turns, the newest may end up with the arguments of the other.
+        doubtful |= {c for c in left if c.adrift and broken}
         if any(not c.name and not c.blank for c in left):
             doubtful |= {c for c in left if _bare(c) in PLACEHOLDERS}
         silent = {c for c in left if finished and c.says_nothing}
-        return Sorted(copies, doubtful, silent, len(again), any(c.mended for c in left))
+        count = len(again) + self._repeated
+        return Sorted(copies, doubtful, silent, count, any(c.mended for c in left))
 
     def ids(self, copies: Collection[CallBuilder] = ()) -> dict[CallBuilder, str]:
         """Return an id for every call but copies: the server's, if no call before has the same.
@@ -334,7 +354,7 @@ class Sorted(NamedTuple):
     silent: set[CallBuilder]
     """Calls of which neither a name nor arguments came: not shown."""
     again: int
-    """The number of calls whose arguments came more than once."""
+    """The number of times that arguments, or all calls, came more than once."""
     mended: bool
     """True if arguments were not quite JSON, and had only one meaning."""
 
@@ -371,7 +391,8 @@ def _forget(found: dict[Any, CallBuilder], key: Any, call: CallBuilder) -> None:
 
 
 def _name(delta: ToolCallDelta) -> str | None:
-    return delta.name if delta.name and not delta.name.isspace() else None
+    name = delta.name
+    return name if name and name not in _NO_NAMES and not name.isspace() else None
 
 
 def _id_of(delta: ToolCallDelta, call: CallBuilder) -> str:
@@ -405,6 +426,13 @@ def _bare(call: CallBuilder) -> str:
 def _is_copy(call: CallBuilder, other: CallBuilder) -> bool:
     a, b = _bare(call), _bare(other)
     return call.free_text == other.free_text and (a == b or same_json(a, b))
+
+
+def _is_sent_again(call: CallBuilder, delta: ToolCallDelta) -> bool:
+    if delta.name != call.name or (delta.id and call.id and delta.id != call.id):
+        return False
+    mine, its = _bare(call), delta.arguments.strip()
+    return is_object(its) and (mine == its or same_json(mine, its))
 
 
 def _judge(

@@ -171,7 +171,7 @@ class ChoiceBuilder:
         """Take everything of a chunk but its block, text and reasoning."""
         if chunk.refusal:
             self.part("refusal", chunk.part).pieces.append(chunk.refusal)
-        if chunk.tool_calls:
+        if chunk.tool_calls and not self._repeats_calls(chunk):
             opens = chunk.block is not None and chunk.block.start is not None
             for number, delta in enumerate(chunk.tool_calls):
                 self._call_delta(delta, chunk.part, opens=opens, beside=number > 0)
@@ -193,6 +193,15 @@ class ChoiceBuilder:
                 self.native_reason = native
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
                 self.reasons.append(self.reason)
+
+    def _repeats_calls(self, chunk: StreamChunk) -> bool:
+        """Return whether a chunk that ends the answer lists all of its calls once more.
+
+        A single call that comes again is told by its pieces.
+        """
+        if chunk.finish_reason is None or len(chunk.tool_calls) < 2 or self.extras is None:
+            return False
+        return self.extras.calls.repeated_by(chunk.tool_calls)
 
     def _call_delta(
         self, delta: ToolCallDelta, number: int | None, *, opens: bool, beside: bool

@@ -343,6 +343,7 @@ class ChunkDecoder:
         if continues_answer(chunk) or chunk.finish_reason is not None:
             self._doubt = b""
         elif (chunk.usage is not None or chunk.end) and not self._all_reasoned:
+            chunk.end = False  # the failure ends the answer
             self._fail_as_doubted()
 
     def _fail_as_doubted(self) -> None:
@@ -364,6 +365,8 @@ class ChunkDecoder:
             self.left_out.pass_over("an event that is not JSON", data)
         elif self._all_reasoned:
             self.left_out.pass_over("an event after the finish reason", data)
+        elif (told := self._failure_behind(data)) is not None:
+            self.error = told
         elif isinstance(cause, LimitExceeded):
             self.error = cause
         elif self._lenient:
@@ -371,6 +374,21 @@ class ChunkDecoder:
         else:
             self.error = ProtocolError(reason, event=self.events)
             self.error.__cause__ = cause
+
+    def _failure_behind(self, data: bytes) -> ProviderError | None:
+        """Return the failure in the last line of data that are broken before it.
+
+        So relays report that their upstream has broken off inside an event.
+        """
+        _, line_end, last = data.rpartition(b"\n")
+        try:
+            if line_end:
+                self._provider.parse_chunk(last)
+        except ProviderError as exc:
+            return exc
+        except (MiniLLMError, *MALFORMED):
+            pass
+        return None
 
     def other_words(self) -> MiniLLMError | None:
         """Return the error of a body without any part of an answer, in the words of the server.
@@ -418,6 +436,9 @@ class ChunkDecoder:
         try:
             return list(self._stamp(self._parsed_document(body), at, body, b""))
         except MiniLLMError as exc:
+            # Chunks that a proxy has put together without anything between them.
+            if isinstance(exc, ProtocolError) and (found := documents(body)):
+                return self._events([SSEEvent(one, "message", "") for one in found], at)
             self.error = exc
         return list(self._last_words(self.error, body, at))
 

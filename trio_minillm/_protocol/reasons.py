@@ -78,5 +78,7 @@ _TELLING = (
     "^max|length|limit|trunc|exceeded|overflow|context|block|moderat|policy|safety|guardrail|filter"
     "|refus|reject|denied|deny|risk|violat|unsafe|censor|harm|prohibit"
     "|repeat|repetit|loop|partial|cutoff|outof|interrupt|abnormal|incomplete|timedout|stalled"
+    "|budget|too(?:long|large|many)|toxic|abus|malicious|nsfw|sexual|violen|hate(?:ful|speech)|profan"
+    "|copyright|restricted|allowed|jailbreak"
 )
 """Words, within longer ones, of reasons that nobody has listed: the answer was cut or filtered."""

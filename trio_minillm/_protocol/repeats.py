@@ -92,6 +92,7 @@ class Repeats:
             with suppress(MiniLLMError, *MALFORMED):
                 whole: Sequence[StreamChunk] = restored(self._provider.parse_response(data))
                 for chunk in whole:
+                    chunk.end = False  # a body would be over; behind an event, usage may follow
                     self._remove(chunk)
                     self._shorten(chunk, last=True)
                 if any(map(has_content, whole)):

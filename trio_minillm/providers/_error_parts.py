@@ -16,6 +16,10 @@ Levels: TypeAlias = Sequence[tuple[Mapping[str, Any], bool]]
 
 MAX_LEVELS: Final = 24
 """Objects of an error that are read. Gateways nest three or four of their upstream's."""
+_PUT_IN = ("data", "body", "provider", "ResponseMetadata", "value")
+"""Fields into which gateways put what they were sent, but which may hold the request as well: only an
+error in them is read."""
+_PUT_ERRORS = ("error", "Error", "error_message")
 _BESIDE = ("details", "metadata", "param", "issues")
 """Those whose codes are not the error's own."""
 _STATUSES = (
@@ -54,6 +58,9 @@ def levels_of(found: Any) -> Iterator[tuple[Mapping[str, Any], bool]]:
             if value.get(key):
                 waiting.append((value[key], beside or (key in _BESIDE and key != "raw")))
         waiting += [(value[name], beside) for name in exceptions_in(value)]
+        for inner in (object_in(value, name) for name in _PUT_IN):
+            if error := {key: inner[key] for key in _PUT_ERRORS if inner.get(key)}:
+                waiting.append((error, beside))
 
 
 def first_of(found: Any) -> Any:

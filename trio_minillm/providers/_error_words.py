@@ -28,7 +28,8 @@ READ_CHARS: Final = 2_000
 
 NESTED = (
     *("error", "errors", "Error", "err", "errorInfo", "fault", "exception", "base_resp", "detail"),
-    *("message", "Message", "msg", "cause", "causes", "inner", "innererror", "innerError"),
+    *("message", "Message", "msg", "error_message", "cause", "causes", "inner", "innererror"),
+    "innerError",
     *("inner_error", "details", "metadata", "raw", "param", "issues", "response", "Response"),
     *("result", "header"),  # the last is iFlytek's
 )

@@ -79,8 +79,9 @@ def error_info(
 
 
 _BOM = b"\xef\xbb\xbf"
-_EVENT_DATA = rb"(?m)^data: ?(\{.*)$"
-"""Data of events: DashScope and others refuse a streaming request in the form of a stream."""
+_EVENT_DATA = rb"(?m)^(?:data: ?)?(\{.*)$"
+"""Data of events: DashScope and others refuse a streaming request in the form of a stream, and relays
+report a failure behind half an event."""
 
 
 def _decoded(body: bytes) -> Any:
@@ -98,7 +99,7 @@ def error_from(
     status: int | None, found: Any, headers: Mapping[str, str] | None = None
 ) -> ErrorInfo:
     """Classify an error in decoded JSON: an object, its ``error``, a list of those, or bare text."""
-    found = first_of(found)
+    found = _unwrapped(first_of(found))
     levels = list(levels_of(found))
     own = [level for level, beside in levels if not beside]
     words = words_of(levels) or _unsaid(found)
@@ -142,6 +143,16 @@ def error_from(
         should_retry=advice,
         retry_after=_wait_told(kind, wait, words),
     )
+
+
+def _unwrapped(found: Any) -> Any:
+    """Return an error that is an event in JSON, ``{"event": "error", "data": …}``, with its data as its
+    ``error``.
+    """
+    if not isinstance(found, Mapping) or any(found.get(key) for key in ("error", *SAID)):
+        return found
+    named = any(str(found.get(key)).lower() in _FAILED for key in ("event", "type"))
+    return {**found, "error": found["data"]} if named and found.get("data") else found
 
 
 def _wait_told(kind: ErrorKind, wait: float | None, words: str) -> float | None:
@@ -276,7 +287,7 @@ _UNDER_WAY = frozenset(
         "ok", "success", "succeeded", "queued", "pending", "processing", "in_progress", "running",
         "waiting", "loading", "starting", "alive", "heartbeat", "ping", "keepalive", "keep-alive",
         "pong", "status", "info", "progress", "queueing", "queuing", "loading_model", "notice",
-        "thinking", "searching", "notification", "log", "debug", "warning", "comment", "start",
+        "thinking", "searching", "notification", "log", "debug", "warning", "warn", "comment", "start",
         "end", "done", "keep_alive",
     )
 )  # fmt: skip
@@ -287,11 +298,14 @@ def _may_fail(found: Mapping[str, Any]) -> bool:
     return not _SPEAKING.isdisjoint(found) or bool(exceptions_in(found))
 
 
+_WRAPPINGS = ("response", "Response", "result", "data", "body", "provider", "ResponseMetadata")
+"""Fields in which gateways put all that their upstream has sent."""
 _STATES = ("object", "type", "event", "status", "state", "result")
 _SPEAKING = frozenset(
     {
         *("error", "base_resp", "code", "header", "success", "ok", "status_code", "statusCode"),
-        *("type", "event", "status", "state", "result", "response", "Response", "__type"),
+        *("type", "event", "status", "state", "__type"),
+        *_WRAPPINGS,
         *_FAILURE_FIELDS,
     }
 )
@@ -308,7 +322,7 @@ def _fails(found: Mapping[str, Any]) -> bool:
     code = next((c for c in (found.get("code"), _code_in_header(found)) if c is not None), None)
     states = (found.get(key) for key in _STATES)
     numbers = (found.get(key) for key in ("code", "status", "status_code", "statusCode"))
-    inner = (object_in(found, key) for key in ("response", "Response", "result"))
+    inner = (object_in(found, key) for key in _WRAPPINGS)
     return (
         is_error(error)
         or _tells(base.get("status_code"))
@@ -318,7 +332,7 @@ def _fails(found: Mapping[str, Any]) -> bool:
         or any(isinstance(state, str) and state.lower() in _FAILED for state in states)
         or any(re.fullmatch("[45][0-9]{2}", str(n)) for n in numbers if type(n) in (int, str))
         or any(found.get(key) in (False, "false", "False") for key in ("success", "ok"))
-        or any(bool(one.get("error") or one.get("Error")) for one in inner)
+        or any(is_error(one.get("error") or one.get("Error")) for one in inner)
         or bool(exceptions_in(found))
     )
 
@@ -360,7 +374,7 @@ def _complains(found: Mapping[str, Any]) -> bool:
         return False
     if any(found.get(key) for key in ("usage", "success", "ok")):
         return False
-    states = [found.get(key) for key in ("status", "state", "type", "event", "object")]
+    states = [found.get(key) for key in ("status", "state", "type", "event", "object", "level")]
     said = [word.strip().lower() for word in _words_of(found) if isinstance(word, str)]
     under_way = any(isinstance(s, str) and is_under_way(s) for s in states)
     under_way = under_way or not _UNDER_WAY.isdisjoint(said)

@@ -12,7 +12,7 @@ import msgspec
 from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer, has_content
 from .._types.errors import ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from ._coerce import loose_json
-from ._errors import error_from, failure_in, in_short, is_error
+from ._errors import error_from, failure_beside, failure_in, in_short, is_error
 from ._openai_events import (
     Call,
     ChoiceEvent,
@@ -124,13 +124,18 @@ def message_of(choice: ChoiceEvent) -> tuple[Delta, list[str]]:
         return loose_delta(loose_json(bytes(choice.message)))
 
 
-def error_of(error: Any) -> ErrorInfo | None:
-    """Return the failure that the value of a field ``error`` reports, if it reports one."""
+def error_of(error: Any, beside: bytes = b"") -> ErrorInfo | None:
+    """Return the failure that the value of a field ``error`` reports, if it reports one.
+
+    ``beside`` is the JSON that the field is in. Where the value is no object, but ``true`` or a code,
+    the words are in other fields.
+    """
     if not error or not is_error(error):
         return None
     if isinstance(error, Mapping) or (isinstance(error, list) and any(map(_is_mapping, error))):
         return error_from(None, {"error": error})
-    return error_from(None, {"error": in_short(error)})
+    told = failure_beside(beside) if beside else None
+    return told or error_from(None, {"error": in_short(error)})
 
 
 def _is_mapping(value: Any) -> bool:

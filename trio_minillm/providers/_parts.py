@@ -144,6 +144,8 @@ def _kind_of(part: Any) -> str:
     if not isinstance(part, Mapping):
         return "text"
     kind = part.get("type")
+    if part.get("thought") is True:  # Gemini's mark, through relays
+        return "reasoning"
     if kind in ("text", "output_text", "input_text"):
         return "text"
     if _is_reasoning(kind) or (kind is None and any(map(_is_reasoning, part))):
@@ -237,7 +239,9 @@ def wrapped_answer(found: Any) -> bytes | None:
     """
     inside = found.values() if isinstance(found, Mapping) else ()
     for value in inside:
-        if isinstance(value, Mapping) and value.get("choices") and type(value["choices"]) is list:
+        if not isinstance(value, Mapping) or type(value.get("choices")) is not list:
+            continue
+        if value["choices"] or value.get("usage"):  # the last event may have nothing else
             return msgspec.json.encode(value)
     return None
 

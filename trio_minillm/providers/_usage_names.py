@@ -52,6 +52,7 @@ NAMES: Final[dict[str, Names]] = {
         "input_tokens",
         "promptTokenCount",
         "inputTokens",  # Bedrock
+        "promptTokens",  # relays on Vercel's AI SDK, also below
         "billed_units.input_tokens",  # Cohere's own wire: the tokens that are charged
         "tokens.input_tokens",
     ),
@@ -66,6 +67,7 @@ NAMES: Final[dict[str, Names]] = {
         "output_tokens",
         "candidatesTokenCount",
         "outputTokens",
+        "completionTokens",
         "billed_units.output_tokens",
         "tokens.output_tokens",
     ),

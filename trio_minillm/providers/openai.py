@@ -106,7 +106,10 @@ class OpenAIChat(Provider):
     def _parsed(self, chunk: ChunkEvent, data: bytes) -> Read:
         out: list[StreamChunk] = []
         try:
-            if chunk.error and (told := error_of(chunk.error)) is not None:
+            told = error_of(chunk.error, data) if chunk.error else None
+            if told is None and (chunk.code or chunk.base_resp or chunk.header):
+                told = failure_beside(data)
+            if told is not None:
                 raise ProviderError(told, content=self._beside_error(chunk))
             if not chunk.choices:
                 return self._without_choices(chunk, data)
@@ -116,10 +119,6 @@ class OpenAIChat(Provider):
             ordinary = silent and is_ordinary(data)
             if silent and not ordinary:
                 read_again(data, out)
-            if (chunk.code or chunk.base_resp or chunk.header) and (
-                told := failure_beside(data)
-            ) is not None:
-                raise ProviderError(told)
             self._with(chunk, out[-1], data, ordinary=ordinary)
         except ProviderError as exc:
             exc.content = (*continuing(out), *exc.content)
@@ -152,7 +151,7 @@ class OpenAIChat(Provider):
 
     def _whole(self, chunk: ChunkEvent, body: bytes, left_out: list[str]) -> list[StreamChunk]:
         """Translate a whole answer."""
-        if (told := error_of(chunk.error)) is not None:
+        if (told := error_of(chunk.error, body)) is not None:
             raise ProviderError(told)
         if not chunk.choices:
             with suppress(msgspec.DecodeError):  # in a looser reading it is an error

@@ -107,6 +107,14 @@ calls(
     A,
 )
 calls(
+    "Mistral (through litellm)",
+    "the word `null` as the name of a call's later pieces",
+    ONE_CALL,
+    "BerriAI/litellm#12513",
+    [(0, "c1", "weather", ONE), (0, "", "null", TWO)],
+    A,
+)
+calls(
     "Gemini (through relays)",
     "the function's name in pieces",
     "one call, its name joined; a piece that equals the name so far is a repeat",
