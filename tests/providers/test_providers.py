@@ -1096,6 +1096,53 @@ def test_so_is_one_without_words(provider: Provider, data: bytes) -> None:
     assert info_of(provider, ("error", data)).kind == "server"
 
 
+@pytest.mark.parametrize("provider", [OPENAI, ANTHROPIC])
+@pytest.mark.parametrize("name", ["exception", "throttlingException", "stream_failed"])
+def test_so_is_one_whose_name_speaks_of_a_failure(provider: Provider, name: str) -> None:
+    info = info_of(provider, (name, {"message": "Too many requests"}))
+    assert (info.message, info.kind) == ("Too many requests", "rate_limit")
+    inner = {"modelStreamErrorException": {"message": "the model broke off"}}
+    assert "the model broke off" in info_of(provider, (name, inner)).message
+
+
+UNSTREAMED = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "model": "x",
+    "content": [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "Hello"},
+        {"type": "text", "text": " you"},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"q": 1}},
+    ],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 9, "output_tokens": 7},
+}
+
+
+@pytest.mark.parametrize("name", ["", "message"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_whole_message_as_an_event_is_the_answer(name: str, streamed: bool) -> None:
+    pieces: list[Any] = []
+    for index, block in enumerate(UNSTREAMED["content"] if streamed else ()):
+        pieces.append({"type": "content_block_start", "index": index, "content_block": block})
+        pieces.append({"type": "content_block_stop", "index": index})
+    response = answer(ANTHROPIC, *pieces, (name, UNSTREAMED), {"type": "message_stop"})
+    assert (response.content, response.reasoning) == ("Hello you", "hm")
+    assert [(c.id, c.name, c.parsed()) for c in response.tool_calls] == [("t", "f", {"q": 1})]
+    assert response.usage is not None
+    assert (response.usage.total_tokens, response.usage.final) == (16, True)
+    assert response.outcome == "finished"
+
+
+@pytest.mark.parametrize("more", [{}, {"content": None}, {"content": 5}])
+def test_a_message_without_content_is_an_unknown_event(more: dict[str, Any]) -> None:
+    chunks, error = decode(ANTHROPIC, {"type": "message", "id": "m", **more})
+    assert error is None
+    assert [(c.answer, c.progress) for c in chunks] == [(False, True)]
+
+
 def test_a_named_event_with_an_answer_in_it_is_read() -> None:
     assert chunks_of(OPENAI, ("error", delta(content="x"))) == [{"delta": "x"}]
     assert chunks_of(OPENAI, ("completion", delta(content="x"))) == [{"delta": "x"}]
