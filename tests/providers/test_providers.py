@@ -473,6 +473,7 @@ def test_groqs_usage_is_found_in_its_own_corner() -> None:
 
 PRICE = llm.TokenPrice(input=1, output=2)
 COUNTS = {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000}
+OWN_COUNTS = {"input_tokens": 1_000_000, "output_tokens": 1_000_000}
 BYOK = {"cost": 0.05, "is_byok": True}
 
 
@@ -513,6 +514,26 @@ BYOK = {"cost": 0.05, "is_byok": True}
             "resolved",
             "native",
         ),
+        # So it is behind a gateway that hands OpenRouter's answers on.
+        (
+            Compatible(),
+            {**BYOK, "cost": 0, "cost_details": {"upstream_inference_cost": 0.95}},
+            "0.95",
+            "resolved",
+            "native",
+        ),
+        (Compatible(), {**COUNTS, **BYOK, "cost": 0}, "3", "resolved", "price"),
+        # Anthropic's wire has the same fields at gateways, beside counts of its own.
+        (ANTHROPIC, {**OWN_COUNTS, "cost": 0.5}, "0.5", "resolved", "native"),
+        (ANTHROPIC, {**OWN_COUNTS, "cost": 0}, "3", "resolved", "price"),
+        (
+            ANTHROPIC,
+            {**BYOK, "cost": 0, "cost_details": {"upstream_inference_cost": 0.95}},
+            "0.95",
+            "resolved",
+            "native",
+        ),
+        (ANTHROPIC, BYOK, "0.05", "lower_bound", "native"),
         # The fee alone is not what it cost.
         (OPENROUTER, BYOK, "0.05", "lower_bound", "native"),
         (
@@ -530,6 +551,7 @@ BYOK = {"cost": 0.05, "is_byok": True}
             "resolved",
             "native",
         ),
+        (Compatible(), {**COUNTS, "cost": {"total": 0.3}}, "0.3", "resolved", "native"),
         # xAI counts 1e-10 USD
         (XAI, {**COUNTS, "cost_in_usd_ticks": 37_756_000}, "0.0037756", "resolved", "native"),
         (XAI, {**COUNTS, "cost_in_usd_ticks": 0}, "3", "resolved", "price"),

@@ -52,6 +52,7 @@ NAMES: Final[dict[str, Names]] = {
         "input_tokens",
         "promptTokenCount",
         "inputTokens",  # Bedrock
+        "promptTokens",  # gateways written with Vercel's SDK
         "billed_units.input_tokens",  # Cohere's own wire: the tokens that are charged
         "tokens.input_tokens",
     ),
@@ -66,6 +67,7 @@ NAMES: Final[dict[str, Names]] = {
         "output_tokens",
         "candidatesTokenCount",
         "outputTokens",
+        "completionTokens",
         "billed_units.output_tokens",
         "tokens.output_tokens",
     ),
@@ -108,6 +110,7 @@ CHARGED_APART: Final = paths(
 COST: Final = paths(
     "cost",
     "cost.total_cost",  # Perplexity
+    "cost.total",
     "cost_details.total_cost",
     "total_cost",
     "estimated_cost",  # DeepInfra

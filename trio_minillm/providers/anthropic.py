@@ -50,6 +50,7 @@ from ._base import (
 from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import READ_AGAIN, text_within, texts_of
+from ._pricing import stated_or_priced
 from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage, at_path
 
@@ -228,7 +229,7 @@ class Anthropic(Provider):
         tokens are only in ``iterations``, and have another price. So it is if it ran code: containers
         are charged by the hour.
         """
-        cost = super().cost_of(usage, price)
+        cost = stated_or_priced(usage, price)
         raw = (usage.raw if usage is not None else None) or {}
         steps = raw.get("iterations")
         own = not isinstance(steps, list) or all(
