@@ -94,7 +94,7 @@ def test_a_long_window_is_a_quota_unless_a_wait_is_named(window: str, code: str 
     "words",
     [
         "You've reached kimi-for-coding's usage limit for this period. Upgrade to get more",
-        "usage limit exceeded, 5-hour usage limit reached for Token Plan Plus (1500/1500 used)",
+        "usage limit exceeded, 5-hour usage limit reached for Token Plan Starter (0/0 used)",
         "You've hit your usage limit. Upgrade to Pro",
         "You've reached your weekly (7-day) usage limit.",
     ],

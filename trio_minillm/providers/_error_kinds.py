@@ -317,6 +317,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # OpenRouter: the money is reserved by requests that are still running.
     Rule("rate_limit", codes="inflightbudget"),
+    Rule("rate_limit", words="in-flight requests", statuses=frozenset({402})),
     Rule("invalid", codes=_LARGE_CODES),
     # DashScope says that the quota is insufficient where it means tokens a minute
     # (can1357/oh-my-pi PR 8476; Model Studio's error codes, "token-limit").
