@@ -301,6 +301,7 @@ def test_words_that_name_what_a_filter_refuses_are_not_about_the_key(
     [
         "Request blocked.",
         "Sorry, you have been blocked",
+        "Access to this site is blocked by policy",
         "Your account has been suspended: its content violates our terms",
         "Your account was flagged for abuse",
         "Access to the model is blocked by your administrator",

@@ -102,7 +102,9 @@ def test_a_limit_that_is_used_up_says_when_it_is_renewed(
 
 def test_headers_that_the_body_quotes_count_too() -> None:
     quoted = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1700000004000", "n": 1}
-    assert until_renewed(refused({}, metadata={"headers": quoted}), now=NOW) == 4.0
+    error = refused({}, metadata={"headers": quoted})
+    assert until_renewed(error, now=NOW) == 4.0
+    assert until_renewed(llm.ProviderError(error.info), now=NOW) == 4.0  # under HTTP 200
     for other in ({"headers": ["x"]}, {}, ["x"], None):
         assert until_renewed(refused({}, metadata=other), now=NOW) is None
 

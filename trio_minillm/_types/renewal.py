@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from .errors import MiniLLMError, RefusedError
+from .errors import MiniLLMError, ProviderError, RefusedError
 
 _MOST = 64
 """Headers that are looked at; a server states a dozen limits at most."""
@@ -59,11 +59,12 @@ def until_renewed(error: MiniLLMError, *, now: float) -> float | None:
     A limit is one of those if nothing of it remains; if the server does not say what remains, the
     one that is renewed first. ``now`` is the time in seconds since the epoch.
     """
-    if not isinstance(error, RefusedError) or error.kind != "rate_limit":
+    if not isinstance(error, RefusedError | ProviderError) or error.kind != "rate_limit":
         return None
-    if error.retry_after is not None:
+    refused = error if isinstance(error, RefusedError) else None
+    if (refused.retry_after if refused else error.info.retry_after) is not None:
         return None
-    headers = {**_quoted(error.info.metadata), **error.headers}
+    headers = {**_quoted(error.info.metadata), **(refused.headers if refused else {})}
     used_up, unclear = list[float](), list[float]()
     for name, value in islice(headers.items(), _MOST):
         if "ratelimit" not in name or "reset" not in name:

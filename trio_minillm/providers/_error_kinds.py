@@ -279,7 +279,7 @@ _SENT = r"(?:content|prompt|input|output|response|message|completion|text)s?"
 _BLOCKED_CONTENT = _any(
     rf"requires moderation|(?:{_SENT}|request) (?:was|is|has been) flagged",  # OpenRouter
     rf"\b{_SENT} {_FEW_WORDS}(?:violates?|violated|blocked)\b",  # xAI, Cloudflare
-    rf"blocked by {_FEW_WORDS}(?:guardrail|polic|moderation|(?:content|safety) (?:filter|check|polic))",
+    rf"blocked by {_FEW_WORDS}(?:guardrail|moderation|(?:content|safety) (?:filter|check|polic))",
     rf"(?:failed|violat\w+) {_FEW_WORDS}(?:content safety|safety check|guardrail)",  # Azure's APIM
     r"guardrail (?:raised|intervened|checks? (?:[\w'-]+ ){0,5}failed)|safety_check_type",  # litellm, Portkey
 )
