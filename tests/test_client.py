@@ -301,6 +301,22 @@ def test_the_server_says_how_long_to_wait(headers, waited):
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("reset", "total", "least", "most"),
+    [("7s", 60, 7.0, 7.5), ("1m1s", 60, 0.0, 0.5), ("7s", 5, 0.0, 0.5)],
+)
+def test_a_limit_that_is_used_up_is_waited_for_if_that_is_soon(reset, total, least, most):
+    headers = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset}
+    transport = ScriptedTransport(refused(429, headers=headers), GOOD)
+
+    async def main():
+        start = trio.current_time()
+        await complete(transport, timeouts=Timeouts(total=total))
+        assert least <= trio.current_time() - start <= most
+
+    run(main)
+
+
 def test_a_wait_that_would_outlast_the_total_clock_is_not_begun():
     transport = ScriptedTransport(refused(429, headers={"retry-after": "30"}), GOOD)
 

@@ -63,7 +63,7 @@ def said(message: str, code: str | None = None, **more: Any) -> dict[str, Any]:
     "window",
     [
         *("per minute", "per second", "per hour", "(TPM)", "/min", "in 60 s", "every 10 seconds"),
-        *("for this minute", "(minute quota)", "until the next hour"),
+        *("for this minute", "(minute quota)", "until the next hour", "in 12 hours", "per 3600s"),
     ],
 )
 @pytest.mark.parametrize("code", [None, "token_quota_exceeded", "quota_exceeded", "usage_limit"])
@@ -74,13 +74,44 @@ def test_a_short_window_is_a_rate_whatever_it_is_called(
     assert kind(said(f"The token quota is exceeded {window}", code), status) == "rate_limit"
 
 
-@pytest.mark.parametrize("window", ["per day", "per month", "(RPD)", "/ month", "per week"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        *("per day", "per month", "(RPD)", "/ month", "per week"),
+        *("per 24 hours", "per 86400s", "in the last 7 days", "of today's quota"),
+    ],
+)
 @pytest.mark.parametrize("code", [None, "token_quota_exceeded", "rate_limit_exceeded"])
 def test_a_long_window_is_a_quota_unless_a_wait_is_named(window: str, code: str | None) -> None:
     words = f"Too many tokens {window}."
     assert kind(said(words, code)) == "quota"
     assert kind(said(f"{words} Please try again in 12m30s", code)) == "rate_limit"
     assert kind(said(words, code), retry_after="750") == "rate_limit"
+
+
+@pytest.mark.parametrize("status", [403, 429, None])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "You've reached kimi-for-coding's usage limit for this period. Upgrade to get more",
+        "usage limit exceeded, 5-hour usage limit reached for Token Plan Starter (0/0 used)",
+        "You've hit your usage limit. Upgrade to Pro",
+        "You've reached your weekly (7-day) usage limit.",
+    ],
+)
+def test_a_plan_s_limit_is_a_quota_though_its_type_is_a_rate_limit_s(
+    words: str, status: int | None
+) -> None:
+    body = {"type": "error", "error": {"type": "rate_limit_error", "message": words}}
+    assert kind(body, status) == "quota"
+    assert kind({"error": {"message": f"{words}. Try again in 40 s"}}) == "rate_limit"
+
+
+def test_words_between_may_be_names_of_models_and_owners() -> None:
+    assert kind(said("You have exceeded today's quota for model x, try it tomorrow")) == "quota"
+    assert kind(said("You exceeded x-7b's monthly free-tier quota")) == "quota"
+    assert kind(said("Infrastructure is at maximum capacity, try again later")) == "overloaded"
+    assert kind({"code": 11202, "message": "licc limit: AppIdQpsOverFlow"}, None) == "rate_limit"
 
 
 @pytest.mark.parametrize(("value", "found"), [("0", "quota"), (0, "quota"), ("15", "rate_limit")])
@@ -242,9 +273,49 @@ def test_content_that_a_filter_refuses_is_refused_for_good(code: str, status: in
         assert kind({"error": {"message": words, "code": code}}, status) == "invalid"
 
 
+@pytest.mark.parametrize("status", [400, 403, 424, 446, 500, None])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
+        "Content blocked: keyword 'x' detected",
+        "Prompt blocked due to security configurations",
+        "Your input was flagged. No credits were charged. Try again with another prompt",
+        "The request was blocked by guardrails",
+        "Blocked by the provider's content filter",
+        "Violated guardrail policy",
+        "Request failed content safety check.",
+        "GuardrailRaisedException: Guardrail raised an exception, Message: not allowed here",
+        "The guardrail checks defined in the config failed.",
+    ],
+)
+def test_words_that_name_what_a_filter_refuses_are_not_about_the_key(
+    words: str, status: int | None
+) -> None:
+    info = error_info(status, json.dumps(said(words)).encode())
+    assert (info.kind, info.retryable) == ("invalid", False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Request blocked.",
+        "Sorry, you have been blocked",
+        "Access to this site is blocked by policy",
+        "Your account has been suspended: its content violates our terms",
+        "Your account was flagged for abuse",
+        "Access to the model is blocked by your administrator",
+    ],
+)
+def test_who_is_locked_out_needs_another_key(words: str) -> None:
+    assert kind(said(words), 403) == "auth"
+
+
 @pytest.mark.parametrize(
     ("status", "words", "found"),
     [
+        (500, "The content filter timed out; the response was not blocked", "server"),
+        (500, "The guardrail failed to respond", "server"),
         (
             403,
             "x/y requires moderation on Z. Your input was flagged. No credits were charged.",
@@ -484,6 +555,14 @@ def test_amazon_s_header_names_the_type() -> None:
         (said("m", retry_after_ms=700), 0.7),
         (said("m", retryDelay="1.5s"), 1.5),
         (said("m", details=[{"@type": "RetryInfo", "retryDelay": {"seconds": 9}}]), 9.0),
+        (said("m", details=[{"retryDelay": {"seconds": "1", "nanos": 500_000_000}}]), 1.5),
+        (said("m", details=[{"retryDelay": {"nanos": 500_000_000}}]), 0.5),
+        (said("m", details=[{"retryDelay": {"seconds": "soon", "nanos": 5}}]), None),
+        (said("Next request allowed in 3s"), 3.0),
+        (said("Slow down. Cooldown: 4s"), 4.0),
+        (said("请求过于频繁，请在1分30秒后重试"), 90.0),
+        (said("请求过于频繁，请 5 秒后再试"), 5.0),
+        (said("请求过于频繁，请稍后再试"), None),
         (said("try again later"), None),
         (said("retry up to 3 messages"), None),
         (said("m", retry_after="soon"), None),

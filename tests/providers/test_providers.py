@@ -475,6 +475,7 @@ def test_groqs_usage_is_found_in_its_own_corner() -> None:
 
 PRICE = llm.TokenPrice(input=1, output=2)
 COUNTS = {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000}
+OWN_COUNTS = {"input_tokens": 1_000_000, "output_tokens": 1_000_000}
 BYOK = {"cost": 0.05, "is_byok": True}
 
 
@@ -515,6 +516,26 @@ BYOK = {"cost": 0.05, "is_byok": True}
             "resolved",
             "native",
         ),
+        # So it is behind a gateway that hands OpenRouter's answers on.
+        (
+            Compatible(),
+            {**BYOK, "cost": 0, "cost_details": {"upstream_inference_cost": 0.95}},
+            "0.95",
+            "resolved",
+            "native",
+        ),
+        (Compatible(), {**COUNTS, **BYOK, "cost": 0}, "3", "resolved", "price"),
+        # Anthropic's wire has the same fields at gateways, beside counts of its own.
+        (ANTHROPIC, {**OWN_COUNTS, "cost": 0.5}, "0.5", "resolved", "native"),
+        (ANTHROPIC, {**OWN_COUNTS, "cost": 0}, "3", "resolved", "price"),
+        (
+            ANTHROPIC,
+            {**BYOK, "cost": 0, "cost_details": {"upstream_inference_cost": 0.95}},
+            "0.95",
+            "resolved",
+            "native",
+        ),
+        (ANTHROPIC, BYOK, "0.05", "lower_bound", "native"),
         # The fee alone is not what it cost.
         (OPENROUTER, BYOK, "0.05", "lower_bound", "native"),
         (
@@ -532,6 +553,7 @@ BYOK = {"cost": 0.05, "is_byok": True}
             "resolved",
             "native",
         ),
+        (Compatible(), {**COUNTS, "cost": {"total": 0.3}}, "0.3", "resolved", "native"),
         # xAI counts 1e-10 USD
         (XAI, {**COUNTS, "cost_in_usd_ticks": 37_756_000}, "0.0037756", "resolved", "native"),
         (XAI, {**COUNTS, "cost_in_usd_ticks": 0}, "3", "resolved", "price"),
@@ -1096,6 +1118,53 @@ def test_an_event_named_error_is_a_failure(provider: Provider, data: bytes) -> N
 @pytest.mark.parametrize("data", [b"{}", b"null", b"[DONE]", b"[]", b"5"])
 def test_so_is_one_without_words(provider: Provider, data: bytes) -> None:
     assert info_of(provider, ("error", data)).kind == "server"
+
+
+@pytest.mark.parametrize("provider", [OPENAI, ANTHROPIC])
+@pytest.mark.parametrize("name", ["exception", "throttlingException", "stream_failed"])
+def test_so_is_one_whose_name_speaks_of_a_failure(provider: Provider, name: str) -> None:
+    info = info_of(provider, (name, {"message": "Too many requests"}))
+    assert (info.message, info.kind) == ("Too many requests", "rate_limit")
+    inner = {"modelStreamErrorException": {"message": "the model broke off"}}
+    assert "the model broke off" in info_of(provider, (name, inner)).message
+
+
+UNSTREAMED = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "model": "x",
+    "content": [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "Hello"},
+        {"type": "text", "text": " you"},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"q": 1}},
+    ],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 9, "output_tokens": 7},
+}
+
+
+@pytest.mark.parametrize("name", ["", "message"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_whole_message_as_an_event_is_the_answer(name: str, streamed: bool) -> None:
+    pieces: list[Any] = []
+    for index, block in enumerate(UNSTREAMED["content"] if streamed else ()):
+        pieces.append({"type": "content_block_start", "index": index, "content_block": block})
+        pieces.append({"type": "content_block_stop", "index": index})
+    response = answer(ANTHROPIC, *pieces, (name, UNSTREAMED), {"type": "message_stop"})
+    assert (response.content, response.reasoning) == ("Hello you", "hm")
+    assert [(c.id, c.name, c.parsed()) for c in response.tool_calls] == [("t", "f", {"q": 1})]
+    assert response.usage is not None
+    assert (response.usage.total_tokens, response.usage.final) == (16, True)
+    assert response.outcome == "finished"
+
+
+@pytest.mark.parametrize("more", [{}, {"content": None}, {"content": 5}])
+def test_a_message_without_content_is_an_unknown_event(more: dict[str, Any]) -> None:
+    chunks, error = decode(ANTHROPIC, {"type": "message", "id": "m", **more})
+    assert error is None
+    assert [(c.answer, c.progress) for c in chunks] == [(False, True)]
 
 
 def test_a_named_event_with_an_answer_in_it_is_read() -> None:

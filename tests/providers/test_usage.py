@@ -205,6 +205,7 @@ def test_a_cache_under_the_other_wires_name_is_in_doubt_if_a_total_leaves_it_out
             (10, 100, 20, 5),
             True,
         ),
+        ({"promptTokens": 10, "completionTokens": 5, "totalTokens": 15}, (10, None, None, 5), True),
         (
             {
                 "promptTokenCount": 100,

@@ -195,6 +195,10 @@ def http_date(offset: float) -> str:
         ({"retry-after": "300 ms"}, 0.3),
         ({"retry-after-ms": "300ms"}, 0.3),
         ({"retry-after": "20 m"}, None),
+        ({"retry-after": "20 seconds"}, 20.0),
+        ({"retry-after": '"20"'}, 20.0),
+        ({"retry-after": "20, 30"}, 30.0),  # of two proxies
+        ({"retry-after": "20, soon"}, None),
         ({"retry-after": "1.5"}, 1.5),
         ({"retry-after": http_date(30)}, 30.0),
         ({"retry-after": http_date(-30)}, 0.0),

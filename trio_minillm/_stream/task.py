@@ -31,6 +31,7 @@ from .._types.errors import (
     RetriesExhausted,
 )
 from .._types.options import retry_after, retryable
+from .._types.renewal import until_renewed
 from ..providers import Provider
 from .answer import Answer, AttemptInfo
 from .background import Background
@@ -173,6 +174,7 @@ class StreamTask:
                     remaining=total_at - trio.current_time(),
                     random=random.random(),
                 )
+                delay = self._until_renewed(exc, delay, total_at)
                 if delay is None:
                     if len(errors) > 1:
                         raise RetriesExhausted(tuple(errors)) from exc
@@ -181,6 +183,19 @@ class StreamTask:
             self.info.held, self.body = [], None  # of an attempt that ended nothing
             with self._stoppable(trio.CancelScope()):
                 await trio.sleep(delay)
+
+    def _until_renewed(
+        self, error: MiniLLMError, delay: float | None, total_at: float
+    ) -> float | None:
+        """Return the delay, put off until the limit is renewed that the server calls used up.
+
+        Not if that is later than any wait that it may ask for: it is a state, and no advice.
+        """
+        renewed = None if delay is None else until_renewed(error, now=time.time())
+        if delay is None or renewed is None or renewed > self._prepared.retry.max_retry_after:
+            return delay
+        later = renewed + delay
+        return later if later < total_at - trio.current_time() else delay
 
     async def _attempt(self, total_at: float) -> None:
         info = self.info

@@ -203,9 +203,9 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name, "")
-        number = re.fullmatch(_NUMBER, value.strip())
-        if number:
-            seconds = float(number[1]) / {"s": 1.0, "ms": 1000.0}.get(number[2], unit)
+        numbers = [re.fullmatch(_NUMBER, part.strip(' "')) for part in value.split(",")]
+        if all(numbers):  # several where each of two proxies has added one
+            seconds = max(float(n[1]) / _PER_SECOND.get(n[2], unit) for n in numbers if n)
         else:
             seconds = _until(value, now)
         if 0 <= seconds < float("inf"):
@@ -213,9 +213,10 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     return None
 
 
-_NUMBER = r"([0-9]+(?:\.[0-9]*)?)(?: ?(m?s))?"
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?)(?: ?(m?s|sec|seconds?))?"
 """A number as HTTP writes it, which some servers put a unit to. `float` accepts more: ``1_000``,
 ``inf``, digits of other scripts."""
+_PER_SECOND = {"ms": 1000.0, **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0)}
 
 
 def _until(date: str, now: float) -> float:

@@ -138,6 +138,11 @@ _FAILURE = "(?i)error|exception|failure|failed"
 """Parts of the names of events that are failures: ``server_error``, ``ERROR``."""
 
 
+def names_failure(event: str) -> bool:
+    """Return whether an event's name says that something failed."""
+    return re.search(_FAILURE, event) is not None
+
+
 class Provider:
     """The base class of all providers.
 
@@ -212,7 +217,7 @@ class Provider:
         By default, a name that speaks of an error is a failure, and an event with another name is
         ignored unless its data are JSON.
         """
-        if event == "error" or re.search(_FAILURE, event) is not None:
+        if names_failure(event):
             parsed = None
             try:
                 with suppress(msgspec.MsgspecError, ProtocolError):

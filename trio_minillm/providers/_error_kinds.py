@@ -90,16 +90,21 @@ def _any(*patterns: str) -> str:
 
 # -- words ---------------------------------------------------------------------------------------
 
+_FEW_WORDS = r"(?:[\w'-]+ ){0,4}"
+"""A few words between two that belong together, names of models and owners among them."""
+
 _SHORT = (
     r"per[-_ ]?(?:second|sec\b|minute|min\b|hour)|/ ?(?:s|sec|min|minute|hour)\b|\b(?:rpm|tpm|rps|tps|rph|tph)\b"
     r"|(?:second|minute|hour)ly\b|\bhour allocated|concurren|a(?:n| few)? (?:second|minute)"
-    r"|(?:per|every|each|in|within|last) \d{1,5}[- ]?(?:s|sec|second|m|min|minute|h|hour)s?\b"
+    r"|(?:per|every|each|in|within|last) (?:\d{1,4}[- ]?(?:s|sec|second)|\d{1,3}[- ]?(?:m|min|minute)"
+    r"|(?:1?\d|2[0-3])[- ]?(?:h|hour))s?\b"
     r"|(?:every|each|this|current|next) (?:second|minute|hour)\b"
     r"|(?:second|minute|hour)[- ](?:quota|limit|window|rate)"
 )
 _LONG = _any(
     r"per[-_ ]?(?:day|week|month)|/ ?(?:day|week|month)\b|\b(?:rpd|tpd)\b|(?:week|month) allocated",
-    r"(?:daily|weekly|monthly) (?:\w+ ){0,2}(?:limit|quota|allocation|allowance|cap\b|usage)",
+    r"(?:per|every|each|in|within|last) (?:\d{5,6}[- ]?(?:s|sec|second)|24[- ]?(?:h|hour)|\d{1,2}[- ]?day)s?\b",
+    r"(?:daily|weekly|monthly|today'?s) (?:[\w()-]+ ){0,2}(?:limit|quota|allocation|allowance|cap\b|usage)",
 )
 
 _EMPTY_CODES = _any(
@@ -161,11 +166,16 @@ _EMPTY_HINTS = (
     *("quota is not", "out of "),
     *("free ", "余额", "欠费", "额度", "请充值", "资源包", "extra usage", "subscription"),
 )
+_PLAN_WORDS = (
+    rf"(?:reach|exceed|hit|over)\w* {_FEW_WORDS}usage limit"
+    r"|usage limits? (?:\w+ ){0,2}(?:reached|exceeded|hit)"
+)
+"""Words of a subscription's limit, which lasts for hours or days: Kimi, MiniMax, ChatGPT, Z.ai."""
 _QUOTA_CODES = _any("quota", "usagelimit", "allowanceexceeded")
 _QUOTA_WORDS = _any(
-    r"exceed\w* (?:\w+ ){0,4}(?:quota|allowance|allotment)",
+    rf"exceed\w* {_FEW_WORDS}(?:quota|allowance|allotment)",
     r"quota (?:has been |is |was )?(?:exceeded|exhausted|reached|used up|depleted)|out of quota|insufficient quota",
-    r"(?:reach|exceed|hit|over)\w* (?:\w+ ){0,4}usage limit|usage limits? (?:\w+ ){0,2}(?:reached|exceeded|hit)",
+    _PLAN_WORDS,
     r"usage limit: |(?:reached|exceeded|hit|used up) (?:your|the) (?:\w+ ){0,2}(?:daily|weekly|monthly)",
     "使用上限|限额将在",  # Z.ai
 )
@@ -175,12 +185,13 @@ _RATE_CODES = _any(
 )
 _RATE_WORDS = (
     r"rate[- ]?limit|too many (?:concurrent )?requests|throttl|request limit|requests? too frequent"
+    r"|qps ?overflow"  # iFlytek
 )
 _BUSY_CODES = (
     "overloaded|outofcapacity|capacityexceeded|serverbusy|engineoverload|slowdown|queueexceeded"
 )
 _BUSY_WORDS = _any(
-    r"\boverloaded|(?:out of|over|at) capacity|capacity (?:is |was |has been )?(?:temporarily )?exceeded",
+    r"\boverloaded|(?:out of|over|at) (?:max\w* |full )?capacity|capacity (?:is |was |has been )?(?:temporarily )?exceeded",
     r"no capacity|too busy|server (?:is )?busy|high (?:demand|traffic)|heavy load|访问量过大",
 )
 
@@ -263,7 +274,17 @@ FAULTS = _any(
 AGAIN = rf"{_RETRY}|{FAULTS}|\bbus(?:y|ier)\b|\bunavailable\b|\bconnection\b"
 """Words of a failure that may pass."""
 _REFUSED_CONTENT = r"inappropriate content|content (?:management )?policy|flagged (?:as|by|for)|不合规|敏感内容|违规"
-"""Words of a content filter: DashScope, Azure, Z.ai."""
+"""Words of a content filter: DashScope, Azure, Z.ai. An account can be meant, too."""
+_SENT = r"(?:content|prompt|input|output|response|message|completion|text)s?"
+_BLOCKED_CONTENT = _any(
+    rf"requires moderation|(?:{_SENT}|request) (?:was|is|has been) flagged",  # OpenRouter
+    rf"\b{_SENT} {_FEW_WORDS}(?:violates?|violated|blocked)\b",  # xAI, Cloudflare
+    rf"blocked by {_FEW_WORDS}(?:guardrail|moderation|(?:content|safety) (?:filter|check|polic))",
+    rf"(?:failed|violat\w+) {_FEW_WORDS}(?:content safety|safety check|guardrail)",  # Azure's APIM
+    r"guardrail (?:raised|intervened|checks? (?:[\w'-]+ ){0,5}failed)|safety_check_type",  # litellm, Portkey
+)
+"""Words of a filter that name what they refuse: no key and no account."""
+_LOCKED = r"account (?:has been|is|was) (?:\w+ )?(?:suspended|disabled|banned|blocked|terminated|restricted)"
 
 _NOTHING = r"limit(?: of|:| set to| is) ?0\b"
 """Words of a limit that allows nothing (Databricks)."""
@@ -290,11 +311,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "invalid",
-        words=r"requires moderation|(?:input|prompt|content|request) (?:was|is|has been) flagged",
-        statuses=frozenset({403}),
+        words=_BLOCKED_CONTENT,
+        unless=f"{_RETRY}|{FAULTS}|{_LOCKED}",
+        but=frozenset({401, 402, 408, 429, 503, 504, 529}),
     ),
     # OpenRouter: the money is reserved by requests that are still running.
     Rule("rate_limit", codes="inflightbudget"),
+    Rule("rate_limit", words="in-flight requests", statuses=frozenset({402})),
     Rule("invalid", codes=_LARGE_CODES),
     # DashScope says that the quota is insufficient where it means tokens a minute
     # (can1357/oh-my-pi PR 8476; Model Studio's error codes, "token-limit").
@@ -379,6 +402,8 @@ RULES: tuple[Rule, ...] = (
     Rule("rate_limit", words="quota exceeded for (?:aiplatform|quota metric)", unless=_LONG),
     Rule("overloaded", codes=_BUSY_CODES, but=frozenset({400, 413})),
     Rule("overloaded", words=_BUSY_WORDS, statuses=frozenset({429, 500, 502, 520, None})),
+    # A subscription's limit has the type of a rate limit at Kimi and MiniMax.
+    Rule("quota", words=_PLAN_WORDS, throttled=False, statuses=frozenset({403, 429, None})),
     # Both words, "quota" and "rate", stand for limits of a minute and of a month.
     Rule("quota", codes=f"{_QUOTA_CODES}|{_RATE_CODES}", words=_LONG, throttled=False),
     Rule("rate_limit", codes="toomany(?:requests|tokens)", but=frozenset({413})),

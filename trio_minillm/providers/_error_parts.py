@@ -220,7 +220,9 @@ _RENEWED = ("resets_at", "reset_at", "resetsAt", "resetAt")
 
 def _seconds(value: Any, unit: float) -> float | None:
     if isinstance(value, Mapping):  # Google's duration, spelled out
-        value = value.get("seconds")
+        nanos = _seconds(value.get("nanos"), 1e-9) or 0.0
+        value = _seconds(value.get("seconds", 0), 1.0)
+        value = None if value is None else value + nanos
     if isinstance(value, str):
         found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,12})?)\s*s?\s*", value)
         value = float(found[1]) if found else None

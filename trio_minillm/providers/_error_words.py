@@ -236,11 +236,19 @@ def _as_line(markup: str) -> str:
 
 # -- a wait ---------------------------------------------------------------------------
 
-_UNITS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_UNIT = "(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)"
+_UNITS = {
+    **dict.fromkeys(("ms", "milli", "毫秒"), 0.001),
+    **dict.fromkeys(("s", "秒"), 1.0),
+    **dict.fromkeys(("m", "分"), 60.0),
+    **dict.fromkeys(("h", "小时"), 3600.0),
+    **dict.fromkeys(("d", "天"), 86_400.0),
+}
+"""Seconds of a unit, by the beginning of its name; of two that fit, the first counts."""
+_UNIT = "(?:milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|毫秒|秒钟?|分钟?|小时|天)"
 _WAIT_WORDS = (
-    r"(?i)\b(?:try(?:ing)? again|retry(?:ing)?|wait|come back|available (?:again|in)|resets?)\b[^.;\d]{0,30}?"
+    r"(?i)\b(?:try(?:ing)? again|retry(?:ing)?|wait|come back|(?:available|allowed) (?:again|in)|resets?|cool ?down|back ?off)\b[^.;\d]{0,30}?"
     rf"((?:\d{{1,9}}(?:\.\d{{1,12}})?\s?{_UNIT}(?:,| and)?\s?){{1,4}})(?![a-z\d])"
+    rf"|请(?:在|等待)?\s?((?:\d{{1,9}}(?:\.\d{{1,12}})?\s?{_UNIT}\s?){{1,4}})(?:之后|以后|后)"
 )
 
 
@@ -250,6 +258,6 @@ def wait_in(words: str) -> float | None:
     if found is None:
         return None
     total = 0.0
-    for number, unit in re.findall(rf"(?i)(\d+(?:\.\d+)?)\s?({_UNIT})", found[1]):
+    for number, unit in re.findall(rf"(?i)(\d+(?:\.\d+)?)\s?({_UNIT})", found[1] or found[2]):
         total += float(number) * next(s for u, s in _UNITS.items() if unit.lower().startswith(u))
     return total if total < 1e9 else None

@@ -5,7 +5,7 @@ A cost can be wrong by any of its parts:
 ========================================  =========================================================
 part                                      decided in
 ========================================  =========================================================
-own figure, or usage times price          `Provider.cost_of`, of each wire
+own figure, or usage times price          here, and `Provider.cost_of` of each wire
 the counts                                ``_usage.py``, by the names of ``_usage_names.py``
 the tier, speed and region it ran at,     ``_charged.py``
 and how many choices were counted
@@ -27,6 +27,7 @@ from typing import Final
 from .._types.cost import RATES, WIDER, CostInfo, CostResolution, TokenPrice
 from .._types.money import add, exact, scaled, subtract, sum_of, times
 from .._types.usage import Usage
+from ._usage import amount_in, at_path
 
 STANDARD: Final = "standard"
 """The service tier of a request that asks for none, and of a price that names none."""
@@ -57,6 +58,33 @@ def native_cost(usage: Usage, amount: Decimal) -> CostInfo:
     """Return the provider's own figure for this usage: a lower bound unless the usage is final."""
     resolution = CostResolution.RESOLVED if usage.final else CostResolution.LOWER_BOUND
     return CostInfo(amount, resolution, "native")
+
+
+def stated_or_priced(
+    usage: Usage | None, price: TokenPrice | None, *, bills: bool = False
+) -> CostInfo:
+    """Return the charge that a usage names, or else usage times price.
+
+    With ``is_byok``, the user's own key was used at the upstream provider: a gateway's ``cost`` is only
+    its fee, and the upstream's charge is added. Without it, the upstream's figure repeats ``cost`` and
+    must not be added (OpenRouter's reference). ``bills`` is true for a server that charges what it
+    names, so that 0 is free; any other that says 0 may not know the price.
+    """
+    if usage is None or usage.cost is None:
+        return priced_cost(usage, price)
+    amount, raw = exact(usage.cost), usage.raw or {}
+    own_key = raw.get("is_byok") is True
+    upstream = amount_in(at_path(raw, _UPSTREAM)) if own_key else None
+    if not (usage.cost or upstream) and price is not None and not bills:
+        return priced_cost(usage, price)
+    if upstream is not None:
+        return native_cost(usage, add(amount, exact(upstream)))
+    if own_key:  # the fee is not the whole cost
+        return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
+    return native_cost(usage, amount)
+
+
+_UPSTREAM: Final = ("cost_details", "upstream_inference_cost")
 
 
 def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:

@@ -110,6 +110,7 @@ CHARGED_APART: Final = paths(
 COST: Final = paths(
     "cost",
     "cost.total_cost",  # Perplexity
+    "cost.total",
     "cost_details.total_cost",
     "total_cost",
     "estimated_cost",  # DeepInfra

@@ -37,10 +37,20 @@ from ._anthropic_events import (
     read_message,
 )
 from ._anthropic_request import CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
-from ._base import Model, Parsed, Provider, Request, host_of, joined_url, sendable
+from ._base import (
+    Model,
+    Parsed,
+    Provider,
+    Request,
+    host_of,
+    joined_url,
+    names_failure,
+    sendable,
+)
 from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import READ_AGAIN, text_within, texts_of
+from ._pricing import stated_or_priced
 from ._reasons import failure_of, reason_of
 from ._usage import anthropic_usage, at_path
 
@@ -167,16 +177,30 @@ class Anthropic(Provider):
             return out
         if kind == "ping":
             return None
+        if kind == "message":
+            return self._whole_message(data)
         if not kind or "error" in kind:  # a gateway's own: {"type": "too_many_requests_error", …}
             if (told := complaint_in(loose_json(data))) is not None:
                 raise ProviderError(told, vague=failure_beside(data) is None)
             return StreamChunk(progress=False, answer=False)
         return StreamChunk(answer=False)  # unknown, but a sign of life
 
+    def _whole_message(self, data: bytes) -> StreamChunk | list[StreamChunk]:
+        """Translate an event that is a whole answer: relays send one for a server that does not
+        stream. What has been streamed before is not said again.
+        """
+        found = loose_json(data)
+        if not isinstance(found, Mapping) or not isinstance(found.get("content"), list | str):
+            return StreamChunk(answer=False)
+        out = self.parse_response(data)
+        for chunk in out:
+            chunk.elsewhere = True
+        return list(out)
+
     def parse_event(self, event: str, data: bytes) -> Parsed:
         if event in EVENTS and event != "error":
             return self._parse(data, event)
-        if event != "error":
+        if not names_failure(event):
             with suppress(msgspec.DecodeError):
                 kind = decode_kind(data)
                 if kind.type is None and not kind.error:
@@ -205,7 +229,7 @@ class Anthropic(Provider):
         tokens are only in ``iterations``, and have another price. So it is if it ran code: containers
         are charged by the hour.
         """
-        cost = super().cost_of(usage, price)
+        cost = stated_or_priced(usage, price)
         raw = (usage.raw if usage is not None else None) or {}
         steps = raw.get("iterations")
         own = not isinstance(steps, list) or all(

@@ -19,7 +19,6 @@ from trio_minillm._batch.throttle.rate_headers import (
     RateLimit,
     family_of,
     limits_in,
-    seconds_until,
 )
 from trio_minillm._batch.throttle.rate_limits import Rates
 from trio_minillm._batch.throttle.retry import (
@@ -77,40 +76,6 @@ def test_a_bucket_lets_a_request_through_that_is_larger_than_itself_and_makes_it
 
 
 # -- headers ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("1s", 1.0),
-        ("6m0s", 360.0),
-        ("1h2m3s", 3723.0),
-        ("120ms", 0.12),
-        ("17.5s", 17.5),
-        ("2m59.56s", 179.56),
-        ("1d", 86400.0),
-        ("30", 30.0),
-        ("1700000060", 60.0),
-        ("1700000060500", 60.5),
-        ("2023-11-14T22:14:20Z", 60.0),
-        ("2023-11-14T23:14:20+01:00", 60.0),
-        ("2023-11-14T22:00:00Z", 0.0),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("m", None),
-        ("nan", None),
-    ],
-)
-def test_resets_of_all_customs_are_read(text, seconds):
-    found = seconds_until(text, epoch=1_700_000_000.0)
-    assert found == (None if seconds is None else pytest.approx(seconds))
-
-
-@given(st.text(max_size=30))
-def test_no_reset_header_is_too_strange(text):
-    found = seconds_until(text, epoch=1e9)
-    assert found is None or found >= 0
 
 
 @pytest.mark.parametrize(

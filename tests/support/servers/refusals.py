@@ -721,6 +721,44 @@ REFUSALS: list[Difference] = [
         403,
     ),
     _refusal(
+        "OpenRouter",
+        "402 for money that requests under way have reserved",
+        "macanderson/stella",
+        "rate_limit",
+        _error(
+            "This request would exceed your available credits given your current in-flight requests. "
+            "Retry after in-flight requests settle, or add credits.",
+            402,
+        ),
+        402,
+    ),
+    _refusal(
+        "xAI",
+        "403 for content that a safety check refuses",
+        "theopenco/llmgateway",
+        "invalid",
+        {
+            "code": "The caller does not have permission to execute the specified operation",
+            "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
+        },
+        403,
+        says="usage guidelines",
+    ),
+    _refusal(
+        "MiniMax, a plan's key",
+        "429 `rate_limit_error` for the limit of a plan",
+        "MiniMax-AI/MiniMax-M2.7",
+        "quota",
+        {
+            "type": "error",
+            "error": {
+                "type": "rate_limit_error",
+                "message": "usage limit exceeded, 5-hour usage limit reached for Token Plan Starter "
+                "(0/0 used), resets at 2026-05-15T15:00:00Z (2056)",
+            },
+        },
+    ),
+    _refusal(
         "Azure, through litellm",
         "500 for a prompt that the content filter refuses, with the advice to modify it and retry",
         "Azure OpenAI's content management policy; litellm's ContentPolicyViolationError",

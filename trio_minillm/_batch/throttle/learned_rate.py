@@ -76,7 +76,7 @@ class LearnedRate:
     beyond, so that a limit that was raised is found. It rises only with requests that are accepted:
     time in which nothing was sent proves nothing.
 
-    Its 19 attributes are what has been counted, and the curve.
+    Its 20 attributes are what has been counted, and the curve.
     """
 
     def __init__(self, now: float) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Literal, NamedTuple
+
+from ..._types.renewal import number_of, seconds_until
 
 Unit = Literal["requests", "tokens"]
 
@@ -53,47 +53,8 @@ def limits_in(headers: Mapping[str, str], family: str, *, epoch: float) -> list[
     """
     found = []
     for unit, limit, remaining, reset in _FAMILIES[family]:
-        left = _number(headers.get(remaining))
+        left = number_of(headers.get(remaining))
         if left is not None:
             until = seconds_until(headers.get(reset, ""), epoch=epoch)
-            found.append(RateLimit(unit, _number(headers.get(limit)), left, until))
+            found.append(RateLimit(unit, number_of(headers.get(limit)), left, until))
     return found
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None else -1.0
-    except ValueError:
-        return None
-    return value if 0 <= value < 1e15 else None
-
-
-_DURATION = re.compile(
-    r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?"
-)
-_SECONDS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
-
-
-def seconds_until(text: str, *, epoch: float) -> float | None:
-    """Return the seconds from ``epoch`` until the moment that a reset header names, ``None`` if it
-    can't be read.
-
-    The header may be a duration (``6m0s``, ``120ms``), a date (RFC 3339), a number of seconds, or
-    a time of day in seconds or milliseconds since 1970.
-    """
-    text = text.strip()[:64]
-    number = _number(text)
-    if number is not None:
-        if number > 1e11:  # milliseconds since 1970
-            number /= 1000.0
-        return max(0.0, number - epoch) if number > 1e9 else number
-    parts = _DURATION.fullmatch(text)
-    if text and parts is not None:
-        return sum(float(n) * s for n, s in zip(parts.groups(), _SECONDS, strict=True) if n)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, moment.timestamp() - epoch)
