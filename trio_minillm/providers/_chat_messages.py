@@ -55,8 +55,8 @@ class TurnOrder(msgspec.Struct, frozen=True, kw_only=True):
     bridge: bool = False
     """A user's message must not follow a tool's result: `BRIDGE` is put between them."""
     no_empty: bool = False
-    """A turn of the model without text and calls is left out, and a tool's empty result is
-    `EMPTY_RESULT`."""
+    """A turn of the model without text, calls and blocks to give back is left out, and a tool's empty
+    result is `EMPTY_RESULT`."""
 
 
 class MessageRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,8 +140,8 @@ def _arranged(messages: list[dict[str, Any]], order: TurnOrder) -> list[dict[str
 
 
 def _is_empty(message: dict[str, Any]) -> bool:
-    told = message.get("content") or message.get("tool_calls") or message.get("refusal")
-    return message["role"] == "assistant" and not told
+    told = ("content", "tool_calls", "refusal", "reasoning_details")
+    return message["role"] == "assistant" and not any(map(message.get, told))
 
 
 def _not_empty(message: dict[str, Any]) -> dict[str, Any]:
