@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._protocol.decoder import ChunkDecoder
+from trio_minillm._protocol.sniffer import Sniffer
 from trio_minillm.providers import SERVERS, Provider, anthropic, openai
 
 PROVIDERS: list[Provider] = [
@@ -55,14 +57,16 @@ VALUES = st.recursive(
     ),
     max_leaves=5,
 )
-DELTAS = st.fixed_dictionaries(
+CALL = {"id": "c", "function": {"name": "f", "arguments": "{"}, "unknown": 1}
+DELTAS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "role": st.just("assistant"),
         "content": st.sampled_from(("a", "b ", "", "\n", None)),
         "refusal": st.none(),
-        "tool_calls": st.none(),
+        "tool_calls": st.sampled_from((None, [], [{}], [CALL], [{"index": 0, **CALL}, CALL])),
         "reasoning": st.sampled_from((None, "r")),
+        "reasoning_content": st.sampled_from((None, "", "s")),
     },
 )
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -97,6 +101,9 @@ def events(draw: Any) -> bytes:
         "delta": delta,
         "finish_reason": reason,
     }
+    if draw(st.booleans()):
+        choice["native_finish_reason"] = draw(st.sampled_from((None, "", "end_turn", "MALFORMED")))
+        choice["logprobs"] = draw(st.sampled_from((None, {}, {"content": [{"token": "a"}]})))
     event: dict[str, Any] = {
         "object": draw(st.sampled_from(("chat.completion.chunk", "", "error")))
     }
@@ -150,7 +157,7 @@ def decoded(
     with pytest.MonkeyPatch.context() as monkeypatch:
         if not fast:
             monkeypatch.setattr(ChunkDecoder, "_ordinary", slow)
-            monkeypatch.setattr(openai, "is_ordinary", lambda data: False)
+            monkeypatch.setattr(openai, "ordinary_chunk", slow)
             monkeypatch.setattr(anthropic, "is_ordinary_end", lambda data: False)
         decoder = ChunkDecoder(provider, lenient=lenient, choices=choices)
         chunks = [chunk for piece in pieces for chunk in decoder.feed(piece, 1.0)]
@@ -205,6 +212,14 @@ def said(text: str, reason: str | None = None, /, **more: Any) -> dict[str, Any]
         [chunk(said("a"), said("", index=1)), chunk(said("", "stop"), said("b", "stop", index=1))],
         [chunk(said("a"), said("", index=1, text="b")), b"[DONE]"],
         [chunk(said("", "error")), b"[DONE]"],
+        [chunk({"index": 0, "delta": {"tool_calls": [CALL]}}), chunk(said("", "tool_calls"))],
+        [chunk(said("a", logprobs={"content": [{"token": "a"}]})), b"[DONE]"],
+        [chunk(said("a")), chunk(said("", "stop", native_finish_reason="STOP")), b"[DONE]"],
+        [chunk(said("a")), chunk(said("", "stop", native_finish_reason="FAILED")), b"[DONE]"],
+        [chunk({**said("a"), "index": -1}), b"[DONE]"],
+        [chunk(), chunk(said("a"), provider=7, service_tier="flex", system_fingerprint="f")],
+        [chunk(said("a", "stop"), provider="P", service_tier={}, usage=USAGE), b"[DONE]"],
+        [chunk(said("", "stop"), usage={"prompt_tokens": None})],
         [chunk(said("a")), chunk(usage=USAGE), b"[DONE]"],
         [chunk(said("a")), chunk(said("", "stop"), status="failed"), b"[DONE]"],
     ],
@@ -213,6 +228,13 @@ def test_what_follows_a_reason_and_what_stands_beside_another_choice(
     provider: Provider, found: list[bytes]
 ) -> None:
     assert_alike(provider, [b"data: %b\n\n" % event for event in found])
+
+
+@given(st.sampled_from(string.ascii_letters), st.binary(max_size=40))
+def test_a_body_that_begins_with_a_letter_needs_no_sniffer(letter: str, rest: bytes) -> None:
+    sniffer, body = Sniffer(20), letter.encode() + rest
+    assert sniffer.feed(body) == body
+    assert (sniffer.decided, sniffer.pieces, sniffer.failure) == (True, None, None)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS[:2], ids=lambda provider: provider.name)

@@ -144,5 +144,6 @@ def join_fields(into: dict[str, Any], new: dict[str, Any]) -> None:
 
 def joined_fields(found: dict[str, Any]) -> dict[str, Any] | None:
     """Return what `join_fields` has put together; ``None`` if that is nothing."""
-    out = {k: "".join(v) if isinstance(v, _Pieces) else v for k, v in found.items()}
-    return out or None
+    if not found:
+        return None
+    return {k: "".join(v) if isinstance(v, _Pieces) else v for k, v in found.items()}

@@ -47,6 +47,10 @@ class Extras:
         return one
 
 
+_NO_EXTRAS = Extras()
+"""The extras of every choice without any; nothing is put into them."""
+
+
 class ChoiceBuilder:
     """One choice under construction. Nothing here raises: a limit that was crossed is noted."""
 
@@ -188,7 +192,7 @@ class ChoiceBuilder:
             self._add_attachments(chunk)
         if chunk.finish_reason is not None:
             self.reason = chunk.finish_reason
-            native = str((chunk.metadata or {}).get("native_finish_reason") or "")
+            native = chunk.metadata and str(chunk.metadata.get("native_finish_reason") or "")
             if native and not forbids_calls((self.native_reason,)):  # a filter is not taken back
                 self.native_reason = native
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
@@ -284,19 +288,22 @@ class ChoiceBuilder:
         ``reason`` is the finish reason that stands. A call can be run only if the answer is
         ``finished``, was neither cut nor filtered, and the call is whole.
         """
-        extras = self.extras or Extras()
+        extras = self.extras or _NO_EXTRAS
         parts: list[Part] = []
         good: list[ToolCall] = []
         bad: list[ToolCall] = []
+        texts: dict[str, list[str]] = {"text": [], "reasoning": [], "refusal": []}
         told = extras.calls.sorted_out(finished=finished) if extras.calls.all else None
-        ids = extras.calls.ids(told.copies if told is not None else ())
-        # One that was withdrawn counts, too: it is not known what was lost.
-        reasons = (*self.reasons, self.reason or "")
-        usable = finished and not forbids_calls((*reasons, self.native_reason))
-        ended = ended_by_model(reasons)
+        if told is not None:
+            ids = extras.calls.ids(told.copies)
+            # One that was withdrawn counts, too: it is not known what was lost.
+            reasons = (*self.reasons, self.reason or "")
+            usable = finished and not forbids_calls((*reasons, self.native_reason))
+            ended = ended_by_model(reasons)
         for part in self.parts:
             if isinstance(part, TextBuilder):
                 parts += part.parts(wire)
+                texts[part.kind].append(part.joined())
             elif part.start is not None:
                 parts.append(part.opaque(wire))
             elif told is not None and told.shows(part):
@@ -306,12 +313,8 @@ class ChoiceBuilder:
                 (good if usable and whole and given else bad).append(call)
                 parts.append(call)
         self.notes = [] if told is None else list(told.notes())
-        if finished and asks_for_calls(self.reason) and not good and not bad:
+        if finished and not good and not bad and asks_for_calls(self.reason):
             self.notes.append(f"finish reason {self.reason!r}, but no tool call")
-        texts: dict[str, list[str]] = {"text": [], "reasoning": [], "refusal": []}
-        for part in self.parts:
-            if isinstance(part, TextBuilder):
-                texts[part.kind].append(part.joined())
         return Choice(
             index=self.index,
             parts=tuple(parts),

@@ -36,6 +36,8 @@ from .choice import ChoiceBuilder
 from .state import Event, State, StreamState
 from .templates import TextRun
 
+_FINISHED = Outcome.FINISHED
+
 COMPACT_EVERY = 1024
 """Chunks after which the pieces of the newest parts are joined, so that they take the space of
 their text. (Joining all of it each time would be quadratic.)"""
@@ -105,7 +107,8 @@ class Ingest:
 
     def ingest(self, chunk: StreamChunk) -> None:
         """Fold one chunk. Does nothing once the outcome stands."""
-        if self.state.over:
+        state = self.state
+        if state.over:
             return
         first = chunk.choice == 0 or self._counting
         choice = self._first if first else self._choice_of(chunk)
@@ -121,9 +124,9 @@ class Ingest:
             choice.part("reasoning", chunk.part).pieces.append(chunk.reasoning)
         if chunk.progress:
             self._ingest_progress(chunk, choice)
-        if chunk.id and not self.id:
+        if not self.id and chunk.id:
             self.id = chunk.id
-        if chunk.model and not self._model_named:
+        if not self._model_named and chunk.model:
             self.model = chunk.model
             self._model_named = True
         if chunk.metadata is not None:
@@ -135,9 +138,9 @@ class Ingest:
                 self.usage.merge_from(chunk.usage)
         if choice.over_limit is not None:  # before a reason in the same chunk can end the answer
             self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
-        self.state.chunk(chunk)
+        state.chunk(chunk)
         if self.usage is not None:
-            self.usage.final = self.state.usage_final
+            self.usage.final = state.usage_final
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch, with the result of folding its chunks one by one."""
@@ -269,8 +272,9 @@ class Ingest:
 
         Of a finished answer it does in any case: the server has said so, and the body is whole.
         """
-        stands = self.outcome is Outcome.FINISHED or self.state.counted
-        return choice.reason if stands or choice.index in self.state.reasoned else None
+        state = self.state
+        stands = choice.index in state.reasoned or state.outcome is _FINISHED or state.counted
+        return choice.reason if stands else None
 
     @property
     def charged_usage(self) -> Usage | None:
@@ -285,14 +289,19 @@ class Ingest:
 
     def charged(self, usage: Usage) -> Usage:
         """Return a copy of a usage with the tier and the doubts that decide what it costs."""
+        images = cited = False
+        for choice in self._choices.values():
+            if choice.extras is not None:
+                images = images or choice.has_images
+                cited = cited or choice.cites_pages
         return charged(
             msgspec.structs.replace(usage),
             self._asked,
             self.metadata,
             choices=len(self._in_order()),
             content=self.chunks > 0,
-            images=any(c.has_images for c in self._choices.values()),
-            cited=any(c.cites_pages for c in self._choices.values()),
+            images=images,
+            cited=cited,
         )
 
     def _in_order(self) -> list[ChoiceBuilder]:
@@ -324,7 +333,7 @@ class Ingest:
         ``id`` comes from the headers and counts more than one from a chunk; ``unread`` counts what
         the decoder has left out, by name; ``more`` are the fields that no chunk carries.
         """
-        finished = self.outcome is Outcome.FINISHED
+        finished = self.state.outcome is _FINISHED
         builders = self._in_order()
         built = [c.build(self._wire, finished, self._standing(c)) for c in builders]
         notes, usage = list(self.notes), self.charged_usage
@@ -334,22 +343,24 @@ class Ingest:
             notes.append("the numbers of the choices count pieces, and are read as one answer")
         if self.state.reopened:
             notes.append("content followed a finish reason, which was therefore not the last word")
-        for name, count in (unread or {}).items():
-            times = f" ({count:,} times)" if count > 1 else ""
-            notes.append(f"left out, since it could not be read: {name}{times}")
-        doubts = usage.doubts if usage is not None else None
-        notes += [f"usage: {field}: {why}" for field, why in (doubts or {}).items()]
+        if unread:
+            for name, count in unread.items():
+                times = f" ({count:,} times)" if count > 1 else ""
+                notes.append(f"left out, since it could not be read: {name}{times}")
+        if usage is not None and usage.doubts:
+            notes += [f"usage: {field}: {why}" for field, why in usage.doubts.items()]
         for choice in built:
             if len(choice.finish_reasons) > 1:
                 notes.append(f"choice {choice.index}: finish reasons {choice.finish_reasons}")
         for builder in builders:
-            notes += [f"choice {builder.index}: {note}" for note in builder.notes]
+            for note in builder.notes:
+                notes.append(f"choice {builder.index}: {note}")
         return CompletionResponse(
             id=id or self.id,
             model=self.model,
             choices=tuple(built),
             usage=usage,
-            outcome=self.outcome,
+            outcome=self.state.outcome,
             rejected=self.rejected,
             metadata=_decoded(self.metadata, notes),
             notes=tuple(notes),

@@ -6,7 +6,6 @@ Reasons that name a failure are not among them: a provider's parser turns those 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 
 CUT_REASONS = frozenset(
@@ -41,17 +40,24 @@ CALL_REASONS = frozenset({"tool_calls", "tool_use", "tool_call", "function_call"
 """Finish reasons that promise a call."""
 
 
-def forbids_calls(reasons: Iterable[str]) -> bool:
+_once = lru_cache(maxsize=256)
+"""Answers a question once: few servers have more than one or two reasons."""
+
+
+@_once
+def forbids_calls(reasons: tuple[str, ...]) -> bool:
     """Return whether one of these reasons says that the answer was cut or filtered."""
-    return any(w in _UNUSABLE or re.search(_TELLING, w) for w in _words(tuple(reasons)))
+    return any(w in _UNUSABLE or re.search(_TELLING, w) for w in _words(reasons))
 
 
-def ended_by_model(reasons: Iterable[str]) -> bool:
+@_once
+def ended_by_model(reasons: tuple[str, ...]) -> bool:
     """Return whether there is a reason, and each is one of those that a model gives at its end."""
-    words = _words(tuple(reasons))
+    words = _words(reasons)
     return bool(words) and words <= _ENDED
 
 
+@_once
 def asks_for_calls(reason: str | None) -> bool:
     """Return whether a reason promises a tool call."""
     return bool(_words((reason or "",)) & _CALL)
@@ -61,7 +67,6 @@ def _bare_word(word: str) -> str:
     return re.sub("[^a-z0-9]", "", word.lower()).removeprefix("finishreason")
 
 
-@lru_cache(maxsize=256)  # few servers have more than one or two
 def _words(reasons: tuple[str, ...]) -> frozenset[str]:
     """Return the words of reasons, without what relays change: case, hyphens, a prefix.
 

@@ -45,7 +45,7 @@ def kinds_of(chunk: StreamChunk) -> list[str]:
 
 def in_message(data: bytes) -> bool:
     """Return whether an event has its text in a ``message``, which may repeat all before it."""
-    return MESSAGE in data and _DELTA not in data
+    return data.find(MESSAGE) >= 0 and data.find(_DELTA) < 0
 
 
 class Repeats:
@@ -60,8 +60,8 @@ class Repeats:
 
     def note(self, chunk: StreamChunk) -> None:
         """Take note of the kinds of content that came in their place."""
-        if chunk.delta or has_content(chunk):
-            self._said.update([(chunk.choice, kind) for kind in kinds_of(chunk)])
+        for kind in kinds_of(chunk):
+            self._said.add((chunk.choice, kind))
 
     def removed_from(
         self,
@@ -85,10 +85,10 @@ class Repeats:
                 self._shorten(chunk)
                 silent = False
                 continue
-            for kind in kinds_of(chunk) if has_content(chunk) else ():
-                self._said.add((chunk.choice, kind))
+            if has_content(chunk):
+                self.note(chunk)
                 silent = False
-        if silent and MESSAGE in data and any(c.finish_reason for c in chunks):
+        if silent and data.find(MESSAGE) >= 0 and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *MALFORMED):
                 whole: Sequence[StreamChunk] = restored(self._provider.parse_response(data))
                 for chunk in whole:

@@ -86,13 +86,6 @@ def prepare(
     """
     provider = model.provider
     wanted = provider.always_usage or expect_usage is not False
-    reading: dict[str, Any] = {
-        "timeouts": timeouts,
-        "retry": retry,
-        "bounds": bounds,
-        "lenient": lenient,
-        "raw": raw,
-    }
 
     def build(messages: Messages) -> tuple[Prepared, bytes]:
         request = make_request(
@@ -104,14 +97,25 @@ def prepare(
             expect_usage=wanted,
             options=options,
         )
-        made = _prepared(request, reading)
+        made = _prepared(
+            request, timeouts=timeouts, retry=retry, bounds=bounds, lenient=lenient, raw=raw
+        )
         return made, made.body
 
     alike = provider.any_text and _is_nothing(extra) and _is_nothing(headers)
     if alike and (texts := texts_of(messages)) is not None:
         template = _templates.get(model, texts[0], (wanted,), params, build)
         if template is not None:
-            return _filled(template, texts[1], reading)
+            made: Prepared = template.made
+            return msgspec.structs.replace(
+                made,
+                body=_filled(template, texts[1]),
+                timeouts=timeouts,
+                retry=retry,
+                bounds=bounds,
+                lenient=lenient,
+                raw=raw,
+            )
     return build(messages)[0]
 
 
@@ -122,8 +126,8 @@ def _is_nothing(given: object) -> bool:
     return given is None or (type(given) is dict and not given)
 
 
-def _prepared(request: Request, reading: Mapping[str, Any]) -> Prepared:
-    """Return a request; ``reading`` has the fields that say how it is sent and its answer read."""
+def _prepared(request: Request, **reading: Any) -> Prepared:
+    """Return a request; ``reading`` are the fields that say how it is sent and its answer read."""
     provider, body = request.model.provider, body_of(request)
     asked = asked_of(request.model, body)
     return Prepared(
@@ -143,14 +147,12 @@ def _prepared(request: Request, reading: Mapping[str, Any]) -> Prepared:
     )
 
 
-def _filled(template: Template, texts: list[str], reading: Mapping[str, Any]) -> Prepared:
-    """Return a request that differs from the template's in its texts, and in ``reading``."""
-    made: Prepared = template.made
+def _filled(template: Template, texts: list[str]) -> bytes:
+    """Return the body of a request that differs from the template's in its texts."""
     try:
-        body = template.filled(texts)
+        return template.filled(texts)
     except UnicodeError:  # its repr would show the text
         raise ValueError(_NOT_UNICODE) from None
-    return msgspec.structs.replace(made, body=body, **reading)
 
 
 def make_request(

@@ -8,6 +8,7 @@ nothing else depends on them.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -79,10 +80,11 @@ class Template(msgspec.Struct, frozen=True):
     """The model's when it was built: a dictionary could be changed."""
     extra: bytes
     """Likewise, as JSON: there may be others in it."""
-    order: tuple[int, ...]
-    """The numbers of the texts as they stand in the body: Anthropic's has instructions at its end."""
-    pieces: tuple[bytes, ...]
-    """The body before, between and behind the texts."""
+    head: bytes
+    """The body before the texts."""
+    holes: tuple[tuple[int, bytes], ...]
+    """The number of each text, as they stand in the body (Anthropic's has instructions at its end), and
+    what follows it there."""
 
     def is_of(self, model: Model) -> bool:
         """Return True if requests to this model are as when the template was made."""
@@ -91,10 +93,10 @@ class Template(msgspec.Struct, frozen=True):
 
     def filled(self, texts: list[str]) -> bytes:
         """Return the body with these texts. Raises ``UnicodeError``."""
-        pieces = self.pieces
-        out = [pieces[0]]
-        for number, behind in zip(self.order, pieces[1:], strict=True):
-            out += [_encode(texts[number])[1:-1], behind]
+        out = [self.head]
+        for number, behind in self.holes:
+            out.append(_encode(texts[number])[1:-1])
+            out.append(behind)
         return b"".join(out)
 
 
@@ -103,6 +105,8 @@ _encode = msgspec.json.Encoder().encode
 
 def _json_of(extra: Mapping[str, Any]) -> bytes:
     """Return a model's extra fields as JSON; nothing if they have become something else."""
+    if not extra:
+        return b"{}"
     with suppress(TypeError, ValueError, RecursionError):  # the request that is built says why
         return _encode(extra)
     return b""
@@ -163,10 +167,6 @@ class Templates:
         if any(body.count(mark) != 1 for mark in marks):
             return None  # it stands twice
         order = sorted(range(len(marks)), key=lambda number: body.find(marks[number]))
-        pieces: list[bytes] = []
-        for number in order:
-            before, _, body = body.partition(marks[number])
-            pieces.append(before)
-        return Template(
-            made, model, dict(model.headers), _json_of(model.extra), tuple(order), (*pieces, body)
-        )
+        head, *pieces = re.split(b"|".join(marks), body)
+        holes = tuple(zip(order, pieces, strict=True))
+        return Template(made, model, dict(model.headers), _json_of(model.extra), head, holes)

@@ -63,7 +63,7 @@ class SSEDecoder:
     - Data whose JSON is closed end with their line if the next line opens a JSON object or list:
       some servers write no blank lines, and their answers must not wait for the end of the body.
 
-    Its 16 attributes are options, what it has counted, and one unfinished line and event.
+    Its 17 attributes are options, what it has counted, and one unfinished line and event.
 
     Guarantees: `feed` never raises for any bytes; the events of any split of the same bytes
     are the same; after a bound was crossed, ``failure`` is set and nothing more comes out.
@@ -85,6 +85,7 @@ class SSEDecoder:
         self.last_event_id: str = ""
         self.comments: int = 0
         """The number of comment lines (keep-alives)."""
+        self._plain_bytes = min(max_line, max_event)  # of the longest block that `plain` reads
         self._forgiving = forgiving
         self._started = False  # past the byte-order mark
         self._skip_lf = False  # the last byte was CR: an LF right after it is the same line end
@@ -134,17 +135,24 @@ class SSEDecoder:
         """Return the name and the data of a whole block that is one line of data, perhaps with its
         name before it; ``None`` for any other.
         """
-        size, name = len(block), "message"
-        if size > self.max_line or size > self.max_event or self.failure is not None:
+        if len(block) > self._plain_bytes:
             return None
+        name, start = "message", 0
         if block[:6] == b"event:":
-            head, _, block = block.partition(b"\n")
+            start = block.find(b"\n") + 1
+            head = block[6 : start - 1]
             if not head.isascii():
                 return None
-            name = head[6:].removeprefix(b" ").decode() or name
-        if block[:5] != b"data:" or b"\n" in block:
+            name = head.removeprefix(b" ").decode() or name
+        begin = block[start : start + 6]
+        if begin == b"data: ":
+            start += 6
+        elif begin[:5] == b"data:":
+            start += 5
+        else:
             return None
-        return name, block[6:] if block[5:6] == b" " else block[5:]
+        # `find`, here and elsewhere: `in` tries to read the bytes as a number before it looks for them.
+        return None if block.find(b"\n", start) >= 0 else (name, block[start:])
 
     def dissect(self, block: bytes) -> list[SSEEvent]:
         """Return the event of a whole block, if there is one in it."""
@@ -169,7 +177,7 @@ class SSEDecoder:
         events: list[SSEEvent] = []
         short = min(QUICK_BYTES, self.max_line, self.max_event)
         whole_line = (
-            self._forgiving and b"}\n" in tail[:-1]
+            self._forgiving and tail.find(b"}\n", 0, -1) >= 0
         )  # may end its event, without a blank line
         if quick and len(tail) <= short and self.failure is None and not whole_line:
             self._held = tail
@@ -195,7 +203,8 @@ class SSEDecoder:
     # -- bytes ---------------------------------------------------------------------------
 
     def _skip_bom(self, data: bytes) -> bytes:
-        data = self._take_partial() + data
+        if self._partial:
+            data = self._take_partial() + data
         if len(data) < len(_BOM) and _BOM.startswith(data):
             self._partial += data
             return b""
@@ -208,7 +217,7 @@ class SSEDecoder:
             self._skip_lf = False
             if data[0] == 0x0A:
                 data = data[1:]
-        if b"\r" in data:
+        if data.find(b"\r") >= 0:
             self._skip_lf = data[-1] == 0x0D
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return data
@@ -339,6 +348,7 @@ class SSEDecoder:
 
     def _fail(self, bound: str, limit: int) -> None:
         self.failure = LimitExceeded(bound, limit)
+        self._plain_bytes = -1
         self._partial.clear()
         self._data.clear()
         self._has_data = False

@@ -155,7 +155,7 @@ def continues_answer(chunk: StreamChunk) -> bool:
         or chunk.refusal
         or chunk.audio
         or chunk.images
-        or any(c.id or c.name or c.arguments for c in chunk.tool_calls)
+        or (chunk.tool_calls and any(c.id or c.name or c.arguments for c in chunk.tool_calls))
     )
 
 
@@ -170,7 +170,7 @@ def speaks(chunk: StreamChunk) -> bool:
         or chunk.refusal
         or chunk.images
         or (chunk.audio and any(chunk.audio.get(key) for key in ("data", "transcript")))
-        or any(c.arguments for c in chunk.tool_calls)
+        or (chunk.tool_calls and any(c.arguments for c in chunk.tool_calls))
     )
 
 

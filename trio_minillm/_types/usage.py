@@ -81,7 +81,8 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
     @property
     def empty(self) -> bool:
         """True if it says nothing: no count, no cost, and no count that can't be read."""
-        return self.total_tokens is None and self.cost is None and not self.doubts
+        counted = self.completion_tokens is not None or self.prompt_tokens is not None
+        return not counted and self.cost is None and not self.doubts
 
     def read_by(self, reader: Callable[[Mapping[str, Any]], Usage]) -> Usage:
         """Return this usage, with the function that made it of a raw object.
@@ -110,16 +111,16 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         whole = reader is not None and (before is not None or self.total_tokens is None)
         if reader is not None and whole and self.raw != later.raw:
             found = reader(self.raw)
-        for field in _FIELDS:
-            value = getattr(found, field)
+        for field, value in zip(_FIELDS, msgspec.structs.astuple(found), strict=False):
             if value is not None and (whole or value or not getattr(self, field)):
                 setattr(self, field, value)
-        # What was read anew is judged anew; but a count that can't be read may be a larger one.
-        old = {k: why for k, why in (self.doubts or {}).items() if getattr(later, k) is None}
-        doubts = {**old, **(later.doubts or {})}
-        if whole:
-            doubts = {k: why for k, why in doubts.items() if why.endswith(UNREADABLE)}
-        self.doubts = {**doubts, **(found.doubts or {})} or None
+        if self.doubts or later.doubts or found.doubts:
+            # What was read anew is judged anew; but a count that can't be read may be a larger one.
+            old = {k: why for k, why in (self.doubts or {}).items() if getattr(later, k) is None}
+            doubts = {**old, **(later.doubts or {})}
+            if whole:
+                doubts = {k: why for k, why in doubts.items() if why.endswith(UNREADABLE)}
+            self.doubts = {**doubts, **(found.doubts or {})} or None
         self.final = self.final or later.final
 
 
@@ -146,6 +147,8 @@ def number_in(value: Any) -> int | float | None:
 
     ``None`` for anything else, and for what can't be one: negative, NaN, or `MAX_COUNT` or more.
     """
+    if type(value) is int:  # almost always
+        return value if 0 <= value < MAX_COUNT else None
     if isinstance(value, str) and len(value) <= 40:
         try:
             value = float(value) if not value.isdecimal() else int(value)
@@ -156,18 +159,5 @@ def number_in(value: Any) -> int | float | None:
     return value if 0 <= value < MAX_COUNT else None
 
 
-_FIELDS: Final = (
-    "uncached_input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "cache_write_1h_tokens",
-    "audio_input_tokens",
-    "image_input_tokens",
-    "audio_output_tokens",
-    "image_output_tokens",
-    "web_searches",
-    "cost",
-    "service_tier",
-)
+_FIELDS: Final = Usage.__struct_fields__[:-3]
+"""The fields that are merged one by one: all before the doubts, ``final`` and ``raw``."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -46,13 +46,15 @@ def chunk_of(choice: ChoiceEvent) -> StreamChunk:
         out.finish_reason = reason_of(choice.finish_reason, "choices[].finish_reason")
     # Some servers send the same reasoning under two names: take it once.
     thought = delta.reasoning or delta.reasoning_content
-    out.reasoning = thought or delta.reasoning_text or delta.thinking or ""
-    if isinstance(content, list):
+    if thought := thought or delta.reasoning_text or delta.thinking:
+        out.reasoning = thought
+    if type(content) is list:
         add_parts(content, out)
     if delta.refusal:
         out.refusal += delta.refusal
     if delta.tool_calls or delta.function_call is not None:
-        out.tool_calls += call_deltas(delta)
+        calls = delta.tool_calls or [Call(index=0, function=delta.function_call)]
+        out.tool_calls += call_deltas(calls)
     if delta.reasoning_details:
         if len(delta.reasoning_details) <= MAX_ENTRIES:
             out.reasoning_details = tuple(delta.reasoning_details)
@@ -62,25 +64,31 @@ def chunk_of(choice: ChoiceEvent) -> StreamChunk:
             out.reasoning = visible(delta.reasoning_details)
     if delta.annotations:
         out.annotations = (*out.annotations, *delta.annotations)
-    out.logprobs = choice.logprobs or None
-    out.audio = delta.audio or None
+    if choice.logprobs:
+        out.logprobs = choice.logprobs
+    if delta.audio:
+        out.audio = delta.audio
     if delta.images:
         out.images = (*out.images, *delta.images)
     if choice.native_finish_reason:
         out.metadata = {"native_finish_reason": choice.native_finish_reason}
-    out.progress = _advances(out)
-    out.elsewhere = elsewhere and continues_answer(out)
+    out.progress = advances(out)
+    if elsewhere:
+        out.elsewhere = continues_answer(out)
     if choice.error or delta.error or out.finish_reason is not None:
         check_end(choice, delta, out)
     return out
 
 
-def _advances(out: StreamChunk) -> bool:
+def advances(out: StreamChunk) -> bool:
+    """Return whether what a choice says moves the answer."""
     return bool(
         out.delta
         or out.reasoning
         or out.finish_reason
-        or any(c.id or c.name or c.arguments or c.extra for c in out.tool_calls)
+        or (
+            out.tool_calls and any(c.id or c.name or c.arguments or c.extra for c in out.tool_calls)
+        )
         or out.refusal
         or out.reasoning_details
         or out.annotations
@@ -220,36 +228,49 @@ def says_something(choice: ChoiceEvent) -> bool:
     return any(said)
 
 
-def usages_in(choice: ChoiceEvent) -> Iterator[Any]:
-    """Yield what a choice has as usage: Moonshot puts it there, and others into the delta."""
-    yield choice.usage
+def usages_in(choice: ChoiceEvent) -> list[Any]:
+    """Return what a choice has as usage: Moonshot puts it there, and others into the delta."""
+    found = [choice.usage]
     if choice.delta is not None:
-        yield choice.delta.usage
+        found.append(choice.delta.usage)
     if choice.message:
         with suppress(msgspec.DecodeError, UnicodeError):
-            yield at_path(msgspec.json.decode(choice.message), ("usage",))
+            found.append(at_path(msgspec.json.decode(choice.message), ("usage",)))
+    return found
 
 
-def take_metadata(chunk: ChunkEvent, out: StreamChunk) -> None:
-    """Add what stands beside the choices and is worth keeping to a chunk's metadata."""
+class Facts(Protocol):
+    """The fields of an event whose values are the same in each event of an answer."""
+
+    provider: Any
+    service_tier: Any
+    system_fingerprint: str | None
+
+
+def take_facts(event: Facts, out: StreamChunk) -> None:
+    """Add what each event has beside the choices, and is worth keeping, to a chunk's metadata."""
     found = out.metadata or {}
-    if isinstance(chunk.provider, str) and chunk.provider:
-        found["provider"] = chunk.provider
-    if chunk.service_tier:  # in doubt, if it is no word
-        found["service_tier"] = chunk.service_tier
-    if chunk.system_fingerprint:
-        found["system_fingerprint"] = chunk.system_fingerprint
-    if chunk.citations or chunk.search_results or chunk.timings:
-        for name in ("citations", "search_results", "timings"):
-            raw = getattr(chunk, name)
-            if raw and bytes(raw) not in (b"null", b"[]"):
-                found[name] = raw  # decoded once, when the response is built
+    if event.provider and isinstance(event.provider, str):
+        found["provider"] = event.provider
+    if event.service_tier:  # in doubt, if it is no word
+        found["service_tier"] = event.service_tier
+    if event.system_fingerprint:
+        found["system_fingerprint"] = event.system_fingerprint
     out.metadata = found or None
 
 
-def call_deltas(delta: Delta) -> tuple[ToolCallDelta, ...]:
+def take_documents(event: ChunkEvent, out: StreamChunk) -> None:
+    """Likewise for lists and objects, which stay JSON until the response is built."""
+    found = out.metadata or {}
+    for name in ("citations", "search_results", "timings"):
+        raw = getattr(event, name)
+        if raw and bytes(raw) not in (b"null", b"[]"):
+            found[name] = raw
+    out.metadata = found or None
+
+
+def call_deltas(calls: list[Call]) -> tuple[ToolCallDelta, ...]:
     """Return the pieces of calls in a delta. Raises `ProtocolError` for too many."""
-    calls = delta.tool_calls or [Call(index=0, function=delta.function_call)]
     return tuple([_call_delta(call) for call in bounded(calls)])
 
 

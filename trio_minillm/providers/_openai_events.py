@@ -102,55 +102,6 @@ decode = msgspec.json.Decoder(ChunkEvent).decode
 decode_delta = msgspec.json.Decoder(Delta).decode
 
 
-# -- the ordinary ----------------------------------------------------------------------------
-
-
-class _OrdinaryDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    role: str | None = None
-    content: str | None = None
-    refusal: None = None
-    function_call: None = None
-    tool_calls: None = None
-    reasoning: None = None
-    reasoning_content: None = None
-
-
-class _OrdinaryChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    delta: _OrdinaryDelta
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: msgspec.Raw = _ABSENT
-    native_finish_reason: str | None = None
-    stop_reason: msgspec.Raw = _ABSENT  # vLLM's, as the next
-    token_ids: msgspec.Raw = _ABSENT
-
-
-class _OrdinaryEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    choices: list[_OrdinaryChoice]
-    id: msgspec.Raw = _ABSENT
-    object: str = ""
-    created: msgspec.Raw = _ABSENT
-    model: msgspec.Raw = _ABSENT
-    usage: msgspec.Raw = _ABSENT
-    service_tier: msgspec.Raw = _ABSENT
-    system_fingerprint: msgspec.Raw = _ABSENT
-    obfuscation: msgspec.Raw = _ABSENT
-    provider: msgspec.Raw = _ABSENT
-
-
-_ordinary = msgspec.json.Decoder(_OrdinaryEvent).decode
-
-
-def is_ordinary(data: bytes) -> bool:
-    """Return True for an event with no fields but those of the reference and of well-known servers,
-    all in their place: what `decode` does not find in it says nothing.
-    """
-    try:
-        return _ordinary(data).object in ("chat.completion.chunk", "")
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return False
-
-
 # -- other shapes ----------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ NO_REASONS = frozenset(
 """Words, as `plain_reason` writes them, where a server means that there is no reason yet."""
 
 
-_COMMON = frozenset(
+USUAL_REASONS = frozenset(
     {
         *("stop", "length", "tool_calls", "content_filter"),
         *("end_turn", "max_tokens", "tool_use", "stop_sequence", "STOP"),
@@ -126,6 +126,8 @@ def reason_of(value: Any, where: str) -> str | None:
     reason, and a list as all of its reasons. Raises `ProtocolError`, naming the place, for anything
     else: the reason decides what an answer is.
     """
+    if value is None or (type(value) is str and value in USUAL_REASONS):
+        return value
     if isinstance(value, list):  # one after another: a failure among them counts
         found = [reason_of(entry, where) for entry in value[:8]]
         return ", ".join(filter(None, found)) or None
@@ -133,8 +135,6 @@ def reason_of(value: Any, where: str) -> str | None:
         value = value.get("type") or value.get("reason") or value.get("finish_reason")
     if value is None or isinstance(value, bool):
         return None
-    if type(value) is str and value in _COMMON:
-        return value
     if isinstance(value, int | float):
         value = str(value)
     if not isinstance(value, str):
@@ -148,7 +148,7 @@ def failure_of(reason: str, details: Any = None) -> ErrorInfo | None:
 
     ``details`` is the reason as it was sent: SGLang's is an object with a message.
     """
-    found = None if reason in _COMMON else _failure_in(reason)
+    found = None if reason in USUAL_REASONS else _failure_in(reason)
     if found is None:
         return None
     message = details.get("message") if isinstance(details, Mapping) else None

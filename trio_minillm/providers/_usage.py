@@ -125,15 +125,10 @@ def _plain_usage(raw: Any) -> Usage | None:
         return None
     given = raw.get("prompt_tokens_details") or _NOTHING
     made = raw.get("completion_tokens_details") or _NOTHING
-    for details, names, most in (
-        (given, _PLAIN_INPUT, prompt),
-        (made, _PLAIN_OUTPUT, completion),
+    if (given and not _are_parts(given, _PLAIN_INPUT, prompt)) or (
+        made and not _are_parts(made, _PLAIN_OUTPUT, completion)
     ):
-        if type(details) is not dict or not details.keys() <= names:
-            return None
-        for count in details.values():
-            if type(count) is not int or not 0 <= count <= most:
-                return None
+        return None
     read = given.get("cached_tokens")
     return Usage(
         uncached_input_tokens=prompt - (read or 0),
@@ -144,6 +139,13 @@ def _plain_usage(raw: Any) -> Usage | None:
         audio_output_tokens=made.get("audio_tokens"),
         raw=dict(raw),
     ).read_by(openai_usage)
+
+
+def _are_parts(details: Any, names: frozenset[str], most: int) -> bool:
+    """Return whether details have counts of these names and nothing else, none above ``most``."""
+    if type(details) is not dict or not details.keys() <= names:
+        return False
+    return all(type(count) is int and 0 <= count <= most for count in details.values())
 
 
 def _any_usage(raw: Any) -> Usage:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,11 +83,8 @@ class Anthropic(Provider):
 
         Only Anthropic checks its signatures, and it refuses all others'.
         """
-        where = urlsplit(self.endpoint_url(model))
-        if where.hostname == OWN_HOST:
-            return self.replay_wire
-        path = where.path.removesuffix("/messages").removesuffix("/v1")
-        return f"{self.replay_wire}@{where.netloc.lower()}{path}"
+        place = _place_of(self.endpoint_url(model))
+        return f"{self.replay_wire}@{place}" if place else self.replay_wire
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         """Return the version and the key, in the header that the address wants.
@@ -152,7 +150,7 @@ class Anthropic(Provider):
             raise ProviderError(error_from(None, loose_json(data)))
         if kind == "content_block_delta":
             out = _delta(event)
-            silent = not continues_answer(out) and out.block is None and not out.annotations
+            silent = not (out.delta or continues_answer(out) or out.block or out.annotations)
             return _delta_again(data, out) if silent else out
         if kind == "content_block_start":
             return _start(event.index, event.content_block)
@@ -240,11 +238,20 @@ class Anthropic(Provider):
         return msgspec.structs.replace(cost, resolution=CostResolution.LOWER_BOUND)
 
 
+@lru_cache(maxsize=256)  # each request asks, and a client knows few addresses
+def _place_of(url: str) -> str:
+    """Return the place of an endpoint of which blocks are another's than Anthropic's; else ``""``."""
+    where = urlsplit(url)
+    if where.hostname == OWN_HOST:
+        return ""
+    return where.netloc.lower() + where.path.removesuffix("/messages").removesuffix("/v1")
+
+
 _RUNS = ("server_tool_use", "code_execution_requests")
 
 
 def _delta(event: Event) -> StreamChunk:
-    delta, index = event.delta or Delta(), event.index
+    delta, index = event.delta or _NO_DELTA, event.index
     kind = delta.type or kind_of(delta)
     if kind not in DELTAS:  # relays take the type of the block
         kind = f"{kind}_delta" if f"{kind}_delta" in DELTAS else kind_of(delta) or kind
@@ -343,7 +350,8 @@ def _start(index: int | None, block: dict[str, Any] | None) -> StreamChunk:
         out.delta = said if isinstance(said, str) else texts_of(block)[0]
         if not out.delta and said not in (None, "", [], {}):
             raise ProtocolError("text of a text block is not text")
-        out.annotations = tuple(side_objects(block.get("citations"), "citations", left_out))
+        if (citations := block.get("citations")) is not None:
+            out.annotations = tuple(side_objects(citations, "citations", left_out))
         out.progress = bool(out.delta or out.annotations)
     elif kind == "thinking":
         signature = side_text(block.get("signature"), "signature", left_out)
@@ -373,6 +381,8 @@ def _message(message: Message) -> list[StreamChunk]:
     head = StreamChunk(id=message.id, model=message.model, progress=False)
     head.usage = _told(message.usage)
     out = [head]
+    if not message.content and message.stop_reason is None:
+        return out
     for index, block in enumerate(message.content or ()):
         out.append(_start(index, block))
         out.append(StreamChunk(part=index, block=Block(stop=True)))
@@ -387,7 +397,7 @@ def _message(message: Message) -> list[StreamChunk]:
 
 
 def _message_delta(event: Event) -> StreamChunk:
-    out, delta = StreamChunk(), event.delta or Delta()
+    out, delta = StreamChunk(), event.delta or _NO_DELTA
     if delta.error and is_error(delta.error):
         raise ProviderError(error_from(None, {"error": delta.error}))
     out.finish_reason = _reason_in(event)
@@ -398,15 +408,20 @@ def _message_delta(event: Event) -> StreamChunk:
     return out
 
 
+_NO_DELTA = Delta()
+
+
 def _reason_in(event: Event) -> str | None:
     """Return the reason why the answer ended, from where the reference or relays put it.
 
     Raises `ProviderError` if it names a failure.
     """
-    delta, message = event.delta or Delta(), event.message
+    delta, message = event.delta or _NO_DELTA, event.message
     inner = message.stop_reason if isinstance(message, Message) else None
-    given = delta.stop_reason, event.stop_reason, inner, delta.finish_reason
-    return next(filter(None, map(_stop_reason, given)), None)
+    for given in (delta.stop_reason, event.stop_reason, inner, delta.finish_reason):
+        if given is not None and (reason := _stop_reason(given)):
+            return reason
+    return None
 
 
 def _told(raw: Any) -> Usage | None:
@@ -425,9 +440,8 @@ def _stop_reason(value: Any) -> str | None:
 
 
 def _stop_facts(source: Delta | Message) -> dict[str, Any] | None:
-    facts = {
-        "stop_sequence": source.stop_sequence,
-        "stop_details": source.stop_details,
-        "container": source.container,
-    }
-    return {k: v for k, v in facts.items() if v is not None} or None
+    found = {}
+    for name in ("stop_sequence", "stop_details", "container"):
+        if (value := getattr(source, name)) is not None:
+            found[name] = value
+    return found or None

@@ -30,14 +30,12 @@ from ._openai_choices import (
     read_again,
     says_nothing,
     says_something,
-    take_metadata,
+    take_documents,
+    take_facts,
     usages_in,
 )
-from ._openai_events import (
-    ChunkEvent,
-    decode,
-    is_ordinary,
-)
+from ._openai_events import ChunkEvent, decode
+from ._openai_ordinary import ordinary_chunk
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._parts import READ_AGAIN, bounded, texts_beside, wrapped_answer
 from ._pricing import stated_or_priced
@@ -92,6 +90,8 @@ class OpenAIChat(Provider):
         if data == DONE:
             return StreamChunk(end=True, sentinel=True, progress=False)
         try:
+            if (ordinary := ordinary_chunk(data, self._told)) is not None:
+                return ordinary
             chunk = decode(data)
         except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == DONE:
@@ -112,13 +112,14 @@ class OpenAIChat(Provider):
                 raise ProviderError(told, content=self._beside_error(chunk))
             if not chunk.choices:
                 return self._without_choices(chunk, data)
+            silent = False
             for choice in bounded(chunk.choices):
-                out.append(chunk_of(choice))
-            silent = any(map(says_nothing, out))
-            ordinary = silent and is_ordinary(data)
-            if silent and not ordinary:
+                made = chunk_of(choice)
+                out.append(made)
+                silent = silent or says_nothing(made)
+            if silent:
                 read_again(data, out)
-            self._with(chunk, out[-1], data, ordinary=ordinary)
+            self._with(chunk, out[-1], data)
         except ProviderError as exc:
             exc.content = (*continuing(out), *exc.content)
             if chunk.usage:  # a failed answer has used tokens, too
@@ -186,7 +187,7 @@ class OpenAIChat(Provider):
         out = StreamChunk(progress=False, answer=False)
         # The loose reading takes many times as long.
         if chunk.usage:
-            told = None if is_ordinary(data) else failure_beside(data)
+            told = failure_beside(data)
         else:
             found = loose_json(data) if len(data) <= READ_AGAIN else msgspec.json.decode(data)
             if (inner := wrapped_answer(found)) is not None:
@@ -197,13 +198,10 @@ class OpenAIChat(Provider):
             raise ProviderError(told, vague=failure_beside(data) is None)
         return self._with(chunk, out, data)
 
-    def _with(
-        self, chunk: ChunkEvent, out: StreamChunk, data: bytes, *, ordinary: bool = False
-    ) -> StreamChunk:
+    def _with(self, chunk: ChunkEvent, out: StreamChunk, data: bytes) -> StreamChunk:
         """Add the fields beside the choices, which belong to the whole response, to a chunk.
 
-        ``ordinary``: no others are in the event but those of ``chunk`` (`is_ordinary`). Raises
-        `ProviderError` if they say that an answer failed which ends here.
+        Raises `ProviderError` if they say that an answer failed which ends here.
         """
         out.id = chunk.id
         out.model = chunk.model
@@ -218,7 +216,7 @@ class OpenAIChat(Provider):
         if out.delta and out.finish_reason is None and out.usage is None:
             return out  # the rest is repeated with each piece of text: read it at the edges only
         ended = out.finish_reason is not None
-        if ended and not ordinary and (told := failure_beside(data)) is not None:
+        if ended and (told := failure_beside(data)) is not None:
             raise ProviderError(told)
         if chunk.cost and (out.usage is None or out.usage.cost is None):
             cost = self._told({"cost": chunk.cost})  # beside the usage
@@ -226,18 +224,13 @@ class OpenAIChat(Provider):
                 out.usage = out.usage or cost
             else:
                 out.usage.merge_from(cost)
-        if out.usage is None and out.finish_reason is not None and chunk.choices:
+        if out.usage is None and ended and chunk.choices:
             for choice in chunk.choices:
                 out.usage = out.usage or self._told(*usages_in(choice))
-        if (
-            chunk.provider is not None
-            or chunk.service_tier is not None
-            or chunk.system_fingerprint is not None
-            or chunk.citations
-            or chunk.search_results
-            or chunk.timings
-        ):
-            take_metadata(chunk, out)
+        if chunk.provider or chunk.service_tier or chunk.system_fingerprint:
+            take_facts(chunk, out)
+        if chunk.citations or chunk.search_results or chunk.timings:
+            take_documents(chunk, out)
         return out
 
     def usage_of(self, raw: Any) -> Usage:
