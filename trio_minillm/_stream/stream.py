@@ -172,12 +172,16 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def _close(self, *, at_once: bool) -> None:
         self._closed, self._buffer.append = True, None
+        source = self._source
         try:
             self._leave()
         finally:
-            await self._source.close(
-                at_once=at_once or self._ingest.outcome is not Outcome.FINISHED
-            )
+            try:
+                if not source.is_done:
+                    finished = self._ingest.outcome is Outcome.FINISHED
+                    await source.end(at_once=at_once or not finished)
+            finally:
+                source.close()
 
     # -- taking chunks ---------------------------------------------------------------------
 
@@ -442,9 +446,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     def _leave(self, *, rejected: bool = False, error: MiniLLMError | None = None) -> None:
         """End it now, whatever it was doing. What has arrived counts, unless it is rejected."""
-        if not rejected:
-            self.drain_buffered()
-        self._ingest.cancel(rejected=rejected, error=error)
+        if not self._ingest.state.over:
+            if not rejected:
+                self.drain_buffered()
+            self._ingest.cancel(rejected=rejected, error=error)
         self._ended()
 
     def _begin(self) -> None:
@@ -535,16 +540,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def _response_fields(self) -> dict[str, Any]:
         """Return the response's fields that the state machine does not know."""
         info, ingest = self._source.info, self._ingest
-        start = info.started if info.started is not None else 0.0
-
-        def since(at: float | None) -> float | None:
-            return None if at is None else at - start
-
+        start = info.started or 0.0
+        times = (info.headers_at, ingest.first_at, ingest.last_at, info.ended)
+        headers, first, last, total = [None if at is None else at - start for at in times]
         timings = Timings(
-            headers=since(info.headers_at),
-            first_chunk=since(ingest.first_at),
-            last_chunk=since(ingest.last_at),
-            total=since(info.ended),
+            headers=headers,
+            first_chunk=first,
+            last_chunk=last,
+            total=total,
             chunks=ingest.chunks,
             bytes=info.received,
             attempts=info.attempts,
