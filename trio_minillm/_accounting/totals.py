@@ -62,7 +62,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What is counted of an attempt: each attempt is of one kind."""
+    """All of an attempt that is counted; each is of one kind."""
 
     outcome: Outcome
     resolution: CostResolution
@@ -75,7 +75,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """What one record adds to the sums that it belongs to."""
+    """The share of one record in the sums that it belongs to."""
 
     kind: Kind
     attempts: int
@@ -111,11 +111,12 @@ class Sums(msgspec.Struct, eq=False):
         if kind.counted:
             self.prompt_tokens += share.prompt_tokens
             self.completion_tokens += share.completion_tokens
-        if kind.known:
-            if kind.booked:
-                self.total = add(self.total, share.amount)
-            else:
-                self.unbooked = add(self.unbooked, share.amount)
+        if not share.amount:  # as of most attempts without a price
+            return
+        if kind.booked:
+            self.total = add(self.total, share.amount)
+        else:
+            self.unbooked = add(self.unbooked, share.amount)
 
     def totals(self) -> Totals:
         """Return the sums under their public names."""

@@ -153,6 +153,8 @@ class Exchange(ABC):
 
     waits: bool = False
     """True if `start` returns no response before other tasks had a turn."""
+    tells: bool = False
+    """True if ``on_progress`` is told before `start` waits for anything but the response."""
     status: int = 0
     headers: Mapping[str, str] = MappingProxyType({})
     """The response's headers, by their names in lower case."""

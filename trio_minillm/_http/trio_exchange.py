@@ -23,7 +23,7 @@ from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
 class TrioExchange(Exchange):
     """One request and its response on a connection of a pool."""
 
-    waits = True
+    waits = tells = True
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool

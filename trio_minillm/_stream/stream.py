@@ -7,7 +7,7 @@ everything with its block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -190,6 +190,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
         Raises the error that ended the stream, once; after that returns ``None``. A checkpoint.
         """
+        return await self._next_chunk(checkpoint)
+
+    async def _next_chunk(self, at_the_end: Callable[[], Awaitable[None]]) -> StreamChunk | None:
+        """Return what `next_chunk` does, with a checkpoint of one's own when the answer is over."""
         if self._busy:
             raise trio.BusyResourceError("another task is taking chunks from this stream")
         if self._closed or not self._entered:
@@ -213,7 +217,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 if chunk is not None:
                     return chunk
             if not waited:
-                await checkpoint()
+                await at_the_end()
             self._raise_once()
             return None
         finally:
@@ -329,14 +333,17 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
                 self._raise_once()
                 raise StopAsyncIteration
-        if ingest.state.over and self._source.started and not (self._busy or self._closed):
-            await checkpoint_if_cancelled()  # leaving the block lets other tasks run
-            self._raise_once()
-            raise StopAsyncIteration
-        following = await self.next_chunk()
+        following = await self._next_chunk(self._end_iteration)
         if following is None:
             raise StopAsyncIteration
         return following
+
+    async def _end_iteration(self) -> None:
+        """Check for cancellation, and let other tasks run unless leaving the block does."""
+        if self._source.started and not self._closed:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
 
     async def _read_more_text(self) -> bool:
         """Wait for more in direct reading. Return whether it is more text of the same kind."""
@@ -353,7 +360,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def receive(self) -> StreamChunk:
         """As `next_chunk`, but raise `trio.EndOfChannel` when the answer is over."""
-        chunk = await self.next_chunk()
+        chunk = await self._next_chunk(checkpoint)
         if chunk is None:
             raise trio.EndOfChannel
         return chunk

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import TypeAlias
 
 import msgspec
@@ -98,8 +97,10 @@ class StreamTask:
         A cancellation from outside also cancels the block, which raises it. Raising it here too would
         hide what the block itself raises.
         """
-        with suppress(trio.Cancelled):
+        try:  # noqa: SIM105 - an object less for each stream
             await self._run()
+        except trio.Cancelled:
+            pass
 
     async def run_here(self, fold: Callable[[Item], None]) -> None:
         """Make the attempts in the caller's task, in place of `start`; ``fold`` takes each item.
@@ -164,7 +165,7 @@ class StreamTask:
                 total_at = now + total
             self.info.attempts += 1
             try:
-                await self._attempt(Clocks(self._prepared.timeouts, total_at, now))
+                await self._attempt(now, total_at)
                 errors.clear()  # their tracebacks hold this list
                 return
             except MiniLLMError as exc:
@@ -187,11 +188,12 @@ class StreamTask:
             with self._stoppable(trio.CancelScope()):
                 await trio.sleep(delay)
 
-    async def _attempt(self, clocks: Clocks) -> None:
+    async def _attempt(self, now: float, total_at: float) -> None:
         prepared, info = self._prepared, self.info
         info.headers_at = info.request_id = info.generation_id = None
         info.received = 0
         exchange = self._connect()
+        clocks = Clocks(prepared.timeouts, total_at, now, sent=exchange.tells)
         body: BodyReader | None = None
         try:
             while not self._stopped:
