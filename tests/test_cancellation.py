@@ -38,7 +38,7 @@ RETRY = llm.Retry(base_delay=0.01)
 WHOLE = testing.reply(*testing.openai_events("a", "b", "c"))
 PIECES = testing.reply(*[s for e in testing.openai_events("a", "b") for s in (e, 0.01)])
 BROKEN = testing.reply(status=503)
-LATE = WHOLE | faults.late(3.0)
+LATE = PIECES | faults.late(3.0)
 GRACE = testing.reply(*testing.openai_events("a", usage=False, done=False), hang)
 
 Use = Callable[[llm.Client, llm.Model], Awaitable[object]]

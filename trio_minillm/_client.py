@@ -61,6 +61,7 @@ class Client:
         self._connect = connect
         self._check_address = check_address
         self._timeouts = timeouts
+        self._unwatched = _bounded(timeouts)
         self._retry = retry
         self._bookkeeper = bookkeeper
         self._bounds = bounds
@@ -186,13 +187,17 @@ class Client:
         It streams inside, so that no read timeout cuts a long answer, and raises what a stream
         would raise. The total clock is 600 s unless ``timeouts`` sets another.
         """
-        check_option("timeouts", timeouts, Timeouts)
+        if timeouts is None:
+            timeouts = self._unwatched
+        else:
+            check_option("timeouts", timeouts, Timeouts)
+            timeouts = _bounded(timeouts)
         if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
         streaming = self.stream(
             model,
             messages,
-            timeouts=_bounded(timeouts or self._timeouts),
+            timeouts=timeouts,
             retry=retry,
             bounds=bounds,
             price=price,

@@ -30,7 +30,7 @@ from trio_minillm._accounting import totals as sums_module
 from trio_minillm._accounting.ledger import Ledger, SeenKeys
 from trio_minillm._accounting.ledger_file import MAX_LINE, MAX_META, JSONLLedger
 from trio_minillm._accounting.record import CostRecord
-from trio_minillm._accounting.totals import OTHER, Sums, Totals, group_name, sums_of
+from trio_minillm._accounting.totals import OTHER, Sums, Totals, group_name, share_of
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX's files, signals or limits")
 
@@ -225,7 +225,7 @@ def test_sums_are_exact_whatever_the_programs_context():
 
 
 def test_a_million_tiny_costs_add_up():
-    sums, share = Sums(), sums_of(record(cost=paid("1E-10")))
+    sums, share = Sums(), share_of(record(cost=paid("1E-10")))
     for _ in range(1_000_000):
         sums.add(share)
     assert sums.totals().total == Decimal("0.0001")

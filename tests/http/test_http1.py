@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import h11
+import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -647,6 +649,36 @@ def compare(data: bytes, *, no_body: bool) -> bool:
     if not (kept_1_0 or no_body or trailing_lines):
         assert ours.reusable == theirs.reusable
     return True
+
+
+class Told:
+    """A head as httptools itself cuts it into headers, a call for each."""
+
+    def __init__(self, data: bytes) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.final: list[tuple[bytes, bytes]] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self.final is None and self._parser.get_status_code() >= 200:
+            self.final = list(self.headers)  # trailers follow
+
+
+@given(damaged())
+@example(b"\r\n" + WHOLE["several interim"].data)
+@example(OK + b"A:\tb \t\r\nA: b:c\r\nE:\r\nContent-Length: 0\r\n\r\n")
+def test_a_head_is_cut_into_headers_as_its_checker_does_it(data: bytes) -> None:
+    with suppress(BadResponse):
+        assert list(parse([data]).headers) == (Told(data).final or [])
 
 
 H11_REFUSES = {

@@ -163,6 +163,36 @@ async def test_the_head_before_the_end_leaves_the_first_content_its_time(mock_cl
     assert running(clocks) == ("first_chunk", 50)
 
 
+async def test_a_request_that_goes_out_at_once_sets_one_deadline(mock_clock: Any) -> None:
+    def clocks() -> Clocks:
+        return Clocks(Timeouts(connect=7, send=9, first_chunk=50), float("inf"), sent=True)
+
+    at_once = clocks()
+    scope = at_once.new_scope()
+    at_once.transport_event(SENT)
+    at_once.answered(sending=False)
+    assert (at_once.name, scope.deadline) == ("first_chunk", trio.current_time() + 50)
+
+    connecting = clocks()
+    connecting.new_scope()
+    connecting.transport_event("connection.connect_tcp.started")
+    assert running(connecting) == ("connect", 7), "it had to connect first"
+    mock_clock.jump(3)
+    connecting.transport_event(SENT)
+    assert running(connecting) == ("first_chunk", 50)
+
+    slow = clocks()
+    slow.transport_event(SENDING)
+    assert running(slow) == ("send", 9), "the socket did not take it all"
+
+    in_line = clocks()
+    in_line.transport_event("connection_pool.wait.started")
+    mock_clock.jump(1000)
+    in_line.transport_event("connection_pool.wait.complete")
+    in_line.transport_event(SENT)
+    assert running(in_line) == ("first_chunk", 50)
+
+
 async def test_an_answer_that_is_whole_waits_for_no_request(mock_clock: Any) -> None:
     clocks = Clocks(Timeouts(), float("inf"))
     clocks.transport_event(SENDING)

@@ -252,6 +252,28 @@ async def test_it_is_told_when_the_answer_begins(
     assert told == begun
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"".join(openai_events("a"))), (200, openai_events("a")[0]), (400, b"{}")],
+    ids=["finished", "truncated", "refused"],
+)
+async def test_it_is_a_checkpoint_where_the_transport_never_waits(status: int, body: bytes) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, content=body))
+    retry = llm.Retry(attempts=1)
+    async with llm.open_client(transport=transport, retry=retry) as client:
+        with trio.testing.assert_checkpoints(), suppress(llm.MiniLLMError):
+            await client.complete(model(), "Hi")
+
+
+async def test_it_is_a_checkpoint_where_nothing_is_sent() -> None:
+    transport = ScriptedTransport(reply(*openai_events("a")))
+    async with llm.open_client(transport=transport, limits=llm.Limits(max_tokens=1)) as client:
+        await client.complete(model(), "Hi")
+        with trio.testing.assert_checkpoints(), pytest.raises(llm.BudgetExceeded):
+            await client.complete(model(), "Hi")
+    assert len(transport.requests) == 1
+
+
 # -- what is left of it ----------------------------------------------------------------------------
 
 

@@ -998,7 +998,7 @@ async def test_an_attempt_that_failed_does_not_end_a_stream_that_is_left_between
 class Late:
     """An exchange whose last read comes in the moment in which an old deadline passes."""
 
-    direct = sending = ended = False
+    waits = tells = direct = sending = ended = False
     status, headers = 200, {"content-type": "text/event-stream"}
 
     def __init__(self, clock, resumable):

@@ -167,10 +167,12 @@ class Bookkeeper:
         except Exception:  # noqa: BLE001 - a ledger of the user's own: the rest must go on
             _log.exception("the ledger failed for attempt %s", record.key)
             new = True
+        if budget is None:
+            return
         finished = record.outcome is Outcome.FINISHED and not record.unsettled
-        if budget is not None and finished and record.cost.amount is None:
+        if finished and record.cost.amount is None:
             budget.note_unpriced(record.model)
-        if new and budget is not None:
+        if new:
             (cost, tokens), (old_cost, old_tokens) = _spent(record), _spent(before)
             budget.spend(add(cost, old_cost.copy_negate()), tokens - old_tokens)
 

@@ -48,7 +48,8 @@ class SeenKeys:
             known = key in self._others
             self._others.add(key)
             return not known
-        block, bit = (run, int(digits) >> 10), 1 << (int(digits) & 1023)
+        place = int(digits)
+        block, bit = (run, place >> 10), 1 << (place & 1023)
         bits = self._bitmaps.get(block, 0)
         self._bitmaps[block] = bits | bit
         return not bits & bit
@@ -111,7 +112,7 @@ class Ledger:
     @property
     def attempts(self) -> int:
         """Number of attempts recorded."""
-        return self._sums.all.counts[0]
+        return self._sums.all.attempts
 
     @property
     def resolutions(self) -> dict[CostResolution, int]:

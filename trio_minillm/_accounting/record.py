@@ -144,7 +144,8 @@ def detached(record: CostRecord) -> CostRecord:
 
 def countable(usage: Usage | None) -> bool:
     """Return False if a count is negative or larger than `MAX_TOKENS`."""
-    if usage is None:
-        return True
-    counts = [count for count in astuple(usage) if type(count) is int]
-    return not counts or (min(counts) >= 0 and max(counts) <= MAX_TOKENS)
+    if usage is not None:
+        for count in astuple(usage):
+            if type(count) is int and not 0 <= count <= MAX_TOKENS:
+                return False
+    return True

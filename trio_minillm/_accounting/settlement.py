@@ -60,9 +60,13 @@ class SettlementClient:
         # By address, each for as long as somebody asks there or waits to.
         self._limiters: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
         self._models: dict[tuple[str, str], Model] = {}  # by provider and address, newest last
+        self._newest: Model | None = None
 
     def remember(self, model: Model) -> None:
         """Keep a model: its address and key serve to ask about attempts of an earlier process."""
+        if model is self._newest:  # as for nearly every request
+            return
+        self._newest = model
         place = (model.provider.name, loggable_url(model))
         self._models.pop(place, None)
         self._models[place] = model

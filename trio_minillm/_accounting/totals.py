@@ -7,18 +7,16 @@ Sums are exact. Their memory is bounded: beyond `MAX_VALUES` models or values, a
 from __future__ import annotations
 
 import logging
-import operator
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from .._types.cost import CostResolution
 from .._types.money import add
 from .._types.response import Outcome
-from .._types.usage import Usage
 from .record import CostRecord
 
 OTHER = "(other)"
@@ -63,69 +61,109 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Number of all attempts of each outcome; a missing one reads as 0."""
 
 
-_COUNTS = (
-    *("attempts", "booked", "rejected", "prompt_tokens", "completion_tokens"),
-    *("counted", "unbooked_known"),
-)
-_NO_NAMES = [0] * (len(CostResolution) + len(Outcome))
-_PLACES = {name: i for i, name in enumerate((*CostResolution, *Outcome), len(_COUNTS))}
+class Kind(msgspec.Struct, frozen=True):
+    """All of an attempt that is counted; each is of one kind."""
+
+    outcome: Outcome
+    resolution: CostResolution
+    booked: bool
+    rejected: bool
+    counted: bool
+    """True if its tokens are known, at least in part."""
+    known: bool
+    """True if its cost is known, at least in part."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """The share of one record in the sums that it belongs to."""
+
+    kind: Kind
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    amount: Decimal
+
+    def negated(self) -> Share:
+        """Return the share that takes this one away when it is added."""
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        return Share(self.kind, -self.attempts, -prompt, -completion, self.amount.copy_negate())
 
 
 class Sums(msgspec.Struct, eq=False):
-    """Totals as a vector, so that a record can be added and taken away again.
-
-    ``counts`` are those of `_COUNTS`, then one for each resolution, then one for each outcome.
-    """
+    """Totals as a vector, so that a record's share can be added and taken away again."""
 
     total: Decimal = _ZERO
     unbooked: Decimal = _ZERO
-    counts: list[int] = msgspec.field(default_factory=lambda: [0] * len(_COUNTS) + _NO_NAMES)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    kinds: dict[Kind, int] = {}
+    """Number of attempts of each kind: a few of the kinds that there can be."""
 
-    def add(self, other: Sums) -> None:
-        """Add another vector to this one."""
-        if other.total:  # most attempts have one amount or none
-            self.total = add(self.total, other.total)
-        if other.unbooked:
-            self.unbooked = add(self.unbooked, other.unbooked)
-        self.counts = list(map(operator.add, self.counts, other.counts))
+    @property
+    def attempts(self) -> int:
+        """Number of attempts."""
+        return sum(self.kinds.values())
 
-    def negated(self) -> Sums:
-        """Return the vector that takes this one away when it is added."""
-        counts = [-count for count in self.counts]
-        return Sums(self.total.copy_negate(), self.unbooked.copy_negate(), counts)
+    def add(self, share: Share) -> None:
+        """Add the share of a record."""
+        kind, kinds = share.kind, self.kinds
+        kinds[kind] = kinds.get(kind, 0) + share.attempts
+        if kind.counted:
+            self.prompt_tokens += share.prompt_tokens
+            self.completion_tokens += share.completion_tokens
+        if not share.amount:  # as of most attempts without a price
+            return
+        if kind.booked:
+            self.total = add(self.total, share.amount)
+        else:
+            self.unbooked = add(self.unbooked, share.amount)
 
     def totals(self) -> Totals:
         """Return the sums under their public names."""
-        counts = self.counts
-        named = {name: counts[place] for name, place in _PLACES.items() if counts[place]}
+        kinds = [(kind, n) for kind, n in self.kinds.items() if n]
+        outcomes: Counter[Outcome] = Counter()
+        resolutions: Counter[CostResolution] = Counter()
+        for kind, n in kinds:
+            outcomes[kind.outcome] += n
+            if kind.booked:
+                resolutions[kind.resolution] += n
         return Totals(
             total=self.total,
             unbooked=self.unbooked,
-            resolutions=Counter({k: n for k, n in named.items() if isinstance(k, CostResolution)}),
-            outcomes=Counter({k: n for k, n in named.items() if isinstance(k, Outcome)}),
-            **dict(zip(_COUNTS, counts, strict=False)),
+            attempts=self.attempts,
+            booked=sum(n for kind, n in kinds if kind.booked),
+            rejected=sum(n for kind, n in kinds if kind.rejected),
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            counted=sum(n for kind, n in kinds if kind.counted),
+            unbooked_known=sum(n for kind, n in kinds if kind.known and not kind.booked),
+            resolutions=resolutions,
+            outcomes=outcomes,
         )
 
 
-def sums_of(record: CostRecord) -> Sums:
-    """Return one record as a vector."""
-    usage = record.usage or Usage()
-    known = record.resolution in _PAID and record.amount is not None
-    amount = (record.amount if known else None) or _ZERO
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+def share_of(record: CostRecord) -> Share:
+    """Return what one record adds to the sums."""
+    usage, cost, prompt, completion = record.usage, record.cost, None, None
+    if usage is not None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
     counted = prompt is not None or completion is not None
-    counts = [1, int(record.booked), int(record.rejected), prompt or 0, completion or 0]
-    counts += [int(counted), int(known and not record.booked), *_NO_NAMES]
-    counts[_PLACES[record.outcome]] = 1
-    if record.booked:
-        counts[_PLACES[record.resolution]] = 1
-    return Sums(*((amount, _ZERO) if record.booked else (_ZERO, amount)), counts)
+    amount = cost.amount if cost.resolution in _PAID else None
+    kind = Kind(
+        record.outcome,
+        cost.resolution,
+        record.booked,
+        record.rejected,
+        counted,
+        amount is not None,
+    )
+    return Share(kind, 1, prompt or 0, completion or 0, amount or _ZERO)
 
 
-class Added(NamedTuple):
+class Added(msgspec.Struct, frozen=True):
     """The share of one record, and the sums that it was added to and can be taken away from."""
 
-    share: Sums
+    share: Share
     groups: list[Sums]
 
 
@@ -139,10 +177,10 @@ class GroupedSums:
 
     def add(self, record: CostRecord) -> Added:
         """Add a record to all the sums that it belongs to."""
-        added = Added(sums_of(record), self._groups(record))
-        for sums in added.groups:
-            sums.add(added.share)
-        return added
+        share, groups = share_of(record), self._groups(record)
+        for sums in groups:
+            sums.add(share)
+        return Added(share, groups)
 
     def remove(self, added: Added) -> None:
         """Take a record away from all the sums that it was added to."""
@@ -160,6 +198,8 @@ class GroupedSums:
 
     def _groups(self, record: CostRecord) -> list[Sums]:
         groups, crowded = [self.all, _group(self._models, record.model)], False
+        if record.meta is None:
+            return groups
         for name, value in _meta_items(record.meta).items():
             if name != OTHER and (name in self._meta or len(self._meta) < MAX_META_KEYS):
                 groups.append(_group(self._meta.setdefault(name, {}), group_name(value)))
@@ -196,8 +236,8 @@ def _meta_items(meta: Any) -> dict[str, Any]:
 
 def _mapping(meta: Any) -> Mapping[Any, Any]:
     """Return a meta as the mapping that it is or would be read back as; else an empty one."""
-    if meta is None or isinstance(meta, Mapping):
-        return meta or {}
+    if isinstance(meta, Mapping):
+        return meta
     try:
         plain = msgspec.to_builtins(meta)
     except JSON_ERRORS:
@@ -215,4 +255,4 @@ def _group(groups: dict[Any, Sums], value: Any) -> Sums:
 
 
 def _totals(groups: Mapping[Any, Sums]) -> dict[Any, Totals]:
-    return {value: sums.totals() for value, sums in groups.items() if sums.counts[0]}
+    return {value: sums.totals() for value, sums in groups.items() if sums.attempts}

@@ -45,7 +45,7 @@ WaitFor: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 class Connection:
     """A connected socket, with TLS on it or without.
 
-    Its 16 attributes are the socket, TLS on it, what is on its way through both, and what the pool
+    Its 18 attributes are the socket, TLS on it, what is on its way through both, and what the pool
     notes of it.
     """
 
@@ -59,9 +59,12 @@ class Connection:
         """Name that the server's certificate was checked for; empty without TLS."""
         self.failure: OSError | None = None
         """Error that the next read raises; it came behind bytes that were parsed already."""
+        self.sending: bool = False
+        """True if something is to be sent that the socket has not taken yet."""
         self.spent: bool = False
         """True once no other request may follow: one was cut off, or said that it is the last."""
         self._sock = sock
+        self._poll: select.poll | None = None  # of `silent`, once it was asked
         self._buffer = buffer  # shared by all connections: nothing is left in it between reads
         self._more = False  # the next read may find something without waiting
         self._reads = 0
@@ -113,11 +116,7 @@ class Connection:
     def begin_sending(self, data: bytes) -> None:
         """Take the next bytes of the request, for `send_now`; those before must be out."""
         self._rest = memoryview(data)
-
-    @property
-    def sending(self) -> bool:
-        """True if something is to be sent that the socket has not taken yet."""
-        return bool(self._rest or self._records)
+        self.sending = bool(data or self._records)
 
     def send_now(self) -> bool:
         """Give the socket what it takes at once. Returns False if it takes nothing now.
@@ -135,15 +134,17 @@ class Connection:
                 # two records, and nowhere else.
                 self._records = memoryview(self._outgoing.read())
             waiting = self._records
+        taken = True
         try:
             waiting = waiting[self._sock.send(waiting[:SEND_BYTES]) :]
         except (BlockingIOError, InterruptedError):
-            return False
+            taken = False
         if self._tls is None:
             self._rest = waiting or NOTHING
         else:
             self._records = waiting or NOTHING
-        return True
+        self.sending = bool(self._rest or self._records)
+        return taken
 
     async def wait_to_send(self) -> None:
         """Wait until more can be sent. A checkpoint. Raises ``OSError``."""
@@ -152,7 +153,7 @@ class Connection:
     def stop_sending(self) -> None:
         """Send nothing more: the server would take another request for the rest of this one."""
         self._rest = self._records = NOTHING
-        self.spent = True
+        self.sending, self.spent = False, True
 
     async def _flush(self) -> None:
         """Send what TLS itself has to say."""
@@ -247,12 +248,12 @@ class Connection:
     def silent(self) -> bool:
         """True if everything that came was read: neither bytes nor an end lie in the socket."""
         if _POLL:  # an exception, which is the common case of the other way, takes as long as this
-            poll = select.poll()
-            try:
-                poll.register(self._sock, select.POLLIN)
-            except ValueError:  # it was closed
-                return False
-            return not poll.poll(0)
+            if self._poll is None:
+                if self._sock.fileno() < 0:
+                    return False
+                self._poll = select.poll()
+                self._poll.register(self._sock, select.POLLIN)
+            return not self._poll.poll(0)
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -273,6 +274,7 @@ class Connection:
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+            self._poll = None  # the number of its file may be another's from now on
 
 
 async def _waited(wait_for: WaitFor, sock: socket.socket) -> None:

@@ -66,7 +66,7 @@ class Decompressor:
 
         ``source`` returns the next bytes of the body, ``b""`` at their end.
         """
-        codings = _codings(encoding) if encoding else ()
+        codings = _codings(encoding)
         return cls(codings, source) if codings else None
 
     async def receive(self) -> bytes:

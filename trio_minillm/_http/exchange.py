@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping
-from contextlib import suppress
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import httpx
@@ -151,15 +151,18 @@ class Response(NamedTuple):
 class Exchange(ABC):
     """One request and its response. Used once; `close` must be awaited in any case."""
 
-    def __init__(self) -> None:
-        self.status: int = 0
-        self.headers: Mapping[str, str] = {}
-        """The response's headers, by their names in lower case."""
-        self._body: Body | None = None
-        self._decompressor: Decompressor | None = None
+    waits: bool = False
+    """True if `start` returns no response before other tasks had a turn."""
+    tells: bool = False
+    """True if ``on_progress`` is told before `start` waits for anything but the response."""
+    status: int = 0
+    headers: Mapping[str, str] = MappingProxyType({})
+    """The response's headers, by their names in lower case."""
+    _body: Body | None = None
+    _decompressor: Decompressor | None = None
 
     @abstractmethod
-    async def _send(self, request: Outgoing) -> Response:
+    def _send(self, request: Outgoing) -> Awaitable[Response]:
         """Send the request and return the response, its body unread. Raises `FOREIGN`."""
 
     async def start(
@@ -185,14 +188,12 @@ class Exchange(ABC):
             failure = name_proxy(exc, map_error(exc, begun=False, host=host_of(url)))
             cause = safe_cause(exc)
         else:
-            self._begin(*response)
+            self.status, self.headers, self._body = response
+            if encoding := response.headers.get("content-encoding"):
+                self._decompressor = Decompressor.of(encoding, response.body.receive)
             return
         del request  # the failure's traceback has this frame, which would keep the prompt
         raise failure from cause  # out here, so that `exc` is not its context
-
-    def _begin(self, status: int, headers: Mapping[str, str], body: Body) -> None:
-        self.status, self.headers, self._body = status, headers, body
-        self._decompressor = Decompressor.of(headers.get("content-encoding", ""), body.receive)
 
     @property
     def resumable(self) -> bool:
@@ -293,5 +294,7 @@ class Exchange(ABC):
     async def close(self) -> None:
         """Give the connection back, or close it. Bounded, also when cancelled; safe to call always."""
         if self._body is not None:
-            with suppress(*FOREIGN):
+            try:  # noqa: SIM105 - an object less for each request
                 await self._body.aclose()
+            except FOREIGN:
+                pass

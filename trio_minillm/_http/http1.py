@@ -19,16 +19,22 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 """Header lines in their order, names as they were written."""
 
 MAX_HEAD = 64 * 1024
-"""Bytes of a response's complete header lines, interim responses included: as much as nginx and
-Node accept in a request, and four times what real providers send."""
+"""Bytes of a response's head, interim responses included: as much as nginx and Node accept in a
+request, and four times what real providers send."""
 MAX_SILENCE = 256 * 1024
-"""Bytes in a row that bring nothing of the body (a header line without an end, chunk extensions,
-trailers); no server needs more."""
+"""Bytes in a row behind the head that bring nothing of the body (chunk extensions, trailers); no server
+needs more."""
 
 _TOKEN = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, 5.6.2
 _UNSAFE_VALUE = rb"[\r\n\0]"
 _TARGET = rb"[\x21-\x7e]+"
 _LENGTH, _CODING = b"content-length", b"transfer-encoding"
+_LENGTH_LINE, _CODING_LINE = b"\r\n%s:" % _LENGTH, b"\r\n%s:" % _CODING
+"""Beginnings of a response's header lines, in lower case: no space can stand before the colon."""
+# Exactly what httptools does not take for chunked: where two readers see one framing in different
+# ways, smuggling begins.
+_OTHER_CODING = re.compile(rb"(?i)\r\n%s:(?![ \t]*chunked *(?:\r\n|\Z))" % _CODING)
+_LONG_HEAD = f"more than {MAX_HEAD:,} bytes of head"
 
 
 class BadRequest(ValueError):
@@ -138,8 +144,10 @@ class ResponseParser:
         self._framed = False  # the body's end can be told before the connection's
         self._in_body = 0  # pieces up to the end of the body, once it is complete
         self._silent = 0  # bytes since the last that belonged to the body
-        self._head_bytes = 0
-        self._headers: Headers = []
+        self._interim = 0  # responses with a status of 1xx
+        # Until the head is here, all that came. httptools checks it, and would also cut it into
+        # headers, but calls back for each; a model's provider sends some 25.
+        self._raw = bytearray()
         self._final: ResponseHead
         # httptools looks these names up once, when it is made. The busiest, `on_body`, is the
         # list's own method: a call in C for each HTTP chunk instead of one in Python.
@@ -153,6 +161,8 @@ class ResponseParser:
         """Parse the next bytes of the connection. Raises `BadResponse` for a fault in the head."""
         if self.fault:
             return
+        if not self.head:
+            self._raw += data
         pieces = len(self.pieces)
         try:
             self._parser.feed_data(data)
@@ -165,6 +175,8 @@ class ResponseParser:
         else:
             self._silent = 0
         if not self.head:
+            if len(self._raw) > MAX_HEAD:
+                self.fault = self.fault or _LONG_HEAD
             self.check()
 
     def feed_end(self) -> None:
@@ -228,52 +240,44 @@ class ResponseParser:
         if self.complete:
             self.reusable = False  # bytes behind the response, which answer no request
 
-    def on_status(self, reason: bytes) -> None:
-        if not self.head:
-            self._count(len(reason))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head:  # else a trailer, or a second response
-            # Exactly what httptools takes for chunked: where two readers see one framing in
-            # different ways, smuggling begins.
-            coding = len(name) == len(_CODING) and name.lower() == _CODING
-            if coding and value.rstrip(b" ").lower() != b"chunked":
-                self.fault = "a transfer coding other than chunked"
-            self._headers.append((name, value.rstrip(b" \t")))
-            self._count(len(name) + len(value) + 4)  # and the colon, a space, and the line's end
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD:
-            self.fault = self.fault or f"more than {MAX_HEAD:,} bytes of head"
-
     def on_headers_complete(self) -> None:
         if self.head:
             return
         status = self._parser.get_status_code()
         if status < 200:
+            self._interim += 1
             if status == 101:
                 self.fault = "the server switches protocols, which nobody asked it for"
             return
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self.fault = f"HTTP/{version} over HTTP/1.1"
+        head = self._take_raw_head()
+        names = head.lower()
+        self._framed = _CODING_LINE in names or _LENGTH_LINE in names
         self.reusable = self._parser.should_keep_alive()
-        for name, _ in self._headers:
-            lower = name.lower()
-            if lower == _CODING:
-                self.reusable = self.reusable and version == "1.1"  # RFC 9112, 6.1
-            self._framed = self._framed or lower in (_LENGTH, _CODING)
-        self._final = ResponseHead(status, version, self._headers)
-        self._headers = []
+        if _CODING_LINE in names:
+            self.reusable = self.reusable and version == "1.1"  # RFC 9112, 6.1
+        self._final = ResponseHead(status, version, _headers_in(head))
         self.head = not self.fault
         if self._no_body:
             self.complete, self.reusable = True, False
 
+    def _take_raw_head(self) -> bytes:
+        """Return the final head without its last line ends, and note its faults."""
+        head, rest = b"", bytes(self._raw)
+        self._raw.clear()
+        size = len(rest)
+        for _ in range(self._interim + 1):
+            head, _, rest = rest.lstrip(b"\r\n").partition(b"\r\n\r\n")
+            if _OTHER_CODING.search(head):
+                self.fault = "a transfer coding other than chunked"
+        if size - len(rest) > MAX_HEAD:
+            self.fault = self.fault or _LONG_HEAD
+        return head
+
     def on_message_complete(self) -> None:
-        if not self.head:  # an interim response: its headers are not the final one's
-            self._headers.clear()
-        elif not self.complete:
+        if self.head and not self.complete:
             self.complete = True
             self._in_body = len(self.pieces)
 
@@ -282,3 +286,9 @@ class ResponseParser:
             self.reusable = False
         else:
             self.fault = self.fault or f"not HTTP: {exc}"
+
+
+def _headers_in(head: bytes) -> Headers:
+    """Return the header lines of a head that httptools has found right."""
+    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    return [(name, value.strip(b" \t")) for name, _, value in lines]

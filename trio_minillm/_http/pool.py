@@ -267,7 +267,8 @@ class ConnectionPool:
             self._idle.put(connection)
         else:
             connection.close()
-        self._freed.unpark()
+        if self._freed:
+            self._freed.unpark()
 
     def _session_of(self, connection: Connection) -> ssl.SSLSession | None:
         """Return a session for later connections; none with a context of the caller's, which may look

@@ -145,15 +145,27 @@ class Roundtrip:
         or the trace function raise. Nothing of the request is kept, but for what is still to be
         sent.
         """
-        self._pool.check_open()
+        pool = self._pool
+        pool.check_open()
         self._read_seconds = request.timeouts.get("read")
         self._parser = ResponseParser(no_body=request.no_body)
         try:
-            if not self._pool.take_slot(self):
+            if not pool.take_slot(self):
                 await self._wait_for_slot(request)
             self._has_slot = True
-            self._pool.check_open()
-            await self._exchange(request)
+            connection = self._connection = pool.take(request.origin)
+            if connection is not None:
+                try:
+                    await self._exchange_on(connection, request)
+                    return self._parser.take_head()
+                except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
+                    soon = trio.current_time() - connection.taken_at <= DIED_IDLE_SECONDS
+                    if self._parser.begun or not soon or request.body is None:
+                        raise
+                self._connection = None
+                pool.drop_dead(connection)
+                self._parser = ResponseParser(no_body=request.no_body)
+            await self._exchange_on(await self._connected(request), request)
         except BaseException:
             self.end()
             raise
@@ -166,23 +178,12 @@ class Roundtrip:
         )
         self._has_slot = True  # at once: telling of it may fail, or be cancelled
         await request.tell("connection_pool.wait.complete")
+        self._pool.check_open()
 
-    async def _exchange(self, request: WireRequest) -> None:
-        """Find a connection, send the request on it, and read the response's head."""
-        connection = self._connection = self._pool.take(request.origin)
-        if connection is not None:
-            try:
-                await self._exchange_on(connection, request)
-                return
-            except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-                soon = trio.current_time() - connection.taken_at <= DIED_IDLE_SECONDS
-                if self._parser.begun or not soon or request.body is None:
-                    raise
-            self._connection = None
-            self._pool.drop_dead(connection)
-            self._parser = ResponseParser(no_body=request.no_body)
+    async def _connected(self, request: WireRequest) -> Connection:
+        """Return a new connection to the request's origin."""
         await request.tell("connection.connect_tcp.started")
-        self._connection = await _within(
+        connection = self._connection = await _within(
             request.timeouts.get("connect"),
             httpx.ConnectTimeout,
             self._pool.open,
@@ -191,9 +192,10 @@ class Roundtrip:
             request.tell,
         )
         await request.tell("connection.connect_tcp.complete")
-        await self._exchange_on(self._connection, request)
+        return connection
 
     async def _exchange_on(self, connection: Connection, request: WireRequest) -> None:
+        """Send the request and read the response's head."""
         if request.body is None:
             await request.tell(SENDING)
             await self._put_pieces(connection, request)
@@ -208,7 +210,10 @@ class Roundtrip:
         if connection.sending:
             self._tell = request.tell
             return  # the head is here
-        await request.tell(SENT)
+        if request.trace is not None:
+            await request.tell(SENT)
+        elif request.on_progress is not None:  # in a step less, which each request takes
+            request.on_progress(SENT)
         while not self._parser.head:
             await self._read(connection)
 

@@ -5,6 +5,8 @@ Which of them a request takes depends on its address alone: see `proxies`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import httpx
 import msgspec
 import trio
@@ -93,8 +95,7 @@ class RoutedExchange(Exchange):
     """One request and its response on the route of its address."""
 
     def __init__(self, routes: Routes) -> None:
-        super().__init__()
         self._routes = routes
 
-    async def _send(self, request: Outgoing) -> Response:
-        return await self._routes.send(request)
+    def _send(self, request: Outgoing) -> Awaitable[Response]:
+        return self._routes.send(request)

@@ -7,6 +7,7 @@ kept, either: one that came with a key must not go out with another.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from functools import lru_cache
 
 import httpx
@@ -22,12 +23,13 @@ from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
 class TrioExchange(Exchange):
     """One request and its response on a connection of a pool."""
 
+    waits = tells = True
+
     def __init__(self, pool: ConnectionPool) -> None:
-        super().__init__()
         self._pool = pool
 
-    async def _send(self, request: Outgoing) -> Response:
-        return await send_on(self._pool, request)
+    def _send(self, request: Outgoing) -> Awaitable[Response]:
+        return send_on(self._pool, request)
 
 
 async def send_on(pool: ConnectionPool, request: Outgoing) -> Response:

@@ -153,7 +153,7 @@ class BodyReader:
                 answer.error = exc
             if self._sliced(data):
                 continue
-            now = trio.current_time()
+            now = answer.clocks.now()
             chunks, content = answer.feed(data, now)
             if answer.state.over:
                 self._info.ended = now
@@ -259,7 +259,7 @@ class BodyReader:
         except StreamError as exc:
             answer.error = exc
             data = b""
-        now = trio.current_time()
+        now = answer.clocks.now()
         try:
             if data is not None and not self._sliced(data):
                 chunks, _ = answer.feed(data, now)

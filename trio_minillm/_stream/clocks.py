@@ -27,6 +27,7 @@ name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 
@@ -88,7 +89,9 @@ class Deadline:
         if at > self.total_at:
             at, name, limit = self.total_at, "total", self._total
         self.name, self.limit, self._at = name, limit, at
-        if self.scope is not None and (at < self._of_scope or not self.lazy):
+        if self.scope is not None and (
+            at < self._of_scope or not (self.lazy or at == self._of_scope)
+        ):
             self._of_scope = self.scope.deadline = at
 
     def remove(self) -> None:
@@ -128,13 +131,28 @@ def _without_maker(event: str) -> str:
 
 
 class Clocks:
-    """The clocks of one attempt, told of what happens and read as one `Deadline`."""
+    """The clocks of one attempt, told of what happens and read as one `Deadline`.
 
-    def __init__(self, timeouts: Timeouts, total_at: float, now: float | None = None) -> None:
+    ``sent`` says that the request is out unless a transport event says otherwise: where it goes out at
+    once, as on a connection that was kept, no deadline is set for what takes no time.
+
+    Its 15 attributes are the lengths, what is known of the attempt, and what follows from them.
+    """
+
+    def __init__(
+        self,
+        timeouts: Timeouts,
+        total_at: float,
+        now: float | None = None,
+        *,
+        sent: bool = False,
+    ) -> None:
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        """Returns the time; as `trio.current_time`, in a third of its steps."""
         self._timeouts = timeouts
         # The phase began, or sending has made progress.
-        self._since = trio.current_time() if now is None else now
-        self._phase = Phase.CONNECTING
+        self._since = self.now() if now is None else now
+        self._phase = Phase.SENT if sent else Phase.CONNECTING
         self._answered = False
         self._reported = False  # the transport says when it has connected
         self._queued_at = 0.0
@@ -145,7 +163,8 @@ class Clocks:
         idle = INFINITY if timeouts.idle is None else timeouts.idle
         byte_idle = INFINITY if timeouts.byte_idle is None else timeouts.byte_idle
         self._quiet = min(idle, byte_idle)
-        self._plain_state: State | None = None  # in which only silence can end the answer
+        # That in which only silence can end the answer.
+        self._plain_state: State | None = State.OPEN if sent else None
         self._quiet_name = "idle" if idle <= byte_idle else "byte_idle"
         total = timeouts.total
         self._deadline = Deadline(float(total) if isinstance(total, int | float) else 0.0, total_at)
@@ -172,10 +191,12 @@ class Clocks:
 
     def transport_event(self, event: str) -> None:
         """Take note of the transport's progress, by the names of httpcore's trace extension."""
-        if self.fired:
-            return  # what fails now fails because a clock has run out
         name = _without_maker(event)
         phase = EVENTS.get(name)
+        if phase is self._phase is Phase.SENT:
+            return
+        if self.fired:
+            return  # what fails now fails because a clock has run out
         if event == "connection_pool.wait.started":  # in line: no clock runs
             self._queued_at = self.pause()
         elif event == "connection_pool.wait.complete":
@@ -190,13 +211,13 @@ class Clocks:
 
     def _moved(self) -> None:
         if self._phase is not Phase.SENT:
-            self._since = trio.current_time()
+            self._since = self.now()
             self._arm()
 
     def _enter(self, phase: Phase) -> None:
         if phase is not self._phase:
             self._phase = phase
-            self._since = self._bytes_at = trio.current_time()
+            self._since = self._bytes_at = self.now()
             self._plain_state = State.OPEN if phase is Phase.SENT else None
         self._arm()
 
@@ -234,7 +255,7 @@ class Clocks:
     def pause(self) -> float:
         """Stop all clocks while the consumer is slow. Returns what `resume` takes."""
         self._deadline.remove()
-        return trio.current_time()
+        return self.now()
 
     def away(self) -> float:
         """As `pause`, from the newest bytes on: the consumer, which reads, has not come back since."""
@@ -243,7 +264,7 @@ class Clocks:
 
     def resume(self, paused_at: float) -> None:
         """Let the clocks go on; the time since ``paused_at`` does not count."""
-        gone = trio.current_time() - paused_at
+        gone = self.now() - paused_at
         self._since += gone
         self._bytes_at += gone
         self._deadline.total_at += gone
@@ -255,7 +276,7 @@ class Clocks:
     def stop(self) -> float:
         """Stop all clocks for good. Returns what is left of the clock ``total``, in seconds."""
         self._deadline.remove()
-        return max(0.0, self._deadline.total_at - trio.current_time())
+        return max(0.0, self._deadline.total_at - self.now())
 
     def _running(self) -> list[tuple[float, str, float | None]]:
         """Return the clocks that run now: since when, name, length."""

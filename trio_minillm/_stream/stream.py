@@ -7,7 +7,7 @@ everything with its block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -172,12 +172,16 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def _close(self, *, at_once: bool) -> None:
         self._closed, self._buffer.append = True, None
+        source = self._source
         try:
             self._leave()
         finally:
-            await self._source.close(
-                at_once=at_once or self._ingest.outcome is not Outcome.FINISHED
-            )
+            try:
+                if not source.is_done:
+                    finished = self._ingest.outcome is Outcome.FINISHED
+                    await source.end(at_once=at_once or not finished)
+            finally:
+                source.close()
 
     # -- taking chunks ---------------------------------------------------------------------
 
@@ -186,6 +190,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
         Raises the error that ended the stream, once; after that returns ``None``. A checkpoint.
         """
+        return await self._next_chunk(checkpoint)
+
+    async def _next_chunk(self, at_the_end: Callable[[], Awaitable[None]]) -> StreamChunk | None:
+        """Return what `next_chunk` does, with a checkpoint of one's own when the answer is over."""
         if self._busy:
             raise trio.BusyResourceError("another task is taking chunks from this stream")
         if self._closed or not self._entered:
@@ -209,7 +217,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 if chunk is not None:
                     return chunk
             if not waited:
-                await checkpoint()
+                await at_the_end()
             self._raise_once()
             return None
         finally:
@@ -325,14 +333,17 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
                 self._raise_once()
                 raise StopAsyncIteration
-        if ingest.state.over and self._source.started and not (self._busy or self._closed):
-            await checkpoint_if_cancelled()  # leaving the block lets other tasks run
-            self._raise_once()
-            raise StopAsyncIteration
-        following = await self.next_chunk()
+        following = await self._next_chunk(self._end_iteration)
         if following is None:
             raise StopAsyncIteration
         return following
+
+    async def _end_iteration(self) -> None:
+        """Check for cancellation, and let other tasks run unless leaving the block does."""
+        if self._source.started and not self._closed:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
 
     async def _read_more_text(self) -> bool:
         """Wait for more in direct reading. Return whether it is more text of the same kind."""
@@ -349,7 +360,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def receive(self) -> StreamChunk:
         """As `next_chunk`, but raise `trio.EndOfChannel` when the answer is over."""
-        chunk = await self.next_chunk()
+        chunk = await self._next_chunk(checkpoint)
         if chunk is None:
             raise trio.EndOfChannel
         return chunk
@@ -442,9 +453,10 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     def _leave(self, *, rejected: bool = False, error: MiniLLMError | None = None) -> None:
         """End it now, whatever it was doing. What has arrived counts, unless it is rejected."""
-        if not rejected:
-            self.drain_buffered()
-        self._ingest.cancel(rejected=rejected, error=error)
+        if not self._ingest.state.over:
+            if not rejected:
+                self.drain_buffered()
+            self._ingest.cancel(rejected=rejected, error=error)
         self._ended()
 
     def _begin(self) -> None:
@@ -535,16 +547,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     def _response_fields(self) -> dict[str, Any]:
         """Return the response's fields that the state machine does not know."""
         info, ingest = self._source.info, self._ingest
-        start = info.started if info.started is not None else 0.0
-
-        def since(at: float | None) -> float | None:
-            return None if at is None else at - start
-
+        start = info.started or 0.0
+        times = (info.headers_at, ingest.first_at, ingest.last_at, info.ended)
+        headers, first, last, total = [None if at is None else at - start for at in times]
         timings = Timings(
-            headers=since(info.headers_at),
-            first_chunk=since(ingest.first_at),
-            last_chunk=since(ingest.last_at),
-            total=since(info.ended),
+            headers=headers,
+            first_chunk=first,
+            last_chunk=last,
+            total=total,
             chunks=ingest.chunks,
             bytes=info.received,
             attempts=info.attempts,

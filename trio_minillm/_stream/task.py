@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -32,7 +31,6 @@ from .._types.errors import (
 )
 from .._types.options import retry_after, retryable
 from .._types.renewal import until_renewed
-from ..providers import Provider
 from .answer import Answer, AttemptInfo
 from .background import Background
 from .body import BodyReader
@@ -63,7 +61,7 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 18 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 19 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
@@ -72,6 +70,7 @@ class StreamTask:
         self._receive: trio.MemoryReceiveChannel[Item] | None = None
         self._sink: Sink | None = None
         self._here = False  # in a caller's task
+        self._waited = False  # other tasks have had a turn
         self.received: int = 0
         self.body: BodyReader | None = None
         self.is_done: bool = False
@@ -99,16 +98,20 @@ class StreamTask:
         A cancellation from outside also cancels the block, which raises it. Raising it here too would
         hide what the block itself raises.
         """
-        with suppress(trio.Cancelled):
+        try:  # noqa: SIM105 - an object less for each stream
             await self._run()
+        except trio.Cancelled:
+            pass
 
     async def run_here(self, fold: Callable[[Item], None]) -> None:
         """Make the attempts in the caller's task, in place of `start`; ``fold`` takes each item.
 
-        Raises nothing but a cancellation from outside.
+        A checkpoint. Raises nothing but a cancellation from outside.
         """
         self._here, self._sink = True, FoldingSink(fold)
         await self._run()
+        if not self._waited:  # no answer is lost to a cancellation here
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _run(self) -> None:
         """Make the attempts. Raises nothing but a cancellation from outside: the error that ended the
@@ -148,19 +151,22 @@ class StreamTask:
 
     async def _attempts(self) -> None:
         errors: list[MiniLLMError] = []
-        total = self._prepared.timeouts.total
-        total_at = trio.current_time() + (total if isinstance(total, int | float) else INFINITY)
+        total, total_at = self._prepared.timeouts.total, INFINITY
+        if not self._here:  # else its caller has just looked
+            await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
         while True:
             try:
                 self.before_attempt()
             except MiniLLMError as exc:
                 raise exc from (errors[-1] if errors else None)
-            await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
             if self._stopped:
                 return
+            now = self.info.started = trio.current_time()
+            if not self.info.attempts and isinstance(total, int | float):
+                total_at = now + total
             self.info.attempts += 1
             try:
-                await self._attempt(total_at)
+                await self._attempt(now, total_at)
                 errors.clear()  # their tracebacks hold this list
                 return
             except MiniLLMError as exc:
@@ -197,22 +203,36 @@ class StreamTask:
         later = renewed + delay
         return later if later < total_at - trio.current_time() else delay
 
-    async def _attempt(self, total_at: float) -> None:
-        info = self.info
-        info.started = trio.current_time()
+    async def _attempt(self, now: float, total_at: float) -> None:
+        prepared, info = self._prepared, self.info
         info.headers_at = info.request_id = info.generation_id = None
         info.received = 0
-        clocks = Clocks(self._prepared.timeouts, total_at, info.started)
         exchange = self._connect()
+        clocks = Clocks(prepared.timeouts, total_at, now, sent=exchange.tells)
         body: BodyReader | None = None
         try:
             while not self._stopped:
                 with self._stoppable(clocks.new_scope()) as scope:
                     if info.headers_at is None:
-                        await self._ask(exchange, clocks)
+                        await exchange.start(
+                            prepared.url,
+                            prepared.headers,
+                            prepared.body,
+                            on_progress=clocks.transport_event,
+                        )
+                        self._answered(exchange, clocks)
                     if body is None:  # again, if a clock ran out as the head came
-                        body = await self._body_of(exchange, clocks)
-                    await self._read(body)
+                        if not 200 <= exchange.status < 300:
+                            refusal = await exchange.short_body(clocks.stop())
+                            raise self._refused(exchange.status, exchange.headers, refusal)
+                        body = self.body = self._body_reader(exchange, clocks)
+                    try:
+                        await body.read()
+                    except (ProtocolError, ProviderError) as exc:
+                        addressed = self._addressed(exc, body.answer)
+                        if addressed is exc:
+                            raise
+                        raise addressed from exc.__cause__
                     if body.answer.over:
                         if not exchange.ended:
                             clocks.stop()
@@ -230,48 +250,33 @@ class StreamTask:
                 body.close()
             await exchange.close()
 
-    async def _ask(self, exchange: Exchange, clocks: Clocks) -> None:
-        """Send the request, and wait for the head of the response."""
-        prepared, info = self._prepared, self.info
-        await exchange.start(
-            prepared.url, prepared.headers, prepared.body, on_progress=clocks.transport_event
-        )
+    def _answered(self, exchange: Exchange, clocks: Clocks) -> None:
+        """Take note of the head of the response."""
+        info = self.info
+        self._waited = self._waited or exchange.waits
         clocks.answered(sending=exchange.sending, resumable=exchange.resumable)
-        info.headers_at = trio.current_time()
+        info.headers_at = clocks.now()
         headers = info.headers = exchange.headers
         ident = headers.get("x-request-id") or headers.get("request-id")
         info.request_id = self.redacted(ident) if ident else None
 
-    async def _body_of(self, exchange: Exchange, clocks: Clocks) -> BodyReader:
-        """Return the reader of the answer. Raises `RefusedError` with the words of a refusal."""
-        provider = self._prepared.model.provider
-        headers = exchange.headers
-        if not 200 <= exchange.status < 300:
-            refusal = await exchange.short_body(clocks.stop())
-            raise self._refused(provider, exchange.status, headers, refusal)
-        self.info.generation_id = provider.generation_id(headers)
-        self.body = self._body_reader(provider, exchange, clocks)
-        return self.body
+    def _addressed(self, error: ProtocolError | ProviderError, answer: Answer) -> MiniLLMError:
+        """Return the error, with the address that was asked if it may come from the wrong one."""
+        if isinstance(error, ProtocolError):
+            if error.event is not None or isinstance(error, LimitExceeded):
+                return error
+            return ProtocolError(f"{error.reason} (asked {self._url})")  # it is no stream at all
+        if error.kind not in ("invalid", "server") or answer.state.understood:
+            return error
+        words = f"{error.info.message} (asked {self._url})"  # perhaps another program answers
+        again = ProviderError(msgspec.structs.replace(error.info, message=words))
+        again.usage = error.usage
+        return again
 
-    async def _read(self, body: BodyReader) -> None:
-        """Read the answer, and name the address in what may come from the wrong one."""
-        try:
-            await body.read()
-        except ProtocolError as exc:
-            if exc.event is not None or isinstance(exc, LimitExceeded):
-                raise
-            asked = ProtocolError(f"{exc.reason} (asked {self._url})")  # it is no stream at all
-            raise asked from exc.__cause__
-        except ProviderError as exc:
-            if exc.kind not in ("invalid", "server") or body.answer.state.understood:
-                raise
-            words = f"{exc.info.message} (asked {self._url})"  # perhaps another program answers
-            again = ProviderError(msgspec.structs.replace(exc.info, message=words))
-            again.usage = exc.usage
-            raise again from None
-
-    def _body_reader(self, provider: Provider, exchange: Exchange, clocks: Clocks) -> BodyReader:
+    def _body_reader(self, exchange: Exchange, clocks: Clocks) -> BodyReader:
         prepared = self._prepared
+        provider = prepared.model.provider
+        self.info.generation_id = provider.generation_id(exchange.headers)
         decoder = ChunkDecoder(
             provider,
             choices=prepared.choices,
@@ -292,9 +297,8 @@ class StreamTask:
         """Drop the request: no other attempt follows, and a prompt may be long."""
         self._prepared = msgspec.structs.replace(self._prepared, body=b"", headers={})
 
-    def _refused(
-        self, provider: Provider, status: int, headers: Mapping[str, str], body: bytes
-    ) -> RefusedError:
+    def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
+        provider = self._prepared.model.provider
         info = provider.parse_refusal(status, headers, redact(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
@@ -320,15 +324,15 @@ class StreamTask:
         """True once the stream's block was entered, or its answer is read in a caller's task."""
         return self._here or self._background.started
 
-    async def start(self) -> None:
+    def start(self) -> Awaitable[None]:
         """Start the task in a nursery of its own."""
         send, self._receive = _open_channel(BUFFERED_BATCHES)
         self._handoff = self._sink = Handoff(send)
-        await self._background.start(self.run, "trio_minillm stream")
+        return self._background.start(self.run, "trio_minillm stream")
 
-    async def join(self) -> None:
+    def join(self) -> Awaitable[None]:
         """Close the nursery. The task must have been stopped before; it raises nothing."""
-        await self._background.join()
+        return self._background.join()
 
     @property
     def ready(self) -> bool:
@@ -336,10 +340,10 @@ class StreamTask:
         handoff = self._handoff
         return handoff is not None and (self.received < handoff.sent or handoff.closed)
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
         """Wait for the next item, or for the end. A checkpoint."""
         assert self._handoff is not None
-        await self._handoff.wait()
+        return self._handoff.wait()
 
     def receive_nowait(self) -> Item:
         """Take the next item. Raises what a memory channel does."""
@@ -377,7 +381,7 @@ class StreamTask:
                 self._done = trio.Event()
             await self._done.wait()
 
-    async def close(self, *, at_once: bool) -> None:
+    async def end(self, *, at_once: bool) -> None:
         """End the task with its block: at once, or after the drain of a finished answer.
 
         Takes at most `LEAVE_SECONDS` and the bounded close of the connection. Shielded.
@@ -389,16 +393,16 @@ class StreamTask:
                 with trio.move_on_after(LEAVE_SECONDS):
                     await self._wait_done()
                 await self.stopped()
+
+    def close(self) -> None:
+        """Close the channel, and drop the callbacks: they and their owner would keep each other alive."""
         if self._receive is not None:
             self._receive.close()
+        self.before_attempt = self.before_retry = _ignore
 
     def redacted(self, text: str) -> str:
         """Return a server's words without the key."""
         return redact_text(text, self._secrets)
-
-    def release_callbacks(self) -> None:
-        """Drop the callbacks: they and their owner would keep each other alive."""
-        self.before_attempt = self.before_retry = _ignore
 
 
 def _naming(info: ErrorInfo, url: str, *, page: bool, to: str) -> ErrorInfo:

@@ -119,12 +119,9 @@ class TrackedStream(StreamingCompletion):
             self._budget.enter(self, self._stop)
 
     async def _close(self, *, at_once: bool) -> None:
-        try:
-            await super()._close(at_once=at_once)
-        finally:
-            self._task.release_callbacks()
+        await super()._close(at_once=at_once)
         pending = self._pending
-        if pending is not None and pending.settled.is_set() and not pending.delivered.is_set():
+        if pending is not None and not pending.delivered.is_set() and pending.settled.is_set():
             with trio.CancelScope(shield=True):  # bounded
                 await pending.wait_delivered()
 
@@ -135,9 +132,7 @@ class TrackedStream(StreamingCompletion):
         task of its own reads them. ``on_begin`` is called once, when the first of the answer has come,
         not for an opening alone; it must not raise. Raises the error that ended the stream.
         """
-        await (
-            trio.lowlevel.checkpoint()
-        )  # other tasks get a turn, also if the transport never waits
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed or self._entered:
             raise RuntimeError("a stream can be entered once")
         self._begin()
@@ -147,7 +142,7 @@ class TrackedStream(StreamingCompletion):
             await self._task.run_here(self._fold)
             if not self._ingest.state.over:
                 self._source_ended()
-            self._ended()
+                self._ended()
         finally:
             self._busy, self._on_begin = False, None
             await self._close(at_once=False)
@@ -165,12 +160,12 @@ class TrackedStream(StreamingCompletion):
                 self._on_begin = None
                 on_begin()
             self._ingest.ingest_all(item)
-            if self._ingest.state.over:
-                self._ended()
         else:
             self._put(item)
-        if self.errored:
-            self._task.stop()  # the answer may go on: a bound was crossed
+        if self._ingest.state.over:
+            self._ended()
+            if self.errored:
+                self._task.stop()  # the answer may go on: a bound was crossed
 
     async def cancel(self) -> CompletionResponse:
         """End the stream now, and return what has arrived once it is booked.
@@ -259,9 +254,9 @@ class TrackedStream(StreamingCompletion):
         self._bookkeeper.book(record, self._asked, self._budget, 0.0)
 
     def _ended(self) -> None:
-        ingest, outcome = self._ingest, self._ingest.outcome
-        if self._booked or outcome is None:
+        if self._booked or (outcome := self._ingest.outcome) is None:
             return
+        ingest = self._ingest
         self._booked = True
         self._forget()
         if self._source.info.attempts == len(self._records):
