@@ -40,7 +40,7 @@ from msgspec.structs import replace
 
 from .._types.errors import BudgetExceeded, MiniLLMError, StreamTimeout
 from .._types.options import Retry
-from .._types.response import CompletionResponse, Outcome
+from .._types.response import FINISHED, CompletionResponse
 from ..providers import Model
 from .ending import RunEnd, until_told
 from .options import BatchSettings
@@ -269,7 +269,7 @@ class Run:
             self.counters.add_attempt(item.attempts[-1], len(item.attempts))
             if error is not None:
                 await self._failed(item, error)
-            elif answer is None or answer.outcome is not Outcome.FINISHED:
+            elif answer is None or answer.outcome is not FINISHED:
                 self.counters.unsent += 1  # the client was closed while it ran
             else:
                 await self._answered(item, answer)

@@ -66,6 +66,10 @@ class State(Enum):
     RAISED = auto()
 
 
+FREE, LIMITED = State.FREE, State.LIMITED
+"""Two that each accepted request is asked about: see `trio_minillm._types.response.FINISHED`."""
+
+
 class Doubt:
     """The evidence for and against a limit, and the state that follows from it.
 

@@ -34,7 +34,7 @@ import math
 from collections import deque
 
 from .cut_pays import BELOW
-from .doubt import STEP, Doubt, State
+from .doubt import FREE, LIMITED, STEP, Doubt, State
 from .token_bucket import BURST_SECONDS, TokenBucket
 from .window import SPAN, Window
 
@@ -107,12 +107,12 @@ class LearnedRate:
     @property
     def active(self) -> bool:
         """True once requests were refused, unless refusals turned out not to be a matter of rate."""
-        return self.doubt.state is not State.FREE
+        return self.doubt.state is not FREE
 
     @property
     def settled(self) -> bool:
         """True while there is a limit that is not being judged."""
-        return self.doubt.state is State.LIMITED
+        return self.doubt.state is LIMITED
 
     @property
     def patience(self) -> float:
@@ -128,7 +128,7 @@ class LearnedRate:
 
     def wait(self, now: float) -> float:
         """Return the seconds until another request may be sent."""
-        if self.doubt.state is State.FREE or self._window.ready:
+        if self.doubt.state is FREE or self._window.ready:
             return 0.0
         return self.bucket.wait(1.0, now)
 
@@ -137,7 +137,7 @@ class LearnedRate:
         if self._window.ready:
             self._window.ready -= 1
             self.bucket.set(now, rate=self.bucket.rate, capacity=self.bucket.capacity, level=0.0)
-        elif self.doubt.state is not State.FREE:
+        elif self.doubt.state is not FREE:
             self.bucket.take(1.0, now)
 
     def accepted(self, now: float, sent_at: float = math.inf, pending: int = 0) -> None:
@@ -145,9 +145,9 @@ class LearnedRate:
         doubt = self.doubt
         if not doubt.untouched:
             doubt.accepted(sent_at)
-        if doubt.state is State.LIMITED:
+        if doubt.state is LIMITED:
             self._rise(now, min(now, sent_at))
-        elif doubt.state is not State.FREE:
+        elif doubt.state is not FREE:
             self._judge(now, pending)
         self._accepted += 1
         self._risen_at = self._last_accepted = now
@@ -188,11 +188,11 @@ class LearnedRate:
         doubt = self.doubt
         doubt.refused(now, sent_at)
         self.nothing_left(min(now, sent_at))
-        if doubt.state is State.FREE:
+        if doubt.state is FREE:
             if not told and doubt.seems_chance(now, pending):
                 return
             self._begin_limit(now, pending, told=told)
-        elif doubt.state is not State.LIMITED:
+        elif doubt.state is not LIMITED:
             self._judge(now, pending)
         else:
             self._learn(now, pending, told=told)
@@ -256,7 +256,7 @@ class LearnedRate:
         """Take back one of the requests that the last refusal had taken for accepted."""
         self.doubt.refused(now, sent_at)
         self.nothing_left(min(now, sent_at))
-        if self._refusals and self.doubt.state is State.LIMITED:
+        if self._refusals and self.doubt.state is LIMITED:
             at, so_far = self._refusals[-1]
             self._refusals[-1] = at, so_far - 1
 
@@ -275,7 +275,7 @@ class LearnedRate:
     def _judge(self, now: float, pending: int) -> None:
         """Go where the answers to a cut or a raise lead, once they are enough."""
         doubt = self.doubt
-        if doubt.state is State.FREE or (by_rate := doubt.verdict(pending)) is None:
+        if doubt.state is FREE or (by_rate := doubt.verdict(pending)) is None:
             return
         if not by_rate and doubt.may_raise(now):
             self._raise(now)
