@@ -239,8 +239,9 @@ async def test_the_same_response_comes_from_the_same_bytes(way: Open, name: str)
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([b"X-A", b"x-a", b"x-b", b"X-\xe9"]),
-            st.binary(max_size=4) | st.sampled_from([b"\xc3\xa9", b"\xe9", b"a, b", b""]),
+            st.sampled_from([b"X-A", b"x-a", b"x-b"]),
+            st.binary(max_size=4).map(lambda value: value.translate(None, b"\r\n").strip(b" \t"))
+            | st.sampled_from([b"\xc3\xa9", b"\xe9", b"a, b", b":", b""]),
         ),
         max_size=6,
     )
@@ -248,7 +249,8 @@ async def test_the_same_response_comes_from_the_same_bytes(way: Open, name: str)
 def test_headers_are_decoded_and_joined_as_httpx_does_it(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
-    assert by_name(headers) == dict(httpx.Headers(headers).items())
+    lines = b"\r\n".join(b"%s: %s" % line for line in headers)
+    assert by_name(lines) == dict(httpx.Headers(headers).items())
 
 
 @every_way

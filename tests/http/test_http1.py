@@ -67,7 +67,7 @@ def parse(pieces: Iterable[bytes], *, no_body: bool = False, end: bool = False) 
         if not parser.head:
             raise
         fault = str(exc)
-    head = parser.take_head() if parser.head else ResponseHead(0, "1.1", [])
+    head = parser.take_head() if parser.head else ResponseHead(0, "1.1", b"")
     complete = parser.complete and not fault
     return Seen(
         *(head.status, head.version, tuple(head.headers), body, complete),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from trio_minillm.testing import (
     openai_events,
     reply,
     reset,
+    serve,
 )
 
 # -- the same as the block -------------------------------------------------------------------------
@@ -275,6 +277,21 @@ async def test_it_is_a_checkpoint_where_nothing_is_sent() -> None:
 
 
 # -- what is left of it ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["complete", "block"])
+async def test_nothing_keeps_the_prompt_of_an_answer_that_has_begun(way: str) -> None:
+    counts: list[int] = []
+    async with serve(reply(*openai_events("a"))) as server, llm.open_client() as client:
+        stream = client.stream(server.model(), "x" * 10_000)
+        body = stream._source._prepared.body  # type: ignore[attr-defined]
+        if way == "complete":
+            await stream.complete(lambda: counts.append(sys.getrefcount(body)))
+        else:
+            async with stream:
+                await stream.next_chunk()
+                counts.append(sys.getrefcount(body))
+    assert counts == [2], "more than the name here and the argument"
 
 
 @pytest.mark.parametrize(

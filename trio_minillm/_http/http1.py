@@ -112,7 +112,14 @@ class ResponseHead(msgspec.Struct, frozen=True):
     status: int
     version: str
     """Version of HTTP: ``1.0`` or ``1.1``."""
-    headers: Headers
+    lines: bytes
+    """The header lines as they came, without the end of the last."""
+
+    @property
+    def headers(self) -> Headers:
+        """The header lines cut into names and values."""
+        cut = [line.partition(b":") for line in self.lines.split(b"\r\n") if line]
+        return [(name, value.strip(b" \t")) for name, _, value in cut]
 
 
 class ResponseParser:
@@ -258,7 +265,7 @@ class ResponseParser:
         self.reusable = self._parser.should_keep_alive()
         if _CODING_LINE in names:
             self.reusable = self.reusable and version == "1.1"  # RFC 9112, 6.1
-        self._final = ResponseHead(status, version, _headers_in(head))
+        self._final = ResponseHead(status, version, head.partition(b"\r\n")[2])
         self.head = not self.fault
         if self._no_body:
             self.complete, self.reusable = True, False
@@ -286,9 +293,3 @@ class ResponseParser:
             self.reusable = False
         else:
             self.fault = self.fault or f"not HTTP: {exc}"
-
-
-def _headers_in(head: bytes) -> Headers:
-    """Return the header lines of a head that httptools has found right."""
-    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
-    return [(name, value.strip(b" \t")) for name, _, value in lines]

@@ -15,7 +15,7 @@ import msgspec
 
 from .connection import Origin
 from .exchange import Exchange, Outgoing, Response, ignore_progress, log_response
-from .http1 import Headers, RequestHead
+from .http1 import RequestHead
 from .pool import ConnectionPool
 from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
 
@@ -38,7 +38,7 @@ async def send_on(pool: ConnectionPool, request: Outgoing) -> Response:
     roundtrip = Roundtrip(pool)
     head = await roundtrip.start(_wire_request(request, address))
     log_response(request.method, address.url, f"HTTP/{head.version}", head.status)
-    return Response(head.status, by_name(head.headers), roundtrip)
+    return Response(head.status, by_name(head.lines), roundtrip)
 
 
 class _Address(msgspec.Struct, frozen=True):
@@ -112,18 +112,15 @@ def _head(method: str, url: str, headers: _Headers) -> _Head | None:
     return _Head(before + length, behind.removeprefix(b"0"), head.closes)
 
 
-def by_name(headers: Headers) -> dict[str, str]:
-    """Return headers by their names in lower case, decoded and joined as httpx does it."""
+def by_name(lines: bytes) -> dict[str, str]:
+    """Return header lines by their names in lower case, decoded and joined as httpx does it."""
     try:
-        lines = [(name.lower().decode(), value.decode()) for name, value in headers]
+        text = lines.decode()
     except UnicodeDecodeError:
-        lines = [
-            (name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in headers
-        ]
-    joined = dict(lines)
-    if len(joined) == len(lines):
-        return joined
-    joined = {}
-    for name, value in lines:
+        text = lines.decode("latin-1")
+    joined: dict[str, str] = {}
+    for line in text.split("\r\n") if text else ():
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined

@@ -204,20 +204,20 @@ class StreamTask:
         return later if later < total_at - trio.current_time() else delay
 
     async def _attempt(self, now: float, total_at: float) -> None:
-        prepared, info = self._prepared, self.info
+        info = self.info
         info.headers_at = info.request_id = info.generation_id = None
         info.received = 0
         exchange = self._connect()
-        clocks = Clocks(prepared.timeouts, total_at, now, sent=exchange.tells)
+        clocks = Clocks(self._prepared.timeouts, total_at, now, sent=exchange.tells)
         body: BodyReader | None = None
         try:
             while not self._stopped:
                 with self._stoppable(clocks.new_scope()) as scope:
                     if info.headers_at is None:
-                        await exchange.start(
-                            prepared.url,
-                            prepared.headers,
-                            prepared.body,
+                        await exchange.start(  # this frame keeps no name of the prompt
+                            self._prepared.url,
+                            self._prepared.headers,
+                            self._prepared.body,
                             on_progress=clocks.transport_event,
                         )
                         self._answered(exchange, clocks)
