@@ -16,7 +16,7 @@ from .._types.chunks import StreamChunk, continues_answer
 from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from .._types.options import BOUNDS
 from ..providers import Provider
-from ..providers._base import Parsed
+from ..providers._base import Parsed, RepeatFilter
 from .documents import documents, without_prefix
 from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .left_out import MAX_STRANGE, LeftOut
@@ -122,7 +122,8 @@ class ChunkDecoder:
         self._halves = SurrogateHalves()
         self._ended = False  # the body is over
         self._doubt = b""  # data that speak of a failure, with nothing of the answer behind them
-        self._repeats = Repeats(provider, self.left_out)
+        own = provider.repeat_filter()
+        self._repeats: RepeatFilter = own or Repeats(provider, self.left_out)
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -218,7 +219,7 @@ class ChunkDecoder:
         if chunk is None:
             self.events += 1
             return []
-        if not isinstance(chunk, StreamChunk) or chunk.elsewhere or chunk.unread:
+        if type(chunk) is not StreamChunk or chunk.elsewhere or chunk.unread:
             return None
         self.events += 1
         chunk.event, chunk.received_at = self.events, at

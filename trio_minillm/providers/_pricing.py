@@ -26,7 +26,8 @@ from typing import Final
 
 from .._types.cost import RATES, WIDER, CostInfo, CostResolution, TokenPrice
 from .._types.money import add, exact, scaled, subtract, sum_of, times
-from .._types.usage import Usage
+from .._types.usage import Usage, number_in
+from ._usage import amount_in, at_path
 
 STANDARD: Final = "standard"
 """The service tier of a request that asks for none, and of a price that names none."""
@@ -57,6 +58,37 @@ def native_cost(usage: Usage, amount: Decimal) -> CostInfo:
     """Return the provider's own figure for this usage: a lower bound unless the usage is final."""
     resolution = CostResolution.RESOLVED if usage.final else CostResolution.LOWER_BOUND
     return CostInfo(amount, resolution, "native")
+
+
+_USD_PER_TICK: Final = -10
+"""Power of ten of one of xAI's ``cost_in_usd_ticks``, in USD. Not documented: with 1e-10, recorded
+streams come to xAI's list prices."""
+
+
+def charged_cost(usage: Usage | None, price: TokenPrice | None, *, bills: bool = False) -> CostInfo:
+    """Return what a server of OpenAI's family charges: its own figure, or else usage times price.
+
+    ``bills``: it charges what it names, so that 0 is free. With ``is_byok``, a gateway's ``cost`` is
+    only its fee, to which the upstream provider's is added; without it, the upstream figure repeats
+    ``cost`` and must not be added (OpenRouter's reference).
+    """
+    if usage is None or usage.cost is None:
+        ticks = number_in(((usage.raw if usage is not None else None) or {}).get(_TICKS))
+        if usage is not None and ticks:
+            return native_cost(usage, scaled(int(ticks), _USD_PER_TICK))
+        return priced_cost(usage, price)
+    if not usage.cost and price is not None and not bills:
+        return priced_cost(usage, price)  # a gateway that does not know the price says 0
+    amount, raw = exact(usage.cost), usage.raw or {}
+    if raw.get("is_byok") is True:
+        upstream = amount_in(at_path(raw, ("cost_details", "upstream_inference_cost")))
+        if upstream is None:  # the fee is not the whole cost
+            return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
+        amount = add(amount, exact(upstream))
+    return native_cost(usage, amount)
+
+
+_TICKS: Final = "cost_in_usd_ticks"
 
 
 def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:

@@ -14,9 +14,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from .._types.chunks import StreamChunk
-from .._types.cost import CostInfo, CostResolution, TokenPrice
+from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import MiniLLMError, ProviderError
-from .._types.money import add, exact
 from .._types.usage import Usage
 from ._base import Model, Provider, Request, host_of, joined_url
 from ._coerce import loose_json
@@ -41,8 +40,8 @@ from ._openai_events import (
 )
 from ._openai_request import Dialect, chat_body, typed_fields
 from ._parts import READ_AGAIN, bounded, texts_beside, wrapped_answer
-from ._pricing import native_cost, priced_cost
-from ._usage import amount_in, at_path, openai_usage
+from ._pricing import charged_cost
+from ._usage import openai_usage
 
 DONE = b"[DONE]"
 
@@ -259,19 +258,5 @@ class OpenAIChat(Provider):
         return None
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        """Return the charge, plus the upstream provider's if the user's own key was used there.
-
-        With ``is_byok``, a gateway's ``cost`` is only its fee; without it, the upstream figure
-        repeats ``cost`` and must not be added (OpenRouter's reference).
-        """
-        if usage is None or usage.cost is None:
-            return priced_cost(usage, price)
-        if not usage.cost and price is not None and not self.bills:
-            return priced_cost(usage, price)  # a gateway that does not know the price says 0
-        amount, raw = exact(usage.cost), usage.raw or {}
-        if raw.get("is_byok") is True:
-            upstream = amount_in(at_path(raw, ("cost_details", "upstream_inference_cost")))
-            if upstream is None:  # the fee is not the whole cost
-                return CostInfo(amount, CostResolution.LOWER_BOUND, "native")
-            amount = add(amount, exact(upstream))
-        return native_cost(usage, amount)
+        """Return the charge, plus the upstream provider's if the user's own key was used there."""
+        return charged_cost(usage, price, bills=self.bills)
