@@ -44,7 +44,7 @@ _ENDED: Final = (-1, "ended")
 
 
 class ItemChunk(StreamChunk, kw_only=True, gc=False):
-    """What an event says of an item, until `Items` has found out which one and what is new in it."""
+    """A chunk of an event that speaks of an item, until `Items` has found which one, and what is new."""
 
     index: int | None = None
     """Its index in the output, as far as the event says."""
@@ -252,6 +252,10 @@ class Items(RepeatFilter):
                     yield StreamChunk(part=slot, block=Block(delta={"item": head}), progress=False)
         elif item.kind != CALL and _ENDED not in item.said:
             item.said.add(_ENDED)
+            if item.kind == REASONING:
+                ended = {**ended, "type": REASONING}
+            if new.images:
+                item.said.add((0, "images"))
             begun = bool(item.slots)
             new.part = self._slot(item, 0)
             new.block = Block(delta=ended) if begun else Block(start=ended)

@@ -114,9 +114,8 @@ class OpenAIResponses(Provider):
         event.type = event.type or name
         parsed = self._parsed(event, data, event.type)
         if left_out and parsed is not None:
-            chunks = [parsed] if isinstance(parsed, StreamChunk) else [*parsed]
-            if chunks:
-                chunks[-1].unread += tuple(left_out)
+            last = parsed if isinstance(parsed, StreamChunk) else parsed[-1]
+            last.unread += tuple(left_out)
         return parsed
 
     def _parsed(self, event: Event, data: bytes, kind: str) -> Parsed:
