@@ -547,6 +547,8 @@ def test_items_that_are_none_are_left_out() -> None:
         assert found.content == "a"
     odd = {"type": "summary", "summary": [{"text": "x"}]}
     assert read(completed({"summary": odd["summary"]})).reasoning == "x"
+    pieces = [{"text": ""}, {"text": "y"}]
+    assert read(completed({"type": "reasoning", "summary": pieces})).reasoning == "y"
 
 
 def test_more_items_than_any_answer_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -629,6 +631,10 @@ def test_fields_of_other_types_cost_themselves() -> None:
     assert found.metadata["service_tier"] == "flex"
     nan = b'data: {"type": "response.output_text.delta", "output_index": 0, "delta": "a", "x": NaN}\n\n'
     assert read(nan, completed()).content == "a"
+    odd_end = event("output_item.done", item=MESSAGE, output_index=0, item_id={"a": 1})
+    assert read(said("Salt."), odd_end, completed()).notes == (
+        "left out, since it could not be read: item_id",
+    )
     end = json.dumps({"type": "response.completed", "response": response()}).replace('"gpt"', "NaN")
     assert read(said("a"), sse(end)).finish_reason == "completed"
 

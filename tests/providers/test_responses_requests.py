@@ -13,6 +13,7 @@ from trio_minillm import OpaquePart, ReasoningPart, RefusalPart, ToolCall, testi
 from trio_minillm._protocol.request import body_of, make_request
 from trio_minillm._types.messages import Message, ToolResult
 from trio_minillm.providers import OpenAIResponses
+from trio_minillm.providers._charged import asked_of
 from trio_minillm.testing import sse
 
 from ..support.media import PNG
@@ -191,6 +192,23 @@ def test_tools() -> None:
     assert "description" not in bare
     nothing = body(tools=[], tool_choice="auto", parallel_tool_calls=True)
     assert not {"tools", "tool_choice", "parallel_tool_calls"} & nothing.keys()
+
+
+def test_an_extra_field_that_a_parameter_decides_is_refused() -> None:
+    request = make_request(OPENAI, (llm.user("Hi"),), {}, extra={"max_output_tokens": 5})
+    with pytest.raises(ValueError, match="extra must not hold max_output_tokens"):
+        body_of(request)
+    request = make_request(OPENAI, (llm.user("Hi"),), {}, extra={"instructions": "Be brief."})
+    assert body_of(request)["instructions"] == "Be brief."
+
+
+def test_a_search_that_was_not_counted_is_in_doubt() -> None:
+    asked = asked_of(OPENAI, body(tools=[{"type": "web_search_preview"}]))
+    assert asked.search
+    assert asked.counts_all
+    assert not asked_of(OPENAI, body(tools=[sky, {"type": "custom", "name": "x"}])).search
+    sound = llm.user(llm.audio(b"x", media_type="audio/wav"))
+    assert asked_of(OPENAI, body(sound)).audio
 
 
 # -- messages --------------------------------------------------------------------------------

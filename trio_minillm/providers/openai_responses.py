@@ -149,7 +149,7 @@ class OpenAIResponses(Provider):
         if not isinstance(found.output, list) and found.object != "response":
             raise ProviderError(self.parse_error(None, body))
         chunks = self._ended(found, "")
-        return Items().removed_from(chunks, body, _same)
+        return Items().removed_from(chunks, body, clean)
 
     def _last(self, event: Event, word: str) -> list[StreamChunk]:
         return self._ended(response_in(event.response), "" if word == "done" else word)
@@ -186,10 +186,6 @@ class OpenAIResponses(Provider):
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
         """Return the provider's own figure (OpenRouter's, xAI's), or else usage times price."""
         return charged_cost(usage, price)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _running(event: Event) -> StreamChunk:
