@@ -524,6 +524,53 @@ def test_all_blocks_go_back_in_order(recording: Recording) -> None:
     assert next_turn(recording)["content"] == blocks_on_the_wire(recording)
 
 
+@pytest.mark.parametrize("recording", recordings("openai_responses"))
+def test_all_items_go_back_in_order_with_their_reasoning(recording: Recording) -> None:
+    """As the events at their ends have them: the response at the end encrypts reasoning anew."""
+    ends = {e["item"].get("id"): e["item"] for e in recording.data if e["type"] == _ITEM_END}
+    last = [e["response"] for e in recording.data if e["type"] == "response.completed"]
+    listed = last[-1].get("output", ()) if last else ()
+    items = [ends.get(item.get("id"), item) for item in listed]
+    if not any(item["type"] == "reasoning" for item in items):
+        return  # then ids stay behind
+    model = llm.openai_responses("gpt-5", api_key="k")
+    wire = model.provider.wire_at(model)
+    answer = fold(recording, [recording.body]).response.to_message()
+    turn = llm.Message(role="assistant", parts=tuple(_at(part, wire) for part in answer.parts))
+    request = llm.Request(model=model, messages=(turn, llm.user("Go on.")), params={}, extra={})
+    sent = model.provider.build_request(request)["input"][:-1]
+    kept = [item for item in items if not _is_empty(item)]
+    while kept and kept[-1]["type"] == "reasoning":
+        kept.pop()
+    found = [item for item in sent if item["type"] not in _RESULTS]
+    assert [_bare(item) for item in found] == [_bare(item) for item in kept]
+
+
+_ITEM_END = "response.output_item.done"
+_RESULTS = ("function_call_output", "custom_tool_call_output")
+"""Results of calls that nobody ran, which are made up."""
+
+
+def _at(part: Any, wire: str) -> Any:
+    mine = isinstance(part, llm.ReasoningPart | llm.OpaquePart)
+    return msgspec.structs.replace(part, wire=wire) if mine else part
+
+
+def _is_empty(item: dict[str, Any]) -> bool:
+    texts = [part.get("text") or part.get("refusal") for part in item.get("content") or ()]
+    return item["type"] == "message" and not any(texts)
+
+
+def _bare(item: dict[str, Any]) -> dict[str, Any]:
+    """An item without what may differ: its status, log probabilities, and what is null."""
+    out = {k: v for k, v in item.items() if k != "status" and v is not None}
+    if item["type"] == "message":
+        out["content"] = [
+            {k: v for k, v in part.items() if k != "logprobs"} for part in item["content"]
+        ]
+    return out
+
+
 def merged_details(recording: Recording) -> list[dict[str, Any]]:
     """OpenRouter's reasoning blocks: pieces of text of one index follow each other."""
     merged: list[dict[str, Any]] = []
