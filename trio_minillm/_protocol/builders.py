@@ -57,9 +57,10 @@ class TextBuilder(Joined):
         text = self.joined()
         if self.kind == "text":
             if text or self.citations:
-                yield TextPart(text, citations=tuple(self.citations), extra=self._extra())
+                extra = None if self.start is None else self._extra(self.start)
+                yield TextPart(text, citations=tuple(self.citations), extra=extra)
         elif self.kind == "refusal":
-            yield RefusalPart(text, self._extra())
+            yield RefusalPart(text, None if self.start is None else self._extra(self.start))
         elif self.details:
             for detail in self.details:
                 yield detail.part(wire)
@@ -82,8 +83,9 @@ class TextBuilder(Joined):
             raw = {**start, "thinking": text, "signature": signature}
             yield ReasoningPart(text=text, signature=signature or None, wire=wire, raw=raw)
 
-    def _extra(self) -> dict[str, Any] | None:
-        item = None if self.start is None else self.start.get("item")
+    @staticmethod
+    def _extra(start: dict[str, Any]) -> dict[str, Any] | None:
+        item = start.get("item")
         return {"item": item} if item else None
 
 

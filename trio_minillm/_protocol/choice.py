@@ -147,7 +147,7 @@ class ChoiceBuilder:
             opened: TextBuilder | CallBuilder
             if kind == "tool_use":
                 return  # the delta of the call, in the same chunk, opens the call
-            if kind in _TEXT_BLOCKS:
+            if isinstance(kind, str) and kind in _TEXT_BLOCKS:
                 opened = TextBuilder(_TEXT_BLOCKS[kind], block.start)
                 citations = block.start.get("citations")
                 if isinstance(citations, list):

@@ -122,8 +122,8 @@ class ChunkDecoder:
         self._halves = SurrogateHalves()
         self._ended = False  # the body is over
         self._doubt = b""  # data that speak of a failure, with nothing of the answer behind them
-        own = provider.repeat_filter()
-        self._repeats: RepeatFilter = own or Repeats(provider, self.left_out)
+        own = provider.repeat_filter
+        self._repeats: RepeatFilter = Repeats(provider, self.left_out) if own is None else own()
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""

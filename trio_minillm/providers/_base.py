@@ -181,6 +181,9 @@ class Provider:
     """True if a piece of text stands in the event as a JSON string, so that events which differ in
     nothing else need no parser (`trio_minillm._protocol.templates`). A subclass that overrides
     `parse_chunk` or `parse_event` does not inherit it."""
+    repeat_filter: ClassVar[type[RepeatFilter] | None] = None
+    """The memory of one stream, if the wire's later events repeat the earlier ones: with one,
+    `parse_chunk` need not know what came before."""
     any_text: ClassVar[bool] = False
     """True if `build_request` takes every text with something to see as it takes any other, so that of
     two requests whose texts alone differ one can be sent if the other can, and differs in nothing else
@@ -265,13 +268,6 @@ class Provider:
     def parse_response(self, body: bytes) -> Sequence[StreamChunk]:
         """Translate the body of a response that was not streamed into the chunks of a stream."""
         raise ProtocolError("the body is not an event stream")
-
-    def repeat_filter(self) -> RepeatFilter | None:
-        """Return a new memory for one stream, if its events repeat each other; none by default.
-
-        With one, `parse_chunk` need not know what came before.
-        """
-        return None
 
     def parse_error(self, status: int | None, body: bytes) -> ErrorInfo:
         """Translate an error body.
