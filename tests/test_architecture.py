@@ -202,6 +202,7 @@ def test_importing_the_package_imports_what_every_program_needs():
         "anthropic",
         "openrouter",
         "compatible",
+        "openai_responses",
         "_server_quirks",
     }  # a program has one
     assert not {name.rpartition(".")[2] for name in ours if ".providers." in name} & wires

@@ -675,6 +675,7 @@ def test_the_exit_codes_are_the_code_s() -> None:
 
 WIRES = {
     "OpenAI": llm.openai("m", api_key="k"),
+    "Responses": llm.openai_responses("m", api_key="k"),
     "OpenRouter": llm.openrouter("m", api_key="k"),
     "Anthropic": llm.anthropic("m", api_key="k"),
     "compatible": llm.compatible("m", base_url="http://server.invalid/v1"),

@@ -68,7 +68,7 @@ from ._types.tools import Tool, tool
 from ._types.usage import Usage
 from ._version import __version__
 from .providers import Model, Provider, Request, SettlementRequest
-from .providers._models import anthropic, compatible, openai, openrouter
+from .providers._models import anthropic, compatible, openai, openai_responses, openrouter
 
 if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
@@ -183,6 +183,7 @@ __all__ = [
     "open_local_model",
     "open_local_server",
     "openai",
+    "openai_responses",
     "openrouter",
     "system",
     "text",

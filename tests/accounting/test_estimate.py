@@ -49,6 +49,8 @@ def png(width: int, height: int) -> bytes:
     [
         (GPT, {"max_tokens": 50}, 50),
         (GPT, {"max_tokens": 50, "n": 3}, 150),
+        (llm.openai_responses("gpt-5-mini", api_key="k"), {"max_tokens": 50}, 50),
+        (llm.openai_responses("gpt-5-mini", api_key="k"), {}, None),
         (OTHER, {"max_tokens": 50}, 50),
         (CLAUDE, {"extra": {"max_completion_tokens": 60}, "max_tokens": 50}, 60),
         (CLAUDE, {"extra": {"max_completion_tokens": -1}}, 8192),

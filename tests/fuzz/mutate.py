@@ -103,6 +103,43 @@ def _openai() -> list[bytes]:
     ]  # fmt: skip
 
 
+def _responses() -> list[bytes]:
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": ""}
+    place = {"output_index": 1, "item_id": "fc_1"}
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    events = [
+        {"type": "response.output_item.added", "output_index": 0, "item": thought},
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "hm"},
+        {"type": "response.output_item.done", "output_index": 0, "item": thought},
+        {"type": "response.output_item.added", "output_index": 1, "item": call},
+        {"type": "response.function_call_arguments.delta", **place, "delta": '{"a":'},
+        {"type": "response.function_call_arguments.done", **place, "arguments": '{"a":1}'},
+        {
+            "type": "response.output_item.done",
+            "output_index": 1,
+            "item": {**call, "arguments": "{}"},
+        },
+        {
+            "type": "response.failed",
+            "response": {"status": "failed", "error": {"code": "server_error"}},
+        },
+    ]
+    whole = testing.responses_events("Hi", " you", "\n")
+    said = b"".join(testing.sse(event) for event in events[:-1])
+    return [
+        b"".join(whole),
+        b"".join(whole[:-1]),
+        whole[-1],
+        b"".join(testing.responses_events("Hi", status="incomplete")),
+        said + whole[-1],
+        said + testing.sse(events[-1]),
+        testing.sse({"type": "error", "code": "server_error", "message": KEY}, "error"),
+        json.dumps(
+            {"object": "response", "status": "completed", "output": [thought, call]}
+        ).encode(),
+    ]
+
+
 def _anthropic() -> list[bytes]:
     def event(kind: str, **fields: Any) -> bytes:
         return testing.sse({"type": kind, **fields}, kind)
@@ -196,25 +233,29 @@ def seeds(target: str) -> tuple[bytes, ...]:
     if target == "request":
         return tuple(random.Random(i).randbytes(48) for i in range(16))
     if target == "http":
-        return tuple(bytes([(i % 4) << 5] + [0] * 7) + body for i, body in enumerate(_http() * 4))
+        return tuple(bytes([(i % 4) << 6] + [0] * 7) + body for i, body in enumerate(_http() * 4))
     if target == "refusal":
         return tuple(bytes([i * 37 & 255] + [0] * 7) + body for i, body in enumerate(_REFUSALS))
     found = []
-    for wire, bodies in ((0, _openai()), (1, _anthropic()), (2, _openai()), (3, _openai())):
-        found += [bytes([wire | 4] + [0] * 7) + body for body in bodies]
+    by_wire = (_openai(), _anthropic(), _openai(), _openai(), _responses())
+    for wire, bodies in enumerate(by_wire):
+        found += [bytes([wire | 8] + [0] * 7) + body for body in bodies]
     return (*found, *_recorded())
 
 
 def _recorded() -> list[bytes]:
     """The beginning and the end of recorded streams, where they are at hand."""
     out = []
-    for folder, wire in (("openai_chat", 0), ("anthropic", 1), ("openrouter", 2)):
+    for folder, wire in _FOLDERS:
         for path in sorted((SHARED / "streams" / folder).glob("*.sse"))[:40]:
             events = path.read_bytes().replace(b"\r\n", b"\n").split(b"\n\n")
             body = b"\n\n".join([*events[:4], *events[-5:]])
             if len(body) <= MAX_BODY:
-                out.append(bytes([wire | 4] + [0] * 7) + body)
+                out.append(bytes([wire | 8] + [0] * 7) + body)
     return out
+
+
+_FOLDERS = (("openai_chat", 0), ("anthropic", 1), ("openrouter", 2), ("openai_responses", 4))
 
 
 # -- changes -------------------------------------------------------------------------------------

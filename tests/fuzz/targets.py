@@ -35,18 +35,33 @@ from trio_minillm._types import messages as parts_of
 from trio_minillm._types.errors import EXCERPT_CHARS, EndedEarly, ErrorInfo, MiniLLMError
 from trio_minillm._types.options import retry_after
 from trio_minillm._types.params import PARAM_NAMES
-from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter, Provider, Request
+from trio_minillm.providers import (
+    Anthropic,
+    Compatible,
+    OpenAIChat,
+    OpenAIResponses,
+    OpenRouter,
+    Provider,
+    Request,
+)
 from trio_minillm.testing import ScriptedTransport
 
 HEAD = 8
 KEY = "sk-fuzz-0123456789"
-PROVIDERS: tuple[Provider, ...] = (OpenAIChat(), Anthropic(), OpenRouter(), Compatible())
+PROVIDERS: tuple[Provider, ...] = (
+    OpenAIChat(),
+    Anthropic(),
+    OpenRouter(),
+    Compatible(),
+    OpenAIResponses(),
+)
 _URL = "http://test.invalid/v1"
 MODELS = (
     llm.openai("m", base_url=_URL, api_key=KEY),
     llm.anthropic("m", base_url=_URL, api_key=KEY),
     llm.openrouter("m", base_url=_URL, api_key=KEY),
     llm.compatible("m", base_url=_URL, api_key=KEY),
+    llm.openai_responses("m", base_url=_URL, api_key=KEY),
 )
 HELD = 96
 """`QUICK_BYTES` while fuzzing: what is longer goes another way, and inputs are short."""
@@ -74,7 +89,13 @@ class Choices(NamedTuple):
         flags = head[0]
         pieces = _cut(body, head[1], head[2:])
         return cls(
-            flags & 3, bool(flags & 4), bool(flags & 8), bool(flags & 16), flags >> 5, pieces, body
+            (flags & 7) % len(PROVIDERS),
+            bool(flags & 8),
+            bool(flags & 16),
+            bool(flags & 32),
+            flags >> 6 | (head[1] & 1) << 2,
+            pieces,
+            body,
         )
 
 

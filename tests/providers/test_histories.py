@@ -40,6 +40,9 @@ MODELS: dict[str, llm.Model] = {
     "anthropic@deepseek": llm.anthropic(
         "deepseek-v4-pro", base_url="https://api.deepseek.com/anthropic", api_key="k"
     ),
+    "llm.openai_responses": llm.openai_responses("gpt-5", api_key="k"),
+    "responses@xai": llm.openai_responses("grok-4", base_url="https://api.x.ai/v1", api_key="k"),
+    "responses@vllm": llm.openai_responses("qwen", base_url="http://h.invalid/v1"),
     "mistral at nvidia": llm.compatible(
         "mistralai/mistral-small-4", base_url="https://integrate.api.nvidia.com/v1"
     ),
@@ -69,6 +72,13 @@ def thought(model: llm.Model) -> list[Any]:
         opaque = {"type": "server_tool_use", "id": "srvtoolu_SIGNATURE", "name": "x", "input": {}}
         return [
             ReasoningPart(text="SECRET", signature="SIGNATURE", wire=wire, raw=raw),
+            OpaquePart(wire=wire, raw=opaque),
+        ]
+    if wire.startswith("openai-responses"):
+        raw = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "SIGNATURE"}
+        opaque = {"type": "web_search_call", "id": "ws_SIGNATURE", "status": "completed"}
+        return [
+            ReasoningPart(text="SECRET", encrypted="SIGNATURE", wire=wire, raw=raw),
             OpaquePart(wire=wire, raw=opaque),
         ]
     if wire in ("openrouter", "minimax"):
@@ -187,6 +197,35 @@ def check_call(name: str, call: dict[str, Any]) -> None:
         assert isinstance(json.loads(call["function"]["arguments"]), dict)
 
 
+def check_responses(name: str, body: dict[str, Any], own: bool) -> None:
+    due: list[str] = []
+    seen: set[str] = set()
+    before = ""
+    for item in body["input"]:
+        kind = item.get("type", "message")
+        known = {"message", "function_call", "function_call_output"}
+        if name == "llm.openai_responses":
+            known |= {"custom_tool_call", "custom_tool_call_output"}
+        assert kind in (known | {"reasoning", "web_search_call"} if own else known)
+        if before == "reasoning":
+            assert not kind.endswith("_output"), "reasoning comes before its item"
+            assert item.get("role") in (None, "assistant")
+        before = kind
+        if kind == "message":
+            assert not due, "each call has its result behind it"
+            assert item["role"] in ("system", "developer", "user", "assistant")
+            assert item["content"]
+        elif kind.endswith("_call") and "call_id" in item:
+            due.append(item["call_id"])
+            assert 0 < len(item["call_id"]) <= 64
+            assert item["call_id"] not in seen
+            seen.add(item["call_id"])
+            assert kind != "function_call" or isinstance(json.loads(item["arguments"]), dict)
+        elif kind.endswith("_output"):
+            assert item["call_id"] == due.pop(0)
+    assert not due
+
+
 def check_anthropic(name: str, body: dict[str, Any], thinking: bool) -> None:
     roles = [m["role"] for m in body["messages"]]
     assert roles == [("user", "assistant")[n % 2] for n in range(len(roles))]
@@ -229,6 +268,8 @@ def test_a_history_of_every_model_can_be_sent_to_every_other(target: str, style:
         same = maker.provider.wire_at(maker) == own
         if own.startswith("anthropic"):
             check_anthropic(target, body, same or "deepseek" in target)
+        elif own.startswith("openai-responses"):
+            check_responses(target, body, same)
         else:
             check_chat(target, body["messages"])
         sent = json.dumps(body)

@@ -94,5 +94,6 @@ MAKERS = [
     llm.openai,
     llm.openrouter,
     llm.anthropic,
+    llm.openai_responses,
     partial(llm.compatible, base_url="http://127.0.0.1"),
 ]

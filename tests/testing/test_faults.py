@@ -129,6 +129,7 @@ def ends(provider, reply):
 
 
 OPENAI, ANTHROPIC = providers.OpenAIChat(), providers.Anthropic()
+RESPONSES = providers.OpenAIResponses()
 CLAUDE = testing.reply(*testing.anthropic_events("Sea ", "salty"))
 
 
@@ -146,6 +147,12 @@ def test_what_is_left_out_is_not_there_and_all_else_is():
     claude = CLAUDE | faults.without_end() | faults.without_finish()
     response, error = ends(ANTHROPIC, claude)
     assert (response.content, error) == ("Sea salty", llm.EndedEarly)
+    responses = testing.reply(*testing.responses_events("Sea ", "salty"))
+    response, error = ends(RESPONSES, responses | faults.without_usage())
+    assert (response.content, response.usage, error) == ("Sea salty", None, type(None))
+    for fault in (faults.without_end(), faults.without_finish()):
+        response, error = ends(RESPONSES, responses | fault)
+        assert (response.content, error) == ("Sea salty", llm.EndedEarly)
 
 
 def test_an_edit_keeps_the_events_name_and_what_is_not_json():

@@ -46,12 +46,18 @@ async def test_it_answers_in_the_order_of_its_script(mock_clock):
                 assert response.content == expected
             claude = await client.complete(server.model(providers.Anthropic()), "Hello")
             assert claude.content == "bc"
+            other = await client.complete(server.model(providers.OpenAIResponses()), "Hello")
+            assert (other.content, other.finish_reason) == ("bc", "completed")
             server.replies = [testing.answer("new")]
             assert (await client.complete(server.model(), "Hello")).content == "new"
         assert server.bodies[0]["messages"][0]["content"] == "Hello"
-        assert [r.path for r in server.requests[-2:]] == ["/v1/messages", "/v1/chat/completions"]
+        assert [r.path for r in server.requests[-3:]] == [
+            "/v1/messages",
+            "/v1/responses",
+            "/v1/chat/completions",
+        ]
         (connection,) = server.connections
-        assert connection.requests == 6
+        assert connection.requests == 7
         await server.left_with(0)
         assert connection.left_at is not None
         assert connection.closed_at >= connection.left_at >= connection.opened_at
@@ -62,10 +68,13 @@ async def test_answers_of_whoever_does_not_stream():
         testing.serve(testing.answer("Hi ", "there")) as server,
         httpx.AsyncClient() as client,
     ):
-        for path in ("chat/completions", "messages"):
+        for path, provider in (
+            ("chat/completions", providers.OpenAIChat()),
+            ("messages", providers.Anthropic()),
+            ("responses", providers.OpenAIResponses()),
+        ):
             response = await client.post(f"{server.base_url}/{path}", json={"messages": []})
             assert response.headers["content-type"] == "application/json"
-            provider = providers.Anthropic() if path == "messages" else providers.OpenAIChat()
             chunks = provider.parse_response(response.content)
             assert "".join(chunk.delta for chunk in chunks) == "Hi there"
         response = await client.post(f"{server.base_url}/x", content=b"not JSON")

@@ -19,6 +19,7 @@ PROVIDERS = [
     (providers.OpenAIChat(), OPENAI),
     (providers.OpenRouter(), OPENAI),
     (providers.Anthropic(), ANTHROPIC),
+    (providers.OpenAIResponses(), [b"".join(testing.responses_events("Hel", "lo"))]),
     *((providers.Compatible(server), OPENAI) for server in providers.SERVERS),
 ]
 

@@ -354,6 +354,7 @@ WHERE = {
     "openai": llm.openai("m", api_key="k"),
     "openrouter": llm.openrouter("m", api_key="k"),
     "anthropic": llm.anthropic("m", api_key="k"),
+    "responses": llm.openai_responses("m", api_key="k"),
     "generic": llm.compatible("m", base_url="http://h/v1"),
     "azure": llm.compatible("m", base_url="http://h/v1", server="azure"),
     "mistral": llm.compatible("m", base_url="http://h/v1", server="mistral"),
@@ -365,6 +366,7 @@ WHERE = {
 SAMPLES: dict[str, Any] = {
     "betas": ["x"],
     "container": "x",
+    "include": "x",
     "include_obfuscation": True,
     "inference_geo": "x",
     "logit_bias": {"1": 1},
@@ -374,7 +376,9 @@ SAMPLES: dict[str, Any] = {
     "plugins": [{}],
     "prediction": "x",
     "provider": {},
+    "previous_response_id": "x",
     "speed": "x",
+    "stop": "x",
     "store": True,
     "user": "x",
     "verbosity": "x",
@@ -415,6 +419,8 @@ async def test_an_unknown_parameter_is_a_type_error_that_names_it() -> None:
         *[("openrouter", name) for name in ("container", "betas", "inference_geo")],
         *[("azure", name) for name in ("top_k", "plugins")],
         *[("mistral", name) for name in ("min_p", "user", "logit_bias")],
+        *[("openai", name) for name in ("include", "previous_response_id", "max_tool_calls")],
+        *[("responses", name) for name in ("stop", "n", "seed", "top_k", "prediction", "betas")],
         ("groq", "top_k"),
         ("vllm", "container"),
     ],
@@ -423,7 +429,7 @@ async def test_a_parameter_that_the_wire_lacks_is_never_dropped(
     wire: str, unsupported: str
 ) -> None:
     async with llm.open_client() as client:
-        with pytest.raises(ValueError, match=rf"{unsupported}: not a parameter of the \w+ wire"):
+        with pytest.raises(ValueError, match=rf"{unsupported}: not a parameter of the [\w-]+ wire"):
             client.stream(WHERE[wire], "hi", **{unsupported: SAMPLES.get(unsupported, 1)})  # type: ignore[arg-type]
 
 

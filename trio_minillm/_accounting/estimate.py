@@ -66,8 +66,12 @@ CountTokens: TypeAlias = Callable[[str], int]
 _SERVER_SIDE = (
     *("web_search_options", "plugins", "mcp_servers", "container", "context_management"),
     *("search_parameters", "compound_custom", "data_sources", "enable_search"),
+    *("previous_response_id", "conversation", "prompt"),
 )
 """Body fields by which a server adds to the prompt, or calls the model more than once."""
+
+_EQUIPMENT = ("tools", "response_format", "output_config", "text")
+"""Body fields with tools and formats, which templates may print indented."""
 
 _AGENTS = ("compound", "sonar", "deep-research", "search", ":online")
 """Parts of the names of models that search on their own."""
@@ -195,7 +199,7 @@ def _text_tokens(body: Mapping[str, Any], count: CountTokens | None) -> int:
 
     Tools and formats are indented, as templates may print them.
     """
-    indented = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
+    indented = {k: body[k] for k in _EQUIPMENT if k in body}
     rest = {k: v for k, v in body.items() if k not in indented}
     text = encoded(rest).decode()
     if indented:
@@ -218,7 +222,7 @@ def _likely_tokens(
     """Return the tokens that the text of the messages is likely to have, with tools and formats."""
     if count is None:
         count = _by_characters
-    equipment = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
+    equipment = {k: body[k] for k in _EQUIPMENT if k in body}
     around = PROMPT_TOKENS + TURN_TOKENS * len(messages)
     told = sum(count(_told(message)) for message in messages)
     return around + told + (count(encoded(equipment).decode()) if equipment else 0)
@@ -254,7 +258,7 @@ def _overhead(
 ) -> int:
     host = host_of(model.base_url)
     plain, equipped = HIDDEN_TOKENS.get(host, HIDDEN_ELSEWHERE)
-    more = any(body.get(name) for name in ("tools", "response_format", "output_config"))
+    more = any(body.get(name) for name in _EQUIPMENT)
     hidden = equipped if more else plain
     notes.append(f"hidden: at most {hidden} tokens of the server's own, {MESSAGE_TOKENS} a message")
     return hidden + MESSAGE_TOKENS * len(messages)
@@ -308,9 +312,13 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
             yield f"no bound: models named {mark!r} search on their own"
 
 
+_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""Fields of a body that bound the answer."""
+
+
 def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> int | None:
     """Return the most tokens of all choices together; ``None`` without a bound."""
-    most = [body.get(field) for field in ("max_completion_tokens", "max_tokens")]
+    most = [body.get(field) for field in _BOUNDS]
     limits = [n for n in most if type(n) is int and n >= 0]
     if not limits:
         notes.append("no bound for the answer: without max_tokens it ends when the model does")

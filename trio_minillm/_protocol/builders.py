@@ -57,14 +57,23 @@ class TextBuilder(Joined):
         text = self.joined()
         if self.kind == "text":
             if text or self.citations:
-                yield TextPart(text, citations=tuple(self.citations))
+                extra = None if self.start is None else self._extra(self.start)
+                yield TextPart(text, citations=tuple(self.citations), extra=extra)
         elif self.kind == "refusal":
-            yield RefusalPart(text)
+            yield RefusalPart(text, None if self.start is None else self._extra(self.start))
         elif self.details:
             for detail in self.details:
                 yield detail.part(wire)
         elif self.start is None and not self.signature:
             yield ReasoningPart(text=text, wire=wire)
+        elif self.start is not None and self.start.get("type") == "reasoning":
+            data = self.start.get("encrypted_content")
+            yield ReasoningPart(
+                text=text,
+                encrypted=data if isinstance(data, str) and data else None,
+                wire=wire,
+                raw=self.start if len(self.start) > 1 else None,  # it never ended
+            )
         elif self.start is not None and self.start.get("type") == "redacted_thinking":
             data = self.start.get("data")
             yield ReasoningPart(encrypted=data, wire=wire, raw=self.start)
@@ -73,6 +82,11 @@ class TextBuilder(Joined):
             start = self.start or {"type": "thinking"}  # signed, though it was never opened
             raw = {**start, "thinking": text, "signature": signature}
             yield ReasoningPart(text=text, signature=signature or None, wire=wire, raw=raw)
+
+    @staticmethod
+    def _extra(start: dict[str, Any]) -> dict[str, Any] | None:
+        item = start.get("item")
+        return {"item": item} if item else None
 
 
 class DetailBuilder:

@@ -20,6 +20,12 @@ from .reasons import asks_for_calls, ended_by_model, forbids_calls
 MAX_REASONS = 16
 """Different finish reasons of one choice that are listed; the newest counts in any case."""
 _FIELDS = "fields of audio or log probabilities"
+_TEXT_BLOCKS = {
+    **dict.fromkeys(("text", "message"), "text"),
+    **dict.fromkeys(("thinking", "redacted_thinking", "reasoning"), "reasoning"),
+    "refusal": "refusal",
+}
+"""The kinds of text in blocks of a type. Any other block is that of a server's tool, but for calls."""
 
 
 class Extras:
@@ -145,8 +151,8 @@ class ChoiceBuilder:
             opened: TextBuilder | CallBuilder
             if kind == "tool_use":
                 return  # the delta of the call, in the same chunk, opens the call
-            if kind in ("text", "thinking", "redacted_thinking"):
-                opened = TextBuilder("text" if kind == "text" else "reasoning", block.start)
+            if isinstance(kind, str) and kind in _TEXT_BLOCKS:
+                opened = TextBuilder(_TEXT_BLOCKS[kind], block.start)
                 citations = block.start.get("citations")
                 if isinstance(citations, list):
                     opened.citations += citations
@@ -164,10 +170,16 @@ class ChoiceBuilder:
         if isinstance(there, CallBuilder):
             if there.start is not None:
                 there.start.update(delta)
+        elif isinstance(there, TextBuilder) and (there.start or {}).get("type") == "reasoning":
+            there.start = {**delta, "type": "reasoning"}
         elif "signature" in delta:
             self.part("reasoning", number).signature.append(delta["signature"])
         elif "citation" in delta:
             self.part("text", number).citations.append(delta["citation"])
+        elif "citations" in delta:
+            self.part("text", number).citations.extend(delta["citations"])
+        elif isinstance(there, TextBuilder) and there.start is not None:
+            there.start = {**there.start, **delta}
 
     # -- the rest of a chunk ---------------------------------------------------------------
 

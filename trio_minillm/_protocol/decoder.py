@@ -16,7 +16,7 @@ from .._types.chunks import StreamChunk, continues_answer, has_content
 from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, ProviderError
 from .._types.options import BOUNDS
 from ..providers import Provider
-from ..providers._base import Parsed
+from ..providers._base import Parsed, RepeatFilter
 from .documents import documents, without_prefix
 from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .left_out import MAX_STRANGE, LeftOut
@@ -86,7 +86,7 @@ class ChunkDecoder:
     that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
     choice has its finish reason.
 
-    Its 21 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 22 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -122,7 +122,9 @@ class ChunkDecoder:
         self._halves: SurrogateHalves | None = None  # while a half waits for its other half
         self._ended = False  # the body is over
         self._doubt = b""  # data that speak of a failure, with nothing of the answer behind them
-        self._repeats = Repeats(provider, self.left_out)
+        own = provider.repeat_filter
+        self._filters_itself = own is not None
+        self._repeats: RepeatFilter = Repeats(provider, self.left_out) if own is None else own()
 
     def feed(self, data: bytes, at: float) -> list[StreamChunk]:
         """Return the chunks that these bytes complete; ``at`` is when they left the socket."""
@@ -230,17 +232,21 @@ class ChunkDecoder:
             parsed = self._by_name(name, data)
         except Exception:  # noqa: BLE001 - once more, the long way, which says what is wrong
             return None
-        self.events += 1
         if parsed is None:
+            self.events += 1
             return []
         if type(parsed) is StreamChunk and not (parsed.elsewhere or parsed.unread):
             says = parsed.delta or has_content(parsed)
             if not (says or parsed.finish_reason) or data.find(MESSAGE) < 0:
+                self.events += 1
                 parsed.event, parsed.received_at = self.events, at
                 if says:
                     self._repeats.note(parsed)
                 self._note(parsed, data)
                 return [parsed]
+        if self._filters_itself:
+            return None  # its filter may refuse what it is given
+        self.events += 1
         parsed = self._repeats.removed_from(parsed, data, _same)
         return list(self._stamp(_listed(parsed), at, data, b""))
 

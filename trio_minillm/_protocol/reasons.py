@@ -30,7 +30,16 @@ FILTERED_REASONS = frozenset(
 """Finish reasons of answers that a filter ended, or that the model declined to give."""
 ENDED_REASONS = frozenset(
     {
-        *("stop", "end_turn", "stop_sequence", "eos", "eos_token", "end_of_turn", "complete"),
+        *(
+            "stop",
+            "end_turn",
+            "stop_sequence",
+            "eos",
+            "eos_token",
+            "end_of_turn",
+            "complete",
+            "completed",
+        ),
         *("tool_calls", "tool_use", "tool_call", "function_call", "done"),
     }
 )

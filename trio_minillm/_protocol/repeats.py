@@ -16,6 +16,7 @@ import msgspec
 from .._types.chunks import StreamChunk, has_content
 from .._types.errors import MiniLLMError
 from ..providers import Provider
+from ..providers._base import RepeatFilter
 from .left_out import LeftOut
 
 ELSEWHERE = "content in another place than before"
@@ -48,7 +49,7 @@ def in_message(data: bytes) -> bool:
     return data.find(MESSAGE) >= 0 and data.find(_DELTA) < 0
 
 
-class Repeats:
+class Repeats(RepeatFilter):
     """The kinds of content that an answer has so far, and what repeats them."""
 
     def __init__(self, provider: Provider, left_out: LeftOut) -> None:

@@ -54,6 +54,8 @@ class TextPart(Quiet, msgspec.Struct, frozen=True):
     text: str
     cache: CacheHint = None
     citations: tuple[dict[str, Any], ...] = ()
+    extra: dict[str, Any] | None = None
+    """Other fields of an answer's text that the provider wants back (OpenAI Responses: its id)."""
 
     def __post_init__(self) -> None:
         check_type("text", self.text, str)
@@ -144,9 +146,10 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True):
 
 
 class RefusalPart(Quiet, msgspec.Struct, frozen=True):
-    """The words in which the model declined to answer."""
+    """The words in which the model declined to answer; ``extra`` is as in `TextPart`."""
 
     text: str
+    extra: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_type("text", self.text, str)

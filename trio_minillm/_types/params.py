@@ -145,6 +145,15 @@ class Params(TypedDict, total=False):
     stream_options: Mapping[str, Any] | None
     """Further fields of the request's ``stream_options`` (vLLM's ``continuous_usage_stats``)."""
 
+    # OpenAI Responses
+    include: str | Sequence[str] | None
+    """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""
+    previous_response_id: str | None
+    conversation: str | Mapping[str, Any] | None
+    prompt: Mapping[str, Any] | None
+    truncation: str | None
+    max_tool_calls: int | None
+
     # OpenRouter, and samplers that servers of open-weight models share with it
     min_p: float | None
     top_a: float | None

@@ -96,7 +96,7 @@ class TrioMiniLLM(ModelAPI):
     """A model with any wire format of this library, for inspect_ai.
 
     The name is ``KIND:NAME`` as on the command line of `trio_minillm`: ``openai:``,
-    ``anthropic:``, ``openrouter:``, ``compatible:`` (with a base URL), ``local`` or
+    ``openai-responses:``, ``anthropic:``, ``openrouter:``, ``compatible:`` (with a base URL), ``local`` or
     ``local:PATH.gguf``. ``model_args`` are the other arguments of the model's constructor, or of
     `open_local_model`. It works on both of inspect's backends: on Trio
     (``INSPECT_ASYNC_BACKEND=trio``) streams run in inspect's own loop, on asyncio in a thread with

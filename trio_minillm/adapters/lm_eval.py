@@ -53,7 +53,7 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
     """A model with any wire format of this library, for tasks that generate text.
 
     ``model`` is ``KIND:NAME`` as on the command line of `trio_minillm` (``openai:``,
-    ``anthropic:``, ``openrouter:``, ``compatible:`` with ``base_url``, ``local`` or
+    ``openai-responses:``, ``anthropic:``, ``openrouter:``, ``compatible:`` with ``base_url``, ``local`` or
     ``local:PATH.gguf``); other arguments are those of the model's constructor, or of
     `open_local_model`. ``concurrency`` and the rates are those of `Client.batch`. ``cache`` is a
     file in which answers are kept (`ResponseCache`), so that a run that was killed continues where

@@ -34,8 +34,8 @@ LOCAL_SLOTS = 4
 """Streams that a local model generates at once, at most: memory for each is taken at the start."""
 
 _MODEL = (
-    "openrouter:NAME, openai:NAME, anthropic:NAME, compatible:NAME (with --base-url),"
-    " local, or local:PATH.gguf."
+    "openrouter:NAME, openai:NAME, openai-responses:NAME, anthropic:NAME,"
+    " compatible:NAME (with --base-url), local, or local:PATH.gguf."
 )
 _BASE_URL = "The server's address, if it is not the provider's usual one."
 _FIRST = "Longest wait for the first content, in seconds. [300]"

@@ -6,7 +6,15 @@ A new wire format is a subclass of `Provider`, in this package or outside of it.
 from typing import TYPE_CHECKING
 
 from .._types.later import loader
-from ._base import Model, Parsed, Provider, Request, SettlementRequest, refuse_others
+from ._base import (
+    Model,
+    Parsed,
+    Provider,
+    RepeatFilter,
+    Request,
+    SettlementRequest,
+    refuse_others,
+)
 
 if TYPE_CHECKING:
     from ._errors import complaint_in, error_from, error_info
@@ -15,6 +23,7 @@ if TYPE_CHECKING:
     from .anthropic import Anthropic
     from .compatible import Compatible
     from .openai import OpenAIChat
+    from .openai_responses import OpenAIResponses
     from .openrouter import OpenRouter
 else:
     # Most programs speak one wire: the others are not loaded, nor what only failures need.
@@ -25,8 +34,10 @@ else:
         "Compatible": "compatible",
         "Dialect": "_openai_request",
         "OpenAIChat": "openai",
+        "OpenAIResponses": "openai_responses",
         "OpenRouter": "openrouter",
         **{name: name for name in ("anthropic", "compatible", "openai", "openrouter")},
+        "openai_responses": "openai_responses",
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)
@@ -39,9 +50,11 @@ __all__ = [
     "Dialect",
     "Model",
     "OpenAIChat",
+    "OpenAIResponses",
     "OpenRouter",
     "Parsed",
     "Provider",
+    "RepeatFilter",
     "Request",
     "SettlementRequest",
     "complaint_in",

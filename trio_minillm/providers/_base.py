@@ -8,7 +8,7 @@ machine the accumulating. `trio_minillm.testing.check_provider` checks that one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
@@ -132,6 +132,30 @@ class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
 
 
+class RepeatFilter:
+    """The memory of one stream in a wire format whose later events repeat the earlier ones.
+
+    The decoder shows it every chunk that a provider makes of an event, in order. What it holds must be
+    bounded, and it must not depend on how the bytes were split.
+    """
+
+    def note(self, chunk: StreamChunk) -> None:
+        """Take note of a chunk that repeats nothing, and complete it."""
+        raise NotImplementedError
+
+    def removed_from(
+        self,
+        parsed: StreamChunk | Sequence[StreamChunk],
+        data: bytes,
+        restored: Callable[[Any], Any],
+    ) -> StreamChunk | Sequence[StreamChunk]:
+        """Return an event's chunks without what repeats the answer so far.
+
+        ``data`` is the event without its long texts; ``restored`` puts those into what is made of it.
+        """
+        raise NotImplementedError
+
+
 _MAKING_REQUESTS = ("build_request", "request_headers", "auth_headers", "endpoint_url")
 """Methods by which a request is made."""
 _FAILURE = "(?i)error|exception|failure|failed"
@@ -162,6 +186,9 @@ class Provider:
     """True if a piece of text stands in the event as a JSON string, so that events which differ in
     nothing else need no parser (`trio_minillm._protocol.templates`). A subclass that overrides
     `parse_chunk` or `parse_event` does not inherit it."""
+    repeat_filter: ClassVar[type[RepeatFilter] | None] = None
+    """The memory of one stream, if the wire's later events repeat the earlier ones: with one,
+    `parse_chunk` need not know what came before."""
     any_text: ClassVar[bool] = False
     """True if `build_request` takes every text with something to see as it takes any other, so that of
     two requests whose texts alone differ one can be sent if the other can, and differs in nothing else

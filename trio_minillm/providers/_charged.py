@@ -62,12 +62,21 @@ def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
         hour=any(
             (part.get("cache_control") or {}).get("ttl") == "1h" for part in _marked(body, parts)
         ),
-        search="web_search_options" in body or "search-preview" in model.name,
+        search="web_search_options" in body
+        or "search-preview" in model.name
+        or ("tools" in body and _searches(body["tools"])),
     )
 
 
+def _searches(tools: Any) -> bool:
+    """Return whether one of the tools is OpenAI's own for searching the web."""
+    given = tools if isinstance(tools, list) else []
+    kinds = [tool.get("type") for tool in given if isinstance(tool, Mapping)]
+    return any(isinstance(kind, str) and kind.startswith("web_search") for kind in kinds)
+
+
 def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    messages = body.get("messages")
+    messages = body.get("messages") or body.get("input")
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, Mapping) else None
         if isinstance(content, list):

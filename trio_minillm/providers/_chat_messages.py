@@ -55,8 +55,10 @@ class TurnOrder(msgspec.Struct, frozen=True, kw_only=True):
     bridge: bool = False
     """A user's message must not follow a tool's result: `BRIDGE` is put between them."""
     no_empty: bool = False
-    """A turn of the model without text, calls and blocks to give back is left out, and a tool's empty
-    result is `EMPTY_RESULT`."""
+    """A turn of the model without text and calls is left out, and a tool's empty result is
+    `EMPTY_RESULT`."""
+    blocks_alone: bool = False
+    """A turn is not empty if it has reasoning blocks to give back."""
 
 
 class MessageRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +127,8 @@ def chat_messages(
 
 def _arranged(messages: list[dict[str, Any]], order: TurnOrder) -> list[dict[str, Any]]:
     if order.no_empty:
-        messages = [_not_empty(m) for m in messages if not _is_empty(m)]
+        keeps = order.blocks_alone
+        messages = [_not_empty(m) for m in messages if not _is_empty(m, blocks_alone=keeps)]
     if order.one_system:
         system = [m for m in messages if m["role"] == "system"]
         others = [m for m in messages if m["role"] != "system"]
@@ -139,9 +142,10 @@ def _arranged(messages: list[dict[str, Any]], order: TurnOrder) -> list[dict[str
     return messages
 
 
-def _is_empty(message: dict[str, Any]) -> bool:
-    told = ("content", "tool_calls", "refusal", "reasoning_details")
-    return message["role"] == "assistant" and not any(map(message.get, told))
+def _is_empty(message: dict[str, Any], *, blocks_alone: bool) -> bool:
+    if message["role"] != "assistant" or (blocks_alone and message.get("reasoning_details")):
+        return False
+    return not (message.get("content") or message.get("tool_calls") or message.get("refusal"))
 
 
 def _not_empty(message: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,8 @@ _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ANY_IDS = CallIds(".+")
 OPENAI_IDS = CallIds(".{1,40}", any_name=False)
 """OpenAI's: "expected a string with maximum length 40" (vercel/ai#5171, litellm#17343)."""
+RESPONSES_IDS = CallIds(".{1,64}", any_name=False)
+"""OpenAI Responses': "string too long. Expected a string with maximum length 64"."""
 MISTRAL_IDS = CallIds("[A-Za-z0-9]{9}", prefix="", length=9, any_name=False)
 """Mistral's: "must be a-z, A-Z, 0-9, with a length of 9" (anomalyco/opencode#1680,
 karthink/gptel#1203)."""

@@ -15,7 +15,7 @@ from .._types.checks import check_option, check_type
 from .._types.cost import TokenPrice
 from . import Model, Provider
 
-__all__ = ["Model", "anthropic", "compatible", "openai", "openrouter"]
+__all__ = ["Model", "anthropic", "compatible", "openai", "openai_responses", "openrouter"]
 
 
 def openai(
@@ -41,6 +41,28 @@ def openai(
     default = "https://api.openai.com/v1"
     key = "OPENAI_API_KEY"
     return _model(OpenAIChat(), name, default, key, base_url, api_key, headers, extra, price)
+
+
+def openai_responses(
+    name: str,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    price: TokenPrice | None = None,
+) -> Model:
+    """Return a model of OpenAI's, over its Responses API; key from ``OPENAI_API_KEY``.
+
+    Azure, xAI, OpenRouter, vLLM, llama.cpp and litellm's proxy have the format, too: ``base_url`` is
+    their address without ``/responses``. The other arguments and the errors are those of `openai`.
+    """
+    from .openai_responses import OpenAIResponses
+
+    default = "https://api.openai.com/v1"
+    # OpenAI's own key must not reach another server.
+    key = "OPENAI_API_KEY" if base_url is None else ""
+    return _model(OpenAIResponses(), name, default, key, base_url, api_key, headers, extra, price)
 
 
 def openrouter(

@@ -26,7 +26,7 @@ from typing import Final
 
 from .._types.cost import RATES, WIDER, CostInfo, CostResolution, TokenPrice
 from .._types.money import add, exact, scaled, subtract, sum_of, times
-from .._types.usage import Usage
+from .._types.usage import Usage, number_in
 from ._usage import amount_in, at_path
 
 STANDARD: Final = "standard"
@@ -68,10 +68,14 @@ def stated_or_priced(
     With ``is_byok``, the user's own key was used at the upstream provider: a gateway's ``cost`` is only
     its fee, and the upstream's charge is added. Without it, the upstream's figure repeats ``cost`` and
     must not be added (OpenRouter's reference). ``bills`` is true for a server that charges what it
-    names, so that 0 is free; any other that says 0 may not know the price.
+    names, so that 0 is free; any other that says 0 may not know the price. xAI names its charge in
+    ticks.
     """
-    if usage is None or usage.cost is None:
+    if usage is None:
         return priced_cost(usage, price)
+    if usage.cost is None:
+        ticks = number_in(usage.raw.get(_TICKS)) if usage.raw else None
+        return native_cost(usage, _of_ticks(ticks)) if ticks else priced_cost(usage, price)
     amount, raw = exact(usage.cost), usage.raw or {}
     own_key = raw.get("is_byok") is True
     upstream = amount_in(at_path(raw, _UPSTREAM)) if own_key else None
@@ -85,6 +89,12 @@ def stated_or_priced(
 
 
 _UPSTREAM: Final = ("cost_details", "upstream_inference_cost")
+_TICKS: Final = "cost_in_usd_ticks"
+
+
+def _of_ticks(ticks: float) -> Decimal:
+    """Return xAI's ticks in USD. Not documented: with 1e-10, recorded streams come to xAI's list prices."""
+    return scaled(int(ticks), -10)
 
 
 def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:

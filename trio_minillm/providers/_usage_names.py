@@ -96,6 +96,7 @@ NAMES: Final[dict[str, Names]] = {
         "server_tool_use.web_search_requests",
         "server_tool_use_details.web_search_requests",  # OpenRouter
         "num_search_queries",  # Perplexity
+        "server_side_tool_usage_details.web_search_calls",  # xAI, Responses
     ),
 }
 """The names of each count, the one that decides first."""

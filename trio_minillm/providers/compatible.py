@@ -11,19 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from .._types.cost import CostInfo, TokenPrice
-from .._types.money import scaled
-from .._types.usage import Usage, number_in
 from ._base import Model
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
-from ._pricing import native_cost
 from ._server_quirks import SERVERS, for_model
 from .openai import OpenAIChat
-
-_USD_PER_TICK = -10
-"""Power of ten of one of xAI's ``cost_in_usd_ticks``, in USD. Not documented: with 1e-10, recorded
-streams come to xAI's list prices."""
 
 _AZURE_NEWER = "2024-09-01"
 """First ``api-version`` of Azure's that knows ``stream_options`` and ``max_completion_tokens``
@@ -80,13 +72,6 @@ class Compatible(OpenAIChat):
                 )
                 return for_model(old, self.server, model.name)
         return for_model(self.dialect, self.server, model.name)
-
-    def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
-        raw = usage.raw if usage is not None else None
-        ticks = number_in((raw or {}).get("cost_in_usd_ticks"))
-        if usage is not None and usage.cost is None and ticks:
-            return native_cost(usage, scaled(int(ticks), _USD_PER_TICK))
-        return super().cost_of(usage, price)
 
     def counts_all_choices(self, model: Model) -> bool:
         """Return True for Azure and for vLLM, whose server adds up the tokens of all choices."""

@@ -66,7 +66,9 @@ class OpenRouter(OpenAIChat):
     bills = True
     dialect: Dialect = Dialect(
         wire="openrouter",
-        order=TurnOrder(no_empty=True),  # the model may be Anthropic's, or Gemini
+        order=TurnOrder(
+            no_empty=True, blocks_alone=True
+        ),  # the model may be Anthropic's, or Gemini
         signatures="kept",  # Google's, of calls; its other blocks are reasoning details
         max_tokens="max_tokens",
         cache_control=True,

@@ -24,6 +24,7 @@ from ._events import (
     json_reply,
     model,
     openai_events,
+    responses_events,
     settlement,
     sse,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "replay",
     "reply",
     "reset",
+    "responses_events",
     "serve",
     "settlement",
     "sse",

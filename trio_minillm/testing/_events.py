@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -73,6 +74,52 @@ def anthropic_events(*deltas: str, stop: str | None = "end_turn") -> list[bytes]
 _PROVISIONAL = {"input_tokens": 7, "output_tokens": 1}
 
 
+def responses_events(*deltas: str, status: str | None = "completed") -> list[bytes]:
+    """Return the events of an OpenAI Responses stream, one ``bytes`` each."""
+    numbers = count()
+
+    def event(kind: str, **fields: Any) -> bytes:
+        return sse({"type": kind, "sequence_number": next(numbers), **fields}, kind)
+
+    place = {"output_index": 0, "item_id": "msg_1"}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    opened = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
+    events = [
+        event("response.created", response=_response("in_progress")),
+        event("response.in_progress", response=_response("in_progress")),
+        event("response.output_item.added", output_index=0, item=opened),
+        event("response.content_part.added", **place, content_index=0, part=part),
+    ]
+    kind = "response.output_text.delta"
+    events += [event(kind, **place, content_index=0, delta=delta) for delta in deltas]
+    if status is not None:
+        text = "".join(deltas)
+        done = _response(status, *deltas)
+        (item,) = done["output"]
+        (whole,) = item["content"]
+        events += [
+            event("response.output_text.done", **place, content_index=0, text=text),
+            event("response.content_part.done", **place, content_index=0, part=whole),
+            event("response.output_item.done", output_index=0, item=item),
+            event(f"response.{status}", response=done),
+        ]
+    return events
+
+
+def _response(status: str, *deltas: str) -> dict[str, Any]:
+    """Return a response in OpenAI's Responses format; it has output only once it has ended."""
+    made: dict[str, Any] = {"id": "resp_1", "object": "response", "created_at": 0}
+    made |= {"model": "test-model-1", "status": status, "error": None, "output": [], "usage": None}
+    if status != "in_progress":
+        part = {"type": "output_text", "text": "".join(deltas), "annotations": []}
+        item = {"id": "msg_1", "type": "message", "role": "assistant", "status": status}
+        counts = {"input_tokens": 7, "output_tokens": len(deltas), "total_tokens": 7 + len(deltas)}
+        made |= {"output": [{**item, "content": [part]}], "usage": counts}
+    if status == "incomplete":
+        made["incomplete_details"] = {"reason": "max_output_tokens"}
+    return made
+
+
 def decode(
     provider: Provider, pieces: Iterable[bytes], *, expect_usage: bool = True, choices: int = 1
 ) -> tuple[CompletionResponse, MiniLLMError | None]:
@@ -116,7 +163,8 @@ def answer(*deltas: str) -> ReplyFunction:
     """Return a reply function for a whole answer in the request's wire format, streamed or not.
 
     It is for programs whose wire format the test does not care about, such as those with other
-    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's.
+    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's,
+    and one that ends in ``/responses`` is that of OpenAI's Responses.
     Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
     """
     for delta in deltas:
@@ -124,7 +172,9 @@ def answer(*deltas: str) -> ReplyFunction:
 
     def choose(request: ServedRequest) -> Reply:
         anthropic = request.path.endswith("/messages")
-        events = anthropic_events(*deltas) if anthropic else openai_events(*deltas)
+        responses = request.path.endswith("/responses")
+        make = anthropic_events if anthropic else responses_events if responses else openai_events
+        events = make(*deltas)
         try:
             asked = request.json()
         except ValueError:
@@ -138,6 +188,8 @@ def answer(*deltas: str) -> ReplyFunction:
             body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test"}
             body |= {"content": [{"type": "text", "text": text}], "usage": usage}
             body |= {"stop_reason": "end_turn", "stop_sequence": None}
+        elif responses:
+            body = _response("completed", *deltas)
         else:
             said = {"role": "assistant", "content": text}
             body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0}

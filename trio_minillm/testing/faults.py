@@ -223,22 +223,30 @@ def edit(change: Callable[[Any], Any]) -> Fault:
 
 
 def without_end() -> Fault:
-    """Leave out the wire format's end marker: ``[DONE]`` or ``message_stop``."""
+    """Leave out the wire format's end marker: ``[DONE]``, ``message_stop`` or ``response.completed``."""
 
     def change(data: Any) -> Any:
         if isinstance(data, str) and data.strip() == "[DONE]":
             return None
-        return None if isinstance(data, dict) and data.get("type") == "message_stop" else data
+        return None if isinstance(data, dict) and data.get("type") in _ENDS else data
 
     return edit(change)
 
 
+_LAST_RESPONSES = ("response.completed", "response.incomplete")
+_ENDS = ("message_stop", *_LAST_RESPONSES)
+
+
 def without_finish() -> Fault:
-    """Give no finish reason: ``finish_reason`` and ``stop_reason`` are null."""
+    """Give no finish reason: ``finish_reason`` and ``stop_reason`` are null. OpenAI's Responses say it by
+    their last event, which is left out.
+    """
 
     def change(data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        if data.get("type") in _LAST_RESPONSES:
+            return None
         for choice in data.get("choices") or ():
             if isinstance(choice, dict) and choice.get("finish_reason") is not None:
                 choice["finish_reason"] = None
@@ -256,8 +264,9 @@ def without_usage() -> Fault:
         if not isinstance(data, dict):
             return data
         had = data.pop("usage", None) is not None
-        if isinstance(data.get("message"), dict):
-            data["message"].pop("usage", None)
+        for name in ("message", "response"):
+            if isinstance(data.get(name), dict):
+                data[name].pop("usage", None)
         return None if had and data.get("choices") == [] else data
 
     return edit(change)

@@ -1058,9 +1058,27 @@ def test_what_is_written_is_read_again(
         ("max_tokens", "length", "max_tokens"),
         ("pause_turn", "pause_turn", None),  # no answer yet, and no word of OpenAI's
         ("stop", "stop", None),
+        ("completed", "stop", "completed"),
+        ("incomplete", "length", "incomplete"),
     ],
 )
 def test_finish_reasons_in_the_words_of_openai(reason: str, shown: str, native: str | None) -> None:
     response = llm.CompletionResponse(choices=(llm.Choice(content="a", finish_reason=reason),))
     (found,) = result_format.completion(response, 0)["choices"]
     assert (found["finish_reason"], found.get("native_finish_reason")) == (shown, native)
+
+
+def test_finish_reasons_of_openai_responses_that_one_word_has_in_common() -> None:
+    call = llm.ToolCall(id="c", name="f")
+    calls = llm.Choice(tool_calls=(call,), parts=(call,), finish_reason="completed")
+    (found,) = result_format.completion(llm.CompletionResponse(choices=(calls,)), 0)["choices"]
+    assert (found["finish_reason"], found["native_finish_reason"]) == ("tool_calls", "completed")
+    filtered = llm.CompletionResponse(
+        choices=(llm.Choice(content="a", finish_reason="incomplete"),),
+        metadata={"incomplete_details": {"reason": "content_filter"}},
+    )
+    (found,) = result_format.completion(filtered, 0)["choices"]
+    assert (found["finish_reason"], found["native_finish_reason"]) == (
+        "content_filter",
+        "incomplete",
+    )

@@ -337,7 +337,8 @@ def answers(
     """Add an answer that is odd: its body, and what is read of it."""
 
     def check() -> None:
-        model = llm.anthropic("m", api_key="k") if on == "anthropic" else testing.model()
+        wires = {"anthropic": llm.anthropic, "responses": llm.openai_responses}
+        model = wires[on]("m", api_key="k") if on in wires else testing.model()
         response, found = testing.decode(model.provider, body)
         assert (type(found) if found else None) is error, found
         assert (response.content, response.reasoning) == (text, reasoning)
@@ -582,4 +583,83 @@ answers(
         _chunk({"content": "ans"}).rstrip() + _chunk({"content": "wer"})[6:],
         *(b"data: " + event for event in _TAIL),
     ],
+)
+
+
+# -- OpenAI Responses ------------------------------------------------------------------------------
+
+
+def _step(kind: str, **fields: Any) -> bytes:
+    return testing.sse({"type": f"response.{kind}", **fields})
+
+
+def _said(text: str, ident: str) -> dict[str, Any]:
+    return {"type": "message", "id": ident, "content": [{"type": "output_text", "text": text}]}
+
+
+def _completed(*output: Any, **fields: Any) -> bytes:
+    usage = {"input_tokens": 5, "output_tokens": 7}
+    last = {"status": "completed", "output": list(output), "usage": usage, **fields}
+    return _step("completed", response=last)
+
+
+_TEXT = "output_text.delta"
+
+answers(
+    "GitHub Copilot (Responses)",
+    "another id for an item in each of its events",
+    "one item: the index counts more",
+    "BerriAI/litellm PR 30072; vercel/ai PR 18548",
+    [
+        _step("output_item.added", output_index=0, item=_said("", "a")),
+        _step(_TEXT, output_index=0, item_id="b", delta="an "),
+        _step(_TEXT, output_index=0, item_id="c", delta="answer"),
+        _step("output_item.done", output_index=0, item=_said("an answer", "d")),
+        _completed(_said("an answer", "e")),
+    ],
+    on="responses",
+)
+answers(
+    "OpenRouter (Responses)",
+    "`[DONE]` behind the last event",
+    "passed over",
+    "recorded streams of simonw/llm-openrouter",
+    [_step(_TEXT, output_index=0, delta="an answer"), _completed(), _DONE],
+    on="responses",
+)
+answers(
+    "OpenAI (Responses)",
+    "a response at the end with an empty `output`",
+    "what the events before it had",
+    "recorded streams of jeremychone/rust-genai",
+    [_step("output_item.done", output_index=0, item=_said("an answer", "a")), _completed()],
+    on="responses",
+)
+answers(
+    "vLLM, DeepSeek, LM Studio (Responses)",
+    "reasoning as `reasoning_text`, in parts of its own events",
+    "reasoning",
+    "vllm-project/vllm PR 24938; recorded streams of pydantic/pydantic-ai",
+    [
+        _step("reasoning_part.added", output_index=0, part={"type": "reasoning_text", "text": ""}),
+        _step("reasoning_text.delta", output_index=0, delta="hm"),
+        _step("reasoning_part.done", output_index=0, part={"type": "reasoning_text", "text": "hm"}),
+        _step(_TEXT, output_index=1, delta="an answer"),
+        _completed(),
+    ],
+    reasoning="hm",
+    on="responses",
+)
+answers(
+    "OpenAI, Azure (Responses)",
+    "an event `error`, and `response.failed` behind it",
+    "`ProviderError` at the first of them",
+    "recorded streams of prism-php/prism",
+    [
+        testing.sse({"type": "error", "error": {"code": "server_error", "message": "no"}}, "error"),
+        _step("failed", response={"status": "failed", "error": {"code": "server_error"}}),
+    ],
+    "",
+    error=llm.ProviderError,
+    on="responses",
 )

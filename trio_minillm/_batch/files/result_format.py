@@ -7,7 +7,7 @@ beside it. Money is in USD as text, since it is exact; times are in seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -31,8 +31,11 @@ REASONS = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "completed": "stop",
+    "incomplete": "length",
 }
-"""Anthropic's finish reasons in OpenAI's words; its own stand under ``native_finish_reason``.
+"""Finish reasons of Anthropic and of OpenAI Responses in the words of chat completions; their own stand
+under ``native_finish_reason``. A filter's reason, and calls, are told apart in `_reason_of`.
 OpenAI has no word for ``pause_turn``, a paused answer."""
 
 
@@ -320,12 +323,12 @@ def completion(response: CompletionResponse, created: int) -> dict[str, Any]:
         "object": "chat.completion",
         "created": created,
         "model": response.model,
-        "choices": [_choice(choice) for choice in response.choices],
+        "choices": [_choice(choice, response.metadata) for choice in response.choices],
         "usage": _openai_usage(response.usage),
     }
 
 
-def _choice(choice: Choice) -> dict[str, Any]:
+def _choice(choice: Choice, metadata: Mapping[str, Any]) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": _text(choice),
@@ -347,7 +350,22 @@ def _choice(choice: Choice) -> dict[str, Any]:
     out = {"index": choice.index, "message": message, "logprobs": choice.logprobs}
     if reason in REASONS:
         out["native_finish_reason"] = reason
-    return {**out, "finish_reason": REASONS.get(reason or "", reason)}
+    return {**out, "finish_reason": _reason_of(choice, metadata)}
+
+
+def _reason_of(choice: Choice, metadata: Mapping[str, Any]) -> str | None:
+    """Return the finish reason in the words of chat completions.
+
+    OpenAI Responses has one word for a text and for calls, and one for all that cuts an answer.
+    """
+    reason = choice.finish_reason
+    if reason == "completed" and choice.tool_calls:
+        return "tool_calls"
+    details = metadata.get("incomplete_details")
+    why = details.get("reason") if isinstance(details, Mapping) else None
+    if reason == "incomplete" and why == "content_filter":
+        return "content_filter"
+    return REASONS.get(reason or "", reason)
 
 
 def _calls(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
