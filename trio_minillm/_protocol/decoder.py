@@ -17,10 +17,12 @@ from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, Provider
 from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._base import Parsed
+from .array_events import ArrayEvents
 from .documents import documents, without_prefix
 from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .left_out import MAX_STRANGE, LeftOut
 from .long_texts import LONG_TEXT, LongTexts
+from .path_arguments import PathArguments
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .repeats import MALFORMED, MESSAGE, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
@@ -86,7 +88,7 @@ class ChunkDecoder:
     that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
     choice has its finish reason.
 
-    Its 20 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 22 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class ChunkDecoder:
         self._lenient = lenient
         self._raw = raw
         # None once the body is known to be events
-        self._sniffer: Sniffer | None = Sniffer(max_event)
+        self._sniffer: Sniffer | None = Sniffer(max_event, arrays=provider.array_events)
+        self._array: ArrayEvents | None = None  # in place of `_sse`, in a body that is an array
+        self._paths: PathArguments | None = None  # once a call came whose arguments have paths
         self._sse = SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
         # In a read of so many bytes, no block can cross a bound.
         self._bounded_bytes = min(MAX_DECODED, max_event) - QUICK_BYTES
@@ -130,6 +134,8 @@ class ChunkDecoder:
             return []
         if self._sniffer is not None:
             data = self._sniff(self._sniffer, data)
+            if self._array is not None:
+                return self._elements(self._array, data, at)
         bounded = len(data) <= self._bounded_bytes
         template = self._template if bounded and not self._halves.pending else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
@@ -171,9 +177,19 @@ class ChunkDecoder:
         """Return what of a body's beginning is to be decoded as events now."""
         data = sniffer.feed(data)
         self.error = sniffer.failure
-        if sniffer.decided and sniffer.pieces is None:
+        if sniffer.is_array:
+            self._array = self._array or ArrayEvents(sniffer.max_size)
+        elif sniffer.decided and sniffer.pieces is None:
             self._sniffer = None
         return data
+
+    def _elements(self, array: ArrayEvents, data: bytes, at: float) -> list[StreamChunk]:
+        """Decode the elements of an array that these bytes complete."""
+        out = self._events(array.feed(data), at)
+        if not self.events:
+            self.left_out.begin(data)
+        self.error = self.error or array.failure
+        return out
 
     # -- by a template ---------------------------------------------------------------------
 
@@ -331,6 +347,9 @@ class ChunkDecoder:
             if chunk.unread:
                 for name in chunk.unread:
                     self.left_out.note(name)
+            if chunk.tool_calls and any(call.partial is not None for call in chunk.tool_calls):
+                self._paths = self._paths or PathArguments()
+                self._paths.write(chunk)
             if self._doubt:
                 self._judge(chunk)
             self._note(chunk, data)
