@@ -34,7 +34,7 @@ LOCAL_SLOTS = 4
 """Streams that a local model generates at once, at most: memory for each is taken at the start."""
 
 _MODEL = (
-    "openrouter:NAME, openai:NAME, anthropic:NAME, compatible:NAME (with --base-url),"
+    "openrouter:NAME, openai:NAME, anthropic:NAME, gemini:NAME, compatible:NAME (with --base-url),"
     " local, or local:PATH.gguf."
 )
 _BASE_URL = "The server's address, if it is not the provider's usual one."

@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ..providers import Model
-from ..providers._models import anthropic, compatible, openai, openrouter
+from ..providers._models import anthropic, compatible, gemini, openai, openrouter
 from ._server import open_local_model
 
 KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
     "compatible": "TRIO_MINILLM_API_KEY",
 }
 """The environment variable of each kind's key. The last one's is sent only to a base URL that was
@@ -27,7 +28,12 @@ given beside the name."""
 KINDS = ", ".join(f"{kind}:NAME" for kind in KEYS)
 """The forms of names of models that are not local, for messages."""
 
-_CONSTRUCTORS = {"openrouter": openrouter, "openai": openai, "anthropic": anthropic}
+_CONSTRUCTORS = {
+    "openrouter": openrouter,
+    "openai": openai,
+    "anthropic": anthropic,
+    "gemini": gemini,
+}
 
 
 class UnknownNameError(ValueError):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._server_quirks import SERVERS
     from .anthropic import Anthropic
     from .compatible import Compatible
+    from .gemini import Gemini
     from .openai import OpenAIChat
     from .openrouter import OpenRouter
 else:
@@ -24,9 +25,10 @@ else:
         "Anthropic": "anthropic",
         "Compatible": "compatible",
         "Dialect": "_openai_request",
+        "Gemini": "gemini",
         "OpenAIChat": "openai",
         "OpenRouter": "openrouter",
-        **{name: name for name in ("anthropic", "compatible", "openai", "openrouter")},
+        **{name: name for name in ("anthropic", "compatible", "gemini", "openai", "openrouter")},
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)
@@ -37,6 +39,7 @@ __all__ = [
     "Anthropic",
     "Compatible",
     "Dialect",
+    "Gemini",
     "Model",
     "OpenAIChat",
     "OpenRouter",
