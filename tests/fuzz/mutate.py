@@ -17,7 +17,7 @@ from typing import Any
 
 from trio_minillm import testing
 
-from .targets import HEAD, KEY
+from .targets import HEAD, KEY, MORE_WIRES
 
 MAX_BODY = 2048
 """Bytes of an input's body. Bounds that lie above it have tests of their own."""
@@ -154,6 +154,40 @@ def _anthropic() -> list[bytes]:
     ]  # fmt: skip
 
 
+_GEMINI = bytes([2 | 4] + [0] * 6 + [MORE_WIRES])
+
+
+def _gemini() -> list[bytes]:
+    def event(*parts: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
+        candidate = {"content": {"parts": parts}, **({"finishReason": reason} if reason else {})}
+        return json.dumps({"candidates": [candidate], "responseId": "r", **more}).encode()
+
+    end = event({"text": ""}, reason="STOP", usageMetadata={"promptTokenCount": 3})
+    values = [{"jsonPath": "$.a[0]['b']", "stringValue": "x", "willContinue": True}]
+    bodies = [
+        [event({"text": "Hi"}), event({"text": " you"}), event({"text": "!"}), end],
+        [event({"text": "hm", "thought": True, "thoughtSignature": "AA"}, {"text": "a"}), end],
+        [
+            event({"text": "a", "thoughtSignature": "AA"}, {"text": "", "thoughtSignature": "B"}),
+            end,
+        ],
+        [event({"functionCall": {"name": "f", "args": {"a": 1}, "id": "i"}}), end],
+        [
+            event({"functionCall": {"name": "f", "willContinue": True}}),
+            event({"functionCall": {"partialArgs": values, "willContinue": True}}),
+            event({"functionCall": {}}),
+            end,
+        ],
+        [event({"executableCode": {"code": "1"}}, {"inlineData": {"mimeType": "image/png"}}), end],
+        [event({"text": "a"}, reason="MALFORMED_FUNCTION_CALL")],
+        [json.dumps({"promptFeedback": {"blockReason": "SAFETY"}}).encode()],
+        [json.dumps({"error": {"code": 429, "message": KEY, "status": "UNAVAILABLE"}}).encode()],
+    ]
+    streams = [b"".join(b"data: %b\r\n\r\n" % one for one in body) for body in bodies]
+    arrays = [b"[%b\n]" % b",\r\n".join(body) for body in bodies]
+    return [*streams, b"".join(testing.gemini_events(*"abcdefghijkl")), *arrays]
+
+
 def _http() -> list[bytes]:
     ok = b"HTTP/1.1 200 OK\r\n"
     chunked = ok + b"Transfer-Encoding: chunked\r\n"
@@ -202,18 +236,20 @@ def seeds(target: str) -> tuple[bytes, ...]:
     found = []
     for wire, bodies in ((0, _openai()), (1, _anthropic()), (2, _openai()), (3, _openai())):
         found += [bytes([wire | 4] + [0] * 7) + body for body in bodies]
+    found += [_GEMINI + body for body in _gemini()]
     return (*found, *_recorded())
 
 
 def _recorded() -> list[bytes]:
     """The beginning and the end of recorded streams, where they are at hand."""
     out = []
-    for folder, wire in (("openai_chat", 0), ("anthropic", 1), ("openrouter", 2)):
+    folders = (("openai_chat", 0, 0), ("anthropic", 1, 0), ("openrouter", 2, 0))
+    for folder, wire, more in (*folders, ("gemini", 2, MORE_WIRES)):
         for path in sorted((SHARED / "streams" / folder).glob("*.sse"))[:40]:
             events = path.read_bytes().replace(b"\r\n", b"\n").split(b"\n\n")
             body = b"\n\n".join([*events[:4], *events[-5:]])
             if len(body) <= MAX_BODY:
-                out.append(bytes([wire | 4] + [0] * 7) + body)
+                out.append(bytes([wire | 4] + [0] * 6 + [more]) + body)
     return out
 
 
@@ -226,7 +262,9 @@ def mutated(target: str, data: bytes, rng: random.Random) -> bytes:
         return _bytes(data or b"\0", rng)[:256]
     head, body = bytearray(data[:HEAD].ljust(HEAD, b"\0")), data[HEAD:]
     if rng.random() < 0.5:
+        wire = head[-1] & MORE_WIRES
         head[1:] = rng.randbytes(HEAD - 1)  # cut elsewhere
+        head[-1] = head[-1] & ~MORE_WIRES | wire
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 4))):
         if rng.random() < 0.1:
             head[0] = rng.randrange(256)

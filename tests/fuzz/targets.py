@@ -35,18 +35,35 @@ from trio_minillm._types import messages as parts_of
 from trio_minillm._types.errors import EXCERPT_CHARS, EndedEarly, ErrorInfo, MiniLLMError
 from trio_minillm._types.options import retry_after
 from trio_minillm._types.params import PARAM_NAMES
-from trio_minillm.providers import Anthropic, Compatible, OpenAIChat, OpenRouter, Provider, Request
+from trio_minillm.providers import (
+    Anthropic,
+    Compatible,
+    Gemini,
+    OpenAIChat,
+    OpenRouter,
+    Provider,
+    Request,
+)
 from trio_minillm.testing import ScriptedTransport
 
 HEAD = 8
+MORE_WIRES = 64
+"""Bit of a head's last byte that adds 4 to the number of the wire."""
 KEY = "sk-fuzz-0123456789"
-PROVIDERS: tuple[Provider, ...] = (OpenAIChat(), Anthropic(), OpenRouter(), Compatible())
+PROVIDERS: tuple[Provider, ...] = (
+    *(OpenAIChat(), Anthropic(), OpenRouter(), Compatible()),
+    *(OpenAIChat(), Anthropic(), Gemini(), Gemini()),
+)
 _URL = "http://test.invalid/v1"
 MODELS = (
     llm.openai("m", base_url=_URL, api_key=KEY),
     llm.anthropic("m", base_url=_URL, api_key=KEY),
     llm.openrouter("m", base_url=_URL, api_key=KEY),
     llm.compatible("m", base_url=_URL, api_key=KEY),
+    llm.openai("m", base_url=_URL, api_key=KEY),
+    llm.anthropic("m", base_url=_URL, api_key=KEY),
+    llm.gemini("gemini-3-pro", base_url=_URL, api_key=KEY),
+    llm.gemini("gemini-2.5-pro", base_url=_URL, api_key=KEY),
 )
 HELD = 96
 """`QUICK_BYTES` while fuzzing: what is longer goes another way, and inputs are short."""
@@ -74,7 +91,8 @@ class Choices(NamedTuple):
         flags = head[0]
         pieces = _cut(body, head[1], head[2:])
         return cls(
-            flags & 3, bool(flags & 4), bool(flags & 8), bool(flags & 16), flags >> 5, pieces, body
+            (flags & 3) | (head[-1] & MORE_WIRES) >> 4,
+            *(bool(flags & 4), bool(flags & 8), bool(flags & 16), flags >> 5, pieces, body),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias, Unpack
 
@@ -61,11 +61,14 @@ MARGIN = 8
 """A tokenizer's count is taken ``1 / MARGIN`` higher: the text is counted as it is in the body's
 JSON, and the server's template does not put it in exactly that way."""
 
+_EQUIPMENT = ("tools", "response_format", "output_config", "toolConfig", "generationConfig")
+"""Body fields with tools and formats of answers; Gemini has its formats among the last."""
+
 CountTokens: TypeAlias = Callable[[str], int]
 
 _SERVER_SIDE = (
     *("web_search_options", "plugins", "mcp_servers", "container", "context_management"),
-    *("search_parameters", "compound_custom", "data_sources", "enable_search"),
+    *("search_parameters", "compound_custom", "data_sources", "enable_search", "cachedContent"),
 )
 """Body fields by which a server adds to the prompt, or calls the model more than once."""
 
@@ -195,7 +198,7 @@ def _text_tokens(body: Mapping[str, Any], count: CountTokens | None) -> int:
 
     Tools and formats are indented, as templates may print them.
     """
-    indented = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
+    indented = {k: body[k] for k in _EQUIPMENT if k in body}
     rest = {k: v for k, v in body.items() if k not in indented}
     text = encoded(rest).decode()
     if indented:
@@ -218,7 +221,7 @@ def _likely_tokens(
     """Return the tokens that the text of the messages is likely to have, with tools and formats."""
     if count is None:
         count = _by_characters
-    equipment = {k: body[k] for k in ("tools", "response_format", "output_config") if k in body}
+    equipment = {k: body[k] for k in _EQUIPMENT if k in body}
     around = PROMPT_TOKENS + TURN_TOKENS * len(messages)
     told = sum(count(_told(message)) for message in messages)
     return around + told + (count(encoded(equipment).decode()) if equipment else 0)
@@ -254,7 +257,7 @@ def _overhead(
 ) -> int:
     host = host_of(model.base_url)
     plain, equipped = HIDDEN_TOKENS.get(host, HIDDEN_ELSEWHERE)
-    more = any(body.get(name) for name in ("tools", "response_format", "output_config"))
+    more = any(body.get(name) for name in _EQUIPMENT)
     hidden = equipped if more else plain
     notes.append(f"hidden: at most {hidden} tokens of the server's own, {MESSAGE_TOKENS} a message")
     return hidden + MESSAGE_TOKENS * len(messages)
@@ -297,9 +300,9 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
     They are features by which a server adds to the prompt, or calls the model again.
     """
     for tool in body.get("tools") or ():
-        kind = tool.get("type", "custom") if isinstance(tool, Mapping) else "?"
-        if kind not in ("function", "custom"):
-            yield f"no bound: the server may run its own tool {kind}"
+        for kind in _kinds_of(tool, named="contents" in body):
+            if kind not in ("function", "custom", "functionDeclarations"):
+                yield f"no bound: the server may run its own tool {kind}"
     for field in _SERVER_SIDE:
         if body.get(field) not in (None, False):  # {} turns OpenAI's search on
             yield f"no bound: {field} lets the server add to the prompt"
@@ -308,9 +311,18 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
             yield f"no bound: models named {mark!r} search on their own"
 
 
+def _kinds_of(tool: Any, *, named: bool) -> Iterable[str]:
+    """Return the kinds of a tool; where they are ``named``, it is an object with a field for each."""
+    if not isinstance(tool, Mapping):
+        return ("?",)
+    return tool if named else (tool.get("type", "custom"),)
+
+
 def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> int | None:
     """Return the most tokens of all choices together; ``None`` without a bound."""
+    settings = body.get("generationConfig") or {}  # Gemini's
     most = [body.get(field) for field in ("max_completion_tokens", "max_tokens")]
+    most.append(settings.get("maxOutputTokens"))
     limits = [n for n in most if type(n) is int and n >= 0]
     if not limits:
         notes.append("no bound for the answer: without max_tokens it ends when the model does")
@@ -328,7 +340,7 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
         if type(beside) is not int or beside < 0:
             notes.append("no bound for the answer: Qwen's max_tokens may leave out the thinking")
             return None
-    return (max(limits) + beside) * int(body.get("n") or 1)
+    return (max(limits) + beside) * int(body.get("n") or settings.get("candidateCount") or 1)
 
 
 # -- money -----------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def edit(change: Callable[[Any], Any]) -> Fault:
 
 
 def without_end() -> Fault:
-    """Leave out the wire format's end marker: ``[DONE]`` or ``message_stop``."""
+    """Leave out the wire format's end marker: ``[DONE]`` or ``message_stop``; Gemini's wire has none."""
 
     def change(data: Any) -> Any:
         if isinstance(data, str) and data.strip() == "[DONE]":
@@ -234,7 +234,7 @@ def without_end() -> Fault:
 
 
 def without_finish() -> Fault:
-    """Give no finish reason: ``finish_reason`` and ``stop_reason`` are null."""
+    """Give no finish reason: ``finish_reason`` and ``stop_reason`` are null, ``finishReason`` is absent."""
 
     def change(data: Any) -> Any:
         if not isinstance(data, dict):
@@ -242,6 +242,9 @@ def without_finish() -> Fault:
         for choice in data.get("choices") or ():
             if isinstance(choice, dict) and choice.get("finish_reason") is not None:
                 choice["finish_reason"] = None
+        for candidate in data.get("candidates") or ():
+            if isinstance(candidate, dict):
+                candidate.pop("finishReason", None)
         if isinstance(data.get("delta"), dict) and "stop_reason" in data["delta"]:
             data["delta"]["stop_reason"] = None
         return data
@@ -256,6 +259,7 @@ def without_usage() -> Fault:
         if not isinstance(data, dict):
             return data
         had = data.pop("usage", None) is not None
+        data.pop("usageMetadata", None)
         if isinstance(data.get("message"), dict):
             data["message"].pop("usage", None)
         return None if had and data.get("choices") == [] else data

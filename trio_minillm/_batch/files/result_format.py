@@ -31,8 +31,13 @@ REASONS = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    **dict.fromkeys(
+        ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"), "content_filter"
+    ),
 }
-"""Anthropic's finish reasons in OpenAI's words; its own stand under ``native_finish_reason``.
+"""Anthropic's and Gemini's finish reasons in OpenAI's words; their own stand under ``native_finish_reason``.
 OpenAI has no word for ``pause_turn``, a paused answer."""
 
 
