@@ -42,8 +42,11 @@ class PathArguments:
         name, writer = self._open.pop(chunk.choice, (None, None))
         if writer is not None and delta.name in (None, name):
             chunk.block = delta.name = None  # it goes on
-        else:
+        elif delta.name or partial.get("partialArgs") or partial.get("args"):
             name, writer = delta.name, _Writer()
+        else:
+            chunk.progress = False  # the end of a call, and there is none
+            return
         values = partial.get("partialArgs")
         for value in values if isinstance(values, list) else ():
             writer.add(value if isinstance(value, Mapping) else {})

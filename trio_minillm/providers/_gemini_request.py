@@ -31,7 +31,7 @@ from .._types.schemas import in_object
 from .._types.tools import Tool, choice_of, tools_of
 from ._base import Request, refuse_others, take
 from ._chat_messages import UNCHECKED_SIGNATURE, arguments_of
-from ._history import ANY_IDS, OPENING, paired
+from ._history import OPENING, CallIds, paired
 from ._schemas import GEMINI, Unfit, strict_schema
 from ._tool_schemas import checked_name, parameters_of
 
@@ -55,6 +55,10 @@ _SHAPED = {
 NESTED_FIELDS = frozenset({"generationConfig", "toolConfig"})
 TYPED_FIELDS = frozenset({"contents", "systemInstruction", "tools", "serviceTier", "model"})
 """Fields of the body that typed parameters decide."""
+
+IDS = CallIds(".+", any_name=False)
+"""Any id will do, since only the server's own are sent. Names of functions are letters, digits, ``_``,
+``-``, ``.`` and ``:`` (reference of ``FunctionDeclaration``)."""
 
 EFFORT_TOKENS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
 """Tokens for thoughts that an effort stands for, where a model has no levels of it (Gemini 2.5).
@@ -151,14 +155,10 @@ def _contents(request: Request) -> tuple[list[dict[str, Any]], list[dict[str, An
     wire = model.provider.wire_at(model)
     system: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
-    ids: dict[str, str] = {}  # the server's ids of calls, by those of the conversation
-    for message in paired(request.messages, ANY_IDS):
-        ids |= {
-            p.id: str(p.extra["id"])
-            for p in message.parts
-            if isinstance(p, ToolCall) and p.extra and p.extra.get("id")
-        }
-        parts = _parts(message.parts, wire, model.name, ids)
+    calls: dict[str, ToolCall] = {}  # by their ids
+    for message in paired(request.messages, IDS):
+        calls |= {part.id: part for part in message.parts if isinstance(part, ToolCall)}
+        parts = _parts(message.parts, wire, model.name, calls)
         if message.role == "assistant" and not is_older(model.name):
             _sign(parts)
         if not parts:
@@ -189,7 +189,7 @@ def _sign(parts: list[dict[str, Any]]) -> None:
 
 
 def _parts(
-    given: Sequence[Part], wire: str, model: str, ids: Mapping[str, str]
+    given: Sequence[Part], wire: str, model: str, calls: Mapping[str, ToolCall]
 ) -> list[dict[str, Any]]:
     """Return a message's parts, those of Gemini's own wire as they came.
 
@@ -211,7 +211,7 @@ def _parts(
         elif isinstance(part, ToolCall):
             out.append(_call(part))
         elif isinstance(part, ToolResult):
-            out += _result(part, model, ids)
+            out += _result(part, calls[part.call_id], model)
         else:
             out.append(_media(part))
     return out
@@ -251,13 +251,15 @@ def _compatible_signature(extra: Mapping[str, Any]) -> Any:
     return found
 
 
-def _result(part: ToolResult, model: str, ids: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return a result: in words, with its pictures in it or, for models before Gemini 3, behind it."""
+def _result(part: ToolResult, call: ToolCall, model: str) -> list[dict[str, Any]]:
+    """Return the result of a call: in words, with its pictures in it or, for models before Gemini 3,
+    behind it. It has an id only if the server gave the call one.
+    """
     media = [_media(p) for p in part.content if isinstance(p, MediaPart)]
     said = {"error" if part.is_error else "output": part.text}
-    function: dict[str, Any] = {"name": part.name or "", "response": said}
-    if part.call_id in ids:
-        function["id"] = ids[part.call_id]
+    function: dict[str, Any] = {"name": call.name, "response": said}
+    if call.extra and call.extra.get("id"):
+        function["id"] = call.extra["id"]
     inside = [one for one in media if "inlineData" in one and not is_older(model)]
     if inside:
         function["parts"] = inside
