@@ -102,6 +102,12 @@ def test_a_call_goes_on_under_its_name_and_another_name_begins_one() -> None:
     assert [chunk.tool_calls[0].arguments for chunk in chunks] == ["", '{"a":"x"', "", "{}"]
 
 
+def test_an_end_without_a_call_is_none() -> None:
+    chunk = call(None, False)
+    PathArguments().write(chunk)
+    assert (chunk.tool_calls[0].arguments, chunk.progress) == ("", False)
+
+
 def test_each_choice_has_a_call_of_its_own() -> None:
     paths = PathArguments()
     chunks = [call("f"), call("g"), call(None, False, text("$.a", "1")), call(None, False)]

@@ -267,9 +267,7 @@ def _result(part: ToolResult, call: ToolCall, model: str) -> list[dict[str, Any]
     return [{"functionResponse": function}, *behind]
 
 
-def _media(part: Part) -> dict[str, Any]:
-    if not isinstance(part, MediaPart):
-        raise ValueError(f"this wire format has no {type(part).__name__}")
+def _media(part: MediaPart) -> dict[str, Any]:
     if isinstance(part, DocumentPart) and (text := part.plain_text()) is not None:
         title = f"{part.title}:\n\n" if part.title else ""
         return {"text": title + text}
