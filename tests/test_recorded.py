@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._protocol.decoder import ChunkDecoder
@@ -456,6 +458,92 @@ def test_the_framing_finds_all_events_and_comments(recording: Recording) -> None
     expected = recording.expected
     assert len(events) - out_of_band == expected["n_data_events"]
     assert decoder.comments == expected["n_comments"]
+
+
+# -- Gemini's other framing ------------------------------------------------------------------------
+
+
+def as_array(recording: Recording) -> bytes:
+    """The same events as one JSON array, as Google sends it without ``alt=sse``."""
+    lines = recording.body.replace(b"\r\n", b"\n").split(b"\n\n")
+    events = [line.partition(b"data:")[2].strip() for line in lines if line.strip()]
+    return b"[%b\n]\n" % b"\n,\r\n".join(events)
+
+
+gemini_recordings = recordings("gemini")
+
+
+@pytest.mark.parametrize("recording", gemini_recordings)
+async def test_an_array_over_http(recording: Recording, nursery: trio.Nursery) -> None:
+    server = Loopback()
+    await nursery.start(server.run)
+    body = as_array(recording)
+    places = random.Random(recording.name).sample(range(len(body)), min(MANY, len(body) // 10))
+    async with llm.open_client() as client:
+        stream = await play(client, server, recording, [recording.body])
+        whole = await play(client, server, recording, [body])
+        cut = await play(client, server, recording, cut_at(body, places))
+    assert whole.said == cut.said == stream.said
+
+
+if gemini_recordings[0].values[0]:
+
+    @given(st.sampled_from([p.values[0] for p in gemini_recordings]), st.booleans(), st.data())
+    def test_any_pieces_of_both_framings(
+        recording: Recording, array: bool, data: st.DataObject
+    ) -> None:
+        body = as_array(recording) if array else recording.body
+        at = data.draw(st.lists(st.integers(0, len(body)), max_size=8))
+        whole, cut = fold(recording, [body]), fold(recording, cut_at(body, at))
+        assert cut.said == whole.said
+        assert our_view(cut.response, cut.error) == expected_view(recording)
+
+
+def parts_on_the_wire(recording: Recording) -> list[dict[str, Any]]:
+    """Gemini's parts that must go back: all but thoughts and empty texts without a signature.
+
+    Texts that follow each other are joined, up to one with a signature; a call in pieces is its first.
+    """
+    parts: list[dict[str, Any]] = []
+    last: dict[str, Any] = {}
+    for part in (
+        part
+        for event in recording.data
+        for candidate in event.get("candidates", ())
+        for part in candidate.get("content", {}).get("parts", ())
+    ):
+        signed = "thoughtSignature" in part
+        if part.get("thought"):
+            last = {}
+        elif part.keys() == last.keys() == {"text"}:
+            last["text"] += part["text"]
+        elif part.get("text") == "" and not signed:
+            continue
+        elif "functionCall" not in part or part["functionCall"].get("name"):
+            last = dict(part)
+            parts.append(last)
+    return parts
+
+
+@pytest.mark.parametrize("recording", gemini_recordings)
+def test_all_parts_go_back_in_order(recording: Recording) -> None:
+    model = MODELS["gemini"]("http://unused.invalid")
+    answer = fold(recording, [recording.body]).response
+    messages = (llm.user("Hello."), answer.to_message(), llm.user("Go on."))
+    request = llm.Request(model=model, messages=messages, params={}, extra={})
+    turns = model.provider.build_request(request)["contents"]
+    sent = next((turn["parts"] for turn in turns if turn["role"] == "model"), [])
+    wire = parts_on_the_wire(recording)
+    assert len(sent) == len(wire)
+    for ours, theirs in zip(sent, wire, strict=True):
+        if call := theirs.get("functionCall"):
+            made = ours["functionCall"]
+            assert (made["name"], made.get("id")) == (call["name"], call.get("id"))
+            assert "args" not in call or made["args"] == call["args"]
+            if "thoughtSignature" in theirs:
+                assert ours["thoughtSignature"] == theirs["thoughtSignature"]
+        else:
+            assert ours == theirs
 
 
 # -- the next turn -------------------------------------------------------------------------------
