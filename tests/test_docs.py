@@ -264,7 +264,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     Path("report.pdf").write_bytes(b"%PDF-1.7")
     Path("question.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
-    for provider in ("OPENAI", "OPENROUTER", "ANTHROPIC", "GATEWAY"):
+    for provider in ("OPENAI", "OPENROUTER", "ANTHROPIC", "GEMINI", "GATEWAY"):
         monkeypatch.setenv(f"{provider}_API_KEY", "dummy-key")
 
 
@@ -678,6 +678,7 @@ WIRES = {
     "Responses": llm.openai_responses("m", api_key="k"),
     "OpenRouter": llm.openrouter("m", api_key="k"),
     "Anthropic": llm.anthropic("m", api_key="k"),
+    "Gemini": llm.gemini("m", api_key="k"),
     "compatible": llm.compatible("m", base_url="http://server.invalid/v1"),
 }
 

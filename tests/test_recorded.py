@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._protocol.decoder import ChunkDecoder
@@ -33,8 +35,13 @@ MODELS: dict[str, Callable[[str], llm.Model]] = {
     "openrouter": lambda url: llm.openrouter(ASKED, base_url=url, api_key="test"),
     "anthropic": lambda url: llm.anthropic(ASKED, base_url=url, api_key="test"),
     "openai_responses": lambda url: llm.openai_responses(ASKED, base_url=url, api_key="test"),
+    "gemini": lambda url: llm.gemini(ASKED, base_url=url, api_key="test"),
 }
-PATHS = {"anthropic": b"POST /v1/messages ", "openai_responses": b"POST /responses "}
+PATHS = {
+    "anthropic": b"POST /v1/messages ",
+    "openai_responses": b"POST /responses ",
+    "gemini": f"POST /v1beta/models/{ASKED}:streamGenerateContent?alt=sse ".encode(),
+}
 
 every_recording = pytest.mark.parametrize("recording", recordings(*MODELS))
 
@@ -86,6 +93,16 @@ DISAGREEMENTS = {
         'Azure\'s old `messages` fixture says `"model": ""`.',
         lambda r: not r.expected["model"],
         lambda view: {"model": ASKED},
+    ),
+    "citations are annotations": Disagreement(
+        "The recordings count the sources of grounding alone.",
+        lambda r: b'"citationMetadata"' in r.body,
+        lambda view: {"annotations": view["annotations"] + view["cited"]},
+    ),
+    "a prompt that was blocked is an error": Disagreement(
+        "The recordings call it no error. There is no answer, and another attempt will not get one.",
+        lambda r: bool(r.expected.get("block_reason")),
+        lambda view: {"outcome": "errored", "error": ("SAFETY", None)},
     ),
     "[DONE] without a reason is an end": Disagreement(
         "The recordings call it truncated; the sentinel alone finishes, with reason None.",
@@ -148,7 +165,10 @@ def expected_view(recording: Recording) -> dict[str, Any]:
                 "reasoning": choice["reasoning_text"],
                 "refusal": choice["refusal"],
                 "finish_reason": choice["finish_reason"],
-                "calls": [(c["id"], c["name"], c["arguments_json"]) for c in choice["tool_calls"]],
+                "calls": [
+                    (c["id"] or made_id(n, found["id"]), c["name"], c["arguments_json"])
+                    for n, c in enumerate(choice["tool_calls"])
+                ],
             }
             for choice in found.get("choices") or [found]
         ],
@@ -158,8 +178,9 @@ def expected_view(recording: Recording) -> dict[str, Any]:
         "native": found.get("native_finish_reason"),
         "provider": found.get("provider"),
         "stop": (found.get("stop_sequence"), found.get("stop_details")),
-        "annotations": found.get("n_annotations", 0),
+        "annotations": found.get("n_annotations") or 0,
         "citations": found.get("n_citations", 0),
+        "cited": cited(recording) if recording.dialect == "gemini" else 0,
         "usage": usage and {k: usage.get(k) for k in fields},
         "outcome": "errored" if error else "truncated" if found.get("truncated") else "finished",
         "error": error and (error["code"] and str(error["code"]), error["type"]),
@@ -167,7 +188,19 @@ def expected_view(recording: Recording) -> dict[str, Any]:
     for found in DISAGREEMENTS.values():
         if found.applies(recording):
             view |= found.ours(view)
+    del view["cited"]
     return view
+
+
+def cited(recording: Recording) -> int:
+    """The number of sources in Gemini's citations, each event's own."""
+    found = [c.get("citationMetadata") for e in recording.data for c in e.get("candidates", ())]
+    return sum(len(sources) for one in found if one for sources in one.values())
+
+
+def made_id(number: int, answer: str | None) -> str:
+    """The id of a call that the server gave none: Gemini's wire can do without."""
+    return "_".join(filter(None, ["call", str(number), answer]))
 
 
 def our_view(response: llm.CompletionResponse, error: llm.MiniLLMError | None) -> dict[str, Any]:
@@ -191,7 +224,7 @@ def our_view(response: llm.CompletionResponse, error: llm.MiniLLMError | None) -
             for choice in response.choices
         ],
         "server_calls": [
-            (b["id"], b["name"], b["input"]) for b in opaque if b["type"] in CALL_BLOCKS
+            (b["id"], b["name"], b["input"]) for b in opaque if b.get("type") in CALL_BLOCKS
         ],
         "native": response.metadata.get("native_finish_reason"),
         "provider": response.metadata.get("provider"),
@@ -361,6 +394,8 @@ async def test_a_recorded_stream_over_http(recording: Recording, nursery: trio.N
 
 def came_whole(recording: Recording) -> bool:
     """Return whether a call's input came as an object (Anthropic) and so has no string of its own."""
+    if recording.dialect != "anthropic":
+        return False
     blocks = [b for e in recording.data for b in e.get("message", {}).get("content", ())]
     blocks += [e["content_block"] for e in recording.data if "content_block" in e]
     return any(block.get("input") for block in blocks)
@@ -370,7 +405,7 @@ def check_calls(recording: Recording, response: llm.CompletionResponse) -> None:
     """The arguments are the wire's own string. Only what is whole may be executed: JSON, and
     in an answer that came to its end.
     """
-    if recording.dialect != "anthropic" or not came_whole(recording):
+    if recording.dialect != "gemini" and not came_whole(recording):
         strings = [part.arguments for part in response.parts if isinstance(part, llm.ToolCall)]
         assert strings == [call["arguments"] for call in recording.expected["tool_calls"]]
     for choice in response.choices:
@@ -407,8 +442,9 @@ def check_error(
         assert isinstance(error, EndedEarly)
     else:
         assert isinstance(error, llm.ProviderError)
-        said = recording.expected.get("error") or recording.expected["out_of_band_error"]
-        assert said["message"] in error.info.message
+        found = recording.expected
+        said = found.get("error") or found.get("out_of_band_error") or {}
+        assert (said.get("message") or found["block_reason"]) in error.info.message
     assert error.partial is not None
     assert timeless(error.partial) == timeless(response)
 
@@ -457,6 +493,92 @@ def test_the_framing_finds_all_events_and_comments(recording: Recording) -> None
     expected = recording.expected
     assert len(events) - out_of_band == expected["n_data_events"]
     assert decoder.comments == expected["n_comments"]
+
+
+# -- Gemini's other framing ------------------------------------------------------------------------
+
+
+def as_array(recording: Recording) -> bytes:
+    """The same events as one JSON array, as Google sends it without ``alt=sse``."""
+    lines = recording.body.replace(b"\r\n", b"\n").split(b"\n\n")
+    events = [line.partition(b"data:")[2].strip() for line in lines if line.strip()]
+    return b"[%b\n]\n" % b"\n,\r\n".join(events)
+
+
+gemini_recordings = recordings("gemini")
+
+
+@pytest.mark.parametrize("recording", gemini_recordings)
+async def test_an_array_over_http(recording: Recording, nursery: trio.Nursery) -> None:
+    server = Loopback()
+    await nursery.start(server.run)
+    body = as_array(recording)
+    places = random.Random(recording.name).sample(range(len(body)), min(MANY, len(body) // 10))
+    async with llm.open_client() as client:
+        stream = await play(client, server, recording, [recording.body])
+        whole = await play(client, server, recording, [body])
+        cut = await play(client, server, recording, cut_at(body, places))
+    assert whole.said == cut.said == stream.said
+
+
+if gemini_recordings[0].values[0]:
+
+    @given(st.sampled_from([p.values[0] for p in gemini_recordings]), st.booleans(), st.data())
+    def test_any_pieces_of_both_framings(
+        recording: Recording, array: bool, data: st.DataObject
+    ) -> None:
+        body = as_array(recording) if array else recording.body
+        at = data.draw(st.lists(st.integers(0, len(body)), max_size=8))
+        whole, cut = fold(recording, [body]), fold(recording, cut_at(body, at))
+        assert cut.said == whole.said
+        assert our_view(cut.response, cut.error) == expected_view(recording)
+
+
+def parts_on_the_wire(recording: Recording) -> list[dict[str, Any]]:
+    """Gemini's parts that must go back: all but thoughts and empty texts without a signature.
+
+    Texts that follow each other are joined, up to one with a signature; a call in pieces is its first.
+    """
+    parts: list[dict[str, Any]] = []
+    last: dict[str, Any] = {}
+    for part in (
+        part
+        for event in recording.data
+        for candidate in event.get("candidates", ())
+        for part in candidate.get("content", {}).get("parts", ())
+    ):
+        signed = "thoughtSignature" in part
+        if part.get("thought"):
+            last = {}
+        elif part.keys() == last.keys() == {"text"}:
+            last["text"] += part["text"]
+        elif part.get("text") == "" and not signed:
+            continue
+        elif "functionCall" not in part or part["functionCall"].get("name"):
+            last = dict(part)
+            parts.append(last)
+    return parts
+
+
+@pytest.mark.parametrize("recording", gemini_recordings)
+def test_all_parts_go_back_in_order(recording: Recording) -> None:
+    model = MODELS["gemini"]("http://unused.invalid")
+    answer = fold(recording, [recording.body]).response
+    messages = (llm.user("Hello."), answer.to_message(), llm.user("Go on."))
+    request = llm.Request(model=model, messages=messages, params={}, extra={})
+    turns = model.provider.build_request(request)["contents"]
+    sent = next((turn["parts"] for turn in turns if turn["role"] == "model"), [])
+    wire = parts_on_the_wire(recording)
+    assert len(sent) == len(wire)
+    for ours, theirs in zip(sent, wire, strict=True):
+        if call := theirs.get("functionCall"):
+            made = ours["functionCall"]
+            assert (made["name"], made.get("id")) == (call["name"], call.get("id"))
+            assert "args" not in call or made["args"] == call["args"]
+            if "thoughtSignature" in theirs:
+                assert ours["thoughtSignature"] == theirs["thoughtSignature"]
+        else:
+            assert ours == theirs
 
 
 # -- the next turn -------------------------------------------------------------------------------

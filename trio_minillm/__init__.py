@@ -68,7 +68,14 @@ from ._types.tools import Tool, tool
 from ._types.usage import Usage
 from ._version import __version__
 from .providers import Model, Provider, Request, SettlementRequest
-from .providers._models import anthropic, compatible, openai, openai_responses, openrouter
+from .providers._models import (
+    anthropic,
+    compatible,
+    gemini,
+    openai,
+    openai_responses,
+    openrouter,
+)
 
 if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
@@ -176,6 +183,7 @@ __all__ = [
     "developer",
     "document",
     "estimate",
+    "gemini",
     "image",
     "known_price",
     "message_of",

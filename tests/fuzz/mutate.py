@@ -191,6 +191,37 @@ def _anthropic() -> list[bytes]:
     ]  # fmt: skip
 
 
+def _gemini() -> list[bytes]:
+    def event(*parts: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
+        candidate = {"content": {"parts": parts}, **({"finishReason": reason} if reason else {})}
+        return json.dumps({"candidates": [candidate], "responseId": "r", **more}).encode()
+
+    end = event({"text": ""}, reason="STOP", usageMetadata={"promptTokenCount": 3})
+    values = [{"jsonPath": "$.a[0]['b']", "stringValue": "x", "willContinue": True}]
+    bodies = [
+        [event({"text": "Hi"}), event({"text": " you"}), event({"text": "!"}), end],
+        [event({"text": "hm", "thought": True, "thoughtSignature": "AA"}, {"text": "a"}), end],
+        [
+            event({"text": "a", "thoughtSignature": "AA"}, {"text": "", "thoughtSignature": "B"}),
+            end,
+        ],
+        [event({"functionCall": {"name": "f", "args": {"a": 1}, "id": "i"}}), end],
+        [
+            event({"functionCall": {"name": "f", "willContinue": True}}),
+            event({"functionCall": {"partialArgs": values, "willContinue": True}}),
+            event({"functionCall": {}}),
+            end,
+        ],
+        [event({"executableCode": {"code": "1"}}, {"inlineData": {"mimeType": "image/png"}}), end],
+        [event({"text": "a"}, reason="MALFORMED_FUNCTION_CALL")],
+        [json.dumps({"promptFeedback": {"blockReason": "SAFETY"}}).encode()],
+        [json.dumps({"error": {"code": 429, "message": KEY, "status": "UNAVAILABLE"}}).encode()],
+    ]
+    streams = [b"".join(b"data: %b\r\n\r\n" % one for one in body) for body in bodies]
+    arrays = [b"[%b\n]" % b",\r\n".join(body) for body in bodies]
+    return [*streams, b"".join(testing.gemini_events(*"abcdefghijkl")), *arrays]
+
+
 def _http() -> list[bytes]:
     ok = b"HTTP/1.1 200 OK\r\n"
     chunked = ok + b"Transfer-Encoding: chunked\r\n"
@@ -237,7 +268,7 @@ def seeds(target: str) -> tuple[bytes, ...]:
     if target == "refusal":
         return tuple(bytes([i * 37 & 255] + [0] * 7) + body for i, body in enumerate(_REFUSALS))
     found = []
-    by_wire = (_openai(), _anthropic(), _openai(), _openai(), _responses())
+    by_wire = (_openai(), _anthropic(), _openai(), _openai(), _responses(), _gemini(), _gemini())
     for wire, bodies in enumerate(by_wire):
         found += [bytes([wire | 8] + [0] * 7) + body for body in bodies]
     return (*found, *_recorded())
@@ -255,7 +286,10 @@ def _recorded() -> list[bytes]:
     return out
 
 
-_FOLDERS = (("openai_chat", 0), ("anthropic", 1), ("openrouter", 2), ("openai_responses", 4))
+_FOLDERS = (
+    *(("openai_chat", 0), ("anthropic", 1), ("openrouter", 2)),
+    *(("openai_responses", 4), ("gemini", 5)),
+)
 
 
 # -- changes -------------------------------------------------------------------------------------

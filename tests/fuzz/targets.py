@@ -38,6 +38,7 @@ from trio_minillm._types.params import PARAM_NAMES
 from trio_minillm.providers import (
     Anthropic,
     Compatible,
+    Gemini,
     OpenAIChat,
     OpenAIResponses,
     OpenRouter,
@@ -54,6 +55,8 @@ PROVIDERS: tuple[Provider, ...] = (
     OpenRouter(),
     Compatible(),
     OpenAIResponses(),
+    Gemini(),
+    Gemini(),
 )
 _URL = "http://test.invalid/v1"
 MODELS = (
@@ -62,6 +65,8 @@ MODELS = (
     llm.openrouter("m", base_url=_URL, api_key=KEY),
     llm.compatible("m", base_url=_URL, api_key=KEY),
     llm.openai_responses("m", base_url=_URL, api_key=KEY),
+    llm.gemini("gemini-3-pro", base_url=_URL, api_key=KEY),
+    llm.gemini("gemini-2.5-pro", base_url=_URL, api_key=KEY),
 )
 HELD = 96
 """`QUICK_BYTES` while fuzzing: what is longer goes another way, and inputs are short."""

@@ -14,12 +14,18 @@ OPENAI = [
     b"".join(testing.openai_events("x", finish=None)),
 ]
 ANTHROPIC = [b"".join(testing.anthropic_events("Hel", "lo")), b"".join(testing.anthropic_events())]
+GEMINI = [
+    b"".join(testing.gemini_events("Hel", "lo", "!")),
+    b"".join(testing.gemini_events(usage=False)),
+    b"[%b]" % b",\r\n".join(event[6:] for event in testing.gemini_events("Hel", "lo")),
+]
 
 PROVIDERS = [
     (providers.OpenAIChat(), OPENAI),
     (providers.OpenRouter(), OPENAI),
     (providers.Anthropic(), ANTHROPIC),
     (providers.OpenAIResponses(), [b"".join(testing.responses_events("Hel", "lo"))]),
+    (providers.Gemini(), GEMINI),
     *((providers.Compatible(server), OPENAI) for server in providers.SERVERS),
 ]
 

@@ -77,6 +77,8 @@ async def main() -> None:
         pass
     async with llm.open_client(transport=testing.ScriptedTransport()):
         pass
+    assert_type(llm.gemini("m", base_url="https://x", api_key="k", extra={"x": 1}), llm.Model)
+    assert_type(testing.gemini_events("a", finish=None, usage=False), list[bytes])
     async with llm.open_local_model(wire="anthropic") as local:
         assert_type(local, llm.Model)
     testing.check_provider(testing.model(Mine()), streams=[b""])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias, Unpack
 
@@ -61,17 +61,18 @@ MARGIN = 8
 """A tokenizer's count is taken ``1 / MARGIN`` higher: the text is counted as it is in the body's
 JSON, and the server's template does not put it in exactly that way."""
 
+_EQUIPMENT = ("tools", "response_format", "output_config", "text", "toolConfig", "generationConfig")
+"""Body fields with tools and formats of answers, which templates may print indented; Gemini has its
+formats among the last."""
+
 CountTokens: TypeAlias = Callable[[str], int]
 
 _SERVER_SIDE = (
     *("web_search_options", "plugins", "mcp_servers", "container", "context_management"),
-    *("search_parameters", "compound_custom", "data_sources", "enable_search"),
+    *("search_parameters", "compound_custom", "data_sources", "enable_search", "cachedContent"),
     *("previous_response_id", "conversation", "prompt"),
 )
 """Body fields by which a server adds to the prompt, or calls the model more than once."""
-
-_EQUIPMENT = ("tools", "response_format", "output_config", "text")
-"""Body fields with tools and formats, which templates may print indented."""
 
 _AGENTS = ("compound", "sonar", "deep-research", "search", ":online")
 """Parts of the names of models that search on their own."""
@@ -301,9 +302,9 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
     They are features by which a server adds to the prompt, or calls the model again.
     """
     for tool in body.get("tools") or ():
-        kind = tool.get("type", "custom") if isinstance(tool, Mapping) else "?"
-        if kind not in ("function", "custom"):
-            yield f"no bound: the server may run its own tool {kind}"
+        for kind in _kinds_of(tool, named="contents" in body):
+            if kind not in ("function", "custom", "functionDeclarations"):
+                yield f"no bound: the server may run its own tool {kind}"
     for field in _SERVER_SIDE:
         if body.get(field) not in (None, False):  # {} turns OpenAI's search on
             yield f"no bound: {field} lets the server add to the prompt"
@@ -312,13 +313,22 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
             yield f"no bound: models named {mark!r} search on their own"
 
 
+def _kinds_of(tool: Any, *, named: bool) -> Iterable[str]:
+    """Return the kinds of a tool; where they are ``named``, it is an object with a field for each."""
+    if not isinstance(tool, Mapping):
+        return ("?",)
+    return tool if named else (tool.get("type", "custom"),)
+
+
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 """Fields of a body that bound the answer."""
 
 
 def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> int | None:
     """Return the most tokens of all choices together; ``None`` without a bound."""
+    settings = body.get("generationConfig") or {}  # Gemini's
     most = [body.get(field) for field in _BOUNDS]
+    most.append(settings.get("maxOutputTokens"))
     limits = [n for n in most if type(n) is int and n >= 0]
     if not limits:
         notes.append("no bound for the answer: without max_tokens it ends when the model does")
@@ -336,7 +346,7 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
         if type(beside) is not int or beside < 0:
             notes.append("no bound for the answer: Qwen's max_tokens may leave out the thinking")
             return None
-    return (max(limits) + beside) * int(body.get("n") or 1)
+    return (max(limits) + beside) * int(body.get("n") or settings.get("candidateCount") or 1)
 
 
 # -- money -----------------------------------------------------------------------------------

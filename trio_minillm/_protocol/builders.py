@@ -79,8 +79,11 @@ class TextBuilder(Joined):
             yield ReasoningPart(encrypted=data, wire=wire, raw=self.start)
         else:
             signature = "".join(self.signature)
-            start = self.start or {"type": "thinking"}  # signed, though it was never opened
-            raw = {**start, "thinking": text, "signature": signature}
+            # One that was never opened has nothing but these two.
+            opened = self.start is not None
+            raw = (
+                {**(self.start or {}), "thinking": text, "signature": signature} if opened else None
+            )
             yield ReasoningPart(text=text, signature=signature or None, wire=wire, raw=raw)
 
     @staticmethod

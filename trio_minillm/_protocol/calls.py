@@ -321,11 +321,12 @@ class Calls:
         count = len(again) + self._repeated
         return Sorted(copies, doubtful, silent, count, any(c.mended for c in left))
 
-    def ids(self, copies: Collection[CallBuilder] = ()) -> dict[CallBuilder, str]:
+    def ids(self, copies: Collection[CallBuilder] = (), answer: str = "") -> dict[CallBuilder, str]:
         """Return an id for every call but copies: the server's, if no call before has the same.
 
         A server that gives none, or one to two calls, still needs to be told which call a result
-        is for.
+        is for. The id of the ``answer`` is a part of those that are made: they are then of one call
+        in a whole conversation.
         """
         taken = {call.id for call in self.all if call.id}
         out: dict[CallBuilder, str] = {}
@@ -333,7 +334,7 @@ class Calls:
         for number, call in enumerate(self.all):
             if call in copies:
                 continue
-            ident = call.id or f"call_{number}"
+            ident = call.id or "_".join(filter(None, ("call", str(number), answer)))
             if ident in given or (not call.id and ident in taken):
                 ident = next(
                     i for n in range(2, len(self.all) + 3) if (i := f"{ident}-{n}") not in taken

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._types.chunks import Block, StreamChunk, ToolCallDelta
+from .._types.chunks import IN_ORDER, Block, StreamChunk, ToolCallDelta
 from .._types.messages import Part, ToolCall
 from .._types.options import BOUNDS, Bounds
 from .._types.response import Choice
@@ -145,7 +145,7 @@ class ChoiceBuilder:
             self.parts.append(part)
 
     def block(self, number: int | None, block: Block) -> None:
-        """Open or change a numbered block. (Its end changes nothing.)"""
+        """Open or change a numbered block. (Its end changes nothing; that of one in order closes it.)"""
         if block.start is not None:
             kind = block.start.get("type")
             opened: TextBuilder | CallBuilder
@@ -160,10 +160,19 @@ class ChoiceBuilder:
                     opened.signature.append(block.start["signature"])
             else:
                 opened = CallBuilder(dict(block.start))
-            self._numbered[number] = opened
-            self._append(opened)
+            self._open(number, opened)
         elif block.delta is not None:
             self._change(number, block.delta)
+        elif number == IN_ORDER:
+            self._numbered.pop(number, None)
+
+    def _open(self, number: int | None, part: TextBuilder | CallBuilder) -> None:
+        """Take a new part, to which the pieces of this number belong from now on."""
+        self._append(part)
+        if number == IN_ORDER and isinstance(part, CallBuilder):
+            self._numbered.pop(number, None)
+        else:
+            self._numbered[number] = part
 
     def _change(self, number: int | None, delta: dict[str, Any]) -> None:
         there = self._numbered.get(number)
@@ -239,9 +248,10 @@ class ChoiceBuilder:
         if len(extras.calls.all) > self._bounds.tool_calls:
             self.over_limit = ("tool calls", self._bounds.tool_calls)
             return
-        self._append(opened)
-        if number is not None:
-            self._numbered[number] = opened
+        if number is None:
+            self._append(opened)
+        else:
+            self._open(number, opened)
 
     def _add_attachments(self, chunk: StreamChunk) -> None:
         extras = self.extras = self.extras or Extras()
@@ -294,11 +304,11 @@ class ChoiceBuilder:
         texts = [p.joined() for p in self.parts if isinstance(p, TextBuilder) and p.kind == kind]
         return texts[0] if len(texts) == 1 else "".join(texts)
 
-    def build(self, wire: str, finished: bool, reason: str | None) -> Choice:
+    def build(self, wire: str, finished: bool, reason: str | None, answer: str = "") -> Choice:
         """Return the choice so far, and say in `notes` what was odd in it.
 
-        ``reason`` is the finish reason that stands. A call can be run only if the answer is
-        ``finished``, was neither cut nor filtered, and the call is whole.
+        ``reason`` is the finish reason that stands, ``answer`` the id of the response. A call can be
+        run only if the answer is ``finished``, was neither cut nor filtered, and the call is whole.
         """
         extras = self.extras or _NO_EXTRAS
         parts: list[Part] = []
@@ -307,7 +317,7 @@ class ChoiceBuilder:
         texts: dict[str, list[str]] = {"text": [], "reasoning": [], "refusal": []}
         told = extras.calls.sorted_out(finished=finished) if extras.calls.all else None
         if told is not None:
-            ids = extras.calls.ids(told.copies)
+            ids = extras.calls.ids(told.copies, answer)
             # One that was withdrawn counts, too: it is not known what was lost.
             reasons = (*self.reasons, self.reason or "")
             usable = finished and not forbids_calls((*reasons, self.native_reason))

@@ -17,10 +17,12 @@ from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, Provider
 from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._base import Parsed, RepeatFilter
+from .array_events import ArrayEvents
 from .documents import documents, without_prefix
 from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .left_out import MAX_STRANGE, LeftOut
 from .long_texts import LONG_TEXT, LongTexts
+from .path_arguments import PathArguments
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .repeats import MALFORMED, MESSAGE, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
@@ -86,7 +88,7 @@ class ChunkDecoder:
     that don't begin like a JSON object (keep-alives in all clothes), and malformed events once every
     choice has its finish reason.
 
-    Its 22 attributes are the stages of one pipeline, each of which knows the one before.
+    Its 24 attributes are the stages of one pipeline, each of which knows the one before.
     """
 
     def __init__(
@@ -109,6 +111,8 @@ class ChunkDecoder:
         self._raw = raw
         self._sniffed = False  # the body is known to be events
         self._sniffer: Sniffer | None = None  # of a body that does not begin with a field's name
+        self._array: ArrayEvents | None = None  # in place of `_sse`, in a body that is an array
+        self._paths: PathArguments | None = None  # once a call came whose arguments have paths
         self._sse = SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
         # In a read of so many bytes, no block can cross a bound.
         self._bounded_bytes = min(MAX_DECODED, max_event) - QUICK_BYTES
@@ -132,6 +136,8 @@ class ChunkDecoder:
             return []
         if not self._sniffed:
             data = self._sniff(data)
+            if self._array is not None:
+                return self._elements(self._array, data, at)
         bounded = len(data) <= self._bounded_bytes
         template = self._template if bounded and self._halves is None else None
         if template is not None and data.find(_BLANK) == len(data) - len(_BLANK):
@@ -172,12 +178,24 @@ class ChunkDecoder:
             if data[:1].isalpha():  # a field's name: a sniffer would say the same
                 self._sniffed = True
                 return data
-            sniffer = self._sniffer = Sniffer(self._sse.max_event)
+            sniffer = self._sniffer = Sniffer(
+                self._sse.max_event, arrays=self._provider.array_events
+            )
         data = sniffer.feed(data)
         self.error = sniffer.failure
-        if sniffer.decided and sniffer.pieces is None:
+        if sniffer.is_array:
+            self._array = self._array or ArrayEvents(sniffer.max_size)
+        elif sniffer.decided and sniffer.pieces is None:
             self._sniffed, self._sniffer = True, None
         return data
+
+    def _elements(self, array: ArrayEvents, data: bytes, at: float) -> list[StreamChunk]:
+        """Decode the elements of an array that these bytes complete."""
+        out = self._events(array.feed(data), at)
+        if not self.events:
+            self.left_out.begin(data)
+        self.error = self.error or array.failure
+        return out
 
     # -- by a template ---------------------------------------------------------------------
 
@@ -235,7 +253,9 @@ class ChunkDecoder:
         if parsed is None:
             self.events += 1
             return []
-        if type(parsed) is StreamChunk and not (parsed.elsewhere or parsed.unread):
+        calls = parsed.tool_calls if type(parsed) is StreamChunk else ()
+        paths = calls and calls[0].partial is not None
+        if type(parsed) is StreamChunk and not (parsed.elsewhere or parsed.unread or paths):
             says = parsed.delta or has_content(parsed)
             if not (says or parsed.finish_reason) or data.find(MESSAGE) < 0:
                 self.events += 1
@@ -356,6 +376,9 @@ class ChunkDecoder:
             if chunk.unread:
                 for name in chunk.unread:
                     self.left_out.note(name)
+            if chunk.tool_calls and any(call.partial is not None for call in chunk.tool_calls):
+                self._paths = self._paths or PathArguments()
+                self._paths.write(chunk)
             if self._doubt:
                 self._judge(chunk)
             self._note(chunk, data)

@@ -335,7 +335,8 @@ class Ingest:
         """
         finished = self.state.outcome is _FINISHED
         builders = self._in_order()
-        built = [c.build(self._wire, finished, self._standing(c)) for c in builders]
+        answer = id or self.id
+        built = [c.build(self._wire, finished, self._standing(c), answer) for c in builders]
         notes, usage = list(self.notes), self.charged_usage
         if finished and len(built) < self.state.choices:
             notes.append(f"{self.state.choices} choices were asked for, and {len(built)} came")
@@ -356,7 +357,7 @@ class Ingest:
             for note in builder.notes:
                 notes.append(f"choice {builder.index}: {note}")
         return CompletionResponse(
-            id=id or self.id,
+            id=answer,
             model=self.model,
             choices=tuple(built),
             usage=usage,

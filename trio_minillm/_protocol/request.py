@@ -190,12 +190,26 @@ def body_of(request: Request) -> dict[str, Any]:
     merged = {**request.model.extra, **request.extra}
     if not merged:
         return body
+    for name in request.model.provider.nested_fields & merged.keys():
+        merged[name] = _joined(name, body.pop(name, None), merged[name])
     decided = set(body) | set(request.params) | request.model.provider.typed_fields
     clash = sorted(set(merged) & (decided | {"messages", "stream"}))
     if clash:
         hint = OTHER_WAYS.get(clash[0], "give it as a parameter")
         raise ValueError(f"extra must not hold {', '.join(clash)}: {hint}")
     return {**body, **merged}
+
+
+def _joined(name: str, typed: Any, given: Any) -> Any:
+    """Return an object of the body with what ``extra`` adds to it."""
+    if typed is None:
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"extra: {name} must be a mapping")
+    clash = sorted(typed.keys() & given.keys())
+    if clash:
+        raise ValueError(f"extra must not hold {name}.{clash[0]}: give it as a parameter")
+    return {**typed, **given}
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:

@@ -15,10 +15,11 @@ class Sniffer:
 
     An event stream never begins like JSON or HTML: that tells, and not the header, which servers
     get wrong. A body whose first line closes a JSON object, and whose next line opens another or is
-    a field of an event, is a stream of JSON lines. A document may have ``max_size`` bytes.
+    a field of an event, is a stream of JSON lines. With ``arrays``, one that begins like a JSON array is
+    a stream, whose events are its elements. A document may have ``max_size`` bytes.
     """
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, *, arrays: bool = False) -> None:
         self.decided: bool = False
         """True once a byte came that is neither blank nor of a byte-order mark."""
         self.pieces: list[bytes] | None = None
@@ -26,8 +27,11 @@ class Sniffer:
         self.rest: bytes = b""
         """Half a byte-order mark, which waits for its other half."""
         self.failure: LimitExceeded | None = None
+        self.is_array: bool = False
+        """True once the body is known to be an array of events."""
+        self.max_size: int = max_size
+        self._arrays = arrays
         self._size = 0
-        self._max_size = max_size
         self._past_bom = False
         self._last = b""  # of the first line: its newest byte that is no blank
         self._line_over = False
@@ -36,6 +40,8 @@ class Sniffer:
         """Take the next bytes. Return those that are to be decoded as events now."""
         if self.pieces is not None:
             return self._collect(data)
+        if self.is_array:
+            return data
         data, self.rest = self.rest + data, b""
         if self._past_bom:  # a byte-order mark behind blanks is none
             head = data.lstrip()[:1]
@@ -46,7 +52,8 @@ class Sniffer:
             self._past_bom = True
             head = data.removeprefix(BOM).lstrip()[:1]
         self.decided = bool(head)
-        if not head or head not in b"{[<":
+        self.is_array = self._arrays and head == b"["
+        if not head or head not in b"{[<" or self.is_array:
             return data
         self.pieces = []
         return self._collect(data)
@@ -59,9 +66,9 @@ class Sniffer:
         """Keep the next bytes of a document. If it is a stream after all, return all that came."""
         assert self.pieces is not None
         self._size += len(data)
-        if self._size > self._max_size:
+        if self._size > self.max_size:
             bound = "bytes in a body that is no event stream"
-            self.failure = LimitExceeded(bound, self._max_size)
+            self.failure = LimitExceeded(bound, self.max_size)
             self.pieces.clear()
             return b""
         self.pieces.append(data)

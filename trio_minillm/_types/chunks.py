@@ -39,6 +39,10 @@ import msgspec
 
 from .usage import Usage
 
+IN_ORDER = -1
+"""Value of `StreamChunk.part` in wire formats whose parts have an order and no numbers (Gemini's): a
+piece goes on with the newest part, if that is open and of its kind, or else opens the next one."""
+
 
 class ToolCallDelta(msgspec.Struct, gc=False):
     """A piece of a tool call.
@@ -53,6 +57,9 @@ class ToolCallDelta(msgspec.Struct, gc=False):
     arguments: str = ""
     type: str = "function"
     extra: dict[str, Any] | None = None
+    partial: dict[str, Any] | None = None
+    """The piece as Gemini's wire has it, where arguments come as values with their paths; ``None``
+    again once `arguments` has the text that was made of them."""
 
 
 class Block(msgspec.Struct, kw_only=True):
@@ -60,6 +67,7 @@ class Block(msgspec.Struct, kw_only=True):
 
     ``start`` is the block as it was opened; ``delta`` is a change other than text, reasoning or
     arguments (a signature, a citation); ``stop`` is true where the block is closed.
+    A block with the part number `IN_ORDER` that is not text or reasoning is closed at once.
     """
 
     start: dict[str, Any] | None = None

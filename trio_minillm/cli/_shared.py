@@ -34,7 +34,7 @@ LOCAL_SLOTS = 4
 """Streams that a local model generates at once, at most: memory for each is taken at the start."""
 
 _MODEL = (
-    "openrouter:NAME, openai:NAME, openai-responses:NAME, anthropic:NAME,"
+    "openrouter:NAME, openai:NAME, openai-responses:NAME, anthropic:NAME, gemini:NAME,"
     " compatible:NAME (with --base-url), local, or local:PATH.gguf."
 )
 _BASE_URL = "The server's address, if it is not the provider's usual one."

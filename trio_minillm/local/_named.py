@@ -12,7 +12,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ..providers import Model
-from ..providers._models import anthropic, compatible, openai, openai_responses, openrouter
+from ..providers._models import (
+    anthropic,
+    compatible,
+    gemini,
+    openai,
+    openai_responses,
+    openrouter,
+)
 from ._server import open_local_model
 
 KEYS = {
@@ -20,6 +27,7 @@ KEYS = {
     "openai": "OPENAI_API_KEY",
     "openai-responses": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
     "compatible": "TRIO_MINILLM_API_KEY",
 }
 """The environment variable of each kind's key. The last one's is sent only to a base URL that was
@@ -33,6 +41,7 @@ _CONSTRUCTORS = {
     "openai": openai,
     "openai-responses": openai_responses,
     "anthropic": anthropic,
+    "gemini": gemini,
 }
 
 

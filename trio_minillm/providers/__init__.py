@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._server_quirks import SERVERS
     from .anthropic import Anthropic
     from .compatible import Compatible
+    from .gemini import Gemini
     from .openai import OpenAIChat
     from .openai_responses import OpenAIResponses
     from .openrouter import OpenRouter
@@ -33,10 +34,11 @@ else:
         "Anthropic": "anthropic",
         "Compatible": "compatible",
         "Dialect": "_openai_request",
+        "Gemini": "gemini",
         "OpenAIChat": "openai",
         "OpenAIResponses": "openai_responses",
         "OpenRouter": "openrouter",
-        **{name: name for name in ("anthropic", "compatible", "openai", "openrouter")},
+        **{name: name for name in ("anthropic", "compatible", "gemini", "openai", "openrouter")},
         "openai_responses": "openai_responses",
     }
 
@@ -48,6 +50,7 @@ __all__ = [
     "Anthropic",
     "Compatible",
     "Dialect",
+    "Gemini",
     "Model",
     "OpenAIChat",
     "OpenAIResponses",

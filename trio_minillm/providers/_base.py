@@ -93,7 +93,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         _check_url(self.base_url)
         if self.identity is not None and not is_this_machine(host_of(self.base_url)):
             raise ValueError("identity is for servers on this machine alone")
-        named = self.headers.keys() & {"authorization", "Authorization", "x-api-key", "api-key"}
+        named = self.headers.keys() & _KEY_HEADERS
         if (self.api_key or named) and self.base_url.lower().startswith("http:"):
             _warn_of_plain_text(host_of(self.base_url))
 
@@ -189,6 +189,11 @@ class Provider:
     repeat_filter: ClassVar[type[RepeatFilter] | None] = None
     """The memory of one stream, if the wire's later events repeat the earlier ones: with one,
     `parse_chunk` need not know what came before."""
+    array_events: ClassVar[bool] = False
+    """True if a stream may come as one JSON array, whose elements are its events."""
+    nested_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the body that are objects, into which ``extra`` may put more (Gemini's
+    ``generationConfig``). What a typed parameter has put there can't be given again."""
     any_text: ClassVar[bool] = False
     """True if `build_request` takes every text with something to see as it takes any other, so that of
     two requests whose texts alone differ one can be sent if the other can, and differs in nothing else
@@ -329,6 +334,7 @@ class Provider:
         return priced_cost(usage, price)
 
 
+_KEY_HEADERS = {"authorization", "Authorization", "x-api-key", "api-key", "x-goog-api-key"}
 _FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, 5.6.2
 _FRAMING = {"content-length", "transfer-encoding"}
 

@@ -52,35 +52,53 @@ _UNCOUNTED = "there may have been some, and they were not counted"
 
 def asked_of(model: Model, body: Mapping[str, Any]) -> Asked:
     """Return what a request with this body asks for."""
-    provider, choices, parts = model.provider, body.get("n"), list(_parts(body))
+    provider, parts = model.provider, list(_parts(body))
+    choices = body.get("n") or (body.get("generationConfig") or {}).get("candidateCount")
     return Asked(
         terms_in(body),
         provider.replay_wire == "anthropic",
         choices if type(choices) is int and choices > 0 else 1,
         provider.counts_all_choices(model),
-        audio=any(part.get("type") in ("input_audio", "audio") for part in parts),
+        audio=any(map(_is_audio, parts)),
         hour=any(
             (part.get("cache_control") or {}).get("ttl") == "1h" for part in _marked(body, parts)
         ),
         search="web_search_options" in body
         or "search-preview" in model.name
-        or ("tools" in body and _searches(body["tools"])),
+        or any(map(_is_search, _list(body.get("tools")))),
     )
 
 
-def _searches(tools: Any) -> bool:
-    """Return whether one of the tools is OpenAI's own for searching the web."""
-    given = tools if isinstance(tools, list) else []
-    kinds = [tool.get("type") for tool in given if isinstance(tool, Mapping)]
-    return any(isinstance(kind, str) and kind.startswith("web_search") for kind in kinds)
+_SEARCHES = frozenset({"googleSearch", "googleSearchRetrieval", "google_search", "googleMaps"})
+"""Gemini's tools that are charged by the search."""
+
+
+def _is_search(tool: Mapping[str, Any]) -> bool:
+    """Return whether a tool is Gemini's or OpenAI's own for searching the web."""
+    kind = tool.get("type")
+    return not _SEARCHES.isdisjoint(tool) or (
+        isinstance(kind, str) and kind.startswith("web_search")
+    )
+
+
+def _list(value: Any) -> Iterator[Mapping[str, Any]]:
+    return (one for one in (value if isinstance(value, list) else ()) if isinstance(one, Mapping))
+
+
+def _is_audio(part: Mapping[str, Any]) -> bool:
+    data = part.get("inlineData")  # Gemini's
+    kind = str(data.get("mimeType")) if isinstance(data, Mapping) else ""
+    return part.get("type") in ("input_audio", "audio") or kind.startswith("audio/")
+
+
+_TURNS = (("messages", "content"), ("input", "content"), ("contents", "parts"))
+"""Names of the turns in a body, and of what is in one, by wire: the last are Gemini's."""
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    messages = body.get("messages") or body.get("input")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, Mapping) else None
-        if isinstance(content, list):
-            yield from (part for part in content if isinstance(part, Mapping))
+    for messages, parts in _TURNS:
+        for message in _list(body.get(messages)):
+            yield from _list(message.get(parts))
 
 
 def _marked(body: Mapping[str, Any], parts: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -88,9 +106,7 @@ def _marked(body: Mapping[str, Any], parts: list[Mapping[str, Any]]) -> Iterator
     yield body
     yield from parts
     for name in ("system", "tools"):
-        given = body.get(name)
-        if isinstance(given, list):
-            yield from (part for part in given if isinstance(part, Mapping))
+        yield from _list(body.get(name))
 
 
 def charged(

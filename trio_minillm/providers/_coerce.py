@@ -99,6 +99,7 @@ _loads = partial(json.loads, parse_int=_whole_number, parse_float=Digits, parse_
 
 def fields(into: type[_Struct], readers: Mapping[str, Reader]) -> Reader:
     """Return a reader of objects: each field that has a reader, as the struct ``into``."""
+    names = dict(zip(into.__struct_encode_fields__, into.__struct_fields__, strict=True))
 
     def read(value: Any, where: str, left_out: list[str]) -> Any:
         if value is None:
@@ -111,7 +112,7 @@ def fields(into: type[_Struct], readers: Mapping[str, Reader]) -> Reader:
             _refuse(where, "an object")
         prefix = f"{where}." if where else ""
         found = {k: v for k in readers if (v := value.get(k)) is not None}
-        return into(**{k: readers[k](v, f"{prefix}{k}", left_out) for k, v in found.items()})
+        return into(**{names[k]: readers[k](v, f"{prefix}{k}", left_out) for k, v in found.items()})
 
     return read
 

@@ -15,7 +15,7 @@ from .._types.checks import check_option, check_type
 from .._types.cost import TokenPrice
 from . import Model, Provider
 
-__all__ = ["Model", "anthropic", "compatible", "openai", "openai_responses", "openrouter"]
+__all__ = ["Model", "anthropic", "compatible", "gemini", "openai", "openai_responses", "openrouter"]
 
 
 def openai(
@@ -109,6 +109,27 @@ def anthropic(
     default = "https://api.anthropic.com"
     key = "ANTHROPIC_API_KEY"
     return _model(Anthropic(), name, default, key, base_url, api_key, headers, extra, price)
+
+
+def gemini(
+    name: str,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    price: TokenPrice | None = None,
+) -> Model:
+    """Return a model over Gemini's own API, or over Vertex AI's; key from ``GEMINI_API_KEY``.
+
+    For Vertex AI, ``base_url`` is the address up to ``/locations/…``, and ``api_key`` an access token.
+    The arguments and the errors are those of `openai`.
+    """
+    from .gemini import Gemini
+
+    default = "https://generativelanguage.googleapis.com/v1beta"
+    key = "GEMINI_API_KEY"
+    return _model(Gemini(), name, default, key, base_url, api_key, headers, extra, price)
 
 
 def compatible(

@@ -2,7 +2,7 @@
 
 A strict mode makes the model's answer fit the schema, and takes only a part of JSON schema: every
 object is closed, and all its properties are required. `SchemaRules` says what else; the table of them
-is `OPENAI`, `COMMON`, `GRAMMAR` and `ANTHROPIC`. A bound, a format or another keyword that is refused is left
+is `OPENAI`, `COMMON`, `GRAMMAR`, `ANTHROPIC` and `GEMINI`. A bound, a format or another keyword that is refused is left
 out and said in the description instead, where the model reads it; the answer is checked against the
 type anyway. What a strict mode can't express at all is `Unfit`.
 """
@@ -90,6 +90,12 @@ ANTHROPIC = SchemaRules(
 
 ANTHROPIC_ANSWER = msgspec.structs.replace(ANTHROPIC, in_text=True)
 """Anthropic's output formats: it has no mode without ``strict`` that maps and recursion could use."""
+
+GEMINI = SchemaRules(
+    keywords=frozenset(("minimum", "maximum", "minItems", "maxItems", "format")),
+    formats=frozenset(("date-time", "date", "time")),
+)
+"""Gemini's answers. Source: its guide to structured outputs, "JSON schema support"."""
 
 
 class Unfit(ValueError):

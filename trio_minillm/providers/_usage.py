@@ -224,6 +224,49 @@ def _any_anthropic_usage(raw: Any) -> Usage:
     return _finished(usage, reading, anthropic_usage, ANTHROPIC_TIERS)
 
 
+def gemini_usage(raw: Any) -> Usage:
+    """Translate Gemini's usage: thoughts are beside the candidates' output, what tools have read is
+    beside the prompt, and the cache's tokens are inside it.
+
+    Google's JSON leaves zeros out. Output that is absent is what the total leaves for it.
+    """
+    reading = _Reading(raw)
+    prompt, tools = (reading.count("uncached_input_tokens", names) for names in _GEMINI_INPUT)
+    made, thought = (reading.count("completion_tokens", names) for names in _GEMINI_OUTPUT)
+    read, total = reading.count("cache_read_tokens", _GEMINI_READ), reading.count("total_tokens")
+    usage = Usage(cache_read_tokens=read, reasoning_tokens=thought)
+    if prompt is not None:
+        _put_input(usage, reading, prompt + (tools or 0), 0, frozenset())
+    if made is not None or thought is not None:
+        usage.completion_tokens = (made or 0) + (thought or 0)
+    elif prompt is not None and total is not None and "completion_tokens" not in reading.doubts:
+        usage.completion_tokens = max(0, total - prompt - (tools or 0))
+    known = usage.prompt_tokens is not None and usage.completion_tokens is not None
+    if known and total and total != usage.total_tokens:
+        reading.doubt("completion_tokens", "the total is not the sum of the counts")
+    usage = _finished(usage, reading, gemini_usage, OPENAI_TIERS)
+    usage.audio_input_tokens = _of_modality(raw, "prompt", "AUDIO")
+    usage.image_input_tokens = _of_modality(raw, "prompt", "IMAGE")
+    usage.audio_output_tokens = _of_modality(raw, "candidates", "AUDIO")
+    usage.image_output_tokens = _of_modality(raw, "candidates", "IMAGE")
+    return usage
+
+
+_GEMINI_INPUT = paths("promptTokenCount"), paths("toolUsePromptTokenCount")
+_GEMINI_OUTPUT = paths("candidatesTokenCount"), paths("thoughtsTokenCount")
+_GEMINI_READ = paths("cachedContentTokenCount")
+
+
+def _of_modality(raw: Any, side: str, modality: str) -> int | None:
+    """Return Gemini's count of the tokens of one modality; ``None`` without such a count."""
+    details = raw.get(f"{side}TokensDetails") if isinstance(raw, Mapping) else None
+    for entry in details if isinstance(details, list) else ():
+        if isinstance(entry, Mapping) and entry.get("modality") == modality:
+            count = number_in(entry.get("tokenCount"))
+            return None if count is None else int(count)
+    return None
+
+
 def _finished(
     usage: Usage,
     reading: _Reading,
@@ -388,20 +431,25 @@ _TRAFFIC: Final = ("extra_properties", "google", "traffic_type")
 """The place of the tier in Vertex's usage: ``ON_DEMAND``, ``ON_DEMAND_PRIORITY`` and others."""
 
 
-TERMS: Final = frozenset({"service_tier", "speed", "inference_geo", _TRAFFIC[0]})
+TERMS: Final = frozenset(
+    {"service_tier", "speed", "inference_geo", _TRAFFIC[0], "serviceTier", "trafficType"}
+)
 """Fields that `terms_in` reads."""
 
 
 def terms_in(raw: Mapping[str, Any]) -> dict[str, str]:
     """Return the fields of an answer or a request that its price depends on.
 
-    ``service_tier`` is OpenAI's and Anthropic's, ``speed`` and ``inference_geo`` are Anthropic's.
+    ``service_tier`` is OpenAI's and Anthropic's, ``speed`` and ``inference_geo`` are Anthropic's,
+    ``serviceTier`` is Gemini's, and ``trafficType`` is Vertex AI's.
     """
     if TERMS.isdisjoint(raw):
         return {}
     found = {name: raw.get(name) for name in ("service_tier", "speed", "inference_geo")}
-    traffic = at_path(raw, _TRAFFIC) if _TRAFFIC[0] in raw else None
-    if isinstance(traffic, str) and not found["service_tier"]:
+    traffic = at_path(raw, _TRAFFIC) if _TRAFFIC[0] in raw else raw.get("trafficType")
+    if not found["service_tier"] and isinstance(raw.get("serviceTier"), str):
+        found["service_tier"] = raw["serviceTier"]
+    elif isinstance(traffic, str) and not found["service_tier"]:
         found["service_tier"] = traffic.lower().removeprefix("on_demand_")
     words = {k: v.lower()[:40] for k, v in found.items() if isinstance(v, str)}
     return {name: word for name, word in words.items() if word not in _NOT_SAID}

@@ -120,6 +120,31 @@ def _response(status: str, *deltas: str) -> dict[str, Any]:
     return made
 
 
+def gemini_events(*deltas: str, finish: str | None = "STOP", usage: bool = True) -> list[bytes]:
+    """Return the events of a stream on Gemini's own wire, one ``bytes`` each; there is no end event.
+
+    The finish reason comes in an event of its own, without content.
+    """
+
+    def event(number: int, text: str, **fields: Any) -> bytes:
+        data: dict[str, Any] = {"candidates": [{"content": _content(text), "index": 0, **fields}]}
+        if usage:
+            data["usageMetadata"] = _counted(number)
+        return sse({**data, "modelVersion": "gemini-test-1", "responseId": "gemini-1"})
+
+    events = [event(number, delta) for number, delta in enumerate(deltas, 1)]
+    return events if finish is None else [*events, event(len(deltas), "", finishReason=finish)]
+
+
+def _content(text: str) -> dict[str, Any]:
+    return {"parts": [{"text": text}], "role": "model"}
+
+
+def _counted(made: int) -> dict[str, int]:
+    counts = {"promptTokenCount": 7, "candidatesTokenCount": made, "totalTokenCount": 7 + made}
+    return {name: count for name, count in counts.items() if count}  # as Google's JSON has them
+
+
 def decode(
     provider: Provider, pieces: Iterable[bytes], *, expect_usage: bool = True, choices: int = 1
 ) -> tuple[CompletionResponse, MiniLLMError | None]:
@@ -163,14 +188,21 @@ def answer(*deltas: str) -> ReplyFunction:
     """Return a reply function for a whole answer in the request's wire format, streamed or not.
 
     It is for programs whose wire format the test does not care about, such as those with other
-    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's,
-    and one that ends in ``/responses`` is that of OpenAI's Responses.
+    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's, one that
+    ends in ``/responses`` that of OpenAI's Responses, and one with ``enerateContent`` Gemini's.
     Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
     """
     for delta in deltas:
         check_type("a delta", delta, str)
 
     def choose(request: ServedRequest) -> Reply:
+        if "enerateContent" in request.path:
+            events = gemini_events(*deltas)
+            whole: dict[str, Any] = {
+                "candidates": [{"content": _content("".join(deltas)), "finishReason": "STOP"}]
+            }
+            whole |= {"usageMetadata": _counted(len(deltas)), "modelVersion": "gemini-test-1"}
+            return reply(*events) if ":stream" in request.path else json_reply(whole)
         anthropic = request.path.endswith("/messages")
         responses = request.path.endswith("/responses")
         make = anthropic_events if anthropic else responses_events if responses else openai_events

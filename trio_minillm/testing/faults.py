@@ -223,7 +223,9 @@ def edit(change: Callable[[Any], Any]) -> Fault:
 
 
 def without_end() -> Fault:
-    """Leave out the wire format's end marker: ``[DONE]``, ``message_stop`` or ``response.completed``."""
+    """Leave out the wire format's end marker: ``[DONE]``, ``message_stop`` or ``response.completed``;
+    Gemini's wire has none.
+    """
 
     def change(data: Any) -> Any:
         if isinstance(data, str) and data.strip() == "[DONE]":
@@ -238,8 +240,8 @@ _ENDS = ("message_stop", *_LAST_RESPONSES)
 
 
 def without_finish() -> Fault:
-    """Give no finish reason: ``finish_reason`` and ``stop_reason`` are null. OpenAI's Responses say it by
-    their last event, which is left out.
+    """Give no finish reason: ``finish_reason`` and ``stop_reason`` are null, ``finishReason`` is absent.
+    OpenAI's Responses say it by their last event, which is left out.
     """
 
     def change(data: Any) -> Any:
@@ -250,6 +252,9 @@ def without_finish() -> Fault:
         for choice in data.get("choices") or ():
             if isinstance(choice, dict) and choice.get("finish_reason") is not None:
                 choice["finish_reason"] = None
+        for candidate in data.get("candidates") or ():
+            if isinstance(candidate, dict):
+                candidate.pop("finishReason", None)
         if isinstance(data.get("delta"), dict) and "stop_reason" in data["delta"]:
             data["delta"]["stop_reason"] = None
         return data
@@ -264,6 +269,7 @@ def without_usage() -> Fault:
         if not isinstance(data, dict):
             return data
         had = data.pop("usage", None) is not None
+        data.pop("usageMetadata", None)
         for name in ("message", "response"):
             if isinstance(data.get(name), dict):
                 data[name].pop("usage", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -90,8 +91,57 @@ def _holds(model: llm.Model, body: list[bytes], good: tuple[tuple[str, str], ...
     assert bool(response.invalid_tool_calls) != bool(good)
 
 
+def _gemini(parts: list[Any], *good: tuple[str, str]) -> Callable[[], None]:
+    """Check the calls in parts on Gemini's wire, each in an event of its own."""
+
+    def check() -> None:
+        end = {"candidates": [{"content": {}, "finishReason": "STOP"}]}
+        body = [testing.sse({"candidates": [{"content": {"parts": [part]}}]}) for part in parts]
+        _holds(llm.gemini("m", api_key="k"), [*body, testing.sse(end)], good)
+
+    return check
+
+
+def _valued(text: str, *, more: bool = False) -> dict[str, Any]:
+    """A piece of the argument ``city``."""
+    value = {"jsonPath": "$.city", "stringValue": text, **({"willContinue": True} if more else {})}
+    return {"functionCall": {"partialArgs": [value], "willContinue": True}}
+
+
 A, B = ("weather", ARGS), ("time", "{}")
 ONE_CALL, BOTH = "one call", "both calls"
+
+ANSWERS += [
+    Difference(
+        "Vertex AI",
+        "on request, arguments as values with their JSON paths (`partialArgs`), under no id",
+        "one call, whose arguments are written as JSON while they come",
+        "cloud.google.com/vertex-ai: `FunctionCall`, recorded streams",
+        _gemini(
+            [
+                {"functionCall": {"name": "weather", "willContinue": True}},
+                _valued("Pa", more=True),
+                _valued("ris"),
+                {"functionCall": {}},
+            ],
+            A,
+        ),
+    ),
+    Difference(
+        "Gemini",
+        "calls without ids, and without `args` where there are none",
+        "both calls, with ids of ours that are not sent back",
+        "ai.google.dev/api/caching, `FunctionCall`; recorded streams",
+        _gemini(
+            [
+                {"functionCall": {"name": "weather", "args": {"city": "Paris"}}},
+                {"functionCall": {"name": "time"}},
+            ],
+            A,
+            B,
+        ),
+    ),
+]
 
 calls(
     "MiniMax on NVIDIA NIM",

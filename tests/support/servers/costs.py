@@ -44,7 +44,10 @@ def _counts(
     """Check uncached, read, written and output tokens, and whether the cost is resolved."""
 
     def check() -> None:
-        usage, cost = _answer({"choices": [_STOP], "usage": raw}, **given)
+        event = {"choices": [_STOP], "usage": raw}
+        if given.get("model") is _GEMINI:
+            event = {"candidates": [_SAID], "usageMetadata": raw}
+        usage, cost = _answer(event, **given)
         found = (
             usage.uncached_input_tokens,
             usage.cache_read_tokens,
@@ -99,7 +102,31 @@ def _claude(**usage: Any) -> list[dict[str, Any]]:
     return [start, {"type": "message_delta", **end}]
 
 
+_GEMINI = llm.gemini("m", api_key="none", price=_PRICE)
+_THOUGHTS = {"candidatesTokenCount": 2, "thoughtsTokenCount": 5, "totalTokenCount": 18}
+_TOLD = {"promptTokenCount": 10, "toolUsePromptTokenCount": 1, **_THOUGHTS}
+_SAID = {"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}
+
 COSTS: list[Difference] = [
+    Difference(
+        "Gemini",
+        "counts thoughts apart from `candidatesTokenCount`, and what tools have read from the prompt",
+        "the first are output, the others input; tools may have a fee, so the cost is then a lower bound",
+        "ai.google.dev/api/generate-content, `UsageMetadata`",
+        _counts(_TOLD, (11, None, None, 7), resolved=False, model=_GEMINI),
+    ),
+    Difference(
+        "Gemini",
+        "charges for searches, and does not count them",
+        "with Google's search among the tools, the cost is a lower bound",
+        "ai.google.dev/gemini-api/docs/pricing",
+        _resolution(
+            "lower_bound",
+            {"candidates": [_SAID], "usageMetadata": _TOLD},
+            model=_GEMINI,
+            body={"tools": [{"googleSearch": {}}]},
+        ),
+    ),
     Difference(
         "Gemini (OpenAI-compatible)",
         "counts thinking in `total_tokens` only",

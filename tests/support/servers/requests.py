@@ -125,7 +125,38 @@ MOVED = [
 PICTURE = [*LOOP[:2], llm.tool_result(CALL, "see", llm.image(PNG))]
 BACK = "reasoning sent back in `reasoning_content`"
 
+_OWN = llm.gemini("gemini-3-pro", api_key="k")
+_VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5"
+
 REQUESTS: list[Difference] = [
+    Difference(
+        "Gemini",
+        "400 for a call without its signature (Gemini 3)",
+        "signatures go back with their parts; calls of other models are marked as such",
+        "ai.google.dev/gemini-api/docs/thought-signatures",
+        holds(_OWN, LOOP, lambda sent: "thoughtSignature" in sent["contents"][1]["parts"][0]),
+    ),
+    Difference(
+        "Gemini",
+        "gives calls no ids, but compares the names of calls and results",
+        "a result has the name of its call, and an id only where the server gave one",
+        "ai.google.dev/api/caching, `FunctionResponse`",
+        holds(
+            _OWN,
+            LOOP,
+            lambda sent: (
+                sent["contents"][2]["parts"]
+                == [{"functionResponse": {"name": "sky", "response": {"output": "21"}}}]
+            ),
+        ),
+    ),
+    Difference(
+        "Vertex AI",
+        "takes an access token as a bearer's, and names the publisher in the address",
+        "both are added to an address up to `/locations/…`",
+        "cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
+        proves(llm.gemini("m", base_url=_VERTEX, api_key="ya29.k"), "authorization"),
+    ),
     Difference(
         "Anthropic",
         "400 for a signature that it did not make",

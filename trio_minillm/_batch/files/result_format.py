@@ -33,9 +33,14 @@ REASONS = {
     "refusal": "content_filter",
     "completed": "stop",
     "incomplete": "length",
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    **dict.fromkeys(
+        ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"), "content_filter"
+    ),
 }
-"""Finish reasons of Anthropic and of OpenAI Responses in the words of chat completions; their own stand
-under ``native_finish_reason``. A filter's reason, and calls, are told apart in `_reason_of`.
+"""Finish reasons of Anthropic, of OpenAI Responses and of Gemini in the words of chat completions; their
+own stand under ``native_finish_reason``. A filter's reason, and calls, are told apart in `_reason_of`.
 OpenAI has no word for ``pause_turn``, a paused answer."""
 
 
