@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from .._types.errors import LimitExceeded
+from .._types.errors import LimitExceeded, ProtocolError
 
 BOM = b"\xef\xbb\xbf"
 """The byte-order mark of UTF-8."""
+_GZIP = b"\x1f"
+"""The first byte of gzip's data, and of no text."""
 
 
 class Sniffer:
@@ -25,7 +27,7 @@ class Sniffer:
         """The document so far; ``None`` unless the body is one."""
         self.rest: bytes = b""
         """Half a byte-order mark, which waits for its other half."""
-        self.failure: LimitExceeded | None = None
+        self.failure: ProtocolError | None = None
         self._size = 0
         self._max_size = max_size
         self._past_bom = False
@@ -46,6 +48,9 @@ class Sniffer:
             self._past_bom = True
             head = data.removeprefix(BOM).lstrip()[:1]
         self.decided = bool(head)
+        if head == _GZIP:
+            self.failure = ProtocolError("the body is compressed, and no content-encoding says so")
+            return b""
         if not head or head not in b"{[<":
             return data
         self.pieces = []
