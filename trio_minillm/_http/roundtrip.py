@@ -42,8 +42,8 @@ from .pool import ConnectionPool
 
 DIED_IDLE_SECONDS = 1.0
 """Seconds after a request went out on a connection that was used before. If the connection ends
-within this time without a byte, the server closed it before it saw the request, which is then sent
-again, once and silently, on a new connection."""
+within this time without a byte, or with HTTP 408 as its last word (RFC 9110, 15.5.9), the server closed
+it before it saw the request, which is then sent again, once and silently, on a new connection."""
 AHEAD_BYTES = 1024 * 1024
 """Bytes of a response's body that are read while a request's body is still being made. A server that
 sends more than this and the sockets hold, before it reads on, waits for ever: none is known."""
@@ -173,11 +173,14 @@ class Roundtrip:
         if connection is not None:
             try:
                 await self._exchange_on(connection, request)
-                return
+                if self._parser.status != 408 or self._parser.reusable:
+                    return
             except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-                soon = trio.current_time() - connection.taken_at <= DIED_IDLE_SECONDS
-                if self._parser.begun or not soon or request.body is None:
+                if self._parser.begun or not self._may_repeat(connection, request):
                     raise
+            else:  # it has waited for a request, and answers none
+                if not self._may_repeat(connection, request):
+                    return
             self._connection = None
             self._pool.drop_dead(connection)
             self._parser = ResponseParser(no_body=request.no_body)
@@ -192,6 +195,12 @@ class Roundtrip:
         )
         await request.tell("connection.connect_tcp.complete")
         await self._exchange_on(self._connection, request)
+
+    @staticmethod
+    def _may_repeat(connection: Connection, request: WireRequest) -> bool:
+        """Return whether a connection ended so soon that it had ended before the request went out."""
+        soon = trio.current_time() - connection.taken_at <= DIED_IDLE_SECONDS
+        return soon and request.body is not None
 
     async def _exchange_on(self, connection: Connection, request: WireRequest) -> None:
         if request.body is None:
