@@ -113,7 +113,7 @@ class OpenAIChat(Provider):
             if not chunk.choices:
                 return self._without_choices(chunk, data)
             for choice in bounded(chunk.choices):
-                out.append(chunk_of(choice))
+                out.append(chunk_of(choice, data))
             silent = any(map(says_nothing, out))
             ordinary = silent and is_ordinary(data)
             if silent and not ordinary:
@@ -166,7 +166,7 @@ class OpenAIChat(Provider):
                 left_out += more
             for number, call in enumerate((choice.delta and choice.delta.tool_calls) or ()):
                 call.index = number if call.index is None else call.index
-        out = [chunk_of(choice) for choice in chunk.choices]
+        out = [chunk_of(choice, body) for choice in chunk.choices]
         if any(map(says_nothing, out)):
             read_again(body, out, whole=True)
         self._with(chunk, out[-1], body)
