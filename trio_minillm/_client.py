@@ -245,10 +245,10 @@ class Client:
         )
 
     def _stream_in_batch(
-        self, model: Model, messages: Messages, *, meta: Any, **more: Any
+        self, model: Model, messages: Messages, *, meta: Any, made: int, **more: Any
     ) -> TrackedStream:
         """Return the stream of a batch's request, whose meta goes into the ledger if that can keep
-        it: a batch takes any.
+        it: a batch takes any. ``made`` is the number of attempts that were made at it before.
         """
         if meta is not None:
             try:
@@ -258,7 +258,9 @@ class Client:
                     meta = None
             except JSON_ERRORS:
                 meta = None
-        return self.stream(model, messages, meta=meta, **more)
+        stream = self.stream(model, messages, meta=meta, **more)
+        stream.made_before = made
+        return stream
 
     async def settle(
         self,

@@ -1286,6 +1286,18 @@ async def test_the_meta_of_a_request_is_in_the_ledger(
     assert record.key == result.attempts[0].record
 
 
+async def test_the_records_of_a_request_are_numbered(autojump_clock):
+    async def refusing(number, body):
+        if number < 2:
+            raise Answer(503)
+
+    async with llm.open_client(transport=Server(refusing)) as client:
+        async with client.batch([BatchRequest("a", "Hi", model())]) as results:
+            (result,) = [one async for one in results]
+        numbers = {record.key: record.attempt for record in client.ledger.recent}
+    assert [numbers[attempt.record] for attempt in result.attempts] == [1, 2, 3]
+
+
 async def test_the_meta_of_a_request_is_added_to_that_of_the_scope(autojump_clock):
     async with llm.open_client(transport=Server()) as client:
         scope = client.scope(meta={"user": "ann"})

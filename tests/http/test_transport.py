@@ -1156,6 +1156,35 @@ async def test_a_request_is_sent_again_when_its_connection_died_idle(
         assert [r.body for r in server.requests] == [b"", content or b"", content or b"", b""]
 
 
+TIRED = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("content", [b"x", BIG])
+async def test_a_connection_that_ends_with_a_timeout_has_answered_no_request(
+    content: bytes,
+) -> None:
+    async with serving(dying(TIRED)) as server:
+        transport = ours(max_connections=1)
+        async with client_of(transport) as client:
+            await client.get(server.url)
+            response = await client.post(server.url, content=content)
+            assert (response.status_code, response.content) == (200, b"ok")
+            assert counts(transport) == (0, 1, 0, 2, 1, 1)
+            quiet(transport)
+
+
+@pytest.mark.parametrize("answer", [TIRED.replace(b"connection: close\r\n", b""), TIRED])
+async def test_any_other_timeout_is_an_answer(answer: bytes) -> None:
+    """One of a connection that stays, or of a new one."""
+    async with serving(dying(answer, times=9)) as server:
+        transport = ours()
+        async with client_of(transport) as client:
+            await client.get(server.url)
+            pieces = generated(b"a", b"b") if answer is TIRED else b"x"  # which can't be sent again
+            assert (await client.post(server.url, content=pieces)).status_code == 408
+            assert len(server.requests) == 2
+
+
 async def test_it_is_sent_again_once_and_no_more() -> None:
     async with serving(dying(times=1)) as server:
         transport = ours()

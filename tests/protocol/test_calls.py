@@ -424,6 +424,12 @@ MENDED = "choice 0: arguments of tool calls were not quite JSON, with one meanin
         (['{\n "a\r": "\x00\x1f\\""\n}'], {"a\r": '\x00\x1f"'}),
         (['"{\\"a\\": 1}"'], {"a": 1}),
         (['"{\\"a', '\\": 1}', '"'], {"a": 1}),
+        (["json", '\n{"a": 1}'], {"a": 1}),
+        (["```json\n", '{"a": "```"}', "\n```"], {"a": "```"}),
+        (["```", '{"a": "x\ny"}', "```"], {"a": "x\ny"}),
+        (['{"a": 1}', "</tool_call>"], {"a": 1}),
+        (['{"a": "}"}', "<|tool_call_end|>\n<｜tool▁calls▁end｜>"], {"a": "}"}),
+        (["\ufeff", '{"a": 1}'], {"a": 1}),
     ],
 )
 def test_arguments_with_one_meaning_are_mended(pieces, meant):
@@ -436,7 +442,27 @@ def test_arguments_with_one_meaning_are_mended(pieces, meant):
 
 @pytest.mark.parametrize(
     "text",
-    ['"text"', '"[1]"', '"{"', '"{\\"a\\"', '{"a":"x\n', '{"a":\n', '"null"', '{"a":"\n}', "'{}'"],
+    [
+        *(
+            '{"a": 1} or so',
+            '{"a": 1}</tool_call>{"a": 2}',
+            'python\n{"a": 1}',
+            "```json\n{```",
+            "{}<b>",
+        ),
+        *('{"a": 1}</tool_call>{', "{" * 99 + "}" * 99 + "x", "json", "json {'a': 1}"),
+        *(
+            '"text"',
+            '"[1]"',
+            '"{"',
+            '"{\\"a\\"',
+            '{"a":"x\n',
+            '{"a":\n',
+            '"null"',
+            '{"a":"\n}',
+            "'{}'",
+        ),
+    ],
 )
 def test_others_are_not(text):
     response = answer(D(0, "a", "f", text))
@@ -459,6 +485,12 @@ def test_a_long_call_that_was_cut_is_read_in_one_pass(tail):
     text = '{"content":"' + '<a href=\\"x\\">\n' * 20_000 + tail
     response = answer(D(0, "a", "write", text), reason="length")
     assert response.invalid_tool_calls[0].arguments == text
+
+
+@pytest.mark.parametrize("filling", [" ", "} ", "}" + " " * 500, "<|a|>", "}```"])
+def test_long_ones_with_marks_are_looked_through_in_one_pass(filling):
+    text = "{}" + filling * (200_000 // len(filling)) + "x"
+    assert runs(answer(D(0, "a", "f", text))) == []
 
 
 def test_very_long_ones_are_left_as_they_are():

@@ -362,3 +362,91 @@ def test_usage_and_other_choices_may_follow_a_whole_answer_in_an_event() -> None
     assert [choice.content for choice in made.choices] == ["Hello w", "Bye"]
     assert made.usage is not None
     assert made.usage.completion_tokens == 2
+
+
+# -- a block that is opened with its text ----------------------------------------------------------
+
+WHOLE = "Hello world, this is all."
+
+
+def anthropic(*events: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Text, what was handed out, and the notes of an answer of Anthropic's wire."""
+    opening: dict[str, Any] = {"type": "message_start", "message": {"id": "m", "content": []}}
+    if events[0]["type"] != "message_start":
+        events = (opening, *events)
+    ending = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}
+    decoder = ChunkDecoder(providers.Anthropic())
+    made = Ingest(model="m", expect_usage=True)
+    chunks = []
+    for one in (*events, ending, {"type": "message_stop"}):
+        chunks += decoder.feed(b"data: " + json.dumps(one).encode() + b"\n\n", 0.0)
+    made.ingest_all(chunks)
+    assert (decoder.error, made.outcome) == (None, Outcome.FINISHED)
+    found = made.response(unread=decoder.left_out.unread)
+    said = "".join(chunk.delta or chunk.reasoning for chunk in chunks)
+    return found.content or found.reasoning, said, found.notes
+
+
+def opened(text: str = "", kind: str = "text", index: int = 0) -> dict[str, Any]:
+    block = {"type": kind, kind: text}
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def streamed(*texts: str, kind: str = "text", index: int = 0) -> list[dict[str, Any]]:
+    said = [{"type": f"{kind}_delta", kind: text} for text in texts]
+    deltas = [{"type": "content_block_delta", "index": index, "delta": one} for one in said]
+    return [*deltas, {"type": "content_block_stop", "index": index}]
+
+
+PIECES = ("Hello world", ", this", " is all.")
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [opened(WHOLE), *streamed(*PIECES)],
+        [opened(WHOLE), *streamed(WHOLE)],
+        [opened(WHOLE, "thinking"), *streamed(*PIECES, kind="thinking")],
+        [
+            {"type": "message_start", "message": {"content": [{"type": "text", "text": WHOLE}]}},
+            opened(),
+            *streamed(*PIECES),
+        ],
+        [
+            {"type": "message_start", "message": {"content": [{"type": "text", "text": WHOLE}]}},
+            opened(WHOLE),
+            *streamed(),
+        ],
+    ],
+)
+def test_a_text_that_its_block_was_opened_with_counts_once(events: list[dict[str, Any]]) -> None:
+    content, said, notes = anthropic(*events)
+    assert (content, said) == (WHOLE, WHOLE)
+    assert any("again" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("events", "text"),
+    [
+        ([opened(WHOLE), *streamed(*PIECES, " More.")], WHOLE + " More."),
+        ([opened(WHOLE), *streamed("Hello world", ", this is all. More.")], WHOLE + " More."),
+        ([opened(WHOLE), *streamed("Hello", " moon.", " Hello")], WHOLE + "Hello moon. Hello"),
+        ([opened(WHOLE), *streamed("Hello world")], WHOLE + "Hello world"),
+        ([opened(WHOLE), *streamed(" And", " so on.")], WHOLE + " And so on."),
+        ([opened(WHOLE), *streamed("And", WHOLE)], WHOLE + "And" + WHOLE),
+        ([opened("ha"), *streamed("ha", "ha")], "hahaha"),
+        ([opened(WHOLE), *streamed(), opened("", index=1), *streamed(WHOLE, index=1)], WHOLE * 2),
+    ],
+)
+def test_what_goes_on_behind_the_text_that_opens_a_block_is_kept(
+    events: list[dict[str, Any]], text: str
+) -> None:
+    content, said, _ = anthropic(*events)
+    assert (content, said) == (text, text)
+
+
+def test_pieces_that_repeat_an_opening_may_come_in_one_read() -> None:
+    events = [opened(WHOLE), *streamed(*WHOLE), opened(index=1), *streamed(*"abcdefgh", index=1)]
+    whole = b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events)
+    chunks = ChunkDecoder(providers.Anthropic()).feed(whole, 0.0)
+    assert "".join(chunk.delta for chunk in chunks) == WHOLE + "abcdefgh"

@@ -1104,3 +1104,28 @@ def test_a_word_for_what_goes_on_is_no_complaint(word: str) -> None:
 @pytest.mark.parametrize("word", ["model_not_loaded", "Payload-Too-Large", "stopping", "the queue"])
 def test_a_word_that_only_contains_one_is(word: str) -> None:
     assert complaint_in({"message": word}) is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "found"),
+    [
+        ("Invalid token", None, "auth"),
+        ("Invalid token.", 400, "auth"),
+        ("Invalid token '}' at position 5 in JSON", 400, "invalid"),
+        ("Authentication error", None, "auth"),
+        ("Authentication failed: the upstream refused", 500, "auth"),
+        ("当前分组上游负载已饱和，请稍后再试", 429, "overloaded"),
+        ("当前分组上游负载已饱和，请稍后再试", 500, "overloaded"),
+        ("系统繁忙", None, "overloaded"),
+        ("请求过于频繁，请稍后再试", None, "rate_limit"),
+        ("您的账户已达到速率限制，请您控制请求频率", None, "rate_limit"),
+        (
+            "This server does not support completions. Start it without `--embeddings`",
+            501,
+            "invalid",
+        ),
+        ("Not Implemented", 501, "invalid"),
+    ],
+)
+def test_words_that_relays_have_for_it(words: str, status: int | None, found: str) -> None:
+    assert kind({"error": {"message": words}}, status) == found

@@ -246,6 +246,10 @@ def test_a_reason_in_the_delta_is_one() -> None:
         {**TEXT, "header": {"code": 10013, "message": "boom"}},
         {"choices": [], "code": "InternalError", "message": "boom"},
         {**chunk({}), "error": "The model x has been deprecated: boom"},
+        {"choices": [], "ErrorMsg": {"Msg": "boom", "Code": 4001}},
+        chunk({}, "error", error_message="boom"),
+        {**chunk({}, "error"), "error_message": "boom"},
+        {**chunk({}, "abort"), "errmsg": "boom"},
         testing.sse("boom", "server_error"),
         testing.sse("boom", "ERROR"),
         {"choices": [{"index": 0, "message": {"error": {"message": "boom"}}}]},
@@ -463,3 +467,18 @@ def test_what_holds_no_choices_is_no_answer(inner: Any) -> None:
         OpenAIChat().parse_response(wrapped("result", inner))
     with pytest.raises(llm.ProviderError):
         OpenAIChat().parse_response(b'{"message":"no","x":NaN}')
+
+
+def test_the_words_beside_a_reason_say_what_failed() -> None:
+    words = {"error_message": "Rate limit exceeded, try again in 3 seconds"}
+    for event in (chunk({}, "error", **words), {**chunk({}, "error"), **words}):
+        _, error = read(OpenAIChat(), TEXT, event, DONE)
+        assert isinstance(error, llm.ProviderError)
+        assert (error.kind, error.info.retry_after) == ("rate_limit", 3.0)
+    _, error = read(OpenAIChat(), TEXT, chunk({}, "insufficient_system_resource", err="boom"), DONE)
+    assert isinstance(error, llm.ProviderError)
+    assert (error.kind, error.info.code) == ("overloaded", "insufficient_system_resource")
+    assert "boom" in str(error)
+    for usual in ({}, {"error_message": ""}, {"error_message": None}):
+        _, error = read(OpenAIChat(), TEXT, chunk({}, "error", **usual), DONE)
+        assert str(error).endswith("the finish reason is 'error'")

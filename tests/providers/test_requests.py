@@ -99,6 +99,23 @@ def build(model: llm.Model, *messages: llm.Message, **params: Any) -> dict[str, 
             llm.compatible("m", base_url="https://r.openai.azure.com/openai/v1/"),
             "https://r.openai.azure.com/openai/v1/chat/completions",
         ),
+        *(
+            (
+                llm.compatible("m", base_url=f"https://r.{host}.azure.com{path}"),
+                f"https://r.{host}.azure.com{asked}",
+            )
+            for host in ("openai", "services.ai", "cognitiveservices")
+            for path, asked in (
+                ("", "/openai/v1/chat/completions"),
+                ("/openai/", "/openai/v1/chat/completions"),
+                ("?api-version=preview", "/openai/v1/chat/completions?api-version=preview"),
+                (
+                    "?api-version=2024-10-21",
+                    "/openai/deployments/m/chat/completions?api-version=2024-10-21",
+                ),
+                ("/models", "/models/chat/completions"),
+            )
+        ),
     ],
 )
 async def test_where_a_request_goes(model: llm.Model, url: str) -> None:

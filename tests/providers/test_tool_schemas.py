@@ -423,3 +423,13 @@ def test_a_reference_may_be_written_as_in_a_url() -> None:
     assert plain(root)["properties"] == A
     tool = llm.Tool(name="t", parameters=root, strict=True)
     assert strict_parameters(tool, OPENAI)["properties"].keys() == A.keys()
+
+
+def test_notes_that_ask_nothing_of_a_value_are_left_out() -> None:
+    notes = {"$schema": "http://json-schema.org/draft-07/schema#", "$comment": "generated"}
+    named = {"$schema": {"type": "string", **notes}, "list": {"type": "array", "items": {**notes}}}
+    tool = llm.Tool(name="f", parameters={"type": "object", "properties": named, **notes})
+    assert parameters_of(tool) == {
+        "type": "object",
+        "properties": {"$schema": {"type": "string"}, "list": {"type": "array", "items": {}}},
+    }

@@ -627,7 +627,10 @@ def test_merging_never_takes_a_count_away(raws: list[dict[str, Any]]) -> None:
     found = merged(anthropic_usage, *raws)
     for name in ("input_tokens", "cache_read_input_tokens"):
         told = [raw[name] for raw in raws if raw.get(name)]
-        assert (found.raw or {}).get(name) in ([told[-1]] if told else [None, 0])
+        moved = name == "input_tokens" and found.cache_read_tokens  # all of the prompt
+        assert (found.raw or {}).get(name) in (
+            [told[-1], *[0] * bool(moved)] if told else [None, 0]
+        )
 
 
 def test_a_zero_does_not_replace_a_count() -> None:
@@ -645,6 +648,26 @@ def test_a_zero_does_not_replace_a_count() -> None:
     }
     lower = merged(openai_usage, {"completion_tokens": 7}, {"completion_tokens": 6})
     assert lower.completion_tokens == 6  # a correction
+
+
+@pytest.mark.parametrize(
+    ("later", "found", "cost"),
+    [
+        ({"input_tokens": 0, "cache_read_input_tokens": 100}, (0, 100, None, 7), "resolved"),
+        ({"input_tokens": 0, "cache_creation_input_tokens": 100}, (0, None, 100, 7), "resolved"),
+        ({"input_tokens": 0, "cache_read_input_tokens": 140}, (100, 140, None, 7), "resolved"),
+        ({"input_tokens": 0, "cache_read_input_tokens": 60}, (100, 60, None, 7), "resolved"),
+        ({"input_tokens": 0}, (100, None, None, 7), "resolved"),
+        ({"input_tokens": 20, "cache_read_input_tokens": 80}, (20, 80, None, 7), "resolved"),
+        ({"cache_read_input_tokens": 100}, (100, 100, None, 7), "resolved"),
+    ],
+)
+def test_a_prompt_that_is_in_a_cache_after_all_is_counted_once(
+    later: dict[str, int], found: tuple[int | None, ...], cost: str
+) -> None:
+    first = {"input_tokens": 100, "output_tokens": 1}
+    usage = merged(anthropic_usage, first, {**later, "output_tokens": 7})
+    assert (buckets(usage), resolution(usage)) == (found, cost)
 
 
 def test_a_refusal_at_anthropic_ends_with_no_output() -> None:

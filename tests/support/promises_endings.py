@@ -279,6 +279,9 @@ promise(ERRORS, "… a list without an object in it", lambda w: plain(b"[1, 2]")
 promise(ERRORS, "an HTML page in place of the stream",
         lambda w: plain(b"<!doctype html><title>Sign in</title>", "text/html"),
         errored("ProtocolError", text="", usage="unknown"))
+promise(ERRORS, "a compressed body whose headers do not say so",
+        lambda w: plain(gzip.compress(b"".join(w.whole)), "text/event-stream"),
+        errored("ProtocolError", text="", usage="unknown"))
 promise(ERRORS, "plain text in place of the stream", lambda w: plain(b"no\n", "text/plain"),
         errored("ProviderError server", text="", usage="unknown", connection="kept"))
 promise(ERRORS, "an empty body", lambda w: [],

@@ -51,6 +51,9 @@ def bad(fault: str, event: Any, wires: str = "") -> None:
 bad("not JSON", data("{choices: []}"))
 bad("half of an event's JSON", lambda w: w.says("lost").replace(b"}\n\n", b"\n\n"))
 bad("JSON, and more after it", lambda w: w.says("lost").replace(b"}\n\n", b"} {}\n\n"))
+bad("a line end inside the text, as it is", lambda w: w.says("lost").replace(b"lost", b"lo\nst"))
+bad("two events in the data of one, of more than 64 KiB", lambda w: w.says("a" * 2**16).rstrip()
+    + w.says("b").partition(b"data: ")[2])
 bad("an object as the text", lambda w: w.says({"a": 1}))
 bad("100,000 nested brackets", data("[" * 100_000))
 bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
@@ -117,6 +120,12 @@ spared("half of a surrogate pair in the text", lambda w: w.says("lost").replace(
 promise(ODD, "the halves of a surrogate pair in two events", lambda w: [*w.head, *(
     w.says("lost").replace(b"lost", half) for half in (b"\\ud83d", b"\\ude00")), *w.rest],
     finished(text=with_more("\U0001f600")))
+promise(ODD, "the first half of a surrogate pair, at the end of the text", lambda w: [
+    *w.head, w.says(PIECES[3]), w.says("lost").replace(b"lost", b"\\ud83d"), *w.tail()],
+    finished(notes="surrogate"))
+promise(ODD, "the text in the opening of its block, and again in pieces", lambda w: [
+    w.opening[0], w.opens("text", text=WHOLE), *map(w.says, PIECES), *w.tail()],
+    finished(notes="again"), wires="anthropic")
 spared("a control character in the text", lambda w: w.says("lost").replace(b"lost", b"l\x01st"),
        text=with_more("l\x01st"))
 spared("an array of one event", lambda w: w.says("more").replace(b"data: ", b"data: [")

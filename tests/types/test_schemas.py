@@ -292,6 +292,20 @@ def test_a_name_that_providers_take(given: Any, name: str) -> None:
     assert plain_name(given) == name
 
 
+@pytest.mark.parametrize("type", [Any, dict, list[int], City, Person])
+@pytest.mark.parametrize(
+    "text", ["[" * 99_999, "[" * 9999 + "]" * 9999, '{"name":' * 9999 + "1" + "}" * 9999]
+)
+def test_an_answer_of_brackets_alone_is_no_json(type: Any, text: str) -> None:
+    for asked in (None, type):
+        with pytest.raises(msgspec.DecodeError):
+            read_answer(text, type, asked)
+    with pytest.raises(msgspec.DecodeError):
+        read_answer(f'{{"answer": {text}}}', Any, ANY_IN_OBJECT)
+    with pytest.raises(msgspec.DecodeError):
+        llm.ToolCall(id="a", name="f", arguments=text).parsed(type)
+
+
 def test_the_type_of_a_plain_schema_that_is_no_object() -> None:
     assert read_answer('{"answer":[1]}', Any, ANY_IN_OBJECT) == [1]
     assert read_answer('```json\n{"answer":[1]}\n```', Any, ANY_IN_OBJECT) == [1]
@@ -394,6 +408,10 @@ def test_decimals_go_there_and_back() -> None:
         '```json\n{"a": 1}',
         '```json {"a": 1}```',
         '<answer>{"a": 1}</answer>',
+        '{"a": 1} [1]',
+        '{"a": 1}[1][^2] [3, 4]',
+        '[1] {"a": 1}',
+        'As [1](http://a.invalid) says: {"a": 1}\n\n[1]: http://a.invalid',
     ],
 )
 def test_an_answer_in_a_fence_or_behind_thoughts_is_taken_out(text: str) -> None:
@@ -412,6 +430,7 @@ def test_an_answer_in_a_fence_or_behind_thoughts_is_taken_out(text: str) -> None
             "It is {a}.",
             "{1} {}",
         ),
+        *('{"a": 1} [{}]', '{"a": 1} [1] {', "[1] [2]", "[1] " * 99 + '{"a": 1}', "[" * 9999),
         *('{"a": 1}{"a": 1}', "```\n1\n```\n```\n2\n```", 'Sure: {"a": {"b": 1}, "c": '),
     ],
 )

@@ -45,7 +45,7 @@ class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's generation id."""
     request_id: str | None = None
     attempt: int = 1
-    """Number within its stream, from 1."""
+    """Number within its call, or of a batch's request, from 1."""
     outcome: Outcome
     rejected: bool = False
     booked: bool

@@ -30,7 +30,8 @@ class Sender:
     """Sends items, with these clocks for each attempt.
 
     ``prepare`` and ``stream`` take the same arguments, those of `Client.stream`: one returns the
-    prepared request, the other the stream that sends it. The stream's also get the request's meta.
+    prepared request, the other the stream that sends it. The stream's also get the request's meta, and
+    the number of attempts that were ``made`` at it before.
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class Sender:
         ended = False
         try:
             clocks = self._timeouts if left is None else self._clocks(left)
-            stream = _call(self._stream, item, clocks, meta=item.request.meta)
+            made = len(item.attempts)
+            stream = _call(self._stream, item, clocks, meta=item.request.meta, made=made)
 
             def begun() -> None:
                 now = clock.current_time()

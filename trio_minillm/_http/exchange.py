@@ -23,6 +23,7 @@ from .failures import FOREIGN, host_of, map_error, safe_cause
 from .http1 import Headers
 from .proxies import name_proxy
 from .roundtrip import OnProgress
+from .short_bodies import in_utf8, unzipped
 
 SHORT_BODY = 64 * 1024
 """Bytes that are read of a body that is no stream: an error's, or a settlement's."""
@@ -263,7 +264,7 @@ class Exchange(ABC):
         raise failure from cause
 
     async def short_body(self, seconds: float) -> bytes:
-        """Return the start of a body that is no stream: an error's, or a settlement's.
+        """Return the start of a body that is no stream, in UTF-8: an error's, or a settlement's.
 
         At most `SHORT_BODY` bytes, and what came within so many seconds, or `SHORT_BODY_SECONDS`.
         Raises no error of this library.
@@ -277,7 +278,8 @@ class Exchange(ABC):
                     size += len(data)
             except MiniLLMError:
                 pass  # a broken error body still has its status to report
-        return b"".join(pieces)[:SHORT_BODY]
+        body = unzipped(b"".join(pieces)[:SHORT_BODY], SHORT_BODY)
+        return in_utf8(body, self.headers.get("content-type", ""))
 
     async def drain(self) -> None:
         """Read the body's rest, if it is short and quick, so that the connection is kept."""

@@ -42,8 +42,8 @@ from .pool import ConnectionPool
 
 DIED_IDLE_SECONDS = 1.0
 """Seconds after a request went out on a connection that was used before. If the connection ends
-within this time without a byte, the server closed it before it saw the request, which is then sent
-again, once and silently, on a new connection."""
+within this time without a byte, or with HTTP 408 as its last word (RFC 9110, 15.5.9), the server closed
+it before it saw the request, which is then sent again, once and silently, on a new connection."""
 AHEAD_BYTES = 1024 * 1024
 """Bytes of a response's body that are read while a request's body is still being made. A server that
 sends more than this and the sockets hold, before it reads on, waits for ever: none is known."""
@@ -157,10 +157,12 @@ class Roundtrip:
             if connection is not None:
                 try:
                     await self._exchange_on(connection, request)
-                    return self._parser.take_head()
+                    parser = self._parser
+                    waited = parser.status == 408 and not parser.reusable  # it answers none
+                    if not waited or not self._may_repeat(connection, request):
+                        return parser.take_head()
                 except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
-                    soon = trio.current_time() - connection.taken_at <= DIED_IDLE_SECONDS
-                    if self._parser.begun or not soon or request.body is None:
+                    if self._parser.begun or not self._may_repeat(connection, request):
                         raise
                 self._connection = None
                 pool.drop_dead(connection)
@@ -193,6 +195,12 @@ class Roundtrip:
         )
         await request.tell("connection.connect_tcp.complete")
         return connection
+
+    @staticmethod
+    def _may_repeat(connection: Connection, request: WireRequest) -> bool:
+        """Return whether a connection ended so soon that it had ended before the request went out."""
+        soon = trio.current_time() - connection.taken_at <= DIED_IDLE_SECONDS
+        return soon and request.body is not None
 
     async def _exchange_on(self, connection: Connection, request: WireRequest) -> None:
         """Send the request and read the response's head."""

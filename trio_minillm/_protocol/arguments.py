@@ -111,12 +111,17 @@ class Arguments(Joined):
 def _mended(text: str) -> str | None:
     """Return the object that malformed arguments can only mean, if there is one.
 
-    Models write line ends into strings as they are, and servers encode the arguments twice. One
-    behind a backslash is left alone: it may be meant as the two characters, or as none.
+    Models write line ends into strings as they are, and servers encode the arguments twice, or leave
+    marks of the model's own around them. A line end behind a backslash is left alone: it may be meant
+    as the two characters, or as none.
     """
     text = text.strip()
     if len(text) > MAX_MENDED:
         return None
+    if marked := re.fullmatch(_MARKED, text):
+        text = marked[1]
+        if is_object(text):
+            return text
     if text[:1] == '"':
         try:
             inside = _decode_text(text)
@@ -129,6 +134,12 @@ def _mended(text: str) -> str | None:
     return escaped if is_object(escaped) else None
 
 
+_MARKED = (
+    r"(?s)\ufeff?(?:```)?(?:json)?\s*+(\{.*\})"
+    r"(?:\s*+```)?(?:\s*+<[|/\uff5c][\w|\uff5c\u2581-]{1,40}>)*+\s*+"
+)
+"""An object in a fence of code, or before the tokens with which models end a call. Possessive: nothing
+in it takes time in proportion to a square."""
 _decode_text = msgspec.json.Decoder(str).decode
 _STRING = r'"(?:[^"\\]++|\\[^\0-\x1f])*+"?'
 """A string of JSON, up to a control character behind a backslash. Possessive: without that, each of

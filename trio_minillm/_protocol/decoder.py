@@ -260,7 +260,7 @@ class ChunkDecoder:
             if not (says or parsed.finish_reason) or data.find(MESSAGE) < 0:
                 self.events += 1
                 parsed.event, parsed.received_at = self.events, at
-                if says:
+                if says or parsed.block is not None:
                     self._repeats.note(parsed)
                 self._note(parsed, data)
                 return [parsed]

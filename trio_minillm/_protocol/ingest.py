@@ -33,6 +33,7 @@ from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers._charged import Asked, charged
 from .choice import ChoiceBuilder
+from .repeats import SURE_CHARS
 from .state import Event, State, StreamState
 from .templates import TextRun
 
@@ -41,10 +42,6 @@ _FINISHED = Outcome.FINISHED
 COMPACT_EVERY = 1024
 """Chunks after which the pieces of the newest parts are joined, so that they take the space of
 their text. (Joining all of it each time would be quadratic.)"""
-
-
-SURE_CHARS = 16
-"""Characters of the shortest text that counts as sent again, and not as said twice ("haha")."""
 COUNTED_FROM = 16
 """Choices of one piece each from which on their numbers count pieces, where one was asked for."""
 

@@ -1,8 +1,8 @@
 """Repetitions in an answer: content in other places than the reference has, and whole messages.
 
 There are proxies that stream for servers which don't, behind keep-alives and an opening, servers that
-stream the reasoning alone and have the text in a last ``message``, and servers that send all of the
-text so far with each piece.
+stream the reasoning alone and have the text in a last ``message``, servers that send all of the
+text so far with each piece, and relays that open a block with its whole text, and stream that, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from ..providers._base import RepeatFilter
 from .left_out import LeftOut
 
 ELSEWHERE = "content in another place than before"
+TWICE = "the text that a block was opened with, again"
+SURE_CHARS = 16
+"""Characters of the shortest text that counts as sent again, and not as said twice ("haha")."""
 MESSAGE = b'"message"'
 """A part of every whole answer: a field of OpenAI's, and the type of Anthropic's."""
 _DELTA = b'"delta"'
@@ -58,9 +61,18 @@ class Repeats(RepeatFilter):
         self._said: set[tuple[int, str]] = set()  # the kinds that came in their place, by choice
         # Texts that came in messages, likewise.
         self._messages: dict[tuple[int, str], _Growing] = {}
+        # Texts that blocks were opened with, by block and kind.
+        self._openings: dict[tuple[int | None, str], _Opening] = {}
 
     def note(self, chunk: StreamChunk) -> None:
-        """Take note of the kinds of content that came in their place."""
+        """Take note of the kinds of content that came in their place, and take out of a chunk what its
+        block was opened with.
+        """
+        if chunk.block is not None or self._openings:
+            self._compare_with_opening(chunk)
+        self._add(chunk)
+
+    def _add(self, chunk: StreamChunk) -> None:
         for kind in kinds_of(chunk):
             self._said.add((chunk.choice, kind))
 
@@ -82,12 +94,14 @@ class Repeats(RepeatFilter):
                 self._remove(chunk)
                 chunk.progress = has_content(chunk) or chunk.finish_reason is not None
                 continue
+            if chunk.block is not None or self._openings:
+                self._compare_with_opening(chunk)
             if (chunk.delta or chunk.reasoning) and in_message(data):
                 self._shorten(chunk)
                 silent = False
                 continue
             if has_content(chunk):
-                self.note(chunk)
+                self._add(chunk)
                 silent = False
         if silent and data.find(MESSAGE) >= 0 and any(c.finish_reason for c in chunks):
             with suppress(MiniLLMError, *MALFORMED):
@@ -99,6 +113,25 @@ class Repeats(RepeatFilter):
                 if any(map(has_content, whole)):
                     return whole
         return parsed
+
+    def _compare_with_opening(self, chunk: StreamChunk) -> None:
+        """Hold back pieces that repeat, from its beginning, the text that their block was opened with,
+        until all of it has come again, or something else.
+        """
+        opens = chunk.block is not None and chunk.block.start is not None
+        for kind in ("delta", "reasoning"):
+            text, key = getattr(chunk, kind), (chunk.part, kind)
+            opening = self._openings.get(key)
+            if opening is None:
+                if opens and len(text) >= SURE_CHARS:
+                    self._openings[key] = _Opening(text)
+                continue
+            if text or (chunk.block is not None and chunk.block.stop):
+                setattr(chunk, kind, opening.new_of(text))
+            if opening.over:
+                del self._openings[key]
+            if opening.repeated:
+                self._left_out.note(TWICE)
 
     def _remove(self, chunk: StreamChunk) -> None:
         """Take out of a chunk what kinds of content have come before where they belong."""
@@ -119,6 +152,31 @@ class Repeats(RepeatFilter):
                 continue
             before = self._messages.setdefault(key, _Growing())
             setattr(chunk, kind, before.new_of(text, last=last))
+
+
+class _Opening:
+    """The text that a block was opened with, and how much of it has come again."""
+
+    def __init__(self, text: str) -> None:
+        self.over: bool = False
+        """True once all that comes is new."""
+        self.repeated: bool = False
+        """True once all of the text has come again."""
+        self._text = text
+        self._at = 0  # so much of it has come again, and is held back
+
+    def new_of(self, text: str) -> str:
+        """Return what a piece adds, with those that were held back if they were no repetition; an
+        empty one is the end.
+        """
+        whole, at = self._text, self._at
+        left = len(whole) - at
+        if text and len(text) < left and whole.startswith(text, at):
+            self._at += len(text)
+            return ""
+        self.repeated = bool(text) and text.startswith(whole[at:])
+        self.over = self.repeated or bool(at or text)
+        return text[left:] if self.repeated else whole[:at] + text
 
 
 class _Growing:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from .._types.errors import LimitExceeded
+from .._types.errors import LimitExceeded, ProtocolError
 
 BOM = b"\xef\xbb\xbf"
 """The byte-order mark of UTF-8."""
+_GZIP = b"\x1f"
+"""The first byte of gzip's data, and of no text."""
 
 
 class Sniffer:
@@ -26,7 +28,7 @@ class Sniffer:
         """The document so far; ``None`` unless the body is one."""
         self.rest: bytes = b""
         """Half a byte-order mark, which waits for its other half."""
-        self.failure: LimitExceeded | None = None
+        self.failure: ProtocolError | None = None
         self.is_array: bool = False
         """True once the body is known to be an array of events."""
         self.max_size: int = max_size
@@ -52,6 +54,9 @@ class Sniffer:
             self._past_bom = True
             head = data.removeprefix(BOM).lstrip()[:1]
         self.decided = bool(head)
+        if head == _GZIP:
+            self.failure = ProtocolError("the body is compressed, and no content-encoding says so")
+            return b""
         self.is_array = self._arrays and head == b"["
         if not head or head not in b"{[<" or self.is_array:
             return data

@@ -11,7 +11,7 @@ class SurrogateHalves:
     """Halves of surrogate pairs, joined where the two came in two pieces of one text.
 
     Servers that cut their text at UTF-16 units send such halves. One without its other half becomes
-    U+FFFD.
+    U+FFFD, or nothing at the end of the answer.
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,9 @@ class SurrogateHalves:
                 kind = f"call {call.index}"
                 call.arguments, also = self._joined(chunk.choice, kind, call.arguments)
                 lost |= also
+        if chunk.end and self.pending:
+            self.pending.clear()
+            lost = True
         return lost
 
     def _joined(self, choice: int, kind: str, text: str) -> tuple[str, bool]:

@@ -65,6 +65,8 @@ class TrackedStream(StreamingCompletion):
         settlement: float = 0.0,
     ) -> None:
         super().__init__(ingest, task, model=model, response_type=response_type)
+        self.made_before: int = 0
+        """Attempts at the same request that other streams have made: a batch has one for each."""
         self._task = task
         self._meta = meta
         self._bookkeeper = bookkeeper
@@ -280,7 +282,7 @@ class TrackedStream(StreamingCompletion):
             outcome=outcome,
             generation_id=ident,
             request_id=info.request_id,
-            attempt=info.attempts,
+            attempt=self.made_before + info.attempts,
             rejected=self._ingest.rejected,
             usage=usage,
             error=error,

@@ -110,8 +110,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Rules for trying again, which happens only before the first content, never after it.
 
     Tried again are requests that could not be sent or whose connection died before an answer
-    began, HTTP 408, 409, 425, 429 and 5xx, and the same errors reported as the first event of a
-    stream. Not tried again are an exhausted quota, a wrong key, a wrong request, a certificate that
+    began, HTTP 408, 409, 425, 429 and 5xx except 501, and the same errors reported as the first event
+    of a stream. Not tried again are an exhausted quota, a wrong key, a wrong request, a certificate that
     is not accepted, a handshake that fails, and a stream that broke off.
 
     Raises ``ValueError`` for numbers that make no sense.

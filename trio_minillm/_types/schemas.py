@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from json import JSONDecoder
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 from urllib.parse import unquote
 
@@ -102,7 +103,14 @@ def read_json(text: str | bytes, type: Any) -> Any:
     Raises `msgspec.DecodeError` if it is not JSON, and its subclass `msgspec.ValidationError` if it
     does not match the type; the cause is pydantic's own error if the type is pydantic's.
     """
-    return _kept(_reader, type)(text)
+    try:
+        return _kept(_reader, type)(text)
+    except RecursionError:
+        raise msgspec.DecodeError(_DEEP) from None
+
+
+_DEEP = "it is nested too deeply"
+"""The words for an answer that repeats a bracket for ever, as models do."""
 
 
 def read_answer(text: str, type: Any, asked: Any) -> Any:
@@ -112,11 +120,14 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
     all the same, and so is one that put its JSON into a fenced block, behind its thoughts, or between
     words. Raises what `read_json` raises.
     """
-    text = _undressed(text)
-    if f'"{JSON_TEXT}"' in text:
-        with suppress(msgspec.ValidationError):  # a type that has such a field itself
-            return _read_answer(_without_texts(text), type, asked)
-    return _read_answer(text, type, asked)
+    try:
+        text = _undressed(text)
+        if f'"{JSON_TEXT}"' in text:
+            with suppress(msgspec.ValidationError):  # a type that has such a field itself
+                return _read_answer(_without_texts(text), type, asked)
+        return _read_answer(text, type, asked)
+    except RecursionError:
+        raise msgspec.DecodeError(_DEEP) from None
 
 
 def _undressed(text: str) -> str:
@@ -138,6 +149,8 @@ def _undressed(text: str) -> str:
     bare = answer[begun:ended]
     if not fenced and _is_json(bare):
         return bare
+    if not fenced and len(found := _values_in(answer)) == 1:
+        return found[0]
     return re.sub(_OPENING, "", answer)  # the error is then of the JSON, which may have been cut
 
 
@@ -146,10 +159,36 @@ _FENCE = r"(?s)```[\w-]*\s(.*?)```"
 _OPENING = r"\A```[\w-]*\s"
 
 
+_REFERENCE = re.compile(r"\[\^?\d{1,4}(?:[,-] ?\d{1,4})*\]")
+"""The number of a source that the model cites."""
+_MAX_BRACKETS = 64
+"""Brackets of an answer that are looked at. An answer with its sources has a few."""
+
+
+def _values_in(answer: str) -> list[str]:
+    """Return the objects and lists of JSON in an answer, but for the numbers of its sources; none if
+    one of them is broken.
+    """
+    decode, found, at = JSONDecoder().raw_decode, list[str](), 0
+    for _ in range(_MAX_BRACKETS):
+        begun = min((i for mark in "{[" if (i := answer.find(mark, at)) >= 0), default=-1)
+        if begun < 0:
+            return found
+        if reference := _REFERENCE.match(answer, begun):
+            at = reference.end()
+            continue
+        try:
+            at = decode(answer, begun)[1]
+        except (ValueError, RecursionError):
+            return []
+        found.append(answer[begun:at])
+    return []
+
+
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 

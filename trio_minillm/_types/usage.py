@@ -102,10 +102,16 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         cumulative. The rule holds for ``raw``, too, at each depth. A usage that has a reader (see
         `read_by`) is read from the merged ``raw``, so that it does not matter which object had
         which count. Final usage stays final.
+
+        A prompt of the same length, which a later object has as nothing but a cache's, has no uncached
+        tokens: there, 0 is a count.
         """
-        before = self.raw
+        before, prompt = self.raw, self.prompt_tokens
+        moved = later.uncached_input_tokens == 0 and bool(prompt) and later.prompt_tokens == prompt
         if later.raw is not None:
             self.raw = merged_raw(before, later.raw)
+            if moved and "input_tokens" in later.raw:
+                self.raw = {**self.raw, "input_tokens": later.raw["input_tokens"]}
         found, reader = later, vars(later).get("reader")
         # Counts that were not read from a raw object can only be merged one by one.
         whole = reader is not None and (before is not None or self.total_tokens is None)

@@ -186,6 +186,7 @@ _RATE_CODES = _any(
 _RATE_WORDS = (
     r"rate[- ]?limit|too many (?:concurrent )?requests|throttl|request limit|requests? too frequent"
     r"|qps ?overflow"  # iFlytek
+    "|过于频繁|速率限制|频率限制"  # one-api and its forks
 )
 _BUSY_CODES = (
     "overloaded|outofcapacity|capacityexceeded|serverbusy|engineoverload|slowdown|queueexceeded"
@@ -193,6 +194,7 @@ _BUSY_CODES = (
 _BUSY_WORDS = _any(
     r"\boverloaded|(?:out of|over|at) (?:max\w* |full )?capacity|capacity (?:is |was |has been )?(?:temporarily )?exceeded",
     r"no capacity|too busy|server (?:is )?busy|high (?:demand|traffic)|heavy load|访问量过大",
+    "负载已?饱和|(?:系统|服务器|服务)繁忙",  # one-api and its forks
 )
 
 _LARGE_CODES = _any(
@@ -246,7 +248,7 @@ _KEY_CODES = _any(
     "apikey|unauthenticated|unauthorized|authenticationerror|invalidauth|invalidtoken|expiredkey",
     "organizationrestricted|authfailure|\\bautherror",  # Groq, Tencent, litellm
 )
-_KEY_WORDS = r"organization has been disabled|access token (?:is )?(?:invalid|expired)|appidnoauth|expired key|(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)|无效的令牌|令牌(?:已过期|无效|不可用)"
+_KEY_WORDS = r"organization has been disabled|access token (?:is )?(?:invalid|expired)|appidnoauth|expired key|(?:incorrect|invalid|missing|wrong|expired|no) api[- ]?key|api[- ]?key (?:is |was )?(?:not valid|invalid|expired|missing|incorrect)|无效的令牌|令牌(?:已过期|无效|不可用)|^\W{0,3}invalid token\W*$|\bauthentication (?:error|failed|failure|required)\b"
 
 _ABSENT_WORDS = _any(
     r"(?:model|deployment|engine)\b[^\n]{0,80}?(?:not found|(?:does ?n[o']t|do not|not) exist|is not (?:supported|served))",
@@ -438,6 +440,7 @@ BY_STATUS: dict[int, ErrorKind] = {
     429: "rate_limit",
     498: "overloaded",  # Groq: flex capacity exceeded
     499: "server",  # Google: cancelled; nginx: its client has hung up
+    501: "invalid",  # llama.cpp: it was not started for that; any other: it can't do it at all
     503: "overloaded",
     504: "timeout",
     529: "overloaded",  # Anthropic

@@ -30,12 +30,24 @@ NESTED = (
     *("error", "errors", "Error", "err", "errorInfo", "fault", "exception", "base_resp", "detail"),
     *("message", "Message", "msg", "error_message", "cause", "causes", "inner", "innererror"),
     "innerError",
-    *("inner_error", "details", "metadata", "raw", "param", "issues", "response", "Response"),
+    *(
+        "ErrorMsg",
+        "errorMsg",
+        "inner_error",
+        "details",
+        "metadata",
+        "raw",
+        "param",
+        "issues",
+        "response",
+        "Response",
+    ),
     *("result", "header"),  # the last is iFlytek's
 )
 """Fields that may hold an error of their own, as an object, a list, or JSON text."""
 SAID = (
-    *("message", "Message", "msg", "error_message", "errorMessage", "error_msg", "errmsg"),
+    *("message", "Message", "msg", "Msg", "error_message", "errorMessage", "error_msg", "errmsg"),
+    *("ErrorMsg", "errorMsg"),
     *("err_msg", "status_msg", "statusMessage", "status_message", "detail", "details", "issues"),
     *("error_description", "description", "title", "faultstring", "reason", "raw"),
 )

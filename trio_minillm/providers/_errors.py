@@ -267,7 +267,7 @@ def is_error(value: Any) -> bool:
 _FAILURE_FIELDS = (
     *("errors", "Error", "error_type", "errorType", "error_message", "errorMessage", "error_msg"),
     *("errmsg", "err_msg", "error_code", "errorCode", "errcode", "err_code", "err", "fault"),
-    "exception",
+    *("exception", "ErrorMsg", "errorMsg"),
 )
 _FAILED = frozenset(("error", "failed", "failure", "fail", "errored", "exception"))
 _FAILED_OBJECTS = ("error", "Error")

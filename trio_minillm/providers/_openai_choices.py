@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .._types.chunks import StreamChunk, ToolCallDelta, continues_answer, has_content
-from .._types.errors import ErrorInfo, MiniLLMError, ProtocolError, ProviderError
+from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from ._coerce import loose_json
 from ._errors import error_from, failure_beside, failure_in, in_short, is_error
 from ._openai_events import (
@@ -31,8 +31,10 @@ NOTHING = Delta()
 """The delta of a choice that says nothing."""
 
 
-def chunk_of(choice: ChoiceEvent) -> StreamChunk:
-    """Return what a choice says. Raises `ProviderError` if it failed."""
+def chunk_of(choice: ChoiceEvent, data: bytes = b"") -> StreamChunk:
+    """Return what a choice says. Raises `ProviderError` if it failed; ``data`` is what it stands in,
+    and may have the words for that.
+    """
     delta, elsewhere = choice.delta, False
     if delta is None or ((choice.message or choice.text) and delta == NOTHING):
         elsewhere = delta is not None
@@ -76,7 +78,7 @@ def chunk_of(choice: ChoiceEvent) -> StreamChunk:
     if elsewhere:
         out.elsewhere = continues_answer(out)
     if choice.error or delta.error or out.finish_reason is not None:
-        check_end(choice, delta, out)
+        check_end(choice, delta, out, data)
     return out
 
 
@@ -150,15 +152,29 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-def check_end(choice: ChoiceEvent, delta: Delta, out: StreamChunk) -> None:
+def check_end(choice: ChoiceEvent, delta: Delta, out: StreamChunk, data: bytes) -> None:
     """Raise `ProviderError` if a choice failed; what the same event said comes with it."""
     info = error_of(choice.error) or error_of(delta.error)
     if info is None and out.finish_reason is not None:
         info = failure_of(out.finish_reason, choice.finish_reason)
         if info is None and choice.native_finish_reason:
             info = failure_of(choice.native_finish_reason)
+        if info is not None and (told := _told_beside(data)) is not None:
+            words = f"{info.message}: {told.message}"[:EXCERPT_CHARS]
+            info = told if told.kind != "server" else msgspec.structs.replace(info, message=words)
     if info is not None:
         raise ProviderError(info, content=continuing([out]))
+
+
+def _told_beside(data: bytes) -> ErrorInfo | None:
+    """Return what an event, or a choice in it, says of the failure that a finish reason names."""
+    told = failure_beside(data)
+    if told is None and len(data) <= READ_AGAIN:
+        with suppress(msgspec.DecodeError, RecursionError):
+            choices = at_path(loose_json(data), ("choices",))
+            found = filter(_is_mapping, choices if isinstance(choices, list) else ())
+            told = next(filter(None, map(failure_in, found)), None)
+    return told
 
 
 def continuing(chunks: list[StreamChunk]) -> tuple[StreamChunk, ...]:

@@ -31,6 +31,9 @@ _LISTS = (*_CHOICES, "prefixItems")
 _NODES = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords whose value is a list of schemas, a schema, and schemas by name."""
+_NOTES = {"$schema", "$comment"}
+"""Keywords that ask nothing of a value, and that Google's servers refuse (qwen-code#1186,
+CLIProxyAPI#3512)."""
 _TYPES = {
     str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null",
     list: "array", dict: "object",
@@ -185,7 +188,7 @@ def _node(schema: Any, flavored: bool, depth: int) -> Any:
     """Return a schema with what servers refuse mended, at every level."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return schema
-    out = of_today(schema)
+    out = {k: v for k, v in of_today(schema).items() if k not in _NOTES}
     if isinstance(out.get("items"), list):  # drafts before 2020
         out["prefixItems"] = out.pop("items")
     for key in _LISTS:

@@ -7,7 +7,7 @@ denominator.
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -15,7 +15,7 @@ from ._base import Model
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._server_quirks import SERVERS, for_model
-from .openai import OpenAIChat
+from .openai import CHAT, OpenAIChat
 
 _AZURE_NEWER = "2024-09-01"
 """First ``api-version`` of Azure's that knows ``stream_options`` and ``max_completion_tokens``
@@ -46,6 +46,20 @@ class Compatible(OpenAIChat):
         self.server = server
         formats = FORMATS.get(server, ANY)
         self.dialect: Dialect = msgspec.structs.replace(SERVERS[server], formats=formats)
+
+    def endpoint_url(self, model: Model) -> str:
+        """Return the URL; the endpoint of a resource at Azure, as its page shows it, stands for
+        ``/openai/v1``, or, with a version, for the deployment of the model's name.
+        """
+        if self.server != "azure":
+            return super().endpoint_url(model)
+        where = urlsplit(model.base_url)
+        if where.path.rstrip("/") not in ("", "/openai"):
+            return super().endpoint_url(model)
+        version = parse_qs(where.query).get("api-version", [""])[-1]
+        dated = f"/openai/deployments/{quote(model.name, safe='')}"
+        base = dated if version[:1].isdigit() else "/openai/v1"
+        return urlunsplit(where._replace(path=base + CHAT))
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         if self.server == "azure" and model.api_key:

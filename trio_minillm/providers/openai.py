@@ -114,7 +114,7 @@ class OpenAIChat(Provider):
                 return self._without_choices(chunk, data)
             silent = False
             for choice in bounded(chunk.choices):
-                made = chunk_of(choice)
+                made = chunk_of(choice, data)
                 out.append(made)
                 silent = silent or says_nothing(made)
             if silent:
@@ -167,7 +167,7 @@ class OpenAIChat(Provider):
                 left_out += more
             for number, call in enumerate((choice.delta and choice.delta.tool_calls) or ()):
                 call.index = number if call.index is None else call.index
-        out = [chunk_of(choice) for choice in chunk.choices]
+        out = [chunk_of(choice, body) for choice in chunk.choices]
         if any(map(says_nothing, out)):
             read_again(body, out, whole=True)
         self._with(chunk, out[-1], body)

@@ -322,6 +322,26 @@ REFUSALS: list[Difference] = [
         403,
     ),
     _refusal(
+        "one-api, new-api",
+        "429 in Chinese for a group whose channels are all busy",
+        "QuantumNous/new-api",
+        "overloaded",
+        _error("当前分组上游负载已饱和，请稍后再试", "upstream_error", "upstream_error"),
+        429,
+    ),
+    _refusal(
+        "new-api",
+        "503 with `model_not_found`: no channel for the model, or all are switched off for a while",
+        "QuantumNous/new-api",
+        "overloaded",
+        _error(
+            "No available channel for model m under group default (distributor)",
+            "model_not_found",
+            "new_api_error",
+        ),
+        503,
+    ),
+    _refusal(
         "Azure",
         "403 for an empty call volume",
         "learn.microsoft.com/azure/api-management/quota-policy",
@@ -699,6 +719,18 @@ REFUSALS: list[Difference] = [
         {"error_type": "context_length_exceeded", "error_message": "longer than 163840 tokens"},
         None,
         says="163840",
+    ),
+    _refusal(
+        "llama.cpp",
+        "501 for what the server was not started for",
+        "ggml-org/llama.cpp",
+        "invalid",
+        _error(
+            "This server does not support completions. Start it without `--embeddings`",
+            501,
+            "not_supported_error",
+        ),
+        501,
     ),
     _refusal(
         "llama.cpp",

@@ -222,6 +222,16 @@ REQUESTS: list[Difference] = [
     ),
     Difference(
         "Azure OpenAI",
+        "shows a resource's address without a path",
+        "`/openai/v1` is added, or with a dated `api-version` the deployment of the model's name",
+        "learn.microsoft.com: Azure OpenAI REST reference",
+        goes_to(
+            llm.compatible("m", base_url="https://r.openai.azure.com"),
+            "https://r.openai.azure.com/openai/v1/chat/completions",
+        ),
+    ),
+    Difference(
+        "Azure OpenAI",
         "versions before 2024-09-01 refuse `stream_options`, `max_completion_tokens`",
         "`max_tokens`, and usage is not asked for",
         "openai/openai-python#1469, openai/openai-python#1724",
