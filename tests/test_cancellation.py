@@ -37,7 +37,7 @@ CLOCKS = llm.Timeouts(connect=None, first_chunk=None)  # names are looked up in 
 RETRY = llm.Retry(base_delay=0.01)
 WHOLE = testing.reply(*testing.openai_events("a", "b", "c"))
 PIECES = testing.reply(*[s for e in testing.openai_events("a", "b") for s in (e, 0.01)])
-BROKEN = testing.reply(status=503)
+BROKEN = testing.reply(b"{", 0.01, b"}", status=503)
 LATE = PIECES | faults.late(3.0)
 GRACE = testing.reply(*testing.openai_events("a", usage=False, done=False), hang)
 
