@@ -157,10 +157,11 @@ class Roundtrip:
             if connection is not None:
                 try:
                     await self._exchange_on(connection, request)
-                    parser = self._parser
-                    waited = parser.status == 408 and not parser.reusable  # it answers none
-                    if not waited or not self._may_repeat(connection, request):
-                        return parser.take_head()
+                    head = self._parser.take_head()
+                    # One that has waited for a request for too long answers none.
+                    tired = head.status == 408 and not self._parser.reusable
+                    if not (tired and self._may_repeat(connection, request)):
+                        return head
                 except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError):
                     if self._parser.begun or not self._may_repeat(connection, request):
                         raise

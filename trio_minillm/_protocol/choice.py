@@ -213,7 +213,8 @@ class ChoiceBuilder:
             self._add_attachments(chunk)
         if chunk.finish_reason is not None:
             self.reason = chunk.finish_reason
-            native = chunk.metadata and str(chunk.metadata.get("native_finish_reason") or "")
+            told = chunk.metadata.get("native_finish_reason") if chunk.metadata else None
+            native = str(told or "")
             if native and not forbids_calls((self.native_reason,)):  # a filter is not taken back
                 self.native_reason = native
             if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
@@ -316,6 +317,8 @@ class ChoiceBuilder:
         bad: list[ToolCall] = []
         texts: dict[str, list[str]] = {"text": [], "reasoning": [], "refusal": []}
         told = extras.calls.sorted_out(finished=finished) if extras.calls.all else None
+        ids: dict[CallBuilder, str] = {}
+        usable = ended = False
         if told is not None:
             ids = extras.calls.ids(told.copies, answer)
             # One that was withdrawn counts, too: it is not known what was lost.

@@ -260,7 +260,7 @@ class ChunkDecoder:
             if not (says or parsed.finish_reason) or data.find(MESSAGE) < 0:
                 self.events += 1
                 parsed.event, parsed.received_at = self.events, at
-                if says or parsed.block is not None:
+                if says or (parsed.block is not None and not self._filters_itself):
                     self._repeats.note(parsed)
                 self._note(parsed, data)
                 return [parsed]

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import msgspec
 
-from ._base import Model
+from ._base import Model, joined_url
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._server_quirks import SERVERS, for_model
@@ -51,11 +51,9 @@ class Compatible(OpenAIChat):
         """Return the URL; the endpoint of a resource at Azure, as its page shows it, stands for
         ``/openai/v1``, or, with a version, for the deployment of the model's name.
         """
-        if self.server != "azure":
-            return super().endpoint_url(model)
-        where = urlsplit(model.base_url)
-        if where.path.rstrip("/") not in ("", "/openai"):
-            return super().endpoint_url(model)
+        where = urlsplit(model.base_url) if self.server == "azure" else None
+        if where is None or where.path.rstrip("/") not in ("", "/openai"):
+            return joined_url(model.base_url, CHAT)
         version = parse_qs(where.query).get("api-version", [""])[-1]
         dated = f"/openai/deployments/{quote(model.name, safe='')}"
         base = dated if version[:1].isdigit() else "/openai/v1"

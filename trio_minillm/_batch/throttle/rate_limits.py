@@ -74,8 +74,10 @@ class RateLimits:
         self._collect()
 
     def _collect(self) -> None:
-        stated = ((unit, limit.bucket) for unit, limit in self._stated.items())
-        self._buckets = (*self._given.items(), *stated)
+        buckets: list[tuple[Unit, TokenBucket]] = [*self._given.items()]
+        for unit, limit in self._stated.items():
+            buckets.append((unit, limit.bucket))
+        self._buckets = tuple(buckets)
 
     def wait(self, tokens: float, now: float) -> tuple[Reason, float] | None:
         """Return the limit that holds a request of so many tokens back the longest, and the seconds
