@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import msgspec
@@ -53,7 +53,7 @@ class Gemini(Provider):
     any_text = True
     always_usage = True
     array_events = True
-    nested_fields = NESTED_FIELDS
+    nested_fields: ClassVar[frozenset[str]] = NESTED_FIELDS
 
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL stays at its end."""

@@ -13,7 +13,7 @@ here: `parse_chunk` and `Items` need no event before those that they get.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ from .._types.chunks import StreamChunk, ToolCallDelta
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.usage import Usage
-from ._base import Model, Parsed, Provider, Request, host_of, joined_url
+from ._base import Model, Parsed, Provider, RepeatFilter, Request, host_of, joined_url
 from ._coerce import clean, loose_json, side_objects, side_text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import bounded, text_within
@@ -56,7 +56,7 @@ class OpenAIResponses(Provider):
     replay_wire = "openai-responses"
     any_text = True
     always_usage = True
-    repeat_filter = Items
+    repeat_filter: ClassVar[type[RepeatFilter] | None] = Items
 
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""
