@@ -315,9 +315,8 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
 
 def _kinds_of(tool: Any, *, named: bool) -> Iterable[str]:
     """Return the kinds of a tool; where they are ``named``, it is an object with a field for each."""
-    if not isinstance(tool, Mapping):
-        return ("?",)
-    return tool if named else (tool.get("type", "custom"),)
+    given = tool if isinstance(tool, Mapping) else {"type": "?"}
+    return given if named else (given.get("type", "custom"),)
 
 
 _BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
