@@ -150,7 +150,6 @@ class Params(TypedDict, total=False):
     """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""
     previous_response_id: str | None
     conversation: str | Mapping[str, Any] | None
-    prompt: Mapping[str, Any] | None
     truncation: str | None
     max_tool_calls: int | None
 

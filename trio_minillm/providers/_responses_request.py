@@ -46,7 +46,7 @@ _SAME = {
     *("temperature", "top_p", "top_logprobs", "parallel_tool_calls", "metadata", "user"),
     *("service_tier", "store", "prompt_cache_key", "prompt_cache_retention"),
     *("prompt_cache_options", "safety_identifier", "context_management", "moderation"),
-    *("previous_response_id", "conversation", "truncation", "max_tool_calls", "prompt"),
+    *("previous_response_id", "conversation", "truncation", "max_tool_calls"),
 }
 _TABLE = {**{name: name for name in _SAME}, "max_tokens": "max_output_tokens"}
 _SHAPED = {
