@@ -132,11 +132,14 @@ def test_results_come_as_they_are_ready(endpoint: Endpoint, folder: Path) -> Non
             got = b""
             while got.count(b"\n") < 3:
                 got += read_until(process.stdout.fileno(), b"\n")
-            process.send_signal(signal.SIGTERM)
             wait_for(lambda: len(endpoint.requests) == 5)
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            said = read_until(process.stderr.fileno(), b"2 requests are still running")
         finally:
             endpoint.release.set()
         out, err = ended(process)
+    err = said.decode() + err
     assert process.returncode == 143
     assert (got.decode() + out).count('"custom_id"') == 5
     assert "finished: 5 of 10 (stop 5)\n" in err
