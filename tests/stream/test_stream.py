@@ -6,6 +6,7 @@ Everything here runs on a mock clock over a scripted transport: no sockets, no r
 import gc
 import json
 import weakref
+from contextlib import nullcontext
 
 import httpx
 import pytest
@@ -515,6 +516,34 @@ def test_a_slow_consumer_trips_no_clock(autojump):
 
     run(autojump, main)
     assert transport.open_bodies == 0
+
+
+@pytest.mark.parametrize("room", range(-2, 3))
+@pytest.mark.parametrize("ends", ["whole", "in an error", "with clocks that have run out"])
+def test_an_end_that_finds_no_room_is_not_lost(autojump, ends, room):
+    """The answer is over with a read for which the channel has no room: it must still arrive."""
+    *events, reason, usage, done = openai_events(*["x"] * (BUFFERED_BATCHES + room))
+    failure = b'data: {"error": {"message": "Out of memory.", "type": "server_error"}}\n\n'
+    last = events.pop() + failure if ends == "in an error" else reason + usage + done
+    _, opening = client_of(reply(*events, last))
+    limits = clocks(idle=1, total=5) if "clocks" in ends else None
+
+    async def main():
+        text = ""
+        async with opening as client, client.stream(model(), "Hi", timeouts=limits) as stream:
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(10)
+            with pytest.raises(llm.ProviderError) if "error" in ends else nullcontext():
+                async for chunk in stream:
+                    text += chunk.delta
+        assert text == "x" * (BUFFERED_BATCHES + room)
+        if "error" in ends:
+            assert stream.outcome is Outcome.ERRORED
+            return
+        assert (stream.outcome, stream.response.finish_reason) == (Outcome.FINISHED, "stop")
+        assert stream.usage is not None
+
+    run(autojump, main)
 
 
 def test_backpressure_reaches_the_body(autojump):

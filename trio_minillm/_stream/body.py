@@ -94,7 +94,7 @@ class BodyReader:
         answer = self.answer
         if not self._exchange.resumable and self._unable():
             return
-        while not answer.over:
+        while not answer.over or self.mode is Mode.FULL:  # there may be no room for the end
             if self.mode is Mode.FULL:
                 await self._wait_for_room()
             elif self.mode is Mode.BUFFERED:
