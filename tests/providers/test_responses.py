@@ -553,8 +553,13 @@ def test_items_that_are_none_are_left_out() -> None:
 
 def test_more_items_than_any_answer_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items, "MAX_ITEMS", 2)
-    _, error = testing.decode(RESPONSES, [done({"type": "x"}, n) for n in range(3)])
-    assert isinstance(error, llm.ProtocolError)
+    for events in (
+        [done({"type": "x"}, n) for n in range(3)],
+        [event("output_text.delta", output_index=n, delta="x") for n in range(3)],
+    ):
+        response, error = testing.decode(RESPONSES, events)
+        assert isinstance(error, llm.ProtocolError)
+        assert (error.event, len(response.parts)) == (3, 2)
 
 
 # -- how it ends -------------------------------------------------------------------------------

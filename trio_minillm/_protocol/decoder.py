@@ -253,15 +253,16 @@ class ChunkDecoder:
         if parsed is None:
             self.events += 1
             return []
-        calls = parsed.tool_calls if type(parsed) is StreamChunk else ()
-        paths = calls and calls[0].partial is not None
-        if type(parsed) is StreamChunk and not (parsed.elsewhere or parsed.unread or paths):
+        if type(parsed) is StreamChunk and not (parsed.elsewhere or parsed.unread):
             says = parsed.delta or has_content(parsed)
             if not (says or parsed.finish_reason) or data.find(MESSAGE) < 0:
+                if says or (parsed.block is not None and not self._filters_itself):
+                    try:
+                        self._repeats.note(parsed)
+                    except ProtocolError:  # likewise; it has changed nothing
+                        return None
                 self.events += 1
                 parsed.event, parsed.received_at = self.events, at
-                if says or (parsed.block is not None and not self._filters_itself):
-                    self._repeats.note(parsed)
                 self._note(parsed, data)
                 return [parsed]
         if self._filters_itself:

@@ -747,6 +747,12 @@ def test_the_hash_of_a_request_is_that_of_earlier_versions() -> None:
         extra={"x": 1},
     )
     assert fingerprint(asked) == "51c773c3d7776237"
+    call = llm.ToolCall(id="x", name="f", arguments="{}")
+    said = llm.assistant(llm.TextPart("a", citations=({"u": 1},)), llm.RefusalPart("no"), call)
+    history = [llm.user("q"), said, llm.tool_result(call, "r")]
+    model = llm.compatible("m", base_url="http://test.invalid/v1")
+    asked = BatchRequest("k", history, model, extra={"a": [1], "extra": None})
+    assert fingerprint(asked) == "9ed67bd3b1958569"
 
 
 def test_a_hash_of_a_request_knows_types_and_functions() -> None:

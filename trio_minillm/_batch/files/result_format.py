@@ -7,6 +7,7 @@ beside it. Money is in USD as text, since it is exact; times are in seconds.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
@@ -158,14 +159,26 @@ def fingerprint(request: BatchRequest) -> str:
     Neither address nor key is part of it, so that a run can go on at another address.
     """
     name = request.model.name if request.model else None
-    asked = [name, request.messages, dict(request.params), dict(request.extra)]
     try:
-        text = msgspec.json.encode(asked, enc_hook=_name_of, order="deterministic")
+        messages = _encode(request.messages)
+        asked = [name, _as_before(messages), dict(request.params), dict(request.extra)]
+        text = _encode(asked)
     except UnicodeError:  # its repr would show the text
         raise ValueError("a message or parameter is not valid Unicode") from None
-    # A text had no such field in earlier versions, whose files are gone on with.
-    text = text.replace(b'],"extra":null}', b"]}")
     return blake2b(text, digest_size=8).hexdigest()
+
+
+def _encode(value: Any) -> bytes:
+    return msgspec.json.encode(value, enc_hook=_name_of, order="deterministic")
+
+
+_NO_EXTRA = re.compile(rb'(?<!"type":"function")(?<!"type":"custom"),"extra":null(?=})')
+"""The field of texts and refusals that earlier versions had not; calls have always had it."""
+
+
+def _as_before(messages: bytes) -> msgspec.Raw:
+    """Return messages as earlier versions have them, whose files of results are gone on with."""
+    return msgspec.Raw(_NO_EXTRA.sub(b"", messages))
 
 
 def _name_of(thing: Any) -> str:
