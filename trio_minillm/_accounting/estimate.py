@@ -70,7 +70,7 @@ CountTokens: TypeAlias = Callable[[str], int]
 _SERVER_SIDE = (
     *("web_search_options", "plugins", "mcp_servers", "container", "context_management"),
     *("search_parameters", "compound_custom", "data_sources", "enable_search", "cachedContent"),
-    *("previous_response_id", "conversation", "prompt"),
+    *("previous_response_id", "conversation"),
 )
 """Body fields by which a server adds to the prompt, or calls the model more than once."""
 
@@ -308,6 +308,8 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
     for field in _SERVER_SIDE:
         if body.get(field) not in (None, False):  # {} turns OpenAI's search on
             yield f"no bound: {field} lets the server add to the prompt"
+    if isinstance(body.get("prompt"), Mapping):  # of text completions, it is text
+        yield "no bound: prompt lets the server add to the prompt"
     for mark in _AGENTS:
         if mark in name.lower():
             yield f"no bound: models named {mark!r} search on their own"
@@ -345,7 +347,8 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
         if type(beside) is not int or beside < 0:
             notes.append("no bound for the answer: Qwen's max_tokens may leave out the thinking")
             return None
-    return (max(limits) + beside) * int(body.get("n") or settings.get("candidateCount") or 1)
+    choices = body.get("best_of") or body.get("n") or settings.get("candidateCount") or 1
+    return (max(limits) + beside) * int(choices)
 
 
 # -- money -----------------------------------------------------------------------------------
