@@ -29,7 +29,8 @@ from .support.runs import IN_MEMORY, ON_SOCKETS, TRANSPORTS, client_over, run
 
 PROMISES = [*ENDINGS, *EVENTS]
 
-WIRES = {name: Wire(name) for name in ("openai", "anthropic", "compatible", "openrouter")}
+LIKE_OPENAI = ("compatible", "openrouter", "text_completions")
+WIRES = {name: Wire(name) for name in ("openai", "anthropic", *LIKE_OPENAI)}
 
 
 def merged(made: Reply) -> Reply:
@@ -164,7 +165,7 @@ def cells(*wires: str, ways: Sequence[str] = (), **more: Sequence[str]) -> list[
 
 
 MEMORY_CELLS = cells("openai", "anthropic", ways=tuple(WAYS), reads=("split", "merged")) + cells(
-    "compatible", "openrouter", reads=("merged",)
+    *LIKE_OPENAI, reads=("merged",)
 )
 """``split`` has each event in a read of its own, ``merged`` as many in one as can be."""
 SOCKET_CELLS = cells("openai", "anthropic", transport=tuple(TRANSPORTS))
