@@ -41,12 +41,8 @@ SAME = ("temperature", "top_p", "top_k", "min_p", "seed", "frequency_penalty", "
 
 SCORED: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": True}
 """Parameters of a request for the log probabilities of its prompt. Some servers take ``max_tokens=0``
-for no bound (llama-cpp-python), others refuse it. The one token that is generated is the likeliest,
-by which it shows whether the numbers stand in their places."""
-
-OFF = 0.1
-"""Nats that the likeliest token may seem to be less likely than another: servers round. In the place of
-another token, its number is off by several."""
+for no bound (llama-cpp-python), others refuse it. The one token that is generated has a number, too: by
+that it shows whether they stand in their places."""
 
 LIKELIHOOD = (
     "log probabilities of the prompt come over text completions only: give model=text:NAME and"
@@ -59,11 +55,13 @@ NOT_GIVEN = (
 )
 NO_BEGINNING = (
     "the server gave no log probability to the first token, before which there is nothing: give"
-    " prefix=, the text of the token that begins a document in this model (<|endoftext|>, <s>)"
+    " prefix=, a text to put before each: that of the token that begins a document in this model"
+    " (<|endoftext|>, <s>), or a line break where the server leaves that one out"
 )
 MISPLACED = (
-    "the server's log probabilities are not those of the tokens that they stand beside"
-    " (llama-cpp-python, for a model whose prompts begin without a token for that: give prefix=)"
+    "the server's log probabilities are not those of the tokens that they stand beside, since the last"
+    " token has none: so it is in llama-cpp-python for a model whose prompts do not begin with a token"
+    " for the beginning of a document. Give that as prefix="
 )
 
 
@@ -272,7 +270,7 @@ def score(response: CompletionResponse, context: str, continuation: str) -> tupl
         raise ValueError(NO_BEGINNING)
     if not scored or not all(entry["top_logprobs"] for entry in scored):
         raise NotImplementedError(NOT_GIVEN)
-    if (echo.text and not echo.completion) or not all(map(_is_likeliest, echo.completion[:1])):
+    if echo.text and not echo.completion:
         raise ValueError(MISPLACED)
     greedy = all(entry["logprob"] >= _highest(entry) for entry in scored)
     return math.fsum(entry["logprob"] for entry in scored), greedy
@@ -281,11 +279,6 @@ def score(response: CompletionResponse, context: str, continuation: str) -> tupl
 def _highest(entry: dict[str, Any]) -> float:
     """Return the log probability of the likeliest token in a place."""
     return max((one["logprob"] for one in entry["top_logprobs"]), default=-math.inf)
-
-
-def _is_likeliest(entry: dict[str, Any]) -> bool:
-    own = entry["logprob"]
-    return own is not None and own >= _highest(entry) - OFF
 
 
 def _moved(context: str, continuation: str) -> tuple[str, str]:
