@@ -44,6 +44,7 @@ from trio_minillm.providers import (
     OpenRouter,
     Provider,
     Request,
+    TextCompletions,
 )
 from trio_minillm.testing import ScriptedTransport
 
@@ -57,6 +58,7 @@ PROVIDERS: tuple[Provider, ...] = (
     OpenAIResponses(),
     Gemini(),
     Gemini(),
+    TextCompletions(),
 )
 _URL = "http://test.invalid/v1"
 MODELS = (
@@ -67,6 +69,7 @@ MODELS = (
     llm.openai_responses("m", base_url=_URL, api_key=KEY),
     llm.gemini("gemini-3-pro", base_url=_URL, api_key=KEY),
     llm.gemini("gemini-2.5-pro", base_url=_URL, api_key=KEY),
+    llm.text_completions("m", base_url=_URL, api_key=KEY),
 )
 HELD = 96
 """`QUICK_BYTES` while fuzzing: what is longer goes another way, and inputs are short."""

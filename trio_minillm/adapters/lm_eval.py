@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -259,11 +260,10 @@ def score(response: CompletionResponse, context: str, continuation: str) -> tupl
     if not response.content.startswith(whole):
         raise NotImplementedError(NOT_GIVEN)
     echo = split_echo(response, whole)
-    starts = [entry["text_offset"] for entry in echo.prompt]
-    ends = [*starts[1:], len(whole)]
+    places = pairwise([*(entry["text_offset"] for entry in echo.prompt), len(whole)])
     scored = [
         entry
-        for entry, start, end in zip(echo.prompt, starts, ends, strict=True)
+        for entry, (start, end) in zip(echo.prompt, places, strict=True)
         if start >= len(context) or end > len(context)
     ]
     if any(entry["logprob"] is None for entry in scored):
