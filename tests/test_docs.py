@@ -680,6 +680,7 @@ WIRES = {
     "Anthropic": llm.anthropic("m", api_key="k"),
     "Gemini": llm.gemini("m", api_key="k"),
     "compatible": llm.compatible("m", base_url="http://server.invalid/v1"),
+    "text": llm.text_completions("m", base_url="http://server.invalid/v1"),
 }
 
 

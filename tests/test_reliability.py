@@ -246,7 +246,7 @@ that can have it. The expectations were written before the code was run against 
 The faults and the promises are in `tests/support/promises_*.py`; `tests/test_reliability.py` checks them:
 
 - in memory, {memory:,} cells: in OpenAI's and Anthropic's formats, by iterating over a stream and with `complete()`, with each event in a
-  read of its own and with as many as possible in one; in the formats of OpenRouter and compatible servers, in one of these ways;
+  read of its own and with as many as possible in one; in the formats of OpenRouter, compatible servers and text completions, in one of these ways;
 - over loopback sockets, {sockets:,} cells: in OpenAI's and Anthropic's formats, with `TrioTransport` and with httpx's own transport.
 
 The clock is Trio's mock clock, so that 300 s take no time. This page is generated from the same data, and a test fails if it differs;
