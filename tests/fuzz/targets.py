@@ -215,8 +215,10 @@ def _send_back(choices: Choices, response: llm.CompletionResponse) -> None:
     """The turn of an answer is one that its own wire takes, or says why not."""
     if not response.to_message().parts:
         return
-    messages = (llm.user("x"), response.to_message(), llm.user("y"))
     model = MODELS[choices.wire]
+    messages: tuple[llm.Message, ...] = (llm.user("x"), response.to_message(), llm.user("y"))
+    if model.provider.name == "text":  # it has no turns: what was said is the next prompt
+        messages = (llm.user("x", response.content),)
     request = Request(model=model, messages=messages, params={}, extra={})
     body = model.provider.build_request(request)
     assert isinstance(json.loads(msgspec.json.encode(body)), dict)
@@ -340,6 +342,7 @@ class _Source:
 _MAKERS = (
     *(llm.text, llm.image, llm.audio, llm.document, llm.ToolCall, parts_of.ToolResult),
     *(parts_of.ReasoningPart, parts_of.OpaquePart, parts_of.RefusalPart, llm.TextPart),
+    llm.TokensPart,
 )
 _FIELDS = (
     *("id", "name", "arguments", "type", "text", "cache", "media_type", "detail", "wire", "raw"),
