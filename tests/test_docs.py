@@ -105,6 +105,8 @@ class Server(httpx.AsyncBaseTransport):
         headers = {"content-type": "text/event-stream"}
         if url.path.endswith("/messages"):
             events = anthropic_events(asked)
+        elif "prompt" in asked:
+            events = testing.text_events(*TEXT)
         else:
             events = openai_events(asked, id, url.host)
         if url.host == "openrouter.ai":

@@ -21,6 +21,7 @@ import trio_minillm as llm
 from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
 
 from .support.event_fields import ANTHROPIC, OPENAI, VALUES, walk
+from .support.event_fields import TEXT as CONTINUED
 from .support.paths import DOCS
 from .support.promises import SO_FAR, WHOLE, Promise, Sees, Wire
 from .support.promises_endings import ENDINGS
@@ -311,8 +312,8 @@ def page() -> str:
     counts = {
         "promises": len(PROMISES),
         "memory": len(MEMORY_CELLS),
-        "fields": len(walk(OPENAI)) + len(walk(ANTHROPIC)),
-        "events": len(OPENAI) + len(ANTHROPIC),
+        "fields": sum(len(walk(one)) for one in (OPENAI, ANTHROPIC, CONTINUED)),
+        "events": sum(map(len, (OPENAI, ANTHROPIC, CONTINUED))),
         "values": len(VALUES),
         "sockets": len(SOCKET_CELLS),
     }

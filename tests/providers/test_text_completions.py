@@ -153,25 +153,6 @@ def test_tokens_are_for_text_completions_only(other: llm.Model) -> None:
         body([1, 2, 3], other)
 
 
-@pytest.mark.parametrize(
-    ("ids", "error"),
-    [((), ValueError), ((-1,), ValueError), ((True,), TypeError), (("1",), TypeError), ("12", TypeError)],
-)  # fmt: skip
-def test_what_is_no_list_of_tokens(ids: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="ids of tokens"):
-        llm.TokensPart(ids)
-
-
-def test_a_list_that_is_not_all_tokens_is_no_prompt() -> None:
-    with pytest.raises(TypeError, match="whole numbers"):
-        body([1, "2"])
-    with pytest.raises(TypeError, match="not a Message"):
-        body(iter([1, 2]))
-    with pytest.raises(ValueError, match="not in the shape"):
-        body([{"role": "user", "content": [1, "2"]}])
-    assert repr(llm.TokensPart([5, 6])) == "<TokensPart 2 tokens>"  # type: ignore[arg-type]
-
-
 # -- parameters --------------------------------------------------------------------------------
 
 
@@ -258,15 +239,6 @@ def test_samplers_are_for_the_servers_that_have_them() -> None:
     assert "stream_options" not in made
     with pytest.raises(ValueError, match="extra must not hold prompt"):
         body_of(make_request(model(), messages_of("Once"), {}, extra={"prompt": "x"}))
-
-
-def test_estimates_know_that_the_prompt_is_text() -> None:
-    price = llm.TokenPrice(input=1, output=1)
-    found = llm.estimate(model(price=price), "Once upon a time", max_tokens=10, best_of=3)
-    assert found.input_tokens is not None
-    assert found.output_tokens == 30
-    stored = llm.openai_responses("m", api_key="k")
-    assert llm.estimate(stored, "Hi", extra={"prompt": {"id": "p"}}).input_tokens is None
 
 
 # -- events ------------------------------------------------------------------------------------
@@ -491,6 +463,10 @@ def test_the_newer_shape_stays_as_it_is() -> None:
         ({**OLDER, "token_logprobs": [True, False]}, None),
         ({**OLDER, "token_logprobs": None}, None),
         ({**OLDER, "top_logprobs": 7}, None),
+        ({**OLDER, "top_logprobs": [7, None]}, None),
+        ({**OLDER, "top_logprobs": [{"a": "x"}, None]}, None),
+        ({**OLDER, "text_offset": ["x", None]}, None),
+        ({**OLDER, "text_offset": [0, None]}, 2),
     ],
 )
 def test_log_probabilities_cost_themselves_only(given: Any, kept: int | None) -> None:
@@ -524,6 +500,12 @@ def test_log_probabilities_of_the_prompt() -> None:
             {**entries[0], "top_logprobs": entries},
         ]
     }
+
+
+def test_a_prompt_without_log_probabilities_has_none() -> None:
+    response, error = decode(TEXT, [prompts().replace(b"[]", b"null")])
+    assert error is None
+    assert (response.content, response.logprobs, response.notes) == ("!", None, ())
 
 
 @pytest.mark.parametrize("given", [[1], [{}], [{"7": None}], [{"7": {"logprob": 1}}], [{"x": {}}]])

@@ -16,7 +16,7 @@ OPENAI = [
 ANTHROPIC = [b"".join(testing.anthropic_events("Hel", "lo")), b"".join(testing.anthropic_events())]
 TEXT = [
     b"".join(testing.text_events("Hel", "lo ", "wörld")),
-    b"".join(testing.text_events("x", finish=None, usage=False)),
+    b"".join(testing.text_events("x", finish=None)),
 ]
 GEMINI = [
     b"".join(testing.gemini_events("Hel", "lo", "!")),

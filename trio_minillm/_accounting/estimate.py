@@ -25,6 +25,7 @@ from .._types.messages import (
     OpaquePart,
     Part,
     ReasoningPart,
+    TokensPart,
     ToolCall,
     ToolResult,
 )
@@ -226,6 +227,8 @@ def _likely_tokens(
     equipment = {k: body[k] for k in _EQUIPMENT if k in body}
     around = PROMPT_TOKENS + TURN_TOKENS * len(messages)
     told = sum(count(_told(message)) for message in messages)
+    parts = (part for message in messages for part in message.parts)
+    told += sum(len(part.ids) for part in parts if isinstance(part, TokensPart))
     return around + told + (count(encoded(equipment).decode()) if equipment else 0)
 
 

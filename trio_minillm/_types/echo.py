@@ -26,7 +26,7 @@ class Echo(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """
 
     text: str
-    """What was generated."""
+    """The text that was generated."""
     prompt: tuple[dict[str, Any], ...] = ()
     """The log probabilities of the prompt's tokens; none if the answer has none."""
     completion: tuple[dict[str, Any], ...] = ()

@@ -107,10 +107,13 @@ def _entries(found: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         return None
     out: list[dict[str, Any]] = []
     for token, logprob, others, place in zip(tokens, own or (), top, places, strict=True):
-        if not isinstance(token, str) or not _is_number(logprob):
+        alternatives = _alternatives(others)
+        if not isinstance(token, str) or not _is_number(logprob) or alternatives is None:
             return None
-        entry = {"token": token, "logprob": logprob, "top_logprobs": _alternatives(others)}
-        if type(place) is int:
+        entry = {"token": token, "logprob": logprob, "top_logprobs": alternatives}
+        if place is not None:
+            if type(place) is not int:
+                return None
             entry["text_offset"] = place
         out.append(entry)
     return out
@@ -121,11 +124,14 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _alternatives(given: Any) -> list[dict[str, Any]]:
-    """Return the likeliest tokens in a place, which come as an object, in the order they came."""
-    if not isinstance(given, Mapping):
-        return []
-    return [{"token": token, "logprob": number} for token, number in given.items()]
+def _alternatives(given: Any) -> list[dict[str, Any]] | None:
+    """Return the likeliest tokens in a place, which come as an object, in the order they came; ``None``
+    if they can't be read.
+    """
+    found = {} if given is None else given
+    if not isinstance(found, Mapping) or not all(map(_is_number, found.values())):
+        return None
+    return [{"token": token, "logprob": number} for token, number in found.items()]
 
 
 class _Whole(msgspec.Struct, gc=False):

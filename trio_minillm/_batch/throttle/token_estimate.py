@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..._accounting.estimate import CHARACTERS_PER_TOKEN
-from ..._types.messages import Message
+from ..._types.messages import Message, TokensPart
 from ..types import BatchRequest
 
 USUAL_OUTPUT = 256
@@ -26,7 +26,10 @@ def _characters(content: Any) -> int:
     if isinstance(content, str):
         return len(content)
     if isinstance(content, Message):
-        return len(content.text)
+        ids = sum(len(part.ids) for part in content.parts if isinstance(part, TokensPart))
+        return len(content.text) + ids * CHARACTERS_PER_TOKEN
+    if type(content) is int:  # the id of a token
+        return CHARACTERS_PER_TOKEN
     if isinstance(content, Mapping):
         return _characters(content.get("content") or content.get("text") or ())
     return sum(map(_characters, content)) if isinstance(content, Sequence) else 0
