@@ -9,6 +9,7 @@ its ``text_offset`` beside these, if the server gave one. Those of a prompt (vLL
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -97,41 +98,40 @@ def in_words_of_chat(out: StreamChunk) -> None:
         out.unread = (*out.unread, "choices[].logprobs")
 
 
+_NUMBERS = frozenset((float, int, NoneType))
+"""Types of a log probability: there is none for a prompt's first token, before which nothing comes."""
+
+
 def _entries(found: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the entries of four lists; ``None`` if they don't fit together."""
+    """Return the entries of four lists; ``None`` if they don't fit together.
+
+    Each list is checked as a whole: a prompt has thousands of tokens, whose turn is that of all tasks.
+    """
     tokens, own = found.get("tokens") or [], found.get("token_logprobs")
     size = len(tokens) if isinstance(tokens, list) else -1
     top = found.get("top_logprobs") or [None] * size
     places = found.get("text_offset") or [None] * size
-    if not all(isinstance(one, list) and len(one) == size for one in (own, top, places)):
+    lists = (tokens, own, top, places)
+    if not all(isinstance(one, list) and len(one) == size for one in lists):
         return None
-    out: list[dict[str, Any]] = []
-    for token, logprob, others, place in zip(tokens, own or (), top, places, strict=True):
-        alternatives = _alternatives(others)
-        if not isinstance(token, str) or not _is_number(logprob) or alternatives is None:
-            return None
-        entry = {"token": token, "logprob": logprob, "top_logprobs": alternatives}
+    kinds = [set(map(type, one)) for one in lists]
+    fit = kinds[0] <= {str} and kinds[1] <= _NUMBERS and kinds[2] <= {dict, NoneType}
+    if not fit or not kinds[3] <= {int, NoneType}:
+        return None
+    if not {type(number) for one in top if one for number in one.values()} <= _NUMBERS:
+        return None
+    out: list[dict[str, Any]] = [
+        {
+            "token": token,
+            "logprob": logprob,
+            "top_logprobs": [{"token": k, "logprob": v} for k, v in one.items()] if one else [],
+        }
+        for token, logprob, one in zip(tokens, own or (), top, strict=True)
+    ]
+    for entry, place in zip(out, places, strict=True):
         if place is not None:
-            if type(place) is not int:
-                return None
             entry["text_offset"] = place
-        out.append(entry)
     return out
-
-
-def _is_number(value: Any) -> bool:
-    """Return True for a number, or none at all: nothing comes before a prompt's first token."""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _alternatives(given: Any) -> list[dict[str, Any]] | None:
-    """Return the likeliest tokens in a place, which come as an object, in the order they came; ``None``
-    if they can't be read.
-    """
-    found = {} if given is None else given
-    if not isinstance(found, Mapping) or not all(map(_is_number, found.values())):
-        return None
-    return [{"token": token, "logprob": number} for token, number in found.items()]
 
 
 class _Whole(msgspec.Struct, gc=False):

@@ -26,8 +26,10 @@ def _characters(content: Any) -> int:
     if isinstance(content, str):
         return len(content)
     if isinstance(content, Message):
-        ids = sum(len(part.ids) for part in content.parts if isinstance(part, TokensPart))
-        return len(content.text) + ids * CHARACTERS_PER_TOKEN
+        first = content.parts[0] if content.parts else None
+        if isinstance(first, TokensPart):
+            return len(first.ids) * CHARACTERS_PER_TOKEN
+        return len(content.text)
     if type(content) is int:  # the id of a token
         return CHARACTERS_PER_TOKEN
     if isinstance(content, Mapping):
