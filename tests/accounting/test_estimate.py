@@ -691,6 +691,12 @@ def test_base64_in_a_data_url_is_a_picture_too() -> None:
     assert "images: at most 105 tokens by their vendor's rules" in estimate(claude, [raw]).notes
 
 
+def test_a_router_s_text_completions_have_the_note_on_its_price() -> None:
+    router = llm.text_completions("m", base_url="https://openrouter.ai/api/v1", api_key="k")
+    found = llm.estimate(router, "Once", price=llm.TokenPrice(input=1, output=1), max_tokens=1)
+    assert any("dearest server" in note for note in found.notes)
+
+
 def test_the_prompt_of_text_completions_is_text() -> None:
     """In Responses, it is a stored one, to which the server adds."""
     base = llm.text_completions("m", base_url="http://127.0.0.1:1/v1")

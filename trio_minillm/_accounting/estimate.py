@@ -375,7 +375,7 @@ def _amounts(
     prices = _tier_prices(model, body, price, notes)
     if not prices:
         return None, None
-    if model.provider.name == "openrouter":
+    if getattr(model.provider, "bills", False):  # OpenRouter, on either of its wires
         notes.append("the price is taken to be that of the dearest server that may answer")
     highest = [_highest_rates(one, total) for one in prices]
     rate = {name: max(rates[name] for rates in highest) for name in highest[0]}
