@@ -107,11 +107,12 @@ def _entries(found: Mapping[str, Any]) -> list[dict[str, Any]] | None:
 
     Each list is checked as a whole: a prompt has thousands of tokens, whose turn is that of all tasks.
     """
-    tokens, own = found.get("tokens") or [], found.get("token_logprobs")
+    tokens: Any = found.get("tokens") or []
+    own: Any = found.get("token_logprobs")
     size = len(tokens) if isinstance(tokens, list) else -1
-    top = found.get("top_logprobs") or [None] * size
-    places = found.get("text_offset") or [None] * size
-    lists = (tokens, own, top, places)
+    top: Any = found.get("top_logprobs") or [None] * size
+    places: Any = found.get("text_offset") or [None] * size
+    lists: list[Any] = [tokens, own, top, places]
     if not all(isinstance(one, list) and len(one) == size for one in lists):
         return None
     kinds = [set(map(type, one)) for one in lists]
@@ -126,7 +127,7 @@ def _entries(found: Mapping[str, Any]) -> list[dict[str, Any]] | None:
             "logprob": logprob,
             "top_logprobs": [{"token": k, "logprob": v} for k, v in one.items()] if one else [],
         }
-        for token, logprob, one in zip(tokens, own or (), top, strict=True)
+        for token, logprob, one in zip(tokens, own, top, strict=True)
     ]
     for entry, place in zip(out, places, strict=True):
         if place is not None:
