@@ -193,7 +193,7 @@ def servers(session: nox.Session) -> None:
     The first three are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
     installed; what is missing or has none is skipped with a reason.
     """
-    install(session, *group("servers"), extras=EXTRAS, model=True)
+    install(session, *group("servers"), extras=(*EXTRAS, "lm-eval"), model=True)
     env = {**SAFE, "TRIO_MINILLM_SERVERS": "1"}
     for name, (program, requirements) in SERVERS.items():
         folder = Path(session.create_tmp()).resolve() / name.lower()

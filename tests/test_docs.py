@@ -105,6 +105,8 @@ class Server(httpx.AsyncBaseTransport):
         headers = {"content-type": "text/event-stream"}
         if url.path.endswith("/messages"):
             events = anthropic_events(asked)
+        elif "prompt" in asked:
+            events = testing.text_events(*TEXT)
         else:
             events = openai_events(asked, id, url.host)
         if url.host == "openrouter.ai":
@@ -680,6 +682,7 @@ WIRES = {
     "Anthropic": llm.anthropic("m", api_key="k"),
     "Gemini": llm.gemini("m", api_key="k"),
     "compatible": llm.compatible("m", base_url="http://server.invalid/v1"),
+    "text": llm.text_completions("m", base_url="http://server.invalid/v1"),
 }
 
 

@@ -21,7 +21,7 @@ from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._types.response import Outcome
 from trio_minillm.testing import ScriptedTransport, eof, reply, sse
 
-from .support.event_fields import ABSENT, ANTHROPIC, NOTHING, OPENAI, VALUES, walk
+from .support.event_fields import ABSENT, ANTHROPIC, NOTHING, OPENAI, TEXT, VALUES, walk
 from .support.promises import PIECES, Wire
 
 PROVIDERS: dict[str, llm.Provider] = {
@@ -29,6 +29,7 @@ PROVIDERS: dict[str, llm.Provider] = {
     "openrouter": providers.OpenRouter(),
     "compatible": providers.Compatible(),
     "anthropic": providers.Anthropic(),
+    "text_completions": providers.TextCompletions(),
 }
 wires = pytest.mark.parametrize("wire", [Wire(name) for name in PROVIDERS], ids=lambda w: w.name)
 
@@ -260,3 +261,8 @@ async def test_every_field_of_openai(kind: str, path: Any, autojump_clock: Any) 
 @pytest.mark.parametrize(("kind", "path"), walk(ANTHROPIC))
 async def test_every_field_of_anthropic(kind: str, path: Any, autojump_clock: Any) -> None:
     await check_field(Wire("anthropic"), kind, ANTHROPIC[kind], path)
+
+
+@pytest.mark.parametrize(("kind", "path"), walk(TEXT))
+async def test_every_field_of_text_completions(kind: str, path: Any, autojump_clock: Any) -> None:
+    await check_field(Wire("text_completions"), kind, TEXT[kind], path)

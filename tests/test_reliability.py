@@ -21,6 +21,7 @@ import trio_minillm as llm
 from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
 
 from .support.event_fields import ANTHROPIC, OPENAI, VALUES, walk
+from .support.event_fields import TEXT as CONTINUED
 from .support.paths import DOCS
 from .support.promises import SO_FAR, WHOLE, Promise, Sees, Wire
 from .support.promises_endings import ENDINGS
@@ -29,7 +30,8 @@ from .support.runs import IN_MEMORY, ON_SOCKETS, TRANSPORTS, client_over, run
 
 PROMISES = [*ENDINGS, *EVENTS]
 
-WIRES = {name: Wire(name) for name in ("openai", "anthropic", "compatible", "openrouter")}
+LIKE_OPENAI = ("compatible", "openrouter", "text_completions")
+WIRES = {name: Wire(name) for name in ("openai", "anthropic", *LIKE_OPENAI)}
 
 
 def merged(made: Reply) -> Reply:
@@ -164,7 +166,7 @@ def cells(*wires: str, ways: Sequence[str] = (), **more: Sequence[str]) -> list[
 
 
 MEMORY_CELLS = cells("openai", "anthropic", ways=tuple(WAYS), reads=("split", "merged")) + cells(
-    "compatible", "openrouter", reads=("merged",)
+    *LIKE_OPENAI, reads=("merged",)
 )
 """``split`` has each event in a read of its own, ``merged`` as many in one as can be."""
 SOCKET_CELLS = cells("openai", "anthropic", transport=tuple(TRANSPORTS))
@@ -245,7 +247,7 @@ that can have it. The expectations were written before the code was run against 
 The faults and the promises are in `tests/support/promises_*.py`; `tests/test_reliability.py` checks them:
 
 - in memory, {memory:,} cells: in OpenAI's and Anthropic's formats, by iterating over a stream and with `complete()`, with each event in a
-  read of its own and with as many as possible in one; in the formats of OpenRouter and compatible servers, in one of these ways;
+  read of its own and with as many as possible in one; in the formats of OpenRouter, compatible servers and text completions, in one of these ways;
 - over loopback sockets, {sockets:,} cells: in OpenAI's and Anthropic's formats, with `TrioTransport` and with httpx's own transport.
 
 The clock is Trio's mock clock, so that 300 s take no time. This page is generated from the same data, and a test fails if it differs;
@@ -310,8 +312,8 @@ def page() -> str:
     counts = {
         "promises": len(PROMISES),
         "memory": len(MEMORY_CELLS),
-        "fields": len(walk(OPENAI)) + len(walk(ANTHROPIC)),
-        "events": len(OPENAI) + len(ANTHROPIC),
+        "fields": sum(len(walk(one)) for one in (OPENAI, ANTHROPIC, CONTINUED)),
+        "events": sum(map(len, (OPENAI, ANTHROPIC, CONTINUED))),
         "values": len(VALUES),
         "sockets": len(SOCKET_CELLS),
     }

@@ -48,6 +48,7 @@ from ._types.messages import (
     ReasoningPart,
     RefusalPart,
     TextPart,
+    TokensPart,
     ToolCall,
     ToolResult,
     assistant,
@@ -75,12 +76,14 @@ from .providers._models import (
     openai,
     openai_responses,
     openrouter,
+    text_completions,
 )
 
 if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
 else:
@@ -91,6 +94,7 @@ else:
         "BatchRequest": "batch",
         "BatchResult": "batch",
         "CostEstimate": "_accounting.estimate",
+        "Echo": "_types.echo",
         "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
@@ -99,6 +103,7 @@ else:
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
+        "split_echo": "_types.echo",
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)
@@ -123,6 +128,7 @@ __all__ = [
     "CostRecord",
     "CostResolution",
     "DocumentPart",
+    "Echo",
     "EndedEarly",
     "ErrorInfo",
     "ImagePart",
@@ -167,6 +173,7 @@ __all__ = [
     "Timeouts",
     "Timings",
     "TokenPrice",
+    "TokensPart",
     "Tool",
     "ToolCall",
     "ToolCallDelta",
@@ -193,8 +200,10 @@ __all__ = [
     "openai",
     "openai_responses",
     "openrouter",
+    "split_echo",
     "system",
     "text",
+    "text_completions",
     "tool",
     "tool_result",
     "user",

@@ -689,3 +689,29 @@ def test_base64_in_a_data_url_is_a_picture_too() -> None:
     claude = llm.openrouter("anthropic/claude-x", api_key="k")
     raw = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
     assert "images: at most 105 tokens by their vendor's rules" in estimate(claude, [raw]).notes
+
+
+def test_a_router_s_text_completions_have_the_note_on_its_price() -> None:
+    router = llm.text_completions("m", base_url="https://openrouter.ai/api/v1", api_key="k")
+    found = llm.estimate(router, "Once", price=llm.TokenPrice(input=1, output=1), max_tokens=1)
+    assert any("dearest server" in note for note in found.notes)
+
+
+def test_the_prompt_of_text_completions_is_text() -> None:
+    """In Responses, it is a stored one, to which the server adds."""
+    base = llm.text_completions("m", base_url="http://127.0.0.1:1/v1")
+    found = llm.estimate(base, "Once upon a time", max_tokens=10, best_of=3)
+    assert found.input_tokens is not None
+    assert found.output_tokens == 30
+    longer = llm.estimate(base, "Once upon a time" * 100, max_tokens=10)
+    assert longer.input_tokens is not None
+    assert longer.input_tokens - found.input_tokens > 1_000
+    tokens = llm.estimate(base, list(range(1000, 2000)), max_tokens=10)
+    assert tokens.input_tokens is not None
+    assert tokens.input_tokens > 1_000
+    assert tokens.likely_input_tokens is not None
+    assert tokens.likely_input_tokens - 1_000 < 20
+    stored = llm.openai_responses("m", api_key="k")
+    unbounded = llm.estimate(stored, "Hi", extra={"prompt": {"id": "p"}})
+    assert unbounded.input_tokens is None
+    assert any("prompt lets the server add" in note for note in unbounded.notes)

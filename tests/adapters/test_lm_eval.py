@@ -1,13 +1,14 @@
 """The lm-evaluation-harness's own task on our batch, and what goes between the two."""
 
 import json
+import re
 from functools import partial
 
 import pytest
 
 import trio_minillm as llm
 from trio_minillm.adapters import _portal
-from trio_minillm.testing import ScriptedTransport, openai_events, reply
+from trio_minillm.testing import ScriptedTransport, json_reply, openai_events, reply, text_events
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed (extra: lm-eval)")
 
@@ -16,7 +17,17 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 
-from trio_minillm.adapters.lm_eval import Chat, TrioMiniLLM, cut, params_of, stops_of
+from trio_minillm.adapters.lm_eval import (
+    LIKELIHOOD,
+    MISPLACED,
+    NO_BEGINNING,
+    NOT_GIVEN,
+    Chat,
+    TrioMiniLLM,
+    cut,
+    params_of,
+    stops_of,
+)
 
 # What the harness and the packages that it loads do is their business.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -129,8 +140,133 @@ def test_the_harness_s_own_cache_is_told(serve):
 
 @pytest.mark.parametrize("method", ["loglikelihood", "loglikelihood_rolling"])
 def test_likelihoods_are_refused_with_a_reason(method):
-    with pytest.raises(NotImplementedError, match="log probabilities of the prompt"):
+    with pytest.raises(NotImplementedError) as caught:
         getattr(model(), method)([])
+    assert str(caught.value) == LIKELIHOOD
+
+
+def echo(text, *entries, generated=" x"):
+    """A whole answer that repeats its prompt; entries are a token, its number and the highest one."""
+    places = [sum(len(token) for token, *_ in entries[:n]) for n in range(len(entries))]
+    logprobs = {
+        "tokens": [token for token, *_ in entries],
+        "token_logprobs": [own for _, own, _ in entries],
+        "top_logprobs": [
+            None if best is None else {"?": best, token: own} for token, own, best in entries
+        ],
+        "text_offset": places,
+    }
+    choice = {"text": text + generated, "index": 0, "finish_reason": "length", "logprobs": logprobs}
+    usage = {"prompt_tokens": len(entries), "completion_tokens": 1}
+    return json_reply({"id": "cmpl-1", "choices": [choice], "usage": usage})
+
+
+def likelihood(*pairs, rolling=False, **options):
+    kind = "loglikelihood_rolling" if rolling else "loglikelihood"
+    asked = [Instance(request_type=kind, doc={}, arguments=pair, idx=0) for pair in pairs]
+    made = TrioMiniLLM("text:m", **{"base_url": URL, "concurrency": 1, **options})
+    return getattr(made, kind)(asked)
+
+
+ENDED = (" x", -3.0, -1.0)
+"""The token that was generated; a penalty may have made it other than the likeliest."""
+
+
+def test_likelihoods_of_continuations(serve, tmp_path):
+    transport = serve(
+        echo("a b c", ("a", None, None), (" b", -2.0, -2.0), (" c", -0.5, -0.5), ENDED),
+        echo("a b d", ("a", None, None), (" b", -2.0, -2.0), (" d", -4.0, -0.5), ENDED),
+        echo("a b c", ("a", None, None), (" b", -2.0, -2.0), (" c", -0.5, -0.5), ENDED),
+    )
+    pairs = ("a b", " c"), ("a b", " d"), ("a", " b c")
+    cache = str(tmp_path / "answers")
+    for _ in range(2):  # the second time, they are in the cache
+        found = likelihood(*pairs, cache=cache)
+        assert found == [(-0.5, True), (-4.0, False), (-2.5, True)]
+    assert transport.bodies == [
+        {
+            "model": "m",
+            "prompt": context + continuation,
+            "stream": False,
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": 1,
+        }
+        for context, continuation in pairs
+    ]
+
+
+def test_the_harness_s_cache_is_told_of_likelihoods(serve):
+    serve(echo("a b", ("a", None, None), (" b", -2.0, -2.0), ENDED))
+    made, told = TrioMiniLLM("text:m", base_url=URL), []
+    made.cache_hook.add_partial = lambda *args: told.append(args)
+    one = Instance(request_type="loglikelihood", doc={}, arguments=("a", " b"), idx=0)
+    assert made.loglikelihood([one]) == [(-2.0, True)]
+    assert told == [("loglikelihood", one.args, (-2.0, True))]
+
+
+def test_blanks_at_the_end_of_a_context_count_to_the_continuation(serve):
+    serve(echo("a b", ("a", None, None), (" b", -2.0, -2.0), ENDED))
+    assert likelihood(("a ", "b")) == [(-2.0, True)]
+
+
+def test_a_token_of_both_counts_to_the_continuation(serve):
+    serve(echo("abcd", ("a", None, None), ("bc", -2.0, -2.0), ("d", -1.0, -1.0), ENDED))
+    assert likelihood(("ab", "cd")) == [(-3.0, True)]
+
+
+def test_likelihoods_of_whole_texts(serve):
+    transport = serve(
+        echo("a b", ("<s>", None, None), ("a", -3.0, -1.0), (" b", -2.0, -2.0), ENDED),
+        echo("\na b", ("\n", None, None), ("a", -3.0, -1.0), (" b", -2.0, -2.0), ENDED),
+    )
+    assert likelihood(("a b",), rolling=True) == [-5.0]
+    assert likelihood(("a b",), rolling=True, prefix="\n") == [-5.0]
+    assert [body["prompt"] for body in transport.bodies] == ["a b", "\na b"]
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "words"),
+    [
+        # llama.cpp's server passes over the echo
+        (echo("", (" x", -1.0, -1.0)), NotImplementedError, NOT_GIVEN),
+        (echo("a b"), NotImplementedError, NOT_GIVEN),
+        (echo("a b", ("a", None, None), (" b", -2.0, None), ENDED), NotImplementedError, NOT_GIVEN),
+        (echo("a b", ("a b", None, None), ENDED), ValueError, NO_BEGINNING),
+        # llama-cpp-python, for a model without a token at the beginning
+        (echo("a b", ("a", None, None), (" b", -9.0, -1.0)), ValueError, MISPLACED),
+        (echo("a b", ("x", None, None), ("y", -9.0, -1.0)), ValueError, "do not add up"),
+    ],
+)
+def test_numbers_that_are_none_are_no_score(serve, made, error, words):
+    serve(made)
+    with pytest.raises(error, match=re.escape(words)):
+        likelihood(("a", " b"))
+
+
+def test_a_text_without_a_beginning_has_no_score(serve):
+    serve(echo("a b", ("a", None, None), (" b", -2.0, -2.0), ENDED))
+    with pytest.raises(ValueError, match="prefix="):
+        likelihood(("a b",), rolling=True)
+
+
+def test_a_refusal_says_what_it_may_mean(serve):
+    serve(json_reply({"error": {"message": "Only no echo is supported"}}, status=400))
+    with pytest.raises(llm.RefusedError, match="no echo") as caught:
+        likelihood(("a", " b"))
+    assert NOT_GIVEN in caught.value.__notes__[-1]
+
+
+def test_a_prompt_of_text_completions_has_no_template(serve):
+    transport = serve(reply(*text_events("Pa", "ris\nand more")))
+    made = TrioMiniLLM("text:m", base_url=URL)
+    assert made.generate_until([instance("The capital is", until="\n")]) == ["Paris"]
+    assert transport.bodies[0]["prompt"] == "The capital is"
+    with pytest.raises(ValueError, match="use a chat wire"):
+        made.generate_until(
+            [instance(made.apply_chat_template([{"role": "system", "content": "a"}]))]
+        )
 
 
 def test_pictures_are_refused(serve):

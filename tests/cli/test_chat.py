@@ -22,6 +22,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm.cli import _chat as cli
 from trio_minillm.cli import _output as _report
+from trio_minillm.testing import text_events
 
 from ..support.command import (
     COMMAND,
@@ -554,3 +555,15 @@ def test_reasoning_shorthands(given: str | None, meant: str | int | bool | None)
     found = cli.reasoning_of(given)
     assert found == meant
     assert type(found) is type(meant)
+
+
+def test_a_prompt_of_text_completions_is_continued(server: Server) -> None:
+    server.body = b"".join(text_events("Hel", "lo"))
+    keys = {"OPENAI_API_KEY": "sk-not-for-this-server", "TRIO_MINILLM_API_KEY": KEY}
+    ran = run([*COMMAND, "chat", "-m", "text:m", "--base-url", server.url, "Once"], **keys)
+    assert (ran.code, ran.out) == (0, "Hello\n")
+    assert server.requests[0]["prompt"] == "Once"
+    assert server.keys == [f"Bearer {KEY}"]
+    ran = run([*COMMAND, "chat", "-m", "text:m", "Once"], OPENAI_API_KEY="")
+    assert ran.code == 2
+    assert "OPENAI_API_KEY" in ran.err

@@ -209,6 +209,19 @@ def test_a_torn_line_is_counted_and_the_file_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("wire", ["openrouter", "text"])
+def test_what_openrouter_served_is_asked_for_on_either_wire(
+    openrouter: OpenRouter, path: Path, wire: str
+) -> None:
+    ledger = llm.JSONLLedger(path)
+    there = {"provider": wire, "base_url": openrouter.url, "unsettled": True, "id": "gen-7"}
+    ledger.record(a_record(ledger, cost=llm.CostInfo(), **there))
+    asked = [*COMMAND, "costs", str(path), "--settle", "--base-url", openrouter.url]
+    ran = run(asked, **OPENROUTER)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[-1].split("\t")[5] == "0.25"
+
+
 def test_the_key_goes_to_no_address_out_of_a_file(openrouter: OpenRouter, path: Path) -> None:
     ledger = llm.JSONLLedger(path)
     elsewhere = {"provider": "openrouter", "base_url": openrouter.url, "unsettled": True}

@@ -222,6 +222,30 @@ def _gemini() -> list[bytes]:
     return [*streams, b"".join(testing.gemini_events(*"abcdefghijkl")), *arrays]
 
 
+def _text() -> list[bytes]:
+    def event(text: str, reason: str | None = None, **more: Any) -> bytes:
+        choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": reason, **more}
+        return testing.sse(
+            {"id": "c", "object": "text_completion", "model": "m", "choices": [choice]}
+        )
+
+    older = {"tokens": ["a"], "token_logprobs": [-1.5], "top_logprobs": [{"a": -1.5}]}
+    newer = {"content": [{"token": "a", "logprob": -1.5, "top_logprobs": []}]}
+    given = [None, {"7": {"logprob": -1.5, "rank": 1, "decoded_token": "a"}}]
+    whole = {"index": 0, "text": "whole", "finish_reason": "stop"}
+    end = b"".join(testing.text_events())
+    return [
+        b"".join(testing.text_events("Hi", " you", "\n")),
+        b"".join(testing.text_events(*"abcdefghijkl")),
+        event("a", logprobs={**older, "text_offset": [3]}) + event("b", logprobs=newer) + end,
+        event("", stop_reason=None, token_ids=[1]) + event("x", "length", matched_stop=2) + end,
+        event("a", reasoning="hm") + event("b", index=1) + event("c", delta={"content": "d"}) + end,
+        json.dumps({"id": "c", "choices": [{**whole, "logprobs": older}]}).encode(),
+        json.dumps({"id": "c", "choices": [{**whole, "prompt_logprobs": given}]}).encode(),
+        json.dumps({"error": {"message": "no " + KEY, "type": "t", "code": 400}}).encode(),
+    ]
+
+
 def _http() -> list[bytes]:
     ok = b"HTTP/1.1 200 OK\r\n"
     chunked = ok + b"Transfer-Encoding: chunked\r\n"
@@ -268,7 +292,10 @@ def seeds(target: str) -> tuple[bytes, ...]:
     if target == "refusal":
         return tuple(bytes([i * 37 & 255] + [0] * 7) + body for i, body in enumerate(_REFUSALS))
     found = []
-    by_wire = (_openai(), _anthropic(), _openai(), _openai(), _responses(), _gemini(), _gemini())
+    by_wire = (
+        *(_openai(), _anthropic(), _openai(), _openai(), _responses(), _gemini(), _gemini()),
+        _text(),
+    )
     for wire, bodies in enumerate(by_wire):
         found += [bytes([wire | 8] + [0] * 7) + body for body in bodies]
     return (*found, *_recorded())

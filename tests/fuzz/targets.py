@@ -44,6 +44,7 @@ from trio_minillm.providers import (
     OpenRouter,
     Provider,
     Request,
+    TextCompletions,
 )
 from trio_minillm.testing import ScriptedTransport
 
@@ -57,6 +58,7 @@ PROVIDERS: tuple[Provider, ...] = (
     OpenAIResponses(),
     Gemini(),
     Gemini(),
+    TextCompletions(),
 )
 _URL = "http://test.invalid/v1"
 MODELS = (
@@ -67,6 +69,7 @@ MODELS = (
     llm.openai_responses("m", base_url=_URL, api_key=KEY),
     llm.gemini("gemini-3-pro", base_url=_URL, api_key=KEY),
     llm.gemini("gemini-2.5-pro", base_url=_URL, api_key=KEY),
+    llm.text_completions("m", base_url=_URL, api_key=KEY),
 )
 HELD = 96
 """`QUICK_BYTES` while fuzzing: what is longer goes another way, and inputs are short."""
@@ -212,8 +215,10 @@ def _send_back(choices: Choices, response: llm.CompletionResponse) -> None:
     """The turn of an answer is one that its own wire takes, or says why not."""
     if not response.to_message().parts:
         return
-    messages = (llm.user("x"), response.to_message(), llm.user("y"))
     model = MODELS[choices.wire]
+    messages: tuple[llm.Message, ...] = (llm.user("x"), response.to_message(), llm.user("y"))
+    if model.provider.name == "text":  # it has no turns: what was said is the next prompt
+        messages = (llm.user("x", response.content),)
     request = Request(model=model, messages=messages, params={}, extra={})
     body = model.provider.build_request(request)
     assert isinstance(json.loads(msgspec.json.encode(body)), dict)
@@ -337,6 +342,7 @@ class _Source:
 _MAKERS = (
     *(llm.text, llm.image, llm.audio, llm.document, llm.ToolCall, parts_of.ToolResult),
     *(parts_of.ReasoningPart, parts_of.OpaquePart, parts_of.RefusalPart, llm.TextPart),
+    llm.TokensPart,
 )
 _FIELDS = (
     *("id", "name", "arguments", "type", "text", "cache", "media_type", "detail", "wire", "raw"),

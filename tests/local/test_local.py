@@ -161,7 +161,7 @@ async def test_model_value_over_both_wires() -> None:
     async with open_local_model(**SMALL) as model:
         assert isinstance(model, Model)
     async with open_local_server(**SMALL) as server:
-        for wire in ("openai", "anthropic"):
+        for wire in ("openai", "anthropic", "openai-responses", "text"):
             assert server._process.key not in repr(server.model(wire)) + repr(server)
         with pytest.raises(ValueError, match="wire must be"):
             server.model("gemini")  # type: ignore[arg-type]
@@ -390,7 +390,10 @@ async def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"wire": "gemini"}, "wire must be 'openai' or 'anthropic'"),
+        (
+            {"wire": "gemini"},
+            "wire must be one of 'openai', 'openai-responses', 'anthropic', 'text'",
+        ),
         ({"slots": 0}, "slots must be at least 1"),
         ({"context": -5}, "context must be at least 1"),
         ({"threads": 0}, "threads must be at least 1"),
@@ -518,20 +521,25 @@ async def test_tools_leave_an_optional_call_optional(shared: Shared) -> None:
     assert answer.json()["choices"][0]["message"]["content"]
 
 
-# The main job: the library's client and a real model, over both wires.
+# The main job: the library's client and a real model, over each wire.
 
 
 def _model(shared: Shared, wire: str) -> Model:
     if wire == "anthropic":
         return llm.anthropic(shared.name, base_url=shared.address, api_key=shared.key)
     base_url = f"{shared.address}/v1"
+    if wire == "openai-responses":
+        return llm.openai_responses(shared.name, base_url=base_url, api_key=shared.key)
+    if wire == "text":
+        return llm.text_completions(shared.name, base_url=base_url, api_key=shared.key)
     return llm.compatible(shared.name, base_url=base_url, server="llama.cpp", api_key=shared.key)
 
 
-@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "openai-responses", "text"])
 async def test_a_real_answer_is_streamed_with_its_usage(shared: Shared, wire: str) -> None:
     async with llm.open_client() as client:
-        prompt = [llm.system("Be brief."), llm.user("Count from one to five.")]
+        asked = [llm.system("Be brief."), llm.user("Count from one to five.")]
+        prompt = "The first ten numbers are one, two, three, four," if wire == "text" else asked
         async with client.stream(
             _model(shared, wire), prompt, max_tokens=24, temperature=0
         ) as stream:
@@ -540,7 +548,7 @@ async def test_a_real_answer_is_streamed_with_its_usage(shared: Shared, wire: st
     assert len(deltas) > 3
     assert response.content == "".join(deltas)
     assert response.outcome is llm.Outcome.FINISHED
-    assert response.finish_reason in ("stop", "length", "end_turn", "max_tokens")
+    assert response.finish_reason in ("stop", "length", "end_turn", "max_tokens", "completed")
     assert response.usage is not None
     assert response.usage.final
     assert response.usage.prompt_tokens is not None
@@ -575,12 +583,54 @@ async def test_output_is_held_to_a_schema_and_read_into_its_type(shared: Shared)
     assert pet.kind in ("cat", "dog")
 
 
+@pytest.mark.parametrize("wire", ["openai-responses", "text"])
+async def test_a_schema_goes_in_a_field_of_llama_cpp_s_own(shared: Shared, wire: str) -> None:
+    """Its Responses pass over ``text.format``, and text completions have no format."""
+    schema = msgspec.json.schema(Pet)["$defs"]["Pet"]
+    async with llm.open_client() as client:
+        response = await client.complete(
+            _model(shared, wire),
+            "A dog as JSON:",
+            extra={"json_schema": schema},
+            max_tokens=300,
+            temperature=0,
+        )
+    assert msgspec.json.decode(response.content, type=Pet).kind in ("cat", "dog")
+
+
+async def test_a_prompt_is_continued_as_it_is(shared: Shared) -> None:
+    """The same text and the same tokens are continued alike, without a template around them."""
+    async with shared.client() as http:
+        text = "Once upon a time, there was a little"
+        found = await http.post("/tokenize", json={"content": text})
+    model, plain = _model(shared, "text"), {"max_tokens": 8, "temperature": 0}
+    async with llm.open_client() as client:
+        said = await client.complete(model, text, logprobs=True, top_logprobs=2, **plain)
+        same = await client.complete(model, found.json()["tokens"], **plain)
+    assert said.content == same.content != ""
+    assert said.usage is not None
+    assert said.usage.prompt_tokens == len(found.json()["tokens"])
+    entries = (said.logprobs or {})["content"]
+    assert "".join(entry["token"] for entry in entries) == said.content
+    assert all(len(entry["top_logprobs"]) == 2 for entry in entries)
+    assert all(entry["logprob"] == entry["top_logprobs"][0]["logprob"] for entry in entries)
+
+
+async def test_an_echo_that_the_server_leaves_out_is_missed(shared: Shared) -> None:
+    async with llm.open_client() as client:
+        response = await client.complete(
+            _model(shared, "text"), "The sea is", echo=True, logprobs=True, max_tokens=1
+        )
+    with pytest.raises(ValueError, match="no echo"):
+        llm.split_echo(response, "The sea is")
+
+
 def forecast(city: Annotated[str, msgspec.Meta(max_length=20)], unit: Literal["c", "f"]) -> str:
     """The weather in a city."""
     return f"21 degrees {unit} in {city}, sunny"
 
 
-@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "openai-responses"])
 async def test_a_tool_is_called_and_its_answer_used(shared: Shared, wire: str) -> None:
     model, tool = _model(shared, wire), llm.tool(forecast)
     question = llm.user("What is the weather in Paris?")
@@ -597,7 +647,7 @@ async def test_a_tool_is_called_and_its_answer_used(shared: Shared, wire: str) -
     assert "21" in said.content
 
 
-@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "openai-responses", "text"])
 async def test_leaving_a_stream_frees_the_servers_slot(wire: local.Wire) -> None:
     # Left to itself the server would be busy with this for more than a minute.
     async with open_local_server(slots=1, context=8192) as server, llm.open_client() as client:
@@ -629,7 +679,7 @@ async def test_twenty_streams_at_once(shared: Shared) -> None:
     assert all(r.outcome is llm.Outcome.FINISHED and r.content and r.usage for r in outcomes)
 
 
-@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "openai-responses", "text"])
 async def test_real_refusals_are_read(shared: Shared, wire: str) -> None:
     model = msgspec.structs.replace(_model(shared, wire), api_key="wrong-key-0123")
     async with llm.open_client() as client:

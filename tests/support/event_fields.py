@@ -51,6 +51,22 @@ OPENAI: dict[str, Any] = {
 }  # fmt: skip
 
 
+TEXT: dict[str, Any] = {
+    "text": {
+        "id": "gen-1", "object": "text_completion", "created": 1, "model": "m",
+        "system_fingerprint": "fp", "usage": None,
+        "choices": [{
+            "index": 0, "text": "lost", "finish_reason": None, "stop_reason": None,
+            "logprobs": {
+                "tokens": ["lost"], "token_logprobs": [-1.0], "top_logprobs": [{"lost": -1.0}],
+                "text_offset": [0],
+            },
+        }],
+    },
+    "reason": {"choices": [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}]},
+    "error": {"error": {"message": "no", "code": 503, "type": "t"}, "choices": []},
+}  # fmt: skip
+
 ANTHROPIC: dict[str, Any] = {
     "start": {"type": "message_start", "message": {
         "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [],

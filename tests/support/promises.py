@@ -24,6 +24,7 @@ class Wire:
     def __init__(self, name: str) -> None:
         self.name = name
         self.anthropic = name == "anthropic"
+        self.continues = name == "text_completions"
         self.stop, self.length, self.calls = (
             ("end_turn", "max_tokens", "tool_use")
             if self.anthropic
@@ -39,8 +40,13 @@ class Wire:
         return sse({"type": kind, **fields}, kind)
 
     def choice(self, delta: Any, reason: str | None = None, **more: Any) -> bytes:
-        """One of OpenAI's events."""
-        inner = {"index": 0, "delta": delta, "finish_reason": reason, **more}
+        """One of OpenAI's events; of text completions, if there is a place in them for it."""
+        said = {"delta": delta}
+        if self.continues and isinstance(delta, dict) and not delta.keys() - {"role", "content"}:
+            text = delta.get("content", "")
+            if not isinstance(text, list | dict) and "message" not in more:
+                said = {"text": text}
+        inner = {"index": 0, **said, "finish_reason": reason, **more}
         return sse({"id": "gen-1", "model": "m", "choices": [inner]})
 
     @property

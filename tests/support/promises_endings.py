@@ -41,7 +41,8 @@ def whole_json(w: Wire) -> bytes:
         body = {"id": "gen-1", "model": "m", "content": [{"type": "text", "text": WHOLE}]}
         body |= {"stop_reason": w.stop, "usage": {"input_tokens": 7, "output_tokens": 5}}
     else:
-        said = {"index": 0, "message": {"content": WHOLE}, "finish_reason": w.stop}
+        told = {"text": WHOLE} if w.continues else {"message": {"content": WHOLE}}
+        said = {"index": 0, **told, "finish_reason": w.stop}
         body = {"id": "gen-1", "model": "m", "choices": [said]}
         body |= {"usage": {"prompt_tokens": 7, "completion_tokens": 5}}
     return msgspec.json.encode(body)

@@ -95,5 +95,6 @@ MAKERS = [
     llm.openrouter,
     llm.anthropic,
     llm.openai_responses,
+    llm.text_completions,
     partial(llm.compatible, base_url="http://127.0.0.1"),
 ]

@@ -130,6 +130,7 @@ def ends(provider, reply):
 
 OPENAI, ANTHROPIC = providers.OpenAIChat(), providers.Anthropic()
 RESPONSES = providers.OpenAIResponses()
+TEXT = providers.TextCompletions()
 CLAUDE = testing.reply(*testing.anthropic_events("Sea ", "salty"))
 
 
@@ -153,6 +154,16 @@ def test_what_is_left_out_is_not_there_and_all_else_is():
     for fault in (faults.without_end(), faults.without_finish()):
         response, error = ends(RESPONSES, responses | fault)
         assert (response.content, error) == ("Sea salty", llm.EndedEarly)
+
+
+def test_ends_of_text_completions():
+    text = testing.reply(*testing.text_events("Sea ", "salty"))
+    response, error = ends(TEXT, text | faults.without_usage())
+    assert (response.content, response.usage, error) == ("Sea salty", None, type(None))
+    response, error = ends(TEXT, text | faults.without_end())
+    assert (response.content, error) == ("Sea salty", type(None))
+    response, error = ends(TEXT, text | faults.without_end() | faults.without_finish())
+    assert (response.content, error) == ("Sea salty", llm.EndedEarly)
 
 
 def test_an_edit_keeps_the_events_name_and_what_is_not_json():

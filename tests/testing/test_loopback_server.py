@@ -48,16 +48,19 @@ async def test_it_answers_in_the_order_of_its_script(mock_clock):
             assert claude.content == "bc"
             other = await client.complete(server.model(providers.OpenAIResponses()), "Hello")
             assert (other.content, other.finish_reason) == ("bc", "completed")
+            text = await client.complete(server.model(providers.TextCompletions()), "Hello")
+            assert (text.content, text.finish_reason) == ("bc", "stop")
             server.replies = [testing.answer("new")]
             assert (await client.complete(server.model(), "Hello")).content == "new"
         assert server.bodies[0]["messages"][0]["content"] == "Hello"
-        assert [r.path for r in server.requests[-3:]] == [
+        assert [r.path for r in server.requests[-4:]] == [
             "/v1/messages",
             "/v1/responses",
+            "/v1/completions",
             "/v1/chat/completions",
         ]
         (connection,) = server.connections
-        assert connection.requests == 7
+        assert connection.requests == 8
         await server.left_with(0)
         assert connection.left_at is not None
         assert connection.closed_at >= connection.left_at >= connection.opened_at
@@ -72,6 +75,7 @@ async def test_answers_of_whoever_does_not_stream():
             ("chat/completions", providers.OpenAIChat()),
             ("messages", providers.Anthropic()),
             ("responses", providers.OpenAIResponses()),
+            ("completions?x=1", providers.TextCompletions()),
         ):
             response = await client.post(f"{server.base_url}/{path}", json={"messages": []})
             assert response.headers["content-type"] == "application/json"

@@ -14,6 +14,10 @@ OPENAI = [
     b"".join(testing.openai_events("x", finish=None)),
 ]
 ANTHROPIC = [b"".join(testing.anthropic_events("Hel", "lo")), b"".join(testing.anthropic_events())]
+TEXT = [
+    b"".join(testing.text_events("Hel", "lo ", "wörld")),
+    b"".join(testing.text_events("x", finish=None)),
+]
 GEMINI = [
     b"".join(testing.gemini_events("Hel", "lo", "!")),
     b"".join(testing.gemini_events(usage=False)),
@@ -26,6 +30,7 @@ PROVIDERS = [
     (providers.Anthropic(), ANTHROPIC),
     (providers.OpenAIResponses(), [b"".join(testing.responses_events("Hel", "lo"))]),
     (providers.Gemini(), GEMINI),
+    (providers.TextCompletions(), TEXT),
     *((providers.Compatible(server), OPENAI) for server in providers.SERVERS),
 ]
 

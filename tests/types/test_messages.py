@@ -551,7 +551,7 @@ def test_a_wrong_mapping_is_named_and_not_shown(raw: dict[str, Any]) -> None:
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("wrong", [5, "hi", None, ("role", "user")])
+@pytest.mark.parametrize("wrong", [5.0, True, "hi", None, ("role", "user")])
 def test_a_wrong_message_is_named(wrong: Any) -> None:
     with pytest.raises(TypeError, match=rf"messages\[0\] is of type {type(wrong).__name__}, not"):
         messages_of([wrong])

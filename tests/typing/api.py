@@ -79,6 +79,13 @@ async def main() -> None:
         pass
     assert_type(llm.gemini("m", base_url="https://x", api_key="k", extra={"x": 1}), llm.Model)
     assert_type(testing.gemini_events("a", finish=None, usage=False), list[bytes])
+    base = llm.text_completions("m", base_url="https://x", server="vllm", api_key="k")
+    assert_type(base, llm.Model)
+    async with llm.open_client() as client:
+        response = await client.complete(base, [1, 2], echo=True, suffix="x", prompt_logprobs=1)
+        assert_type(llm.split_echo(response, "x"), llm.Echo)
+        await client.complete(base, llm.user(llm.TokensPart((1, 2))), best_of=2, logprobs=True)
+    assert_type(testing.text_events("a", finish=None, usage=False, done=False), list[bytes])
     async with llm.open_local_model(wire="anthropic") as local:
         assert_type(local, llm.Model)
     testing.check_provider(testing.model(Mine()), streams=[b""])

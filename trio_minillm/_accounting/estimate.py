@@ -25,6 +25,7 @@ from .._types.messages import (
     OpaquePart,
     Part,
     ReasoningPart,
+    TokensPart,
     ToolCall,
     ToolResult,
 )
@@ -70,7 +71,7 @@ CountTokens: TypeAlias = Callable[[str], int]
 _SERVER_SIDE = (
     *("web_search_options", "plugins", "mcp_servers", "container", "context_management"),
     *("search_parameters", "compound_custom", "data_sources", "enable_search", "cachedContent"),
-    *("previous_response_id", "conversation", "prompt"),
+    *("previous_response_id", "conversation"),
 )
 """Body fields by which a server adds to the prompt, or calls the model more than once."""
 
@@ -226,6 +227,8 @@ def _likely_tokens(
     equipment = {k: body[k] for k in _EQUIPMENT if k in body}
     around = PROMPT_TOKENS + TURN_TOKENS * len(messages)
     told = sum(count(_told(message)) for message in messages)
+    parts = (part for message in messages for part in message.parts)
+    told += sum(len(part.ids) for part in parts if isinstance(part, TokensPart))
     return around + told + (count(encoded(equipment).decode()) if equipment else 0)
 
 
@@ -308,6 +311,8 @@ def _unbounded(name: str, body: Mapping[str, Any]) -> Iterator[str]:
     for field in _SERVER_SIDE:
         if body.get(field) not in (None, False):  # {} turns OpenAI's search on
             yield f"no bound: {field} lets the server add to the prompt"
+    if isinstance(body.get("prompt"), Mapping):  # of text completions, it is text
+        yield "no bound: prompt lets the server add to the prompt"
     for mark in _AGENTS:
         if mark in name.lower():
             yield f"no bound: models named {mark!r} search on their own"
@@ -345,7 +350,8 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
         if type(beside) is not int or beside < 0:
             notes.append("no bound for the answer: Qwen's max_tokens may leave out the thinking")
             return None
-    return (max(limits) + beside) * int(body.get("n") or settings.get("candidateCount") or 1)
+    choices = body.get("best_of") or body.get("n") or settings.get("candidateCount") or 1
+    return (max(limits) + beside) * int(choices)
 
 
 # -- money -----------------------------------------------------------------------------------
@@ -369,7 +375,7 @@ def _amounts(
     prices = _tier_prices(model, body, price, notes)
     if not prices:
         return None, None
-    if model.provider.name == "openrouter":
+    if getattr(model.provider, "bills", False):  # OpenRouter, on either of its wires
         notes.append("the price is taken to be that of the dearest server that may answer")
     highest = [_highest_rates(one, total) for one in prices]
     rate = {name: max(rates[name] for rates in highest) for name in highest[0]}

@@ -26,8 +26,11 @@ from ..providers import Model, Request
 from ..providers._charged import Asked, asked_of
 from .request_templates import Template, Templates, texts_of
 
-Messages: TypeAlias = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
-"""A prompt; a message; or messages, ours or mappings in OpenAI's format."""
+Messages: TypeAlias = (
+    str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any] | int]
+)
+"""A prompt; a message; or messages, ours or mappings in OpenAI's format. For text completions also
+the ids of a prompt's tokens."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):

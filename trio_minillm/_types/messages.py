@@ -259,6 +259,25 @@ class OpaquePart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.wire} {self.raw.get('type', '?')}"
 
 
+class TokensPart(Quiet, msgspec.Struct, frozen=True):
+    """A prompt as the ids of its tokens, which text completions take in place of text.
+
+    Raises ``TypeError`` for anything but whole numbers, ``ValueError`` for none or negative ones.
+    """
+
+    ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ids, (tuple, list)) or any(type(one) is not int for one in self.ids):
+            raise TypeError("the ids of tokens must be a tuple of whole numbers")
+        if not self.ids or min(self.ids) < 0:
+            raise ValueError("the ids of tokens are one or more numbers from 0 on")
+        msgspec.structs.force_setattr(self, "ids", tuple(self.ids))  # or they could change
+
+    def _facts(self) -> str:
+        return f"{len(self.ids)} tokens"
+
+
 Part: TypeAlias = (
     TextPart
     | ImagePart
@@ -269,6 +288,7 @@ Part: TypeAlias = (
     | ToolCall
     | ToolResult
     | OpaquePart
+    | TokensPart
 )
 
 

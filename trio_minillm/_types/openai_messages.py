@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .messages import (
@@ -21,6 +21,7 @@ from .messages import (
     ReasoningPart,
     RefusalPart,
     TextPart,
+    TokensPart,
     ToolCall,
     ToolResult,
     document,
@@ -30,9 +31,10 @@ from .messages import (
 
 
 def messages_of(
-    given: str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]],
+    given: str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any] | int],
 ) -> tuple[Message, ...]:
-    """Return the messages of a call: a string is one user turn, a single message stands for itself.
+    """Return the messages of a call: a string is one user turn, a single message stands for itself,
+    and a list of numbers is a prompt by the ids of its tokens.
 
     Mappings in OpenAI's format are converted (`message_of`). Raises ``TypeError`` or ``ValueError``
     that says which message is wrong, without showing it.
@@ -55,6 +57,8 @@ def messages_of(
                 out.append(message_of(item))
             except ValueError as exc:
                 raise ValueError(f"messages[{number}]: {exc}") from None
+        elif number == 0 and type(item) is int and isinstance(given, Sequence):
+            return (user(TokensPart(tuple(given))),)  # type: ignore[arg-type]
         else:
             raise TypeError(f"messages[{number}] is of type {type(item).__name__}, not a Message")
     if not out:
@@ -138,7 +142,11 @@ def _visible(detail: Mapping[str, Any]) -> str:
 def _content(content: Any) -> list[Part]:
     if content is None:
         return []
-    return [TextPart(content)] if isinstance(content, str) else [_part(item) for item in content]
+    if isinstance(content, str):
+        return [TextPart(content)]
+    if content and isinstance(content, list) and type(content[0]) is int:
+        return [TokensPart(tuple(content))]
+    return [_part(item) for item in content]
 
 
 def _call(raw: Mapping[str, Any]) -> ToolCall:

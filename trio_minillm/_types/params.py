@@ -145,6 +145,15 @@ class Params(TypedDict, total=False):
     stream_options: Mapping[str, Any] | None
     """Further fields of the request's ``stream_options`` (vLLM's ``continuous_usage_stats``)."""
 
+    # Text completions
+    suffix: str | None
+    """Text that follows what is to be generated, where the model fills in the middle."""
+    echo: bool | None
+    """True if the answer begins with the prompt, with ``logprobs`` also that of its tokens."""
+    best_of: int | None
+    prompt_logprobs: int | None
+    """Number of alternatives for each token of the prompt (vLLM's)."""
+
     # OpenAI Responses
     include: str | Sequence[str] | None
     """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""

@@ -6,7 +6,10 @@ command with that model added, because the harness has no entry points for model
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -15,9 +18,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 
 from .._batch.files.response_cache import ResponseCache
-from .._batch.types import BatchRequest, BatchResult
-from .._client import Client
-from .._types.errors import MiniLLMError
+from .._batch.types import BatchRequest
+from .._types.echo import split_echo
+from .._types.errors import MiniLLMError, RefusedError
+from .._types.response import CompletionResponse
 from ..providers import Model
 from ._portal import open_both
 
@@ -36,9 +40,29 @@ MAX_STOPS = 4
 SAME = ("temperature", "top_p", "top_k", "min_p", "seed", "frequency_penalty", "presence_penalty")
 """Generation settings of tasks that are parameters of the same name here."""
 
+SCORED: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": True}
+"""Parameters of a request for the log probabilities of its prompt. Some servers take ``max_tokens=0``
+for no bound (llama-cpp-python), others refuse it. The one token that is generated has a number, too: by
+that it shows whether they stand in their places."""
+
 LIKELIHOOD = (
-    "the wire formats of trio_minillm give no log probabilities of the prompt: only tasks with"
-    " output_type generate_until can be run"
+    "log probabilities of the prompt come over text completions only: give model=text:NAME and"
+    " base_url=, for a server that has them (vLLM, SGLang, llama-cpp-python with logits_all). On other"
+    " wire formats, only tasks with output_type generate_until can be run"
+)
+NOT_GIVEN = (
+    "the server gave no log probabilities of the prompt, which this task needs: vLLM, SGLang and"
+    " llama-cpp-python with logits_all do; llama.cpp's own server does not"
+)
+NO_BEGINNING = (
+    "the server gave no log probability to the first token, before which there is nothing: give"
+    " prefix=, a text to put before each: that of the token that begins a document in this model"
+    " (<|endoftext|>, <s>), or a line break where the server leaves that one out"
+)
+MISPLACED = (
+    "the server's log probabilities are not those of the tokens that they stand beside, since the last"
+    " token has none: so it is in llama-cpp-python for a model whose prompts do not begin with a token"
+    " for the beginning of a document. Give that as prefix="
 )
 
 
@@ -50,14 +74,15 @@ class Chat(str):
 
 @register_model("trio_minillm")
 class TrioMiniLLM(LM):  # type: ignore[misc]
-    """A model with any wire format of this library, for tasks that generate text.
+    """A model with any wire format of this library, for tasks that generate text; over text completions
+    also for those that compare likelihoods, if the server gives log probabilities of the prompt.
 
     ``model`` is ``KIND:NAME`` as on the command line of `trio_minillm` (``openai:``,
-    ``openai-responses:``, ``anthropic:``, ``openrouter:``, ``compatible:`` with ``base_url``, ``local`` or
+    ``openai-responses:``, ``anthropic:``, ``openrouter:``, ``compatible:`` or ``text:`` with ``base_url``, ``local`` or
     ``local:PATH.gguf``); other arguments are those of the model's constructor, or of
     `open_local_model`. ``concurrency`` and the rates are those of `Client.batch`. ``cache`` is a
     file in which answers are kept (`ResponseCache`), so that a run that was killed continues where
-    it was.
+    it was. ``prefix`` is put before each text whose likelihood is asked for.
 
     All requests of a task are one batch. If some fail, the first error is raised once the others
     are done, because the harness has no place for a missing answer.
@@ -74,6 +99,7 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
         tokens_per_minute: float | None = None,
         cache: str | None = None,
         max_gen_toks: int = 256,
+        prefix: str = "",
         batch_size: Any = None,
         max_batch_size: Any = None,
         device: str | None = None,
@@ -82,6 +108,7 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
         super().__init__()
         self.model = model
         self.max_gen_toks = max_gen_toks
+        self.prefix = prefix
         self._cache = cache
         self._model_options = {"base_url": base_url, "api_key": api_key, **model_options}
         self._batch_options: dict[str, Any] = {
@@ -102,48 +129,91 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
         return Chat(msgspec.json.encode(chat_history).decode())
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Raise ``NotImplementedError``, because chat wire formats don't give these."""
-        raise NotImplementedError(LIKELIHOOD)
+        """Return for each continuation of a context the log of its probability, and whether each of its
+        tokens is the likeliest.
+
+        Blanks at the end of a context count to the continuation, as everywhere in the harness. A token
+        that is part of both counts, too. Raises ``NotImplementedError`` for a wire format or a server
+        that gives no log probabilities of the prompt.
+        """
+        pairs = [_moved(*instance.args[:2]) for instance in requests]
+        return self._scored("loglikelihood", requests, pairs)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Raise ``NotImplementedError``, because chat wire formats don't give these."""
-        raise NotImplementedError(LIKELIHOOD)
+        """Return the log of each text's probability, which is that of all its tokens.
+
+        A text that is longer than the model's context is refused by the server. Raises as
+        `loglikelihood` does.
+        """
+        pairs = [("", str(instance.args[0])) for instance in requests]
+        scores = self._scored("loglikelihood_rolling", requests, pairs)
+        return [logprob for logprob, _ in scores]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Return the texts, in order, each cut before the first of its stop sequences."""
-        return trio.run(self._generate, requests)
 
-    async def _generate(self, instances: Sequence[Instance]) -> list[str]:
-        texts: list[str | None] = [None] * len(instances)
-        failed: list[MiniLLMError] = []
-
-        def take(result: BatchResult) -> None:
-            if result.response is None:
-                assert result.error is not None
-                failed.append(result.error)
-                return
-            args = instances[result.index].args
-            text = texts[result.index] = cut(result.response.content, stops_of(args[1]))
+        def read(number: int, response: CompletionResponse) -> str:
+            args = requests[number].args
+            text = cut(response.content, stops_of(args[1]))
             self.cache_hook.add_partial("generate_until", args, text)
+            return text
 
-        async with open_both(self.model, {}, **self._model_options) as (client, model):
-            if self._cache is None:
-                await self._run(client, model, instances, take)
-            else:
-                with ResponseCache(self._cache) as cache:
-                    await self._run(client, model, instances, take, cache=cache)
+        def asked(model: Model) -> Iterator[BatchRequest]:
+            return self._requests(requests, blank_stops=model.provider.name != "anthropic")
+
+        return trio.run(self._answers, len(requests), asked, read)
+
+    def _scored(
+        self, kind: str, requests: Sequence[Instance], pairs: Sequence[tuple[str, str]]
+    ) -> list[tuple[float, bool]]:
+        """Return the scores of continuations, each in a pair with its context."""
+
+        def read(number: int, response: CompletionResponse) -> tuple[float, bool]:
+            context, continuation = pairs[number]
+            found = score(response, self.prefix + context, continuation)
+            told = found if kind == "loglikelihood" else found[0]
+            self.cache_hook.add_partial(kind, requests[number].args, told)
+            return found
+
+        def asked(model: Model) -> Iterator[BatchRequest]:
+            if model.provider.name != "text":
+                raise NotImplementedError(LIKELIHOOD)
+            prompts = enumerate(self.prefix + "".join(pair) for pair in pairs)
+            return (BatchRequest(str(n), prompt, params=dict(SCORED)) for n, prompt in prompts)
+
+        try:
+            return trio.run(self._answers, len(pairs), asked, read)
+        except RefusedError as exc:
+            exc.add_note(f"if it is the echo that was refused: {NOT_GIVEN}")
+            raise
+
+    async def _answers(
+        self,
+        size: int,
+        asked: Callable[[Model], Iterator[BatchRequest]],
+        read: Callable[[int, CompletionResponse], Any],
+    ) -> list[Any]:
+        """Return what ``read`` makes of each answer, in the order of the requests."""
+        found: dict[int, Any] = {}
+        failed: list[MiniLLMError] = []
+        async with AsyncExitStack() as stack:
+            client, model = await stack.enter_async_context(
+                open_both(self.model, {}, **self._model_options)
+            )
+            more: dict[str, Any] = {}
+            if self._cache is not None:
+                more["cache"] = stack.enter_context(ResponseCache(self._cache))
+            batch = client.batch(asked(model), model=model, **self._batch_options, **more)
+            async for result in await stack.enter_async_context(batch):
+                if result.response is None:
+                    assert result.error is not None
+                    failed.append(result.error)
+                else:
+                    found[result.index] = read(result.index, result.response)
         if failed:
-            failed[0].add_note(f"{len(failed)} of {len(instances)} requests failed")
+            failed[0].add_note(f"{len(failed)} of {size} requests failed")
             raise failed[0]
-        return [text for text in texts if text is not None]
-
-    async def _run(
-        self, client: Client, model: Model, instances: Sequence[Instance], take: Any, **more: Any
-    ) -> None:
-        requests = self._requests(instances, blank_stops=model.provider.name != "anthropic")
-        async with client.batch(requests, model=model, **self._batch_options, **more) as results:
-            async for result in results:
-                take(result)
+        return [found[number] for number in sorted(found)]
 
     def _requests(
         self, instances: Iterable[Instance], *, blank_stops: bool
@@ -177,6 +247,44 @@ def params_of(settings: dict[str, Any], max_tokens: int) -> tuple[dict[str, Any]
     if stops:
         params["stop"] = stops[:MAX_STOPS]
     return params, given
+
+
+def score(response: CompletionResponse, context: str, continuation: str) -> tuple[float, bool]:
+    """Return the log probability of a continuation, of which a prompt in an answer consists behind its
+    context, and whether each token of it is the likeliest.
+
+    Raises ``NotImplementedError`` if the answer does not have these, and ``ValueError`` if they are not
+    what they should be.
+    """
+    whole = context + continuation
+    if not response.content.startswith(whole):
+        raise NotImplementedError(NOT_GIVEN)
+    echo = split_echo(response, whole)
+    places = pairwise([*(entry["text_offset"] for entry in echo.prompt), len(whole)])
+    scored = [
+        entry
+        for entry, (start, end) in zip(echo.prompt, places, strict=True)
+        if start >= len(context) or end > len(context)
+    ]
+    if any(entry["logprob"] is None for entry in scored):
+        raise ValueError(NO_BEGINNING)
+    if not scored or not all(entry["top_logprobs"] for entry in scored):
+        raise NotImplementedError(NOT_GIVEN)
+    if echo.text and not echo.completion:
+        raise ValueError(MISPLACED)
+    greedy = all(entry["logprob"] >= _highest(entry) for entry in scored)
+    return math.fsum(entry["logprob"] for entry in scored), greedy
+
+
+def _highest(entry: dict[str, Any]) -> float:
+    """Return the log probability of the likeliest token in a place."""
+    return max((one["logprob"] for one in entry["top_logprobs"]), default=-math.inf)
+
+
+def _moved(context: str, continuation: str) -> tuple[str, str]:
+    """Return a pair with the blanks at the end of its context in the continuation."""
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation
 
 
 def stops_of(settings: dict[str, Any]) -> list[str]:

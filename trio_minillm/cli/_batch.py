@@ -128,7 +128,7 @@ def batch(
     not sent again (unless the results go to stdout). Ctrl-C and SIGTERM send no more requests and
     let the running ones end; a second one cancels them.
     """
-    secret = key_of(kind_of(model))
+    secret = key_of(kind_of(model), base_url)
 
     def make() -> BatchRun:
         place = target_of(target, retry_failed=retry_failed)

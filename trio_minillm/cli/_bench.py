@@ -95,7 +95,7 @@ def bench(
     Only whole answers count as success. The results go to stdout, the progress to stderr.
     Ctrl-C sends no more requests and lets the running streams end; a second one cancels them.
     """
-    secret = key_of(kind_of(model))
+    secret = key_of(kind_of(model), base_url)
     if requests is None and duration is None:
         requests = REQUESTS
     if concurrency is None and rate is None:

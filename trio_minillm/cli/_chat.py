@@ -286,7 +286,7 @@ def chat(
     times and cost follow on stderr.
     """
     kind = kind_of(model)
-    answer = Answer(secret=key_of(kind))
+    answer = Answer(secret=key_of(kind, base_url))
     mode: Mode = "json" if json else "raw" if raw else "whole" if no_stream else "text"
     first, idle, total = timeout_first, timeout_idle, timeout_total
     try:

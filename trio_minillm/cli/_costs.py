@@ -118,7 +118,8 @@ async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:
     except ValueError as exc:
         raise Misuse(str(exc)) from None
     address = loggable_url(model)  # as records have it
-    ours = [r for r in ledger.unsettled if (r.provider, r.base_url) == ("openrouter", address)]
+    wires = ("openrouter", "text")
+    ours = [r for r in ledger.unsettled if r.provider in wires and r.base_url == address]
     if len(ours) < len(ledger.unsettled):
         others = {r.base_url for r in ledger.unsettled} - {address}
         say(f"not asked: {', '.join(map(one_line, sorted(others)))} (--base-url names another)\n")

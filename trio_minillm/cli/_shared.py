@@ -35,7 +35,7 @@ LOCAL_SLOTS = 4
 
 _MODEL = (
     "openrouter:NAME, openai:NAME, openai-responses:NAME, anthropic:NAME, gemini:NAME,"
-    " compatible:NAME (with --base-url), local, or local:PATH.gguf."
+    " text:NAME, compatible:NAME (with --base-url), local, or local:PATH.gguf."
 )
 _BASE_URL = "The server's address, if it is not the provider's usual one."
 _FIRST = "Longest wait for the first content, in seconds. [300]"
@@ -71,7 +71,7 @@ def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model
     if is_local(name) and base_url is None:
         return name
     kind = kind_of(name)
-    key = key_of(kind) or None
+    key = key_of(kind, base_url) or None
     missing = key is None and base_url is None and kind in KEYS and kind != "compatible"
     if missing and not asks:
         key = "not sent"

@@ -19,6 +19,7 @@ from ..providers._models import (
     openai,
     openai_responses,
     openrouter,
+    text_completions,
 )
 from ._server import open_local_model
 
@@ -28,10 +29,11 @@ KEYS = {
     "openai-responses": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
     "gemini": "GEMINI_API_KEY",
+    "text": "OPENAI_API_KEY",
     "compatible": "TRIO_MINILLM_API_KEY",
 }
 """The environment variable of each kind's key. The last one's is sent only to a base URL that was
-given beside the name."""
+given beside the name, and there it stands for that of ``text``, too (`key_of`)."""
 
 KINDS = ", ".join(f"{kind}:NAME" for kind in KEYS)
 """The forms of names of models that are not local, for messages."""
@@ -42,6 +44,7 @@ _CONSTRUCTORS = {
     "openai-responses": openai_responses,
     "anthropic": anthropic,
     "gemini": gemini,
+    "text": text_completions,
 }
 
 
@@ -58,8 +61,13 @@ def kind_of(name: str) -> str:
     return name.partition(":")[0]
 
 
-def key_of(kind: str) -> str:
-    """Return the key for this kind of model from the environment, or an empty text."""
+def key_of(kind: str, base_url: str | None = None) -> str:
+    """Return the key for this kind of model from the environment, or an empty text.
+
+    Text completions are at OpenAI only without a ``base_url``, and its key must not reach another server.
+    """
+    if kind == "text" and base_url is not None:
+        kind = "compatible"
     return os.environ.get(KEYS.get(kind, ""), "").strip()
 
 
@@ -80,6 +88,8 @@ def named_model(
     kind, _, rest = name.partition(":")
     if kind not in KEYS or not rest:
         raise UnknownNameError(f"the model is {KINDS}, local or local:PATH.gguf")
+    if kind == "text":
+        api_key = api_key or key_of(kind, base_url) or None
     if kind != "compatible":
         return _CONSTRUCTORS[kind](rest, base_url=base_url, api_key=api_key, **options)
     if base_url is None:

@@ -19,12 +19,13 @@ import trio
 from msgspec.structs import replace
 
 from ..providers import Model
-from ..providers._models import anthropic, compatible
+from ..providers._models import anthropic, compatible, openai_responses, text_completions
 from ._process import LocalModelError, ServerProcess, Slots, open_process
 from ._settings import find_model, identity_of, server_settings
 
-Wire = Literal["openai", "anthropic"]
-"""The wire format for requests to the server: OpenAI Chat Completions or Anthropic Messages."""
+Wire = Literal["openai", "openai-responses", "anthropic", "text"]
+"""The wire format for requests to the server: OpenAI Chat Completions or Responses, Anthropic Messages,
+or text completions, which go on with a prompt as it is, without the model's template."""
 
 
 class LocalServer:
@@ -50,11 +51,15 @@ class LocalServer:
         return self._process.pid
 
     def model(self, wire: Wire = "openai") -> Model:
-        """Return the model to give to a client, with this wire format. Both can be used at once."""
+        """Return the model to give to a client, with this wire format. All can be used at once."""
         _check_wire(wire)
         name, url, key = self.name, self.base_url, self._process.key
         if wire == "openai":
             made = compatible(name, base_url=f"{url}/v1", server="llama.cpp", api_key=key)
+        elif wire == "openai-responses":
+            made = openai_responses(name, base_url=f"{url}/v1", api_key=key)
+        elif wire == "text":
+            made = text_completions(name, base_url=f"{url}/v1", server="llama.cpp", api_key=key)
         else:
             made = anthropic(name, base_url=url, api_key=key)
         return replace(made, identity=self._identity)
@@ -174,7 +179,8 @@ async def open_local_server(
 
 def _check_wire(wire: Wire) -> None:
     if wire not in get_args(Wire):
-        raise ValueError(f"wire must be 'openai' or 'anthropic', not {wire!r}")
+        names = ", ".join(map(repr, get_args(Wire)))
+        raise ValueError(f"wire must be one of {names}, not {wire!r}")
 
 
 def _http_client(key: str) -> httpx.AsyncClient:

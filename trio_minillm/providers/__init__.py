@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .openai import OpenAIChat
     from .openai_responses import OpenAIResponses
     from .openrouter import OpenRouter
+    from .text_completions import TextCompletions
 else:
     # Most programs speak one wire: the others are not loaded, nor what only failures need.
     _LATER = {
@@ -38,8 +39,10 @@ else:
         "OpenAIChat": "openai",
         "OpenAIResponses": "openai_responses",
         "OpenRouter": "openrouter",
+        "TextCompletions": "text_completions",
         **{name: name for name in ("anthropic", "compatible", "gemini", "openai", "openrouter")},
         "openai_responses": "openai_responses",
+        "text_completions": "text_completions",
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)
@@ -60,6 +63,7 @@ __all__ = [
     "RepeatFilter",
     "Request",
     "SettlementRequest",
+    "TextCompletions",
     "complaint_in",
     "error_from",
     "error_info",

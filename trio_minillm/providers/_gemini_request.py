@@ -212,8 +212,10 @@ def _parts(
             out.append(_call(part))
         elif isinstance(part, ToolResult):
             out += _result(part, calls[part.call_id], model)
-        else:
+        elif isinstance(part, MediaPart):
             out.append(_media(part))
+        else:
+            raise ValueError(f"this wire format has no {type(part).__name__}")
     return out
 
 

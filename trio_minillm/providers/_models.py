@@ -15,7 +15,16 @@ from .._types.checks import check_option, check_type
 from .._types.cost import TokenPrice
 from . import Model, Provider
 
-__all__ = ["Model", "anthropic", "compatible", "gemini", "openai", "openai_responses", "openrouter"]
+__all__ = [
+    "Model",
+    "anthropic",
+    "compatible",
+    "gemini",
+    "openai",
+    "openai_responses",
+    "openrouter",
+    "text_completions",
+]
 
 
 def openai(
@@ -156,6 +165,32 @@ def compatible(
     check_type("base_url", base_url, str)
     provider = Compatible(server or server_at(base_url))
     return _model(provider, name, base_url, "", None, api_key, headers, extra, price)
+
+
+def text_completions(
+    name: str,
+    *,
+    base_url: str | None = None,
+    server: str | None = None,
+    api_key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    price: TokenPrice | None = None,
+) -> Model:
+    """Return a model that goes on with a prompt as it is, over ``/v1/completions``.
+
+    By default it is OpenAI's, with the key from ``OPENAI_API_KEY``. ``base_url`` is another server's
+    address without ``/completions``; ``server`` says which one it is, as for `compatible`. No key from
+    the environment goes to another server. The other arguments and the errors are those of `openai`.
+    """
+    from ._server_quirks import server_at
+    from .text_completions import TextCompletions
+
+    check_option("base_url", base_url, str)
+    default = "https://api.openai.com/v1"
+    key = "OPENAI_API_KEY" if base_url is None else ""  # it must not reach another server
+    provider = TextCompletions(server or server_at(base_url or default))
+    return _model(provider, name, default, key, base_url, api_key, headers, extra, price)
 
 
 def _model(

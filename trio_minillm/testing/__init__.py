@@ -28,6 +28,7 @@ from ._events import (
     responses_events,
     settlement,
     sse,
+    text_events,
 )
 from ._loopback_connection import Connection
 from ._loopback_server import LoopbackServer, serve
@@ -80,5 +81,6 @@ __all__ = [
     "serve",
     "settlement",
     "sse",
+    "text_events",
     "wire",
 ]

@@ -44,6 +44,30 @@ def openai_events(
     return [*events, sse("[DONE]")] if done else events
 
 
+def text_events(
+    *deltas: str, finish: str | None = "stop", usage: bool = True, done: bool = True
+) -> list[bytes]:
+    """Return the events of a stream of text completions, one ``bytes`` each.
+
+    The finish reason comes with an empty text, as from most servers.
+    """
+    head = {"id": "cmpl-1", "object": "text_completion", "created": 0, "model": "test-model-1"}
+
+    def choice(text: str, reason: str | None = None) -> bytes:
+        return sse({**head, "choices": [_continued(text, reason)]})
+
+    events = [choice(delta) for delta in deltas]
+    if finish is not None:
+        events.append(choice("", finish))
+    if usage:
+        events.append(sse({**head, "choices": [], "usage": _counts(len(deltas))}))
+    return [*events, sse("[DONE]")] if done else events
+
+
+def _continued(text: str, reason: str | None) -> dict[str, Any]:
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+
+
 def _counts(made: int) -> dict[str, int]:
     return {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
 
@@ -189,7 +213,8 @@ def answer(*deltas: str) -> ReplyFunction:
 
     It is for programs whose wire format the test does not care about, such as those with other
     SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's, one that
-    ends in ``/responses`` that of OpenAI's Responses, and one with ``enerateContent`` Gemini's.
+    ends in ``/responses`` that of OpenAI's Responses, one with ``enerateContent`` Gemini's, and
+    ``/completions`` without ``/chat`` is that of text completions.
     Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
     """
     for delta in deltas:
@@ -205,28 +230,34 @@ def answer(*deltas: str) -> ReplyFunction:
             return reply(*events) if ":stream" in request.path else json_reply(whole)
         anthropic = request.path.endswith("/messages")
         responses = request.path.endswith("/responses")
+        path = request.path.partition("?")[0]
+        text = path.endswith("/completions") and not path.endswith("/chat/completions")
         make = anthropic_events if anthropic else responses_events if responses else openai_events
-        events = make(*deltas)
+        events = text_events(*deltas) if text else make(*deltas)
         try:
             asked = request.json()
         except ValueError:
             asked = None
         if isinstance(asked, dict) and asked.get("stream"):
             return reply(*events)
-        text, made = "".join(deltas), len(deltas)
+        said, made = "".join(deltas), len(deltas)
         body: dict[str, Any]
         if anthropic:
             usage = {"input_tokens": 7, "output_tokens": made}
             body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test"}
-            body |= {"content": [{"type": "text", "text": text}], "usage": usage}
+            body |= {"content": [{"type": "text", "text": said}], "usage": usage}
             body |= {"stop_reason": "end_turn", "stop_sequence": None}
         elif responses:
             body = _response("completed", *deltas)
+        elif text:
+            body = {"id": "cmpl-1", "object": "text_completion", "created": 0}
+            body |= {"model": "test-model-1", "usage": _counts(made)}
+            body |= {"choices": [_continued(said, "stop")]}
         else:
-            said = {"role": "assistant", "content": text}
+            turn = {"role": "assistant", "content": said}
             body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0}
             body |= {"model": "test-model-1", "usage": _counts(made)}
-            body |= {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]}
+            body |= {"choices": [{"index": 0, "message": turn, "finish_reason": "stop"}]}
         return json_reply(body)
 
     return ReplyFunction(choose)

@@ -288,9 +288,17 @@ BAD = [
     ({"key": "a", "prompt": SECRET, "model": 5}, "model is not a name"),
     ({**openai_line(), "model": "x"}, "unknown field: model"),
     ({**openai_line(), "method": "GET"}, "method is not POST"),
-    ({**openai_line(), "url": "/v1/embeddings"}, "url is not /v1/chat/completions"),
+    (
+        {**openai_line(), "url": "/v1/embeddings"},
+        "url is not /v1/chat/completions or /v1/completions",
+    ),
     ({"custom_id": "a", "body": [1]}, "body is not an object"),
     ({"custom_id": "a", "body": {}}, "no messages"),
+    ({"custom_id": "a", "url": "/v1/completions", "body": {}}, "no prompt"),
+    (
+        {"custom_id": "a", "url": "/v1/completions", "body": {"prompt": SECRET, "messages": []}},
+        "messages in a text completion",
+    ),
     (openai_line(max_tokens=5, max_completion_tokens=6), "contradict each other"),
     ('{"key": "a", "prompt": "\\ud800"}', ""),
 ]

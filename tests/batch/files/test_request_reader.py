@@ -21,7 +21,7 @@ from trio_minillm.providers.openai import OpenAIChat
 
 from ...support.wires import model_on
 
-WIRES = ("openai", "anthropic", "openrouter", "compatible")
+WIRES = ("openai", "anthropic", "openrouter", "compatible", "text_completions")
 PARAMS = {"temperature": 0.5}
 
 
@@ -42,6 +42,8 @@ TEMPLATES: list[dict[str, Any]] = [
         "url": "/v1/chat/completions",
         "body": {"model": "m", "messages": [user()], "tools": [TOOL], "tool_choice": "auto"},
     },
+    {"custom_id": "g", "url": "/v1/completions", "body": {"prompt": "Once.", "logprobs": 2}},
+    {"key": "h", "prompt": [1, 2]},
     {"custom_id": "f", "body": {"messages": [user()], "logit_bias": {"5": 1}, "stop": ["x"]}},
 ]
 VALUES: list[Any] = [

@@ -675,6 +675,9 @@ def test_what_no_other_request_would_escape_ends_the_run(error, ends):
         ([{"role": "user", "content": "x" * 40}], {}, 10 + 256),
         ([{"role": "user", "content": [{"type": "text", "text": "x" * 40}]}], {}, 10 + 256),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], {}, 256),
+        ([7, 8, 9], {}, 3 + 256),
+        ([{"role": "user", "content": [7, 8]}], {}, 2 + 256),
+        (llm.user(llm.TokensPart((7, 8))), {}, 2 + 256),
     ],
 )
 def test_what_a_request_comes_to_is_guessed_before_it_is_sent(messages, params, tokens):

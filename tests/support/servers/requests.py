@@ -82,6 +82,10 @@ def proves(model: llm.Model, *names: str) -> Callable[[], None]:
     return check
 
 
+def _whole(sent: Any) -> bool:
+    return sent["stream"] is False and "stream_options" not in sent
+
+
 def roles(sent: Any) -> list[str]:
     return [m["role"] for m in sent["messages"]]
 
@@ -126,9 +130,61 @@ PICTURE = [*LOOP[:2], llm.tool_result(CALL, "see", llm.image(PNG))]
 BACK = "reasoning sent back in `reasoning_content`"
 
 _OWN = llm.gemini("gemini-3-pro", api_key="k")
+_CONTINUED = llm.text_completions("m", base_url="http://127.0.0.1:8000/v1")
 _VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5"
 
 REQUESTS: list[Difference] = [
+    Difference(
+        "OpenAI (text completions)",
+        "refuses a stream with `best_of`, and `stream_options` without a stream",
+        "such an answer is asked for whole, and without them",
+        "platform.openai.com/docs/api-reference/completions/create",
+        holds(_CONTINUED, [llm.user("x")], _whole, best_of=2),
+    ),
+    Difference(
+        "vLLM (text completions)",
+        '"`prompt_logprobs` are not available when `stream=True`"',
+        "such an answer is asked for whole",
+        "vllm-project/vllm, `entrypoints/openai/protocol.py`",
+        holds(_CONTINUED, [llm.user("x")], _whole, prompt_logprobs=0),
+    ),
+    Difference(
+        "llama-cpp-python (text completions)",
+        "leaves the echo of a prompt out of a stream",
+        "an echo with at most one token behind it is asked for whole",
+        "abetlen/llama-cpp-python, `llama.py`",
+        holds(_CONTINUED, [llm.user("x")], _whole, echo=True, max_tokens=1),
+    ),
+    Difference(
+        "llama.cpp (text completions)",
+        "gives no log probabilities for `logprobs: 0`",
+        "`logprobs=True` asks for one alternative",
+        "seen with the embedded model",
+        holds(_CONTINUED, [llm.user("x")], lambda s: s["logprobs"] == 1, logprobs=True),
+    ),
+    Difference(
+        "DeepSeek (text completions)",
+        "has them at `/beta` only",
+        '`base_url="https://api.deepseek.com/beta"`',
+        "api-docs.deepseek.com/guides/fim_completion",
+        goes_to(
+            llm.text_completions("m", base_url="https://api.deepseek.com/beta", api_key="k"),
+            "https://api.deepseek.com/beta/completions",
+        ),
+    ),
+    Difference(
+        "Mistral (text completions)",
+        "fills in the middle at `/v1/fim/completions`, with `random_seed` and without `stream_options`",
+        '`base_url="https://api.mistral.ai/v1/fim"`; both are as it wants them',
+        "docs.mistral.ai/api, fim",
+        holds(
+            llm.text_completions("m", base_url="https://api.mistral.ai/v1/fim", api_key="k"),
+            [llm.user("x")],
+            lambda s: s["random_seed"] == 1 and "stream_options" not in s,
+            seed=1,
+            suffix="y",
+        ),
+    ),
     Difference(
         "Gemini",
         "400 for a call without its signature (Gemini 3)",

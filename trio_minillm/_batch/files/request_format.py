@@ -1,7 +1,7 @@
 """Reading of a line of a batch's input as a `BatchRequest`. Pure.
 
 Two forms are read. OpenAI's Batch API has ``{"custom_id", "method", "url", "body"}``, where the
-body is that of a chat completion; the short one has ``key``, ``messages`` or ``prompt`` (and
+body is that of a chat completion, or of a text completion; the short one has ``key``, ``messages`` or ``prompt`` (and
 ``system``), and parameters beside them. Fields that have a typed parameter become that, so that
 a line means the same on every wire; other fields of a *body* are sent as they are.
 """
@@ -180,12 +180,24 @@ def _body(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("method", "POST") != "POST":
         raise ValueError("method is not POST")
     url = fields.get("url", "/v1/chat/completions")
-    if not isinstance(url, str) or not url.endswith("/chat/completions"):
-        raise ValueError("url is not /v1/chat/completions, the only one that is served here")
+    if not isinstance(url, str) or not url.endswith("/completions"):
+        raise ValueError(
+            "url is not /v1/chat/completions or /v1/completions, which are served here"
+        )
     body = fields["body"]
     if not isinstance(body, dict):
         raise ValueError("body is not an object")
-    return body
+    return body if url.endswith("/chat/completions") else _continued(body)
+
+
+def _continued(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a text completion in the shape of one for chat."""
+    if "prompt" not in body or "messages" in body:
+        raise ValueError("no prompt" if "prompt" not in body else "messages in a text completion")
+    rest = {k: v for k, v in body.items() if k != "prompt"}
+    if type(count := rest.get("logprobs")) is int:  # the number of alternatives
+        rest |= {"logprobs": True, "top_logprobs": count}
+    return {**rest, "messages": _messages({"prompt": body["prompt"]})}
 
 
 def _short(fields: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..._accounting.estimate import CHARACTERS_PER_TOKEN
-from ..._types.messages import Message
+from ..._types.messages import Message, TokensPart
 from ..types import BatchRequest
 
 USUAL_OUTPUT = 256
@@ -26,7 +26,12 @@ def _characters(content: Any) -> int:
     if isinstance(content, str):
         return len(content)
     if isinstance(content, Message):
+        first = content.parts[0] if content.parts else None
+        if isinstance(first, TokensPart):
+            return len(first.ids) * CHARACTERS_PER_TOKEN
         return len(content.text)
+    if type(content) is int:  # the id of a token
+        return CHARACTERS_PER_TOKEN
     if isinstance(content, Mapping):
         return _characters(content.get("content") or content.get("text") or ())
     return sum(map(_characters, content)) if isinstance(content, Sequence) else 0
