@@ -171,7 +171,7 @@ def test_a_server_that_takes_nothing_is_given_up(scheme: str, transport: str) ->
 
 
 @transports
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "openai_responses", "gemini"])
 def test_a_consumer_slower_than_all_clocks_trips_none(name: str, transport: str) -> None:
     """More than the buffers hold, taken in 20 bites with a wait beyond all limits between them."""
     wire = wire_named(name)

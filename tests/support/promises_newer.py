@@ -259,7 +259,7 @@ promise(ENDS, "`response.in_progress` is the last event, and `[DONE]` follows",
 promise(ENDS, "an object of an unknown shape alone", lambda w: [sse({"result": "no model is loaded"})],
         errored("ProviderError server", connection="kept", **NOTHING), wires="responses gemini")
 promise(ENDS, "`[DONE]` alone", lambda w: [sse("[DONE]")],
-        truncated("EndedEarly", connection="kept", **NOTHING), wires="responses gemini")
+        truncated("EndedEarly", connection=None, **NOTHING), wires="responses gemini")
 
 
 def failing(fault: str, *events: Any, error: str = OVER, usage: str = "unknown", **more: Any) -> None:
