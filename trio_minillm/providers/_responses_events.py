@@ -17,7 +17,7 @@ from ._coerce import anything, fields, loose_json, loose_object, number, raw, sa
 
 _ABSENT = msgspec.Raw()
 _Said: TypeAlias = str | list[Any] | dict[str, Any] | None
-"""What holds text. A number is read by `decode_loosely`, which keeps its digits."""
+"""Values that hold text. A number is read by `decode_loosely`, which keeps its digits."""
 
 
 class Event(msgspec.Struct, gc=False):
