@@ -25,11 +25,11 @@ from trio_minillm.local._settings import server_settings
 from trio_minillm.testing import LoopbackServer, Reply, forever, hang, reply, serve
 
 from .support.local_model import SMALL, gone, needs_local_model
-from .support.promises import WHOLE, Wire
+from .support.promises import WHOLE, wire_named
 from .support.runs import ON_SOCKETS, TRANSPORTS, client_over, run
 
 transports = pytest.mark.parametrize("transport", TRANSPORTS)
-W = Wire("openai")
+W = wire_named("openai")
 
 
 # -- leaving ---------------------------------------------------------------------------------------
@@ -171,10 +171,10 @@ def test_a_server_that_takes_nothing_is_given_up(scheme: str, transport: str) ->
 
 
 @transports
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "openai_responses", "gemini"])
 def test_a_consumer_slower_than_all_clocks_trips_none(name: str, transport: str) -> None:
     """More than the buffers hold, taken in 20 bites with a wait beyond all limits between them."""
-    wire = Wire(name)
+    wire = wire_named(name)
     answer = reply(*wire.opening, *[wire.says("salt " * 400)] * 2000, *wire.tail())
     limits = llm.Timeouts(total=600.0)
 

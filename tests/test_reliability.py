@@ -1,4 +1,4 @@
-"""Every promise of `promises_endings` and `promises_events`, on each wire, in memory and over real sockets.
+"""Every promise of the modules `promises_*`, on each wire, in memory and over real sockets.
 
 docs/reliability.md is made of the same data, and a test fails when it differs:
 ``TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page`` writes it anew.
@@ -20,18 +20,27 @@ import trio.testing
 import trio_minillm as llm
 from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
 
-from .support.event_fields import ANTHROPIC, OPENAI, VALUES, walk
+from .support.event_fields import ANTHROPIC, GEMINI, OPENAI, RESPONSES, VALUES, walk
 from .support.event_fields import TEXT as CONTINUED
 from .support.paths import DOCS
-from .support.promises import SO_FAR, WHOLE, Promise, Sees, Wire
+from .support.promises import SO_FAR, WHOLE, Promise, Sees, Wire, wire_named
 from .support.promises_endings import ENDINGS
 from .support.promises_events import EVENTS
+from .support.promises_newer import NEWER
 from .support.runs import IN_MEMORY, ON_SOCKETS, TRANSPORTS, client_over, run
 
-PROMISES = [*ENDINGS, *EVENTS]
+_GROUPS = list(dict.fromkeys(p.group for p in (*ENDINGS, *EVENTS)))
+PROMISES = sorted([*ENDINGS, *EVENTS, *NEWER], key=lambda p: _GROUPS.index(p.group))
 
-LIKE_OPENAI = ("compatible", "openrouter", "text_completions")
-WIRES = {name: Wire(name) for name in ("openai", "anthropic", *LIKE_OPENAI)}
+COLUMNS = {
+    "openai": "OpenAI's chat completions",
+    "anthropic": "Anthropic's format",
+    "openai_responses": "OpenAI's Responses",
+    "gemini": "Gemini's format",
+}
+"""The wires that have a column of the table. An array of Gemini's shares that of its events."""
+LIKE_OTHERS = ("gemini_array", "compatible", "openrouter", "text_completions")
+WIRES: dict[str, Wire] = {name: wire_named(name) for name in (*COLUMNS, *LIKE_OTHERS)}
 
 
 def merged(made: Reply) -> Reply:
@@ -165,11 +174,11 @@ def cells(*wires: str, ways: Sequence[str] = (), **more: Sequence[str]) -> list[
     return out
 
 
-MEMORY_CELLS = cells("openai", "anthropic", ways=tuple(WAYS), reads=("split", "merged")) + cells(
-    *LIKE_OPENAI, reads=("merged",)
+MEMORY_CELLS = cells(*COLUMNS, ways=tuple(WAYS), reads=("split", "merged")) + cells(
+    *LIKE_OTHERS, reads=("merged",)
 )
 """``split`` has each event in a read of its own, ``merged`` as many in one as can be."""
-SOCKET_CELLS = cells("openai", "anthropic", transport=tuple(TRANSPORTS))
+SOCKET_CELLS = cells(*COLUMNS, "gemini_array", transport=tuple(TRANSPORTS))
 
 
 # -- in memory -------------------------------------------------------------------------------------
@@ -228,7 +237,8 @@ TEXT = """\
 # Reliability
 
 These tables say what a caller sees when a server, a network or a proxy fails in a known way: {promises} faults, each in every wire format
-that can have it. The expectations were written before the code was run against them, and every cell is a test.
+that can have it. The expectations were written before the code was run against them (all but four of the rows of
+OpenAI's Responses and Gemini, which were judged anew), and every cell is a test.
 
 {tables}
 
@@ -237,7 +247,9 @@ that can have it. The expectations were written before the code was run against 
 - First comes the [outcome](endings.md), then the error with what distinguishes it from others of its class: its kind, its clock, its
   event. It is raised once, and what had arrived is in its `partial`; `finished` raises nothing.
 - Then come the text that is kept, and the usage: `final`; `provisional`, which is known but may still change (Anthropic's first event
-  counts the input); or `unknown`.
+  counts the input, and each of Gemini's counts what came so far); or `unknown`.
+- A cell that says what an earlier one of its row says refers to that: to the first with `the same`, to others by name. A dash stands
+  where the format can't have the fault.
 - The number of attempts, and the time that it takes with the default clocks, if that is more than a second.
 - Whether the connection is `kept` and carries the next request, or is `closed`; nothing if neither is promised. The next request
   works in every case, and no connection is left behind.
@@ -246,9 +258,10 @@ that can have it. The expectations were written before the code was run against 
 
 The faults and the promises are in `tests/support/promises_*.py`; `tests/test_reliability.py` checks them:
 
-- in memory, {memory:,} cells: in OpenAI's and Anthropic's formats, by iterating over a stream and with `complete()`, with each event in a
-  read of its own and with as many as possible in one; in the formats of OpenRouter, compatible servers and text completions, in one of these ways;
-- over loopback sockets, {sockets:,} cells: in OpenAI's and Anthropic's formats, with `TrioTransport` and with httpx's own transport.
+- in memory, {memory:,} cells: in the four formats of the columns, by iterating over a stream and with `complete()`, with each event in a
+  read of its own and with as many as possible in one; in the formats of OpenRouter, compatible servers and text completions, and with
+  Gemini's events as the elements of one JSON array, in one of these ways;
+- over loopback sockets, {sockets:,} cells: in the four formats and in Gemini's array, with `TrioTransport` and with httpx's own transport.
 
 The clock is Trio's mock clock, so that 300 s take no time. This page is generated from the same data, and a test fails if it differs;
 `TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page` writes it anew.
@@ -308,32 +321,47 @@ def in_words(sees: Sees) -> str:
     return "; ".join(words)
 
 
+AS = {
+    "openai": "the same",
+    "anthropic": "as Anthropic's",
+    "openai_responses": "as OpenAI's Responses",
+}
+"""What stands in a cell that an earlier one of its row has already."""
+
+
+def row(promise: Promise) -> list[str]:
+    """The cells of a promise, each of which is written out once."""
+    said: dict[str, str] = {}
+    for name in COLUMNS:
+        wires = [name, "gemini_array"] if name == "gemini" else [name]
+        told = [promise.sees(WIRES[w]) for w in wires if promise.replies(WIRES[w]) is not None]
+        said[name] = in_words(told[0]) if told else "-"
+    written: dict[str, str] = {"-": "-"}
+    for name, words in said.items():
+        said[name] = written.get(words, words)
+        first = not written.keys() - {"-"}
+        written.setdefault(words, "the same" if first else AS.get(name, ""))
+    return list(said.values())
+
+
+FIELDS = (OPENAI, CONTINUED, ANTHROPIC, RESPONSES, GEMINI)
+
+
 def page() -> str:
     counts = {
         "promises": len(PROMISES),
         "memory": len(MEMORY_CELLS),
-        "fields": sum(len(walk(one)) for one in (OPENAI, ANTHROPIC, CONTINUED)),
-        "events": sum(map(len, (OPENAI, ANTHROPIC, CONTINUED))),
+        "fields": sum(len(walk(events)) for events in FIELDS),
+        "events": sum(map(len, FIELDS)),
         "values": len(VALUES),
         "sockets": len(SOCKET_CELLS),
     }
     tables = []
     for group, promises in groupby(PROMISES, key=lambda p: p.group):
-        lines = [
-            f"## {group}",
-            "",
-            "| fault | OpenAI's format | Anthropic's format |",
-            "| --- | --- | --- |",
-        ]
+        columns = " | ".join(COLUMNS.values())
+        lines = [f"## {group}", "", f"| fault | {columns} |", "| --- " * 5 + "|"]
         for promise in promises:
-            said = ["-", "-"]
-            for column, name in enumerate(("openai", "anthropic")):
-                if promise.replies(WIRES[name]) is not None:
-                    sees = promise.sees(WIRES[name])
-                    said[column] = in_words(sees)
-            if said[0] == said[1]:
-                said[1] = "the same"
-            lines.append(f"| {promise.fault} | {said[0]} | {said[1]} |")
+            lines.append(f"| {promise.fault} | {' | '.join(row(promise))} |")
         tables.append("\n".join(lines))
     return TEXT.format(tables="\n\n".join(tables), **counts)
 

@@ -20,7 +20,7 @@ from trio_minillm.providers import OpenAIChat
 from trio_minillm.providers import _usage as usage_module
 from trio_minillm.providers._charged import Asked, asked_of, charged
 from trio_minillm.providers._pricing import priced_cost
-from trio_minillm.providers._usage import anthropic_usage, openai_usage
+from trio_minillm.providers._usage import anthropic_usage, gemini_usage, openai_usage
 
 PRICE = TokenPrice(input=1, output=10, cache_read=0.1, cache_write=1.25)
 READERS = {"openai": openai_usage, "anthropic": anthropic_usage}
@@ -509,15 +509,42 @@ def test_a_plain_usage_of_anthropics_is_read_as_any_is(raw: dict[str, Any]) -> N
     assert_read_alike(raw, "anthropic")
 
 
+@given(
+    st.fixed_dictionaries(
+        {"promptTokenCount": st.integers(0, 9), "candidatesTokenCount": st.integers(0, 9)},
+        optional={
+            "thoughtsTokenCount": st.integers(0, 9) | odd_counts,
+            "cachedContentTokenCount": st.integers(0, 9),
+            "toolUsePromptTokenCount": st.integers(0, 9),
+            "promptTokensDetails": st.lists(
+                st.fixed_dictionaries(
+                    {"modality": st.sampled_from(("TEXT", "AUDIO")), "tokenCount": odd_counts}
+                ),
+                max_size=2,
+            ),
+        },
+    ),
+    st.sampled_from(("right", "wrong", "none")),
+)
+def test_a_plain_usage_of_gemini_is_read_as_any_is(raw: dict[str, Any], total: str) -> None:
+    given = (raw.get(f"{name}TokenCount", 0) for name in ("prompt", "candidates", "thoughts"))
+    if total != "none":
+        found = sum(count for count in given if type(count) is int)
+        raw["totalTokenCount"] = found + (total == "wrong")
+    assert_read_alike(raw, "gemini")
+
+
 def assert_read_alike(raw: dict[str, Any], wire: str = "openai") -> None:
     def fields(usage: Usage) -> str:
         return repr(msgspec.structs.asdict(usage))  # tells 1 and True apart
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        read = fields(READERS[wire](raw))
+        reader = gemini_usage if wire == "gemini" else READERS[wire]
+        read = fields(reader(raw))
         monkeypatch.setattr(usage_module, "_plain_usage", lambda raw: None)
         monkeypatch.setattr(usage_module, "_plain_anthropic_usage", lambda raw: None)
-        assert read == fields(READERS[wire](raw))
+        monkeypatch.setattr(usage_module, "_plain_gemini_usage", lambda raw: None)
+        assert read == fields(reader(raw))
 
 
 @pytest.mark.parametrize("raw", [NULLS, {}, {"queue_time": 1.5}])

@@ -24,10 +24,10 @@ from trio_minillm.testing._script import Step
 
 from ..support.certificates import certified, trusting
 from ..support.peers import Peer, serving
-from ..support.promises import PIECES, SO_FAR, WHOLE, Wire
+from ..support.promises import PIECES, SO_FAR, WHOLE, wire_named
 from ..support.runs import ON_SOCKETS, run
 
-W = Wire("openai")
+W = wire_named("openai")
 COMMENT = b": keep-alive\n\n"
 CLOCKS = llm.Timeouts(connect=None, first_chunk=None, idle=10.0, byte_idle=None)
 PAUSE = 1.0

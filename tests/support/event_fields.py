@@ -106,6 +106,86 @@ ANTHROPIC: dict[str, Any] = {
 }  # fmt: skip
 
 
+_LOST = [{"type": "url_citation", "url": "lost", "start_index": 0}]
+
+RESPONSES: dict[str, Any] = {
+    "start": {"type": "response.created", "sequence_number": 0, "response": {
+        "id": "r", "object": "response", "created_at": 1, "status": "in_progress", "error": None,
+        "incomplete_details": None, "model": "m", "output": [], "usage": None}},
+    "text": {"type": "response.output_text.delta", "sequence_number": 4, "item_id": "msg_1",
+             "output_index": 0, "content_index": 0, "delta": "lost", "logprobs": [], "obfuscation": "x"},
+    "refusal": {"type": "response.refusal.delta", "item_id": "msg_2", "output_index": 1,
+                "content_index": 0, "delta": "lost"},
+    "reasoning": {"type": "response.reasoning_summary_text.delta", "item_id": "rs_1", "output_index": 1,
+                  "summary_index": 0, "delta": "lost"},
+    "annotation": {"type": "response.output_text.annotation.added", "item_id": "msg_1", "output_index": 0,
+                   "content_index": 0, "annotation_index": 0, "annotation": _LOST[0]},
+    "arguments": {"type": "response.function_call_arguments.delta", "item_id": "fc_1", "output_index": 1,
+                  "delta": '{"lost":1}'},
+    "opens": {"type": "response.output_item.added", "output_index": 1, "item": {
+        "type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": '{"lost":1}'}},
+    "part": {"type": "response.content_part.done", "item_id": "msg_2", "output_index": 1, "content_index": 0,
+             "part": {"type": "output_text", "text": "lost", "annotations": _LOST, "logprobs": []}},
+    "done": {"type": "response.output_text.done", "item_id": "msg_2", "output_index": 1,
+             "content_index": 0, "text": "lost"},
+    "message": {"type": "response.output_item.done", "output_index": 1, "item": {
+        "type": "message", "id": "msg_2", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "lost", "annotations": _LOST}]}},
+    "thought": {"type": "response.output_item.done", "output_index": 1, "item": {
+        "type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "lost"}],
+        "encrypted_content": "lost", "status": None}},
+    "call": {"type": "response.output_item.done", "output_index": 1, "item": {
+        "type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": '{"lost":1}'}},
+    "search": {"type": "response.output_item.done", "output_index": 1, "item": {
+        "type": "web_search_call", "id": "ws_1", "status": "completed",
+        "action": {"type": "search", "query": "lost"}}},
+    "end": {"type": "response.completed", "sequence_number": 9, "response": {
+        "id": "r", "object": "response", "status": "completed", "error": None,
+        "incomplete_details": None, "model": "m", "service_tier": "default",
+        "output": [{"type": "reasoning", "id": "rs_1", "summary": []}],
+        "usage": {"input_tokens": 7, "input_tokens_details": {"cached_tokens": 2}, "output_tokens": 5,
+                  "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 12, "cost": 0.5}}},
+    "error": {"type": "error", "code": "server_is_overloaded", "message": "no", "param": None},
+}  # fmt: skip
+
+
+GEMINI: dict[str, Any] = {
+    "text": {
+        "candidates": [{
+            "index": 0, "content": {"role": "model", "parts": [{"text": "lost"}]},
+            "safetyRatings": [{"category": "c", "probability": "NEGLIGIBLE"}],
+        }],
+        "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10},
+        "modelVersion": "m", "responseId": "r", "createTime": "t",
+    },
+    "reasoning": {"candidates": [{"content": {"parts": [
+        {"text": "lost", "thought": True, "thoughtSignature": "lost"}]}}]},
+    "parts": {"candidates": [{"content": {"parts": [
+        {"text": "lost", "thoughtSignature": "lost"},
+        {"executableCode": {"language": "PYTHON", "code": "lost"}},
+        {"inlineData": {"mimeType": "image/png", "data": "lost"}},
+    ]}}]},
+    "call": {"candidates": [{"content": {"parts": [
+        {"functionCall": {"id": "c1", "name": "f", "args": {"lost": 1}}, "thoughtSignature": "lost"}]}}]},
+    "pieces": {"candidates": [{"content": {"parts": [
+        {"functionCall": {"name": "f", "willContinue": False, "partialArgs": [
+            {"jsonPath": "$.lost", "stringValue": "lost", "willContinue": False}]}}]}}]},
+    "beside": {"candidates": [{
+        "content": None, "finishMessage": "m", "avgLogprobs": -0.5, "tokenCount": 3,
+        "citationMetadata": {"citations": [{"uri": "lost", "startIndex": 0}]},
+        "groundingMetadata": {"groundingChunks": [{"web": {"uri": "lost"}}]},
+        "urlContextMetadata": {"urlMetadata": []},
+        "logprobsResult": {"chosenCandidates": [{"token": "lost", "logProbability": -1.0}]},
+    }], "promptFeedback": {"safetyRatings": []}},
+    "reason": {"candidates": [{"index": 0, "finishReason": "STOP"}]},
+    "usage": {"candidates": [], "usageMetadata": {
+        "promptTokenCount": 7, "cachedContentTokenCount": 2, "candidatesTokenCount": 5,
+        "thoughtsTokenCount": 1, "toolUsePromptTokenCount": 1, "totalTokenCount": 14,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 7}]}},
+    "error": {"error": {"code": 503, "message": "no", "status": "UNAVAILABLE", "details": []}},
+}  # fmt: skip
+
+
 ABSENT = "absent"
 VALUES = (
     "null", "7", "-1", "1.5", "true", "false", '""', '"x"', "[]", "[1]", "[null]", '[["x"]]', "{}",

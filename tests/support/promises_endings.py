@@ -37,15 +37,7 @@ def framed(w: Wire, body: list[bytes], *ends: Any, surplus: int = 0, **more: Any
 
 
 def whole_json(w: Wire) -> bytes:
-    if w.anthropic:
-        body = {"id": "gen-1", "model": "m", "content": [{"type": "text", "text": WHOLE}]}
-        body |= {"stop_reason": w.stop, "usage": {"input_tokens": 7, "output_tokens": 5}}
-    else:
-        told = {"text": WHOLE} if w.continues else {"message": {"content": WHOLE}}
-        said = {"index": 0, **told, "finish_reason": w.stop}
-        body = {"id": "gen-1", "model": "m", "choices": [said]}
-        body |= {"usage": {"prompt_tokens": 7, "completion_tokens": 5}}
-    return msgspec.json.encode(body)
+    return msgspec.json.encode(w.whole_body())
 
 
 def plain(body: bytes, kind: str = "application/json", **more: Any) -> Reply:
@@ -160,7 +152,7 @@ promise(ENDS, "… the connection stays open and silent", lambda w: said(w, *w.t
 promise(ENDS, "the answer is complete, but the body does not end", lambda w: [*w.whole, hang],
         finished(connection="closed"))
 promise(ENDS, "… and more events come for ever", lambda w: [*w.whole, forever(w.says("no") * 9, 0.1)],
-        finished(connection="closed"))
+        finished(connection="closed"), wires="openai anthropic responses")
 promise(ENDS, "no finish reason, but usage and the end marker", lambda w: said(w, *w.tail(None)),
         finished(reason=None))
 promise(ENDS, "neither finish reason nor usage, but the end marker",
@@ -174,19 +166,22 @@ promise(ENDS, "an object of an unknown shape, and the end marker",
         errored("ProviderError server", text="", usage="unknown", connection=None))
 promise(ENDS, "a finish reason, and then more content: it was not the last word", lambda w: [
         *w.head, *w.tail(usage=False, end=False), w.says(PIECES[3]), *w.tail()],
-        finished(notes="content followed a finish reason"), wires="openai")
+        finished(notes="content followed a finish reason"), wires="openai gemini")
 promise(ENDS, "… and then the connection breaks", lambda w: [
         *w.head, *w.tail(usage=False, end=False), w.says(PIECES[3]), eof],
-        truncated("ConnectionCut", text=WHOLE, connection="closed"), wires="openai")
+        truncated("ConnectionCut", text=WHOLE, connection="closed"), wires="openai gemini")
 promise(ENDS, "a finish reason before any content, and a long silence: the clock `first_chunk` runs",
         lambda w: [*w.opening, *w.tail(usage=False, end=False), 9.0, *w.head, *w.rest],
-        finished(seconds=9.0, notes="content followed"), wires="openai")
+        finished(seconds=9.0, notes="content followed"), wires="openai gemini")
 promise(ENDS, "neither finish reason nor end marker, but usage", lambda w: said(w, *w.tail(None, end=False)),
         truncated("EndedEarly", text=WHOLE, usage="provisional", connection="kept"))
 promise(ENDS, "the end marker without its blank line",
         lambda w: said(w, *w.tail()[:-1], w.tail()[-1].rstrip()), finished())
 promise(ENDS, "half of the end marker", lambda w: said(w, *w.tail()[:-1], w.tail()[-1][:-7]),
-        finished())
+        finished(), wires="openai anthropic")
+promise(ENDS, "half of the last event, which has the finish reason",
+        lambda w: said(w, *w.tail()[:-1], w.tail()[-1][:-7]),
+        truncated("EndedEarly", text=WHOLE, connection="kept"), wires="responses gemini")
 promise(ENDS, "the finish reason twice",
         lambda w: said(w, *w.tail(usage=False, end=False), *w.tail()[1 if w.anthropic else 0:]),
         finished())
@@ -194,8 +189,10 @@ promise(ENDS, "two different finish reasons: the last counts",
         lambda w: said(w, *w.tail(w.length, usage=False, end=False),
                        *w.tail()[1 if w.anthropic else 0:]),
         finished(notes="finish reasons"))
-promise(ENDS, "text after the end marker", lambda w: [*w.whole, w.says("no")], finished())
-promise(ENDS, "an error after the end marker", lambda w: [*w.whole, w.error(529)], finished())
+promise(ENDS, "text after the end marker", lambda w: [*w.whole, w.says("no")], finished(),
+        wires="openai anthropic responses")
+promise(ENDS, "an error after the end marker", lambda w: [*w.whole, w.error(529)], finished(),
+        wires="openai anthropic responses")
 promise(ENDS, "an error after the finish reason",
         lambda w: said(w, *w.tail(usage=False, end=False), w.error(529)),
         errored("ProviderError overloaded", text=WHOLE, reason=lambda w: w.stop))
@@ -275,8 +272,9 @@ promise(ERRORS, "… an empty one", lambda w: plain(b"{}"),
         errored("ProviderError server", text="", usage="unknown", connection="kept"))
 promise(ERRORS, "… a number", lambda w: plain(b"5"),
         errored("ProviderError server", text="", usage="unknown", connection="kept"))
-promise(ERRORS, "… a list without an object in it", lambda w: plain(b"[1, 2]"),
-        errored("ProtocolError", text="", usage="unknown"))
+promise(ERRORS, "… a list without an object in it", lambda w: plain(b"[1, 2]"), lambda w: (
+            # For Gemini it is a stream, and these are words in it.
+            errored("ProviderError server" if w.gemini else "ProtocolError", text="", usage="unknown"))(w))
 promise(ERRORS, "an HTML page in place of the stream",
         lambda w: plain(b"<!doctype html><title>Sign in</title>", "text/html"),
         errored("ProtocolError", text="", usage="unknown"))
@@ -369,6 +367,8 @@ promise(CLOCKS, "empty deltas in the middle, for ever",
         lambda w: [*w.head, forever(w.says(""), DRIP)], late("idle", 120.0))
 promise(CLOCKS, "empty pieces of a tool call's arguments, for ever",
         lambda w: [*w.head, forever(w.changes("input_json_delta", partial_json="") if w.anthropic else
+                   w.delta("function_call_arguments", "", 1) if w.responses else
+                   w.candidate({"functionCall": {"willContinue": True}}) if w.gemini else
                    w.choice({"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}), DRIP)],
         late("idle", 120.0))
 promise(CLOCKS, "one byte at a time of an endless event",
@@ -380,22 +380,23 @@ promise(CLOCKS, "text every 119 s, ten times", lambda w: [
         finished(text="a" * 10, seconds=1190.0), ways=("iterate",))
 promise(CLOCKS, "reasoning every 119 s, ten times", lambda w: [
             w.opening[0], *(x for _ in range(10) for x in (
-                w.changes("thinking_delta", thinking="a") if w.anthropic
-                else w.choice({"reasoning": "a"}), 119.0)), *w.tail()],
+                w.thinks("a"), 119.0)), *w.tail(text="")],
         finished(text="", reasoning="a" * 10, seconds=1190.0), ways=("iterate",))
 promise(CLOCKS, "arguments of a tool call every 119 s, ten times", lambda w: [
             w.opening[0],
             w.opens("tool_use", id="c", name="f") if w.anthropic else
+            w.adds(w.call("f")) if w.responses else
             w.choice({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}),
             *(x for _ in range(10) for x in (
                 w.changes("input_json_delta", partial_json=" ") if w.anthropic else
+                w.delta("function_call_arguments", " ") if w.responses else
                 w.choice({"tool_calls": [{"index": 0, "function": {"arguments": " "}}]}), 119.0)),
-            *w.tail(w.calls)],
+            *w.tail(w.calls, text="")],
         finished(text="", seconds=1190.0, reason=lambda w: w.calls, calls=(("f", " " * 10),)),
         ways=("iterate",))
 promise(CLOCKS, "events of an unknown type every 119 s, ten times", lambda w: [
             *w.head, *(x for _ in range(10) for x in (w.event("news"), 119.0)), *w.rest],
-        finished(seconds=1190.0), ways=("iterate",), wires="anthropic")
+        finished(seconds=1190.0), ways=("iterate",), wires="anthropic responses")
 promise(CLOCKS, "text every 60 s for ever, with `complete`",
         lambda w: [*w.opening, forever(w.says(""), w.says("a"), 60.0)],
         late("total", 600.0, text="a" * 10), ways=("complete",))

@@ -13,6 +13,7 @@ from .promises import (
     PIECES,
     SO_FAR,
     WHOLE,
+    NotOnThisWireError,
     Promises,
     Said,
     Sees,
@@ -33,6 +34,10 @@ def data(text: str | bytes) -> bytes:
 def with_usage(w: Wire, value: Any) -> bytes:
     if w.anthropic:
         return w.event("message_delta", delta={}, usage={"output_tokens": value})
+    if w.gemini:
+        return sse({"usageMetadata": {"candidatesTokenCount": value}})
+    if w.responses:  # only its last event counts
+        raise NotOnThisWireError
     return sse({"choices": [], "usage": {"completion_tokens": value}})
 
 
@@ -59,10 +64,13 @@ bad("100,000 nested brackets", data("[" * 100_000))
 bad("100,000 nested brackets as the text", lambda w: w.says(7).replace(b":7", b":" + b"[" * 100_000))
 bad("a finish reason that is an object without one in words",
     lambda w: w.event("message_delta", delta={"stop_reason": {"type": {"a": 7}}})
-    if w.anthropic else w.choice({}, {"type": {"a": 7}}))  # type: ignore[arg-type]
-bad("a choice has a negative index", lambda w: w.choice({"content": "lost"}, index=-1), "openai")
+    if w.anthropic else w.ends("completed", status={"type": {"a": 7}}) if w.responses
+    else w.candidate(reason={"type": {"a": 7}}) if w.gemini else w.choice({}, {"type": {"a": 7}}))
+bad("a choice has a negative index", lambda w: w.candidate({"text": "lost"}, inner={"index": -1})
+    if w.gemini else w.choice({"content": "lost"}, index=-1), "openai gemini")
 promise(MALFORMED, "a line longer than `Bounds.event`", lambda w: [*w.head, w.says("a" * 2**20), *w.rest],
-        errored("LimitExceeded bytes in one line"), options={"bounds": llm.Bounds(event=2**19)})
+        lambda w: errored(f"LimitExceeded bytes in one {'event' if w.array else 'line'}")(w),
+        options={"bounds": llm.Bounds(event=2**19)})
 promise(MALFORMED, "the body ends inside the last event, whose JSON is incomplete: it says nothing",
         lambda w: [*w.head, b"data: {broken"], truncated("EndedEarly", connection="kept"))
 promise(MALFORMED, "any of these as the first event", lambda w: [data("{"), *w.whole],
@@ -74,8 +82,9 @@ promise(MALFORMED, "with `lenient=True`: skipped and counted",
         lambda w: [*w.head, data("{"), data("{"), *w.rest], finished(skipped=2, notes="malformed"),
         options={"lenient": True})
 promise(MALFORMED, "with `lenient=True`: a choice has a negative index",
-        lambda w: [*w.head, w.choice({"content": "lost"}, index=-1), *w.rest], finished(skipped=1),
-        options={"lenient": True}, wires="openai")
+        lambda w: [*w.head, w.candidate({"text": "lost"}, inner={"index": -1}) if w.gemini
+                   else w.choice({"content": "lost"}, index=-1), *w.rest], finished(skipped=1),
+        options={"lenient": True}, wires="openai gemini")
 promise(MALFORMED, "with `lenient=True`: an error event",
         lambda w: [*w.head, data("{"), w.error(529), *w.rest],
         errored("ProviderError overloaded", skipped=1), options={"lenient": True})
@@ -124,14 +133,15 @@ promise(ODD, "the first half of a surrogate pair, at the end of the text", lambd
     *w.head, w.says(PIECES[3]), w.says("lost").replace(b"lost", b"\\ud83d"), *w.tail()],
     finished(notes="surrogate"))
 promise(ODD, "the text in the opening of its block, and again in pieces", lambda w: [
-    w.opening[0], w.opens("text", text=WHOLE), *map(w.says, PIECES), *w.tail()],
-    finished(notes="again"), wires="anthropic")
+    w.opening[0], w.adds(w.item()) if w.responses else w.opens("text", text=WHOLE),
+    *map(w.says, PIECES), *w.tail()],
+    finished(notes=lambda w: "" if w.responses else "again"), wires="anthropic responses")
 spared("a control character in the text", lambda w: w.says("lost").replace(b"lost", b"l\x01st"),
        text=with_more("l\x01st"))
 spared("an array of one event", lambda w: w.says("more").replace(b"data: ", b"data: [")
     .replace(b"}\n\n", b"}]\n\n"), text=with_more("more"))
 spared("events without a blank line between them", lambda w: w.says("a")[:-1] + w.says("b"),
-       "openai", text=with_more("ab"))
+       "openai gemini", text=with_more("ab"))
 spared("the field's name once more in its data (`data: data: …`)",
        lambda w: w.says("more").replace(b"data: ", b"data: data: "), text=with_more("more"))
 spared("two events in the data of one", lambda w: w.says("a").rstrip() + w.says("b").partition(b"data: ")[2],
@@ -156,11 +166,15 @@ spared("… of 10,000 digits", lambda w: w.says(7).replace(b":7", b":" + b"7" * 
 spared("`true` as the text", lambda w: w.says(True), text=with_more("true"))
 spared("a list of numbers as the text", lambda w: w.says([1]), "openai", text=with_more("1"))
 spared("a finish reason that is empty, or `\"null\"`", lambda w: w.event(
-    "message_delta", delta={"stop_reason": "null"}) if w.anthropic else w.choice({}, "null"))
+    "message_delta", delta={"stop_reason": "null"}) if w.anthropic else w.candidate(reason="")
+    + w.candidate(reason="null") if w.gemini else w.choice({}, "null"))
 spared("usage that is a list", lambda w: w.event("message_delta", delta={}, usage=[])
-    if w.anthropic else sse({"choices": [], "usage": []}))
+    if w.anthropic else w.candidate(usageMetadata=[]) if w.gemini
+    else sse({"choices": [], "usage": []}), "openai anthropic gemini")
 spared("… that is text", lambda w: w.event("message_delta", delta={}, usage="x")
-    if w.anthropic else sse({"choices": [], "usage": "x"}), notes="usage")
+    if w.anthropic else w.candidate(usageMetadata="x") if w.gemini
+    else sse({"choices": [], "usage": "x"}), "openai anthropic gemini",
+    notes=lambda w: "usageMetadata" if w.gemini else "usage")
 spared("a `message` in place of the delta", sse({"choices": [{"message": {"content": "more"}}]}),
        "openai", text=with_more("more"))
 spared("text in an object (`content: {\"content\": …}`)", lambda w: w.choice({"content": {"content": "more"}}),
@@ -185,8 +199,8 @@ spared("reasoning under other names (`thoughts`, `reason_content`, `thinking_con
 spared("reasoning in Bedrock's objects", lambda w: w.choice({"reasoningContent": {"text": "a"}}) + w.choice(
     {"reasoning": {"reasoningText": "b"}}) + w.choice({"content": [
         {"reasoningContent": {"reasoningText": {"text": "c"}}}]}), "openai", reasoning="abc")
-spared("text in a list of parts", lambda w: w.changes("text_delta", text=[{"type": "text", "text": "more"}]),
-       "anthropic", text=with_more("more"))
+spared("text in a list of parts", lambda w: w.says([{"type": "text", "text": "more"}]),
+       "anthropic responses gemini", text=with_more("more"))
 spared("text in place of the delta", lambda w: w.event("content_block_delta", index=0, delta="more"),
        "anthropic", text=with_more("more"))
 spared("text in a delta of an unknown type", lambda w: w.changes("news_delta", text="more"), "anthropic",
@@ -221,11 +235,14 @@ spared("reasoning that is an object without text", lambda w: w.choice({"reasonin
        "openai", notes="reasoning")
 spared("an event without a type", sse({}), "anthropic")
 spared("… whose type is `null`", sse({"type": None}), "anthropic")
-spared("a delta without an index", lambda w: w.changes("text_delta", None, text="more"), "anthropic",
+spared("a delta without an index", lambda w: w.delta("output_text", "more", None)
+       if w.responses else w.changes("text_delta", None, text="more"), "anthropic responses",
        text=with_more("more"))
-spared("… with an index that is text", lambda w: w.changes("text_delta", "0", text="more"), "anthropic",
+spared("… with an index that is text", lambda w: w.delta("output_text", "more", "0")
+       if w.responses else w.changes("text_delta", "0", text="more"), "anthropic responses",
        text=with_more("more"))
-spared("a delta event without a delta", lambda w: w.event("content_block_delta", index=0), "anthropic")
+spared("a delta event without a delta", lambda w: w.event("output_text.delta", output_index=0)
+       if w.responses else w.event("content_block_delta", index=0), "anthropic responses")
 spared("a delta without a type",
        lambda w: w.event("content_block_delta", index=0, delta={"text": "more"}), "anthropic",
        text=with_more("more"))
@@ -262,6 +279,8 @@ odd("a long event split between two reads, and short ones after it", lambda w: [
 odd("a byte-order mark at the beginning", lambda w: [b"\xef\xbb\xbf", *w.whole])
 odd("an event spread over several `data:` lines",
     lambda w: [e.replace(b'"text_delta",', b'"text_delta",\ndata:')
+               .replace(b'"output_index":', b'"output_index":\ndata:')
+               .replace(b'"candidates":', b'"candidates":\ndata: ')
                .replace(b'"choices":', b'"choices":\ndata: ') for e in w.whole])
 odd("no space after the colon", lambda w: [e.replace(b"data: ", b"data:") for e in w.whole])
 odd("comments, `id:`, `retry:` and empty `data:` between the events",
@@ -272,10 +291,12 @@ odd("Unicode line separators and control characters in the text (U+2028, U+0085,
 odd("an escaped surrogate pair", lambda w: [
     *w.opening, w.says("x").replace(b'"x"', b'"\\ud83d\\ude00"'), *w.tail()], text="\U0001f600")
 odd("an event with an unknown name, with text", within(b"event: news\ndata: hello\n\n"), "openai")
-odd("an event of an unknown type", lambda w: [*w.head, w.event("news", what=[1]), *w.rest], "anthropic")
+odd("an event of an unknown type", lambda w: [*w.head, w.event("news", what=[1]), *w.rest],
+    "anthropic responses")
 odd("… whose fields have other types than in known events",
-    lambda w: [*w.head, w.event("news", index="a", delta="b", message=[], content_block=7), *w.rest],
-    "anthropic")
+    lambda w: [*w.head, w.event("news", index="a", delta="b", message=[], content_block=7, item=1,
+                                response=[], output_index="x"), *w.rest],
+    "anthropic responses")
 odd("a proxy's keep-alive events (`event: keepalive`)",
     within(*[b"event: keepalive\ndata: " + d + b"\n\n" for d in (b"{}", b"", b"alive", b"[1]", b"7")]))
 odd("a delta of an unknown type", lambda w: [*w.head, w.changes("smell_delta", smell="a"), *w.rest],
@@ -310,22 +331,24 @@ odd("`usage: null` on every event", lambda w: [
     *w.opening, *(sse({"choices": [{"index": 0, "delta": {"content": p}}], "usage": None})
                   for p in PIECES), *w.tail()], "openai")
 odd("`[DONE]` with spaces around it", lambda w: [*w.whole[:-1], b"data:   [DONE]  \n\n"], "openai")
-odd("`[DONE]` in a format without it", lambda w: [*w.whole[:-1], sse("[DONE]")], "anthropic")
+odd("`[DONE]` in a format without it", lambda w: [
+    *(w.whole[:-1] if w.anthropic else w.whole), sse("[DONE]")], "anthropic responses gemini")
 odd("reasoning under two names at once", lambda w: [*w.opening, *(w.choice(
     {"reasoning": p, "reasoning_content": p}) for p in PIECES), *w.tail()], "openai",
     text="", reasoning=WHOLE)
 odd("text and reasoning alternate", lambda w: [
-    *w.opening, *(e for p in PIECES for e in (w.says(p), w.changes("thinking_delta", 1, thinking=p)
-                  if w.anthropic else w.choice({"reasoning_content": p}))), *w.tail()],
+    *w.opening, *(e for p in PIECES for e in (w.says(p), w.thinks(p))), *w.tail()],
     reasoning=WHOLE)
 odd("text as a list of parts (Mistral)", lambda w: [*w.opening, *(w.choice(
     {"content": [{"type": "text", "text": p}]}) for p in PIECES), *w.tail()], "openai")
 odd("unknown fields at every level", lambda w: [
     e.replace(b'{"', b'{"zzz":[{"a":null}],"') for e in w.whole])
 odd("a whole answer as one event of the stream",
-    lambda w: [sse({"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
-                    "message": {"role": "assistant", "content": WHOLE}}],
-                    "usage": {"prompt_tokens": 7, "completion_tokens": 5}}), sse("[DONE]")], "openai")
+    lambda w: [sse(w.whole_body()), sse("[DONE]")] if w.kind != "openai" else [
+        sse({"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
+             "message": {"role": "assistant", "content": WHOLE}}],
+             "usage": {"prompt_tokens": 7, "completion_tokens": 5}}), sse("[DONE]")],
+    "openai responses gemini")
 
 # -- tool calls ------------------------------------------------------------------------------------
 

@@ -192,7 +192,7 @@ class ChunkDecoder:
     def _elements(self, array: ArrayEvents, data: bytes, at: float) -> list[StreamChunk]:
         """Decode the elements of an array that these bytes complete."""
         out = self._events(array.feed(data), at)
-        if not self.events:
+        if not self.events and data.strip(b"[] \t\r\n\xef\xbb\xbf"):
             self.left_out.begin(data)
         self.error = self.error or array.failure
         return out
@@ -374,12 +374,12 @@ class ChunkDecoder:
             chunk.event = self.events
             if self._raw:
                 chunk.raw = raw
-            if chunk.unread:
-                for name in chunk.unread:
-                    self.left_out.note(name)
             if chunk.tool_calls and any(call.partial is not None for call in chunk.tool_calls):
                 self._paths = self._paths or PathArguments()
                 self._paths.write(chunk)
+            if chunk.unread:
+                for name in chunk.unread:
+                    self.left_out.note(name)
             if self._doubt:
                 self._judge(chunk)
             self._note(chunk, data)

@@ -46,10 +46,13 @@ class PathArguments:
             name, writer = delta.name, _Writer()
         else:
             chunk.progress = False  # the end of a call, and there is none
+            if partial.keys() - {"willContinue", "id", "name"}:
+                chunk.unread = (*chunk.unread, "functionCall")
             return
-        values = partial.get("partialArgs")
-        for value in values if isinstance(values, list) else ():
-            writer.add(value if isinstance(value, Mapping) else {})
+        values = partial.get("partialArgs") or []
+        for value in values if isinstance(values, list) else [values]:
+            if not writer.add(value if isinstance(value, Mapping) else {}):
+                chunk.unread = (*chunk.unread, "functionCall.partialArgs")
         if partial.get("willContinue") is True:
             self._open[chunk.choice] = name, writer
         else:
@@ -78,25 +81,28 @@ class _Writer:
         self._out.clear()
         return text
 
-    def add(self, value: Mapping[str, Any]) -> None:
-        """Write a value, or the next part of one."""
+    def add(self, value: Mapping[str, Any]) -> bool:
+        """Write a value, or the next part of one. Returns whether that could be done."""
         path = _path_of(value.get("jsonPath"))
         kind = next((kind for kind in _VALUES if kind in value), "")
         found = value.get(kind)
         if not self._in_string or path != self._path:
             self._close_string()
             if self._lost or not (path and kind and self._go_to(path)):
+                if not self._lost and not self._names:
+                    self._out.append("{")  # without any text, it would be a call without arguments
                 self._lost = True
-                return
+                return False
             if not isinstance(found, str) or kind != "stringValue":
                 self._out.append("null" if kind == "nullValue" else _encode(found).decode())
-                return
+                return True
             self._out.append('"')
             self._in_string = True
         if isinstance(found, str):
             self._out.append(_encode(found)[1:-1].decode())
         if value.get("willContinue") is not True:
             self._close_string()
+        return True
 
     def end(self, whole: Any) -> None:
         """Write the end. Arguments that came ``whole`` are taken if no value came by its path."""

@@ -215,6 +215,12 @@ def anything(value: Any, where: str, left_out: list[str]) -> Any:
     return clean(value)
 
 
+def said(value: Any, where: str, left_out: list[str]) -> Any:
+    """Take a piece of the answer's text as `piece` does, and whatever holds text as it is."""
+    found = _scalar(value)
+    return clean(value) if found is None else found
+
+
 def raw(value: Any, where: str, left_out: list[str]) -> msgspec.Raw:
     """Take a value as its JSON."""
     return msgspec.Raw(msgspec.json.encode(clean(value)))

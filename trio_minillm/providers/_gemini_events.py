@@ -20,7 +20,9 @@ from ._coerce import (
     each,
     fields,
     number,
+    said,
     side_object,
+    side_objects,
     side_text,
     text,
 )
@@ -68,8 +70,8 @@ def _part(value: Any, where: str, left_out: list[str]) -> Any:
     if not isinstance(value, dict):
         raise ProtocolError(f"{where} is not an object")
     # Text may begin or end with half of a surrogate pair, whose other half is in another event.
-    said = value.get("text")
-    return clean(value) | ({"text": str(said)} if isinstance(said, str) else {})
+    found: dict[str, Any] = clean(value)
+    return found | {"text": said(value["text"], where, left_out)} if "text" in value else found
 
 
 def _content(value: Any, where: str, left_out: list[str]) -> Any:
@@ -114,7 +116,8 @@ decode = msgspec.json.Decoder(Event).decode
 
 
 _TEXT = {"text"}
-_MARKS = {"thought", "thoughtSignature", "thought_signature"}
+_SIGNATURES = ("thoughtSignature", "thought_signature")
+_MARKS = {"thought", *_SIGNATURES}
 _CALL = ("functionCall", "function_call")
 
 
@@ -136,17 +139,20 @@ def _add(part: dict[str, Any], out: list[StreamChunk]) -> None:
     """Add a part to the chunks of those before it."""
     signature = _signature(part)
     call = next((part[key] for key in _CALL if part.get(key) is not None), None)
+    before = len(out)
     if call is not None:
         _add_call(call, signature, out)
-    elif part.get("thought") is True and part.keys() - _MARKS <= _TEXT:
+    elif part.get("thought") is True and (part.get("text") or part.keys() - _MARKS <= _TEXT):
         thought = _said(part)
         out.append(StreamChunk(reasoning=thought, part=IN_ORDER, progress=bool(thought)))
         if signature:  # it ends the thought that it signs
             out += (_change({"signature": signature}), _change(None))
-    elif part.keys() - _MARKS == _TEXT:
+    elif part.get("text") or part.keys() - _MARKS == _TEXT:
         _add_text(_said(part), signature, out)
     elif part:
         out.append(_opaque(part))
+    if signature is None and len(out) > before and any(part.get(name) for name in _SIGNATURES):
+        out[-1].unread = (*out[-1].unread, "thoughtSignature")
 
 
 def _add_text(said: str, signature: str | None, out: list[StreamChunk]) -> None:
@@ -205,10 +211,14 @@ def _add_call(call: Any, signature: str | None, out: list[StreamChunk]) -> None:
 
 
 def _said(part: Mapping[str, Any]) -> str:
-    """Return the text of a part. Raises `ProtocolError` if it is none."""
+    """Return the text of a part. Raises `ProtocolError` if it is none, and msgspec's error for a
+    number, so that the event is read again with the number's digits.
+    """
     value = part.get("text")
     if value is None or isinstance(value, str):
         return value or ""
+    if isinstance(value, int | float):
+        raise msgspec.ValidationError("text is a number")
     found = text_within(value)
     if found is None:
         raise ProtocolError("the text of candidates[].content.parts[] is not text")
@@ -216,23 +226,23 @@ def _said(part: Mapping[str, Any]) -> str:
 
 
 def _signature(part: Mapping[str, Any]) -> str | None:
-    value = part.get("thoughtSignature") or part.get("thought_signature")
+    value = next(filter(None, (part.get(name) for name in _SIGNATURES)), None)
     return value if isinstance(value, str) and value else None
 
 
 # -- beside the parts -------------------------------------------------------------------------
 
 
-def annotations_of(candidate: Candidate) -> tuple[dict[str, Any], ...]:
+def annotations_of(candidate: Candidate, left_out: list[str]) -> tuple[dict[str, Any], ...]:
     """Return what an answer cites: the sources of its grounding, and those of its citations."""
-    found: list[Any] = []
+    found: list[dict[str, Any]] = []
     for holder, names in (
         (candidate.grounding_metadata, ("groundingChunks",)),
         (candidate.citation_metadata, ("citations", "citationSources")),
     ):
-        lists = (holder.get(name) for name in names) if holder else ()
-        found += (entry for some in lists if isinstance(some, list) for entry in some)
-    return tuple(entry for entry in found if isinstance(entry, dict))
+        for name in names if holder else ():
+            found += side_objects(holder.get(name) or [], name, left_out)  # type: ignore[union-attr]
+    return tuple(found)
 
 
 _FACTS = {

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from ._coerce import anything, fields, loose_json, loose_object, number, raw, side_text, word
+from ._coerce import anything, fields, loose_json, loose_object, number, raw, said, side_text, word
 
 _ABSENT = msgspec.Raw()
+_Said: TypeAlias = str | list[Any] | dict[str, Any] | None
+"""Values that hold text. A number is read by `decode_loosely`, which keeps its digits."""
 
 
 class Event(msgspec.Struct, gc=False):
@@ -26,12 +28,11 @@ class Event(msgspec.Struct, gc=False):
     content_index: int | None = None
     summary_index: int | None = None
     item_id: str | None = None
-    delta: Any = None
-    text: Any = None
-    refusal: Any = None
-    arguments: Any = None
-    input: Any = None
-    transcript: Any = None
+    delta: _Said = None
+    text: _Said = None
+    refusal: _Said = None
+    arguments: _Said = None
+    input: _Said = None
     annotation: Any = None
     logprobs: Any = None
     part: Any = None
@@ -71,7 +72,7 @@ _read_event = fields(
         "type": word,
         **dict.fromkeys(("output_index", "content_index", "summary_index"), number),
         "item_id": side_text,
-        **dict.fromkeys(("delta", "text", "refusal", "arguments", "input", "transcript"), anything),
+        **dict.fromkeys(("delta", "text", "refusal", "arguments", "input"), said),
         **dict.fromkeys(("annotation", "logprobs", "part", "item", "error", "object"), anything),
         **dict.fromkeys(("response", "output"), raw),
     },

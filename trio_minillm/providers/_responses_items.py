@@ -81,7 +81,10 @@ def kind_of(item: Mapping[str, Any]) -> str:
 class _Item:
     """One item of an answer so far."""
 
-    __slots__ = ("begun", "ended", "head", "held", "id", "kind", "listed", "said", "slots", "told")
+    __slots__ = (
+        *("begun", "ended", "head", "held", "id", "kind", "listed", "pieces", "said", "slots"),
+        "told",
+    )
 
     def __init__(self, kind: str, ident: str | None) -> None:
         self.kind = kind
@@ -89,6 +92,7 @@ class _Item:
         self.slots: dict[int, int] = {}  # numbers of its blocks, by section
         self.said: set[tuple[int, str]] = set()  # sections and kinds of the content that came
         self.held: list[ItemChunk] = []
+        self.pieces: list[str] = []  # texts with which its sections begin
         self.head: dict[str, Any] | None = None  # of a message, as its blocks have it
         self.told = ""  # the part of the reasoning that is shown: its text, or its summary
         self.begun = False  # it was opened by an event for that
@@ -124,7 +128,7 @@ class Items(RepeatFilter):
             return
         index, section = divmod(place, SECTIONS)
         self._place(chunk, self._item(index, None, _KINDS[field]), section)
-        if chunk.part is not None and not chunk.logprobs:
+        if chunk.part is not None and not chunk.logprobs and section != SUMMARIES - 1:
             self._ready[place, field] = chunk.part
 
     def removed_from(
@@ -285,6 +289,9 @@ class Items(RepeatFilter):
             chunk.unread = (*chunk.unread, chunk.unreadable)
         if chunk.audio and self._heard:
             chunk.audio = None
+        if chunk.delta and len(item.pieces) > 1 and chunk.delta == "".join(item.pieces):
+            # vLLM counts the content index on with each delta, and has one text at the end.
+            chunk.delta, chunk.logprobs = "", None
         for name, nothing in _FIELDS.items():
             if (section, name) in said:
                 setattr(chunk, name, nothing)
@@ -310,6 +317,8 @@ class Items(RepeatFilter):
                 return
         number = section if item.kind == MESSAGE else 0
         new = number not in item.slots
+        if chunk.delta:
+            item.pieces.append(chunk.delta)
         chunk.part = self._slot(item, number)
         for name in _FIELDS:
             if getattr(chunk, name):

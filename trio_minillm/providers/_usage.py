@@ -230,6 +230,50 @@ def gemini_usage(raw: Any) -> Usage:
 
     Google's JSON leaves zeros out. Output that is absent is what the total leaves for it.
     """
+    return _plain_gemini_usage(raw) or _any_gemini_usage(raw)
+
+
+_GEMINI_COUNTS: Final = frozenset(
+    {
+        *("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount"),
+        *("promptTokensDetails", "candidatesTokensDetails"),
+    }
+)
+
+
+def _plain_gemini_usage(raw: Any) -> Usage | None:
+    """Return a usage of text alone, without cache and tools, that adds up, or ``None`` for any other.
+
+    Gemini sends one with each event. It is what `_any_gemini_usage` makes of it, in a tenth of the time.
+    """
+    if type(raw) is not dict or not raw.keys() <= _GEMINI_COUNTS:
+        return None
+    prompt, made = raw.get("promptTokenCount"), raw.get("candidatesTokenCount")
+    thought, total = raw.get("thoughtsTokenCount"), raw.get("totalTokenCount")
+    if type(prompt) is not int or type(made) is not int or type(total) is not int:
+        return None
+    if thought is not None and (type(thought) is not int or thought <= 0):
+        return None
+    if prompt <= 0 or made <= 0 or total >= MAX_COUNT or total != prompt + made + (thought or 0):
+        return None
+    for side in ("promptTokensDetails", "candidatesTokensDetails"):
+        details = raw.get(side, _NOTHING)
+        if details is not _NOTHING and not (
+            type(details) is list
+            and len(details) == 1
+            and type(details[0]) is dict
+            and details[0].get("modality") == "TEXT"
+        ):
+            return None
+    return Usage(
+        uncached_input_tokens=prompt,
+        completion_tokens=made + (thought or 0),
+        reasoning_tokens=thought,
+        raw=dict(raw),
+    ).read_by(gemini_usage)
+
+
+def _any_gemini_usage(raw: Any) -> Usage:
     reading = _Reading(raw)
     prompt, tools = (reading.count("uncached_input_tokens", names) for names in _GEMINI_INPUT)
     made, thought = (reading.count("completion_tokens", names) for names in _GEMINI_OUTPUT)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 
 from .._types.chunks import StreamChunk
-from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProviderError
+from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._base import Model, Parsed, Provider, Request, host_of, joined_url
 from ._coerce import loose_json, loose_object
@@ -86,7 +86,7 @@ class Gemini(Provider):
 
     def parse_chunk(self, data: bytes) -> Parsed:
         try:
-            event = decode(data)
+            out = _parsed(decode(data), data)
         except (msgspec.DecodeError, UnicodeError) as exc:
             if data.strip() == b"[DONE]":  # some proxies add it
                 return StreamChunk(end=True, sentinel=True, progress=False)
@@ -97,8 +97,6 @@ class Gemini(Provider):
                 raise exc from None
             out = _parsed(read_event(found, "", left_out), data)
             out[-1].unread += tuple(left_out)
-        else:
-            out = _parsed(event, data)
         plain = len(out) == 1 and not any(call.partial is not None for call in out[0].tool_calls)
         return out[0] if plain else out
 
@@ -133,7 +131,9 @@ def _parsed(event: Event, data: bytes) -> list[StreamChunk]:
         raise
     out[0].id, out[0].model = event.response_id, event.model_version
     if (usage := _told(event.usage_metadata)) is not None:
-        out[-1].usage, out[-1].progress = usage, True
+        out[-1].usage = usage
+        # Every event has usage, and one that counts the prompt alone has not moved the answer.
+        out[-1].progress = out[-1].progress or bool(usage.completion_tokens)
     if event.prompt_feedback:
         out[-1].metadata = {"promptFeedback": event.prompt_feedback, **(out[-1].metadata or {})}
     return out
@@ -142,6 +142,8 @@ def _parsed(event: Event, data: bytes) -> list[StreamChunk]:
 def _add_candidates(event: Event, out: list[StreamChunk]) -> None:
     """Add the chunks of all candidates. Raises `ProviderError` if one's finish reason is a failure."""
     for candidate in bounded(event.candidates or []):
+        if candidate.index is not None and candidate.index < 0:
+            raise ProtocolError("candidates[].index is negative")
         chunks = chunks_of(candidate) or [StreamChunk(progress=False)]
         for chunk in chunks:
             chunk.choice = candidate.index or 0
@@ -149,7 +151,9 @@ def _add_candidates(event: Event, out: list[StreamChunk]) -> None:
         last = chunks[-1]
         last.metadata = facts_of(candidate)
         if candidate.grounding_metadata or candidate.citation_metadata:
-            last.annotations = annotations_of(candidate)
+            left_out: list[str] = []
+            last.annotations = annotations_of(candidate, left_out)
+            last.unread = (*last.unread, *left_out)
         last.logprobs = candidate.logprobs_result
         reason = candidate.finish_reason and reason_of(candidate.finish_reason, "finishReason")
         if reason:

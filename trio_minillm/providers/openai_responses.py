@@ -46,6 +46,7 @@ DONE: Final = b"[DONE]"
 _LAST: Final = ("completed", "incomplete", "failed", "cancelled", "done")
 """The last words of the types of events that end an answer; the last one is a gateway's."""
 _RUNNING: Final = ("created", "queued", "in_progress")
+_NO_RESPONSE: Final = (b"", b"null")
 _KEEP_ALIVES: Final = ("keepalive", "keep-alive", "ping", "heartbeat")
 
 
@@ -125,8 +126,10 @@ class OpenAIResponses(Provider):
         if reader is not None:
             return reader(event)
         family, _, word = kind.rpartition(".")
-        if family == "response" and word in (*_LAST, *_RUNNING) and event.response:
-            return _running(event) if word in _RUNNING else self._last(event, word)
+        if family == "response" and word in _LAST:
+            return self._last(event, word)
+        if family == "response" and word in _RUNNING and event.response:
+            return _running(event)
         if not kind and event.response:
             status = head_in(event.response).status
             return self._last(event, status) if status in _LAST else _running(event)
@@ -138,7 +141,9 @@ class OpenAIResponses(Provider):
             return StreamChunk()  # a step of a hosted tool, or one that is not known
         if (told := complaint_in(loose_json(data))) is not None:
             raise ProviderError(told, vague=failure_beside(data) is None)
-        return StreamChunk(answer=False, progress=bool(kind))
+        odd = not kind and any((event.delta, event.text, event.item, event.part, event.annotation))
+        unread = ("an event without a type",) if odd else ()
+        return StreamChunk(answer=False, progress=bool(kind), unread=unread)
 
     # -- whole answers -----------------------------------------------------------------------
 
@@ -150,7 +155,11 @@ class OpenAIResponses(Provider):
         return Items().removed_from(chunks, body, clean)
 
     def _last(self, event: Event, word: str) -> list[StreamChunk]:
-        return self._ended(response_in(event.response), "" if word == "done" else word)
+        absent = (
+            bytes(event.response) in _NO_RESPONSE
+        )  # relays leave it out: the type says how it ended
+        response = Response() if absent else response_in(event.response)
+        return self._ended(response, "" if word == "done" else word)
 
     def _ended(self, response: Response, word: str) -> list[StreamChunk]:
         """Translate the response at the end of an answer; ``word`` is what its event says of it.
@@ -377,7 +386,9 @@ def _call_done(event: Event) -> StreamChunk:
 
 def _part_done(event: Event) -> Parsed:
     """Translate the end of a piece of content, or of a summary."""
-    part = event.part if isinstance(event.part, dict) else {}
+    if event.part and not isinstance(event.part, dict):
+        return StreamChunk(progress=False, unread=("part",))
+    part = event.part or {}
     if event.summary_index is not None or part.get("type") == "summary_text":
         return _whole(event, REASONING, _summary(event), reasoning=text_within(part) or "")
     if part.get("type") == "reasoning_text":
@@ -473,7 +484,10 @@ def _contents(item: dict[str, Any], index: int | None, where: str) -> Iterator[I
         )
 
     if kind == MESSAGE:
-        for number, part in enumerate(_parts(item.get("content"), "output_text")):
+        content = item.get("content")
+        if not all(map(_is_part, content if isinstance(content, list) else [content or ""])):
+            yield piece(0, {"unread": ("content",)})
+        for number, part in enumerate(_parts(content, "output_text")):
             yield piece(min(number, SUMMARIES - 1), _part_content(part, "content"))
     elif kind == REASONING:
         texts = _parts(item.get("content"), "reasoning_text")

@@ -388,6 +388,7 @@ def answers(
 
     def check() -> None:
         wires = {"anthropic": llm.anthropic, "responses": llm.openai_responses}
+        wires["gemini"] = llm.gemini
         model = wires[on]("m", api_key="k") if on in wires else testing.model()
         response, found = testing.decode(model.provider, body)
         assert (type(found) if found else None) is error, found
@@ -699,6 +700,44 @@ answers(
     ],
     reasoning="hm",
     on="responses",
+)
+answers(
+    "vLLM (Responses)",
+    "a content index that rises with each delta, and one text at the end",
+    "the text once",
+    "vllm-project/vllm PR 29947",
+    [
+        _step(_TEXT, output_index=0, content_index=1, delta="an "),
+        _step(_TEXT, output_index=0, content_index=2, delta="answer"),
+        _step("output_text.done", output_index=0, content_index=3, text="an answer"),
+        _step("output_item.done", output_index=0, item=_said("an answer", "a")),
+        _completed(_said("an answer", "a")),
+    ],
+    on="responses",
+)
+answers(
+    "llama.cpp, Lemonade (Responses)",
+    "no indexes, and no ids of items",
+    "the newest item of its kind",
+    "ggml-org/llama.cpp issue 20607; lemonade-sdk/lemonade issue 3607",
+    [
+        _step("output_item.added", item=_said("", "a")),
+        _step(_TEXT, delta="an "),
+        _step(_TEXT, delta="answer"),
+        _step("output_item.done", item=_said("an answer", "a")),
+        _completed(),
+    ],
+    on="responses",
+)
+answers(
+    "Gemini",
+    "the finish reason `MALFORMED_FUNCTION_CALL` in a candidate without content",
+    "`ProviderError`, and another attempt if nothing came before",
+    "pydantic/pydantic-ai PR 3095; BerriAI/litellm issue 21744",
+    [testing.sse({"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "index": 0}]})],
+    "",
+    error=llm.ProviderError,
+    on="gemini",
 )
 answers(
     "OpenAI, Azure (Responses)",
