@@ -18,6 +18,7 @@ import msgspec
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta, continues_answer
 from .._types.cost import CostInfo, CostResolution, TokenPrice
+from .._types.credentials import sendable
 from .._types.errors import ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._anthropic_events import (
@@ -46,7 +47,6 @@ from ._base import (
     host_of,
     joined_url,
     names_failure,
-    sendable,
 )
 from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
