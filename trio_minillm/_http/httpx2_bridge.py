@@ -93,6 +93,26 @@ def _received(response: httpx2.Response) -> httpx.Response:
     )
 
 
+def received_by(response: httpx2.Response) -> httpx.Response:
+    """Return a response that a program has got, not read yet or read whole, as httpx's."""
+    if response.is_stream_consumed or response.is_closed:
+        made = httpx.Response(response.status_code, headers=response.headers.raw, stream=_Gone())
+        with suppress(httpx2.ResponseNotRead):
+            kept = [(k, v) for k, v in response.headers.raw if k.lower() != b"content-encoding"]
+            made = httpx.Response(response.status_code, headers=kept, content=response.content)
+        made.is_stream_consumed = made.is_closed = True
+    else:
+        made = _received(response)
+    with suppress(RuntimeError):  # it was made without a request
+        asked = response.request
+        made.request = httpx.Request(asked.method, str(asked.url), headers=asked.headers.raw)
+    return made
+
+
+class _Gone(httpx.AsyncByteStream):
+    """The body of a response that somebody else has taken."""
+
+
 class _Received(httpx.AsyncByteStream):
     """The body of a response as it is on the wire."""
 
