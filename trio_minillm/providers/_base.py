@@ -344,6 +344,13 @@ class Provider:
 _KEY_HEADERS = {"authorization", "Authorization", "x-api-key", "api-key", "x-goog-api-key"}
 
 
+def is_token(key: str) -> bool:
+    """Return whether a key is a JSON Web Token (RFC 7519), as those of Entra ID are: a header that is a
+    JSON object, in base64, and two more parts.
+    """
+    return key.startswith("eyJ") and key.count(".") == 2
+
+
 _is_host = re.compile(r"[\w.:%~-]+").fullmatch
 """Nothing else is in a name or an address; ``<host>``, ``{host}`` and ``$HOST`` were to be filled in."""
 
