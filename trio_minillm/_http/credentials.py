@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from inspect import isawaitable
-from typing import Any, TypeAlias
+from typing import Literal, TypeAlias
 
 import httpx
 import msgspec
@@ -30,6 +30,11 @@ STARTED, COMPLETE = "credentials.started", "credentials.complete"
 """The events around what the program's functions do, as a transport's are named."""
 SENT = "credentials.send_request_body.complete"
 """The event of a request that goes out at once (see `Exchange.tells`)."""
+
+_WORDS = {
+    "ask": "no key: the function api_key",
+    "sign": "not signed: the function sign",
+}
 
 OnSecrets: TypeAlias = Callable[[Mapping[str, str]], None]
 """Function that is told of the headers that a key or a signature has added."""
@@ -87,8 +92,7 @@ class CredentialedExchange(Exchange):
         if credentials.ask is None:
             return request
         request.on_progress(STARTED)
-        use = partial(_with_key, request, credentials)
-        keyed = await _called("no key: the function api_key", credentials.ask, use)
+        keyed = await _called(credentials, "ask", (), partial(_with_key, request, credentials))
         self._on_secrets(_added(request, keyed))
         return keyed
 
@@ -111,11 +115,11 @@ class CredentialedExchange(Exchange):
 
     async def _sent(self, request: Outgoing) -> Exchange:
         """Sign a request and send it. Return the exchange that has its response."""
-        sign = self._credentials.sign
-        if sign is not None:
+        credentials = self._credentials
+        if credentials.sign is not None:
             request.on_progress(STARTED)
-            call = partial(sign, _to_sign(request))
-            signed = await _called("not signed: the function sign", call, partial(_signed, request))
+            asked = (_to_sign(request),)
+            signed = await _called(credentials, "sign", asked, partial(_signed, request))
             self._on_secrets(_added(request, signed))
             request = signed
         exchange = self._connect()
@@ -156,21 +160,24 @@ def _host(url: str) -> str:
 
 
 async def _called(
-    what: str, call: Callable[[], Any], use: Callable[[object], Outgoing]
+    credentials: Credentials,
+    name: Literal["ask", "sign"],
+    arguments: tuple[RequestToSign, ...],
+    use: Callable[[object], Outgoing],
 ) -> Outgoing:
-    """Call a function of the program's, and return the request that its answer makes.
+    """Call one of the program's functions, and return the request that its answer makes.
 
-    Raises `CredentialsError`, whose frames and causes have neither the key nor the request.
+    No frame has a name for the function, whose ``repr`` may show the arguments that it was given. Raises `CredentialsError`, whose frames and causes have neither the key nor the request.
     """
     answer: object = None
     try:
-        answer = call()
+        answer = getattr(credentials, name)(*arguments)
         if isawaitable(answer):
             answer = await answer
         return use(answer)
     except CredentialsError as exc:
         failure = exc.with_traceback(None)
     except Exception as exc:  # noqa: BLE001 - a function of the program's own
-        failure = failed_call(what, exc)
-    del call, use, answer
+        failure = failed_call(_WORDS[name], exc)
+    del use, answer
     raise failure
