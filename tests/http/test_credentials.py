@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import pickle
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Retry, Timeouts
+from trio_minillm._protocol.request import prepare
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import (
     Reply,
@@ -256,6 +258,48 @@ async def test_what_the_function_raises_is_told_without_its_words(
     assert transport.requests == []
 
 
+class Odd(Exception):
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.args[0]}"
+
+
+def odd() -> str:
+    raise Odd(KEYS[0], 5)
+
+
+def group() -> str:
+    raise ExceptionGroup(KEYS[0], [ValueError(KEYS[0])])
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (partial(int, KEYS[0]), "raised ValueError$"),
+        (odd, r"raised Odd \(in odd, test_credentials.py line \d+\)$"),
+        (group, "raised ExceptionGroup"),
+    ],
+)
+async def test_whatever_it_raises(source: Any, words: str, autojump_clock: Any) -> None:
+    with pytest.raises(llm.CredentialsError, match=words) as caught:
+        await ask(ScriptedTransport(), model(source), retry=Retry(attempts=1))
+    assert KEYS[0] not in shown(caught.value)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.permanent, again.reason) == (str(caught.value), False, "credentials")
+
+
+async def test_what_cancels_the_program_is_no_failure_of_the_function(autojump_clock: Any) -> None:
+    def source() -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)) as caught:
+        await ask(ScriptedTransport(), model(source))
+    assert "CredentialsError" not in repr(caught.value)
+
+
 async def test_a_function_that_failed_is_asked_again_with_the_next_attempt(
     autojump_clock: Any,
 ) -> None:
@@ -453,6 +497,7 @@ async def test_a_signature_is_made_after_the_key_and_anew_with_each_attempt(
     )
     assert [r.content for r in transport.requests] == [one.body] * 3
     assert repr(one) == "<POST request to sign>"
+    assert list(one.__rich_repr__()) == ["POST request to sign"]
 
 
 @pytest.mark.parametrize(
@@ -607,3 +652,11 @@ def test_they_are_warned_of_over_plain_http() -> None:
     for given in ({"api_key": lambda: KEYS[0]}, {"sign": sign}):
         with pytest.warns(UserWarning, match="unencrypted"):
             llm.compatible("m", base_url="http://example.com/v1", **given)
+
+
+def test_what_a_model_has_is_not_shown_by_what_is_made_of_it() -> None:
+    made = prepare(
+        model(partial(Source, KEYS[0])), "Hi", timeouts=Timeouts(), retry=Retry()
+    ).credentials
+    assert made is not None
+    assert (repr(made), list(made.__rich_repr__())) == ("<Credentials>", ["credentials"])

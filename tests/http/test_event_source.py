@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import StreamingCompletion
-from trio_minillm.testing import anthropic_events, openai_events, sse
+from trio_minillm.testing import anthropic_events, hang, openai_events, reply, serve, sse
 
 OPENAI = llm.compatible("m", base_url="http://host.invalid/v1", api_key="key-0123456789")
 CLAUDE = llm.anthropic("m", api_key="key-0123456789")
@@ -519,5 +519,32 @@ def test_a_response_of_httpx2_whose_body_is_gone_is_refused_at_once() -> None:
                     pass
                 with pytest.raises(ValueError, match="iterated over or closed"):
                     StreamingCompletion.from_event_source(response, OPENAI)
+
+    run(main)
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+@pytest.mark.parametrize("left", [False, True])
+async def test_over_sockets_an_event_source_is_read_as_it_comes(package: Any, left: bool) -> None:
+    events = openai_events("Hel", "lo")
+    answer = reply(*events[:3], hang) if left else reply(*events)
+    around = httpx_sse.EventSource if package is httpx else httpx2.EventSource
+    async with serve(answer) as server, package.AsyncClient(trust_env=False) as client:
+        async with client.stream("POST", f"{server.base_url}/x") as response:
+            async with StreamingCompletion.from_event_source(around(response), OPENAI) as stream:
+                assert (await anext(stream)).delta == "Hel"
+                if not left:
+                    assert (await stream.collect()).content == "Hello"
+        assert stream.outcome is (llm.Outcome.CANCELLED if left else llm.Outcome.FINISHED)
+        await server.left_with(0 if left else 1)
+
+
+def test_a_name_goes_with_a_response_that_nobody_has_asked_for() -> None:
+    async def main() -> None:
+        for response in (httpx.Response(200, content=BODY), httpx2.Response(200, content=BODY)):
+            async with StreamingCompletion.from_event_source(
+                response, "m", provider=llm.providers.OpenAIChat()
+            ) as stream:
+                assert (await stream.collect()).content == "Hello"
 
     run(main)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Outcome, Retry, Timeouts
+from trio_minillm._http.connector import as_httpx
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import Reply, faults, hang, openai_events, reply, serve
 
@@ -242,3 +244,38 @@ def test_it_is_not_imported_unless_it_is_brought() -> None:
         trio.run(main)
     """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+async def test_a_body_that_can_not_be_closed_costs_nothing() -> None:
+    class Body(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for event in openai_events("Hi")[:2]:
+                yield event
+            raise httpx2.ReadError("broke")
+
+        async def aclose(self) -> None:
+            raise httpx2.ReadError("can't be closed")
+
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, stream=Body()))
+    model = llm.compatible("m", base_url="http://test.invalid/v1")
+    async with llm.open_client(transport=transport, retry=ONCE) as client:
+        with pytest.raises(llm.ConnectionCut) as caught:
+            await client.complete(model, "Hi")
+    assert caught.value.partial is not None
+    assert caught.value.partial.content == "Hi"
+
+
+async def test_a_transport_may_be_asked_with_a_body_that_was_not_read() -> None:
+    """As by a client of httpx's that uploads a stream."""
+
+    class Body(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"piece by "
+            yield b"piece"
+
+    async with serve(lambda request: reply(request.body)) as server:
+        async with as_httpx(httpx2.AsyncHTTPTransport(trust_env=False)) as transport:
+            request = httpx.Request("POST", f"{server.url}/x", stream=Body())
+            request.headers.update({"host": "127.0.0.1", "transfer-encoding": "chunked"})
+            response = await transport.handle_async_request(request)
+            assert await response.aread() == b"piece by piece"

@@ -80,9 +80,6 @@ class _Sent(httpx2.AsyncByteStream):
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._stream)
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
 
 def _received(response: httpx2.Response) -> httpx.Response:
     return httpx.Response(

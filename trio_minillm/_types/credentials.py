@@ -57,7 +57,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         return "<Credentials>"
 
     def __rich_repr__(self) -> Any:
-        yield repr(self)
+        yield "credentials"
 
 
 def identity_of(function: object) -> Hashable:
