@@ -129,7 +129,7 @@ def test_httpx_is_spoken_in_few_places():
 
 def test_the_core_needs_what_the_card_says():
     needed = {re.match(r"[\w-]+", r)[0] for r in requires("trio-minillm") or () if "extra" not in r}
-    assert needed == {"trio", "httpx", "httptools", "msgspec"}
+    assert needed == {"trio", "httpx", "httpx-sse", "httptools", "msgspec"}
 
 
 @pytest.mark.parametrize("path", sources(), ids=str)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import groupby, product
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import trio
 import trio.testing
+from httpx_sse import aconnect_sse
 
 import trio_minillm as llm
 from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
@@ -200,6 +203,68 @@ def test_in_memory(promise: Promise, name: str, way: str, reads: str) -> None:
             return await observed(promise, wire, client, "http://test.invalid/v1", way)
 
     found = run(main, IN_MEMORY)
+    assert transport.open_bodies == 0
+    compare(found, wanted)
+
+
+# -- through another client's event source ---------------------------------------------------------
+
+
+class OtherClient:
+    """A program's own client of httpx's, whose answers are read as `Client.stream` reads its own."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    @asynccontextmanager
+    async def stream(
+        self, model: llm.Model, prompt: str, **options: Any
+    ) -> AsyncIterator[llm.StreamingCompletion]:
+        taken = {
+            name: options[name]
+            for name in ("timeouts", "bounds", "lenient", "raw", "expect_usage")
+            if name in options
+        }
+        url = model.provider.endpoint_url(model)
+        async with AsyncExitStack() as stack:
+            with trio.fail_after(1000):
+                source = await stack.enter_async_context(
+                    aconnect_sse(self.http, "POST", url, json={"prompt": prompt})
+                )
+            yield await stack.enter_async_context(
+                llm.StreamingCompletion.from_event_source(
+                    source, model, choices=options.get("n") or 1, **taken
+                )
+            )
+
+
+BODY_CELLS = [
+    pytest.param(promise, name, id=f"{number}-{name}-{promise.fault.replace('`', '')}")
+    for number, promise in enumerate(PROMISES)
+    for name in ("openai", "anthropic")
+    if promise.replies(WIRES[name]) is not None
+    and promise.sees(WIRES[name]).tries == 1
+    and "iterate" in promise.ways
+]
+
+
+@pytest.mark.parametrize(("promise", "name"), BODY_CELLS)
+def test_by_an_event_source(promise: Promise, name: str) -> None:
+    """The faults of a body, and those of a head that leave a response."""
+    wire = WIRES[name]
+    replies, wanted = promise.replies(wire), promise.sees(wire)
+    assert replies is not None
+    transport = ScriptedTransport(*replies)
+
+    async def main() -> Sees:
+        async with httpx.AsyncClient(transport=transport, timeout=None) as http:
+            args = (OtherClient(http), wire.model("http://test.invalid/v1"), "Hi")
+            return await by_iterating(*args, timeouts=promise.timeouts, **promise.options)  # type: ignore[arg-type]
+
+    try:
+        found = run(main, IN_MEMORY)
+    except (httpx.TransportError, httpx.InvalidURL, trio.TooSlowError):
+        return  # it left none
     assert transport.open_bodies == 0
     compare(found, wanted)
 

@@ -113,7 +113,21 @@ def everything(caplog: pytest.LogCaptureFixture) -> Iterator[Everything]:
         logger.setLevel(level)
 
 
+def key_of(key: str, *_: Any) -> str:
+    return key
+
+
+def headers_of(key: str, request: llm.RequestToSign) -> dict[str, str]:
+    return {**request.headers, "authorization": f"Own {key}"}
+
+
 def model(base_url: str = "http://test.invalid/v1", wire: str = "compatible") -> llm.Model:
+    """Return a model on a wire, or one whose key is ``asked`` for, or whose requests are ``signed``."""
+    if wire in ("asked", "signed"):  # by functions whose own repr shows the key
+        how: Any = {"api_key": partial(key_of, KEY)}
+        if wire == "signed":
+            how = {"sign": partial(headers_of, KEY)}
+        return llm.compatible("m", base_url=base_url, headers={"x-mine": VALUE}, **how)
     make = getattr(llm, wire)
     made: llm.Model = make("m", base_url=base_url, api_key=KEY, headers={"x-mine": VALUE})
     return made
@@ -254,7 +268,7 @@ def echoes(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("where", echoes("x"))
 @pytest.mark.parametrize("text", SPELLED)
-@pytest.mark.parametrize("wire", ["compatible", "anthropic"])
+@pytest.mark.parametrize("wire", ["compatible", "anthropic", "asked", "signed"])
 async def test_what_a_server_repeats_is_shown_nowhere(
     where: str, text: str, wire: str, everything: Everything, autojump_clock: Any
 ) -> None:
@@ -279,7 +293,7 @@ async def test_not_even_in_long_events(
 
 @pytest.mark.parametrize("fault", on_the_wire(b""))
 @pytest.mark.parametrize("transport", [ours, theirs])
-@pytest.mark.parametrize("wire", ["compatible", "anthropic"])
+@pytest.mark.parametrize("wire", ["compatible", "anthropic", "asked", "signed"])
 async def test_no_local_variable_below_the_caller_has_key_or_prompt(
     fault: str, transport: Any, wire: str, everything: Everything, mock_clock: Any
 ) -> None:

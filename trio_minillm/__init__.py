@@ -19,10 +19,12 @@ from ._stream.stream import StreamingCompletion
 from ._stream.tracked import Collected, TrackedStream
 from ._types.chunks import Block, StreamChunk, ToolCallDelta
 from ._types.cost import CostInfo, CostResolution, PriceTier, TokenPrice
+from ._types.credentials import RequestToSign
 from ._types.errors import (
     BudgetExceeded,
     ConnectionCut,
     ConnectTimeout,
+    CredentialsError,
     EndedEarly,
     ErrorInfo,
     LimitExceeded,
@@ -127,6 +129,7 @@ __all__ = [
     "CostInfo",
     "CostRecord",
     "CostResolution",
+    "CredentialsError",
     "DocumentPart",
     "Echo",
     "EndedEarly",
@@ -155,6 +158,7 @@ __all__ = [
     "RefusedError",
     "RefusedUntil",
     "Request",
+    "RequestToSign",
     "ResponseCache",
     "RetriesExhausted",
     "Retry",

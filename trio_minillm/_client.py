@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Unpack
 
-import httpx
 import msgspec
 import trio
 
@@ -17,7 +16,15 @@ from ._accounting.ledger import Ledger
 from ._accounting.record import CostRecord
 from ._accounting.settlement import SettlementClient
 from ._accounting.totals import JSON_ERRORS
-from ._http.connector import CheckAddress, Connect, any_address, open_connector
+from ._http.connector import (
+    CheckAddress,
+    Connect,
+    HTTPClient,
+    HTTPTransport,
+    any_address,
+    check_brought,
+    open_connector,
+)
 from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, prepare, with_price
@@ -341,8 +348,8 @@ def _merged(outer: Any, inner: Any) -> Any:
 @asynccontextmanager
 async def open_client(
     *,
-    http_client: httpx.AsyncClient | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
+    http_client: HTTPClient | None = None,
+    transport: HTTPTransport | None = None,
     timeouts: Timeouts | None = None,
     retry: Retry | None = None,
     bounds: Bounds | None = None,
@@ -355,7 +362,8 @@ async def open_client(
     Without ``http_client`` or ``transport`` it has connections of its own, as a `TrioTransport`
     makes them: it verifies TLS, queues nowhere, and closes them with the block. Addresses for which
     the environment names a proxy are asked through httpx; this machine never is, nor is what
-    ``NO_PROXY`` excepts. Whoever brings a client or a transport keeps it: it is left open.
+    ``NO_PROXY`` excepts. Whoever brings a client or a transport keeps it: it is left open. Those of
+    httpx2 are taken as well as httpx's.
 
     ``timeouts``, ``retry`` and ``bounds`` are the defaults of every call. Redirects are never
     followed. The process's soft limit of open files is raised, as far as the hard one allows: each
@@ -381,8 +389,7 @@ async def open_client(
     check_option("timeouts", timeouts, Timeouts)
     check_option("retry", retry, Retry)
     check_option("bounds", bounds, Bounds)
-    check_option("http_client", http_client, httpx.AsyncClient)
-    check_option("transport", transport, httpx.AsyncBaseTransport)
+    check_brought(http_client, transport)
     check_option("ledger", ledger, Ledger)
     check_option("limits", limits, Limits)
     if on_cost is not None and not callable(on_cost):

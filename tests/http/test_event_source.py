@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import httpx2
 import httpx_sse
 import pytest
 import trio
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm import StreamingCompletion
-from trio_minillm.testing import anthropic_events, openai_events, sse
+from trio_minillm.testing import anthropic_events, hang, openai_events, reply, serve, sse
 
 OPENAI = llm.compatible("m", base_url="http://host.invalid/v1", api_key="key-0123456789")
 CLAUDE = llm.anthropic("m", api_key="key-0123456789")
@@ -331,5 +332,219 @@ def test_options_of_another_kind_are_told(given: Any, error: Any, words: str) ->
     async def main() -> None:
         with pytest.raises(error, match=words):
             StreamingCompletion.from_event_source(pieces(), **{"model": OPENAI, **given})
+
+    run(main)
+
+
+# -- by name, and with one clock ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "gemini"])
+def test_a_name_and_a_provider_are_enough(wire: str) -> None:
+    provider = llm.providers.OpenAIChat() if wire == "openai" else llm.providers.Anthropic()
+    events = openai_events("Hel", "lo") if wire == "openai" else anthropic_events("Hel", "lo")
+    if wire == "gemini":
+        provider = llm.providers.Gemini()
+        said = {"content": {"parts": [{"text": "Hello"}]}, "finishReason": "STOP"}
+        events = [sse({"candidates": [said], "usageMetadata": {"totalTokenCount": 3}})]
+    body = b"".join(events)
+    headers = {"content-type": "text/event-stream"}
+
+    async def main() -> None:
+        async with http(lambda _: httpx.Response(200, headers=headers, content=body)) as client:
+            url = "https://host.invalid/v1/x?key=secret"
+            async with httpx_sse.aconnect_sse(client, "POST", url) as source:
+                async with StreamingCompletion.from_event_source(
+                    source, model="m", provider=provider, expect_usage=True, idle_timeout=5
+                ) as stream:
+                    assert (await stream.collect()).content == "Hello"
+                assert stream.model
+        async with StreamingCompletion.from_event_source(
+            pieces(body), "m", provider=provider
+        ) as stream:
+            assert (await stream.collect()).content == "Hello"
+
+    run(main)
+
+
+def test_a_provider_takes_the_place_of_the_models() -> None:
+    async def main() -> None:
+        body = b"".join(anthropic_events("Hello"))
+        provider = llm.providers.Anthropic()
+        async with StreamingCompletion.from_event_source(
+            pieces(body), OPENAI, provider=provider
+        ) as stream:
+            assert (await stream.collect()).content == "Hello"
+
+    run(main)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_one_clock_for_all_silence(begun: bool) -> None:
+    async def silent() -> AsyncIterator[bytes]:
+        if begun:
+            yield sse({"choices": [{"delta": {"content": "a"}}]})
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        async with StreamingCompletion.from_event_source(
+            silent(), OPENAI, idle_timeout=7
+        ) as stream:
+            with pytest.raises(llm.StreamTimeout) as caught:
+                await stream.collect()
+        assert (caught.value.clock, caught.value.limit) == ("idle" if begun else "first_chunk", 7)
+        assert trio.current_time() == pytest.approx(7)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"model": "m", "provider": "openai"}, TypeError, "provider must be Provider or None"),
+        ({"idle_timeout": "5"}, ValueError, "idle_timeout must be a number of seconds"),
+        ({"idle_timeout": 5, "timeouts": llm.Timeouts()}, ValueError, "or timeouts, not both"),
+    ],
+)
+def test_options_that_do_not_go_together(given: Any, error: Any, words: str) -> None:
+    async def main() -> None:
+        with pytest.raises(error, match=words):
+            StreamingCompletion.from_event_source(pieces(), **{"model": OPENAI, **given})
+
+    run(main)
+
+
+# -- how events are read -----------------------------------------------------------------------
+
+TEXTS = {
+    "U+2028 and U+0085": ("a\u2028b\u0085c", {}),
+    "a byte-order mark": ("Hello", {"before": b"\xef\xbb\xbf"}),
+    "no blank line behind the last event": ("Hello", {"last": -1}),
+    "no line's end at all": ("Hello", {"last": -2}),
+    "another content type": ("Hello", {"kind": "text/plain"}),
+    "no content type": ("Hello", {"kind": ""}),
+    "lines that end in CR": ("Hello", {"end": b"\r"}),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_an_event_sources_own_parser_costs_nothing(case: str, package: Any) -> None:
+    text, options = TEXTS[case]
+    events = b"".join(openai_events("x", done=False)).replace(b'"x"', f'"{text}"'.encode())
+    body = options.get("before", b"") + events[: options.get("last")]
+    body = body.replace(b"\n", options.get("end", b"\n"))
+    kind = options.get("kind", "text/event-stream")
+    answer = package.Response(200, headers={"content-type": kind} if kind else {}, content=body)
+    around = httpx_sse.EventSource if package is httpx else httpx2.EventSource
+
+    async def main() -> None:
+        transport = package.MockTransport(lambda _: answer)
+        async with package.AsyncClient(transport=transport) as client:
+            async with client.stream("POST", "http://host.invalid/v1/x") as response:
+                async with StreamingCompletion.from_event_source(
+                    around(response), OPENAI
+                ) as stream:
+                    answered = await stream.collect()
+            for read in (response, await client.post("http://host.invalid/v1/x")):
+                if not hasattr(read, "_content"):
+                    continue
+                async with StreamingCompletion.from_event_source(read, OPENAI) as stream:
+                    assert (await stream.collect()).content == text
+        assert (answered.content, answered.outcome) == (text, llm.Outcome.FINISHED)
+        assert answered.usage is not None
+
+    run(main)
+
+
+def test_events_of_httpx_sse_under_another_content_type() -> None:
+    """Its generator asks for the content type itself, and tells nothing else."""
+
+    async def main() -> None:
+        async with http(lambda _: httpx.Response(200, json={"error": "key-0123456789"})) as client:
+            async with httpx_sse.aconnect_sse(client, "GET", "http://host.invalid/") as source:
+                events = source.aiter_sse()
+                async with StreamingCompletion.from_event_source(events, OPENAI) as stream:
+                    with pytest.raises(llm.ProtocolError, match="content type is another"):
+                        await stream.collect()
+
+    run(main)
+
+
+def test_a_break_in_somebody_elses_iterable_is_a_cut() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield BODY[:20]
+        raise httpx.ReadError("gone")
+
+    async def main() -> None:
+        async with StreamingCompletion.from_event_source(broken(), OPENAI) as stream:
+            with pytest.raises(llm.ConnectionCut):
+                await stream.collect()
+
+    run(main)
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 503])
+def test_a_status_is_a_refusal_whatever_the_content_type(package: Any, status: int) -> None:
+    body = {"error": {"message": "no", "type": "t"}}
+
+    async def main() -> None:
+        answer = package.Response(status, json=body, headers={"retry-after": "3"})
+        transport = package.MockTransport(lambda _: answer)
+        around = httpx_sse.EventSource if package is httpx else httpx2.EventSource
+        async with package.AsyncClient(transport=transport) as client:
+            async with client.stream("POST", "http://host.invalid/v1/x") as response:
+                async with StreamingCompletion.from_event_source(
+                    around(response), OPENAI
+                ) as stream:
+                    with pytest.raises(llm.RefusedError) as caught:
+                        await stream.collect()
+        assert (caught.value.status, caught.value.retry_after) == (status, 3)
+        assert str(caught.value.url) == "http://host.invalid/v1/x"
+
+    run(main)
+
+
+def test_a_response_of_httpx2_whose_body_is_gone_is_refused_at_once() -> None:
+    class Body2(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield BODY
+
+    async def main() -> None:
+        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, stream=Body2()))
+        async with httpx2.AsyncClient(transport=transport) as client:
+            async with client.stream("POST", "http://host.invalid/v1/x") as response:
+                async for _ in response.aiter_raw():
+                    pass
+                with pytest.raises(ValueError, match="iterated over or closed"):
+                    StreamingCompletion.from_event_source(response, OPENAI)
+
+    run(main)
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+@pytest.mark.parametrize("left", [False, True])
+async def test_over_sockets_an_event_source_is_read_as_it_comes(package: Any, left: bool) -> None:
+    events = openai_events("Hel", "lo")
+    answer = reply(*events[:3], hang) if left else reply(*events)
+    around = httpx_sse.EventSource if package is httpx else httpx2.EventSource
+    async with serve(answer) as server, package.AsyncClient(trust_env=False) as client:
+        async with client.stream("POST", f"{server.base_url}/x") as response:
+            async with StreamingCompletion.from_event_source(around(response), OPENAI) as stream:
+                assert (await anext(stream)).delta == "Hel"
+                if not left:
+                    assert (await stream.collect()).content == "Hello"
+        assert stream.outcome is (llm.Outcome.CANCELLED if left else llm.Outcome.FINISHED)
+        await server.left_with(0 if left else 1)
+
+
+def test_a_name_goes_with_a_response_that_nobody_has_asked_for() -> None:
+    async def main() -> None:
+        for response in (httpx.Response(200, content=BODY), httpx2.Response(200, content=BODY)):
+            async with StreamingCompletion.from_event_source(
+                response, "m", provider=llm.providers.OpenAIChat()
+            ) as stream:
+                assert (await stream.collect()).content == "Hello"
 
     run(main)

@@ -62,7 +62,7 @@ MODEL = {"name": "m", "provider": Anthropic(), "base_url": "https://h/v1"}
     [
         ({"name": None}, "name must be str, not NoneType"),
         ({"base_url": 5}, r"base_url must be str( or None)?, not int"),
-        ({"api_key": 5}, "api_key must be str or None, not int"),
+        ({"api_key": 5}, r"api_key must be str( or a function)? or None, not int"),
         ({"headers": 5}, r"headers must be Mapping( or None)?, not int"),
         ({"extra": 5}, "extra must be Mapping, not int"),
         ({"price": 5}, "price must be TokenPrice or None, not int"),

@@ -16,9 +16,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
+import httpx2
 import trio
 import trio.testing
 
+from trio_minillm._http.connector import as_httpx
 from trio_minillm._http.transport import TrioTransport
 
 from .certificates import certified, trusting
@@ -271,6 +273,12 @@ def ours(**options: Any) -> TrioTransport:
 def theirs(*, max_connections: int | None = None) -> httpx.AsyncHTTPTransport:
     limits = httpx.Limits(max_connections=max_connections)
     return httpx.AsyncHTTPTransport(verify=trusting(), limits=limits, trust_env=False)
+
+
+def newer(*, max_connections: int | None = None) -> httpx.AsyncBaseTransport:
+    """That of httpx2, as a client of ours uses it."""
+    limits = httpx2.Limits(max_connections=max_connections)
+    return as_httpx(httpx2.AsyncHTTPTransport(verify=trusting(), limits=limits, trust_env=False))
 
 
 def client_of(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import httpx
+import httpx2
 import msgspec
 import pytest
 import trio
@@ -17,7 +18,9 @@ from trio_minillm.testing import faults
 
 
 @pytest.mark.parametrize(
-    "transport", [llm.TrioTransport, httpx.AsyncHTTPTransport], ids=lambda t: t.__name__
+    "transport",
+    [llm.TrioTransport, httpx.AsyncHTTPTransport, httpx2.AsyncHTTPTransport],
+    ids=["ours", "httpx", "httpx2"],
 )
 async def test_a_transport_keeps_the_contract(transport, mock_clock):
     mock_clock.autojump_threshold = 0.02

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, assert_type
 
 import httpx
+import httpx2
+import httpx_sse
 import msgspec
 import trio
 
@@ -36,6 +38,22 @@ class Mine(llm.Provider):
 
     def parse_response(self, body: bytes) -> Sequence[llm.StreamChunk]:
         return [llm.StreamChunk(body.decode())]
+
+
+def key() -> str:
+    return "k"
+
+
+async def key_later() -> str:
+    return "k"
+
+
+def signature(request: llm.RequestToSign) -> dict[str, str]:
+    return {"x": request.url, **request.headers}
+
+
+async def signature_later(request: llm.RequestToSign) -> dict[str, str]:
+    return {"x": request.body.hex()}
 
 
 async def main() -> None:
@@ -77,6 +95,22 @@ async def main() -> None:
         pass
     async with llm.open_client(transport=testing.ScriptedTransport()):
         pass
+    async with llm.open_client(http_client=httpx2.AsyncClient()):
+        pass
+    async with llm.open_client(transport=httpx2.AsyncHTTPTransport()):
+        pass
+    async with llm.open_client(http_client=httpx.Client()):  # type: ignore[arg-type]
+        pass
+    assert_type(llm.openai("m", api_key=key, sign=signature), llm.Model)
+    assert_type(llm.anthropic("m", api_key=key_later, sign=signature_later), llm.Model)
+    llm.openai("m", api_key=len)  # type: ignore[arg-type]
+    llm.openai("m", sign=key)  # type: ignore[arg-type]
+    source = httpx_sse.EventSource(httpx.Response(200))
+    taken = llm.StreamingCompletion.from_event_source(
+        source, model="m", provider=Mine(), expect_usage=False, idle_timeout=5
+    )
+    assert_type(taken, llm.StreamingCompletion)
+    llm.StreamingCompletion.from_event_source(httpx2.Response(200), model)
     assert_type(llm.gemini("m", base_url="https://x", api_key="k", extra={"x": 1}), llm.Model)
     assert_type(testing.gemini_events("a", finish=None, usage=False), list[bytes])
     base = llm.text_completions("m", base_url="https://x", server="vllm", api_key="k")

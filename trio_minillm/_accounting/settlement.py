@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from weakref import WeakValueDictionary
 
 import msgspec
 import trio
 
+from .._http.credentials import CredentialedExchange
 from .._http.exchange import Exchange
-from .._protocol.request import headers_to
+from .._protocol.request import credentials_of, headers_to, with_key
 from .._types.errors import MiniLLMError, ProtocolError
 from .._types.options import retry_after
 from .._types.usage import Usage
@@ -123,6 +124,9 @@ class SettlementClient:
         They are infinity if there is no use in asking again. Raises `_UNREADABLE`.
         """
         exchange = self._connect()
+        credentials = credentials_of(model, _headers_with, model)
+        if credentials is not None:
+            exchange = CredentialedExchange(self._connect, credentials, _keep_nothing)
         try:
             with trio.move_on_after(ASK_SECONDS):
                 headers = headers_to(model, "application/json")
@@ -145,3 +149,11 @@ class SettlementClient:
         finally:
             await exchange.close()
         return None, 0.0
+
+
+def _headers_with(model: Model, key: str) -> dict[str, str]:
+    return headers_to(with_key(model, key), "application/json")
+
+
+def _keep_nothing(headers: Mapping[str, str]) -> None:
+    """Keep no secrets: nothing that a server says here is shown."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeAlias
+from types import NoneType
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
 
+from .._types.checks import wrong_type
 from .exchange import Exchange
 from .httpx_exchange import HttpxExchange, send_by_client, send_by_transport
 from .pool import ConnectionPool
@@ -16,6 +19,12 @@ from .proxies import Proxies
 from .routes import RoutedExchange, Routes
 from .transport import TrioTransport
 from .trio_exchange import TrioExchange
+
+if TYPE_CHECKING:
+    import httpx2
+
+HTTPClient: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
+HTTPTransport: TypeAlias = "httpx.AsyncBaseTransport | httpx2.AsyncBaseTransport"
 
 HANDLE_REQUEST = TrioTransport.handle_async_request
 """The method as it was defined: a program may put another in its place, on a class or an object."""
@@ -45,14 +54,14 @@ class Connector:
 
 @asynccontextmanager
 async def open_connector(
-    client: httpx.AsyncClient | None = None, transport: httpx.AsyncBaseTransport | None = None
+    client: HTTPClient | None = None, transport: HTTPTransport | None = None
 ) -> AsyncIterator[Connector]:
     """Open what makes exchanges, for the length of a block.
 
     ============================== ===========================================================
-    a client was brought           through httpx, by that client
+    a client was brought           through httpx (or httpx2), by that client
     a `TrioTransport` was brought  on its connections
-    another transport was brought  through httpx, by that transport
+    another transport was brought  through httpx (or httpx2), by that transport
     none of these                  on connections of its own; for addresses that the environment
                                    names a proxy for, through httpx (`proxies`)
     ============================== ===========================================================
@@ -60,7 +69,7 @@ async def open_connector(
     What was brought is left open; what was opened here is closed with the block.
     """
     if client is not None:
-        yield Connector(partial(HttpxExchange, partial(send_by_client, client)))
+        yield Connector(_by_client(client))
     elif transport is not None:
         yield Connector(_by_transport(transport))
     elif proxies := Proxies():
@@ -77,7 +86,38 @@ async def open_connector(
             pool.close()
 
 
-def _by_transport(transport: httpx.AsyncBaseTransport) -> Connect:
+def check_brought(client: object, transport: object) -> None:
+    """Raise ``TypeError`` unless they are a client and a transport, of httpx's or of httpx2's."""
+    for what, name, value in (
+        ("http_client", "AsyncClient", client),
+        ("transport", "AsyncBaseTransport", transport),
+    ):
+        # A program that brings something of httpx2's has imported it.
+        packages = (httpx, sys.modules.get("httpx2") or httpx)
+        kinds = tuple(getattr(package, name) for package in packages)
+        if value is not None and not isinstance(value, kinds):
+            raise wrong_type(what, value, kinds[0], NoneType)
+
+
+def _by_client(client: HTTPClient) -> Connect:
+    if isinstance(client, httpx.AsyncClient):
+        return partial(HttpxExchange, partial(send_by_client, client))
+    from .httpx2_bridge import send_by_httpx2
+
+    return partial(HttpxExchange, partial(send_by_httpx2, client))
+
+
+def as_httpx(transport: HTTPTransport) -> httpx.AsyncBaseTransport:
+    """Return the transport as one of httpx's."""
+    if isinstance(transport, httpx.AsyncBaseTransport):
+        return transport
+    from .httpx2_bridge import Httpx2Transport
+
+    return Httpx2Transport(transport)
+
+
+def _by_transport(given: HTTPTransport) -> Connect:
+    transport = as_httpx(given)
     # One that handles requests in its own way must be asked: a subclass, or what has replaced the
     # method, may do anything there.
     handler = getattr(transport.handle_async_request, "__func__", None)

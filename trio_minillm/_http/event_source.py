@@ -1,15 +1,27 @@
-"""Exchanges over an answer that another client has received."""
+"""Exchanges over an answer that another client has received.
+
+The body of a response is read as it came, also where httpx-sse's ``EventSource`` is around it: its own
+events are never asked for. They would come only behind a blank line, not behind the end of the body;
+a byte-order mark would cost the first; and a content type other than ``text/event-stream`` would cost
+them all, the report of a failure included.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import suppress
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import httpx
 
+from .._types.errors import ProtocolError
 from .exchange import Outgoing
 from .httpx_exchange import HttpxExchange
+
+if TYPE_CHECKING:
+    import httpx2
+    import httpx_sse
 
 
 class _ServerSentEvent(Protocol):
@@ -19,16 +31,12 @@ class _ServerSentEvent(Protocol):
     def data(self) -> str: ...
 
 
-class _EventSource(Protocol):
-    @property
-    def response(self) -> httpx.Response: ...
-
-
 EventSource: TypeAlias = (
-    httpx.Response | _EventSource | AsyncIterable["bytes | str | _ServerSentEvent"]
+    "httpx_sse.EventSource | httpx2.EventSource | httpx.Response | httpx2.Response"
+    " | AsyncIterable[bytes | str | _ServerSentEvent]"
 )
-"""A response of httpx's, not read yet or read whole; an ``EventSource`` of httpx-sse's around one; or
-an async iterable of the body: its bytes or text, cut anywhere, or server-sent events."""
+"""An ``EventSource`` of httpx-sse's or httpx2's; the response of the one or the other, not read yet or
+read whole; or an async iterable of the body: its bytes or text, cut anywhere, or server-sent events."""
 
 
 def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
@@ -37,8 +45,8 @@ def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
     Raises ``TypeError`` for a source of another kind, and ``ValueError`` for a response of which
     something was consumed that is not there any more.
     """
-    response = getattr(source, "response", source)
-    if not isinstance(response, httpx.Response):
+    response = _response_in(source)
+    if response is None:
         if not isinstance(source, AsyncIterable):
             raise TypeError("the source is neither a response nor an async iterable")
         response = httpx.Response(200, stream=_Given(source))
@@ -51,6 +59,27 @@ def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
     with suppress(RuntimeError):  # it was made without a request
         return HttpxExchange(send), str(response.request.url)
     return HttpxExchange(send), ""
+
+
+def _response_in(source: object) -> httpx.Response | None:
+    """Return the response that is the source, or that an ``EventSource`` or the like is around."""
+    response = getattr(source, "response", source)
+    if isinstance(response, httpx.Response):
+        return response
+    newer = sys.modules.get("httpx2")  # a program that has such a response has imported it
+    if newer is not None and isinstance(response, newer.Response):
+        from .httpx2_bridge import received_by
+
+        return received_by(response)
+    return None
+
+
+def address_of(source: EventSource) -> str:
+    """Return the address that was asked, without its query; an empty text if it is not known."""
+    response = _response_in(source)
+    with suppress(RuntimeError):  # it was made without a request
+        return "" if response is None else str(response.request.url).partition("?")[0]
+    return ""
 
 
 def _read_before(response: httpx.Response) -> httpx.Response:
@@ -87,7 +116,18 @@ class _Given(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        item = await anext(self._source)
+        try:
+            item = await anext(self._source)
+        except httpx.TransportError as exc:
+            import httpx_sse  # most programs have no use for it
+
+            if not isinstance(exc, httpx_sse.SSEError):
+                raise
+        else:
+            return self._bytes_of(item)
+        raise ProtocolError("the response is no event stream: its content type is another")
+
+    def _bytes_of(self, item: Any) -> bytes:
         if isinstance(item, bytes | bytearray):
             return bytes(item)
         if self._lines is not None and isinstance(item, str):

@@ -196,6 +196,11 @@ class Exchange(ABC):
         del request  # the failure's traceback has this frame, which would keep the prompt
         raise failure from cause  # out here, so that `exc` is not its context
 
+    def adopt(self, other: Exchange) -> None:
+        """Go on with the response that another exchange has got, in its place."""
+        self.waits, self.status, self.headers = other.waits, other.status, other.headers
+        self._body, self._decompressor = other._body, other._decompressor
+
     @property
     def resumable(self) -> bool:
         """True if a `receive` that was cancelled has lost nothing, and can be called again."""

@@ -67,9 +67,9 @@ async def send_by_client(client: httpx.AsyncClient, request: Outgoing) -> httpx.
         headers=dict(request.headers),
         content=request.body,
         timeout=None,
-        extensions={"trace": _trace_of(request.on_progress)},
+        extensions={"trace": trace_of(request.on_progress)},
     )
-    built.stream = _InPieces(request.body, request.on_progress)
+    built.stream = in_pieces(request)
     try:
         return await client.send(built, stream=True, follow_redirects=False)
     except httpx.InvalidURL:  # the request's own was parsed before: it is a redirect's
@@ -86,16 +86,16 @@ async def send_by_transport(
         url,
         headers=request.all_headers(host),
         content=request.body,  # read at once, so that a transport may look at `content`
-        extensions={"trace": _trace_of(request.on_progress), "timeout": _NO_TIMEOUT},
+        extensions={"trace": trace_of(request.on_progress), "timeout": _NO_TIMEOUT},
     )
-    built.stream = _InPieces(request.body, request.on_progress)
+    built.stream = in_pieces(request)
     response = await transport.handle_async_request(built)
     status, reason = response.status_code, response.reason_phrase
     log_response(request.method, url, response.http_version, status, reason)
     return response
 
 
-def _trace_of(on_progress: OnProgress) -> Trace:
+def trace_of(on_progress: OnProgress) -> Trace:
     """Return a trace function that passes events on, and ends a request before it is sent over
     HTTP/2.
     """
@@ -106,6 +106,11 @@ def _trace_of(on_progress: OnProgress) -> Trace:
         on_progress(event)
 
     return tell
+
+
+def in_pieces(request: Outgoing) -> httpx.AsyncByteStream:
+    """Return the body of a request, which tells how far it has come."""
+    return _InPieces(request.body, request.on_progress)
 
 
 async def send_through(transport: httpx.AsyncBaseTransport, request: Outgoing) -> Response:

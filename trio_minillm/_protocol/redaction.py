@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -72,6 +72,11 @@ def secrets_in(fields: Iterable[tuple[str, str]], others: Iterable[str] = ()) ->
             found.add(value)
             found |= {word.partition("=")[2] or word for word in re.split(r"[\s,;]+", value)}
     return {v.encode() for v in found if len(v) >= MIN_RECORDED and v.lower() not in _SCHEMES}
+
+
+def secrets_added(headers: Mapping[str, str]) -> list[bytes]:
+    """Return the secrets of headers that a key or a signature has added to a request."""
+    return [*secrets_of(None, headers.values()), *secrets_in(headers.items())]
 
 
 # -- blanking it out ---------------------------------------------------------------------------

@@ -8,14 +8,17 @@ check of a request file) takes the steps before it: `make_request`, `body_of`, `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from copy import copy
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
 from .._types.checks import check_option, check_type
 from .._types.cost import TokenPrice
+from .._types.credentials import Credentials
 from .._types.messages import Message
 from .._types.openai_messages import messages_of
 from .._types.options import BOUNDS, Bounds, Retry, Timeouts
@@ -31,6 +34,9 @@ Messages: TypeAlias = (
 )
 """A prompt; a message; or messages, ours or mappings in OpenAI's format. For text completions also
 the ids of a prompt's tokens."""
+
+
+_Asked = TypeVar("_Asked")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +61,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """The type that the content is to be decoded as, if the response format is one."""
     asked: Asked = Asked()
     """The part of the request that its price depends on."""
+    credentials: Credentials | None = None
+    """The functions that give the key, or that sign, if the model has any."""
 
     def __repr__(self) -> str:
         return f"<Prepared {self.model!r}>"
@@ -136,18 +144,48 @@ def _prepared(request: Request, **reading: Any) -> Prepared:
     return Prepared(
         model=request.model,
         url=provider.endpoint_url(request.model),
-        headers={
-            "content-type": "application/json",
-            **headers_to(request.model, "text/event-stream"),
-            **provider.request_headers(request),
-        },
+        headers=_headers(request),
         body=encoded(body),
         expect_usage=request.expect_usage,
         choices=asked.choices,
         **reading,
         response_type=_response_type(request.params.get("response_format")),
         asked=asked,
+        credentials=credentials_of(request.model, _headers_with, request),
     )
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return {
+        "content-type": "application/json",
+        **headers_to(request.model, "text/event-stream"),
+        **request.model.provider.request_headers(request),
+    }
+
+
+def _headers_with(request: Request, key: str) -> dict[str, str]:
+    model = with_key(request.model, key)
+    return _headers(msgspec.structs.replace(request, model=model))
+
+
+def credentials_of(
+    model: Model, headers_with: Callable[[_Asked, str], Mapping[str, str]], asked: _Asked
+) -> Credentials | None:
+    """Return the functions that give a model's key, or that sign; ``None`` if it has none.
+
+    ``headers_with`` returns the headers of what is ``asked`` with a key.
+    """
+    if model.key_source is None and model.sign is None:
+        return None
+    headers = partial(headers_with, asked)
+    return Credentials(ask=model.key_source, sign=model.sign, headers=headers)
+
+
+def with_key(model: Model, key: str) -> Model:
+    """Return the model with the key that it has asked for, which was checked. It warns of nothing."""
+    keyed = copy(model)
+    msgspec.structs.force_setattr(keyed, "api_key", key)
+    return keyed
 
 
 def _filled(template: Template, texts: list[str]) -> bytes:

@@ -3,7 +3,8 @@
 =================  ===============================  ================================================
 clock              runs from                        until
 =================  ===============================  ================================================
-``connect``        the start of the attempt         the connection stands
+``connect``        the start of the attempt, and    the key and the signature are there;
+                   once they are there             the connection stands
 ``send``           the newest progress of the       the request is sent
                    request, or its beginning
 ``first_chunk``    the request is sent              the first content
@@ -108,12 +109,14 @@ class Deadline:
 class Phase(Enum):
     """The stages of a request on its way out."""
 
+    ASKING = "asking"
     CONNECTING = "connecting"
     SENDING = "sending"
     SENT = "sent"
 
 
 EVENTS = {
+    "credentials.started": Phase.ASKING,
     # A proxy was asked for a tunnel, or a connection that was kept turned out to be dead.
     "connect_tcp.started": Phase.CONNECTING,
     "start_tls.started": Phase.CONNECTING,
@@ -208,6 +211,10 @@ class Clocks:
             self._enter(phase)
         elif phase is Phase.SENT:
             self.sent()
+        elif event == "credentials.complete":  # as at the beginning: nothing is known yet
+            self._enter(Phase.CONNECTING)
+            self._reported = False
+            self._arm()
 
     def _moved(self) -> None:
         if self._phase is not Phase.SENT:
@@ -322,7 +329,8 @@ class Clocks:
         """
         name, limit = self._deadline.name, self._deadline.limit
         if name == "connect":
-            return ConnectTimeout(limit)
+            asking = self._phase is Phase.ASKING
+            return ConnectTimeout(limit, reason="credentials" if asking else None)
         if name == "send" and not self._answered:
             return SendTimeout(limit)
         return StreamTimeout(name, limit, chunks=chunks, received=received)

@@ -16,21 +16,20 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._http.event_source import EventSource
 from .._protocol.ingest import COMPACT_EVERY, Ingest
-from .._protocol.request import check_model
 from .._protocol.templates import TextRun
-from .._types.checks import check_count, check_option, check_type
+from .._types.checks import check_count, check_type
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError
 from .._types.options import BOUNDS, Bounds, Timeouts
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
-from ..providers import Model
+from ..providers import Model, Provider
 from ..providers._safe_calls import safe_cost
 from .background import raise_crash
 from .body import Mode
 from .buffer import ChunkBuffer
-from .event_source import task_over
+from .event_source import model_of, task_over, with_idle
 from .handoff import Item
 from .source import ChannelSource, Source
 from .task import BUFFERED_BATCHES
@@ -93,10 +92,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     @staticmethod
     def from_event_source(
-        source: EventSource,
-        model: Model,
+        event_source: EventSource,
+        model: Model | str,
         *,
+        provider: Provider | None = None,
         expect_usage: bool = True,
+        idle_timeout: float | None = None,
         choices: int = 1,
         timeouts: Timeouts | None = None,
         bounds: Bounds = BOUNDS,
@@ -106,20 +107,29 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     ) -> StreamingCompletion:
         """Return a stream over an answer that another client has received; use it in a block.
 
-        ``source`` is an ``httpx.Response`` that streams and was not read, or was read whole;
-        httpx-sse's ``EventSource`` around one; or an async iterable of the body: bytes or text, cut
-        anywhere, server-sent events (objects with ``event`` and ``data``), or httpx's
-        ``aiter_lines()``. Lines from elsewhere must keep their ends. ``model`` says in which wire format
-        it is, and what its tokens cost. Clocks, bounds and the end of a stream are as for a request
-        of one's own; there is one attempt, and no ledger books it. The source is closed with the
-        block.
+        ``event_source`` is an ``EventSource`` of httpx-sse's (or httpx2's) that ``aconnect_sse`` has
+        opened; a response of httpx's or httpx2's that streams and was not read, or was read whole; or
+        an async iterable of the body: bytes or text, cut anywhere, server-sent events (objects with
+        ``event`` and ``data``), or httpx's ``aiter_lines()``. Lines from elsewhere must keep their ends.
+
+        Of an ``EventSource`` the response is taken, and its bytes are read as `Client.stream` reads
+        them. So an event counts that no blank line follows, lines end only where the standard says
+        so, a byte-order mark is passed over, an event is no longer than ``bounds`` allow, and a
+        refusal is a `RefusedError` whatever its content type. Its ``aiter_sse()`` is an iterable like
+        any other: what httpx-sse drops is lost.
+
+        ``model`` says in which wire format it is, and what its tokens cost. It may be the name alone
+        beside a ``provider``. ``idle_timeout`` stands for both of the clocks ``first_chunk`` and
+        ``idle``: seconds of silence after which the stream fails. Clocks, bounds and the end of a
+        stream are as for a request of one's own; there is one attempt, and no ledger books it. The
+        source is closed with the block.
 
         Raises ``TypeError`` for any other source or option, and ``ValueError`` for a response that was
-        iterated over or closed.
+        iterated over or closed, and for ``idle_timeout`` beside ``timeouts``.
         """
-        check_model(model)
+        model = model_of(event_source, model, provider)
+        timeouts = with_idle(timeouts, idle_timeout)
         check_count("choices", choices)
-        check_option("timeouts", timeouts, Timeouts)
         check_type("bounds", bounds, Bounds)
         ingest = Ingest(
             model=model.name,
@@ -129,11 +139,11 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             wire=model.provider.wire_at(model),
         )
         task = task_over(
-            source,
+            event_source,
             model,
             expect_usage=expect_usage,
             choices=choices,
-            timeouts=timeouts or Timeouts(),
+            timeouts=timeouts,
             bounds=bounds,
             lenient=lenient,
             raw=raw,

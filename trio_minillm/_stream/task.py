@@ -10,14 +10,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
 import trio
 
+from .._http.credentials import CredentialedExchange
 from .._http.exchange import Exchange
 from .._protocol.decoder import ChunkDecoder
-from .._protocol.redaction import redact, redact_text, secrets_of
+from .._protocol.redaction import redact, redact_text, secrets_added, secrets_of
 from .._protocol.request import Prepared
 from .._protocol.state import StreamState
 from .._types.errors import (
@@ -89,6 +91,10 @@ class StreamTask:
         self._crash: Exception | None = None
         # Servers must not make us repeat them.
         self._secrets = secrets_of(prepared.model.api_key, prepared.model.headers.values())
+        if prepared.credentials is not None:
+            self._connect = partial(
+                CredentialedExchange, connect, prepared.credentials, self._keep_secrets
+            )
 
     # -- in the task -------------------------------------------------------------------------
 
@@ -295,7 +301,15 @@ class StreamTask:
 
     def _release_request(self) -> None:
         """Drop the request: no other attempt follows, and a prompt may be long."""
-        self._prepared = msgspec.structs.replace(self._prepared, body=b"", headers={})
+        prepared = self._prepared
+        if prepared.credentials is not None:  # they have it, too
+            del self._connect
+            prepared = msgspec.structs.replace(prepared, credentials=None)
+        self._prepared = msgspec.structs.replace(prepared, body=b"", headers={})
+
+    def _keep_secrets(self, headers: Mapping[str, str]) -> None:
+        """Add the secrets of a key that was asked for, or of a signature."""
+        self._secrets += (s for s in secrets_added(headers) if s not in self._secrets)
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
         provider = self._prepared.model.provider

@@ -20,6 +20,12 @@ def check_option(what: str, value: object, kind: type) -> None:
         raise wrong_type(what, value, kind, NoneType)
 
 
+def check_function(what: str, value: object) -> None:
+    """Raise ``TypeError`` for an argument that can't be called and is not ``None``."""
+    if value is not None and not callable(value):
+        raise wrong_type(what, value, "a function", NoneType)
+
+
 def wrong_type(what: str, value: object, *kinds: object) -> TypeError:
     """Return the error for an argument of none of these types."""
     wanted = " or ".join(

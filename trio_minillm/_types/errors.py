@@ -45,14 +45,22 @@ RETRYABLE: frozenset[ErrorKind] = frozenset({"rate_limit", "overloaded", "timeou
 """Kinds of errors that may pass by themselves."""
 
 SendReason = Literal[
-    "refused", "no_such_host", "unreachable", "certificate", "tls", "open_files", "address"
+    "refused",
+    "no_such_host",
+    "unreachable",
+    "certificate",
+    "tls",
+    "open_files",
+    "address",
+    "credentials",
 ]
 """The cause of a request that could not be sent, where it is known.
 
 ``refused``: nothing listens at the address · ``no_such_host`` · ``unreachable``: no way to the host, or
 no name server, at this moment · ``certificate``: the server's is
 expired, for another name, or of an unknown authority · ``tls``: the two sides agree on no handshake ·
-``open_files``: this process, or the machine, has too many files open · ``address``: the URL is none.
+``open_files``: this process, or the machine, has too many files open · ``address``: the URL is none ·
+``credentials``: the program's own function gave no key, or did not sign.
 """
 
 EXCERPT_CHARS = 2_000
@@ -136,13 +144,36 @@ class SendError(MiniLLMError):
         return self.reason in ("certificate", "tls", "address")
 
 
+class CredentialsError(SendError):
+    """The function that is a model's ``api_key``, or its ``sign``, has failed: nothing was sent.
+
+    The message names the class of what was raised, and the place. It never has its words, which may
+    quote a key. A function may raise this error itself, with words of its own: they are shown.
+    ``permanent`` says that asking again is of no use, so that no other attempt follows.
+    """
+
+    reason = "credentials"
+
+    def __init__(self, message: str = "", *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self._permanent = permanent
+
+    @property
+    def permanent(self) -> bool:
+        """True if another attempt would fail in the same way: what was returned can't be sent."""
+        return self._permanent
+
+
 class ConnectTimeout(SendError):
-    """Connecting took longer than ``limit`` seconds (clock ``connect``)."""
+    """Connecting took longer than ``limit`` seconds (clock ``connect``), or waiting for the key or the
+    signature (``reason`` is ``"credentials"`` then).
+    """
 
     clock = "connect"
 
-    def __init__(self, limit: float) -> None:
-        super().__init__(f"not connected within {limit:g} s (clock 'connect')")
+    def __init__(self, limit: float, *, reason: SendReason | None = None) -> None:
+        what = "no key or signature" if reason == "credentials" else "not connected"
+        super().__init__(f"{what} within {limit:g} s (clock 'connect')", reason=reason)
         self.limit = limit
 
 

@@ -17,9 +17,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from .._types.checks import check_option, check_type, warn_caller
+from .._types.checks import check_function, check_option, check_type, warn_caller
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
+from .._types.credentials import KeySource, Sign, header_fault, key_fault
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.hosts import is_this_machine
 from .._types.messages import Message
@@ -31,13 +32,6 @@ Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
 """The result of parsing one event: a chunk, several (an event with several choices), or ``None``
 for an event that says nothing."""
 
-_UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
-
-
-_DRESSED = r"(?i)bearer\s|['\"`]"
-"""The beginning of a key that was copied with what stood around it: an env file's quotation marks,
-the whole header."""
-
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A model at an address, with the key to it, as a frozen value.
@@ -47,6 +41,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     ``identity`` is for a server on this machine that has another port at each start, as a local model
     has: a name of what answers there, by which a response cache knows it in place of its address.
+
+    ``key_source`` is a function that is asked for the key with each attempt, in place of ``api_key``, and
+    ``sign`` one that signs requests (`trio_minillm.RequestToSign`). Two models are equal if they ask for
+    the same thing, whatever their keys are and whoever signs.
 
     Raises ``TypeError`` for a field of another type, ``ValueError`` for a key, a header or an address
     that can't be sent as it is, without showing it, and for an ``identity`` of another machine. Warns
@@ -61,6 +59,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
     price: TokenPrice | None = None
     identity: str | None = None
+    key_source: KeySource | None = None
+    sign: Sign | None = None
 
     def __post_init__(self) -> None:
         check_type("name", self.name, str)
@@ -71,31 +71,38 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         check_type("extra", self.extra, Mapping)
         check_option("price", self.price, TokenPrice)
         check_option("identity", self.identity, str)
+        check_function("key_source", self.key_source)
+        check_function("sign", self.sign)
         if not self.name:
             raise ValueError("name must not be empty")
+        if self.api_key is not None and self.key_source is not None:
+            raise ValueError("give api_key or key_source, not both")
         msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change
         msgspec.structs.force_setattr(self, "extra", dict(self.extra))
-        values = [*self.headers.values(), *([] if self.api_key is None else [self.api_key])]
-        if not all(map(sendable, values)):
-            raise ValueError(_UNPRINTABLE)
-        if re.match(_DRESSED, self.api_key or ""):
-            raise ValueError(
-                "api_key must be the key alone, without quotation marks or 'Bearer' before it"
-            )
-        if not all(
-            isinstance(name, str) and re.fullmatch(_FIELD_NAME, name) for name in self.headers
-        ):
-            raise ValueError("a header's name must be an HTTP token")
-        if _FRAMING & {name.lower() for name in self.headers}:
-            raise ValueError("headers must not say where the body ends: that is HTTP's own")
+        if fault := key_fault(self.api_key or "") or header_fault(self.headers):
+            raise ValueError(fault)
         if not self.base_url.lower().startswith(("http://", "https://")):
             raise ValueError("base_url must begin with http:// or https://")
         _check_url(self.base_url)
         if self.identity is not None and not is_this_machine(host_of(self.base_url)):
             raise ValueError("identity is for servers on this machine alone")
         named = self.headers.keys() & _KEY_HEADERS
-        if (self.api_key or named) and self.base_url.lower().startswith("http:"):
+        if (
+            self.api_key or named or self.key_source or self.sign
+        ) and self.base_url.lower().startswith("http:"):
             _warn_of_plain_text(host_of(self.base_url))
+
+    def __eq__(self, other: object) -> bool:
+        return self._asked() == other._asked() if isinstance(other, Model) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.base_url))
+
+    def _asked(self) -> tuple[Any, ...]:
+        """Return all that an answer may depend on. Providers keep nothing but their settings."""
+        provider = type(self.provider), vars(self.provider)
+        asked = self.name, self.base_url, self.headers, self.extra, self.price, self.identity
+        return (*provider, *asked)
 
     def __repr__(self) -> str:
         return f"<Model {self.provider.name}:{self.name}>"
@@ -335,14 +342,13 @@ class Provider:
 
 
 _KEY_HEADERS = {"authorization", "Authorization", "x-api-key", "api-key", "x-goog-api-key"}
-_FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, 5.6.2
-_FRAMING = {"content-length", "transfer-encoding"}
 
 
-def sendable(value: object) -> bool:
-    """Return whether a value can be sent as a header's value, and can't end the header."""
-    plain = isinstance(value, str) and value.isascii() and value.isprintable()
-    return plain and value == str(value).strip()
+def is_token(key: str) -> bool:
+    """Return whether a key is a JSON Web Token (RFC 7519), as those of Entra ID are: a header that is a
+    JSON object, in base64, and two more parts.
+    """
+    return key.startswith("eyJ") and key.count(".") == 2
 
 
 _is_host = re.compile(r"[\w.:%~-]+").fullmatch

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
-from .._types.checks import check_option, check_type
+from .._types.checks import check_option, check_type, wrong_type
 from .._types.cost import TokenPrice
+from .._types.credentials import KeySource, Sign
 from . import Model, Provider
 
 __all__ = [
@@ -31,14 +33,19 @@ def openai(
     name: str,
     *,
     base_url: str | None = None,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
+    sign: Sign | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
 ) -> Model:
     """Return a model of OpenAI's, over chat completions; key from ``OPENAI_API_KEY``.
 
-    ``api_key`` and ``base_url`` replace the variable and the usual address. ``extra`` goes into
+    ``api_key`` and ``base_url`` replace the variable and the usual address. ``api_key`` may be a
+    function, or async function, that returns the key: it is asked with each attempt, and once more if
+    the server answers 401. ``sign`` is one that is given each request as it is sent, a
+    `trio_minillm.RequestToSign`, and returns headers to add or replace; with it, no key is taken from the
+    environment. Neither may block: Trio runs them. ``extra`` goes into
     the body of every request, ``headers`` into its headers; ``price`` is used where the provider
     names no cost.
 
@@ -49,14 +56,15 @@ def openai(
 
     default = "https://api.openai.com/v1"
     key = "OPENAI_API_KEY"
-    return _model(OpenAIChat(), name, default, key, base_url, api_key, headers, extra, price)
+    return _model(OpenAIChat(), name, default, key, base_url, api_key, sign, headers, extra, price)
 
 
 def openai_responses(
     name: str,
     *,
     base_url: str | None = None,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
+    sign: Sign | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
@@ -71,14 +79,17 @@ def openai_responses(
     default = "https://api.openai.com/v1"
     # OpenAI's own key must not reach another server.
     key = "OPENAI_API_KEY" if base_url is None else ""
-    return _model(OpenAIResponses(), name, default, key, base_url, api_key, headers, extra, price)
+    return _model(
+        OpenAIResponses(), name, default, key, base_url, api_key, sign, headers, extra, price
+    )
 
 
 def openrouter(
     name: str,
     *,
     base_url: str | None = None,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
+    sign: Sign | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
@@ -97,14 +108,17 @@ def openrouter(
     all_headers = {k: v for k, v in named.items() if v} | dict(headers or {})
     default = "https://openrouter.ai/api/v1"
     key = "OPENROUTER_API_KEY"
-    return _model(OpenRouter(), name, default, key, base_url, api_key, all_headers, extra, price)
+    return _model(
+        OpenRouter(), name, default, key, base_url, api_key, sign, all_headers, extra, price
+    )
 
 
 def anthropic(
     name: str,
     *,
     base_url: str | None = None,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
+    sign: Sign | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
@@ -117,14 +131,15 @@ def anthropic(
 
     default = "https://api.anthropic.com"
     key = "ANTHROPIC_API_KEY"
-    return _model(Anthropic(), name, default, key, base_url, api_key, headers, extra, price)
+    return _model(Anthropic(), name, default, key, base_url, api_key, sign, headers, extra, price)
 
 
 def gemini(
     name: str,
     *,
     base_url: str | None = None,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
+    sign: Sign | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
@@ -138,7 +153,7 @@ def gemini(
 
     default = "https://generativelanguage.googleapis.com/v1beta"
     key = "GEMINI_API_KEY"
-    return _model(Gemini(), name, default, key, base_url, api_key, headers, extra, price)
+    return _model(Gemini(), name, default, key, base_url, api_key, sign, headers, extra, price)
 
 
 def compatible(
@@ -146,7 +161,8 @@ def compatible(
     *,
     base_url: str,
     server: str | None = None,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
+    sign: Sign | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
@@ -164,7 +180,7 @@ def compatible(
 
     check_type("base_url", base_url, str)
     provider = Compatible(server or server_at(base_url))
-    return _model(provider, name, base_url, "", None, api_key, headers, extra, price)
+    return _model(provider, name, base_url, "", None, api_key, sign, headers, extra, price)
 
 
 def text_completions(
@@ -199,15 +215,22 @@ def _model(
     default_url: str,
     key_variable: str,
     base_url: str | None,
-    api_key: str | None,
+    api_key: str | KeySource | None,
+    sign: Sign | None,
     headers: Mapping[str, str] | None,
     extra: Mapping[str, Any] | None,
     price: TokenPrice | None,
 ) -> Model:
     """Make the model; an empty ``key_variable`` means that no key is looked up."""
-    check_option("api_key", api_key, str)
+    key_source = None
+    if not (api_key is None or isinstance(api_key, str)):
+        if not callable(api_key):
+            raise wrong_type("api_key", api_key, str, "a function", NoneType)
+        key_source, api_key = api_key, None
     check_option("base_url", base_url, str)
     source = ""
+    if key_source or sign:
+        key_variable = ""  # a key in the environment is not what is meant
     if api_key is None and key_variable:
         api_key = os.environ.get(key_variable, "").strip() or None
         source = f"{key_variable}: "
@@ -222,10 +245,13 @@ def _model(
             headers={} if headers is None else headers,
             extra={} if extra is None else extra,
             price=price,
+            key_source=key_source,
+            sign=sign,
         )
     except (TypeError, ValueError) as exc:
         # Raised anew below: some tools print the local variables of a traceback's frames, and the
         # key is one of them, in here and in `Model`.
         about_key = str(exc).lower().startswith("api")
         failure, api_key = type(exc)(f"{source if about_key else ''}{exc}"), None
+        key_source = sign = None
     raise failure

@@ -18,6 +18,7 @@ import msgspec
 
 from .._types.chunks import Block, StreamChunk, ToolCallDelta, continues_answer
 from .._types.cost import CostInfo, CostResolution, TokenPrice
+from .._types.credentials import sendable
 from .._types.errors import ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._anthropic_events import (
@@ -44,9 +45,9 @@ from ._base import (
     Provider,
     Request,
     host_of,
+    is_token,
     joined_url,
     names_failure,
-    sendable,
 )
 from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
@@ -89,12 +90,12 @@ class Anthropic(Provider):
     def auth_headers(self, model: Model) -> dict[str, str]:
         """Return the version and the key, in the header that the address wants.
 
-        Anthropic and Azure want ``x-api-key``, an OAuth token (``sk-ant-oat…``) is a bearer's, and
+        Anthropic and Azure want ``x-api-key``, a token (``sk-ant-oat…``, or Entra ID's) is a bearer's, and
         servers that imitate Anthropic want the one or the other, so they get both.
         """
         headers = {"anthropic-version": VERSION}
         key, host = model.api_key or "", host_of(model.base_url)
-        if key.startswith(_OAUTH):
+        if key.startswith(_OAUTH) or (host.endswith(_AZURE) and is_token(key)):
             return {**headers, "authorization": f"Bearer {key}"}
         if key:
             headers["x-api-key"] = key

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import msgspec
 
-from ._base import Model, joined_url
+from ._base import Model, is_token, joined_url
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._server_quirks import SERVERS, for_model
@@ -60,7 +60,7 @@ class Compatible(OpenAIChat):
         return urlunsplit(where._replace(path=base + CHAT))
 
     def auth_headers(self, model: Model) -> dict[str, str]:
-        if self.server == "azure" and model.api_key:
+        if self.server == "azure" and model.api_key and not is_token(model.api_key):
             return {"api-key": model.api_key}
         return super().auth_headers(model)
 

@@ -21,7 +21,7 @@ from .._types.chunks import StreamChunk, ToolCallDelta
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.usage import Usage
-from ._base import Model, Parsed, Provider, RepeatFilter, Request, host_of, joined_url
+from ._base import Model, Parsed, Provider, RepeatFilter, Request, host_of, is_token, joined_url
 from ._coerce import clean, loose_json, side_objects, side_text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import bounded, text_within
@@ -74,7 +74,7 @@ class OpenAIResponses(Provider):
     def auth_headers(self, model: Model) -> dict[str, str]:
         if not model.api_key:
             return {}
-        if host_of(model.base_url).endswith(".azure.com"):
+        if host_of(model.base_url).endswith(".azure.com") and not is_token(model.api_key):
             return {"api-key": model.api_key}
         return {"authorization": f"Bearer {model.api_key}"}
 

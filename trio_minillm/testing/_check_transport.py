@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import trio
 
+from .._http.connector import HTTPTransport, as_httpx
 from ._events import openai_events
 from ._loopback_server import LoopbackServer, serve
 from ._script import Answer, Reply, ServedRequest, hang, raw, reply
@@ -20,13 +21,13 @@ AT_ONCE = 20
 BIG = b"0123456789abcdef" * 64 * 1024
 """1 MiB: more than a socket's buffers take at once."""
 
-Factory = Callable[[], httpx.AsyncBaseTransport]
+Factory = Callable[[], HTTPTransport]
 
 
 async def check_transport(factory: Factory) -> None:
     """Prove that a transport can carry this library.
 
-    ``factory`` makes a new transport each time, which must be able to reach 127.0.0.1. Checked,
+    ``factory`` makes a new transport each time, of httpx's interface or of httpx2's, which must be able to reach 127.0.0.1. Checked,
     over real sockets: requests and responses arrive as they were sent; a body's bytes are available
     as soon as they have arrived; every framing is read to its end, and an early end raises an
     ``httpx.TransportError``; a connection is reused if its body was drained, and closed if it was
@@ -49,7 +50,7 @@ async def _running(
 ) -> AsyncIterator[tuple[httpx.AsyncBaseTransport, LoopbackServer]]:
     """Yield a transport and a server, and check that no connection outlives the transport."""
     async with serve(*replies) as server:
-        transport = factory()
+        transport = as_httpx(factory())
         try:
             yield transport, server
         finally:
@@ -187,7 +188,7 @@ async def _reports_failures(factory: Factory) -> None:
             await _fails(_read(transport, _request(server)), f"a head that {how}")
     async with serve() as server:
         request = _request(server)
-    transport = factory()
+    transport = as_httpx(factory())
     await _fails(_read(transport, request), "a port at which nobody listens")
     await transport.aclose()
 

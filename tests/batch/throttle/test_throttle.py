@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -479,6 +480,22 @@ def test_lanes_take_turns():
     while (following := schedule.next(0.0)) is not None:
         names.append(following.model.name)
     assert names == list("abcabcabc")
+
+
+def test_accounts_have_lanes_of_their_own_also_where_a_function_gives_the_key():
+    class Unhashable(list):
+        def __call__(self):
+            return "key"
+
+    functions = [Unhashable(), Unhashable()]
+    hooks = [str, repr]
+    models = [msgspec.structs.replace(MODELS[0], api_key=None, key_source=f) for f in functions]
+    models += [msgspec.structs.replace(MODELS[0], sign=hook) for hook in hooks]
+    models += [MODELS[0], msgspec.structs.replace(MODELS[0], api_key="another")]
+    schedule = Schedule(100, lambda now: Lane(now, Rates(), None))
+    for index, model in enumerate(models * 2):
+        schedule.add(item(model, index), 0.0)
+    assert len(list(schedule.lanes)) == len(models)
 
 
 def test_a_lane_that_may_not_send_holds_up_no_other():

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from urllib.parse import urlsplit
 
+from ..._types.credentials import identity_of
 from ..._types.errors import MiniLLMError
 from ...providers import Model
 from ..types import Attempt, BatchRequest
@@ -138,7 +139,10 @@ class Schedule:
         return (queue.lane for queue in self._queues.values())
 
     def _queue(self, model: Model, now: float) -> Queue:
-        place = (model.provider.name, model.base_url, model.api_key, model.name)
+        account: Hashable = model.api_key
+        if model.key_source is not None or model.sign is not None:
+            account = account, identity_of(model.key_source), identity_of(model.sign)
+        place = (model.provider.name, model.base_url, account, model.name)
         queue = self._queues.get(place)
         if queue is None:
             host = urlsplit(model.base_url).netloc.rpartition("@")[2]

@@ -1,0 +1,162 @@
+"""Keys that are asked for, and requests that are signed: the values that the functions of a program
+take and return.
+
+What is told of a failure is decided here: never a key, and never the words of a function that may
+quote one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+import msgspec
+
+from .errors import CredentialsError
+
+
+class RequestToSign(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it is about to be sent: what ``sign=`` of a model is given.
+
+    The ``repr`` shows neither headers nor body.
+    """
+
+    method: str
+    url: str
+    """The whole address, with its query."""
+    headers: Mapping[str, str]
+    """All headers but those that say how the body is sent; their names are in lower case, and
+    ``host`` is among them."""
+    body: bytes
+    """The bytes of the body, as they are sent."""
+
+    def __repr__(self) -> str:
+        return f"<{self.method} request to sign>"
+
+    def __rich_repr__(self) -> Any:
+        yield f"{self.method} request to sign"
+
+
+KeySource: TypeAlias = Callable[[], str | Awaitable[str]]
+"""A function, or async function, that returns the key: ``api_key=`` of a model."""
+Sign: TypeAlias = Callable[[RequestToSign], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+"""A function, or async function, that returns headers to add or replace: ``sign=`` of a model."""
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """The way in which requests to one model get their key and their signature."""
+
+    ask: KeySource | None
+    sign: Sign | None
+    headers: Callable[[str], Mapping[str, str]]
+    """Function that returns the headers of the request with a key."""
+
+    def __repr__(self) -> str:  # a function's own may show its arguments
+        return "<Credentials>"
+
+    def __rich_repr__(self) -> Any:
+        yield "credentials"
+
+
+def identity_of(function: object) -> Hashable:
+    """Return what tells a function from others, for as long as it is kept."""
+    try:
+        hash(function)
+    except TypeError:  # an object that can be called and compared
+        return id(function)
+    return function
+
+
+# -- what can be sent --------------------------------------------------------------------------
+
+UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
+DRESSED = "api_key must be the key alone, without quotation marks or 'Bearer' before it"
+
+_DRESSED = r"(?i)bearer\s|['\"`]"
+"""The beginning of a key that was copied with what stood around it: an env file's quotation marks,
+the whole header."""
+_FIELD_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 9110, 5.6.2
+_FRAMING = {"content-length", "transfer-encoding"}
+
+
+def sendable(value: object) -> bool:
+    """Return whether a value can be sent as a header's value, and can't end the header."""
+    plain = isinstance(value, str) and value.isascii() and value.isprintable()
+    return plain and value == str(value).strip()
+
+
+def header_fault(headers: Mapping[str, str]) -> str:
+    """Return why these headers can't be sent; an empty text if they can."""
+    if not all(map(sendable, headers.values())):
+        return UNPRINTABLE
+    if not all(isinstance(name, str) and re.fullmatch(_FIELD_NAME, name) for name in headers):
+        return "a header's name must be an HTTP token"
+    if _FRAMING & {name.lower() for name in headers}:
+        return "headers must not say where the body ends: that is HTTP's own"
+    return ""
+
+
+def key_fault(key: str) -> str:
+    """Return why a key can't be sent; an empty text if it can."""
+    if not sendable(key):
+        return UNPRINTABLE
+    return DRESSED if re.match(_DRESSED, key) else ""
+
+
+# -- what the functions do ---------------------------------------------------------------------
+
+
+def checked_key(key: object) -> str:
+    """Return the key that a function has returned. Raises `CredentialsError` for anything else."""
+    if type(key) is str and key and not (fault := key_fault(key)):
+        return key
+    kind = type(key)
+    if kind is not str:
+        fault = f"returned {kind.__name__}, not str"
+    else:
+        fault = f"returned what can't be sent: {fault}" if key else "returned an empty text"
+    del key
+    raise CredentialsError(f"no key: the function api_key {fault}", permanent=True)
+
+
+def checked_headers(headers: object) -> dict[str, str]:
+    """Return what ``sign`` has returned, the names in lower case. Raises `CredentialsError`."""
+    if isinstance(headers, Mapping):
+        fault = header_fault(headers)
+        if not fault:
+            return {name.lower(): value for name, value in headers.items()}
+        fault = f"returned what can't be sent: {fault}"
+    else:
+        fault = f"returned {type(headers).__name__}, not a mapping of headers"
+    del headers
+    raise CredentialsError(f"not signed: the function sign {fault}", permanent=True)
+
+
+def failed_call(what: str, exc: Exception) -> CredentialsError:
+    """Return the error for a function that has raised into the frame that caught it. It says where.
+
+    Its cause is of the same class, without words and frames: both may hold the key.
+    """
+    error = CredentialsError(f"{what} raised {type(exc).__name__}{_place(exc)}")
+    error.__cause__ = _wordless(exc)
+    return error
+
+
+def _place(exc: Exception) -> str:
+    at = exc.__traceback__ and exc.__traceback__.tb_next
+    if at is None:  # it is not written in Python
+        return ""
+    code = at.tb_frame.f_code
+    return f" (in {code.co_name}, {PurePath(code.co_filename).name} line {at.tb_lineno})"
+
+
+def _wordless(exc: Exception) -> Exception | None:
+    try:
+        bare = type(exc).__new__(type(exc))
+        bare.args = ()
+        str(bare)
+    except Exception:  # noqa: BLE001 - a class of the program's own, which may do anything
+        return None
+    return bare
