@@ -14,7 +14,8 @@ Behind blanks or reasoning alone, the state is OPEN again, since more may follow
 no error (MALFORMED, CLOCK, CLOSE, CUT) is then looked up in the column ENDING.
 
 Rule 4: two machines that are fed the same chunks agree. The stream's task has one, which tells it
-when to stop reading; `Ingest`, on the consumer's side, has another, which gives the outcome.
+when to stop reading; `Ingest`, on the consumer's side, has another, which gives the outcome. Where
+nobody takes the chunks one by one, it adopts the first one's, once that is over.
 
 ==========  ==========  ==========  ==========  ================================================
 event       in OPEN     in ENDING   in WHOLE    what happened
