@@ -334,8 +334,8 @@ class Ingest:
             if choice.extras is not None:
                 images = images or choice.has_images
                 cited = cited or choice.cites_pages
-        return charged(
-            msgspec.structs.replace(usage),
+        made = charged(
+            usage,
             self._asked,
             self.metadata,
             choices=len(self._in_order()),
@@ -343,6 +343,7 @@ class Ingest:
             images=images,
             cited=cited,
         )
+        return msgspec.structs.replace(usage) if made is usage else made
 
     def _in_order(self) -> list[ChoiceBuilder]:
         """Return the choices by number, without a number 0 that never came."""
