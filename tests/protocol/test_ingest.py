@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm import Block, Outcome, StreamChunk, ToolCallDelta, Usage
 from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._protocol.state import StreamState
 from trio_minillm._types.errors import EndedEarly
 from trio_minillm._types.options import BOUNDS
 
@@ -834,3 +835,69 @@ def test_choices_that_never_came_are_noted():
     ingest.ingest(StreamChunk(end=True, sentinel=True, progress=False))
     assert ingest.outcome is Outcome.FINISHED
     assert "2 choices were asked for, and 1 came" in ingest.response().notes
+
+
+pieces = st.one_of(
+    st.builds(StreamChunk, st.sampled_from(["a", "b" * 20])),
+    st.builds(StreamChunk, reasoning=st.sampled_from(["a", "b" * 20])),
+    st.builds(
+        StreamChunk,
+        st.sampled_from(["", "a", "b" * 20]),
+        finish_reason=st.sampled_from(["stop", "length"]),
+        choice=st.sampled_from([0, 0, 0, 1, -1]),
+    ),
+    st.builds(
+        lambda n, choice: StreamChunk("a", usage=Usage(completion_tokens=n), choice=choice),
+        st.sampled_from([1, 0, None]),
+        st.sampled_from([0, 0, 0, 1]),
+    ),
+    st.builds(lambda n: StreamChunk(usage=Usage(completion_tokens=n)), st.sampled_from([1, 0])),
+    st.builds(
+        lambda n: StreamChunk(tool_calls=(ToolCallDelta(n, f"c{n}", "f", "{}"),)), st.integers(0, 4)
+    ),
+    st.just(StreamChunk(progress=False, id="i", model="n")),
+)
+
+
+@given(st.lists(pieces, max_size=6), st.lists(pieces, max_size=6), st.booleans(), st.booleans())
+def test_the_last_batch_is_folded_alike_whoever_asks_the_state(
+    before, last, sentinel, expect_usage
+):
+    last = [*last, StreamChunk(end=True, sentinel=sentinel, progress=False)]
+    bounds = msgspec.structs.replace(BOUNDS, tool_calls=2)
+    one, other = (Ingest(model="m", expect_usage=expect_usage, bounds=bounds) for _ in range(2))
+    told = StreamState(expect_usage=expect_usage)
+    for chunk in [*before, *last]:
+        told.chunk(chunk)
+    one.ingest_all(copy.deepcopy([*before, *last]))
+    other.ingest_all(copy.deepcopy(before))
+    if told.over:
+        other.ingest_last(copy.deepcopy(last), told)
+        assert other.response() == one.response()
+        assert repr(other.error) == repr(one.error)
+        assert vars(other.state) == vars(one.state)
+
+
+def test_a_limit_that_the_last_batch_crosses_counts_although_the_reader_is_over():
+    calls = [StreamChunk(tool_calls=(ToolCallDelta(n, f"c{n}", "f", "{}"),)) for n in range(3)]
+    last = [*calls, StreamChunk(finish_reason="stop"), StreamChunk(end=True, progress=False)]
+    told = StreamState(expect_usage=False)
+    for chunk in last:
+        told.chunk(chunk)
+    ingest = Ingest(
+        model="m", expect_usage=False, bounds=msgspec.structs.replace(BOUNDS, tool_calls=2)
+    )
+    ingest.ingest_last(last, told)
+    assert (told.outcome, ingest.outcome) == (Outcome.FINISHED, Outcome.ERRORED)
+    assert isinstance(ingest.error, llm.LimitExceeded)
+
+
+def test_the_last_batch_adds_nothing_to_an_answer_that_was_left():
+    told = StreamState(expect_usage=False)
+    last = [StreamChunk("a", finish_reason="stop"), StreamChunk(end=True, progress=False)]
+    for chunk in last:
+        told.chunk(chunk)
+    ingest = Ingest(model="m", expect_usage=False)
+    ingest.cancel()
+    ingest.ingest_last(last, told)
+    assert (ingest.outcome, ingest.accumulated) == (Outcome.CANCELLED, "")

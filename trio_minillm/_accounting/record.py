@@ -15,7 +15,7 @@ from msgspec.structs import astuple, replace
 from .._types.cost import CostInfo, CostResolution
 from .._types.errors import MiniLLMError
 from .._types.money import payable
-from .._types.response import Outcome
+from .._types.response import FINISHED, Outcome
 from .._types.usage import Usage
 from ..providers import Model
 from ..providers._base import loggable_url
@@ -24,6 +24,9 @@ from ..providers._safe_calls import safe_cost, safe_settlement_request
 MAX_TOKENS = 10**15
 """Largest token count that is believed; the longest answers have some 10^5. Without a bound, one
 absurd number from a server would spoil a sum (and Python prints no integer of over 4300 digits)."""
+
+
+_CANCELLED, _RESOLVED = Outcome.CANCELLED, CostResolution.RESOLVED
 
 
 class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,12 +95,12 @@ def attempt_record(
     error: MiniLLMError | None = None,
     meta: Any = None,
 ) -> CostRecord:
-    """Return the record of an attempt that has just ended.
+    """Return the record of an attempt that has just ended. It keeps the usage, which must be its own.
 
     Finished and cancelled attempts are booked, unless they were rejected. A booked one without a
     resolved cost is unsettled if its provider can be asked about it.
     """
-    booked = outcome in (Outcome.FINISHED, Outcome.CANCELLED) and not rejected
+    booked = (outcome is FINISHED or outcome is _CANCELLED) and not rejected
     cost = safe_cost(model, usage)
     return CostRecord(
         key=key,
@@ -113,9 +116,9 @@ def attempt_record(
         booked=booked,
         unsettled=booked
         and generation_id is not None
-        and cost.resolution is not CostResolution.RESOLVED
+        and cost.resolution is not _RESOLVED
         and safe_settlement_request(model, generation_id) is not None,
-        usage=None if usage is None else replace(usage),
+        usage=usage,
         cost=cost,
         error=None if error is None else type(error).__name__,
         meta=meta,
@@ -145,7 +148,7 @@ def detached(record: CostRecord) -> CostRecord:
 def countable(usage: Usage | None) -> bool:
     """Return False if a count is negative or larger than `MAX_TOKENS`."""
     if usage is not None:
-        for count in astuple(usage):
+        for count in filter(None, astuple(usage)):  # most are ``None``
             if type(count) is int and not 0 <= count <= MAX_TOKENS:
                 return False
     return True

@@ -61,7 +61,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Number of all attempts of each outcome; a missing one reads as 0."""
 
 
-class Kind(msgspec.Struct, frozen=True):
+class Kind(msgspec.Struct, frozen=True, cache_hash=True):
     """All of an attempt that is counted; each is of one kind."""
 
     outcome: Outcome
@@ -142,6 +142,9 @@ class Sums(msgspec.Struct, eq=False):
         )
 
 
+_kinds: dict[Kind, Kind] = {}
+
+
 def share_of(record: CostRecord) -> Share:
     """Return what one record adds to the sums."""
     usage, cost, prompt, completion = record.usage, record.cost, None, None
@@ -157,6 +160,7 @@ def share_of(record: CostRecord) -> Share:
         counted,
         amount is not None,
     )
+    kind = _kinds.setdefault(kind, kind)  # one of each: sums find it without a comparison
     return Share(kind, 1, prompt or 0, completion or 0, amount or _ZERO)
 
 

@@ -28,10 +28,13 @@ class Joined:
 
     def joined(self) -> str:
         """Return the string so far."""
-        self.compact()
-        if len(self._whole) > 1:
-            self._whole = ["".join(self._whole)]
-        return self._whole[0] if self._whole else ""
+        whole, pieces = self._whole, self.pieces
+        if pieces:
+            whole.append("".join(pieces))
+            pieces.clear()
+        if len(whole) > 1:
+            self._whole = whole = ["".join(whole)]
+        return whole[0] if whole else ""
 
 
 class TextBuilder(Joined):
@@ -40,12 +43,22 @@ class TextBuilder(Joined):
     __slots__ = ("citations", "details", "kind", "signature", "start")
 
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
-        super().__init__()
+        self.pieces = []  # as `Joined` does, without a call: almost every answer has one of these
+        self._whole = []
         self.kind = kind
         self.start = start  # the content block as it was opened, on wires with blocks
         self.citations: list[dict[str, Any]] = []
         self.signature: list[str] = []
         self.details: list[DetailBuilder] = []
+
+    @property
+    def is_plain(self) -> bool:
+        """True if it is text, and has nothing beside that."""
+        return (
+            self.kind == "text"
+            and not self.citations
+            and (self.start is None or not self.start.get("item"))
+        )
 
     @property
     def said(self) -> bool:

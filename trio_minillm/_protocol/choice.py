@@ -6,11 +6,11 @@ them belongs to, and bounds what it holds. What a limit does to the stream is fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._types.chunks import IN_ORDER, Block, StreamChunk, ToolCallDelta
-from .._types.messages import Part, ToolCall
+from .._types.messages import Part, TextPart, ToolCall
 from .._types.options import BOUNDS, Bounds
 from .._types.response import Choice
 from .builders import DetailBuilder, TextBuilder, join_fields, joined_fields
@@ -193,7 +193,7 @@ class ChoiceBuilder:
     # -- the rest of a chunk ---------------------------------------------------------------
 
     def add_extras(self, chunk: StreamChunk) -> None:
-        """Take everything of a chunk but its block, text and reasoning."""
+        """Take the refusal, the calls and OpenRouter's blocks of reasoning of a chunk."""
         if chunk.refusal:
             self.part("refusal", chunk.part).pieces.append(chunk.refusal)
         if chunk.tool_calls and not self._repeats_calls(chunk):
@@ -209,16 +209,15 @@ class ChoiceBuilder:
                     details.append(DetailBuilder(raw))
                 if len(details) > self._bounds.items:
                     self.over_limit = ("reasoning blocks", self._bounds.items)
-        if chunk.annotations or chunk.logprobs or chunk.images or chunk.audio:
-            self._add_attachments(chunk)
-        if chunk.finish_reason is not None:
-            self.reason = chunk.finish_reason
-            told = chunk.metadata.get("native_finish_reason") if chunk.metadata else None
-            native = str(told or "")
-            if native and not forbids_calls((self.native_reason,)):  # a filter is not taken back
-                self.native_reason = native
-            if self.reason not in self.reasons and len(self.reasons) < MAX_REASONS:
-                self.reasons.append(self.reason)
+
+    def add_reason(self, reason: str, facts: Mapping[str, Any] | None) -> None:
+        """Take a finish reason; the words of the server behind a gateway are in the facts beside it."""
+        self.reason = reason
+        native = str(facts.get("native_finish_reason") or "") if facts else ""
+        if native and not forbids_calls((self.native_reason,)):  # a filter is not taken back
+            self.native_reason = native
+        if reason not in self.reasons and len(self.reasons) < MAX_REASONS:
+            self.reasons.append(reason)
 
     def _repeats_calls(self, chunk: StreamChunk) -> bool:
         """Return whether a chunk that ends the answer lists all of its calls once more.
@@ -254,7 +253,8 @@ class ChoiceBuilder:
         else:
             self._open(number, opened)
 
-    def _add_attachments(self, chunk: StreamChunk) -> None:
+    def add_attachments(self, chunk: StreamChunk) -> None:
+        """Take the annotations, log probabilities, pictures and audio of a chunk."""
         extras = self.extras = self.extras or Extras()
         if (
             len(chunk.audio or ()) > self._bounds.parts
@@ -311,6 +311,11 @@ class ChoiceBuilder:
         ``reason`` is the finish reason that stands, ``answer`` the id of the response. A call can be
         run only if the answer is ``finished``, was neither cut nor filtered, and the call is whole.
         """
+        alone = self._text_alone(finished, reason)
+        return self._any(wire, finished, reason, answer) if alone is None else alone
+
+    def _any(self, wire: str, finished: bool, reason: str | None, answer: str) -> Choice:
+        """Return any choice, whatever it is made of."""
         extras = self.extras or _NO_EXTRAS
         parts: list[Part] = []
         good: list[ToolCall] = []
@@ -338,8 +343,8 @@ class ChoiceBuilder:
                 (good if usable and whole and given else bad).append(call)
                 parts.append(call)
         self.notes = [] if told is None else list(told.notes())
-        if finished and not good and not bad and asks_for_calls(self.reason):
-            self.notes.append(f"finish reason {self.reason!r}, but no tool call")
+        if finished and not good and not bad:
+            self.notes += self._notes_without_calls()
         return Choice(
             index=self.index,
             parts=tuple(parts),
@@ -355,3 +360,25 @@ class ChoiceBuilder:
             audio=joined_fields(extras.audio),
             images=tuple(extras.images),
         )
+
+    def _text_alone(self, finished: bool, reason: str | None) -> Choice | None:
+        """Return a choice that is one part of plain text, in a third of the time; ``None`` for others."""
+        if self.extras is not None or len(self.parts) != 1:
+            return None
+        only = self.parts[0]
+        if not isinstance(only, TextBuilder) or not only.is_plain or not (text := only.joined()):
+            return None
+        self.notes = self._notes_without_calls() if finished else []
+        return Choice(
+            index=self.index,
+            parts=(TextPart(text),),
+            content=text,
+            finish_reason=reason,
+            finish_reasons=tuple(self.reasons),
+        )
+
+    def _notes_without_calls(self) -> list[str]:
+        """Return what is odd in a finished answer without a call."""
+        if not asks_for_calls(self.reason):
+            return []
+        return [f"finish reason {self.reason!r}, but no tool call"]

@@ -97,7 +97,7 @@ class Ingest:
 
     # -- chunks ----------------------------------------------------------------------------
 
-    # Three places keep count of what a chunk adds: `ingest` for any chunk, `_ingest_run` for
+    # Three places keep count of what a chunk adds: `_folded` for any chunk, `_ingest_run` for
     # chunks that differ in their text only, and the fast branch of `StreamingCompletion.__anext__`
     # for one of those, which it hands out without a call of this class. The last two do what is
     # left of the first where text is all that is new; a change to one is a change to all.
@@ -107,20 +107,41 @@ class Ingest:
         state = self.state
         if state.over:
             return
-        first = chunk.choice == 0 or self._counting
-        choice = self._first if first else self._choice_of(chunk)
+        choice = self._folded(chunk)
         if choice is None:
             return
+        if choice.over_limit is not None:  # before a reason in the same chunk can end the answer
+            self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
+        state.chunk(chunk)
+        if self.usage is not None:
+            self.usage.final = state.usage_final
+
+    def _folded(self, chunk: StreamChunk) -> ChoiceBuilder | None:
+        """Fold a chunk, of which the state is still to be told. Return its choice, which may have crossed
+        a limit; ``None`` if its number has ended the stream.
+        """
+        choice = self._first
+        if chunk.choice and not self._counting:
+            found = self._choice_of(chunk)
+            if found is None:
+                return None
+            choice = found
         if chunk.block is not None:
             choice.block(chunk.part, chunk.block)
-        if chunk.finish_reason is not None and (chunk.delta or chunk.reasoning):
+        reason = chunk.finish_reason
+        if reason is not None and (chunk.delta or chunk.reasoning):
             self._drop_repeated(chunk, choice)
         if chunk.delta:
             choice.part("text", chunk.part).pieces.append(chunk.delta)
         if chunk.reasoning:
             choice.part("reasoning", chunk.part).pieces.append(chunk.reasoning)
         if chunk.progress:
-            self._ingest_progress(chunk, choice)
+            if chunk.delta or has_content(chunk):
+                self._ingest_content(chunk, choice)
+            if chunk.annotations or chunk.logprobs or chunk.images or chunk.audio:
+                choice.add_attachments(chunk)
+            if reason is not None:
+                choice.add_reason(reason, chunk.metadata)
         if not self.id and chunk.id:
             self.id = chunk.id
         if not self._model_named and chunk.model:
@@ -133,11 +154,7 @@ class Ingest:
                 self.usage = msgspec.structs.replace(chunk.usage)
             else:
                 self.usage.merge_from(chunk.usage)
-        if choice.over_limit is not None:  # before a reason in the same chunk can end the answer
-            self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
-        state.chunk(chunk)
-        if self.usage is not None:
-            self.usage.final = state.usage_final
+        return choice
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch, with the result of folding its chunks one by one."""
@@ -147,6 +164,31 @@ class Ingest:
         for chunk in chunks:
             self.ingest(chunk)
 
+    def ingest_last(self, chunks: list[StreamChunk], told: StreamState) -> None:
+        """Fold the last batch of an answer that nobody has watched. ``told`` was told all of it, and is over.
+
+        The result is that of `ingest_all`, without asking a second machine of states what the first
+        has said (rule 4 of `state`): for a short answer that is half of the work.
+        """
+        own = self.state
+        if own.over:
+            return
+        for number, chunk in enumerate(chunks):
+            beside = chunk.finish_reason is not None and (chunk.delta or chunk.reasoning)
+            choice = None if chunk.choice or beside else self._folded(chunk)
+            if choice is not None and choice.over_limit is None:
+                continue
+            for before in chunks[:number]:
+                own.chunk(before)
+            if choice is not None and choice.over_limit is not None:
+                self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
+            else:  # what the chunk does may depend on the state
+                self.ingest_all(chunks[number:])
+            return
+        self.state = told
+        if self.usage is not None:
+            self.usage.final = told.usage_final
+
     def _ingest_run(self, run: TextRun) -> None:
         self.ingest(run[0])  # the others add nothing but their text
         self.pieces_of(run[0]).extend([c.delta or c.reasoning for c in run[1:]])
@@ -155,19 +197,20 @@ class Ingest:
         if before // COMPACT_EVERY != self.chunks // COMPACT_EVERY:
             self.compact()
 
-    def _ingest_progress(self, chunk: StreamChunk, choice: ChoiceBuilder) -> None:
-        if chunk.delta or has_content(chunk):
-            self.last_at = chunk.received_at
-            if self.first_at is None:
-                self.first_at = chunk.received_at
-            self.chunks += 1
-            if self.chunks % COMPACT_EVERY == 0:
-                choice.compact()
+    def _ingest_content(self, chunk: StreamChunk, choice: ChoiceBuilder) -> None:
+        """Count a chunk with content, and fold what of it is neither text nor reasoning."""
+        self.last_at = chunk.received_at
+        if self.first_at is None:
+            self.first_at = chunk.received_at
+        self.chunks += 1
+        if self.chunks % COMPACT_EVERY == 0:
+            choice.compact()
         if chunk.tool_calls:
             self._arguments += sum(len(delta.arguments) for delta in chunk.tool_calls)
             if self._arguments > self._bounds.arguments:
                 choice.over_limit = ("characters in the arguments of calls", self._bounds.arguments)
-        choice.add_extras(chunk)
+        if chunk.refusal or chunk.tool_calls or chunk.reasoning_details:
+            choice.add_extras(chunk)
 
     def _drop_repeated(self, chunk: StreamChunk, choice: ChoiceBuilder) -> None:
         """Empty a text that comes again, whole, beside the finish reason: some servers repeat it."""
@@ -291,8 +334,8 @@ class Ingest:
             if choice.extras is not None:
                 images = images or choice.has_images
                 cited = cited or choice.cites_pages
-        return charged(
-            msgspec.structs.replace(usage),
+        made = charged(
+            usage,
             self._asked,
             self.metadata,
             choices=len(self._in_order()),
@@ -300,6 +343,7 @@ class Ingest:
             images=images,
             cited=cited,
         )
+        return msgspec.structs.replace(usage) if made is usage else made
 
     def _in_order(self) -> list[ChoiceBuilder]:
         """Return the choices by number, without a number 0 that never came."""
@@ -330,16 +374,17 @@ class Ingest:
         ``id`` comes from the headers and counts more than one from a chunk; ``unread`` counts what
         the decoder has left out, by name; ``more`` are the fields that no chunk carries.
         """
-        finished = self.state.outcome is _FINISHED
+        state = self.state
+        finished = state.outcome is _FINISHED
         builders = self._in_order()
         answer = id or self.id
         built = [c.build(self._wire, finished, self._standing(c), answer) for c in builders]
-        notes, usage = list(self.notes), self.charged_usage
-        if finished and len(built) < self.state.choices:
-            notes.append(f"{self.state.choices} choices were asked for, and {len(built)} came")
-        if self._counting or self.state.counted:
+        notes, usage, metadata = list(self.notes), self.charged_usage, self.metadata
+        if finished and len(built) < state.choices:
+            notes.append(f"{state.choices} choices were asked for, and {len(built)} came")
+        if self._counting or (len(self._choices) > 1 and state.counted):
             notes.append("the numbers of the choices count pieces, and are read as one answer")
-        if self.state.reopened:
+        if state.reopened:
             notes.append("content followed a finish reason, which was therefore not the last word")
         if unread:
             for name, count in unread.items():
@@ -358,9 +403,9 @@ class Ingest:
             model=self.model,
             choices=tuple(built),
             usage=usage,
-            outcome=self.state.outcome,
+            outcome=state.outcome,
             rejected=self.rejected,
-            metadata=_decoded(self.metadata, notes),
+            metadata=_decoded(metadata, notes) if metadata else {},
             notes=tuple(notes),
             **more,
         )
@@ -368,10 +413,12 @@ class Ingest:
 
 def _decoded(metadata: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """Return the metadata with its raw JSON decoded. What is malformed is left out, with a note."""
-    out: dict[str, Any] = {}
+    out = dict(metadata)
     for key, value in metadata.items():
-        try:
-            out[key] = msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
-        except (msgspec.MsgspecError, RecursionError, UnicodeError):
-            notes.append(f"{key} was malformed and is left out")
+        if isinstance(value, msgspec.Raw):
+            try:
+                out[key] = msgspec.json.decode(value)
+            except (msgspec.MsgspecError, RecursionError, UnicodeError):
+                del out[key]
+                notes.append(f"{key} was malformed and is left out")
     return out

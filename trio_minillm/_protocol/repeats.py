@@ -52,6 +52,11 @@ def in_message(data: bytes) -> bool:
     return data.find(MESSAGE) >= 0 and data.find(_DELTA) < 0
 
 
+def _has_opening(chunk: StreamChunk) -> bool:
+    """Return whether a chunk with a block has so much text that it would be noticed if it came again."""
+    return len(chunk.delta) >= SURE_CHARS or len(chunk.reasoning) >= SURE_CHARS
+
+
 class Repeats(RepeatFilter):
     """The kinds of content that an answer has so far, and what repeats them."""
 
@@ -68,13 +73,18 @@ class Repeats(RepeatFilter):
         """Take note of the kinds of content that came in their place, and take out of a chunk what its
         block was opened with.
         """
-        if chunk.block is not None or self._openings:
+        if self._openings or (chunk.block is not None and _has_opening(chunk)):
             self._compare_with_opening(chunk)
         self._add(chunk)
 
     def _add(self, chunk: StreamChunk) -> None:
-        for kind in kinds_of(chunk):
-            self._said.add((chunk.choice, kind))
+        said, choice = self._said, chunk.choice
+        if chunk.delta:  # almost every time
+            said.add((choice, "delta"))
+        if chunk.reasoning:
+            said.add((choice, "reasoning"))
+        if chunk.refusal or chunk.tool_calls or chunk.reasoning_details:
+            said.update([(choice, kind) for kind in kinds_of(chunk)])
 
     def removed_from(
         self,
@@ -94,7 +104,7 @@ class Repeats(RepeatFilter):
                 self._remove(chunk)
                 chunk.progress = has_content(chunk) or chunk.finish_reason is not None
                 continue
-            if chunk.block is not None or self._openings:
+            if self._openings or (chunk.block is not None and _has_opening(chunk)):
                 self._compare_with_opening(chunk)
             if (chunk.delta or chunk.reasoning) and in_message(data):
                 self._shorten(chunk)

@@ -19,6 +19,7 @@ Beyond the standard, for servers that exist:
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -32,12 +33,21 @@ next bytes each time, so this bounds what is copied."""
 LONG_LINE = 64 * 1024
 """Bytes from which on a line is not copied more often than it must be."""
 
+MAX_NAME = 64
+"""Bytes of the longest line with an event's name that `SSEDecoder.plain` reads."""
+
 _BOM = b"\xef\xbb\xbf"
 _JSON = (b'"', b"}", b"]")
 """Beginnings of the lines of JSON that is printed with a line for each field."""
 
 _STRAY = re.compile(rb"(?:[\s\0]|\xc2\xa0|\xe2\x80\x8b|\xef\xbb\xbf){1,16}(?=(?:data|event):)")
 """Blanks, also invisible ones, before the name of a field: what is left of somebody's keep-alive."""
+
+
+@lru_cache(maxsize=64)  # the events of an answer have few names
+def _name_in(value: bytes) -> str | None:
+    """Return the name in the value of a field ``event``; ``None`` unless it is ASCII."""
+    return value.removeprefix(b" ").decode() if value.isascii() else None
 
 
 class SSEEvent(msgspec.Struct, frozen=True, gc=False):
@@ -120,10 +130,13 @@ class SSEDecoder:
         if self.failure is not None or not data:
             return events, [], b""
         if not self._started:
-            data = self._skip_bom(data)
-            if not self._started:
-                return events, [], b""
-        data = self._only_lf(data)
+            if self._partial or data[:1] == _BOM[:1]:
+                data = self._skip_bom(data)
+                if not self._started:
+                    return events, [], b""
+            self._started = True
+        if self._skip_lf or data.find(b"\r") >= 0:
+            data = self._only_lf(data)
         if self._held:
             data, self._held = self._held + data, b""
         if self._partial or self._has_data or self._event or self._id != self.last_event_id:
@@ -138,12 +151,15 @@ class SSEDecoder:
         if len(block) > self._plain_bytes:
             return None
         name, start = "message", 0
+        if block[:6] == b"data: ":
+            data = block[6:]  # almost every block of most wires
+            return None if data.find(b"\n") >= 0 else (name, data)
         if block[:6] == b"event:":
             start = block.find(b"\n") + 1
-            head = block[6 : start - 1]
-            if not head.isascii():
+            named = _name_in(block[6 : start - 1]) if start <= MAX_NAME else None
+            if named is None:
                 return None
-            name = head.removeprefix(b" ").decode() or name
+            name = named or name
         begin = block[start : start + 6]
         if begin == b"data: ":
             start += 6

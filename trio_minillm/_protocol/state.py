@@ -14,7 +14,8 @@ Behind blanks or reasoning alone, the state is OPEN again, since more may follow
 no error (MALFORMED, CLOCK, CLOSE, CUT) is then looked up in the column ENDING.
 
 Rule 4: two machines that are fed the same chunks agree. The stream's task has one, which tells it
-when to stop reading; `Ingest`, on the consumer's side, has another, which gives the outcome.
+when to stop reading; `Ingest`, on the consumer's side, has another, which gives the outcome. Where
+nobody takes the chunks one by one, it adopts the first one's, once that is over.
 
 ==========  ==========  ==========  ==========  ================================================
 event       in OPEN     in ENDING   in WHOLE    what happened
@@ -210,7 +211,7 @@ class StreamState:
     def event(self, event: Event) -> State:
         """Take an event that is no chunk, and return the state after it."""
         before = self.state
-        row = _ENDING if before is _OPEN and event in _LATE and self._all_told else before
+        row = _ENDING if before is _OPEN and event in _LATE and self._all_told() else before
         after = TABLE[row][event]
         if after is not before:
             self.state, self.outcome = after, OUTCOMES[after]
@@ -226,8 +227,8 @@ class StreamState:
         """
         if self.over:
             return self.state
-        plain = chunk.finish_reason is None and chunk.usage is None and not chunk.end
-        if plain and not self.reasoned:  # almost every chunk
+        reason, usage, end = chunk.finish_reason, chunk.usage, chunk.end
+        if reason is None and usage is None and not end and not self.reasoned:  # almost every chunk
             if not (chunk.progress and chunk.answer):
                 self._opened = self._opened or chunk.answer
                 return self.state
@@ -242,44 +243,63 @@ class StreamState:
                 self._fresh = self._answered = self.usage_final = False
                 self.said = True
             return self.state
-        self._take(chunk)
-        if chunk.end:
-            return self.event(_END if self._ends(chunk) else _CONTENT)
-        return self.event(self._meaning())
-
-    def _take(self, chunk: StreamChunk) -> None:
-        """Take what a chunk says of its choice, and the usage that it brings."""
-        choice, goes_on = chunk.choice, False
+        goes_on = False
         if chunk.delta or has_content(chunk):
-            goes_on = continues_answer(chunk)
-            self._rising = self._rising and choice not in self._seen
-            self._see(choice)
-            self.said = True
-            if goes_on:
-                self._fresh = self._answered = self.usage_final = False
-                if choice in self.reasoned:
-                    self.reasoned -= {choice}
-                    self.reopened = True
-                if self._told and speaks(chunk):
-                    self._told -= {choice}
-        elif choice and chunk.progress and chunk.answer:
-            self._see(choice)
-        if chunk.finish_reason is not None:
-            self._see(choice)
-            self.reasoned = _added(self.reasoned, choice)
-            self._told = _added(self._told, choice)
-        elif chunk.answer and not chunk.end:
+            goes_on = self._take_content(chunk)
+        elif chunk.choice and chunk.progress and chunk.answer:
+            self._see(chunk.choice)
+        if reason is not None:
+            self._take_reason(chunk.choice)
+        elif chunk.answer and not end:
             self._opened = True
-        if chunk.usage is not None and self._counts(chunk.usage):
-            self._answered = self._settled
+        if usage is not None:
+            self._take_usage(usage, goes_on)
+        if not end:
+            self.state = after = TABLE[self.state][self._meaning()]  # none of which is final
+            return after
+        if self._zero and not chunk.sentinel:
+            self._fresh = True  # the wire ends itself with these numbers
+        return self.event(_END if self._ends(chunk) else _CONTENT)
+
+    def _take_reason(self, choice: int) -> None:
+        """Take the finish reason of a choice."""
+        if not choice and (self._seen is _FIRST or not self._seen):  # the only one, almost always
+            self._seen = self.reasoned = self._told = _FIRST
+            self._highest = 0
+            return
+        self._see(choice)
+        self.reasoned = _added(self.reasoned, choice)
+        self._told = _added(self._told, choice)
+
+    def _take_content(self, chunk: StreamChunk) -> bool:
+        """Take content beside or behind a finish reason, usage or an end. Return whether it goes on."""
+        choice, goes_on = chunk.choice, continues_answer(chunk)
+        self._rising = self._rising and choice not in self._seen
+        self._see(choice)
+        self.said = True
+        if goes_on:
+            self._fresh = self._answered = self.usage_final = False
+            if choice in self.reasoned:
+                self.reasoned -= {choice}
+                self.reopened = True
+            if self._told and speaks(chunk):
+                self._told -= {choice}
+        return goes_on
+
+    def _take_usage(self, usage: Usage, goes_on: bool) -> None:
+        """Take usage, perhaps beside content that goes on with the answer.
+
+        A zero behind content does not count the answer, nor do nulls: the true count may follow.
+        """
+        made = usage.completion_tokens
+        if made or usage.cost or (made == 0 and not self.said):
+            self._answered = self._settled()
             # Tokens of which nothing has come count what is still to come.
-            whole = self.said or self._answered or not chunk.usage.completion_tokens
+            whole = self.said or self._answered or not made
             # Beside content it counts on: vLLM sends it so with every piece.
             self._fresh = whole and not goes_on
-        elif chunk.usage is not None and chunk.usage.completion_tokens == 0:
+        elif made == 0:
             self._zero = True
-        if chunk.end and not chunk.sentinel and self._zero:
-            self._fresh = True  # the wire ends itself with these numbers
 
     def _see(self, choice: int) -> None:
         if choice not in self._seen:
@@ -289,19 +309,20 @@ class StreamState:
         else:
             self._highest = choice
 
-    @property
     def _settled(self) -> bool:
-        """True if every choice that has begun has its reason."""
-        if not self.reasoned:
+        """Return whether every choice that has begun has its reason."""
+        reasoned, seen = self.reasoned, self._seen
+        if not reasoned:
             return False
-        return self._seen <= self.reasoned or self.counted
+        # Where there is one choice, the two are one set.
+        return seen is reasoned or seen <= reasoned or self.counted
 
-    @property
     def _all_told(self) -> bool:
-        """True if every choice that has begun has a reason, behind which nothing more was said."""
-        if not self._told:
+        """Return whether every choice that has begun has a reason, behind which nothing more was said."""
+        told, seen = self._told, self._seen
+        if not told:
             return False
-        return self._seen <= self._told or self.counted
+        return seen is told or seen <= told or self.counted
 
     @property
     def counted(self) -> bool:
@@ -310,8 +331,9 @@ class StreamState:
         Each came once, and only the last has a reason, or none has and the answer is over: old
         releases of TGI, Foundry Local.
         """
-        ended = self.over if not self.reasoned else self.reasoned == {self._highest}
-        return ended and self._in_a_row
+        if not self._in_a_row:
+            return False
+        return self.over if not self.reasoned else self.reasoned == {self._highest}
 
     @property
     def may_count(self) -> bool:
@@ -324,16 +346,7 @@ class StreamState:
 
         Not all numbers: TGI counts pieces without text, too.
         """
-        return self.choices == 1 and self._rising and len(self._seen) > 1
-
-    def _counts(self, usage: Usage) -> bool:
-        """Return whether usage counts the answer.
-
-        A zero behind content does not, nor do nulls: the true count may follow.
-        """
-        return bool(usage.completion_tokens or usage.cost) or (
-            not self.said and usage.completion_tokens == 0
-        )
+        return len(self._seen) > 1 and self._rising and self.choices == 1
 
     def _ends(self, chunk: StreamChunk) -> bool:
         """Return whether an end event ends an answer.
@@ -343,14 +356,14 @@ class StreamState:
         sentinel alone (llama-cpp-python, under a second request). Nor does the wire's own end prove
         an answer in which nothing was said, not even a reason.
         """
-        if not self.understood:
+        if not (self._opened or self._seen):  # not understood
             return False
         if chunk.sentinel:
-            return self._fresh or self._settled or self._all_told
-        return self.said or self._answered or self._settled
+            return self._fresh or self._settled() or self._all_told()
+        return self.said or self._answered or self._settled()
 
     def _meaning(self) -> Event:
-        if not self._settled:
+        if not self._settled():
             return _CONTENT if self.state is _OPEN else _MORE
         enough = len(self.reasoned) >= self.choices
         if self._answered:

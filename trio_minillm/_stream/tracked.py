@@ -158,10 +158,14 @@ class TrackedStream(StreamingCompletion):
         if isinstance(item, list):
             body, on_begin = self._task.body, self._on_begin
             # An opening that a failed answer leaves behind has begun nothing.
-            if on_begin is not None and body is not None and body.answer.begun:
+            begun = body is not None and body.answer.begun
+            if on_begin is not None and begun:
                 self._on_begin = None
                 on_begin()
-            self._ingest.ingest_all(item)
+            if body is not None and begun and body.answer.state.over:
+                self._ingest.ingest_last(item, body.answer.state)
+            else:
+                self._ingest.ingest_all(item)
         else:
             self._put(item)
         if self._ingest.state.over:

@@ -106,8 +106,11 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         A prompt of the same length, which a later object has as nothing but a cache's, has no uncached
         tokens: there, 0 is a count.
         """
-        before, prompt = self.raw, self.prompt_tokens
-        moved = later.uncached_input_tokens == 0 and bool(prompt) and later.prompt_tokens == prompt
+        before = self.raw
+        moved = False
+        if later.uncached_input_tokens == 0:
+            prompt = self.prompt_tokens
+            moved = bool(prompt) and later.prompt_tokens == prompt
         if later.raw is not None:
             self.raw = merged_raw(before, later.raw)
             if moved and "input_tokens" in later.raw:
@@ -118,7 +121,9 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         if reader is not None and whole and self.raw != later.raw:
             found = reader(self.raw)
         for field, value in zip(_FIELDS, msgspec.structs.astuple(found), strict=False):
-            if value is not None and (whole or value or not getattr(self, field)):
+            if value is None:
+                continue
+            if whole or value or not getattr(self, field):
                 setattr(self, field, value)
         if self.doubts or later.doubts or found.doubts:
             # What was read anew is judged anew; but a count that can't be read may be a larger one.

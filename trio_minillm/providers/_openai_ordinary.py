@@ -72,12 +72,12 @@ def ordinary_chunk(data: bytes, told: Callable[[Any], Usage | None]) -> StreamCh
     if len(choices) > 1 or event.object not in _OBJECTS:
         return None
     if choices:
-        out = _chunk_of(choices[0])
+        if (out := _chunk_of(choices[0], event)) is None:
+            return None
+    elif usage:
+        out = StreamChunk(id=event.id, model=event.model, progress=False, answer=False)
     else:
-        out = StreamChunk(progress=False, answer=False) if usage else None
-    if out is None:
         return None
-    out.id, out.model = event.id, event.model
     if usage and (read := told(usage)) is not None:
         out.usage, out.progress = read, True
     edge = not out.delta or out.finish_reason is not None or out.usage is not None
@@ -86,20 +86,28 @@ def ordinary_chunk(data: bytes, told: Callable[[Any], Usage | None]) -> StreamCh
     return out
 
 
-def _chunk_of(choice: _Choice) -> StreamChunk | None:
+def _chunk_of(choice: _Choice, event: _Event) -> StreamChunk | None:
     """Return what a choice says; ``None`` if it is for `chunk_of` to find out."""
     delta, reason, native = choice.delta, choice.finish_reason, choice.native_finish_reason
     if (reason is not None and reason not in USUAL_REASONS) or choice.index < 0:
         return None
-    out = StreamChunk(delta.content or "", delta.reasoning or delta.reasoning_content or "")
-    out.finish_reason, out.choice = reason, choice.index
-    if delta.tool_calls:
-        out.tool_calls = call_deltas(delta.tool_calls)
+    out = StreamChunk(
+        delta.content or "",
+        delta.reasoning or delta.reasoning_content or "",
+        "",
+        call_deltas(delta.tool_calls) if delta.tool_calls else (),
+        reason,
+        None,
+        event.id,
+        event.model,
+        choice.index,
+    )
     if choice.logprobs:
         out.logprobs = choice.logprobs
     if native:
         if native not in USUAL_REASONS:
             return None
         out.metadata = {"native_finish_reason": native}
-    out.progress = advances(out)
+    if not (out.delta or reason):
+        out.progress = advances(out)
     return out

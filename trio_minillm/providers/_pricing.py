@@ -74,7 +74,8 @@ def stated_or_priced(
     if usage is None:
         return priced_cost(usage, price)
     if usage.cost is None:
-        ticks = number_in(usage.raw.get(_TICKS)) if usage.raw else None
+        told = usage.raw.get(_TICKS) if usage.raw else None
+        ticks = None if told is None else number_in(told)
         return native_cost(usage, _of_ticks(ticks)) if ticks else priced_cost(usage, price)
     amount, raw = exact(usage.cost), usage.raw or {}
     own_key = raw.get("is_byok") is True
@@ -104,17 +105,17 @@ def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
     tier whose price is not known. Where that is known to cost more than the standard tier, the
     standard price is a lower bound.
     """
-    if usage is None or usage.total_tokens is None:
+    if usage is None or (usage.completion_tokens is None and usage.prompt_tokens is None):
         return CostInfo()
     if price is None:
-        return CostInfo(None, CostResolution.UNPRICED)
+        return _UNPRICED
     if usage.uncached_input_tokens is None or usage.completion_tokens is None:
         return CostInfo()
     if not usage.total_tokens and "uncached_input_tokens" in (usage.doubts or {}):
         return CostInfo()  # zeros in place of counts
     prices = _applicable(usage, price)
     if not prices:
-        return CostInfo(None, CostResolution.UNPRICED)
+        return _UNPRICED
     known = [one for one in prices if one is not None]
     ranges = [_range(usage, one) for one in known]
     least, most = min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -122,6 +123,9 @@ def priced_cost(usage: Usage | None, price: TokenPrice | None) -> CostInfo:
     sure = usage.final and covered and known == prices and not _too_few(usage, known)
     resolution = CostResolution.RESOLVED if sure else CostResolution.LOWER_BOUND
     return CostInfo(least, resolution, "price", price.as_of)
+
+
+_UNPRICED: Final = CostInfo(None, CostResolution.UNPRICED)
 
 
 def _too_few(usage: Usage, prices: Iterable[TokenPrice]) -> bool:

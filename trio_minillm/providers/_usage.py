@@ -114,7 +114,7 @@ def _plain_usage(raw: Any) -> Usage | None:
 
     For these it does what `_any_usage` does, in a fifth of the time.
     """
-    if type(raw) is not dict or not raw.keys() <= _COMMON:
+    if type(raw) is not dict or not _COMMON.issuperset(raw):
         return None
     prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
     if type(prompt) is not int or type(completion) is not int:
@@ -143,7 +143,7 @@ def _plain_usage(raw: Any) -> Usage | None:
 
 def _are_parts(details: Any, names: frozenset[str], most: int) -> bool:
     """Return whether details have counts of these names and nothing else, none above ``most``."""
-    if type(details) is not dict or not details.keys() <= names:
+    if type(details) is not dict or not names.issuperset(details):
         return False
     return all(type(count) is int and 0 <= count <= most for count in details.values())
 
@@ -193,7 +193,7 @@ _INPUT, _OUTPUT = paths("input_tokens"), paths("output_tokens")
 
 def _plain_anthropic_usage(raw: Any) -> Usage | None:
     """Return a usage that has only the counts which all of Anthropic's have, or ``None`` for others."""
-    if type(raw) is not dict or not raw.keys() <= _ANTHROPIC:
+    if type(raw) is not dict or not _ANTHROPIC.issuperset(raw):
         return None
     for count in raw.values():
         if type(count) is not int or not 0 <= count < MAX_COUNT:

@@ -53,7 +53,7 @@ from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import READ_AGAIN, text_within, texts_of
 from ._pricing import stated_or_priced
-from ._reasons import failure_of, reason_of
+from ._reasons import USUAL_REASONS, failure_of, reason_of
 from ._usage import anthropic_usage, at_path
 
 _AZURE = ".services.ai.azure.com"
@@ -216,7 +216,9 @@ class Anthropic(Provider):
         try:
             if (told := failure_beside(body)) is not None:
                 raise ProviderError(told)
-            return [*_message(message), StreamChunk(end=True, progress=False)]
+            said = _message(message)
+            out = [said] if isinstance(said, StreamChunk) else said
+            return [*out, StreamChunk(end=True, progress=False)]
         except ProviderError as exc:
             exc.usage = exc.usage or _told(message.usage)
             raise
@@ -229,12 +231,14 @@ class Anthropic(Provider):
         are charged by the hour.
         """
         cost = stated_or_priced(usage, price)
+        if cost.amount is None:
+            return cost
         raw = (usage.raw if usage is not None else None) or {}
         steps = raw.get("iterations")
         own = not isinstance(steps, list) or all(
             isinstance(s, Mapping) and s.get("type", "message") == "message" for s in steps
         )
-        if cost.amount is None or (own and not at_path(raw, _RUNS)):
+        if own and not at_path(raw, _RUNS):
             return cost
         return msgspec.structs.replace(cost, resolution=CostResolution.LOWER_BOUND)
 
@@ -377,13 +381,13 @@ def _string(block: dict[str, Any], key: str) -> str:
     return text(block.get(key), f"{key} of a {block.get('type')} block", []) or ""
 
 
-def _message(message: Message) -> list[StreamChunk]:
+def _message(message: Message) -> StreamChunk | list[StreamChunk]:
     """Translate ``message_start``, which has content only if the server had the whole answer."""
     head = StreamChunk(id=message.id, model=message.model, progress=False)
     head.usage = _told(message.usage)
-    out = [head]
     if not message.content and message.stop_reason is None:
-        return out
+        return head
+    out = [head]
     for index, block in enumerate(message.content or ()):
         out.append(_start(index, block))
         out.append(StreamChunk(part=index, block=Block(stop=True)))
@@ -418,6 +422,9 @@ def _reason_in(event: Event) -> str | None:
     Raises `ProviderError` if it names a failure.
     """
     delta, message = event.delta or _NO_DELTA, event.message
+    usual = delta.stop_reason
+    if type(usual) is str and usual in USUAL_REASONS:
+        return usual
     inner = message.stop_reason if isinstance(message, Message) else None
     for given in (delta.stop_reason, event.stop_reason, inner, delta.finish_reason):
         if given is not None and (reason := _stop_reason(given)):
@@ -427,8 +434,10 @@ def _reason_in(event: Event) -> str | None:
 
 def _told(raw: Any) -> Usage | None:
     """Return a usage object, if it says something."""
-    usage = anthropic_usage(raw) if raw else None
-    return None if usage is None or usage.empty else usage
+    if not raw:
+        return None
+    usage = anthropic_usage(raw)
+    return usage if usage.completion_tokens is not None or not usage.empty else None
 
 
 def _stop_reason(value: Any) -> str | None:
@@ -441,8 +450,11 @@ def _stop_reason(value: Any) -> str | None:
 
 
 def _stop_facts(source: Delta | Message) -> dict[str, Any] | None:
-    found = {}
-    for name in ("stop_sequence", "stop_details", "container"):
-        if (value := getattr(source, name)) is not None:
-            found[name] = value
+    found: dict[str, Any] = {}
+    if source.stop_sequence is not None:
+        found["stop_sequence"] = source.stop_sequence
+    if source.stop_details is not None:
+        found["stop_details"] = source.stop_details
+    if source.container is not None:
+        found["container"] = source.container
     return found or None

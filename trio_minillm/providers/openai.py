@@ -245,8 +245,10 @@ class OpenAIChat(Provider):
     def _told(self, *places: Any) -> Usage | None:
         """Return the first usage object that says something; ``None`` if none does."""
         for raw in places:
-            if raw and not (usage := self.usage_of(raw)).empty:
-                return usage
+            if raw:
+                usage = self.usage_of(raw)
+                if usage.completion_tokens is not None or not usage.empty:
+                    return usage
         return None
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:
