@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import pytest
@@ -21,10 +22,11 @@ from trio_minillm._protocol.arguments import (
     is_object,
     same_json,
 )
-from trio_minillm._protocol.calls import CELLS, ROWS, CallBuilder, Calls, Verdict, verdict_of
+from trio_minillm._protocol.calls import COLUMNS, ROWS, CallBuilder, Calls, Verdict, verdict_of
 from trio_minillm._protocol.ingest import Ingest
 from trio_minillm._protocol.reasons import CUT_REASONS, ENDED_REASONS, FILTERED_REASONS
 
+CELLS = tuple(product(*COLUMNS))
 D = ToolCallDelta
 X, Y = '{"x":1}', '{"y":2}'
 

@@ -39,6 +39,7 @@ callback goes on in the client's nursery."""
 _log = logging.getLogger("trio_minillm")
 
 
+_NOTHING = Decimal(0)
 _SET = trio.Event()  # of all attempts that nothing more happens to
 _SET.set()
 
@@ -173,8 +174,11 @@ class Bookkeeper:
         if finished and record.cost.amount is None:
             budget.note_unpriced(record.model)
         if new:
-            (cost, tokens), (old_cost, old_tokens) = _spent(record), _spent(before)
-            budget.spend(add(cost, old_cost.copy_negate()), tokens - old_tokens)
+            cost, tokens = _spent(record)
+            if before is not None:
+                old_cost, old_tokens = _spent(before)
+                cost, tokens = add(cost, old_cost.copy_negate()), tokens - old_tokens
+            budget.spend(cost, tokens)
 
     async def _settle_and_deliver(
         self, pending: PendingSettlement, model: Model, seconds: float
@@ -303,9 +307,7 @@ class Bookkeeper:
         return record
 
 
-def _spent(record: CostRecord | None) -> tuple[Decimal, int]:
+def _spent(record: CostRecord) -> tuple[Decimal, int]:
     """Return the USD and tokens that are known to be spent, booked or not."""
-    if record is None:
-        return Decimal(0), 0
     tokens = record.usage.total_tokens if record.usage is not None else None
-    return record.cost.amount or Decimal(0), tokens or 0
+    return record.cost.amount or _NOTHING, tokens or 0

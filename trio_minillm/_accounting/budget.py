@@ -74,7 +74,8 @@ class Budget:
 
     def spend(self, cost: Decimal, tokens: int) -> None:
         """Add USD and tokens. If a limit is reached, cancel what runs where ``running="cancel"``."""
-        self._cost = add(self._cost, cost)
+        if cost:
+            self._cost = add(self._cost, cost)
         self._tokens += tokens
         if self._limits.running == "cancel" and not self._stopping:
             self._stopping = (

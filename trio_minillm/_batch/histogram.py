@@ -61,12 +61,14 @@ class Histogram:
         if not times:
             return
         self.count += times
-        self.total += value * times
+        self.total += value if times == 1 else value * times
         if value < self.least:
             self.least = value
         if value > self.most:
             self.most = value
-        if times == 1 and self.count <= EXACT and self._buckets is None:
+        if self._buckets is not None:
+            self._buckets[_bucket(value)] += times
+        elif times == 1 and self.count <= EXACT:
             self._values.append(value)
         elif self.count <= EXACT and self._buckets is None:
             self._values.extend(repeat(value, times))

@@ -10,7 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, Self
 
-from trio.lowlevel import ParkingLot, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import (
+    Abort,
+    Task,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from .types import BatchResult
 
@@ -29,7 +37,7 @@ class Sink:
         self._drops = drops
         self._on_room = on_room
         self._waiting: deque[BatchResult] = deque()
-        self._lot = ParkingLot()
+        self._tasks: list[Task] = []  # that wait for a result, or for the end
         self._closed = False
         self._taken = 0
 
@@ -43,8 +51,8 @@ class Sink:
             elif len(waiting) > self._size:
                 waiting.popleft()
                 self.dropped += 1
-        if self._lot:
-            self._lot.unpark()
+        if self._tasks:
+            reschedule(self._tasks.pop(0))
 
     async def take(self) -> BatchResult | None:
         """Return the next result, ``None`` after the last. A checkpoint."""
@@ -59,17 +67,29 @@ class Sink:
             if self._closed:
                 await checkpoint()
                 return None
-            await self._lot.park()
+            await self._wait()
         result = self._waiting.popleft()
         if self.full and len(self._waiting) < self._size:
             self.full = False
             self._on_room()
         return result
 
+    async def _wait(self) -> None:
+        """Wait to be woken. A checkpoint, for half of what a `trio.lowlevel.ParkingLot` costs."""
+        tasks, task = self._tasks, current_task()
+        tasks.append(task)
+
+        def abort(_: object) -> Abort:
+            tasks.remove(task)
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
     def close(self) -> None:
         """End iteration once all results were taken."""
         self._closed = True
-        self._lot.unpark_all()
+        while self._tasks:
+            reschedule(self._tasks.pop(0))
 
     def clear(self) -> None:
         """Drop all results and end iteration: the consumer has left."""

@@ -68,7 +68,9 @@ from .trace import Trace
 from .types import Attempt, BatchRequest, BatchResult
 from .workers import WorkerPool
 
-LOOK_AHEAD = 256
+HALF_AHEAD = 128
+"""Requests that wait at most when reading goes on after a stop."""
+LOOK_AHEAD = 2 * HALF_AHEAD
 """Requests that may wait to be sent: so many that a model whose turn has not come does not hold up
 the others, and that reading never keeps a worker waiting."""
 
@@ -80,7 +82,7 @@ class Run:
     when it ends no task is left; each item that was admitted comes out as one result, or is counted
     as unsent.
 
-    Its 16 attributes are its parts, which know nothing of each other, and what passes between them.
+    Its 17 attributes are its parts, which know nothing of each other, and what passes between them.
     """
 
     def __init__(
@@ -102,6 +104,8 @@ class Run:
             expire=self._expire,
             crashed=self.end.crashed,
         )
+        # Answers are neither checked nor kept nor scored, unless they are for a type.
+        self._plain = (settings.validate, settings.score, settings.cache) == (None, None, None)
         self._trace = None if settings.trace is None else Trace(settings.trace)
         self._nursery: trio.Nursery | None = None
         self._clock: trio.abc.Clock  # asked by itself: `trio.current_time` costs three calls
@@ -202,21 +206,20 @@ class Run:
             raise ValueError(f"request {request.key!r} has no model, and the batch has none either")
         if request.model is None:
             request = replace(request, model=model)
-        samples = range(self.settings.samples) if request.samples is None else request.samples
+        settings, counters = self.settings, self.counters
+        samples = range(settings.samples) if request.samples is None else request.samples
         if self.end.stopping:  # the input has swallowed its cancellation
-            self.counters.unsent += len(samples)
+            counters.unsent += len(samples)
             return
         now, tokens = self._clock.current_time(), estimate_tokens(request)
         index, self._requests = self._requests, self._requests + 1
         for sample in samples:
-            item = Item(request, model, index, sample)
-            item.tokens = tokens
-            item.number = self.counters.pulled
-            self.counters.pulled += 1
-            if self.settings.cache is not None and self._in_cache(item):
+            item = Item(request, model, index, sample, counters.pulled, tokens)
+            counters.pulled += 1
+            if settings.cache is not None and self._in_cache(item):
                 continue
             if not self.schedule.add(item, now):
-                self.counters.unsent += 1
+                counters.unsent += 1
         self._workers.notify()
 
     def _in_cache(self, item: Item) -> bool:
@@ -249,21 +252,22 @@ class Run:
         return self.results.blocked() or self._leaving >= self.schedule.capacity
 
     def _resume_source(self) -> None:
-        if not self._full(LOOK_AHEAD // 2 + 1):
+        if not self._full(HALF_AHEAD + 1):
             self._source.resume()
 
     # -- one item ----------------------------------------------------------------------------------
 
     async def _serve(self, item: Item) -> None:
         """Make one attempt, and do what follows from it."""
-        if self.schedule.waiting <= LOOK_AHEAD // 2:
+        schedule = self.schedule
+        if schedule.waiting <= HALF_AHEAD:
             self._resume_source()
         assert item.ticket is not None  # an item that is sent has one
         now = item.ticket.sent_at
         try:
             if item.started is None:
                 item.started = now
-                self._retries.sent(self.schedule.running)
+                self._retries.sent(schedule.running)
             left = None if self.settings.deadline is None else self._until(item) - now
             answer, error = await self._sender.send(item, self._clock, left=left)
             self.counters.add_attempt(item.attempts[-1], len(item.attempts))
@@ -271,13 +275,22 @@ class Run:
                 await self._failed(item, error)
             elif answer is None or answer.outcome is not FINISHED:
                 self.counters.unsent += 1  # the client was closed while it ran
+            elif self._plain and answer.response_type is None:
+                result = BatchResult(
+                    request=item.request,
+                    index=item.index,
+                    sample=item.sample,
+                    response=answer,
+                    attempts=item.attempts,
+                )
+                self._hand_out(item, result)
             else:
                 await self._answered(item, answer)
             if item.queue.held and not item.lane.prospects.row:
                 self._release(item.queue)
         finally:
-            self.schedule.ended()
-        if not self.schedule.waiting:
+            schedule.ended()
+        if not schedule.waiting:
             self._check_end()
 
     def _until(self, item: Item) -> float:
@@ -325,7 +338,7 @@ class Run:
         if not cached:
             item.attempts = (*item.attempts[:-1], replace(item.attempts[-1], invalid=words))
         item.asked_again += 1
-        item.messages = asked_again(item.messages, answer, words)
+        item.messages = asked_again(item.asks, answer, words)
         item.tokens = estimate_tokens(replace(item.request, messages=item.messages))
         item.put_off, item.ticket = len(item.attempts), None
         if self._in_cache(item):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 from msgspec.structs import replace
@@ -22,8 +22,6 @@ from .types import Attempt
 
 ONCE = Retry(attempts=1)
 """No retry in the stream: the batch has its own."""
-
-_T = TypeVar("_T")
 
 
 class Sender:
@@ -42,13 +40,25 @@ class Sender:
         *,
         lenient: bool = False,
     ) -> None:
-        self._prepare = partial(prepare, lenient=lenient)
-        self._stream = partial(stream, lenient=lenient)
+        self._prepare = partial(prepare, lenient=True) if lenient else prepare
+        self._stream = partial(stream, lenient=True) if lenient else stream
         self._timeouts = timeouts
 
     def cache_key(self, item: Item) -> tuple[bytes, Any]:
         """Return the key of an item's next answer in the cache, and the type that the item asks for."""
-        prepared = _call(self._prepare, item, self._timeouts)
+        request = item.request
+        try:
+            prepared = self._prepare(
+                item.model,
+                item.asks,
+                timeouts=self._timeouts,
+                retry=ONCE,
+                extra=request.extra,
+                **request.params,
+            )
+        except (TypeError, ValueError) as exc:
+            exc.add_note(_named(item))
+            raise
         return request_key(prepared, item.sample), prepared.response_type
 
     async def send(
@@ -60,16 +70,25 @@ class Sender:
         The lane is told of the end in each case, and ``item.attempts`` has one more unless it was
         cancelled. With neither answer nor error, the client was closed while it ran.
         """
-        lane, ticket = item.lane, item.ticket
+        lane, ticket, request = item.lane, item.ticket, item.request
         assert ticket is not None  # an item that is sent has one
         waited, started = ticket.sent_at - item.since, datetime.now(UTC)
         error: MiniLLMError | None = None
-        answer: CompletionResponse | None = None
-        ended = False
         try:
-            clocks = self._timeouts if left is None else self._clocks(left)
-            made = len(item.attempts)
-            stream = _call(self._stream, item, clocks, meta=item.request.meta, made=made)
+            try:
+                stream = self._stream(
+                    item.model,
+                    item.asks,
+                    meta=request.meta,
+                    made=len(item.attempts),
+                    timeouts=self._timeouts if left is None else self._clocks(left),
+                    retry=ONCE,
+                    extra=request.extra,
+                    **request.params,
+                )
+            except (TypeError, ValueError) as exc:
+                exc.add_note(_named(item))
+                raise
 
             def begun() -> None:
                 now = clock.current_time()
@@ -77,22 +96,20 @@ class Sender:
                 if lane.wants_headers:
                     lane.read(ticket, now, stream.headers, epoch=time.time())
 
+            answer: CompletionResponse | None
             try:
                 answer = await stream.complete(begun)
             except MiniLLMError as exc:
-                error = exc
+                error, answer = exc, exc.partial
             now = clock.current_time()
-            if error is not None:
-                answer = error.partial
-            usage = None if answer is None else answer.usage
-            if isinstance(error, RefusedError):
+            if error is not None and isinstance(error, RefusedError):
                 lane.read(ticket, now, error.headers, epoch=time.time())
+            usage = None if answer is None else answer.usage
             tokens = None if usage is None else usage.total_tokens
             lane.ended(ticket, now, error=error, tokens=tokens)
-            ended = True
-        finally:
-            if not ended:
-                lane.dropped(ticket)
+        except BaseException:
+            lane.dropped(ticket)
+            raise
         records = stream.records
         record = records[-1].key if records else None
         item.attempts += (_attempt(answer, error, started, waited, record),)
@@ -105,22 +122,9 @@ class Sender:
         return replace(self._timeouts, total=max(0.0, left))
 
 
-def _call(function: Callable[..., _T], item: Item, timeouts: Timeouts, **more: Any) -> _T:
-    """Call a function with the arguments that an item stands for; an error names the item."""
-    request = item.request
-    try:
-        return function(
-            item.model,
-            item.messages,
-            timeouts=timeouts,
-            retry=ONCE,
-            extra=request.extra,
-            **more,
-            **request.params,
-        )
-    except (TypeError, ValueError) as exc:
-        exc.add_note(f"in the request with the key {request.key!r}")
-        raise
+def _named(item: Item) -> str:
+    """Return the note for an error of a request that can't be built."""
+    return f"in the request with the key {item.request.key!r}"
 
 
 def _attempt(

@@ -49,20 +49,25 @@ class RequestSource:
                 await self._pull_async(aiter(self._requests))
             else:
                 for request in self._requests:
-                    await self._take(request)
+                    self._admit(request)
+                    self._pulled += 1
+                    if self._full() or not self._pulled % YIELD_EVERY:
+                        await self._pause()
         self.exhausted = True
 
     async def _pull_async(self, iterator: AsyncIterator[BatchRequest]) -> None:
         try:
             async for request in iterator:
-                await self._take(request)
+                self._admit(request)
+                self._pulled += 1
+                if self._full() or not self._pulled % YIELD_EVERY:
+                    await self._pause()
         finally:
             if inspect.isasyncgen(iterator):
                 await iterator.aclose()
 
-    async def _take(self, request: BatchRequest) -> None:
-        self._admit(request)
-        self._pulled += 1
+    async def _pause(self) -> None:
+        """Wait until there is room, and let other tasks have their turn now and then."""
         while self._full():
             self._room = trio.Event()
             await self._room.wait()

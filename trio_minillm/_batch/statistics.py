@@ -71,27 +71,31 @@ class Counters:
         self.attempts = self.retries = self.rate_limited = self.asked_again = 0
         self.chunks = self.prompt_tokens = self.completion_tokens = 0
         self.cost = Decimal(0)
-        self.resolutions: Counter[CostResolution] = Counter()
+        # By the member's value: an enum's own hash is computed by a method written in Python.
+        self._resolutions: Counter[str] = Counter()
         self.ttft = Histogram()
 
     def add_attempt(self, attempt: Attempt, number: int) -> None:
         """Count an attempt that has ended, the ``number``-th of its request."""
         self.attempts += 1
-        self.retries += number > 1
-        self.rate_limited += attempt.kind == "rate_limit"
-        self.chunks += attempt.timings.chunks
+        if number > 1:
+            self.retries += 1
+        timings, cost = attempt.timings, attempt.cost
+        self.chunks += timings.chunks
         usage = attempt.usage
         if usage is not None:
             self.prompt_tokens += usage.prompt_tokens or 0
             self.completion_tokens += usage.completion_tokens or 0
-        if attempt.cost.amount is not None:
-            self.cost = add(self.cost, attempt.cost.amount)
+        if cost.amount is not None:
+            self.cost = add(self.cost, cost.amount)
         if attempt.error is None:
-            first = attempt.timings.first_chunk
-            if first is not None:
-                self.ttft.add(first)
-        if attempt.error is None or not attempt.refused:
-            self.resolutions[attempt.cost.resolution] += 1
+            if timings.first_chunk is not None:
+                self.ttft.add(timings.first_chunk)
+        else:
+            self.rate_limited += attempt.kind == "rate_limit"
+            if attempt.refused:
+                return
+        self._resolutions[cost.resolution._value_] += 1
 
     def add_result(self, result: BatchResult) -> None:
         """Count a result."""
@@ -118,7 +122,7 @@ class Counters:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             cost=self.cost,
-            resolutions=dict(self.resolutions),
+            resolutions={CostResolution(word): n for word, n in self._resolutions.items()},
             ttft_p50=p50,
             ttft_p99=p99,
             **more,  # type: ignore[arg-type]  # of the same struct

@@ -44,8 +44,8 @@ class BatchRequest(msgspec.Struct, frozen=True):
             raise TypeError("a request's key must be text")
         if not self.key:
             raise ValueError("a request's key must not be empty")
-        for given in (self.params, self.extra):
-            if type(given) is not dict and not isinstance(given, Mapping):
+        if type(self.params) is not dict or type(self.extra) is not dict:  # noqa: SIM102 - the usual case first
+            if not (isinstance(self.params, Mapping) and isinstance(self.extra, Mapping)):
                 raise TypeError("a request's params and extra must be mappings")
         if self.samples is not None:
             numbers = tuple(self.samples)

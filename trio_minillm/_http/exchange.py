@@ -11,19 +11,20 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import httpx
 import msgspec
 import trio
 
 from .._types.errors import MiniLLMError
-from .decompression import Decompressor
 from .failures import FOREIGN, host_of, map_error, safe_cause
 from .http1 import Headers
 from .proxies import name_proxy
 from .roundtrip import OnProgress
-from .short_bodies import in_utf8, unzipped
+
+if TYPE_CHECKING:  # loaded by the first response that needs it
+    from .decompression import Decompressor
 
 SHORT_BODY = 64 * 1024
 """Bytes that are read of a body that is no stream: an error's, or a settlement's."""
@@ -191,6 +192,8 @@ class Exchange(ABC):
         else:
             self.status, self.headers, self._body = response
             if encoding := response.headers.get("content-encoding"):
+                from .decompression import Decompressor
+
                 self._decompressor = Decompressor.of(encoding, response.body.receive)
             return
         del request  # the failure's traceback has this frame, which would keep the prompt
@@ -274,6 +277,8 @@ class Exchange(ABC):
         At most `SHORT_BODY` bytes, and what came within so many seconds, or `SHORT_BODY_SECONDS`.
         Raises no error of this library.
         """
+        from .short_bodies import in_utf8, unzipped  # of refusals and settlements alone
+
         pieces: list[bytes] = []
         size = 0
         with trio.move_on_after(min(seconds, SHORT_BODY_SECONDS)):

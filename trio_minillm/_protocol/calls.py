@@ -56,7 +56,7 @@ _INDEXES: Final = ("same", "new", "absent")
 _NAMES: Final = ("same", "new", "late", "absent")
 _SO_FAR: Final = ("empty", "open", "whole")
 _PIECES: Final = ("empty", "begins", "continues")
-CELLS: Final = tuple(product(_IDS, _INDEXES, _NAMES, _SO_FAR, _PIECES))
+COLUMNS: Final = (_IDS, _INDEXES, _NAMES, _SO_FAR, _PIECES)
 
 _NO_NAMES: Final = frozenset({"null", "None", "undefined", "<nil>"})
 """Words that languages print for nothing. Servers that build their JSON as text write them for the name
@@ -103,7 +103,11 @@ ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
 )  # fmt: skip
 """The verdict for every cell; ``*`` is anything. Sources stand in docs/servers.md."""
 
-_WORDS: Final = [[frozenset(words.split()) for words in row[:5]] for row in ROWS]
+
+@cache
+def _words() -> list[list[frozenset[str]]]:
+    """Return the words of each row's columns; not before the first call of a tool needs them."""
+    return [[frozenset(words.split()) for words in row[:5]] for row in ROWS]
 
 
 @cache
@@ -111,7 +115,7 @@ def verdict_of(*cell: str) -> Verdict:
     """Return the verdict of the first row that fits this cell, a value for each of five columns."""
     return next(
         row[5]
-        for row, allowed in zip(ROWS, _WORDS, strict=True)
+        for row, allowed in zip(ROWS, _words(), strict=True)
         if all(value in words or "*" in words for value, words in zip(cell, allowed, strict=True))
     )
 

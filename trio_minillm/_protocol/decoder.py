@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,18 +17,20 @@ from .._types.errors import LimitExceeded, MiniLLMError, ProtocolError, Provider
 from .._types.options import BOUNDS
 from ..providers import Provider
 from ..providers._base import Parsed, RepeatFilter
-from .array_events import ArrayEvents
 from .documents import documents, without_prefix
 from .json_limits import MAX_DECODED, exceeded_limit, shallow, without_side_fields
 from .left_out import MAX_STRANGE, LeftOut
 from .long_texts import LONG_TEXT, LongTexts
-from .path_arguments import PathArguments
 from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .repeats import MALFORMED, MESSAGE, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
-from .surrogates import SurrogateHalves
 from .templates import EventTemplate, TextRun
+
+if TYPE_CHECKING:  # few answers need these: they are loaded by the first that does
+    from .array_events import ArrayEvents
+    from .path_arguments import PathArguments
+    from .surrogates import SurrogateHalves
 
 _BLANK = b"\n\n"
 
@@ -184,7 +186,10 @@ class ChunkDecoder:
         data = sniffer.feed(data)
         self.error = sniffer.failure
         if sniffer.is_array:
-            self._array = self._array or ArrayEvents(sniffer.max_size)
+            if self._array is None:
+                from .array_events import ArrayEvents
+
+                self._array = ArrayEvents(sniffer.max_size)
         elif sniffer.decided and sniffer.pieces is None:
             self._sniffed, self._sniffer = True, None
         return data
@@ -383,8 +388,7 @@ class ChunkDecoder:
             if self._raw:
                 chunk.raw = raw
             if chunk.tool_calls and any(call.partial is not None for call in chunk.tool_calls):
-                self._paths = self._paths or PathArguments()
-                self._paths.write(chunk)
+                self._write_paths(chunk)
             if chunk.unread:
                 for name in chunk.unread:
                     self.left_out.note(name)
@@ -395,8 +399,18 @@ class ChunkDecoder:
                 self._join_halves(chunk)
         return chunks
 
+    def _write_paths(self, chunk: StreamChunk) -> None:
+        """Write the arguments of a chunk's calls that came as values at paths."""
+        if self._paths is None:
+            from .path_arguments import PathArguments
+
+            self._paths = PathArguments()
+        self._paths.write(chunk)
+
     def _join_halves(self, chunk: StreamChunk) -> None:
         """Join the halves of surrogate pairs in a chunk's texts with those that wait for them."""
+        from .surrogates import SurrogateHalves
+
         halves = self._halves or SurrogateHalves()
         if halves.join(chunk):
             self.left_out.note(HALF)

@@ -32,7 +32,7 @@ def shallow(data: bytes) -> bytes:
     Decoders give up at about a thousand levels, wherever these are. Linear in the bytes.
     """
     out, depth, kept = [], 0, 0
-    for found in _BRACKETS.finditer(data):
+    for found in re.finditer(_BRACKETS, data):
         mark = found[0]
         if mark in b"[{":
             depth += 1
@@ -47,7 +47,7 @@ def shallow(data: bytes) -> bytes:
     return b"".join(out)
 
 
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_BRACKETS = rb'(?s)"(?:[^"\\]++|\\.)*+"?|[\[\]{}]'
 
 
 def exceeded_limit(data: bytes) -> tuple[str, int] | None:

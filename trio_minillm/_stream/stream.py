@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._http.event_source import EventSource
 from .._protocol.ingest import COMPACT_EVERY, Ingest
 from .._protocol.templates import TextRun
 from .._types.checks import check_count, check_type
@@ -29,10 +28,12 @@ from ..providers._safe_calls import safe_cost
 from .background import raise_crash
 from .body import Mode
 from .buffer import ChunkBuffer
-from .event_source import model_of, task_over, with_idle
 from .handoff import Item
 from .source import ChannelSource, Source
 from .task import BUFFERED_BATCHES
+
+if TYPE_CHECKING:
+    from .._http.event_source import EventSource
 
 YIELD_EVERY = 128
 """Chunks of one batch that are handed out before other tasks get a turn. A turn costs as much as
@@ -127,6 +128,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         Raises ``TypeError`` for any other source or option, and ``ValueError`` for a response that was
         iterated over or closed, and for ``idle_timeout`` beside ``timeouts``.
         """
+        # Streams of one's own don't need it.
+        from .event_source import model_of, task_over, with_idle
+
         model = model_of(event_source, model, provider)
         timeouts = with_idle(timeouts, idle_timeout)
         check_count("choices", choices)

@@ -32,7 +32,6 @@ from .._types.errors import (
     RetriesExhausted,
 )
 from .._types.options import retry_after, retryable
-from .._types.renewal import until_renewed
 from .answer import Answer, AttemptInfo
 from .background import Background
 from .body import BodyReader
@@ -203,8 +202,12 @@ class StreamTask:
 
         Not if that is later than any wait that it may ask for: it is a state, and no advice.
         """
-        renewed = None if delay is None else until_renewed(error, now=time.time())
-        if delay is None or renewed is None or renewed > self._prepared.retry.max_retry_after:
+        if delay is None:
+            return None
+        from .._types.renewal import until_renewed  # only failures need it
+
+        renewed = until_renewed(error, now=time.time())
+        if renewed is None or renewed > self._prepared.retry.max_retry_after:
             return delay
         later = renewed + delay
         return later if later < total_at - trio.current_time() else delay

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import pickle
 import random
 
 import msgspec
@@ -329,6 +330,62 @@ def test_a_lane_never_loses_count_and_always_comes_back(events):
 
 
 # -- concurrency -----------------------------------------------------------------------------------
+
+
+class ThoroughLane(Lane):
+    """A lane that is never quiet: all its parts are asked each time."""
+
+    def may_be_quiet(self):
+        return False
+
+
+def contents(lane):
+    """All that a lane knows, bit by bit, but whether it is quiet."""
+    return pickle.dumps({**vars(lane), "_quiet": None})
+
+
+@pytest.mark.parametrize("search", [None, 40])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_quiet_lane_knows_and_decides_what_a_thorough_one_does(search, seed):
+    chance, now, quiet = random.Random(seed), 0.0, 0
+    lanes = [made(0.0, Rates(), search) for made in (Lane, ThoroughLane)]
+    under_way = []
+    failures = [llm.ConnectionCut("cut"), llm.SendError("no room", reason="open_files")]
+    failures += [refused(), refused("overloaded", 503, 2.0), refused("invalid", 400)]
+
+    def both(name, *args, tickets=(), **more):
+        first, second = [
+            getattr(lane, name)(*(t[n] for t in tickets), *args, **more)
+            for n, lane in enumerate(lanes)
+        ]
+        assert tickets or name == "start" or first == second
+        return first, second
+
+    for step in range(1500):
+        now += chance.expovariate(20.0)
+        troubled = 500 < step < 560 or (step > 900 and seed % 2 and not step % 97)
+        if both("blocked", now, 9.0)[0] is None and len(under_way) < 30:
+            under_way.append(both("start", now, 9.0))
+        if under_way and chance.random() < 0.7:
+            one = under_way.pop(chance.randrange(len(under_way)))
+            if troubled and chance.random() < 0.5:
+                both("ended", now, error=chance.choice(failures), tokens=None, tickets=[one])
+            elif chance.random() < 0.02:
+                both("dropped", tickets=[one])
+            else:
+                both("accepted", now, tickets=[one])
+                if step > 1200 and seed == 3:
+                    stated = {"x-ratelimit-limit-requests": "600"}
+                    stated |= {"x-ratelimit-remaining-requests": "99"}
+                    both("read", now, stated, epoch=0.0, tickets=[one])
+                both("ended", now, error=None, tokens=chance.randrange(20), tickets=[one])
+        if step == 700 and seed == 2:
+            both("change", Rates(requests=900, tokens=9_000), search, now, "rate+concurrency")
+        quiet += vars(lanes[0])["_quiet"]
+        assert lanes[0].wants_headers == lanes[1].wants_headers
+        assert both("state", now)
+        assert contents(lanes[0]) == contents(lanes[1])
+    assert quiet > 100  # else nothing was compared
 
 
 def climb(latency, seconds, maximum=500, noise=0.0, seed=1, overloaded_at=0):

@@ -57,6 +57,11 @@ class CircuitBreaker:
         self._failing_since = math.inf
         self._answered = False
 
+    @property
+    def untouched(self) -> bool:
+        """True while it is closed and the newest request did not fail."""
+        return not self._failures and not self.is_open
+
     def started(self, now: float) -> None:
         """Note that a request is sent."""
         if self.is_open:
@@ -66,7 +71,7 @@ class CircuitBreaker:
         """Note that the server has begun to answer a request that was sent at this time."""
         self._answered = True
         self._failing_since = math.inf
-        if not self._failures and not self.is_open:
+        if self.untouched:
             return
         if sent_at >= self._row_began:
             self._row = self._in_round = 0

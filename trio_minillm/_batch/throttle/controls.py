@@ -99,9 +99,14 @@ class Tally:
         """The newest failure in words, and what it stands for."""
         self._answers = 0.0
 
+    @property
+    def settled(self) -> bool:
+        """True if another accepted request leaves the share at 0."""
+        return not self.share and self._answers >= RECENT
+
     def add_accepted(self) -> None:
         self.accepted += 1
-        if self.share or self._answers < RECENT:
+        if not self.settled:
             self._count(0.0)
 
     def add_refused(self) -> None:

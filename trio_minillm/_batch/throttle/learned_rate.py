@@ -149,6 +149,10 @@ class LearnedRate:
             self._rise(now, min(now, sent_at))
         elif doubt.state is not FREE:
             self._judge(now, pending)
+        self.count(now)
+
+    def count(self, now: float) -> None:
+        """Count an accepted request, which is all that follows from it while nothing was refused."""
         self._accepted += 1
         self._risen_at = self._last_accepted = now
         second = int(now)

@@ -63,12 +63,21 @@ class OwnFaults:
 
     def accepted(self, now: float, sent_at: float) -> None:
         """Count an accepted request."""
-        self._accepted_at = now
-        if sent_at > self._newest:
-            self._newest = sent_at
+        self.note_accepted(now, sent_at)
         if self._share > LEAST_SHARE or self._answers < ANSWERS:
             self._count(0.0)
         self._share_when_well = self._share
+
+    def note_accepted(self, now: float, sent_at: float) -> None:
+        """Take note of an accepted request that changes no share (`settled`)."""
+        self._accepted_at = now
+        if sent_at > self._newest:
+            self._newest = sent_at
+
+    @property
+    def settled(self) -> bool:
+        """True if another accepted request changes no share."""
+        return self._share <= LEAST_SHARE == self._share_when_well and self._answers >= ANSWERS
 
     def failed(self, ticket: Ticket) -> bool:
         """Weigh a failure that speaks of load. Returns True if the request is suspect.

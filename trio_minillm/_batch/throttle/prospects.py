@@ -66,6 +66,11 @@ class Prospects:
             return 0.0
         return max(0.0, self._first_sent + FIRST_SECONDS - now)
 
+    @property
+    def settled(self) -> bool:
+        """True if requests are accepted, and there is no sign that others will not be."""
+        return self.ever_accepted and not self.row and self._told_at == math.inf
+
     def sent(self, now: float) -> None:
         """Note that a request is sent."""
         if self._first_sent == math.inf:

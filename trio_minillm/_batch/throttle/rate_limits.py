@@ -84,14 +84,19 @@ class RateLimits:
         that it does; ``None`` if it may be sent.
         """
         reason: Reason
-        if self.learned.doubt.untouched and not self._buckets:
-            return None  # the usual case
+        if self.untouched:
+            return None
         longest, reason = self.learned.wait(now), "requests"
         for unit, bucket in self._buckets:
             wait = bucket.wait(tokens if unit == "tokens" else 1.0, now)
             if wait > longest:
                 longest, reason = wait, unit
         return (reason, longest) if longest > 0 else None
+
+    @property
+    def untouched(self) -> bool:
+        """True while there is no limit of any kind, and nothing was refused."""
+        return self.learned.doubt.untouched and not self._buckets
 
     def in_force(self) -> Iterator[tuple[ControlKind, ControlSource, float]]:
         """Yield each limit: of what, from whom, and requests per second or tokens per minute."""

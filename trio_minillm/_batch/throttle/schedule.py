@@ -8,6 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from urllib.parse import urlsplit
 
+import msgspec
+
+from ..._protocol.request import Messages
 from ..._types.credentials import identity_of
 from ..._types.errors import MiniLLMError
 from ...providers import Model
@@ -18,47 +21,47 @@ from .rate_limits import Reason
 from .throttle import Lane
 
 
-class Item:
+class Item(msgspec.Struct, eq=False):
     """A request on its way through the batch; each of its samples is one.
 
     Its 17 attributes are all that the batch keeps of it, in one object for the sake of memory.
     """
 
-    __slots__ = (
-        "asked_again", "attempts", "cache_key", "expires", "index", "lane", "messages", "model", "number", "put_off",
-        "queue", "request", "sample", "since", "started", "ticket", "tokens",
-    )  # fmt: skip
+    request: BatchRequest
+    model: Model
+    index: int
+    """Place of the request in the input, from 0."""
+    sample: int
+    number: int = 0
+    """Place of the item among all items, from 0."""
+    tokens: float = 0.0
+    """Estimate of its tokens, input and output together."""
+    messages: Messages | None = None
+    """The request's messages, and after them each invalid answer with what is wrong with it; ``None``
+    while there is none."""
+    asked_again: int = 0
+    """Invalid answers to it that were asked again."""
+    attempts: tuple[Attempt, ...] = ()
+    put_off: int = 0
+    """Attempts that do not count: this machine had no room for them, or they were for an earlier
+    question."""
+    cache_key: bytes | None = None
+    """Key under which its answer is stored, if there is a cache."""
+    since: float = 0.0
+    """Time at which it could first have been sent, or was put off."""
+    started: float | None = None
+    """Time at which its first attempt began."""
+    expires: float = math.inf
+    """Time at which it is given up if it still waits (see `Schedule.expired`)."""
+    queue: Queue = None  # type: ignore[assignment]  # until it is in one
+    lane: Lane = None  # type: ignore[assignment]
+    ticket: Ticket | None = None
+    """The lane's record of its newest attempt."""
 
-    def __init__(self, request: BatchRequest, model: Model, index: int, sample: int) -> None:
-        self.request = request
-        self.messages = request.messages
-        """The request's messages, and after them each invalid answer with what is wrong with it."""
-        self.asked_again = 0
-        """Invalid answers to it that were asked again."""
-        self.model = model
-        self.index = index
-        """Place of the request in the input, from 0."""
-        self.sample = sample
-        self.number = index
-        """Place of the item among all items, from 0."""
-        self.attempts: tuple[Attempt, ...] = ()
-        self.put_off = 0
-        """Attempts that do not count: this machine had no room for them, or they were for an earlier
-        question."""
-        self.cache_key: bytes | None = None
-        """Key under which its answer is stored, if there is a cache."""
-        self.tokens = 0.0
-        """Estimate of its tokens, input and output together."""
-        self.since = 0.0
-        """Time at which it could first have been sent, or was put off."""
-        self.started: float | None = None
-        """Time at which its first attempt began."""
-        self.expires = math.inf
-        """Time at which it is given up if it still waits (see `Schedule.expired`)."""
-        self.queue: Queue
-        self.lane: Lane
-        self.ticket: Ticket | None = None
-        """The lane's record of its newest attempt."""
+    @property
+    def asks(self) -> Messages:
+        """The messages that are sent."""
+        return self.request.messages if self.messages is None else self.messages
 
 
 class Queue:
@@ -110,6 +113,7 @@ class Schedule:
         """Time at which to ask again after `ready` or `next` found nothing to send."""
         self._new_lane = new_lane
         self._queues: dict[Hashable, Queue] = {}
+        self._newest: tuple[Model | None, Queue | None] = None, None  # the last asked for
         self._turns: deque[Queue] = deque()  # queues that are not empty
         self._number = 0
         self._room = math.inf  # for so many this machine has room
@@ -139,6 +143,9 @@ class Schedule:
         return (queue.lane for queue in self._queues.values())
 
     def _queue(self, model: Model, now: float) -> Queue:
+        known, queue = self._newest
+        if queue is not None and model is known:
+            return queue
         account: Hashable = model.api_key
         if model.key_source is not None or model.sign is not None:
             account = account, identity_of(model.key_source), identity_of(model.sign)
@@ -148,6 +155,7 @@ class Schedule:
             host = urlsplit(model.base_url).netloc.rpartition("@")[2]
             queue = self._queues[place] = Queue(self._new_lane(now))
             queue.lane.place = Place(model.name, host)
+        self._newest = model, queue
         return queue
 
     def add(self, item: Item, now: float) -> bool:

@@ -92,7 +92,11 @@ class Lane:
     Guarantees: `start` is followed by exactly one of `ended` and `dropped`. A failure counts once
     for all requests that were under way when it came.
 
-    Its 16 attributes are its parts, one for each thing that a request may wait for, and what is under way.
+    While nothing was refused lately and no limit is set or stated, the lane is *quiet*: most of its parts
+    have nothing to hold back and nothing to learn, and are not asked. A lane that is never quiet decides
+    the same.
+
+    Its 17 attributes are its parts, one for each thing that a request may wait for, and what is under way.
     """
 
     def __init__(
@@ -124,11 +128,13 @@ class Lane:
         self._at_once = AtOnce()
         self._aside = LearnedRate(now)  # the learned rate, while the number at once is what limits
         self._calibration = TokenCalibration()
+        self._quiet = False
         self.change(rates, max_concurrency, now, adapt)
 
     def change(self, rates: Rates, max_concurrency: int | None, now: float, adapt: Adapt) -> None:
         """Set the user's limits, also while the lane is in use."""
         self._adapt = adapt
+        self._quiet = False  # until the next accepted request
         if adapt != "rate+concurrency":
             self._rates.forget(now)
             self._at_once = AtOnce()
@@ -208,6 +214,8 @@ class Lane:
         """
         if self.concurrency is not None and self.in_flight >= self.concurrency.limit:
             return "concurrency", math.inf
+        if self._quiet:
+            return None
         if self._at_once.limit is not None and self._at_once.full(self.in_flight):
             return "concurrency", math.inf
         if self._breaker.paused_until > now and self._adapt != "off":
@@ -229,13 +237,14 @@ class Lane:
         self._tokens_sent += tokens
         self._pending[self._sent] = now
         self._tokens_pending += tokens
-        if self._at_once.limit is not None:
-            self._at_once.sent(self._sent, others)
-        if self._breaker.is_open:
-            self._breaker.started(now)
-        if not self.prospects.answered:
-            self.prospects.sent(now)
-        self._rates.take(tokens, now)
+        if not self._quiet:
+            if self._at_once.limit is not None:
+                self._at_once.sent(self._sent, others)
+            if self._breaker.is_open:
+                self._breaker.started(now)
+            if not self.prospects.answered:
+                self.prospects.sent(now)
+            self._rates.take(tokens, now)
         ticket = Ticket(now, self._sent, tokens, self._tokens_sent, estimate, others)
         return ticket if before is None else followed(ticket, before)
 
@@ -250,19 +259,38 @@ class Lane:
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """Note that the server has begun to answer."""
-        if not ticket.accepted:
-            ticket.accepted = True
-            self.prospects.accepted(ticket.sent_at)
-            self.tally.add_accepted()
-            del self._pending[ticket.number]
-            learned = self._rates.learned
-            told = not learned.doubt.untouched or self._at_once.limit is not None
-            if told and self._may_be_number:  # else nothing was refused yet
-                self._at_once.accepted(ticket.number, ticket.sent_at, ticket.others)
-            learned.accepted(now, ticket.sent_at, len(self._pending))
-            self._tokens_pending -= ticket.tokens
-            self._breaker.accepted(ticket.sent_at)
-            self.faults.accepted(now, ticket.sent_at)
+        if ticket.accepted:
+            return
+        ticket.accepted = True
+        del self._pending[ticket.number]
+        self._tokens_pending -= ticket.tokens
+        learned, sent_at = self._rates.learned, ticket.sent_at
+        if self._quiet:
+            self.tally.accepted += 1
+            learned.count(now)
+            self.faults.note_accepted(now, sent_at)
+            return
+        self.prospects.accepted(sent_at)
+        self.tally.add_accepted()
+        told = not learned.doubt.untouched or self._at_once.limit is not None
+        if told and self._may_be_number:  # else nothing was refused yet
+            self._at_once.accepted(ticket.number, sent_at, ticket.others)
+        learned.accepted(now, sent_at, len(self._pending))
+        self._breaker.accepted(sent_at)
+        self.faults.accepted(now, sent_at)
+        self._quiet = self.may_be_quiet()
+
+    def may_be_quiet(self) -> bool:
+        """Return True if another accepted request changes nothing but counts."""
+        return (
+            self._at_once.limit is None
+            and not self._at_once.trial
+            and self._rates.untouched
+            and self._breaker.untouched
+            and self.prospects.settled
+            and self.tally.settled
+            and self.faults.settled
+        )
 
     @property
     def wants_headers(self) -> bool:
@@ -285,20 +313,32 @@ class Lane:
             sent_at=ticket.sent_at,
             since={"requests": requests, "tokens": tokens},
         )
+        self._quiet = self._quiet and self._rates.untouched
 
     def ended(
         self, ticket: Ticket, now: float, *, error: MiniLLMError | None, tokens: int | None
     ) -> None:
         """Note that a request is over. ``tokens`` is what it really came to, if that is known."""
-        if error is None and not ticket.accepted:
-            self.accepted(ticket, now)
-        self._leave(ticket)
         if error is None:
+            if not ticket.accepted:
+                self.accepted(ticket, now)
             if self.concurrency is not None:
-                self.concurrency.finished(now, self.in_flight + 1, ticket.sent_at)
+                self.concurrency.finished(now, self.in_flight, ticket.sent_at)
             if tokens is not None:
                 self._calibration.add(ticket.estimate, tokens)
-        elif not no_room_here(error):
+            if self._quiet:
+                self.in_flight -= 1
+                return
+        self._leave(ticket)
+        if error is not None:
+            self._quiet = False  # until the next accepted request
+            self._learn(ticket, now, error)
+        used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
+        if used != ticket.tokens:
+            self._rates.correct(used - ticket.tokens, now)
+
+    def _learn(self, ticket: Ticket, now: float, error: MiniLLMError) -> None:
+        if not no_room_here(error):
             ticket.refusals += self._says_nothing(error, now)
             self._note(ticket, error)
             if self._is_own_fault(ticket, error):
@@ -308,9 +348,6 @@ class Lane:
             if not isinstance(error, SendError):
                 self._breaker.answered()
             self._heed(ticket, now, server_delay(error))
-        used = tokens if tokens is not None else 0.0 if not ticket.accepted else ticket.tokens
-        if used != ticket.tokens:
-            self._rates.correct(used - ticket.tokens, now)
 
     def dropped(self, ticket: Ticket) -> None:
         """Note that a request was cancelled, which says nothing about the server."""

@@ -15,11 +15,12 @@ USUAL_OUTPUT = 256
 
 def estimate_tokens(request: BatchRequest) -> float:
     """Return roughly how many tokens a request comes to, input and output together."""
-    bound = request.params.get("max_tokens")
+    bound, content = request.params.get("max_tokens"), request.messages
     output = USUAL_OUTPUT
     if isinstance(bound, int) and bound >= 0:  # -1 is no bound, at some servers
         output = min(output, bound)
-    return _characters(request.messages) / CHARACTERS_PER_TOKEN + output
+    length = len(content) if type(content) is str else _characters(content)
+    return length / CHARACTERS_PER_TOKEN + output
 
 
 def _characters(content: Any) -> int:
