@@ -48,8 +48,13 @@ has its own, shorter bound)."""
 
 
 _Channel: TypeAlias = tuple[trio.MemorySendChannel[Item], trio.MemoryReceiveChannel[Item]]
-# Without an index, which takes a tenth of what the channel does.
+# Without an index, which takes a twentieth of what the channel does.
 _open_channel: Callable[[int], _Channel] = trio.open_memory_channel
+_unused_channels: list[_Channel] = []
+"""Channels of streams that are over, for the next ones: to open and close one takes as long as a pass
+of Trio's loop and a half. Each is open and empty, and nobody waits at it."""
+UNUSED_CHANNELS = 64
+"""Channels that are kept so; each takes some 2 KiB."""
 
 
 def _ignore(*args: object) -> None: ...
@@ -61,13 +66,15 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 19 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 20 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
         self.info: AttemptInfo = AttemptInfo()
         self._handoff: Handoff | None = None  # opened with the task
-        self._receive: trio.MemoryReceiveChannel[Item] | None = None
+        self._channel: _Channel | None = None
+        # An exception, a KeyboardInterrupt say, could come between an item and the count of items.
+        self._counted = False
         self._sink: Sink | None = None
         self._here = False  # in a caller's task
         self._waited = False  # other tasks have had a turn
@@ -122,6 +129,7 @@ class StreamTask:
                 await self._attempts()
             except MiniLLMError as exc:
                 await self._failed(exc)
+            self._counted = True
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
             self._crash = exc
         finally:
@@ -326,8 +334,12 @@ class StreamTask:
 
     def start(self) -> Awaitable[None]:
         """Start the task in a nursery of its own."""
-        send, self._receive = _open_channel(BUFFERED_BATCHES)
-        self._handoff = self._sink = Handoff(send)
+        try:
+            channel = _unused_channels.pop()  # another thread may have taken the last
+        except IndexError:
+            channel = _open_channel(BUFFERED_BATCHES)
+        self._channel = channel
+        self._handoff = self._sink = Handoff(channel[0])
         self._background = Background()
         return self._background.start(self.run, "trio_minillm stream")
 
@@ -355,9 +367,12 @@ class StreamTask:
 
     def receive_nowait(self) -> Item:
         """Take the next item. Raises what a memory channel does."""
-        if self._receive is None:
-            raise trio.WouldBlock
-        item = self._receive.receive_nowait()
+        channel, handoff = self._channel, self._handoff
+        if channel is None or handoff is None:
+            raise trio.ClosedResourceError if self.is_done else trio.WouldBlock
+        if handoff.closed and self.received == handoff.sent:
+            raise trio.EndOfChannel
+        item = channel[1].receive_nowait()
         self.received += 1
         return item
 
@@ -403,9 +418,15 @@ class StreamTask:
                 await self.stopped()
 
     def close(self) -> None:
-        """Close the channel, and drop the callbacks: they and their owner would keep each other alive."""
-        if self._receive is not None:
-            self._receive.close()
+        """Leave the channel, and drop the callbacks: they and their owner would keep each other alive."""
+        channel, self._channel = self._channel, None
+        if channel is not None and self._handoff is not None:
+            empty = self._counted and self.received == self._handoff.sent
+            if empty and len(_unused_channels) < UNUSED_CHANNELS:
+                _unused_channels.append(channel)
+            else:
+                for end in channel:
+                    end.close()
         self.before_attempt = self.before_retry = _ignore
 
     def redacted(self, text: str) -> str:
