@@ -560,13 +560,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """Return the response's fields that the state machine does not know."""
         info, ingest = self._source.info, self._ingest
         start = info.started or 0.0
-        times = (info.headers_at, ingest.first_at, ingest.last_at, info.ended)
-        headers, first, last, total = [None if at is None else at - start for at in times]
+        headers, first, last, ended = info.headers_at, ingest.first_at, ingest.last_at, info.ended
         timings = Timings(
-            headers=headers,
-            first_chunk=first,
-            last_chunk=last,
-            total=total,
+            headers=None if headers is None else headers - start,
+            first_chunk=None if first is None else first - start,
+            last_chunk=None if last is None else last - start,
+            total=None if ended is None else ended - start,
             chunks=ingest.chunks,
             bytes=info.received,
             attempts=info.attempts,
