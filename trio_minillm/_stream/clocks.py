@@ -145,7 +145,7 @@ class Clocks:
     ``sent`` says that the request is out unless a transport event says otherwise: where it goes out at
     once, as on a connection that was kept, no deadline is set for what takes no time.
 
-    Its 15 attributes are the lengths, what is known of the attempt, and what follows from them.
+    Its 16 attributes are the lengths, what is known of the attempt, and what follows from them.
     """
 
     def __init__(
@@ -177,16 +177,14 @@ class Clocks:
         self._quiet_name = "idle" if idle <= byte_idle else "byte_idle"
         total = timeouts.total
         self._deadline = Deadline(total if isinstance(total, (int, float)) else 0.0, total_at)
+        self.new_scope: Callable[[], trio.CancelScope] = self._deadline.new_scope
+        """Returns a cancel scope that the next clock to run out will cancel, in place of the last."""
         self._arm()
 
     @property
     def name(self) -> str:
         """The name of the clock that runs out next."""
         return self._deadline.name
-
-    def new_scope(self) -> trio.CancelScope:
-        """Return a cancel scope that the next clock to run out will cancel, in place of the last."""
-        return self._deadline.new_scope()
 
     @property
     def fired(self) -> bool:

@@ -345,6 +345,9 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             shown = self._take()
             if shown is not None:
                 return shown
+            if ingest.state.over and self._source.started and not self._closed:
+                self._raise_once()  # the check was just made, and leaving the block lets others run
+                raise StopAsyncIteration
         following = await self._next_chunk(self._end_iteration)
         if following is None:
             raise StopAsyncIteration
