@@ -152,26 +152,7 @@ class Client:
             raw=raw,
             **params,
         )
-        if self._budget is not None:
-            self._budget.warn()
-        ingest = Ingest(
-            model=model.name,
-            expect_usage=prepared.expect_usage,
-            choices=prepared.choices,
-            bounds=prepared.bounds,
-            wire=model.provider.wire_at(model),
-            asked=prepared.asked,
-        )
-        return TrackedStream(
-            ingest,
-            StreamTask(self._connect, prepared),
-            model=prepared.model,
-            response_type=prepared.response_type,
-            bookkeeper=self._bookkeeper,
-            budget=self._budget,
-            meta=_merged(self._meta, meta),
-            settlement=prepared.timeouts.settlement or 0.0,
-        )
+        return self._stream_of(prepared, meta)
 
     async def complete(
         self,
@@ -201,7 +182,7 @@ class Client:
             timeouts = _bounded(timeouts)
         if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
-        streaming = self.stream(
+        prepared = self._prepare(
             model,
             messages,
             timeouts=timeouts,
@@ -215,7 +196,8 @@ class Client:
             lenient=lenient,
             **params,
         )
-        del messages, extra, headers, params  # what prints local variables must not show them
+        streaming = self._stream_of(prepared, meta)
+        del messages, extra, headers, params, prepared  # what prints variables must not show them
         return await streaming.complete()
 
     def batch(
@@ -291,6 +273,30 @@ class Client:
         seconds = (timeouts or self._timeouts).settlement or 0.0
         return await self._bookkeeper.settle(ids, model, seconds)
 
+    def _stream_of(self, prepared: Prepared, meta: Any) -> TrackedStream:
+        """Return the stream that sends a request and reads its answer."""
+        model = prepared.model
+        if self._budget is not None:
+            self._budget.warn()
+        ingest = Ingest(
+            model=model.name,
+            expect_usage=prepared.expect_usage,
+            choices=prepared.choices,
+            bounds=prepared.bounds,
+            wire=model.provider.wire_at(model),
+            asked=prepared.asked,
+        )
+        return TrackedStream(
+            ingest,
+            StreamTask(self._connect, prepared),
+            model=model,
+            response_type=prepared.response_type,
+            bookkeeper=self._bookkeeper,
+            budget=self._budget,
+            meta=_merged(self._meta, meta),
+            settlement=prepared.timeouts.settlement or 0.0,
+        )
+
     def _prepare(
         self,
         model: Model,
@@ -305,9 +311,12 @@ class Client:
     ) -> Prepared:
         """Check all that `stream` takes and make the request, with the client's defaults."""
         model = with_price(model, price)
-        check_option("timeouts", timeouts, Timeouts)
-        check_option("retry", retry, Retry)
-        check_option("bounds", bounds, Bounds)
+        if timeouts is not None:
+            check_option("timeouts", timeouts, Timeouts)
+        if retry is not None:
+            check_option("retry", retry, Retry)
+        if bounds is not None:
+            check_option("bounds", bounds, Bounds)
         self._bookkeeper.remember(model)
         self.ledger.check(_merged(self._meta, meta))
         prepared = prepare(

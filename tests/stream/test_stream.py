@@ -6,7 +6,7 @@ Everything here runs on a mock clock over a scripted transport: no sockets, no r
 import gc
 import json
 import weakref
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 
 import httpx
 import pytest
@@ -567,6 +567,53 @@ def test_backpressure_reaches_the_body(autojump):
         assert len(taken) > 500
 
     run(autojump, main)
+
+
+async def test_a_channel_is_used_again_by_the_next_stream(monkeypatch):
+    monkeypatch.setattr("trio_minillm._stream.task._unused_channels", [])
+    used = []
+    async with client_of(reply(*openai_events("a", "b")))[1] as client:
+        for _ in range(3):
+            async with client.stream(model(), "Hi") as stream:
+                used.append(stream._source._channel)
+                assert await text_of(stream) == "ab"
+    assert used[0] is used[1] is used[2]
+    assert used[0][1].statistics().open_send_channels == 1
+
+
+@pytest.mark.parametrize("left", ["with an item", "in the middle of an item", "with a crash"])
+async def test_a_channel_that_may_not_be_empty_is_closed(monkeypatch, left, autojump_clock):
+    """What one answer has left there must not be read as a part of another."""
+
+    def interrupt(handoff, item):
+        handoff._send.send_nowait(item)
+        raise KeyboardInterrupt  # before it was counted
+
+    unused = []
+    monkeypatch.setattr("trio_minillm._stream.task._unused_channels", unused)
+    if left == "in the middle of an item":
+        monkeypatch.setattr("trio_minillm._stream.handoff.Handoff.put_nowait", interrupt)
+    steps = [RuntimeError("bug")] if left == "with a crash" else [*openai_events("secret"), hang]
+    async with client_of(reply(*steps))[1] as client:
+        with nullcontext() if left == "with an item" else pytest.raises(BaseException):
+            async with client.stream(model(), "Hi") as stream:
+                channel = stream._source._channel
+                await trio.testing.wait_all_tasks_blocked()
+                monkeypatch.setattr(stream, "drain_buffered", lambda: None)  # it takes no more
+    assert unused == []
+    assert channel[0].statistics().open_send_channels == 0
+
+
+async def test_no_more_channels_are_kept_than_that(monkeypatch):
+    unused = []
+    monkeypatch.setattr("trio_minillm._stream.task._unused_channels", unused)
+    monkeypatch.setattr("trio_minillm._stream.task.UNUSED_CHANNELS", 2)
+    async with client_of(reply(*openai_events("a")))[1] as client:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                stream = await stack.enter_async_context(client.stream(model(), "Hi"))
+                await stream.collect()
+    assert len(unused) == 2
 
 
 # -- leaving early -----------------------------------------------------------------------------

@@ -169,7 +169,7 @@ class Connection:
 
     async def wait(self) -> None:
         """Wait until a read may find something. A checkpoint. Raises ``OSError``."""
-        if not self._flushed:
+        if self._tls is not None and not self._flushed:
             await self._flush()  # the answer to a change of keys
         self._reads += 1
         if self._more and self._reads % EAGER_READS:

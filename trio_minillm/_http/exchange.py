@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import msgspec
@@ -77,6 +78,10 @@ class Outgoing(msgspec.Struct, frozen=True):
         return bool(self.body) or self.method in ("POST", "PUT", "PATCH")
 
 
+logs_responses: Callable[[], bool] = partial(_log.isEnabledFor, logging.INFO)
+"""Returns whether `log_response` does anything."""
+
+
 def log_response(
     method: str, url: httpx.URL, version: str, status: int, reason: str | None = None
 ) -> None:
@@ -84,7 +89,7 @@ def log_response(
 
     Without a ``reason`` it has the status's registered phrase.
     """
-    if _log.isEnabledFor(logging.INFO):
+    if logs_responses():
         phrase = httpx.codes.get_reason_phrase(status) if reason is None else reason
         _log.info('HTTP Request: %s %s "%s %d %s"', method, url, version, status, phrase)
 
@@ -141,7 +146,7 @@ class Body(Protocol):
         ...
 
 
-class Response(NamedTuple):
+class Response(msgspec.Struct, frozen=True):
     """A response whose body is still to be read."""
 
     status: int
@@ -190,8 +195,9 @@ class Exchange(ABC):
             failure = name_proxy(exc, map_error(exc, begun=False, host=host_of(url)))
             cause = safe_cause(exc)
         else:
-            self.status, self.headers, self._body = response
-            if encoding := response.headers.get("content-encoding"):
+            self.status, self._body = response.status, response.body
+            headers = self.headers = response.headers
+            if encoding := headers.get("content-encoding"):
                 from .decompression import Decompressor
 
                 self._decompressor = Decompressor.of(encoding, response.body.receive)

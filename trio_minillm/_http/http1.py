@@ -33,7 +33,8 @@ _LENGTH_LINE, _CODING_LINE = b"\r\n%s:" % _LENGTH, b"\r\n%s:" % _CODING
 """Beginnings of a response's header lines, in lower case: no space can stand before the colon."""
 # Exactly what httptools does not take for chunked: where two readers see one framing in different
 # ways, smuggling begins.
-_OTHER_CODING = re.compile(rb"(?i)\r\n%s:(?![ \t]*chunked *(?:\r\n|\Z))" % _CODING)
+_OTHER_CODING = re.compile(rb"\r\n%s:(?![ \t]*chunked *(?:\r\n|\Z))" % _CODING)
+_FOREIGN_CODING = "a transfer coding other than chunked"
 _LONG_HEAD = f"more than {MAX_HEAD:,} bytes of head"
 
 
@@ -134,6 +135,8 @@ class ResponseParser:
     ``head`` and ``complete`` say how far it is. A fault in the head is raised at once; one in the
     body by `check`, so that the body before it can be handed out first. Interim (1xx) responses are
     passed over. What follows a complete response is no part of it, and spoils the connection.
+
+    Its 15 attributes are what it tells, what it knows of the body's end, and the bytes of the head.
     """
 
     def __init__(self, *, no_body: bool = False) -> None:
@@ -154,7 +157,8 @@ class ResponseParser:
         self._interim = 0  # responses with a status of 1xx
         # Until the head is here, all that came. httptools checks it, and would also cut it into
         # headers, but calls back for each; a model's provider sends some 25.
-        self._raw = bytearray()
+        self._raw = b""
+        self._earlier = bytearray()  # that came in reads before this one
         self._final: ResponseHead
         # httptools looks these names up once, when it is made. The busiest, `on_body`, is the
         # list's own method: a call in C for each HTTP chunk instead of one in Python.
@@ -169,7 +173,7 @@ class ResponseParser:
         if self.fault:
             return
         if not self.head:
-            self._raw += data
+            self._raw = bytes(data)
         pieces = len(self.pieces)
         try:
             self._parser.feed_data(data)
@@ -182,7 +186,8 @@ class ResponseParser:
         else:
             self._silent = 0
         if not self.head:
-            if len(self._raw) > MAX_HEAD:
+            self._earlier += self._raw
+            if len(self._earlier) > MAX_HEAD:
                 self.fault = self.fault or _LONG_HEAD
             self.check()
 
@@ -256,15 +261,18 @@ class ResponseParser:
             if status == 101:
                 self.fault = "the server switches protocols, which nobody asked it for"
             return
-        version = self._parser.get_http_version()
+        head = self._take_raw_head()
+        # To ask httptools takes as long as all the rest.
+        version = "1.1" if head.startswith(b"HTTP/1.1 ") else self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self.fault = f"HTTP/{version} over HTTP/1.1"
-        head = self._take_raw_head()
         names = head.lower()
-        self._framed = _CODING_LINE in names or _LENGTH_LINE in names
-        self.reusable = self._parser.should_keep_alive()
-        if _CODING_LINE in names:
-            self.reusable = self.reusable and version == "1.1"  # RFC 9112, 6.1
+        coded = _CODING_LINE in names
+        if coded and _OTHER_CODING.search(names):
+            self.fault = _FOREIGN_CODING
+        self._framed = coded or _LENGTH_LINE in names
+        # RFC 9112, 6.1
+        self.reusable = self._parser.should_keep_alive() and not (coded and version != "1.1")
         self._final = ResponseHead(status, version, head.partition(b"\r\n")[2])
         self.head = not self.fault
         if self._no_body:
@@ -272,13 +280,23 @@ class ResponseParser:
 
     def _take_raw_head(self) -> bytes:
         """Return the final head without its last line ends, and note its faults."""
-        head, rest = b"", bytes(self._raw)
-        self._raw.clear()
+        raw, self._raw = self._raw, b""
+        if self._earlier or self._interim or raw[:1] in b"\r\n":
+            return self._last_head(raw)
+        end = raw.find(b"\r\n\r\n")
+        if end + 4 > MAX_HEAD:
+            self.fault = _LONG_HEAD
+        return raw[:end]
+
+    def _last_head(self, raw: bytes) -> bytes:
+        """Return what `_take_raw_head` does, where more came than one head in one read."""
+        head, rest = b"", bytes(self._earlier) + raw
+        self._earlier.clear()
         size = len(rest)
         for _ in range(self._interim + 1):
             head, _, rest = rest.lstrip(b"\r\n").partition(b"\r\n\r\n")
-            if _OTHER_CODING.search(head):
-                self.fault = "a transfer coding other than chunked"
+            if _OTHER_CODING.search(head.lower()):
+                self.fault = _FOREIGN_CODING
         if size - len(rest) > MAX_HEAD:
             self.fault = self.fault or _LONG_HEAD
         return head

@@ -413,7 +413,8 @@ class Roundtrip:
 
     async def aclose(self) -> None:
         """End it as `end` does: without waiting, and without a checkpoint."""
-        self.end()
+        if self._connection is not None or self._has_slot:
+            self.end()
 
     def end(self) -> None:
         """Give the connection back if the response was whole, else close it; give the slot back.

@@ -14,7 +14,14 @@ import httpx
 import msgspec
 
 from .connection import Origin
-from .exchange import Exchange, Outgoing, Response, ignore_progress, log_response
+from .exchange import (
+    Exchange,
+    Outgoing,
+    Response,
+    ignore_progress,
+    log_response,
+    logs_responses,
+)
 from .http1 import RequestHead
 from .pool import ConnectionPool
 from .roundtrip import Roundtrip, WireRequest, encode_head, origin_of
@@ -37,7 +44,8 @@ async def send_on(pool: ConnectionPool, request: Outgoing) -> Response:
     address = _address(request.url)
     roundtrip = Roundtrip(pool)
     head = await roundtrip.start(_wire_request(request, address))
-    log_response(request.method, address.url, f"HTTP/{head.version}", head.status)
+    if logs_responses():
+        log_response(request.method, address.url, f"HTTP/{head.version}", head.status)
     return Response(head.status, by_name(head.lines), roundtrip)
 
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import msgspec
 
 from .._protocol.decoder import ChunkDecoder
-from .._protocol.state import State, StreamState
+from .._protocol.state import StreamState
 from .._protocol.templates import TextRun
 from .._types.chunks import StreamChunk, continues_answer, has_effect
 from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
 from .._types.options import BOUNDS
-from .clocks import Clocks
+from .clocks import OPEN, Clocks
 
 NO_END = "the body ended without a finish reason or an end marker"
 DISPROVED = (
@@ -88,7 +88,7 @@ class Answer:
         info.received += len(data)
         if data:
             chunks = self._decoder.feed(data, now)
-            if type(chunks) is TextRun and self.begun and state.state is State.OPEN:
+            if type(chunks) is TextRun and self.begun and state.state is OPEN:
                 state.chunk(chunks[0])  # the others would change nothing more
                 self.content += len(chunks)
                 self.clocks.heard(now, True, state)
@@ -124,7 +124,7 @@ class Answer:
                     self.error = self._unproven(DISPROVED if state.reopened else NO_EVIDENCE)
                 break
         if not state.over:  # then no clock runs any more
-            says = state.state is not State.OPEN and any(map(continues_answer, chunks))
+            says = state.state is not OPEN and any(map(continues_answer, chunks))
             self.clocks.heard(now, content, state, says)
         if silent and self.begun:
             chunks = list(filter(has_effect, chunks))

@@ -16,13 +16,10 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self.started: bool = False
-        """True once the block was entered."""
         self._manager: Any = None
 
     async def start(self, run: Callable[[], Awaitable[None]], name: str) -> None:
         """Open the nursery and start the task."""
-        self.started = True
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
         nursery.start_soon(run, name=name)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
 
 import trio
 
@@ -54,6 +55,12 @@ class Mode(Enum):
     AWAITED = "awaited"
 
 
+BUFFERED: Final = Mode.BUFFERED
+FULL: Final = Mode.FULL
+DIRECT: Final = Mode.DIRECT
+AWAITED: Final = Mode.AWAITED
+
+
 class BodyReader:
     """The body of one response: the task's `read`, and the consumer's `read_direct`.
 
@@ -70,7 +77,7 @@ class BodyReader:
         on_begin: Callable[[], None],
     ) -> None:
         self.answer: Answer = answer
-        self.mode: Mode = Mode.BUFFERED
+        self.mode: Mode = BUFFERED
         self.crash: Exception | None = None
         """The bug that direct reading met; `read` raises it."""
         self._exchange = exchange
@@ -94,13 +101,11 @@ class BodyReader:
         answer = self.answer
         if not self._exchange.resumable and self._unable():
             return
-        while not answer.over or self.mode is Mode.FULL:  # there may be no room for the end
-            if self.mode is Mode.FULL:
+        while not answer.over or self.mode is FULL:  # there may be no room for the end
+            if self.mode is FULL:
                 await self._wait_for_room()
-            elif self.mode is Mode.BUFFERED:
-                await self._read_buffered()
-                # Bytes came in the moment of a deadline: the next read wants a scope of its own.
-                if not answer.over and answer.clocks.fired:
+            elif self.mode is BUFFERED:
+                if await self._read_buffered():
                     return
             else:
                 await self._handed_back.wait()
@@ -116,7 +121,7 @@ class BodyReader:
         Raises the error of a clock that has run out: nothing waits, and so nothing else would.
         """
         clocks = self.answer.clocks
-        if self.answer.over or self._slices or self.mode is not Mode.BUFFERED or not clocks.fired:
+        if self.answer.over or self._slices or self.mode is not BUFFERED or not clocks.fired:
             return False
         if clocks.due():
             self._overdue()
@@ -126,7 +131,7 @@ class BodyReader:
         """Raise the error of the clock for which `read` was cancelled, if it has run out."""
         if self.crash is not None:
             raise self.crash
-        if self.mode is Mode.FULL:
+        if self.mode is FULL:
             return  # no clock runs while the consumer is slow
         if self.answer.clocks.due() or not self._exchange.resumable:
             self._overdue()
@@ -135,13 +140,17 @@ class BodyReader:
         """Drop what is needed no more, since a stream may be kept: the connection's objects, perhaps
         with the prompt, and what owns this reader.
         """
-        self.mode = Mode.BUFFERED
+        self.mode = BUFFERED
         del self._exchange, self._on_begin
 
-    async def _read_buffered(self) -> None:
-        """Read until the answer is over, a deadline passes, or the mode changes."""
+    async def _read_buffered(self) -> bool:
+        """Read until the answer is over, or the mode changes.
+
+        Return whether bytes came in the moment of a deadline before that: the next read wants a scope
+        of its own.
+        """
         answer = self.answer
-        while not answer.over and self.mode is Mode.BUFFERED:
+        while True:
             data = b""
             try:
                 if self._slices:
@@ -159,13 +168,15 @@ class BodyReader:
                 self._info.ended = now
             awaited = bool(chunks) and self._deliver(chunks, content)
             if answer.over:
-                return
+                return False
             if awaited and self._exchange.direct and not self._slices:
-                self.mode = Mode.DIRECT
+                self.mode = DIRECT
             # A stream that waits for long holds no more than it must.
             del data, chunks
             if answer.clocks.fired:
-                return
+                return True
+            if self.mode is not BUFFERED:
+                return False
 
     def _sliced(self, data: bytes) -> bool:
         """Put a read aside in slices, if it is too much for one step. Return whether it was."""
@@ -190,7 +201,7 @@ class BodyReader:
             return self._sink.put_nowait(chunks)
         except trio.WouldBlock:
             self._unsent = chunks
-            self.mode = Mode.FULL
+            self.mode = FULL
             return False
 
     async def _wait_for_room(self) -> None:
@@ -198,7 +209,7 @@ class BodyReader:
         paused_at = self.answer.clocks.pause()
         await self._sink.put(self._unsent)
         self._unsent = []
-        self.mode = Mode.BUFFERED
+        self.mode = BUFFERED
         self.answer.clocks.resume(paused_at)
 
     def _overdue(self) -> None:
@@ -210,8 +221,8 @@ class BodyReader:
         answer = self.answer
         if answer.over or self._slices:
             return
-        awaited = self.mode is Mode.AWAITED
-        read_here = self.mode is Mode.BUFFERED
+        awaited = self.mode is AWAITED
+        read_here = self.mode is BUFFERED
         if read_here or self._exchange.silent or (awaited and answer.clocks.name == "total"):
             raise answer.clocks.error(answer.content, self._info.received)
         if not awaited:
@@ -228,18 +239,18 @@ class BodyReader:
         if self._away_since is not None:
             self.answer.clocks.resume(self._away_since)
             self._away_since = None
-        self.mode = Mode.AWAITED
+        self.mode = AWAITED
         try:
-            while self.mode is Mode.AWAITED:
+            while self.mode is AWAITED:
                 try:  # noqa: SIM105 - an object less for each chunk
                     await self._exchange.readable()
                 except (OSError, ValueError, trio.ClosedResourceError):
                     pass  # `_take` finds out why
-                if self.mode is Mode.AWAITED and (chunks := self._take()):
+                if self.mode is AWAITED and (chunks := self._take()):
                     return chunks
         finally:
-            if self.mode is Mode.AWAITED:
-                self.mode = Mode.DIRECT
+            if self.mode is AWAITED:
+                self.mode = DIRECT
         return []
 
     def take_direct(self) -> list[StreamChunk] | None:
@@ -248,7 +259,7 @@ class BodyReader:
         Also None unless the mode is ``DIRECT``. In particular while the consumer waits: chunks that
         another task took could not wake it any more, and it alone may hand back what it waits at.
         """
-        return self._take() if self.mode is Mode.DIRECT else None
+        return self._take() if self.mode is DIRECT else None
 
     def _take(self) -> list[StreamChunk] | None:
         """Read once, without waiting, and hand the body back if that is due."""
@@ -271,6 +282,6 @@ class BodyReader:
 
     def _hand_back(self, now: float) -> None:
         """Let the task go on, for the end of the answer or for what takes more than one step."""
-        self.mode = Mode.BUFFERED
+        self.mode = BUFFERED
         self._info.ended = now if self.answer.over else None
         self._handed_back.wake()

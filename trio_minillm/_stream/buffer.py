@@ -60,7 +60,10 @@ class ChunkBuffer:
         The task then finds room, and the two tasks take turns once for many reads.
         """
         if self._plenty or len(self.batch) > 1 or not source.received % LOOK_EVERY:
-            self._take_more(source)
+            if source.more:
+                self._take_more(source)
+            else:
+                self._plenty = False
 
     def _take_more(self, source: Source) -> None:
         more: list[StreamChunk] = []

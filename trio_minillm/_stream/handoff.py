@@ -111,7 +111,9 @@ class Handoff(Waiter):
         self.wake()
 
     def close(self) -> None:
-        """End the channel and wake the consumer."""
-        self._send.close()
+        """Say that no more items follow, and wake the consumer.
+
+        The channel itself stays open: another stream may use it when this one is over.
+        """
         self.closed = True
         self.wake()

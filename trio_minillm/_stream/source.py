@@ -39,6 +39,11 @@ class Source(Protocol):
     @property
     def ready(self) -> bool: ...
     @property
+    def more(self) -> bool:
+        """False if `receive_nowait` has certainly no item."""
+        ...
+
+    @property
     def is_done(self) -> bool: ...
     @property
     def crash(self) -> Exception | None: ...
@@ -58,6 +63,7 @@ class ChannelSource:
     """The receiving end of a channel that the caller feeds: no task, no connection, no block."""
 
     body: BodyReader | None = None
+    more: bool = True  # only the channel knows
     started: bool = False
     is_done: bool = True
     crash: Exception | None = None

@@ -21,12 +21,12 @@ from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError
 from .._types.options import BOUNDS, Bounds, Timeouts
-from .._types.response import CompletionResponse, Outcome, Timings
+from .._types.response import FINISHED, CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
 from ..providers import Model, Provider
 from ..providers._safe_calls import safe_cost
 from .background import raise_crash
-from .body import Mode
+from .body import DIRECT
 from .buffer import ChunkBuffer
 from .handoff import Item
 from .source import ChannelSource, Source
@@ -34,6 +34,8 @@ from .task import BUFFERED_BATCHES
 
 if TYPE_CHECKING:
     from .._http.event_source import EventSource
+
+_FAILURES = (Outcome.ERRORED, Outcome.TRUNCATED)
 
 YIELD_EVERY = 128
 """Chunks of one batch that are handed out before other tasks get a turn. A turn costs as much as
@@ -192,7 +194,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         finally:
             try:
                 if not source.is_done:
-                    finished = self._ingest.outcome is Outcome.FINISHED
+                    finished = self._ingest.outcome is FINISHED
                     await source.end(at_once=at_once or not finished)
             finally:
                 source.close()
@@ -244,7 +246,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         emptied the buffer meanwhile.
         """
         buffer = self._buffer
-        if self._ingest.state.over or buffer.empty:
+        if self._ingest.state.over or buffer.position == len(buffer.batch):
             return None
         chunk = buffer.batch[buffer.position]
         buffer.position += 1
@@ -276,7 +278,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 if not source.ready:
                     waited = True
                     body = source.body
-                    if body is not None and body.mode is Mode.DIRECT:
+                    if body is not None and body.mode is DIRECT:
                         if chunks := await body.read_direct():
                             buffer.put(chunks)
                             return True
@@ -347,6 +349,19 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if self._closed:  # meanwhile: as for who waits in `next_chunk`, that is the end
                 self._raise_once()
                 raise StopAsyncIteration
+        elif (
+            buffer.position < len(buffer.batch)  # what follows is what `next_chunk` does then
+            and (buffer.taken + 1) % YIELD_EVERY
+            and not (self._busy or ingest.state.over)
+        ):
+            buffer.taken += 1
+            await checkpoint_if_cancelled()
+            shown = self._take()
+            if shown is not None:
+                return shown
+            if ingest.state.over and self._source.started and not self._closed:
+                self._raise_once()  # the check was just made, and leaving the block lets others run
+                raise StopAsyncIteration
         following = await self._next_chunk(self._end_iteration)
         if following is None:
             raise StopAsyncIteration
@@ -362,7 +377,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     async def _read_more_text(self) -> bool:
         """Wait for more in direct reading. Return whether it is more text of the same kind."""
         body = self._source.body
-        if body is None or body.mode is not Mode.DIRECT:
+        if body is None or body.mode is not DIRECT:
             return False
         self._busy = True
         try:
@@ -530,7 +545,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     @property
     def errored(self) -> bool:
         """True if it ended in a failure (errored or truncated): its cost is not booked."""
-        return self._ingest.outcome in (Outcome.ERRORED, Outcome.TRUNCATED)
+        return self._ingest.outcome in _FAILURES
 
     @property
     def outcome(self) -> Outcome | None:
@@ -562,13 +577,12 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         """Return the response's fields that the state machine does not know."""
         info, ingest = self._source.info, self._ingest
         start = info.started or 0.0
-        times = (info.headers_at, ingest.first_at, ingest.last_at, info.ended)
-        headers, first, last, total = [None if at is None else at - start for at in times]
+        headers, first, last, ended = info.headers_at, ingest.first_at, ingest.last_at, info.ended
         timings = Timings(
-            headers=headers,
-            first_chunk=first,
-            last_chunk=last,
-            total=total,
+            headers=None if headers is None else headers - start,
+            first_chunk=None if first is None else first - start,
+            last_chunk=None if last is None else last - start,
+            total=None if ended is None else ended - start,
             chunks=ingest.chunks,
             bytes=info.received,
             attempts=info.attempts,

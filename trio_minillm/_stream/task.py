@@ -49,8 +49,13 @@ has its own, shorter bound)."""
 
 
 _Channel: TypeAlias = tuple[trio.MemorySendChannel[Item], trio.MemoryReceiveChannel[Item]]
-# Once: the index takes as long as the channel.
-_open_channel: Callable[[int], _Channel] = trio.open_memory_channel[Item]
+# Without an index, which takes a twentieth of what the channel does.
+_open_channel: Callable[[int], _Channel] = trio.open_memory_channel
+_unused_channels: list[_Channel] = []
+"""Channels of streams that are over, for the next ones: to open and close one takes as long as a pass
+of Trio's loop and a half. Each is open and empty, and nobody waits at it."""
+UNUSED_CHANNELS = 64
+"""Channels that are kept so; each takes some 2 KiB."""
 
 
 def _ignore(*args: object) -> None: ...
@@ -62,13 +67,15 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 19 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 20 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
         self.info: AttemptInfo = AttemptInfo()
         self._handoff: Handoff | None = None  # opened with the task
-        self._receive: trio.MemoryReceiveChannel[Item] | None = None
+        self._channel: _Channel | None = None
+        # An exception, a KeyboardInterrupt say, could come between an item and the count of items.
+        self._counted = False
         self._sink: Sink | None = None
         self._here = False  # in a caller's task
         self._waited = False  # other tasks have had a turn
@@ -83,7 +90,7 @@ class StreamTask:
         failed one."""
         self._connect = connect
         self._prepared = prepared
-        self._background = Background()
+        self._background: Background | None = None
         self._scope: trio.CancelScope | None = None  # of what it waits for now
         self._stopped = False
         self._done: trio.Event | None = None  # made for the first that waits for the end
@@ -127,6 +134,7 @@ class StreamTask:
                 await self._attempts()
             except MiniLLMError as exc:
                 await self._failed(exc)
+            self._counted = True
         except Exception as exc:  # noqa: BLE001 - kept for the block, which raises it
             self._crash = exc
         finally:
@@ -167,7 +175,7 @@ class StreamTask:
             if self._stopped:
                 return
             now = self.info.started = trio.current_time()
-            if not self.info.attempts and isinstance(total, int | float):
+            if not self.info.attempts and isinstance(total, (int, float)):
                 total_at = now + total
             self.info.attempts += 1
             try:
@@ -221,7 +229,8 @@ class StreamTask:
         body: BodyReader | None = None
         try:
             while not self._stopped:
-                with self._stoppable(clocks.new_scope()) as scope:
+                scope = self._scope = clocks.new_scope()
+                with scope:
                     if info.headers_at is None:
                         await exchange.start(  # this frame keeps no name of the prompt
                             self._prepared.url,
@@ -232,8 +241,7 @@ class StreamTask:
                         self._answered(exchange, clocks)
                     if body is None:  # again, if a clock ran out as the head came
                         if not 200 <= exchange.status < 300:
-                            refusal = await exchange.short_body(clocks.stop())
-                            raise self._refused(exchange.status, exchange.headers, refusal)
+                            raise self._refused(exchange, await exchange.short_body(clocks.stop()))
                         body = self.body = self._body_reader(exchange, clocks)
                     try:
                         await body.read()
@@ -314,9 +322,9 @@ class StreamTask:
         """Add the secrets of a key that was asked for, or of a signature."""
         self._secrets += (s for s in secrets_added(headers) if s not in self._secrets)
 
-    def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
-        provider = self._prepared.model.provider
-        info = provider.parse_refusal(status, headers, redact(body, self._secrets))
+    def _refused(self, exchange: Exchange, body: bytes) -> RefusedError:
+        provider, headers = self._prepared.model.provider, exchange.headers
+        info = provider.parse_refusal(exchange.status, headers, redact(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
             info = msgspec.structs.replace(info, should_retry=word == "true")
@@ -339,16 +347,22 @@ class StreamTask:
     @property
     def started(self) -> bool:
         """True once the stream's block was entered, or its answer is read in a caller's task."""
-        return self._here or self._background.started
+        return self._here or self._background is not None
 
     def start(self) -> Awaitable[None]:
         """Start the task in a nursery of its own."""
-        send, self._receive = _open_channel(BUFFERED_BATCHES)
-        self._handoff = self._sink = Handoff(send)
+        try:
+            channel = _unused_channels.pop()  # another thread may have taken the last
+        except IndexError:
+            channel = _open_channel(BUFFERED_BATCHES)
+        self._channel = channel
+        self._handoff = self._sink = Handoff(channel[0])
+        self._background = Background()
         return self._background.start(self.run, "trio_minillm stream")
 
     def join(self) -> Awaitable[None]:
         """Close the nursery. The task must have been stopped before; it raises nothing."""
+        assert self._background is not None
         return self._background.join()
 
     @property
@@ -357,6 +371,12 @@ class StreamTask:
         handoff = self._handoff
         return handoff is not None and (self.received < handoff.sent or handoff.closed)
 
+    @property
+    def more(self) -> bool:
+        """True if an item is in the channel."""
+        handoff = self._handoff
+        return handoff is not None and self.received < handoff.sent
+
     def wait(self) -> Awaitable[None]:
         """Wait for the next item, or for the end. A checkpoint."""
         assert self._handoff is not None
@@ -364,9 +384,12 @@ class StreamTask:
 
     def receive_nowait(self) -> Item:
         """Take the next item. Raises what a memory channel does."""
-        if self._receive is None:
-            raise trio.WouldBlock
-        item = self._receive.receive_nowait()
+        channel, handoff = self._channel, self._handoff
+        if channel is None or handoff is None:
+            raise trio.ClosedResourceError if self.is_done else trio.WouldBlock
+        if handoff.closed and self.received == handoff.sent:
+            raise trio.EndOfChannel
+        item = channel[1].receive_nowait()
         self.received += 1
         return item
 
@@ -412,9 +435,15 @@ class StreamTask:
                 await self.stopped()
 
     def close(self) -> None:
-        """Close the channel, and drop the callbacks: they and their owner would keep each other alive."""
-        if self._receive is not None:
-            self._receive.close()
+        """Leave the channel, and drop the callbacks: they and their owner would keep each other alive."""
+        channel, self._channel = self._channel, None
+        if channel is not None and self._handoff is not None:
+            empty = self._counted and self.received == self._handoff.sent
+            if empty and len(_unused_channels) < UNUSED_CHANNELS:
+                _unused_channels.append(channel)
+            else:
+                for end in channel:
+                    end.close()
         self.before_attempt = self.before_retry = _ignore
 
     def redacted(self, text: str) -> str:

@@ -188,7 +188,8 @@ def text_completions(
     *,
     base_url: str | None = None,
     server: str | None = None,
-    api_key: str | None = None,
+    api_key: str | KeySource | None = None,
+    sign: Sign | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     price: TokenPrice | None = None,
@@ -206,7 +207,7 @@ def text_completions(
     default = "https://api.openai.com/v1"
     key = "OPENAI_API_KEY" if base_url is None else ""  # it must not reach another server
     provider = TextCompletions(server or server_at(base_url or default))
-    return _model(provider, name, default, key, base_url, api_key, headers, extra, price)
+    return _model(provider, name, default, key, base_url, api_key, sign, headers, extra, price)
 
 
 def _model(
