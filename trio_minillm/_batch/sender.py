@@ -95,8 +95,8 @@ class Sender:
                 lane.dropped(ticket)
         records = stream.records
         record = records[-1].key if records else None
-        item.attempts += (_attempt(answer, error, started, waited, record),)
-        return (answer, None) if error is None else (None, _without_frames(error))
+        item.attempts += (attempt_of(answer, error, started, waited, record),)
+        return (answer, None) if error is None else (None, without_frames(error))
 
     def _clocks(self, left: float) -> Timeouts:
         total = self._timeouts.total
@@ -123,7 +123,7 @@ def _call(function: Callable[..., _T], item: Item, timeouts: Timeouts, **more: A
         raise
 
 
-def _attempt(
+def attempt_of(
     answer: CompletionResponse | None,
     error: MiniLLMError | None,
     started: datetime,
@@ -156,7 +156,7 @@ def _attempt(
     )
 
 
-def _without_frames(error: MiniLLMError) -> MiniLLMError:
+def without_frames(error: MiniLLMError) -> MiniLLMError:
     """Return the error without the frames that it came through: they hold the prompt and more."""
     link: BaseException | None = error
     for _ in range(8):  # a chain of causes may be a circle
