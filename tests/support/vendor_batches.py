@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -23,13 +24,14 @@ import httpx
 
 from .endpoint import ThreadedServer
 
-NOW = 1_800_000_000.0
 USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500}
 CUT = "cut"
 
 
 class Batch:
-    def __init__(self, id: str, requests: list[dict[str, Any]], created: float, **more: Any) -> None:
+    def __init__(
+        self, id: str, requests: list[dict[str, Any]], created: float, **more: Any
+    ) -> None:
         self.id = id
         self.requests = requests
         self.created = created
@@ -47,8 +49,8 @@ class Batch:
 class StandIn:
     """The state of both vendors, and their answers to calls."""
 
-    def __init__(self, now: Any = lambda: NOW) -> None:
-        self.now = now
+    def __init__(self) -> None:
+        self.now = time.time
         self.key = "sk-test-0123456789abcdef"
         self.looks = 2
         self.faults: dict[str, list[Any]] = {}
@@ -125,7 +127,7 @@ class StandIn:
     def _upload(self, path: str, query: Any, headers: Any, body: bytes) -> tuple[int, Any]:
         mark = re.search("boundary=(.*)", headers["content-type"])[1]  # type: ignore[index]
         parts = body.split(f"--{mark}".encode())
-        assert parts[0] == b"" and parts[-1] == b"--\r\n", "not multipart"
+        assert (parts[0], parts[-1]) == (b"", b"--\r\n"), "not multipart"
         found = {}
         for part in parts[1:-1]:
             head, _, data = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
@@ -319,7 +321,9 @@ class StandIn:
             made = json.dumps({"custom_id": request["custom_id"], "result": result}).encode()
             batch.lines += [made] * (2 if word == "twice" else 1)
 
-    def _results_messages(self, path: str, query: Any, headers: Any, body: bytes) -> tuple[int, Any]:
+    def _results_messages(
+        self, path: str, query: Any, headers: Any, body: bytes
+    ) -> tuple[int, Any]:
         return 200, self._lines(self.batches[path.split("/")[3]].lines)
 
     def _list_messages(self, path: str, query: Any, headers: Any, body: bytes) -> tuple[int, Any]:

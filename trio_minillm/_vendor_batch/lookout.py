@@ -33,7 +33,7 @@ async def look(running: Running, longest: float) -> bool:
     try:
         state = running.vendor.state(running.model, await running.caller.once(call))
     except MiniLLMError as exc:
-        _failed(running, exc, longest)
+        note_failure(running, exc, longest)
         return False
     running.failing_since = None
     if running.state is not None and state.done > running.state.done:
@@ -48,12 +48,12 @@ async def look(running: Running, longest: float) -> bool:
     return state.over
 
 
-def _failed(running: Running, error: MiniLLMError, longest: float) -> None:
-    """Put the next look off after one that failed, or raise the error."""
+def note_failure(running: Running, error: MiniLLMError, longest: float) -> None:
+    """Put the next look off after one that failed, or raise the error if no look can succeed."""
     now = trio.current_time()
     if running.failing_since is None:
         running.failing_since, running.looks = now, 0
-    if isinstance(error, RefusedError) and error.status == 404:
+    if running.part.batch and isinstance(error, RefusedError) and error.status == 404:
         raise VendorBatchError(
             f"the vendor does not know the batch {running.part.batch} of this run: it belongs to another"
             f" key, or was deleted ({error})"

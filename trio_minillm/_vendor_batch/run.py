@@ -39,7 +39,7 @@ from .answers import Answers
 from .calls import ATTEMPTS, Caller, may_pass, wait_before, was_sent
 from .errors import VendorBatchError
 from .journal import Journal, Part
-from .lookout import look, recognised
+from .lookout import look, note_failure, recognised
 from .options import VendorSettings
 from .parts import Group, Running, Unreturned, Wanted, headers_of, vendor_of
 from .reading import Reading
@@ -309,7 +309,12 @@ class VendorRun:
         """Find out which of the vendor's batches a part is, or that it is none."""
         part = running.part
         claimed = {p.batch for p in journal.parts.values() if p.batch} - {part.batch}
-        state, pending = await recognised(running, claimed)
+        try:
+            state, pending = await recognised(running, claimed)
+        except MiniLLMError as exc:
+            note_failure(running, exc, self._settings.look_every)
+            return
+        running.failing_since = None
         if state is not None:
             await journal.found(part, state.id)
             running.look_at = trio.current_time()

@@ -100,10 +100,10 @@ class VendorBatch:
         """Open the journal. Raises `OSError`, and `ResultFileError` for one that is in use."""
         if self._results is not None:
             raise RuntimeError("a batch can be entered once")
+        await trio.lowlevel.checkpoint()  # before it holds anything
         given = self._path
         self._journal = given if isinstance(given, Journal) else Journal(given)
         self._results = self._run.results(self._journal)
-        await trio.lowlevel.checkpoint()
         return self
 
     async def __aexit__(
