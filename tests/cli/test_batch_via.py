@@ -79,6 +79,7 @@ def test_a_file_goes_out_and_comes_back(tmp_path: Path, wire: str) -> None:
         assert desk.keys() == {"k-a": 1, "k-b": 1, "k-c": 1}
         assert "submitted: 3 requests in 1 batch" in " ".join(ran.out.replace("\t", ": ").split())
         assert "0.009" in ran.out
+        assert "no content" not in ran.out
         again = desk.run()
         assert again.code == 0
         assert desk.stand_in.calls.count("create") == 1

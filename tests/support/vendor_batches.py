@@ -49,9 +49,9 @@ class Batch:
 class StandIn:
     """The state of both vendors, and their answers to calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str = "sk-test-0123456789abcdef") -> None:
         self.now = time.time
-        self.key = "sk-test-0123456789abcdef"
+        self.key = key
         self.looks = 2
         self.faults: dict[str, list[Any]] = {}
         self.calls: list[str] = []

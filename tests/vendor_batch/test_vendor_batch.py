@@ -42,7 +42,7 @@ COST = Decimal("0.003000")  # 1,000 tokens at 1 USD and 500 at 4 USD a million
 
 def model_of(vendor, **more):
     make = {"openai": llm.openai, "anthropic": llm.anthropic}[vendor]
-    return make("m-1", api_key=KEY, **{"base_url": URL, "price": PRICE, **more})
+    return make("m-1", **{"api_key": KEY, "base_url": URL, "price": PRICE, **more})
 
 
 vendors = pytest.mark.parametrize("vendor", ["openai", "anthropic"])
@@ -99,7 +99,8 @@ async def test_each_request_comes_back_as_a_line(tmp_path, vendor, autojump_cloc
     assert line.ok
     assert line.cost == {"amount": "0.003000", "resolution": "resolved", "source": "price"}
     assert line.usage["service_tier"] == "batch"
-    assert line.timings == {"chunks": 0, "bytes": 0, "attempts": 1}
+    assert line.timings.keys() == {"chunks", "bytes", "attempts"}, "no times"
+    assert line.timings["chunks"] == 1
     assert len(line.attempts) == 1
     assert rig.ledger.totals.total == 3 * COST
     assert (stats.parts, stats.submitted, stats.results) == (1, 3, 3)
@@ -169,7 +170,7 @@ async def test_parts_are_cut_by_number_and_by_size(tmp_path, vendor, autojump_cl
     assert [len(b.requests) for b in rig.stand_in.batches.values()] == [3, 3, 1]
     rig = Rig(tmp_path / "..", vendor)
     rig.out, rig.journal = tmp_path / "2", tmp_path / "2.batches"
-    await rig.run(requests(*("x" * 400 + c for c in "abc")), part_bytes=1200)
+    await rig.run(requests(*("x" * 400 + c for c in "abc")), part_bytes=1400)
     assert [len(b.requests) for b in rig.stand_in.batches.values()] == [2, 1]
 
 
@@ -587,6 +588,23 @@ async def test_a_batch_that_the_vendor_does_not_know_is_not_sent_again(rig, auto
     with pytest.raises(VendorBatchError, match="does not know the batch batch_0"):
         await rig.run(requests("a"))
     assert rig.stand_in.calls.count("create") == 1
+
+
+async def test_a_part_without_an_id_needs_the_same_key(rig, autojump_clock):
+    """Another key's list says nothing of it."""
+    rig.stand_in.faults = {"create": ["cut"], "list": [403]}
+    with pytest.raises(llm.RefusedError):
+        await rig.run(requests("a"))
+    rig.model = model_of("openai", api_key="sk-another-0123456789")
+    with pytest.raises(VendorBatchError, match="another key"):
+        await rig.run(requests("a"))
+    assert rig.stand_in.calls.count("create") == 1
+
+
+async def test_a_key_that_stands_twice_is_an_error(rig, autojump_clock):
+    with pytest.raises(ValueError, match="'k' stands among the requests twice"):
+        await rig.run([BatchRequest("k", "a"), BatchRequest("k", "b")])
+    assert rig.stand_in.calls == []
 
 
 async def test_one_run_at_a_time_has_a_journal(rig, autojump_clock):

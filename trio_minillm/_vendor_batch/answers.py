@@ -82,9 +82,11 @@ class Answers:
             request=request,
             index=index,
             sample=sample,
-            response=None if answer is None else replace(answer, timings=Timings()),
+            response=answer
+            if answer is None
+            else replace(answer, timings=_untimed(answer.timings)),
             error=error,
-            attempts=(replace(attempt, timings=Timings()),),
+            attempts=(replace(attempt, timings=_untimed(attempt.timings)),),
         )
         if result.response is not None:
             result = await validated_result(result, self._validate)
@@ -114,6 +116,11 @@ class Answers:
             error = without_frames(exc)
         records = stream.records
         return answer, error, records[-1].key if records else None
+
+
+def _untimed(timings: Timings) -> Timings:
+    """Return the counts without the times, which are those of the reading here."""
+    return replace(timings, headers=None, first_chunk=None, last_chunk=None, total=None)
 
 
 def _marked(body: bytes) -> tuple[bytes, Any]:

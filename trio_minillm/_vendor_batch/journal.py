@@ -24,7 +24,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from .._batch.files.append_file import AppendFile, ResultFileError
+from .._batch.files.append_file import AppendFile, ResultFileError, sync_folder
 
 Item = tuple[str, int, str]
 """A request of a part: its key, the number of its sample, and the hash of what is asked."""
@@ -33,7 +33,7 @@ Sample = tuple[str, int]
 Known = Literal["submitting", "running", "absent", "ended"]
 
 
-class Part(msgspec.Struct):
+class Part(msgspec.Struct, kw_only=True):
     """A part of a run: the requests of one batch."""
 
     token: str
@@ -41,7 +41,10 @@ class Part(msgspec.Struct):
     """Time of the intent, in seconds since 1970."""
     vendor: str
     url: str
+    """The address of the vendor's batches."""
     model: str
+    account: str
+    """A hash of the token and the key with which it was submitted."""
     items: list[Item]
     state: Known = "submitting"
     batch: str | None = None
@@ -69,6 +72,7 @@ class _Entry(msgspec.Struct, omit_defaults=True):
     vendor: str = ""
     url: str = ""
     model: str = ""
+    account: str = ""
     items: list[Item] = []
     batch: str = ""
     open: list[int] = []
@@ -93,7 +97,10 @@ class Journal:
         self.path: Path = Path(path).absolute()
         self.parts: dict[str, Part] = {}
         self._newest: dict[Sample, tuple[str, int]] = {}
+        new = not self.path.exists()
         self._file = AppendFile(self.path, "always")
+        if new:
+            sync_folder(self.path)
         try:
             self._read()
         except BaseException:
@@ -132,6 +139,7 @@ class Journal:
                 vendor=part.vendor,
                 url=part.url,
                 model=part.model,
+                account=part.account,
                 items=part.items,
             )
         )
@@ -160,7 +168,15 @@ class Journal:
 
     def _take(self, entry: _Entry) -> None:
         if entry.kind == "intent":
-            part = Part(entry.token, entry.at, entry.vendor, entry.url, entry.model, entry.items)
+            part = Part(
+                token=entry.token,
+                at=entry.at,
+                vendor=entry.vendor,
+                url=entry.url,
+                model=entry.model,
+                account=entry.account,
+                items=entry.items,
+            )
             self.parts[part.token] = part
             self._newest |= {item[:2]: (part.token, n) for n, item in enumerate(part.items)}
         elif entry.kind == "released":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,6 @@ from .._batch.types import BatchRequest
 from .._http.exchange import Exchange
 from .._protocol.request import Prepared
 from ..providers import Anthropic, Model, OpenAIChat, OpenAIResponses
-from ..providers._base import loggable_url
 from .anthropic import AnthropicBatches
 from .calls import Caller
 from .journal import Item, Part
@@ -68,6 +68,13 @@ class Unreturned(msgspec.Struct, frozen=True):
         return self.request.key
 
 
+class Lines(list[bytes]):
+    """The lines of a part. What prints local variables does not show them."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} lines>"
+
+
 class Group:
     """The requests that can be in one batch: of one model, at one address, with the same headers."""
 
@@ -78,7 +85,7 @@ class Group:
         self.headers: dict[str, str] = headers_of(prepared)
         self.path: str = _path_of(prepared.url)
         self.wanted: list[Wanted] = []
-        self.lines: list[bytes] = []
+        self.lines = Lines()
         self.bytes: int = 0
         self.token: str = new_token()
 
@@ -93,15 +100,21 @@ class Group:
         self.lines.append(line)
         self.bytes += len(line) + 1
 
-    def taken(self) -> tuple[Running, list[bytes]]:
+    def taken(self) -> tuple[Running, Lines]:
         """Return the part that was filled, with its lines, and begin another."""
-        items = [wanted.item for wanted in self.wanted]
-        url, name = loggable_url(self.model), self.model.name
-        part = Part(self.token, time.time(), self.vendor.name, url, name, items)
+        part = Part(
+            token=self.token,
+            at=time.time(),
+            vendor=self.vendor.name,
+            url=place_of(self.vendor, self.model),
+            model=self.model.name,
+            account=account_of(self.token, self.model),
+            items=[wanted.item for wanted in self.wanted],
+        )
         running = Running(part, self.model, self.vendor, self.caller)
         running.wanted = dict(enumerate(self.wanted))
         lines = self.lines
-        self.wanted, self.lines, self.bytes, self.token = [], [], 0, new_token()
+        self.wanted, self.lines, self.bytes, self.token = [], Lines(), 0, new_token()
         return running, lines
 
 
@@ -133,6 +146,16 @@ class Running:
         """Set the time of the next look, each wait half as long again as the one before."""
         self.look_at = trio.current_time() + min(self.wait, longest)
         self.wait = min(self.wait * LOOK_FACTOR, longest)
+
+
+def place_of(vendor: Vendor, model: Model) -> str:
+    """Return the address of the batches without its query, which may be private."""
+    return vendor.place(model).partition("?")[0]
+
+
+def account_of(token: str, model: Model) -> str:
+    """Return a hash of a part's token and the key, by which another key is recognised."""
+    return blake2b(f"{token}\0{model.api_key}".encode(), digest_size=8).hexdigest()
 
 
 def headers_of(prepared: Prepared) -> dict[str, str]:

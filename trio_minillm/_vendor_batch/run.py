@@ -27,6 +27,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
+from .._batch.files.key_table import KeyTable
 from .._batch.files.result_format import fingerprint
 from .._batch.source import YIELD_EVERY, Requests
 from .._batch.types import BatchRequest, BatchResult
@@ -34,19 +35,30 @@ from .._http.exchange import Exchange
 from .._protocol.request import Prepared
 from .._types.errors import MiniLLMError, RefusedError
 from ..providers import Model
-from ..providers._base import loggable_url
 from .answers import Answers
 from .calls import ATTEMPTS, Caller, may_pass, wait_before, was_sent
 from .errors import VendorBatchError
 from .journal import Journal, Part
 from .lookout import look, note_failure, recognised
 from .options import VendorSettings
-from .parts import Group, Running, Unreturned, Wanted, headers_of, vendor_of
+from .parts import (
+    Group,
+    Lines,
+    Running,
+    Unreturned,
+    Wanted,
+    account_of,
+    headers_of,
+    place_of,
+    vendor_of,
+)
 from .reading import Reading
 from .vendors import Call
 
 FULL = "token_limit_exceeded"
 """OpenAI's code for a batch for which there is no room in the queue of its model."""
+AROUND_A_LINE, AROUND_A_PART = 150, 1_000
+"""Bytes around the body of a request, and around all lines of a part, at most."""
 RESUBMIT = 3
 """Submissions in a row that may be cut off and leave nothing at the vendor."""
 
@@ -111,7 +123,7 @@ class VendorRun:
         while self.running:
             running = await self._next(journal)
             if running is None:
-                return
+                break
             async with aclosing(self._read(running, journal)) as results:
                 async for result in results:
                     yield result
@@ -123,10 +135,14 @@ class VendorRun:
     # -- requests in -------------------------------------------------------------------------------
 
     async def _pull(self, journal: Journal) -> None:
-        index = 0
+        index, seen = 0, KeyTable()
         async with aclosing(_each(self._requests)) as requests:
             async for request in requests:
+                if self._control.leaving:
+                    break
                 for wanted in self._wanted(request, index):
+                    if seen.add(f"{wanted.sample} {request.key}", index) != index:
+                        raise ValueError(f"{request.key!r} stands among the requests twice")
                     await self._admit(wanted, journal)
                 index += 1
         for group in self._groups.values():
@@ -162,12 +178,18 @@ class VendorRun:
         if (running := self.running.get(part.token)) is not None:
             return running
         assert model is not None
-        if loggable_url(model) != part.url:
+        vendor = vendor_of(model)
+        if place_of(vendor, model) != part.url:
             raise VendorBatchError(
                 f"requests of this run were submitted at {part.url}, and are not to be paid for twice:"
                 " go on at that address, or begin with another journal"
             )
-        running = Running(part, model, vendor_of(model), Caller(self._connect, model))
+        if part.batch is None and account_of(part.token, model) != part.account:
+            raise VendorBatchError(
+                "a batch of this run may have been submitted with another key, whose list tells: go on"
+                " with that key, or begin with another journal"
+            )
+        running = Running(part, model, vendor, Caller(self._connect, model))
         late = time.time() - part.at  # below 0 if a clock was set back
         running.absent_at = trio.current_time() + self._settings.settle - max(0.0, late)
         self.running[part.token] = running
@@ -176,8 +198,9 @@ class VendorRun:
     def _adopt_other(self, part: Part) -> None:
         """Take a part of which nothing is wanted, for it to be cancelled."""
         there = part.state in ("submitting", "running")
-        if there and self._model is not None and loggable_url(self._model) == part.url:
-            self._adopt(part, self._model)
+        model = self._model
+        if there and model is not None and place_of(vendor_of(model), model) == part.url:
+            self._adopt(part, model)
 
     # -- requests out ------------------------------------------------------------------------------
 
@@ -188,15 +211,17 @@ class VendorRun:
             return
         prepared = self._prepared(wanted)
         group = self._group(prepared)
-        line = group.make(prepared.body)
-        most = min(
-            self._settings.part_requests or group.vendor.max_requests, group.vendor.max_requests
-        )
-        room = min(self._settings.part_bytes, group.vendor.max_bytes - 1_000)
-        if group.lines and (len(group.lines) >= most or group.bytes + len(line) >= room):
+        if self._is_full(group, len(prepared.body)):
             await self._submit(group, journal)
-            line = group.make(prepared.body)
-        group.add(wanted, line)
+        group.add(wanted, group.make(prepared.body))
+
+    def _is_full(self, group: Group, more: int) -> bool:
+        """Return True if a request with a body of so many bytes has no room in the part."""
+        settings, vendor = self._settings, group.vendor
+        most = min(settings.part_requests or vendor.max_requests, vendor.max_requests)
+        room = min(settings.part_bytes, vendor.max_bytes - AROUND_A_PART)
+        full = len(group.lines) >= most or group.bytes + more + AROUND_A_LINE > room
+        return bool(group.lines) and full
 
     def _prepared(self, wanted: Wanted) -> Prepared:
         request = wanted.request
@@ -237,7 +262,7 @@ class VendorRun:
                 return
         self.sums.unsent += count
 
-    async def _uploaded(self, group: Group, running: Running, lines: list[bytes]) -> Call:
+    async def _uploaded(self, group: Group, running: Running, lines: Lines) -> Call:
         """Upload a part, if its vendor wants that, and return the call that makes a batch of it. A file
         without a batch costs nothing.
         """

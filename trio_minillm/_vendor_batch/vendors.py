@@ -84,6 +84,9 @@ class ItemEnd(msgspec.Struct, frozen=True, kw_only=True):
         """True if it has an answer, which is paid for."""
         return self.reason is None and 200 <= self.status < 300
 
+    def __repr__(self) -> str:
+        return f"<ItemEnd {self.id} {self.reason or self.status}>"
+
 
 class Vendor(ABC):
     """The batch API of one vendor."""
