@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 from collections import Counter
 from pathlib import Path
@@ -119,6 +120,55 @@ def test_what_came_back_without_an_answer_is_asked_live(desk: Desk) -> None:
     lines = {line.key: line for line in read_results(desk.target)}
     assert lines["k-a"].cost == {"amount": "0.003000", "resolution": "resolved", "source": "price"}
     assert lines["k-expire"].cost["resolution"] == "unpriced"  # the price is that of a batch
+
+
+def test_a_batch_that_is_not_taken_is_asked_live(desk: Desk) -> None:
+    route = desk.stand_in._route
+
+    def live(method: str, path: str) -> Any:
+        if path.endswith("/chat/completions"):
+            return "live", lambda path, query, headers, body: (200, chat("x"))
+        return route(method, path)
+
+    desk.stand_in._route = live  # type: ignore[method-assign]
+    desk.stand_in.not_taken = ("model_not_found", "no such model in batches")
+    desk.ask("a", "b")
+    ran = desk.run()
+    assert ran.code == 4, ran.err
+    assert "no such model in batches" in ran.err
+    assert not desk.target.exists(), "an empty one is removed"
+    ran = desk.run("--then", "live")
+    assert ran.code == 0, ran.err
+    assert "no such model in batches" in ran.err
+    assert desk.keys() == {"k-a": 1, "k-b": 1}
+
+
+@posix
+def test_a_second_signal_waits_for_no_call(desk: Desk) -> None:
+    desk.ask("a")
+    handle, arrived = desk.stand_in.handle, threading.Event()
+
+    def held(*args: Any) -> Any:
+        answer = handle(*args)
+        if desk.stand_in.calls[-1] == "look":
+            arrived.set()
+            desk.server.release.wait(20)
+        return answer
+
+    desk.stand_in.handle = held  # type: ignore[method-assign]
+    with running(desk.command(), **desk.env) as process:
+        assert arrived.wait(20)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = ended(process)
+        assert process.returncode == 130
+    assert "the same command fetches the answers" in out
+    desk.server.release.set()
+    desk.stand_in.handle = handle  # type: ignore[method-assign]
+    assert desk.run().code == 0
+    assert desk.stand_in.work == {"a": 1}
 
 
 def test_failed_requests_are_submitted_again_when_that_is_asked_for(desk: Desk) -> None:

@@ -193,6 +193,62 @@ async def test_samples_are_requests_of_their_own(rig, autojump_clock):
     assert rig.stand_in.work == {"a": 2, "b": 2}
 
 
+async def test_openai_s_responses(rig, autojump_clock):
+    rig.model = llm.openai_responses("m-1", api_key=KEY, base_url=URL, price=PRICE)
+
+    def work(batch):
+        batch.status = "completed"
+        assert [r["url"] for r in batch.requests] == ["/v1/responses"]
+        text = {"type": "output_text", "text": "to a", "annotations": []}
+        item = {"type": "message", "id": "m", "role": "assistant", "content": [text]}
+        body = {
+            "id": "resp_1",
+            "object": "response",
+            "model": "m-1",
+            "status": "completed",
+            "service_tier": "default",
+            "output": [item | {"status": "completed"}],
+            "usage": {"input_tokens": 1_000, "output_tokens": 500, "total_tokens": 1_500},
+        }
+        answer = {"status_code": 200, "request_id": "r", "body": body}
+        line = {"custom_id": batch.requests[0]["custom_id"], "response": answer, "error": None}
+        batch.lines = [json.dumps(line).encode()]
+
+    rig.stand_in._work = work
+    await rig.run(requests("a"))
+    line = rig.lines()["k-a"]
+    assert line.content == "to a"
+    assert line.cost["amount"] == "0.003000"
+
+
+@vendors
+async def test_a_key_that_is_refused_after_a_while(tmp_path, vendor, autojump_clock):
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.looks = 9
+    rig.stand_in.faults = {"look": [None, None, 401]}
+    with pytest.raises(llm.RefusedError) as caught:
+        await rig.run(requests("a"))
+    assert caught.value.status == 401
+    await rig.run(requests("a"))
+    assert rig.stand_in.work == {"a": 1}
+
+
+async def test_betas_are_a_part_of_their_own_with_their_header(tmp_path, autojump_clock):
+    rig = Rig(tmp_path, "anthropic")
+    seen = []
+    create = rig.stand_in._create_messages
+
+    def watched(path, query, headers, body):
+        seen.append(headers.get("anthropic-beta"))
+        return create(path, query, headers, body)
+
+    rig.stand_in._create_messages = watched
+    beta = BatchRequest("k-b", "b", params={"betas": ["new-1"]})
+    await rig.run([*requests("a"), beta])
+    assert seen == [None, "new-1"]
+    assert rig.keys() == {"k-a": 1, "k-b": 1}
+
+
 async def test_a_number_of_looks_grows_apart(rig, autojump_clock):
     rig.stand_in.looks = 8
     began = trio.current_time()

@@ -45,8 +45,7 @@ class Reading(msgspec.Struct):
                 async with aclosing(self._file(running, url)) as found:
                     async for each in found:
                         yield each
-            whole = len(self.seen) == len(running.part.items)
-            if whole or running.state.reason != "missing":
+            if len(self.seen) == len(running.part.items):
                 break
 
     async def _file(self, running: Running, url: str) -> AsyncGenerator[tuple[int, ItemEnd], None]:
