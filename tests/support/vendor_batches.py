@@ -73,6 +73,8 @@ class StandIn:
         self.reversed = False
         self.lost_lines = 0
         """Readings of results of which the last line is left out."""
+        self.oldest_first = False
+        """Lists have the oldest batches first, as an imitation's may."""
         self.status_of_expiry = "expired"
 
     # -- calls -------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ class StandIn:
         return b"".join(line + b"\n" for line in shown)
 
     def _listed(self, after: str | None) -> tuple[list[Batch], bool]:
-        newest = list(self.batches.values())[::-1]
+        newest = list(self.batches.values())[:: 1 if self.oldest_first else -1]
         shown = []
         for batch in newest:
             if batch.unlisted:

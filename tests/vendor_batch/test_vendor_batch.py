@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import tempfile
+import time
 from collections import Counter
 from decimal import Decimal
 from functools import partial
@@ -374,6 +375,28 @@ async def test_among_batches_of_others_ours_is_found(tmp_path, vendor, autojump_
     assert rig.lines()["k-c"].content == "to c"
     assert max(rig.stand_in.work.values()) == 1
     assert rig.stand_in.calls.count("create") == 5
+
+
+@vendors
+@pytest.mark.parametrize("oldest_first", [False, True])
+async def test_a_list_of_many_old_batches(tmp_path, vendor, oldest_first, autojump_clock):
+    """It is read no further than needed, and to its end where it is in another order."""
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.oldest_first = oldest_first
+    rig.stand_in.now = lambda: time.time() - 10_000
+    for number in range(7):
+        other = Rig(tmp_path, vendor)
+        other.stand_in = rig.stand_in
+        other.out, other.journal = tmp_path / f"{number}", tmp_path / f"{number}.batches"
+        await other.run([BatchRequest(f"{number}", f"{number}"), BatchRequest("x", f"x {number}")])
+    rig.stand_in.now = time.time
+    rig.stand_in.faults = {"create": ["cut"]}
+    await rig.run(requests("a", "b"))
+    assert (rig.stand_in.work["a"], rig.stand_in.work["b"]) == (1, 1)
+    assert rig.stand_in.calls.count("create") == 8
+    once = 4 if oldest_first else 1
+    times = 1 if vendor == "openai" else 2  # Anthropic's is over by the second
+    assert rig.stand_in.calls.count("list") == once * times
 
 
 @vendors

@@ -72,9 +72,9 @@ async def recognised(running: Running, claimed: Set[str]) -> tuple[BatchState | 
     a batch of that time and size is looked into once it is over: the ids in its results have the token.
     """
     part, vendor = running.part, running.vendor
-    since, after, pages = part.at - SLACK, None, 0
+    since, after = part.at - SLACK, None
     likely: list[BatchState] = []
-    while pages < MAX_PAGES:
+    for _ in range(MAX_PAGES):
         data = await running.caller.call(vendor.newest(running.model, after))
         states, after = vendor.listed(running.model, data)
         for state in states:
@@ -82,13 +82,22 @@ async def recognised(running: Running, claimed: Set[str]) -> tuple[BatchState | 
                 return state, False
             if state.id not in claimed and _alike(running, state, since):
                 likely.append(state)
-        if after is None or (states[-1].created or since) < since:
+        if after is None or _all_older(states, since):
             break
-        pages += 1
+    else:
+        raise VendorBatchError(
+            "the vendor's list of batches has no end: one of this run is not found"
+        )
     for state in likely:
         if state.over and await _holds(running, state):
             return state, False
     return None, any(not state.over for state in likely)
+
+
+def _all_older(states: list[BatchState], since: float) -> bool:
+    """Return True if what follows on a list is older, too: it shows that it has the newest first."""
+    first, last = (states[place].created for place in (0, -1))
+    return last is not None and last < since and (first is None or first > last)
 
 
 def _alike(running: Running, state: BatchState, since: float) -> bool:
