@@ -738,6 +738,29 @@ async def test_leaving_ends_the_iteration_and_no_batch(rig, autojump_clock):
     assert rig.stand_in.work == {"a": 1}
 
 
+async def test_leaving_waits_for_no_further_attempt_at_a_submission(rig, autojump_clock):
+    rig.stand_in.faults = {"create": [429] * 100}
+    began = trio.current_time()
+    async with llm.open_client(transport=StandInTransport(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results, trio.open_nursery() as nursery:
+
+            async def leave():
+                await trio.sleep(5)
+                batch.leave()
+
+            nursery.start_soon(leave)
+            with pytest.raises(llm.RefusedError):
+                await anext(results)
+    assert trio.current_time() - began < 5.1
+    assert batch.statistics().unsent == 1
+    rig.stand_in.faults = {}
+    began = trio.current_time()
+    await rig.run(requests("a"))
+    assert trio.current_time() - began < 20, "it is known to be absent"
+    assert rig.stand_in.work == {"a": 1}
+
+
 @vendors
 async def test_cancelling_brings_what_was_answered(tmp_path, vendor, autojump_clock):
     rig = Rig(tmp_path, vendor)

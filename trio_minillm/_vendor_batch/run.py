@@ -290,18 +290,19 @@ class VendorRun:
                     running.absent_at = trio.current_time() + self._settings.settle
                     self._control.cut_off(exc)
                     return
-                if attempt == ATTEMPTS or not may_pass(exc):
-                    del self.running[running.part.token]
-                    await journal.absent(running.part)
-                    raise
-                wait = wait_before(attempt, exc)
+                again = attempt < ATTEMPTS and may_pass(exc)
+                until = trio.current_time() + wait_before(attempt, exc)
+                if again and await self._control.slept(until):
+                    continue
+                del self.running[running.part.token]
+                await journal.absent(running.part)
+                raise
             else:
                 await journal.found(running.part, state.id)
                 self._control.went_through()
                 running.state = state
                 running.put_off(self._settings.look_every)
                 return
-            await trio.sleep(wait)
 
     async def _send_back(self, journal: Journal) -> None:
         """Submit requests again of which nothing is at the vendor."""
