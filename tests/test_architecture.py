@@ -31,6 +31,7 @@ ROOMS = [
     {"_accounting"},
     {"_stream"},
     {"_batch"},
+    {"_vendor_batch"},
     {"_client"},
     {"local"},
     {"adapters"},
@@ -193,7 +194,7 @@ def test_importing_the_package_imports_what_every_program_needs():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     foreign, ours = map(str.split, ran.stdout.splitlines())
     assert foreign == ["trio_minillm"]
-    rooms = {"_batch", "adapters", "batch", "cli", "local", "testing"}
+    rooms = {"_batch", "_vendor_batch", "adapters", "batch", "cli", "local", "testing"}
     files = {"estimate", "image_tokens", "known_prices", "ledger_file", "tokenizers"}
     assert not {name.split(".")[1] for name in ours if "." in name} & rooms
     assert not {name.rpartition(".")[2] for name in ours if "._accounting." in name} & files

@@ -47,6 +47,7 @@ from .support import local_model
 from .support.local_model import needs_local_model
 from .support.paths import DOCS
 from .support.paths import REPOSITORY as ROOT
+from .support.vendor_batches import StandIn, StandInTransport
 
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
@@ -137,6 +138,12 @@ class Server(httpx.AsyncBaseTransport):
         if self.mood == "unsettled" or self.questions[id] < 3:
             return reply(b'{"error": {"message": "not found", "code": 404}}', status=404)
         return settlement(0.000045, id=id)
+
+
+def served_by(mood: str) -> httpx.AsyncBaseTransport:
+    if mood != "batches":
+        return Server(mood)
+    return StandInTransport(StandIn(key="dummy-key"))
 
 
 def wanted(asked: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
@@ -248,7 +255,7 @@ def run(path: Path, block: Block, names: dict[str, Any], patch: pytest.MonkeyPat
 
         def open_client(**options: Any) -> Any:
             if options.keys().isdisjoint({"transport", "http_client"}):
-                options["transport"] = Server(block.mood)
+                options["transport"] = served_by(block.mood)
             return opened(**options)
 
         patch.setattr(llm, "open_client", open_client)

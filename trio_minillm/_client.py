@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from ._batch.batch import Batch
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
+    from ._vendor_batch.journal import Journal
+    from ._vendor_batch.options import VendorBatchOptions
+    from ._vendor_batch.vendor_batch import VendorBatch
 
 COMPLETE_SECONDS = 600.0
 """Seconds of the total clock of `Client.complete`, and of a batch's attempt, unless another is set:
@@ -92,9 +96,9 @@ class Client:
         budget = self._budget if limits is None else Budget(limits, self._budget)
         return self._scope(budget, _merged(self._meta, meta))
 
-    def _scope(self, budget: Budget | None, meta: Any) -> Client:
+    def _scope(self, budget: Budget | None, meta: Any, connect: Connect | None = None) -> Client:
         return Client(
-            self._connect,
+            connect or self._connect,
             self._timeouts,
             self._retry,
             self._bookkeeper,
@@ -231,6 +235,49 @@ class Client:
             prepare=self._prepare,
             stream=self._scope(budget, self._meta)._stream_in_batch,  # noqa: SLF001 - of this class
             budget=budget,
+        )
+
+    def vendor_batch(
+        self,
+        requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest],
+        *,
+        journal: str | os.PathLike[str] | Journal,
+        model: Model | None = None,
+        **options: Unpack[VendorBatchOptions],
+    ) -> VendorBatch:
+        """Return requests in their vendors' own batches, which are answered within a day at half the
+        price: ``async with client.vendor_batch(requests, model=…, journal=…) as results: async for
+        result in results``.
+
+        ``requests`` and ``model`` are as in `batch`, at an address that has OpenAI's Batch API or
+        Anthropic's Message Batches; all requests are held in memory. ``journal`` is a file that keeps
+        what was submitted: the same requests with the same journal go on after a stop or a kill.
+        ``options`` are those of `trio_minillm.batch.VendorBatchOptions`.
+
+        Raises ``TypeError`` for an unknown option, ``ValueError`` for a wrong one, and for a wire format
+        without batches.
+        """
+        from ._vendor_batch.answers import PaidBudget
+        from ._vendor_batch.options import settings_from
+        from ._vendor_batch.vendor_batch import VendorBatch
+
+        paid = PaidBudget(self._budget)
+
+        def replay(
+            connect: Connect, model: Model, messages: Messages, **more: Any
+        ) -> TrackedStream:
+            reader = self._scope(paid, self._meta, connect)
+            return reader._stream_in_batch(model, messages, **more)  # noqa: SLF001 - of this class
+
+        return VendorBatch(
+            requests,
+            model,
+            journal,
+            settings_from(options),
+            prepare=self._prepare,
+            replay=replay,
+            connect=self._connect,
+            budget=self._budget,
         )
 
     def _stream_in_batch(

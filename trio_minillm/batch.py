@@ -17,11 +17,17 @@ from ._batch.throttle.controls import Control
 from ._batch.throttle.traced_lane import TraceEvent
 from ._batch.types import Attempt, BatchRequest, BatchResult
 from ._batch.validation import validate_schema
+from ._vendor_batch.errors import VendorBatchError
+from ._vendor_batch.journal import Journal
+from ._vendor_batch.options import VendorBatchOptions
+from ._vendor_batch.parts import Unreturned
+from ._vendor_batch.vendor_batch import AtVendor, VendorBatch, VendorStatistics
 
 if TYPE_CHECKING:
     from .adapters.ray import on_ray
 
 __all__ = [
+    "AtVendor",
     "Attempt",
     "Batch",
     "BatchOptions",
@@ -32,6 +38,7 @@ __all__ = [
     "Control",
     "InputError",
     "InputReport",
+    "Journal",
     "Problem",
     "RequestFile",
     "ResponseCache",
@@ -39,6 +46,11 @@ __all__ = [
     "ResultFileError",
     "ResultLine",
     "TraceEvent",
+    "Unreturned",
+    "VendorBatch",
+    "VendorBatchError",
+    "VendorBatchOptions",
+    "VendorStatistics",
     "Watch",
     "in_shard",
     "on_ray",

@@ -112,8 +112,8 @@ class Sender:
             raise
         records = stream.records
         record = records[-1].key if records else None
-        item.attempts += (_attempt(answer, error, started, waited, record),)
-        return (answer, None) if error is None else (None, _without_frames(error))
+        item.attempts += (attempt_of(answer, error, started, waited, record),)
+        return (answer, None) if error is None else (None, without_frames(error))
 
     def _clocks(self, left: float) -> Timeouts:
         total = self._timeouts.total
@@ -127,7 +127,7 @@ def _named(item: Item) -> str:
     return f"in the request with the key {item.request.key!r}"
 
 
-def _attempt(
+def attempt_of(
     answer: CompletionResponse | None,
     error: MiniLLMError | None,
     started: datetime,
@@ -160,7 +160,7 @@ def _attempt(
     )
 
 
-def _without_frames(error: MiniLLMError) -> MiniLLMError:
+def without_frames(error: MiniLLMError) -> MiniLLMError:
     """Return the error without the frames that it came through: they hold the prompt and more."""
     link: BaseException | None = error
     for _ in range(8):  # a chain of causes may be a circle

@@ -29,6 +29,7 @@ from ._batch_judging import judged, schema_from
 from ._batch_output import STDOUT, target_of
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
+from ._batch_via import planned
 from ._live import run_live
 from ._output import Misuse
 from ._shared import model_of, positive, priced, timeouts_of
@@ -69,6 +70,12 @@ _HELP = {
     "cache": "Look for answers to the same requests in this file first, and keep new ones there.",
     "trace": "Log the decisions on rates, numbers at once and pauses to this file, as JSON lines.",
     "summary": "The form of the summary.",
+    "via": "Send requests live, or in the provider's own batches: half the price, within a day.",
+    "then": "Ask live at the end what came back from a batch without an answer.",
+    "cancel": "Cancel the batches of this run, and fetch what was answered before.",
+    "part_requests": "Most requests in a batch. [50000 at OpenAI, 100000 at Anthropic]",
+    "part_mb": "Most megabytes in a batch. [100]",
+    "look_every": "Longest wait between two looks at a batch, in seconds. [60]",
 }
 
 
@@ -119,6 +126,14 @@ def batch(
     price: option.Price = None,
     ledger: option.LedgerFile = None,
     trace: Annotated[Path | None, Option(metavar="FILE", help=_HELP["trace"])] = None,
+    via: Annotated[Literal["live", "provider"], Option(help=_HELP["via"])] = "live",
+    then: Annotated[Literal["live"] | None, Option(help=_HELP["then"])] = None,
+    cancel: Annotated[bool, Option("--cancel", help=_HELP["cancel"])] = False,
+    part_requests: Annotated[
+        int | None, Option(metavar="N", min=1, help=_HELP["part_requests"])
+    ] = None,
+    part_mb: Annotated[float | None, Option(metavar="MB", help=_HELP["part_mb"])] = None,
+    look_every: Annotated[float | None, Option(metavar="S", help=_HELP["look_every"])] = None,
     summary: Annotated[Literal["text", "json"], Option(help=_HELP["summary"])] = "text",
     quiet: option.Quiet = False,
 ) -> None:
@@ -126,12 +141,13 @@ def batch(
 
     After a stop or a kill at any instant, the same command continues: requests with a result are
     not sent again (unless the results go to stdout). Ctrl-C and SIGTERM send no more requests and
-    let the running ones end; a second one cancels them.
+    let the running ones end; a second one cancels them. With --via provider, they leave the batches to
+    the provider, and the same command fetches the answers.
     """
     secret = key_of(kind_of(model), base_url)
 
     def make() -> BatchRun:
-        place = target_of(target, retry_failed=retry_failed)
+        place = target_of(target, retry_failed=retry_failed, journal=via == "provider")
         check_files(source, place, schema=schema, ledger=ledger, cache=cache, trace=trace)
         _check_together(concurrency, max_concurrency, no_adapt=no_adapt, local=is_local(model))
         clocks = timeouts_of(first_chunk=timeout_first, idle=timeout_idle, total=timeout_total)
@@ -139,8 +155,7 @@ def batch(
             "concurrency": _concurrency(concurrency),
             "adapt": "off" if no_adapt else "rate+concurrency",
             "max_concurrency": max_concurrency,
-            "requests_per_minute": positive("rpm", rpm),
-            "tokens_per_minute": positive("tpm", tpm),
+            **_rates(rpm, tpm),
             "limits": None if max_cost is None else llm.Limits(max_cost=max_cost),
             "retry": _retry(attempts),
             "deadline": positive("deadline", deadline),
@@ -170,7 +185,8 @@ def batch(
             trace=trace,
             ledger=ledger_for(ledger, dry_run=dry_run),
         )
-        return BatchRun(plan, secret, quiet=quiet)
+        parts = part_requests, part_mb, look_every
+        return BatchRun(planned(plan, via, parts, then=then, cancel=cancel), secret, quiet=quiet)
 
     run_live(make, json=summary == "json", name=model, secret=secret, to_stderr=target == STDOUT)
 
@@ -189,6 +205,13 @@ def params_from(
     form = None if schema is None else schema_from(schema)
     params = {"max_tokens": max_tokens, "temperature": temperature, "response_format": form}
     return {name: value for name, value in params.items() if value is not None}
+
+
+def _rates(rpm: float | None, tpm: float | None) -> BatchOptions:
+    return {
+        "requests_per_minute": positive("rpm", rpm),
+        "tokens_per_minute": positive("tpm", tpm),
+    }
 
 
 def _concurrency(given: str) -> int | Literal["auto"]:

@@ -41,6 +41,7 @@ def check_files(
     beside = {"ledger": ledger, "cache": cache, "trace": trace}
     written = [("the output", path) for path in target.files]
     written += [(f"--{name}", path) for name, path in beside.items() if path is not None]
+    written += [] if target.journal is None else [("the journal", target.journal)]
     read = [] if source == STDIN else [("the input", source)]
     read += [] if schema is None else [("--schema", schema)]
     _check_apart(read + written)

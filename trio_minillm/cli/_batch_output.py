@@ -36,6 +36,8 @@ class Target(msgspec.Struct, frozen=True):
     """File of JSON lines, from which a run goes on; ``None`` for stdout."""
     table: Path | None = None
     """File that is made of the lines when the run ends."""
+    journal: Path | None = None
+    """File that keeps what was submitted in vendors' batches, if any are."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -43,10 +45,19 @@ class Target(msgspec.Struct, frozen=True):
         return tuple(path for path in (self.lines, self.table) if path is not None)
 
 
-def target_of(given: str, *, retry_failed: bool) -> Target:
-    """Return the place that OUTPUT names. Raises `Misuse` for one that can't be written, or that has
-    no earlier results to retry.
+def target_of(given: str, *, retry_failed: bool, journal: bool = False) -> Target:
+    """Return the place that OUTPUT names, with a journal beside it if there is to be one. Raises
+    `Misuse` for one that can't be written, or that has no earlier results to retry.
     """
+    made = _target_of(given, retry_failed=retry_failed)
+    if not journal:
+        return made
+    if made.lines is None:
+        raise Misuse("--via provider needs a file as OUTPUT: a run goes on from it")
+    return replace(made, journal=made.lines.with_name(f"{made.lines.name}.batches"))
+
+
+def _target_of(given: str, *, retry_failed: bool) -> Target:
     path = Path(given)
     kind = path.suffix.lower()
     if given == STDOUT:

@@ -13,7 +13,13 @@ import msgspec
 import trio
 
 import trio_minillm as llm
-from trio_minillm.batch import BatchOptions, BatchRequest, BatchResult, InputReport
+from trio_minillm.batch import (
+    BatchOptions,
+    BatchRequest,
+    BatchResult,
+    InputReport,
+    VendorBatchOptions,
+)
 
 from .._batch.files.request_file import Problem
 from .._batch.files.rows import Format, format_of
@@ -43,6 +49,18 @@ _BEFORE = {
 """Words for the state of a sample's line in the output."""
 
 
+class ViaPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a plan that is about vendors' batches."""
+
+    journal: Path
+    """File that keeps what was submitted, beside the output."""
+    live: bool
+    """True to ask live at the end what came back without an answer."""
+    cancel: bool
+    """True to cancel the batches."""
+    options: VendorBatchOptions
+
+
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One ``batch`` command with its options parsed and checked."""
 
@@ -68,6 +86,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     cache: Path | None
     trace: Path | None
     ledger: llm.Ledger | None
+    via: ViaPlan | None = None
 
     @property
     def noun(self) -> str:

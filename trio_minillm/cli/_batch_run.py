@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import (
     AsyncExitStack,
     aclosing,
@@ -22,6 +22,7 @@ from trio_minillm.batch import (
     BatchOptions,
     BatchRequest,
     BatchResult,
+    Journal,
     RequestFile,
 )
 
@@ -34,6 +35,7 @@ from ._batch_output import Output, make_table, open_output, writing
 from ._batch_report import STDIN, BatchPlan, BatchSums, hints_text, problems_text
 from ._batch_status import BatchStatus
 from ._batch_stdin import copy_of_stdin
+from ._batch_via import Via, batch_priced, open_journal, release_failed
 from ._live import LiveRun, Progress, timed
 from ._measurements import Results
 from ._output import Misuse, OutputError, Row, many, one_line
@@ -75,6 +77,7 @@ class BatchRun(LiveRun):
         self._received = 0
         """Bytes of stdin that have come."""
         self._status = BatchStatus(self.sums, secret)
+        self._via = None if plan.via is None else Via(plan.via, quiet=quiet)
         self._outdated = KeyTable()
         """Keys whose line is the failure of a request that has changed since."""
 
@@ -85,6 +88,8 @@ class BatchRun(LiveRun):
             await self._run()
 
     def stop(self) -> int:
+        if self._via is not None:
+            self._via.stop()
         if self._batch is None:
             self._reading.cancel()
             return 0
@@ -93,12 +98,16 @@ class BatchRun(LiveRun):
         return self._batch.statistics().running
 
     def cancel(self) -> None:
+        if self._via is not None:
+            self._via.cancel()
         if self._batch is not None:
             self._batch.cancel()
 
     def progress(self) -> Progress | None:
         if self._making is not None:
             return Progress(f"writing {self._making.name}", failing=False)
+        if self._batch is None and self._via is not None and (told := self._via.progress()):
+            return told
         if self._batch is None:
             lines = self.sums.lines
             read = f"reading the input: {many(lines, 'line')}"
@@ -112,20 +121,25 @@ class BatchRun(LiveRun):
         return Progress(text, bool(stats.failed), share)
 
     def exit_code(self) -> int:
-        return self.sums.exit_code(self.error, interrupted=self.interrupted)
+        code = self.sums.exit_code(self.error, interrupted=self.interrupted)
+        unanswered = self._via is not None and self._via.left and not self._via.plan.cancel
+        return 6 if unanswered and not code else code
 
     def summary(self) -> tuple[Results, list[Row]] | None:
         sums = self.sums
         if sums.report is None or (isinstance(self.error, Misuse) and not sums.ok):
             return None
         rows = sums.rows()
+        if self._via is not None:
+            rows = self._via.rows() + rows
         if self._check_failed:
             what = "the first request failed; it has no result, and no other was sent"
             rows.insert(0, ("check", what))
         return sums.results, rows
 
     def fields(self, name: str) -> dict[str, Any]:
-        return self.sums.fields(name)
+        fields = self.sums.fields(name)
+        return fields if self._via is None else {**fields, **self._via.fields()}
 
     # -- the work ----------------------------------------------------------------------------
 
@@ -138,6 +152,8 @@ class BatchRun(LiveRun):
         ):
             one_model = plan.one_model or local
             named = partial(_model_named, model, one_model=one_model)
+            if plan.via is not None and plan.dry_run:
+                named = partial(_batch_priced, named)
             file = open_input(plan, source, named)
             with open_output(plan.target, plan.fsync, dry_run=plan.dry_run) as out:
                 sums.torn = 0 if out is None else out.torn
@@ -145,9 +161,10 @@ class BatchRun(LiveRun):
                 if out is None or plan.dry_run:
                     check_cache(plan)
                     return
-                await self._answer(file, out)
+                with open_journal(plan.via) as journal:
+                    await self._answer(file, out, journal)
 
-    async def _answer(self, file: RequestFile, out: Output) -> None:
+    async def _answer(self, file: RequestFile, out: Output, journal: Journal | None) -> None:
         """Send what has no result, and make the table of all results, also if the sending fails."""
         plan = self.sums.plan
         with writing(plan.target):
@@ -155,6 +172,7 @@ class BatchRun(LiveRun):
                 forget = partial(out.forget, partial(_failed_in, self._outdated))
                 await trio.to_thread.run_sync(forget)
             if plan.retry_failed:
+                await release_failed(journal, plan.target.lines, file)
                 forget = partial(out.forget, partial(_failed_in, file), samples=plan.samples)
                 await trio.to_thread.run_sync(forget)
         try:
@@ -162,7 +180,7 @@ class BatchRun(LiveRun):
                 options: BatchOptions = {**plan.options, "cache": cache}
                 if isinstance(plan.model, str):  # more would only wait in a local model's server
                     options["concurrency"] = _slots(plan)
-                await self._send(file, out, options, trace)
+                await self._send(file, out, options, trace, journal)
         except (llm.MiniLLMError, Misuse):
             await self._make_table()
             raise
@@ -231,7 +249,12 @@ class BatchRun(LiveRun):
         self.sums.lines = number
 
     async def _send(
-        self, file: RequestFile, out: Output, options: BatchOptions, trace: RunTrace | None
+        self,
+        file: RequestFile,
+        out: Output,
+        options: BatchOptions,
+        trace: RunTrace | None,
+        journal: Journal | None,
     ) -> None:
         sums = self.sums
         missing = partial(_missing, file, out, sums.plan.samples)
@@ -241,6 +264,9 @@ class BatchRun(LiveRun):
             options = {**options, "limits": None}
             try:
                 with timed(sums.results):
+                    if self._via is not None and journal is not None:
+                        await self._send_batches(self._via, client, missing, out, options, journal)
+                        return
                     if sums.plan.check:
                         told = None if trace is None else trace.of_batch()
                         async with aclosing(missing()) as requests:
@@ -253,6 +279,31 @@ class BatchRun(LiveRun):
                 self.leaving()
         if sums.cost_unknown:
             raise Misuse("--max-cost can't be kept: what an answer cost is not known")
+
+    async def _send_batches(
+        self,
+        via: Via,
+        client: llm.Client,
+        missing: Callable[[], AsyncGenerator[BatchRequest, None]],
+        out: Output,
+        options: BatchOptions,
+        journal: Journal,
+    ) -> None:
+        """Send what has no result in its vendor's batches, and what they do not answer live, if that is
+        wanted.
+        """
+        model = self.sums.plan.model
+        assert isinstance(model, llm.Model)
+
+        async def keep(result: BatchResult) -> None:
+            await self._keep(result, out)
+            if self._unwritten:
+                via.stop()
+
+        async with aclosing(missing()) as requests:
+            live = await via.take(client, requests, journal, model, keep)
+        if live and not (self._unwritten or self.interrupted):
+            await self._take_results(client.batch(live, **options), out)
 
     async def _check(
         self,
@@ -338,6 +389,11 @@ def _model_named(model: llm.Model, name: str | None, *, one_model: bool) -> llm.
     if name is not None and name != model.name and not one_model:
         model = msgspec.structs.replace(model, name=name, price=None)
     return msgspec.structs.replace(model, price=price_of(model))
+
+
+def _batch_priced(named: Callable[[str | None], llm.Model], name: str | None) -> llm.Model:
+    """Return the model for a line of the input at the price of its vendor's batches."""
+    return batch_priced(named(name))
 
 
 def _failed_in(keys: RequestFile | KeyTable, key: str, ok: bool) -> bool:

@@ -226,7 +226,7 @@ class Results:
         if timings.total is not None:
             self.latencies.total.add(timings.total)
         if sample.last_at is None or timings.first_chunk is None:
-            self.empty += 1
+            self.empty += not timings.chunks  # one from a vendor's batch has content without times
         else:
             self.latencies.ttft.add(timings.first_chunk)
             self.last_content = max(sample.last_at, self.last_content or 0.0)

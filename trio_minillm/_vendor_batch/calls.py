@@ -1,0 +1,180 @@
+"""Calls to a vendor's batch API: with clocks, again where that is safe, and with errors of ours."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import trio
+from msgspec.structs import replace
+
+from .._http.exchange import Exchange
+from .._protocol.redaction import redact, redact_text, secrets_of
+from .._protocol.request import headers_to
+from .._types.errors import (
+    ConnectionCut,
+    ConnectTimeout,
+    LimitExceeded,
+    MiniLLMError,
+    RefusedError,
+    SendError,
+    StreamTimeout,
+)
+from .._types.options import retry_after
+from ..providers import Model
+from .vendors import Call
+
+CALL_SECONDS = 60.0
+"""Seconds that a call may take, beside the time for its body."""
+BYTES_PER_SECOND = 50_000
+"""Slowest upload that is waited for."""
+SILENT_SECONDS = 60.0
+"""Longest silence while a file of results is read."""
+ATTEMPTS = 8
+"""Attempts at a call that fails in a way which may pass: some two minutes, with their waits."""
+LONGEST_WAIT = 60.0
+"""Longest wait between two attempts, in seconds, unless the server asks for more."""
+LONGEST_ASKED = 600.0
+"""Longest wait that a server may ask for."""
+MAX_REPLY = 64 << 20
+"""Bytes of an answer that is held as a whole: a list of a hundred batches has some 100 KB."""
+MAX_LINE = 64 << 20
+"""Bytes of a line of results."""
+_AGAIN = frozenset({408, 409, 425, 429})
+
+
+def may_pass(error: MiniLLMError) -> bool:
+    """Return True if the same call may succeed later."""
+    if isinstance(error, RefusedError):
+        status = error.status or 0
+        return (status in _AGAIN and error.kind != "quota") or status >= 500
+    if isinstance(error, SendError):
+        return not error.permanent
+    return isinstance(error, ConnectionCut | StreamTimeout)
+
+
+def was_sent(error: MiniLLMError) -> bool:
+    """Return True if the server may have done what a call that failed asked for."""
+    if isinstance(error, RefusedError):
+        return (error.status or 0) >= 500 or error.status in (408, 409)
+    if isinstance(error, ConnectTimeout):
+        return False
+    return not (isinstance(error, SendError) and error.reason is not None)
+
+
+def wait_before(attempt: int, error: MiniLLMError) -> float:
+    """Return the seconds before another attempt: 1, 2, 4 … 60, up to a quarter less, so that many
+    programs do not come at once; or what the server asks for, 600 at most.
+    """
+    wait = min(LONGEST_WAIT, 2.0 ** (attempt - 1)) * (1 - random.random() / 4)
+    asked = error.retry_after if isinstance(error, RefusedError) else None
+    return max(wait, min(asked or 0.0, LONGEST_ASKED))
+
+
+class Caller:
+    """Sender of calls to the batch API at a model's address, with its key."""
+
+    def __init__(self, connect: Callable[[], Exchange], model: Model) -> None:
+        self._connect = connect
+        self._model = model
+        self._secrets = secrets_of(model.api_key, model.headers.values())
+
+    async def once(self, call: Call) -> bytes:
+        """Make a call, and return the body of its answer. Raises `MiniLLMError`."""
+        seconds = CALL_SECONDS + len(call.body) / BYTES_PER_SECOND
+        exchange = self._connect()
+        try:
+            with trio.move_on_after(seconds):
+                await self._start(exchange, call)
+                out = bytearray()
+                while data := await exchange.receive():
+                    out += data
+                    if len(out) > MAX_REPLY:
+                        raise LimitExceeded("bytes in one response", MAX_REPLY)
+                return bytes(out)
+            raise StreamTimeout("total", seconds)
+        finally:
+            await exchange.close()
+
+    async def call(self, call: Call) -> bytes:
+        """Make a call that may be made twice, again and again while its failure may pass."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self.once(call)
+            except MiniLLMError as exc:
+                if attempt == ATTEMPTS or not may_pass(exc):
+                    raise
+                wait = wait_before(attempt, exc)
+            await trio.sleep(wait)
+        raise AssertionError("the last attempt raises or returns")
+
+    async def lines(self, url: str) -> AsyncGenerator[bytes, None]:
+        """Yield the lines of a file of results. Raises `ConnectionCut` for one that is cut.
+
+        It holds no cancel scope between two lines, whatever is done with them meanwhile.
+        """
+        exchange = self._connect()
+        try:
+            with trio.move_on_after(CALL_SECONDS) as scope:
+                await self._start(exchange, Call("GET", url))
+            if scope.cancelled_caught:
+                raise StreamTimeout("total", CALL_SECONDS)
+            async with aclosing(_lines(exchange)) as lines:
+                async for line in lines:
+                    yield line
+        finally:
+            await exchange.close()
+
+    async def _start(self, exchange: Exchange, call: Call) -> None:
+        headers = {**headers_to(self._model, "application/json"), **call.headers}
+        if call.body or call.method == "POST":
+            headers["content-type"] = call.content_type
+        await exchange.start(call.url, headers, call.body, method=call.method)
+        if not 200 <= exchange.status < 300:
+            raise self._refused(call, exchange, await exchange.short_body(CALL_SECONDS))
+
+    def _refused(self, call: Call, exchange: Exchange, body: bytes) -> RefusedError:
+        status, headers = exchange.status, exchange.headers
+        info = self._model.provider.parse_refusal(status, headers, redact(body, self._secrets))
+        url = self.redacted(call.url.partition("?")[0])
+        words = info.message
+        if status in (404, 405, 501):
+            words = f"{words} ({url}: no batches here, or none with this id for this key)"
+        elif status == 413:
+            words = f"{words} (a part is too large for this server: make it smaller)"
+        request_id = headers.get("x-request-id") or headers.get("request-id")
+        return RefusedError(
+            replace(info, message=words),
+            retry_after=retry_after(headers, now=time.time()),
+            request_id=None if request_id is None else self.redacted(request_id),
+            headers={name: self.redacted(value) for name, value in headers.items()},
+            url=url,
+        )
+
+    def redacted(self, text: str) -> str:
+        """Return a server's words without the key."""
+        return redact_text(text, self._secrets)
+
+
+async def _lines(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+    rest = bytearray()
+    while True:
+        data = b""
+        with trio.move_on_after(SILENT_SECONDS) as scope:
+            data = await exchange.receive()
+        if scope.cancelled_caught:
+            raise StreamTimeout("byte_idle", SILENT_SECONDS)
+        if not data:
+            break
+        *whole, last = data.split(b"\n")
+        for piece in whole:
+            line, rest = bytes(rest + piece), bytearray()
+            if line.strip():
+                yield line
+        rest += last
+        if len(rest) > MAX_LINE:
+            raise LimitExceeded("bytes in one line", MAX_LINE)
+    if rest.strip():
+        yield bytes(rest)

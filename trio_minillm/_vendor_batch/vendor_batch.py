@@ -1,0 +1,176 @@
+"""The object that ``client.vendor_batch(…)`` returns: a block, its results, and control while it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import trio
+
+from .._accounting.budget import Budget
+from .._batch.source import Requests
+from .._batch.types import BatchRequest, BatchResult
+from .._http.exchange import Exchange
+from .._protocol.request import Prepared, check_model
+from .._types.checks import check_type
+from .._types.errors import MiniLLMError
+from ..providers import Model
+from .answers import Answers, Replay
+from .journal import Journal
+from .options import VendorSettings
+from .parts import Unreturned, vendor_of
+from .run import Sums, VendorRun
+
+
+class AtVendor(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch of this run that is at its vendor."""
+
+    id: str | None
+    """The vendor's id of it; ``None`` while it is not known whether there is one."""
+    status: str
+    """Its state in the vendor's word, or ``submitting``."""
+    requests: int
+    done: int
+    """Requests of it that have ended, where the vendor says so."""
+
+
+class VendorStatistics(Sums, kw_only=True):
+    """Counts of a run, and the batches that are at their vendors."""
+
+    unreturned: int = 0
+    """Requests that came back without an answer."""
+    at_vendor: tuple[AtVendor, ...] = ()
+
+
+class VendorBatch:
+    """Requests in vendors' batches: ``async with client.vendor_batch(…) as results: async for result in
+    results``.
+
+    Guarantees:
+
+    - Nothing is pulled or sent before the first result is asked for, and nothing runs but while one
+      is waited for. Leaving the block leaves the batches at their vendors.
+    - What was submitted is in the journal before it can be at the vendor. So the same requests with the
+      same journal go on after a stop or a kill at any instant, and none is paid for twice.
+    - A request has one result, or is among `unreturned` (or was not submitted, or the run ended before
+      it came back). A result is that of a live answer, at the price of a batch.
+    - Errors of this library that no further call could mend (a wrong key, a quota) are raised by
+      iteration, once. Exceptions of the input are raised as themselves.
+
+    One task at a time may iterate.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        model: Model | None,
+        journal: str | os.PathLike[str] | Journal,
+        settings: VendorSettings,
+        *,
+        prepare: Callable[..., Prepared],
+        replay: Replay,
+        connect: Callable[[], Exchange],
+        budget: Budget | None,
+    ) -> None:
+        if isinstance(requests, str | bytes) or not (
+            hasattr(requests, "__iter__") or hasattr(requests, "__aiter__")
+        ):
+            raise TypeError("requests must be an iterable or async iterable of BatchRequest")
+        check_type("journal", journal, str | os.PathLike | Journal)
+        if model is not None:
+            check_model(model)
+            vendor_of(model)
+        self._run = VendorRun(
+            requests,
+            model,
+            settings,
+            prepare=prepare,
+            answers=Answers(replay, settings.validate, settings.score),
+            connect=connect,
+            check_budget=_anything if budget is None else budget.check,
+        )
+        self._path = journal
+        self._journal: Journal | None = None
+        self._results: AsyncGenerator[BatchResult, None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the journal. Raises `OSError`, and `ResultFileError` for one that is in use."""
+        if self._results is not None:
+            raise RuntimeError("a batch can be entered once")
+        await trio.lowlevel.checkpoint()  # before it holds anything
+        given = self._path
+        self._journal = given if isinstance(given, Journal) else Journal(given)
+        self._results = self._run.results(self._journal)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        assert self._results is not None
+        try:
+            await self._results.aclose()
+        finally:
+            if self._journal is not None and self._journal is not self._path:
+                self._journal.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchResult:
+        """Return the next result. A checkpoint."""
+        if self._results is None:
+            raise RuntimeError("use it as `async with client.vendor_batch(…) as results`")
+        return await anext(self._results)
+
+    @property
+    def unreturned(self) -> tuple[Unreturned, ...]:
+        """The requests that came back without an answer so far."""
+        return tuple(self._run.unreturned)
+
+    def unanswered(self) -> Iterator[BatchRequest]:
+        """Yield these requests, for ``client.batch``, each with its sample as its ``samples``."""
+        return (one.request for one in self.unreturned)
+
+    @property
+    def failure(self) -> MiniLLMError | None:
+        """The vendor's reason not to take a batch, which iteration raises after the last result."""
+        return self._run.failure
+
+    def leave(self) -> None:
+        """Submit nothing more, and wait for nothing: iteration ends, and the batches stay at their
+        vendors, where the same journal finds them.
+        """
+        self._run.control.leave()
+
+    def cancel(self) -> None:
+        """Submit nothing more, and cancel the batches. What was answered before still comes."""
+        self._run.control.cancel()
+
+    def statistics(self) -> VendorStatistics:
+        """Return the counts so far, and the batches at their vendors."""
+        run = self._run
+        there = tuple(
+            AtVendor(
+                id=one.part.batch,
+                status="submitting" if one.state is None else one.state.status,
+                requests=len(one.part.items),
+                done=0 if one.state is None else one.state.done,
+            )
+            for one in run.running.values()
+        )
+        return VendorStatistics(
+            **msgspec.structs.asdict(run.sums), unreturned=len(run.unreturned), at_vendor=there
+        )
+
+    def __repr__(self) -> str:
+        return f"<VendorBatch {len(self._run.running)} batches>"
+
+
+def _anything() -> None:
+    """Refuse nothing: there is no limit."""
