@@ -17,7 +17,7 @@ import msgspec
 from .._types.chunks import StreamChunk
 from .._types.errors import ProtocolError
 from .._types.usage import Usage
-from ._base import Model, Request, SettlementRequest, host_of, joined_url
+from ._base import Model, Request, SettlementRequest, host_of, is_token, joined_url
 from ._openai_request import Dialect
 from ._server_quirks import SERVERS
 from ._text_events import in_words_of_chat, ordinary_chunk, take_prompt_logprobs
@@ -53,8 +53,9 @@ class TextCompletions(OpenAIChat):
         return joined_url(model.base_url, COMPLETIONS, instead_of=CHAT)
 
     def auth_headers(self, model: Model) -> dict[str, str]:
-        if model.api_key and host_of(model.base_url).endswith(".azure.com"):
-            return {"api-key": model.api_key}
+        key, host = model.api_key, host_of(model.base_url)
+        if key and host.endswith(".azure.com") and not is_token(key):
+            return {"api-key": key}
         return super().auth_headers(model)
 
     @property
