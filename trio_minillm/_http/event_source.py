@@ -19,10 +19,6 @@ from .._types.errors import ProtocolError
 from .exchange import Outgoing
 from .httpx_exchange import HttpxExchange
 
-if TYPE_CHECKING:
-    import httpx2
-    import httpx_sse
-
 
 class _ServerSentEvent(Protocol):
     @property
@@ -31,12 +27,15 @@ class _ServerSentEvent(Protocol):
     def data(self) -> str: ...
 
 
-EventSource: TypeAlias = (
-    "httpx_sse.EventSource | httpx2.EventSource | httpx.Response | httpx2.Response"
-    " | AsyncIterable[bytes | str | _ServerSentEvent]"
-)
-"""An ``EventSource`` of httpx-sse's or httpx2's; the response of the one or the other, not read yet or
-read whole; or an async iterable of the body: its bytes or text, cut anywhere, or server-sent events."""
+if TYPE_CHECKING:
+    import httpx2
+    import httpx_sse
+
+    _Body: TypeAlias = AsyncIterable[bytes | str | _ServerSentEvent]
+    _Response: TypeAlias = httpx.Response | httpx2.Response
+    EventSource: TypeAlias = httpx_sse.EventSource | httpx2.EventSource | _Response | _Body
+    """An ``EventSource`` of httpx-sse's or httpx2's; the response of the one or the other, not read yet or
+    read whole; or an async iterable of the body: its bytes or text, cut anywhere, or server-sent events."""
 
 
 def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
@@ -63,7 +62,7 @@ def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
 
 def _response_in(source: object) -> httpx.Response | None:
     """Return the response that is the source, or that an ``EventSource`` or the like is around."""
-    response = getattr(source, "response", source)
+    response: Any = getattr(source, "response", source)
     if isinstance(response, httpx.Response):
         return response
     newer = sys.modules.get("httpx2")  # a program that has such a response has imported it

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from .._http.event_source import EventSource, address_of, exchange_over
+from .._http.event_source import address_of, exchange_over
 from .._protocol.request import Prepared, check_model
 from .._types.checks import check_option, check_seconds
 from .._types.options import Bounds, Retry, Timeouts
 from ..providers import Model, Provider
 from .task import StreamTask
+
+if TYPE_CHECKING:
+    from .._http.event_source import EventSource
 
 NOWHERE = "http://source.invalid"
 """Address of a model whose source does not say which was asked. It is used for nothing else."""

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import msgspec
 import trio
@@ -50,7 +50,7 @@ has its own, shorter bound)."""
 
 _Channel: TypeAlias = tuple[trio.MemorySendChannel[Item], trio.MemoryReceiveChannel[Item]]
 # Without an index, which takes a twentieth of what the channel does.
-_open_channel: Callable[[int], _Channel] = trio.open_memory_channel
+_open_channel = cast("Callable[[int], _Channel]", trio.open_memory_channel)
 _unused_channels: list[_Channel] = []
 """Channels of streams that are over, for the next ones: to open and close one takes as long as a pass
 of Trio's loop and a half. Each is open and empty, and nobody waits at it."""

@@ -110,13 +110,14 @@ def key_fault(key: str) -> str:
 
 def checked_key(key: object) -> str:
     """Return the key that a function has returned. Raises `CredentialsError` for anything else."""
-    if type(key) is str and key and not (fault := key_fault(key)):
+    if type(key) is not str:
+        fault = f"returned {type(key).__name__}, not str"
+    elif not key:
+        fault = "returned an empty text"
+    elif not (fault := key_fault(key)):
         return key
-    kind = type(key)
-    if kind is not str:
-        fault = f"returned {kind.__name__}, not str"
     else:
-        fault = f"returned what can't be sent: {fault}" if key else "returned an empty text"
+        fault = f"returned what can't be sent: {fault}"
     del key
     raise CredentialsError(f"no key: the function api_key {fault}", permanent=True)
 
