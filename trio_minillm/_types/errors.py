@@ -152,7 +152,7 @@ class CredentialsError(SendError):
     ``permanent`` says that asking again is of no use, so that no other attempt follows.
     """
 
-    reason = "credentials"
+    reason: SendReason | None = "credentials"
 
     def __init__(self, message: str = "", *, permanent: bool = False) -> None:
         super().__init__(message)

@@ -63,7 +63,7 @@ class OpenRouter(OpenAIChat):
     name = "openrouter"
     replay_wire = "openrouter"
     always_usage = True
-    bills = True
+    bills: bool = True
     dialect: Dialect = Dialect(
         wire="openrouter",
         order=TurnOrder(

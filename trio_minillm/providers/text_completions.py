@@ -44,7 +44,7 @@ class TextCompletions(OpenAIChat):
         if server not in SERVERS:
             raise ValueError(f"unknown server {server!r}; known: {', '.join(sorted(SERVERS))}")
         self.server = server
-        self.bills = server == "openrouter"
+        self.bills: bool = server == "openrouter"
         # Whatever it is called in chat, the bound of an answer has one name in this format.
         self.dialect: Dialect = msgspec.structs.replace(SERVERS[server], max_tokens="max_tokens")
 
