@@ -521,6 +521,12 @@ def test_the_bound_of_a_head_is_the_same_at_every_cut(over: int) -> None:
             assert parse(pieces).body == b"ok"
 
 
+def test_the_bound_of_a_head_holds_in_one_read_however_large() -> None:
+    data = OK + b"X: " + b"y" * MAX_HEAD + b"\r\n\r\n"
+    with pytest.raises(BadResponse, match="head"):
+        ResponseParser().feed(memoryview(data))
+
+
 def test_a_long_body_is_no_silence() -> None:
     pieces = (b"1\r\nx\r\n" for _ in range(MAX_SILENCE // 4))
     assert len(parse([CHUNKED, *pieces]).body) == MAX_SILENCE // 4

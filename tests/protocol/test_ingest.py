@@ -892,6 +892,29 @@ def test_a_limit_that_the_last_batch_crosses_counts_although_the_reader_is_over(
     assert isinstance(ingest.error, llm.LimitExceeded)
 
 
+@pytest.mark.parametrize("usage", [None, Usage(completion_tokens=1)])
+def test_a_last_batch_with_usage_and_one_without(usage):
+    last = [StreamChunk("a", usage=usage), StreamChunk(finish_reason="stop")]
+    last.append(StreamChunk(end=True, progress=False))
+    told, ingest = StreamState(expect_usage=False), Ingest(model="m", expect_usage=False)
+    for chunk in last:
+        told.chunk(chunk)
+    ingest.ingest_last(last, told)
+    assert (ingest.outcome, ingest.accumulated) == (Outcome.FINISHED, "a")
+    assert (ingest.usage is None) is (usage is None)
+
+
+@pytest.mark.parametrize("content", ["a", ""])
+def test_a_last_batch_may_have_text_beside_its_reason(content):
+    last = [StreamChunk("b"), StreamChunk(content, finish_reason="stop")]
+    last.append(StreamChunk(end=True, progress=False))
+    told, ingest = StreamState(expect_usage=False), Ingest(model="m", expect_usage=False)
+    for chunk in last:
+        told.chunk(chunk)
+    ingest.ingest_last(last, told)
+    assert (ingest.outcome, ingest.accumulated) == (Outcome.FINISHED, f"b{content}")
+
+
 def test_the_last_batch_adds_nothing_to_an_answer_that_was_left():
     told = StreamState(expect_usage=False)
     last = [StreamChunk("a", finish_reason="stop"), StreamChunk(end=True, progress=False)]

@@ -310,3 +310,11 @@ def test_any_sequence_ends_in_one_outcome_and_never_goes_back(steps, expect_usag
             assert isinstance(step, Event) or step.delta or step.choice, "only content re-opens it"
     assert machine.over
     assert machine.outcome in set(Outcome)
+
+
+def test_a_choice_that_gives_its_reason_twice_is_one_choice():
+    state = StreamState(expect_usage=True)
+    state.chunk(StreamChunk("a", choice=1))
+    for _ in range(2):
+        state.chunk(StreamChunk(finish_reason="stop", choice=1))
+    assert state.reasoned == {1}

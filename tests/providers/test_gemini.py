@@ -790,3 +790,24 @@ def test_counts_that_contradict_each_other_are_in_doubt() -> None:
     assert usage.completion_tokens is None
     price = llm.TokenPrice(input=1, output=1)
     assert GEMINI.cost_of(usage, price).amount is None
+
+
+@pytest.mark.parametrize("number", ["5", "1.10"])
+def test_a_number_for_text_is_text_with_its_digits(number: str) -> None:
+    said = event({"text": "n"}, reason="STOP")
+    body = json.dumps(said).replace('"text": "n"', f'"text": {number}')
+    response, error = decode(GEMINI, [sse(body)])
+    assert (error, response.content) == (None, number)
+
+
+def test_a_signature_that_is_none_is_noted() -> None:
+    response, error = answer(event({"text": "a", "thoughtSignature": 5}, reason="STOP"))
+    assert (error, response.content) == (None, "a")
+    assert any("thoughtSignature" in note for note in response.notes)
+
+
+def test_a_negative_index_is_malformed() -> None:
+    said = event({"text": "a"}, reason="STOP")
+    said["candidates"][0]["index"] = -1
+    error = answer(said)[1]
+    assert isinstance(error, llm.ProtocolError)

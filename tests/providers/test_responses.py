@@ -719,3 +719,10 @@ def test_chunks_and_answer_do_not_depend_on_the_cuts(body: bytes, places: list[i
 def test_the_provider_keeps_its_contract() -> None:
     model = llm.openai_responses("gpt-5", api_key="k")
     testing.check_provider(model, streams=BODIES, errors=[b'{"error": {"message": "no"}}'])
+
+
+def test_a_part_that_is_no_object_costs_itself_alone() -> None:
+    odd = event("content_part.done", output_index=0, content_index=0, part=[5])
+    found = read(odd, done(MESSAGE, 0), completed(MESSAGE))
+    assert found.content == "Salt."
+    assert any("part" in note for note in found.notes)

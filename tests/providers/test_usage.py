@@ -991,3 +991,20 @@ def test_what_is_charged_apart_and_not_counted_is_in_doubt(
     found = charged(usage, asked_of(OPENAI, body), {}, choices=1, content=True, **answer)
     assert field in (found.doubts or {})
     assert OpenAIChat().cost_of(found, price).resolution is llm.CostResolution.LOWER_BOUND
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"thoughtsTokenCount": 0},
+        {"thoughtsTokenCount": "2"},
+        {"candidatesTokenCount": "3"},
+        {"totalTokenCount": 11},
+        {"promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 2}]},
+        {"candidatesTokensDetails": []},
+    ],
+)
+def test_what_is_no_plain_usage_of_gemini_is_read_as_any_is(odd: dict[str, Any]) -> None:
+    counts = {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10}
+    assert_read_alike({**counts, **odd}, "gemini")
