@@ -294,7 +294,7 @@ class Client:
                     meta = None
             except JSON_ERRORS:
                 meta = None
-        stream = self.stream(model, messages, meta=meta, **more)
+        stream = self._stream_of(self._prepare(model, messages, meta=meta, **more), meta)
         stream.made_before = made
         return stream
 

@@ -68,7 +68,7 @@ def test_merging_is_counting_all(parts: list[list[float]], spill: bool, percent:
 @given(st.floats(0, 10), st.integers(0, 10))
 def test_adding_many_at_once_is_adding_each(value: float, count: int) -> None:
     found = Histogram()
-    found.add(value, count)
+    found.add_times(value, count)
     assert found.percentiles(50, 99) == made([value] * count).percentiles(50, 99)
     assert found.count == count
 
@@ -82,7 +82,7 @@ def test_memory_is_bounded() -> None:
         if number == EXACT - 1:
             assert found.exact
     assert not found.exact
-    assert len(found._values) == 0
+    assert len(found._values) <= EXACT
     assert len(found._in_buckets()) <= 1397
     assert found.count == 200_000
     summary = found.summary()

@@ -41,57 +41,83 @@ class Histogram:
     itself (or `LEAST` seconds). Count, mean, least and most are always exact.
     """
 
-    __slots__ = ("_buckets", "_values", "count", "least", "most", "total")
+    __slots__ = ("_buckets", "_counted", "_least", "_most", "_total", "_values")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0.0
-        self.least = math.inf
-        self.most = 0.0
-        self._values = array("d")
+        self._values = array("d")  # those that are in no bucket yet: a new one is only added here
         self._buckets: Counter[int] | None = None
+        # Of those in buckets:
+        self._counted = 0
+        self._total = 0.0
+        self._least = math.inf
+        self._most = 0.0
 
     @property
     def exact(self) -> bool:
         """True as long as percentiles are exact."""
         return self._buckets is None
 
-    def add(self, value: float, times: int = 1) -> None:
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return self._counted + len(self._values)
+
+    @property
+    def total(self) -> float:
+        """The sum of all values."""
+        return sum(self._values, self._total)
+
+    @property
+    def least(self) -> float:
+        """The least value, infinity if there is none."""
+        return min(self._least, min(self._values, default=math.inf))
+
+    @property
+    def most(self) -> float:
+        """The greatest value, 0 if there is none."""
+        return max(self._most, max(self._values, default=0.0))
+
+    def add(self, value: float) -> None:
+        """Count a time, which is 0 or more."""
+        values = self._values
+        values.append(value)
+        if len(values) > EXACT:
+            self._in_buckets()
+
+    def add_times(self, value: float, times: int) -> None:
         """Count a time, which is 0 or more, so many times."""
-        if not times:
-            return
-        self.count += times
-        self.total += value if times == 1 else value * times
-        if value < self.least:
-            self.least = value
-        if value > self.most:
-            self.most = value
-        if self._buckets is not None:
-            self._buckets[_bucket(value)] += times
-        elif times == 1 and self.count <= EXACT:
-            self._values.append(value)
-        elif self.count <= EXACT and self._buckets is None:
+        if self._buckets is None and self.count + times <= EXACT:
             self._values.extend(repeat(value, times))
-        else:
+        elif times:
             self._in_buckets()[_bucket(value)] += times
+            self._note(times, value * times, value, value)
 
     def merge(self, other: Histogram) -> None:
         """Count all values of another histogram, which is not changed."""
-        self.count += other.count
-        self.total += other.total
-        self.least = min(self.least, other.least)
-        self.most = max(self.most, other.most)
-        if self.count <= EXACT and self._buckets is None and other._buckets is None:
+        if self.exact and other.exact and self.count + other.count <= EXACT:
             self._values.extend(other._values)
-        else:
-            more = map(_bucket, other._values) if other._buckets is None else other._buckets
-            self._in_buckets().update(more)
+        elif other.count:
+            buckets = self._in_buckets()
+            buckets.update(map(_bucket, other._values))
+            buckets.update(other._buckets or ())
+            self._note(other.count, other.total, other.least, other.most)
 
     def _in_buckets(self) -> Counter[int]:
+        """Put the values that are in no bucket yet into theirs."""
+        values = self._values
         if self._buckets is None:
-            self._buckets = Counter(map(_bucket, self._values))
+            self._buckets = Counter()
+        if values:
             self._values = array("d")
+            self._buckets.update(map(_bucket, values))
+            self._note(len(values), sum(values), min(values), max(values))
         return self._buckets
+
+    def _note(self, count: int, total: float, least: float, most: float) -> None:
+        self._counted += count
+        self._total += total
+        self._least = min(self._least, least)
+        self._most = max(self._most, most)
 
     def percentiles(self, *wanted: int) -> list[float | None]:
         """Return the values at these percentages, which must rise; ``None`` each if there is no
@@ -104,15 +130,15 @@ class Histogram:
             values = sorted(self._values)
             return [values[rank - 1] for rank in ranks]
         found: list[float | None] = []
-        buckets, below = iter(sorted(self._buckets.items())), 0
+        buckets, below = iter(sorted(self._in_buckets().items())), 0
         middle = 0.0
         for rank in ranks:
             while below < rank:
                 bucket, count = next(buckets)
                 below += count
                 middle = _middle(bucket)
-            found.append(self.most if rank == self.count else max(self.least, middle))
-        return [min(value, self.most) for value in found if value is not None]
+            found.append(self._most if rank == self._counted else max(self._least, middle))
+        return [min(value, self._most) for value in found if value is not None]
 
     def summary(self) -> dict[str, Any]:
         """Return the figures in JSON's types; ``None`` where there is no value at all."""

@@ -82,7 +82,7 @@ class Run:
     when it ends no task is left; each item that was admitted comes out as one result, or is counted
     as unsent.
 
-    Its 17 attributes are its parts, which know nothing of each other, and what passes between them.
+    Its 18 attributes are its parts, which know nothing of each other, and what passes between them.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Run:
         self.counters = Counters()
         self.end = RunEnd()
         self._model = model
+        self._samples = range(settings.samples)  # of a request that names none
         self._sender = sender
         self._retries = RetryBudget(settings.retry_share)
         self._source = RequestSource(requests, self._admit, self._full)
@@ -207,7 +208,7 @@ class Run:
         if request.model is None:
             request = replace(request, model=model)
         settings, counters = self.settings, self.counters
-        samples = range(settings.samples) if request.samples is None else request.samples
+        samples = self._samples if request.samples is None else request.samples
         if self.end.stopping:  # the input has swallowed its cancellation
             counters.unsent += len(samples)
             return

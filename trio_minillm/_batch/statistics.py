@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from decimal import Decimal
 
 import msgspec
@@ -72,7 +71,7 @@ class Counters:
         self.chunks = self.prompt_tokens = self.completion_tokens = 0
         self.cost = Decimal(0)
         # By the member's value: an enum's own hash is computed by a method written in Python.
-        self._resolutions: Counter[str] = Counter()
+        self._resolutions: dict[str, int] = {}
         self.ttft = Histogram()
 
     def add_attempt(self, attempt: Attempt, number: int) -> None:
@@ -95,7 +94,8 @@ class Counters:
             self.rate_limited += attempt.kind == "rate_limit"
             if attempt.refused:
                 return
-        self._resolutions[cost.resolution._value_] += 1
+        word, counts = cost.resolution._value_, self._resolutions
+        counts[word] = counts.get(word, 0) + 1
 
     def add_result(self, result: BatchResult) -> None:
         """Count a result."""

@@ -68,10 +68,11 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
     @property
     def total_tokens(self) -> int | None:
         """Input and output tokens together; ``None`` only if neither is known."""
-        prompt = self.prompt_tokens
-        if prompt is None and self.completion_tokens is None:
+        uncached, read = self.uncached_input_tokens, self.cache_read_tokens
+        written, completion = self.cache_write_tokens, self.completion_tokens
+        if uncached is None and read is None and written is None and completion is None:
             return None
-        return (prompt or 0) + (self.completion_tokens or 0)
+        return (uncached or 0) + (read or 0) + (written or 0) + (completion or 0)
 
     @property
     def counted(self) -> bool:

@@ -139,7 +139,7 @@ class Load:
             error = exc
         finally:
             self.running -= 1
-            gaps.add(0.0, together)
+            gaps.add_times(0.0, together)
             sample = Sample(
                 response=stream.response,
                 error=error,

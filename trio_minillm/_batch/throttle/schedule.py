@@ -143,9 +143,6 @@ class Schedule:
         return (queue.lane for queue in self._queues.values())
 
     def _queue(self, model: Model, now: float) -> Queue:
-        known, queue = self._newest
-        if queue is not None and model is known:
-            return queue
         account: Hashable = model.api_key
         if model.key_source is not None or model.sign is not None:
             account = account, identity_of(model.key_source), identity_of(model.sign)
@@ -160,8 +157,10 @@ class Schedule:
 
     def add(self, item: Item, now: float) -> bool:
         """Add a new item. Returns False if its lane is closed."""
-        queue = item.queue = self._queue(item.model, now)
-        item.lane = queue.lane
+        known, queue = self._newest
+        if queue is None or item.model is not known:
+            queue = self._queue(item.model, now)
+        item.queue, item.lane = queue, queue.lane
         if queue.closed is not None:
             return False
         if not (queue.fresh or queue.due):
@@ -194,15 +193,15 @@ class Schedule:
         item = self._find(now)
         if item is None:
             return None
-        queue = item.queue
+        queue, turns = item.queue, self._turns
         if queue.due:
             queue.pop(now)
         else:
             queue.fresh.popleft()
         if not (queue.fresh or queue.due):
-            self._turns.popleft()
-        elif len(self._turns) > 1:
-            self._turns.rotate(-1)
+            turns.popleft()
+        elif len(turns) > 1:
+            turns.rotate(-1)
         self.waiting -= 1
         self.running += 1
         item.ticket = queue.lane.start(now, item.tokens, item.ticket)
@@ -213,8 +212,10 @@ class Schedule:
         self.wake_at = math.inf
         if self.running >= self.limit:
             return None
-        for _ in range(len(self._turns)):
-            queue = self._turns[0]
+        turns = self._turns
+        left = len(turns)
+        while left:  # almost always it is the first
+            queue = turns[0]
             item = queue.head(now) if queue.due else queue.fresh[0]
             if item is None:
                 self.wake_at = min(self.wake_at, queue.due[0][0])
@@ -222,7 +223,8 @@ class Schedule:
                 self.wake_at = min(self.wake_at, now + why[1])
             else:
                 return item
-            self._turns.rotate(-1)
+            turns.rotate(-1)
+            left -= 1
         return None
 
     def ended(self) -> None:

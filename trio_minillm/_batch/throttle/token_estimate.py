@@ -17,8 +17,8 @@ def estimate_tokens(request: BatchRequest) -> float:
     """Return roughly how many tokens a request comes to, input and output together."""
     bound, content = request.params.get("max_tokens"), request.messages
     output = USUAL_OUTPUT
-    if isinstance(bound, int) and bound >= 0:  # -1 is no bound, at some servers
-        output = min(output, bound)
+    if isinstance(bound, int) and 0 <= bound < output:  # -1 is no bound, at some servers
+        output = bound
     length = len(content) if type(content) is str else _characters(content)
     return length / CHARACTERS_PER_TOKEN + output
 
