@@ -181,7 +181,10 @@ MEMORY_CELLS = cells(*COLUMNS, ways=tuple(WAYS), reads=("split", "merged")) + ce
     *LIKE_OTHERS, reads=("merged",)
 )
 """``split`` has each event in a read of its own, ``merged`` as many in one as can be."""
-SOCKET_CELLS = cells(*COLUMNS, "gemini_array", transport=tuple(TRANSPORTS))
+SOCKET_CELLS = cells("openai", "anthropic", transport=tuple(TRANSPORTS)) + cells(
+    "openai_responses", "gemini", "gemini_array", transport=("ours",)
+)
+"""What differs between the transports is beneath the wires: two of those are enough for the other."""
 
 
 # -- in memory -------------------------------------------------------------------------------------
@@ -326,7 +329,8 @@ The faults and the promises are in `tests/support/promises_*.py`; `tests/test_re
 - in memory, {memory:,} cells: in the four formats of the columns, by iterating over a stream and with `complete()`, with each event in a
   read of its own and with as many as possible in one; in the formats of OpenRouter, compatible servers and text completions, and with
   Gemini's events as the elements of one JSON array, in one of these ways;
-- over loopback sockets, {sockets:,} cells: in the four formats and in Gemini's array, with `TrioTransport` and with httpx's own transport.
+- over loopback sockets, {sockets:,} cells: in the four formats and in Gemini's array with `TrioTransport`, in OpenAI's and Anthropic's with httpx's own
+  transport as well.
 
 The clock is Trio's mock clock, so that 300 s take no time. This page is generated from the same data, and a test fails if it differs;
 `TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page` writes it anew.

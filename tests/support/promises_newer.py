@@ -255,7 +255,7 @@ promise(ENDS, "a last event without a response", lambda w: [*w.head, w.says(PIEC
         finished(usage="unknown"), wires="responses")
 promise(ENDS, "`response.in_progress` is the last event, and `[DONE]` follows",
         lambda w: [w.opening[0], *w.head[1:], w.event("in_progress", response=w.response("in_progress")), sse("[DONE]")],
-        truncated("EndedEarly", connection="kept"), wires="responses")
+        truncated("EndedEarly", connection=None), wires="responses")
 promise(ENDS, "an object of an unknown shape alone", lambda w: [sse({"result": "no model is loaded"})],
         errored("ProviderError server", connection="kept", **NOTHING), wires="responses gemini")
 promise(ENDS, "`[DONE]` alone", lambda w: [sse("[DONE]")],

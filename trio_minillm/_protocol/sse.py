@@ -33,7 +33,7 @@ next bytes each time, so this bounds what is copied."""
 LONG_LINE = 64 * 1024
 """Bytes from which on a line is not copied more often than it must be."""
 
-MAX_NAME = 64
+NAME_LINE = 64
 """Bytes of the longest line with an event's name that `SSEDecoder.plain` reads."""
 
 _BOM = b"\xef\xbb\xbf"
@@ -156,7 +156,7 @@ class SSEDecoder:
             return None if data.find(b"\n") >= 0 else (name, data)
         if block[:6] == b"event:":
             start = block.find(b"\n") + 1
-            named = _name_in(block[6 : start - 1]) if start <= MAX_NAME else None
+            named = _name_in(block[6 : start - 1]) if start <= NAME_LINE else None
             if named is None:
                 return None
             name = named or name
