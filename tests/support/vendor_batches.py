@@ -163,7 +163,7 @@ class StandIn:
         return {
             "id": batch.id,
             "object": "batch",
-            "endpoint": "/v1/chat/completions",
+            "endpoint": batch.requests[0]["url"],
             "input_file_id": "file-x",
             "completion_window": "24h",
             "status": batch.status,
@@ -201,7 +201,9 @@ class StandIn:
     def _work(self, batch: Batch) -> None:
         batch.status = "cancelled" if batch.cancelled else "completed"
         for number, request in enumerate(batch.requests):
-            prompt = request["body"]["messages"][-1]["content"]
+            text = request["url"] == "/v1/completions"
+            body = request["body"]
+            prompt = body["prompt"] if text else body["messages"][-1]["content"]
             word = "cancel" if batch.cancelled and number else prompt.split()[0]
             line = {"id": f"batch_req_{number}", "custom_id": request["custom_id"]}
             if word in ("expire", "cancel"):
@@ -218,7 +220,8 @@ class StandIn:
                 )
             elif word != "vanish":
                 self.work[prompt] += 1
-                answer = {"status_code": 200, "request_id": f"req-{number}", "body": chat(prompt)}
+                said = continuation(prompt) if text else chat(prompt)
+                answer = {"status_code": 200, "request_id": f"req-{number}", "body": said}
                 made = json.dumps({**line, "response": answer, "error": None}).encode()
                 batch.lines += [made] * (2 if word == "twice" else 1)
 
@@ -342,6 +345,17 @@ class StandIn:
             return 400, {"type": "error", "error": told}
         batch.cancelled, batch.status = True, "canceling"
         return 200, self._message_batch(batch)
+
+
+def continuation(prompt: str) -> dict[str, Any]:
+    """An answer of text completions."""
+    choice = {"index": 0, "text": f"to {prompt}", "logprobs": None, "finish_reason": "stop"}
+    return {
+        "id": f"cmpl-{prompt}",
+        "object": "text_completion",
+        "choices": [choice],
+        "usage": USAGE,
+    }
 
 
 def chat(prompt: str) -> dict[str, Any]:

@@ -111,6 +111,46 @@ async def test_each_request_comes_back_as_a_line(tmp_path, vendor, autojump_cloc
 
 
 @vendors
+async def test_a_key_may_be_asked_for(tmp_path, vendor, autojump_clock):
+    """It is asked for with each call, and once more after a 401; no answer that is there needs it."""
+    keys = ["sk-of-before-0123456789", KEY]
+    asked = []
+
+    async def key():
+        asked.append(keys.pop(0) if len(keys) > 1 else keys[0])
+        return asked[-1]
+
+    rig = Rig(tmp_path, vendor, api_key=key)
+    await rig.run(requests("a", "b"))
+    assert all(line.ok for line in rig.lines().values())
+    assert len(rig.lines()) == 2
+    assert len(asked) == len(rig.stand_in.calls)  # of which the first was made twice
+    assert not any(one.encode() in rig.journal.read_bytes() for one in asked)
+
+
+async def test_requests_are_signed_if_the_model_says_so(rig, autojump_clock):
+    rig.model = model_of("openai", api_key=None, sign=lambda _: {"authorization": f"Bearer {KEY}"})
+    await rig.run(requests("a"))
+    assert rig.lines()["k-a"].ok
+
+
+async def test_requests_of_two_accounts_are_in_batches_of_their_own(rig, autojump_clock):
+    models = [model_of("openai", api_key=lambda: KEY) for _ in range(2)]
+    await rig.run([BatchRequest(f"k-{n}", "a", models[n % 2]) for n in range(4)])
+    assert [len(batch.requests) for batch in rig.stand_in.batches.values()] == [2, 2]
+
+
+async def test_text_completions_have_batches_of_their_endpoint(rig, autojump_clock):
+    rig.model = llm.text_completions("m-1", base_url=URL, api_key=KEY, price=PRICE)
+    await rig.run(requests("a"))
+    line = rig.lines()["k-a"]
+    assert (line.ok, line.content) == (True, "to a")
+    assert line.cost["resolution"] == "resolved"
+    (batch,) = rig.stand_in.batches.values()
+    assert batch.requests[0]["url"] == "/v1/completions"
+
+
+@vendors
 async def test_a_line_is_that_of_a_live_answer(tmp_path, vendor, autojump_clock):
     """But for its times, its tier and its price."""
     rig = Rig(tmp_path, vendor)

@@ -36,7 +36,7 @@ Messages: TypeAlias = (
 the ids of a prompt's tokens."""
 
 
-_Asked = TypeVar("_Asked")
+_T = TypeVar("_T")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +169,7 @@ def _headers_with(request: Request, key: str) -> dict[str, str]:
 
 
 def credentials_of(
-    model: Model, headers_with: Callable[[_Asked, str], Mapping[str, str]], asked: _Asked
+    model: Model, headers_with: Callable[[_T, str], Mapping[str, str]], asked: _T
 ) -> Credentials | None:
     """Return the functions that give a model's key, or that sign; ``None`` if it has none.
 

@@ -91,7 +91,8 @@ class Event(Enum):
     CANCEL = "cancel"
 
 
-_OPEN, _ENDING, _FINISHED = State.OPEN, State.ENDING, State.FINISHED
+OPEN: Final = State.OPEN
+_ENDING, _FINISHED = State.ENDING, State.FINISHED
 _CONTENT, _MORE, _REASON = Event.CONTENT, Event.MORE, Event.REASON
 _WHOLE, _END = Event.WHOLE, Event.END
 """Members that are looked up for each chunk: Python 3.11 finds a name of the module in a twentieth of
@@ -178,7 +179,7 @@ class StreamState:
     """
 
     def __init__(self, *, expect_usage: bool, choices: int = 1) -> None:
-        self.state: State = _OPEN
+        self.state: State = OPEN
         self.over: bool = False
         """True once the outcome stands. Asked several times a chunk, hence no property, as the next."""
         self.outcome: Outcome | None = None
@@ -211,7 +212,7 @@ class StreamState:
     def event(self, event: Event) -> State:
         """Take an event that is no chunk, and return the state after it."""
         before = self.state
-        row = _ENDING if before is _OPEN and event in _LATE and self._all_told() else before
+        row = _ENDING if before is OPEN and event in _LATE and self._all_told() else before
         after = TABLE[row][event]
         if after is not before:
             self.state, self.outcome = after, OUTCOMES[after]
@@ -356,7 +357,7 @@ class StreamState:
         sentinel alone (llama-cpp-python, under a second request). Nor does the wire's own end prove
         an answer in which nothing was said, not even a reason.
         """
-        if not (self._opened or self._seen):  # not understood
+        if not self.understood:
             return False
         if chunk.sentinel:
             return self._fresh or self._settled() or self._all_told()
@@ -364,7 +365,7 @@ class StreamState:
 
     def _meaning(self) -> Event:
         if not self._settled():
-            return _CONTENT if self.state is _OPEN else _MORE
+            return _CONTENT if self.state is OPEN else _MORE
         enough = len(self.reasoned) >= self.choices
         if self._answered:
             # A server whose reasons were disproved before may count on, too.

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import msgspec
 
 from .._protocol.decoder import ChunkDecoder
-from .._protocol.state import StreamState
+from .._protocol.state import OPEN, StreamState
 from .._protocol.templates import TextRun
 from .._types.chunks import StreamChunk, continues_answer, has_effect
 from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
 from .._types.options import BOUNDS
-from .clocks import OPEN, Clocks
+from .clocks import Clocks
 
 NO_END = "the body ended without a finish reason or an end marker"
 DISPROVED = (

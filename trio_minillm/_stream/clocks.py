@@ -36,14 +36,11 @@ from typing import Final
 import trio
 
 from .._http.exchange import DRAIN_SECONDS
-from .._protocol.state import State, StreamState
+from .._protocol.state import OPEN, State, StreamState
 from .._types.errors import ConnectTimeout, MiniLLMError, SendTimeout, StreamTimeout
 from .._types.options import Timeouts
 
 INFINITY = float("inf")
-OPEN: Final = State.OPEN
-"""The state in which an answer is most of the time. A name of a module is found in a twentieth of the
-time that an enum's attribute takes in Python 3.11."""
 REOPENED_SECONDS = 5.0
 """Seconds of silence that end an answer whose finish reason was disproved before: a gateway that sends
 one with each piece is silent for as long as the model takes for the next."""
@@ -293,12 +290,10 @@ class Clocks:
         return max(0.0, self._deadline.total_at - self.now())
 
     def _running(self) -> list[tuple[float, str, float | None]]:
-        """Return the clocks that run now: since when, name, length."""
+        """Return the clocks that run now, but for ``first_chunk``: since when, name, length."""
         clocks = self._timeouts
         if self._phase is not SENT:
             return self._running_before()
-        if self._content_at is None and clocks.first_chunk is not None:
-            return [(self._since, "first_chunk", clocks.first_chunk)]
         since = max(self._since, self._content_at or self._since)
         running: list[tuple[float, str, float | None]] = [
             (since, "idle", clocks.idle),
@@ -325,7 +320,7 @@ class Clocks:
     def _arm(self) -> None:
         first = self._timeouts.first_chunk
         if self._content_at is None and first is not None and self._phase is SENT:
-            self._deadline.move(self._since + first, "first_chunk", first)  # as `_running` says
+            self._deadline.move(self._since + first, "first_chunk", first)  # it runs alone
             return
         nearest, name, limit = INFINITY, "", 0.0
         for since, running, seconds in self._running():

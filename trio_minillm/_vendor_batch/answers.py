@@ -100,7 +100,7 @@ class Answers:
         """
         stream = self._replay(
             connect,
-            model,
+            replace(model, key_source=None, sign=None),  # nothing is sent: neither is needed
             request.messages,
             meta=request.meta,
             made=0,

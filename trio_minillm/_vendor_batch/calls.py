@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import trio
 from msgspec.structs import replace
 
+from .._http.credentials import CredentialedExchange
 from .._http.exchange import Exchange
-from .._protocol.redaction import redact, redact_text, secrets_of
-from .._protocol.request import headers_to
+from .._protocol.redaction import redact, redact_text, secrets_added, secrets_of
+from .._protocol.request import credentials_of, headers_to, with_key
 from .._types.errors import (
     ConnectionCut,
     ConnectTimeout,
@@ -84,7 +85,7 @@ class Caller:
     async def once(self, call: Call) -> bytes:
         """Make a call, and return the body of its answer. Raises `MiniLLMError`."""
         seconds = CALL_SECONDS + len(call.body) / BYTES_PER_SECOND
-        exchange = self._connect()
+        exchange = self._exchange(call)
         try:
             with trio.move_on_after(seconds):
                 await self._start(exchange, call)
@@ -115,10 +116,11 @@ class Caller:
 
         It holds no cancel scope between two lines, whatever is done with them meanwhile.
         """
-        exchange = self._connect()
+        call = Call("GET", url)
+        exchange = self._exchange(call)
         try:
             with trio.move_on_after(CALL_SECONDS) as scope:
-                await self._start(exchange, Call("GET", url))
+                await self._start(exchange, call)
             if scope.cancelled_caught:
                 raise StreamTimeout("total", CALL_SECONDS)
             async with aclosing(_lines(exchange)) as lines:
@@ -127,11 +129,24 @@ class Caller:
         finally:
             await exchange.close()
 
-    async def _start(self, exchange: Exchange, call: Call) -> None:
-        headers = {**headers_to(self._model, "application/json"), **call.headers}
+    def _exchange(self, call: Call) -> Exchange:
+        credentials = credentials_of(self._model, self._headers, call)
+        if credentials is None:
+            return self._connect()
+        return CredentialedExchange(self._connect, credentials, self._keep_secrets)
+
+    def _headers(self, call: Call, key: str | None = None) -> dict[str, str]:
+        model = self._model if key is None else with_key(self._model, key)
+        headers = {**headers_to(model, "application/json"), **call.headers}
         if call.body or call.method == "POST":
             headers["content-type"] = call.content_type
-        await exchange.start(call.url, headers, call.body, method=call.method)
+        return headers
+
+    def _keep_secrets(self, headers: Mapping[str, str]) -> None:
+        self._secrets += (s for s in secrets_added(headers) if s not in self._secrets)
+
+    async def _start(self, exchange: Exchange, call: Call) -> None:
+        await exchange.start(call.url, self._headers(call), call.body, method=call.method)
         if not 200 <= exchange.status < 300:
             raise self._refused(call, exchange, await exchange.short_body(CALL_SECONDS))
 

@@ -171,4 +171,5 @@ def new_token() -> str:
 def _path_of(url: str) -> str:
     """Return the endpoint as OpenAI's batches name it, wherever the server is."""
     path = urlsplit(url).path
-    return "/v1/responses" if path.endswith("/responses") else "/v1/chat/completions"
+    names = ("/responses", "/chat/completions", "/completions")
+    return "/v1" + next((name for name in names if path.endswith(name)), "/chat/completions")

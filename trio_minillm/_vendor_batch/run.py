@@ -235,7 +235,7 @@ class VendorRun:
 
     def _group(self, prepared: Prepared) -> Group:
         model = prepared.model
-        key = prepared.url, model.name, model.api_key, tuple(sorted(headers_of(prepared).items()))
+        key = prepared.url, model.name, model.account, tuple(sorted(headers_of(prepared).items()))
         if key not in self._groups:
             self._groups[key] = Group(prepared, self._connect)
         return self._groups[key]

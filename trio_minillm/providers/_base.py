@@ -8,7 +8,7 @@ machine the accumulating. `trio_minillm.testing.check_provider` checks that one 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
@@ -20,7 +20,7 @@ import msgspec
 from .._types.checks import check_function, check_option, check_type, warn_caller
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
-from .._types.credentials import KeySource, Sign, header_fault, key_fault
+from .._types.credentials import KeySource, Sign, header_fault, identity_of, key_fault
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.hosts import is_this_machine
 from .._types.messages import Message
@@ -103,6 +103,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         provider = type(self.provider), vars(self.provider)
         asked = self.name, self.base_url, self.headers, self.extra, self.price, self.identity
         return (*provider, *asked)
+
+    @property
+    def account(self) -> Hashable:
+        """Value that tells in whose name requests go out: the key, and the functions that give it or sign."""
+        if self.key_source is None and self.sign is None:
+            return self.api_key
+        return self.api_key, identity_of(self.key_source), identity_of(self.sign)
 
     def __repr__(self) -> str:
         return f"<Model {self.provider.name}:{self.name}>"

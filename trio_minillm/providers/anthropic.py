@@ -59,7 +59,7 @@ from ._usage import anthropic_usage, at_path
 _AZURE = ".services.ai.azure.com"
 """Microsoft Foundry's hosts, where a bearer is a token of Entra ID and never an API key."""
 _OAUTH = "sk-ant-oat"
-_OAUTH_BETA = "oauth-2025-04-20"
+OAUTH_BETA = "oauth-2025-04-20"
 """Without it, Anthropic refuses a token (litellm#21039, inspect_ai#3343)."""
 VERSION = "2023-06-01"
 """Value of ``anthropic-version``, which ``headers=`` of the model overrides. The newer 2026-10-21
@@ -112,7 +112,7 @@ class Anthropic(Provider):
         given = request.params.get("betas") or ()
         betas: list[str] = [given] if isinstance(given, str) else list(given)
         if (request.model.api_key or "").startswith(_OAUTH):
-            betas.append(_OAUTH_BETA)
+            betas.append(OAUTH_BETA)
         if not all(map(sendable, betas)):
             raise ValueError("betas must be printable ASCII without spaces around them")
         named = {k.lower(): v for k, v in request.model.headers.items()}.get("anthropic-beta")

@@ -155,9 +155,8 @@ class OpenAIResponses(Provider):
         return Items().removed_from(chunks, body, clean)
 
     def _last(self, event: Event, word: str) -> list[StreamChunk]:
-        absent = (
-            bytes(event.response) in _NO_RESPONSE
-        )  # relays leave it out: the type says how it ended
+        # Relays leave it out: the type says how it ended.
+        absent = bytes(event.response) in _NO_RESPONSE
         response = Response() if absent else response_in(event.response)
         return self._ended(response, "" if word == "done" else word)
 

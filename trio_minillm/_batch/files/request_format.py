@@ -1,8 +1,8 @@
 """Reading of a line of a batch's input as a `BatchRequest`. Pure.
 
 Two forms are read. OpenAI's Batch API has ``{"custom_id", "method", "url", "body"}``, where the
-body is that of a chat completion, or of a text completion; the short one has ``key``, ``messages`` or ``prompt`` (and
-``system``), and parameters beside them. Fields that have a typed parameter become that, so that
+body is that of a chat completion or of a text completion; the short one has ``key``, ``messages`` or
+``prompt`` (and ``system``), and parameters beside them. Fields that have a typed parameter become that, so that
 a line means the same on every wire; other fields of a *body* are sent as they are.
 """
 

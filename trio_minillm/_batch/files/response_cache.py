@@ -26,6 +26,7 @@ from ..._protocol.request import Prepared
 from ..._types.cost import CostInfo, CostResolution
 from ..._types.errors import MiniLLMError
 from ..._types.response import CompletionResponse, Outcome
+from ...providers.anthropic import OAUTH_BETA
 from .cache_format import dump_response, load_response
 from .locks import lacks_ranges, warn_unlocked
 
@@ -55,9 +56,6 @@ CREATE TRIGGER fewer AFTER DELETE ON answers BEGIN UPDATE size SET answers = ans
 """
 _DECIDING_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
 """Headers on which an answer depends, also where a caller gave them by hand."""
-_OF_A_TOKEN = "oauth-2025-04-20"  # noqa: S105 - no secret
-"""The beta that goes with a key of Anthropic's which is a token."""
-
 _log = logging.getLogger("trio_minillm")
 
 
@@ -356,9 +354,9 @@ def request_key(request: Prepared, sample: int = 0) -> bytes:
         url = urlsplit(url)._replace(scheme="local", netloc=model.identity).geturl()
     headers = {k: request.headers[k] for k in _DECIDING_HEADERS if k in request.headers}
     betas = headers.get("anthropic-beta", "").split(",")
-    if _OF_A_TOKEN in betas:  # no answer depends on the kind of the key
-        headers["anthropic-beta"] = ",".join(beta for beta in betas if beta != _OF_A_TOKEN)
-        if betas == [_OF_A_TOKEN]:
+    if OAUTH_BETA in betas:  # no answer depends on the kind of the key
+        headers["anthropic-beta"] = ",".join(beta for beta in betas if beta != OAUTH_BETA)
+        if betas == [OAUTH_BETA]:
             del headers["anthropic-beta"]
     asked = (
         *(_VERSION, provider.name, url, model.name, headers),
