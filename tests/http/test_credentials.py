@@ -345,6 +345,78 @@ async def test_a_function_may_say_in_its_own_words_what_is_wrong(autojump_clock:
         await ask(ScriptedTransport(), model(source))
 
 
+def unlike_itself() -> str:
+    try:
+        return raises()
+    except RuntimeError:
+        raise llm.CredentialsError("log in first")  # noqa: B904 - as programs do
+
+
+def caused() -> str:
+    try:
+        return raises()
+    except RuntimeError as exc:
+        raise llm.CredentialsError("log in first") from exc
+
+
+def alone() -> str:
+    try:
+        return raises()
+    except RuntimeError:
+        raise llm.CredentialsError("log in first") from None
+
+
+def interrupted() -> str:
+    try:
+        raise KeyboardInterrupt(KEYS[0])
+    except KeyboardInterrupt as exc:
+        raise llm.CredentialsError("log in first") from exc
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        (unlike_itself, RuntimeError),
+        (caused, RuntimeError),
+        (alone, type(None)),
+        (interrupted, type(None)),
+    ],
+)
+async def test_what_led_to_its_own_words_is_not_shown(
+    source: Any, cause: Any, autojump_clock: Any
+) -> None:
+    with pytest.raises(llm.CredentialsError, match=r"^log in first$") as caught:
+        await ask(ScriptedTransport(), model(source), retry=Retry(attempts=1))
+    assert type(caught.value.__cause__) is cause
+    assert KEYS[0] not in shown(caught.value)
+
+
+@pytest.mark.parametrize("option", ["api_key", "sign"])
+async def test_what_fails_while_it_is_cancelled_is_not_shown(
+    option: str, autojump_clock: Any
+) -> None:
+    async def failing() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raises()
+
+    async def source(*_: Any) -> Any:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(failing)
+            nursery.start_soon(trio.sleep_forever)
+
+    target = llm.compatible("m", base_url="http://test.invalid/v1", **{option: source})
+    with pytest.raises(llm.ConnectTimeout, match="no key or signature within 3 s") as caught:
+        await ask(
+            ScriptedTransport(), target, timeouts=Timeouts(connect=3), retry=Retry(attempts=1)
+        )
+    assert KEYS[0] not in shown(caught.value)
+    with trio.move_on_after(1) as scope:
+        await ask(ScriptedTransport(), target)
+    assert scope.cancelled_caught
+
+
 async def test_a_failure_after_a_401_closes_what_was_refused(autojump_clock: Any) -> None:
     source = Source(KEYS[0], None)
     transport = ScriptedTransport(refusal())

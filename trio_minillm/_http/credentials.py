@@ -21,6 +21,8 @@ from .._types.credentials import (
     checked_headers,
     checked_key,
     failed_call,
+    in_own_words,
+    without_errors,
 )
 from .._types.errors import CredentialsError
 from .exchange import Exchange, Outgoing, Response, ignore_progress
@@ -167,17 +169,21 @@ async def _called(
 ) -> Outgoing:
     """Call one of the program's functions, and return the request that its answer makes.
 
-    No frame has a name for the function, whose ``repr`` may show the arguments that it was given. Raises `CredentialsError`, whose frames and causes have neither the key nor the request.
+    No frame has a name for the function, whose ``repr`` may show the arguments that it was given.
+    Raises `CredentialsError`, whose frames and causes have neither the key nor the request.
     """
     answer: object = None
+    failure: BaseException
     try:
         answer = getattr(credentials, name)(*arguments)
         if isawaitable(answer):
             answer = await answer
         return use(answer)
     except CredentialsError as exc:
-        failure = exc.with_traceback(None)
+        failure = in_own_words(exc)
     except Exception as exc:  # noqa: BLE001 - a function of the program's own
         failure = failed_call(_WORDS[name], exc)
+    except BaseExceptionGroup as exc:  # cancelled, or interrupted, and what failed meanwhile
+        failure = without_errors(exc)
     del use, answer
     raise failure
