@@ -572,6 +572,36 @@ async def test_a_signature_is_made_after_the_key_and_anew_with_each_attempt(
     assert list(one.__rich_repr__()) == ["POST request to sign"]
 
 
+async def test_a_signature_replaces_a_header_however_a_provider_writes_its_name(
+    autojump_clock: Any,
+) -> None:
+    class Capital(llm.providers.OpenAIChat):
+        def auth_headers(self, model: llm.Model) -> dict[str, str]:
+            return {"Authorization": f"Bearer {model.api_key}"}
+
+    seen: list[llm.RequestToSign] = []
+
+    def hook(request: llm.RequestToSign) -> dict[str, str]:
+        seen.append(request)
+        return {"Authorization": "HMAC-SHA256 Signature=1"}
+
+    transport = ScriptedTransport(reply(*openai_events("Hi")))
+    given = {"name": "m", "provider": Capital(), "base_url": "http://test.invalid/v1"}
+    await ask(transport, llm.Model(**given, api_key=KEYS[0], sign=hook))
+    assert seen[0].headers["authorization"] == f"Bearer {KEYS[0]}"
+    sent = transport.requests[0].headers
+    assert sent.get_list("authorization") == ["HMAC-SHA256 Signature=1"]
+
+
+async def test_what_comes_back_from_sign_as_it_was_is_no_secret(autojump_clock: Any) -> None:
+    missing = b'{"error":{"message":"no such model at test.invalid"}}'
+    transport = ScriptedTransport(reply(missing, status=404, headers=JSON))
+    target = model(sign=lambda request: {**request.headers, "authorization": KEYS[0]})
+    with pytest.raises(llm.RefusedError, match=r"no such model at test\.invalid") as caught:
+        await ask(transport, target)
+    assert "asked http://test.invalid/v1/chat/completions" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [

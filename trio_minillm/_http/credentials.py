@@ -120,8 +120,9 @@ class CredentialedExchange(Exchange):
         credentials = self._credentials
         if credentials.sign is not None:
             request.on_progress(STARTED)
-            asked = (_to_sign(request),)
-            signed = await _called(credentials, "sign", asked, partial(_signed, request))
+            asked = _to_sign(request)
+            use = partial(_signed, request, asked)
+            signed = await _called(credentials, "sign", (asked,), use)
             self._on_secrets(_added(request, signed))
             request = signed
         exchange = self._connect()
@@ -143,13 +144,19 @@ def _with_key(request: Outgoing, credentials: Credentials, answer: object) -> Ou
 
 
 def _to_sign(request: Outgoing) -> RequestToSign:
-    headers = {"host": _host(request.url), **request.headers}
+    headers = {"host": _host(request.url), **_in_lower_case(request)}
     return RequestToSign(method=request.method, url=request.url, headers=headers, body=request.body)
 
 
-def _signed(request: Outgoing, answer: object) -> Outgoing:
-    headers = {**request.headers, **checked_headers(answer)}
-    return msgspec.structs.replace(request, headers=headers)
+def _signed(request: Outgoing, asked: RequestToSign, answer: object) -> Outgoing:
+    # What it has got and returns as it was is neither replaced nor a secret: the host, say.
+    own = {k: v for k, v in checked_headers(answer).items() if asked.headers.get(k) != v}
+    return msgspec.structs.replace(request, headers={**_in_lower_case(request), **own})
+
+
+def _in_lower_case(request: Outgoing) -> dict[str, str]:
+    """Return the headers by the names that others replace them by; a provider may write them anyhow."""
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _added(before: Outgoing, after: Outgoing) -> dict[str, str]:
