@@ -35,6 +35,7 @@ from .._http.exchange import Exchange
 from .._protocol.request import Prepared
 from .._types.errors import MiniLLMError, RefusedError
 from ..providers import Model
+from ..providers._base import account_behind
 from .answers import Answers
 from .calls import ATTEMPTS, Caller, may_pass, wait_before, was_sent
 from .errors import VendorBatchError
@@ -235,7 +236,8 @@ class VendorRun:
 
     def _group(self, prepared: Prepared) -> Group:
         model = prepared.model
-        key = prepared.url, model.name, model.api_key, tuple(sorted(headers_of(prepared).items()))
+        headers = tuple(sorted(headers_of(prepared).items()))
+        key = prepared.url, model.name, account_behind(model), headers
         if key not in self._groups:
             self._groups[key] = Group(prepared, self._connect)
         return self._groups[key]

@@ -8,7 +8,7 @@ machine the accumulating. `trio_minillm.testing.check_provider` checks that one 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
@@ -20,7 +20,7 @@ import msgspec
 from .._types.checks import check_function, check_option, check_type, warn_caller
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
-from .._types.credentials import KeySource, Sign, header_fault, key_fault
+from .._types.credentials import KeySource, Sign, header_fault, identity_of, key_fault
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.hosts import is_this_machine
 from .._types.messages import Message
@@ -86,10 +86,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         _check_url(self.base_url)
         if self.identity is not None and not is_this_machine(host_of(self.base_url)):
             raise ValueError("identity is for servers on this machine alone")
-        named = self.headers.keys() & _KEY_HEADERS
-        if (
-            self.api_key or named or self.key_source or self.sign
-        ) and self.base_url.lower().startswith("http:"):
+        keyed = self.headers.keys() & _KEY_HEADERS or self.key_source is not None
+        if (self.api_key or keyed or self.sign is not None) and self.base_url.lower().startswith(
+            "http:"
+        ):
             _warn_of_plain_text(host_of(self.base_url))
 
     def __eq__(self, other: object) -> bool:
@@ -430,6 +430,13 @@ def host_of(base_url: str) -> str:
         return urlsplit(base_url).hostname or ""
     except ValueError:  # `Model` raises for it
         return ""
+
+
+def account_behind(model: Model) -> Hashable:
+    """Return what tells the account that a model's requests count for from others at its address."""
+    if model.key_source is None and model.sign is None:
+        return model.api_key
+    return model.api_key, identity_of(model.key_source), identity_of(model.sign)
 
 
 def loggable_url(model: Model) -> str:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..._protocol.request import Messages
-from ..._types.credentials import identity_of
 from ..._types.errors import MiniLLMError
 from ...providers import Model
+from ...providers._base import account_behind
 from ..types import Attempt, BatchRequest
 from .controls import Control, Place, closed_control
 from .own_fault import Ticket
@@ -143,10 +143,7 @@ class Schedule:
         return (queue.lane for queue in self._queues.values())
 
     def _queue(self, model: Model, now: float) -> Queue:
-        account: Hashable = model.api_key
-        if model.key_source is not None or model.sign is not None:
-            account = account, identity_of(model.key_source), identity_of(model.sign)
-        place = (model.provider.name, model.base_url, account, model.name)
+        place = (model.provider.name, model.base_url, account_behind(model), model.name)
         queue = self._queues.get(place)
         if queue is None:
             host = urlsplit(model.base_url).netloc.rpartition("@")[2]
