@@ -740,7 +740,16 @@ def test_functions_and_keys_go_not_together() -> None:
             llm.Model(**{name: "x"}, **given)
 
 
-@pytest.mark.parametrize("given", [{"api_key": lambda: KEYS[0]}, {"sign": sign}])
+class Empty(list[str]):
+    """A function that is false, as a container of nothing is."""
+
+    def __call__(self, *_: Any) -> Any:
+        return KEYS[0]
+
+
+@pytest.mark.parametrize(
+    "given", [{"api_key": lambda: KEYS[0]}, {"api_key": Empty()}, {"sign": sign}, {"sign": Empty()}]
+)
 def test_no_key_of_the_environment_goes_beside_it(
     given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -751,7 +760,7 @@ def test_no_key_of_the_environment_goes_beside_it(
 
 
 def test_they_are_warned_of_over_plain_http() -> None:
-    for given in ({"api_key": lambda: KEYS[0]}, {"sign": sign}):
+    for given in ({"api_key": lambda: KEYS[0]}, {"api_key": Empty()}, {"sign": sign}):
         with pytest.warns(UserWarning, match="unencrypted"):
             llm.compatible("m", base_url="http://example.com/v1", **given)
 
