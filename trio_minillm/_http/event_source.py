@@ -117,14 +117,13 @@ class _Given(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         try:
             item = await anext(self._source)
-        except httpx.TransportError as exc:
-            import httpx_sse  # most programs have no use for it
-
-            if not isinstance(exc, httpx_sse.SSEError):
+        except Exception as exc:
+            failure = _failure_of(exc)
+            if failure is None:
                 raise
         else:
             return self._bytes_of(item)
-        raise ProtocolError("the response is no event stream: its content type is another")
+        raise failure
 
     def _bytes_of(self, item: Any) -> bytes:
         if isinstance(item, bytes | bytearray):
@@ -136,6 +135,27 @@ class _Given(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         if isinstance(self._source, AsyncGenerator):
             await self._source.aclose()
+
+
+def _failure_of(exc: Exception) -> Exception | None:
+    """Return the failure of a source that httpx or httpx2 tells of, as one of httpx's or of ours;
+    ``None`` for any other exception.
+    """
+    if isinstance(exc, httpx.TransportError):
+        import httpx_sse  # most programs have no use for it
+
+        return ProtocolError(_OTHER_TYPE) if isinstance(exc, httpx_sse.SSEError) else exc
+    newer = sys.modules.get("httpx2")
+    if newer is None:
+        return None
+    from .httpx2_bridge import ERRORS, as_httpx_error
+
+    if isinstance(exc, newer.SSEError):
+        return ProtocolError(_OTHER_TYPE)
+    return as_httpx_error(exc) if isinstance(exc, ERRORS) else None
+
+
+_OTHER_TYPE = "the response is no event stream: its content type is another"
 
 
 class _Lines:
