@@ -513,6 +513,36 @@ def test_a_status_is_a_refusal_whatever_the_content_type(package: Any, status: i
     run(main)
 
 
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+@pytest.mark.parametrize("read", [False, True])
+def test_the_key_of_the_client_that_asked_is_not_repeated(package: Any, read: bool) -> None:
+    """No model has it: the program's own client has sent it."""
+    header, field = "token-0123456789abcdef", "AIzaSy0123456789abcdef"
+
+    async def main() -> None:
+        answer = package.Response(
+            401,
+            json={"error": {"message": f"bad {header} or {field}"}},
+            headers={"x-request-id": header, "x-echo": field},
+        )
+        client = package.AsyncClient(transport=package.MockTransport(lambda _: answer))
+        sent = {"authorization": f"Bearer {header}"}
+        url = f"http://host.invalid/v1/x?key={field}"
+        async with client, client.stream("POST", url, headers=sent) as response:
+            if read:
+                await response.aread()
+            async with StreamingCompletion.from_event_source(
+                response, "m", provider=llm.providers.Gemini()
+            ) as stream:
+                with pytest.raises(llm.RefusedError, match="bad") as caught:
+                    await stream.collect()
+            shown = f"{caught.value} {vars(caught.value)} {stream.headers}"
+        assert header not in shown
+        assert field not in shown
+
+    run(main)
+
+
 def test_a_response_of_httpx2_whose_body_is_gone_is_refused_at_once() -> None:
     class Body2(httpx2.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:

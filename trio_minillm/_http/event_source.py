@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     read whole; or an async iterable of the body: its bytes or text, cut anywhere, or server-sent events."""
 
 
-def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
-    """Return an exchange that has this answer, and the URL that was asked, if it is known.
+def exchange_over(source: EventSource) -> tuple[HttpxExchange, httpx.Request | None]:
+    """Return an exchange that has this answer, and the request that was sent, if it is known.
 
     Raises ``TypeError`` for a source of another kind, and ``ValueError`` for a response of which
     something was consumed that is not there any more.
@@ -55,9 +55,13 @@ def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
     async def send(_: Outgoing) -> httpx.Response:
         return response
 
+    return HttpxExchange(send), _request_of(response)
+
+
+def _request_of(response: httpx.Response) -> httpx.Request | None:
     with suppress(RuntimeError):  # it was made without a request
-        return HttpxExchange(send), str(response.request.url)
-    return HttpxExchange(send), ""
+        return response.request
+    return None
 
 
 def _response_in(source: object) -> httpx.Response | None:
@@ -76,9 +80,8 @@ def _response_in(source: object) -> httpx.Response | None:
 def address_of(source: EventSource) -> str:
     """Return the address that was asked, without its query; an empty text if it is not known."""
     response = _response_in(source)
-    with suppress(RuntimeError):  # it was made without a request
-        return "" if response is None else str(response.request.url).partition("?")[0]
-    return ""
+    asked = None if response is None else _request_of(response)
+    return "" if asked is None else str(asked.url).partition("?")[0]
 
 
 def _read_before(response: httpx.Response) -> httpx.Response:
@@ -91,8 +94,8 @@ def _read_before(response: httpx.Response) -> httpx.Response:
         ) from None
     headers = [(k, v) for k, v in response.headers.multi_items() if k not in _OF_THE_BODY]
     again = httpx.Response(response.status_code, headers=headers, stream=_Given(_once(body)))
-    with suppress(RuntimeError):  # it was made without a request
-        again.request = response.request
+    if (asked := _request_of(response)) is not None:
+        again.request = asked
     return again
 
 
