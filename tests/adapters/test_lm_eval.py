@@ -251,6 +251,15 @@ def test_a_text_without_a_beginning_has_no_score(serve):
         likelihood(("a b",), rolling=True)
 
 
+def test_numbers_of_a_part_are_no_score(serve):
+    serve(echo("a b c", (" c", -2.0, -2.0), ENDED))
+    with pytest.raises(NotImplementedError, match=re.escape(NOT_GIVEN)):
+        likelihood(("a", " b c"))
+    with pytest.raises(ValueError, match=re.escape(NO_BEGINNING)):
+        likelihood(("a b c",), rolling=True)
+    assert likelihood(("a b", " c")) == [(-2.0, True)]
+
+
 def test_a_refusal_says_what_it_may_mean(serve):
     serve(json_reply({"error": {"message": "Only no echo is supported"}}, status=400))
     with pytest.raises(llm.RefusedError, match="no echo") as caught:

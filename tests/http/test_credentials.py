@@ -345,6 +345,78 @@ async def test_a_function_may_say_in_its_own_words_what_is_wrong(autojump_clock:
         await ask(ScriptedTransport(), model(source))
 
 
+def unlike_itself() -> str:
+    try:
+        return raises()
+    except RuntimeError:
+        raise llm.CredentialsError("log in first")  # noqa: B904 - as programs do
+
+
+def caused() -> str:
+    try:
+        return raises()
+    except RuntimeError as exc:
+        raise llm.CredentialsError("log in first") from exc
+
+
+def alone() -> str:
+    try:
+        return raises()
+    except RuntimeError:
+        raise llm.CredentialsError("log in first") from None
+
+
+def interrupted() -> str:
+    try:
+        raise KeyboardInterrupt(KEYS[0])
+    except KeyboardInterrupt as exc:
+        raise llm.CredentialsError("log in first") from exc
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        (unlike_itself, RuntimeError),
+        (caused, RuntimeError),
+        (alone, type(None)),
+        (interrupted, type(None)),
+    ],
+)
+async def test_what_led_to_its_own_words_is_not_shown(
+    source: Any, cause: Any, autojump_clock: Any
+) -> None:
+    with pytest.raises(llm.CredentialsError, match=r"^log in first$") as caught:
+        await ask(ScriptedTransport(), model(source), retry=Retry(attempts=1))
+    assert type(caught.value.__cause__) is cause
+    assert KEYS[0] not in shown(caught.value)
+
+
+@pytest.mark.parametrize("option", ["api_key", "sign"])
+async def test_what_fails_while_it_is_cancelled_is_not_shown(
+    option: str, autojump_clock: Any
+) -> None:
+    async def failing() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raises()
+
+    async def source(*_: Any) -> Any:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(failing)
+            nursery.start_soon(trio.sleep_forever)
+
+    target = llm.compatible("m", base_url="http://test.invalid/v1", **{option: source})
+    with pytest.raises(llm.ConnectTimeout, match="no key or signature within 3 s") as caught:
+        await ask(
+            ScriptedTransport(), target, timeouts=Timeouts(connect=3), retry=Retry(attempts=1)
+        )
+    assert KEYS[0] not in shown(caught.value)
+    with trio.move_on_after(1) as scope:
+        await ask(ScriptedTransport(), target)
+    assert scope.cancelled_caught
+
+
 async def test_a_failure_after_a_401_closes_what_was_refused(autojump_clock: Any) -> None:
     source = Source(KEYS[0], None)
     transport = ScriptedTransport(refusal())
@@ -500,6 +572,36 @@ async def test_a_signature_is_made_after_the_key_and_anew_with_each_attempt(
     assert list(one.__rich_repr__()) == ["POST request to sign"]
 
 
+async def test_a_signature_replaces_a_header_however_a_provider_writes_its_name(
+    autojump_clock: Any,
+) -> None:
+    class Capital(llm.providers.OpenAIChat):
+        def auth_headers(self, model: llm.Model) -> dict[str, str]:
+            return {"Authorization": f"Bearer {model.api_key}"}
+
+    seen: list[llm.RequestToSign] = []
+
+    def hook(request: llm.RequestToSign) -> dict[str, str]:
+        seen.append(request)
+        return {"Authorization": "HMAC-SHA256 Signature=1"}
+
+    transport = ScriptedTransport(reply(*openai_events("Hi")))
+    given = {"name": "m", "provider": Capital(), "base_url": "http://test.invalid/v1"}
+    await ask(transport, llm.Model(**given, api_key=KEYS[0], sign=hook))
+    assert seen[0].headers["authorization"] == f"Bearer {KEYS[0]}"
+    sent = transport.requests[0].headers
+    assert sent.get_list("authorization") == ["HMAC-SHA256 Signature=1"]
+
+
+async def test_what_comes_back_from_sign_as_it_was_is_no_secret(autojump_clock: Any) -> None:
+    missing = b'{"error":{"message":"no such model at test.invalid"}}'
+    transport = ScriptedTransport(reply(missing, status=404, headers=JSON))
+    target = model(sign=lambda request: {**request.headers, "authorization": KEYS[0]})
+    with pytest.raises(llm.RefusedError, match=r"no such model at test\.invalid") as caught:
+        await ask(transport, target)
+    assert "asked http://test.invalid/v1/chat/completions" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
@@ -638,7 +740,16 @@ def test_functions_and_keys_go_not_together() -> None:
             llm.Model(**{name: "x"}, **given)
 
 
-@pytest.mark.parametrize("given", [{"api_key": lambda: KEYS[0]}, {"sign": sign}])
+class Empty(list[str]):
+    """A function that is false, as a container of nothing is."""
+
+    def __call__(self, *_: Any) -> Any:
+        return KEYS[0]
+
+
+@pytest.mark.parametrize(
+    "given", [{"api_key": lambda: KEYS[0]}, {"api_key": Empty()}, {"sign": sign}, {"sign": Empty()}]
+)
 def test_no_key_of_the_environment_goes_beside_it(
     given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -649,7 +760,7 @@ def test_no_key_of_the_environment_goes_beside_it(
 
 
 def test_they_are_warned_of_over_plain_http() -> None:
-    for given in ({"api_key": lambda: KEYS[0]}, {"sign": sign}):
+    for given in ({"api_key": lambda: KEYS[0]}, {"api_key": Empty()}, {"sign": sign}):
         with pytest.warns(UserWarning, match="unencrypted"):
             llm.compatible("m", base_url="http://example.com/v1", **given)
 

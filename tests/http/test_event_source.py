@@ -457,13 +457,19 @@ def test_an_event_sources_own_parser_costs_nothing(case: str, package: Any) -> N
     run(main)
 
 
-def test_events_of_httpx_sse_under_another_content_type() -> None:
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_events_of_httpx_sse_under_another_content_type(package: Any) -> None:
     """Its generator asks for the content type itself, and tells nothing else."""
 
     async def main() -> None:
-        async with http(lambda _: httpx.Response(200, json={"error": "key-0123456789"})) as client:
-            async with httpx_sse.aconnect_sse(client, "GET", "http://host.invalid/") as source:
-                events = source.aiter_sse()
+        answer = package.Response(200, json={"error": "key-0123456789"})
+        transport = package.MockTransport(lambda _: answer)
+        async with package.AsyncClient(transport=transport) as client:
+            async with client.stream("GET", "http://host.invalid/") as response:
+                if package is httpx:
+                    events: Any = httpx_sse.EventSource(response).aiter_sse()
+                else:
+                    events = aiter(httpx2.EventSource(response))
                 async with StreamingCompletion.from_event_source(events, OPENAI) as stream:
                     with pytest.raises(llm.ProtocolError, match="content type is another"):
                         await stream.collect()
@@ -471,10 +477,11 @@ def test_events_of_httpx_sse_under_another_content_type() -> None:
     run(main)
 
 
-def test_a_break_in_somebody_elses_iterable_is_a_cut() -> None:
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_a_break_in_somebody_elses_iterable_is_a_cut(package: Any) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield BODY[:20]
-        raise httpx.ReadError("gone")
+        raise package.ReadError("gone")
 
     async def main() -> None:
         async with StreamingCompletion.from_event_source(broken(), OPENAI) as stream:
@@ -502,6 +509,36 @@ def test_a_status_is_a_refusal_whatever_the_content_type(package: Any, status: i
                         await stream.collect()
         assert (caught.value.status, caught.value.retry_after) == (status, 3)
         assert str(caught.value.url) == "http://host.invalid/v1/x"
+
+    run(main)
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2], ids=["httpx", "httpx2"])
+@pytest.mark.parametrize("read", [False, True])
+def test_the_key_of_the_client_that_asked_is_not_repeated(package: Any, read: bool) -> None:
+    """No model has it: the program's own client has sent it."""
+    header, field = "token-0123456789abcdef", "AIzaSy0123456789abcdef"
+
+    async def main() -> None:
+        answer = package.Response(
+            401,
+            json={"error": {"message": f"bad {header} or {field}"}},
+            headers={"x-request-id": header, "x-echo": field},
+        )
+        client = package.AsyncClient(transport=package.MockTransport(lambda _: answer))
+        sent = {"authorization": f"Bearer {header}"}
+        url = f"http://host.invalid/v1/x?key={field}"
+        async with client, client.stream("POST", url, headers=sent) as response:
+            if read:
+                await response.aread()
+            async with StreamingCompletion.from_event_source(
+                response, "m", provider=llm.providers.Gemini()
+            ) as stream:
+                with pytest.raises(llm.RefusedError, match="bad") as caught:
+                    await stream.collect()
+            shown = f"{caught.value} {vars(caught.value)} {stream.headers}"
+        assert header not in shown
+        assert field not in shown
 
     run(main)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import trio_minillm as llm
 from trio_minillm._protocol.decoder import ChunkDecoder
 from trio_minillm._protocol.sniffer import Sniffer
-from trio_minillm.providers import SERVERS, Provider, anthropic, openai
+from trio_minillm.providers import SERVERS, Provider, anthropic, openai, text_completions
 
 PROVIDERS: list[Provider] = [
     llm.openai("m", api_key="k").provider,
@@ -26,11 +26,15 @@ PROVIDERS: list[Provider] = [
         for server in SERVERS
     ),
 ]
+TEXTS: list[Provider] = [
+    text_completions.TextCompletions(),
+    text_completions.TextCompletions("vllm"),
+]
 FIELDS = """content role refusal reasoning reasoning_content tool_calls function_call delta message text
 usage error code base_resp x_groq finish_reason index id object model created choices status detail
 native_finish_reason logprobs token_ids stop_reason provider cost timings name arguments function type
 service_tier system_fingerprint obfuscation msg data response success failed prompt_tokens
-completion_tokens total_tokens"""
+completion_tokens total_tokens tokens token_logprobs top_logprobs text_offset prompt_logprobs"""
 NAMES = FIELDS.split()
 SCALARS = st.sampled_from(
     (
@@ -115,6 +119,30 @@ def events(draw: Any) -> bytes:
     return json.dumps(event).encode()
 
 
+LOGPROBS = {"tokens": ["a"], "token_logprobs": [-1], "top_logprobs": [{"a": -1}]}
+
+
+@st.composite
+def texts(draw: Any) -> bytes:
+    """An event of text completions that is ordinary, or is that but for a field or two."""
+    logprobs = draw(st.sampled_from((None, {}, LOGPROBS, {"tokens": []}, {"content": []})))
+    choice = {
+        "text": draw(st.sampled_from(("a", "b ", "", "\n"))),
+        "index": draw(st.sampled_from((0, 0, 1))),
+        "finish_reason": draw(st.sampled_from((None, None, "stop", "length", "error", ""))),
+        "logprobs": json.loads(json.dumps(logprobs)),
+    }
+    for name in draw(st.lists(st.sampled_from(("reasoning", "native_finish_reason")))):
+        choice[name] = draw(st.sampled_from((None, "", "r", "stop")))
+    event: dict[str, Any] = {"object": "text_completion", "choices": [choice]}
+    if draw(st.booleans()):
+        event["usage"] = draw(st.sampled_from((None, USAGE)) | VALUES)
+    places = [event, choice, choice["logprobs"] or event]
+    for place in draw(st.lists(st.sampled_from(places), max_size=2)):
+        place[draw(st.sampled_from(NAMES))] = draw(VALUES)
+    return json.dumps(event).encode()
+
+
 ANTHROPICS: list[dict[str, Any]] = [
     {"type": "message_start", "message": {"id": "a", "usage": {"input_tokens": 3}}},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
@@ -158,6 +186,7 @@ def decoded(
         if not fast:
             monkeypatch.setattr(ChunkDecoder, "_ordinary", slow)
             monkeypatch.setattr(openai, "ordinary_chunk", slow)
+            monkeypatch.setattr(text_completions, "ordinary_chunk", slow)
             monkeypatch.setattr(anthropic, "is_ordinary_end", lambda data: False)
         decoder = ChunkDecoder(provider, lenient=lenient, choices=choices)
         chunks = [chunk for piece in pieces for chunk in decoder.feed(piece, 1.0)]
@@ -194,6 +223,20 @@ def test_the_fast_path_is_the_long_way(
     ends = [*sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[i:j] for i, j in zip([0, *ends], ends, strict=False)]
     assert_alike(provider, pieces, lenient, choices)
+
+
+@given(
+    st.sampled_from(TEXTS),
+    st.lists(
+        (texts() | events() | st.sampled_from(OTHERS)).map(b"data: %b\n\n".__mod__), max_size=6
+    ),
+    st.booleans(),
+    st.sampled_from((1, 2)),
+)
+def test_the_fast_path_of_text_completions_is_the_long_way(
+    provider: Provider, found: list[bytes], lenient: bool, choices: int
+) -> None:
+    assert_alike(provider, found, lenient, choices)
 
 
 def chunk(*choices: Any, **more: Any) -> bytes:

@@ -378,6 +378,22 @@ def test_reasoning_of_a_router() -> None:
     assert (response.content, response.reasoning) == ("Hi", "hm")
 
 
+@pytest.mark.parametrize("more", [{}, {"native_finish_reason": None}, {"unknown": 1}])
+@pytest.mark.parametrize("place", ["beside", "before"])
+def test_reasoning_of_a_router_is_read_beside_any_field(more: Any, place: str) -> None:
+    if place == "beside":
+        events = [event("H", reasoning="h", **more), event("i", reasoning="m", **more)]
+    else:
+        events = [event("", reasoning="hm", **more), event("Hi", **more)]
+    response, error = decode(TEXT, [*events, event("", "stop", **more), DONE])
+    assert error is None
+    assert (response.content, response.reasoning, response.notes) == ("Hi", "hm", ())
+    choice = {"index": 0, "text": "Hi", "reasoning": "hm", "finish_reason": "stop", **more}
+    response, error = decode(TEXT, [json.dumps({**COUNTED, "choices": [choice]}).encode()])
+    assert error is None
+    assert (response.content, response.reasoning) == ("Hi", "hm")
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_whole_body(indent: int | None) -> None:
     choices = [{"text": "Hello", "index": 0, "logprobs": None, "finish_reason": "stop"}]

@@ -720,6 +720,57 @@ async def test_a_part_without_an_id_needs_the_same_key(rig, autojump_clock):
     assert rig.stand_in.calls.count("create") == 1
 
 
+@vendors
+async def test_a_function_is_asked_for_the_key_of_each_call(tmp_path, vendor, autojump_clock):
+    rig = Rig(tmp_path, vendor)
+    keys = itertools.count()
+
+    async def key():
+        await trio.sleep(1)
+        rig.stand_in.key = f"token-{next(keys)}-0123456789abcdef"
+        return rig.stand_in.key
+
+    rig.model = model_of(vendor, api_key=key)
+    await rig.run(requests("a", "b"))
+    assert rig.lines()["k-a"].content == "to a"
+    assert next(keys) == len(rig.stand_in.calls), "none for reading what has come"
+
+
+@vendors
+async def test_a_key_that_ran_out_is_asked_for_again(tmp_path, vendor, autojump_clock):
+    rig = Rig(tmp_path, vendor)
+    good = itertools.cycle([KEY.replace("test", "past"), KEY])
+    rig.model = model_of(vendor, api_key=lambda: next(good))
+    await rig.run(requests("a"))
+    assert rig.lines()["k-a"].content == "to a"
+    rig.model = model_of(vendor, api_key=lambda: KEY.replace("test", "past"))
+    with pytest.raises(llm.RefusedError, match="Incorrect API key") as caught:
+        await rig.run(requests("b"))
+    assert "0123456789" not in str(caught.value)
+
+
+async def test_calls_are_signed(rig, autojump_clock):
+    signed = []
+
+    def sign(request):
+        signed.append((request.method, len(request.body) > 0))
+        return {"authorization": f"Bearer {KEY}"}
+
+    rig.model = model_of("openai", api_key=None, sign=sign)
+    await rig.run(requests("a"))
+    assert rig.lines()["k-a"].content == "to a"
+    assert signed[:2] == [("POST", True), ("POST", True)]
+    assert len(signed) == len(rig.stand_in.calls)
+
+
+async def test_each_function_has_batches_of_its_own(rig, autojump_clock):
+    asked = [
+        BatchRequest(name, name, model=model_of("openai", api_key=lambda: KEY)) for name in "ab"
+    ]
+    await rig.run(asked)
+    assert rig.stand_in.calls.count("create") == 2
+
+
 async def test_a_key_that_stands_twice_is_an_error(rig, autojump_clock):
     with pytest.raises(ValueError, match="'k' stands among the requests twice"):
         await rig.run([BatchRequest("k", "a"), BatchRequest("k", "b")])

@@ -21,6 +21,8 @@ from .._types.credentials import (
     checked_headers,
     checked_key,
     failed_call,
+    in_own_words,
+    without_errors,
 )
 from .._types.errors import CredentialsError
 from .exchange import Exchange, Outgoing, Response, ignore_progress
@@ -118,8 +120,9 @@ class CredentialedExchange(Exchange):
         credentials = self._credentials
         if credentials.sign is not None:
             request.on_progress(STARTED)
-            asked = (_to_sign(request),)
-            signed = await _called(credentials, "sign", asked, partial(_signed, request))
+            asked = _to_sign(request)
+            use = partial(_signed, request, asked)
+            signed = await _called(credentials, "sign", (asked,), use)
             self._on_secrets(_added(request, signed))
             request = signed
         exchange = self._connect()
@@ -141,13 +144,19 @@ def _with_key(request: Outgoing, credentials: Credentials, answer: object) -> Ou
 
 
 def _to_sign(request: Outgoing) -> RequestToSign:
-    headers = {"host": _host(request.url), **request.headers}
+    headers = {"host": _host(request.url), **_in_lower_case(request)}
     return RequestToSign(method=request.method, url=request.url, headers=headers, body=request.body)
 
 
-def _signed(request: Outgoing, answer: object) -> Outgoing:
-    headers = {**request.headers, **checked_headers(answer)}
-    return msgspec.structs.replace(request, headers=headers)
+def _signed(request: Outgoing, asked: RequestToSign, answer: object) -> Outgoing:
+    # What it has got and returns as it was is neither replaced nor a secret: the host, say.
+    own = {k: v for k, v in checked_headers(answer).items() if asked.headers.get(k) != v}
+    return msgspec.structs.replace(request, headers={**_in_lower_case(request), **own})
+
+
+def _in_lower_case(request: Outgoing) -> dict[str, str]:
+    """Return the headers by the names that others replace them by; a provider may write them anyhow."""
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _added(before: Outgoing, after: Outgoing) -> dict[str, str]:
@@ -167,17 +176,21 @@ async def _called(
 ) -> Outgoing:
     """Call one of the program's functions, and return the request that its answer makes.
 
-    No frame has a name for the function, whose ``repr`` may show the arguments that it was given. Raises `CredentialsError`, whose frames and causes have neither the key nor the request.
+    No frame has a name for the function, whose ``repr`` may show the arguments that it was given.
+    Raises `CredentialsError`, whose frames and causes have neither the key nor the request.
     """
     answer: object = None
+    failure: BaseException
     try:
         answer = getattr(credentials, name)(*arguments)
         if isawaitable(answer):
             answer = await answer
         return use(answer)
     except CredentialsError as exc:
-        failure = exc.with_traceback(None)
+        failure = in_own_words(exc)
     except Exception as exc:  # noqa: BLE001 - a function of the program's own
         failure = failed_call(_WORDS[name], exc)
+    except BaseExceptionGroup as exc:  # cancelled, or interrupted, and what failed meanwhile
+        failure = without_errors(exc)
     del use, answer
     raise failure

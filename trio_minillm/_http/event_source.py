@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     read whole; or an async iterable of the body: its bytes or text, cut anywhere, or server-sent events."""
 
 
-def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
-    """Return an exchange that has this answer, and the URL that was asked, if it is known.
+def exchange_over(source: EventSource) -> tuple[HttpxExchange, httpx.Request | None]:
+    """Return an exchange that has this answer, and the request that was sent, if it is known.
 
     Raises ``TypeError`` for a source of another kind, and ``ValueError`` for a response of which
     something was consumed that is not there any more.
@@ -55,9 +55,13 @@ def exchange_over(source: EventSource) -> tuple[HttpxExchange, str]:
     async def send(_: Outgoing) -> httpx.Response:
         return response
 
+    return HttpxExchange(send), _request_of(response)
+
+
+def _request_of(response: httpx.Response) -> httpx.Request | None:
     with suppress(RuntimeError):  # it was made without a request
-        return HttpxExchange(send), str(response.request.url)
-    return HttpxExchange(send), ""
+        return response.request
+    return None
 
 
 def _response_in(source: object) -> httpx.Response | None:
@@ -76,9 +80,8 @@ def _response_in(source: object) -> httpx.Response | None:
 def address_of(source: EventSource) -> str:
     """Return the address that was asked, without its query; an empty text if it is not known."""
     response = _response_in(source)
-    with suppress(RuntimeError):  # it was made without a request
-        return "" if response is None else str(response.request.url).partition("?")[0]
-    return ""
+    asked = None if response is None else _request_of(response)
+    return "" if asked is None else str(asked.url).partition("?")[0]
 
 
 def _read_before(response: httpx.Response) -> httpx.Response:
@@ -91,8 +94,8 @@ def _read_before(response: httpx.Response) -> httpx.Response:
         ) from None
     headers = [(k, v) for k, v in response.headers.multi_items() if k not in _OF_THE_BODY]
     again = httpx.Response(response.status_code, headers=headers, stream=_Given(_once(body)))
-    with suppress(RuntimeError):  # it was made without a request
-        again.request = response.request
+    if (asked := _request_of(response)) is not None:
+        again.request = asked
     return again
 
 
@@ -117,14 +120,13 @@ class _Given(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         try:
             item = await anext(self._source)
-        except httpx.TransportError as exc:
-            import httpx_sse  # most programs have no use for it
-
-            if not isinstance(exc, httpx_sse.SSEError):
+        except Exception as exc:
+            failure = _failure_of(exc)
+            if failure is None:
                 raise
         else:
             return self._bytes_of(item)
-        raise ProtocolError("the response is no event stream: its content type is another")
+        raise failure
 
     def _bytes_of(self, item: Any) -> bytes:
         if isinstance(item, bytes | bytearray):
@@ -136,6 +138,27 @@ class _Given(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         if isinstance(self._source, AsyncGenerator):
             await self._source.aclose()
+
+
+def _failure_of(exc: Exception) -> Exception | None:
+    """Return the failure of a source that httpx or httpx2 tells of, as one of httpx's or of ours;
+    ``None`` for any other exception.
+    """
+    if isinstance(exc, httpx.TransportError):
+        import httpx_sse  # most programs have no use for it
+
+        return ProtocolError(_OTHER_TYPE) if isinstance(exc, httpx_sse.SSEError) else exc
+    newer = sys.modules.get("httpx2")
+    if newer is None:
+        return None
+    from .httpx2_bridge import ERRORS, as_httpx_error
+
+    if isinstance(exc, newer.SSEError):
+        return ProtocolError(_OTHER_TYPE)
+    return as_httpx_error(exc) if isinstance(exc, ERRORS) else None
+
+
+_OTHER_TYPE = "the response is no event stream: its content type is another"
 
 
 class _Lines:

@@ -16,7 +16,7 @@ from .exchange import Outgoing
 from .failures import BAD_REDIRECT
 from .httpx_exchange import in_pieces, trace_of
 
-_FOREIGN = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)
+ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)
 """Exceptions that httpx2 may raise for a request that failed."""
 
 
@@ -35,8 +35,8 @@ async def send_by_httpx2(client: httpx2.AsyncClient, request: Outgoing) -> httpx
         return _received(await client.send(built, stream=True, follow_redirects=False))
     except httpx2.InvalidURL:  # the request's own was parsed before: it is a redirect's
         failure: Exception = httpx.RemoteProtocolError(BAD_REDIRECT)
-    except _FOREIGN as exc:
-        failure = _as_httpx(exc)
+    except ERRORS as exc:
+        failure = as_httpx_error(exc)
     raise failure
 
 
@@ -62,8 +62,8 @@ class Httpx2Transport(httpx.AsyncBaseTransport):
         built.stream = _Sent(request.stream)
         try:
             return _received(await self._transport.handle_async_request(built))
-        except _FOREIGN as exc:
-            failure = _as_httpx(exc)
+        except ERRORS as exc:
+            failure = as_httpx_error(exc)
         raise failure
 
     async def aclose(self) -> None:
@@ -122,8 +122,8 @@ class _Received(httpx.AsyncByteStream):
         try:
             async for piece in self._stream:
                 yield piece
-        except _FOREIGN as exc:
-            failure = _as_httpx(exc)
+        except ERRORS as exc:
+            failure = as_httpx_error(exc)
         else:
             return
         raise failure
@@ -131,14 +131,14 @@ class _Received(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         try:
             await self._close_response()
-        except _FOREIGN as exc:
-            failure = _as_httpx(exc)
+        except ERRORS as exc:
+            failure = as_httpx_error(exc)
         else:
             return
         raise failure
 
 
-def _as_httpx(exc: Exception) -> Exception:
+def as_httpx_error(exc: Exception) -> Exception:
     """Return httpx's error for one of httpx2's, with what led to it."""
     names = (kind.__name__ for kind in type(exc).__mro__)
     kinds = (getattr(httpx, name, None) for name in names)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .._http.event_source import address_of, exchange_over
+from .._protocol.redaction import secrets_in
 from .._protocol.request import Prepared, check_model
 from .._types.checks import check_option, check_seconds
 from .._types.options import Bounds, Retry, Timeouts
@@ -57,10 +58,10 @@ def task_over(
     raw: bool,
 ) -> StreamTask:
     """Return the task that reads such an answer. It makes one attempt: it can't ask again."""
-    exchange, url = exchange_over(source)
+    exchange, asked = exchange_over(source)
     prepared = Prepared(
         model=model,
-        url=url or model.provider.endpoint_url(model),
+        url=model.provider.endpoint_url(model) if asked is None else str(asked.url),
         headers={},
         body=b"",
         timeouts=timeouts,
@@ -71,4 +72,8 @@ def task_over(
         lenient=lenient,
         raw=raw,
     )
-    return StreamTask(lambda: exchange, prepared)
+    task = StreamTask(lambda: exchange, prepared)
+    if asked is not None:  # the key of the client that has asked, which a server may repeat
+        fields = [*asked.headers.items(), *asked.url.params.multi_items()]
+        task.keep_secrets(secrets_in(fields))
+    return task

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeAlias, cast
 
@@ -99,7 +99,7 @@ class StreamTask:
         self._secrets = secrets_of(prepared.model.api_key, prepared.model.headers.values())
         if prepared.credentials is not None:
             self._connect = partial(
-                CredentialedExchange, connect, prepared.credentials, self._keep_secrets
+                CredentialedExchange, connect, prepared.credentials, self._keep_added
             )
 
     # -- in the task -------------------------------------------------------------------------
@@ -318,9 +318,13 @@ class StreamTask:
             prepared = msgspec.structs.replace(prepared, credentials=None)
         self._prepared = msgspec.structs.replace(prepared, body=b"", headers={})
 
-    def _keep_secrets(self, headers: Mapping[str, str]) -> None:
+    def _keep_added(self, headers: Mapping[str, str]) -> None:
         """Add the secrets of a key that was asked for, or of a signature."""
-        self._secrets += (s for s in secrets_added(headers) if s not in self._secrets)
+        self.keep_secrets(secrets_added(headers))
+
+    def keep_secrets(self, secrets: Iterable[bytes]) -> None:
+        """Add secrets that nothing of the server's may show."""
+        self._secrets += (s for s in secrets if s not in self._secrets)
 
     def _refused(self, exchange: Exchange, body: bytes) -> RefusedError:
         provider, headers = self._prepared.model.provider, exchange.headers

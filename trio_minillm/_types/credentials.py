@@ -145,6 +145,24 @@ def failed_call(what: str, exc: Exception) -> CredentialsError:
     return error
 
 
+def in_own_words(error: CredentialsError) -> CredentialsError:
+    """Return the error that a function has raised itself: its words are meant to be shown, but not its
+    frames, nor those of what led to it.
+    """
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    error.__cause__ = _wordless(cause) if isinstance(cause, Exception) else None
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def without_errors(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what cancels or interrupts in a group that a function has raised, without the errors."""
+    rest = group.split(Exception)[1]
+    assert rest is not None  # or it would be an ``ExceptionGroup``
+    rest.__cause__ = rest.__context__ = None
+    return rest.with_traceback(None)
+
+
 def _place(exc: Exception) -> str:
     at = exc.__traceback__ and exc.__traceback__.tb_next
     if at is None:  # it is not written in Python

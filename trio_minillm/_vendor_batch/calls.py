@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 import trio
@@ -85,10 +85,10 @@ class Caller:
     async def once(self, call: Call) -> bytes:
         """Make a call, and return the body of its answer. Raises `MiniLLMError`."""
         seconds = CALL_SECONDS + len(call.body) / BYTES_PER_SECOND
-        exchange = self._exchange(call)
+        exchange, secrets = self._opened(call)
         try:
             with trio.move_on_after(seconds):
-                await self._start(exchange, call)
+                await self._start(exchange, call, secrets)
                 out = bytearray()
                 while data := await exchange.receive():
                     out += data
@@ -117,10 +117,10 @@ class Caller:
         It holds no cancel scope between two lines, whatever is done with them meanwhile.
         """
         call = Call("GET", url)
-        exchange = self._exchange(call)
+        exchange, secrets = self._opened(call)
         try:
             with trio.move_on_after(CALL_SECONDS) as scope:
-                await self._start(exchange, call)
+                await self._start(exchange, call, secrets)
             if scope.cancelled_caught:
                 raise StreamTimeout("total", CALL_SECONDS)
             async with aclosing(_lines(exchange)) as lines:
@@ -129,31 +129,34 @@ class Caller:
         finally:
             await exchange.close()
 
-    def _exchange(self, call: Call) -> Exchange:
-        credentials = credentials_of(self._model, self._headers, call)
+    def _opened(self, call: Call) -> tuple[Exchange, list[bytes]]:
+        """Return an exchange for a call, and the secrets that it will have sent."""
+        secrets = [*self._secrets]
+        credentials = credentials_of(self._model, self._headers_with, call)
         if credentials is None:
-            return self._connect()
-        return CredentialedExchange(self._connect, credentials, self._keep_secrets)
+            return self._connect(), secrets
 
-    def _headers(self, call: Call, key: str | None = None) -> dict[str, str]:
-        model = self._model if key is None else with_key(self._model, key)
-        headers = {**headers_to(model, "application/json"), **call.headers}
-        if call.body or call.method == "POST":
-            headers["content-type"] = call.content_type
-        return headers
+        def keep(headers: Mapping[str, str]) -> None:
+            secrets.extend(secrets_added(headers))
 
-    def _keep_secrets(self, headers: Mapping[str, str]) -> None:
-        self._secrets += (s for s in secrets_added(headers) if s not in self._secrets)
+        return CredentialedExchange(self._connect, credentials, keep), secrets
 
-    async def _start(self, exchange: Exchange, call: Call) -> None:
-        await exchange.start(call.url, self._headers(call), call.body, method=call.method)
+    def _headers_with(self, call: Call, key: str) -> dict[str, str]:
+        return _headers(with_key(self._model, key), call)
+
+    async def _start(self, exchange: Exchange, call: Call, secrets: Sequence[bytes]) -> None:
+        headers = _headers(self._model, call)
+        await exchange.start(call.url, headers, call.body, method=call.method)
         if not 200 <= exchange.status < 300:
-            raise self._refused(call, exchange, await exchange.short_body(CALL_SECONDS))
+            refusal = await exchange.short_body(CALL_SECONDS)
+            raise self._refused(call, exchange, refusal, secrets)
 
-    def _refused(self, call: Call, exchange: Exchange, body: bytes) -> RefusedError:
+    def _refused(
+        self, call: Call, exchange: Exchange, body: bytes, secrets: Sequence[bytes]
+    ) -> RefusedError:
         status, headers = exchange.status, exchange.headers
-        info = self._model.provider.parse_refusal(status, headers, redact(body, self._secrets))
-        url = self.redacted(call.url.partition("?")[0])
+        info = self._model.provider.parse_refusal(status, headers, redact(body, secrets))
+        url = redact_text(call.url.partition("?")[0], secrets)
         words = info.message
         if status in (404, 405, 501):
             words = f"{words} ({url}: no batches here, or none with this id for this key)"
@@ -163,14 +166,17 @@ class Caller:
         return RefusedError(
             replace(info, message=words),
             retry_after=retry_after(headers, now=time.time()),
-            request_id=None if request_id is None else self.redacted(request_id),
-            headers={name: self.redacted(value) for name, value in headers.items()},
+            request_id=None if request_id is None else redact_text(request_id, secrets),
+            headers={name: redact_text(value, secrets) for name, value in headers.items()},
             url=url,
         )
 
-    def redacted(self, text: str) -> str:
-        """Return a server's words without the key."""
-        return redact_text(text, self._secrets)
+
+def _headers(model: Model, call: Call) -> dict[str, str]:
+    headers = {**headers_to(model, "application/json"), **call.headers}
+    if call.body or call.method == "POST":
+        headers["content-type"] = call.content_type
+    return headers
 
 
 async def _lines(exchange: Exchange) -> AsyncGenerator[bytes, None]:

@@ -266,9 +266,10 @@ def score(response: CompletionResponse, context: str, continuation: str) -> tupl
         for entry, (start, end) in zip(echo.prompt, places, strict=True)
         if start >= len(context) or end > len(context)
     ]
-    if any(entry["logprob"] is None for entry in scored):
+    late = bool(scored) and scored[0]["text_offset"] > len(context)  # what is before has no number
+    if any(entry["logprob"] is None for entry in scored) or (late and not context):
         raise ValueError(NO_BEGINNING)
-    if not scored or not all(entry["top_logprobs"] for entry in scored):
+    if not scored or late or not all(entry["top_logprobs"] for entry in scored):
         raise NotImplementedError(NOT_GIVEN)
     if echo.text and not echo.completion:
         raise ValueError(MISPLACED)

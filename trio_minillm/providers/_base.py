@@ -86,10 +86,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         _check_url(self.base_url)
         if self.identity is not None and not is_this_machine(host_of(self.base_url)):
             raise ValueError("identity is for servers on this machine alone")
-        named = self.headers.keys() & _KEY_HEADERS
-        if (
-            self.api_key or named or self.key_source or self.sign
-        ) and self.base_url.lower().startswith("http:"):
+        functions = self.key_source is not None or self.sign is not None
+        keyed = self.api_key or functions or self.headers.keys() & _KEY_HEADERS
+        if keyed and self.base_url.lower().startswith("http:"):
             _warn_of_plain_text(host_of(self.base_url))
 
     def __eq__(self, other: object) -> bool:

@@ -230,7 +230,7 @@ def _model(
         key_source, api_key = api_key, None
     check_option("base_url", base_url, str)
     source = ""
-    if key_source or sign:
+    if key_source is not None or sign is not None:
         key_variable = ""  # a key in the environment is not what is meant
     if api_key is None and key_variable:
         api_key = os.environ.get(key_variable, "").strip() or None

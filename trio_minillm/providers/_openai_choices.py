@@ -113,11 +113,11 @@ def other_shape(data: bytes, cause: Exception) -> tuple[ChunkEvent, list[str]]:
 def without_delta(choice: ChoiceEvent) -> Delta:
     """Return what a choice without a delta says.
 
-    That is ``text``, as in the older completions endpoint, or a piece in ``message``. Beside a finish
-    reason, a message repeats what came before.
+    That is ``text``, as in the older completions endpoint, with the ``reasoning`` beside it, or a piece
+    in ``message``. Beside a finish reason, a message repeats what came before.
     """
-    if choice.text:
-        return Delta(content=choice.text)
+    if choice.text or (choice.reasoning and not choice.message):
+        return Delta(content=choice.text, reasoning=choice.reasoning)
     if choice.message and reason_of(choice.finish_reason, "choices[].finish_reason") is None:
         with suppress(msgspec.DecodeError, UnicodeError):
             return decode_delta(choice.message)

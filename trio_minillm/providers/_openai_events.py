@@ -72,6 +72,7 @@ class ChoiceEvent(msgspec.Struct, gc=False):
     message: msgspec.Raw = _ABSENT
     usage: Any = None
     text: str | None = None
+    reasoning: str | None = None  # OpenRouter's, beside the text
 
 
 class Groq(msgspec.Struct, gc=False):
@@ -212,6 +213,7 @@ _read_choice = coerce.fields(
         "message": coerce.raw,
         "usage": coerce.side_object,
         "text": coerce.side_piece,
+        "reasoning": _reasoning,
     },
 )
 _read_groq = coerce.fields(Groq, {"usage": coerce.side_object, "error": coerce.anything})

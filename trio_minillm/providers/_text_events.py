@@ -28,7 +28,8 @@ class _Choice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     index: int = 0
     finish_reason: str | None = None
     logprobs: dict[str, Any] | None = None
-    reasoning: str | None = None  # OpenRouter's
+    reasoning: str | None = None  # OpenRouter's, as the next
+    native_finish_reason: str | None = None
     stop_reason: msgspec.Raw = _ABSENT  # vLLM's, as the next three
     token_ids: msgspec.Raw = _ABSENT
     prompt_token_ids: msgspec.Raw = _ABSENT
@@ -63,12 +64,17 @@ def ordinary_chunk(data: bytes, told: Callable[[Any], Usage | None]) -> StreamCh
         return None
     if len(event.choices) != 1 or event.object not in _OBJECTS:
         return None
-    choice, reason = event.choices[0], event.choices[0].finish_reason
+    choice = event.choices[0]
+    reason, native = choice.finish_reason, choice.native_finish_reason
     if (reason is not None and reason not in USUAL_REASONS) or choice.index < 0:
+        return None
+    if native and native not in USUAL_REASONS:
         return None
     out = StreamChunk(choice.text, choice.reasoning or "")
     out.finish_reason, out.choice = reason, choice.index
     out.id, out.model = event.id, event.model
+    if native:
+        out.metadata = {"native_finish_reason": native}
     if choice.logprobs:
         out.logprobs = choice.logprobs
         in_words_of_chat(out)

@@ -18,6 +18,7 @@ from .._types.chunks import StreamChunk
 from .._types.errors import ProtocolError
 from .._types.usage import Usage
 from ._base import Model, Request, SettlementRequest, host_of, is_token, joined_url
+from ._openai_choices import advances
 from ._openai_request import Dialect
 from ._server_quirks import SERVERS
 from ._text_events import in_words_of_chat, ordinary_chunk, take_prompt_logprobs
@@ -111,4 +112,5 @@ def _checked(chunks: Sequence[StreamChunk]) -> Sequence[StreamChunk]:
             raise ProtocolError(f"{_TEXT} is not text")
         if chunk.logprobs:
             in_words_of_chat(chunk)
+            chunk.progress = advances(chunk) or chunk.usage is not None
     return chunks
