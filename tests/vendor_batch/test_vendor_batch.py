@@ -70,10 +70,12 @@ class Rig:
             with ResultFile(self.out, fsync="never") as out:
                 left = out.unanswered(asked, model=self.model)
                 batch = client.vendor_batch(left, model=self.model, journal=self.journal, **options)
-                async with batch as results:
-                    async for result in results:
-                        await out.append(result)
-                self.unreturned = {one.key: one.reason for one in batch.unreturned}
+                try:
+                    async with batch as results:
+                        async for result in results:
+                            await out.append(result)
+                finally:
+                    self.unreturned = {one.key: one.reason for one in batch.unreturned}
         return batch.statistics()
 
     def lines(self):
@@ -469,6 +471,33 @@ async def test_a_full_queue_is_waited_for(rig, autojump_clock):
     await rig.run(requests(*"abcd"), part_requests=2)
     assert rig.stand_in.work == dict.fromkeys("abcd", 1)
     assert len(rig.stand_in.batches) == 3
+
+
+async def test_while_the_queue_is_full_nothing_is_submitted(rig, autojump_clock):
+    """What was not taken goes out once more when another batch is over, and not before."""
+    look, first = rig.stand_in._look, "batch_0"
+
+    def look_while_full(path, *more):
+        batch, of_first = rig.stand_in.batches[path.split("/")[2]], rig.stand_in.batches[first]
+        if batch.id != first and of_first.status != "completed":
+            batch.status = "failed"
+            batch.more["failure"] = {"code": "token_limit_exceeded", "message": "it is full"}
+            return 200, rig.stand_in._batch(batch)
+        return look(path, *more)
+
+    rig.stand_in.looks, rig.stand_in._look = 60, look_while_full
+    await rig.run(requests(*"abcdef"), part_requests=2)
+    assert rig.stand_in.work == dict.fromkeys("abcdef", 1)
+    assert rig.stand_in.calls.count("create") == 5
+    assert rig.unreturned == {}
+
+
+async def test_what_waits_for_a_queue_that_stays_full_is_told(rig, autojump_clock):
+    rig.stand_in.full = 99
+    with pytest.raises(llm.RefusedError):
+        await rig.run(requests(*"abcdef"), part_requests=2)
+    assert rig.unreturned == dict.fromkeys((f"k-{p}" for p in "abcdef"), "failed")
+    assert rig.stand_in.calls.count("create") == 3
 
 
 async def test_a_full_queue_with_nothing_of_ours_in_it_is_a_quota(rig, autojump_clock):

@@ -142,6 +142,11 @@ class Running:
         """Batches that were looked into, and are other ones."""
         self.cancelled: bool = False
 
+    @property
+    def taken(self) -> bool:
+        """True unless the vendor has said that it does not take the batch at all."""
+        return self.state is None or self.state.failure is None
+
     def put_off(self, longest: float) -> None:
         """Set the time of the next look, each wait half as long again as the one before."""
         self.look_at = trio.current_time() + min(self.wait, longest)

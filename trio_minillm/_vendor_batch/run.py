@@ -127,8 +127,9 @@ class VendorRun:
             async with aclosing(self._read(running, journal)) as results:
                 async for result in results:
                     yield result
-            if self._put_back:
+            if running.taken:  # so there is room again
                 await self._send_back(journal)
+        self.sums.unsent += len(self._put_back)
         if self.failure is not None:
             raise self.failure
 
@@ -306,6 +307,8 @@ class VendorRun:
 
     async def _send_back(self, journal: Journal) -> None:
         """Submit requests again of which nothing is at the vendor."""
+        if not self._put_back:
+            return
         back, self._put_back = self._put_back, []
         for wanted in back:
             await self._add(wanted, journal)
@@ -324,22 +327,21 @@ class VendorRun:
             if not await control.slept(running.look_at):
                 continue
             if running.part.batch is None:
-                await self._recognise(running, journal)
-                if self._put_back:
+                if await self._is_absent(running, journal):
                     await self._send_back(journal)
             elif await look(running, longest):
                 return running
         return None
 
-    async def _recognise(self, running: Running, journal: Journal) -> None:
-        """Find out which of the vendor's batches a part is, or that it is none."""
+    async def _is_absent(self, running: Running, journal: Journal) -> bool:
+        """Find out which of the vendor's batches a part is. Returns True if it is none."""
         part = running.part
         claimed = {p.batch for p in journal.parts.values() if p.batch} - {part.batch}
         try:
             state, pending = await recognised(running, claimed)
         except MiniLLMError as exc:
             note_failure(running, exc, self._settings.look_every)
-            return
+            return False
         running.failing_since = None
         if state is not None:
             await journal.found(part, state.id)
@@ -353,6 +355,8 @@ class VendorRun:
             await journal.absent(part)
             del self.running[part.token]
             self._put_back += running.wanted.values()
+            return True
+        return False
 
     async def _cancel_all(self) -> None:
         """Ask the vendor to cancel each batch, once."""
@@ -373,7 +377,7 @@ class VendorRun:
         """Yield the results of a batch that is over, and note its end."""
         part, state = running.part, running.state
         assert state is not None
-        if state.failure is not None:
+        if not running.taken:
             await self._not_taken(running, journal)
             return
         reading = Reading()
@@ -416,7 +420,10 @@ class VendorRun:
         if code == FULL:
             info = replace(info, kind="quota")
         self.failure = self.failure or RefusedError(info)
-        for wanted in running.wanted.values():
+        gone = list(running.wanted.values())
+        if not self.running:  # no other will make room for those that wait for it
+            gone, self._put_back = [*self._put_back, *gone], []
+        for wanted in gone:
             self._give_up(wanted, "failed")
 
     def _give_up(self, wanted: Wanted, reason: str) -> None:
