@@ -182,6 +182,39 @@ def test_failed_requests_are_submitted_again_when_that_is_asked_for(desk: Desk) 
 
 
 @posix
+def test_a_failed_sample_is_submitted_again_without_the_others(desk: Desk) -> None:
+    """The other one's answer is at the vendor still, and is paid for."""
+    prompts, work = iter(["refuse it", "a", "a"]), desk.stand_in._work
+
+    def work_on(batch: Any) -> None:
+        for request in batch.requests:
+            request["body"]["messages"][-1]["content"] = next(prompts)
+        work(batch)
+
+    desk.stand_in._work = work_on  # type: ignore[method-assign]
+    desk.ask("x")
+    two = ("--samples", "2", "--part-requests", "1")
+    look = desk.stand_in._look
+    held = threading.Event()
+
+    def second_is_late(path: str, *more: Any) -> Any:
+        if path.endswith("batch_1") and not held.is_set():
+            return 200, desk.stand_in._batch(desk.stand_in.batches["batch_1"])
+        return look(path, *more)
+
+    desk.stand_in._look = second_is_late  # type: ignore[method-assign]
+    with running(desk.command(*two), **desk.env) as process:
+        wait_for(lambda: desk.target.exists() and desk.target.read_text().endswith("\n"))
+        process.send_signal(signal.SIGINT)
+        ended(process)
+    held.set()
+    ran = desk.run(*two, "--retry-failed")
+    assert ran.code == 0, ran.err
+    assert desk.stand_in.calls.count("create") == 3
+    assert desk.stand_in.work == {"a": 2}
+
+
+@posix
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_the_batches_and_the_same_command_goes_on(
     desk: Desk, ending: signal.Signals

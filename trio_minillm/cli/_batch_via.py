@@ -134,8 +134,9 @@ async def release_failed(journal: Journal | None, lines: Path | None, file: Requ
     if journal is None or lines is None:
         return
 
-    def failed() -> list[str]:
-        return [line.key for line in read_results(lines) if not line.ok and line.key in file]
+    def failed() -> list[tuple[str, int]]:
+        found = (line for line in read_results(lines) if not line.ok and line.key in file)
+        return [(line.key, line.sample) for line in found]
 
     await journal.release(await trio.to_thread.run_sync(failed))
 
