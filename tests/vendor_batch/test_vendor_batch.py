@@ -363,6 +363,34 @@ async def test_a_batch_that_is_listed_late_is_found(tmp_path, vendor, autojump_c
 
 
 @vendors
+@pytest.mark.parametrize("ahead", [-14 * 3600, 600, 12 * 3600])
+async def test_a_clock_that_is_wrong_pays_for_nothing_twice(
+    tmp_path, vendor, ahead, autojump_clock
+):
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.now = lambda: time.time() - ahead
+    rig.stand_in.faults = {"create": ["cut"]}
+    await rig.run(requests("a", "b"))
+    assert rig.stand_in.work == {"a": 1, "b": 1}
+    assert rig.stand_in.calls.count("create") == 1
+
+
+@vendors
+async def test_a_clock_that_is_set_between_two_runs(tmp_path, vendor, monkeypatch, autojump_clock):
+    """The batch gets its time to show up all the same."""
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.faults = {"create": ["cut"]}
+    rig.stand_in.unlisted = 4
+    with trio.move_on_after(2):
+        await rig.run(requests("a", "b"))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    await rig.run(requests("a", "b"))
+    assert rig.stand_in.work == {"a": 1, "b": 1}
+    assert rig.stand_in.calls.count("create") == 1
+
+
+@vendors
 async def test_among_batches_of_others_ours_is_found(tmp_path, vendor, autojump_clock):
     rig = Rig(tmp_path, vendor)
     await rig.run(requests("a", "b"))
@@ -385,7 +413,7 @@ async def test_a_list_of_many_old_batches(tmp_path, vendor, oldest_first, autoju
     """It is read no further than needed, and to its end where it is in another order."""
     rig = Rig(tmp_path, vendor)
     rig.stand_in.oldest_first = oldest_first
-    rig.stand_in.now = lambda: time.time() - 10_000
+    rig.stand_in.now = lambda: time.time() - 100_000
     for number in range(7):
         other = Rig(tmp_path, vendor)
         other.stand_in = rig.stand_in

@@ -13,8 +13,9 @@ from .errors import VendorBatchError
 from .parts import Running
 from .vendors import BatchState
 
-SLACK = 300.0
-"""Seconds by which the clocks of this machine and of a vendor may differ."""
+SLACK = 86_400.0
+"""Seconds by which this machine's clock may have been ahead of a vendor's: a clock that was set to another
+time zone's is ahead by hours, and a batch that is taken for an older one is paid for twice."""
 MAX_PAGES = 100
 """Pages of a hundred batches that are looked through for one."""
 PATIENCE = 3600.0

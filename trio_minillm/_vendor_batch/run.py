@@ -191,8 +191,8 @@ class VendorRun:
                 " with that key, or begin with another journal"
             )
         running = Running(part, model, vendor, Caller(self._connect, model))
-        late = time.time() - part.at  # below 0 if a clock was set back
-        running.absent_at = trio.current_time() + self._settings.settle - max(0.0, late)
+        # Counted from now on: the clock may have been set since the intent.
+        running.absent_at = trio.current_time() + self._settings.settle
         self.running[part.token] = running
         return running
 
