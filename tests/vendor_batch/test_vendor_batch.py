@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+import traceback
 from collections import Counter
 from decimal import Decimal
 from functools import partial
@@ -466,6 +467,71 @@ async def test_a_key_in_an_error_is_blanked_out(rig, autojump_clock):
     assert KEY not in str(caught.value)
 
 
+@vendors
+async def test_a_key_that_is_asked_for(tmp_path, vendor, autojump_clock):
+    """With each call, and not for the reading of answers, for which nothing is sent."""
+    rig, asked = Rig(tmp_path, vendor), []
+
+    async def key():
+        asked.append(rig.stand_in.calls[-1:])
+        return KEY
+
+    rig.model = model_of(vendor, api_key=key)
+    await rig.run(requests("a", "b"))
+    assert rig.keys() == {"k-a": 1, "k-b": 1}
+    assert len(asked) == len(rig.stand_in.calls)
+
+
+async def test_a_key_that_was_asked_for_is_blanked_out(rig, autojump_clock):
+    rig.model = model_of("openai", api_key=lambda: "sk-another-0123456789")
+    with pytest.raises(llm.RefusedError, match="Incorrect API key") as caught:
+        await rig.run(requests("a"))
+    assert "another" not in str(caught.value)
+
+
+async def test_calls_are_signed(rig, autojump_clock):
+    signed = []
+
+    def sign(request):
+        signed.append((request.method, request.url))
+        return {"authorization": f"Bearer {KEY}"}
+
+    rig.model = model_of("openai", api_key=None, sign=sign)
+    await rig.run(requests("a"))
+    assert rig.keys() == {"k-a": 1}
+    assert len(signed) == len(rig.stand_in.calls)
+    assert signed[0] == ("POST", f"{URL}/files")
+
+
+async def test_requests_with_other_functions_for_the_key_are_other_batches(rig, autojump_clock):
+    models = [model_of("openai", api_key=lambda: KEY) for _ in "ab"]
+    await rig.run([BatchRequest(str(n), "a", model=model) for n, model in enumerate(models)])
+    assert [len(batch.requests) for batch in rig.stand_in.batches.values()] == [1, 1]
+
+
+@vendors
+@pytest.mark.parametrize("step", ["upload", "create", "look", "results"])
+@pytest.mark.parametrize("fault", [401, "lost", "cut", "half"])
+async def test_the_frames_of_an_error_show_neither_key_nor_prompt(
+    tmp_path, vendor, step, fault, autojump_clock
+):
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.faults = {step: [fault] * 99, "list": [401] * 99}
+    try:
+        await rig.run([BatchRequest("k", "a secret prompt")])
+    except (llm.MiniLLMError, VendorBatchError) as exc:
+        link = exc
+    else:
+        pytest.skip("this vendor has no such step")
+    while link is not None:
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            if "/trio_minillm/" in frame.f_code.co_filename:
+                shown = {name: repr(value) for name, value in frame.f_locals.items()}
+                assert "secret" not in str(shown), frame
+                assert KEY not in str(shown), frame
+        link = link.__cause__ or link.__context__
+
+
 async def test_looks_that_fail_for_an_hour_end_the_run(rig, autojump_clock):
     rig.stand_in.faults = {"look": [500] * 1000}
     began = trio.current_time()
@@ -492,6 +558,13 @@ async def test_a_batch_that_is_not_taken_is_an_error_with_its_words(rig, autojum
     rig.stand_in.not_taken = None
     await rig.run(requests("a", "b"))
     assert rig.keys() == {"k-a": 1, "k-b": 1}
+
+
+async def test_a_key_in_the_words_of_a_batch_that_is_not_taken(rig, autojump_clock):
+    rig.stand_in.not_taken = ("invalid_key", f"the key {KEY} may not")
+    with pytest.raises(llm.RefusedError, match="batch_0 was not taken: the key") as caught:
+        await rig.run(requests("a"))
+    assert KEY not in str(caught.value)
 
 
 async def test_a_full_queue_is_waited_for(rig, autojump_clock):

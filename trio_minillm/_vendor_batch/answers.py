@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from .._accounting.budget import Budget
 from .._batch.scoring import Score, Validate, score_result, validated_result
-from .._batch.sender import attempt_of, without_frames
+from .._batch.sender import ONCE, attempt_of, without_frames
 from .._batch.types import BatchRequest, BatchResult
 from .._http.connector import Connect
 from .._stream.tracked import TrackedStream
 from .._types.errors import MiniLLMError
-from .._types.options import Limits, Retry
+from .._types.options import Limits
 from .._types.response import CompletionResponse, Timings
 from ..providers import Model
 from .canned import CannedExchange
@@ -30,7 +30,6 @@ from .vendors import ItemEnd
 
 Replay = Callable[..., TrackedStream]
 """`Client.stream` with a function that makes exchanges in front, and the request's meta."""
-ONCE = Retry(attempts=1)
 
 
 class PaidBudget(Budget):
@@ -68,7 +67,7 @@ class Answers:
             headers["request-id"] = end.request_id
         answer, error, record = await self._read(
             request,
-            batch_model(request.model, usage),
+            _without_questions(batch_model(request.model, usage)),
             lambda: CannedExchange(end.status, headers, body),
         )
         attempt = attempt_of(
@@ -121,6 +120,13 @@ class Answers:
 def _untimed(timings: Timings) -> Timings:
     """Return the counts without the times, which are those of the reading here."""
     return replace(timings, headers=None, first_chunk=None, last_chunk=None, total=None)
+
+
+def _without_questions(model: Model) -> Model:
+    """Return the model without functions that would be asked for a key: nothing is sent."""
+    if model.key_source is None and model.sign is None:
+        return model
+    return replace(model, key_source=None, sign=None)
 
 
 def _marked(body: bytes) -> tuple[bytes, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import trio
 from msgspec.structs import replace
 
+from .._http.credentials import CredentialedExchange
 from .._http.exchange import Exchange
-from .._protocol.redaction import redact, redact_text, secrets_of
-from .._protocol.request import headers_to
+from .._protocol.redaction import redact, redact_text, secrets_added, secrets_of
+from .._protocol.request import credentials_of, headers_to, with_key
 from .._types.errors import (
     ConnectionCut,
     ConnectTimeout,
@@ -79,12 +80,13 @@ class Caller:
     def __init__(self, connect: Callable[[], Exchange], model: Model) -> None:
         self._connect = connect
         self._model = model
-        self._secrets = secrets_of(model.api_key, model.headers.values())
+        self._own_secrets = secrets_of(model.api_key, model.headers.values())
+        self._secrets = self._own_secrets
 
     async def once(self, call: Call) -> bytes:
         """Make a call, and return the body of its answer. Raises `MiniLLMError`."""
         seconds = CALL_SECONDS + len(call.body) / BYTES_PER_SECOND
-        exchange = self._connect()
+        exchange = self._exchange(call)
         try:
             with trio.move_on_after(seconds):
                 await self._start(exchange, call)
@@ -115,10 +117,11 @@ class Caller:
 
         It holds no cancel scope between two lines, whatever is done with them meanwhile.
         """
-        exchange = self._connect()
+        call = Call("GET", url)
+        exchange = self._exchange(call)
         try:
             with trio.move_on_after(CALL_SECONDS) as scope:
-                await self._start(exchange, Call("GET", url))
+                await self._start(exchange, call)
             if scope.cancelled_caught:
                 raise StreamTimeout("total", CALL_SECONDS)
             async with aclosing(_lines(exchange)) as lines:
@@ -127,11 +130,23 @@ class Caller:
         finally:
             await exchange.close()
 
+    def _exchange(self, call: Call) -> Exchange:
+        """Return an exchange for a call, which asks for the key and signs where the model wants that."""
+        self._secrets = self._own_secrets  # and no signature of an earlier call
+        credentials = credentials_of(self._model, self._headers_with, call)
+        if credentials is None:
+            return self._connect()
+        return CredentialedExchange(self._connect, credentials, self._keep_secrets)
+
+    def _keep_secrets(self, headers: Mapping[str, str]) -> None:
+        self._secrets = [*self._secrets, *secrets_added(headers)]
+
+    def _headers_with(self, call: Call, key: str) -> dict[str, str]:
+        return _headers(with_key(self._model, key), call)
+
     async def _start(self, exchange: Exchange, call: Call) -> None:
-        headers = {**headers_to(self._model, "application/json"), **call.headers}
-        if call.body or call.method == "POST":
-            headers["content-type"] = call.content_type
-        await exchange.start(call.url, headers, call.body, method=call.method)
+        # The headers have no name here: a traceback's variables would show the key.
+        await exchange.start(call.url, _headers(self._model, call), call.body, method=call.method)
         if not 200 <= exchange.status < 300:
             raise self._refused(call, exchange, await exchange.short_body(CALL_SECONDS))
 
@@ -156,6 +171,13 @@ class Caller:
     def redacted(self, text: str) -> str:
         """Return a server's words without the key."""
         return redact_text(text, self._secrets)
+
+
+def _headers(model: Model, call: Call) -> dict[str, str]:
+    headers = {**headers_to(model, "application/json"), **call.headers}
+    if call.body or call.method == "POST":
+        headers["content-type"] = call.content_type
+    return headers
 
 
 async def _lines(exchange: Exchange) -> AsyncGenerator[bytes, None]:

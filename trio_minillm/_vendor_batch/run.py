@@ -33,6 +33,7 @@ from .._batch.source import YIELD_EVERY, Requests
 from .._batch.types import BatchRequest, BatchResult
 from .._http.exchange import Exchange
 from .._protocol.request import Prepared
+from .._types.credentials import identity_of
 from .._types.errors import MiniLLMError, RefusedError
 from ..providers import Model
 from .answers import Answers
@@ -236,7 +237,11 @@ class VendorRun:
 
     def _group(self, prepared: Prepared) -> Group:
         model = prepared.model
-        key = prepared.url, model.name, model.api_key, tuple(sorted(headers_of(prepared).items()))
+        key = (
+            *(prepared.url, model.name, model.api_key),
+            *(identity_of(model.key_source), identity_of(model.sign)),
+            tuple(sorted(headers_of(prepared).items())),
+        )
         if key not in self._groups:
             self._groups[key] = Group(prepared, self._connect)
         return self._groups[key]
@@ -414,8 +419,8 @@ class VendorRun:
         if code == FULL and others and not self._control.leaving:
             self._put_back += running.wanted.values()
             return
-        told = {"code": code, "message": f"the batch {state.id} was not taken: {words}"}
-        body = msgspec.json.encode({"error": told})
+        words = f"the batch {state.id} was not taken: {running.caller.redacted(words)}"
+        body = msgspec.json.encode({"error": {"code": code, "message": words}})
         info = running.model.provider.parse_error(None, body)
         if code == FULL:
             info = replace(info, kind="quota")
