@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 
@@ -22,6 +24,8 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._batch.files.append_file import AppendFile
+from trio_minillm._vendor_batch.parts import Lines
+from trio_minillm._vendor_batch.vendors import Call
 from trio_minillm.batch import (
     BatchRequest,
     Journal,
@@ -310,6 +314,22 @@ async def test_a_file_that_is_named_late_is_waited_for(rig, autojump_clock):
     assert rig.keys() == {"k-a": 1}
 
 
+async def test_a_file_that_is_named_late_after_looks_that_failed(rig, autojump_clock):
+    """They don't count as looks at which the file was missing."""
+    look = rig.stand_in._look
+
+    def all_done_at_first(*call):
+        status, batch = look(*call)
+        if batch["status"] == "validating":
+            batch["request_counts"]["completed"] = 1
+        return status, batch
+
+    rig.stand_in._look, rig.stand_in.late_file = all_done_at_first, 2
+    rig.stand_in.faults = {"look": [None, *[500] * 6]}
+    await rig.run(requests("a"))
+    assert rig.keys() == {"k-a": 1}
+
+
 async def test_results_at_another_address_do_not_get_the_key(tmp_path, autojump_clock):
     rig = Rig(tmp_path, "anthropic")
     asked = []
@@ -380,9 +400,9 @@ async def test_a_clock_that_is_wrong_pays_for_nothing_twice(
 async def test_a_clock_that_is_set_between_two_runs(tmp_path, vendor, monkeypatch, autojump_clock):
     """The batch gets its time to show up all the same."""
     rig = Rig(tmp_path, vendor)
-    rig.stand_in.faults = {"create": ["cut"]}
-    rig.stand_in.unlisted = 4
-    with trio.move_on_after(2):
+    rig.stand_in.faults = {"create": ["cut"], "list": [403]}
+    rig.stand_in.unlisted = 3
+    with pytest.raises(llm.RefusedError):
         await rig.run(requests("a", "b"))
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 3600)
@@ -538,6 +558,27 @@ async def test_looks_that_fail_for_an_hour_end_the_run(rig, autojump_clock):
     with pytest.raises(llm.RefusedError):
         await rig.run(requests("a"))
     assert 3600 < trio.current_time() - began < 4000
+
+
+@vendors
+@pytest.mark.parametrize("step", ["upload", "create"])
+@pytest.mark.parametrize("fault", [400, "cut"])
+async def test_a_failed_submission_keeps_no_part_in_memory(
+    tmp_path, vendor, step, fault, autojump_clock
+):
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.faults = {step: [None, fault], "look": [401], "list": [500] * 99}
+    async with llm.open_client(transport=StandInTransport(rig.stand_in)) as client:
+        batch = client.vendor_batch(
+            requests("a", "b"), model=rig.model, journal=rig.journal, part_requests=1
+        )
+        async with batch as results:
+            with suppress(llm.RefusedError):  # of the first part
+                await anext(results)
+            gc.collect()
+            found = gc.get_objects()
+            assert not [one for one in found if isinstance(one, Call) and b'"b"' in one.body]
+            assert not [one for one in found if isinstance(one, Lines) and one]
 
 
 async def test_a_submission_that_never_arrives_is_not_tried_for_ever(rig, autojump_clock):

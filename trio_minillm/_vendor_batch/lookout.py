@@ -36,9 +36,10 @@ async def look(running: Running, longest: float) -> bool:
     except MiniLLMError as exc:
         note_failure(running, exc, longest)
         return False
-    running.failing_since = None
-    if running.state is not None and state.done > running.state.done:
-        running.looks = 0
+    if running.failing_since is not None or (
+        running.state is not None and state.done > running.state.done
+    ):
+        running.failing_since, running.looks = None, 0
     running.state = state
     if state.awaited and running.looks < UNNAMED:
         running.looks += 1

@@ -29,6 +29,7 @@ from msgspec.structs import replace
 
 from .._batch.files.key_table import KeyTable
 from .._batch.files.result_format import fingerprint
+from .._batch.sender import without_frames
 from .._batch.source import YIELD_EVERY, Requests
 from .._batch.types import BatchRequest, BatchResult
 from .._http.exchange import Exchange
@@ -260,7 +261,7 @@ class VendorRun:
                 await self._intend(running, journal)
                 await self._create(running, call, journal)
             except MiniLLMError as exc:
-                self.failure = self.failure or exc
+                self.failure = self.failure or without_frames(exc)  # which hold the part
                 self._control.refused = True
             else:
                 self.sums.parts += 1
@@ -480,7 +481,7 @@ class Control:
     def cut_off(self, error: MiniLLMError) -> None:
         """Note that a submission ended without a word from the vendor."""
         self._cut_off += 1
-        self._newest = error
+        self._newest = without_frames(error)  # which hold the part
 
     def went_through(self) -> None:
         """Note that one was taken."""
