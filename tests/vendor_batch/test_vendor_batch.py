@@ -285,6 +285,25 @@ async def test_a_line_that_is_missing_at_first(tmp_path, vendor, autojump_clock)
     assert rig.unreturned == {}
 
 
+@vendors
+@pytest.mark.parametrize(
+    ("odd", "content"),
+    [(b"\\ud83d", "to \ufffd"), (b"\xff", "to \ufffd"), (b"\x01", "to \x01")],
+    ids=["half of a pair", "not UTF-8", "control character"],
+)
+async def test_an_answer_with_what_strict_decoders_refuse(
+    tmp_path, vendor, odd, content, autojump_clock
+):
+    """It is read as a live one is, at the price of a batch."""
+    rig = Rig(tmp_path, vendor, price=STANDARD, base_url=OWN[vendor])
+    lines = rig.stand_in._lines
+    rig.stand_in._lines = lambda given: lines([one.replace(b"to a", b"to " + odd) for one in given])
+    await rig.run(requests("a"))
+    line = rig.lines()["k-a"]
+    assert line.content == content
+    assert (Decimal(line.cost["amount"]), line.cost["resolution"]) == (COST, "resolved")
+
+
 async def test_lines_of_something_else_are_counted(rig, autojump_clock):
     rig.stand_in.looks = 1
     add = [b"not json", b'{"custom_id": "other-0", "response": null, "error": null}']
