@@ -335,8 +335,16 @@ def test_options_of_batches_are_refused_without_them(desk: Desk) -> None:
 
 
 def test_a_dry_run_estimates_at_the_price_of_a_batch(desk: Desk) -> None:
+    """Which is half of the standard one at the vendor's own address alone."""
     desk.ask("a")
-    ran = desk.run("--dry-run", "--max-tokens", "100")
-    assert ran.code == 0, ran.err
+
+    def cost(price: str, *more: str) -> str:
+        ran = desk.run("--dry-run", "--max-tokens", "500", *more, price=price)
+        assert ran.code == 0, ran.err
+        return ran.out
+
+    own = ("--base-url", "https://api.openai.com/v1")
+    assert cost("2,8", *own) == cost(PRICE, *own)
+    assert cost("2,8") == cost("2,8,service_tier=batch") != cost(PRICE)
     assert desk.stand_in.calls == []
     assert not (desk.folder / "out.jsonl.batches").exists()

@@ -24,6 +24,7 @@ from trio_minillm.batch import (
 )
 
 from .._vendor_batch.parts import vendor_of
+from .._vendor_batch.pricing import BATCH, batch_model
 from ..providers._pricing import price_at
 from ._batch_report import BatchPlan, ViaPlan
 from ._live import Progress
@@ -101,14 +102,15 @@ def _check_together(plan: BatchPlan) -> None:
 
 def batch_priced(model: llm.Model) -> llm.Model:
     """Return the model at the price of a batch, for an estimate; the same where that is not known."""
-    price = None if model.price is None else price_at(model.price, "batch")
+    price = batch_model(model, None).price
+    price = None if price is None else price_at(price, BATCH)
     return model if price is None else msgspec.structs.replace(model, price=price)
 
 
 def live_model(request: BatchRequest) -> BatchRequest:
     """Return a request that is asked live: at the standard price, which that of a batch is not."""
     model = request.model
-    if model is None or model.price is None or model.price.service_tier != "batch":
+    if model is None or model.price is None or model.price.service_tier != BATCH:
         return request
     return msgspec.structs.replace(request, model=msgspec.structs.replace(model, price=None))
 
