@@ -229,6 +229,20 @@ async def test_openai_s_responses(rig, autojump_clock):
     assert line.cost["amount"] == "0.003000"
 
 
+async def test_text_completions(rig, autojump_clock):
+    rig.model = llm.text_completions("m-1", api_key=KEY, base_url=URL, price=PRICE)
+
+    def work(batch):
+        assert [r["url"] for r in batch.requests] == ["/v1/completions"]
+        choice = {"index": 0, "text": "to a", "logprobs": None, "finish_reason": "stop"}
+        made = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m-1"}
+        _worked(rig.stand_in, made | {"choices": [choice], "usage": USAGE}, batch)
+
+    rig.stand_in._work = work
+    await rig.run(requests("a"))
+    assert rig.lines()["k-a"].content == "to a"
+
+
 @vendors
 async def test_a_key_that_is_refused_after_a_while(tmp_path, vendor, autojump_clock):
     rig = Rig(tmp_path, vendor)
@@ -627,6 +641,20 @@ async def test_a_key_in_the_words_of_a_batch_that_is_not_taken(rig, autojump_clo
     assert KEY not in str(caught.value)
 
 
+async def test_a_batch_that_failed_after_some_answers_brings_them(rig, autojump_clock):
+    """They are paid for, so that the batch is none that was not taken."""
+    rig.stand_in.looks, state = 1, rig.stand_in._batch
+
+    def failed_at_the_end(batch):
+        shown = state(batch)
+        return shown | {"status": "failed"} if shown["output_file_id"] else shown
+
+    rig.stand_in._batch = failed_at_the_end
+    await rig.run(requests("a", "vanish"))
+    assert rig.keys() == {"k-a": 1}
+    assert rig.unreturned == {"k-vanish": "failed"}
+
+
 async def test_a_full_queue_is_waited_for(rig, autojump_clock):
     rig.stand_in.full = 1
     await rig.run(requests(*"abcd"), part_requests=2)
@@ -925,6 +953,19 @@ async def test_leaving_ends_the_iteration_and_no_batch(rig, autojump_clock):
                 ("batch_0", 1)
             ]
     assert "cancel" not in rig.stand_in.calls
+    await rig.run(requests("a"))
+    assert rig.stand_in.work == {"a": 1}
+
+
+async def test_a_wait_that_was_cancelled_does_not_pass_for_the_end(rig, autojump_clock):
+    rig.stand_in.looks = 9
+    async with llm.open_client(transport=StandInTransport(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            with trio.move_on_after(30):
+                await anext(results)
+            with pytest.raises(RuntimeError, match="was cancelled"):
+                await anext(results)
     await rig.run(requests("a"))
     assert rig.stand_in.work == {"a": 1}
 

@@ -16,6 +16,8 @@ from .._batch.types import BatchRequest
 from .._http.exchange import Exchange
 from .._protocol.request import Prepared
 from ..providers import Anthropic, Model, OpenAIChat, OpenAIResponses
+from ..providers._text_request import COMPLETIONS
+from ..providers.openai import CHAT
 from .anthropic import AnthropicBatches
 from .calls import Caller
 from .journal import Item, Part
@@ -23,6 +25,7 @@ from .openai import OpenAIBatches
 from .options import FIRST_LOOK, LOOK_FACTOR
 from .vendors import BatchState, Vendor
 
+_ENDPOINTS = ("/responses", CHAT, COMPLETIONS)
 _NOT_THE_CALLS = frozenset({"accept", "accept-encoding", "content-type", "user-agent"})
 
 
@@ -176,4 +179,4 @@ def new_token() -> str:
 def _path_of(url: str) -> str:
     """Return the endpoint as OpenAI's batches name it, wherever the server is."""
     path = urlsplit(url).path
-    return "/v1/responses" if path.endswith("/responses") else "/v1/chat/completions"
+    return next((f"/v1{one}" for one in _ENDPOINTS if path.endswith(one)), f"/v1{CHAT}")
