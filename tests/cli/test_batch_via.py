@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from trio_minillm.batch import read_results
+import trio_minillm as llm
+from trio_minillm.batch import BatchRequest, BatchResult, Journal, read_results
+from trio_minillm.cli._batch_report import ViaPlan
+from trio_minillm.cli._batch_via import Via
 
 from ..support.command import COMMAND, KEY, ended, posix, run, running, wait_for
-from ..support.vendor_batches import BatchServer, chat
+from ..support.vendor_batches import BatchServer, StandIn, StandInTransport, chat
 
 PRICE = "1,4,service_tier=batch"
 WIRES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -169,6 +173,26 @@ def test_a_second_signal_waits_for_no_call(desk: Desk) -> None:
     desk.stand_in.handle = handle  # type: ignore[method-assign]
     assert desk.run().code == 0
     assert desk.stand_in.work == {"a": 1}
+
+
+async def test_a_stop_before_the_first_batch_submits_nothing(tmp_path: Path) -> None:
+    asked = iter([BatchRequest("a", "a"), BatchRequest("b", "b")])
+
+    async def requests() -> AsyncGenerator[BatchRequest, None]:
+        for request in asked:
+            yield request
+
+    async def keep(result: BatchResult) -> None:
+        raise AssertionError("there is none")
+
+    stand_in = StandIn()
+    via = Via(ViaPlan(journal=tmp_path / "j", live=True, cancel=False, options={}), quiet=True)
+    via.stop()
+    model = llm.openai("m-1", api_key=stand_in.key, base_url="http://127.0.0.1:9/v1")
+    with Journal(tmp_path / "j") as journal:
+        async with llm.open_client(transport=StandInTransport(stand_in)) as client:
+            assert await via.take(client, requests(), journal, model, keep) == []
+    assert stand_in.calls == []
 
 
 def test_failed_requests_are_submitted_again_when_that_is_asked_for(desk: Desk) -> None:

@@ -36,7 +36,7 @@ from trio_minillm.batch import (
 )
 
 from ..support.streams import cancelled_at
-from ..support.vendor_batches import USAGE, StandIn, StandInTransport, chat, message
+from ..support.vendor_batches import USAGE, Batch, StandIn, StandInTransport, chat, message
 
 KEY = "sk-test-0123456789abcdef"
 URL = "http://127.0.0.1:9/v1"
@@ -481,6 +481,17 @@ async def test_a_list_of_many_old_batches(tmp_path, vendor, oldest_first, autoju
     once = 4 if oldest_first else 1
     times = 1 if vendor == "openai" else 2  # Anthropic's is over by the second
     assert rig.stand_in.calls.count("list") == once * times
+
+
+async def test_a_list_that_goes_round_in_a_circle_is_an_error(rig, autojump_clock):
+    """And no reason to submit again: what it does not show may be there."""
+    rig.stand_in.faults, rig.stand_in.unlisted = {"create": ["cut"]}, 99
+    page = {"data": [rig.stand_in._batch(Batch("b", [], time.time(), metadata={}))]}
+    rig.stand_in._list = lambda *call: (200, page | {"has_more": True})
+    with pytest.raises(VendorBatchError, match="has no end"):
+        await rig.run(requests("a"))
+    assert rig.stand_in.calls.count("list") == 2
+    assert rig.stand_in.calls.count("create") == 1
 
 
 @vendors
@@ -970,8 +981,9 @@ async def test_a_wait_that_was_cancelled_does_not_pass_for_the_end(rig, autojump
     assert rig.stand_in.work == {"a": 1}
 
 
-async def test_leaving_waits_for_no_further_attempt_at_a_submission(rig, autojump_clock):
-    rig.stand_in.faults = {"create": [429] * 100}
+@pytest.mark.parametrize("step", ["upload", "create"])
+async def test_leaving_waits_for_no_further_attempt_at_a_submission(rig, step, autojump_clock):
+    rig.stand_in.faults = {step: [429] * 100}
     began = trio.current_time()
     async with llm.open_client(transport=StandInTransport(rig.stand_in)) as client:
         batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
@@ -991,6 +1003,21 @@ async def test_leaving_waits_for_no_further_attempt_at_a_submission(rig, autojum
     await rig.run(requests("a"))
     assert trio.current_time() - began < 20, "it is known to be absent"
     assert rig.stand_in.work == {"a": 1}
+
+
+async def test_leaving_while_a_part_is_uploaded_submits_it_not(rig, autojump_clock):
+    class Leaving(StandInTransport):
+        async def handle_async_request(self, request):
+            if request.url.path.endswith("/files"):
+                batch.leave()
+            return await super().handle_async_request(request)
+
+    async with llm.open_client(transport=Leaving(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            assert [r async for r in results] == []
+    assert rig.stand_in.calls == ["upload"]
+    assert batch.statistics().unsent == 1
 
 
 @vendors

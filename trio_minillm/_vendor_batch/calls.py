@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 import trio
@@ -74,6 +74,14 @@ def wait_before(attempt: int, error: MiniLLMError) -> float:
     return max(wait, min(asked or 0.0, LONGEST_ASKED))
 
 
+Slept = Callable[[float], Awaitable[bool]]
+
+
+async def _slept(until: float) -> bool:
+    await trio.sleep_until(until)
+    return True
+
+
 class Caller:
     """Sender of calls to the batch API at a model's address, with its key."""
 
@@ -100,16 +108,18 @@ class Caller:
         finally:
             await exchange.close()
 
-    async def call(self, call: Call) -> bytes:
-        """Make a call that may be made twice, again and again while its failure may pass."""
+    async def call(self, call: Call, slept: Slept = _slept) -> bytes:
+        """Make a call that may be made twice, again and again while its failure may pass.
+
+        ``slept`` sleeps until a time, and returns False to end that.
+        """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self.once(call)
             except MiniLLMError as exc:
-                if attempt == ATTEMPTS or not may_pass(exc):
+                again = attempt < ATTEMPTS and may_pass(exc)
+                if not (again and await slept(trio.current_time() + wait_before(attempt, exc))):
                     raise
-                wait = wait_before(attempt, exc)
-            await trio.sleep(wait)
         raise AssertionError("the last attempt raises or returns")
 
     async def lines(self, url: str) -> AsyncGenerator[bytes, None]:

@@ -76,7 +76,9 @@ async def recognised(running: Running, claimed: Set[str]) -> tuple[BatchState | 
     part, vendor = running.part, running.vendor
     since, after = part.at - SLACK, None
     likely: list[BatchState] = []
-    for _ in range(MAX_PAGES):
+    asked: set[str | None] = set()
+    while after not in asked and len(asked) < MAX_PAGES:
+        asked.add(after)
         data = await running.caller.call(vendor.newest(running.model, after))
         states, after = vendor.listed(running.model, data)
         for state in states:

@@ -258,15 +258,15 @@ class VendorRun:
                 self._check_budget()
                 call = await self._uploaded(group, running, lines)
                 del lines
-                await self._intend(running, journal)
-                await self._create(running, call, journal)
+                if self._control.sending:  # still
+                    await self._intend(running, journal)
+                    await self._create(running, call, journal)
+                    self.sums.parts += 1
+                    self.sums.submitted += count
+                    return
             except MiniLLMError as exc:
                 self.failure = self.failure or without_frames(exc)  # which hold the part
                 self._control.refused = True
-            else:
-                self.sums.parts += 1
-                self.sums.submitted += count
-                return
         self.sums.unsent += count
 
     async def _uploaded(self, group: Group, running: Running, lines: Lines) -> Call:
@@ -276,7 +276,8 @@ class VendorRun:
         vendor, token, file = group.vendor, running.part.token, ""
         upload = vendor.upload(group.model, token, lines)
         if upload is not None:
-            file = vendor.uploaded(await group.caller.call(upload))
+            data = await group.caller.call(upload, self._control.slept)
+            file = vendor.uploaded(data)
         call = vendor.create(group.model, token, lines, file, group.path)
         return replace(call, headers=group.headers)
 

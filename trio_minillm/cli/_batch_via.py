@@ -169,6 +169,8 @@ class Via:
         with self._scope:
             async with batch:
                 self._batch = batch
+                if self._stopped:  # before there was one
+                    batch.leave()
                 if self.plan.cancel:
                     batch.cancel()
                 try:
