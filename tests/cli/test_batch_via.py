@@ -311,6 +311,20 @@ def test_kills_pay_for_nothing_twice(tmp_path: Path, wire: str) -> None:
     assert desk.keys() == {"k-a": 1, "k-b": 1, "k-c": 1}
 
 
+@wires
+def test_a_connection_that_breaks_makes_no_second_batch(tmp_path: Path, wire: str) -> None:
+    """Not even one that was used before, and so may have died idle."""
+    desk = Desk(tmp_path, wire)
+    desk.server.http.RequestHandlerClass.protocol_version = "HTTP/1.1"  # type: ignore[attr-defined]
+    desk.stand_in.faults = {"create": [None, "cut"]}
+    desk.ask("a", "b")
+    with desk.server:
+        ran = desk.run("--part-requests", "1")
+    assert ran.code == 0, ran.err
+    assert len(desk.stand_in.batches) == 2
+    assert desk.keys() == {"k-a": 1, "k-b": 1}
+
+
 def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
     desk.ask("a secret", "b")
     for status, words, code in (

@@ -407,6 +407,29 @@ async def test_a_list_that_fails_when_it_is_needed(tmp_path, vendor, fault, auto
 
 
 @vendors
+@pytest.mark.parametrize("key", [KEY, lambda: KEY], ids=["key", "asked for"])
+async def test_a_submission_is_not_sent_again_silently(tmp_path, vendor, key, autojump_clock):
+    """As transports do where a connection that was used before ends without a word."""
+
+    class Again(StandInTransport):
+        async def handle_async_request(self, request):
+            response = await super().handle_async_request(request)
+            if self.stand_in.calls == [*["upload"][: vendor == "openai"], "create"]:
+                tell = request.extensions["trace"]
+                await tell("http11.send_request_headers.started", {})
+                await tell("connection.connect_tcp.started", {})
+                response = await super().handle_async_request(request)
+            return response
+
+    rig = Rig(tmp_path, vendor, api_key=key)
+    async with llm.open_client(transport=Again(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            assert [r.ok async for r in results] == [True]
+    assert rig.stand_in.calls.count("create") == 1
+
+
+@vendors
 async def test_a_batch_that_is_listed_late_is_found(tmp_path, vendor, autojump_clock):
     rig = Rig(tmp_path, vendor)
     rig.stand_in.faults = {"create": ["cut"]}

@@ -7,11 +7,13 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
+import httpx
 import trio
 from msgspec.structs import replace
 
-from .._http.credentials import CredentialedExchange
-from .._http.exchange import Exchange
+from .._http.credentials import STARTED, CredentialedExchange
+from .._http.exchange import Exchange, ignore_progress
+from .._http.roundtrip import SENDING, SENT
 from .._protocol.redaction import redact, redact_text, secrets_added, secrets_of
 from .._protocol.request import credentials_of, headers_to, with_key
 from .._types.errors import (
@@ -43,6 +45,7 @@ MAX_REPLY = 64 << 20
 """Bytes of an answer that is held as a whole: a list of a hundred batches has some 100 KB."""
 MAX_LINE = 64 << 20
 """Bytes of a line of results."""
+_CONNECTING = "connection.connect_tcp.started"
 _AGAIN = frozenset({408, 409, 425, 429})
 
 
@@ -156,7 +159,13 @@ class Caller:
 
     async def _start(self, exchange: Exchange, call: Call) -> None:
         # The headers have no name here: a traceback's variables would show the key.
-        await exchange.start(call.url, _headers(self._model, call), call.body, method=call.method)
+        await exchange.start(
+            call.url,
+            _headers(self._model, call),
+            call.body,
+            method=call.method,
+            on_progress=_SentOnce() if call.once else ignore_progress,
+        )
         if not 200 <= exchange.status < 300:
             raise self._refused(call, exchange, await exchange.short_body(CALL_SECONDS))
 
@@ -181,6 +190,25 @@ class Caller:
     def redacted(self, text: str) -> str:
         """Return a server's words without the key."""
         return redact_text(text, self._secrets)
+
+
+class _SentOnce:
+    """Progress of a request that is not sent again where the connection ended without a word.
+
+    One that ends so soon is taken for one that had died idle, and the request goes out on another. But a
+    server that made the batch before it died has made one that nobody knows of.
+    """
+
+    def __init__(self) -> None:
+        self._is_out = False
+
+    def __call__(self, event: str) -> None:
+        if event == STARTED:  # with a key, for the first time or after a refusal
+            self._is_out = False
+        elif event in (SENDING, SENT):
+            self._is_out = True
+        elif event == _CONNECTING and self._is_out:
+            raise httpx.ReadError("the connection ended, and the request may have arrived")
 
 
 def _headers(model: Model, call: Call) -> dict[str, str]:

@@ -279,7 +279,7 @@ class VendorRun:
             data = await group.caller.call(upload, self._control.slept)
             file = vendor.uploaded(data)
         call = vendor.create(group.model, token, lines, file, group.path)
-        return replace(call, headers=group.headers)
+        return replace(call, headers=group.headers, once=True)
 
     async def _intend(self, running: Running, journal: Journal) -> None:
         """Note that a part may be at its vendor from now on."""

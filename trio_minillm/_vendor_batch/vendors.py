@@ -31,6 +31,8 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
+    once: bool = False
+    """True if it must not arrive twice."""
 
     def __repr__(self) -> str:
         return f"<{self.method} call>"
