@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from trio_minillm.batch import read_results
+import trio_minillm as llm
+from trio_minillm.batch import BatchRequest, BatchResult, Journal, read_results
+from trio_minillm.cli._batch_report import ViaPlan
+from trio_minillm.cli._batch_via import Via
 
 from ..support.command import COMMAND, KEY, ended, posix, run, running, wait_for
-from ..support.vendor_batches import BatchServer, chat
+from ..support.vendor_batches import BatchServer, StandIn, StandInTransport, chat
 
 PRICE = "1,4,service_tier=batch"
 WIRES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -171,6 +175,26 @@ def test_a_second_signal_waits_for_no_call(desk: Desk) -> None:
     assert desk.stand_in.work == {"a": 1}
 
 
+async def test_a_stop_before_the_first_batch_submits_nothing(tmp_path: Path) -> None:
+    asked = iter([BatchRequest("a", "a"), BatchRequest("b", "b")])
+
+    async def requests() -> AsyncGenerator[BatchRequest, None]:
+        for request in asked:
+            yield request
+
+    async def keep(result: BatchResult) -> None:
+        raise AssertionError("there is none")
+
+    stand_in = StandIn()
+    via = Via(ViaPlan(journal=tmp_path / "j", live=True, cancel=False, options={}), quiet=True)
+    via.stop()
+    model = llm.openai("m-1", api_key=stand_in.key, base_url="http://127.0.0.1:9/v1")
+    with Journal(tmp_path / "j") as journal:
+        async with llm.open_client(transport=StandInTransport(stand_in)) as client:
+            assert await via.take(client, requests(), journal, model, keep) == []
+    assert stand_in.calls == []
+
+
 def test_failed_requests_are_submitted_again_when_that_is_asked_for(desk: Desk) -> None:
     desk.ask("a", "refuse it")
     assert desk.run().code == 6
@@ -179,6 +203,39 @@ def test_failed_requests_are_submitted_again_when_that_is_asked_for(desk: Desk) 
     desk.run("--retry-failed")
     assert desk.stand_in.calls.count("create") == 2
     assert desk.keys() == {"k-a": 1, "k-refuse it": 1}
+
+
+@posix
+def test_a_failed_sample_is_submitted_again_without_the_others(desk: Desk) -> None:
+    """The other one's answer is at the vendor still, and is paid for."""
+    prompts, work = iter(["refuse it", "a", "a"]), desk.stand_in._work
+
+    def work_on(batch: Any) -> None:
+        for request in batch.requests:
+            request["body"]["messages"][-1]["content"] = next(prompts)
+        work(batch)
+
+    desk.stand_in._work = work_on  # type: ignore[method-assign]
+    desk.ask("x")
+    two = ("--samples", "2", "--part-requests", "1")
+    look = desk.stand_in._look
+    held = threading.Event()
+
+    def second_is_late(path: str, *more: Any) -> Any:
+        if path.endswith("batch_1") and not held.is_set():
+            return 200, desk.stand_in._batch(desk.stand_in.batches["batch_1"])
+        return look(path, *more)
+
+    desk.stand_in._look = second_is_late  # type: ignore[method-assign]
+    with running(desk.command(*two), **desk.env) as process:
+        wait_for(lambda: desk.target.exists() and desk.target.read_text().endswith("\n"))
+        process.send_signal(signal.SIGINT)
+        ended(process)
+    held.set()
+    ran = desk.run(*two, "--retry-failed")
+    assert ran.code == 0, ran.err
+    assert desk.stand_in.calls.count("create") == 3
+    assert desk.stand_in.work == {"a": 2}
 
 
 @posix
@@ -254,6 +311,20 @@ def test_kills_pay_for_nothing_twice(tmp_path: Path, wire: str) -> None:
     assert desk.keys() == {"k-a": 1, "k-b": 1, "k-c": 1}
 
 
+@wires
+def test_a_connection_that_breaks_makes_no_second_batch(tmp_path: Path, wire: str) -> None:
+    """Not even one that was used before, and so may have died idle."""
+    desk = Desk(tmp_path, wire)
+    desk.server.http.RequestHandlerClass.protocol_version = "HTTP/1.1"  # type: ignore[attr-defined]
+    desk.stand_in.faults = {"create": [None, "cut"]}
+    desk.ask("a", "b")
+    with desk.server:
+        ran = desk.run("--part-requests", "1")
+    assert ran.code == 0, ran.err
+    assert len(desk.stand_in.batches) == 2
+    assert desk.keys() == {"k-a": 1, "k-b": 1}
+
+
 def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
     desk.ask("a secret", "b")
     for status, words, code in (
@@ -302,8 +373,16 @@ def test_options_of_batches_are_refused_without_them(desk: Desk) -> None:
 
 
 def test_a_dry_run_estimates_at_the_price_of_a_batch(desk: Desk) -> None:
+    """Which is half of the standard one at the vendor's own address alone."""
     desk.ask("a")
-    ran = desk.run("--dry-run", "--max-tokens", "100")
-    assert ran.code == 0, ran.err
+
+    def cost(price: str, *more: str) -> str:
+        ran = desk.run("--dry-run", "--max-tokens", "500", *more, price=price)
+        assert ran.code == 0, ran.err
+        return ran.out
+
+    own = ("--base-url", "https://api.openai.com/v1")
+    assert cost("2,8", *own) == cost(PRICE, *own)
+    assert cost("2,8") == cost("2,8,service_tier=batch") != cost(PRICE)
     assert desk.stand_in.calls == []
     assert not (desk.folder / "out.jsonl.batches").exists()

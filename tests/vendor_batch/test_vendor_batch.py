@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
 import tempfile
 import time
+import traceback
 from collections import Counter
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 
@@ -21,6 +24,8 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._batch.files.append_file import AppendFile
+from trio_minillm._vendor_batch.parts import Lines
+from trio_minillm._vendor_batch.vendors import Call
 from trio_minillm.batch import (
     BatchRequest,
     Journal,
@@ -31,7 +36,7 @@ from trio_minillm.batch import (
 )
 
 from ..support.streams import cancelled_at
-from ..support.vendor_batches import USAGE, StandIn, StandInTransport, chat, message
+from ..support.vendor_batches import USAGE, Batch, StandIn, StandInTransport, chat, message
 
 KEY = "sk-test-0123456789abcdef"
 URL = "http://127.0.0.1:9/v1"
@@ -70,10 +75,12 @@ class Rig:
             with ResultFile(self.out, fsync="never") as out:
                 left = out.unanswered(asked, model=self.model)
                 batch = client.vendor_batch(left, model=self.model, journal=self.journal, **options)
-                async with batch as results:
-                    async for result in results:
-                        await out.append(result)
-                self.unreturned = {one.key: one.reason for one in batch.unreturned}
+                try:
+                    async with batch as results:
+                        async for result in results:
+                            await out.append(result)
+                finally:
+                    self.unreturned = {one.key: one.reason for one in batch.unreturned}
         return batch.statistics()
 
     def lines(self):
@@ -262,6 +269,20 @@ async def test_openai_s_responses(rig, autojump_clock):
     assert line.cost["amount"] == "0.003000"
 
 
+async def test_text_completions(rig, autojump_clock):
+    rig.model = llm.text_completions("m-1", api_key=KEY, base_url=URL, price=PRICE)
+
+    def work(batch):
+        assert [r["url"] for r in batch.requests] == ["/v1/completions"]
+        choice = {"index": 0, "text": "to a", "logprobs": None, "finish_reason": "stop"}
+        made = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m-1"}
+        _worked(rig.stand_in, made | {"choices": [choice], "usage": USAGE}, batch)
+
+    rig.stand_in._work = work
+    await rig.run(requests("a"))
+    assert rig.lines()["k-a"].content == "to a"
+
+
 @vendors
 async def test_a_key_that_is_refused_after_a_while(tmp_path, vendor, autojump_clock):
     rig = Rig(tmp_path, vendor)
@@ -318,6 +339,25 @@ async def test_a_line_that_is_missing_at_first(tmp_path, vendor, autojump_clock)
     assert rig.unreturned == {}
 
 
+@vendors
+@pytest.mark.parametrize(
+    ("odd", "content"),
+    [(b"\\ud83d", "to \ufffd"), (b"\xff", "to \ufffd"), (b"\x01", "to \x01")],
+    ids=["half of a pair", "not UTF-8", "control character"],
+)
+async def test_an_answer_with_what_strict_decoders_refuse(
+    tmp_path, vendor, odd, content, autojump_clock
+):
+    """It is read as a live one is, at the price of a batch."""
+    rig = Rig(tmp_path, vendor, price=STANDARD, base_url=OWN[vendor])
+    lines = rig.stand_in._lines
+    rig.stand_in._lines = lambda given: lines([one.replace(b"to a", b"to " + odd) for one in given])
+    await rig.run(requests("a"))
+    line = rig.lines()["k-a"]
+    assert line.content == content
+    assert (Decimal(line.cost["amount"]), line.cost["resolution"]) == (COST, "resolved")
+
+
 async def test_lines_of_something_else_are_counted(rig, autojump_clock):
     rig.stand_in.looks = 1
     add = [b"not json", b'{"custom_id": "other-0", "response": null, "error": null}']
@@ -343,6 +383,22 @@ async def test_a_file_that_is_named_early_is_not_read_before_the_end(rig, autoju
 
 async def test_a_file_that_is_named_late_is_waited_for(rig, autojump_clock):
     rig.stand_in.late_file = 2
+    await rig.run(requests("a"))
+    assert rig.keys() == {"k-a": 1}
+
+
+async def test_a_file_that_is_named_late_after_looks_that_failed(rig, autojump_clock):
+    """They don't count as looks at which the file was missing."""
+    look = rig.stand_in._look
+
+    def all_done_at_first(*call):
+        status, batch = look(*call)
+        if batch["status"] == "validating":
+            batch["request_counts"]["completed"] = 1
+        return status, batch
+
+    rig.stand_in._look, rig.stand_in.late_file = all_done_at_first, 2
+    rig.stand_in.faults = {"look": [None, *[500] * 6]}
     await rig.run(requests("a"))
     assert rig.keys() == {"k-a": 1}
 
@@ -391,10 +447,61 @@ async def test_a_list_that_fails_when_it_is_needed(tmp_path, vendor, fault, auto
 
 
 @vendors
+@pytest.mark.parametrize("key", [KEY, lambda: KEY], ids=["key", "asked for"])
+async def test_a_submission_is_not_sent_again_silently(tmp_path, vendor, key, autojump_clock):
+    """As transports do where a connection that was used before ends without a word."""
+
+    class Again(StandInTransport):
+        async def handle_async_request(self, request):
+            response = await super().handle_async_request(request)
+            if self.stand_in.calls == [*["upload"][: vendor == "openai"], "create"]:
+                tell = request.extensions["trace"]
+                await tell("http11.send_request_headers.started", {})
+                await tell("connection.connect_tcp.started", {})
+                response = await super().handle_async_request(request)
+            return response
+
+    rig = Rig(tmp_path, vendor, api_key=key)
+    async with llm.open_client(transport=Again(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            assert [r.ok async for r in results] == [True]
+    assert rig.stand_in.calls.count("create") == 1
+
+
+@vendors
 async def test_a_batch_that_is_listed_late_is_found(tmp_path, vendor, autojump_clock):
     rig = Rig(tmp_path, vendor)
     rig.stand_in.faults = {"create": ["cut"]}
     rig.stand_in.unlisted = 3
+    await rig.run(requests("a", "b"))
+    assert rig.stand_in.work == {"a": 1, "b": 1}
+    assert rig.stand_in.calls.count("create") == 1
+
+
+@vendors
+@pytest.mark.parametrize("ahead", [-14 * 3600, 600, 12 * 3600])
+async def test_a_clock_that_is_wrong_pays_for_nothing_twice(
+    tmp_path, vendor, ahead, autojump_clock
+):
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.now = lambda: time.time() - ahead
+    rig.stand_in.faults = {"create": ["cut"]}
+    await rig.run(requests("a", "b"))
+    assert rig.stand_in.work == {"a": 1, "b": 1}
+    assert rig.stand_in.calls.count("create") == 1
+
+
+@vendors
+async def test_a_clock_that_is_set_between_two_runs(tmp_path, vendor, monkeypatch, autojump_clock):
+    """The batch gets its time to show up all the same."""
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.faults = {"create": ["cut"], "list": [403]}
+    rig.stand_in.unlisted = 3
+    with pytest.raises(llm.RefusedError):
+        await rig.run(requests("a", "b"))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
     await rig.run(requests("a", "b"))
     assert rig.stand_in.work == {"a": 1, "b": 1}
     assert rig.stand_in.calls.count("create") == 1
@@ -423,7 +530,7 @@ async def test_a_list_of_many_old_batches(tmp_path, vendor, oldest_first, autoju
     """It is read no further than needed, and to its end where it is in another order."""
     rig = Rig(tmp_path, vendor)
     rig.stand_in.oldest_first = oldest_first
-    rig.stand_in.now = lambda: time.time() - 10_000
+    rig.stand_in.now = lambda: time.time() - 100_000
     for number in range(7):
         other = Rig(tmp_path, vendor)
         other.stand_in = rig.stand_in
@@ -437,6 +544,17 @@ async def test_a_list_of_many_old_batches(tmp_path, vendor, oldest_first, autoju
     once = 4 if oldest_first else 1
     times = 1 if vendor == "openai" else 2  # Anthropic's is over by the second
     assert rig.stand_in.calls.count("list") == once * times
+
+
+async def test_a_list_that_goes_round_in_a_circle_is_an_error(rig, autojump_clock):
+    """And no reason to submit again: what it does not show may be there."""
+    rig.stand_in.faults, rig.stand_in.unlisted = {"create": ["cut"]}, 99
+    page = {"data": [rig.stand_in._batch(Batch("b", [{"url": URL}], time.time(), metadata={}))]}
+    rig.stand_in._list = lambda *call: (200, page | {"has_more": True})
+    with pytest.raises(VendorBatchError, match="has no end"):
+        await rig.run(requests("a"))
+    assert rig.stand_in.calls.count("list") == 2
+    assert rig.stand_in.calls.count("create") == 1
 
 
 @vendors
@@ -476,12 +594,63 @@ async def test_a_key_in_an_error_is_blanked_out(rig, autojump_clock):
     assert KEY not in str(caught.value)
 
 
+async def test_a_key_that_was_asked_for_is_blanked_out(rig, autojump_clock):
+    rig.model = model_of("openai", api_key=lambda: "sk-another-0123456789")
+    with pytest.raises(llm.RefusedError, match="Incorrect API key") as caught:
+        await rig.run(requests("a"))
+    assert "another" not in str(caught.value)
+
+
+@vendors
+@pytest.mark.parametrize("step", ["upload", "create", "look", "results"])
+@pytest.mark.parametrize("fault", [401, "lost", "cut", "half"])
+async def test_the_frames_of_an_error_show_neither_key_nor_prompt(
+    tmp_path, vendor, step, fault, autojump_clock
+):
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.faults = {step: [fault] * 99, "list": [401] * 99}
+    try:
+        await rig.run([BatchRequest("k", "a secret prompt")])
+    except (llm.MiniLLMError, VendorBatchError) as exc:
+        link = exc
+    else:
+        pytest.skip("this vendor has no such step")
+    while link is not None:
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            if "/trio_minillm/" in frame.f_code.co_filename:
+                shown = {name: repr(value) for name, value in frame.f_locals.items()}
+                assert "secret" not in str(shown), frame
+                assert KEY not in str(shown), frame
+        link = link.__cause__ or link.__context__
+
+
 async def test_looks_that_fail_for_an_hour_end_the_run(rig, autojump_clock):
     rig.stand_in.faults = {"look": [500] * 1000}
     began = trio.current_time()
     with pytest.raises(llm.RefusedError):
         await rig.run(requests("a"))
     assert 3600 < trio.current_time() - began < 4000
+
+
+@vendors
+@pytest.mark.parametrize("step", ["upload", "create"])
+@pytest.mark.parametrize("fault", [400, "cut"])
+async def test_a_failed_submission_keeps_no_part_in_memory(
+    tmp_path, vendor, step, fault, autojump_clock
+):
+    rig = Rig(tmp_path, vendor)
+    rig.stand_in.faults = {step: [None, fault], "look": [401], "list": [500] * 99}
+    async with llm.open_client(transport=StandInTransport(rig.stand_in)) as client:
+        batch = client.vendor_batch(
+            requests("a", "b"), model=rig.model, journal=rig.journal, part_requests=1
+        )
+        async with batch as results:
+            with suppress(llm.RefusedError):  # of the first part
+                await anext(results)
+            gc.collect()
+            found = gc.get_objects()
+            assert not [one for one in found if isinstance(one, Call) and b'"b"' in one.body]
+            assert not [one for one in found if isinstance(one, Lines) and one]
 
 
 async def test_a_submission_that_never_arrives_is_not_tried_for_ever(rig, autojump_clock):
@@ -504,11 +673,59 @@ async def test_a_batch_that_is_not_taken_is_an_error_with_its_words(rig, autojum
     assert rig.keys() == {"k-a": 1, "k-b": 1}
 
 
+async def test_a_key_in_the_words_of_a_batch_that_is_not_taken(rig, autojump_clock):
+    rig.stand_in.not_taken = ("invalid_key", f"the key {KEY} may not")
+    with pytest.raises(llm.RefusedError, match="batch_0 was not taken: the key") as caught:
+        await rig.run(requests("a"))
+    assert KEY not in str(caught.value)
+
+
+async def test_a_batch_that_failed_after_some_answers_brings_them(rig, autojump_clock):
+    """They are paid for, so that the batch is none that was not taken."""
+    rig.stand_in.looks, state = 1, rig.stand_in._batch
+
+    def failed_at_the_end(batch):
+        shown = state(batch)
+        return shown | {"status": "failed"} if shown["output_file_id"] else shown
+
+    rig.stand_in._batch = failed_at_the_end
+    await rig.run(requests("a", "vanish"))
+    assert rig.keys() == {"k-a": 1}
+    assert rig.unreturned == {"k-vanish": "failed"}
+
+
 async def test_a_full_queue_is_waited_for(rig, autojump_clock):
     rig.stand_in.full = 1
     await rig.run(requests(*"abcd"), part_requests=2)
     assert rig.stand_in.work == dict.fromkeys("abcd", 1)
     assert len(rig.stand_in.batches) == 3
+
+
+async def test_while_the_queue_is_full_nothing_is_submitted(rig, autojump_clock):
+    """What was not taken goes out once more when another batch is over, and not before."""
+    look, first = rig.stand_in._look, "batch_0"
+
+    def look_while_full(path, *more):
+        batch, of_first = rig.stand_in.batches[path.split("/")[2]], rig.stand_in.batches[first]
+        if batch.id != first and of_first.status != "completed":
+            batch.status = "failed"
+            batch.more["failure"] = {"code": "token_limit_exceeded", "message": "it is full"}
+            return 200, rig.stand_in._batch(batch)
+        return look(path, *more)
+
+    rig.stand_in.looks, rig.stand_in._look = 60, look_while_full
+    await rig.run(requests(*"abcdef"), part_requests=2)
+    assert rig.stand_in.work == dict.fromkeys("abcdef", 1)
+    assert rig.stand_in.calls.count("create") == 5
+    assert rig.unreturned == {}
+
+
+async def test_what_waits_for_a_queue_that_stays_full_is_told(rig, autojump_clock):
+    rig.stand_in.full = 99
+    with pytest.raises(llm.RefusedError):
+        await rig.run(requests(*"abcdef"), part_requests=2)
+    assert rig.unreturned == dict.fromkeys((f"k-{p}" for p in "abcdef"), "failed")
+    assert rig.stand_in.calls.count("create") == 3
 
 
 async def test_a_full_queue_with_nothing_of_ours_in_it_is_a_quota(rig, autojump_clock):
@@ -680,13 +897,14 @@ async def test_further_requests_are_submitted_beside_those_that_are_there(rig, a
     assert rig.stand_in.work == {"a": 1, "b": 1, "c": 1}
 
 
-async def test_released_keys_may_be_sent_again(rig, autojump_clock):
-    await rig.run(requests("a", "b"))
+async def test_released_samples_may_be_sent_again(rig, autojump_clock):
+    """Others of the same key may not: their answers may still be at the vendor."""
+    await rig.run(requests("a", "b", samples=(0, 1)))
     with Journal(rig.journal) as journal:
-        await journal.release(["k-a"])
+        await journal.release([("k-a", 1)])
     rig.out.unlink()
-    await rig.run(requests("a", "b"))
-    assert rig.stand_in.work == {"a": 2, "b": 1}
+    await rig.run(requests("a", "b", samples=(0, 1)))
+    assert rig.stand_in.work == {"a": 3, "b": 2}
 
 
 async def test_another_address_is_an_error_while_answers_are_at_the_first(rig, autojump_clock):
@@ -829,8 +1047,22 @@ async def test_leaving_ends_the_iteration_and_no_batch(rig, autojump_clock):
     assert rig.stand_in.work == {"a": 1}
 
 
-async def test_leaving_waits_for_no_further_attempt_at_a_submission(rig, autojump_clock):
-    rig.stand_in.faults = {"create": [429] * 100}
+async def test_a_wait_that_was_cancelled_does_not_pass_for_the_end(rig, autojump_clock):
+    rig.stand_in.looks = 9
+    async with llm.open_client(transport=StandInTransport(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            with trio.move_on_after(30):
+                await anext(results)
+            with pytest.raises(RuntimeError, match="was cancelled"):
+                await anext(results)
+    await rig.run(requests("a"))
+    assert rig.stand_in.work == {"a": 1}
+
+
+@pytest.mark.parametrize("step", ["upload", "create"])
+async def test_leaving_waits_for_no_further_attempt_at_a_submission(rig, step, autojump_clock):
+    rig.stand_in.faults = {step: [429] * 100}
     began = trio.current_time()
     async with llm.open_client(transport=StandInTransport(rig.stand_in)) as client:
         batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
@@ -850,6 +1082,21 @@ async def test_leaving_waits_for_no_further_attempt_at_a_submission(rig, autojum
     await rig.run(requests("a"))
     assert trio.current_time() - began < 20, "it is known to be absent"
     assert rig.stand_in.work == {"a": 1}
+
+
+async def test_leaving_while_a_part_is_uploaded_submits_it_not(rig, autojump_clock):
+    class Leaving(StandInTransport):
+        async def handle_async_request(self, request):
+            if request.url.path.endswith("/files"):
+                batch.leave()
+            return await super().handle_async_request(request)
+
+    async with llm.open_client(transport=Leaving(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            assert [r async for r in results] == []
+    assert rig.stand_in.calls == ["upload"]
+    assert batch.statistics().unsent == 1
 
 
 @vendors

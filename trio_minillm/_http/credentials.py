@@ -26,12 +26,14 @@ from .._types.credentials import (
 )
 from .._types.errors import CredentialsError
 from .exchange import Exchange, Outgoing, Response, ignore_progress
-from .roundtrip import OnProgress
+from .roundtrip import SENDING, OnProgress
+from .roundtrip import SENT as OUT
 
 STARTED, COMPLETE = "credentials.started", "credentials.complete"
 """The events around what the program's functions do, as a transport's are named."""
 SENT = "credentials.send_request_body.complete"
 """The event of a request that goes out at once (see `Exchange.tells`)."""
+_CONNECTING = "connection.connect_tcp.started"
 
 _WORDS = {
     "ask": "no key: the function api_key",
@@ -194,3 +196,22 @@ async def _called(
         failure = without_errors(exc)
     del use, answer
     raise failure
+
+
+class SentOnce:
+    """Progress of a request that is not sent again where the connection ended without a word.
+
+    One that ends so soon is taken for one that had died idle, and the request goes out on another. But a
+    server that did what was asked before it died has done it unknown to anybody.
+    """
+
+    def __init__(self) -> None:
+        self._is_out = False
+
+    def __call__(self, event: str) -> None:
+        if event == STARTED:  # with a key, for the first time or after a refusal
+            self._is_out = False
+        elif event in (SENDING, OUT):
+            self._is_out = True
+        elif event == _CONNECTING and self._is_out:
+            raise httpx.ReadError("the connection ended, and the request may have arrived")

@@ -16,21 +16,20 @@ from msgspec.structs import replace
 
 from .._accounting.budget import Budget
 from .._batch.scoring import Score, Validate, score_result, validated_result
-from .._batch.sender import attempt_of, without_frames
+from .._batch.sender import ONCE, attempt_of, without_frames
 from .._batch.types import BatchRequest, BatchResult
 from .._http.connector import Connect
 from .._stream.tracked import TrackedStream
-from .._types.errors import MiniLLMError
-from .._types.options import Limits, Retry
+from .._types.errors import MiniLLMError, ProtocolError
+from .._types.options import Limits
 from .._types.response import CompletionResponse, Timings
 from ..providers import Model
 from .canned import CannedExchange
 from .pricing import BATCH, batch_model
-from .vendors import ItemEnd
+from .vendors import ItemEnd, decoded
 
 Replay = Callable[..., TrackedStream]
 """`Client.stream` with a function that makes exchanges in front, and the request's meta."""
-ONCE = Retry(attempts=1)
 
 
 class PaidBudget(Budget):
@@ -136,8 +135,8 @@ def _marked(body: bytes) -> tuple[bytes, Any]:
     Anthropic's names it already. OpenAI's names that of the request (``default``), or none.
     """
     try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        found = decoded(body, Any)
+    except ProtocolError:
         return body, None  # the reading says what is wrong with it
     usage = found.get("usage") if isinstance(found, dict) else None
     if not isinstance(usage, dict):

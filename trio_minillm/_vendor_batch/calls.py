@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 import trio
 from msgspec.structs import replace
 
-from .._http.credentials import CredentialedExchange
-from .._http.exchange import Exchange
+from .._http.credentials import CredentialedExchange, SentOnce
+from .._http.exchange import Exchange, ignore_progress
 from .._protocol.redaction import redact, redact_text, secrets_added, secrets_of
 from .._protocol.request import credentials_of, headers_to, with_key
 from .._types.errors import (
@@ -43,6 +44,8 @@ MAX_REPLY = 64 << 20
 """Bytes of an answer that is held as a whole: a list of a hundred batches has some 100 KB."""
 MAX_LINE = 64 << 20
 """Bytes of a line of results."""
+_ADDED_SECRETS = 64
+"""Keys and signatures of the latest calls that are blanked out: more than there are calls at a time."""
 _AGAIN = frozenset({408, 409, 425, 429})
 
 
@@ -74,6 +77,14 @@ def wait_before(attempt: int, error: MiniLLMError) -> float:
     return max(wait, min(asked or 0.0, LONGEST_ASKED))
 
 
+Slept = Callable[[float], Awaitable[bool]]
+
+
+async def _slept(until: float) -> bool:
+    await trio.sleep_until(until)
+    return True
+
+
 class Caller:
     """Sender of calls to the batch API at a model's address, with its key."""
 
@@ -81,14 +92,15 @@ class Caller:
         self._connect = connect
         self._model = model
         self._secrets = secrets_of(model.api_key, model.headers.values())
+        self._added: deque[bytes] = deque(maxlen=_ADDED_SECRETS)
 
     async def once(self, call: Call) -> bytes:
         """Make a call, and return the body of its answer. Raises `MiniLLMError`."""
         seconds = CALL_SECONDS + len(call.body) / BYTES_PER_SECOND
-        exchange, secrets = self._opened(call)
+        exchange = self._exchange(call)
         try:
             with trio.move_on_after(seconds):
-                await self._start(exchange, call, secrets)
+                await self._start(exchange, call)
                 out = bytearray()
                 while data := await exchange.receive():
                     out += data
@@ -99,16 +111,18 @@ class Caller:
         finally:
             await exchange.close()
 
-    async def call(self, call: Call) -> bytes:
-        """Make a call that may be made twice, again and again while its failure may pass."""
+    async def call(self, call: Call, slept: Slept = _slept) -> bytes:
+        """Make a call that may be made twice, again and again while its failure may pass.
+
+        ``slept`` sleeps until a time, and returns False to end that.
+        """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self.once(call)
             except MiniLLMError as exc:
-                if attempt == ATTEMPTS or not may_pass(exc):
+                again = attempt < ATTEMPTS and may_pass(exc)
+                if not (again and await slept(trio.current_time() + wait_before(attempt, exc))):
                     raise
-                wait = wait_before(attempt, exc)
-            await trio.sleep(wait)
         raise AssertionError("the last attempt raises or returns")
 
     async def lines(self, url: str) -> AsyncGenerator[bytes, None]:
@@ -117,10 +131,10 @@ class Caller:
         It holds no cancel scope between two lines, whatever is done with them meanwhile.
         """
         call = Call("GET", url)
-        exchange, secrets = self._opened(call)
+        exchange = self._exchange(call)
         try:
             with trio.move_on_after(CALL_SECONDS) as scope:
-                await self._start(exchange, call, secrets)
+                await self._start(exchange, call)
             if scope.cancelled_caught:
                 raise StreamTimeout("total", CALL_SECONDS)
             async with aclosing(_lines(exchange)) as lines:
@@ -129,34 +143,35 @@ class Caller:
         finally:
             await exchange.close()
 
-    def _opened(self, call: Call) -> tuple[Exchange, list[bytes]]:
-        """Return an exchange for a call, and the secrets that it will have sent."""
-        secrets = [*self._secrets]
+    def _exchange(self, call: Call) -> Exchange:
+        """Return an exchange for a call, which asks for the key and signs where the model wants that."""
         credentials = credentials_of(self._model, self._headers_with, call)
         if credentials is None:
-            return self._connect(), secrets
+            return self._connect()
+        return CredentialedExchange(self._connect, credentials, self._keep_secrets)
 
-        def keep(headers: Mapping[str, str]) -> None:
-            secrets.extend(secrets_added(headers))
-
-        return CredentialedExchange(self._connect, credentials, keep), secrets
+    def _keep_secrets(self, headers: Mapping[str, str]) -> None:
+        self._added += secrets_added(headers)
 
     def _headers_with(self, call: Call, key: str) -> dict[str, str]:
         return _headers(with_key(self._model, key), call)
 
-    async def _start(self, exchange: Exchange, call: Call, secrets: Sequence[bytes]) -> None:
-        headers = _headers(self._model, call)
-        await exchange.start(call.url, headers, call.body, method=call.method)
+    async def _start(self, exchange: Exchange, call: Call) -> None:
+        # The headers have no name here: a traceback's variables would show the key.
+        await exchange.start(
+            call.url,
+            _headers(self._model, call),
+            call.body,
+            method=call.method,
+            on_progress=SentOnce() if call.once else ignore_progress,
+        )
         if not 200 <= exchange.status < 300:
-            refusal = await exchange.short_body(CALL_SECONDS)
-            raise self._refused(call, exchange, refusal, secrets)
+            raise self._refused(call, exchange, await exchange.short_body(CALL_SECONDS))
 
-    def _refused(
-        self, call: Call, exchange: Exchange, body: bytes, secrets: Sequence[bytes]
-    ) -> RefusedError:
+    def _refused(self, call: Call, exchange: Exchange, body: bytes) -> RefusedError:
         status, headers = exchange.status, exchange.headers
-        info = self._model.provider.parse_refusal(status, headers, redact(body, secrets))
-        url = redact_text(call.url.partition("?")[0], secrets)
+        info = self._model.provider.parse_refusal(status, headers, redact(body, self._known()))
+        url = self.redacted(call.url.partition("?")[0])
         words = info.message
         if status in (404, 405, 501):
             words = f"{words} ({url}: no batches here, or none with this id for this key)"
@@ -166,10 +181,17 @@ class Caller:
         return RefusedError(
             replace(info, message=words),
             retry_after=retry_after(headers, now=time.time()),
-            request_id=None if request_id is None else redact_text(request_id, secrets),
-            headers={name: redact_text(value, secrets) for name, value in headers.items()},
+            request_id=None if request_id is None else self.redacted(request_id),
+            headers={name: self.redacted(value) for name, value in headers.items()},
             url=url,
         )
+
+    def redacted(self, text: str) -> str:
+        """Return a server's words without the key and what the latest calls were signed with."""
+        return redact_text(text, self._known())
+
+    def _known(self) -> list[bytes]:
+        return [*self._secrets, *self._added]
 
 
 def _headers(model: Model, call: Call) -> dict[str, str]:

@@ -7,7 +7,7 @@ Lines of JSON, each on the disk before the next step is taken:
 ``batch``                 the vendor's id of it, as soon as that is known
 ``absent``                it was never submitted, or the vendor refused it: nothing is paid for it
 ``ended``                 its results were read; ``open`` are the places of requests without an answer
-``released``              keys that may be sent again although they have an answer
+``released``              samples that may be sent again although they have an end
 ========================  ==============================================================================
 
 A request whose newest part may hold an answer is never submitted again: the part is read again instead.
@@ -76,7 +76,7 @@ class _Entry(msgspec.Struct, omit_defaults=True):
     items: list[Item] = []
     batch: str = ""
     open: list[int] = []
-    keys: list[str] = []
+    samples: list[Sample] = []
 
 
 MARKER = b'{"kind":"'
@@ -156,10 +156,10 @@ class Journal:
         """Note that a part's results were read, and which requests have no answer among them."""
         await self._write(_Entry("ended", token=part.token, open=sorted(open)))
 
-    async def release(self, keys: Iterable[str]) -> None:
-        """Note that these keys may be sent again, whatever answers they have."""
-        if chosen := sorted(set(keys)):
-            await self._write(_Entry("released", keys=chosen))
+    async def release(self, samples: Iterable[Sample]) -> None:
+        """Note that these samples of keys may be sent again, whatever answers they have."""
+        if chosen := sorted(set(samples)):
+            await self._write(_Entry("released", samples=chosen))
 
     async def _write(self, entry: _Entry) -> None:
         self._file.write(msgspec.json.encode(entry) + b"\n")
@@ -180,9 +180,8 @@ class Journal:
             self.parts[part.token] = part
             self._newest |= {item[:2]: (part.token, n) for n, item in enumerate(part.items)}
         elif entry.kind == "released":
-            gone = set(entry.keys)
-            for sample in [s for s in self._newest if s[0] in gone]:
-                del self._newest[sample]
+            for sample in entry.samples:
+                self._newest.pop(sample, None)
         elif (known := self.parts.get(entry.token)) is not None:
             if entry.kind == "batch":
                 known.batch, known.state = entry.batch, "running"

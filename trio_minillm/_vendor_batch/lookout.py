@@ -13,8 +13,9 @@ from .errors import VendorBatchError
 from .parts import Running
 from .vendors import BatchState
 
-SLACK = 300.0
-"""Seconds by which the clocks of this machine and of a vendor may differ."""
+SLACK = 86_400.0
+"""Seconds by which this machine's clock may have been ahead of a vendor's: a clock that was set to another
+time zone's is ahead by hours, and a batch that is taken for an older one is paid for twice."""
 MAX_PAGES = 100
 """Pages of a hundred batches that are looked through for one."""
 PATIENCE = 3600.0
@@ -35,9 +36,10 @@ async def look(running: Running, longest: float) -> bool:
     except MiniLLMError as exc:
         note_failure(running, exc, longest)
         return False
-    running.failing_since = None
-    if running.state is not None and state.done > running.state.done:
-        running.looks = 0
+    if running.failing_since is not None or (
+        running.state is not None and state.done > running.state.done
+    ):
+        running.failing_since, running.looks = None, 0
     running.state = state
     if state.awaited and running.looks < UNNAMED:
         running.looks += 1
@@ -74,7 +76,9 @@ async def recognised(running: Running, claimed: Set[str]) -> tuple[BatchState | 
     part, vendor = running.part, running.vendor
     since, after = part.at - SLACK, None
     likely: list[BatchState] = []
-    for _ in range(MAX_PAGES):
+    asked: set[str | None] = set()
+    while after not in asked and len(asked) < MAX_PAGES:
+        asked.add(after)
         data = await running.caller.call(vendor.newest(running.model, after))
         states, after = vendor.listed(running.model, data)
         for state in states:

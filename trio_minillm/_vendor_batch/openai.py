@@ -77,7 +77,7 @@ class OpenAIBatches(Vendor):
         files = [one for one in (batch.output_file_id, batch.error_file_id) if one]
         places = tuple(_address(model, f"/files/{one}/content") for one in files)
         failure = None
-        if batch.status == "failed":
+        if batch.status == "failed" and not batch.output_file_id:  # else some were answered
             told = (batch.errors and batch.errors.data) or [_Error()]
             failure = (told[0].code or "failed", told[0].message or "no reason is given")
         over = batch.status in _OVER

@@ -16,6 +16,8 @@ from .._batch.types import BatchRequest
 from .._http.exchange import Exchange
 from .._protocol.request import Prepared
 from ..providers import Anthropic, Model, OpenAIChat, OpenAIResponses
+from ..providers._text_request import COMPLETIONS
+from ..providers.openai import CHAT
 from .anthropic import AnthropicBatches
 from .calls import Caller
 from .journal import Item, Part
@@ -23,6 +25,7 @@ from .openai import OpenAIBatches
 from .options import FIRST_LOOK, LOOK_FACTOR
 from .vendors import BatchState, Vendor
 
+_ENDPOINTS = ("/responses", CHAT, COMPLETIONS)
 _NOT_THE_CALLS = frozenset({"accept", "accept-encoding", "content-type", "user-agent"})
 
 
@@ -142,6 +145,11 @@ class Running:
         """Batches that were looked into, and are other ones."""
         self.cancelled: bool = False
 
+    @property
+    def taken(self) -> bool:
+        """True unless the vendor has said that it does not take the batch at all."""
+        return self.state is None or self.state.failure is None
+
     def put_off(self, longest: float) -> None:
         """Set the time of the next look, each wait half as long again as the one before."""
         self.look_at = trio.current_time() + min(self.wait, longest)
@@ -171,5 +179,4 @@ def new_token() -> str:
 def _path_of(url: str) -> str:
     """Return the endpoint as OpenAI's batches name it, wherever the server is."""
     path = urlsplit(url).path
-    names = ("/responses", "/chat/completions", "/completions")
-    return "/v1" + next((name for name in names if path.endswith(name)), "/chat/completions")
+    return next((f"/v1{one}" for one in _ENDPOINTS if path.endswith(one)), f"/v1{CHAT}")

@@ -29,6 +29,7 @@ from msgspec.structs import replace
 
 from .._batch.files.key_table import KeyTable
 from .._batch.files.result_format import fingerprint
+from .._batch.sender import without_frames
 from .._batch.source import YIELD_EVERY, Requests
 from .._batch.types import BatchRequest, BatchResult
 from .._http.exchange import Exchange
@@ -127,8 +128,9 @@ class VendorRun:
             async with aclosing(self._read(running, journal)) as results:
                 async for result in results:
                     yield result
-            if self._put_back:
+            if running.taken:  # so there is room again
                 await self._send_back(journal)
+        self.sums.unsent += len(self._put_back)
         if self.failure is not None:
             raise self.failure
 
@@ -190,8 +192,8 @@ class VendorRun:
                 " with that key, or begin with another journal"
             )
         running = Running(part, model, vendor, Caller(self._connect, model))
-        late = time.time() - part.at  # below 0 if a clock was set back
-        running.absent_at = trio.current_time() + self._settings.settle - max(0.0, late)
+        # Counted from now on: the clock may have been set since the intent.
+        running.absent_at = trio.current_time() + self._settings.settle
         self.running[part.token] = running
         return running
 
@@ -251,15 +253,15 @@ class VendorRun:
                 self._check_budget()
                 call = await self._uploaded(group, running, lines)
                 del lines
-                await self._intend(running, journal)
-                await self._create(running, call, journal)
+                if self._control.sending:  # still
+                    await self._intend(running, journal)
+                    await self._create(running, call, journal)
+                    self.sums.parts += 1
+                    self.sums.submitted += count
+                    return
             except MiniLLMError as exc:
-                self.failure = self.failure or exc
+                self.failure = self.failure or without_frames(exc)  # which hold the part
                 self._control.refused = True
-            else:
-                self.sums.parts += 1
-                self.sums.submitted += count
-                return
         self.sums.unsent += count
 
     async def _uploaded(self, group: Group, running: Running, lines: Lines) -> Call:
@@ -269,9 +271,10 @@ class VendorRun:
         vendor, token, file = group.vendor, running.part.token, ""
         upload = vendor.upload(group.model, token, lines)
         if upload is not None:
-            file = vendor.uploaded(await group.caller.call(upload))
+            data = await group.caller.call(upload, self._control.slept)
+            file = vendor.uploaded(data)
         call = vendor.create(group.model, token, lines, file, group.path)
-        return replace(call, headers=group.headers)
+        return replace(call, headers=group.headers, once=True)
 
     async def _intend(self, running: Running, journal: Journal) -> None:
         """Note that a part may be at its vendor from now on."""
@@ -306,6 +309,8 @@ class VendorRun:
 
     async def _send_back(self, journal: Journal) -> None:
         """Submit requests again of which nothing is at the vendor."""
+        if not self._put_back:
+            return
         back, self._put_back = self._put_back, []
         for wanted in back:
             await self._add(wanted, journal)
@@ -324,22 +329,21 @@ class VendorRun:
             if not await control.slept(running.look_at):
                 continue
             if running.part.batch is None:
-                await self._recognise(running, journal)
-                if self._put_back:
+                if await self._is_absent(running, journal):
                     await self._send_back(journal)
             elif await look(running, longest):
                 return running
         return None
 
-    async def _recognise(self, running: Running, journal: Journal) -> None:
-        """Find out which of the vendor's batches a part is, or that it is none."""
+    async def _is_absent(self, running: Running, journal: Journal) -> bool:
+        """Find out which of the vendor's batches a part is. Returns True if it is none."""
         part = running.part
         claimed = {p.batch for p in journal.parts.values() if p.batch} - {part.batch}
         try:
             state, pending = await recognised(running, claimed)
         except MiniLLMError as exc:
             note_failure(running, exc, self._settings.look_every)
-            return
+            return False
         running.failing_since = None
         if state is not None:
             await journal.found(part, state.id)
@@ -353,6 +357,8 @@ class VendorRun:
             await journal.absent(part)
             del self.running[part.token]
             self._put_back += running.wanted.values()
+            return True
+        return False
 
     async def _cancel_all(self) -> None:
         """Ask the vendor to cancel each batch, once."""
@@ -373,7 +379,7 @@ class VendorRun:
         """Yield the results of a batch that is over, and note its end."""
         part, state = running.part, running.state
         assert state is not None
-        if state.failure is not None:
+        if not running.taken:
             await self._not_taken(running, journal)
             return
         reading = Reading()
@@ -410,13 +416,16 @@ class VendorRun:
         if code == FULL and others and not self._control.leaving:
             self._put_back += running.wanted.values()
             return
-        told = {"code": code, "message": f"the batch {state.id} was not taken: {words}"}
-        body = msgspec.json.encode({"error": told})
+        words = f"the batch {state.id} was not taken: {running.caller.redacted(words)}"
+        body = msgspec.json.encode({"error": {"code": code, "message": words}})
         info = running.model.provider.parse_error(None, body)
         if code == FULL:
             info = replace(info, kind="quota")
         self.failure = self.failure or RefusedError(info)
-        for wanted in running.wanted.values():
+        gone = list(running.wanted.values())
+        if not self.running:  # no other will make room for those that wait for it
+            gone, self._put_back = [*self._put_back, *gone], []
+        for wanted in gone:
             self._give_up(wanted, "failed")
 
     def _give_up(self, wanted: Wanted, reason: str) -> None:
@@ -468,7 +477,7 @@ class Control:
     def cut_off(self, error: MiniLLMError) -> None:
         """Note that a submission ended without a word from the vendor."""
         self._cut_off += 1
-        self._newest = error
+        self._newest = without_frames(error)  # which hold the part
 
     def went_through(self) -> None:
         """Note that one was taken."""

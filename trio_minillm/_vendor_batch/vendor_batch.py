@@ -95,6 +95,7 @@ class VendorBatch:
         self._path = journal
         self._journal: Journal | None = None
         self._results: AsyncGenerator[BatchResult, None] | None = None
+        self._cancelled = False
 
     async def __aenter__(self) -> Self:
         """Open the journal. Raises `OSError`, and `ResultFileError` for one that is in use."""
@@ -123,10 +124,18 @@ class VendorBatch:
         return self
 
     async def __anext__(self) -> BatchResult:
-        """Return the next result. A checkpoint."""
+        """Return the next result. A checkpoint. Once it was cancelled, the same journal goes on."""
         if self._results is None:
             raise RuntimeError("use it as `async with client.vendor_batch(…) as results`")
-        return await anext(self._results)
+        if self._cancelled:  # its end would look like that of the results
+            raise RuntimeError(
+                "waiting for a result was cancelled: go on with another vendor_batch"
+            )
+        try:
+            return await anext(self._results)
+        except trio.Cancelled:
+            self._cancelled = True
+            raise
 
     @property
     def unreturned(self) -> tuple[Unreturned, ...]:

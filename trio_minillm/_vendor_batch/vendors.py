@@ -15,6 +15,7 @@ import msgspec
 
 from .._types.errors import ProtocolError
 from ..providers import Model
+from ..providers._coerce import clean, loose_json
 
 Reason = Literal["expired", "cancelled", "failed", "missing", "errored"]
 """The reason that a request has no answer. ``expired``: its time was over · ``cancelled`` · ``failed``:
@@ -30,6 +31,8 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
+    once: bool = False
+    """True if it must not arrive twice."""
 
     def __repr__(self) -> str:
         return f"<{self.method} call>"
@@ -161,9 +164,16 @@ def below(url: str, path: str, query: str = "") -> str:
 
 
 def decoded(data: bytes, kind: Any) -> Any:
-    """Return JSON of this type. Raises `ProtocolError`, without what it says."""
+    """Return JSON of this type, as leniently read as that of a live answer. Raises `ProtocolError`,
+    without what it says.
+    """
     try:
-        return msgspec.json.decode(data, type=kind)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeError):
+            return msgspec.json.decode(msgspec.json.encode(clean(loose_json(data))), type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         where = str(exc) if isinstance(exc, msgspec.ValidationError) else "it is not JSON"
         raise ProtocolError(f"an answer of the batch API can't be read: {where}") from None

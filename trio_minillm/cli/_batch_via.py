@@ -24,6 +24,7 @@ from trio_minillm.batch import (
 )
 
 from .._vendor_batch.parts import vendor_of
+from .._vendor_batch.pricing import BATCH, batch_model
 from ..providers._pricing import price_at
 from ._batch_report import BatchPlan, ViaPlan
 from ._live import Progress
@@ -101,14 +102,15 @@ def _check_together(plan: BatchPlan) -> None:
 
 def batch_priced(model: llm.Model) -> llm.Model:
     """Return the model at the price of a batch, for an estimate; the same where that is not known."""
-    price = None if model.price is None else price_at(model.price, "batch")
+    price = batch_model(model, None).price
+    price = None if price is None else price_at(price, BATCH)
     return model if price is None else msgspec.structs.replace(model, price=price)
 
 
 def live_model(request: BatchRequest) -> BatchRequest:
     """Return a request that is asked live: at the standard price, which that of a batch is not."""
     model = request.model
-    if model is None or model.price is None or model.price.service_tier != "batch":
+    if model is None or model.price is None or model.price.service_tier != BATCH:
         return request
     return msgspec.structs.replace(request, model=msgspec.structs.replace(model, price=None))
 
@@ -134,8 +136,9 @@ async def release_failed(journal: Journal | None, lines: Path | None, file: Requ
     if journal is None or lines is None:
         return
 
-    def failed() -> list[str]:
-        return [line.key for line in read_results(lines) if not line.ok and line.key in file]
+    def failed() -> list[tuple[str, int]]:
+        found = (line for line in read_results(lines) if not line.ok and line.key in file)
+        return [(line.key, line.sample) for line in found]
 
     await journal.release(await trio.to_thread.run_sync(failed))
 
@@ -166,6 +169,8 @@ class Via:
         with self._scope:
             async with batch:
                 self._batch = batch
+                if self._stopped:  # before there was one
+                    batch.leave()
                 if self.plan.cancel:
                     batch.cancel()
                 try:
