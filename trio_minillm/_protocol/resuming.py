@@ -18,15 +18,11 @@ from .decoder import HALF, ChunkDecoder, new_framing
 from .sse import SSEEvent
 
 
-class DoesNotFollowError(ProtocolError):
-    """Another body does not go on where the answer was cut. Whoever asked for it gets the cut."""
-
-
 class ResumableDecoder(ChunkDecoder):
     """The decoder of an answer that may be taken up again.
 
     Guarantees, on top of those of a decoder: after `resume`, no event counts twice, and none is
-    passed over: a body that lacks some, or in which they have no numbers, is a `DoesNotFollowError`.
+    passed over: a body that lacks some, or in which they have no numbers, is a `ProtocolError`.
     """
 
     def __init__(self, provider: Provider, continuation: Continuation, **options: Any) -> None:
@@ -69,7 +65,7 @@ class ResumableDecoder(ChunkDecoder):
             chunks = super()._events([event], at)
             self._note_place(number, chunks)
             if self._resumed and self.position == before and any(map(_counts, chunks)):
-                self.error = DoesNotFollowError("an event of the answer has no number")
+                self.error = ProtocolError("an event of the answer has no number")
                 return out
             out += chunks
             if self.error is not None:
@@ -91,12 +87,12 @@ class ResumableDecoder(ChunkDecoder):
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
         if not self._resumed:
             return super()._document(body, at)
-        self.error = DoesNotFollowError("a body came that is no stream of events")
+        self.error = ProtocolError("a body came that is no stream of events")
         return []
 
 
-def _gap(wanted: int, number: int) -> DoesNotFollowError:
-    return DoesNotFollowError(f"event {number} came, and event {wanted} was to follow")
+def _gap(wanted: int, number: int) -> ProtocolError:
+    return ProtocolError(f"event {number} came, and event {wanted} was to follow")
 
 
 def _counts(chunk: StreamChunk) -> bool:

@@ -303,8 +303,7 @@ class StreamTask:
                     if body.answer.over:
                         if not exchange.ended:
                             clocks.stop()
-                            # A caller that waits here would lose its whole answer if cancelled now.
-                            scope.shield = self._here
+                            scope.shield = self._here  # or a caller could lose a whole answer
                             await exchange.drain()
                         return
                 if scope.cancelled_caught and not self._stopped:

@@ -7,12 +7,15 @@ it: https://developers.openai.com/docs/guides/background.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from .._types.errors import ProtocolError
 from ._base import Continuation, FollowUp
+from ._coerce import loose_object, number
 
 LONGEST_NUMBER: Final = 2**53
 """Largest number of an event that is believed."""
@@ -27,6 +30,14 @@ class _Numbered(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Numbered).decode
+
+
+def _loose_number(data: bytes) -> int | None:
+    """Return the number of an event that is no strict JSON: half a character, say."""
+    with suppress(msgspec.DecodeError, ProtocolError, UnicodeError, RecursionError):
+        given = number(loose_object(data, []).get("sequence_number"), "", [])
+        return given if given is not None and given >= 0 else None
+    return None
 
 
 class BackgroundResponse(Continuation):
@@ -49,7 +60,7 @@ class BackgroundResponse(Continuation):
         try:
             return _decode(data).sequence_number
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
+            return _loose_number(data)
 
     def resume_request(self, response_id: str, position: int) -> FollowUp | None:
         asked = [("stream", "true"), ("starting_after", position), *self._asked]
