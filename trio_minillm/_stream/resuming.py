@@ -39,7 +39,7 @@ from ..providers import FollowUp, Model, Provider
 from .answer import Answer, is_cut
 from .clocks import Clocks
 
-MAX_RESUMES = 100
+MOST_RESUMES = 100
 """Times that one answer is taken up again. A proxy that cuts every minute lets it take over an hour and
 a half; a server that cuts behind each event comes to an end."""
 CALL_OFF_SECONDS = 1.0
@@ -102,7 +102,7 @@ class Resuming:
         self._cut = before or error
         self._failures += 1
         silent = isinstance(error, StreamTimeout) and isinstance(before, StreamTimeout)
-        if silent or self._failures > self._retry.resumes or self._asked >= MAX_RESUMES:
+        if silent or self._failures > self._retry.resumes or self._asked >= MOST_RESUMES:
             return None
         wait = self._retry.pause(
             error, attempt=self._failures, remaining=remaining, random=random()
@@ -125,8 +125,8 @@ class Resuming:
         return cut
 
     def end(self) -> None:
-        """Forget the errors: their tracebacks hold what holds this."""
-        self._cut = None
+        """Forget the answer, which may be kept, and the errors, whose tracebacks hold what holds this."""
+        self.answer = self._decoder = self._cut = None
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Resuming:
             try:
                 await self._send(exchange, wanted, "application/json")
                 await exchange.drain()
-            except MiniLLMError:
+            except (MiniLLMError, RuntimeError):  # the latter where the client is closed already
                 pass  # the caller has left
             finally:
                 await exchange.close()

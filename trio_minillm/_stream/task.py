@@ -145,6 +145,7 @@ class StreamTask:
             if self.info.ended is None:
                 self.info.ended = trio.current_time()
             self.is_done = True
+            self._resuming = None  # which has a method of this
             if self._sink is not None:
                 self._sink.close()  # last: whoever sees it closed sees why
             self._sink = None
@@ -291,7 +292,7 @@ class StreamTask:
                         answered = True
                     if body is None:  # again, if a clock ran out as the head came
                         if not 200 <= exchange.status < 300:
-                            raise self._refused(exchange, await exchange.short_body(clocks.stop()))
+                            raise await self._refused(exchange, clocks.stop(), resuming)
                         body = self.body = self._body_reader(exchange, clocks, resuming)
                     try:
                         await body.read()
@@ -393,16 +394,23 @@ class StreamTask:
         """Add secrets that nothing of the server's may show."""
         self._secrets += (s for s in secrets if s not in self._secrets)
 
-    def _refused(self, exchange: Exchange, body: bytes) -> RefusedError:
+    async def _refused(
+        self, exchange: Exchange, seconds: float, again: Resuming | None
+    ) -> RefusedError:
+        """Return the error of a response that refuses the request, whose body may take so long."""
+        body = await exchange.short_body(seconds)
         provider, headers = self._prepared.model.provider, exchange.headers
         info = provider.parse_refusal(exchange.status, headers, redact(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
             info = msgspec.structs.replace(info, should_retry=word == "true")
-        page = body.lstrip()[:1] == b"<"
+        if again is None:  # else the address, and the model, were right before
+            page = body.lstrip()[:1] == b"<"
+            to = self.redacted(headers.get("location", ""))
+            info = _naming(info, self._url, page=page, to=to)
         ident = headers.get("x-request-id") or headers.get("request-id")
         return RefusedError(
-            _naming(info, self._url, page=page, to=self.redacted(headers.get("location", ""))),
+            info,
             retry_after=retry_after(headers, now=time.time()),
             request_id=ident and self.redacted(ident),
             headers={k: self.redacted(v) for k, v in headers.items()},
