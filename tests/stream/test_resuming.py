@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -21,6 +23,7 @@ import trio_minillm as llm
 from trio_minillm._stream.resuming import CALL_OFF_SECONDS, MOST_RESUMES
 from trio_minillm._stream.stream import StreamingCompletion
 from trio_minillm.batch import BatchRequest
+from trio_minillm.providers import Continuation, FollowUp, OpenAIChat
 from trio_minillm.testing import (
     LoopbackServer,
     Reply,
@@ -747,6 +750,57 @@ async def _walk(server: LoopbackServer, way: str) -> None:
 
 
 # -- other wires -----------------------------------------------------------------------------------
+
+
+class WayBack(Continuation):
+    """The way back to an answer of chat completions whose events are numbered."""
+
+    def position_in(self, data: bytes) -> int | None:
+        found = re.search(rb'"n":(\d+)', data)
+        return None if found is None else int(found[1])
+
+    def resume_request(self, response_id: str, position: int) -> FollowUp:
+        body = b'{"after":%d,"stream":true}' % position
+        return FollowUp(url=f"{URL}/again/{response_id}", method="PUT", body=body)
+
+
+class Numbered(OpenAIChat):
+    """A wire of a program's own, whose pieces of text differ in nothing else, or in a number."""
+
+    def continuation(self, request: llm.Request) -> Continuation | None:
+        return WayBack()
+
+
+NUMBERED = [
+    event.replace(b'"id":', b'"n":%d,"id":' % number)
+    for number, event in enumerate(openai_events(*"abcdefghij", done=False))
+]
+
+
+@pytest.mark.parametrize("at", range(1, len(NUMBERED) - 1))
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wire_of_ones_own(way: str, at: int) -> None:
+    made = msgspec.structs.replace(llm.openai("m", base_url=URL, api_key=KEY), provider=Numbered())
+    first, rest = reply(b"".join(NUMBERED[:at]), eof), reply(*NUMBERED[at - 1 :])
+    response, transport = answered(first, rest, model=made, way=way, background=None)
+    assert (response.content, response.finish_reason) == ("abcdefghij", "stop")
+    assert response.usage is not None
+    _, again = transport.requests
+    assert (again.method, again.url.path) == ("PUT", "/v1/again/chatcmpl-1")
+    assert json.loads(again.content)["after"] == at - 1
+
+
+def test_a_wire_of_ones_own_without_a_way_to_call_it_off() -> None:
+    made = msgspec.structs.replace(llm.openai("m", base_url=URL, api_key=KEY), provider=Numbered())
+    transport = ScriptedTransport(reply(*NUMBERED[:5], hang))
+
+    async def main() -> None:
+        async with llm.open_client(transport=transport) as client:
+            async with client.stream(made, "Hi") as stream:
+                await take(stream, "abcd")
+
+    run(main, IN_MEMORY)
+    assert len(transport.requests) == 1
 
 
 def test_other_wires_have_no_way_back() -> None:

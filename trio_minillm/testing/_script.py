@@ -157,15 +157,27 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def asks_about(self) -> bool:
         """True if it asks about a response: what it cost, or that it be taken up again or cancelled."""
-        cancels = "/responses/" in self.path and self.path.endswith("/cancel")
-        return self.method == "GET" or cancels
+        return self.method == "GET" or self._cancels
+
+    @property
+    def is_question(self) -> bool:
+        """True if ``settlements`` answer it: it asks about a response, and not for its events."""
+        return self._cancels or (self.method == "GET" and not self._is_below_responses)
 
     @property
     def resumes(self) -> int | None:
         """The number of the event behind which a response in the background is to go on, if it is."""
         asked = parse_qs(self.target.partition("?")[2])
-        (number,) = asked.get("starting_after", [""])[:1]
+        number = asked.get("starting_after", [""])[0]
         return int(number) if self.method == "GET" and number.isdecimal() else None
+
+    @property
+    def _is_below_responses(self) -> bool:
+        return "/responses/" in self.path
+
+    @property
+    def _cancels(self) -> bool:
+        return self._is_below_responses and self.path.endswith("/cancel")
 
     def json(self) -> Any:
         """Return the decoded body. Raises ``ValueError`` if it is not JSON."""
@@ -208,8 +220,7 @@ class Script:
 
         Raises ``TypeError`` if a function returns something else.
         """
-        about = request.asks_about and request.resumes is None
-        answers = self.settlements if about else self.replies
+        answers = self.settlements if request.is_question else self.replies
         chosen = answers.next()
         made = chosen if isinstance(chosen, Reply) else chosen(request)
         made = made(request) if isinstance(made, ReplyFunction) else made
