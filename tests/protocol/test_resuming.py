@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._protocol.ingest import Ingest
+from trio_minillm._protocol.left_out import LeftOut
 from trio_minillm._protocol.resuming import ResumableDecoder
 from trio_minillm._types.errors import EndedEarly
 from trio_minillm.providers import OpenAIResponses, Request
@@ -181,6 +182,24 @@ def test_a_document_is_not_the_rest(body: bytes) -> None:
     found, decoder = read(EVENTS[:5], [body])
     assert isinstance(decoder.error, llm.ProtocolError)
     assert found.content == "a"
+
+
+def test_a_document_is_an_answer_if_nothing_came_before() -> None:
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "abc"}]}]
+    body = {"object": "response", "id": "resp_1", "status": "completed", "output": output}
+    found, _ = read([msgspec.json.encode(body)])
+    assert (found.outcome, found.content) == (llm.Outcome.FINISHED, "abc")
+
+
+def test_notes_that_are_taken_back() -> None:
+    left_out = LeftOut()
+    left_out.note("a")
+    left_out.note("a")
+    left_out.found_again("a")
+    assert left_out.unread == {"a": 1}
+    left_out.found_again("a")
+    left_out.found_again("a")
+    assert left_out.unread == {}
 
 
 def test_numbers_in_no_order_are_none() -> None:

@@ -75,10 +75,7 @@ class BackgroundResponse(Continuation):
         """Return the address of a response; ``None`` if its id would lead to another place."""
         if len(response_id) > LONGEST_ID or not response_id.strip("."):
             return None
-        try:
-            return f"{self._endpoint}/{quote(response_id, safe='')}"
-        except UnicodeError:  # half of a surrogate pair
-            return None
+        return f"{self._endpoint}/{quote(response_id, safe='')}"
 
     def _url(self, place: str, own: str = "") -> str:
         asked = "&".join(filter(None, (own, self._query)))
