@@ -439,6 +439,18 @@ def test_silence_runs_anew_and_ends_it_the_second_time() -> None:
     assert run(main, IN_MEMORY) == (pytest.approx(40, abs=1), 1)
 
 
+def test_silence_ends_it_the_second_time_behind_a_cut_as_well() -> None:
+    async def main() -> tuple[float, int]:
+        transport = ScriptedTransport(CUT, reply(hang), reply(hang), ALL)
+        async with llm.open_client(transport=transport, retry=QUICK) as client:
+            with pytest.raises(llm.ConnectionCut) as caught:
+                await one(client, model(), timeouts=CLOCKS)
+        assert "StreamTimeout: clock 'idle'" in caught.value.__notes__[0]
+        return trio.current_time(), len(transport.questions)
+
+    assert run(main, IN_MEMORY) == (pytest.approx(40, abs=1), 2)
+
+
 def test_silence_may_follow_upon_something_new() -> None:
     pieces = [reply(*EVENTS[:BEGUN], hang), reply(EVENTS[BEGUN], hang), ALL]
     assert 40 <= in_seconds(*pieces, timeouts=CLOCKS) < 41

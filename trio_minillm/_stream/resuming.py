@@ -28,7 +28,7 @@ from typing import Any
 import trio
 
 from .._http.credentials import CredentialedExchange
-from .._http.exchange import Exchange
+from .._http.exchange import Exchange, ignore_progress
 from .._http.roundtrip import OnProgress
 from .._protocol.request import Prepared, credentials_of, headers_to, with_key
 from .._protocol.resuming import ResumableDecoder
@@ -77,6 +77,7 @@ class Resuming:
         self._position: int | None = None  # at the newest failure
         self._cut: MiniLLMError | None = None  # behind the newest event
         self._failures = 0  # since then
+        self._silent = False  # the newest was silence
         self._asked = 0
 
     def new_decoder(self, provider: Provider, **options: Any) -> ResumableDecoder:
@@ -96,13 +97,18 @@ class Resuming:
             return None
         if self._position != decoder.position:  # something new has come
             self._position, self._cut, self._failures = decoder.position, None, 0
+            self._silent = False
         cut, before = is_cut(error), self._cut
         if not cut and (before is None or not retryable(error)):
             return None  # the answer itself has failed, or can't be had
         self._cut = before or error
         self._failures += 1
-        silent = isinstance(error, StreamTimeout) and isinstance(before, StreamTimeout)
-        if silent or self._failures > self._retry.resumes or self._asked >= MOST_RESUMES:
+        again, self._silent = self._silent, isinstance(error, StreamTimeout)
+        if (
+            (again and self._silent)
+            or self._failures > self._retry.resumes
+            or self._asked >= MOST_RESUMES
+        ):
             return None
         wait = self._retry.pause(
             error, attempt=self._failures, remaining=remaining, random=random()
@@ -191,11 +197,16 @@ class Resuming:
         return CredentialedExchange(self._connect, credentials, self._on_secrets)
 
     async def _send(
-        self, exchange: Exchange, wanted: FollowUp, accept: str, *on_progress: OnProgress
+        self,
+        exchange: Exchange,
+        wanted: FollowUp,
+        accept: str,
+        on_progress: OnProgress = ignore_progress,
     ) -> None:
-        headers = headers_to(self._model, accept)
-        progress = {"on_progress": on_progress[0]} if on_progress else {}
-        await exchange.start(wanted.url, headers, wanted.body, method=wanted.method, **progress)
+        headers, method = headers_to(self._model, accept), wanted.method
+        await exchange.start(
+            wanted.url, headers, wanted.body, method=method, on_progress=on_progress
+        )
 
 
 def _headers_with(accept: str, model: Model, key: str) -> Mapping[str, str]:
