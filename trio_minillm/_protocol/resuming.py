@@ -27,7 +27,7 @@ class ResumableDecoder(ChunkDecoder):
 
     def __init__(self, provider: Provider, continuation: Continuation, **options: Any) -> None:
         super().__init__(provider, **options)
-        self._by_template, self._credit = False, 0  # what a template reads, has no number
+        self._by_template, self._credit = False, 0  # templates hand no numbers on
         self.response_id: str = ""
         """The id of the answer, once it has come."""
         self.position: int | None = None

@@ -22,6 +22,7 @@ from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._base import (
+    Beside,
     Continuation,
     Model,
     Parsed,
@@ -38,7 +39,15 @@ from ._parts import bounded, text_within
 from ._pricing import stated_or_priced
 from ._reasons import failure_of, plain_reason, reason_of
 from ._responses_background import BackgroundResponse
-from ._responses_events import Event, Response, decode, decode_loosely, head_in, response_in
+from ._responses_events import (
+    Event,
+    Response,
+    decode,
+    decode_loosely,
+    head_in,
+    number_alone,
+    response_in,
+)
 from ._responses_items import (
     CALL,
     MESSAGE,
@@ -72,8 +81,10 @@ class OpenAIResponses(Provider):
 
     name = "openai-responses"
     replay_wire = "openai-responses"
+    literal_text = True
     any_text = True
     always_usage = True
+    beside_text: ClassVar[Beside | None] = Beside("sequence_number", number_alone)
     repeat_filter: ClassVar[type[RepeatFilter] | None] = Items
 
     def endpoint_url(self, model: Model) -> str:
