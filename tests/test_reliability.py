@@ -32,7 +32,7 @@ from .support.promises_events import EVENTS
 from .support.promises_newer import NEWER
 from .support.runs import IN_MEMORY, ON_SOCKETS, TRANSPORTS, client_over, run
 
-_GROUPS = list(dict.fromkeys(p.group for p in (*ENDINGS, *EVENTS)))
+_GROUPS = list(dict.fromkeys(p.group for p in (*ENDINGS, *EVENTS, *NEWER)))
 PROMISES = sorted([*ENDINGS, *EVENTS, *NEWER], key=lambda p: _GROUPS.index(p.group))
 
 COLUMNS = {
@@ -91,6 +91,7 @@ def seen(response: llm.CompletionResponse, error: llm.MiniLLMError | None, secon
         usage="unknown" if usage is None else "final" if usage.final else "provisional",
         reason=response.finish_reason,
         tries=response.timings.attempts,
+        resumes=response.timings.resumes,
         seconds=seconds,
         calls=pairs(response.tool_calls),
         bad_calls=pairs(response.invalid_tool_calls),
@@ -187,6 +188,12 @@ SOCKET_CELLS = cells("openai", "anthropic", transport=tuple(TRANSPORTS)) + cells
 """What differs between the transports is beneath the wires: two of those are enough for the other."""
 
 
+def in_turn(replies: Sequence[Reply], wanted: Sees) -> list[Reply]:
+    """The replies to all requests of a promise, those that go on with an answer among them."""
+    requests = max(wanted.tries + wanted.resumes, len(replies))
+    return [replies[min(n, len(replies) - 1)] for n in range(requests)]
+
+
 # -- in memory -------------------------------------------------------------------------------------
 
 
@@ -197,7 +204,7 @@ def test_in_memory(promise: Promise, name: str, way: str, reads: str) -> None:
     assert replies is not None
     if reads == "merged":
         replies = [merged(r) for r in replies]
-    tries = [replies[min(n, len(replies) - 1)] for n in range(wanted.tries)]
+    tries = in_turn(replies, wanted)
     transport = ScriptedTransport(*tries, reply(*wire.whole))
 
     async def main() -> Sees:
@@ -280,7 +287,7 @@ def test_over_a_socket(promise: Promise, name: str, way: str, transport: str) ->
     wire = WIRES[name]
     replies, wanted = promise.replies(wire), promise.sees(wire)
     assert replies is not None
-    tries = [replies[min(n, len(replies) - 1)] for n in range(wanted.tries)]
+    tries = in_turn(replies, wanted)
 
     async def main() -> tuple[Sees, str]:
         async with serve(*tries, reply(*wire.whole)) as server:
@@ -383,6 +390,9 @@ def in_words(sees: Sees) -> str:
         words.append(f"usage {sees.usage}")
     if sees.tries > 1:
         words.append(f"{sees.tries} attempts")
+    if sees.resumes:
+        times = "once" if sees.resumes == 1 else f"{sees.resumes} times"
+        words.append(f"taken up again {times}")
     if sees.seconds >= 1:
         words.append(f"after {sees.seconds:g} s")
     if sees.connection is not None:

@@ -422,6 +422,8 @@ class Sees(NamedTuple):
     """``final``, ``provisional`` (known, but not final) or ``unknown``."""
     reason: str | None = None
     tries: int = 1
+    resumes: int = 0
+    """Number of times that it was taken up again, in the background."""
     connection: str | None = None
     """Over a socket: ``kept`` and used by the next request, or ``closed``. None: not promised."""
     seconds: float = 0.0

@@ -5,15 +5,20 @@ Most were reported of a server, a relay or another client.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
-from trio_minillm.testing import eof, forever, reply, sse
+from trio_minillm.testing import Reply, eof, faults, forever, hang, json_reply, reply, reset, sse
 
 from .promises import (
     PIECES,
     SO_FAR,
     WHOLE,
+    Promise,
     Promises,
+    Said,
+    Wire,
     as_array,
     errored,
     finished,
@@ -424,3 +429,64 @@ item("a custom tool's input", lambda w: [
 promise(CALLS, "the connection breaks after a whole call of OpenAI's Responses",
         lambda w: [w.opening[0], w.closes(w.call(arguments=ARGS)), eof],
         truncated("ConnectionCut", text="", bad_calls=(A,)), wires="responses")
+
+# -- in the background -----------------------------------------------------------------------------
+
+BACKGROUND = "Responses in the background, taken up again"
+
+
+def numbered(w: Wire) -> list[bytes]:
+    """The events of an answer with their numbers."""
+    out = []
+    for number, event in enumerate(w.whole):
+        name, data = event.decode().rstrip("\n").split("\n")
+        fields = json.loads(data.removeprefix("data: "))
+        out.append(sse({**fields, "sequence_number": number}, name.removeprefix("event: ")))
+    return out
+
+
+def background(
+    fault: str, steps: Callable[[list[bytes], int], list[Any]], sees: Said, **more: Any
+) -> None:
+    """Add a promise of which ``steps`` makes the replies: of the events, and how many come before a cut."""
+
+    def replies(w: Wire) -> list[Reply] | None:
+        if not w.responses:
+            return None
+        made = steps(numbered(w), len(w.head))
+        return [one if isinstance(one, Reply) else reply(*one) for one in made]
+
+    NEWER.append(Promise(BACKGROUND, fault, replies, sees, options={"background": True}, **more))
+
+
+BUSY = json_reply({"error": {"message": "no"}}, status=503) | faults.status(503, retry_after=2)
+UNKNOWN = json_reply({"error": {"message": "no"}}, status=404)
+
+def whole(**more: Any) -> Said:
+    return finished(**{"connection": None, "resumes": 1, **more})
+
+def cut(error: str = "ConnectionCut", **more: Any) -> Said:
+    return truncated(error, connection=None, **more)
+
+background("the connection ends in the middle", lambda e, n: [[*e[:n], eof], e[n:]], whole())
+background("it breaks in the middle", lambda e, n: [[*e[:n], reset], e[n:]], whole())
+background("the body ends in the middle, in order", lambda e, n: [e[:n], e[n:]], whole())
+background("… inside an event", lambda e, n: [[*e[:n], e[n][:40], eof], e[n:]], whole())
+background("… and again behind each event", lambda e, n: [[one, eof] for one in e],
+           whole(resumes=lambda w: len(w.whole) - 1))
+background("… before any text", lambda e, n: [[*e[:2], eof], e[2:]], whole())
+background("… before the answer's id", lambda e, n: [[e[0][:40], eof]],
+           cut(text="", usage="unknown"))
+background("the server is silent from the middle on", lambda e, n: [[*e[:n], hang], e[n:]],
+           whole(seconds=120))
+background("… and silent again", lambda e, n: [[*e[:n], hang], [hang]],
+           errored("StreamTimeout idle", connection=None, seconds=240, resumes=1))
+background("the events that came are sent again", lambda e, n: [[*e[:n], eof], e], whole())
+background("the first of those that follow is missing", lambda e, n: [[*e[:n], eof], e[n + 1:]],
+           cut(resumes=1))
+background("a whole answer comes in place of them",
+           lambda e, n: [[*e[:n], eof], json_reply({"object": "response", "output": []})],
+           cut(resumes=1))
+background("503 at first, with `retry-after: 2`", lambda e, n: [[*e[:n], eof], BUSY, BUSY, e[n:]],
+           whole(seconds=4))
+background("404: the server does not know the answer", lambda e, n: [[*e[:n], eof], UNKNOWN], cut())

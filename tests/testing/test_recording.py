@@ -193,6 +193,21 @@ async def test_questions_are_a_script_of_their_own(tmp_path, autojump_clock):
     assert b"0.5" in answer.steps[0]
 
 
+async def test_what_takes_up_a_response_is_no_question(tmp_path, autojump_clock):
+    path, events = tmp_path / "r.jsonl", testing.responses_events("a", "b")
+    inner = testing.ScriptedTransport(testing.resumable(*events))
+    async with testing.record(path, inner) as transport:
+        await ask(transport, "http://test.invalid/v1/responses")
+        place = "http://test.invalid/v1/responses/resp_1"
+        await ask(transport, f"{place}?stream=true&starting_after=6", "GET")
+        await ask(transport, f"{place}/cancel")
+    whole, rest = testing.replay(path, speed=math.inf)
+    assert b"".join(whole.steps) == b"".join(events)
+    assert b"".join(rest.steps) == b"".join(events[7:])
+    (cancelled,) = testing.replay(path, questions=True)
+    assert cancelled.status == 404
+
+
 async def test_a_recording_has_a_bound_and_replaces_no_file(tmp_path, autojump_clock):
     path = tmp_path / "r.jsonl"
     inner = testing.ScriptedTransport(testing.reply(b"x" * 100_000))

@@ -85,6 +85,7 @@ async def main() -> None:
         stored = llm.openai_responses("m", api_key="k")
         assert_type(stored, llm.Model)
         await client.complete(stored, "Hi", include=["reasoning.encrypted_content"], store=False)
+        await client.complete(stored, "Hi", background=True, retry=llm.Retry(resumes=2))
         response = await client.complete(model, "Hi", temperature=0.5)
         assert_type(response, llm.CompletionResponse)
         assert_type(response.to_message(), llm.Message)

@@ -115,7 +115,7 @@ class ChunkDecoder:
         self._sniffer: Sniffer | None = None  # of a body that does not begin with a field's name
         self._array: ArrayEvents | None = None  # in place of `_sse`, in a body that is an array
         self._paths: PathArguments | None = None  # once a call came whose arguments have paths
-        self._sse = SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
+        self._sse = new_framing(max_event)
         # In a read of so many bytes, no block can cross a bound.
         self._bounded_bytes = min(MAX_DECODED, max_event) - QUICK_BYTES
         self._by_template = provider.literal_text and not raw
@@ -565,6 +565,11 @@ class ChunkDecoder:
         except MALFORMED as exc:
             raise ProtocolError(f"the body is neither events nor an answer: {_say(exc)}") from exc
         return chunks
+
+
+def new_framing(max_event: int) -> SSEDecoder:
+    """Return the decoder of a body's events."""
+    return SSEDecoder(max_line=max_event, max_event=max_event, forgiving=True)
 
 
 def _may_have_half(data: bytes) -> bool:

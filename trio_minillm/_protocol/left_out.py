@@ -30,6 +30,12 @@ class LeftOut:
         if name in self.unread or len(self.unread) < MAX_UNREAD:
             self.unread[name] = self.unread.get(name, 0) + 1
 
+    def found_again(self, name: str) -> None:
+        """Take back a note: it was not left out after all."""
+        count = self.unread.pop(name, 0)
+        if count > 1:
+            self.unread[name] = count - 1
+
     def pass_over(self, what: str, data: bytes) -> None:
         """Take note of a whole event that was passed over."""
         self.skipped += 1

@@ -25,7 +25,7 @@ from .._types.options import BOUNDS, Bounds, Retry, Timeouts
 from .._types.params import OTHER_WAYS, JSONSchema, check_params, format_of
 from .._types.schemas import ANY_IN_OBJECT, is_object, root_in_place
 from .._version import __version__
-from ..providers import Model, Request
+from ..providers import Continuation, Model, Request
 from ..providers._charged import Asked, asked_of
 from .request_templates import Template, Templates, texts_of
 
@@ -63,6 +63,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """The part of the request that its price depends on."""
     credentials: Credentials | None = None
     """The functions that give the key, or that sign, if the model has any."""
+    continuation: Continuation | None = None
+    """The way back to the answer, if it outlives its connection."""
 
     def __repr__(self) -> str:
         return f"<Prepared {self.model!r}>"
@@ -152,6 +154,7 @@ def _prepared(request: Request, **reading: Any) -> Prepared:
         response_type=_response_type(request.params.get("response_format")),
         asked=asked,
         credentials=credentials_of(request.model, _headers_with, request),
+        continuation=provider.continuation(request),
     )
 
 

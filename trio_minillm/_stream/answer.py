@@ -13,7 +13,13 @@ from .._protocol.decoder import ChunkDecoder
 from .._protocol.state import OPEN, StreamState
 from .._protocol.templates import TextRun
 from .._types.chunks import StreamChunk, continues_answer, has_effect
-from .._types.errors import EndedEarly, LimitExceeded, MiniLLMError
+from .._types.errors import (
+    EndedEarly,
+    LimitExceeded,
+    MiniLLMError,
+    StreamTimeout,
+    StreamTruncated,
+)
 from .._types.options import BOUNDS
 from .clocks import Clocks
 
@@ -25,6 +31,17 @@ DISPROVED = (
 NO_EVIDENCE = "the end marker came without a finish reason or usage to say that the answer is whole"
 
 
+SILENCES = ("first_chunk", "idle", "byte_idle")
+"""Clocks by which a connection that is dead, and says nothing of it, is found out."""
+
+
+def is_cut(error: MiniLLMError | None) -> bool:
+    """Return whether an error tells of the connection alone, and not of the answer."""
+    if isinstance(error, StreamTimeout):
+        return error.clock in SILENCES
+    return isinstance(error, StreamTruncated)
+
+
 class AttemptInfo(msgspec.Struct, kw_only=True):
     """Facts about the newest attempt that no chunk carries; the response gets them, too."""
 
@@ -33,6 +50,8 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
     headers_at: float | None = None
     ended: float | None = None
     attempts: int = 0
+    resumes: int = 0
+    """Number of times that the answer of the newest attempt was taken up again."""
     received: int = 0
     """Decompressed bytes of the body so far."""
     skipped: int = 0
@@ -70,9 +89,20 @@ class Answer:
         """True once a part of the answer was handed on; empty chunks are dropped from then on."""
         self.content: int = 0
         """The number of chunks with content."""
+        self.resumable: bool = False
+        """True if it may go on in another body, where this one is cut."""
         self._decoder = decoder
         self._info = info
         self._max_response = max_response
+
+    def go_on(self, clocks: Clocks) -> None:
+        """Go on with another body, under other clocks."""
+        self.clocks, self.error, self._info.ended = clocks, None, None
+
+    @property
+    def failure(self) -> MiniLLMError | None:
+        """The error that ended the answer, unless it may go on behind it."""
+        return None if self.resumable and is_cut(self.error) else self.error
 
     @property
     def over(self) -> bool:

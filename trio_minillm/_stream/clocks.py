@@ -23,7 +23,7 @@ is still being sent: until that is done, ``send`` runs in place of ``first_chunk
 ``byte_idle``. A transport that does not report when it has connected gets the time of ``connect`` and
 ``first_chunk`` together, from the newest piece of the request that it took. No clock runs while the
 consumer is slow or while the request waits for a free connection, or in line for the look-up of a
-name.
+name. An answer in the background that is taken up again after content has no second ``first_chunk``.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ class Clocks:
     """The clocks of one attempt, told of what happens and read as one `Deadline`.
 
     ``sent`` says that the request is out unless a transport event says otherwise: where it goes out at
-    once, as on a connection that was kept, no deadline is set for what takes no time.
+    once, as on a connection that was kept, no deadline is set for what takes no time. ``begun`` says that
+    content came before, on a connection that was cut: then ``idle`` runs from the beginning, anew.
 
     Its 16 attributes are the lengths, what is known of the attempt, and what follows from them.
     """
@@ -155,6 +156,7 @@ class Clocks:
         now: float | None = None,
         *,
         sent: bool = False,
+        begun: bool = False,
     ) -> None:
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """Returns the time; as `trio.current_time`, in a third of its steps."""
@@ -165,7 +167,7 @@ class Clocks:
         self._answered = False
         self._reported = False  # the transport says when it has connected
         self._queued_at = 0.0
-        self._content_at: float | None = None
+        self._content_at: float | None = self._since if begun else None
         self._bytes_at = self._since
         self._grace_from = 0.0
         self._grace: float | None = None

@@ -459,8 +459,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             if chunks is None:
                 break
             self._ingest.ingest_all(chunks)
-        if body.answer.error is not None:
-            self._put(body.answer.error)
+        if body.answer.failure is not None:
+            self._put(body.answer.failure)
 
     async def cancel(self) -> CompletionResponse:
         """End the stream now and return what has arrived. Does nothing if it has ended.
@@ -588,6 +588,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             chunks=ingest.chunks,
             bytes=info.received,
             attempts=info.attempts,
+            resumes=info.resumes,
         )
         return {
             "timings": timings,

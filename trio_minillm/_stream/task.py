@@ -37,6 +37,7 @@ from .background import Background
 from .body import BodyReader
 from .clocks import INFINITY, Clocks
 from .handoff import FoldingSink, Handoff, Item, Sink
+from .resuming import Resuming
 
 BUFFERED_BATCHES = 32
 """Batches in the channel to a slow consumer. Each is one read, at most about 64 KiB of body. When
@@ -67,7 +68,7 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 20 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 21 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
@@ -101,6 +102,9 @@ class StreamTask:
             self._connect = partial(
                 CredentialedExchange, connect, prepared.credentials, self._keep_added
             )
+        self._resuming: Resuming | None = None
+        if prepared.continuation is not None:
+            self._resuming = Resuming(connect, prepared, self._keep_added)
 
     # -- in the task -------------------------------------------------------------------------
 
@@ -141,6 +145,7 @@ class StreamTask:
             if self.info.ended is None:
                 self.info.ended = trio.current_time()
             self.is_done = True
+            self._resuming = None  # which has a method of this
             if self._sink is not None:
                 self._sink.close()  # last: whoever sees it closed sees why
             self._sink = None
@@ -174,12 +179,20 @@ class StreamTask:
                 raise exc from (errors[-1] if errors else None)
             if self._stopped:
                 return
-            now = self.info.started = trio.current_time()
-            if not self.info.attempts and isinstance(total, (int, float)):
+            info = self.info
+            now = info.started = trio.current_time()
+            if not info.attempts and isinstance(total, (int, float)):
                 total_at = now + total
-            self.info.attempts += 1
+            info.attempts += 1
+            info.headers_at = info.request_id = info.generation_id = None
+            info.received = 0
             try:
-                await self._attempt(now, total_at)
+                exchange = self._connect()
+                clocks = Clocks(self._prepared.timeouts, total_at, now, sent=exchange.tells)
+                if self._resuming is None:
+                    await self._attempt(exchange, clocks)
+                else:
+                    await self._attempt_in_background(exchange, clocks, self._resuming)
                 errors.clear()  # their tracebacks hold this list
                 return
             except MiniLLMError as exc:
@@ -187,29 +200,28 @@ class StreamTask:
                 begun = self.body is not None and self.body.answer.begun
                 if begun or not retryable(exc):
                     raise
-                delay = self._prepared.retry.delay(
-                    exc,
-                    attempt=len(errors),
-                    remaining=total_at - trio.current_time(),
-                    random=random.random(),
-                )
-                delay = self._until_renewed(exc, delay, total_at)
+                delay = self._delay(exc, len(errors), total_at)
                 if delay is None:
                     if len(errors) > 1:
                         raise RetriesExhausted(tuple(errors)) from exc
                     raise
                 self.before_retry(exc)
-            self.info.held, self.body = [], None  # of an attempt that ended nothing
+            info.held, self.body = [], None  # of an attempt that ended nothing
             with self._stoppable(trio.CancelScope()):
                 await trio.sleep(delay)
 
-    def _until_renewed(
-        self, error: MiniLLMError, delay: float | None, total_at: float
-    ) -> float | None:
-        """Return the delay, put off until the limit is renewed that the server calls used up.
+    def _delay(self, error: MiniLLMError, attempt: int, total_at: float) -> float | None:
+        """Return the seconds to wait for the next attempt, put off until the limit is renewed that the
+        server calls used up; ``None`` to give up.
 
-        Not if that is later than any wait that it may ask for: it is a state, and no advice.
+        Not put off if that is later than any wait that it may ask for: it is a state, and no advice.
         """
+        delay = self._prepared.retry.delay(
+            error,
+            attempt=attempt,
+            remaining=total_at - trio.current_time(),
+            random=random.random(),
+        )
         if delay is None:
             return None
         from .._types.renewal import until_renewed  # only failures need it
@@ -220,29 +232,68 @@ class StreamTask:
         later = renewed + delay
         return later if later < total_at - trio.current_time() else delay
 
-    async def _attempt(self, now: float, total_at: float) -> None:
-        info = self.info
-        info.headers_at = info.request_id = info.generation_id = None
-        info.received = 0
-        exchange = self._connect()
-        clocks = Clocks(self._prepared.timeouts, total_at, now, sent=exchange.tells)
+    async def _attempt_in_background(
+        self, exchange: Exchange, clocks: Clocks, resuming: Resuming
+    ) -> None:
+        """Make an attempt whose answer is taken up again where it was cut, and called off if the caller
+        leaves it.
+        """
+        again, failed = None, None
+        self.info.resumes = 0
+        resuming.begin()
+        try:
+            while True:
+                try:
+                    await self._attempt(exchange, clocks, again)
+                    return
+                except MiniLLMError as exc:
+                    delay = resuming.delay(exc, clocks.stop())
+                    failed = exc
+                if delay is None:
+                    raise resuming.failure(failed)
+                failed = None
+                with self._stoppable(trio.CancelScope()):
+                    await trio.sleep(delay)
+                if self._stopped:
+                    return
+                again = resuming
+                exchange, clocks = resuming.connect(clocks)
+        except trio.Cancelled:
+            await resuming.call_off()
+            raise
+        finally:
+            if self._stopped:
+                await resuming.call_off()
+            resuming.end()
+            failed = None  # its traceback has this frame
+
+    async def _attempt(
+        self, exchange: Exchange, clocks: Clocks, resuming: Resuming | None = None
+    ) -> None:
+        """Send the request and read the answer; or, with ``resuming``, go on with one that was cut."""
         body: BodyReader | None = None
+        answered = False
         try:
             while not self._stopped:
                 scope = self._scope = clocks.new_scope()
                 with scope:
-                    if info.headers_at is None:
-                        await exchange.start(  # this frame keeps no name of the prompt
-                            self._prepared.url,
-                            self._prepared.headers,
-                            self._prepared.body,
-                            on_progress=clocks.transport_event,
-                        )
-                        self._answered(exchange, clocks)
+                    if not answered:
+                        if resuming is None:
+                            await exchange.start(  # this frame keeps no name of the prompt
+                                self._prepared.url,
+                                self._prepared.headers,
+                                self._prepared.body,
+                                on_progress=clocks.transport_event,
+                            )
+                            self._answered(exchange, clocks)
+                        else:
+                            await resuming.ask(exchange, clocks.transport_event)
+                            self._answered_again(exchange, clocks)
+                        answered = True
                     if body is None:  # again, if a clock ran out as the head came
                         if not 200 <= exchange.status < 300:
-                            raise self._refused(exchange, await exchange.short_body(clocks.stop()))
-                        body = self.body = self._body_reader(exchange, clocks)
+                            raise await self._refused(exchange, clocks.stop(), resuming)
+                        body = self.body = self._body_reader(exchange, clocks, resuming)
                     try:
                         await body.read()
                     except (ProtocolError, ProviderError) as exc:
@@ -253,12 +304,11 @@ class StreamTask:
                     if body.answer.over:
                         if not exchange.ended:
                             clocks.stop()
-                            # A caller that waits here would lose its whole answer if cancelled now.
-                            scope.shield = self._here
+                            scope.shield = self._here  # or a caller could lose a whole answer
                             await exchange.drain()
                         return
                 if scope.cancelled_caught and not self._stopped:
-                    if info.headers_at is None:
+                    if not answered:
                         raise clocks.error(0, 0)
                     if body is not None:
                         body.check_clocks()
@@ -277,6 +327,14 @@ class StreamTask:
         ident = headers.get("x-request-id") or headers.get("request-id")
         info.request_id = self.redacted(ident) if ident else None
 
+    def _answered_again(self, exchange: Exchange, clocks: Clocks) -> None:
+        """Take note of the head of a response that goes on with the answer, which is timed, and known to
+        the server, by the request that it was first asked for with.
+        """
+        self._waited = self._waited or exchange.waits
+        clocks.answered(sending=exchange.sending, resumable=exchange.resumable)
+        self.info.headers = exchange.headers
+
     def _addressed(self, error: ProtocolError | ProviderError, answer: Answer) -> MiniLLMError:
         """Return the error, with the address that was asked if it may come from the wrong one."""
         if isinstance(error, ProtocolError):
@@ -290,11 +348,19 @@ class StreamTask:
         again.usage = error.usage
         return again
 
-    def _body_reader(self, exchange: Exchange, clocks: Clocks) -> BodyReader:
-        prepared = self._prepared
+    def _body_reader(
+        self, exchange: Exchange, clocks: Clocks, again: Resuming | None
+    ) -> BodyReader:
+        assert self._sink is not None
+        if again is not None:
+            self.info.resumes += 1
+            answer = again.go_on(clocks)
+            return BodyReader(exchange, answer, self.info, self._sink, self._release_request)
+        prepared, resuming = self._prepared, self._resuming
         provider = prepared.model.provider
         self.info.generation_id = provider.generation_id(exchange.headers)
-        decoder = ChunkDecoder(
+        make = ChunkDecoder if resuming is None else resuming.new_decoder
+        decoder = make(
             provider,
             choices=prepared.choices,
             max_event=prepared.bounds.event,
@@ -307,7 +373,9 @@ class StreamTask:
             choices=prepared.choices,
         )
         answer = Answer(decoder, state, clocks, self.info, prepared.bounds.response)
-        assert self._sink is not None
+        if resuming is not None:
+            resuming.answer = answer
+            answer.resumable = True
         return BodyReader(exchange, answer, self.info, self._sink, self._release_request)
 
     def _release_request(self) -> None:
@@ -326,17 +394,25 @@ class StreamTask:
         """Add secrets that nothing of the server's may show."""
         self._secrets += (s for s in secrets if s not in self._secrets)
 
-    def _refused(self, exchange: Exchange, body: bytes) -> RefusedError:
+    async def _refused(
+        self, exchange: Exchange, seconds: float, again: Resuming | None
+    ) -> RefusedError:
+        """Return the error of a response that refuses the request, whose body may take so long."""
+        body = await exchange.short_body(seconds)
         provider, headers = self._prepared.model.provider, exchange.headers
         info = provider.parse_refusal(exchange.status, headers, redact(body, self._secrets))
         word = headers.get("x-should-retry")
         if word in ("true", "false"):
             info = msgspec.structs.replace(info, should_retry=word == "true")
-        page = body.lstrip()[:1] == b"<"
+        if again is None:  # else the address, and the model, were right before
+            page = body.lstrip()[:1] == b"<"
+            to = self.redacted(headers.get("location", ""))
+            info = _naming(info, self._url, page=page, to=to)
+        ident = headers.get("x-request-id") or headers.get("request-id")
         return RefusedError(
-            _naming(info, self._url, page=page, to=self.redacted(headers.get("location", ""))),
+            info,
             retry_after=retry_after(headers, now=time.time()),
-            request_id=self.info.request_id,
+            request_id=ident and self.redacted(ident),
             headers={k: self.redacted(v) for k, v in headers.items()},
             url=self._url,
         )

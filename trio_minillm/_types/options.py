@@ -107,7 +107,9 @@ BOUNDS = Bounds()
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """Rules for trying again, which happens only before the first content, never after it.
+    """Rules for trying again, which happens only before the first content, never after it: an answer
+    that was cut is not asked for twice. Only one that its server makes in the background goes on after
+    a cut (``resumes``).
 
     Tried again are requests that could not be sent or whose connection died before an answer
     began, HTTP 408, 409, 425, 429 and 5xx except 501, and the same errors reported as the first event
@@ -126,10 +128,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     max_retry_after: float = 60.0
     """Longest wait, in seconds, that a server may ask for; beyond it, the error is raised at once.
     Limits per minute refill within 60 s."""
+    resumes: int = 5
+    """Number of times in a row that an answer in the background is taken up again without anything new
+    of it; 0 turns that off. It costs nothing, since nothing is generated twice."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise ValueError("attempts must be a whole number from 1 on")
+        if not isinstance(self.resumes, int) or self.resumes < 0:
+            raise ValueError("resumes must be a whole number from 0 on")
         for name in ("base_delay", "max_delay", "max_retry_after"):
             check_seconds(name, getattr(self, name))
 
@@ -146,6 +153,12 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         """
         if attempt >= self.attempts or not retryable(error):
             return None
+        return self.pause(error, attempt=attempt, remaining=remaining, random=random)
+
+    def pause(
+        self, error: MiniLLMError, *, attempt: int, remaining: float, random: float
+    ) -> float | None:
+        """Return what `delay` does, for an error behind which another request is sent in any case."""
         asked = None
         if isinstance(error, RefusedError):
             asked = error.retry_after

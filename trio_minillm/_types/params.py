@@ -155,6 +155,8 @@ class Params(TypedDict, total=False):
     """Number of alternatives for each token of the prompt (vLLM's)."""
 
     # OpenAI Responses
+    background: bool | None
+    """True if the answer goes on without its connection, and is taken up again where that was cut."""
     include: str | Sequence[str] | None
     """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""
     previous_response_id: str | None

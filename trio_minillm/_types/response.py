@@ -56,7 +56,9 @@ class Timings(msgspec.Struct, kw_only=True):
     bytes: int = 0
     """Bytes of the body, decompressed."""
     attempts: int = 1
-    """Number of requests that were sent."""
+    """Number of requests for an answer that were sent."""
+    resumes: int = 0
+    """Number of times that the answer, made in the background, was taken up again after a cut."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):

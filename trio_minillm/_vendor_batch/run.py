@@ -228,6 +228,8 @@ class VendorRun:
     def _prepared(self, wanted: Wanted) -> Prepared:
         request = wanted.request
         try:
+            if request.params.get("background"):
+                raise ValueError("background: a vendor's batch is nothing else")
             return self._prepare(
                 request.model, request.messages, extra=request.extra, **request.params
             )

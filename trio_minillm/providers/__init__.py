@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from .._types.later import loader
 from ._base import (
+    Continuation,
+    FollowUp,
     Model,
     Parsed,
     Provider,
@@ -52,7 +54,9 @@ __all__ = [
     "SERVERS",
     "Anthropic",
     "Compatible",
+    "Continuation",
     "Dialect",
+    "FollowUp",
     "Gemini",
     "Model",
     "OpenAIChat",

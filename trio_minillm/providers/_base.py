@@ -137,12 +137,39 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         yield f"{self.model.name} {len(self.messages)} messages"
 
 
-class SettlementRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The request that asks what a generation cost; the client adds the model's headers."""
+class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A request about an answer that was asked for before; the client adds the model's headers."""
 
     url: str
     method: str = "GET"
     body: bytes = b""
+
+
+class SettlementRequest(FollowUp, frozen=True, kw_only=True):
+    """The request that asks what a generation cost."""
+
+
+class Continuation:
+    """The way back to an answer that its server goes on making when the connection breaks.
+
+    `Provider.continuation` makes one for each request that has such an answer. Like a provider, it keeps
+    nothing between two calls. The events of the answer are numbered, each with the number that follows
+    the one before.
+    """
+
+    def position_in(self, data: bytes) -> int | None:
+        """Return the number of an event, from its data; ``None`` if it has none. Raises nothing."""
+        raise NotImplementedError
+
+    def resume_request(self, response_id: str, position: int) -> FollowUp | None:
+        """Return the request for the events of an answer that follow the one with this number;
+        ``None`` if the answer can't be asked for.
+        """
+        raise NotImplementedError
+
+    def cancel_request(self, response_id: str) -> FollowUp | None:
+        """Return the request that ends an answer whose caller has left; ``None`` if there is none."""
+        return None
 
 
 class RepeatFilter:
@@ -331,6 +358,10 @@ class Provider:
         from ._errors import error_info
 
         return error_info(status, body, headers)
+
+    def continuation(self, request: Request) -> Continuation | None:
+        """Return the way back to the answer, if it outlives its connection; ``None`` by default."""
+        return None
 
     def generation_id(self, headers: Mapping[str, str]) -> str | None:
         """Return the generation id, if the response's headers (names in lower case) have it."""

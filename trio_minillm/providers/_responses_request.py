@@ -46,7 +46,7 @@ _SAME = {
     *("temperature", "top_p", "top_logprobs", "parallel_tool_calls", "metadata", "user"),
     *("service_tier", "store", "prompt_cache_key", "prompt_cache_retention"),
     *("prompt_cache_options", "safety_identifier", "context_management", "moderation"),
-    *("previous_response_id", "conversation", "truncation", "max_tool_calls"),
+    *("previous_response_id", "conversation", "truncation", "max_tool_calls", "background"),
 }
 _TABLE = {**{name: name for name in _SAME}, "max_tokens": "max_output_tokens"}
 _SHAPED = {
@@ -81,6 +81,8 @@ def responses_body(request: Request) -> dict[str, Any]:
     }
     if not params:
         return body
+    if params.get("background") and params.get("store") is False:
+        raise ValueError("background=True needs store: the server keeps the answer meanwhile")
     own = is_openai(request.model.base_url)
     tools = tools_of(params.get("tools", ()))
     formats = _formats_at(request) if tools or "response_format" in params else ANY
@@ -99,7 +101,7 @@ def responses_body(request: Request) -> dict[str, Any]:
         body["text"] = text
     if "reasoning" in params and (wanted := _reasoning(reasoning_of(params["reasoning"]))):
         body["reasoning"] = wanted
-    if include := list(_include(params, own=own)):
+    if include := list(included(params, own=own)):
         body["include"] = include
     options = dict(params.get("stream_options", {}))
     if "include_obfuscation" in params:
@@ -109,7 +111,7 @@ def responses_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _include(params: Mapping[str, Any], *, own: bool) -> Iterator[str]:
+def included(params: Mapping[str, Any], *, own: bool) -> Iterator[str]:
     """Yield what the answer is to include beside the usual.
 
     Reasoning that is not stored comes encrypted if it is asked for: else it could not be sent back.

@@ -6,8 +6,8 @@ and ends with ``response.completed``, ``.incomplete``, ``.failed`` or ``error``.
 but proxies add it. Whatever is content comes several times; `Items` sees to it that it counts once.
 Items of hosted tools are kept as they came, unknown events only show that the stream is alive.
 
-A stream of a background response can be taken up again behind a ``sequence_number``, which is not done
-here: `parse_chunk` and `Items` need no event before those that they get.
+The stream of a background response can be taken up again behind a ``sequence_number``
+(`_responses_background`): what reads it, `parse_chunk` and `Items`, needs no second opening.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._base import (
     Beside,
+    Continuation,
     Model,
     Parsed,
     Provider,
@@ -37,6 +38,7 @@ from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import bounded, text_within
 from ._pricing import stated_or_priced
 from ._reasons import failure_of, plain_reason, reason_of
+from ._responses_background import BackgroundResponse
 from ._responses_events import (
     Event,
     Response,
@@ -57,7 +59,13 @@ from ._responses_items import (
     call_in,
     kind_of,
 )
-from ._responses_request import RESPONSES, TYPED_FIELDS, responses_body
+from ._responses_request import (
+    RESPONSES,
+    TYPED_FIELDS,
+    included,
+    is_openai,
+    responses_body,
+)
 from ._usage import openai_usage
 
 DONE: Final = b"[DONE]"
@@ -104,6 +112,17 @@ class OpenAIResponses(Provider):
 
     def build_request(self, request: Request) -> dict[str, Any]:
         return responses_body(request)
+
+    def continuation(self, request: Request) -> Continuation | None:
+        """Return the way back to a response in the background."""
+        params = request.params
+        if not params.get("background"):
+            return None
+        return BackgroundResponse(
+            self.endpoint_url(request.model),
+            include=included(params, own=is_openai(request.model.base_url)),
+            obfuscated=params.get("include_obfuscation"),
+        )
 
     def counts_all_choices(self, model: Model) -> bool:
         """Return True: an answer has only one."""

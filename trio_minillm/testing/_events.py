@@ -130,6 +130,28 @@ def responses_events(*deltas: str, status: str | None = "completed") -> list[byt
     return events
 
 
+def resumable(*events: bytes) -> ReplyFunction:
+    """Return a reply function for a response in the background: with these events, which are numbered.
+
+    A request for it gets all of them, and one that takes it up again those that follow. The first is cut
+    by a fault: ``serve(resumable(*events) | faults.cut(-20), resumable(*events))``.
+    """
+
+    def choose(request: ServedRequest) -> Reply:
+        after = request.resumes
+        if after is None:
+            return reply(*events)
+        return reply(*(event for event in events if _number_of(event) > after))
+
+    return ReplyFunction(choose)
+
+
+def _number_of(event: bytes) -> int:
+    data = event.rpartition(b"data: ")[2]
+    number: int = msgspec.json.decode(data)["sequence_number"]
+    return number
+
+
 def _response(status: str, *deltas: str) -> dict[str, Any]:
     """Return a response in OpenAI's Responses format; it has output only once it has ended."""
     made: dict[str, Any] = {"id": "resp_1", "object": "response", "created_at": 0}
@@ -214,7 +236,8 @@ def answer(*deltas: str) -> ReplyFunction:
     It is for programs whose wire format the test does not care about, such as those with other
     SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's, one that
     ends in ``/responses`` that of OpenAI's Responses, one with ``enerateContent`` Gemini's, and
-    ``/completions`` without ``/chat`` is that of text completions.
+    ``/completions`` without ``/chat`` is that of text completions. A response in the background is taken
+    up again.
     Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
     """
     for delta in deltas:
@@ -228,10 +251,11 @@ def answer(*deltas: str) -> ReplyFunction:
             }
             whole |= {"usageMetadata": _counted(len(deltas)), "modelVersion": "gemini-test-1"}
             return reply(*events) if ":stream" in request.path else json_reply(whole)
+        if request.resumes is not None:
+            return resumable(*responses_events(*deltas))(request)
         anthropic = request.path.endswith("/messages")
         responses = request.path.endswith("/responses")
-        path = request.path.partition("?")[0]
-        text = path.endswith("/completions") and not path.endswith("/chat/completions")
+        text = request.path.endswith("/completions") and "/chat/" not in request.path
         make = anthropic_events if anthropic else responses_events if responses else openai_events
         events = text_events(*deltas) if text else make(*deltas)
         try:
@@ -252,7 +276,7 @@ def answer(*deltas: str) -> ReplyFunction:
         elif text:
             body = {"id": "cmpl-1", "object": "text_completion", "created": 0}
             body |= {"model": "test-model-1", "usage": _counts(made)}
-            body |= {"choices": [_continued(said, "stop")]}
+            body["choices"] = [_continued(said, "stop")]
         else:
             turn = {"role": "assistant", "content": said}
             body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0}

@@ -107,7 +107,7 @@ class LoopbackServer(Scripted):
                 self._notify()
 
     def _arrived(self, request: ServedRequest) -> None:
-        (self.questions if request.method == "GET" else self.requests).append(request)
+        (self.questions if request.asks_about else self.requests).append(request)
         self._notify()
 
     def _notify(self) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 import msgspec
 
-from ._script import Reply, Step, eof, hang, reset
+from ._script import Reply, ServedRequest, Step, eof, hang, reset
 
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes of a line that is read, so that memory is bounded; a read of a socket is 64 KiB at most."""
@@ -40,8 +40,8 @@ def replay(
 
     They bring the same bytes in the same reads, ``speed`` times as fast as recorded; ``math.inf``
     leaves out all pauses. If the client had hung up, the reply stays silent after what was read.
-    With ``questions`` the replies are those to GET requests, for ``settlements=``, otherwise those
-    to all others.
+    With ``questions`` the replies are those to requests for a cost, and to cancel a response, for
+    ``settlements=``, otherwise those to all others.
 
     Raises ``ValueError``, with the place, for a file that is not a recording and for an exchange
     whose body was not recorded completely; ``OSError`` if the file can't be read.
@@ -55,8 +55,13 @@ def replay(
         elif line.n not in exchanges:
             raise ValueError(f"line {number}: there is no exchange {line.n}")
         exchanges[line.n].append(line)
-    wanted = (e for _, e in sorted(exchanges.items()) if (e[0].method == "GET") is questions)
+    wanted = (e for _, e in sorted(exchanges.items()) if _is_question(e[0]) is questions)
     return tuple(_reply_of(lines, speed) for lines in wanted)
+
+
+def _is_question(opening: _Line) -> bool:
+    method, url = opening.method or "", opening.url
+    return ServedRequest(method=method, target=url, headers={}, body=b"").is_question
 
 
 def _lines(path: Path) -> Iterator[tuple[int, _Line]]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal, Self, TypeAlias, get_args
+from urllib.parse import parse_qs
 
 import httpx
 import msgspec
@@ -153,6 +154,31 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
         """The target without its query."""
         return self.target.partition("?")[0]
 
+    @property
+    def asks_about(self) -> bool:
+        """True if it asks about a response: what it cost, or that it be taken up again or cancelled."""
+        return self.method == "GET" or self._cancels
+
+    @property
+    def is_question(self) -> bool:
+        """True if ``settlements`` answer it: it asks about a response, and not for its events."""
+        return self._cancels or (self.method == "GET" and not self._is_below_responses)
+
+    @property
+    def resumes(self) -> int | None:
+        """The number of the event behind which a response in the background is to go on, if it is."""
+        asked = parse_qs(self.target.partition("?")[2])
+        number = asked.get("starting_after", [""])[0]
+        return int(number) if self.method == "GET" and number.isdecimal() else None
+
+    @property
+    def _is_below_responses(self) -> bool:
+        return "/responses/" in self.path
+
+    @property
+    def _cancels(self) -> bool:
+        return self._is_below_responses and self.path.endswith("/cancel")
+
     def json(self) -> Any:
         """Return the decoded body. Raises ``ValueError`` if it is not JSON."""
         return json.loads(self.body)
@@ -181,7 +207,8 @@ Answer: TypeAlias = Reply | Callable[[ServedRequest], "Reply | ReplyFunction"]
 class Script:
     """The order of answers: the n-th for the n-th request, and the last for all later ones.
 
-    GET requests, which ask for a cost, have a sequence of their own.
+    GET requests, which ask for a cost, and those that cancel a response have a sequence of their own;
+    a GET request that takes up a response in the background is one like any other.
     """
 
     def __init__(self, replies: Sequence[Answer], settlements: Sequence[Answer]) -> None:
@@ -193,7 +220,7 @@ class Script:
 
         Raises ``TypeError`` if a function returns something else.
         """
-        answers = self.settlements if request.method == "GET" else self.replies
+        answers = self.settlements if request.is_question else self.replies
         chosen = answers.next()
         made = chosen if isinstance(chosen, Reply) else chosen(request)
         made = made(request) if isinstance(made, ReplyFunction) else made
@@ -208,7 +235,7 @@ class Scripted:
 
     @property
     def replies(self) -> tuple[Answer, ...]:
-        """The answers to all but GET requests. After setting them, the first is the next answer."""
+        """The answers to all but ``settlements``. After setting them, the first is the next answer."""
         return self.script.replies.all
 
     @replies.setter
@@ -217,7 +244,7 @@ class Scripted:
 
     @property
     def settlements(self) -> tuple[Answer, ...]:
-        """The answers to GET requests. After setting them, the first is the next answer."""
+        """The answers to requests for a cost, and to cancel a response. After setting them, the first is the next answer."""
         return self.script.settlements.all
 
     @settlements.setter

@@ -30,9 +30,10 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
     """A transport that answers the n-th request with the n-th reply, and later ones with the last.
 
     A reply may be a function of the request (`ServedRequest`) that returns one. Requests for a
-    cost, which are GET requests, are answered by ``settlements`` in the same way, by default with
-    404: not known yet. ``requests`` are the other requests that arrived, ``bodies`` their decoded
-    JSON, and ``questions`` the GET requests. ``open_bodies`` counts responses that were begun and
+    cost, which are GET requests, and those that cancel a response are answered by ``settlements`` in
+    the same way, by default with 404: not known yet. ``requests`` are the requests for an answer,
+    ``bodies`` their decoded JSON, and ``questions`` all others: also the GET requests that take up a
+    response in the background (`resumable`), which get the next of the replies. ``open_bodies`` counts responses that were begun and
     not closed: 0 means that none has leaked.
     """
 
@@ -62,7 +63,7 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
             body=body,
         )
         chosen = self.script.next(served)
-        (self.questions if request.method == "GET" else self.requests).append(request)
+        (self.questions if served.asks_about else self.requests).append(request)
         trace = request.extensions.get("trace")
         await trio.lowlevel.checkpoint()
         if chosen.error is not None:

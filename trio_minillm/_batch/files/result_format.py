@@ -306,6 +306,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 def _timings(timings: Timings | None) -> dict[str, Any] | None:
     """Return the timings that are known, to the microsecond."""
     known = {} if timings is None else msgspec.structs.asdict(timings)
+    if not known.get("resumes"):
+        known.pop("resumes", None)  # hardly any answer has been taken up again
     return {k: round(v, 6) for k, v in known.items() if v is not None} or None
 
 
