@@ -356,6 +356,15 @@ blocks(
     A,
 )
 
+_LITELLM = "seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)"
+blocks(
+    "litellm (Messages, of a server of chat completions)",
+    "loses the arguments that stand beside a call's name: llama.cpp's brace",
+    "no call that can be run",
+    _LITELLM,
+    [("c1", "weather", {}, [ARGS[1:6], ARGS[6:]])],
+)
+
 
 # -- how an answer ends, and what stands beside it -------------------------------------------------
 
@@ -370,6 +379,8 @@ _SPENT = testing.sse({"id": "x", "choices": [], "usage": _USAGE})
 _DONE = testing.sse("[DONE]")
 _TAIL = [_chunk(reason="stop"), _SPENT, _DONE]
 _RELAY = "Anthropic-style relays"
+_ZEROS = {"input_tokens": 0, "output_tokens": 0}
+_MADE = {"input_tokens": 26, "output_tokens": 16}
 
 
 def answers(
@@ -383,8 +394,11 @@ def answers(
     *,
     error: type[llm.MiniLLMError] | None = None,
     on: str = "compatible",
+    usage: tuple[int, int] | None = None,
 ) -> None:
-    """Add an answer that is odd: its body, and what is read of it."""
+    """Add an answer that is odd: its body, and what is read of it; ``usage`` are tokens of the prompt
+    and of the answer.
+    """
 
     def check() -> None:
         wires = {"anthropic": llm.anthropic, "responses": llm.openai_responses}
@@ -394,6 +408,10 @@ def answers(
         assert (type(found) if found else None) is error, found
         assert (response.content, response.reasoning) == (text, reasoning)
         assert (response.outcome is llm.Outcome.FINISHED) is (error is None)
+        if usage is not None:
+            assert response.usage is not None
+            counted = response.usage.prompt_tokens, response.usage.completion_tokens
+            assert (response.usage.final, counted) == (True, usage)
 
     ANSWERS.append(Difference(server, does, handled, source, check))
 
@@ -517,6 +535,22 @@ answers(
         _event("message_stop"),
     ],
     on="anthropic",
+)
+answers(
+    "litellm (Messages, of a server of Responses)",
+    "`message_start` twice; the counts, all 0 there, come at the end",
+    "one answer, with the counts of its end",
+    _LITELLM,
+    [
+        *(2 * [_event("message_start", message={"id": "m", "content": [], "usage": _ZEROS})]),
+        _event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        _event("content_block_delta", index=0, delta={"type": "text_delta", "text": "an answer"}),
+        _event("content_block_stop", index=0),
+        _event("message_delta", delta={"stop_reason": "end_turn"}, usage=_MADE),
+        _event("message_stop"),
+    ],
+    on="anthropic",
+    usage=(26, 16),
 )
 
 answers(
@@ -669,6 +703,15 @@ answers(
         _completed(_said("an answer", "e")),
     ],
     on="responses",
+)
+answers(
+    "llama.cpp (Responses)",
+    "the status `completed` also for an answer that was cut at its length; litellm makes `end_turn` of it",
+    "`finished`, as a whole one is: compare the counts with `max_tokens`",
+    "seen with the embedded model",
+    [_step(_TEXT, delta="an answer"), _completed(_said("an answer", "a"))],
+    on="responses",
+    usage=(5, 7),
 )
 answers(
     "OpenRouter (Responses)",
