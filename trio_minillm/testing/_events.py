@@ -212,7 +212,7 @@ def answer(*deltas: str) -> ReplyFunction:
     """Return a reply function for a whole answer in the request's wire format, streamed or not.
 
     It is for programs whose wire format the test does not care about, such as those with other
-    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's, one that
+    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` or ``awPredict`` is Anthropic's, one that
     ends in ``/responses`` that of OpenAI's Responses, one with ``enerateContent`` Gemini's, and
     ``/completions`` without ``/chat`` is that of text completions.
     Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
@@ -228,7 +228,7 @@ def answer(*deltas: str) -> ReplyFunction:
             }
             whole |= {"usageMetadata": _counted(len(deltas)), "modelVersion": "gemini-test-1"}
             return reply(*events) if ":stream" in request.path else json_reply(whole)
-        anthropic = request.path.endswith("/messages")
+        anthropic = request.path.endswith(("/messages", "awPredict"))
         responses = request.path.endswith("/responses")
         path = request.path.partition("?")[0]
         text = path.endswith("/completions") and not path.endswith("/chat/completions")
