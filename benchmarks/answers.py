@@ -1,4 +1,4 @@
-"""The replay server's answers in OpenAI's and Anthropic's wire formats, as bytes and as texts.
+"""The replay server's answers in each wire format, as bytes and as texts.
 
 The request's model names the answer, ``WIRE/KIND/LAYOUT/CHUNKS/SIZE``, so that every client asks
 for it in its usual way: ``openai/text/burst/20000/0`` is 20,000 short pieces of text.
@@ -160,9 +160,86 @@ def _anthropic_events(answer: Answer) -> Iterator[bytes]:
     yield _anthropic_event("message_stop", "")
 
 
+def _responses_event(kind: str, number: int, rest: str) -> bytes:
+    name = f"response.{kind}"
+    data = f'{{"type":"{name}","sequence_number":{number},{rest}}}'
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _responses_events(answer: Answer) -> Iterator[bytes]:
+    """Yield the events, which are numbered, and padded as those of chat completions are."""
+    lengths = random.Random(7)
+    ident, item = "resp_0ca0ba552749d18c0069414e6a4bd0", "msg_0ca0ba552749d18c0069414e6c8d90"
+    response = {
+        "id": ident,
+        "object": "response",
+        "created_at": 1700000000,
+        "status": "in_progress",
+        "model": "gpt-5-mini-2025-08-07",
+        "output": [],
+        "usage": None,
+    }
+    message = {"id": item, "type": "message", "status": "in_progress", "content": []}
+    message["role"] = "assistant"
+    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
+    place = f'"item_id":"{item}","output_index":0,"content_index":0'
+    start = _responses_event("created", 0, f'"response":{_dumps(response)}')
+    start += _responses_event("in_progress", 1, f'"response":{_dumps(response)}')
+    start += _responses_event("output_item.added", 2, f'"output_index":0,"item":{_dumps(message)}')
+    start += _responses_event("content_part.added", 3, f'{place},"part":{_dumps(part)}')
+    number, said = 4, []
+    for number, text in enumerate(texts(answer), 4):
+        padding = PADDING[: lengths.randrange(2, len(PADDING))]
+        rest = f'{place},"delta":{_dumps(text)},"logprobs":[],"obfuscation":"{padding}"'
+        yield start + _responses_event("output_text.delta", number, rest)
+        start = b""
+        said.append(text)
+    whole = "".join(said)
+    part["text"] = whole
+    done = {**message, "status": "completed", "content": [part]}
+    rest = f'{place},"text":{_dumps(whole)},"logprobs":[]'
+    yield _responses_event("output_text.done", number + 1, rest)
+    yield _responses_event("content_part.done", number + 2, f'{place},"part":{_dumps(part)}')
+    rest = f'"output_index":0,"item":{_dumps(done)}'
+    yield _responses_event("output_item.done", number + 3, rest)
+    usage: dict[str, object] = {"input_tokens": 9, "output_tokens": answer.chunks}
+    usage["input_tokens_details"] = {"cached_tokens": 0}
+    usage["output_tokens_details"] = {"reasoning_tokens": 0}
+    usage["total_tokens"] = answer.chunks + 9
+    response |= {"status": "completed", "output": [done], "usage": usage}
+    yield _responses_event("completed", number + 4, f'"response":{_dumps(response)}')
+
+
+def _gemini_event(text: str, made: int, finish: str = "") -> bytes:
+    usage = (
+        f'{{"promptTokenCount":9,"candidatesTokenCount":{made},"totalTokenCount":{made + 9},'
+        '"promptTokensDetails":[{"modality":"TEXT","tokenCount":9}]}'
+    )
+    content = f'{{"parts":[{{"text":{_dumps(text)}}}],"role":"model"}}'
+    return (
+        f'data: {{"candidates":[{{"content":{content}{finish},"index":0}}],"usageMetadata":{usage},'
+        '"modelVersion":"gemini-2.5-flash","responseId":"dX6LadKVC7SZ28oPr9yJoQs"}\n\n'
+    ).encode()
+
+
+def _gemini_events(answer: Answer) -> Iterator[bytes]:
+    """Yield the events, each with usage that counts all so far."""
+    for number, text in enumerate(texts(answer), 1):
+        yield _gemini_event(text, number)
+    yield _gemini_event("", answer.chunks, ',"finishReason":"STOP"')
+
+
+_EVENTS = {
+    "openai": _openai_events,
+    "anthropic": _anthropic_events,
+    "responses": _responses_events,
+    "gemini": _gemini_events,
+}
+
+
 def events(answer: Answer) -> Iterator[bytes]:
     """Yield the events of a whole answer."""
-    return (_openai_events if answer.wire == "openai" else _anthropic_events)(answer)
+    return _EVENTS[answer.wire](answer)
 
 
 # -- HTTP ------------------------------------------------------------------------------------

@@ -8,8 +8,21 @@ from typing import Any, NamedTuple
 from answers import LAYOUTS, Answer
 from contenders import COMPLETE, FLOOR, OURS
 
-WIRES = {"openai": "openai", "anthropic": "anthropic"}
-"""Contender that is the vendor's own SDK, by wire format."""
+
+class Wire(NamedTuple):
+    """The ways in which a wire format is measured."""
+
+    sdk: str
+    """Contender that is the vendor's own SDK; "" for none."""
+    schemes: tuple[str, ...] = ("http", "https")
+
+
+WIRES = {
+    "openai": Wire("openai"),
+    "anthropic": Wire("anthropic"),
+    "responses": Wire("openai", ("http",)),
+    "gemini": Wire("", ("http",)),
+}
 PACED_SHARE = 10
 """Factor by which a paced stream has fewer chunks, since its time is mostly pauses."""
 RATE = 2500.0
@@ -77,14 +90,15 @@ class Case(NamedTuple):
 
 
 def _chunk(sizes: Sizes) -> Iterator[Case]:
-    for wire, vendor in WIRES.items():
-        for scheme in ("http", "https"):
+    for wire, (sdk, schemes) in WIRES.items():
+        for scheme in schemes:
             names = []
             for layout, how in LAYOUTS.items():
                 chunks = sizes.chunks // (PACED_SHARE if how.pause else 1)
                 names.append(Answer(wire, "text", layout, chunks).name)
             tables = tuple(f"chunk/{wire}/{scheme}/{layout}" for layout in LAYOUTS)
-            for contender in (FLOOR, "aiohttp", "httpx", vendor, OURS):
+            plain = ("httpx",) if wire in ("openai", "anthropic") else ()
+            for contender in filter(None, (FLOOR, "aiohttp", *plain, sdk, OURS)):
                 task = {"name": "streams", "port": scheme, "wire": wire, "names": names}
                 yield Case("chunk", contender, task, tables)
 

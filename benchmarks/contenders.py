@@ -19,7 +19,12 @@ Take = Callable[[str], object]
 Stream = Callable[[str, Take, Take], Awaitable[None]]
 """Function of a model's name, a callback for the first piece, and one for the others."""
 PROMPT = "Go on."
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+PATHS = {
+    "openai": "/v1/chat/completions",
+    "anthropic": "/v1/messages",
+    "responses": "/v1/responses",
+    "gemini": "/v1beta/models/m:streamGenerateContent",
+}
 KEY = "none"
 
 
@@ -41,9 +46,13 @@ def _models(options: Options) -> Callable[[str], Any]:
     """Return the function that makes this library's models, once each."""
     import trio_minillm as llm
 
-    openai = options.wire == "openai"
-    make = llm.openai if openai else llm.anthropic
-    return lru_cache(partial(make, base_url=options.url + "/v1" * openai, api_key=KEY))
+    make, path = {
+        "openai": (llm.openai, "/v1"),
+        "anthropic": (llm.anthropic, ""),
+        "responses": (llm.openai_responses, "/v1"),
+        "gemini": (llm.gemini, ""),
+    }[options.wire]
+    return lru_cache(partial(make, base_url=options.url + path, api_key=KEY))
 
 
 @asynccontextmanager
@@ -111,7 +120,19 @@ def anthropic_text(event: bytes) -> str:
     return data["delta"]["text"] if data["type"] == "content_block_delta" else ""
 
 
+def responses_text(event: bytes) -> str:
+    data = json.loads(event.partition(b"\ndata: ")[2])
+    return data["delta"] if data["type"] == "response.output_text.delta" else ""
+
+
+def gemini_text(event: bytes) -> str:
+    candidates = json.loads(event.removeprefix(b"data: "))["candidates"]
+    return "".join(part["text"] for part in candidates[0]["content"]["parts"])
+
+
 TEXT_OF = {
+    ("responses", "text"): responses_text,
+    ("gemini", "text"): gemini_text,
     ("openai", "text"): openai_text,
     ("openai", "tool"): openai_tool,
     ("anthropic", "text"): anthropic_text,
@@ -191,6 +212,16 @@ async def openai_sdk(options: Options) -> AsyncIterator[Stream]:
     messages: Any = [{"role": "user", "content": PROMPT}]
     async with openai.AsyncOpenAI(api_key=KEY, base_url=url, http_client=http) as client:
 
+        async def responses(model: str, first: Take, take: Take) -> None:
+            emit = first
+            async with await client.responses.create(
+                model=model, input=PROMPT, stream=True
+            ) as events:
+                async for event in events:
+                    if event.type == "response.output_text.delta":
+                        emit(event.delta)
+                        emit = take
+
         async def stream(model: str, first: Take, take: Take) -> None:
             events = await client.chat.completions.create(
                 model=model, messages=messages, stream=True, stream_options={"include_usage": True}
@@ -207,7 +238,7 @@ async def openai_sdk(options: Options) -> AsyncIterator[Stream]:
                         else:
                             take(choice.delta.content or "")
 
-        yield stream
+        yield responses if options.wire == "responses" else stream
 
 
 @asynccontextmanager

@@ -37,8 +37,27 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Text | None = None
 
 
+class _Said(msgspec.Struct, gc=False):
+    type: str = ""
+    delta: str = ""
+
+
+class _Content(msgspec.Struct, gc=False):
+    parts: list[_Text]
+
+
+class _Candidate(msgspec.Struct, gc=False):
+    content: _Content
+
+
+class _Answer(msgspec.Struct, gc=False):
+    candidates: list[_Candidate]
+
+
 _openai = msgspec.json.Decoder(_Chunk).decode
 _anthropic = msgspec.json.Decoder(_Event).decode
+_responses = msgspec.json.Decoder(_Said).decode
+_gemini = msgspec.json.Decoder(_Answer).decode
 
 
 def _openai_text(data: bytes) -> str:
@@ -51,9 +70,20 @@ def _anthropic_text(data: bytes) -> str:
     return delta.text if delta is not None else ""
 
 
+def _responses_text(data: bytes) -> str:
+    event = _responses(data)
+    return event.delta if event.type == "response.output_text.delta" else ""
+
+
+def _gemini_text(data: bytes) -> str:
+    return _gemini(data).candidates[0].content.parts[0].text
+
+
 TEXT_OF: dict[str, Callable[[bytes], str]] = {
     "openai": _openai_text,
     "anthropic": _anthropic_text,
+    "responses": _responses_text,
+    "gemini": _gemini_text,
 }
 
 

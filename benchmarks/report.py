@@ -126,24 +126,25 @@ def _rows(results: Results, table: str, cells: Callable[[str], list[str]]) -> It
 
 
 def _chunk(results: Results) -> Iterator[str]:
-    for wire, vendor in WIRES.items():
+    for wire, (sdk, _) in WIRES.items():
         for scheme, words in (("http", "plain HTTP"), ("https", "TLS")):
             for layout, how in LAYOUTS.items():
                 table = f"chunk/{wire}/{scheme}/{layout}"
                 if table not in results.values:
                     continue
 
-                def cells(contender: str, table: str = table, vendor: str = vendor) -> list[str]:
-                    ratios = (
-                        results.ratio((table, contender), (table, to))
-                        for to in (FLOOR, vendor, OURS)
-                    )
+                others = [one for one in (FLOOR, sdk, OURS) if one]
+
+                def cells(
+                    contender: str, table: str = table, others: list[str] = others
+                ) -> list[str]:
+                    ratios = (results.ratio((table, contender), (table, to)) for to in others)
                     cost = ranged(results.all(table, contender, "cpu"), 1e6)
                     waits = results.median(table, contender, "waits")
                     return [cost, *map(number, ratios), number(waits)]
 
                 head = [f"{layout}, {wire}, {words}", "µs of CPU a chunk"]
-                head += ["x floor", f"x {vendor}", "x ours", "waits a chunk"]
+                head += [f"x {one}" for one in others] + ["waits a chunk"]
                 yield f"{how.title}\n\n{markdown(head, list(_rows(results, table, cells)))}"
 
 

@@ -32,6 +32,8 @@ BACKLOG = 4096
 """Connections that may wait to be accepted."""
 
 _model = re.compile(rb'"model"\s*:\s*"([^"]*)"').search
+_in_path = re.compile(rb"/v1beta/(\S+):streamGenerateContent").search
+"""Gemini's requests name the model in their path."""
 
 
 def request_in(got: bytes) -> tuple[str, int] | None:
@@ -43,7 +45,7 @@ def request_in(got: bytes) -> tuple[str, int] | None:
     missing = int(length[1]) - len(body) if length else 0
     if missing > 0:
         return None
-    found = _model(body)
+    found = _model(body) or _in_path(head)
     return (found[1].decode() if found else ""), len(got) + missing
 
 

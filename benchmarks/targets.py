@@ -39,6 +39,11 @@ def _chunks(results: Results) -> Iterator[Target]:
         yield Target(f"{title}, TLS: CPU relative to aiohttp", secure, 1.0)
     anthropic = ratio("burst", "anthropic", wire="anthropic")
     yield Target("burst, Anthropic's format: CPU relative to its SDK", anthropic, 1 / 6)
+    for wire, words in (("responses", "OpenAI Responses"), ("gemini", "Gemini's format")):
+        for layout in ("burst", "flushed"):
+            ours, chat = (f"chunk/{one}/http/{layout}" for one in (wire, "openai"))
+            value = results.ratio((ours, OURS), (chat, OURS))
+            yield Target(f"{layout}, {words}: CPU relative to chat completions", value, 2.0)
 
 
 def _counts(results: Results) -> Iterator[Target]:

@@ -30,7 +30,7 @@ from cases import PARTS, QUICK, Case, cases
 from contenders import CONTENDERS, FLOOR, OURS
 
 TINY = QUICK._replace(chunks=130, requests=2, many_seconds=0.01, churn_seconds=0.3)
-WIRES = ("openai", "anthropic")
+WIRES = ("openai", "anthropic", "responses", "gemini")
 
 
 def small(case: Case) -> Case:

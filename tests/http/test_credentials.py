@@ -21,6 +21,8 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Retry, Timeouts
+from trio_minillm._http.credentials import COMPLETE, STARTED, SentOnce
+from trio_minillm._http.roundtrip import SENDING, SENT
 from trio_minillm._protocol.request import prepare
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import (
@@ -771,3 +773,30 @@ def test_what_a_model_has_is_not_shown_by_what_is_made_of_it() -> None:
     ).credentials
     assert made is not None
     assert (repr(made), list(made.__rich_repr__())) == ("<Credentials>", ["credentials"])
+
+
+CONNECTING = "connection.connect_tcp.started"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [CONNECTING, SENDING, SENT],
+        [STARTED, COMPLETE, CONNECTING, SENDING, SENT, STARTED, CONNECTING, SENDING, SENT],
+    ],
+)
+def test_a_request_that_is_to_go_out_once_may_be_sent(events: list[str]) -> None:
+    progress = SentOnce()
+    for event in events:
+        progress(event)
+
+
+@pytest.mark.parametrize("before", [[SENDING], [SENT], [SENDING, SENT], [STARTED, COMPLETE, SENT]])
+def test_a_request_that_is_to_go_out_once_goes_out_on_no_other_connection(
+    before: list[str],
+) -> None:
+    progress = SentOnce()
+    for event in before:
+        progress(event)
+    with pytest.raises(httpx.ReadError, match="may have arrived"):
+        progress(CONNECTING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -486,6 +487,23 @@ def test_a_break_in_somebody_elses_iterable_is_a_cut(package: Any) -> None:
     async def main() -> None:
         async with StreamingCompletion.from_event_source(broken(), OPENAI) as stream:
             with pytest.raises(llm.ConnectionCut):
+                await stream.collect()
+
+    run(main)
+
+
+def test_a_failure_of_its_own_is_no_cut_where_httpx2_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "httpx2")
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield BODY[:20]
+        raise KeyError("gone")
+
+    async def main() -> None:
+        with pytest.raises(KeyError):
+            async with StreamingCompletion.from_event_source(broken(), OPENAI) as stream:
                 await stream.collect()
 
     run(main)

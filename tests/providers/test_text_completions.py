@@ -351,6 +351,7 @@ def test_numbers_and_null_in_place_of_text() -> None:
         sse({"error": "no"}),
         event("", "error"),
         event("lost", error={"message": "no", "code": 500}),
+        event("", "stop", native_finish_reason="MALFORMED_FUNCTION_CALL"),
     ],
 )
 def test_a_failure_is_no_answer(failed: bytes) -> None:

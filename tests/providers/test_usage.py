@@ -511,8 +511,10 @@ def test_a_plain_usage_of_anthropics_is_read_as_any_is(raw: dict[str, Any]) -> N
 
 @given(
     st.fixed_dictionaries(
-        {"promptTokenCount": st.integers(0, 9), "candidatesTokenCount": st.integers(0, 9)},
+        {"promptTokenCount": st.integers(0, 9)},
         optional={
+            "candidatesTokenCount": st.integers(0, 9) | odd_counts,
+            "cacheTokensDetails": st.lists(st.just({"modality": "TEXT"}), max_size=2) | odd_counts,
             "thoughtsTokenCount": st.integers(0, 9) | odd_counts,
             "cachedContentTokenCount": st.integers(0, 9),
             "toolUsePromptTokenCount": st.integers(0, 9),

@@ -84,6 +84,14 @@ def test_an_error_inside_a_stream_may_name_the_wait_too() -> None:
     assert llm.Retry().delay(error, attempt=1, remaining=INFINITY, random=0.5) == 7.0
 
 
+@pytest.mark.parametrize("error", [refused(wait=0.0), refused("overloaded", wait=0.0)])
+def test_no_wait_at_all_is_believed_once(error: llm.RefusedError) -> None:
+    waits = [
+        llm.Retry(attempts=9).delay(error, attempt=n, remaining=99, random=0.5) for n in (1, 2, 3)
+    ]
+    assert waits == [0.0, 0.5, 1.0]
+
+
 def test_the_servers_wait_is_not_bound_by_max_delay() -> None:
     retry = llm.Retry(max_delay=1.0, max_retry_after=600.0)
     assert retry.delay(refused(wait=500.0), attempt=1, remaining=INFINITY, random=0.0) == 500.0

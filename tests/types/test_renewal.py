@@ -113,5 +113,6 @@ def test_headers_that_the_body_quotes_count_too() -> None:
 def test_it_is_no_answer_where_a_wait_is_named_or_none_helps() -> None:
     headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "20"}
     assert until_renewed(refused(headers, retry_after=3.0), now=NOW) is None
+    assert until_renewed(refused(headers, retry_after=0.0), now=NOW) == 20.0
     assert until_renewed(refused(headers, kind="overloaded"), now=NOW) is None
     assert until_renewed(llm.EndedEarly("x"), now=NOW) is None

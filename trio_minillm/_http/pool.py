@@ -37,6 +37,7 @@ from .._types.checks import check_count, check_seconds, check_type
 from .connection import READ_BYTES, Connection, Origin
 from .dialing import Tell, dial
 from .failures import NoAuthorities, explain
+from .gate import Gate
 from .http1 import ResponseParser
 from .lookup import Resolver
 
@@ -77,7 +78,7 @@ class ConnectionPool:
     ``verify`` is httpx's: True, False, or an ``ssl.SSLContext``. There is one buffer for the reads
     of all connections: parsers copy what they keep.
 
-    Its 15 attributes are options, what it holds, and its counts.
+    Its 16 attributes are options, what it holds, and its counts.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class ConnectionPool:
         self._resolver = Resolver()
         self._sessions: dict[tuple[Origin, str], ssl.SSLSession] = {}
         self._active: set[Connection] = set()
+        self._gates: dict[Origin, Gate] = {}  # to where connections are being made
         self._dialing = 0
         self._freed = trio.lowlevel.ParkingLot()
         self._buffer = memoryview(bytearray(READ_BYTES))
@@ -166,10 +168,27 @@ class ConnectionPool:
 
     async def open(self, origin: Origin, server_name: str | None, tell: Tell) -> Connection:
         """Make a new connection. ``server_name`` is the certificate's, if not the origin's host;
-        ``tell`` is told when it waits in line for a look-up of the name.
+        ``tell`` is told when it waits in line, for other connections or for a look-up of the name.
 
         Raises `httpx.ConnectError`. Cancelled, it leaves no connection behind.
         """
+        gate = self._gates.get(origin)
+        if gate is None:
+            gate = self._gates[origin] = Gate()
+        made = False
+        try:
+            await gate.enter(tell)
+            try:
+                connection = await self._open(origin, server_name, tell)
+                made = True
+            finally:
+                gate.leave(made=made)
+        finally:
+            if gate.unused:
+                self._gates.pop(origin, None)
+        return connection
+
+    async def _open(self, origin: Origin, server_name: str | None, tell: Tell) -> Connection:
         scheme, host, _ = origin
         if self._max is not None:  # idle connections count as well, and give way
             self._idle.shrink(self._max - len(self._active) - 1)

@@ -25,7 +25,7 @@ from .redaction import HIDDEN, THOROUGH, redact, redact_text
 from .repeats import MALFORMED, MESSAGE, Repeats, in_message, kinds_of
 from .sniffer import Sniffer
 from .sse import QUICK_BYTES, SSEDecoder, SSEEvent
-from .templates import EventTemplate, TextRun
+from .templates import EventTemplate, SidedTemplate, TextRun
 
 if TYPE_CHECKING:  # few answers need these: they are loaded by the first that does
     from .array_events import ArrayEvents
@@ -223,13 +223,32 @@ class ChunkDecoder:
         chunks = None if plain is None else self._ordinary(plain[0], plain[1], at)
         if chunks is None:
             chunks = self._events(self._sse.dissect(block), at)
+        if self._filters_itself:
+            self._template = None  # what it was proven with may have changed
         if self._credit > 0 and len(chunks) == 1:
             only = chunks[0]
             if (only.delta or only.reasoning) and self._pays_to_learn(blocks, number, events):
-                learned = EventTemplate.learn(block, only, self._by_name)
-                self._template = learned or self._template
+                self._template = self._learned(block, only) or self._template
                 self._credit -= LEARNING_COST
         return chunks
+
+    def _learned(self, block: bytes, chunk: StreamChunk) -> EventTemplate | None:
+        """Return a template of a block, if there is one."""
+        beside = self._provider.beside_text
+        if beside is not None:
+            made = SidedTemplate.learn_beside(block, chunk, self._by_filter, beside)
+            if made is not None:
+                return made
+        return EventTemplate.learn(block, chunk, self._by_filter)
+
+    def _by_filter(self, name: str, data: bytes) -> Parsed:
+        """Read an event like one that was read; ``None`` if that would change what a filter knows."""
+        parsed = self._by_name(name, data)
+        if self._filters_itself and not (
+            type(parsed) is StreamChunk and self._repeats.known(parsed)
+        ):
+            return None
+        return parsed
 
     def _pays_to_learn(self, blocks: list[bytes], number: int, events: int) -> bool:
         """Return whether a block, before which so many events came, is worth a template."""

@@ -49,7 +49,7 @@ COUNTED_FROM = 16
 class Ingest:
     """The machine of one stream; the module's docstring has its guarantees.
 
-    Its 20 attributes are one thing, the response under construction: most are fields of that or
+    Its 21 attributes are one thing, the response under construction: most are fields of that or
     of its timings, and none is used without the others.
     """
 
@@ -70,7 +70,9 @@ class Ingest:
         """The model that was asked, then the one that the provider names."""
         self.error: MiniLLMError | None = None
         """The error that ended the stream."""
-        self.usage: Usage | None = None
+        self._usage: Usage | None = None
+        self.newest_usage: Usage | None = None
+        """A usage that is still to be merged into those before it."""
         self.chunks: int = 0
         """The number of chunks with content."""
         self.first_at: float | None = None
@@ -113,8 +115,8 @@ class Ingest:
         if choice.over_limit is not None:  # before a reason in the same chunk can end the answer
             self.fail(LimitExceeded(*choice.over_limit, event=chunk.event or None))
         state.chunk(chunk)
-        if self.usage is not None:
-            self.usage.final = state.usage_final
+        if self._usage is not None:
+            self._usage.final = state.usage_final
 
     def _folded(self, chunk: StreamChunk) -> ChoiceBuilder | None:
         """Fold a chunk, of which the state is still to be told. Return its choice, which may have crossed
@@ -151,10 +153,19 @@ class Ingest:
             self.metadata.update(chunk.metadata)
         if chunk.usage is not None:
             if self.usage is None:
-                self.usage = msgspec.structs.replace(chunk.usage)
+                self._usage = msgspec.structs.replace(chunk.usage)
             else:
                 self.usage.merge_from(chunk.usage)
         return choice
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage so far."""
+        newest = self.newest_usage
+        if newest is not None and self._usage is not None:
+            self.newest_usage = None
+            self._usage.merge_from(newest)
+        return self._usage
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch, with the result of folding its chunks one by one."""
@@ -190,7 +201,11 @@ class Ingest:
             self.usage.final = told.usage_final
 
     def _ingest_run(self, run: TextRun) -> None:
-        self.ingest(run[0])  # the others add nothing but their text
+        self.ingest(
+            run[0]
+        )  # the others add nothing but their text and, the last of them, its usage
+        if len(run) > 1 and (usage := run[-1].usage) is not None:
+            self.newest_usage = usage  # of the same fields
         self.pieces_of(run[0]).extend([c.delta or c.reasoning for c in run[1:]])
         before, self.chunks = self.chunks, self.chunks + len(run) - 1
         self.last_at = run[-1].received_at
@@ -263,8 +278,8 @@ class Ingest:
         if self.state.over:
             return
         if isinstance(error, ProviderError) and error.usage is not None:
-            self.usage = self.usage or Usage()
-            self.usage.merge_from(error.usage)
+            self._usage = self.usage or Usage()
+            self._usage.merge_from(error.usage)
         if isinstance(error, StreamTimeout):
             event = Event.CLOCK
         elif isinstance(error, ConnectionCut):

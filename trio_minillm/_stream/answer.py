@@ -115,7 +115,9 @@ class Answer:
             state.chunk(chunk)
             if chunk.progress:
                 content = True
-                self.content += chunk.finish_reason is None and chunk.usage is None
+                self.content += bool(chunk.delta or chunk.reasoning) or (
+                    chunk.finish_reason is None and chunk.usage is None
+                )
             else:
                 silent = True
             if state.over or chunk.end:

@@ -343,6 +343,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 append(chunk.delta or chunk.reasoning)
                 ingest.chunks += 1
                 ingest.last_at = chunk.received_at
+                if chunk.usage is not None:
+                    ingest.newest_usage = chunk.usage
                 if not ingest.chunks % COMPACT_EVERY:
                     ingest.compact()
                 return chunk

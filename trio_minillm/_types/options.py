@@ -141,7 +141,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         ``attempt`` is the number of attempts so far; ``remaining`` is what the clock ``total``
         leaves, in seconds; ``random`` is uniform in [0, 1). The wait is drawn from the whole range
         (full jitter), so that many clients that failed together don't return together. A wait that
-        would outlast ``remaining`` is not begun.
+        would outlast ``remaining`` is not begun. A server that asks for 0 seconds is
+        believed once: attempts without any wait between them are soon used up.
         """
         if attempt >= self.attempts or not retryable(error):
             return None
@@ -150,7 +151,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
             asked = error.retry_after
         elif isinstance(error, ProviderError):
             asked = error.info.retry_after
-        if asked is not None:
+        if asked or (asked is not None and attempt == 1):
             wait = asked if asked <= self.max_retry_after else None
         else:
             wait = random * min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 32))

@@ -62,7 +62,7 @@ def until_renewed(error: MiniLLMError, *, now: float) -> float | None:
     if not isinstance(error, RefusedError | ProviderError) or error.kind != "rate_limit":
         return None
     refused = error if isinstance(error, RefusedError) else None
-    if (refused.retry_after if refused else error.info.retry_after) is not None:
+    if refused.retry_after if refused else error.info.retry_after:
         return None
     headers = {**_quoted(error.info.metadata), **(refused.headers if refused else {})}
     used_up, unclear = list[float](), list[float]()

@@ -85,13 +85,19 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         counted = self.completion_tokens is not None or self.prompt_tokens is not None
         return not counted and self.cost is None and not self.doubts
 
-    def read_by(self, reader: Callable[[Mapping[str, Any]], Usage]) -> Usage:
+    def read_by(
+        self, reader: Callable[[Mapping[str, Any]], Usage], *, positive: bool = False
+    ) -> Usage:
         """Return this usage, with the function that made it of a raw object.
 
         `merge_from` then reads the merged raw object anew. It is kept outside the fields: it is
-        neither compared nor encoded, and a copy does not have it.
+        neither compared nor encoded, and a copy does not have it. ``positive`` says that the raw object
+        has nothing but counts above zero and lists, and that nothing of it is in doubt.
         """
-        vars(self)["reader"] = reader
+        kept = vars(self)
+        kept["reader"] = reader
+        if positive:
+            kept["positive"] = True
         return self
 
     def merge_from(self, later: Usage) -> None:
@@ -108,6 +114,16 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         tokens: there, 0 is a count.
         """
         before = self.raw
+        kept, new = vars(self), vars(later)
+        positive = "positive" in new
+        if positive and "positive" in kept and before.keys() == later.raw.keys():  # type: ignore[union-attr]
+            # One replaces the other. So it is with each piece of a text, where each has a usage.
+            self.uncached_input_tokens = later.uncached_input_tokens
+            self.cache_read_tokens = later.cache_read_tokens
+            self.completion_tokens = later.completion_tokens
+            self.reasoning_tokens = later.reasoning_tokens
+            self.raw = later.raw
+            return
         moved = False
         if later.uncached_input_tokens == 0:
             prompt = self.prompt_tokens
@@ -116,7 +132,7 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
             self.raw = merged_raw(before, later.raw)
             if moved and "input_tokens" in later.raw:
                 self.raw = {**self.raw, "input_tokens": later.raw["input_tokens"]}
-        found, reader = later, vars(later).get("reader")
+        found, reader = later, new.get("reader")
         # Counts that were not read from a raw object can only be merged one by one.
         whole = reader is not None and (before is not None or self.total_tokens is None)
         if reader is not None and whole and self.raw != later.raw:
@@ -134,6 +150,9 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
                 doubts = {k: why for k, why in doubts.items() if why.endswith(UNREADABLE)}
             self.doubts = {**doubts, **(found.doubts or {})} or None
         self.final = self.final or later.final
+        kept.pop("positive", None)
+        if positive and not self.doubts and self.raw == later.raw:
+            kept["positive"] = True
 
 
 def merged_raw(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -152,6 +152,10 @@ class RepeatFilter:
     bounded, and it must not depend on how the bytes were split.
     """
 
+    def known(self, chunk: StreamChunk) -> bool:
+        """Return whether a chunk goes on with what the latest one has said; if so, complete it."""
+        return False
+
     def note(self, chunk: StreamChunk) -> None:
         """Take note of a chunk that repeats nothing, and complete it."""
         raise NotImplementedError
@@ -167,6 +171,18 @@ class RepeatFilter:
         ``data`` is the event without its long texts; ``restored`` puts those into what is made of it.
         """
         raise NotImplementedError
+
+
+class Beside(NamedTuple):
+    """A top-level field that stands beside the text in an event, with another value in each.
+
+    ``read`` takes the value's JSON, and returns the usage that the event's chunk has for it, with some
+    output and with its ``raw``, or else ``None``. It raises ``ValueError`` or msgspec's error for a value
+    that may mean more.
+    """
+
+    field: str
+    read: Callable[[bytes], Usage | None]
 
 
 _MAKING_REQUESTS = ("build_request", "request_headers", "auth_headers", "endpoint_url")
@@ -199,6 +215,8 @@ class Provider:
     """True if a piece of text stands in the event as a JSON string, so that events which differ in
     nothing else need no parser (`trio_minillm._protocol.templates`). A subclass that overrides
     `parse_chunk` or `parse_event` does not inherit it."""
+    beside_text: ClassVar[Beside | None] = None
+    """The value beside the text by which events differ that ``literal_text`` is for."""
     repeat_filter: ClassVar[type[RepeatFilter] | None] = None
     """The memory of one stream, if the wire's later events repeat the earlier ones: with one,
     `parse_chunk` need not know what came before."""

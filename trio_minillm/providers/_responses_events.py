@@ -63,6 +63,7 @@ class Response(Head, gc=False):
 
 
 decode = msgspec.json.Decoder(Event).decode
+_decode_number = msgspec.json.Decoder(int).decode
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
@@ -87,6 +88,11 @@ def decode_loosely(data: bytes, left_out: list[str], cause: Exception) -> Event:
         raise cause from None
     event: Event = _read_event(found, "", left_out)
     return event
+
+
+def number_alone(value: bytes) -> None:
+    """Read the number of an event, which says nothing of its chunk. Raises msgspec's error for others."""
+    _decode_number(value)
 
 
 def head_in(data: bytes | msgspec.Raw) -> Head:

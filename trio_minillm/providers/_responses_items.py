@@ -112,8 +112,18 @@ class Items(RepeatFilter):
         self._by_id: dict[str, _Item] = {}
         self._newest: dict[str, _Item] = {}  # by kind
         self._slots = 0
-        self._ready: dict[tuple[int, str], int] = {}  # blocks, by a piece's place and its field
+        self._ready: dict[
+            tuple[int | None, str], int
+        ] = {}  # blocks, by a piece's place and its field
         self._heard = False  # audio came
+
+    def known(self, chunk: StreamChunk) -> bool:
+        """Return whether a chunk's block is open; if so, put the chunk into it."""
+        ready = self._ready.get((chunk.part, _field_of(chunk)))
+        if ready is None:
+            return False
+        chunk.part = ready
+        return True
 
     def note(self, chunk: StreamChunk) -> None:
         """Put a piece of an answer into its block. Almost all chunks are such pieces."""
@@ -121,11 +131,9 @@ class Items(RepeatFilter):
         if place is None:
             self._heard = self._heard or chunk.audio is not None
             return
-        field = _field_of(chunk)
-        ready = self._ready.get((place, field))
-        if ready is not None:
-            chunk.part = ready
+        if self.known(chunk):
             return
+        field = _field_of(chunk)
         index, section = divmod(place, SECTIONS)
         self._place(chunk, self._item(index, None, _KINDS[field]), section)
         if chunk.part is not None and not chunk.logprobs and section != SUMMARIES - 1:

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
 
 from .._types.usage import MAX_COUNT, UNREADABLE, Usage, number_in
 from ._usage_names import (
@@ -233,44 +235,75 @@ def gemini_usage(raw: Any) -> Usage:
     return _plain_gemini_usage(raw) or _any_gemini_usage(raw)
 
 
-_GEMINI_COUNTS: Final = frozenset(
-    {
-        *("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount"),
-        *("promptTokensDetails", "candidatesTokensDetails"),
-    }
-)
+_Positive: TypeAlias = Annotated[int, msgspec.Meta(gt=0, lt=MAX_COUNT)]
+
+
+class _OfText(msgspec.Struct, gc=False):
+    """The count of the tokens of text, where there are no others."""
+
+    modality: Literal["TEXT"]
+
+
+_Details: TypeAlias = Annotated[list[_OfText], msgspec.Meta(min_length=1, max_length=1)]
+
+
+class _PlainGemini(msgspec.Struct, gc=False, rename="camel", forbid_unknown_fields=True):
+    """A usage of text alone, without tools. A field that is there has a count above zero."""
+
+    prompt_token_count: _Positive
+    total_token_count: _Positive
+    candidates_token_count: _Positive | msgspec.UnsetType = msgspec.UNSET
+    thoughts_token_count: _Positive | msgspec.UnsetType = msgspec.UNSET
+    cached_content_token_count: _Positive | msgspec.UnsetType = msgspec.UNSET
+    prompt_tokens_details: _Details | msgspec.UnsetType = msgspec.UNSET
+    candidates_tokens_details: _Details | msgspec.UnsetType = msgspec.UNSET
+    cache_tokens_details: _Details | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode: Final = msgspec.json.Decoder().decode
+_decode_plain: Final = msgspec.json.Decoder(_PlainGemini).decode
+
+
+def plain_gemini_usage(value: bytes) -> Usage:
+    """Translate the JSON of a usage that stands beside text.
+
+    Raises ``ValueError``, or msgspec's error, if it is out of the ordinary or counts no output.
+    """
+    usage = _of_plain_gemini(_decode_plain(value), value)
+    if usage is None:
+        raise ValueError("not a plain usage")
+    return usage
 
 
 def _plain_gemini_usage(raw: Any) -> Usage | None:
-    """Return a usage of text alone, without cache and tools, that adds up, or ``None`` for any other.
+    """Return a usage of text alone that adds up, or ``None`` for any other.
 
     Gemini sends one with each event. It is what `_any_gemini_usage` makes of it, in a tenth of the time.
     """
-    if type(raw) is not dict or not raw.keys() <= _GEMINI_COUNTS:
+    try:
+        return _of_plain_gemini(msgspec.convert(raw, _PlainGemini), raw)
+    except (msgspec.ValidationError, RecursionError):
         return None
-    prompt, made = raw.get("promptTokenCount"), raw.get("candidatesTokenCount")
-    thought, total = raw.get("thoughtsTokenCount"), raw.get("totalTokenCount")
-    if type(prompt) is not int or type(made) is not int or type(total) is not int:
+
+
+def _of_plain_gemini(found: _PlainGemini, raw: Any) -> Usage | None:
+    """Return what a usage says, of which ``raw`` is the object or its JSON."""
+    made, thought = found.candidates_token_count, found.thoughts_token_count
+    rest, read = found.prompt_token_count, found.cached_content_token_count
+    output = (made or 0) + (thought or 0)
+    if not output or found.total_token_count != rest + output:
         return None
-    if thought is not None and (type(thought) is not int or thought <= 0):
-        return None
-    if prompt <= 0 or made <= 0 or total >= MAX_COUNT or total != prompt + made + (thought or 0):
-        return None
-    for side in ("promptTokensDetails", "candidatesTokensDetails"):
-        details = raw.get(side, _NOTHING)
-        if details is not _NOTHING and not (
-            type(details) is list
-            and len(details) == 1
-            and type(details[0]) is dict
-            and details[0].get("modality") == "TEXT"
-        ):
+    if read is not msgspec.UNSET:
+        rest -= read
+        if rest <= 0:
             return None
     return Usage(
-        uncached_input_tokens=prompt,
-        completion_tokens=made + (thought or 0),
-        reasoning_tokens=thought,
-        raw=dict(raw),
-    ).read_by(gemini_usage)
+        uncached_input_tokens=rest,
+        cache_read_tokens=read or None,
+        completion_tokens=output,
+        reasoning_tokens=thought or None,
+        raw=_decode(raw) if type(raw) is bytes else dict(raw),
+    ).read_by(gemini_usage, positive=True)
 
 
 def _any_gemini_usage(raw: Any) -> Usage:

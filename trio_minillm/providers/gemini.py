@@ -19,7 +19,7 @@ import msgspec
 from .._types.chunks import StreamChunk
 from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from .._types.usage import Usage
-from ._base import Model, Parsed, Provider, Request, is_vertex, joined_url
+from ._base import Beside, Model, Parsed, Provider, Request, is_vertex, joined_url
 from ._coerce import loose_json, loose_object
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._gemini_events import (
@@ -33,7 +33,7 @@ from ._gemini_events import (
 from ._gemini_request import NESTED_FIELDS, TYPED_FIELDS, contents_body
 from ._parts import bounded
 from ._reasons import failure_of, reason_of
-from ._usage import gemini_usage
+from ._usage import gemini_usage, plain_gemini_usage
 
 _TOKENS = ("ya29.",)
 """Beginning of Google's access tokens."""
@@ -50,6 +50,7 @@ class Gemini(Provider):
     literal_text = True
     any_text = True
     always_usage = True
+    beside_text: ClassVar[Beside | None] = Beside("usageMetadata", plain_gemini_usage)
     array_events = True
     nested_fields: ClassVar[frozenset[str]] = NESTED_FIELDS
 

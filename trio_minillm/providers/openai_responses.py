@@ -21,13 +21,31 @@ from .._types.chunks import StreamChunk, ToolCallDelta
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.usage import Usage
-from ._base import Model, Parsed, Provider, RepeatFilter, Request, host_of, is_token, joined_url
+from ._base import (
+    Beside,
+    Model,
+    Parsed,
+    Provider,
+    RepeatFilter,
+    Request,
+    host_of,
+    is_token,
+    joined_url,
+)
 from ._coerce import clean, loose_json, side_objects, side_text
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._parts import bounded, text_within
 from ._pricing import stated_or_priced
 from ._reasons import failure_of, plain_reason, reason_of
-from ._responses_events import Event, Response, decode, decode_loosely, head_in, response_in
+from ._responses_events import (
+    Event,
+    Response,
+    decode,
+    decode_loosely,
+    head_in,
+    number_alone,
+    response_in,
+)
 from ._responses_items import (
     CALL,
     MESSAGE,
@@ -55,8 +73,10 @@ class OpenAIResponses(Provider):
 
     name = "openai-responses"
     replay_wire = "openai-responses"
+    literal_text = True
     any_text = True
     always_usage = True
+    beside_text: ClassVar[Beside | None] = Beside("sequence_number", number_alone)
     repeat_filter: ClassVar[type[RepeatFilter] | None] = Items
 
     def endpoint_url(self, model: Model) -> str:

@@ -693,7 +693,18 @@ def test_a_wait_is_at_least_what_was_asked_and_ends_before_the_deadline(
         assert attempt < BATCH_RETRY.attempts
         assert wait < remaining
         assert wait >= (asked or 0.0)
-        assert wait <= (asked * 1.1 + 0.1 if asked is not None else BATCH_RETRY.max_delay)
+        named = asked or (asked is not None and attempt == 1)
+        assert wait <= (asked * 1.1 + 0.1 if named else BATCH_RETRY.max_delay)
+
+
+def test_no_wait_at_all_is_believed_once():
+    def wait(attempt):
+        error = refused(retry_after=0.0)
+        return retry_delay(
+            error, attempt=attempt, retry=BATCH_RETRY, remaining=math.inf, random=0.5
+        )
+
+    assert [wait(1), wait(2), wait(3)] == [0.05, 1.0, 2.0]
 
 
 def test_refusals_for_rate_hardly_count_as_attempts():

@@ -63,14 +63,15 @@ def retry_delay(
     ``attempt`` counts those made (see `counted_attempts`), ``remaining`` is the seconds that the
     request's deadline leaves, and ``random`` is uniform in [0, 1) (full jitter). The waits grow, unless
     the server is ``well``: then there is nothing to wait for. The wait that a
-    server asks for is kept and drawn out a little, so that not all requests return at once.
+    server asks for is kept and drawn out a little, so that not all requests return at once; one of 0
+    seconds is believed once.
     """
     if attempt >= retry.attempts or not worth_retrying(error):
         return None
     waits = 0 if well else min(attempt - 1, 32)
     spread = min(retry.max_delay, retry.base_delay * 2.0**waits)
     asked = server_delay(error)
-    if asked is None:
+    if asked is None or (not asked and attempt > 1):
         wait = random * spread
     elif asked > retry.max_retry_after:
         return None

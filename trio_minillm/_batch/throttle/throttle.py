@@ -397,7 +397,7 @@ class Lane:
         rate_holds = by_rate and self._adapt == "rate+concurrency"
         if load and not (rate_holds or self._breaker.is_open) and self.concurrency is not None:
             self.concurrency.failed(now, self.in_flight + 1, ticket.sent_at)
-        asked = server_delay(error)
+        asked = server_delay(error) or None  # 0 says nothing of the rate
         if asked is not None and asked > LONGEST_PAUSE:
             asked = None  # see `_heed`
         untold = by_rate and asked is None
