@@ -52,6 +52,26 @@ async def test_a_model_gets_its_own_turns_as_it_made_them(name: str) -> None:
     assert {number: found[number] for number in OWN[name]} == OWN[name]
 
 
+@pytest.mark.parametrize("origin", NAMES)
+@pytest.mark.parametrize("goes_on", [1, 3, 5])
+async def test_a_model_that_is_to_think_goes_on_behind_anothers_turns(
+    origin: str, goes_on: int
+) -> None:
+    """With a budget, Anthropic refuses a tool loop that another model began, if it is to think in it."""
+    *_, body = await talk(*[origin] * goes_on, "anthropic", reasoning=1024)
+    thinks = origin == "anthropic" or goes_on == len(TURNS)
+    assert ("thinking" in body) is thinks
+
+
+@pytest.mark.parametrize("origin", NAMES)
+async def test_reasoning_that_the_server_does_not_store_goes_back_encrypted(origin: str) -> None:
+    *_, body = await talk(*[origin] * len(TURNS), "responses", store=False, reasoning="low")
+    assert body["include"] == ["reasoning.encrypted_content"]
+    assert said_in("openai-responses", body) == said()
+    kept = [item["id"] for item in body["input"] if item.get("type") == "reasoning"]
+    assert kept == (["rs_0", "rs_2", "rs_3"] if origin == "responses" else [])
+
+
 def model_turns(shape: str, body: dict[str, Any]) -> list[Any]:
     """Return the turns of the model in a request, each as its API has it."""
     if shape == "gemini":

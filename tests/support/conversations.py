@@ -284,10 +284,11 @@ SPEAKERS = {
 }
 
 
-async def talk(*speakers: str) -> list[dict[str, Any]]:
+async def talk(*speakers: str, **params: Any) -> list[dict[str, Any]]:
     """Have each turn answered by the model named for it, through the front door; return the requests.
 
     Each of them is `checked`. There may be one speaker more than turns, who gets the last request.
+    ``params`` are those of the requests to the last speaker.
     """
     history, bodies = [llm.system("Be brief.")], []
     for number, name in enumerate(speakers):
@@ -297,7 +298,8 @@ async def talk(*speakers: str) -> list[dict[str, Any]]:
         history += [llm.user(asked)] if asked else []
         transport = ScriptedTransport(reply(*speaker.stream(number, turn)))
         async with llm.open_client(transport=transport) as client:
-            answer = await client.complete(speaker.model, history)
+            given = params if name == speakers[-1] else {}
+            answer = await client.complete(speaker.model, history, **given)
         assert answer.outcome is llm.Outcome.FINISHED
         assert not answer.notes
         assert answer.content == turn.text

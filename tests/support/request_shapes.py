@@ -161,6 +161,20 @@ def messages(body: Object, *, signatures: bool = True) -> None:
         assert kinds[-1] not in thoughts, "a turn doesn't end in thought"
         calls.made(block["id"] for block in blocks if block["type"] == "tool_use")
     calls.none_left()
+    if body.get("thinking", {}).get("type") == "enabled":
+        _goes_on_in_thought(body["messages"])
+
+
+def _goes_on_in_thought(turns: list[Object]) -> None:
+    """Raise for a turn that goes on after tools' results, and did not begin with thinking."""
+    begun = None
+    for turn in turns:
+        first = turn["content"][0] if isinstance(turn["content"], list) else {"type": "text"}
+        if turn["role"] == "assistant":
+            begun = begun or first["type"]
+        elif first["type"] != "tool_result":
+            begun = None
+    assert begun in (None, "thinking", "redacted_thinking")
 
 
 def _blocks(blocks: list[Object], signatures: bool) -> None:
