@@ -190,7 +190,7 @@ that is run, and what is installed for it, in an environment of its own."""
 def servers(session: nox.Session) -> None:
     """Put nginx, haproxy, squid, litellm, llama-cpp-python and vLLM before the embedded model.
 
-    The first three are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
+    Requests are also held against the types of the vendors' SDKs. The first three are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
     installed; what is missing or has none is skipped with a reason.
     """
     install(session, *group("servers"), extras=(*EXTRAS, "lm-eval"), model=True)

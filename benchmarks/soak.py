@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
-from soak_scenes import Scene, scene
+from soak_scenes import WIRES, Scene, prompt_of, scene
 
 import trio_minillm as llm
 from trio_minillm import testing
@@ -47,8 +47,7 @@ def serve() -> None:
     """Run the server: print its port, and end when standard input is closed."""
 
     def answer(request: ServedRequest) -> Reply:
-        content = request.json()["messages"][0]["content"]
-        return scene(int(content if isinstance(content, str) else content[0]["text"])).reply
+        return scene(int(prompt_of(request.json()))).reply
 
     async def main() -> None:
         async with testing.serve(answer) as server:
@@ -73,10 +72,7 @@ class Soak:
     """The streams of a run, and the counts of their outcomes."""
 
     def __init__(self, base_url: str, seed: int) -> None:
-        self.models = {
-            "openai": llm.compatible("m", base_url=base_url),
-            "anthropic": llm.anthropic("m", base_url=base_url.removesuffix("/v1"), api_key="k"),
-        }
+        self.models = {name: wire.model(base_url) for name, wire in WIRES.items()}
         self.numbers = random.Random(seed)
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -92,6 +88,7 @@ class Soak:
                 got, text = f"foreign {type(exc).__name__}: {exc}", ""
             self.count += 1
             self.done[f"{planned.name.split()[0]}: {got}"] += 1
+            self.done[f"on {planned.wire}"] += 1
             fits = text == planned.text if planned.whole else planned.text.startswith(text)
             if got not in planned.expected or not fits:
                 self.wrong.append(f"{number} {planned.name} ({planned.wire}): {got}, text {fits}")
@@ -210,7 +207,7 @@ def main() -> int:
         assert server.stdout is not None
         port = int(server.stdout.readline())
         print(f"{given.streams} streams at once for {given.seconds:g} s, seed {seed}", flush=True)
-        base_url = f"http://127.0.0.1:{port}/v1"
+        base_url = f"http://127.0.0.1:{port}"
         return trio.run(soak, base_url, given.seconds, given.streams, seed)
     finally:
         server.communicate("")

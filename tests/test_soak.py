@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from .support.paths import BENCHMARKS
+from .support.wires import FORMATS
 
 SOAK = BENCHMARKS / "soak.py"
 
@@ -25,3 +26,4 @@ def test_every_outcome_is_as_scripted_and_nothing_is_left() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 with another outcome" in done.stdout
     assert "finished" in done.stdout
+    assert all(f"on {wire}" in done.stdout for wire in FORMATS)

@@ -21,7 +21,15 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.testing import Reply, ServedRequest, openai_events, reply, serve, sse
+from trio_minillm.testing import (
+    Reply,
+    ServedRequest,
+    anthropic_events,
+    openai_events,
+    reply,
+    serve,
+    sse,
+)
 
 from ..support.paths import DOCS
 
@@ -92,7 +100,8 @@ def verified(request: ServedRequest) -> Reply:
     good = {"host", "x-amz-date"} <= {*signed} and scope.endswith("/us-west-2/bedrock/aws4_request")
     if not good or made != wanted:
         return reply(b"{}", status=403, headers=JSON)
-    return reply(*openai_events("signed"))
+    messages = urlsplit(request.target).path.endswith("/messages")
+    return reply(*(anthropic_events if messages else openai_events)("signed"))
 
 
 class AWSRequest:
@@ -155,13 +164,18 @@ async def test_bedrock_verifies_what_is_signed(
         modules("botocore.auth", SigV4Auth=SigV4Auth)
         modules("botocore.awsrequest", AWSRequest=AWSRequest)
         modules("botocore.session", Session=Session)
-    target: llm.Model = example("sigv4")["target"]
+    names = example("sigv4")
+    target: llm.Model = names["target"]
+    claude: llm.Model = names["claude"]
     assert target.base_url.endswith(".amazonaws.com/openai/v1")
+    assert claude.base_url.endswith(".amazonaws.com/anthropic")
     async with serve(verified) as server:
         for base in (f"{server.url}/openai/v1", f"{server.url}/model/a:0/x?b=2&a=1"):
             here = msgspec.structs.replace(target, base_url=base)
             async with llm.open_client() as client:
                 assert (await client.complete(here, "Hi")).content == "signed"
+                same = msgspec.structs.replace(claude, base_url=base)
+                assert (await client.complete(same, "Hi")).content == "signed"
                 unsigned = msgspec.structs.replace(here, sign=lambda request: {"x-other": "1"})
                 with pytest.raises(llm.RefusedError):
                     await client.complete(unsigned, "Hi")
@@ -212,8 +226,12 @@ async def test_vertex_takes_the_token_and_it_is_refreshed_once(
         modules("google.auth", default=default)
         modules("google.auth.transport")
         modules("google.auth.transport.requests", Request=object)
-    target: llm.Model = example("google_token")["target"]
+    names = example("google_token")
+    target: llm.Model = names["target"]
+    claude: llm.Model = names["claude"]
     assert "projects/my-project" in target.base_url
+    assert "projects/my-project" in claude.provider.endpoint_url(claude)
+    assert claude.api_key is None
     async with serve(bearer_of("ya29.1-0123456789", "ya29.2-0123456789")) as server:
         here = msgspec.structs.replace(target, base_url=f"{server.url}/v1/projects/p/locations/x")
         async with llm.open_client() as client:

@@ -667,9 +667,10 @@ async def test_leaving_a_stream_frees_the_servers_slot(wire: local.Wire) -> None
 
 async def test_twenty_streams_at_once(shared: Shared) -> None:
     outcomes: list[llm.CompletionResponse] = []
+    wires = ("openai", "anthropic", "openai-responses", "text")
 
     async def one(client: llm.Client, number: int) -> None:
-        model = _model(shared, "anthropic" if number % 2 else "openai")
+        model = _model(shared, wires[number % len(wires)])
         outcomes.append(await client.complete(model, f"Say {number}.", max_tokens=10))
 
     async with llm.open_client() as client, trio.open_nursery() as nursery:
@@ -692,10 +693,11 @@ async def test_real_refusals_are_read(shared: Shared, wire: str) -> None:
         assert "long long" not in str(caught.value)
 
 
-async def test_a_server_that_is_killed_in_the_middle_is_a_cut_stream() -> None:
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "openai-responses", "text"])
+async def test_a_server_that_is_killed_in_the_middle_is_a_cut_stream(wire: local.Wire) -> None:
     async with open_local_server(slots=1) as server, llm.open_client() as client:
         extra = {"ignore_eos": True}
-        async with client.stream(server.model(), "Tell a story.", extra=extra) as stream:
+        async with client.stream(server.model(wire), "Tell a story.", extra=extra) as stream:
             while not stream.accumulated:
                 await stream.next_chunk()
             os.kill(server.pid, signal.SIGKILL)

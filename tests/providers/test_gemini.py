@@ -20,6 +20,7 @@ from ..support.media import PNG
 GEMINI = Gemini()
 HOST = "https://generativelanguage.googleapis.com"
 VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5"
+EUROPE = "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu"
 METHOD = ":streamGenerateContent?alt=sse"
 
 
@@ -49,6 +50,7 @@ def model(name: str = "gemini-3-pro", **options: Any) -> llm.Model:
             "m",
             f"https://aiplatform.googleapis.com/v1/publishers/google/models/m{METHOD}",
         ),
+        (EUROPE, "m", f"{EUROPE}/publishers/google/models/m{METHOD}"),
         ("http://localhost:4000/gemini", "m", f"http://localhost:4000/gemini/v1beta/models/m{METHOD}"),
     ],
 )  # fmt: skip
@@ -66,6 +68,7 @@ def test_the_address(base: str | None, name: str, url: str) -> None:
         (VERTEX, "another-token", "authorization"),
         (VERTEX, "AIzaX", "x-goog-api-key"),
         (VERTEX, "AQ.x", "x-goog-api-key"),
+        (EUROPE, "another-token", "authorization"),
         ("http://localhost", "sk-x", "x-goog-api-key"),
     ],
 )

@@ -376,8 +376,25 @@ def test_ids_stay_behind_where_their_reasoning_does() -> None:
     assert back(stored, SAID) == [stored, SAID]
     assert back(stored, SAID, store=False) == [bare(SAID)]
     assert back(stored, CALL, store=False)[0] == bare(CALL)
+    assert back(stored, SEARCH, SAID, store=False) == [bare(SAID)], "a search has an id, too"
     open_thought = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"text": "hm"}]}
     assert back(open_thought, SAID, store=False) == [open_thought, SAID]
+
+
+def test_an_item_is_in_a_request_once() -> None:
+    """OpenAI refuses the second one; so of an answer that comes again only the words do."""
+    turn, go_on = answered(THOUGHT, SEARCH, SAID), llm.user("Go on.")
+    again = sent(turn, go_on, turn, go_on)
+    assert again[:3] == [THOUGHT, SEARCH, SAID]
+    assert [(item.get("type", "message"), item.get("id")) for item in again[3:]] == [
+        ("message", None)
+    ] * 3
+    assert again[4]["content"] == TEXTS
+    elsewhere = sent(answered(THOUGHT, SAID, model=XAI), go_on, model=XAI)
+    turn = answered(THOUGHT, SAID, model=XAI)
+    assert sent(turn, go_on, turn, go_on, model=XAI) == elsewhere * 2, (
+        "others may give one id to all"
+    )
 
 
 def test_another_server_gets_neither_reasoning_nor_ids() -> None:

@@ -25,7 +25,7 @@ import sys, trio
 from trio_minillm.local import open_local_server
 
 async def main():
-    async with open_local_server(context=1024, slots=4) as server:
+    async with open_local_server(context=1024, slots=4, tools=True) as server:
         print(server.base_url, server.model().api_key, server.name, flush=True)
         await trio.sleep_forever()
 

@@ -1,23 +1,42 @@
-"""litellm's proxy in front of the embedded model."""
+"""litellm's proxy in front of the embedded model.
+
+Of a request on another wire than chat completions it makes one that the model's server takes: of
+`small`'s one of Responses, of `passed_on`'s one of chat completions.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 import trio_minillm as llm
 from trio_minillm.local import open_local_server
 
-from ..support.behind import ONCE, PROMPT, answers, broken, kill, leaves_nothing_running, refused
+from ..support.behind import (
+    ONCE,
+    PROMPT,
+    SAME,
+    TOOL,
+    WEATHER,
+    answers,
+    broken,
+    busy_slots,
+    calls_a_tool,
+    kill,
+    leaves_nothing_running,
+    refused,
+)
 from ..support.programs import Program, free_port, needs, running
 
 pytestmark = needs("litellm", "nox -s servers", "TRIO_MINILLM_LITELLM")
 
+Wire = Callable[[Program, str], llm.Model]
 KEY = "sk-of-the-proxy-0123456789"
 OFFLINE = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -29,11 +48,15 @@ OFFLINE = {
 
 @contextmanager
 def litellm(url: str, key: str, folder: Path) -> Iterator[Program]:
-    """litellm's proxy, whose model ``small`` is the one at this address."""
+    """litellm's proxy, whose models are the one at this address."""
     port = free_port()
-    params = {"model": "openai/small", "api_base": f"{url}/v1", "api_key": key, "max_retries": 0}
+    params = {"api_base": f"{url}/v1", "api_key": key, "max_retries": 0}
+    kinds = {"small": "openai/small", "passed_on": "hosted_vllm/small"}
     settings = {
-        "model_list": [{"model_name": "small", "litellm_params": params}],
+        "model_list": [
+            {"model_name": name, "litellm_params": {"model": model, **params}}
+            for name, model in kinds.items()
+        ],
         "general_settings": {"master_key": KEY},
         "litellm_settings": {"num_retries": 0, "telemetry": False},
         "router_settings": {"num_retries": 0, "disable_cooldowns": True},
@@ -59,13 +82,70 @@ async def test_an_answer_comes_through(proxy: Program) -> None:
     await answers(at(proxy))
 
 
-async def test_on_anthropics_wire(proxy: Program) -> None:
+def on_messages(program: Program, name: str = "small") -> llm.Model:
+    return llm.anthropic(name, base_url=program.url, api_key=KEY)
+
+
+def on_responses(program: Program, name: str = "small") -> llm.Model:
+    return llm.openai_responses(name, base_url=f"{program.url}/v1", api_key=KEY)
+
+
+OTHERS = pytest.mark.parametrize("wire", [on_messages, on_responses])
+
+
+@OTHERS
+@pytest.mark.parametrize("name", ["small", "passed_on"])
+async def test_an_answer_comes_through_on_the_other_wires(
+    proxy: Program, wire: Wire, name: str
+) -> None:
+    await answers(wire(proxy, name))
+
+
+async def test_a_prompt_is_continued_as_it_is(proxy: Program) -> None:
+    model = llm.text_completions("small", base_url=f"{proxy.url}/v1", api_key=KEY)
     async with llm.open_client(retry=ONCE) as client:
-        model = llm.anthropic("small", base_url=proxy.url, api_key=KEY)
-        answer = await client.complete(model, PROMPT, max_tokens=16)
-    assert answer.outcome is llm.Outcome.FINISHED
-    assert answer.content
+        answer = await client.complete(model, "One, two, three,", max_tokens=4, **SAME)
+    assert answer.content.startswith(" four")
     assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
+
+
+@pytest.mark.parametrize("wire", [at, on_responses])
+@pytest.mark.parametrize("name", ["small", "passed_on"])
+async def test_a_tool_is_called_and_its_result_used(proxy: Program, wire: Wire, name: str) -> None:
+    call, said = await calls_a_tool(wire(proxy, name))
+    assert call.parsed()["city"] == "Paris"
+    assert "21" in said.content
+
+
+async def test_a_call_whose_first_piece_is_lost_is_not_run(proxy: Program) -> None:
+    """llama.cpp begins the arguments beside the name, and litellm passes on what comes behind it."""
+    async with llm.open_client(retry=ONCE) as client:
+        answer = await client.stream(
+            on_messages(proxy, "passed_on"), WEATHER, tools=[TOOL], tool_choice="required", **SAME
+        ).complete()
+    assert answer.finish_reason == "tool_use"
+    assert not answer.tool_calls
+    (call,) = answer.invalid_tool_calls
+    assert call.name == "forecast"
+    assert "Paris" in call.arguments
+
+
+@OTHERS
+async def test_a_stream_that_is_left_is_generated_to_its_end(
+    proxy: Program, embedded, wire: Wire
+) -> None:
+    """litellm goes on reading it; on chat completions it hangs up."""
+    async with llm.open_client(retry=ONCE) as client:
+        async with client.stream(wire(proxy, "small"), PROMPT, max_tokens=400) as stream:
+            while len(stream.accumulated) < 20:
+                assert await stream.next_chunk() is not None
+        assert stream.outcome is llm.Outcome.CANCELLED
+        await trio.sleep(1)
+        assert await busy_slots(embedded.url, embedded.key) == 1
+        with trio.fail_after(120):
+            while await busy_slots(embedded.url, embedded.key):
+                await trio.sleep(0.1)
 
 
 async def test_a_stream_that_is_left_is_not_generated_further(proxy: Program, embedded) -> None:

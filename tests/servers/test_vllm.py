@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -70,6 +70,41 @@ async def test_an_answer_comes_through(vllm: Program) -> None:
     await answers(at(vllm))
 
 
+def on_messages(program: Program, name: str = "small", key: str = KEY) -> llm.Model:
+    return llm.anthropic(name, base_url=program.url, api_key=key)
+
+
+def on_responses(program: Program, name: str = "small", key: str = KEY) -> llm.Model:
+    return llm.openai_responses(name, base_url=f"{program.url}/v1", api_key=key)
+
+
+def continued(program: Program, name: str = "small", key: str = KEY) -> llm.Model:
+    at = f"{program.url}/v1"
+    return llm.text_completions(name, base_url=at, server="vllm", api_key=key)
+
+
+Wire = Callable[..., llm.Model]
+
+
+@pytest.mark.parametrize(
+    ("wire", "reason"), [(on_messages, "max_tokens"), (on_responses, "incomplete")]
+)
+async def test_an_answer_comes_through_on_the_other_wires(
+    vllm: Program, wire: Wire, reason: str
+) -> None:
+    answer = await answers(wire(vllm))
+    assert answer.finish_reason == reason, "it was cut at its length"
+
+
+async def test_a_prompt_is_continued_as_it_is(vllm: Program) -> None:
+    async with llm.open_client(retry=ONCE) as client:
+        model = continued(vllm)
+        answer = await client.complete(model, "One, two, three,", max_tokens=4, temperature=0)
+    assert answer.content.startswith(" four")
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
+
+
 async def test_usage_comes_with_every_choice(vllm: Program) -> None:
     async with llm.open_client(retry=ONCE) as client:
         answer = await client.complete(at(vllm), PROMPT, max_tokens=8, n=2)
@@ -78,10 +113,11 @@ async def test_usage_comes_with_every_choice(vllm: Program) -> None:
     assert answer.usage.completion_tokens == 16
 
 
-async def test_refusals(vllm: Program) -> None:
-    await refused(at(vllm, key="sk-another-0123456789"), 401, "auth", attempts=1)
-    await refused(at(vllm, "other"), 404, "invalid", attempts=1)
-    await refused(at(vllm), 400, "invalid", attempts=1, prompt="word " * 3000)
+@pytest.mark.parametrize("wire", [at, on_messages, on_responses, continued])
+async def test_refusals(vllm: Program, wire: Wire) -> None:
+    await refused(wire(vllm, key="sk-another-0123456789"), 401, "auth", attempts=1)
+    await refused(wire(vllm, "other"), 404, "invalid", attempts=1)
+    await refused(wire(vllm), 400, "invalid", attempts=1, prompt="word " * 3000)
 
 
 async def test_a_killed_server_cuts_the_answer(vllm: Program) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
 import trio
+from msgspec import Meta
 
 import trio_minillm as llm
 from trio_minillm.testing import openai_events
@@ -41,6 +42,27 @@ async def answers(model: llm.Model, client: llm.Client | None = None) -> llm.Com
     assert again.finish_reason == response.finish_reason
     assert again.usage is not None
     return response
+
+
+def forecast(city: Annotated[str, Meta(max_length=20)], unit: Literal["c", "f"]) -> str:
+    """The weather in a city."""
+    return f"21 degrees {unit} in {city}, sunny"
+
+
+TOOL = llm.tool(forecast)
+WEATHER = "What is the weather in Paris?"
+
+
+async def calls_a_tool(model: llm.Model) -> tuple[llm.ToolCall, llm.CompletionResponse]:
+    """The model calls a tool in a stream, and answers once it has the result; return both."""
+    question, tools = llm.user(WEATHER), [TOOL]
+    async with llm.open_client(retry=ONCE) as client:
+        asked = await client.stream(
+            model, [question], tools=tools, tool_choice="required", max_tokens=120, **SAME
+        ).complete()
+        (call,) = asked.tool_calls
+        turns = [question, asked.to_message(), llm.tool_result(call, TOOL.call(call))]
+        return call, await client.complete(model, turns, tools=tools, max_tokens=60, **SAME)
 
 
 async def broken(

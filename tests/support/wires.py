@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import trio_minillm as llm
+from trio_minillm import testing
 from trio_minillm.testing import sse
 
 WIRES = ("openai", "anthropic", "openrouter")
@@ -90,11 +92,33 @@ def _named(kind: str, **fields: Any) -> bytes:
     return sse({"type": kind, **fields}, kind)
 
 
+class Kind(NamedTuple):
+    """A kind of model, as a command line names it, and the wire format that it speaks."""
+
+    format: str
+    make: Callable[..., llm.Model]
+    events: Callable[..., list[bytes]]
+    priced: str = "gpt-5-mini"
+    """Name of a model with a known price."""
+    base: str = "/v1"
+    """Path of the base URL."""
+
+
+KINDS = {
+    "openai": Kind("openai", llm.openai, testing.openai_events),
+    "openrouter": Kind("openai", llm.openrouter, testing.openai_events, "openai/gpt-5-mini"),
+    "anthropic": Kind(
+        "anthropic", llm.anthropic, testing.anthropic_events, "claude-haiku-4-5", base=""
+    ),
+    "openai-responses": Kind("openai-responses", llm.openai_responses, testing.responses_events),
+    "gemini": Kind("gemini", llm.gemini, testing.gemini_events, "gemini-2.5-pro", base=""),
+    "text": Kind("text", llm.text_completions, testing.text_events, "gpt-3.5-turbo-instruct"),
+    "compatible": Kind("openai", llm.compatible, testing.openai_events),
+}
+"""All of them; `tests/test_every_wire.py` fails for a provider or a name that is not here."""
+FORMATS = sorted({kind.format for kind in KINDS.values()})
 MAKERS = [
-    llm.openai,
-    llm.openrouter,
-    llm.anthropic,
-    llm.openai_responses,
-    llm.text_completions,
-    partial(llm.compatible, base_url="http://127.0.0.1"),
+    partial(kind.make, base_url="http://127.0.0.1") if name == "compatible" else kind.make
+    for name, kind in KINDS.items()
 ]
+"""Constructors that need nothing but a name."""

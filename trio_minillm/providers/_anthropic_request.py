@@ -9,7 +9,9 @@ nothing else. The shapes are those of Anthropic's API reference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,7 +33,7 @@ from .._types.messages import (
 from .._types.params import JSONSchema, Reasoning, format_of, reasoning_of, stops_in
 from .._types.schemas import in_object
 from .._types.tools import Tool, choice_of, tools_of
-from ._base import Request, host_of, refuse_others, take
+from ._base import Request, host_of, is_vertex, refuse_others, take
 from ._chat_messages import SEE_BELOW, arguments_of
 from ._history import ANTHROPIC_IDS, OPENING, paired
 from ._schemas import ANTHROPIC, ANTHROPIC_ANSWER, strict_schema
@@ -43,6 +45,12 @@ model since Claude 3.5 allows this one. A reasoning budget is added to it."""
 
 OWN_HOST = "api.anthropic.com"
 """Host of Anthropic's own API; all others imitate it, or pass on to it."""
+AZURE = ".services.ai.azure.com"
+"""End of the hosts of Microsoft Foundry."""
+_BEDROCK = r"bedrock-(?:runtime|mantle)\.[\w.-]+\.(?:amazonaws\.com|api\.aws)"
+VERTEX_VERSION = "vertex-2023-10-16"
+"""Value of ``anthropic_version`` in the body at Vertex AI, which takes the model's name in the address
+instead (platform.claude.com: Claude on Vertex AI)."""
 
 CALL_FIELDS = ("caller", "toolset_name")
 """Fields of a ``tool_use`` block that are sent back with it."""
@@ -98,12 +106,26 @@ def messages_body(request: Request) -> dict[str, Any]:
         body["metadata"] = metadata
     if params.get("cache"):
         body["cache_control"] = _mark(params["cache"])
+    if is_vertex(request.model.base_url):
+        del body["model"]
+        if "anthropic_version" not in {**request.model.extra, **request.extra}:
+            body["anthropic_version"] = VERTEX_VERSION
     return body
+
+
+@lru_cache(maxsize=256)
+def serves_claude(base_url: str) -> bool:
+    """Return whether an address is one of Anthropic's own models: at Anthropic, Amazon Bedrock, Vertex AI
+    or Microsoft Foundry. They refuse the same; what imitates them checks less.
+    """
+    host = host_of(base_url)
+    theirs = host == OWN_HOST or host.endswith(AZURE) or re.fullmatch(_BEDROCK, host)
+    return bool(theirs) or is_vertex(base_url)
 
 
 def _check_stops(stops: list[str], request: Request) -> None:
     """Raise ``ValueError`` for a stop sequence that Anthropic refuses (BerriAI/litellm#3286)."""
-    if host_of(request.model.base_url) == OWN_HOST and not all(map(str.strip, stops)):
+    if serves_claude(request.model.base_url) and not all(map(str.strip, stops)):
         raise ValueError(
             "stop: Anthropic takes no sequence of white space alone; leave it out and cut the answer there"
         )
@@ -202,13 +224,13 @@ def _turns(request: Request) -> tuple[str | list[dict[str, Any]], list[dict[str,
     Raises ``ValueError`` if nothing is left to be sent.
     """
     wire = request.model.provider.wire_at(request.model)
-    host = host_of(request.model.base_url)
+    host, claude = host_of(request.model.base_url), serves_claude(request.model.base_url)
     demands = f".{host}".endswith(_THOUGHT_DEMANDED) or host.startswith("api.moonshot.")
     system = _Turn("system")
     turns: list[_Turn] = []
     for message in paired(request.messages, ANTHROPIC_IDS):
         blocks = _blocks(message, wire)
-        if host == OWN_HOST and message.role == "assistant":
+        if claude and message.role == "assistant":
             blocks = _ended(blocks)
         if not blocks:
             continue

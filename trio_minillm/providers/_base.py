@@ -487,6 +487,15 @@ def host_of(base_url: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=256)
+def is_vertex(base_url: str) -> bool:
+    """Return whether an address is Vertex AI's: the global one, one region's, or that of several."""
+    return re.search(_VERTEX, host_of(base_url)) is not None
+
+
+_VERTEX = r"(?:^|-)aiplatform\.(?:[a-z]+\.rep\.)?googleapis\.com$"
+
+
 def loggable_url(model: Model) -> str:
     """Return the base URL without its query, which may be private and belongs in no file."""
     return model.base_url.partition("?")[0]

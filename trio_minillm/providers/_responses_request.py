@@ -208,6 +208,7 @@ class _Turns:
         self._own = own
         self._stores = stores
         self._custom: set[str] = set()  # ids of calls of custom tools
+        self._sent: set[str] = set()  # ids of items, each of which OpenAI takes once
 
     def items(self, message: Message) -> Iterable[dict[str, Any]]:
         if message.role == "assistant":
@@ -225,8 +226,10 @@ class _Turns:
         for part in parts:
             if not isinstance(part, OpaquePart) or part.wire != self._wire:
                 continue
-            if part.raw.get("status") != "in_progress":  # it was cut
+            whole = part.raw.get("status") != "in_progress"  # or it was cut
+            if whole and not self._is_sent(part.raw):
                 yield part.raw
+                self._remember(part.raw)
 
     def _results(self, message: Message) -> Iterator[dict[str, Any]]:
         yield from self._own_items(message.parts)
@@ -258,16 +261,31 @@ class _Turns:
             elif isinstance(part, ToolCall):
                 out.append(self._call(part, named=named))
             elif isinstance(part, OpaquePart):
-                out += self._own_items([part])
+                if named or not thoughts or not self._own:  # which can't go without their ids
+                    out += self._own_items([part])
             else:
                 raise ValueError(f"a {type(part).__name__} can't be in an assistant message")
         while out and out[-1].get("type") == "reasoning":
             out.pop()
+        for item in out:
+            self._remember(item)
         return [_short(item) for item in out]
+
+    def _is_sent(self, item: Mapping[str, Any]) -> bool:
+        """Return whether OpenAI would refuse an item as one that is in the conversation already: the
+        history has an answer twice (OpenRouterTeam/ai-sdk-provider#254).
+        """
+        ident = item.get("id")
+        return self._own and isinstance(ident, str) and ident in self._sent
+
+    def _remember(self, item: Mapping[str, Any]) -> None:
+        ident = item.get("id")
+        if isinstance(ident, str) and ident:
+            self._sent.add(ident)
 
     def _goes_back(self, part: ReasoningPart) -> bool:
         """Return whether reasoning can be sent: it is this server's, whole, and can be found again."""
-        if part.wire != self._wire or part.raw is None:
+        if part.wire != self._wire or part.raw is None or self._is_sent(part.raw):
             return False
         readable = part.encrypted is not None or bool(part.raw.get("content"))
         ident = part.raw.get("id")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -38,7 +38,7 @@ from ._anthropic_events import (
     read_event,
     read_message,
 )
-from ._anthropic_request import CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
+from ._anthropic_request import AZURE, CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
 from ._base import (
     Model,
     Parsed,
@@ -46,6 +46,7 @@ from ._base import (
     Request,
     host_of,
     is_token,
+    is_vertex,
     joined_url,
     names_failure,
 )
@@ -56,8 +57,6 @@ from ._pricing import stated_or_priced
 from ._reasons import USUAL_REASONS, failure_of, reason_of
 from ._usage import anthropic_usage, at_path
 
-_AZURE = ".services.ai.azure.com"
-"""Microsoft Foundry's hosts, where a bearer is a token of Entra ID and never an API key."""
 _OAUTH = "sk-ant-oat"
 OAUTH_BETA = "oauth-2025-04-20"
 """Without it, Anthropic refuses a token (litellm#21039, inspect_ai#3343)."""
@@ -76,8 +75,8 @@ class Anthropic(Provider):
     always_usage = True
 
     def endpoint_url(self, model: Model) -> str:
-        """Return the URL; a query in the base URL stays at its end."""
-        return joined_url(model.base_url, "/messages", version="/v1")
+        """Return the URL; a query in the base URL stays at its end. At Vertex AI it names the model."""
+        return _url(model.base_url, model.name)
 
     def wire_at(self, model: Model) -> str:
         """Return ``anthropic`` at Anthropic's own address, elsewhere with the address behind it.
@@ -90,17 +89,21 @@ class Anthropic(Provider):
     def auth_headers(self, model: Model) -> dict[str, str]:
         """Return the version and the key, in the header that the address wants.
 
-        Anthropic and Azure want ``x-api-key``, a token (``sk-ant-oat…``, or Entra ID's) is a bearer's, and
-        servers that imitate Anthropic want the one or the other, so they get both.
+        Anthropic and Azure want ``x-api-key``, a token (``sk-ant-oat…``, or Entra ID's, or Google's) is a
+        bearer's, and servers that imitate Anthropic want the one or the other, so they get both.
         """
         headers = {"anthropic-version": VERSION}
         key, host = model.api_key or "", host_of(model.base_url)
-        if key.startswith(_OAUTH) or (host.endswith(_AZURE) and is_token(key)):
+        azure = host.endswith(AZURE)
+        if key.startswith(_OAUTH) or (azure and is_token(key)):
             return {**headers, "authorization": f"Bearer {key}"}
-        if key:
-            headers["x-api-key"] = key
-            if not key.startswith("sk-ant-") and host != OWN_HOST and not host.endswith(_AZURE):
-                headers["authorization"] = f"Bearer {key}"
+        if not key or host == OWN_HOST:
+            return {**headers, "x-api-key": key} if key else headers
+        if is_vertex(model.base_url):
+            return {**headers, "authorization": f"Bearer {key}"}
+        headers["x-api-key"] = key
+        if not key.startswith("sk-ant-") and not azure:
+            headers["authorization"] = f"Bearer {key}"
         return headers
 
     @property
@@ -249,7 +252,25 @@ def _place_of(url: str) -> str:
     where = urlsplit(url)
     if where.hostname == OWN_HOST:
         return ""
-    return where.netloc.lower() + where.path.removesuffix("/messages").removesuffix("/v1")
+    path = where.path.partition("/publishers/")[0]  # at Vertex AI the model's name stands behind it
+    return where.netloc.lower() + path.removesuffix("/messages").removesuffix("/v1")
+
+
+@lru_cache(maxsize=256)  # each request asks several times, and a client knows few addresses
+def _url(base_url: str, name: str) -> str:
+    if not is_vertex(base_url):
+        return joined_url(base_url, "/messages", version="/v1")
+    base, mark, query = base_url.partition("?")
+    base = base.rstrip("/")
+    if not base.endswith(_RAW):  # it ends in ``/locations/…``, or names the publisher, too
+        base = base.removesuffix("/models").removesuffix(_PUBLISHER)
+        base = f"{base}{_PUBLISHER}/models/{quote(name, safe=':@-._~')}"
+    return joined_url(f"{base}{mark}{query}", _RAW)
+
+
+_PUBLISHER = "/publishers/anthropic"
+_RAW = ":streamRawPredict"
+"""End of an address at Vertex AI (platform.claude.com: Claude on Vertex AI)."""
 
 
 _RUNS = ("server_tool_use", "code_execution_requests")

@@ -19,7 +19,7 @@ import msgspec
 from .._types.chunks import StreamChunk
 from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from .._types.usage import Usage
-from ._base import Beside, Model, Parsed, Provider, Request, host_of, joined_url
+from ._base import Beside, Model, Parsed, Provider, Request, is_vertex, joined_url
 from ._coerce import loose_json, loose_object
 from ._errors import complaint_in, error_from, failure_beside, is_error
 from ._gemini_events import (
@@ -35,8 +35,6 @@ from ._parts import bounded
 from ._reasons import failure_of, reason_of
 from ._usage import gemini_usage, plain_gemini_usage
 
-_VERTEX = "aiplatform.googleapis.com"
-"""Vertex AI's host, and the end of its regional ones (``us-east5-aiplatform.googleapis.com``)."""
 _TOKENS = ("ya29.",)
 """Beginning of Google's access tokens."""
 _API_KEYS = ("AIza", "AQ.")
@@ -68,8 +66,7 @@ class Gemini(Provider):
         key = model.api_key or ""
         if not key:
             return {}
-        host = host_of(model.base_url)
-        vertex = host.endswith(_VERTEX) and not key.startswith(_API_KEYS)
+        vertex = is_vertex(model.base_url) and not key.startswith(_API_KEYS)
         if vertex or key.startswith(_TOKENS):
             return {"authorization": f"Bearer {key}"}
         return {"x-goog-api-key": key}
@@ -207,7 +204,7 @@ def _with_version(base: str) -> str:
     """Return an address with the version of the API, and without what names models in general."""
     base = base.removesuffix("/models")
     if re.search(_VERSION, base) is None:
-        base += "/v1" if host_of(base).endswith(_VERTEX) else "/v1beta"
+        base += "/v1" if is_vertex(base) else "/v1beta"
     return base
 
 
@@ -224,5 +221,5 @@ def _path_of(name: str, base: str) -> str:
     name = quote(name.removeprefix("models/"), safe="/:@-._~")
     if "/" in name:
         return f"/{name}"
-    bare = host_of(base).endswith(_VERTEX) and re.search(_BARE, base) is not None
+    bare = is_vertex(base) and re.search(_BARE, base) is not None
     return f"/publishers/google/models/{name}" if bare else f"/models/{name}"

@@ -234,8 +234,9 @@ def answer(*deltas: str) -> ReplyFunction:
     """Return a reply function for a whole answer in the request's wire format, streamed or not.
 
     It is for programs whose wire format the test does not care about, such as those with other
-    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` is Anthropic's, one that
-    ends in ``/responses`` that of OpenAI's Responses, one with ``enerateContent`` Gemini's, and
+    SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` or ``awPredict`` is
+    Anthropic's, one that ends in ``/responses`` that of OpenAI's Responses, one with ``enerateContent``
+    Gemini's, and
     ``/completions`` without ``/chat`` is that of text completions. A response in the background is taken
     up again.
     Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
@@ -253,7 +254,7 @@ def answer(*deltas: str) -> ReplyFunction:
             return reply(*events) if ":stream" in request.path else json_reply(whole)
         if request.resumes is not None:
             return resumable(*responses_events(*deltas))(request)
-        anthropic = request.path.endswith("/messages")
+        anthropic = request.path.endswith(("/messages", "awPredict"))
         responses = request.path.endswith("/responses")
         text = request.path.endswith("/completions") and "/chat/" not in request.path
         make = anthropic_events if anthropic else responses_events if responses else openai_events

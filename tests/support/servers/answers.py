@@ -356,6 +356,15 @@ blocks(
     A,
 )
 
+_LITELLM = "seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)"
+blocks(
+    "litellm (Messages, of a server of chat completions)",
+    "loses the arguments that stand beside a call's name: llama.cpp's brace",
+    "no call that can be run",
+    _LITELLM,
+    [("c1", "weather", {}, [ARGS[1:6], ARGS[6:]])],
+)
+
 
 # -- how an answer ends, and what stands beside it -------------------------------------------------
 
@@ -370,6 +379,9 @@ _SPENT = testing.sse({"id": "x", "choices": [], "usage": _USAGE})
 _DONE = testing.sse("[DONE]")
 _TAIL = [_chunk(reason="stop"), _SPENT, _DONE]
 _RELAY = "Anthropic-style relays"
+_METRICS = "amazon-bedrock-invocationMetrics"
+_ZEROS = {"input_tokens": 0, "output_tokens": 0}
+_MADE = {"input_tokens": 26, "output_tokens": 16}
 
 
 def answers(
@@ -383,8 +395,11 @@ def answers(
     *,
     error: type[llm.MiniLLMError] | None = None,
     on: str = "compatible",
+    usage: tuple[int, int] | None = None,
 ) -> None:
-    """Add an answer that is odd: its body, and what is read of it."""
+    """Add an answer that is odd: its body, and what is read of it; ``usage`` are tokens of the prompt
+    and of the answer.
+    """
 
     def check() -> None:
         wires = {"anthropic": llm.anthropic, "responses": llm.openai_responses}
@@ -394,6 +409,10 @@ def answers(
         assert (type(found) if found else None) is error, found
         assert (response.content, response.reasoning) == (text, reasoning)
         assert (response.outcome is llm.Outcome.FINISHED) is (error is None)
+        if usage is not None:
+            assert response.usage is not None
+            counted = response.usage.prompt_tokens, response.usage.completion_tokens
+            assert (response.usage.final, counted) == (True, usage)
 
     ANSWERS.append(Difference(server, does, handled, source, check))
 
@@ -517,6 +536,93 @@ answers(
         _event("message_stop"),
     ],
     on="anthropic",
+)
+
+
+def _relayed(
+    start: Any = None, end: Any = None, *, last: list[bytes] | None = None, thought: Any = None
+) -> list[bytes]:
+    """An answer of a relay of Anthropic's wire, with its usage objects, the block of a thought, and
+    what it sends in place of ``message_stop``. It sends no ping.
+    """
+    message = {"id": "m", "role": "assistant", "content": [], **({"usage": start} if start else {})}
+    events = [_event("message_start", message=message)]
+    if thought is not None:
+        events.append(_event("content_block_start", index=0, content_block=thought))
+        delta = {"type": "thinking_delta", "thinking": "hm"}
+        events.append(_event("content_block_delta", index=0, delta=delta))
+        events.append(_event("content_block_stop", index=0))
+    block = {"type": "text", "text": ""}
+    delta = {"type": "text_delta", "text": "an answer"}
+    events += [
+        _event("content_block_start", index=1, content_block=block),
+        _event("content_block_delta", index=1, delta=delta),
+        _event("content_block_stop", index=1),
+        _event("message_delta", delta={"stop_reason": "end_turn"}, usage=end or _MADE),
+    ]
+    return events + ([_event("message_stop")] if last is None else last)
+
+
+answers(
+    "Z.ai (GLM, Anthropic's format); SGLang",
+    "0 tokens of input in `message_start`; the counts come in `message_delta`",
+    "those of `message_delta`",
+    "zai-org/GLM-5#139, sgl-project/sglang PR 20830",
+    _relayed(_ZEROS, {**_MADE, "cache_read_input_tokens": 4}),
+    on="anthropic",
+    usage=(30, 16),
+)
+answers(
+    _RELAY,
+    "no usage in `message_start`, and no `ping`",
+    "the counts of `message_delta`",
+    "cline/cline#4346",
+    _relayed(),
+    on="anthropic",
+    usage=(26, 16),
+)
+answers(
+    "GitHub Copilot (Anthropic's format); vLLM before March 2026",
+    "`[DONE]` behind `message_stop`, or in its place",
+    "passed over; the reason before it ends the answer",
+    "huggingface/tau PR 692, caozhiyuan/copilot-api PR 209, vllm-project/vllm PR 37510",
+    _relayed(last=[_DONE]),
+    on="anthropic",
+    usage=(26, 16),
+)
+answers(
+    "Moonshot (Kimi), DeepSeek, MiniMax (Anthropic's format)",
+    "thinking without a signature, or with an empty one",
+    "reasoning, which goes back as it came",
+    "NousResearch/hermes-agent PR 49143, NousResearch/hermes-agent#75725",
+    _relayed(thought={"type": "thinking", "thinking": ""}),
+    reasoning="hm",
+    on="anthropic",
+)
+answers(
+    "Relays of Bedrock's Claude",
+    "`amazon-bedrock-invocationMetrics` in `message_stop`",
+    "passed over",
+    "docs.aws.amazon.com/bedrock: Anthropic Claude Messages API",
+    _relayed(_MADE, last=[_event("message_stop", **{_METRICS: {"inputTokenCount": 26}})]),
+    on="anthropic",
+    usage=(26, 16),
+)
+answers(
+    "litellm (Messages, of a server of Responses)",
+    "`message_start` twice; the counts, all 0 there, come at the end",
+    "one answer, with the counts of its end",
+    _LITELLM,
+    [
+        *(2 * [_event("message_start", message={"id": "m", "content": [], "usage": _ZEROS})]),
+        _event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        _event("content_block_delta", index=0, delta={"type": "text_delta", "text": "an answer"}),
+        _event("content_block_stop", index=0),
+        _event("message_delta", delta={"stop_reason": "end_turn"}, usage=_MADE),
+        _event("message_stop"),
+    ],
+    on="anthropic",
+    usage=(26, 16),
 )
 
 answers(
@@ -669,6 +775,15 @@ answers(
         _completed(_said("an answer", "e")),
     ],
     on="responses",
+)
+answers(
+    "llama.cpp (Responses)",
+    "the status `completed` also for an answer that was cut at its length; litellm makes `end_turn` of it",
+    "`finished`, as a whole one is: compare the counts with `max_tokens`",
+    "seen with the embedded model",
+    [_step(_TEXT, delta="an answer"), _completed(_said("an answer", "a"))],
+    on="responses",
+    usage=(5, 7),
 )
 answers(
     "OpenRouter (Responses)",

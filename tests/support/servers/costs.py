@@ -47,6 +47,8 @@ def _counts(
         event = {"choices": [_STOP], "usage": raw}
         if given.get("model") is _GEMINI:
             event = {"candidates": [_SAID], "usageMetadata": raw}
+        elif given.get("model") is _CLAUDE:
+            event = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": raw}
         usage, cost = _answer(event, **given)
         found = (
             usage.uncached_input_tokens,
@@ -309,6 +311,17 @@ COSTS: list[Difference] = [
         "a zero replaces no count",
         "BerriAI/litellm#41406, chenyme/grok2api#612",
         _resolution("resolved", *_claude(input_tokens=0), model=_CLAUDE),
+    ),
+    Difference(
+        "litellm (Messages, of a server of chat completions)",
+        "counts what the cache had neither as input nor as a cache read",
+        "as it says: fewer tokens than the prompt has",
+        "seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)",
+        _counts(
+            {"input_tokens": 14, "output_tokens": 16, "cache_read_input_tokens": 0},
+            (14, 0, None, 16),
+            model=_CLAUDE,
+        ),
     ),
     Difference(
         "Anthropic",

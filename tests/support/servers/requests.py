@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -82,6 +83,61 @@ def proves(model: llm.Model, *names: str) -> Callable[[], None]:
     return check
 
 
+def place(base_url: str, *headers: str, ends: str = "/v1/messages") -> Callable[[], None]:
+    """Check an address of Anthropic's format, and the headers that carry the key there."""
+    model = anthropic(base_url)
+
+    def check() -> None:
+        goes_to(model, base_url + ends)()
+        proves(model, *headers)()
+        assert body(model, [llm.user("x")])["model"] == "m"
+
+    return check
+
+
+def _raw_predict() -> None:
+    model = llm.anthropic("claude-sonnet-4-5@20250929", base_url=_VERTEX, api_key="ya29.k")
+    named = "publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict"
+    goes_to(model, f"{_VERTEX}/{named}")()
+    proves(model, "authorization")()
+    sent = body(model, [llm.user("x")])
+    assert sent["anthropic_version"] == "vertex-2023-10-16"
+    assert "model" not in sent
+    assert sent["stream"] is True
+
+
+def _own_thinking_alone(base_url: str) -> None:
+    """Thinking goes back to where it came from, signed or not, and another server's does not."""
+    model = anthropic(base_url)
+    wire = model.provider.wire_at(model)
+    for signature in ("s", None):
+        block = {"type": "thinking", "thinking": "hm"}
+        block |= {"signature": signature} if signature else {}
+        own = ReasoningPart(text="hm", signature=signature, raw=block, wire=wire)
+        turns = [llm.user("x"), llm.assistant(own, CALL), llm.tool_result(CALL, "21")]
+        assert body(model, turns)["messages"][1]["content"][0] == block
+        turns[1] = llm.assistant(msgspec.structs.replace(own, wire="anthropic"), CALL)
+        assert block not in body(model, turns)["messages"][1]["content"]
+
+
+def _ended_as_at_anthropic() -> None:
+    for base_url in (
+        "https://bedrock-runtime.us-west-2.amazonaws.com/anthropic",
+        "https://bedrock-mantle.us-east-1.api.aws/anthropic",
+        "https://r.services.ai.azure.com/anthropic",
+        _VERTEX,
+        "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu",
+    ):
+        model = anthropic(base_url)
+        wire = model.provider.wire_at(model)
+        cut, signed = ReasoningPart(text="a", wire=wire), ReasoningPart(signature="s", wire=wire)
+        turn = llm.assistant(cut, signed, "y", signed)
+        sent = body(model, [llm.user("x"), turn, llm.user("z")])
+        kinds = [block["type"] for block in sent["messages"][1]["content"]]
+        assert kinds == ["thinking", "text"], base_url
+        refused(model, stop=" ")()
+
+
 def _whole(sent: Any) -> bool:
     return sent["stream"] is False and "stream_options" not in sent
 
@@ -129,6 +185,7 @@ MOVED = [
 PICTURE = [*LOOP[:2], llm.tool_result(CALL, "see", llm.image(PNG))]
 BACK = "reasoning sent back in `reasoning_content`"
 
+_BOTH = ("x-api-key", "authorization")
 _OWN = llm.gemini("gemini-3-pro", api_key="k")
 _CONTINUED = llm.text_completions("m", base_url="http://127.0.0.1:8000/v1")
 _VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5"
@@ -250,6 +307,73 @@ REQUESTS: list[Difference] = [
         "sent that way, with the beta header that they need",
         "BerriAI/litellm#21039",
         proves(anthropic(key="sk-ant-oat01-x"), "authorization"),
+    ),
+    Difference(
+        "DeepSeek (Anthropic's format)",
+        "is at `https://api.deepseek.com/anthropic`, and takes the key in `x-api-key`",
+        "`llm.anthropic(name, base_url=…)`",
+        "api-docs.deepseek.com/guides/anthropic_api",
+        place("https://api.deepseek.com/anthropic", *_BOTH),
+    ),
+    Difference(
+        "Moonshot (Kimi, Anthropic's format)",
+        "is at `https://api.moonshot.ai/anthropic` (`.cn` in China), Kimi Code at "
+        "`https://api.kimi.com/coding`; the key is a bearer's",
+        "`llm.anthropic(name, base_url=…)`",
+        "platform.moonshot.ai: Claude Code; NousResearch/hermes-agent PR 49143",
+        place("https://api.kimi.com/coding", *_BOTH),
+    ),
+    Difference(
+        "Moonshot (Kimi, Anthropic's format)",
+        "takes `adaptive` thinking with an effort, and its thinking back, signed or not",
+        "sent as to newer models of Anthropic's; thinking goes back as it came",
+        "anomalyco/opencode PR 37696, NousResearch/hermes-agent PR 67606",
+        partial(_own_thinking_alone, "https://api.moonshot.ai/anthropic"),
+    ),
+    Difference(
+        "Z.ai (GLM, Anthropic's format)",
+        "is at `https://api.z.ai/api/anthropic`; the key is a bearer's",
+        "`llm.anthropic(name, base_url=…)`",
+        "docs.z.ai/scenario-example/develop-tools/claude",
+        place(ABROAD, *_BOTH),
+    ),
+    Difference(
+        "MiniMax (Anthropic's format)",
+        "is at `https://api.minimax.io/anthropic` (`api.minimaxi.com` in China)",
+        "`llm.anthropic(name, base_url=…)`",
+        "platform.minimax.io/docs/api-reference/text-anthropic-api",
+        place("https://api.minimax.io/anthropic", *_BOTH),
+    ),
+    Difference(
+        "MiniMax (Anthropic's format)",
+        "thinks no more behind a call whose thinking is missing; 400 for thinking signed elsewhere",
+        "its own goes back as it came, and no other's",
+        "NousResearch/hermes-agent#75725, NousResearch/hermes-agent#85251",
+        partial(_own_thinking_alone, "https://api.minimax.io/anthropic"),
+    ),
+    Difference(
+        "Bedrock (Anthropic's format)",
+        "has it at `https://bedrock-runtime.REGION.amazonaws.com/anthropic` and "
+        "`https://bedrock-mantle.REGION.api.aws/anthropic`, with an API key or a signature; "
+        "`invoke-with-response-stream` is another format, in binary frames",
+        "`llm.anthropic(name, base_url=…)`, with `api_key=` or `sign=`",
+        "docs.aws.amazon.com/bedrock: Inference using Anthropic Messages API",
+        place("https://bedrock-mantle.us-east-1.api.aws/anthropic", *_BOTH),
+    ),
+    Difference(
+        "Vertex AI (Claude)",
+        "takes the model's name in the address, `anthropic_version` in the body, and a bearer's token",
+        "so it is sent, with `base_url` up to `/locations/…`",
+        "platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai",
+        _raw_predict,
+    ),
+    Difference(
+        "Bedrock, Vertex AI, Foundry (Claude)",
+        "refuse what Anthropic refuses: thinking without a signature, a turn that ends in thinking, a "
+        "stop sequence of white space",
+        "treated as Anthropic is",
+        "platform.claude.com: the same models",
+        _ended_as_at_anthropic,
     ),
     Difference(
         "Anthropic-style relays",

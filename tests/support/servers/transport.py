@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm.testing import openai_events
+from trio_minillm.testing import anthropic_events, openai_events
 
 from ..peers import Peer, Script, serving
 from . import Difference
@@ -175,6 +175,25 @@ async def _made_up_by_litellm() -> None:
     assert (answer.outcome, answer.finish_reason) == (llm.Outcome.FINISHED, "stop")
 
 
+async def _left_in_the_middle() -> None:
+    left = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        await peer.send(head, *anthropic_events("an ", "answer", stop=None)[:3])
+        while await peer.receive():
+            pass
+        left.set()
+
+    async with serving(script) as server, llm.open_client() as client:
+        model = llm.anthropic("m", base_url=server.url, api_key="k")
+        async with client.stream(model, "Hi") as stream:
+            assert await stream.next_chunk() is not None
+        assert stream.outcome is llm.Outcome.CANCELLED
+        await left.wait()
+
+
 def _replying(body: bytes) -> Script:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -240,6 +259,14 @@ TRANSPORT: list[Difference] = [
         handled="`finished`: what it sends can't be told from a whole answer",
         source="seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)",
         check=partial(trio.run, _made_up_by_litellm),
+    ),
+    Difference(
+        server="litellm",
+        does="reads an answer on Messages' or Responses' wire to its end, though the client has left; on "
+        "chat completions it hangs up",
+        handled="a stream that is left is gone at once; its model works on, up to `max_tokens`",
+        source="seen with litellm 1.82.6 in front of llama.cpp (`nox -s servers`)",
+        check=partial(trio.run, _left_in_the_middle),
     ),
     Difference(
         server="Ollama, LM Studio, vLLM and others on this machine",
