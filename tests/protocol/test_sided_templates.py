@@ -146,6 +146,12 @@ OTHERS = [
 ]
 
 
+@pytest.mark.parametrize("other", range(len(OTHERS)))
+def test_one_other_event_among_many(other: int) -> None:
+    said = [delta(n, f"t{n} ") for n in range(4, 9)]
+    both_ways(RESPONSES, b"".join([*OPENED, *said, OTHERS[other], *said]))
+
+
 @given(st.lists(st.sampled_from(["said"] * 9 + [*range(len(OTHERS))]), max_size=30), st.data())
 def test_among_others_blocks_stay_apart(kinds: list[Any], data: st.DataObject) -> None:
     events = [
@@ -222,6 +228,13 @@ ODD_PIECES = [
 ]
 
 
+@pytest.mark.parametrize("other", range(len(ODD_PIECES)))
+def test_one_odd_piece_among_many(other: int) -> None:
+    said = [piece(f"t{n} ", n) for n in range(1, 6)]
+    both_ways(GEMINI, b"".join([*said, ODD_PIECES[other], *said]))
+    both_ways(GEMINI, b"".join([ODD_PIECES[other], *said]))
+
+
 @given(st.lists(st.sampled_from(["said"] * 9 + [*range(len(ODD_PIECES))]), max_size=30), st.data())
 def test_among_others_usage_is_what_it_would_be(kinds: list[Any], data: st.DataObject) -> None:
     events = [
@@ -234,6 +247,14 @@ def test_among_others_usage_is_what_it_would_be(kinds: list[Any], data: st.DataO
 
 @given(st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=5), min_size=1, max_size=5))
 def test_a_batch_with_usage_folds_like_its_chunks(batches: list[list[int]]) -> None:
+    folds_alike(batches)
+
+
+def test_so_do_a_few() -> None:
+    folds_alike([[3], [4, 5, 6], [7, 2]])
+
+
+def folds_alike(batches: list[list[int]]) -> None:
     decoder = ChunkDecoder(GEMINI)
     decoder.feed(b"".join(piece("a", n) for n in range(1, 6)), 0.0)
     one, other, newest = (Ingest(model="?", expect_usage=False) for _ in range(3))
@@ -243,11 +264,13 @@ def test_a_batch_with_usage_folds_like_its_chunks(batches: list[list[int]]) -> N
         assert type(run) is TextRun
         one.ingest_all(run)
         newest.ingest(run[0])
+        newest.read_usage = GEMINI.beside_text.read if GEMINI.beside_text else None
         for number, chunk in enumerate(run):
             other.ingest(msgspec.structs.replace(chunk))
             if number:  # as `StreamingCompletion` takes them
                 newest.pieces_of(chunk).append(chunk.delta)
-                newest.newest_usage = chunk.usage
+                assert run.values is not None
+                newest.newest_usage = run.values[number]
         last = made[-1]
         assert one.usage == other.usage == newest.usage
     for ingest in (one, other, newest):
@@ -256,3 +279,19 @@ def test_a_batch_with_usage_folds_like_its_chunks(batches: list[list[int]]) -> N
     usage = one.response().usage
     assert usage is not None
     assert (usage.completion_tokens, usage.uncached_input_tokens) == (last, 9)
+
+
+def test_a_block_that_is_not_settled_teaches_nothing() -> None:
+    """The content index is beyond what is told apart."""
+    said = [delta(n, f"t{n} ", content_index=10**9) for n in range(4, 9)]
+    assert both_ways(RESPONSES, b"".join([*OPENED, *said]))._template is None
+
+
+def test_a_value_that_is_read_in_another_way_teaches_nothing() -> None:
+    block = piece("a", 5)[:-2]
+    (chunk,) = ChunkDecoder(GEMINI).feed(block + b"\n\n", 0.0)
+    beside = GEMINI.beside_text
+    assert beside is not None
+    assert SidedTemplate.learn_beside(block, chunk, GEMINI.parse_event, beside) is not None
+    other = beside._replace(read=lambda value: None)
+    assert SidedTemplate.learn_beside(block, chunk, GEMINI.parse_event, other) is None

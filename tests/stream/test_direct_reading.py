@@ -576,3 +576,24 @@ def test_a_bug_in_a_parser_comes_out_as_itself(how: str) -> None:
 
 def test_the_pieces_of_an_answer_are_these() -> None:
     assert "".join(PIECES) == WHOLE  # what the tests above take for granted
+
+
+async def test_a_chunks_usage_belongs_to_whoever_gets_it(autojump_clock: Any) -> None:
+    """Whatever is done with it, the stream's own counts are those of the server."""
+    from trio_minillm.testing import ScriptedTransport, gemini_events
+
+    events = gemini_events(*"abcdefghijklmnop")
+    transport = ScriptedTransport(reply(*events[:4], PAUSE, b"".join(events[4:12]), *events[12:]))
+    model = llm.gemini("m", base_url="http://127.0.0.1:1", api_key="k")
+    async with llm.open_client(transport=transport) as client:
+        async with client.stream(model, "Hi") as stream:
+            async for chunk in stream:
+                if chunk.usage is not None:
+                    assert chunk.usage.raw
+                    chunk.usage.completion_tokens = 9_999
+                    chunk.usage.raw["candidatesTokenCount"] = 9_999
+        assert stream.outcome is Outcome.FINISHED
+        assert stream.usage is not None
+        assert stream.usage.completion_tokens == 16
+        assert stream.usage.raw
+        assert stream.usage.raw["candidatesTokenCount"] == 16

@@ -274,3 +274,9 @@ def test_a_date_is_in_gmt_wherever_the_machine_stands(date: str) -> None:
 def test_a_bound_is_a_whole_number_from_1_on(value: Any) -> None:
     with pytest.raises(ValueError, match="parts must be a whole number from 1 on"):
         llm.Bounds(parts=value)
+
+
+@pytest.mark.parametrize("resumes", [-1, 1.5, "3", None])
+def test_the_number_of_resumes_is_checked(resumes: Any) -> None:
+    with pytest.raises(ValueError, match="resumes"):
+        llm.Retry(resumes=resumes)

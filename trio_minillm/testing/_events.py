@@ -236,9 +236,8 @@ def answer(*deltas: str) -> ReplyFunction:
     It is for programs whose wire format the test does not care about, such as those with other
     SDKs: ``serve(answer("Sea ", "salty"))``. A path that ends in ``/messages`` or ``awPredict`` is
     Anthropic's, one that ends in ``/responses`` that of OpenAI's Responses, one with ``enerateContent``
-    Gemini's, and
-    ``/completions`` without ``/chat`` is that of text completions. A response in the background is taken
-    up again.
+    Gemini's, and ``/completions`` without ``/chat`` is that of text completions. A response in the
+    background is taken up again.
     Faults are applied to it as to a reply: ``answer("Sea") | faults.cut(-20)``.
     """
     for delta in deltas:
