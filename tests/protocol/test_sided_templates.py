@@ -264,13 +264,11 @@ def folds_alike(batches: list[list[int]]) -> None:
         assert type(run) is TextRun
         one.ingest_all(run)
         newest.ingest(run[0])
-        newest.read_usage = GEMINI.beside_text.read if GEMINI.beside_text else None
         for number, chunk in enumerate(run):
             other.ingest(msgspec.structs.replace(chunk))
             if number:  # as `StreamingCompletion` takes them
                 newest.pieces_of(chunk).append(chunk.delta)
-                assert run.values is not None
-                newest.newest_usage = run.values[number]
+                newest.newest_usage = chunk.usage
         last = made[-1]
         assert one.usage == other.usage == newest.usage
     for ingest in (one, other, newest):

@@ -13,7 +13,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -49,7 +49,7 @@ COUNTED_FROM = 16
 class Ingest:
     """The machine of one stream; the module's docstring has its guarantees.
 
-    Its 22 attributes are one thing, the response under construction: most are fields of that or
+    Its 21 attributes are one thing, the response under construction: most are fields of that or
     of its timings, and none is used without the others.
     """
 
@@ -71,9 +71,8 @@ class Ingest:
         self.error: MiniLLMError | None = None
         """The error that ended the stream."""
         self._usage: Usage | None = None
-        self.newest_usage: bytes | None = None
-        """The JSON of a usage that is still to be read, by `read_usage`, and merged into those before."""
-        self.read_usage: Callable[[bytes], Usage | None] | None = None
+        self.newest_usage: Usage | None = None
+        """A usage that is still to be merged into those before it."""
         self.chunks: int = 0
         """The number of chunks with content."""
         self.first_at: float | None = None
@@ -154,7 +153,7 @@ class Ingest:
             self.metadata.update(chunk.metadata)
         if chunk.usage is not None:
             if self.usage is None:
-                self._usage = _copy_of(chunk.usage)
+                self._usage = msgspec.structs.replace(chunk.usage)
             else:
                 self.usage.merge_from(chunk.usage)
         return choice
@@ -162,11 +161,11 @@ class Ingest:
     @property
     def usage(self) -> Usage | None:
         """The usage so far."""
-        newest, kept = self.newest_usage, self._usage
-        if newest is not None and kept is not None and self.read_usage is not None:
+        newest = self.newest_usage
+        if newest is not None and self._usage is not None:
             self.newest_usage = None
-            kept.merge_from(self.read_usage(newest) or Usage())
-        return kept
+            self._usage.merge_from(newest)
+        return self._usage
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
         """Fold a batch, with the result of folding its chunks one by one."""
@@ -205,8 +204,8 @@ class Ingest:
         self.ingest(
             run[0]
         )  # the others add nothing but their text and, the last of them, its usage
-        if len(run) > 1 and (usage := run[-1].usage) is not None and self.usage is not None:
-            self.usage.merge_from(usage)  # of the same fields as those between
+        if len(run) > 1 and (usage := run[-1].usage) is not None:
+            self.newest_usage = usage  # of the same fields
         self.pieces_of(run[0]).extend([c.delta or c.reasoning for c in run[1:]])
         before, self.chunks = self.chunks, self.chunks + len(run) - 1
         self.last_at = run[-1].received_at
@@ -438,9 +437,3 @@ def _decoded(metadata: dict[str, Any], notes: list[str]) -> dict[str, Any]:
                 del out[key]
                 notes.append(f"{key} was malformed and is left out")
     return out
-
-
-def _copy_of(usage: Usage) -> Usage:
-    """Return a copy of a chunk's usage, which belongs to whoever gets the chunk."""
-    raw = usage.raw
-    return msgspec.structs.replace(usage, raw=None if raw is None else dict(raw))

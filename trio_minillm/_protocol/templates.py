@@ -37,23 +37,16 @@ class TextRun(list[StreamChunk]):
     Either all have usage, of the same fields and with output, or none has any.
     """
 
-    __slots__ = ("template", "values")
+    __slots__ = ("template",)
 
     template: EventTemplate
-    values: list[bytes] | None
-    """The JSON of each chunk's usage, if they have any. The chunks belong to whoever gets them."""
 
     # No ``__init__``: it would cost as much as the one chunk that most runs of a slow answer have.
     @classmethod
-    def of(
-        cls,
-        template: EventTemplate,
-        chunks: Iterable[StreamChunk] = (),
-        values: list[bytes] | None = None,
-    ) -> TextRun:
+    def of(cls, template: EventTemplate, chunks: Iterable[StreamChunk] = ()) -> TextRun:
         """Return a run of these chunks."""
         run = cls(chunks)
-        run.template, run.values = template, values
+        run.template = template
         return run
 
 
@@ -132,7 +125,7 @@ class EventTemplate:
         ``events`` is the number of events before them, and ``at`` the time at which they came.
         """
         out, prefix = TextRun(), self.prefix
-        out.template, out.values = self, None
+        out.template = self
         if not blocks[start].startswith(prefix):
             return out
         reasoning, like = self.reasoning, self.chunk
@@ -193,7 +186,6 @@ class SidedTemplate(EventTemplate):
 
     # Attributes and no parameters: a template is made by `_learned` without them.
     beside: Beside
-    """The provider's way to read the value."""
     fields: Set[str]
     """The fields of the usage that stands beside the text, if that does."""
     place: int
@@ -243,8 +235,8 @@ class SidedTemplate(EventTemplate):
 
     def run(self, blocks: list[bytes], start: int, events: int, at: float) -> TextRun:
         """As `EventTemplate.run`; each chunk has its event's usage, if that is what stands beside."""
-        out, values = TextRun(), list[bytes]()
-        out.template, out.values = self, values if self.fields else None
+        out = TextRun()
+        out.template = self
         reasoning, like = self.reasoning, self.chunk
         ident, model, choice, part = like.id, like.model, like.choice, like.part
         fields, read, parted = self.fields, self.beside.read, self._parted
@@ -257,7 +249,6 @@ class SidedTemplate(EventTemplate):
                 if usage is not None and usage.raw.keys() != fields:  # type: ignore[union-attr]
                     break
                 events += 1
-                values.append(value)
                 out.append(
                     StreamChunk(
                         "" if reasoning else text,

@@ -33,8 +33,6 @@ class ChunkBuffer:
         """Adds to the text so far, where the next chunk is more of it and nothing else."""
         self.template: EventTemplate | None = None
         """The template of the events whose text `append` takes."""
-        self.values: list[bytes] | None = None
-        """The JSON of the usage of each chunk of the batch, while `append` is there and they have any."""
         self.taken: int = 0
         """The number of chunks that were handed out."""
         self._plenty = False  # the last look found more than one item
@@ -47,9 +45,7 @@ class ChunkBuffer:
     def put(self, chunks: list[StreamChunk]) -> None:
         """Take the next batch; the one before must have been handed out."""
         if type(chunks) is not TextRun or chunks.template is not self.template:
-            self.append = self.template = self.values = None
-        else:
-            self.values = chunks.values
+            self.append = self.template = None
         self.batch, self.position = chunks, 0
 
     def rest(self) -> list[StreamChunk]:
@@ -71,9 +67,7 @@ class ChunkBuffer:
 
     def _take_more(self, source: Source) -> None:
         more: list[StreamChunk] = []
-        values: list[bytes] = []
-        run = self.batch if type(self.batch) is TextRun else None
-        template = None if run is None else run.template
+        template = self.batch.template if type(self.batch) is TextRun else None
         for _ in range(BUFFERED_BATCHES):
             try:
                 item = source.receive_nowait()
@@ -86,19 +80,12 @@ class ChunkBuffer:
                 break
             if type(item) is not TextRun or item.template is not template:
                 template = None
-            elif item.values is not None:
-                values += item.values
             more += item
             if len(more) >= MANY_CHUNKS:
                 break
         self._plenty = bool(more)
         if more:  # a list of its own: the first belongs to whoever sent it
+            if template is None:
+                self.append = self.template = None
             both = self.batch + more
-            if run is None or template is None:
-                self.append = self.template = self.values = None
-                self.batch = both
-            else:
-                joined = None if run.values is None else run.values + values
-                self.batch = TextRun.of(template, both, joined)
-                if self.template is template:
-                    self.values = joined
+            self.batch = both if template is None else TextRun.of(template, both)

@@ -15,7 +15,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._protocol.ingest import COMPACT_EVERY, Ingest
-from .._protocol.templates import SidedTemplate, TextRun
+from .._protocol.templates import TextRun
 from .._types.checks import check_count, check_type
 from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo
@@ -254,10 +254,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         if self._ingest.state.over:
             self._ended()
         elif buffer.position == 1 and type(buffer.batch) is TextRun:
-            template = buffer.template = buffer.batch.template
-            buffer.values = buffer.batch.values
-            if isinstance(template, SidedTemplate):
-                self._ingest.read_usage = template.beside.read
+            buffer.template = buffer.batch.template
             buffer.append = self._ingest.pieces_of(chunk).append
         # An empty opening says nothing; one that crossed a bound is not handed out.
         shown = chunk.progress or chunk.raw is not None
@@ -346,8 +343,8 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
                 append(chunk.delta or chunk.reasoning)
                 ingest.chunks += 1
                 ingest.last_at = chunk.received_at
-                if buffer.values is not None:  # not the chunk's usage, which is the caller's
-                    ingest.newest_usage = buffer.values[position]
+                if chunk.usage is not None:
+                    ingest.newest_usage = chunk.usage
                 if not ingest.chunks % COMPACT_EVERY:
                     ingest.compact()
                 return chunk

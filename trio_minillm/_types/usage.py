@@ -122,7 +122,7 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
             self.cache_read_tokens = later.cache_read_tokens
             self.completion_tokens = later.completion_tokens
             self.reasoning_tokens = later.reasoning_tokens
-            self.raw = dict(later.raw)  # type: ignore[arg-type]
+            self.raw = later.raw
             return
         moved = False
         if later.uncached_input_tokens == 0:
@@ -160,7 +160,7 @@ def merged_raw(
 ) -> dict[str, Any]:
     """Return two raw usage objects as one, by the rule of `Usage.merge_from`."""
     if not earlier or len(earlier) >= MAX_RAW_FIELDS:
-        return dict(later)
+        return later
     out = dict(earlier)
     for name, new in later.items():
         old = out.get(name)
