@@ -802,6 +802,17 @@ def test_a_wire_of_ones_own(way: str, at: int) -> None:
     assert json.loads(again.content)["after"] == at - 1
 
 
+def test_a_failure_behind_the_finish_reason_is_no_cut() -> None:
+    """The cut before it is over and done with: an answer that was resumed fails as any other does."""
+    made = msgspec.structs.replace(llm.openai("m", base_url=URL, api_key=KEY), provider=Numbered())
+    reason = next(number for number, e in enumerate(NUMBERED) if b'"stop"' in e)
+    failure = sse({"error": {"message": "no disk", "code": "server_error"}, "n": reason + 1})
+    first, rest = reply(*NUMBERED[:5], eof), reply(*NUMBERED[5 : reason + 1], failure)
+    error, _ = failed(first, rest, model=made, background=None)
+    assert isinstance(error, llm.ProviderError)
+    assert not hasattr(error, "__notes__")
+
+
 def test_a_wire_of_ones_own_without_a_way_to_call_it_off() -> None:
     made = msgspec.structs.replace(llm.openai("m", base_url=URL, api_key=KEY), provider=Numbered())
     transport = ScriptedTransport(reply(*NUMBERED[:5], hang))
