@@ -606,6 +606,32 @@ def test_who_is_cancelled_calls_it_off(way: str) -> None:
     assert [q.method for q in transport.questions] == ["POST"]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_who_is_cancelled_in_several_tasks_calls_it_off(way: str) -> None:
+    """As a function of the program's may have them, or the dialling of a host with several addresses."""
+    transport = ScriptedTransport(CUT, ALL)
+    signed = 0
+
+    async def sign(request: llm.RequestToSign) -> dict[str, str]:
+        nonlocal signed
+        signed += 1
+        if signed == 2:
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(trio.sleep_forever)
+        return {"x-signature": f"{request.method}-{signed}"}
+
+    async def main() -> None:
+        async with llm.open_client(transport=transport, retry=QUICK) as client:
+            with trio.move_on_after(5):
+                await one(client, model(sign=sign), way)
+
+    run(main, IN_MEMORY)
+    assert [(q.method, q.url.path) for q in transport.questions] == [
+        ("POST", "/v1/responses/resp_1/cancel")
+    ]
+
+
 @pytest.mark.parametrize("rest", [reply(hang), reply(hang) | faults.late(), REFUSED])
 def test_a_server_that_does_not_listen_holds_nobody_up(rest: Reply) -> None:
     transport = ScriptedTransport(reply(*EVENTS[:BEGUN], hang), settlements=[rest])
