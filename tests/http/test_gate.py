@@ -142,6 +142,47 @@ async def test_the_wait_is_told_and_is_first_come_first_served(autojump_clock: A
     assert gate.making == AT_ONCE
 
 
+async def test_who_comes_later_gets_no_place_of_one_that_waits(autojump_clock: Any) -> None:
+    gate, entered = Gate(), list[str]()
+
+    async def one(name: str) -> None:
+        await gate.enter(silent)
+        entered.append(name)
+
+    async def leave() -> None:
+        await trio.sleep(0.1)
+        gate.leave(made=True)
+
+    for _ in range(AT_ONCE):
+        await gate.enter(silent)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one, "first")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(leave)
+        gate.leave(made=True)
+        await one("later")  # in the same moment
+    assert entered == ["first", "later"]
+
+
+async def test_a_place_is_kept_in_line_however_long_it_takes(autojump_clock: Any) -> None:
+    gate, entered = Gate(), list[int]()
+
+    async def one(number: int) -> None:
+        await gate.enter(silent)
+        entered.append(number)
+
+    for _ in range(AT_ONCE):
+        await gate.enter(silent)
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(one, number)
+            await trio.testing.wait_all_tasks_blocked()
+        for _ in range(20):
+            await trio.sleep(STALLED_SECONDS * 0.4)
+            gate.leave(made=True)
+    assert entered == [*range(20)]
+
+
 async def test_while_some_get_made_the_others_wait_on(autojump_clock: Any) -> None:
     gate = Gate()
     for _ in range(AT_ONCE + 1):

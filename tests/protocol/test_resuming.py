@@ -221,3 +221,15 @@ def test_failures_of_the_answer_itself() -> None:
     _, decoder = read(EVENTS[:5], [failed])
     assert isinstance(decoder.error, llm.ProviderError)
     assert decoder.position == 5
+
+
+@pytest.mark.parametrize("at", range(4, 7))
+def test_content_without_a_number_leaves_no_place_to_go_on_from(at: int) -> None:
+    """The server may count it as one of those that follow, and would send it again."""
+    _, decoder = read([*EVENTS[:at], without_number(EVENTS[at])])
+    assert decoder.position is None
+    joined = (
+        re.sub(rb"^event: .*\n", b"", EVENTS[at]).strip() + b"\n" + EVENTS[at + 1].split(b"\n")[1]
+    )
+    _, decoder = read([*EVENTS[:at], joined + b"\n\n"])
+    assert decoder.position == at + 1

@@ -606,6 +606,32 @@ def test_who_is_cancelled_calls_it_off(way: str) -> None:
     assert [q.method for q in transport.questions] == ["POST"]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_who_is_cancelled_in_several_tasks_calls_it_off(way: str) -> None:
+    """As a function of the program's may have them, or the dialling of a host with several addresses."""
+    transport = ScriptedTransport(CUT, ALL)
+    signed = 0
+
+    async def sign(request: llm.RequestToSign) -> dict[str, str]:
+        nonlocal signed
+        signed += 1
+        if signed == 2:
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(trio.sleep_forever)
+        return {"x-signature": f"{request.method}-{signed}"}
+
+    async def main() -> None:
+        async with llm.open_client(transport=transport, retry=QUICK) as client:
+            with trio.move_on_after(5):
+                await one(client, model(sign=sign), way)
+
+    run(main, IN_MEMORY)
+    assert [(q.method, q.url.path) for q in transport.questions] == [
+        ("POST", "/v1/responses/resp_1/cancel")
+    ]
+
+
 @pytest.mark.parametrize("rest", [reply(hang), reply(hang) | faults.late(), REFUSED])
 def test_a_server_that_does_not_listen_holds_nobody_up(rest: Reply) -> None:
     transport = ScriptedTransport(reply(*EVENTS[:BEGUN], hang), settlements=[rest])
@@ -800,6 +826,17 @@ def test_a_wire_of_ones_own(way: str, at: int) -> None:
     _, again = transport.requests
     assert (again.method, again.url.path) == ("PUT", "/v1/again/chatcmpl-1")
     assert json.loads(again.content)["after"] == at - 1
+
+
+def test_a_failure_behind_the_finish_reason_is_no_cut() -> None:
+    """The cut before it is over and done with: an answer that was resumed fails as any other does."""
+    made = msgspec.structs.replace(llm.openai("m", base_url=URL, api_key=KEY), provider=Numbered())
+    reason = next(number for number, e in enumerate(NUMBERED) if b'"stop"' in e)
+    failure = sse({"error": {"message": "no disk", "code": "server_error"}, "n": reason + 1})
+    first, rest = reply(*NUMBERED[:5], eof), reply(*NUMBERED[5 : reason + 1], failure)
+    error, _ = failed(first, rest, model=made, background=None)
+    assert isinstance(error, llm.ProviderError)
+    assert not hasattr(error, "__notes__")
 
 
 def test_a_wire_of_ones_own_without_a_way_to_call_it_off() -> None:

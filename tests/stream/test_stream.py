@@ -5,10 +5,12 @@ Everything here runs on a mock clock over a scripted transport: no sockets, no r
 
 import gc
 import json
+import re
 import weakref
 from contextlib import AsyncExitStack, nullcontext
 
 import httpx
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -1244,3 +1246,83 @@ async def test_a_stream_that_is_kept_keeps_no_request():
             gc.collect()  # httpx's response and its body refer to each other
             assert not [o for o in http_objects() if id(o) not in before]
             assert stream.response.content == "ab"
+
+
+# -- chunks belong to whoever receives them ------------------------------------------------------
+
+
+def wreck(value):
+    """Change whatever can be changed in a value, and in what it holds."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            wreck(inner)
+        value.clear()
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            wreck(inner)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            inner = getattr(value, name)
+            wreck(inner)
+            setattr(value, name, 7 if type(inner) is int else "x" if inner else None)
+
+
+WORDS = [f"w{number} " for number in range(9)]
+ODD_ITEM = {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "queries": ["q"]}}
+ITEM = (
+    b"event: response.output_item.done\ndata: %b\n\n"
+    % json.dumps(
+        {"type": "response.output_item.done", "output_index": 1, "item": ODD_ITEM}
+    ).encode()
+)
+LAST = json.dumps({"choices": [{"index": 0, "delta": {"annotations": [{"a": [1]}]}}]}).encode()
+CITED = openai_events(*WORDS)
+CALL = {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": [1]}}
+CALLED = anthropic_events("Look: ")
+CALLED[-2:-2] = [
+    sse({"type": "content_block_start", "index": 1, "content_block": CALL}, "content_block_start"),
+    sse({"type": "content_block_stop", "index": 1}, "content_block_stop"),
+]
+FOUND = testing.responses_events(*WORDS)
+
+
+@pytest.mark.parametrize(
+    ("make", "events"),
+    [
+        (llm.gemini, testing.gemini_events(*WORDS)),
+        (llm.openai_responses, [*FOUND[:-1], ITEM, FOUND[-1]]),
+        (llm.openai, [*CITED[:3], b"data: %b\n\n" % LAST, *CITED[3:]]),
+        (llm.anthropic, CALLED),
+        (llm.anthropic, anthropic_events(*WORDS)),
+    ],
+)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_becomes_of_a_chunk_changes_nothing_of_the_answer(autojump, make, events, at_once):
+    """Nor of the chunks behind it, nor of a usage that is asked for in between."""
+    pieces = [b"".join(events)] if at_once else events
+    _, client = client_of(reply(*pieces), reply(*pieces), reply(*pieces))
+    made = make("m", base_url="http://test.invalid/v1", api_key="k")
+
+    async def main():
+        chunks, usages = [], []
+        async with client as opened:
+            responses = [await opened.complete(made, "Hi")]
+            for spoil in (False, True):
+                seen, counts = [], []
+                async with opened.stream(made, "Hi") as stream:
+                    async for chunk in stream:
+                        seen.append(str((chunk, msgspec.json.encode(chunk))))
+                        if spoil:
+                            wreck(chunk)
+                        counts.append(stream.response.usage)
+                chunks.append([re.sub(r"received_at[^,]*", "", one) for one in seen])
+                usages.append(counts)
+                responses.append(stream.response)
+        fields = [msgspec.structs.asdict(response) for response in responses]
+        for each in fields:
+            del each["timings"]
+        assert fields[0] == fields[1] == fields[2]
+        assert chunks[0] == chunks[1]
+        assert usages[0] == usages[1]
+
+    run(autojump, main)

@@ -27,9 +27,11 @@ class Gate:
 
     def __init__(self) -> None:
         self.making = 0
-        """Connections that are being made."""
+        """Connections that are being made, or whose place was given to who waited for it."""
         self._made = 0
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting: dict[
+            trio.Event, None
+        ] = {}  # the first in line first; set: its turn has come
 
     @property
     def unused(self) -> bool:
@@ -44,23 +46,37 @@ class Gate:
         if self.making < AT_ONCE:
             self.making += 1
             return
-        await tell("connection_pool.wait.started")
-        while self.making >= AT_ONCE:
-            before = self._made
-            with trio.move_on_after(STALLED_SECONDS) as scope:
-                await self._waiting.park()
-            if scope.cancelled_caught and self._made == before:
-                break
-        self.making += 1
+        turn = trio.Event()
+        self._waiting[turn] = None
         try:
+            await tell("connection_pool.wait.started")
+            await self._wait_for(turn)
             await tell("connection_pool.wait.complete")
         except BaseException:
-            self.leave(made=False)
+            if turn in self._waiting:
+                del self._waiting[turn]
+            else:
+                self.leave(made=False)
             raise
+
+    async def _wait_for(self, turn: trio.Event) -> None:
+        """Wait for a turn, or take it once nothing has moved for too long."""
+        while not turn.is_set():
+            before = self._made
+            with trio.move_on_after(STALLED_SECONDS):
+                await turn.wait()
+            if self._made == before and turn in self._waiting:
+                self._give(turn)
 
     def leave(self, *, made: bool) -> None:
         """Make place for another; ``made`` says whether there is a connection."""
         self.making -= 1
         self._made += made
         if self._waiting and self.making < AT_ONCE:
-            self._waiting.unpark()
+            self._give(next(iter(self._waiting)))
+
+    def _give(self, turn: trio.Event) -> None:
+        """Give a place to who waits for it. So nobody who comes before that one wakes can take it."""
+        del self._waiting[turn]
+        self.making += 1
+        turn.set()

@@ -72,7 +72,8 @@ class Ingest:
         """The error that ended the stream."""
         self._usage: Usage | None = None
         self.newest_usage: Usage | None = None
-        """A usage that is still to be merged into those before it."""
+        """The usage of a chunk of a `TextRun` that was handed out, if it is still to be merged into those
+        before it: as it came, and not as who received it has changed it."""
         self.chunks: int = 0
         """The number of chunks with content."""
         self.first_at: float | None = None
@@ -164,7 +165,7 @@ class Ingest:
         newest = self.newest_usage
         if newest is not None and self._usage is not None:
             self.newest_usage = None
-            self._usage.merge_from(newest)
+            self._usage.merge_from(newest.anew() or newest)
         return self._usage
 
     def ingest_all(self, chunks: Iterable[StreamChunk]) -> None:
@@ -204,8 +205,9 @@ class Ingest:
         self.ingest(
             run[0]
         )  # the others add nothing but their text and, the last of them, its usage
-        if len(run) > 1 and (usage := run[-1].usage) is not None:
-            self.newest_usage = usage  # of the same fields
+        usage = run[-1].usage
+        if usage is not None and len(run) > 1 and self.usage is not None:
+            self.usage.merge_from(usage)  # of the same fields as those of the others
         self.pieces_of(run[0]).extend([c.delta or c.reasoning for c in run[1:]])
         before, self.chunks = self.chunks, self.chunks + len(run) - 1
         self.last_at = run[-1].received_at

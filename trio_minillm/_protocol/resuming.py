@@ -48,9 +48,12 @@ class ResumableDecoder(ChunkDecoder):
     def _ordinary(self, name: str, data: bytes, at: float) -> list[StreamChunk] | None:
         if self._resumed:
             return None  # each event is looked at twice
+        number = self._position_in(data)
+        if number is None:
+            return None
         chunks = super()._ordinary(name, data, at)
         if chunks is not None:
-            self._note_place(self._position_in(data), chunks)
+            self._note_place(number, chunks)
         return chunks
 
     def _events(self, events: list[SSEEvent], at: float) -> list[StreamChunk]:
@@ -65,9 +68,11 @@ class ResumableDecoder(ChunkDecoder):
                     return out
             chunks = super()._events([event], at)
             self._note_place(number, chunks)
-            if self._resumed and self.position == before and any(map(_counts, chunks)):
-                self.error = ProtocolError("an event of the answer has no number")
-                return out
+            if self.position == before and any(map(_counts, chunks)):
+                if self._resumed:
+                    self.error = ProtocolError("an event of the answer has no number")
+                    return out
+                self._lose_place()
             out += chunks
             if self.error is not None:
                 return out
@@ -83,7 +88,11 @@ class ResumableDecoder(ChunkDecoder):
         if self.position is None or number == self.position + 1:
             self.position = number
         else:
-            self._ordered, self.position = False, None
+            self._lose_place()
+
+    def _lose_place(self) -> None:
+        """Ask for nothing behind a number: events have come that may stand before it or behind it."""
+        self._ordered, self.position = False, None
 
     def _document(self, body: bytes, at: float) -> list[StreamChunk]:
         if not self._resumed:

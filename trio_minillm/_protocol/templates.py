@@ -54,7 +54,8 @@ class EventTemplate:
     """An event with a hole for its text."""
 
     def __init__(self, chunk: StreamChunk, prefix: bytes, suffix: bytes, end: bytes | None) -> None:
-        self.chunk: StreamChunk = chunk
+        # Whoever receives the chunk itself may change it.
+        self.chunk: StreamChunk = msgspec.structs.replace(chunk)
         """A chunk of this kind; all others have its fields but for the text."""
         self.prefix: bytes = prefix
         """The bytes up to the quotation mark that opens the text, with it."""
@@ -209,7 +210,8 @@ class SidedTemplate(EventTemplate):
             return None
         place, value = found
         try:
-            if beside.read(value) != chunk.usage:
+            usage = beside.read(value)
+            if usage != chunk.usage or (usage is not None and usage.anew() != usage):
                 return None
         except (msgspec.MsgspecError, ValueError):
             return None

@@ -93,11 +93,13 @@ class Resuming:
         ``error`` is what the newest request came to, and ``remaining`` what the clock ``total`` leaves.
         """
         answer, decoder = self.answer, self._decoder
-        if answer is None or decoder is None or self._next() is None:
+        if answer is None or decoder is None:
             return None
         if self._position != decoder.position:  # something new has come
             self._position, self._cut, self._failures = decoder.position, None, 0
             self._silent = False
+        if self._next() is None:
+            return None
         cut, before = is_cut(error), self._cut
         if not cut and (before is None or not retryable(error)):
             return None  # the answer itself has failed, or can't be had

@@ -17,7 +17,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from .._protocol.ingest import COMPACT_EVERY, Ingest
 from .._protocol.templates import TextRun
 from .._types.checks import check_count, check_type
-from .._types.chunks import StreamChunk
+from .._types.chunks import StreamChunk, separate
 from .._types.cost import CostInfo
 from .._types.errors import MiniLLMError
 from .._types.options import BOUNDS, Bounds, Timeouts
@@ -258,7 +258,11 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
             buffer.append = self._ingest.pieces_of(chunk).append
         # An empty opening says nothing; one that crossed a bound is not handed out.
         shown = chunk.progress or chunk.raw is not None
-        return chunk if shown and self._ingest.error is None else None
+        if not shown or self._ingest.error is not None:
+            return None
+        if type(buffer.batch) is not TextRun or chunk.usage is not None:
+            separate(chunk)
+        return chunk
 
     async def _receive_batch(self) -> bool:
         """Receive the next item, waiting for it if need be. Return whether that was a checkpoint.

@@ -258,7 +258,7 @@ class StreamTask:
                     return
                 again = resuming
                 exchange, clocks = resuming.connect(clocks)
-        except trio.Cancelled:
+        except (trio.Cancelled, BaseExceptionGroup):  # of several tasks that were cancelled
             await resuming.call_off()
             raise
         finally:

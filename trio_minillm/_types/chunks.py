@@ -33,7 +33,7 @@ progress; a finish reason is progress and no content; metadata alone has an effe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -196,3 +196,48 @@ def has_effect(chunk: StreamChunk) -> bool:
         or chunk.metadata
         or chunk.raw
     )
+
+
+def separate(chunk: StreamChunk) -> None:
+    """Give a chunk objects of its own in place of those that the answer has kept of it.
+
+    Its text and numbers can't be changed there; a block, a usage or a citation could.
+    """
+    usage, block = chunk.usage, chunk.block
+    if usage is not None:
+        usage.raw, usage.doubts = _copied(usage.raw), _copied(usage.doubts)
+    if block is not None:
+        start, delta = _copied(block.start), _copied(block.delta)
+        chunk.block = Block(start=start, delta=delta, stop=block.stop)
+    for call in chunk.tool_calls:
+        call.extra, call.partial = _copied(call.extra), _copied(call.partial)
+    if chunk.metadata:
+        chunk.metadata = _copied(chunk.metadata)
+    if chunk.logprobs:
+        chunk.logprobs = _copied(chunk.logprobs)
+    if chunk.audio:
+        chunk.audio = _copied(chunk.audio)
+    if chunk.images:
+        chunk.images = tuple(map(_copied, chunk.images))
+    if chunk.annotations:
+        chunk.annotations = tuple(map(_copied, chunk.annotations))
+    if chunk.reasoning_details:
+        chunk.reasoning_details = tuple(map(_copied, chunk.reasoning_details))
+
+
+_Object = TypeVar("_Object", dict[str, Any], dict[str, Any] | None)
+
+
+def _copied(value: _Object) -> _Object:
+    """Return a copy of a JSON object, with copies of what is in it, however deep; else the value."""
+    if type(value) is not dict:
+        return value
+    out = value.copy()
+    todo: list[Any] = [out]
+    while todo:
+        holder = todo.pop()
+        for place, inner in holder.items() if type(holder) is dict else enumerate(holder):
+            if type(inner) is dict or type(inner) is list:
+                holder[place] = inner.copy()
+                todo.append(holder[place])
+    return out

@@ -86,19 +86,32 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
         return not counted and self.cost is None and not self.doubts
 
     def read_by(
-        self, reader: Callable[[Mapping[str, Any]], Usage], *, positive: bool = False
+        self, reader: Callable[[Mapping[str, Any]], Usage], *, positive: bytes | bool = False
     ) -> Usage:
         """Return this usage, with the function that made it of a raw object.
 
         `merge_from` then reads the merged raw object anew. It is kept outside the fields: it is
         neither compared nor encoded, and a copy does not have it. ``positive`` says that the raw object
-        has nothing but counts above zero and lists, and that nothing of it is in doubt.
+        has nothing but counts above zero and lists, and that nothing of it is in doubt; it is the
+        object's JSON if that is at hand, for `anew`.
         """
         kept = vars(self)
         kept["reader"] = reader
         if positive:
-            kept["positive"] = True
+            kept["positive"] = positive
         return self
+
+    def anew(self) -> Usage | None:
+        """Return this usage as it was read, whatever has been done to its fields since.
+
+        ``None`` unless it was made by `read_by` with its JSON.
+        """
+        kept = vars(self)
+        json = kept.get("positive")
+        if type(json) is not bytes:
+            return None
+        again: Usage = kept["reader"](msgspec.json.decode(json))
+        return again
 
     def merge_from(self, later: Usage) -> None:
         """Merge a later usage object of the same response into this one.

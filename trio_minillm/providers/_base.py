@@ -204,8 +204,8 @@ class Beside(NamedTuple):
     """A top-level field that stands beside the text in an event, with another value in each.
 
     ``read`` takes the value's JSON, and returns the usage that the event's chunk has for it, with some
-    output and with its ``raw``, or else ``None``. It raises ``ValueError`` or msgspec's error for a value
-    that may mean more.
+    output and with its ``raw``, made by `Usage.read_by` with that JSON, or else ``None``. It raises
+    ``ValueError`` or msgspec's error for a value that may mean more.
     """
 
     field: str

@@ -303,7 +303,7 @@ def _of_plain_gemini(found: _PlainGemini, raw: Any) -> Usage | None:
         completion_tokens=output,
         reasoning_tokens=thought or None,
         raw=_decode(raw) if type(raw) is bytes else dict(raw),
-    ).read_by(gemini_usage, positive=True)
+    ).read_by(gemini_usage, positive=raw if type(raw) is bytes else True)
 
 
 def _any_gemini_usage(raw: Any) -> Usage:
