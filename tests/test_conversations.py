@@ -186,7 +186,7 @@ OWN: dict[str, dict[int, Any]] = {
             item(0, 0, *SKY),
             item(0, 1, *NOW),
         ],
-        1: [{"role": "assistant", "content": "Yes, it is clear."}],
+        1: [{"type": "message", "role": "assistant", "content": "Yes, it is clear."}],
         2: [thought(2, "The sky once more."), item(2, 0, *AGAIN)],
         3: [thought(3, "Rain is wet."), message(3, "Better not.")],
     },

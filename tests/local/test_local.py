@@ -561,6 +561,20 @@ async def test_a_real_answer_is_streamed_with_its_usage(shared: Shared, wire: st
     assert response.model == shared.name
 
 
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "openai-responses"])
+async def test_a_conversation_goes_on(shared: Shared, wire: str) -> None:
+    """Also behind an answer of another wire, and one that a program has written."""
+    model, other = _model(shared, wire), _model(shared, "openai")
+    options: dict[str, Any] = {"max_tokens": 12, "temperature": 0}
+    async with llm.open_client() as client:
+        history = [llm.user("My name is Ada."), llm.assistant("Hello, Ada!")]
+        for speaker in (model, other, model):
+            history.append(llm.user("What is my name?"))
+            answer = await client.complete(speaker, history, **options)
+            assert answer.content
+            history.append(answer.to_message())
+
+
 class Pet(msgspec.Struct):
     """A pet."""
 

@@ -634,6 +634,15 @@ def test_a_whole_answer_survives_what_follows_and_notes_it():
     assert "usage_grace" in made.response().notes[0]
 
 
+def test_a_note_of_an_early_end_does_not_deny_the_reason_that_came():
+    made = machine(StreamChunk("all"), StreamChunk.finished("stop"))
+    made.fail(llm.EndedEarly("the body ended without a finish reason or an end marker"))
+    assert made.outcome is Outcome.FINISHED
+    assert all("without a finish reason" not in note for note in made.response().notes)
+    asked = machine(StreamChunk("a"), StreamChunk(finish_reason="stop", end=True))
+    assert asked.response().notes == ()
+
+
 def test_nothing_changes_after_the_end():
     made = machine(StreamChunk("a"))
     made.cancel(rejected=True)

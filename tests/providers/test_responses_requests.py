@@ -220,7 +220,7 @@ def test_roles() -> None:
         {"role": "system", "content": "a"},
         {"role": "developer", "content": "b"},
         {"role": "user", "content": "c"},
-        {"role": "assistant", "content": "de"},
+        {"type": "message", "role": "assistant", "content": "de"},
     ]
     assert sent(Message(role="user", parts=())) == [{"role": "user", "content": ""}]
 
@@ -283,7 +283,7 @@ def test_calls_and_results() -> None:
     ]
     found = sent(*turns)[1:]
     assert found == [
-        {"role": "assistant", "content": "Let me see."},
+        {"type": "message", "role": "assistant", "content": "Let me see."},
         {"type": "function_call", "call_id": "c1", "name": "sky", "arguments": "{}"},
         {"type": "custom_tool_call", "call_id": "c2", "name": "sql", "input": "select"},
         {

@@ -298,7 +298,9 @@ class Ingest:
             self.error = error
             error.partial = self.response()
         elif not quiet:  # an answer with its usage may lack an end marker: many servers send none
-            self.notes.append(f"ended without the expected usage or end marker: {error}")
+            told = self.finish_reason is not None and isinstance(error, EndedEarly)
+            why = "the body ended" if told else error
+            self.notes.append(f"ended without the expected usage or end marker: {why}")
 
     def cancel(self, *, rejected: bool = False, error: MiniLLMError | None = None) -> None:
         """End the stream because the caller left, or reached a limit of its own (``error``).

@@ -213,7 +213,8 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
         from difflib import get_close_matches  # rarely needed, and slow to import
 
         close = get_close_matches(unknown[0], sorted(PARAM_NAMES.union(options)), 1)
-        hint = f"did you mean {close[0]}?" if close else "extra={…} sends any field"
+        other = "extra={…} sends any field"
+        hint = f"did you mean {close[0]}? {other}" if close else other
         hint = OTHER_WAYS.get(unknown[0], hint)
         raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
     kinds = _kinds()

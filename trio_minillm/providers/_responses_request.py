@@ -333,13 +333,15 @@ def _say(out: list[dict[str, Any]], part: TextPart | RefusalPart, head: dict[str
 
 
 def _short(item: dict[str, Any]) -> dict[str, Any]:
-    """Return a message of plain text as every server takes it: as one string."""
+    """Return a message of plain text as every server takes it: as one string, with its type (llama.cpp
+    can't tell what an answer without one is).
+    """
     if item.get("role") != "assistant" or item.keys() - {"type", "role", "content"}:
         return item
     content = item["content"]
     if any(p["type"] != "output_text" or p["annotations"] for p in content):
         return item
-    return {"role": "assistant", "content": "".join(p["text"] for p in content)}
+    return {"type": "message", "role": "assistant", "content": "".join(p["text"] for p in content)}
 
 
 def _thought(part: ReasoningPart) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_what_is_shown_is_held_down_by_others_than_you():
     assert list(shown((*quiet, *loud))) == [
         "1.0 requests/s r",
         "paused 3 s: r",
-        "and 1 more limits",
+        "and 1 more",
     ]
     other = control(model="n", kind="pause", limit=3)
     everywhere = control(model="", kind="files", source="machine", limit=3, waiting=1)

@@ -133,7 +133,7 @@ def shown(controls: tuple[Control, ...], most: int = 2) -> Iterator[str]:
     for control in pressing[:most]:
         yield f"{control.model}: {control}" if names and control.model else str(control)
     if len(pressing) > most:
-        yield f"and {len(pressing) - most:,} more limits"
+        yield f"and {len(pressing) - most:,} more"
 
 
 def duration(seconds: float) -> str:
