@@ -190,8 +190,9 @@ that is run, and what is installed for it, in an environment of its own."""
 def servers(session: nox.Session) -> None:
     """Put nginx, haproxy, squid, litellm, llama-cpp-python and vLLM before the embedded model.
 
-    Requests are also held against the types of the vendors' SDKs. The first three are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
-    installed; what is missing or has none is skipped with a reason.
+    Requests are also held against the types of the vendors' SDKs. The first three are the system's
+    (Debian: ``nginx-light haproxy squid``). Only wheels are installed; what is missing or has none is
+    skipped with a reason.
     """
     install(session, *group("servers"), extras=(*EXTRAS, "lm-eval"), model=True)
     env = {**SAFE, "TRIO_MINILLM_SERVERS": "1"}
