@@ -497,17 +497,17 @@ def _contents(item: dict[str, Any], index: int | None, where: str) -> Iterator[I
     """Yield the pieces of content of a whole item."""
     kind, ident = kind_of(item), _ident(item)
 
-    def piece(section: int, content: dict[str, Any]) -> ItemChunk:
-        return ItemChunk(
-            **content, index=index, item_id=ident, kind=kind, section=section, repeats=True
-        )
+    def piece(section: int, content: dict[str, Any], of: int = 0) -> ItemChunk:
+        place: dict[str, Any] = {"index": index, "section": section, "of": of}
+        return ItemChunk(**content, **place, item_id=ident, kind=kind, repeats=True)
 
     if kind == MESSAGE:
         content = item.get("content")
         if not all(map(_is_part, content if isinstance(content, list) else [content or ""])):
             yield piece(0, {"unread": ("content",)})
-        for number, part in enumerate(_parts(content, "output_text")):
-            yield piece(min(number, SUMMARIES - 1), _part_content(part, "content"))
+        parts = _parts(content, "output_text")
+        for number, part in enumerate(parts):
+            yield piece(min(number, SUMMARIES - 1), _part_content(part, "content"), len(parts))
     elif kind == REASONING:
         texts = _parts(item.get("content"), "reasoning_text")
         said = [(n, text_within(part) or "") for n, part in enumerate(texts)]
@@ -516,7 +516,7 @@ def _contents(item: dict[str, Any], index: int | None, where: str) -> Iterator[I
             said = [(SUMMARIES + n, text_within(part) or "") for n, part in enumerate(texts)]
         for section, text in said:
             if text:
-                yield piece(min(section, SECTIONS - 1), {"reasoning": text})
+                yield piece(min(section, SECTIONS - 1), {"reasoning": text}, len(texts))
     elif kind == CALL:
         yield piece(0, {"tool_calls": (_call(item, index, with_arguments=True),)})
 
