@@ -33,7 +33,7 @@ from ._base import (
     joined_url,
 )
 from ._coerce import clean, loose_json, side_objects, side_text
-from ._errors import complaint_in, error_from, failure_beside, is_error
+from ._errors import complaint_in, error_from, failure_beside, is_error, name_answer
 from ._parts import bounded, text_within
 from ._pricing import stated_or_priced
 from ._reasons import failure_of, plain_reason, reason_of
@@ -191,6 +191,7 @@ class OpenAIResponses(Provider):
         if info is not None:
             failure = ProviderError(info)
             failure.usage = usage
+            name_answer(failure, response.id, response.model)
             raise failure
         left_out: list[str] = []
         out: list[StreamChunk] = list(_listed(response.output))
@@ -218,7 +219,9 @@ def _running(event: Event) -> StreamChunk:
     """Translate an event that says that the answer is under way."""
     head, left_out = head_in(event.response), list[str]()
     if head.error and is_error(head.error):
-        raise ProviderError(error_from(None, {"error": head.error}))
+        failure = ProviderError(error_from(None, {"error": head.error}))
+        name_answer(failure, head.id, head.model)
+        raise failure
     out = StreamChunk(progress=False)
     out.id = side_text(head.id, "response.id", left_out) or None
     out.model = side_text(head.model, "response.model", left_out) or None
