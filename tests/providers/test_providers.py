@@ -2480,6 +2480,7 @@ def test_a_cost_beside_the_usage_counts():
         ({"output_text": [{"text": "o"}], "thought": ["t"]}, "o", "t", ()),
         ({"text": {"a": {"b": 1}}}, "", "", ("choices[].delta.text",)),
         ({"role": "assistant", "phase": "final", "signature": "s"}, "", "", ()),
+        ({"provider_metadata": {"gateway": {"cost": "0.01"}}}, "", "", ()),
         ({"an odd name!": "x", "odd": [], "more": {"a": 1}}, "", "",
          ("choices[].delta.a field of another name", "choices[].delta.more")),
     ],
