@@ -575,6 +575,18 @@ def test_the_head_of_a_message_may_come_with_its_end_only() -> None:
     assert part.extra == {"item": {"id": "msg_1", "phase": "final_answer"}}
 
 
+def test_a_message_goes_back_with_the_id_of_its_own_end() -> None:
+    """As reasoning does: GitHub's Copilot gives both another in the list at the end."""
+    first, listed = {**MESSAGE, "phase": None}, {**MESSAGE, "id": "msg_9"}
+    rivers, again = {**REASONING, "id": "rs_1"}, {**REASONING, "id": "rs_9"}
+    found = read(done(rivers), said("Salt.", index=1), done(first, 1), completed(again, listed))
+    thought, text = found.parts
+    assert isinstance(thought, ReasoningPart)
+    assert isinstance(text, TextPart)
+    assert thought.raw == rivers
+    assert text.extra == {"item": {"id": "msg_1", "phase": "final_answer"}}
+
+
 def test_items_that_are_none_are_left_out() -> None:
     for item in (None, "x", {}, {"x": 1}, {"type": 7}):
         found = read(added(item), done(item), said("a"), completed(item))

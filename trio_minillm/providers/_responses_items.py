@@ -257,9 +257,12 @@ class Items(RepeatFilter):
         self, item: _Item, chunk: ItemChunk, ended: dict[str, Any], new: StreamChunk
     ) -> Iterator[StreamChunk]:
         """Yield the end of an item: what it has become, and what only its end has."""
+        told = item.head if item.ended else None
         item.ended, item.listed = True, item.listed or chunk.listed
         if item.kind == MESSAGE:
             head = head_of(ended)
+            if head and told:  # with the id of its own end, as reasoning has
+                head = {**head, **told}
             if head and head != item.head:
                 item.head = head
                 for slot in item.slots.values():
