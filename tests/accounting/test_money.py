@@ -22,7 +22,7 @@ import trio
 import trio.testing
 
 import trio_minillm as llm
-from trio_minillm import CostResolution, Outcome, TokenPrice
+from trio_minillm import CostResolution, Outcome, TokenPrice, testing
 from trio_minillm.testing import ScriptedTransport, hang, reply, settlement
 
 from ..support.recorded import Recording, recordings
@@ -388,6 +388,30 @@ async def test_what_a_failed_attempt_had_used_is_kept_apart(
     assert client.ledger.total == (23 if price == "table" else 0)
     assert client.ledger.unbooked == (amount or 0)
     assert [record.key for record in told.records] == [finished.key]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_what_the_event_of_a_failure_says_is_of_its_attempt(
+    whole: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An error is the only event, and it has the id and the usage: they are not the next attempt's."""
+    failure = {
+        "id": "gen-failed",
+        "error": {"code": 502, "message": "boom"},
+        "usage": {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9},
+    }
+    transport = ScriptedTransport(
+        testing.json_reply(failure) if whole else reply(testing.sse(failure)),
+        reply(*begin("openai"), *end("openai", Spent(3, 2))),
+    )
+    async with llm.open_client(transport=transport) as client:
+        response = await client.complete(model_on("openai", price=PRICE), "Hi")
+    failed, finished = client.ledger.recent
+    assert (failed.id, failed.outcome, failed.booked) == ("gen-failed", Outcome.ERRORED, False)
+    assert (failed.usage.prompt_tokens, failed.usage.completion_tokens) == (4, 5)
+    assert failed.resolution is CostResolution.LOWER_BOUND
+    assert (finished.usage.prompt_tokens, finished.usage.completion_tokens) == (3, 2)
+    assert response.usage.completion_tokens == 2
 
 
 @pytest.mark.parametrize(

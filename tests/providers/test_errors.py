@@ -367,6 +367,19 @@ def test_a_terminated_account_is_not_a_rate_and_a_used_up_cycle_is_a_quota() -> 
     assert kind(cycle) == "quota"
 
 
+def test_details_that_repeat_the_message_are_not_said_again() -> None:
+    """As Google does; a place in them, or another word, is news."""
+    key = "API key not valid."
+    details = [{"reason": "API_KEY_INVALID"}, {"locale": "en-US", "message": key}]
+    error = {"code": 400, "message": key, "details": details}
+    assert error_info(400, json.dumps({"error": error}).encode()).message == (
+        "API key not valid. (API_KEY_INVALID)"
+    )
+    faults = [{"loc": ["body", "n"], "msg": key}, {"loc": ["body", "m"], "msg": "Too long."}]
+    body = json.dumps({"message": key, "errors": faults}).encode()
+    assert error_info(400, body).message == "API key not valid. (body.n; body.m: Too long.)"
+
+
 SECRET = "the secret of the prompt"
 
 

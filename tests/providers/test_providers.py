@@ -36,7 +36,9 @@ from trio_minillm._types.errors import EXCERPT_CHARS
 from trio_minillm.providers import (
     Anthropic,
     Compatible,
+    Gemini,
     OpenAIChat,
+    OpenAIResponses,
     OpenRouter,
     Provider,
     Request,
@@ -46,6 +48,7 @@ from trio_minillm.providers._coerce import MOST_VALUES, each, loose_object, word
 from trio_minillm.providers._server_quirks import server_at
 
 OPENAI, OPENROUTER, ANTHROPIC = OpenAIChat(), OpenRouter(), Anthropic()
+GEMINI, RESPONSES = Gemini(), OpenAIResponses()
 XAI, MISTRAL, GROQ = Compatible("xai"), Compatible("mistral"), Compatible("groq")
 
 
@@ -1645,6 +1648,60 @@ def test_what_came_beside_an_error_is_not_lost() -> None:
     )
 
 
+FAILED = {"id": "gen-7", "model": "salt-1"}
+FAILED_GEMINI = {"responseId": "gen-7", "modelVersion": "salt-1"}
+
+
+@pytest.mark.parametrize("content", ["", "Sea"])
+@pytest.mark.parametrize(
+    ("provider", "event"),
+    [
+        (OPENAI, {"error": {"message": "boom"}, "choices": [{"delta": {"content": "CONTENT"}}]}),
+        (OPENAI, {"choices": [{"delta": {"content": "CONTENT"}, "error": {"message": "boom"}}]}),
+        (
+            OPENAI,
+            {"choices": [{"message": {"content": "CONTENT"}, "error": {"message": "boom"}}]},
+        ),
+        (GEMINI, {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL"}]}),
+        (GEMINI, {"promptFeedback": {"blockReason": "OTHER"}}),
+        (
+            GEMINI,
+            {"candidates": [{"content": {"parts": [{"text": "CONTENT"}]}}], "error": {"code": 500}},
+        ),
+        (ANTHROPIC, {"type": "message", "content": [], "stop_reason": "error"}),
+        (RESPONSES, {"object": "response", "output": [], "status": "failed"}),
+        (
+            RESPONSES,
+            {"type": "response.failed", "response": {"status": "failed", **FAILED}},
+        ),
+        (
+            RESPONSES,
+            {"type": "response.in_progress", "response": {"error": {"message": "boom"}, **FAILED}},
+        ),
+    ],
+)
+def test_the_event_of_a_failure_names_its_answer(
+    provider: Provider, event: dict[str, Any], content: str
+) -> None:
+    names = FAILED_GEMINI if provider is GEMINI else FAILED
+    said = json.dumps({**event, **names}).replace("CONTENT", content).encode()
+    for body in (said, b"data: " + said + b"\n\n"):
+        if body is said and (b"delta" in said or b"response." in said):
+            continue  # no answer in place of a stream
+        response, error = testing.decode(provider, [body])
+        assert isinstance(error, llm.ProviderError)
+        assert (response.id, response.model) == ("gen-7", "salt-1")
+        assert response.content == (content if b"Sea" in said else "")
+
+
+@pytest.mark.parametrize("names", [{}, {"id": ""}, {"id": 7, "model": []}])
+def test_the_event_of_a_failure_need_not_name_its_answer(names: dict[str, Any]) -> None:
+    failed = {"type": "response.failed", "response": {"status": "failed", **names}}
+    response, error = testing.decode(RESPONSES, [wire(failed)])
+    assert isinstance(error, llm.ProviderError)
+    assert not response.id
+
+
 def test_an_error_inside_anthropics_stream_may_come_at_any_place() -> None:
     chunks, error = decode(
         ANTHROPIC,
@@ -2423,6 +2480,7 @@ def test_a_cost_beside_the_usage_counts():
         ({"output_text": [{"text": "o"}], "thought": ["t"]}, "o", "t", ()),
         ({"text": {"a": {"b": 1}}}, "", "", ("choices[].delta.text",)),
         ({"role": "assistant", "phase": "final", "signature": "s"}, "", "", ()),
+        ({"provider_metadata": {"gateway": {"cost": "0.01"}}}, "", "", ()),
         ({"an odd name!": "x", "odd": [], "more": {"a": 1}}, "", "",
          ("choices[].delta.a field of another name", "choices[].delta.more")),
     ],

@@ -241,6 +241,40 @@ def test_several_texts_of_a_message_are_parts_of_their_own() -> None:
     assert [p.text for p in found.parts if isinstance(p, TextPart)] == ["Sea", " salt"]
 
 
+@pytest.mark.parametrize("first", [1, 2, 2000])
+def test_pieces_numbered_on_from_another_item_are_those_that_are_listed(first: int) -> None:
+    """As Bedrock numbers the text behind reasoning; its lists begin at 0 all the same."""
+    cited = {"type": "output_text", "text": "Salt.", "annotations": [CITED]}
+    one = {**MESSAGE, "content": [cited]}
+    at = {"output_index": 0, "content_index": first}
+    ends = [
+        event("output_text.done", **at, text="Salt."),
+        event("content_part.done", **at, part=cited),
+    ]
+    told = [said("Salt.", part=first)]
+    for deltas in (told, [said("Sa", part=first), said("lt.", part=first)]):
+        for between in ([], ends):
+            found = read(*deltas, *between, done(one), completed(one))
+            assert (found.content, found.annotations) == ("Salt.", (CITED,))
+            assert [p.text for p in found.parts if isinstance(p, TextPart)] == ["Salt."]
+    two = {**MESSAGE, "content": [cited, {"type": "output_text", "text": " Sea."}]}
+    found = read(*told, said(" Sea.", part=first + 1), done(two), completed(two))
+    assert found.content == "Salt. Sea."
+    found = read(said("Salt.", part=2), done(two), completed(two))
+    assert found.content == "Salt. Sea."  # the second came with the list alone
+
+
+@pytest.mark.parametrize("kind", ["content", "summary"])
+def test_thoughts_numbered_on_from_another_item_are_those_that_are_listed(kind: str) -> None:
+    part = {"type": "reasoning_text" if kind == "content" else "summary_text", "text": "Rocks."}
+    whole = {"type": "reasoning", "id": "rs_1", "summary": [], kind: [part]}
+    name = "reasoning_text" if kind == "content" else "reasoning_summary_text"
+    at = {"output_index": 0, f"{kind}_index": 3}
+    pieces = [event(f"{name}.delta", **at, delta=said) for said in ("Ro", "cks.")]
+    found = read(*pieces, done(whole), said("Salt.", index=1), completed(whole))
+    assert (found.reasoning, found.content) == ("Rocks.", "Salt.")
+
+
 def test_a_refusal() -> None:
     part = {"type": "refusal", "refusal": "No."}
     refused = {**MESSAGE, "content": [part]}
@@ -539,6 +573,18 @@ def test_the_head_of_a_message_may_come_with_its_end_only() -> None:
     (part,) = read(said("Salt."), done(MESSAGE), completed()).parts
     assert isinstance(part, TextPart)
     assert part.extra == {"item": {"id": "msg_1", "phase": "final_answer"}}
+
+
+def test_a_message_goes_back_with_the_id_of_its_own_end() -> None:
+    """As reasoning does: GitHub's Copilot gives both another in the list at the end."""
+    first, listed = {**MESSAGE, "phase": None}, {**MESSAGE, "id": "msg_9"}
+    rivers, again = {**REASONING, "id": "rs_1"}, {**REASONING, "id": "rs_9"}
+    found = read(done(rivers), said("Salt.", index=1), done(first, 1), completed(again, listed))
+    thought, text = found.parts
+    assert isinstance(thought, ReasoningPart)
+    assert isinstance(text, TextPart)
+    assert thought.raw == rivers
+    assert text.extra == {"item": {"id": "msg_1", "phase": "final_answer"}}
 
 
 def test_items_that_are_none_are_left_out() -> None:

@@ -14,7 +14,7 @@ from .._accounting.budget import Budget
 from .._accounting.record import CostRecord, attempt_record
 from .._protocol.ingest import Ingest
 from .._types.cost import CostInfo
-from .._types.errors import MiniLLMError, RetriesExhausted, StreamTruncated
+from .._types.errors import MiniLLMError, ProviderError, RetriesExhausted, StreamTruncated
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers import Model
@@ -248,10 +248,13 @@ class TrackedStream(StreamingCompletion):
     def _attempt_failed(self, error: MiniLLMError) -> None:
         """Record an attempt that failed and that another follows."""
         usage: Usage | None = None
-        for chunk in self._source.info.held:
-            if chunk.usage is not None:
+        told = [chunk.usage for chunk in self._source.info.held]
+        if isinstance(error, ProviderError):  # the event of a failure may say what it took
+            told.append(error.usage)
+        for one in told:
+            if one is not None:
                 usage = usage or Usage()
-                usage.merge_from(chunk.usage)
+                usage.merge_from(one)
         ident = next((chunk.id for chunk in self._source.info.held if chunk.id), None)
         outcome = Outcome.TRUNCATED if isinstance(error, StreamTruncated) else Outcome.ERRORED
         usage = None if usage is None else self._ingest.charged(usage)

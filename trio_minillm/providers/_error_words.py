@@ -83,25 +83,25 @@ def words_of(levels: Sequence[tuple[Mapping[str, Any], bool]]) -> str:
 def _sentences(level: Mapping[str, Any]) -> Iterator[str]:
     """Yield what one object says: an ``error`` that is text, and the first of its other words."""
     error = level.get("error")
-    if isinstance(error, str) and error.strip():
-        yield without_request(error)
     texts = (v for v in map(level.get, SAID) if isinstance(v, str) and v.strip())
-    yield from map(without_request, islice(texts, 1))
     others = (v for v in map(level.get, _BESIDES) if isinstance(v, str) and v.strip())
-    yield from map(without_request, others)
+    own = [error] if isinstance(error, str) and error.strip() else []
+    said = [without_request(words) for words in (*own, *islice(texts, 1), *others)]
+    yield from said
     for key in ("detail", "errors", "details", "issues", "message"):
         value = level.get(key)
         if isinstance(value, Mapping) and key == "errors":  # ASP.NET: the fields, with their faults
             value = [{"loc": k, "msg": _listed(v)} for k, v in value.items() if type(v) is list]
-        if isinstance(value, list) and (listed := _listed(value)):
+        if isinstance(value, list) and (listed := _listed(value, said)):
             yield listed
             return
 
 
-def _listed(items: list[Any]) -> str:
+def _listed(items: list[Any], known: Sequence[str] = ()) -> str:
     """Return a list of faults as text, each behind the field that it is about.
 
-    FastAPI has that in ``loc``, and echoes the field's value in ``input``, which is left out.
+    FastAPI has that in ``loc``, and echoes the field's value in ``input``, which is left out. So is
+    what is ``known``: Google repeats the message of an error in its details.
     """
     said: list[str] = []
     for item in items[:FEW]:
@@ -110,8 +110,10 @@ def _listed(items: list[Any]) -> str:
         elif isinstance(item, Mapping):
             words = next((w for w in (item.get(k) for k in SAID) if isinstance(w, str) and w), "")
             place = next((p for p in map(_place, map(item.get, _PLACES)) if p), "")
+            words = without_request(words[: 4 * EXCERPT_CHARS])
+            if any(words in one for one in known):
+                words = ""
             if words or place:
-                words = without_request(words[: 4 * EXCERPT_CHARS])
                 said.append(": ".join(filter(None, (place, words)))[:EXCERPT_CHARS])
     return "; ".join(said)
 

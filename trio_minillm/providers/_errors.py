@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo, ErrorKind
+from .._types.chunks import StreamChunk
+from .._types.errors import EXCERPT_CHARS, RETRYABLE, ErrorInfo, ErrorKind, ProviderError
 from ._coerce import clean, loose_json
 from ._error_codes import GENERIC, plain_code, status_of
 from ._error_kinds import AGAIN, FAULTS, Evidence, kind_of
@@ -396,6 +397,19 @@ _NOT_WELL = (
 )
 """Parts of words that do not say so, whatever else is in them: ``overloaded``, ``tool_failed``."""
 _GOING_ON = "progress|status|think|thought|search|queue|wait|load|ping|alive|heart|tool"
+
+
+def name_answer(failure: ProviderError, ident: Any, model: Any) -> None:
+    """Put an answer's id, and the model that gave it, into what the event of its failure says.
+
+    With its id the provider can be asked what the failed answer cost.
+    """
+    ident, model = (v if isinstance(v, str) and v else None for v in (ident, model))
+    if ident is None and model is None:
+        return
+    if not failure.content:
+        failure.content = (StreamChunk(progress=False),)
+    failure.content[0].id, failure.content[0].model = ident, model
 
 
 def _has_words(found: Mapping[str, Any]) -> bool:

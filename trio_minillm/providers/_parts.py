@@ -50,6 +50,7 @@ _QUIET = frozenset(
         *("finishReason", "delta", "citations", "references", "sources", "context", "documents"),
         *("thinking_blocks", "executed_tools", "reasoning_steps", "extra_content", "tool_plan"),
         *("search_results", "metadata", "debug", "grounding_metadata", "cache_control"),
+        "provider_metadata",
     }
 )
 """Fields of a delta that are read elsewhere, or of which nobody misses anything."""

@@ -12,7 +12,7 @@ newest item of the same kind is meant, and in the list at the end the next one o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
 import msgspec
@@ -52,6 +52,8 @@ class ItemChunk(StreamChunk, kw_only=True, gc=False):
     kind: str = MESSAGE
     section: int = 0
     """Number of the piece of content in the item; from `SUMMARIES` on, it is one of the summary."""
+    of: int = 0
+    """The number of such pieces that the item has, where the event lists them all."""
     repeats: bool = False
     """True if it repeats what may have come before."""
     held: bool = False
@@ -255,9 +257,12 @@ class Items(RepeatFilter):
         self, item: _Item, chunk: ItemChunk, ended: dict[str, Any], new: StreamChunk
     ) -> Iterator[StreamChunk]:
         """Yield the end of an item: what it has become, and what only its end has."""
+        told = item.head if item.ended else None
         item.ended, item.listed = True, item.listed or chunk.listed
         if item.kind == MESSAGE:
             head = head_of(ended)
+            if head and told:  # with the id of its own end, as reasoning has
+                head = {**head, **told}
             if head and head != item.head:
                 item.head = head
                 for slot in item.slots.values():
@@ -290,7 +295,8 @@ class Items(RepeatFilter):
 
     def _remove(self, chunk: ItemChunk, item: _Item) -> None:
         """Take out of a chunk what its item has said before."""
-        said, section = item.said, chunk.section
+        said, section = item.said, _numbered_as_told(chunk, item.said)
+        chunk.section = section
         if chunk.unreadable:
             if not said:
                 raise ProtocolError(f"{chunk.unreadable} can't be read")
@@ -367,6 +373,22 @@ def _field_of(chunk: StreamChunk) -> str:
     if chunk.tool_calls:
         return "tool_calls"
     return "refusal" if chunk.refusal else ""
+
+
+def _numbered_as_told(chunk: ItemChunk, said: Set[tuple[int, str]]) -> int:
+    """Return the section of a listed piece of content, as the pieces of its item were numbered so far.
+
+    Bedrock counts a message's pieces on from those of the reasoning before it, and lists them from 0.
+    So if a number came that the list can't have, the first piece listed is the first that came.
+    """
+    section = chunk.section
+    base = SUMMARIES if section >= SUMMARIES else 0
+    if not chunk.of:
+        return section
+    told = sorted({number for number, _ in said if base <= number < base + SUMMARIES})
+    if not told or told[-1] - base < chunk.of or section - base >= len(told):
+        return section
+    return told[section - base]
 
 
 def _opening(chunk: StreamChunk, item: _Item) -> Block:

@@ -51,7 +51,7 @@ from ._base import (
     names_failure,
 )
 from ._coerce import clean, loose_json, side_objects, side_text, text
-from ._errors import complaint_in, error_from, failure_beside, is_error
+from ._errors import complaint_in, error_from, failure_beside, is_error, name_answer
 from ._parts import READ_AGAIN, text_within, texts_of
 from ._pricing import stated_or_priced
 from ._reasons import USUAL_REASONS, failure_of, reason_of
@@ -224,6 +224,7 @@ class Anthropic(Provider):
             return [*out, StreamChunk(end=True, progress=False)]
         except ProviderError as exc:
             exc.usage = exc.usage or _told(message.usage)
+            name_answer(exc, message.id, message.model)
             raise
 
     def cost_of(self, usage: Usage | None, price: TokenPrice | None) -> CostInfo:

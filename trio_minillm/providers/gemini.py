@@ -21,7 +21,7 @@ from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolErro
 from .._types.usage import Usage
 from ._base import Beside, Model, Parsed, Provider, Request, is_vertex, joined_url
 from ._coerce import loose_json, loose_object
-from ._errors import complaint_in, error_from, failure_beside, is_error
+from ._errors import complaint_in, error_from, failure_beside, is_error, name_answer
 from ._gemini_events import (
     Event,
     annotations_of,
@@ -126,6 +126,7 @@ def _parsed(event: Event, data: bytes) -> list[StreamChunk]:
             out.append(_without_candidates(event, data))
     except ProviderError as exc:  # a failed answer has used tokens, too
         exc.content, exc.usage = tuple(out), _told(event.usage_metadata)
+        name_answer(exc, event.response_id, event.model_version)
         raise
     out[0].id, out[0].model = event.response_id, event.model_version
     if (usage := _told(event.usage_metadata)) is not None:

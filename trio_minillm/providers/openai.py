@@ -19,7 +19,7 @@ from .._types.errors import MiniLLMError, ProviderError
 from .._types.usage import Usage
 from ._base import Model, Provider, Request, host_of, joined_url
 from ._coerce import loose_json
-from ._errors import complaint_in, failure_beside
+from ._errors import complaint_in, failure_beside, name_answer
 from ._history import OPENAI_IDS
 from ._openai_choices import (
     chunk_of,
@@ -122,8 +122,7 @@ class OpenAIChat(Provider):
             self._with(chunk, out[-1], data)
         except ProviderError as exc:
             exc.content = (*continuing(out), *exc.content)
-            if chunk.usage:  # a failed answer has used tokens, too
-                exc.usage = self._told(chunk.usage)
+            self._beside_failure(chunk, exc)
             raise
         return out[0] if len(out) == 1 else out
 
@@ -145,9 +144,14 @@ class OpenAIChat(Provider):
         try:
             return self._whole(chunk, body, left_out)
         except ProviderError as exc:
-            if chunk.usage:
-                exc.usage = self._told(chunk.usage)
+            self._beside_failure(chunk, exc)
             raise
+
+    def _beside_failure(self, chunk: ChunkEvent, failure: ProviderError) -> None:
+        """Add what the event of a failure says of the answer: a failed one has used tokens, too."""
+        if chunk.usage:
+            failure.usage = self._told(chunk.usage)
+        name_answer(failure, chunk.id, chunk.model)
 
     def _whole(self, chunk: ChunkEvent, body: bytes, left_out: list[str]) -> list[StreamChunk]:
         """Translate a whole answer."""

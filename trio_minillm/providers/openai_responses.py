@@ -34,7 +34,7 @@ from ._base import (
     joined_url,
 )
 from ._coerce import clean, loose_json, side_objects, side_text
-from ._errors import complaint_in, error_from, failure_beside, is_error
+from ._errors import complaint_in, error_from, failure_beside, is_error, name_answer
 from ._parts import bounded, text_within
 from ._pricing import stated_or_priced
 from ._reasons import failure_of, plain_reason, reason_of
@@ -210,6 +210,7 @@ class OpenAIResponses(Provider):
         if info is not None:
             failure = ProviderError(info)
             failure.usage = usage
+            name_answer(failure, response.id, response.model)
             raise failure
         left_out: list[str] = []
         out: list[StreamChunk] = list(_listed(response.output))
@@ -237,7 +238,9 @@ def _running(event: Event) -> StreamChunk:
     """Translate an event that says that the answer is under way."""
     head, left_out = head_in(event.response), list[str]()
     if head.error and is_error(head.error):
-        raise ProviderError(error_from(None, {"error": head.error}))
+        failure = ProviderError(error_from(None, {"error": head.error}))
+        name_answer(failure, head.id, head.model)
+        raise failure
     out = StreamChunk(progress=False)
     out.id = side_text(head.id, "response.id", left_out) or None
     out.model = side_text(head.model, "response.model", left_out) or None
@@ -516,17 +519,17 @@ def _contents(item: dict[str, Any], index: int | None, where: str) -> Iterator[I
     """Yield the pieces of content of a whole item."""
     kind, ident = kind_of(item), _ident(item)
 
-    def piece(section: int, content: dict[str, Any]) -> ItemChunk:
-        return ItemChunk(
-            **content, index=index, item_id=ident, kind=kind, section=section, repeats=True
-        )
+    def piece(section: int, content: dict[str, Any], of: int = 0) -> ItemChunk:
+        place: dict[str, Any] = {"index": index, "section": section, "of": of}
+        return ItemChunk(**content, **place, item_id=ident, kind=kind, repeats=True)
 
     if kind == MESSAGE:
         content = item.get("content")
         if not all(map(_is_part, content if isinstance(content, list) else [content or ""])):
             yield piece(0, {"unread": ("content",)})
-        for number, part in enumerate(_parts(content, "output_text")):
-            yield piece(min(number, SUMMARIES - 1), _part_content(part, "content"))
+        parts = _parts(content, "output_text")
+        for number, part in enumerate(parts):
+            yield piece(min(number, SUMMARIES - 1), _part_content(part, "content"), len(parts))
     elif kind == REASONING:
         texts = _parts(item.get("content"), "reasoning_text")
         said = [(n, text_within(part) or "") for n, part in enumerate(texts)]
@@ -535,7 +538,7 @@ def _contents(item: dict[str, Any], index: int | None, where: str) -> Iterator[I
             said = [(SUMMARIES + n, text_within(part) or "") for n, part in enumerate(texts)]
         for section, text in said:
             if text:
-                yield piece(min(section, SECTIONS - 1), {"reasoning": text})
+                yield piece(min(section, SECTIONS - 1), {"reasoning": text}, len(texts))
     elif kind == CALL:
         yield piece(0, {"tool_calls": (_call(item, index, with_arguments=True),)})
 
