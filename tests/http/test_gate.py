@@ -256,3 +256,27 @@ async def test_waiting_for_others_no_clock_runs(dials: Dials, autojump_clock: An
             for _ in range(MANY):
                 nursery.start_soon(partial(one, client))
     assert dials.most == AT_ONCE
+
+
+@pytest.mark.parametrize("pool", [None, 10.0, 1.0])
+async def test_for_httpx_the_wait_is_one_for_the_pool(
+    dials: Dials, autojump_clock: Any, pool: float | None
+) -> None:
+    from trio_minillm import TrioTransport
+
+    dials.seconds = 0.6
+    ends: list[type[Exception]] = []
+
+    async def one(client: httpx.AsyncClient) -> None:
+        with pytest.raises(httpx.TimeoutException) as caught:
+            await client.get("http://127.0.0.1:1/")
+        ends.append(caught.type)
+
+    timeout = httpx.Timeout(1.0, pool=pool)
+    async with httpx.AsyncClient(transport=TrioTransport(), timeout=timeout) as client:
+        async with trio.open_nursery() as nursery:
+            for _ in range(MANY):
+                nursery.start_soon(one, client)
+    late = 0 if pool != 1.0 else MANY - 2 * AT_ONCE  # the second round begins after 0.6 s
+    assert ends.count(httpx.PoolTimeout) == late
+    assert ends.count(httpx.ReadTimeout) == MANY - late  # connected in time

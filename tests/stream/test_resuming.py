@@ -721,6 +721,26 @@ def test_what_failed_is_left_to_its_caller() -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("way", WAYS)
+def test_what_is_given_up_ends_then_and_not_when_it_was_cut(transport: str, way: str) -> None:
+    slow = [step for event in EVENTS[:BEGUN] for step in (0.5, event)]
+    busy = json_reply({"error": {"message": "busy"}}, status=503, headers={"retry-after": "20"})
+
+    async def main() -> None:
+        async with serve(reply(*slow, eof), busy, REFUSED) as server:
+            async with client_over(transport, retry=QUICK) as client:
+                began = trio.current_time()
+                with pytest.raises(llm.ConnectionCut) as caught:
+                    await one(client, model(server.base_url), way)
+                assert caught.value.partial is not None
+                total = caught.value.partial.timings.total
+                assert total == pytest.approx(trio.current_time() - began, abs=0.5)
+                assert total > 20
+
+    run(main, ON_SOCKETS)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", ["eof", "reset", "half_close", "stall"])
 def test_over_a_socket(transport: str, way: str, how: Any) -> None:
     slow = [step for event in EVENTS for step in (0.5, event)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import json
 import os
+import ssl
 import tempfile
 import time
 import traceback
@@ -467,6 +469,62 @@ async def test_a_submission_is_not_sent_again_silently(tmp_path, vendor, key, au
         async with batch as results:
             assert [r.ok async for r in results] == [True]
     assert rig.stand_in.calls.count("create") == 1
+
+
+TLS_BROKE = ssl.SSLError(1, "unexpected message")
+TLS_BROKE.reason = "UNEXPECTED_MESSAGE"
+OUT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, trio.BrokenResourceError)
+
+
+@vendors
+@pytest.mark.parametrize("kind", OUT)
+@pytest.mark.parametrize(
+    "cause", [OSError(errno.ETIMEDOUT, ""), OSError(errno.EHOSTUNREACH, ""), TLS_BROKE]
+)
+async def test_a_host_that_is_lost_behind_a_submission_may_have_it(
+    tmp_path, vendor, kind, cause, autojump_clock
+):
+    """Why the connection broke says nothing of what had arrived before."""
+
+    class Lost(StandInTransport):
+        broke = False
+
+        async def handle_async_request(self, request):
+            response = await super().handle_async_request(request)
+            if self.stand_in.calls[-1] == "create" and not self.broke:
+                self.broke = True
+                raise kind("Server disconnected") from cause
+            return response
+
+    rig = Rig(tmp_path, vendor)
+    async with llm.open_client(transport=Lost(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            assert [r.ok async for r in results] == [True]
+    assert rig.stand_in.calls.count("create") == 1
+    assert rig.stand_in.work == {"a": 1}
+
+
+@vendors
+async def test_a_host_that_is_not_reached_is_asked_again_without_a_list(
+    tmp_path, vendor, autojump_clock
+):
+    class Away(StandInTransport):
+        away = 2
+
+        async def handle_async_request(self, request):
+            if request.method == "POST" and "batches" in request.url.path and self.away:
+                self.away -= 1
+                raise httpx.ConnectError("") from OSError(errno.EHOSTUNREACH, "")
+            return await super().handle_async_request(request)
+
+    rig = Rig(tmp_path, vendor)
+    async with llm.open_client(transport=Away(rig.stand_in)) as client:
+        batch = client.vendor_batch(requests("a"), model=rig.model, journal=rig.journal)
+        async with batch as results:
+            assert [r.ok async for r in results] == [True]
+    assert rig.stand_in.calls.count("list") == 0
+    assert rig.stand_in.work == {"a": 1}
 
 
 @vendors

@@ -19,6 +19,8 @@ import trio
 
 from .._types.errors import (
     ConnectionCut,
+    ConnectTimeout,
+    CredentialsError,
     ErrorInfo,
     MiniLLMError,
     ProtocolError,
@@ -103,6 +105,21 @@ def map_error(exc: Exception, *, begun: bool, host: str = "") -> MiniLLMError:
         return ConnectionCut(f"the connection broke: {words}")
     to = f" to {host}" if host else ""
     return SendError(f"the request could not be sent{to}: {words}", reason=reason)
+
+
+def never_sent(error: MiniLLMError) -> bool:
+    """Return whether an error shows that nothing of its request can have reached the server.
+
+    The reason alone does not: the host of a connection that stood may become unreachable, and its TLS may
+    break, when the server has long done what it was asked for.
+    """
+    if isinstance(error, CredentialsError | ConnectTimeout):
+        return True
+    reason, cause = getattr(error, "reason", None), error.__cause__
+    if not isinstance(error, SendError) or reason is None:
+        return False
+    not_connected = isinstance(cause, httpx.ConnectError | httpx.UnsupportedProtocol)
+    return not_connected or (cause is None and reason == "address")
 
 
 def explain(exc: BaseException) -> tuple[SendReason | None, str]:

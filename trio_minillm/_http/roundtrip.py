@@ -186,14 +186,14 @@ class Roundtrip:
     async def _connected(self, request: WireRequest) -> Connection:
         """Return a new connection to the request's origin."""
         await request.tell("connection.connect_tcp.started")
-        connection = self._connection = await _within(
-            request.timeouts.get("connect"),
-            httpx.ConnectTimeout,
-            self._pool.open,
-            request.origin,
-            request.server_name,
-            request.tell,
-        )
+        clock = _ConnectClock(request)
+        connection: Connection | None = None
+        with clock.scope:
+            connection = self._connection = await self._pool.open(
+                request.origin, request.server_name, clock.tell
+            )
+        if connection is None:
+            raise clock.error()
         await request.tell("connection.connect_tcp.complete")
         return connection
 
@@ -430,6 +430,44 @@ class Roundtrip:
             self._pool.release_slot(self)
 
 
+class _ConnectClock:
+    """The time that a request may take to connect. It stands still while that waits for the pool, for as
+    long as that may take.
+    """
+
+    def __init__(self, request: WireRequest) -> None:
+        self._request = request
+        self._waiting = False
+        self._left = _seconds(request, "connect")
+        self.scope = trio.CancelScope(deadline=trio.current_time() + self._left)
+
+    async def tell(self, event: str) -> None:
+        """Hand an event on, and stop or start the clock where it says so."""
+        now, waits = trio.current_time(), event == "connection_pool.wait.started"
+        if waits:
+            self._waiting, self._left = True, self.scope.deadline - now
+            self.scope.deadline = now + _seconds(self._request, "pool")
+        elif event == "connection_pool.wait.complete":
+            self._waiting, self.scope.deadline = False, now + self._left
+        await self._request.tell(event)
+
+    def error(self) -> httpx.TimeoutException:
+        """Return the error of the clock that has run out."""
+        name = "pool" if self._waiting else "connect"
+        kind = httpx.PoolTimeout if self._waiting else httpx.ConnectTimeout
+        return kind(_timed_out(_seconds(self._request, name)))
+
+
+def _seconds(request: WireRequest, name: str) -> float:
+    """Return a limit of the request's; infinite if it has none."""
+    seconds = request.timeouts.get(name)
+    return float("inf") if seconds is None else seconds
+
+
+def _timed_out(seconds: float) -> str:
+    return f"timed out after {seconds:g} s"
+
+
 async def _within(
     seconds: float | None,
     error: type[httpx.TimeoutException],
@@ -441,4 +479,4 @@ async def _within(
         return await do(*args)
     with trio.move_on_after(seconds):
         return await do(*args)
-    raise error(f"timed out after {seconds:g} s")
+    raise error(_timed_out(seconds))

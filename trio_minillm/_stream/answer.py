@@ -95,9 +95,14 @@ class Answer:
         self._info = info
         self._max_response = max_response
 
+    def reopen(self) -> None:
+        """Wait for another body: who leaves meanwhile has left, and was not cut."""
+        self.error = self._info.ended = None
+
     def go_on(self, clocks: Clocks) -> None:
         """Go on with another body, under other clocks."""
-        self.clocks, self.error, self._info.ended = clocks, None, None
+        self.clocks = clocks
+        self.reopen()
 
     @property
     def failure(self) -> MiniLLMError | None:

@@ -116,7 +116,7 @@ class Resuming:
             error, attempt=self._failures, remaining=remaining, random=random()
         )
         if wait is not None:
-            answer.error = None  # who leaves meanwhile has left, and was not cut
+            answer.reopen()
         return wait
 
     def failure(self, error: MiniLLMError) -> MiniLLMError:

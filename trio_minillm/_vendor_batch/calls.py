@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from .._http.credentials import CredentialedExchange, SentOnce
 from .._http.exchange import Exchange, ignore_progress
+from .._http.failures import never_sent
 from .._protocol.redaction import redact, redact_text, secrets_added, secrets_of
 from .._protocol.request import credentials_of, headers_to, with_key
 from .._types.errors import (
     ConnectionCut,
-    ConnectTimeout,
     LimitExceeded,
     MiniLLMError,
     RefusedError,
@@ -63,9 +63,7 @@ def was_sent(error: MiniLLMError) -> bool:
     """Return True if the server may have done what a call that failed asked for."""
     if isinstance(error, RefusedError):
         return (error.status or 0) >= 500 or error.status in (408, 409)
-    if isinstance(error, ConnectTimeout):
-        return False
-    return not (isinstance(error, SendError) and error.reason is not None)
+    return not never_sent(error)
 
 
 def wait_before(attempt: int, error: MiniLLMError) -> float:
