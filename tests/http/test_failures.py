@@ -13,7 +13,7 @@ import pytest
 
 import trio_minillm as llm
 from trio_minillm._http.exchange import Exchange
-from trio_minillm._http.failures import MAX_CAUSES, explain, map_error
+from trio_minillm._http.failures import MAX_CAUSES, explain, map_error, never_sent
 from trio_minillm._http.httpx_exchange import HttpxExchange, send_by_transport
 from trio_minillm._http.pool import ConnectionPool
 from trio_minillm._http.trio_exchange import TrioExchange
@@ -181,3 +181,26 @@ async def test_trusted_certificates_that_cant_be_read_are_said_once(
         with pytest.raises(llm.SendError, match="the trusted certificates can't be read") as caught:
             await client.complete(model, "Hi")
     assert caught.value.reason == "certificate"
+
+
+async def test_what_was_never_sent_is_known() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    errors = await on_each_transport(f"http://127.0.0.1:{port}/", trusting())
+    errors += await on_each_transport("ftp://127.0.0.1/", trusting())
+    errors += [llm.CredentialsError("no key"), llm.ConnectTimeout(1.0)]
+    assert [never_sent(error) for error in errors] == [True] * len(errors)
+
+
+@pytest.mark.parametrize(
+    "kind", [httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout]
+)
+def test_a_reason_behind_a_connection_says_nothing_of_what_was_sent(kind: type[Exception]) -> None:
+    for number in (0, errno.EHOSTUNREACH, errno.ECONNRESET):
+        failure = kind("Server disconnected")
+        failure.__cause__ = OSError(number, "")
+        error = map_error(failure, begun=False)
+        error.__cause__ = failure
+        assert not never_sent(error)
+    assert not never_sent(llm.ConnectionCut("x"))

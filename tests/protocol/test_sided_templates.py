@@ -245,6 +245,17 @@ def test_among_others_usage_is_what_it_would_be(kinds: list[Any], data: st.DataO
     both_ways(GEMINI, b"".join(events), cut)
 
 
+@pytest.mark.parametrize("cut", [None, 1, 7, 64])
+def test_an_item_that_opens_in_an_event_of_several(cut: int | None) -> None:
+    """It changes the place of what follows, however the bytes of its event come."""
+    item = OPENED[2].replace(b'"msg_1"', b'"msg_9"')
+    both = delta(9, "b").replace(b"\n\n", b"\n") + item
+    said = [delta(number, "a") for number in range(3, 9)]
+    body = b"".join([*OPENED, *said, both, *said])
+    both_ways(RESPONSES, body, cut)
+    assert [c.part for c in decoded(ChunkDecoder(RESPONSES), [body])[0] if c.delta][-1] == 1
+
+
 @given(st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=5), min_size=1, max_size=5))
 def test_a_batch_with_usage_folds_like_its_chunks(batches: list[list[int]]) -> None:
     folds_alike(batches)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from trio_minillm import Block, StreamChunk, ToolCallDelta, Usage
-from trio_minillm._types.chunks import has_content, has_effect
+from trio_minillm._types.chunks import has_content, has_effect, separate
 
 CONTENT = [
     {"delta": "x"},
@@ -46,3 +47,28 @@ def test_facts_have_an_effect_without_progress(fields):
 def test_without_progress_and_facts_there_is_no_effect(fields):
     assert not has_effect(StreamChunk(**fields, progress=False))
     assert has_effect(StreamChunk(**fields))
+
+
+def test_a_chunk_that_is_separate_shares_nothing_that_can_change() -> None:
+    inner = {"a": [1, {"b": [2]}], "c": {}}
+    chunk = StreamChunk(
+        tool_calls=(ToolCallDelta(0, extra=inner, partial=inner),),
+        usage=Usage(raw=inner, doubts={"cost": "why"}),
+        block=Block(start=inner, delta=inner, stop=True),
+        reasoning_details=(inner,),
+        annotations=(inner,),
+        logprobs=inner,
+        audio=inner,
+        images=(inner,),
+        metadata=inner,
+    )
+    before = msgspec.json.encode(chunk)
+    separate(chunk)
+    assert msgspec.json.encode(chunk) == before
+    inner["a"][1]["b"].append(3)  # type: ignore[index]
+    inner["c"]["d"] = 4  # type: ignore[index, call-overload]
+    assert msgspec.json.encode(chunk) == before
+
+
+def test_a_usage_without_its_json_can_t_be_read_anew() -> None:
+    assert Usage(completion_tokens=1).anew() is None

@@ -250,6 +250,17 @@ class ChunkDecoder:
             return None
         return parsed
 
+    def _unsettles(self, parsed: StreamChunk | Sequence[StreamChunk]) -> bool:
+        """Return whether an event may change what a template was proven with: a filter's memory."""
+        if not self._filters_itself:
+            return False
+        if type(parsed) is not StreamChunk:
+            return True
+        place = parsed.part
+        known = self._repeats.known(parsed)
+        parsed.part = place  # which asking has replaced
+        return not known
+
     def _pays_to_learn(self, blocks: list[bytes], number: int, events: int) -> bool:
         """Return whether a block, before which so many events came, is worth a template."""
         if events < self._learn_from:
@@ -329,6 +340,8 @@ class ChunkDecoder:
                 parsed = self._read(event.event, data)
                 restored = _same if long is None else long.restored
                 if parsed is not None:
+                    if self._template is not None and self._unsettles(parsed):
+                        self._template = None
                     parsed = self._repeats.removed_from(restored(parsed), data, restored)
             except ProtocolError as exc:
                 if long is None and (found := documents(data)):
