@@ -270,11 +270,32 @@ def test_cancel_cancels_and_brings_what_was_answered(desk: Desk) -> None:
         ended(process)
     desk.ask("a", "b", "c")
     ran = desk.run("--cancel")
-    assert ran.code == 0, ran.err
+    assert ran.code == 6, ran.err
     assert desk.stand_in.calls.count("cancel") == 1
     assert desk.stand_in.calls.count("create") == 1
     assert desk.keys() == {"k-a": 1}
-    assert "1 cancelled" in ran.out
+    assert (
+        "unanswered: 1 cancelled: the same command without --cancel submits them again" in ran.out
+    )
+    assert "no result: 2: the same command without --cancel goes on with them" in ran.out
+    assert "no batch was under way" not in ran.out
+    desk.stand_in.looks = 1
+    assert desk.run().code == 0
+    assert desk.run("--cancel").code == 0, "every request has an answer"
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_cancel_without_a_batch_says_so_and_leaves_no_file(desk: Desk, name: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    desk.ask("a", "b", "c")
+    desk.target = desk.folder / name
+    ran = desk.run("--cancel")
+    assert ran.code == 6, ran.err
+    assert "cancelled: nothing: no batch was under way" in ran.out
+    assert "no result: 3: the same command without --cancel goes on with them" in ran.out
+    assert desk.stand_in.calls == []
+    assert [path.name for path in desk.folder.iterdir()] == ["in.jsonl"]
 
 
 @posix

@@ -199,9 +199,8 @@ class VendorRun:
 
     def _adopt_other(self, part: Part) -> None:
         """Take a part of which nothing is wanted, for it to be cancelled."""
-        there = part.state in ("submitting", "running")
         model = self._model
-        if there and model is not None and place_of(vendor_of(model), model) == part.url:
+        if part.under_way and model is not None and place_of(vendor_of(model), model) == part.url:
             self._adopt(part, model)
 
     # -- requests out ------------------------------------------------------------------------------

@@ -89,6 +89,11 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     via: ViaPlan | None = None
 
     @property
+    def cancels(self) -> bool:
+        """True if the command only cancels vendors' batches, and submits nothing."""
+        return self.via is not None and self.via.cancel
+
+    @property
     def noun(self) -> str:
         """The name of one of the things that are sent and counted."""
         return "request" if self.samples == 1 else "sample"
@@ -191,7 +196,7 @@ class BatchSums:
             return 128 + interrupted
         failed = self.failed + self._failed_before
         if not failed:
-            return 0
+            return 6 if self.unsent and not self.plan.dry_run else 0
         commonest = self.results.failures.commonest
         if not self.ok and not self.before["finished"] and commonest is not None:
             return error_code(commonest)
@@ -246,6 +251,8 @@ class BatchSums:
             rows.append(("from cache", f"{self.cached:,}"))
         if self.unsent:
             goes_on = "the same command goes on with them"
+            if self.plan.cancels:
+                goes_on = "the same command without --cancel goes on with them"
             if self.plan.target.lines is None:
                 goes_on = "a run into a file could go on with them"
             rows.append(("no result", f"{self.unsent:,}: {goes_on}"))

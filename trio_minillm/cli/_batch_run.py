@@ -121,9 +121,7 @@ class BatchRun(LiveRun):
         return Progress(text, bool(stats.failed), share)
 
     def exit_code(self) -> int:
-        code = self.sums.exit_code(self.error, interrupted=self.interrupted)
-        unanswered = self._via is not None and self._via.left and not self._via.plan.cancel
-        return 6 if unanswered and not code else code
+        return self.sums.exit_code(self.error, interrupted=self.interrupted)
 
     def summary(self) -> tuple[Results, list[Row]] | None:
         sums = self.sums
@@ -155,7 +153,10 @@ class BatchRun(LiveRun):
             if plan.via is not None and plan.dry_run:
                 named = partial(_batch_priced, named)
             file = open_input(plan, source, named)
-            with open_output(plan.target, plan.fsync, dry_run=plan.dry_run) as out:
+            empty = not plan.cancels
+            with open_output(
+                plan.target, plan.fsync, dry_run=plan.dry_run, keep_empty=empty
+            ) as out:
                 sums.torn = 0 if out is None else out.torn
                 await self._read(file, out, model)
                 if out is None or plan.dry_run:
@@ -192,8 +193,11 @@ class BatchRun(LiveRun):
 
     async def _make_table(self) -> None:
         """Make the table of all lines, if one is wanted; of a million it takes a minute."""
-        self._making = self.sums.plan.target.table
-        await trio.to_thread.run_sync(make_table, self.sums.plan.target)
+        plan = self.sums.plan
+        if plan.cancels and plan.target.lines and not plan.target.lines.stat().st_size:
+            return  # which is removed
+        self._making = plan.target.table
+        await trio.to_thread.run_sync(make_table, plan.target)
 
     @asynccontextmanager
     async def _source(self) -> AsyncIterator[Path]:
