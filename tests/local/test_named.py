@@ -16,6 +16,10 @@ async def test_models_by_name(monkeypatch):
         assert (model.provider.name, model.api_key) == ("text", "sk-1")
     async with open_model("text:m", base_url="http://127.0.0.1:1/v1") as model:
         assert model.api_key == "sk-2", "OpenAI's key must not reach another server"
+    async with open_model("openai-responses:gpt-5") as model:
+        assert model.api_key == "sk-1"
+    async with open_model("openai-responses:m", base_url="http://127.0.0.1:1/v1") as model:
+        assert model.api_key == "sk-2", "OpenAI's key must not reach another server"
     async with open_model("anthropic:c", api_key="k", headers={"x": "y"}) as model:
         assert (model.provider.name, dict(model.headers)) == ("anthropic", {"x": "y"})
     async with open_model(model, base_url="http://without.effect") as same:

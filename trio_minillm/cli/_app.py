@@ -11,7 +11,7 @@ from typer import Option
 
 import trio_minillm as llm
 
-from ..local._named import KEYS
+from ..local._named import KEYS, variable_of
 from ._batch import batch
 from ._bench import bench
 from ._chat import chat
@@ -19,9 +19,17 @@ from ._costs import costs
 from ._output import EXIT_CODES
 from ._terminal import say
 
-_EPILOG = "\b\nKeys come from the environment:\n" + "".join(
-    f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()
-)
+
+def _keys_text() -> str:
+    """Return a line for each kind with the variable of its key, and of that at another server."""
+    lines = [f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()]
+    for kind, variable in KEYS.items():
+        if (other := variable_of(kind, "a base URL")) != variable:
+            lines.append(f"  {other:<22}{kind}:… with --base-url\n")
+    return "".join(lines)
+
+
+_EPILOG = "\b\nKeys come from the environment:\n" + _keys_text()
 _EPILOG += "\n\b\nExit codes:\n" + "".join(f"  {n:>3}  {what}\n" for n, what in EXIT_CODES.items())
 
 

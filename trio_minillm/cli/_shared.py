@@ -27,6 +27,7 @@ from ..local._named import (
     key_of,
     kind_of,
     named_model,
+    variable_of,
 )
 from ._output import Misuse
 
@@ -88,7 +89,7 @@ def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model
 
 def no_key(kind: str) -> Misuse:
     """Return the error for a kind of model whose key is not in the environment."""
-    return Misuse(f"no API key: set {KEYS[kind]} in the environment")
+    return Misuse(f"no API key: set {variable_of(kind)} in the environment")
 
 
 def priced(model: llm.Model | str, given: str | None) -> llm.Model | str:
