@@ -357,6 +357,8 @@ def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
         ran = desk.run()
         assert ran.code == code, ran.err
         assert words in ran.err
+        assert "with this id" not in ran.err, "an upload has none"
+        assert "no result: 2: once the error is put right, the same command goes on" in ran.out
         assert "secret" not in ran.err + ran.out
     assert desk.run().code == 0
 

@@ -130,7 +130,7 @@ class Caller:
 
         It holds no cancel scope between two lines, whatever is done with them meanwhile.
         """
-        call = Call("GET", url)
+        call = Call("GET", url, named=True)
         exchange = self._exchange(call)
         try:
             with trio.move_on_after(CALL_SECONDS) as scope:
@@ -174,7 +174,8 @@ class Caller:
         url = self.redacted(call.url.partition("?")[0])
         words = info.message
         if status in (404, 405, 501):
-            words = f"{words} ({url}: no batches here, or none with this id for this key)"
+            or_none = ", or none with this id for this key" if call.named else ""
+            words = f"{words} ({url}: no batches here{or_none})"
         elif status == 413:
             words = f"{words} (a part is too large for this server: make it smaller)"
         request_id = headers.get("x-request-id") or headers.get("request-id")

@@ -127,7 +127,7 @@ class BatchRun(LiveRun):
         sums = self.sums
         if sums.report is None or (isinstance(self.error, Misuse) and not sums.ok):
             return None
-        rows = sums.rows()
+        rows = sums.rows(self.error)
         if self._via is not None:
             rows = self._via.rows() + rows
         if self._check_failed:
