@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
+from typer.core import TyperCommand
 
 import trio_minillm as llm
 
@@ -39,6 +40,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class _Command(TyperCommand):
+    """A command whose errors name a wrong value without the words of what checks it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as exc:
+            exc.message = exc.message.removeprefix("Value error, ")  # pydantic's
+            raise
+
+
 def _root(
     version: Annotated[
         bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -57,10 +69,10 @@ def main() -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EPILOG)(_root)
-    app.command(epilog=_EPILOG)(chat)
-    app.command(epilog=_EPILOG)(bench)
-    app.command(epilog=_EPILOG)(batch)
-    app.command()(costs)
+    app.command(cls=_Command, epilog=_EPILOG)(chat)
+    app.command(cls=_Command, epilog=_EPILOG)(bench)
+    app.command(cls=_Command, epilog=_EPILOG)(batch)
+    app.command(cls=_Command)(costs)
     try:
         app(prog_name="trio-minillm")
     except Exception as exc:  # noqa: BLE001 - a bug: show its place, for its message may be secret
