@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("typer", reason="needs the extra [cli]")
@@ -195,6 +197,45 @@ async def test_a_stop_before_the_first_batch_submits_nothing(tmp_path: Path) -> 
     assert stand_in.calls == []
 
 
+@wires
+async def test_the_progress_shows_why_nothing_can_be_sent(
+    tmp_path: Path, wire: str, autojump_clock: Any
+) -> None:
+    """For minutes, in which no batch is at the vendor."""
+    told: list[str] = []
+
+    class NoNetwork(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            progress = via.progress()
+            assert progress is not None
+            told.append(progress.text)
+            raise httpx.ConnectError("no such host") from socket.gaierror(
+                socket.EAI_NONAME, "unknown"
+            )
+
+    via = Via(ViaPlan(journal=tmp_path / "j", live=False, cancel=False, options={}), quiet=True)
+
+    async def requests() -> AsyncGenerator[BatchRequest, None]:
+        yield BatchRequest("a", "a")
+
+    async def keep(result: BatchResult) -> None:
+        raise AssertionError("there is none")
+
+    make = {"openai": llm.openai, "anthropic": llm.anthropic}[wire]
+    model = make("m-1", api_key=KEY, base_url="http://test.invalid/v1")
+    with Journal(tmp_path / "j") as journal:
+        async with llm.open_client(transport=NoNetwork()) as client:
+            with pytest.raises(llm.SendError):
+                await via.take(client, requests(), journal, model, keep)
+    assert len(told) > 5
+    assert "nothing can be sent" not in told[0]
+    for line in told[1:]:
+        assert " · nothing can be sent: " in line
+        assert "no such host" in line
+    assert "at the vendor" not in "".join(told)
+    assert ("1 request being submitted" in told[-1]) == (wire == "anthropic")
+
+
 def test_failed_requests_are_submitted_again_when_that_is_asked_for(desk: Desk) -> None:
     desk.ask("a", "refuse it")
     assert desk.run().code == 6
@@ -369,6 +410,7 @@ def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
         (["--max-cost", "5"], "charged as a whole"),
         (["--check"], "--check can't go with --via provider"),
         (["--order"], "--order can't go with"),
+        (["--then", "later"], "Error: Invalid value for '--then': 'later' is not one of 'live'."),
         (["--then", "live", "--cancel"], "--then can't go with --cancel"),
         (["--part-mb", "0"], "--part-mb must be more than 0"),
     ],

@@ -93,9 +93,21 @@ class Caller:
         self._model = model
         self._secrets = secrets_of(model.api_key, model.headers.values())
         self._added: deque[bytes] = deque(maxlen=_ADDED_SECRETS)
+        self.failing: str = ""
+        """Words for the failure of the newest call; empty if it did not fail."""
 
     async def once(self, call: Call) -> bytes:
         """Make a call, and return the body of its answer. Raises `MiniLLMError`."""
+        try:
+            data = await self._once(call)
+        except MiniLLMError as exc:  # which is not kept: its frames hold the part
+            unsent = isinstance(exc, SendError) and not was_sent(exc)
+            self.failing = f"nothing can be sent: {exc}" if unsent else str(exc)
+            raise
+        self.failing = ""
+        return data
+
+    async def _once(self, call: Call) -> bytes:
         seconds = CALL_SECONDS + len(call.body) / BYTES_PER_SECOND
         exchange = self._exchange(call)
         try:

@@ -118,6 +118,13 @@ class VendorRun:
         """The wishes of those outside."""
         return self._control
 
+    @property
+    def failing(self) -> str:
+        """Words for a call that failed, while it is not known whether the next one will."""
+        callers = [group.caller for group in self._groups.values()]
+        callers += [running.caller for running in self.running.values()]
+        return next((caller.failing for caller in callers if caller.failing), "")
+
     async def results(self, journal: Journal) -> AsyncGenerator[BatchResult, None]:
         """Yield the results, as the parts are over."""
         await self._pull(journal)

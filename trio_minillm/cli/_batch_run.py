@@ -29,6 +29,7 @@ from trio_minillm.batch import (
 from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
 from .._batch.validation import check_schema
+from .._protocol.redaction import redact_beginnings
 from ..local._named import open_model
 from ._batch_files import RunTrace, check_cache, open_cache, open_input, open_trace
 from ._batch_output import Output, make_table, open_output, writing
@@ -61,6 +62,7 @@ class BatchRun(LiveRun):
 
     def __init__(self, plan: BatchPlan, secret: str, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
+        self._secret = secret
         self.noun = plan.noun
         self.sums = BatchSums(plan, secret)
         self.ledger = self.sums.ledger
@@ -107,7 +109,7 @@ class BatchRun(LiveRun):
         if self._making is not None:
             return Progress(f"writing {self._making.name}", failing=False)
         if self._batch is None and self._via is not None and (told := self._via.progress()):
-            return told
+            return told._replace(text=redact_beginnings(told.text, self._secret))
         if self._batch is None:
             lines = self.sums.lines
             read = f"reading the input: {many(lines, 'line')}"

@@ -217,17 +217,22 @@ class Via:
         if self._batch is None:
             return None
         stats = self._batch.statistics()
-        total = sum(one.requests for one in stats.at_vendor)
-        done = sum(one.done for one in stats.at_vendor)
-        words = Counter(one.status for one in stats.at_vendor)
+        there = [one for one in stats.at_vendor if one.id is not None]
+        total, done = sum(one.requests for one in there), sum(one.done for one in there)
+        leaving = sum(one.requests for one in stats.at_vendor if one.id is None)
+        words = Counter(one.status for one in there)
         states = ", ".join(f"{count:,} {one_line(word, 40)}" for word, count in words.items())
         text = f"{stats.results:,} fetched, {stats.unreturned:,} without an answer"
         if total:
-            batches = "batch" if len(stats.at_vendor) == 1 else "batches"
+            batches = "batch" if len(there) == 1 else "batches"
             text += f" · {many(total, 'request')} at the vendor, {done:,} done ({states} {batches})"
+        if leaving:
+            text += f" · {many(leaving, 'request')} being submitted"
+        if stats.failing:
+            text += f" · {one_line(stats.failing, 200)}"
         every = stats.results + stats.unreturned
-        share = (every + done) / max(1, every + total)
-        return Progress(text, bool(stats.unreturned), share)
+        share = (every + done) / max(1, every + total + leaving)
+        return Progress(text, bool(stats.unreturned or stats.failing), share)
 
     def rows(self) -> list[Row]:
         """Return the closing lines."""
