@@ -293,6 +293,7 @@ def test_nobody_listens() -> None:
     ("args", "words"),
     [
         (["x", "-m", "openai:gpt"], "set OPENAI_API_KEY"),
+        (["x", "-m", "responses:gpt-5"], "did you mean openai-responses:gpt-5?"),
         (["x", "-m", "compatible:m"], "needs --base-url"),
         (["x", "-m", "local", "--base-url", "http://h"], "--model is openrouter:NAME"),
         (["x", "-m", "nobody:m"], "--model is openrouter:NAME"),

@@ -26,6 +26,7 @@ from ..local._named import (
     is_local,
     key_of,
     kind_of,
+    meant,
     named_model,
     variable_of,
 )
@@ -82,7 +83,7 @@ def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model
         return named_model(name, base_url=base_url, api_key=key)
     except UnknownNameError:
         what = f"{KINDS}, or (without --base-url) local or local:PATH.gguf"
-        raise Misuse(f"--model is {what}") from None
+        raise Misuse(f"--model is {what}{meant(name)}") from None
     except NoBaseURLError:
         raise Misuse("--model compatible:NAME needs --base-url") from None
 

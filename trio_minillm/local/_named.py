@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from ..providers import Model
@@ -50,6 +51,19 @@ _CONSTRUCTORS = {
 }
 
 
+_ALIASES = {
+    "claude": "anthropic",
+    "completions": "text",
+    "google": "gemini",
+    "gpt": "openai",
+    "ollama": "compatible",
+    "responses": "openai-responses",
+    "vertex": "gemini",
+    "vllm": "compatible",
+} | {kind: kind for kind in (*KEYS, "local")}
+"""Words that are taken for kinds, with the kind that each stands for."""
+
+
 class UnknownNameError(ValueError):
     """A model's name that is not of the form ``KIND:NAME``, or has an unknown kind."""
 
@@ -61,6 +75,15 @@ class NoBaseURLError(ValueError):
 def kind_of(name: str) -> str:
     """Return the kind in a model's name, which is the part before the colon."""
     return name.partition(":")[0]
+
+
+def meant(name: str) -> str:
+    """Return words on the name that an unknown one was likely meant for, to follow a message."""
+    kind, colon, rest = name.partition(":")
+    near = get_close_matches(kind.lower(), _ALIASES, n=1)
+    if not colon or not near or _ALIASES[near[0]] == kind:
+        return ""
+    return f"; did you mean {_ALIASES[near[0]]}:{rest or 'NAME'}?"
 
 
 def variable_of(kind: str, base_url: str | None = None) -> str | None:
@@ -93,7 +116,7 @@ def named_model(
     """
     kind, _, rest = name.partition(":")
     if kind not in KEYS or not rest:
-        raise UnknownNameError(f"the model is {KINDS}, local or local:PATH.gguf")
+        raise UnknownNameError(f"the model is {KINDS}, local or local:PATH.gguf{meant(name)}")
     if kind in _OWN_SERVER_ALONE and base_url is not None:
         api_key = api_key or key_of(kind, base_url) or None
     if kind != "compatible":
