@@ -451,3 +451,13 @@ def test_a_dry_run_estimates_at_the_price_of_a_batch(desk: Desk) -> None:
     assert cost("2,8") == cost("2,8,service_tier=batch") != cost(PRICE)
     assert desk.stand_in.calls == []
     assert not (desk.folder / "out.jsonl.batches").exists()
+
+
+@pytest.mark.parametrize("name", ["openrouter:a/b", "gemini:m"])
+def test_a_vendor_without_batches_of_ours_is_refused_before_anything(desk: Desk, name: str) -> None:
+    desk.ask("a")
+    files = [str(desk.source), str(desk.target)]
+    ran = run([*COMMAND, "batch", *files, "-m", name, "--via", "provider", "--dry-run"])
+    assert ran.code == 2
+    assert "--via provider: " in ran.err
+    assert ("OpenRouter's batches have a format of their own" in ran.err) == ("router" in name)
