@@ -167,18 +167,18 @@ def run_live(
     json: bool,
     name: str,
     base_url: str | None,
-    to_stderr: bool = False,
+    stderr: bool = False,
 ) -> NoReturn:
     """Make a run, carry it out, print its results, and exit.
 
     ``make`` may raise `Misuse` or ``ValueError`` for an option. ``name`` is the model's as given, at
-    the ``base_url`` that was given; its key is not printed. ``to_stderr`` says that stdout is taken.
+    the ``base_url`` that was given; its key is not printed. ``stderr`` says that stdout is taken.
     """
     run: LiveRun | None = None
     error: Exception | None = None
 
     def finish() -> int:
-        return _print(run, error, json=json, name=name, base_url=base_url, stderr=to_stderr)
+        return _print(run, error, json=json, name=name, base_url=base_url, stderr=stderr)
 
     try:
         run = make()
