@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("typer", reason="needs the extra [cli]")
@@ -195,6 +197,45 @@ async def test_a_stop_before_the_first_batch_submits_nothing(tmp_path: Path) -> 
     assert stand_in.calls == []
 
 
+@wires
+async def test_the_progress_shows_why_nothing_can_be_sent(
+    tmp_path: Path, wire: str, autojump_clock: Any
+) -> None:
+    """For minutes, in which no batch is at the vendor."""
+    told: list[str] = []
+
+    class NoNetwork(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            progress = via.progress()
+            assert progress is not None
+            told.append(progress.text)
+            raise httpx.ConnectError("no such host") from socket.gaierror(
+                socket.EAI_NONAME, "unknown"
+            )
+
+    via = Via(ViaPlan(journal=tmp_path / "j", live=False, cancel=False, options={}), quiet=True)
+
+    async def requests() -> AsyncGenerator[BatchRequest, None]:
+        yield BatchRequest("a", "a")
+
+    async def keep(result: BatchResult) -> None:
+        raise AssertionError("there is none")
+
+    make = {"openai": llm.openai, "anthropic": llm.anthropic}[wire]
+    model = make("m-1", api_key=KEY, base_url="http://test.invalid/v1")
+    with Journal(tmp_path / "j") as journal:
+        async with llm.open_client(transport=NoNetwork()) as client:
+            with pytest.raises(llm.SendError):
+                await via.take(client, requests(), journal, model, keep)
+    assert len(told) > 5
+    assert "nothing can be sent" not in told[0]
+    for line in told[1:]:
+        assert " · nothing can be sent: " in line
+        assert "no such host" in line
+    assert "at the vendor" not in "".join(told)
+    assert ("1 request being submitted" in told[-1]) == (wire == "anthropic")
+
+
 def test_failed_requests_are_submitted_again_when_that_is_asked_for(desk: Desk) -> None:
     desk.ask("a", "refuse it")
     assert desk.run().code == 6
@@ -270,11 +311,32 @@ def test_cancel_cancels_and_brings_what_was_answered(desk: Desk) -> None:
         ended(process)
     desk.ask("a", "b", "c")
     ran = desk.run("--cancel")
-    assert ran.code == 0, ran.err
+    assert ran.code == 6, ran.err
     assert desk.stand_in.calls.count("cancel") == 1
     assert desk.stand_in.calls.count("create") == 1
     assert desk.keys() == {"k-a": 1}
-    assert "1 cancelled" in ran.out
+    assert (
+        "unanswered: 1 cancelled: the same command without --cancel submits them again" in ran.out
+    )
+    assert "no result: 2: the same command without --cancel goes on with them" in ran.out
+    assert "no batch was under way" not in ran.out
+    desk.stand_in.looks = 1
+    assert desk.run().code == 0
+    assert desk.run("--cancel").code == 0, "every request has an answer"
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_cancel_without_a_batch_says_so_and_leaves_no_file(desk: Desk, name: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    desk.ask("a", "b", "c")
+    desk.target = desk.folder / name
+    ran = desk.run("--cancel")
+    assert ran.code == 6, ran.err
+    assert "cancelled: nothing: no batch was under way" in ran.out
+    assert "no result: 3: the same command without --cancel goes on with them" in ran.out
+    assert desk.stand_in.calls == []
+    assert [path.name for path in desk.folder.iterdir()] == ["in.jsonl"]
 
 
 @posix
@@ -336,6 +398,8 @@ def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
         ran = desk.run()
         assert ran.code == code, ran.err
         assert words in ran.err
+        assert "with this id" not in ran.err, "an upload has none"
+        assert "no result: 2: once the error is put right, the same command goes on" in ran.out
         assert "secret" not in ran.err + ran.out
     assert desk.run().code == 0
 
@@ -346,6 +410,7 @@ def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
         (["--max-cost", "5"], "charged as a whole"),
         (["--check"], "--check can't go with --via provider"),
         (["--order"], "--order can't go with"),
+        (["--then", "later"], "Error: Invalid value for '--then': 'later' is not one of 'live'."),
         (["--then", "live", "--cancel"], "--then can't go with --cancel"),
         (["--part-mb", "0"], "--part-mb must be more than 0"),
     ],
@@ -386,3 +451,13 @@ def test_a_dry_run_estimates_at_the_price_of_a_batch(desk: Desk) -> None:
     assert cost("2,8") == cost("2,8,service_tier=batch") != cost(PRICE)
     assert desk.stand_in.calls == []
     assert not (desk.folder / "out.jsonl.batches").exists()
+
+
+@pytest.mark.parametrize("name", ["openrouter:a/b", "gemini:m"])
+def test_a_vendor_without_batches_of_ours_is_refused_before_anything(desk: Desk, name: str) -> None:
+    desk.ask("a")
+    files = [str(desk.source), str(desk.target)]
+    ran = run([*COMMAND, "batch", *files, "-m", name, "--via", "provider", "--dry-run"])
+    assert ran.code == 2
+    assert "--via provider: " in ran.err
+    assert ("OpenRouter's batches have a format of their own" in ran.err) == ("router" in name)

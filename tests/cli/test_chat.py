@@ -293,6 +293,7 @@ def test_nobody_listens() -> None:
     ("args", "words"),
     [
         (["x", "-m", "openai:gpt"], "set OPENAI_API_KEY"),
+        (["x", "-m", "responses:gpt-5"], "did you mean openai-responses:gpt-5?"),
         (["x", "-m", "compatible:m"], "needs --base-url"),
         (["x", "-m", "local", "--base-url", "http://h"], "--model is openrouter:NAME"),
         (["x", "-m", "nobody:m"], "--model is openrouter:NAME"),
@@ -567,3 +568,19 @@ def test_a_prompt_of_text_completions_is_continued(server: Server) -> None:
     ran = run([*COMMAND, "chat", "-m", "text:m", "Once"], OPENAI_API_KEY="")
     assert ran.code == 2
     assert "OPENAI_API_KEY" in ran.err
+
+
+@pytest.mark.parametrize("command", ["chat", "bench"])
+@pytest.mark.parametrize("kind", ["text", "openai-responses"])
+def test_another_server_gets_the_key_that_the_error_names(
+    server: Server, kind: str, command: str
+) -> None:
+    server.status, server.body = 401, json.dumps({"error": {"message": "no"}}).encode()
+    args = [*COMMAND, command, "-m", f"{kind}:m", "--base-url", server.url]
+    args += ["Once"] if command == "chat" else ["--requests", "1", "--concurrency", "1"]
+    ran = run(args, OPENAI_API_KEY="sk-not-for-this-server")
+    assert ran.code == 4, ran.err
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    assert "check the key in TRIO_MINILLM_API_KEY" in ran.err
+    assert "OPENAI_API_KEY" not in ran.err
+    assert f"  TRIO_MINILLM_API_KEY  {kind}:… with --base-url" in run([*COMMAND, command, "-h"]).out

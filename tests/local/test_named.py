@@ -16,6 +16,10 @@ async def test_models_by_name(monkeypatch):
         assert (model.provider.name, model.api_key) == ("text", "sk-1")
     async with open_model("text:m", base_url="http://127.0.0.1:1/v1") as model:
         assert model.api_key == "sk-2", "OpenAI's key must not reach another server"
+    async with open_model("openai-responses:gpt-5") as model:
+        assert model.api_key == "sk-1"
+    async with open_model("openai-responses:m", base_url="http://127.0.0.1:1/v1") as model:
+        assert model.api_key == "sk-2", "OpenAI's key must not reach another server"
     async with open_model("anthropic:c", api_key="k", headers={"x": "y"}) as model:
         assert (model.provider.name, dict(model.headers)) == ("anthropic", {"x": "y"})
     async with open_model(model, base_url="http://without.effect") as same:
@@ -30,3 +34,24 @@ async def test_names_that_are_none(name, url):
     with pytest.raises(ValueError):
         async with open_model(name, base_url=url):
             raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("responses:gpt-5", "; did you mean openai-responses:gpt-5?"),
+        ("google:", "; did you mean gemini:NAME?"),
+        ("claude:c", "; did you mean anthropic:c?"),
+        ("OpenAI:m", "; did you mean openai:m?"),
+        ("antropic:m", "; did you mean anthropic:m?"),
+        ("open-router:a/b:free", "; did you mean openrouter:a/b:free?"),
+        ("openai:", ""),
+        ("gpt", ""),
+        ("zzz:m", ""),
+    ],
+)
+async def test_the_name_that_was_likely_meant(name, words):
+    with pytest.raises(ValueError) as caught:
+        async with open_model(name):
+            raise AssertionError("not reached")
+    assert str(caught.value).endswith(f"local or local:PATH.gguf{words}")

@@ -634,7 +634,13 @@ async def test_faults_that_stay_end_the_run(tmp_path, vendor, step, status, auto
 
 async def test_a_server_without_batches_is_told_as_such(rig, autojump_clock):
     rig.stand_in.faults = {"upload": [404]}
-    with pytest.raises(llm.RefusedError, match="no batches here"):
+    with pytest.raises(llm.RefusedError, match=r"/files: no batches here\)$"):
+        await rig.run(requests("a"))
+
+
+async def test_a_file_that_is_not_there_may_be_of_another_key(rig, autojump_clock):
+    rig.stand_in.faults = {"results": [404]}
+    with pytest.raises(llm.RefusedError, match="no batches here, or none with this id"):
         await rig.run(requests("a"))
 
 

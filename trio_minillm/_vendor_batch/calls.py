@@ -91,9 +91,21 @@ class Caller:
         self._model = model
         self._secrets = secrets_of(model.api_key, model.headers.values())
         self._added: deque[bytes] = deque(maxlen=_ADDED_SECRETS)
+        self.failing: str = ""
+        """Words for the failure of the newest call; empty if it did not fail."""
 
     async def once(self, call: Call) -> bytes:
         """Make a call, and return the body of its answer. Raises `MiniLLMError`."""
+        try:
+            data = await self._once(call)
+        except MiniLLMError as exc:  # which is not kept: its frames hold the part
+            unsent = isinstance(exc, SendError) and not was_sent(exc)
+            self.failing = f"nothing can be sent: {exc}" if unsent else str(exc)
+            raise
+        self.failing = ""
+        return data
+
+    async def _once(self, call: Call) -> bytes:
         seconds = CALL_SECONDS + len(call.body) / BYTES_PER_SECOND
         exchange = self._exchange(call)
         try:
@@ -128,7 +140,7 @@ class Caller:
 
         It holds no cancel scope between two lines, whatever is done with them meanwhile.
         """
-        call = Call("GET", url)
+        call = Call("GET", url, named=True)
         exchange = self._exchange(call)
         try:
             with trio.move_on_after(CALL_SECONDS) as scope:
@@ -172,7 +184,8 @@ class Caller:
         url = self.redacted(call.url.partition("?")[0])
         words = info.message
         if status in (404, 405, 501):
-            words = f"{words} ({url}: no batches here, or none with this id for this key)"
+            or_none = ", or none with this id for this key" if call.named else ""
+            words = f"{words} ({url}: no batches here{or_none})"
         elif status == 413:
             words = f"{words} (a part is too large for this server: make it smaller)"
         request_id = headers.get("x-request-id") or headers.get("request-id")

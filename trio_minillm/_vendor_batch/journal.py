@@ -52,6 +52,11 @@ class Part(msgspec.Struct, kw_only=True):
     open: frozenset[int] = frozenset()
     """Places of the requests that have no answer, once it has ended."""
 
+    @property
+    def under_way(self) -> bool:
+        """True if it is at its vendor and not known to be over, or may be."""
+        return self.state in ("submitting", "running")
+
     def id_of(self, place: int) -> str:
         """Return the id of a request in the vendor's batch."""
         return f"{self.token}-{place}"

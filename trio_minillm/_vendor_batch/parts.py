@@ -16,6 +16,7 @@ from .._batch.types import BatchRequest
 from .._http.exchange import Exchange
 from .._protocol.request import Prepared
 from ..providers import Anthropic, Model, OpenAIChat, OpenAIResponses
+from ..providers._server_quirks import server_at
 from ..providers._text_request import COMPLETIONS
 from ..providers.openai import CHAT
 from .anthropic import AnthropicBatches
@@ -31,6 +32,10 @@ _NOT_THE_CALLS = frozenset({"accept", "accept-encoding", "content-type", "user-a
 
 def vendor_of(model: Model) -> Vendor:
     """Return the batch API that a model's address speaks. Raises ``ValueError`` if it is none of ours."""
+    if server_at(model.base_url) == "openrouter":  # https://openrouter.ai/docs/batch-quickstart
+        raise ValueError(
+            "OpenRouter's batches have a format of their own, which is not spoken here"
+        )
     if isinstance(model.provider, OpenAIChat | OpenAIResponses):
         return OpenAIBatches()
     if isinstance(model.provider, Anthropic):

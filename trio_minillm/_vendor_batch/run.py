@@ -118,6 +118,13 @@ class VendorRun:
         """The wishes of those outside."""
         return self._control
 
+    @property
+    def failing(self) -> str:
+        """Words for a call that failed, while it is not known whether the next one will."""
+        callers = [group.caller for group in self._groups.values()]
+        callers += [running.caller for running in self.running.values()]
+        return next((caller.failing for caller in callers if caller.failing), "")
+
     async def results(self, journal: Journal) -> AsyncGenerator[BatchResult, None]:
         """Yield the results, as the parts are over."""
         await self._pull(journal)
@@ -199,9 +206,8 @@ class VendorRun:
 
     def _adopt_other(self, part: Part) -> None:
         """Take a part of which nothing is wanted, for it to be cancelled."""
-        there = part.state in ("submitting", "running")
         model = self._model
-        if there and model is not None and place_of(vendor_of(model), model) == part.url:
+        if part.under_way and model is not None and place_of(vendor_of(model), model) == part.url:
             self._adopt(part, model)
 
     # -- requests out ------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ class VendorStatistics(Sums, kw_only=True):
     unreturned: int = 0
     """Requests that came back without an answer."""
     at_vendor: tuple[AtVendor, ...] = ()
+    failing: str = ""
+    """Words for the failure of the newest call to a vendor; empty if it did not fail."""
 
 
 class VendorBatch:
@@ -174,7 +176,10 @@ class VendorBatch:
             for one in run.running.values()
         )
         return VendorStatistics(
-            **msgspec.structs.asdict(run.sums), unreturned=len(run.unreturned), at_vendor=there
+            **msgspec.structs.asdict(run.sums),
+            unreturned=len(run.unreturned),
+            at_vendor=there,
+            failing=run.failing,
         )
 
     def __repr__(self) -> str:

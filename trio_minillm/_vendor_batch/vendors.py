@@ -33,6 +33,8 @@ class Call(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     once: bool = False
     """True if it must not arrive twice."""
+    named: bool = False
+    """True if its address names a batch or a file, which may not be there."""
 
     def __repr__(self) -> str:
         return f"<{self.method} call>"
@@ -126,11 +128,11 @@ class Vendor(ABC):
 
     def cancel(self, model: Model, id: str) -> Call:
         """Return the call that cancels a batch."""
-        return Call("POST", below(self.place(model), f"/{id}/cancel"))
+        return Call("POST", below(self.place(model), f"/{id}/cancel"), named=True)
 
     def look(self, model: Model, id: str) -> Call:
         """Return the call that asks for the state of a batch."""
-        return Call("GET", below(self.place(model), f"/{id}"))
+        return Call("GET", below(self.place(model), f"/{id}"), named=True)
 
     @abstractmethod
     def newest(self, model: Model, after: str | None) -> Call:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
+from typer.core import TyperCommand
 
 import trio_minillm as llm
 
-from ..local._named import KEYS
+from ..local._named import KEYS, variable_of
 from ._batch import batch
 from ._bench import bench
 from ._chat import chat
@@ -19,9 +20,17 @@ from ._costs import costs
 from ._output import EXIT_CODES
 from ._terminal import say
 
-_EPILOG = "\b\nKeys come from the environment:\n" + "".join(
-    f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()
-)
+
+def _keys_text() -> str:
+    """Return a line for each kind with the variable of its key, and of that at another server."""
+    lines = [f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()]
+    for kind, variable in KEYS.items():
+        if (other := variable_of(kind, "a base URL")) != variable:
+            lines.append(f"  {other:<22}{kind}:… with --base-url\n")
+    return "".join(lines)
+
+
+_EPILOG = "\b\nKeys come from the environment:\n" + _keys_text()
 _EPILOG += "\n\b\nExit codes:\n" + "".join(f"  {n:>3}  {what}\n" for n, what in EXIT_CODES.items())
 
 
@@ -29,6 +38,17 @@ def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"trio-minillm {llm.__version__}")
         raise typer.Exit
+
+
+class _Command(TyperCommand):
+    """A command whose errors name a wrong value without the words of what checks it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as exc:
+            exc.message = exc.message.removeprefix("Value error, ")  # pydantic's
+            raise
 
 
 def _root(
@@ -49,10 +69,10 @@ def main() -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EPILOG)(_root)
-    app.command(epilog=_EPILOG)(chat)
-    app.command(epilog=_EPILOG)(bench)
-    app.command(epilog=_EPILOG)(batch)
-    app.command()(costs)
+    app.command(cls=_Command, epilog=_EPILOG)(chat)
+    app.command(cls=_Command, epilog=_EPILOG)(bench)
+    app.command(cls=_Command, epilog=_EPILOG)(batch)
+    app.command(cls=_Command)(costs)
     try:
         app(prog_name="trio-minillm")
     except Exception as exc:  # noqa: BLE001 - a bug: show its place, for its message may be secret

@@ -188,7 +188,7 @@ def batch(
         parts = part_requests, part_mb, look_every
         return BatchRun(planned(plan, via, parts, then=then, cancel=cancel), secret, quiet=quiet)
 
-    run_live(make, json=summary == "json", name=model, secret=secret, to_stderr=target == STDOUT)
+    run_live(make, json=summary == "json", name=model, base_url=base_url, stderr=target == STDOUT)
 
 
 def _check_together(given: str, most: int | None, *, no_adapt: bool, local: bool) -> None:

@@ -121,10 +121,12 @@ Output: TypeAlias = ResultFile | StdoutResults
 
 
 @contextmanager
-def open_output(target: Target, fsync: Fsync, *, dry_run: bool) -> Iterator[Output | None]:
+def open_output(
+    target: Target, fsync: Fsync, *, dry_run: bool, keep_empty: bool = True
+) -> Iterator[Output | None]:
     """Open the output for a block, or nothing if this is a dry run and there is no output yet.
 
-    Raises `Misuse` if it can't be used, and at the end `OutputError` if the disk could not take what
+    A new one with nothing in it goes again if the block fails, or unless it is to ``keep_empty``. Raises `Misuse` if it can't be used, and at the end `OutputError` if the disk could not take what
     was written.
     """
     path = target.lines
@@ -141,18 +143,18 @@ def open_output(target: Target, fsync: Fsync, *, dry_run: bool) -> Iterator[Outp
         out = ResultFile(path, fsync=fsync)
     except OSError as exc:
         raise Misuse(f"the output {path}: {exc.strerror or exc}") from exc
+    kept = False
     try:
         yield out
-    except BaseException:
-        if new and not (target.table and target.table.exists()):
-            _remove_empty(path)
-        raise
+        kept = keep_empty
     finally:
+        if new and not kept and not (target.table and target.table.exists()):
+            remove_empty(path)
         with writing(target):
             out.close()
 
 
-def _remove_empty(path: Path) -> None:
+def remove_empty(path: Path) -> None:
     """Remove a file with nothing in it. It must be locked, so that no other process has begun one."""
     with suppress(OSError):  # on Windows it is open, and stays
         if not path.stat().st_size:

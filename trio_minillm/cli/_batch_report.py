@@ -33,6 +33,8 @@ from ._output import OutputError, Row, error_code, many, one_line
 STOPPED_BY_LIMIT = 7
 """The exit code of a run that a limit, an exhausted quota, or a server that names a late time to come
 back has stopped."""
+REFUSED_AS_WRONG = 4
+"""The exit code of a run whose key, model or endpoint is wrong."""
 STDIN = Path("-")
 """The input that is stdin."""
 MAX_SHOWN = 20
@@ -87,6 +89,11 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     trace: Path | None
     ledger: llm.Ledger | None
     via: ViaPlan | None = None
+
+    @property
+    def cancels(self) -> bool:
+        """True if the command only cancels vendors' batches, and submits nothing."""
+        return self.via is not None and self.via.cancel
 
     @property
     def noun(self) -> str:
@@ -191,7 +198,7 @@ class BatchSums:
             return 128 + interrupted
         failed = self.failed + self._failed_before
         if not failed:
-            return 0
+            return 6 if self.unsent and not self.plan.dry_run else 0
         commonest = self.results.failures.commonest
         if not self.ok and not self.before["finished"] and commonest is not None:
             return error_code(commonest)
@@ -228,8 +235,8 @@ class BatchSums:
         notes += [f"at the interruption: {text}" for text in self.held_up]
         return notes + self.results.notes()
 
-    def rows(self) -> list[Row]:
-        """Return the closing lines."""
+    def rows(self, error: Exception | None) -> list[Row]:
+        """Return the closing lines. ``error`` is the reason that the run could not go on."""
         if self.plan.dry_run:
             return self._dry_rows()
         rows = []
@@ -245,13 +252,19 @@ class BatchSums:
         if self.cached:
             rows.append(("from cache", f"{self.cached:,}"))
         if self.unsent:
-            goes_on = "the same command goes on with them"
-            if self.plan.target.lines is None:
-                goes_on = "a run into a file could go on with them"
-            rows.append(("no result", f"{self.unsent:,}: {goes_on}"))
+            rows.append(("no result", f"{self.unsent:,}: {self._goes_on(error)}"))
         if self.ledger.attempts:
             rows.append(("cost", cost_text(self.ledger.totals)))
         return rows + [("note", one_line(note)) for note in self.notes()]
+
+    def _goes_on(self, error: Exception | None) -> str:
+        """Return what becomes of samples that have no result."""
+        if self.plan.target.lines is None:
+            return "a run into a file could go on with them"
+        # What was refused as wrong is refused again, until the key, the model or the address is right.
+        once = "once the error is put right, " if error_code(error) == REFUSED_AS_WRONG else ""
+        without = " without --cancel" if self.plan.cancels else ""
+        return f"{once}the same command{without} goes on with them"
 
     def _samples_row(self) -> Row:
         requests = many(self.before.total() // self.plan.samples, "request")

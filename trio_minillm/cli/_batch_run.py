@@ -29,6 +29,7 @@ from trio_minillm.batch import (
 from .._batch.files.key_table import KeyTable
 from .._batch.reasking import words_of
 from .._batch.validation import check_schema
+from .._protocol.redaction import redact_beginnings
 from ..local._named import open_model
 from ._batch_files import RunTrace, check_cache, open_cache, open_input, open_trace
 from ._batch_output import Output, make_table, open_output, writing
@@ -61,6 +62,7 @@ class BatchRun(LiveRun):
 
     def __init__(self, plan: BatchPlan, secret: str, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
+        self._secret = secret
         self.noun = plan.noun
         self.sums = BatchSums(plan, secret)
         self.ledger = self.sums.ledger
@@ -107,7 +109,7 @@ class BatchRun(LiveRun):
         if self._making is not None:
             return Progress(f"writing {self._making.name}", failing=False)
         if self._batch is None and self._via is not None and (told := self._via.progress()):
-            return told
+            return told._replace(text=redact_beginnings(told.text, self._secret))
         if self._batch is None:
             lines = self.sums.lines
             read = f"reading the input: {many(lines, 'line')}"
@@ -121,15 +123,13 @@ class BatchRun(LiveRun):
         return Progress(text, bool(stats.failed), share)
 
     def exit_code(self) -> int:
-        code = self.sums.exit_code(self.error, interrupted=self.interrupted)
-        unanswered = self._via is not None and self._via.left and not self._via.plan.cancel
-        return 6 if unanswered and not code else code
+        return self.sums.exit_code(self.error, interrupted=self.interrupted)
 
     def summary(self) -> tuple[Results, list[Row]] | None:
         sums = self.sums
         if sums.report is None or (isinstance(self.error, Misuse) and not sums.ok):
             return None
-        rows = sums.rows()
+        rows = sums.rows(self.error)
         if self._via is not None:
             rows = self._via.rows() + rows
         if self._check_failed:
@@ -155,7 +155,10 @@ class BatchRun(LiveRun):
             if plan.via is not None and plan.dry_run:
                 named = partial(_batch_priced, named)
             file = open_input(plan, source, named)
-            with open_output(plan.target, plan.fsync, dry_run=plan.dry_run) as out:
+            empty = not plan.cancels
+            with open_output(
+                plan.target, plan.fsync, dry_run=plan.dry_run, keep_empty=empty
+            ) as out:
                 sums.torn = 0 if out is None else out.torn
                 await self._read(file, out, model)
                 if out is None or plan.dry_run:
@@ -192,8 +195,11 @@ class BatchRun(LiveRun):
 
     async def _make_table(self) -> None:
         """Make the table of all lines, if one is wanted; of a million it takes a minute."""
-        self._making = self.sums.plan.target.table
-        await trio.to_thread.run_sync(make_table, self.sums.plan.target)
+        plan = self.sums.plan
+        if plan.cancels and plan.target.lines and not plan.target.lines.stat().st_size:
+            return  # which is removed
+        self._making = plan.target.table
+        await trio.to_thread.run_sync(make_table, plan.target)
 
     @asynccontextmanager
     async def _source(self) -> AsyncIterator[Path]:

@@ -26,6 +26,7 @@ from trio_minillm.batch import (
 from .._vendor_batch.parts import vendor_of
 from .._vendor_batch.pricing import BATCH, batch_model
 from ..providers._pricing import price_at
+from ._batch_output import remove_empty
 from ._batch_report import BatchPlan, ViaPlan
 from ._live import Progress
 from ._output import Misuse, Row, many, one_line
@@ -117,18 +118,24 @@ def live_model(request: BatchRequest) -> BatchRequest:
 
 @contextmanager
 def open_journal(plan: ViaPlan | None) -> Iterator[Journal | None]:
-    """Open the journal for the block, if there is one. Raises `Misuse`, and `OutputError` if what is
-    noted can't be written.
+    """Open the journal for the block, if there is one. A new one in which nothing is noted goes again.
+
+    Raises `Misuse`, and `OutputError` if what is noted can't be written.
     """
     if plan is None:
         yield None
         return
+    new = not plan.journal.exists()
     try:
         journal = Journal(plan.journal)
     except OSError as exc:
         raise Misuse(f"the journal {plan.journal}: {exc.strerror or exc}") from exc
     with journal:
-        yield journal
+        try:
+            yield journal
+        finally:
+            if new:
+                remove_empty(plan.journal)
 
 
 async def release_failed(journal: Journal | None, lines: Path | None, file: RequestFile) -> None:
@@ -155,6 +162,7 @@ class Via:
         self._scope = trio.CancelScope()
         self._live = 0  # that are asked live
         self._stopped = False
+        self._none_under_way = False
 
     async def take(
         self,
@@ -165,6 +173,7 @@ class Via:
         keep: Callable[[BatchResult], Awaitable[None]],
     ) -> list[BatchRequest]:
         """Take the results of all batches, and return the requests that are to be asked live."""
+        self._none_under_way = not any(part.under_way for part in journal.parts.values())
         batch = client.vendor_batch(requests, model=model, journal=journal, **self.plan.options)
         with self._scope:
             async with batch:
@@ -208,23 +217,30 @@ class Via:
         if self._batch is None:
             return None
         stats = self._batch.statistics()
-        total = sum(one.requests for one in stats.at_vendor)
-        done = sum(one.done for one in stats.at_vendor)
-        words = Counter(one.status for one in stats.at_vendor)
+        there = [one for one in stats.at_vendor if one.id is not None]
+        total, done = sum(one.requests for one in there), sum(one.done for one in there)
+        leaving = sum(one.requests for one in stats.at_vendor if one.id is None)
+        words = Counter(one.status for one in there)
         states = ", ".join(f"{count:,} {one_line(word, 40)}" for word, count in words.items())
         text = f"{stats.results:,} fetched, {stats.unreturned:,} without an answer"
         if total:
-            batches = "batch" if len(stats.at_vendor) == 1 else "batches"
+            batches = "batch" if len(there) == 1 else "batches"
             text += f" · {many(total, 'request')} at the vendor, {done:,} done ({states} {batches})"
+        if leaving:
+            text += f" · {many(leaving, 'request')} being submitted"
+        if stats.failing:
+            text += f" · {one_line(stats.failing, 200)}"
         every = stats.results + stats.unreturned
-        share = (every + done) / max(1, every + total)
-        return Progress(text, bool(stats.unreturned), share)
+        share = (every + done) / max(1, every + total + leaving)
+        return Progress(text, bool(stats.unreturned or stats.failing), share)
 
     def rows(self) -> list[Row]:
         """Return the closing lines."""
         if self._batch is None:
             return []
         stats, rows = self._batch.statistics(), []
+        if self.plan.cancel and self._none_under_way:
+            rows.append(("cancelled", "nothing: no batch was under way"))
         if stats.parts:
             rows.append(
                 ("submitted", f"{many(stats.submitted, 'request')} in {_batches(stats.parts)}")
@@ -234,11 +250,14 @@ class Via:
         if there := stats.at_vendor:
             count = many(sum(one.requests for one in there), "request")
             goes_on = "the same command fetches the answers, with --cancel it cancels them"
+            if self.plan.cancel:
+                goes_on = "the same command cancels them, and fetches what was answered before"
             rows.append(("at the vendor", f"{count} in {_batches(len(there))}: {goes_on}"))
         if self.left:
             words = Counter(one.reason for one in self.left)
             told = ", ".join(f"{count:,} {word}" for word, count in words.items())
-            rows.append(("unanswered", f"{told}: the same command submits them again"))
+            command = f"the same command{' without --cancel' if self.plan.cancel else ''}"
+            rows.append(("unanswered", f"{told}: {command} submits them again"))
         if self._live:
             rows.append(("asked live", f"{self._live:,}"))
         for odd, what in ((stats.unreadable, "can't be read"), (stats.strange, "are of others")):

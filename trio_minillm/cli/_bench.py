@@ -119,4 +119,4 @@ def bench(
         )
         return Bench(plan, secret, quiet=quiet)
 
-    run_live(make, json=json, name=model, secret=secret)
+    run_live(make, json=json, name=model, base_url=base_url)

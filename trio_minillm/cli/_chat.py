@@ -29,7 +29,7 @@ from typer import Argument, Option
 
 import trio_minillm as llm
 
-from ..local._named import KEYS, key_of, kind_of, open_model
+from ..local._named import key_of, kind_of, open_model, variable_of
 from . import _shared as option
 from ._costs import RunLedger, open_ledger
 from ._output import (
@@ -315,7 +315,7 @@ def chat(
         unwritten = ask.ledger.unwritten()
         answer.error = answer.error or unwritten
     try:
-        code = _finish(answer, mode, quiet, KEYS.get(kind))
+        code = _finish(answer, mode, quiet, variable_of(kind, base_url))
     except KeyboardInterrupt:  # stdout or stderr hangs
         code = 130
     raise typer.Exit(code)

@@ -22,7 +22,7 @@ import typer
 import trio_minillm as llm
 
 from .._protocol.redaction import redact_beginnings
-from ..local._named import KEYS, kind_of
+from ..local._named import key_of, kind_of, variable_of
 from ._costs import RunLedger
 from ._measurements import Results
 from ._output import (
@@ -162,18 +162,23 @@ class LiveRun(ABC):
 
 
 def run_live(
-    make: Callable[[], LiveRun], *, json: bool, name: str, secret: str, to_stderr: bool = False
+    make: Callable[[], LiveRun],
+    *,
+    json: bool,
+    name: str,
+    base_url: str | None,
+    stderr: bool = False,
 ) -> NoReturn:
     """Make a run, carry it out, print its results, and exit.
 
-    ``make`` may raise `Misuse` or ``ValueError`` for an option. ``name`` is the model's as given,
-    and ``secret`` the key that must not be printed. ``to_stderr`` says that stdout is taken.
+    ``make`` may raise `Misuse` or ``ValueError`` for an option. ``name`` is the model's as given, at
+    the ``base_url`` that was given; its key is not printed. ``stderr`` says that stdout is taken.
     """
     run: LiveRun | None = None
     error: Exception | None = None
 
     def finish() -> int:
-        return _print(run, error, json=json, name=name, secret=secret, stderr=to_stderr)
+        return _print(run, error, json=json, name=name, base_url=base_url, stderr=stderr)
 
     try:
         run = make()
@@ -200,10 +205,12 @@ def _print(
     *,
     json: bool,
     name: str,
-    secret: str,
+    base_url: str | None,
     stderr: bool,
 ) -> int:
     """Print the results, and return the exit code."""
+    kind = kind_of(name)
+    variable, secret = variable_of(kind, base_url), key_of(kind, base_url)
     code = error_code(error) if run is None or error else run.exit_code()
     error = error or (None if run is None else run.error)
     try:
@@ -233,7 +240,7 @@ def _print(
     if error is None and run is not None:
         error = run.fatal
     if error is not None and (code != 141 or stderr):
-        print_error(error_line(error, KEYS.get(kind_of(name)), secret))
+        print_error(error_line(error, variable, secret))
     return code
 
 

@@ -26,7 +26,9 @@ from ..local._named import (
     is_local,
     key_of,
     kind_of,
+    meant,
     named_model,
+    variable_of,
 )
 from ._output import Misuse
 
@@ -81,14 +83,14 @@ def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model
         return named_model(name, base_url=base_url, api_key=key)
     except UnknownNameError:
         what = f"{KINDS}, or (without --base-url) local or local:PATH.gguf"
-        raise Misuse(f"--model is {what}") from None
+        raise Misuse(f"--model is {what}{meant(name)}") from None
     except NoBaseURLError:
         raise Misuse("--model compatible:NAME needs --base-url") from None
 
 
 def no_key(kind: str) -> Misuse:
     """Return the error for a kind of model whose key is not in the environment."""
-    return Misuse(f"no API key: set {KEYS[kind]} in the environment")
+    return Misuse(f"no API key: set {variable_of(kind)} in the environment")
 
 
 def priced(model: llm.Model | str, given: str | None) -> llm.Model | str:

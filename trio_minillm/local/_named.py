@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from ..providers import Model
@@ -32,8 +33,10 @@ KEYS = {
     "text": "OPENAI_API_KEY",
     "compatible": "TRIO_MINILLM_API_KEY",
 }
-"""The environment variable of each kind's key. The last one's is sent only to a base URL that was
-given beside the name, and there it stands for that of ``text``, too (`key_of`)."""
+"""The environment variable of each kind's key, where no base URL is given (`variable_of`)."""
+
+_OWN_SERVER_ALONE = frozenset({"openai-responses", "text"})
+"""Kinds whose key must not reach another server than the usual one."""
 
 KINDS = ", ".join(f"{kind}:NAME" for kind in KEYS)
 """The forms of names of models that are not local, for messages."""
@@ -46,6 +49,19 @@ _CONSTRUCTORS = {
     "gemini": gemini,
     "text": text_completions,
 }
+
+
+_ALIASES = {
+    "claude": "anthropic",
+    "completions": "text",
+    "google": "gemini",
+    "gpt": "openai",
+    "ollama": "compatible",
+    "responses": "openai-responses",
+    "vertex": "gemini",
+    "vllm": "compatible",
+} | {kind: kind for kind in (*KEYS, "local")}
+"""Words that are taken for kinds, with the kind that each stands for."""
 
 
 class UnknownNameError(ValueError):
@@ -61,14 +77,27 @@ def kind_of(name: str) -> str:
     return name.partition(":")[0]
 
 
-def key_of(kind: str, base_url: str | None = None) -> str:
-    """Return the key for this kind of model from the environment, or an empty text.
+def meant(name: str) -> str:
+    """Return words on the name that an unknown one was likely meant for, to follow a message."""
+    kind, colon, rest = name.partition(":")
+    near = get_close_matches(kind.lower(), _ALIASES, n=1)
+    if not colon or not near or _ALIASES[near[0]] == kind:
+        return ""
+    return f"; did you mean {_ALIASES[near[0]]}:{rest or 'NAME'}?"
 
-    Text completions are at OpenAI only without a ``base_url``, and its key must not reach another server.
+
+def variable_of(kind: str, base_url: str | None = None) -> str | None:
+    """Return the environment variable of the key for this kind of model, or None if it has none.
+
+    At another server than the usual one it is that of ``compatible``, for kinds that are in use at many
+    servers: OpenAI's key must not reach them.
     """
-    if kind == "text" and base_url is not None:
-        kind = "compatible"
-    return os.environ.get(KEYS.get(kind, ""), "").strip()
+    return KEYS.get("compatible" if base_url is not None and kind in _OWN_SERVER_ALONE else kind)
+
+
+def key_of(kind: str, base_url: str | None = None) -> str:
+    """Return the key for this kind of model from the environment, or an empty text."""
+    return os.environ.get(variable_of(kind, base_url) or "", "").strip()
 
 
 def is_local(name: str) -> bool:
@@ -87,8 +116,8 @@ def named_model(
     """
     kind, _, rest = name.partition(":")
     if kind not in KEYS or not rest:
-        raise UnknownNameError(f"the model is {KINDS}, local or local:PATH.gguf")
-    if kind == "text":
+        raise UnknownNameError(f"the model is {KINDS}, local or local:PATH.gguf{meant(name)}")
+    if kind in _OWN_SERVER_ALONE and base_url is not None:
         api_key = api_key or key_of(kind, base_url) or None
     if kind != "compatible":
         return _CONSTRUCTORS[kind](rest, base_url=base_url, api_key=api_key, **options)
