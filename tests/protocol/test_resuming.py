@@ -108,6 +108,15 @@ def smiling() -> list[bytes]:
     ]
 
 
+@pytest.mark.parametrize("cut", [1, 4, 6, 9])
+def test_events_that_come_again_count_once(cut: int) -> None:
+    events = responses_events("Sea ", "is ", "salty.")
+    whole, _ = read(events)
+    again, decoder = read(events[:cut], events)
+    assert fields(again) == fields(whole)
+    assert decoder.error is None
+
+
 def test_half_of_a_character_waits_for_the_other_body() -> None:
     events = smiling()
     whole, _ = read(events)
