@@ -126,7 +126,8 @@ def open_output(
 ) -> Iterator[Output | None]:
     """Open the output for a block, or nothing if this is a dry run and there is no output yet.
 
-    A new one with nothing in it goes again if the block fails, or unless it is to ``keep_empty``. Raises `Misuse` if it can't be used, and at the end `OutputError` if the disk could not take what
+    A new one with nothing in it goes again if the block fails, or unless it is to ``keep_empty``.
+    Raises `Misuse` if it can't be used, and at the end `OutputError` if the disk could not take what
     was written.
     """
     path = target.lines

@@ -33,8 +33,8 @@ class ScriptedTransport(Scripted, httpx.AsyncBaseTransport):
     cost, which are GET requests, and those that cancel a response are answered by ``settlements`` in
     the same way, by default with 404: not known yet. ``requests`` are the requests for an answer,
     ``bodies`` their decoded JSON, and ``questions`` all others: also the GET requests that take up a
-    response in the background (`resumable`), which get the next of the replies. ``open_bodies`` counts responses that were begun and
-    not closed: 0 means that none has leaked.
+    response in the background (`resumable`), which get the next of the replies. ``open_bodies`` counts
+    responses that were begun and not closed: 0 means that none has leaked.
     """
 
     def __init__(self, *replies: Answer, settlements: Sequence[Answer] = ()) -> None:
