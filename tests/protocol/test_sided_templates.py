@@ -120,7 +120,23 @@ def test_without_numbers_it_is_any_other_template() -> None:
     assert type(template) is not SidedTemplate
 
 
-NUMBERS = [b"07", b"-1", b"1.5", b'"9"', b"null", b"", b"9" * 40, b"[]", b"1e3", b" 8 "]
+NUMBERS = [
+    b"8\r",
+    b"8\r\n",
+    b"8\t",
+    b"8\n",
+    b"\n8",
+    b"07",
+    b"-1",
+    b"1.5",
+    b'"9"',
+    b"null",
+    b"",
+    b"9" * 40,
+    b"[]",
+    b"1e3",
+    b" 8 ",
+]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -225,6 +241,12 @@ ODD_PIECES = [
     piece("x", 5).replace(b'"index":0', b'"index":0,"finishReason":"STOP"'),
     piece("x", 5).replace(b'"text":"x"', b'"text":"x","text":"y"'),
     piece("x", 5)[:-3] + b"\n\n",
+    piece("x", 5).replace(b'}]},"modelVersion"', b'}]}\n,"modelVersion"'),
+    piece("x", 5).replace(b'"usageMetadata":{', b'"usageMetadata":{\n'),
+    piece("x", 5).replace(b'"usageMetadata":{', b'"usageMetadata":{\r'),
+    piece("x", 5).replace(b'"usageMetadata":{', b'"usageMetadata":{\r\n\t'),
+    piece("x", 5).replace(b'"usageMetadata":{', b'"usageMetadata":\n{'),
+    piece("x", 5).replace(b'"usageMetadata":{', b'"usageMetadata": {'),
 ]
 
 

@@ -245,7 +245,7 @@ class SidedTemplate(EventTemplate):
         try:
             for number in range(start, len(blocks)):
                 text, value = parted(blocks[number])
-                if not text:
+                if not text or value.find(b"\n") >= 0:  # JSON could have it, an event's line can't
                     break
                 usage = read(value)
                 if usage is not None and usage.raw.keys() != fields:  # type: ignore[union-attr]
@@ -274,9 +274,10 @@ class SidedTemplate(EventTemplate):
         if place < 0:
             # As with padding: what has quotation marks can't be a part of the text.
             said, _, rest = block.partition(before)
-            if not (rest.endswith(behind) and said.startswith(self.prefix)):
+            text, value = said.removeprefix(self.prefix[:-1]), rest.removesuffix(behind)
+            if len(text) == len(said) or len(value) == len(rest):
                 return "", b""
-            return _decode_string(said[self._start :]), rest[: -len(behind)]
+            return _decode_string(text), value
         end = block.find(behind, place)
         if end < 0 or not block.startswith(before):
             return "", b""
