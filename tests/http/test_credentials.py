@@ -22,7 +22,7 @@ import trio
 import trio_minillm as llm
 from trio_minillm import Retry, Timeouts
 from trio_minillm._http.credentials import COMPLETE, STARTED, SentOnce
-from trio_minillm._http.roundtrip import SENDING, SENT
+from trio_minillm._http.roundtrip import CONNECTING, SENDING, SENT
 from trio_minillm._protocol.request import prepare
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import (
@@ -773,9 +773,6 @@ def test_what_a_model_has_is_not_shown_by_what_is_made_of_it() -> None:
     ).credentials
     assert made is not None
     assert (repr(made), list(made.__rich_repr__())) == ("<Credentials>", ["credentials"])
-
-
-CONNECTING = "connection.connect_tcp.started"
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,13 @@ from .._types.credentials import (
 )
 from .._types.errors import CredentialsError
 from .exchange import Exchange, Outgoing, Response, ignore_progress
-from .roundtrip import SENDING, OnProgress
+from .roundtrip import CONNECTING, SENDING, OnProgress
 from .roundtrip import SENT as OUT
 
 STARTED, COMPLETE = "credentials.started", "credentials.complete"
 """The events around what the program's functions do, as a transport's are named."""
 SENT = "credentials.send_request_body.complete"
 """The event of a request that goes out at once (see `Exchange.tells`)."""
-_CONNECTING = "connection.connect_tcp.started"
 
 _WORDS = {
     "ask": "no key: the function api_key",
@@ -42,6 +41,15 @@ _WORDS = {
 
 OnSecrets: TypeAlias = Callable[[Mapping[str, str]], None]
 """Function that is told of the headers that a key or a signature has added."""
+
+
+def exchange_with(
+    connect: Callable[[], Exchange], credentials: Credentials | None, on_secrets: OnSecrets
+) -> Exchange:
+    """Return an exchange, which asks for the key and signs if there are functions for that."""
+    if credentials is None:
+        return connect()
+    return CredentialedExchange(connect, credentials, on_secrets)
 
 
 class CredentialedExchange(Exchange):
@@ -213,5 +221,5 @@ class SentOnce:
             self._is_out = False
         elif event in (SENDING, OUT):
             self._is_out = True
-        elif event == _CONNECTING and self._is_out:
+        elif event == CONNECTING and self._is_out:
             raise httpx.ReadError("the connection ended, and the request may have arrived")

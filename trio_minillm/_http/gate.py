@@ -29,9 +29,7 @@ class Gate:
         self.making = 0
         """Connections that are being made, or whose place was given to who waited for it."""
         self._made = 0
-        self._waiting: dict[
-            trio.Event, None
-        ] = {}  # the first in line first; set: its turn has come
+        self._waiting: dict[trio.Event, None] = {}  # in line; whose turn has come is set, and gone
 
     @property
     def unused(self) -> bool:

@@ -51,6 +51,8 @@ sends more than this and the sockets hold, before it reads on, waits for ever: n
 EAGER_SENDS = 16
 """Steps of sending in a row without waiting, after which other tasks get a turn: 4 MiB."""
 
+CONNECTING = "connection.connect_tcp.started"
+"""Trace event: a new connection is needed, and is being made or waits for its turn."""
 SENDING = "http11.send_request_headers.started"
 """Trace event: the request goes out."""
 SENT_MORE, SENT = "http11.send_request_body.progress", "http11.send_request_body.complete"
@@ -185,7 +187,7 @@ class Roundtrip:
 
     async def _connected(self, request: WireRequest) -> Connection:
         """Return a new connection to the request's origin."""
-        await request.tell("connection.connect_tcp.started")
+        await request.tell(CONNECTING)
         clock = _ConnectClock(request)
         connection: Connection | None = None
         with clock.scope:

@@ -15,7 +15,7 @@ from .exchange import Exchange, Outgoing, Response
 from .httpx_exchange import send_through
 from .pool import ConnectionPool
 from .proxies import THROUGH, Proxies, Proxy
-from .roundtrip import OnProgress
+from .roundtrip import CONNECTING, OnProgress
 from .trio_exchange import send_on
 
 CLOSE_SECONDS = 2.0
@@ -81,7 +81,7 @@ def _behind_connect(on_progress: OnProgress) -> OnProgress:
 
     def tell(event: str) -> None:
         nonlocal connecting
-        if event == "connection.connect_tcp.started":
+        if event == CONNECTING:
             connecting = True
         elif event == "proxy.start_tls.complete":
             connecting = False

@@ -202,9 +202,8 @@ class Ingest:
             self.usage.final = told.usage_final
 
     def _ingest_run(self, run: TextRun) -> None:
-        self.ingest(
-            run[0]
-        )  # the others add nothing but their text and, the last of them, its usage
+        # The others add nothing but their text and, the last of them, its usage.
+        self.ingest(run[0])
         usage = run[-1].usage
         if usage is not None and len(run) > 1 and self.usage is not None:
             self.usage.merge_from(usage)  # of the same fields as those of the others

@@ -192,7 +192,7 @@ class SidedTemplate(EventTemplate):
     place: int
     """The place of the value in the event, if it stands before the text, or else -1."""
     before: bytes
-    """The bytes before the value; those behind the text, if that stands before."""
+    """The bytes before the value. If the text stands before it, those between the two."""
     behind: bytes
     """The bytes behind the value; up to the quotation mark that opens the text, if that follows."""
 
@@ -251,7 +251,7 @@ class SidedTemplate(EventTemplate):
                 if usage is not None and usage.raw.keys() != fields:  # type: ignore[union-attr]
                     break
                 events += 1
-                out.append(
+                out.append(  # spelled out as above: a call would cost as much as the chunk itself
                     StreamChunk(
                         "" if reasoning else text,
                         text if reasoning else "",
@@ -265,7 +265,7 @@ class SidedTemplate(EventTemplate):
                     )
                 )
         except (msgspec.MsgspecError, ValueError):
-            pass
+            pass  # malformed, or a value that may mean more
         return out
 
     def _parted(self, block: bytes) -> tuple[str, bytes]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import trio
 
-from .._http.credentials import CredentialedExchange
+from .._http.credentials import exchange_with
 from .._http.exchange import Exchange, ignore_progress
 from .._http.roundtrip import OnProgress
 from .._protocol.request import Prepared, credentials_of, headers_to, with_key
@@ -194,9 +194,7 @@ class Resuming:
 
     def _new_exchange(self, accept: str) -> Exchange:
         credentials = credentials_of(self._model, partial(_headers_with, accept), self._model)
-        if credentials is None:
-            return self._connect()
-        return CredentialedExchange(self._connect, credentials, self._on_secrets)
+        return exchange_with(self._connect, credentials, self._on_secrets)
 
     async def _send(
         self,

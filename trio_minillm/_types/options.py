@@ -148,8 +148,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         ``attempt`` is the number of attempts so far; ``remaining`` is what the clock ``total``
         leaves, in seconds; ``random`` is uniform in [0, 1). The wait is drawn from the whole range
         (full jitter), so that many clients that failed together don't return together. A wait that
-        would outlast ``remaining`` is not begun. A server that asks for 0 seconds is
-        believed once: attempts without any wait between them are soon used up.
+        would outlast ``remaining`` is not begun. A server that asks for 0 seconds is believed once:
+        attempts without any wait between them are soon used up.
         """
         if attempt >= self.attempts or not retryable(error):
             return None
@@ -158,7 +158,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def pause(
         self, error: MiniLLMError, *, attempt: int, remaining: float, random: float
     ) -> float | None:
-        """Return what `delay` does, for an error behind which another request is sent in any case."""
+        """Return the wait that `delay` returns, without asking whether there may be another attempt."""
         asked = None
         if isinstance(error, RefusedError):
             asked = error.retry_after

@@ -11,7 +11,7 @@ from contextlib import aclosing
 import trio
 from msgspec.structs import replace
 
-from .._http.credentials import CredentialedExchange, SentOnce
+from .._http.credentials import SentOnce, exchange_with
 from .._http.exchange import Exchange, ignore_progress
 from .._http.failures import never_sent
 from .._protocol.redaction import redact, redact_text, secrets_added, secrets_of
@@ -76,6 +76,7 @@ def wait_before(attempt: int, error: MiniLLMError) -> float:
 
 
 Slept = Callable[[float], Awaitable[bool]]
+"""Async function that sleeps until a time on Trio's clock, or returns False to end what is waited for."""
 
 
 async def _slept(until: float) -> bool:
@@ -122,9 +123,8 @@ class Caller:
             await exchange.close()
 
     async def call(self, call: Call, slept: Slept = _slept) -> bytes:
-        """Make a call that may be made twice, again and again while its failure may pass.
-
-        ``slept`` sleeps until a time, and returns False to end that.
+        """Make a call that may be made twice, again and again while its failure may pass and ``slept``
+        returns True.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -156,9 +156,7 @@ class Caller:
     def _exchange(self, call: Call) -> Exchange:
         """Return an exchange for a call, which asks for the key and signs where the model wants that."""
         credentials = credentials_of(self._model, self._headers_with, call)
-        if credentials is None:
-            return self._connect()
-        return CredentialedExchange(self._connect, credentials, self._keep_secrets)
+        return exchange_with(self._connect, credentials, self._keep_secrets)
 
     def _keep_secrets(self, headers: Mapping[str, str]) -> None:
         self._added += secrets_added(headers)

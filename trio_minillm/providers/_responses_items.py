@@ -114,9 +114,8 @@ class Items(RepeatFilter):
         self._by_id: dict[str, _Item] = {}
         self._newest: dict[str, _Item] = {}  # by kind
         self._slots = 0
-        self._ready: dict[
-            tuple[int | None, str], int
-        ] = {}  # blocks, by a piece's place and its field
+        # Blocks, by a piece's place and its field.
+        self._ready: dict[tuple[int | None, str], int] = {}
         self._heard = False  # audio came
 
     def known(self, chunk: StreamChunk) -> bool:

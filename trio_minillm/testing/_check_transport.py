@@ -28,8 +28,8 @@ async def check_transport(factory: Factory) -> None:
     """Prove that a transport can carry this library.
 
     ``factory`` makes a new transport each time, of httpx's interface or of httpx2's, which must be able
-    to reach 127.0.0.1. Checked, over real sockets: requests and responses arrive as they were sent; a body's bytes are available
-    as soon as they have arrived; every framing is read to its end, and an early end raises an
+    to reach 127.0.0.1. Checked, over real sockets: requests and responses arrive as they were sent; a
+    body's bytes are available as soon as they have arrived; every framing is read to its end, and an early end raises an
     ``httpx.TransportError``; a connection is reused if its body was drained, and closed if it was
     not; cancellation at any wait raises Trio's own exception, closes the connection, and leaves the
     transport usable; closing the transport closes all its connections.

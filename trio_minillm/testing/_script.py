@@ -244,7 +244,10 @@ class Scripted:
 
     @property
     def settlements(self) -> tuple[Answer, ...]:
-        """The answers to requests for a cost, and to cancel a response. After setting them, the first is the next answer."""
+        """The answers to requests for a cost, and to those that cancel a response.
+
+        After setting them, the first is the next answer.
+        """
         return self.script.settlements.all
 
     @settlements.setter
