@@ -21,9 +21,17 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Retry, Timeouts
-from trio_minillm._http.credentials import COMPLETE, STARTED, SentOnce
+from trio_minillm._http.credentials import (
+    COMPLETE,
+    STARTED,
+    CredentialedExchange,
+    SentOnce,
+    exchange_with,
+)
+from trio_minillm._http.exchange import Exchange, Outgoing
+from trio_minillm._http.httpx_exchange import HttpxExchange
 from trio_minillm._http.roundtrip import CONNECTING, SENDING, SENT
-from trio_minillm._protocol.request import prepare
+from trio_minillm._protocol.request import credentials_of, prepare
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import (
     Reply,
@@ -797,3 +805,28 @@ def test_a_request_that_is_to_go_out_once_goes_out_on_no_other_connection(
         progress(event)
     with pytest.raises(httpx.ReadError, match="may have arrived"):
         progress(CONNECTING)
+
+
+def test_only_who_has_functions_gets_an_exchange_that_asks_them() -> None:
+    made: list[Exchange] = []
+
+    def connect() -> Exchange:
+        made.append(HttpxExchange(no_answer))
+        return made[-1]
+
+    async def no_answer(request: Outgoing) -> httpx.Response:
+        raise AssertionError("nothing is sent here")
+
+    def headers(asked: str, key: str) -> dict[str, str]:
+        return {}
+
+    plain, keyed = (
+        credentials_of(llm.openai("m", api_key=key), headers, "") for key in ("k", lambda: "k")
+    )
+    assert exchange_with(connect, plain, no_secrets) is made[0]
+    assert isinstance(exchange_with(connect, keyed, no_secrets), CredentialedExchange)
+    assert len(made) == 1, "the second connects when it has its key"
+
+
+def no_secrets(headers: object) -> None:
+    raise AssertionError("nothing is asked here")
