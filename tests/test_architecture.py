@@ -30,6 +30,7 @@ ROOMS = [
     {"_protocol"},
     {"_accounting"},
     {"_stream"},
+    {"_toolkit"},
     {"_batch"},
     {"_vendor_batch"},
     {"_client"},

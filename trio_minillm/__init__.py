@@ -15,8 +15,8 @@ from ._client import Client, open_client
 from ._http.pool import Statistics
 from ._http.transport import TrioTransport
 from ._protocol.sse import SSEDecoder, SSEEvent
-from ._stream.stream import StreamingCompletion
-from ._stream.tracked import Collected, TrackedStream
+from ._stream.tracked import Collected
+from ._toolkit.streams import StreamingCompletion, TrackedStream
 from ._types.chunks import Block, StreamChunk, ToolCallDelta
 from ._types.cost import CostInfo, CostResolution, PriceTier, TokenPrice
 from ._types.credentials import RequestToSign

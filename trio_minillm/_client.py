@@ -30,7 +30,7 @@ from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, prepare, with_price
 from ._stream.task import StreamTask
-from ._stream.tracked import TrackedStream
+from ._toolkit.streams import TrackedStream
 from ._types.checks import check_option
 from ._types.cost import TokenPrice
 from ._types.options import BOUNDS, Bounds, Limits, Retry, Timeouts

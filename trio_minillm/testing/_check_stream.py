@@ -10,7 +10,7 @@ import msgspec
 import trio
 import trio.testing
 
-from .._stream.stream import StreamingCompletion
+from .._toolkit.streams import StreamingCompletion
 from .._types.chunks import StreamChunk
 from .._types.errors import MiniLLMError
 from .._types.response import CompletionResponse, Outcome

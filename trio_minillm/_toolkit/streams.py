@@ -1,0 +1,16 @@
+"""The streams that users hold: those of `_stream`, with the methods that lead to this room.
+
+What a method needs is imported by its first call, so that a program pays only for what it uses.
+"""
+
+from __future__ import annotations
+
+from .._stream import stream, tracked
+
+
+class StreamingCompletion(stream.StreamingCompletion):
+    __doc__ = stream.StreamingCompletion.__doc__
+
+
+class TrackedStream(tracked.TrackedStream, StreamingCompletion):
+    __doc__ = tracked.TrackedStream.__doc__
