@@ -100,8 +100,8 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
     return JSONSchema(schema=schema, name=name, type=given)
 
 
-class Params(TypedDict, total=False):
-    """The typed parameters of a call; ``None`` is the same as leaving a parameter out."""
+class PlainParams(TypedDict, total=False):
+    """The parameters of `Params` of which no type depends: all but ``response_format``."""
 
     # In every wire format, or most of them
     max_tokens: int | None
@@ -114,8 +114,6 @@ class Params(TypedDict, total=False):
     tool_choice: str | Tool | type | Callable[..., Any] | Mapping[str, Any] | None
     """``auto``, ``none``, ``required``, one of ``tools`` or its name, or the provider's own mapping."""
     parallel_tool_calls: bool | None
-    response_format: Any
-    """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
     reasoning: Reasoning | str | int | bool | None
     user: str | None
     metadata: Mapping[str, str] | None
@@ -185,6 +183,13 @@ class Params(TypedDict, total=False):
     betas: str | Sequence[str] | None
 
 
+class Params(PlainParams, total=False):
+    """The typed parameters of a call; ``None`` is the same as leaving a parameter out."""
+
+    response_format: Any
+    """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
+
+
 PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
 
 OTHER_WAYS = {
@@ -197,17 +202,13 @@ OTHER_WAYS = {
     "thinking": "use reasoning=",
     "functions": "use tools=",
     "timeout": "use timeouts=llm.Timeouts(…)",
+    "retries_invalid": "client.complete and batches ask again, streams do not",
 }
 """Names that others have for what is done in another way here."""
 
 
-def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
-    """Check the parameters of a call and return the number of choices that they ask for.
-
-    ``options`` are the names of other keywords that the caller takes, for the hint in the error.
-    Raises ``TypeError`` for an unknown parameter and for a value of another type, ``ValueError`` for
-    a value that makes no sense.
-    """
+def check_names(given: Iterable[str], options: Iterable[str] = ()) -> None:
+    """Raise ``TypeError`` for a name that is no parameter, with a hint from these and ``options``."""
     unknown = sorted(set(given) - PARAM_NAMES)
     if unknown:
         from difflib import get_close_matches  # rarely needed, and slow to import
@@ -217,6 +218,16 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
         hint = f"did you mean {close[0]}? {other}" if close else other
         hint = OTHER_WAYS.get(unknown[0], hint)
         raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
+
+
+def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
+    """Check the parameters of a call and return the number of choices that they ask for.
+
+    ``options`` are the names of other keywords that the caller takes, for the hint in the error.
+    Raises ``TypeError`` for an unknown parameter and for a value of another type, ``ValueError`` for
+    a value that makes no sense.
+    """
+    check_names(given, options)
     kinds = _kinds()
     for name, value in given.items():
         kind = kinds[name]
