@@ -42,7 +42,7 @@ async def main() -> None:
                     history.append(llm.tool_result(call, result, is_error=True))
                 print(f"{call.name}({call.arguments}) -> {result}")
             choice = "auto"
-    print(response.content, *response.invalid_tool_calls)  # those of an answer that was cut
+    print(response.text, *response.invalid_tool_calls)  # those of an answer that was cut
 
 
 trio.run(main)

@@ -23,7 +23,7 @@ def asked_again(messages: Messages, answer: CompletionResponse, words: str) -> t
     Only the answer's text is shown to the model again: calls of tools would need results. Some models'
     templates want the roles to alternate, so an empty answer has a turn of its own, too.
     """
-    said = answer.content.strip() or answer.refusal or "(no text)"
+    said = answer.text.strip() or answer.refusal or "(no text)"
     wanted = "Give the whole answer again, corrected, and nothing else."
     return (
         *messages_of(messages),

@@ -94,6 +94,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[dict[str, Any], ...] = ()
     """Images that the model made, in the provider's own shape."""
 
+    @property
+    def text(self) -> str:
+        """The text, without reasoning and refusal: the field ``content``, by the name that it has on a
+        response and on a message.
+        """
+        return self.content
+
     def to_message(self) -> Message:
         """Return the assistant turn to send back, with its blocks unchanged and in order.
 
@@ -133,8 +140,13 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
     """Type that `parsed` decodes into by default: the request's ``response_format``."""
 
     @property
-    def content(self) -> str:
+    def text(self) -> str:
         """The text of choice 0, without reasoning and refusal."""
+        return self.choices[0].content
+
+    @property
+    def content(self) -> str:
+        """The older name of `text`."""
         return self.choices[0].content
 
     @property
@@ -219,7 +231,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
         asked = self.response_type
         failure: InvalidAnswer
         try:
-            return read_answer(self.content.strip(), type or asked or Any, asked)
+            return read_answer(self.text.strip(), type or asked or Any, asked)
         except msgspec.ValidationError as exc:
             cause, failure = exc.__cause__, MismatchedAnswer(str(exc), self)
         except msgspec.DecodeError as exc:
@@ -232,7 +244,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
         """Return why the text is not JSON: in msgspec's words, unless there is more to say."""
         if self.refusal:
             return "the model declined to answer"
-        if not self.content.strip():
+        if not self.text.strip():
             calls = self.tool_calls or self.invalid_tool_calls
             return "the answer is empty" + (": the model called tools instead" if calls else "")
         if "truncated" in words:  # msgspec's for JSON that does not end
@@ -242,7 +254,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
     def __repr__(self) -> str:
         return (
             f"<CompletionResponse {self.outcome} {self.finish_reason!r}"
-            f" {len(self.content)} characters, {len(self.tool_calls)} tool calls>"
+            f" {len(self.text)} characters, {len(self.tool_calls)} tool calls>"
         )
 
     def __rich_repr__(self) -> Any:
@@ -285,7 +297,7 @@ class InvalidAnswer(MiniLLMError, msgspec.DecodeError):
     @property
     def text(self) -> str:
         """The text of the answer, as it came."""
-        return self.response.content
+        return self.response.text
 
 
 class MismatchedAnswer(InvalidAnswer, msgspec.ValidationError):

@@ -6,7 +6,7 @@ tests run on `trio.testing.MockClock` without a real second passing::
     transport = testing.ScriptedTransport(testing.reply(*testing.openai_events("Hi", " you")))
     async with llm.open_client(transport=transport) as client:
         response = await client.complete(testing.model(), "Hello")
-    assert response.content == "Hi you"
+    assert response.text == "Hi you"
 
 `serve` plays the same script over a real loopback socket, `faults` break it in every way that is
 known, `record` and `replay` keep what a real server said, and `check_provider`,
