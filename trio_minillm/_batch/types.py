@@ -70,6 +70,7 @@ class BatchRequest(msgspec.Struct, Generic[Value], frozen=True, metaclass=_Takes
 
     key: str
     messages: Messages
+    """The prompt, or the messages, in any form that `Client.stream` takes."""
     model: Model | None = None
     """Model to ask; ``None`` for the batch's."""
     params: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -142,14 +143,17 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One request that was sent, and its end."""
 
     outcome: Outcome
+    """Outcome of its stream."""
     started: datetime
     """Time at which it was sent, in UTC."""
     waited: float = 0.0
     """Seconds before that in which it waited to be sent."""
     usage: Usage | None = None
+    """Token counts; ``None`` if none came."""
     cost: CostInfo = CostInfo()
     """Its cost in USD, as in the ledger: unknown if it was refused, or was never sent."""
     timings: Timings = msgspec.field(default_factory=Timings)
+    """Times of its milestones, in seconds."""
     error: str | None = None
     """Name of the class of the error that ended it."""
     kind: ErrorKind | None = None
@@ -163,6 +167,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     """The provider's generation id."""
     request_id: str | None = None
+    """The request's id at the provider."""
     record: str | None = None
     """Key of its record in the client's ledger."""
     invalid: str | None = None
@@ -193,11 +198,13 @@ class BatchResult(msgspec.Struct, Generic[Value], frozen=True, kw_only=True):
     sample: int = 0
     """Number of the answer among several to one request, from 0."""
     response: CompletionResponse[Value] | None = None
+    """The whole answer, if one came; it may be ``invalid``."""
     error: MiniLLMError | None = None
     """Error of the newest attempt, with what had arrived as ``partial``."""
     attempts: tuple[Attempt, ...] = ()
     """All attempts, in order; none for an answer from a cache."""
     cached: bool = False
+    """True if the answer came from the cache: nothing was sent for it."""
     value: Value | None = None
     """The answer as the type that the request's ``response_format`` asked for; ``None`` if it asked for
     none, or if there is no such answer."""

@@ -78,10 +78,14 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     message: str
     kind: ErrorKind
+    """The action that the error asks for."""
     status: int | None = None
     code: str | None = None
+    """The provider's machine-readable code."""
     type: str | None = None
+    """The provider's word for the kind of error."""
     metadata: Any = None
+    """Further facts, in the provider's own shape."""
     should_retry: bool | None = None
     """The provider's own advice (``x-should-retry``), which takes precedence over ``kind``."""
     retry_after: float | None = None

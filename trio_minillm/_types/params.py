@@ -31,7 +31,9 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: JSONObject
     name: str = "response"
+    """Name of the schema, which the model may see."""
     description: str | None = None
+    """Purpose of the answer, for the model."""
     strict: bool = True
     type: Any = None
 

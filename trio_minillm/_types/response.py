@@ -51,9 +51,11 @@ class Timings(msgspec.Struct, kw_only=True):
     """
 
     headers: float | None = None
+    """Time at which the response's headers were there."""
     first_chunk: float | None = None
     last_chunk: float | None = None
     total: float | None = None
+    """Time at which the stream was over."""
     chunks: int = 0
     """Number of chunks with content (not tokens: servers put several into a chunk)."""
     bytes: int = 0
@@ -71,6 +73,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     index: int = 0
+    """Number of the choice, from 0."""
     parts: tuple[Part, ...] = ()
     """Text, reasoning, refusal, tool calls and opaque blocks, in the order in which they began."""
     content: str = ""
@@ -89,8 +92,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reasons: tuple[str, ...] = ()
     """All finish reasons that were given, without repeats; more than one is a conflict."""
     logprobs: dict[str, Any] | None = None
+    """Log probabilities, in the provider's own shape, lists joined."""
     annotations: tuple[dict[str, Any], ...] = ()
+    """Annotations and citations, in the provider's own shape."""
     audio: dict[str, Any] | None = None
+    """Audio, in the provider's own shape, its pieces joined."""
     images: tuple[dict[str, Any], ...] = ()
     """Images that the model made, in the provider's own shape."""
 
@@ -123,14 +129,21 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
     model: str = ""
     """The model that answered, in the provider's words, or else the one that was asked."""
     choices: tuple[Choice, ...] = (Choice(),)
+    """The answers, by number: one, unless ``n=`` asked for more."""
     usage: Usage | None = None
+    """Token counts; ``None`` if the provider gave none."""
     outcome: Outcome | None = None
     rejected: bool = False
     """True if the caller rejected the answer; it is then not booked."""
     cost: CostInfo = CostInfo()
+    """The cost in USD, and how far it is known."""
     timings: Timings = msgspec.field(default_factory=Timings)
+    """Times of the stream's milestones, in seconds."""
     request_id: str | None = None
+    """The request's id at the provider, from the response's headers: what its support asks for."""
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Other facts that the provider told (its fingerprint, the upstream provider …), in its own
+    words."""
     notes: tuple[str, ...] = ()
     """Oddities that did no harm to the answer (two different finish reasons …)."""
     skipped_events: int = 0

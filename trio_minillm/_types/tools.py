@@ -21,13 +21,17 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    """Name by which the model calls it."""
     description: str = ""
+    """Purpose of the tool, for the model."""
     parameters: JSONObject = msgspec.field(default_factory=lambda: {"type": "object"})
     strict: bool | None = None
     """Ask the provider to enforce the schema, which is then closed: every property is required, and
     no others are allowed. A schema that its strict mode can't take is a ``ValueError``."""
     cache: CacheHint = None
+    """A cache breakpoint behind it (Anthropic)."""
     function: Callable[..., Any] | None = None
+    """Function that `call` calls, if it was made from one."""
     type: Any = None
     """Type that `read` decodes the arguments into; ``None`` for plain JSON."""
 

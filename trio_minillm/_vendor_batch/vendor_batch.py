@@ -34,6 +34,7 @@ class AtVendor(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     """Its state in the vendor's word, or ``submitting``."""
     requests: int
+    """Number of its requests."""
     done: int
     """Requests of it that have ended, where the vendor says so."""
 
@@ -44,6 +45,7 @@ class VendorStatistics(Sums, kw_only=True):
     unreturned: int = 0
     """Requests that came back without an answer."""
     at_vendor: tuple[AtVendor, ...] = ()
+    """The batches that are at their vendors."""
     failing: str = ""
     """Words for the failure of the newest call to a vendor; empty if it did not fail."""
 

@@ -52,8 +52,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    """Name of the model, as the server knows it."""
     provider: Provider
+    """The provider, which is the wire format."""
     base_url: str
+    """Address, up to what the wire format adds."""
     api_key: str | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -125,7 +128,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: Model
+    """The model to ask."""
     messages: tuple[Message, ...]
+    """The messages, in order."""
     params: Mapping[str, Any]
     extra: Mapping[str, Any]
     expect_usage: bool = True
@@ -141,8 +146,11 @@ class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
     """A request about an answer that was asked for before; the client adds the model's headers."""
 
     url: str
+    """The whole address."""
     method: str = "GET"
+    """The HTTP method."""
     body: bytes = b""
+    """The bytes of the body."""
 
 
 class SettlementRequest(FollowUp, frozen=True, kw_only=True):
