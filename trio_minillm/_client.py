@@ -248,7 +248,7 @@ class Client:
         }
         asking: Asking | TrackedStream
         if retries_invalid == 0:
-            asking = self._ask(model, options, messages)
+            asking = self._stream_of(self._prepare(model, messages, **options), meta)
         else:
             from ._toolkit.reasking import Asking, check_reasking
 

@@ -9,7 +9,7 @@ from typing import Any, get_origin, get_type_hints
 
 import msgspec
 
-from .checks import check_type
+from .checks import check_function, check_option, check_type
 from .messages import CacheHint, ToolCall, check_cache
 from .schemas import JSONObject, is_object, is_pydantic, plain_name, schema_of
 
@@ -41,6 +41,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "description", "")
         check_type("description", self.description, str)
         check_type("parameters", self.parameters, Mapping)
+        check_option("strict", self.strict, bool)
+        check_function("function", self.function)
         check_cache(self.cache)
 
     def read(self, call: ToolCall) -> Any:

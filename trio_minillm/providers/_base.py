@@ -78,6 +78,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         check_function("sign", self.sign)
         if not self.name:
             raise ValueError("name must not be empty")
+        if self.name != self.name.strip() or not self.name.isprintable():
+            raise ValueError("name must be a model's, without spaces around it or line breaks")
         if self.api_key is not None and self.key_source is not None:
             raise ValueError("give api_key or key_source, not both")
         msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change
