@@ -149,7 +149,11 @@ async def test_what_a_wire_can_not_say_is_an_error(autojump_clock: Any) -> None:
             "finish must be one of 'auto'",
         ),
         (lambda: testing.answer("x", usage=3), TypeError, "usage must be Usage or None, not int"),
-        (lambda: testing.openai_events("x", usage={"a": 1}), TypeError, "usage must be bool, not dict"),
+        (
+            lambda: testing.openai_events("x", usage={"a": 1}),
+            TypeError,
+            "usage must be bool, not dict",
+        ),
         (lambda: testing.tool_call("f", 3), TypeError, "arguments must be Mapping, not int"),
         (lambda: testing.tool_call(3), TypeError, "name must be str, not int"),
         (lambda: testing.reasoning(3), TypeError, "text must be str, not int"),
