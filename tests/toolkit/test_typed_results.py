@@ -14,6 +14,8 @@ import trio_minillm as llm
 from trio_minillm import testing
 from trio_minillm.testing import ScriptedTransport, openai_events, reply
 
+from ..support.streams import cancelled_at
+
 
 class City(msgspec.Struct):
     name: str
@@ -314,3 +316,23 @@ async def test_no_frame_of_asking_again_shows_the_prompt(autojump_clock) -> None
         trace = trace.tb_next
     assert seen
     assert not [names for names in seen if "secret" in names]
+
+
+async def test_cancelled_at_any_step_it_leaves_nothing_open(autojump_clock) -> None:
+    step, asked = 0, set()
+    while True:
+        step += 1
+        transport = answers("no", PARIS)
+        ledger = Kept()
+        async with llm.open_client(transport=transport, ledger=ledger) as client:
+
+            async def ask(client: llm.Client = client) -> None:
+                await client.complete(testing.model(), "?", response_format=City, retries_invalid=1)
+
+            more = await cancelled_at(step, ask)
+        asked.add(len(transport.requests))
+        assert transport.open_bodies == 0
+        assert len(ledger.records) == len(transport.requests)
+        if not more:
+            break
+    assert asked >= {1, 2}

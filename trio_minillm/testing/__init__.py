@@ -14,7 +14,7 @@ known, `record` and `replay` keep what a real server said, and `check_provider`,
 """
 
 from . import faults
-from ._answer_parts import reasoning, tool_call
+from ._answer_parts import AnswerPart, reasoning, tool_call
 from ._check_provider import check_provider
 from ._check_stream import check_stream
 from ._check_transport import check_transport
@@ -47,6 +47,7 @@ from ._wire_answers import (
 )
 
 __all__ = [
+    "AnswerPart",
     "Connection",
     "LoopbackServer",
     "Recording",
