@@ -234,32 +234,35 @@ class Client:
             timeouts = _bounded(timeouts)
         if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
-        options: dict[str, Any] = {
-            "timeouts": timeouts,
-            "retry": retry,
-            "bounds": bounds,
-            "price": price,
-            "meta": meta,
-            "extra": extra,
-            "headers": headers,
-            "expect_usage": expect_usage,
-            "lenient": lenient,
-            **params,
-        }
         asking: Asking | TrackedStream
         if retries_invalid == 0:
-            asking = self._stream_of(self._prepare(model, messages, **options), meta)
+            prepared = self._prepare(
+                model,
+                messages,
+                timeouts=timeouts,
+                retry=retry,
+                bounds=bounds,
+                price=price,
+                meta=meta,
+                extra=extra,
+                headers=headers,
+                expect_usage=expect_usage,
+                lenient=lenient,
+                **params,
+            )
+            asking = self._stream_of(prepared, meta)
+            del prepared
         else:
             from ._toolkit.reasking import Asking, check_reasking
 
             check_reasking(retries_invalid, params.get("response_format"))
-            asking = Asking(partial(self._ask, model, options), messages, retries_invalid)
-        del messages, extra, headers, params, options  # what prints variables must not show them
+            options: dict[str, Any] = {"timeouts": timeouts, "retry": retry, "bounds": bounds}
+            options |= {"price": price, "meta": meta, "extra": extra, "headers": headers}
+            options |= {"expect_usage": expect_usage, "lenient": lenient, **params}
+            asking = Asking(partial(self.stream, model, **options), messages, retries_invalid)
+            del options
+        del messages, extra, headers, params  # what prints variables must not show them
         return await asking.complete()
-
-    def _ask(self, model: Model, options: dict[str, Any], messages: Messages) -> TrackedStream:
-        """Return the stream of a request with these options of `stream`."""
-        return self._stream_of(self._prepare(model, messages, **options), options["meta"])
 
     def batch(
         self,
