@@ -85,6 +85,10 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
+    from ._toolkit.partial import Partial
+    from ._toolkit.shapes import Field
+    from ._toolkit.values import StreamedCall
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -95,12 +99,18 @@ else:
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
+        "BrokenJSON": "_toolkit.broken",
         "CostEstimate": "_accounting.estimate",
+        "CutJSON": "_toolkit.broken",
         "Echo": "_types.echo",
+        "Field": "_toolkit.shapes",
         "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "Partial": "_toolkit.partial",
         "ResponseCache": "batch",
+        "StreamedCall": "_toolkit.values",
+        "UnexpectedValue": "_toolkit.broken",
         "estimate": "_accounting.estimate",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
@@ -118,6 +128,7 @@ __all__ = [
     "BatchResult",
     "Block",
     "Bounds",
+    "BrokenJSON",
     "BudgetExceeded",
     "Choice",
     "Client",
@@ -130,10 +141,12 @@ __all__ = [
     "CostRecord",
     "CostResolution",
     "CredentialsError",
+    "CutJSON",
     "DocumentPart",
     "Echo",
     "EndedEarly",
     "ErrorInfo",
+    "Field",
     "ImagePart",
     "JSONLLedger",
     "JSONSchema",
@@ -148,6 +161,7 @@ __all__ = [
     "OpaquePart",
     "Outcome",
     "Params",
+    "Partial",
     "PriceTier",
     "ProtocolError",
     "Provider",
@@ -172,6 +186,7 @@ __all__ = [
     "StreamError",
     "StreamTimeout",
     "StreamTruncated",
+    "StreamedCall",
     "StreamingCompletion",
     "TextPart",
     "Timeouts",
@@ -185,6 +200,7 @@ __all__ = [
     "Totals",
     "TrackedStream",
     "TrioTransport",
+    "UnexpectedValue",
     "Usage",
     "__version__",
     "anthropic",

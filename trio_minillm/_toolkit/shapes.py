@@ -1,0 +1,390 @@
+"""What is made of JSON while it arrives: fields, and the elements of a list.
+
+A shape takes text and gives what it adds. It neither waits nor raises: it says that it is `over`, or
+`broken` with the error, before which all that it gave is good.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from .._protocol.arguments import MAX_MENDED
+from .._types.schemas import ANSWER, JSON_TEXT
+from .broken import BrokenJSON, CutJSON, Path, UnexpectedValue, path_of_end, words_of
+from .field_types import Fields, decoded
+from .json_fields import ENDED, Key, MemberReader, Piece
+
+T = TypeVar("T")
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """Something new of a field: more of its text, or its end.
+
+    The ``delta`` of all that come for one field, joined, are its text: the decoded text of a string
+    (``is_text``), the JSON of anything else.
+    """
+
+    name: str
+    delta: str = ""
+    """Text that has arrived since the one before; it may be empty at the end."""
+    done: bool = False
+    """True once the field is whole; nothing more of it comes."""
+    value: Any = None
+    """The whole value, in the field's own type where that is known; ``None`` until it is done."""
+    is_text: bool = False
+    """True if the value is a string, so that ``delta`` is a part of it."""
+    repaired: bool = False
+    """True if the model did not write the value like this: it was cut, or no JSON, and was mended."""
+
+    def __repr__(self) -> str:
+        done = ", done" if self.done else ""
+        return f"<Field {len(self.delta)} characters{done}>"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
+
+
+class Shape(Generic[T]):
+    """The base of what reads one JSON text."""
+
+    def __init__(self, *, loose: bool = False) -> None:
+        self.broken: BrokenJSON | None = None
+        """The error that ended it."""
+        self.given: int = 0
+        """The number of things that were given."""
+        self._reader = MemberReader(loose=loose)
+        self._begun = False  # it is known what the first member is
+        self._inner: MemberReader | None = None  # of the JSON in a `JSON_TEXT`
+        self._open: list[str] = []  # what has come of the member that is open
+
+    @property
+    def over(self) -> bool:
+        """True once the JSON is whole."""
+        return self._reader.over
+
+    @property
+    def at(self) -> int:
+        """The number of characters that were read."""
+        return self._reader.at
+
+    @property
+    def mended(self) -> bool:
+        """True if a string had control characters in it."""
+        return self._reader.mended
+
+    @property
+    def empty(self) -> bool:
+        """True if the JSON so far has nothing in it, as placeholders do."""
+        return self.given == 0
+
+    def feed(self, text: str) -> list[T]:
+        """Read more, and return what it adds."""
+        out: list[T] = []
+        if self.broken is None:
+            self._take(self._reader.feed(text), out)
+            if self._reader.broken and self.broken is None:
+                self._break(BrokenJSON, self._reader.broken)
+        self.given += len(out)
+        return out
+
+    def finish(self) -> list[T]:
+        """Take note of the end of the text; it is broken if the JSON is not whole by then."""
+        out: list[T] = []
+        if self.broken is None:
+            self._take(self._reader.finish(), out)
+            if self._reader.broken and self.broken is None:
+                self._break(CutJSON, self._reader.broken)
+        self.given += len(out)
+        return out
+
+    def _take(self, pieces: list[Piece], out: list[T]) -> None:
+        raise NotImplementedError
+
+    # -- what the shapes share -------------------------------------------------------------------
+
+    def _break(self, kind: type[BrokenJSON], why: str, key: Key = None) -> BrokenJSON:
+        reader, path = self._reader, self._path(key)
+        if kind is CutJSON:
+            said = why if why != ENDED else "the answer was over before its JSON was"
+        elif kind is UnexpectedValue:
+            said = f"{why} - at `{words_of(path, self._names())}`"
+        else:
+            said = f"the JSON is broken: {why}"
+        self.broken = kind(f"{said} (character {reader.at:,})", position=reader.at, path=path)
+        return self.broken
+
+    def _path(self, key: Key) -> Path:
+        """Return the path of a member, or else of the place that was reached."""
+        if key is not None:
+            return (key,)
+        if self._reader.key is None:
+            return ()
+        return (self._reader.key, *path_of_end("".join(self._open)))
+
+    def _names(self) -> Fields:
+        """Return the fields of the type, for the words of an error."""
+        return {}
+
+    def _unfolded(self, pieces: list[Piece], types: Fields) -> list[Piece]:
+        """Return the pieces of an object, which may have come as JSON in a text (`JSON_TEXT`).
+
+        Breaks it if the root is no object.
+        """
+        reader = self._reader
+        if not self._begun and reader.root:
+            if reader.root != "{":
+                self._break(UnexpectedValue, "the answer is no object")
+                return []
+            if not pieces and not reader.over:
+                return []
+            self._begun = True
+            if pieces and pieces[0][::3] == (JSON_TEXT, True) and JSON_TEXT not in types:
+                self._inner = MemberReader()
+        inner = self._inner
+        if inner is None:
+            return pieces
+        out: list[Piece] = []
+        for piece in pieces:
+            if piece.key == JSON_TEXT:
+                out += inner.feed(piece.text)
+                out += inner.finish() if piece.done else []
+        if inner.root not in ("", "{"):
+            self._break(UnexpectedValue, "the answer is no object")
+        elif inner.broken:
+            self._break(BrokenJSON, inner.broken)
+        return out
+
+    def _whole(self, piece: Piece, type: Any) -> Any:
+        """Return the value of a member whose last piece has come.
+
+        Raises `msgspec.DecodeError` if it does not match its type.
+        """
+        self._open.append(piece.text)
+        text = self._open[0] if len(self._open) == 1 else "".join(self._open)
+        self._open.clear()
+        if self._reader.mended and not piece.is_text:
+            text = escaped(text)
+        return decoded(text, type, is_text=piece.is_text)
+
+    def _mismatch(self, error: Exception, key: Key) -> None:
+        if isinstance(error, msgspec.ValidationError):
+            self._break(UnexpectedValue, "the value does not match its type", key)
+        else:
+            self._break(BrokenJSON, "a value that can't be read", key)
+        assert self.broken is not None
+        self.broken.__cause__ = error.with_traceback(None)
+
+
+class FieldShape(Shape[Field]):
+    """The fields of an object.
+
+    ``types`` are those of its fields, as far as they are known. An answer that was asked for in an
+    object (``wrapped``) is the field `ANSWER`, of ``type``, also if the model left the object out.
+    """
+
+    def __init__(
+        self, types: Fields, *, wrapped: bool = False, type: Any = None, loose: bool = False
+    ) -> None:
+        super().__init__(loose=loose)
+        self.types: Fields = {ANSWER: type} if wrapped else types
+        self._wrapped = wrapped
+        self._text: list[str] | None = [] if wrapped else None  # until it is known what the root is
+        self._bare = False  # the object was left out: the root is the answer
+        self._held = ""  # of the root's text, what was not read yet
+
+    def feed(self, text: str) -> list[Field]:
+        """Read more, and return what it adds."""
+        if not self._wrapped:
+            return super().feed(text)
+        return self._feed_wrapped(text)
+
+    def _names(self) -> Fields:
+        return self.types
+
+    def _take(self, pieces: list[Piece], out: list[Field]) -> None:
+        broken = self.broken
+        pieces = self._unfolded(pieces, self.types)
+        after, self.broken = self.broken, broken
+        for piece in pieces:
+            self._give(piece, out)
+            if self.broken is not None:
+                return
+        self.broken = after
+
+    def _give(self, piece: Piece, out: list[Field]) -> None:
+        key, text, done, is_text = piece
+        name = str(key)
+        if not done:
+            self._open.append(text)
+            out.append(Field(name=name, delta=text, is_text=is_text))
+            return
+        try:
+            value = self._whole(piece, self.types.get(name))
+        except msgspec.DecodeError as error:
+            if text:
+                out.append(Field(name=name, delta=text, is_text=is_text))
+            self._mismatch(error, key)
+            return
+        out.append(Field(name=name, delta=text, done=True, value=value, is_text=is_text))
+
+    # -- answers that are asked for in an object -------------------------------------------------
+
+    def _feed_wrapped(self, text: str) -> list[Field]:
+        """Read more of an answer of which it may not be known yet if it is in its object."""
+        reader, out = self._reader, list[Field]()
+        if self.broken is not None:
+            return out
+        before = reader.at
+        pieces = reader.feed(text)
+        if self._bare:
+            self._give_root(self._held + text, reader.at - before, out)
+        elif self._begun:
+            self._give_answer(pieces, out)
+        else:
+            assert self._text is not None
+            self._text.append(text)
+            if pieces and reader.root == "{" and pieces[0].key == ANSWER:
+                self._begun, self._text = True, None
+                self._give_answer(pieces, out)
+            elif pieces and pieces[0].key is None:  # a scalar
+                self._begun, self._text = True, None
+                self._give_answer([p._replace(key=ANSWER) for p in pieces], out)
+            elif pieces or reader.over or reader.root == "[":
+                self._bare = self._begun = True
+                whole = "".join(self._text)[reader.start :]
+                self._text = None
+                self._give_root(whole, reader.at - reader.start, out)
+        if reader.broken and self.broken is None:
+            self._break(BrokenJSON, reader.broken)
+        self.given += len(out)
+        return out
+
+    def finish(self) -> list[Field]:
+        """Take note of the end of the text; it is broken if the JSON is not whole by then."""
+        if not self._wrapped:
+            return super().finish()
+        out: list[Field] = []
+        if self.broken is None:
+            pieces = self._reader.finish()
+            if not self._bare:
+                self._give_answer([p._replace(key=ANSWER) for p in pieces], out)
+            if self._reader.broken and self.broken is None:
+                self._break(CutJSON, self._reader.broken)
+        self.given += len(out)
+        return out
+
+    def _give_root(self, text: str, size: int, out: list[Field]) -> None:
+        """Give the root's own text as the answer's."""
+        self._held = text[size:]
+        self._give(Piece(ANSWER, text[:size], self.over, False), out)
+
+    def _give_answer(self, pieces: list[Piece], out: list[Field]) -> None:
+        for piece in pieces:
+            if piece.key != ANSWER:
+                self._break(UnexpectedValue, "the answer has another field beside its own")
+                return
+            self._give(piece, out)
+            if self.broken is not None:
+                return
+
+
+class ElementShape(Shape[Any]):
+    """The elements of a list: the root's, or those of one field of an object.
+
+    ``field`` is the list's name, or ``None`` for a list at the root; one that is asked for in an object
+    (``wrapped``) is looked for at both places. ``type`` is that of the elements.
+    """
+
+    def __init__(
+        self, type: Any, *, field: str | None = None, wrapped: bool = False, loose: bool = False
+    ) -> None:
+        super().__init__(loose=loose)
+        self._type = type
+        self._field = ANSWER if wrapped else field
+        self._root_too = wrapped or field is None
+        self._list: MemberReader | None = None  # of the field
+        self._text: MemberReader | None = None  # of a list that comes as text
+        self.found: bool = False
+        """True once the list has begun."""
+
+    def _path(self, key: Key) -> Path:
+        if self._list is None:
+            return super()._path(key)
+        if key is not None:
+            return (self._field or "", key) if isinstance(key, int) else (key,)
+        steps = (self._field or "", (self._text or self._list).key)
+        return (*(x for x in steps if x is not None), *path_of_end("".join(self._open)))
+
+    def _take(self, pieces: list[Piece], out: list[Any]) -> None:
+        reader = self._reader
+        if reader.root == "[" and self._root_too:
+            self.found = True
+            self._give(pieces, out)
+            return
+        if reader.root and (reader.root != "{" or self._field is None):
+            self._break(UnexpectedValue, "the answer is no list")
+            return
+        for piece in pieces:
+            if piece.key == self._field:
+                self._take_field(piece, out)
+            if self.broken is not None:
+                return
+        if reader.over and not self.found and self.broken is None:
+            self._break(UnexpectedValue, "the answer has no such list")
+
+    def _take_field(self, piece: Piece, out: list[Any]) -> None:
+        """Take more of the field's JSON."""
+        if self._list is None or (self._list.over and piece.text):
+            self._list, self._text = MemberReader(), None  # or once more, under the same name
+        if piece.is_text:
+            self._break(UnexpectedValue, "the value is no list", piece.key)
+            return
+        inner = self._list.feed(piece.text)
+        if piece.done:
+            inner += self._list.finish()
+        if self._list.root == "[":
+            self.found = True
+            self._give(inner, out)
+        elif self._list.root == "{" and (not inner or inner[0].key == JSON_TEXT):
+            self._take_text(inner, out)
+        elif piece.done and piece.text.strip() == "null":
+            self.found = True
+        elif self._list.root or piece.done:
+            self._break(UnexpectedValue, "the value is no list", piece.key)
+
+    def _take_text(self, pieces: list[Piece], out: list[Any]) -> None:
+        """Take more of a list that comes as text, in place of one that could not be asked for."""
+        for piece in pieces:
+            self._text = self._text or MemberReader()
+            inner = self._text.feed(piece.text)
+            if self._text.root == "[":
+                self.found = True
+                self._give(inner, out)
+            if self._text.broken or self._text.root not in ("", "["):
+                self._break(BrokenJSON, self._text.broken or "no list where one belongs")
+                return
+
+    def _give(self, pieces: list[Piece], out: list[Any]) -> None:
+        for piece in pieces:
+            if not piece.done:
+                self._open.append(piece.text)
+                continue
+            try:
+                out.append(self._whole(piece, self._type))
+            except msgspec.DecodeError as error:
+                self._mismatch(error, piece.key)
+                return
+
+
+def escaped(text: str) -> str:
+    """Return JSON with the control characters in its strings as escapes; longer than a bound, as it is."""
+    if len(text) > MAX_MENDED:
+        return text
+    return re.sub(_STRING, lambda string: string[0].translate(_ESCAPES), text)
+
+
+_STRING = r'"(?:[^"\\]++|\\.)*+"'
+_ESCAPES = {number: f"\\u{number:04x}" for number in range(32)}
