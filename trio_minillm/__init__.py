@@ -86,9 +86,9 @@ if TYPE_CHECKING:
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
     from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
+    from ._toolkit.calls import StreamedCall
     from ._toolkit.partial import Partial
     from ._toolkit.shapes import Field
-    from ._toolkit.values import StreamedCall
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -109,7 +109,7 @@ else:
         "LocalServer": "local",
         "Partial": "_toolkit.partial",
         "ResponseCache": "batch",
-        "StreamedCall": "_toolkit.values",
+        "StreamedCall": "_toolkit.calls",
         "UnexpectedValue": "_toolkit.broken",
         "estimate": "_accounting.estimate",
         "known_price": "_accounting.known_prices",

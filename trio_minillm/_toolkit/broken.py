@@ -9,7 +9,7 @@ import msgspec
 
 from .._types.errors import MiniLLMError
 from .._types.response import CompletionResponse
-from .json_fields import unescaped
+from .json_grammar import unescaped
 
 Path: TypeAlias = "tuple[str | int, ...]"
 
@@ -34,6 +34,9 @@ class BrokenJSON(MiniLLMError, msgspec.DecodeError):
         self.position: int = position
         self.path: Path = path
         self.partial = partial
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (character {self.position:,})"
 
 
 class UnexpectedValue(BrokenJSON, msgspec.ValidationError):

@@ -22,7 +22,7 @@ from typing import (
 
 import msgspec
 
-from .._types.schemas import read_answer
+from .._types.schemas import JSON_TEXT, read_answer, read_json
 
 Fields: TypeAlias = "dict[str, Any]"
 _PLAIN_TEXT: Final = (str, Any, None)
@@ -40,7 +40,10 @@ def decoded(text: str, type: Any, *, is_text: bool) -> Any:
         if any(type is plain for plain in _PLAIN_TEXT):
             return text
         text = msgspec.json.encode(text).decode()
-    return read_answer(text, Any if type is None else type, None)
+    type = Any if type is None else type
+    if f'"{JSON_TEXT}"' in text:
+        return read_answer(text, type, None)
+    return read_json(text, type)
 
 
 def fields_of(type: Any) -> Fields:
@@ -135,6 +138,8 @@ def is_list(type: Any) -> bool:
 def holds_list(type: Any) -> bool:
     """Return whether the JSON of a type may be a list."""
     type = _bare(type)
+    if type is Any or type is object or isinstance(type, TypeVar):
+        return True
     if get_origin(type) in (Union, types.UnionType):
         return any(map(holds_list, get_args(type)))
     return is_list(type)

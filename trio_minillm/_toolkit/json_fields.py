@@ -10,31 +10,13 @@ Nothing here raises or waits: a reader says that its text is `broken`, and where
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from json import JSONDecoder
 from typing import Final, NamedTuple, TypeAlias
+
+from .json_grammar import CUT_ESCAPE, digits, grammar, is_number, space, unescaped
 
 Key: TypeAlias = "str | int | None"
 """A member's name, its index in a list, or ``None`` for a root that is neither object nor list."""
 
-_SPACE = r"[ \t\n\r]*+"
-_ESCAPE = (
-    r'\\(?:["\\/bfnrt]|u(?:(?![dD][89a-fA-F])[0-9a-fA-F]{4}'
-    r"|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))"
-)
-"""An escape; half of a surrogate pair alone is none, as in msgspec."""
-_BODY = rf'(?:[^"\\\x00-\x1f]++|{_ESCAPE})*+'
-_LOOSE_BODY = rf'(?:[^"\\]++|{_ESCAPE})*+'
-_CUT_ESCAPE: Final = re.compile(
-    r"\\(?:u(?:[0-9a-fA-F]{0,3}"
-    r"|[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?)?)?"
-)
-"""An escape whose end has not come: at most 11 characters."""
-_NUMBER = r"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?+[0-9]++)?+"
-_is_number: Final = re.compile(_NUMBER).fullmatch
-_digits: Final = re.compile(r"[-+.0-9eE]*+").match
-_space: Final = re.compile(_SPACE).match
 _LITERALS: Final = {"t": "true", "f": "false", "n": "null"}
 
 # The state of a reader: what may come next.
@@ -49,36 +31,6 @@ ENDED = "it ends too early"
 """The words for a text that is the beginning of JSON."""
 
 
-_decode: Final = JSONDecoder(strict=False).raw_decode
-
-
-def unescaped(body: str) -> str:
-    """Return the text of what stands between the quotation marks of a string, whose escapes are right."""
-    text: str = _decode(f'"{body}"')[0] if "\\" in body else body
-    return text
-
-
-class Grammar(NamedTuple):
-    """The expressions for strings, and for runs of members that need no look at each."""
-
-    body: re.Pattern[str]
-    members: re.Pattern[str]
-    """Members of an object that are no objects or lists, each with the comma behind it."""
-    items: re.Pattern[str]
-    """The same in a list."""
-
-
-@cache
-def _grammar(*, loose: bool) -> Grammar:
-    body = _LOOSE_BODY if loose else _BODY
-    scalar = rf'(?:"{body}"|{_NUMBER}|true|false|null){_SPACE},'
-    return Grammar(
-        re.compile(body),
-        re.compile(rf'(?:{_SPACE}"{body}"{_SPACE}:{_SPACE}{scalar})*+'),
-        re.compile(rf"(?:{_SPACE}{scalar})*+"),
-    )
-
-
 class Piece(NamedTuple):
     """Something new of a member."""
 
@@ -89,6 +41,10 @@ class Piece(NamedTuple):
     """True once the member is whole."""
     is_text: bool
     """True if the member is a string."""
+    at: int = 0
+    """The number of characters up to its end."""
+    mended: bool = False
+    """True if there have been control characters in the member's strings."""
 
 
 class MemberReader:
@@ -115,9 +71,9 @@ class MemberReader:
         self.broken: str = ""
         """The reason why the text is not JSON; then `at` is the place, and nothing more is read."""
         self.mended: bool = False
-        """True if a string had control characters in it."""
+        """True if a string of the newest member has control characters in it."""
         self._loose = loose
-        self._grammar = _grammar(loose=False)
+        self._grammar = grammar(loose=False)
         self._state = _VALUE
         self._stack: list[str] = []  # the brackets that are open
         self._key: Key = None  # of the member that comes
@@ -156,9 +112,9 @@ class MemberReader:
             elif state == _DIGITS:
                 i, waits = self._number(text, i), False
                 if self._state != _DIGITS and not self.broken and self._ended():
-                    self._emit(text[begin:i], done=True)
+                    self._emit(text[begin:i], i, done=True)
             else:
-                i = _space(text, i).end()  # type: ignore[union-attr]  # it matches nothing, too
+                i = space(text, i).end()  # type: ignore[union-attr]  # it matches nothing, too
                 if i == size:
                     break
                 if not self._open:
@@ -172,7 +128,8 @@ class MemberReader:
         if self._open:
             # A number is given when it is whole: its first digits are no beginning of its value.
             end = max(begin, self._digits_at - self.at) if self._state == _DIGITS else i
-            self._emit("".join(self._decoded) if self._is_text else text[begin:end], done=False)
+            new = "".join(self._decoded) if self._is_text else text[begin:end]
+            self._emit(new, i, done=False)
         self.at += i
         return out
 
@@ -182,7 +139,7 @@ class MemberReader:
         if self._state == _DIGITS and not self._stack and not self.broken:
             self._number(" ", 0)
             if not self.broken:
-                self._emit("", done=True)
+                self._emit("", 0, done=True)
         if self._state != _OVER and not self.broken:
             self.broken = ENDED
         return self._out
@@ -199,6 +156,7 @@ class MemberReader:
             return end, False
         last = text[end]
         if last == '"':
+            self._grammar = grammar(loose=False)
             if key:
                 self._state = _COLON
                 if len(self._stack) == 1:
@@ -207,25 +165,25 @@ class MemberReader:
             else:
                 self._state = _AFTER if self._stack else _OVER
                 if self._ended():
-                    self._emit("".join(self._decoded), done=True)
+                    self._emit("".join(self._decoded), end + 1, done=True)
             return end + 1, False
         if last == "\\":
-            if _CUT_ESCAPE.fullmatch(text, end):
+            if CUT_ESCAPE.fullmatch(text, end):
                 return end, True
             return self._break("a wrong escape", end), False
         if not self._loose:
             return self._break("a control character in a string", end), False
-        self.mended, self._grammar = True, _grammar(loose=True)
+        self.mended, self._grammar = True, grammar(loose=True)
         return end, False
 
     def _number(self, text: str, i: int) -> int:
-        end = _digits(text, i).end()  # type: ignore[union-attr]
+        end = digits(text, i).end()  # type: ignore[union-attr]
         self._digits.append(text[i:end])
         if end == len(text):
             return end
         number = "".join(self._digits)
         self._digits.clear()
-        if not _is_number(number):
+        if not is_number(number):
             begin = self._digits_at - self.at  # negative, if it has begun in a piece before
             self._break("a wrong number", begin)
             return begin
@@ -295,11 +253,16 @@ class MemberReader:
         if word is not None:
             self._state = _AFTER if depth else _OVER
             if member:
-                self._emit(word, done=True)
+                self._emit(word, i + len(word), done=True)
             return i + len(word), False
         if c == '"':
             self._state = _STRING
         elif c in "{[":
+            if depth and (found := self._grammar.whole.match(text, i)):
+                self._state = _AFTER
+                if member:
+                    self._emit(text[begin : found.end()], found.end(), done=True)
+                return found.end(), False
             self._stack.append(c)
             self._state = _KEY_OR_END if c == "{" else _ITEM_OR_END
             if not depth and c == "[":
@@ -314,21 +277,23 @@ class MemberReader:
         self._stack.pop()
         self._state = _AFTER if self._stack else _OVER
         if len(self._stack) == 1:
-            self._emit(text[begin : i + 1], done=True)
+            self._emit(text[begin : i + 1], i + 1, done=True)
         return i + 1
 
     def _ended(self) -> bool:
         """Return whether the value that has ended is the member that was open."""
         return self._open and len(self._stack) < 2
 
-    def _emit(self, text: str, *, done: bool) -> None:
+    def _emit(self, text: str, i: int, *, done: bool) -> None:
+        """Give what is new of the member that is open; ``i`` is the place behind it."""
         if self._late:
             text, self._late = self._late + text, ""
         if text or done:
-            self._out.append(Piece(self._key, text, done, self._is_text))
+            at, mended = self.at + i, self.mended
+            self._out.append(Piece(self._key, text, done, self._is_text, at, mended))
         self._decoded.clear()
         if done:
-            self._open = False
+            self._open = self.mended = False
 
     def _break(self, why: str, i: int) -> int:
         self.broken = why

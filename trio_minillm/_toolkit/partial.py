@@ -2,114 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from .._types.schemas import ANSWER, read_answer
 from .broken import BrokenJSON, UnexpectedValue
 from .field_types import Fields, decoded
-from .json_fields import Key, Piece, unescaped
+from .json_fields import Key, Piece
 from .reading import Reading
 from .repair import repaired
 from .shapes import Shape, escaped
 from .sources import Source
+from .tree import NOTHING, Tree
 
 T = TypeVar("T")
-
-_TOKENS: Final = re.compile(
-    r'[ \t\n\r,:]*+(?:([{}\[\]])|"((?:[^"\\]++|\\.)*+)(")?|([^\s{}\[\],:"]++))', re.DOTALL
-)
-_REST: Final = re.compile(r'((?:[^"\\]++|\\.)*+)(")?', re.DOTALL)
-_NOTHING: Final = object()
-
-
-class Tree:
-    """Plain values under construction, of JSON whose pieces `MemberReader` has checked."""
-
-    def __init__(self) -> None:
-        self._root: Any = _NOTHING
-        self._stack: list[Any] = []  # the objects and lists that are open
-        self._name: str | None = None  # of the value that comes, in an object
-        self._text: list[str] | None = None  # a string that is open, as JSON
-        self._joined = True  # the value has all of its text
-
-    def feed(self, text: str) -> None:
-        """Take more of the JSON."""
-        i = 0
-        if self._text is not None:
-            found = _REST.match(text)
-            assert found is not None
-            self._text.append(found[1])
-            self._joined = False
-            i = found.end()
-            if found[2]:
-                self._close_text()
-        for found in _TOKENS.finditer(text, i):
-            bracket, string, closed, word = found.groups()
-            if bracket in ("{", "["):
-                new: Any = {} if bracket == "{" else []
-                self._put(new)
-                self._stack.append(new)
-            elif bracket:
-                self._stack.pop()
-            elif word:
-                self._put(msgspec.json.decode(word))
-            else:
-                self._text, self._joined = [string], False
-                if closed:
-                    self._close_text()
-
-    def _close_text(self) -> None:
-        text, self._text = unescaped("".join(self._text or ())), None
-        self._joined = True
-        self._set(text)
-
-    def _set(self, text: str) -> None:
-        """Take a string that is whole: a name, or a value, which may be there in part."""
-        top = self._stack[-1] if self._stack else None
-        if isinstance(top, dict) and self._name is None:
-            self._name = text
-        elif isinstance(top, list) and self._shown:
-            top[-1] = text
-        else:
-            self._put(text)
-        self._shown = False
-
-    _shown = False  # the open string is in a list already
-
-    def _put(self, value: Any) -> None:
-        if not self._stack:
-            self._root = value
-        elif isinstance(top := self._stack[-1], list):
-            top.append(value)
-        else:
-            top[self._name], self._name = value, None
-
-    def value(self) -> Any:
-        """Return the value so far. An open string takes time in proportion to its text."""
-        if self._text is not None and not self._joined:
-            top = self._stack[-1] if self._stack else None
-            if not isinstance(top, dict) or self._name is not None:
-                self._show("".join(self._text), top)
-        return self._root
-
-    def _show(self, text: str, top: Any) -> None:
-        """Put what has come of the open string in its place."""
-        text = unescaped(text)
-        self._joined = True
-        if isinstance(top, dict):
-            top[self._name] = text
-        elif not isinstance(top, list):
-            self._root = text
-        elif self._shown:
-            top[-1] = text
-        else:
-            top.append(text)
-            self._shown = True
 
 
 class PartialShape(Shape[None]):
@@ -144,7 +53,7 @@ class PartialShape(Shape[None]):
         self.broken = after
 
     def _add(self, piece: Piece) -> None:
-        key, text, done, is_text = piece
+        key, text, done, is_text, *_ = piece
         if not self._open and (self._texts, self._tree) == (None, None):
             self._key = key
             self._texts, self._tree = ([], None) if is_text else (None, Tree())
@@ -158,19 +67,20 @@ class PartialShape(Shape[None]):
         raw = "".join([*self._open, text])
         self._texts = self._tree = None
         try:
-            self._plain[key] = decoded(raw, None, is_text=is_text)
-            value = self._whole(piece, self._types.get(str(key)))
+            type = self._types.get(str(key))
+            value = self._whole(piece, type)
+            self._plain[key] = value if type is None else decoded(raw, None, is_text=is_text)
             if isinstance(key, str):
                 self.whole[key] = value
         except msgspec.DecodeError as error:
-            self._mismatch(error, key)
+            self._mismatch(error, piece)
 
     def members(self) -> dict[Key, Any]:
         """Return the members so far, as plain JSON."""
         out = self._plain
         if self._texts is not None:
             out = {**out, self._key: "".join(self._texts)}
-        elif self._tree is not None and (value := self._tree.value()) is not _NOTHING:
+        elif self._tree is not None and (value := self._tree.value()) is not NOTHING:
             out = {**out, self._key: value}
         return out
 

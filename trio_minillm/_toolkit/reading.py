@@ -23,10 +23,14 @@ class Reading(Generic[T]):
     """Reads a text with the shapes that ``make`` makes; `broken` is the error that ended it, if any."""
 
     def __init__(self, make: Callable[[], Shape[T]]) -> None:
-        self.shape: Shape[T] = make()
         self._make = make
+        self.restart(0)
+
+    def restart(self, offset: int) -> None:
+        """Begin anew: what came before this place stands for nothing."""
+        self.shape: Shape[T] = self._make()
         self._dressing = Dressing()
-        self._offset = 0  # characters before the text that is read
+        self._offset = offset  # characters before the text that is read
         self._fed = 0  # characters that the shape got
         self._behind = False  # something but spaces follows the JSON
         self._lost = False  # what was taken for the JSON was none, and the end must tell
@@ -50,11 +54,6 @@ class Reading(Generic[T]):
     def given(self) -> int:
         """The number of things that were given."""
         return self.shape.given
-
-    def restart(self, offset: int) -> None:
-        """Begin anew: what came before this place stood for nothing."""
-        self.__init__(self._make)  # type: ignore[misc]
-        self._offset = offset
 
     def feed(self, text: str) -> list[T]:
         """Read more, and return what it adds."""

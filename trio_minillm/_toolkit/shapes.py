@@ -55,6 +55,8 @@ class Shape(Generic[T]):
         """The error that ended it."""
         self.given: int = 0
         """The number of things that were given."""
+        self.mended: bool = False
+        """True if a string had control characters in it."""
         self._reader = MemberReader(loose=loose)
         self._begun = False  # it is known what the first member is
         self._inner: MemberReader | None = None  # of the JSON in a `JSON_TEXT`
@@ -69,11 +71,6 @@ class Shape(Generic[T]):
     def at(self) -> int:
         """The number of characters that were read."""
         return self._reader.at
-
-    @property
-    def mended(self) -> bool:
-        """True if a string had control characters in it."""
-        return self._reader.mended
 
     @property
     def empty(self) -> bool:
@@ -105,15 +102,17 @@ class Shape(Generic[T]):
 
     # -- what the shapes share -------------------------------------------------------------------
 
-    def _break(self, kind: type[BrokenJSON], why: str, key: Key = None) -> BrokenJSON:
-        reader, path = self._reader, self._path(key)
+    def _break(
+        self, kind: type[BrokenJSON], why: str, key: Key = None, at: int | None = None
+    ) -> BrokenJSON:
+        at, path = self._reader.at if at is None else at, self._path(key)
         if kind is CutJSON:
             said = why if why != ENDED else "the answer was over before its JSON was"
         elif kind is UnexpectedValue:
             said = f"{why} - at `{words_of(path, self._names())}`"
         else:
             said = f"the JSON is broken: {why}"
-        self.broken = kind(f"{said} (character {reader.at:,})", position=reader.at, path=path)
+        self.broken = kind(said, position=at, path=path)
         return self.broken
 
     def _path(self, key: Key) -> Path:
@@ -165,15 +164,16 @@ class Shape(Generic[T]):
         self._open.append(piece.text)
         text = self._open[0] if len(self._open) == 1 else "".join(self._open)
         self._open.clear()
-        if self._reader.mended and not piece.is_text:
-            text = escaped(text)
+        if piece.mended:
+            self.mended = True
+            text = text if piece.is_text else escaped(text)
         return decoded(text, type, is_text=piece.is_text)
 
-    def _mismatch(self, error: Exception, key: Key) -> None:
+    def _mismatch(self, error: Exception, piece: Piece) -> None:
         if isinstance(error, msgspec.ValidationError):
-            self._break(UnexpectedValue, "the value does not match its type", key)
+            self._break(UnexpectedValue, "the value does not match its type", piece.key, piece.at)
         else:
-            self._break(BrokenJSON, "a value that can't be read", key)
+            self._break(BrokenJSON, "a value that can't be read", piece.key, piece.at)
         assert self.broken is not None
         self.broken.__cause__ = error.with_traceback(None)
 
@@ -215,20 +215,22 @@ class FieldShape(Shape[Field]):
         self.broken = after
 
     def _give(self, piece: Piece, out: list[Field]) -> None:
-        key, text, done, is_text = piece
+        key, text, done, is_text, _, mended = piece
         name = str(key)
         if not done:
             self._open.append(text)
-            out.append(Field(name=name, delta=text, is_text=is_text))
+            out.append(Field(name=name, delta=text, is_text=is_text, repaired=mended))
             return
         try:
             value = self._whole(piece, self.types.get(name))
         except msgspec.DecodeError as error:
             if text:
                 out.append(Field(name=name, delta=text, is_text=is_text))
-            self._mismatch(error, key)
+            self._mismatch(error, piece)
             return
-        out.append(Field(name=name, delta=text, done=True, value=value, is_text=is_text))
+        out.append(
+            Field(name=name, delta=text, done=True, value=value, is_text=is_text, repaired=mended)
+        )
 
     # -- answers that are asked for in an object -------------------------------------------------
 
@@ -279,103 +281,16 @@ class FieldShape(Shape[Field]):
     def _give_root(self, text: str, size: int, out: list[Field]) -> None:
         """Give the root's own text as the answer's."""
         self._held = text[size:]
-        self._give(Piece(ANSWER, text[:size], self.over, False), out)
+        self._give(Piece(ANSWER, text[:size], self.over, False, self._reader.at), out)
 
     def _give_answer(self, pieces: list[Piece], out: list[Field]) -> None:
         for piece in pieces:
             if piece.key != ANSWER:
-                self._break(UnexpectedValue, "the answer has another field beside its own")
+                said = "the answer has another field beside its own"
+                self._break(UnexpectedValue, said, at=piece.at)
                 return
             self._give(piece, out)
             if self.broken is not None:
-                return
-
-
-class ElementShape(Shape[Any]):
-    """The elements of a list: the root's, or those of one field of an object.
-
-    ``field`` is the list's name, or ``None`` for a list at the root; one that is asked for in an object
-    (``wrapped``) is looked for at both places. ``type`` is that of the elements.
-    """
-
-    def __init__(
-        self, type: Any, *, field: str | None = None, wrapped: bool = False, loose: bool = False
-    ) -> None:
-        super().__init__(loose=loose)
-        self._type = type
-        self._field = ANSWER if wrapped else field
-        self._root_too = wrapped or field is None
-        self._list: MemberReader | None = None  # of the field
-        self._text: MemberReader | None = None  # of a list that comes as text
-        self.found: bool = False
-        """True once the list has begun."""
-
-    def _path(self, key: Key) -> Path:
-        if self._list is None:
-            return super()._path(key)
-        if key is not None:
-            return (self._field or "", key) if isinstance(key, int) else (key,)
-        steps = (self._field or "", (self._text or self._list).key)
-        return (*(x for x in steps if x is not None), *path_of_end("".join(self._open)))
-
-    def _take(self, pieces: list[Piece], out: list[Any]) -> None:
-        reader = self._reader
-        if reader.root == "[" and self._root_too:
-            self.found = True
-            self._give(pieces, out)
-            return
-        if reader.root and (reader.root != "{" or self._field is None):
-            self._break(UnexpectedValue, "the answer is no list")
-            return
-        for piece in pieces:
-            if piece.key == self._field:
-                self._take_field(piece, out)
-            if self.broken is not None:
-                return
-        if reader.over and not self.found and self.broken is None:
-            self._break(UnexpectedValue, "the answer has no such list")
-
-    def _take_field(self, piece: Piece, out: list[Any]) -> None:
-        """Take more of the field's JSON."""
-        if self._list is None or (self._list.over and piece.text):
-            self._list, self._text = MemberReader(), None  # or once more, under the same name
-        if piece.is_text:
-            self._break(UnexpectedValue, "the value is no list", piece.key)
-            return
-        inner = self._list.feed(piece.text)
-        if piece.done:
-            inner += self._list.finish()
-        if self._list.root == "[":
-            self.found = True
-            self._give(inner, out)
-        elif self._list.root == "{" and (not inner or inner[0].key == JSON_TEXT):
-            self._take_text(inner, out)
-        elif piece.done and piece.text.strip() == "null":
-            self.found = True
-        elif self._list.root or piece.done:
-            self._break(UnexpectedValue, "the value is no list", piece.key)
-
-    def _take_text(self, pieces: list[Piece], out: list[Any]) -> None:
-        """Take more of a list that comes as text, in place of one that could not be asked for."""
-        for piece in pieces:
-            self._text = self._text or MemberReader()
-            inner = self._text.feed(piece.text)
-            if self._text.root == "[":
-                self.found = True
-                self._give(inner, out)
-            if self._text.broken or self._text.root not in ("", "["):
-                self._break(BrokenJSON, self._text.broken or "no list where one belongs")
-                return
-
-    def _give(self, pieces: list[Piece], out: list[Any]) -> None:
-        for piece in pieces:
-            if not piece.done:
-                self._open.append(piece.text)
-                continue
-            try:
-                out.append(self._whole(piece, self._type))
-            except msgspec.DecodeError as error:
-                self._mismatch(error, piece.key)
                 return
 
 

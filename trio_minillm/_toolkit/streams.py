@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from .._stream import stream, tracked
 
 if TYPE_CHECKING:
+    from .calls import CallsView
     from .partial import Partial
     from .shapes import Field
-    from .values import CallsView, TextView, Values
+    from .values import Values
+    from .views import TextView
 
 T = TypeVar("T")
 
@@ -92,7 +94,8 @@ class StreamingCompletion(stream.StreamingCompletion):
     @property
     def _values(self) -> Values:
         if self._made_values is None:
-            from .values import Pump, Values
+            from .values import Values
+            from .views import Pump
 
             pump = Pump(self, self._ingest, self._next_batch)
             self._made_values = Values(pump, self._response_type, self._tools)
