@@ -326,10 +326,9 @@ class Ingest:
         return self._standing(self._in_order()[0])
 
     def followed(self) -> Sequence[ChoiceBuilder]:
-        """Return the choices whose parts make up the first choice, while it comes.
+        """Return the choices in which parts of the first one may come.
 
-        That is all of them where one was asked for: servers put its calls beside its text, or number
-        its pieces.
+        That is all of them where one was asked for: there are servers that put its calls beside its text.
         """
         if len(self._choices) == 1 or self.state.choices > 1:
             return (self._first,)

@@ -35,6 +35,7 @@ class Reading(Generic[T]):
         self._behind = False  # something but spaces follows the JSON
         self._lost = False  # what was taken for the JSON was none, and the end must tell
         self._told = False  # the position of the error was put right
+        self._final: str | None = None  # the text, if it was read in the end only
 
     @property
     def broken(self) -> BrokenJSON | None:
@@ -79,6 +80,8 @@ class Reading(Generic[T]):
 
     def read(self, source: Source) -> str:
         """Return the JSON that was read."""
+        if self._final is not None:
+            return self._final[: self.shape.at]
         begin = source.base + self._dressing.start
         return source.whole()[begin : begin + self.shape.at]
 
@@ -118,6 +121,7 @@ class Reading(Generic[T]):
         self._lost = self._told = False
         self._dressing = Dressing()
         self._offset = max(whole.find(text), 0)
+        self._final = text
         out = shape.feed(text) + shape.finish()
         if shape.broken is None and text[shape.at :].strip():
             self._break("something follows the JSON")

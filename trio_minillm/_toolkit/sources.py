@@ -11,6 +11,7 @@ from typing import Protocol
 from .._protocol.arguments import PLACEHOLDERS
 from .._protocol.builders import Place, TextBuilder
 from .._protocol.calls import CallBuilder
+from .._protocol.choice import ChoiceBuilder
 from .._protocol.ingest import Ingest
 from .._types.schemas import undressed
 
@@ -46,30 +47,32 @@ class ContentSource:
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
-        self._choice = 0  # the number among those that are followed, …
-        self._part = 0  # … and the next of its parts
+        # Where the numbers of choices count pieces, the others are read in the end.
+        self._choice: ChoiceBuilder | None = None
+        self._part = 0  # the number of its parts that were looked at
         self._read: list[tuple[TextBuilder, Place]] = []
 
     def take(self) -> str:
         """Return what has come since it was last asked."""
+        choice = self._choice = self._choice or self._first_with_text()
+        if choice is None:
+            return ""
         out: list[str] = []
         if self._read:
             builder, place = self._read[-1]
             out.append(builder.since(place))
-        choices = self._ingest.followed()
-        while self._choice < len(choices):
-            parts = choices[self._choice].parts
-            while self._part < len(parts):
-                part = parts[self._part]
-                self._part += 1
-                if isinstance(part, TextBuilder) and part.kind == "text":
-                    place = Place()
-                    self._read.append((part, place))
-                    out.append(part.since(place))
-            if self._choice + 1 == len(choices):
-                break
-            self._choice, self._part = self._choice + 1, 0
+        for part in choice.parts[self._part :]:
+            if isinstance(part, TextBuilder) and part.kind == "text":
+                place = Place()
+                self._read.append((part, place))
+                out.append(part.since(place))
+        self._part = len(choice.parts)
         return out[0] if len(out) == 1 else "".join(out)
+
+    def _first_with_text(self) -> ChoiceBuilder | None:
+        """Return the choice to read: servers put an answer's calls into a choice before its text."""
+        choices = self._ingest.followed()
+        return next((choice for choice in choices if "text" in choice.kinds), None)
 
     def whole(self) -> str:
         """Return all that has come, as it came."""
