@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trio_minillm._toolkit.json_fields import ENDED, MemberReader
 
-from ..support.json_texts import VALUES, almost, cut, texts_of
+from ..support.json_texts import almost, cut, texts_of
 
 
 def read(pieces, **options):

@@ -1,5 +1,6 @@
 """A partial value: at every place, it is the beginning of the whole."""
 
+import itertools
 import json
 import time
 from typing import Any
@@ -83,7 +84,7 @@ def cut_outside_escapes(draw, text):
     ]
     chosen = sorted(draw(st.sets(st.sampled_from(places), max_size=6))) if places else []
     ends = [0, *chosen, len(text)]
-    return [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def stream_of(*deltas: str, response_format: Any = Recipe):

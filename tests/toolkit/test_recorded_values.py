@@ -102,9 +102,8 @@ async def test_the_fields_of_the_answer_are_those_of_the_response(
             return
     try:
         wanted = response.parsed(Any)
-    except ValueError as why:
-        assert isinstance(error, llm.BrokenJSON), why
-        return
+    except ValueError:
+        wanted = None
     if not isinstance(wanted, dict):
         assert isinstance(error, llm.BrokenJSON)
         assert partial.value == wanted

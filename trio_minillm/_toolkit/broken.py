@@ -15,7 +15,7 @@ Path: TypeAlias = "tuple[str | int, ...]"
 
 
 class BrokenJSON(MiniLLMError, msgspec.DecodeError):
-    """What the model wrote is not JSON, or not the JSON that was asked for, from some place on.
+    """Text of a model that is not JSON, or not the JSON that was asked for, from some place on.
 
     All that is good before that place was handed out. ``position`` is the number of characters before
     it, in the answer's text or the call's arguments; ``path`` has the names and indexes that lead to it.

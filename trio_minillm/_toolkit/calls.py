@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from .._protocol.calls import CallBuilder
 from .._protocol.ingest import Ingest
@@ -14,6 +14,8 @@ from .shapes import Field
 from .sources import CallSource
 from .targets import Target
 from .views import Pump, TextView, View
+
+T = TypeVar("T")
 
 
 class StreamedCall:
@@ -64,7 +66,7 @@ class StreamedCall:
 
     @property
     def runnable(self) -> bool | None:
-        """Whether it can be run; ``None`` until the answer is over."""
+        """True if it can be run, false if it must not be; ``None`` until the answer is over."""
         return None if not self._pump.stream.is_finished else self.tool_call is not None
 
     def fields(self, *, repair: bool = False) -> TextView[Field]:
@@ -74,6 +76,16 @@ class StreamedCall:
         """
         return self._target.fields(repair=repair)
 
+    @overload
+    def values(
+        self, type: type[T], *, field: str | None = None, repair: bool = False
+    ) -> TextView[T]: ...
+
+    @overload
+    def values(
+        self, type: Any = None, *, field: str | None = None, repair: bool = False
+    ) -> TextView[Any]: ...
+
     def values(
         self, type: Any = None, *, field: str | None = None, repair: bool = False
     ) -> TextView[Any]:
@@ -82,6 +94,12 @@ class StreamedCall:
         As `StreamingCompletion.values`; ``field`` names the argument that is the list.
         """
         return self._target.values(type, field, repair=repair)
+
+    @overload
+    def partial(self, type: type[T], *, repair: bool = False) -> Partial[T]: ...
+
+    @overload
+    def partial(self, type: Any = None, *, repair: bool = False) -> Partial[Any]: ...
 
     def partial(self, type: Any = None, *, repair: bool = False) -> Partial[Any]:
         """Return the arguments as far as they have come; see `StreamingCompletion.partial`."""

@@ -1,4 +1,4 @@
-"""What stands before the JSON of an answer, passed over while it arrives.
+"""The beginning of an answer before its JSON, passed over while it arrives.
 
 Models put their JSON behind their thoughts, into a fenced block, or behind a few words. `undressed` of
 `_types.schemas` understands such an answer once it is whole; `Dressing` finds the place at which its JSON
@@ -25,7 +25,7 @@ _MARK: Final = re.compile(r"```[\w-]{0,40}\s|</think(?:ing)?>|[{\[]")
 _OPENING: Final = re.compile(r"\{\s*[\"}]|\[\s*[\[{\"\]]")
 """The beginning of an object, or of a list that is no reference to a source."""
 _MAYBE: Final = re.compile(r"[{\[]\s*|</?\w{0,8}|`{1,2}|```[\w-]{0,40}")
-"""What may become a mark when more of it comes."""
+"""The beginning of a mark, of which the rest may come."""
 _LONGEST_MARK: Final = 11  # "</thinking>"
 
 

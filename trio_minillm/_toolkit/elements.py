@@ -46,7 +46,7 @@ class ElementShape(Shape[Any]):
             self._give(pieces, out)
             return
         if reader.root and (reader.root != "{" or self._field is None):
-            self._break(UnexpectedValue, "the answer is no list")
+            self._break(UnexpectedValue, "the answer is no list", (), reader.start)
             return
         for piece in pieces:
             if piece.key == self._field:
@@ -54,14 +54,14 @@ class ElementShape(Shape[Any]):
             if self.broken is not None:
                 return
         if reader.over and not self.found and self.broken is None:
-            self._break(UnexpectedValue, "the answer has no such list")
+            self._break(UnexpectedValue, "the answer has no such list", ())
 
     def _take_field(self, piece: Piece, out: list[Any]) -> None:
         """Take more of the field's JSON."""
         if self._list is None or (self._list.over and piece.text):
             self._list, self._text = MemberReader(), None  # or once more, under the same name
         if piece.is_text:
-            self._break(UnexpectedValue, "the value is no list", piece.key)
+            self._no_list(piece)
             return
         inner = self._list.feed(piece.text)
         if piece.done:
@@ -74,7 +74,11 @@ class ElementShape(Shape[Any]):
         elif piece.done and piece.text.strip() == "null":
             self.found = True
         elif self._list.root or piece.done:
-            self._break(UnexpectedValue, "the value is no list", piece.key)
+            self._no_list(piece)
+
+    def _no_list(self, piece: Piece) -> None:
+        path = () if piece.key is None else (piece.key,)
+        self._break(UnexpectedValue, "the value is no list", path, piece.at)
 
     def _take_text(self, pieces: list[Piece], out: list[Any]) -> None:
         """Take more of a list that comes as text, in place of one that could not be asked for."""

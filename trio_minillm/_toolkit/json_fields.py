@@ -36,13 +36,13 @@ class Piece(NamedTuple):
 
     key: Key
     text: str
-    """What has come: decoded, of a string; JSON text, of anything else."""
+    """The text that has come: decoded, of a string; JSON, of anything else."""
     done: bool
     """True once the member is whole."""
     is_text: bool
     """True if the member is a string."""
     at: int = 0
-    """The number of characters up to its end."""
+    """The number of characters before its value."""
     mended: bool = False
     """True if there have been control characters in the member's strings."""
 
@@ -51,13 +51,23 @@ class MemberReader:
     """Reads the members of one object or list, of which the text comes in pieces.
 
     With ``loose``, strings may have control characters in them, as those of models do that write
-    line ends as they are; `mended` then says so. Its 19 attributes are one thing, the place in the
+    line ends as they are; `mended` then says so. Its 20 attributes are one thing, the place in the
     grammar and in the text: held apart, each character would cost a call.
     """
 
     __slots__ = (
         *("at", "broken", "mended", "root", "start"),
-        *("_decoded", "_digits", "_digits_at", "_grammar", "_held", "_is_text", "_key", "_loose"),
+        *(
+            "_begun_at",
+            "_decoded",
+            "_digits",
+            "_digits_at",
+            "_grammar",
+            "_held",
+            "_is_text",
+            "_key",
+            "_loose",
+        ),
         *("_key_text", "_late", "_open", "_out", "_stack", "_state"),
     )
 
@@ -79,6 +89,7 @@ class MemberReader:
         self._key: Key = None  # of the member that comes
         self._key_text: list[str] = []  # of a name, as far as it has come
         self._open = False  # a member has begun and is not whole
+        self._begun_at = 0
         self._is_text = False  # it is a string
         self._decoded: list[str] = []  # its text in the piece that is read
         self._digits: list[str] = []  # a number, as far as it has come
@@ -112,7 +123,7 @@ class MemberReader:
             elif state == _DIGITS:
                 i, waits = self._number(text, i), False
                 if self._state != _DIGITS and not self.broken and self._ended():
-                    self._emit(text[begin:i], i, done=True)
+                    self._emit(text[begin:i], done=True)
             else:
                 i = space(text, i).end()  # type: ignore[union-attr]  # it matches nothing, too
                 if i == size:
@@ -129,7 +140,7 @@ class MemberReader:
             # A number is given when it is whole: its first digits are no beginning of its value.
             end = max(begin, self._digits_at - self.at) if self._state == _DIGITS else i
             new = "".join(self._decoded) if self._is_text else text[begin:end]
-            self._emit(new, i, done=False)
+            self._emit(new, done=False)
         self.at += i
         return out
 
@@ -139,7 +150,7 @@ class MemberReader:
         if self._state == _DIGITS and not self._stack and not self.broken:
             self._number(" ", 0)
             if not self.broken:
-                self._emit("", 0, done=True)
+                self._emit("", done=True)
         if self._state != _OVER and not self.broken:
             self.broken = ENDED
         return self._out
@@ -165,7 +176,7 @@ class MemberReader:
             else:
                 self._state = _AFTER if self._stack else _OVER
                 if self._ended():
-                    self._emit("".join(self._decoded), end + 1, done=True)
+                    self._emit("".join(self._decoded), done=True)
             return end + 1, False
         if last == "\\":
             if CUT_ESCAPE.fullmatch(text, end):
@@ -249,11 +260,11 @@ class MemberReader:
         if not depth:
             self.root, self.start = c, self.at + i
         if member:
-            self._open, self._is_text = True, c == '"'
+            self._open, self._is_text, self._begun_at = True, c == '"', self.at + i
         if word is not None:
             self._state = _AFTER if depth else _OVER
             if member:
-                self._emit(word, i + len(word), done=True)
+                self._emit(word, done=True)
             return i + len(word), False
         if c == '"':
             self._state = _STRING
@@ -261,7 +272,7 @@ class MemberReader:
             if depth and (found := self._grammar.whole.match(text, i)):
                 self._state = _AFTER
                 if member:
-                    self._emit(text[begin : found.end()], found.end(), done=True)
+                    self._emit(text[begin : found.end()], done=True)
                 return found.end(), False
             self._stack.append(c)
             self._state = _KEY_OR_END if c == "{" else _ITEM_OR_END
@@ -277,19 +288,19 @@ class MemberReader:
         self._stack.pop()
         self._state = _AFTER if self._stack else _OVER
         if len(self._stack) == 1:
-            self._emit(text[begin : i + 1], i + 1, done=True)
+            self._emit(text[begin : i + 1], done=True)
         return i + 1
 
     def _ended(self) -> bool:
         """Return whether the value that has ended is the member that was open."""
         return self._open and len(self._stack) < 2
 
-    def _emit(self, text: str, i: int, *, done: bool) -> None:
-        """Give what is new of the member that is open; ``i`` is the place behind it."""
+    def _emit(self, text: str, *, done: bool) -> None:
+        """Give what is new of the member that is open."""
         if self._late:
             text, self._late = self._late + text, ""
         if text or done:
-            at, mended = self.at + i, self.mended
+            at, mended = self._begun_at, self.mended
             self._out.append(Piece(self._key, text, done, self._is_text, at, mended))
         self._decoded.clear()
         if done:

@@ -88,13 +88,13 @@ class Reading(Generic[T]):
     def finish(self, source: Source) -> list[T]:
         """Take note of the end of the source's text, and return what that adds."""
         shape, rest = self.shape, source.rest()
-        if self._lost or (not self._dressing.begun and not rest):
+        if self._lost or not (shape.given or shape.over or rest):
             return self._read_anew(source.whole(), source.final())
         if rest is None:
             self._break("the text that was read while it came is not the whole answer's")
             return []
         out = self.feed(rest)
-        if self._lost:
+        if self._lost or not (shape.given or shape.over):
             return self._read_anew(source.whole(), source.final())
         if shape.broken is not None:
             return out

@@ -1,4 +1,4 @@
-"""What is made of JSON while it arrives: fields, and the elements of a list.
+"""Shapes: the fields that are made of JSON while it arrives, and the base of all that is made of it.
 
 A shape takes text and gives what it adds. It neither waits nor raises: it says that it is `over`, or
 `broken` with the error, before which all that it gave is good.
@@ -103,9 +103,11 @@ class Shape(Generic[T]):
     # -- what the shapes share -------------------------------------------------------------------
 
     def _break(
-        self, kind: type[BrokenJSON], why: str, key: Key = None, at: int | None = None
-    ) -> BrokenJSON:
-        at, path = self._reader.at if at is None else at, self._path(key)
+        self, kind: type[BrokenJSON], why: str, path: Path | None = None, at: int | None = None
+    ) -> None:
+        """End it; by default at the place that was reached."""
+        path = self._path(None) if path is None else path
+        at = self._reader.at if at is None else at
         if kind is CutJSON:
             said = why if why != ENDED else "the answer was over before its JSON was"
         elif kind is UnexpectedValue:
@@ -113,7 +115,6 @@ class Shape(Generic[T]):
         else:
             said = f"the JSON is broken: {why}"
         self.broken = kind(said, position=at, path=path)
-        return self.broken
 
     def _path(self, key: Key) -> Path:
         """Return the path of a member, or else of the place that was reached."""
@@ -135,7 +136,7 @@ class Shape(Generic[T]):
         reader = self._reader
         if not self._begun and reader.root:
             if reader.root != "{":
-                self._break(UnexpectedValue, "the answer is no object")
+                self._break(UnexpectedValue, "the answer is no object", (), reader.start)
                 return []
             if not pieces and not reader.over:
                 return []
@@ -151,7 +152,7 @@ class Shape(Generic[T]):
                 out += inner.feed(piece.text)
                 out += inner.finish() if piece.done else []
         if inner.root not in ("", "{"):
-            self._break(UnexpectedValue, "the answer is no object")
+            self._break(UnexpectedValue, "the answer is no object", (JSON_TEXT,))
         elif inner.broken:
             self._break(BrokenJSON, inner.broken)
         return out
@@ -170,10 +171,11 @@ class Shape(Generic[T]):
         return decoded(text, type, is_text=piece.is_text)
 
     def _mismatch(self, error: Exception, piece: Piece) -> None:
+        path = self._path(piece.key)
         if isinstance(error, msgspec.ValidationError):
-            self._break(UnexpectedValue, "the value does not match its type", piece.key, piece.at)
+            self._break(UnexpectedValue, "the value does not match its type", path, piece.at)
         else:
-            self._break(BrokenJSON, "a value that can't be read", piece.key, piece.at)
+            self._break(BrokenJSON, "a value that can't be read", path, piece.at)
         assert self.broken is not None
         self.broken.__cause__ = error.with_traceback(None)
 
@@ -287,7 +289,7 @@ class FieldShape(Shape[Field]):
         for piece in pieces:
             if piece.key != ANSWER:
                 said = "the answer has another field beside its own"
-                self._break(UnexpectedValue, said, at=piece.at)
+                self._break(UnexpectedValue, said, self._path(piece.key), piece.at)
                 return
             self._give(piece, out)
             if self.broken is not None:

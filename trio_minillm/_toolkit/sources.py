@@ -26,17 +26,21 @@ class Source(Protocol):
 
     def take(self) -> str:
         """Return what has come since it was last asked."""
+        ...
 
     def whole(self) -> str:
         """Return all that has come, as it came."""
+        ...
 
     def final(self) -> str:
         """Return the JSON in the text, once the answer is over."""
+        ...
 
     def rest(self) -> str | None:
         """Return what `take` has not returned once the answer is over; ``None`` if it has returned
         something else than the text that came.
         """
+        ...
 
 
 class ContentSource:
