@@ -93,7 +93,7 @@ async def main() -> None:
             partial = stream.partial(City)
             assert_type(partial, llm.Partial[City])
             assert_type(partial.value, City | None)
-            partial.value.name  # type: ignore[union-attr]
+            print(partial.value.name)  # type: ignore[union-attr]
             assert_type(stream.partial(list[City]).value, list[City] | None)
             async for call in stream.calls():
                 assert_type(call, llm.StreamedCall)
