@@ -21,8 +21,8 @@ class Place:
         self.chars: int = 0
         """The number of characters before it."""
         self.whole: list[str] | None = None  # those of the pieces before it that were joined …
-        self.blocks = 0
-        self.pieces = 0  # … and the number of the others
+        self.blocks: int = 0
+        self.pieces: int = 0  # … and the number of the others
 
 
 class Joined:
@@ -80,10 +80,14 @@ class TextBuilder(Joined):
     __slots__ = ("citations", "details", "kind", "signature", "start")
 
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
-        self.pieces = []  # as `Joined` does, without a call: almost every answer has one of these
+        self.pieces: list[
+            str
+        ] = []  # as `Joined` does, without a call: almost every answer has one of these
         self._whole = []
-        self.kind = kind
-        self.start = start  # the content block as it was opened, on wires with blocks
+        self.kind: str = kind
+        self.start: dict[str, Any] | None = (
+            start  # the content block as it was opened, on wires with blocks
+        )
         self.citations: list[dict[str, Any]] = []
         self.signature: list[str] = []
         self.details: list[DetailBuilder] = []

@@ -158,7 +158,6 @@ class CallsView(View[StreamedCall]):
         super().__init__(pump)
         self._call_of = call_of
         self._given: set[CallBuilder] = set()
-        self._known = 0  # calls that were looked at when all of them had been given
 
     def _look(self) -> bool:
         over = self._pump.over

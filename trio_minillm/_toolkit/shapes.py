@@ -72,11 +72,6 @@ class Shape(Generic[T]):
         """The number of characters that were read."""
         return self._reader.at
 
-    @property
-    def empty(self) -> bool:
-        """True if the JSON so far has nothing in it, as placeholders do."""
-        return self.given == 0
-
     def feed(self, text: str) -> list[T]:
         """Read more, and return what it adds."""
         out: list[T] = []
