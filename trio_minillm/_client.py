@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -42,9 +43,12 @@ if TYPE_CHECKING:
     from ._batch.batch import Batch
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
+    from ._toolkit.observing import Notifier, Observer
     from ._vendor_batch.journal import Journal
     from ._vendor_batch.options import VendorBatchOptions
     from ._vendor_batch.vendor_batch import VendorBatch
+
+_log = logging.getLogger("trio_minillm")
 
 COMPLETE_SECONDS = 600.0
 """Seconds of the total clock of `Client.complete`, and of a batch's attempt, unless another is set:
@@ -68,6 +72,7 @@ class Client:
         check_address: CheckAddress = any_address,
         budget: Budget | None = None,
         meta: Any = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._connect = connect
         self._check_address = check_address
@@ -78,6 +83,7 @@ class Client:
         self._bounds = bounds
         self._budget = budget
         self._meta = meta
+        self._notifier = notifier
 
     @property
     def ledger(self) -> Ledger:
@@ -106,6 +112,8 @@ class Client:
             check_address=self._check_address,
             budget=budget,
             meta=meta,
+            # What another connection plays back was made long ago.
+            notifier=self._notifier if connect is None else None,
         )
 
     def stream(
@@ -156,7 +164,7 @@ class Client:
             raw=raw,
             **params,
         )
-        return self._stream_of(prepared, meta)
+        return self._stream_of(prepared, meta, messages, params)
 
     async def complete(
         self,
@@ -200,7 +208,7 @@ class Client:
             lenient=lenient,
             **params,
         )
-        streaming = self._stream_of(prepared, meta)
+        streaming = self._stream_of(prepared, meta, messages, params)
         del messages, extra, headers, params, prepared  # what prints variables must not show them
         return await streaming.complete()
 
@@ -294,7 +302,8 @@ class Client:
                     meta = None
             except JSON_ERRORS:
                 meta = None
-        stream = self._stream_of(self._prepare(model, messages, meta=meta, **more), meta)
+        prepared = self._prepare(model, messages, meta=meta, **more)
+        stream = self._stream_of(prepared, meta, messages, more)
         stream.made_before = made
         return stream
 
@@ -320,8 +329,13 @@ class Client:
         seconds = (timeouts or self._timeouts).settlement or 0.0
         return await self._bookkeeper.settle(ids, model, seconds)
 
-    def _stream_of(self, prepared: Prepared, meta: Any) -> TrackedStream:
-        """Return the stream that sends a request and reads its answer."""
+    def _stream_of(
+        self, prepared: Prepared, meta: Any, messages: Messages, params: Mapping[str, Any]
+    ) -> TrackedStream:
+        """Return the stream that sends a request and reads its answer.
+
+        ``messages`` and ``params`` are those that the request was made of, for an observer.
+        """
         model = prepared.model
         if self._budget is not None:
             self._budget.warn()
@@ -333,7 +347,13 @@ class Client:
             wire=model.provider.wire_at(model),
             asked=prepared.asked,
         )
-        return TrackedStream(
+        kind: type[TrackedStream] = TrackedStream
+        observed = self._notifier is not None or _log.isEnabledFor(logging.DEBUG)
+        if observed:
+            from ._toolkit.observing import ObservedStream, observe
+
+            kind = ObservedStream
+        stream = kind(
             ingest,
             StreamTask(self._connect, prepared),
             model=model,
@@ -343,6 +363,9 @@ class Client:
             meta=_merged(self._meta, meta),
             settlement=prepared.timeouts.settlement or 0.0,
         )
+        if observed:
+            observe(stream, self._notifier, prepared, messages, params)
+        return stream
 
     def _prepare(
         self,
@@ -401,6 +424,14 @@ def _merged(outer: Any, inner: Any) -> Any:
     return {**outer, **inner}
 
 
+def _notifier(observer: Observer | None) -> Notifier | None:
+    if observer is None:
+        return None
+    from ._toolkit.observing import Notifier
+
+    return Notifier(observer)
+
+
 @asynccontextmanager
 async def open_client(
     *,
@@ -412,6 +443,7 @@ async def open_client(
     on_cost: OnCost | None = None,
     ledger: Ledger | None = None,
     limits: Limits | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Client]:
     """Open a client for the length of a block: ``async with open_client() as client``.
 
@@ -432,6 +464,9 @@ async def open_client(
     in memory); ``limits`` stops new ones when enough is spent. A call warns once (``UserWarning``)
     if ``max_cost`` can't count an earlier answer, whose cost is not known.
 
+    ``observer`` is told of each attempt as it begins and ends: an `Observer`, such as
+    `opentelemetry_observer` makes.
+
     The block ends only when all is booked, also when it is cancelled. It waits while a provider is
     asked what a stream cost: at most for the clock ``settlement`` from the first question (twice
     that, where hundreds stand in line for the same address), and then for the callback. About
@@ -450,6 +485,7 @@ async def open_client(
     check_option("limits", limits, Limits)
     if on_cost is not None and not callable(on_cost):
         raise TypeError("on_cost must be an async function")
+    notifier = _notifier(observer)
     raise_file_limit()
     failure: BaseException | None = None
     async with open_connector(http_client, transport) as connect, trio.open_nursery() as nursery:
@@ -469,6 +505,7 @@ async def open_client(
                 bounds=bounds or BOUNDS,
                 check_address=connect.check,
                 budget=budget,
+                notifier=notifier,
             )
         except BaseException as exc:  # noqa: BLE001 - also Cancelled: the tasks are shielded
             failure = exc  # comes out as itself, and not before all is booked
