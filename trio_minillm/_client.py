@@ -350,7 +350,7 @@ class Client:
         kind: type[TrackedStream] = TrackedStream
         observed = self._notifier is not None or _log.isEnabledFor(logging.DEBUG)
         if observed:
-            from ._toolkit.observing import ObservedStream, observe
+            from ._toolkit.observing import ObservedStream
 
             kind = ObservedStream
         stream = kind(
@@ -364,6 +364,8 @@ class Client:
             settlement=prepared.timeouts.settlement or 0.0,
         )
         if observed:
+            from ._toolkit.observing import observe
+
             observe(stream, self._notifier, prepared, messages, params)
         return stream
 

@@ -9,10 +9,20 @@ import pytest
 import trio
 
 import trio_minillm as llm
-from trio_minillm import Outcome, testing
-from trio_minillm.testing import ScriptedTransport, hang, json_reply, openai_events, reply
+from trio_minillm import Outcome
+from trio_minillm.testing import (
+    ScriptedTransport,
+    eof,
+    hang,
+    json_reply,
+    openai_events,
+    reply,
+    responses_events,
+    resumable,
+)
 
 from ..support.streams import cancelled_at
+from ..support.vendor_batches import StandIn, StandInTransport
 
 SECRET = "sk-test-0123456789"
 PROMPT = "the prompt is private"
@@ -178,6 +188,34 @@ async def test_a_batch(autojump_clock):
     assert [e.outcome for e in notes.ends] == [Outcome.ERRORED, Outcome.FINISHED]
     assert [e.retried for e in notes.ends] == [False, False]
     assert notes.attempts[0].params == {"max_tokens": 3}
+
+
+async def test_an_answer_in_the_background_is_one_attempt(autojump_clock):
+    """It is taken up again where it was cut, and begins once."""
+    notes = Notes()
+    events = responses_events("Sea ", "salt")
+    script = reply(*events[:6], eof), resumable(*events)
+    async with opened(*script, observer=notes) as client:
+        asked = llm.openai_responses("m", base_url="https://test.invalid/v1", api_key=SECRET)
+        response = await client.complete(asked, PROMPT, background=True)
+    assert (response.content, response.timings.resumes) == ("Sea salt", 1)
+    assert [what for what, _ in notes.all] == ["began", "answer", "finished"]
+
+
+async def test_a_vendors_batch_is_not_told_of(tmp_path, autojump_clock):
+    """Its answers were made long before they are read."""
+    notes = Notes()
+    transport = StandInTransport(StandIn())
+    key = "sk-test-0123456789abcdef"  # the stand-in's
+    asked = llm.openai("m-1", base_url="http://127.0.0.1:9/v1", api_key=key)
+    async with llm.open_client(transport=transport, observer=notes) as client:
+        requests = [llm.BatchRequest("a", "a")]
+        journal = tmp_path / "journal"
+        async with client.vendor_batch(requests, model=asked, journal=journal) as results:
+            async for result in results:
+                assert result.response.content == "to a"
+    assert client.ledger.attempts == 1
+    assert notes.all == []
 
 
 async def test_content_only_if_it_is_wanted(autojump_clock):

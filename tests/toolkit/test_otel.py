@@ -18,7 +18,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import trio_minillm as llm
-from trio_minillm import testing
 from trio_minillm._toolkit import otel
 from trio_minillm.testing import ScriptedTransport, hang, json_reply, openai_events, reply, sse
 

@@ -22,9 +22,8 @@ from .._types.openai_messages import messages_of
 from .._types.params import PARAM_NAMES
 from .._types.response import CompletionResponse, Outcome, Timings
 from ..providers import Model
+from .log_records import described, error_type, log
 from .streams import TrackedStream
-
-log = logging.getLogger("trio_minillm")
 
 
 class ObservedAttempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -66,7 +65,7 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Seconds from the beginning of the attempt to its end."""
     timings: Timings
     response: CompletionResponse | None
-    """What arrived; ``None`` for an attempt that another follows, of which nothing did."""
+    """Everything that arrived; ``None`` for an attempt that another follows, of which nothing did."""
 
     def __repr__(self) -> str:
         return f"<AttemptEnd {self.outcome} {self.seconds:.3f} s>"
@@ -76,7 +75,7 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Observer(Protocol):
-    """What is told of each attempt of a client: ``open_client(observer=…)``.
+    """An object that is told of each attempt of a client: ``open_client(observer=…)``.
 
     A class that derives from this needs only the methods that it wants. They are called in the middle
     of the program's streams and must return at once. They run in a copy of the context
@@ -120,7 +119,7 @@ class Notifier:
         """Call a method of the observer. What it raises is logged, the first time."""
         try:
             getattr(self._observer, name)(*args)
-        except Exception:  # the observer's, whatever it is
+        except Exception:  # noqa: BLE001 - the observer's, whatever it is
             if name not in self._failed:
                 self._failed.add(name)
                 log.exception("observer.%s failed; further failures of it are not logged", name)
@@ -222,22 +221,6 @@ def observe(
     stream.observe(notifier, prepared, messages, params)
 
 
-def log_retry(record: CostRecord, model: Model, error: MiniLLMError) -> None:
-    """Log that an attempt has failed and that another follows."""
-    if log.isEnabledFor(logging.WARNING):
-        extra = {
-            "llm_model": record.model,
-            "llm_provider": record.provider,
-            "llm_attempt": record.attempt,
-            "llm_outcome": str(record.outcome),
-            "llm_error": error_type(error),
-            "llm_request_id": record.request_id,
-            "llm_key": record.key,
-        }
-        words = "attempt %d at %s failed (%s); another follows"
-        log.warning(words, record.attempt, model, described(error), extra=extra)
-
-
 def _fields(attempt: ObservedAttempt) -> dict[str, Any]:
     """Return the fields of a log record."""
     return {
@@ -261,19 +244,3 @@ def _end_fields(end: AttemptEnd) -> dict[str, Any]:
         "llm_request_id": record.request_id,
         "llm_key": record.key,
     }
-
-
-def error_type(error: MiniLLMError) -> str:
-    """Return one of few names for an error: the HTTP status of a refusal, or the name of its class."""
-    status = getattr(error, "status", None)
-    return str(status) if status is not None else type(error).__name__
-
-
-def described(error: MiniLLMError) -> str:
-    """Return an error in words of ours alone: a server's may quote the prompt."""
-    facts = [type(error).__name__]
-    for name in ("status", "kind", "clock"):
-        value = getattr(error, name, None)
-        if value is not None:
-            facts.append(str(value))
-    return " ".join(facts)

@@ -33,7 +33,8 @@ from .._version import __version__
 from ..providers import Model
 from ..providers._base import host_of, is_vertex
 from ..providers._server_quirks import server_at
-from .observing import AttemptEnd, ObservedAttempt, Observer, described, error_type
+from .log_records import described, error_type
+from .observing import AttemptEnd, ObservedAttempt, Observer
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

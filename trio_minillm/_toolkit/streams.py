@@ -18,6 +18,6 @@ class TrackedStream(tracked.TrackedStream, StreamingCompletion):
 
     def _attempt_failed(self, error: MiniLLMError) -> None:
         super()._attempt_failed(error)
-        from .observing import log_retry
+        from .log_records import log_retry
 
         log_retry(self._records[-1], self._asked, error)
