@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from ._accounting.ledger_file import JSONLLedger
     from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
     from ._toolkit.otel import opentelemetry_observer
+    from ._toolkit.tool_loop import ToolLoopError, ToolRun
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -106,6 +107,8 @@ else:
         "ObservedAttempt": "_toolkit.observing",
         "Observer": "_toolkit.observing",
         "ResponseCache": "batch",
+        "ToolLoopError": "_toolkit.tool_loop",
+        "ToolRun": "_toolkit.tool_loop",
         "estimate": "_accounting.estimate",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
@@ -190,7 +193,9 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolLoopError",
     "ToolResult",
+    "ToolRun",
     "Totals",
     "TrackedStream",
     "TrioTransport",

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import msgspec
 import trio
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
     from ._toolkit.observing import Notifier, Observer
+    from ._toolkit.tool_loop import ToolRun
     from ._vendor_batch.journal import Journal
     from ._vendor_batch.options import VendorBatchOptions
     from ._vendor_batch.vendor_batch import VendorBatch
@@ -211,6 +212,69 @@ class Client:
         streaming = self._stream_of(prepared, meta, messages, params)
         del messages, extra, headers, params, prepared  # what prints variables must not show them
         return await streaming.complete()
+
+    def run_tools(
+        self,
+        model: Model,
+        messages: Messages,
+        *,
+        max_steps: int = 10,
+        max_parallel: int = 8,
+        total: float | None = None,
+        limits: Limits | None = None,
+        errors: Literal["show", "raise"] = "show",
+        threads: bool = False,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        bounds: Bounds | None = None,
+        price: TokenPrice | None = None,
+        meta: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        **params: Unpack[Params],
+    ) -> ToolRun:
+        """Return a loop that runs the functions that the model calls until it answers without a call:
+        ``async with client.run_tools(model, messages, tools=[…]) as run: async for step in run``.
+
+        ``tools`` are functions, or made from them. The calls of one turn run side by side, ``max_parallel``
+        at a time: async functions in tasks, others as they are, or in threads with ``threads=True``. What
+        one raises is shown to the model, or raised with ``errors="raise"``. The loop ends without an
+        answer after ``max_steps`` requests, ``total`` seconds, or what ``limits`` allow to spend.
+
+        All else is as for `stream`, for each request; ``tool_choice``, unless it is ``"auto"`` or
+        ``"none"``, for the first one only, or the model could never answer.
+
+        Raises what `stream` does, and ``TypeError`` for tools that have no function.
+        """
+        from ._toolkit.tool_loop import new_run
+
+        check_option("limits", limits, Limits)
+        client = self if limits is None else self.scope(limits=limits)
+        options: dict[str, Any] = {
+            "timeouts": timeouts,
+            "retry": retry,
+            "bounds": bounds,
+            "price": price,
+            "meta": meta,
+            "extra": extra,
+            "headers": headers,
+            "expect_usage": expect_usage,
+            "lenient": lenient,
+            **params,
+        }
+        return new_run(
+            client.stream,
+            model,
+            messages,
+            options,
+            max_steps=max_steps,
+            max_parallel=max_parallel,
+            total=total,
+            errors=errors,
+            threads=threads,
+        )
 
     def batch(
         self,
