@@ -113,8 +113,19 @@ async def main() -> None:
         pass
     async with llm.open_client(transport=testing.ScriptedTransport(), observer=Watches()):
         pass
-    async with llm.open_client(observer=WatchesTheEnd()):
-        pass
+    async with llm.open_client(observer=WatchesTheEnd()) as client:
+        run = client.run_tools(
+            model, "Hi", tools=[weather], max_steps=3, total=60, errors="raise", temperature=1
+        )
+        assert_type(run, llm.ToolRun)
+        async with run as entered:
+            assert_type(entered, llm.ToolRun)
+            async for step in run:
+                assert_type(step, llm.StreamChunk | llm.ToolCall | llm.ToolResult)
+            assert_type(await run.collect(), llm.CompletionResponse)
+        assert_type(run.messages, list[llm.Message])
+        assert_type(run.response, llm.CompletionResponse | None)
+        client.run_tools(model, "Hi", errors="ignore")  # type: ignore[arg-type]
     async with llm.open_client(observer=llm.opentelemetry_observer(content=True)):
         pass
     async with llm.open_client(observer=testing.ScriptedTransport()):  # type: ignore[arg-type]

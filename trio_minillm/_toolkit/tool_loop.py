@@ -38,7 +38,7 @@ class ToolLoopError(MiniLLMError):
 
     def __init__(self, reason: ToolsOutcome, message: str) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: ToolsOutcome = reason
 
 
 class ToolRun:
