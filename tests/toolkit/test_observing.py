@@ -234,6 +234,25 @@ async def test_scopes_keep_the_observer(autojump_clock):
     assert notes.attempts[0].meta == {"user": 1, "b": 2}
 
 
+async def test_methods_may_be_left_out(autojump_clock):
+    class Nothing(llm.Observer): ...
+
+    async with opened(ANSWER, observer=Nothing()) as client:
+        assert (await client.complete(model(), PROMPT)).content == "Hi you"
+
+
+async def test_an_end_is_told_of_once(autojump_clock):
+    notes = Notes()
+    async with opened(ANSWER, observer=notes) as client:
+        async with client.stream(model(), PROMPT) as stream:
+            await stream.collect()
+        stream._attempt_over(client.ledger.recent[0], None)
+        stream._answer_begins()
+    assert [what for what, _ in notes.all] == ["began", "answer", "finished"]
+    shown = [list(one.__rich_repr__()) for one in (*notes.attempts, *notes.ends)]
+    assert shown == [[repr(one)] for one in (*notes.attempts, *notes.ends)]
+
+
 class Broken:
     """An observer whose every method fails."""
 

@@ -15,12 +15,14 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 import trio_minillm as llm
 from trio_minillm._toolkit import otel
 from trio_minillm.testing import ScriptedTransport, hang, json_reply, openai_events, reply, sse
 
+from ..support.conversations import Turn, chat
 from ..support.wires import KINDS
 
 PROMPT = "the prompt is private"
@@ -288,6 +290,26 @@ async def test_a_call_that_is_entered_elsewhere(told, autojump_clock):
     assert spans["chat gpt-5"].parent.span_id == spans["call"].context.span_id
 
 
+async def test_a_loop_of_tools(told, autojump_clock):
+    """Its requests are children of the span around it; spans of a tool are that span's as well."""
+    tracer = told.tracer_provider.get_tracer("program")
+
+    async def sky() -> str:
+        with tracer.start_as_current_span("sky"):
+            return "clear"
+
+    turns = Turn("", "", "", (("sky", "{}", ""),)), Turn("", "", "Yes.")
+    script = [reply(*chat(number, turn)) for number, turn in enumerate(turns)]
+    async with told.client(*script) as client:
+        with tracer.start_as_current_span("loop"):
+            async with client.run_tools(model(), PROMPT, tools=[sky]) as run:
+                await run.collect()
+    *inner, loop = told.finished
+    assert [s.name for s in inner] == ["chat gpt-5", "sky", "chat gpt-5"]
+    assert {s.parent.span_id for s in inner} == {loop.context.span_id}
+    assert inner[0].attributes["gen_ai.response.finish_reasons"] == ("tool_calls",)
+
+
 CALL = llm.ToolCall(id="c1", name="weather", arguments='{"city": "Paris"}')
 HISTORY = [
     llm.system("Be brief."),
@@ -295,49 +317,71 @@ HISTORY = [
     llm.Message(role="assistant", parts=(llm.ReasoningPart(text="hm"), CALL)),
     llm.tool_result(CALL, "sunny"),
     llm.user(llm.document(b"some text", media_type="text/plain")),
+    llm.user(llm.audio(b"RIFF", media_type="audio/wav")),
+    llm.user(llm.ImagePart(file_id="file-1", media_type="image/png")),
+    llm.Message(
+        role="assistant",
+        parts=(
+            llm.RefusalPart("No."),
+            llm.OpaquePart(wire="anthropic", raw={"type": "private"}),
+            llm.ToolCall(id="c2", name="weather", arguments='{"city": '),
+        ),
+    ),
 ]
+
+
+CONVENTIONAL = [
+    {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
+    {
+        "role": "user",
+        "parts": [
+            {"type": "text", "content": PROMPT},
+            {
+                "type": "uri",
+                "uri": "https://test.invalid/a.png",
+                "modality": "image",
+                "mime_type": "image/png",
+            },
+        ],
+    },
+    {
+        "role": "assistant",
+        "parts": [
+            {"type": "reasoning", "content": "hm"},
+            {"type": "tool_call", "id": "c1", "name": "weather", "arguments": {"city": "Paris"}},
+        ],
+    },
+    {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "sunny"}]},
+    {
+        "role": "user",
+        "parts": [{"type": "document", "modality": "document", "mime_type": "text/plain"}],
+    },
+    {"role": "user", "parts": [{"type": "audio", "modality": "audio", "mime_type": "audio/wav"}]},
+    {
+        "role": "user",
+        "parts": [
+            {"type": "file", "file_id": "file-1", "modality": "image", "mime_type": "image/png"}
+        ],
+    },
+    {
+        "role": "assistant",
+        "parts": [
+            {"type": "refusal", "content": "No."},
+            {"type": "opaque"},
+            {"type": "tool_call", "id": "c2", "name": "weather", "arguments": '{"city": '},
+        ],
+    },
+]
+"""The same in the shape of the conventions: the words are there, the bytes of media are not."""
 
 
 async def test_content_is_asked_for(autojump_clock):
     told = Telemetry(content=True)
+    assert json.loads(otel._messages(HISTORY)) == CONVENTIONAL
     async with told.client(answer(0, 0)) as client:
-        await client.complete(model(), HISTORY)
+        await client.complete(model(), HISTORY[:4])
     (span,) = told.finished
-    assert json.loads(span.attributes["gen_ai.input.messages"]) == [
-        {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
-        {
-            "role": "user",
-            "parts": [
-                {"type": "text", "content": PROMPT},
-                {
-                    "type": "uri",
-                    "uri": "https://test.invalid/a.png",
-                    "modality": "image",
-                    "mime_type": "image/png",
-                },
-            ],
-        },
-        {
-            "role": "assistant",
-            "parts": [
-                {"type": "reasoning", "content": "hm"},
-                {
-                    "type": "tool_call",
-                    "id": "c1",
-                    "name": "weather",
-                    "arguments": {"city": "Paris"},
-                },
-            ],
-        },
-        {
-            "role": "tool",
-            "parts": [{"type": "tool_call_response", "id": "c1", "response": "sunny"}],
-        },
-        {
-            "role": "user",
-            "parts": [{"type": "document", "modality": "document", "mime_type": "text/plain"}],
-        },
-    ]
+    assert json.loads(span.attributes["gen_ai.input.messages"]) == CONVENTIONAL[:4]
     assert json.loads(span.attributes["gen_ai.output.messages"]) == [
         {
             "role": "assistant",
@@ -389,6 +433,31 @@ async def test_every_wire(name, kind, told, autojump_clock):
 )
 def test_providers(address, name):
     assert otel.provider_name(llm.compatible("m", base_url=address)) == name
+
+
+async def test_what_is_not_sampled_is_measured(told, autojump_clock):
+    never = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    told.observer = llm.opentelemetry_observer(
+        tracer_provider=never, meter_provider=told.meter_provider, content=True
+    )
+    async with told.client(answer(1, 1)) as client:
+        await client.complete(model(), PROMPT)
+    assert told.points("operation.duration")[0].sum == pytest.approx(2.0)
+
+
+async def test_a_tracer_that_fails_costs_no_answer(told, autojump_clock, monkeypatch, caplog):
+    monkeypatch.setattr(told.observer, "_tracer", None)
+    async with told.client(answer(1, 1)) as client:
+        assert (await client.complete(model(), PROMPT)).content == "<0><1>"
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+
+
+async def test_another_wire_at_openai(told, autojump_clock):
+    asked = llm.compatible("m", base_url="https://api.openai.com/v1", api_key="k" * 20)
+    async with told.client(answer(1)) as client:
+        await client.complete(asked, PROMPT)
+    assert told.finished[0].attributes["gen_ai.provider.name"] == "openai"
+    assert "openai.api.type" not in told.finished[0].attributes
 
 
 # -- the names, as they are published --------------------------------------------------------------
@@ -447,6 +516,22 @@ def test_values_are_published():
     assert {*otel._SERVERS.values(), *otel._PROVIDERS.values()} <= providers
     assert {"gcp.vertex_ai", "aws.bedrock", "anthropic", "deepseek", "groq"} <= providers
     assert {value.value for value in names.GenAiTokenTypeValues} == {"input", "output"}
+
+
+def test_without_the_api(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    assert llm.opentelemetry_observer() is None
+
+
+def test_a_fault_of_the_installation_is_raised(monkeypatch):
+    """It would look as if the extra was not installed."""
+
+    def fail(*args):
+        raise ModuleNotFoundError("no", name="deprecated")
+
+    monkeypatch.setattr(otel, "_OpenTelemetryObserver", fail)
+    with pytest.raises(ModuleNotFoundError):
+        llm.opentelemetry_observer()
 
 
 # -- without --------------------------------------------------------------------------------------

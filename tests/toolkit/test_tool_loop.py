@@ -333,6 +333,18 @@ async def test_max_steps(autojump_clock):
     assert len(loop.transport.bodies) == 2
 
 
+async def test_an_end_is_raised_once(autojump_clock):
+    """Like a stream's: a second look finds that it is over."""
+    transport = ScriptedTransport(*script(calls(("double", {"number": 1}))))
+    async with llm.open_client(transport=transport) as client:
+        async with client.run_tools(model(), HELLO, tools=[double], max_steps=1) as run:
+            with pytest.raises(llm.ToolLoopError):
+                await run.collect()
+            assert [step async for step in run] == []
+            with pytest.raises(trio.ClosedResourceError):
+                await run.collect()
+
+
 @pytest.mark.parametrize("at", ["answer", "call"])
 async def test_total(at, autojump_clock):
     cut = reply(*chat(1, WHOLE)[:2], hang)

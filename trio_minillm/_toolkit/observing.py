@@ -58,7 +58,8 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     error: MiniLLMError | None
     """The error that ended it. Its words may be the server's, which may quote the prompt."""
     retried: bool
-    """True if the same call makes another attempt. A batch decides that later: false there."""
+    """True if the same call makes another attempt, unless it is left before that. A batch decides later:
+    false there."""
     record: CostRecord
     """The attempt as it was written into the ledger, before the provider was asked about it."""
     seconds: float
@@ -156,8 +157,6 @@ class ObservedStream(TrackedStream):
 
     def _attempt_begins(self) -> None:
         self._check_budget()
-        if self._booked:
-            return
         number = self.made_before + self._task.info.attempts + 1
         attempt = ObservedAttempt(number=number, meta=self._meta, **self._described)
         self._told_of = attempt
@@ -166,9 +165,8 @@ class ObservedStream(TrackedStream):
         self._tell("attempt_began", attempt)
 
     def _answer_begins(self) -> None:
-        if self._told_of is not None:
-            seconds = trio.current_time() - (self._task.info.started or 0.0)
-            self._tell("answer_began", self._told_of, seconds)
+        seconds = trio.current_time() - (self._task.info.started or 0.0)
+        self._tell("answer_began", self._told_of, seconds)
 
     def _attempt_failed(self, error: MiniLLMError) -> None:
         super()._attempt_failed(error)
@@ -204,9 +202,9 @@ class ObservedStream(TrackedStream):
             log.debug(words, *args, extra=_fields(attempt) | _end_fields(end))
         self._tell("attempt_ended", attempt, end)
 
-    def _tell(self, *what: Any) -> None:
-        if self._notifier is not None:
-            self._context.run(self._notifier.tell, *what)
+    def _tell(self, name: str, attempt: ObservedAttempt | None, *more: Any) -> None:
+        if self._notifier is not None and attempt is not None:  # else it has ended already
+            self._context.run(self._notifier.tell, name, attempt, *more)
 
 
 def observe(
