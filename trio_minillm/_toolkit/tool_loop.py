@@ -82,7 +82,6 @@ class ToolRun:
         self._send, self._receive = trio.open_memory_channel[list[ToolStep]](0)
         self._steps: deque[ToolStep] = deque()
         self._error: BaseException | None = None  # not raised yet
-        self._tool_failed = False
 
     # -- the block ---------------------------------------------------------------------------
 
@@ -108,7 +107,7 @@ class ToolRun:
             self._receive.close()
         error, self._error = self._error, None
         try:
-            if error is not None and self._tool_failed:
+            if error is not None and not isinstance(error, MiniLLMError):  # as a stream's block
                 raise_crash(error, exc, "the block and a tool both failed")
         finally:
             del error
@@ -206,9 +205,6 @@ class ToolRun:
                 for number, call in enumerate(response.tool_calls):
                     await limit.acquire()  # here, so that they begin in their order
                     nursery.start_soon(call_one, number, call)
-        except Exception:
-            self._tool_failed = True  # who leaves is told, as of no failure of a stream
-            raise
         finally:
             self.messages.append(response.to_message())
             for number, call in enumerate(response.tool_calls):
