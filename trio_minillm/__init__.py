@@ -85,6 +85,9 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
+    from ._toolkit.otel import opentelemetry_observer
+    from ._toolkit.tool_loop import ToolLoopError, ToolRun
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -92,6 +95,7 @@ else:
     # Most programs never use these names: they are loaded at their first use, to keep the import
     # of the package short.
     _LATER = {
+        "AttemptEnd": "_toolkit.observing",
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
@@ -100,11 +104,16 @@ else:
         "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ObservedAttempt": "_toolkit.observing",
+        "Observer": "_toolkit.observing",
         "ResponseCache": "batch",
+        "ToolLoopError": "_toolkit.tool_loop",
+        "ToolRun": "_toolkit.tool_loop",
         "estimate": "_accounting.estimate",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
+        "opentelemetry_observer": "_toolkit.otel",
         "split_echo": "_types.echo",
     }
 
@@ -112,6 +121,7 @@ else:
 
 
 __all__ = [
+    "AttemptEnd",
     "AudioPart",
     "Batch",
     "BatchRequest",
@@ -145,6 +155,8 @@ __all__ = [
     "Message",
     "MiniLLMError",
     "Model",
+    "ObservedAttempt",
+    "Observer",
     "OpaquePart",
     "Outcome",
     "Params",
@@ -181,7 +193,9 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolLoopError",
     "ToolResult",
+    "ToolRun",
     "Totals",
     "TrackedStream",
     "TrioTransport",
@@ -204,6 +218,7 @@ __all__ = [
     "openai",
     "openai_responses",
     "openrouter",
+    "opentelemetry_observer",
     "split_echo",
     "system",
     "text",

@@ -56,6 +56,23 @@ async def signature_later(request: llm.RequestToSign) -> dict[str, str]:
     return {"x": request.body.hex()}
 
 
+class Watches:
+    """An observer by its methods alone."""
+
+    def attempt_began(self, attempt: llm.ObservedAttempt) -> None:
+        assert_type(attempt.model, llm.Model)
+
+    def answer_began(self, attempt: llm.ObservedAttempt, seconds: float) -> None: ...
+
+    def attempt_ended(self, attempt: llm.ObservedAttempt, end: llm.AttemptEnd) -> None:
+        assert_type(end.record, llm.CostRecord)
+
+
+class WatchesTheEnd(llm.Observer):
+    def attempt_ended(self, attempt: llm.ObservedAttempt, end: llm.AttemptEnd) -> None:
+        assert_type(end.response, llm.CompletionResponse | None)
+
+
 async def main() -> None:
     model = llm.openrouter("m", api_key="k", price=llm.TokenPrice(input=1, output=2))
     assert_type(model, llm.Model)
@@ -94,7 +111,24 @@ async def main() -> None:
         client.stream(model, "Hi", max_tokens="3")  # type: ignore[arg-type]
     async with llm.open_client(http_client=httpx.AsyncClient()):
         pass
-    async with llm.open_client(transport=testing.ScriptedTransport()):
+    async with llm.open_client(transport=testing.ScriptedTransport(), observer=Watches()):
+        pass
+    async with llm.open_client(observer=WatchesTheEnd()) as client:
+        run = client.run_tools(
+            model, "Hi", tools=[weather], max_steps=3, total=60, errors="raise", temperature=1
+        )
+        assert_type(run, llm.ToolRun)
+        async with run as entered:
+            assert_type(entered, llm.ToolRun)
+            async for step in run:
+                assert_type(step, llm.StreamChunk | llm.ToolCall | llm.ToolResult)
+            assert_type(await run.collect(), llm.CompletionResponse)
+        assert_type(run.messages, list[llm.Message])
+        assert_type(run.response, llm.CompletionResponse | None)
+        client.run_tools(model, "Hi", errors="ignore")  # type: ignore[arg-type]
+    async with llm.open_client(observer=llm.opentelemetry_observer(content=True)):
+        pass
+    async with llm.open_client(observer=testing.ScriptedTransport()):  # type: ignore[arg-type]
         pass
     async with llm.open_client(http_client=httpx2.AsyncClient()):
         pass

@@ -6,6 +6,7 @@ What a method needs is imported by its first call, so that a program pays only f
 from __future__ import annotations
 
 from .._stream import stream, tracked
+from .._types.errors import MiniLLMError
 
 
 class StreamingCompletion(stream.StreamingCompletion):
@@ -14,3 +15,9 @@ class StreamingCompletion(stream.StreamingCompletion):
 
 class TrackedStream(tracked.TrackedStream, StreamingCompletion):
     __doc__ = tracked.TrackedStream.__doc__
+
+    def _attempt_failed(self, error: MiniLLMError) -> None:
+        super()._attempt_failed(error)
+        from .log_records import log_retry
+
+        log_retry(self._records[-1], self._asked, error)
