@@ -211,6 +211,8 @@ def test_importing_the_package_imports_what_every_program_needs():
     }  # a program has one
     assert not {name.rpartition(".")[2] for name in ours if ".providers." in name} & wires
     rare = {"array_events", "path_arguments", "surrogates"}  # what few answers hold
+    toolkit = {name.rpartition(".")[2] for name in ours if "._toolkit." in name}
+    assert toolkit == {"streams"}  # each method loads what it needs
     rare |= {"decompression", "event_source", "renewal", "short_bodies"}
     rare |= {"log_records", "observing", "otel", "tool_calls", "tool_loop"}
     assert not {name.rpartition(".")[2] for name in ours} & rare
@@ -244,6 +246,8 @@ def test_exports_are_sorted_exist_and_say_what_they_are():
     [
         trio_minillm.Client,
         trio_minillm.StreamingCompletion,
+        trio_minillm.Partial,
+        trio_minillm.StreamedCall,
         trio_minillm.Provider,
         trio_minillm.Usage,
         trio_minillm.CompletionResponse,

@@ -80,7 +80,10 @@ def what_is_missing(text: str) -> str:
 TEXT = ("Rivers carry salt ", "to the sea, ", "and it stays there.")
 CALLS = {"weather": '{"city": "Paris"}', "Search": '{"words": ["trio"]}'}
 """The arguments of the call that is made of each tool."""
-ANSWERS = {"City": '{"name": "Paris", "people": 2100000}'}
+ANSWERS = {
+    "City": '{"name": "Paris", "people": 2100000}',
+    "list": '{"answer": [{"name": "Paris", "people": 2100000}]}',
+}
 """The answer in each schema, by its name or title."""
 
 

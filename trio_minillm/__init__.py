@@ -85,8 +85,12 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
+    from ._toolkit.calls import StreamedCall
     from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
     from ._toolkit.otel import opentelemetry_observer
+    from ._toolkit.partial import Partial
+    from ._toolkit.shapes import Field
     from ._toolkit.tool_loop import ToolLoopError, ToolRun
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
@@ -99,16 +103,22 @@ else:
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
+        "BrokenJSON": "_toolkit.broken",
         "CostEstimate": "_accounting.estimate",
+        "CutJSON": "_toolkit.broken",
         "Echo": "_types.echo",
+        "Field": "_toolkit.shapes",
         "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
         "ObservedAttempt": "_toolkit.observing",
         "Observer": "_toolkit.observing",
+        "Partial": "_toolkit.partial",
         "ResponseCache": "batch",
+        "StreamedCall": "_toolkit.calls",
         "ToolLoopError": "_toolkit.tool_loop",
         "ToolRun": "_toolkit.tool_loop",
+        "UnexpectedValue": "_toolkit.broken",
         "estimate": "_accounting.estimate",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
@@ -128,6 +138,7 @@ __all__ = [
     "BatchResult",
     "Block",
     "Bounds",
+    "BrokenJSON",
     "BudgetExceeded",
     "Choice",
     "Client",
@@ -140,10 +151,12 @@ __all__ = [
     "CostRecord",
     "CostResolution",
     "CredentialsError",
+    "CutJSON",
     "DocumentPart",
     "Echo",
     "EndedEarly",
     "ErrorInfo",
+    "Field",
     "ImagePart",
     "JSONLLedger",
     "JSONSchema",
@@ -160,6 +173,7 @@ __all__ = [
     "OpaquePart",
     "Outcome",
     "Params",
+    "Partial",
     "PriceTier",
     "ProtocolError",
     "Provider",
@@ -184,6 +198,7 @@ __all__ = [
     "StreamError",
     "StreamTimeout",
     "StreamTruncated",
+    "StreamedCall",
     "StreamingCompletion",
     "TextPart",
     "Timeouts",
@@ -199,6 +214,7 @@ __all__ = [
     "Totals",
     "TrackedStream",
     "TrioTransport",
+    "UnexpectedValue",
     "Usage",
     "__version__",
     "anthropic",

@@ -99,6 +99,27 @@ async def main() -> None:
             assert_type(await stream.collect(), llm.CompletionResponse)
             assert_type(await stream.cancel(), llm.CompletionResponse)
             assert_type(stream.outcome, llm.Outcome | None)
+            async for field in stream.fields(repair=True):
+                assert_type(field, llm.Field)
+                assert_type(field.delta, str)
+            async for city in stream.values(City, field="cities"):
+                assert_type(city, City)
+            async for element in stream.values():
+                assert_type(element, Any)
+            assert_type(stream.partial(), llm.Partial[Any])
+            partial = stream.partial(City)
+            assert_type(partial, llm.Partial[City])
+            assert_type(partial.value, City | None)
+            print(partial.value.name)  # type: ignore[union-attr]
+            assert_type(stream.partial(list[City]).value, list[City] | None)
+            async for call in stream.calls():
+                assert_type(call, llm.StreamedCall)
+                assert_type(call.tool_call, llm.ToolCall | None)
+                async for field in call.fields():
+                    assert_type(field.done, bool)
+                async for city in call.values(City, field="cities"):
+                    assert_type(city, City)
+                assert_type(call.partial(City).value, City | None)
         stored = llm.openai_responses("m", api_key="k")
         assert_type(stored, llm.Model)
         await client.complete(stored, "Hi", include=["reasoning.encrypted_content"], store=False)

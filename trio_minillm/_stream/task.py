@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import trio
@@ -108,6 +108,12 @@ class StreamTask:
         self._resuming: Resuming | None = None
         if prepared.continuation is not None:
             self._resuming = Resuming(connect, prepared, self._keep_added)
+
+    @property
+    def tools(self) -> Sequence[Any]:
+        """The tools that the request has given the model, as they were given."""
+        tools: Sequence[Any] = self._prepared.tools
+        return tools
 
     # -- in the task -------------------------------------------------------------------------
 
