@@ -66,7 +66,14 @@ from ._types.messages import (
 from ._types.openai_messages import message_of
 from ._types.options import Bounds, Limits, Retry, Timeouts
 from ._types.params import JSONSchema, Params, Reasoning
-from ._types.response import Choice, CompletionResponse, Outcome, Timings
+from ._types.response import (
+    Choice,
+    CompletionResponse,
+    InvalidAnswer,
+    MismatchedAnswer,
+    Outcome,
+    Timings,
+)
 from ._types.tools import Tool, tool
 from ._types.usage import Usage
 from ._version import __version__
@@ -158,6 +165,7 @@ __all__ = [
     "ErrorInfo",
     "Field",
     "ImagePart",
+    "InvalidAnswer",
     "JSONLLedger",
     "JSONSchema",
     "Ledger",
@@ -167,6 +175,7 @@ __all__ = [
     "LocalServer",
     "Message",
     "MiniLLMError",
+    "MismatchedAnswer",
     "Model",
     "ObservedAttempt",
     "Observer",

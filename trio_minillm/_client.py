@@ -6,8 +6,8 @@ import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import msgspec
 import trio
@@ -35,8 +35,9 @@ from ._toolkit.streams import TrackedStream
 from ._types.checks import check_option
 from ._types.cost import TokenPrice
 from ._types.options import BOUNDS, Bounds, Limits, Retry, Timeouts
-from ._types.params import Params
+from ._types.params import Params, PlainParams
 from ._types.response import CompletionResponse
+from ._types.value_type import Asked
 from .providers import Model
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
     from ._toolkit.observing import Notifier, Observer
+    from ._toolkit.reasking import Asking
     from ._toolkit.tool_loop import ToolRun
     from ._vendor_batch.journal import Journal
     from ._vendor_batch.options import VendorBatchOptions
@@ -167,6 +169,7 @@ class Client:
         )
         return self._stream_of(prepared, meta, messages, params)
 
+    @overload
     async def complete(
         self,
         model: Model,
@@ -181,12 +184,57 @@ class Client:
         headers: Mapping[str, str] | None = None,
         expect_usage: bool | None = None,
         lenient: bool = False,
+        retries_invalid: int = 0,
+        response_format: type[Asked],
+        **params: Unpack[PlainParams],
+    ) -> CompletionResponse[Asked]: ...
+
+    @overload
+    async def complete(
+        self,
+        model: Model,
+        messages: Messages,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        bounds: Bounds | None = None,
+        price: TokenPrice | None = None,
+        meta: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        retries_invalid: int = 0,
         **params: Unpack[Params],
-    ) -> CompletionResponse:
+    ) -> CompletionResponse: ...
+
+    async def complete(
+        self,
+        model: Model,
+        messages: Messages,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        bounds: Bounds | None = None,
+        price: TokenPrice | None = None,
+        meta: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        retries_invalid: int = 0,
+        **params: Unpack[Params],
+    ) -> CompletionResponse[Any]:
         """Wait for the whole answer, and return it. Takes what `stream` takes, without ``raw``.
 
         It streams inside, so that no read timeout cuts a long answer, and raises what a stream
         would raise. The total clock is 600 s unless ``timeouts`` sets another.
+
+        With a type as ``response_format``, the answer as that type is the response's ``value``.
+        ``retries_invalid`` is the number of times that an answer which can't be read so is asked again,
+        with what is wrong with it as a further turn: each is a request of its own, with these clocks
+        and in the ledger. The `InvalidAnswer` of the last one is raised. With 0, nothing is decoded
+        before ``value`` is read.
         """
         if timeouts is None:
             timeouts = self._unwatched
@@ -195,23 +243,35 @@ class Client:
             timeouts = _bounded(timeouts)
         if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
-        prepared = self._prepare(
-            model,
-            messages,
-            timeouts=timeouts,
-            retry=retry,
-            bounds=bounds,
-            price=price,
-            meta=meta,
-            extra=extra,
-            headers=headers,
-            expect_usage=expect_usage,
-            lenient=lenient,
-            **params,
-        )
-        streaming = self._stream_of(prepared, meta, messages, params)
-        del messages, extra, headers, params, prepared  # what prints variables must not show them
-        return await streaming.complete()
+        asking: Asking | TrackedStream
+        if retries_invalid == 0:
+            prepared = self._prepare(
+                model,
+                messages,
+                timeouts=timeouts,
+                retry=retry,
+                bounds=bounds,
+                price=price,
+                meta=meta,
+                extra=extra,
+                headers=headers,
+                expect_usage=expect_usage,
+                lenient=lenient,
+                **params,
+            )
+            asking = self._stream_of(prepared, meta, messages, params)
+            del prepared
+        else:
+            from ._toolkit.reasking import Asking, check_reasking
+
+            check_reasking(retries_invalid, params.get("response_format"))
+            options: dict[str, Any] = {"timeouts": timeouts, "retry": retry, "bounds": bounds}
+            options |= {"price": price, "meta": meta, "extra": extra, "headers": headers}
+            options |= {"expect_usage": expect_usage, "lenient": lenient, **params}
+            asking = Asking(partial(self.stream, model, **options), messages, retries_invalid)
+            del options
+        del messages, extra, headers, params  # what prints variables must not show them
+        return await asking.complete()
 
     def run_tools(
         self,
@@ -278,11 +338,11 @@ class Client:
 
     def batch(
         self,
-        requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest],
+        requests: Iterable[BatchRequest[Asked]] | AsyncIterable[BatchRequest[Asked]],
         *,
         model: Model | None = None,
         **options: Unpack[BatchOptions],
-    ) -> Batch:
+    ) -> Batch[Asked]:
         """Return a batch: any number of requests under one control of concurrency, rates, retries
         and money, as ``async with client.batch(requests, model=…) as results: async for result in
         results``.
@@ -311,12 +371,12 @@ class Client:
 
     def vendor_batch(
         self,
-        requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest],
+        requests: Iterable[BatchRequest[Asked]] | AsyncIterable[BatchRequest[Asked]],
         *,
         journal: str | os.PathLike[str] | Journal,
         model: Model | None = None,
         **options: Unpack[VendorBatchOptions],
-    ) -> VendorBatch:
+    ) -> VendorBatch[Asked]:
         """Return requests in their vendors' own batches, which are answered within a day at half the
         price: ``async with client.vendor_batch(requests, model=…, journal=…) as results: async for
         result in results``.

@@ -176,6 +176,18 @@ async def main() -> None:
         assert_type(llm.split_echo(response, "x"), llm.Echo)
         await client.complete(base, llm.user(llm.TokensPart((1, 2))), best_of=2, logprobs=True)
     assert_type(testing.text_events("a", finish=None, usage=False, done=False), list[bytes])
+    assert_type(testing.tool_call("f", {"a": 1}), llm.ToolCall)
+    parts: list[testing.AnswerPart] = [
+        testing.reasoning("Hm.", signature="x"),
+        "text",
+        testing.tool_call("f", "{}", id="1"),
+    ]
+    assert_type(
+        testing.answer(*parts, finish="length", usage=llm.Usage(completion_tokens=3)),
+        testing.ReplyFunction,
+    )
+    testing.answer("a", finish="end_turn")  # type: ignore[arg-type]
+    testing.answer(3)  # type: ignore[arg-type]
     async with llm.open_local_model(wire="anthropic") as local:
         assert_type(local, llm.Model)
     testing.check_provider(testing.model(Mine()), streams=[b""])
