@@ -66,6 +66,8 @@ def what_is_missing(text: str) -> str:
         return "genai-prices is not installed (extra: prices)"
     if re.search(r"(?m)^(?:import|from) (?:google|azure|botocore)\b", text):
         return "the ways to the clouds are run in tests/http/test_clouds.py"
+    if "from opentelemetry.sdk" in text and importlib.util.find_spec("opentelemetry.sdk") is None:
+        return "opentelemetry-sdk is not installed"
     for name in ("pandas", "polars", "pyarrow"):
         needed = f"import {name}" in text or (name == "pyarrow" and "write_table" in text)
         if needed and importlib.util.find_spec(name) is None:

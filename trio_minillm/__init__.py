@@ -66,7 +66,14 @@ from ._types.messages import (
 from ._types.openai_messages import message_of
 from ._types.options import Bounds, Limits, Retry, Timeouts
 from ._types.params import JSONSchema, Params, Reasoning
-from ._types.response import Choice, CompletionResponse, Outcome, Timings
+from ._types.response import (
+    Choice,
+    CompletionResponse,
+    InvalidAnswer,
+    MismatchedAnswer,
+    Outcome,
+    Timings,
+)
 from ._types.tools import Tool, tool
 from ._types.usage import Usage
 from ._version import __version__
@@ -87,8 +94,11 @@ if TYPE_CHECKING:
     from ._accounting.ledger_file import JSONLLedger
     from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
     from ._toolkit.calls import StreamedCall
+    from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
+    from ._toolkit.otel import opentelemetry_observer
     from ._toolkit.partial import Partial
     from ._toolkit.shapes import Field
+    from ._toolkit.tool_loop import ToolLoopError, ToolRun
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -96,6 +106,7 @@ else:
     # Most programs never use these names: they are loaded at their first use, to keep the import
     # of the package short.
     _LATER = {
+        "AttemptEnd": "_toolkit.observing",
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
@@ -107,14 +118,19 @@ else:
         "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ObservedAttempt": "_toolkit.observing",
+        "Observer": "_toolkit.observing",
         "Partial": "_toolkit.partial",
         "ResponseCache": "batch",
         "StreamedCall": "_toolkit.calls",
+        "ToolLoopError": "_toolkit.tool_loop",
+        "ToolRun": "_toolkit.tool_loop",
         "UnexpectedValue": "_toolkit.broken",
         "estimate": "_accounting.estimate",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
+        "opentelemetry_observer": "_toolkit.otel",
         "split_echo": "_types.echo",
     }
 
@@ -122,6 +138,7 @@ else:
 
 
 __all__ = [
+    "AttemptEnd",
     "AudioPart",
     "Batch",
     "BatchRequest",
@@ -148,6 +165,7 @@ __all__ = [
     "ErrorInfo",
     "Field",
     "ImagePart",
+    "InvalidAnswer",
     "JSONLLedger",
     "JSONSchema",
     "Ledger",
@@ -157,7 +175,10 @@ __all__ = [
     "LocalServer",
     "Message",
     "MiniLLMError",
+    "MismatchedAnswer",
     "Model",
+    "ObservedAttempt",
+    "Observer",
     "OpaquePart",
     "Outcome",
     "Params",
@@ -196,7 +217,9 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolLoopError",
     "ToolResult",
+    "ToolRun",
     "Totals",
     "TrackedStream",
     "TrioTransport",
@@ -220,6 +243,7 @@ __all__ = [
     "openai",
     "openai_responses",
     "openrouter",
+    "opentelemetry_observer",
     "split_echo",
     "system",
     "text",

@@ -99,6 +99,10 @@ def prepare(
     Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's wire format
     does not have, for a clash of ``extra`` with a typed one, and for bad messages.
     """
+    if lenient is not False or raw is not False or expect_usage is not None:
+        check_type("lenient", lenient, bool)
+        check_type("raw", raw, bool)
+        check_option("expect_usage", expect_usage, bool)
     provider = model.provider
     wanted = provider.always_usage or expect_usage is not False
 

@@ -68,7 +68,7 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 21 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 22 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
@@ -85,7 +85,10 @@ class StreamTask:
         self.is_done: bool = False
         """True once all attempts were made; nothing changes any more."""
         self.before_attempt: Callable[[], None] = _ignore
-        """Called before each attempt; what it raises (`BudgetExceeded`) is raised instead."""
+        """Called before each attempt, which is then made; what it raises (`BudgetExceeded`) is raised
+        instead."""
+        self.after_begin: Callable[[], None] | None = None
+        """Called when an answer has begun, so that no other attempt can follow."""
         self.before_retry: Callable[[MiniLLMError], None] = _ignore
         """Called with the error of each attempt that another will follow; ``info`` is of the
         failed one."""
@@ -178,13 +181,11 @@ class StreamTask:
         total, total_at = self._prepared.timeouts.total, INFINITY
         if not self._here:  # else its caller has just looked
             await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
-        while True:
+        while not self._stopped:
             try:
                 self.before_attempt()
             except MiniLLMError as exc:
                 raise exc from (errors[-1] if errors else None)
-            if self._stopped:
-                return
             info = self.info
             now = info.started = trio.current_time()
             if not info.attempts and isinstance(total, (int, float)):
@@ -386,6 +387,8 @@ class StreamTask:
 
     def _release_request(self) -> None:
         """Drop the request: no other attempt follows, and a prompt may be long."""
+        if self.after_begin is not None:
+            self.after_begin()
         prepared = self._prepared
         if prepared.credentials is not None:  # they have it, too
             del self._connect
@@ -531,6 +534,7 @@ class StreamTask:
                 for end in channel:
                     end.close()
         self.before_attempt = self.before_retry = _ignore
+        self.after_begin = None
 
     def redacted(self, text: str) -> str:
         """Return a server's words without the key."""

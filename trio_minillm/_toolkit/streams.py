@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._stream import stream, tracked
+from .._types.errors import MiniLLMError
 
 if TYPE_CHECKING:
     from .calls import CallsView
@@ -104,6 +105,12 @@ class StreamingCompletion(stream.StreamingCompletion):
 
 class TrackedStream(tracked.TrackedStream, StreamingCompletion):
     __doc__ = tracked.TrackedStream.__doc__
+
+    def _attempt_failed(self, error: MiniLLMError) -> None:
+        super()._attempt_failed(error)
+        from .log_records import log_retry
+
+        log_retry(self._records[-1], self._asked, error)
 
     @property
     def _tools(self) -> Sequence[Any]:

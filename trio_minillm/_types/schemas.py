@@ -252,16 +252,36 @@ def _reader(type: Any) -> Callable[[str | bytes], Any]:
         try:
             return adapter.validate_json(bytes(text) if isinstance(text, msgspec.Raw) else text)
         except ValidationError as error:
-            raise msgspec.ValidationError(_words(error)) from error.with_traceback(None)
+            words = _words(error, _names_in(adapter.json_schema()))
+            raise msgspec.ValidationError(words) from error.with_traceback(None)
 
     return read
 
 
-def _words(error: Any) -> str:
-    """Return the first of pydantic's complaints in msgspec's words, without the value."""
+def _words(error: Any, names: set[str]) -> str:
+    """Return the first of pydantic's complaints in msgspec's words, without the value.
+
+    Of its place only the ``names`` are shown that the type has: the keys of a map are the model's words.
+    """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    at = "".join(f"[{x}]" if isinstance(x, int) else f".{x}" for x in first["loc"])
+    steps = (
+        f"[{x}]" if isinstance(x, int) else f".{x}" if x in names else "[...]" for x in first["loc"]
+    )
+    at = "".join(steps)
     return f"{first['msg']} - at `${at}`" if at else str(first["msg"])
+
+
+def _names_in(schema: Any) -> set[str]:
+    """Return the names of the fields, definitions and tags in a schema."""
+    found, waiting = set[str](), [schema]
+    for one in waiting:  # it grows
+        if isinstance(one, dict):
+            for key in ("properties", "$defs", "mapping"):
+                found.update(one.get(key) or ())
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return found
 
 
 def _schema(type: Any) -> bytes:
