@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._toolkit.choice import ModelChoice, ModelsExhausted, fallback, first_of
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -100,8 +101,12 @@ else:
         "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ModelChoice": "_toolkit.choice",
+        "ModelsExhausted": "_toolkit.choice",
         "ResponseCache": "batch",
         "estimate": "_accounting.estimate",
+        "fallback": "_toolkit.choice",
+        "first_of": "_toolkit.choice",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
@@ -145,6 +150,8 @@ __all__ = [
     "Message",
     "MiniLLMError",
     "Model",
+    "ModelChoice",
+    "ModelsExhausted",
     "OpaquePart",
     "Outcome",
     "Params",
@@ -194,6 +201,8 @@ __all__ = [
     "developer",
     "document",
     "estimate",
+    "fallback",
+    "first_of",
     "gemini",
     "image",
     "known_price",

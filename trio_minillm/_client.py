@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ._batch.batch import Batch
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
+    from ._toolkit.choice import ModelChoice
+    from ._toolkit.race import PreparedChoice
     from ._vendor_batch.journal import Journal
     from ._vendor_batch.options import VendorBatchOptions
     from ._vendor_batch.vendor_batch import VendorBatch
@@ -110,7 +112,7 @@ class Client:
 
     def stream(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -136,12 +138,17 @@ class Client:
         where the wire format leaves the choice. ``lenient`` passes over events
         whose text or calls can't be read, and counts them. ``raw`` keeps each event's bytes.
 
+        ``model`` may be several (`first_of`, `fallback`): the stream is then that of the one that gives
+        the answer. All requests are made before the first is sent, each by its model's own options:
+        ``price`` and ``headers`` are refused.
+
         Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
         keep, ``ValueError`` for a parameter that the model's wire format does not have, for a clash
         of ``extra`` with a typed one, for bad messages, and for a proxy in the environment that can't
         be used.
         """
-        prepared = self._prepare(
+        prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
+        prepared: Prepared | PreparedChoice = prepare(
             model,
             messages,
             timeouts=timeouts,
@@ -160,7 +167,7 @@ class Client:
 
     async def complete(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -186,7 +193,8 @@ class Client:
             timeouts = _bounded(timeouts)
         if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
-        prepared = self._prepare(
+        prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
+        prepared: Prepared | PreparedChoice = prepare(
             model,
             messages,
             timeouts=timeouts,
@@ -320,8 +328,17 @@ class Client:
         seconds = (timeouts or self._timeouts).settlement or 0.0
         return await self._bookkeeper.settle(ids, model, seconds)
 
-    def _stream_of(self, prepared: Prepared, meta: Any) -> TrackedStream:
-        """Return the stream that sends a request and reads its answer."""
+    def _stream_of(
+        self,
+        prepared: Prepared | PreparedChoice,
+        meta: Any,
+        kind: Callable[..., TrackedStream] = TrackedStream,
+    ) -> TrackedStream:
+        """Return the stream that sends a request and reads its answer, of a kind of its own if one is
+        given.
+        """
+        if not isinstance(prepared, Prepared):
+            return prepared.stream(partial(self._stream_of, meta=meta))
         model = prepared.model
         if self._budget is not None:
             self._budget.warn()
@@ -333,7 +350,7 @@ class Client:
             wire=model.provider.wire_at(model),
             asked=prepared.asked,
         )
-        return TrackedStream(
+        return kind(
             ingest,
             StreamTask(self._connect, prepared),
             model=model,
@@ -377,6 +394,12 @@ class Client:
         )
         self._check_address(prepared.url)
         return prepared
+
+    def _prepare_choice(self, model: object, messages: Messages, **more: Any) -> PreparedChoice:
+        """Make the requests for several models. Raises ``TypeError`` if they are no `ModelChoice`."""
+        from ._toolkit.race import prepare_choice
+
+        return prepare_choice(model, messages, self._prepare, **more)
 
 
 MAX_BATCH_META = 1 << 16
