@@ -338,7 +338,9 @@ class Client:
         given.
         """
         if not isinstance(prepared, Prepared):
-            return prepared.stream(partial(self._stream_of, meta=meta))
+            from ._toolkit.chosen import stream_of_choice
+
+            return stream_of_choice(prepared, partial(self._stream_of, meta=meta))
         model = prepared.model
         if self._budget is not None:
             self._budget.warn()

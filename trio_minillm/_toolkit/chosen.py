@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,14 +13,30 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._accounting.record import CostRecord
 from .._protocol.ingest import Ingest
+from .._protocol.request import Prepared
 from .._stream.background import Background, raise_crash
 from .._stream.task import StreamTask
 from .._types.chunks import StreamChunk
 from .._types.errors import MiniLLMError
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
-from .race import Attempt, Race
+from .race import Attempt, PreparedChoice, Race
 from .streams import TrackedStream
+
+
+def stream_of_choice(prepared: PreparedChoice, make: Callable[..., TrackedStream]) -> TrackedStream:
+    """Return the stream of the model that will answer.
+
+    ``make`` makes a stream of one request, of the class that is its ``kind``.
+    """
+
+    def attempt(prepared: Prepared) -> Attempt:
+        made = make(prepared, kind=Attempt)
+        assert isinstance(made, Attempt)
+        return made
+
+    nothing = msgspec.structs.replace(prepared.first, body=b"", headers={}, credentials=None)
+    return make(nothing, kind=partial(ChosenStream, Race(prepared, attempt)))
 
 
 class ChosenStream(TrackedStream):

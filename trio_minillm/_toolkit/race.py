@@ -43,21 +43,6 @@ class PreparedChoice(msgspec.Struct, frozen=True):
         first = self.requests[0]
         return first if isinstance(first, Prepared) else first.first
 
-    def stream(self, make: Callable[..., TrackedStream]) -> TrackedStream:
-        """Return the stream of the one that gives the answer.
-
-        ``make`` makes a stream of a request, of the class that is its ``kind``.
-        """
-        from .chosen import ChosenStream
-
-        def attempt(prepared: Prepared) -> Attempt:
-            made = make(prepared, kind=Attempt)
-            assert isinstance(made, Attempt)
-            return made
-
-        nothing = msgspec.structs.replace(self.first, body=b"", headers={}, credentials=None)
-        return make(nothing, kind=partial(ChosenStream, Race(self, attempt)))
-
     def __repr__(self) -> str:
         return f"<PreparedChoice {self.choice!r}>"
 
