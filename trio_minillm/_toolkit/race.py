@@ -14,6 +14,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -164,7 +165,19 @@ class Attempt(TrackedStream):
     @property
     def failure(self) -> MiniLLMError | None:
         """The error that ended it before any content."""
-        return None if self.said else self._buffer.error or self.error
+        if self.said:
+            return None
+        behind = self._buffer.error
+        return self.error if behind is None else self._judged(behind)
+
+    def _judged(self, error: MiniLLMError) -> MiniLLMError | None:
+        """Return an error that came behind chunks without content, unless the answer is whole with them:
+        an empty one, which has a finish reason. Nothing is handed out, so that is tried on copies.
+        """
+        ingest, chunks = deepcopy((self._ingest, self._buffer.batch[self._buffer.position :]))
+        ingest.ingest_all(chunks)
+        ingest.fail(copy(error))
+        return None if ingest.outcome is Outcome.FINISHED else error
 
     @property
     def crash(self) -> Exception | None:
