@@ -13,6 +13,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
+from trio_minillm._types.chunks import has_content
 from trio_minillm.testing import Reply, ScriptedTransport, ServedRequest, reply
 
 from ..support.promises import WHOLE, Promise, Wire, wire_named
@@ -97,7 +98,8 @@ async def taken(client: llm.Client, model: Any, promise: Promise, way: str) -> S
         async with client.stream(model, "Hi", **options) as stream:
             try:
                 async for chunk in stream:
-                    first = trio.current_time() - start if first is None else first
+                    if first is None and has_content(chunk):
+                        first = trio.current_time() - start
                     text += chunk.delta if chunk.choice == 0 else ""
             except llm.MiniLLMError as exc:
                 error = exc

@@ -168,7 +168,7 @@ class Attempt(TrackedStream):
         if self.said:
             return None
         behind = self._buffer.error
-        return self.error if behind is None else self._judged(behind)
+        return self.error if behind is None or self.is_finished else self._judged(behind)
 
     def _judged(self, error: MiniLLMError) -> MiniLLMError | None:
         """Return an error that came behind chunks without content, unless the answer is whole with them:
@@ -301,6 +301,9 @@ class Race:
                     failed = _Failed([*failed.attempts, *attempts], failed.final or final)
                     if final is not None:
                         waiting.clear()
+                    elif running or waiting:
+                        for attempt in attempts:
+                            attempt.leave()  # it is booked before the next is asked
         return failed
 
     def _sends_on(self, choice: ModelChoice, attempt: Attempt) -> bool:
