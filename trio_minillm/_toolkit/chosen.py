@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -126,14 +126,10 @@ class ChosenStream(TrackedStream):
         self._raise_once()
         return []
 
-    def __anext__(self) -> Coroutine[Any, Any, StreamChunk]:
+    async def __anext__(self) -> StreamChunk:
         won = self._race.won
         if won is None or self._busy:
-            return self._first()
-        return won.__anext__()
-
-    async def _first(self) -> StreamChunk:
-        won = await self._choose()
+            won = await self._choose()
         if won is not None:
             return await won.__anext__()
         await checkpoint()
