@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from ._accounting.ledger_file import JSONLLedger
     from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
     from ._toolkit.calls import StreamedCall
+    from ._toolkit.choice import ModelChoice, ModelsExhausted, fallback, first_of
     from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
     from ._toolkit.otel import opentelemetry_observer
     from ._toolkit.partial import Partial
@@ -118,6 +119,8 @@ else:
         "JSONLLedger": "_accounting.ledger_file",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ModelChoice": "_toolkit.choice",
+        "ModelsExhausted": "_toolkit.choice",
         "ObservedAttempt": "_toolkit.observing",
         "Observer": "_toolkit.observing",
         "Partial": "_toolkit.partial",
@@ -127,6 +130,8 @@ else:
         "ToolRun": "_toolkit.tool_loop",
         "UnexpectedValue": "_toolkit.broken",
         "estimate": "_accounting.estimate",
+        "fallback": "_toolkit.choice",
+        "first_of": "_toolkit.choice",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
@@ -177,6 +182,8 @@ __all__ = [
     "MiniLLMError",
     "MismatchedAnswer",
     "Model",
+    "ModelChoice",
+    "ModelsExhausted",
     "ObservedAttempt",
     "Observer",
     "OpaquePart",
@@ -233,6 +240,8 @@ __all__ = [
     "developer",
     "document",
     "estimate",
+    "fallback",
+    "first_of",
     "gemini",
     "image",
     "known_price",

@@ -128,6 +128,16 @@ async def main() -> None:
         assert_type(response, llm.CompletionResponse)
         assert_type(response.to_message(), llm.Message)
         assert_type(response.tool_calls, tuple[llm.ToolCall, ...])
+        choice = llm.fallback(
+            llm.first_of(model, model, after=2.0), model, on=["clock", llm.RefusedError]
+        )
+        assert_type(choice, llm.ModelChoice)
+        assert_type(await client.complete(choice, "Hi"), llm.CompletionResponse)
+        assert_type(client.stream(choice, "Hi"), llm.TrackedStream)
+        llm.fallback(model, on=lambda error: isinstance(error, llm.SendError))
+        llm.fallback(model, on="weather")  # type: ignore[arg-type]
+        llm.first_of(model, model)  # type: ignore[call-arg]
+        client.batch([], model=choice)  # type: ignore[arg-type]
         client.stream(model, "Hi", temprature=1)  # type: ignore[call-arg]
         client.stream(model, "Hi", max_tokens="3")  # type: ignore[arg-type]
     async with llm.open_client(http_client=httpx.AsyncClient()):

@@ -576,7 +576,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     @property
     def accumulated(self) -> str:
         """The older name of `text`."""
-        return self._ingest.accumulated
+        return self.text
 
     @property
     def usage(self) -> Usage | None:

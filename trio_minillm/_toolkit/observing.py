@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
+from functools import cache
 from typing import Any, Protocol
 
 import msgspec
@@ -207,6 +208,18 @@ class ObservedStream(TrackedStream):
             self._context.run(self._notifier.tell, name, attempt, *more)
 
 
+@cache
+def observed_kind(kind: Callable[..., TrackedStream]) -> Callable[..., TrackedStream]:
+    """Return the class of streams of a kind of which an observer is told; what is no class stays as it is:
+    a stream over others, which are told of themselves.
+    """
+    if kind is TrackedStream:
+        return ObservedStream
+    if isinstance(kind, type):
+        return type(f"Observed{kind.__name__}", (ObservedStream, kind), {})
+    return kind
+
+
 def observe(
     stream: TrackedStream,
     notifier: Notifier | None,
@@ -214,9 +227,9 @@ def observe(
     messages: Messages,
     params: Mapping[str, Any],
 ) -> None:
-    """Tell of the attempts of an `ObservedStream`; see `ObservedStream.observe`."""
-    assert isinstance(stream, ObservedStream)
-    stream.observe(notifier, prepared, messages, params)
+    """Tell of the attempts of a stream, if it is an `ObservedStream`."""
+    if isinstance(stream, ObservedStream):
+        stream.observe(notifier, prepared, messages, params)
 
 
 def _fields(attempt: ObservedAttempt) -> dict[str, Any]:

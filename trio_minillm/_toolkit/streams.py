@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .._protocol.ingest import Ingest
 from .._stream import stream, tracked
 from .._types.errors import MiniLLMError
 
@@ -93,12 +94,17 @@ class StreamingCompletion(stream.StreamingCompletion):
         return ()
 
     @property
+    def _folded(self) -> Ingest:
+        """The machine of the answer."""
+        return self._ingest
+
+    @property
     def _values(self) -> Values:
         if self._made_values is None:
             from .values import Values
             from .views import Pump
 
-            pump = Pump(self, self._ingest, self._next_batch)
+            pump = Pump(self, lambda: self._folded, self._next_batch)
             self._made_values = Values(pump, self._response_type, self._tools)
         return self._made_values
 
