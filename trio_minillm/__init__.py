@@ -85,6 +85,9 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._toolkit.broadcast import Broadcast
+    from ._toolkit.listener import Listener, ListenerDetached
+    from ._toolkit.sse_out import sse_of
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -95,9 +98,12 @@ else:
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
+        "Broadcast": "_toolkit.broadcast",
         "CostEstimate": "_accounting.estimate",
         "Echo": "_types.echo",
         "JSONLLedger": "_accounting.ledger_file",
+        "Listener": "_toolkit.listener",
+        "ListenerDetached": "_toolkit.listener",
         "LocalModelError": "local",
         "LocalServer": "local",
         "ResponseCache": "batch",
@@ -106,6 +112,7 @@ else:
         "open_local_model": "local",
         "open_local_server": "local",
         "split_echo": "_types.echo",
+        "sse_of": "_toolkit.sse_out",
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)
@@ -118,6 +125,7 @@ __all__ = [
     "BatchResult",
     "Block",
     "Bounds",
+    "Broadcast",
     "BudgetExceeded",
     "Choice",
     "Client",
@@ -140,6 +148,8 @@ __all__ = [
     "Ledger",
     "LimitExceeded",
     "Limits",
+    "Listener",
+    "ListenerDetached",
     "LocalModelError",
     "LocalServer",
     "Message",
@@ -205,6 +215,7 @@ __all__ = [
     "openai_responses",
     "openrouter",
     "split_echo",
+    "sse_of",
     "system",
     "text",
     "text_completions",
