@@ -49,7 +49,8 @@ class Broadcast:
     def __init__(self, stream: StreamingCompletion, buffer: int, policy: Policy) -> None:
         _check(buffer, policy)
         self.stream: StreamingCompletion = stream
-        self._buffer, self._policy = buffer, policy
+        self._buffer = buffer
+        self._policy: Policy = policy
         self._log = ChunkLog()
         self._listeners: set[weakref.ref[Listener]] = set()
         self._bounds = _Bounds(self._log)
