@@ -76,13 +76,12 @@ def asks_for_calls(reason: str | None) -> bool:
 def in_chat_words(reason: str | None) -> str:
     """Return the word of OpenAI's chat completions for a reason of any wire for which an answer ended.
 
-    ``length`` for a cut, ``content_filter``, ``tool_calls``, and else ``stop``. A turn that its server
-    has paused (Anthropic's ``pause_turn``) is not all of the answer: ``length``.
+    ``content_filter`` or ``length`` where `forbids_calls` holds, else ``tool_calls`` or ``stop``.
     """
     words = _words((reason or "",))
     if any(w in _FILTERED or re.search(_TELLING_FILTERED, w) for w in words):
         return "content_filter"
-    if any(w in _CUT or w == "pauseturn" or re.search(_TELLING_CUT, w) for w in words):
+    if any(w in _CUT or re.search(_TELLING_CUT, w) for w in words):
         return "length"
     return "tool_calls" if words & _CALL else "stop"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -53,7 +53,7 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
     - Taking a chunk checks for cancellation, as it does for a stream; a cancelled take loses nothing.
     - Chunks are shared with the other listeners: they are to be read, not changed.
 
-    Close it when it is needed no longer (``async with``): under ``block`` the stream waits for it. One that
+    Close it when it is needed no longer (``with``, ``async with``): under ``block`` the stream waits for it. One that
     nobody holds any more counts as closed.
     """
 
@@ -186,6 +186,12 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
         if not self._closed:
             self._closed, self._first, self._at = True, _NOTHING, 0
             self._leave(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     async def aclose(self) -> None:
         """Stop listening, as `close` does. A checkpoint."""
