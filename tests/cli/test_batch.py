@@ -1033,6 +1033,18 @@ def test_a_dry_run_needs_no_key_and_says_what_is_missing(files: Files) -> None:
     assert run(args[:-1]).code == 2
 
 
+def test_a_dry_run_names_the_first_request_without_a_bound(
+    endpoint: Endpoint, files: Files
+) -> None:
+    lines = '{"key": "a", "prompt": "Hi", "max_tokens": 5}\n{"key": "b", "prompt": "Hi"}\n'
+    files.source.write_text(lines)
+    ran = batch(endpoint, files, "--dry-run", "--price", "1,10")
+    assert "(and 1 request without a bound or a price: the first is 'b')" in ran.out
+    assert (
+        summary(endpoint, files, "--dry-run", "--price", "1,10")["estimate"]["first_without"] == "b"
+    )
+
+
 def test_a_price_of_ones_own(endpoint: Endpoint, files: Files) -> None:
     files.write(2, max_tokens=500_000)
     found = summary(endpoint, files, "--dry-run", "--price", "1,10")

@@ -78,6 +78,16 @@ def test_a_body_of_lines_of_json_is_a_stream_however_it_is_cut(body: bytes) -> N
         assert (text, reason, decoder.error) == ("Hello", "stop", None)
 
 
+@pytest.mark.parametrize("before", [b"", b"\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n\n"])
+def test_a_broken_line_behind_a_whole_answer_costs_the_same_however_it_is_cut(
+    before: bytes,
+) -> None:
+    body = before + WHOLE + b'\n\n{"id": "c", "choi [{\n\n'
+    for cut in range(len(body)):
+        text, reason, _, decoder = decoded(body, cut)
+        assert (text, reason, decoder.error) == ("Hello", "stop", None)
+
+
 def test_lines_of_json_are_handed_out_as_they_come() -> None:
     decoder = ChunkDecoder(providers.OpenAIChat())
     assert decoder.feed(HEL + b"\n", 0.0) == []

@@ -321,6 +321,15 @@ def drops_when_cancelled(stream):
     replace(stream, next_chunk=following)
 
 
+def drops_a_batch_when_cancelled(stream):
+    async def following(self):
+        batch = await type(stream).__mro__[1].next_chunks(self)
+        await trio.lowlevel.checkpoint()
+        return batch
+
+    replace(stream, next_chunks=following)
+
+
 def ignores_cancellation(stream):
     async def following(self):
         with trio.CancelScope(shield=True):
@@ -379,6 +388,7 @@ def raises_when_left(stream):
         (forgets, "whole", "does not have what was read"),
         (collects_less, "whole", "collect"),
         (drops_when_cancelled, "long", "lost a chunk"),
+        (drops_a_batch_when_cancelled, "long", "lost a chunk"),
         (ignores_cancellation, "whole", "cancellation|checkpoint"),
         (queues, "whole", "two tasks"),
         (reopens, "whole", "after the block"),

@@ -61,11 +61,11 @@ class Sniffer:
         if not head or head not in b"{[<" or self.is_array:
             return data
         self.pieces = []
-        return self._collect(data)
+        return self._collect(data.removeprefix(BOM))
 
     def document(self) -> bytes:
         """Return the document, without byte-order mark and blanks before it."""
-        return b"".join(self.pieces or ()).removeprefix(BOM).lstrip()
+        return b"".join(self.pieces or ()).lstrip()
 
     def _collect(self, data: bytes) -> bytes:
         """Keep the next bytes of a document. If it is a stream after all, return all that came."""

@@ -35,7 +35,7 @@ MAX_READ = 1_000
 class Estimate(msgspec.Struct):
     """Sums over the requests: likely ones, and upper bounds for those that have a bound.
 
-    Its 15 attributes are all that the closing lines are made of.
+    Its 16 attributes are all that the closing lines are made of.
     """
 
     input_tokens: int = 0
@@ -54,6 +54,8 @@ class Estimate(msgspec.Struct):
     """Answers without a bound on the one or the other."""
     unpriced: int = 0
     """Answers without a bound on their cost."""
+    unpriced_key: str = ""
+    """Key of the first request that has none."""
     counted_by: Counter[str] = msgspec.field(default_factory=Counter)
     """Answers by the way in which the text of their requests was counted."""
     usual_output: int = USUAL_OUTPUT
@@ -119,7 +121,9 @@ class Estimate(msgspec.Struct):
         self.endless_input += answers * (most is None)
         self.endless_output += answers * (found.output_tokens is None)
         self.unbounded += answers * (most is None or found.output_tokens is None)
-        self.unpriced += answers * (found.amount is None)
+        if found.amount is None:
+            self.unpriced += answers
+            self.unpriced_key = self.unpriced_key or request.key
 
     @property
     def ratios(self) -> dict[str, float | None]:
@@ -154,7 +158,8 @@ class Estimate(msgspec.Struct):
         tokens = f"at most {self.input_tokens:,} in · {self.output_tokens:,} out{least}"
         rows.append(("tokens", tokens))
         if self.unpriced < answers:
-            more = f" (and {many(self.unpriced, noun)} without a bound or a price)"
+            first = f"the first is {self.unpriced_key!r}"
+            more = f" (and {many(self.unpriced, noun)} without a bound or a price: {first})"
             rows.append(("cost", f"at most ${usd(self.amount)}{more if self.unpriced else ''}"))
         else:
             lacks = "bound (--max-tokens)" if self.unbounded == answers else "price (--price)"
@@ -173,6 +178,7 @@ class Estimate(msgspec.Struct):
             "amount": f"{self.amount:f}",
             "without_bound": self.unbounded,
             "without_amount": self.unpriced,
+            "first_without": self.unpriced_key or None,
             "likely": {
                 "input_tokens": self.likely_input,
                 "output_tokens": self.likely_output,

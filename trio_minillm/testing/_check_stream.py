@@ -20,6 +20,8 @@ SECONDS = 60.0
 
 Open: TypeAlias = Callable[[], AbstractAsyncContextManager[StreamingCompletion]]
 
+_Take: TypeAlias = Callable[[StreamingCompletion], Awaitable[list[StreamChunk]]]
+
 _FAILED = (Outcome.ERRORED, Outcome.TRUNCATED)
 
 
@@ -187,17 +189,30 @@ async def _rejected(open: Open, expected: _Expected) -> None:
 
 
 async def _interrupted(open: Open, expected: _Expected) -> None:
-    """Take each chunk by reads that are cancelled at their first step, their second, and so on.
+    await _take_interrupted(open, expected, _one_chunk)
+
+
+async def _interrupted_batches(open: Open, expected: _Expected) -> None:
+    await _take_interrupted(open, expected, lambda stream: stream.next_chunks())
+
+
+async def _one_chunk(stream: StreamingCompletion) -> list[StreamChunk]:
+    chunk = await stream.next_chunk()
+    return [] if chunk is None else [chunk]
+
+
+async def _take_interrupted(open: Open, expected: _Expected, take: _Take) -> None:
+    """Take chunks by reads that are cancelled at their first step, their second, and so on.
 
     The first read that has no such step completes.
     """
     pieces: list[str] = []
     async with open() as stream:
         while not stream.is_finished:
-            chunk: StreamChunk | None = None
+            chunks: list[StreamChunk] = []
             for step in range(_STEPS):
                 with trio.CancelScope() as scope, suppress(MiniLLMError):
-                    chunk = await _cancelled_at(step, scope, stream)
+                    chunks = await _cancelled_at(step, scope, stream, take)
                 assert step or scope.cancelled_caught, (
                     "taking a chunk does not look for a cancellation"
                 )
@@ -205,8 +220,7 @@ async def _interrupted(open: Open, expected: _Expected) -> None:
                     break
             else:
                 raise AssertionError(f"no chunk comes of {_STEPS} reads that were cancelled")
-            if chunk is not None and chunk.choice == 0:
-                pieces.append(chunk.delta)
+            pieces += (chunk.delta for chunk in chunks if chunk.choice == 0)
         assert "".join(pieces) == expected.content, "a read that was cancelled has lost a chunk"
         assert stream.outcome is expected.outcome, "a read that was cancelled has changed the end"
 
@@ -229,15 +243,15 @@ class _CancelAtStep(trio.abc.Instrument):
 
 
 async def _cancelled_at(
-    step: int, scope: trio.CancelScope, stream: StreamingCompletion
-) -> StreamChunk | None:
-    """Take a chunk, and cancel the scope before this task is woken for the ``step``-th time."""
+    step: int, scope: trio.CancelScope, stream: StreamingCompletion, take: _Take
+) -> list[StreamChunk]:
+    """Take chunks, and cancel the scope before this task is woken for the ``step``-th time."""
     if step == 0:
         scope.cancel()
     instrument = _CancelAtStep(step, scope)
     trio.lowlevel.add_instrument(instrument)
     try:
-        return await stream.next_chunk()
+        return await take(stream)
     finally:
         trio.lowlevel.remove_instrument(instrument)
 
@@ -315,6 +329,7 @@ _CHECKS: dict[str, _Check] = {
     "cancelled": _cancelled,
     "rejected": _rejected,
     "read with interruptions": _interrupted,
+    "read in batches with interruptions": _interrupted_batches,
     "read by two tasks": _raced,
     "closed": _closed,
     "broken off by an exception": _broken_off,
