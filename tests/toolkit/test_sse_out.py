@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ async def body_of(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def written(stream: llm.StreamingCompletion) -> bytes:
+async def written(stream: llm.StreamingCompletion | llm.Listener) -> bytes:
     return b"".join([data async for data in llm.sse_of(stream, keep_alive=None)])
 
 
@@ -81,14 +82,36 @@ def reason_expected(choice: llm.Choice) -> str:
     return "tool_calls" if word == "stop" and choice.tool_calls else word
 
 
+def cut(body: bytes, pieces: int) -> list[bytes]:
+    size = max(1, len(body) // pieces)
+    return [body[at : at + size] for at in range(0, len(body), size)]
+
+
 @pytest.mark.parametrize("recording", recordings(*MODELS))
-async def test_a_recorded_stream_is_the_same_when_read_again(recording: Recording) -> None:
+@pytest.mark.parametrize("by", ["itself", "a listener", "late listeners"])
+async def test_a_recorded_stream_is_the_same_when_read_again(recording: Recording, by: str) -> None:
     asked = len(recording.expected.get("choices") or [0])
     stream = llm.StreamingCompletion.from_event_source(
-        body_of(recording.body), MODELS[recording.dialect](), choices=asked
+        body_of(*cut(recording.body, 20)), MODELS[recording.dialect](), choices=asked
     )
     async with stream:
-        body = await written(stream)
+        if by == "itself":
+            check(stream, await written(stream), asked)
+            return
+        async with stream.broadcast(buffer=4) as hub:
+            first = hub.subscribe()
+            if by == "a listener":
+                check(stream, await written(first), asked)
+                return
+            late = []
+            with suppress(llm.MiniLLMError):
+                async for _ in first:
+                    late.append(hub.subscribe(buffer=10_000))
+        for listener in (*late[:: max(1, len(late) // 4)], hub.subscribe()):
+            check(stream, await written(listener), asked)
+
+
+def check(stream: llm.StreamingCompletion, body: bytes, asked: int) -> None:
     ours, (theirs, error) = stream.response, read_again(body, asked)
     if ours.outcome is llm.Outcome.FINISHED:
         assert body.endswith(b"data: [DONE]\n\n")

@@ -29,7 +29,7 @@ from .listener import Listener, Policy
 if TYPE_CHECKING:
     from .._stream.stream import StreamingCompletion
 
-BUFFER = 1024
+BUFFERED_CHUNKS = 1024
 """Chunks that a listener may be behind by default: one read of the socket may bring hundreds. They are
 held once for all listeners, and twice as many at the most."""
 

@@ -28,10 +28,10 @@ class StreamingCompletion(stream.StreamingCompletion):
 
         Raises what taking a chunk raises outside of the stream's block.
         """
-        from .broadcast import BUFFER, Broadcast
+        from .broadcast import BUFFERED_CHUNKS, Broadcast
 
         self._check_open()
-        return Broadcast(self, BUFFER if buffer is None else buffer, policy)
+        return Broadcast(self, BUFFERED_CHUNKS if buffer is None else buffer, policy)
 
 
 class TrackedStream(tracked.TrackedStream, StreamingCompletion):
