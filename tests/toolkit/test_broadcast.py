@@ -122,15 +122,19 @@ async def test_a_snapshot_is_made_once_for_each_state(monkeypatch: pytest.Monkey
     stream, send = fed(text_chunks("a", "b"), end=False)
     async with stream, stream.broadcast() as hub:
         await trio.testing.wait_all_tasks_blocked()
+        made = 0
         many = [hub.subscribe() for _ in range(100)]
+        assert {(await listener.receive()).delta for listener in many} == {"ab"}
         assert made == 1
         send.send_nowait(text_chunks("c"))
         await trio.testing.wait_all_tasks_blocked()
-        many += [hub.subscribe() for _ in range(100)]
+        more = [hub.subscribe() for _ in range(100)]
+        assert {(await listener.receive()).delta for listener in more} == {"abc"}
         assert made == 2
         send.send_nowait(llm.StreamChunk.finished("stop"))
         send.close()
-        assert {await text_of(listener) for listener in many} == {"abc"}
+        assert {await text_of(listener) for listener in many} == {"c"}
+        assert {await text_of(listener) for listener in more} == {""}
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -224,6 +228,29 @@ async def test_one_that_is_too_far_behind_is_detached() -> None:
         assert hub.listeners == 1
         assert await text_of(whole) == "".join(WORDS)
         assert await text_of(hub.subscribe()) == "".join(WORDS)
+
+
+@pytest.mark.parametrize("policy", ["block", "drop_oldest", "detach"])
+async def test_a_late_one_is_not_behind_before_its_first_take(policy: Any) -> None:
+    """Nor does it hold anything until then, or anybody up."""
+    stream, send = fed(text_chunks("a"), end=False)
+    async with stream, stream.broadcast(policy=policy, buffer=2) as hub:
+        await trio.testing.wait_all_tasks_blocked()
+        late = hub.subscribe()
+        for word in "bcdef":
+            send.send_nowait(text_chunks(word))
+        await trio.testing.wait_all_tasks_blocked()
+        assert hub._log.published == 6
+        assert (await late.receive()).delta == "abcdef"
+        for word in "ghi":
+            send.send_nowait(text_chunks(word))
+            await trio.testing.wait_all_tasks_blocked()
+        assert hub._log.published == (8 if policy == "block" else 9)  # now it counts
+        if policy == "detach":
+            with pytest.raises(llm.ListenerDetached):
+                await late.receive()
+        else:
+            assert (await late.receive()).delta == ("g" if policy == "block" else "h")
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "detach"])

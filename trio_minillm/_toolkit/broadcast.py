@@ -68,7 +68,7 @@ class Broadcast:
         if self._forget is not None:
             raise RuntimeError("a broadcast can be entered once")
         await checkpoint_if_cancelled()
-        self._forget = _forgetter(self._listeners, self._change)
+        self._forget = _forgetter(self._listeners, self._log.change)
         # Of an answer that was begun, the beginning.
         self._log.begin(chunks_of(self.stream.response))
         await self._background.start(self._read, "trio_minillm broadcast")
@@ -92,7 +92,7 @@ class Broadcast:
             raise_crash(crash, exc, "the block and its broadcast both failed")
 
     def subscribe(self, *, buffer: int | None = None, policy: Policy | None = None) -> Listener:
-        """Return a new listener. It has missed nothing: what came before is its beginning.
+        """Return a new listener. It has missed nothing: it begins with what has come by its first take.
 
         ``buffer`` and ``policy`` are the hub's, unless they are given. Waits for nothing; also behind
         the end, where the listener gets the whole answer and its end.
@@ -109,7 +109,7 @@ class Broadcast:
             raise trio.ClosedResourceError("the broadcast's block was left")
         listener = Listener(self._log, self.stream, bound, fate, self._count_out)
         self._listeners.add(weakref.ref(listener, self._forget))
-        self._bounds.changed = True
+        self._log.changed = True
         return listener
 
     async def wait_over(self) -> None:
@@ -121,14 +121,10 @@ class Broadcast:
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _change(self) -> None:
-        self._bounds.changed = True
-        self._log.room.set()
-
     def _count_out(self, listener: Listener) -> None:
         self._listeners.discard(weakref.ref(listener, self._forget))
         self._log.wake_one(listener)
-        self._change()
+        self._log.change()
 
     async def _read(self) -> None:
         with self._scope:
@@ -168,8 +164,6 @@ class _Bounds:
     """The number of chunks that may be published at once; looked up only where it may have changed."""
 
     def __init__(self, log: ChunkLog) -> None:
-        self.changed: bool = True
-        """True if listeners came or left."""
         self.largest: int = 0
         """The largest of all buffers."""
         self.lossy: bool = False
@@ -180,13 +174,13 @@ class _Bounds:
 
     def room(self, listeners: set[weakref.ref[Listener]]) -> int:
         """Return the number of chunks that may be published now; 0 if the stream has to wait."""
-        if self.changed or self._up_to <= self._log.published:
+        if self._log.changed or self._up_to <= self._log.published:
             self._look(listeners)
         return min(self._part, self._up_to - self._log.published)
 
     def _look(self, listeners: set[weakref.ref[Listener]]) -> None:
-        self.changed, self.largest, self.lossy = False, 0, False
-        self._log.braking = 0
+        self.largest, self.lossy = 0, False
+        self._log.changed, self._log.braking = False, 0
         self._part = self._up_to = sys.maxsize
         for ref in list(listeners):
             listener = ref()
@@ -194,6 +188,8 @@ class _Bounds:
                 continue
             buffer = listener.buffer
             self.largest = max(self.largest, buffer)
+            if not listener.begun:
+                continue
             if listener.policy != "block":
                 # No more than a listener takes in its turn, and so that two fit in.
                 self._part, self.lossy = min(self._part, max(1, buffer // 2), YIELD_EVERY), True

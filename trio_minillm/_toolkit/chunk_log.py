@@ -31,6 +31,8 @@ class ChunkLog:
         """The number of listeners that the stream waits for."""
         self.room: trio.Event = trio.Event()
         """Set when listeners have made room, came or left."""
+        self.changed: bool = True
+        """True if listeners came, began or left, since it was looked up how many chunks have room."""
         self._chunks: list[StreamChunk] = []  # the newest, up to `published`
         self._history = History()
         self._snapshot: list[StreamChunk] | None = None
@@ -38,6 +40,12 @@ class ChunkLog:
     def begin(self, before: Iterable[StreamChunk]) -> None:
         """Take what was said before the first chunk of the log."""
         self._history = History(before)
+        self._snapshot = None
+
+    def change(self) -> None:
+        """Have it looked up anew how many chunks have room."""
+        self.changed = True
+        self.room.set()
 
     def snapshot(self) -> list[StreamChunk]:
         """Return all that has come so far, in few chunks; made at most once for each state of it."""

@@ -48,8 +48,8 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
     - It yields every chunk from its beginning on, in order, and then ends as the stream does: with
       the end, or with a copy of the stream's error, once. Only ``drop_oldest`` leaves chunks out,
       and `dropped` says how many.
-    - Subscribed when chunks have come already, it begins with all of them, in as few chunks as say
-      the same: their text joined is the text so far.
+    - Subscribed when chunks have come already, it begins with its first take: with all that has come
+      by then, in as few chunks as say the same. Their text joined is the text so far.
     - Taking a chunk checks for cancellation, as it does for a stream; a cancelled take loses nothing.
     - Chunks are shared with the other listeners: they are to be read, not changed.
 
@@ -72,13 +72,15 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
         """Chunks that it may be behind."""
         self.dropped: int = 0
         """The number of chunks that it went without, under ``drop_oldest``."""
-        self.taken_to: int = log.published
-        """The number of the stream's chunks that it has taken, or has begun behind."""
+        self.taken_to: int = 0
+        """The number of the stream's chunks that it has taken."""
+        self.begun: bool = not log.snapshot()
+        """True unless it is a late one that has taken nothing: that can't be behind."""
         self.brakes: bool = False
         """True while the stream waits for it."""
         self._log = log
         self._leave = leave
-        self._first: list[StreamChunk] = log.snapshot()  # shared with those who began here, too
+        self._first = _NOTHING  # the beginning of a late one, shared with those who began here, too
         self._at = 0  # the number of those that were taken
         self._turns = 0
         self._closed = False
@@ -145,11 +147,14 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def _is_ready(self) -> bool:
-        begins = self._at < len(self._first)
+        begins = self._at < len(self._first) or not self.begun
         return begins or self._log.published > self.taken_to or self._log.over
 
     def _take(self, most: int | None) -> list[StreamChunk]:
         """Take what there is, of the beginning first."""
+        if not self.begun:
+            self._first, self.taken_to, self.begun = self._log.snapshot(), self._log.published, True
+            self._log.changed = True
         if self._at < len(self._first):
             found = self._first[self._at : None if most is None else self._at + most]
             self._at += len(found)

@@ -51,6 +51,8 @@ def sse_of(
     check_function("describe", describe)
     if keep_alive is not None:
         check_seconds("keep_alive", keep_alive)
+        if not keep_alive:
+            raise ValueError("keep_alive must be more than 0 s: there is always silence")
     if isinstance(stream, Listener) and stream.policy == "drop_oldest":
         raise ValueError("sse_of needs every chunk: not a listener with the policy 'drop_oldest'")
     return SSEBody(stream, keep_alive, usage, describe)
