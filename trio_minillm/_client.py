@@ -30,6 +30,7 @@ from ._http.connector import (
 from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, prepare, with_price
+from ._stream.outside import check_in_trio
 from ._stream.task import StreamTask
 from ._toolkit.streams import TrackedStream
 from ._types.checks import check_option
@@ -626,8 +627,7 @@ async def open_client(
     streams that *finished* without naming their cost, it is asked only as long as the block lasts
     anyway.
     """
-    if not trio.lowlevel.in_trio_task():
-        raise RuntimeError("open_client needs trio.run: it runs in no other event loop")
+    check_in_trio("open_client")
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
     check_option("timeouts", timeouts, Timeouts)

@@ -95,6 +95,18 @@ async def main() -> None:
                 assert_type(chunk.delta, str)
                 assert_type(chunk.usage, llm.Usage | None)
             assert_type(await stream.next_chunk(), llm.StreamChunk | None)
+            async with stream.broadcast(buffer=9, policy="detach") as hub:
+                assert_type(hub, llm.Broadcast)
+                with hub.subscribe(policy="drop_oldest") as listener:
+                    assert_type(listener, llm.Listener)
+                    received: trio.abc.ReceiveChannel[llm.StreamChunk] = listener
+                    assert_type(await received.receive(), llm.StreamChunk)
+                    assert_type(await listener.next_chunks(), list[llm.StreamChunk])
+                stream.broadcast(policy="wait")  # type: ignore[arg-type]
+            async for data in llm.sse_of(stream, keep_alive=None, describe=repr):
+                assert_type(data, bytes)
+            async for data in llm.sse_of(listener):
+                assert_type(data, bytes)
             assert_type(await channel.receive(), llm.StreamChunk)
             assert_type(await stream.collect(), llm.CompletionResponse)
             assert_type(await stream.cancel(), llm.CompletionResponse)

@@ -13,7 +13,9 @@ from .._stream import stream, tracked
 from .._types.errors import MiniLLMError
 
 if TYPE_CHECKING:
+    from .broadcast import Broadcast
     from .calls import CallsView
+    from .listener import Policy
     from .partial import Partial
     from .shapes import Field
     from .values import Values
@@ -88,6 +90,26 @@ class StreamingCompletion(stream.StreamingCompletion):
         stream, and raises the error that ended it.
         """
         return self._values.calls()
+
+    # -- many listeners --------------------------------------------------------------------------
+
+    def broadcast(self, *, buffer: int | None = None, policy: Policy = "block") -> Broadcast:
+        """Return a hub through which any number of tasks listen to this stream, each in full:
+        ``async with stream.broadcast() as hub``, then ``hub.subscribe()`` for each of them.
+
+        ``buffer`` is the number of chunks that a listener may be behind (1,024), and ``policy`` says
+        what becomes of one that is: the others wait for it (``"block"``), it goes without the oldest
+        (``"drop_oldest"``), or it is sent away (``"detach"``). Both can be set for each listener. While
+        the hub reads, nobody else takes chunks from the stream.
+
+        Raises what taking a chunk raises outside of the stream's block.
+        """
+        from .broadcast import BUFFERED_CHUNKS, Broadcast
+
+        self._check_open()
+        return Broadcast(self, BUFFERED_CHUNKS if buffer is None else buffer, policy)
+
+    # -- inside ----------------------------------------------------------------------------------
 
     @property
     def _tools(self) -> Sequence[Any]:
