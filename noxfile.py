@@ -219,6 +219,24 @@ def servers(session: nox.Session) -> None:
 
 
 @nox.session
+def web(session: nox.Session) -> None:
+    """Put the web example behind hypercorn, and use it with Chromium and with the openai SDK.
+
+    Chromium is the system's (Debian: ``chromium``); ``TRIO_MINILLM_BROWSER`` names another. Without one,
+    what needs it is skipped. IPython's test runs here, too.
+    """
+    install(session, *group("web"))
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("TRIO_MINILLM_BROWSER") or next(
+        filter(None, map(shutil.which, names)), ""
+    )
+    env = {**SAFE, "TRIO_MINILLM_WEB": "1", "TRIO_MINILLM_BROWSER": found}
+    session.run(
+        "pytest", "tests/web", "tests/test_outside_trio.py", "-rs", *session.posargs, env=env
+    )
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """CPU, latency and memory beside aiohttp, httpx-sse, the vendors' SDKs and a floor."""
     install(session, *group("bench"))

@@ -198,6 +198,8 @@ def test_importing_the_package_imports_what_every_program_needs():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     foreign, ours = map(str.split, ran.stdout.splitlines())
     assert foreign == ["trio_minillm"]
+    toolkit = {name for name in ours if "._toolkit." in name}
+    assert toolkit == {"trio_minillm._toolkit.streams"}
     rooms = {"_batch", "_vendor_batch", "adapters", "batch", "cli", "local", "testing"}
     files = {"estimate", "image_tokens", "known_prices", "ledger_file", "tokenizers"}
     assert not {name.split(".")[1] for name in ours if "." in name} & rooms

@@ -92,12 +92,16 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._toolkit.broadcast import Broadcast
     from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
     from ._toolkit.calls import StreamedCall
+    from ._toolkit.choice import ModelChoice, ModelsExhausted, fallback, first_of
+    from ._toolkit.listener import Listener, ListenerDetached
     from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
     from ._toolkit.otel import opentelemetry_observer
     from ._toolkit.partial import Partial
     from ._toolkit.shapes import Field
+    from ._toolkit.sse_out import sse_of
     from ._toolkit.tool_loop import ToolLoopError, ToolRun
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
@@ -110,14 +114,19 @@ else:
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
+        "Broadcast": "_toolkit.broadcast",
         "BrokenJSON": "_toolkit.broken",
         "CostEstimate": "_accounting.estimate",
         "CutJSON": "_toolkit.broken",
         "Echo": "_types.echo",
         "Field": "_toolkit.shapes",
         "JSONLLedger": "_accounting.ledger_file",
+        "Listener": "_toolkit.listener",
+        "ListenerDetached": "_toolkit.listener",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ModelChoice": "_toolkit.choice",
+        "ModelsExhausted": "_toolkit.choice",
         "ObservedAttempt": "_toolkit.observing",
         "Observer": "_toolkit.observing",
         "Partial": "_toolkit.partial",
@@ -127,11 +136,14 @@ else:
         "ToolRun": "_toolkit.tool_loop",
         "UnexpectedValue": "_toolkit.broken",
         "estimate": "_accounting.estimate",
+        "fallback": "_toolkit.choice",
+        "first_of": "_toolkit.choice",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
         "opentelemetry_observer": "_toolkit.otel",
         "split_echo": "_types.echo",
+        "sse_of": "_toolkit.sse_out",
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)
@@ -145,6 +157,7 @@ __all__ = [
     "BatchResult",
     "Block",
     "Bounds",
+    "Broadcast",
     "BrokenJSON",
     "BudgetExceeded",
     "Choice",
@@ -171,12 +184,16 @@ __all__ = [
     "Ledger",
     "LimitExceeded",
     "Limits",
+    "Listener",
+    "ListenerDetached",
     "LocalModelError",
     "LocalServer",
     "Message",
     "MiniLLMError",
     "MismatchedAnswer",
     "Model",
+    "ModelChoice",
+    "ModelsExhausted",
     "ObservedAttempt",
     "Observer",
     "OpaquePart",
@@ -233,6 +250,8 @@ __all__ = [
     "developer",
     "document",
     "estimate",
+    "fallback",
+    "first_of",
     "gemini",
     "image",
     "known_price",
@@ -245,6 +264,7 @@ __all__ = [
     "openrouter",
     "opentelemetry_observer",
     "split_echo",
+    "sse_of",
     "system",
     "text",
     "text_completions",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -30,6 +30,7 @@ from ._http.connector import (
 from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, prepare, with_price
+from ._stream.outside import check_in_trio
 from ._stream.task import StreamTask
 from ._toolkit.streams import TrackedStream
 from ._types.checks import check_option
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from ._batch.batch import Batch
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
+    from ._toolkit.choice import ModelChoice
     from ._toolkit.observing import Notifier, Observer
+    from ._toolkit.race import PreparedChoice
     from ._toolkit.reasking import Asking
     from ._toolkit.tool_loop import ToolRun
     from ._vendor_batch.journal import Journal
@@ -121,7 +124,7 @@ class Client:
 
     def stream(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -147,12 +150,17 @@ class Client:
         where the wire format leaves the choice. ``lenient`` passes over events
         whose text or calls can't be read, and counts them. ``raw`` keeps each event's bytes.
 
+        ``model`` may be several (`first_of`, `fallback`): the stream is then that of the one that gives
+        the answer. All requests are made before the first is sent, each by its model's own options:
+        ``price`` and ``headers`` are refused.
+
         Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
         keep, ``ValueError`` for a parameter that the model's wire format does not have, for a clash
         of ``extra`` with a typed one, for bad messages, and for a proxy in the environment that can't
         be used.
         """
-        prepared = self._prepare(
+        prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
+        prepared: Prepared | PreparedChoice = prepare(
             model,
             messages,
             timeouts=timeouts,
@@ -172,7 +180,7 @@ class Client:
     @overload
     async def complete(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -192,7 +200,7 @@ class Client:
     @overload
     async def complete(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -210,7 +218,7 @@ class Client:
 
     async def complete(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -245,7 +253,8 @@ class Client:
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
         asking: Asking | TrackedStream
         if retries_invalid == 0:
-            prepared = self._prepare(
+            prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
+            prepared: Prepared | PreparedChoice = prepare(
                 model,
                 messages,
                 timeouts=timeouts,
@@ -275,7 +284,7 @@ class Client:
 
     def run_tools(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         max_steps: int = 10,
@@ -454,12 +463,26 @@ class Client:
         return await self._bookkeeper.settle(ids, model, seconds)
 
     def _stream_of(
-        self, prepared: Prepared, meta: Any, messages: Messages, params: Mapping[str, Any]
+        self,
+        prepared: Prepared | PreparedChoice,
+        meta: Any,
+        messages: Messages,
+        params: Mapping[str, Any],
+        kind: Callable[..., TrackedStream] = TrackedStream,
     ) -> TrackedStream:
-        """Return the stream that sends a request and reads its answer.
+        """Return the stream that sends a request and reads its answer, of a kind of its own if one is
+        given.
 
         ``messages`` and ``params`` are those that the request was made of, for an observer.
         """
+        if not isinstance(prepared, Prepared):
+            from ._toolkit.chosen import stream_of_choice
+
+            # Not functools.partial, whose repr would show the messages.
+            return stream_of_choice(
+                prepared,
+                lambda one, kind: self._stream_of(one, meta, messages, params, kind),
+            )
         model = prepared.model
         if self._budget is not None:
             self._budget.warn()
@@ -471,12 +494,11 @@ class Client:
             wire=model.provider.wire_at(model),
             asked=prepared.asked,
         )
-        kind: type[TrackedStream] = TrackedStream
         observed = self._notifier is not None or _log.isEnabledFor(logging.DEBUG)
         if observed:
-            from ._toolkit.observing import ObservedStream
+            from ._toolkit.observing import observed_kind
 
-            kind = ObservedStream
+            kind = observed_kind(kind)
         stream = kind(
             ingest,
             StreamTask(self._connect, prepared),
@@ -526,6 +548,12 @@ class Client:
         )
         self._check_address(prepared.url)
         return prepared
+
+    def _prepare_choice(self, model: object, messages: Messages, **more: Any) -> PreparedChoice:
+        """Make the requests for several models. Raises ``TypeError`` if they are no `ModelChoice`."""
+        from ._toolkit.race import prepare_choice
+
+        return prepare_choice(model, messages, self._prepare, **more)
 
 
 MAX_BATCH_META = 1 << 16
@@ -599,8 +627,7 @@ async def open_client(
     streams that *finished* without naming their cost, it is asked only as long as the block lasts
     anyway.
     """
-    if not trio.lowlevel.in_trio_task():
-        raise RuntimeError("open_client needs trio.run: it runs in no other event loop")
+    check_in_trio("open_client")
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
     check_option("timeouts", timeouts, Timeouts)

@@ -95,6 +95,18 @@ async def main() -> None:
                 assert_type(chunk.delta, str)
                 assert_type(chunk.usage, llm.Usage | None)
             assert_type(await stream.next_chunk(), llm.StreamChunk | None)
+            async with stream.broadcast(buffer=9, policy="detach") as hub:
+                assert_type(hub, llm.Broadcast)
+                with hub.subscribe(policy="drop_oldest") as listener:
+                    assert_type(listener, llm.Listener)
+                    received: trio.abc.ReceiveChannel[llm.StreamChunk] = listener
+                    assert_type(await received.receive(), llm.StreamChunk)
+                    assert_type(await listener.next_chunks(), list[llm.StreamChunk])
+                stream.broadcast(policy="wait")  # type: ignore[arg-type]
+            async for data in llm.sse_of(stream, keep_alive=None, describe=repr):
+                assert_type(data, bytes)
+            async for data in llm.sse_of(listener):
+                assert_type(data, bytes)
             assert_type(await channel.receive(), llm.StreamChunk)
             assert_type(await stream.collect(), llm.CompletionResponse)
             assert_type(await stream.cancel(), llm.CompletionResponse)
@@ -128,6 +140,16 @@ async def main() -> None:
         assert_type(response, llm.CompletionResponse)
         assert_type(response.to_message(), llm.Message)
         assert_type(response.tool_calls, tuple[llm.ToolCall, ...])
+        choice = llm.fallback(
+            llm.first_of(model, model, after=2.0), model, on=["clock", llm.RefusedError]
+        )
+        assert_type(choice, llm.ModelChoice)
+        assert_type(await client.complete(choice, "Hi"), llm.CompletionResponse)
+        assert_type(client.stream(choice, "Hi"), llm.TrackedStream)
+        llm.fallback(model, on=lambda error: isinstance(error, llm.SendError))
+        llm.fallback(model, on="weather")  # type: ignore[arg-type]
+        llm.first_of(model, model)  # type: ignore[call-arg]
+        client.batch([], model=choice)  # type: ignore[arg-type]
         client.stream(model, "Hi", temprature=1)  # type: ignore[call-arg]
         client.stream(model, "Hi", max_tokens="3")  # type: ignore[arg-type]
     async with llm.open_client(http_client=httpx.AsyncClient()):

@@ -326,7 +326,10 @@ def with_price(model: Model, price: TokenPrice | None) -> Model:
 def check_model(model: object) -> None:
     """Raise ``TypeError`` unless it is a `Model`: its mere name, say."""
     if not isinstance(model, Model):
-        raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
+        raise TypeError(
+            "model must be a Model: llm.openai(…), llm.anthropic(…), … (first_of and fallback are for"
+            " client.stream and client.complete alone)"
+        )
 
 
 def _response_type(given: Any) -> Any:

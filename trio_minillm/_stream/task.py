@@ -71,6 +71,12 @@ class StreamTask:
     Its 22 attributes are what that side sees, the request, and how the task is told to stop.
     """
 
+    asked_at: float | None = None
+    """The time at which the caller asked, on Trio's clock, if that was before the first attempt: the clock
+    ``total`` counts from then."""
+    background: Callable[[], Background] = Background
+    """Makes the place in which the task runs: by default, a nursery of its own."""
+
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
         self.info: AttemptInfo = AttemptInfo()
         self._handoff: Handoff | None = None  # opened with the task
@@ -189,7 +195,7 @@ class StreamTask:
             info = self.info
             now = info.started = trio.current_time()
             if not info.attempts and isinstance(total, (int, float)):
-                total_at = now + total
+                total_at = (now if self.asked_at is None else self.asked_at) + total
             info.attempts += 1
             info.headers_at = info.request_id = info.generation_id = None
             info.received = 0
@@ -439,14 +445,14 @@ class StreamTask:
         return self._here or self._background is not None
 
     def start(self) -> Awaitable[None]:
-        """Start the task in a nursery of its own."""
+        """Start the task in the background."""
         try:
             channel = _unused_channels.pop()  # another thread may have taken the last
         except IndexError:
             channel = _open_channel(BUFFERED_BATCHES)
         self._channel = channel
         self._handoff = self._sink = Handoff(channel[0])
-        self._background = Background()
+        self._background = self.background()
         return self._background.start(self.run, "trio_minillm stream")
 
     def join(self) -> Awaitable[None]:

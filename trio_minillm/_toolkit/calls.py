@@ -118,7 +118,7 @@ class StreamedCall:
             if not stream.is_finished:
                 return None, False
             choice = stream.response.choices[0]
-            made = made_of(choice.parts, self._pump.ingest).get(self._builder)
+            made = made_of(choice.parts, self._pump.ingest()).get(self._builder)
             self._result = made, any(made is one for one in choice.tool_calls)
         return self._result
 
@@ -161,7 +161,7 @@ class CallsView(View[StreamedCall]):
 
     def _look(self) -> bool:
         over = self._pump.over
-        found = builders_of(self._pump.ingest)
+        found = builders_of(self._pump.ingest())
         if len(found) > len(self._given) or over:
             for builder in found:
                 if builder not in self._given and (builder.name or (over and not builder.blank)):

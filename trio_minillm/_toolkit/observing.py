@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
+from functools import cache
 from typing import Any, Protocol
 
 import msgspec
@@ -33,6 +34,7 @@ class ObservedAttempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
 
     model: Model
+    """The model that is asked."""
     number: int
     """Number within its call, or of a batch's request, from 1."""
     url: str
@@ -55,6 +57,7 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The end of an attempt: how it ended, what is known of its cost, and its times."""
 
     outcome: Outcome
+    """The way it ended."""
     error: MiniLLMError | None
     """The error that ended it. Its words may be the server's, which may quote the prompt."""
     retried: bool
@@ -65,6 +68,7 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     seconds: float
     """Seconds from the beginning of the attempt to its end."""
     timings: Timings
+    """The times of its milestones, in seconds since it began."""
     response: CompletionResponse | None
     """Everything that arrived; ``None`` for an attempt that another follows, of which nothing did."""
 
@@ -207,6 +211,18 @@ class ObservedStream(TrackedStream):
             self._context.run(self._notifier.tell, name, attempt, *more)
 
 
+@cache
+def observed_kind(kind: Callable[..., TrackedStream]) -> Callable[..., TrackedStream]:
+    """Return the class of streams of a kind of which an observer is told; what is no class stays as it is:
+    a stream over others, which are told of themselves.
+    """
+    if kind is TrackedStream:
+        return ObservedStream
+    if isinstance(kind, type):
+        return type(f"Observed{kind.__name__}", (ObservedStream, kind), {})
+    return kind
+
+
 def observe(
     stream: TrackedStream,
     notifier: Notifier | None,
@@ -214,9 +230,9 @@ def observe(
     messages: Messages,
     params: Mapping[str, Any],
 ) -> None:
-    """Tell of the attempts of an `ObservedStream`; see `ObservedStream.observe`."""
-    assert isinstance(stream, ObservedStream)
-    stream.observe(notifier, prepared, messages, params)
+    """Tell of the attempts of a stream, if it is an `ObservedStream`."""
+    if isinstance(stream, ObservedStream):
+        stream.observe(notifier, prepared, messages, params)
 
 
 def _fields(attempt: ObservedAttempt) -> dict[str, Any]:

@@ -6,6 +6,7 @@ looked, whoever has taken the chunks meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from .._protocol.arguments import PLACEHOLDERS
@@ -49,7 +50,7 @@ class ContentSource:
     restarted: int | None = None
     base: int = 0
 
-    def __init__(self, ingest: Ingest) -> None:
+    def __init__(self, ingest: Callable[[], Ingest]) -> None:
         self._ingest = ingest
         # Where the numbers of choices count pieces, the others are read in the end.
         self._choice: ChoiceBuilder | None = None
@@ -75,27 +76,27 @@ class ContentSource:
 
     def _first_with_text(self) -> ChoiceBuilder | None:
         """Return the choice to read: servers put an answer's calls into a choice before its text."""
-        choices = self._ingest.followed()
+        choices = self._ingest().followed()
         return next((choice for choice in choices if "text" in choice.kinds), None)
 
     def whole(self) -> str:
         """Return all that has come, as it came."""
-        return self._ingest.accumulated
+        return self._ingest().accumulated
 
     def final(self) -> str:
         """Return the JSON in the text, once the answer is over."""
-        return undressed(self._ingest.accumulated.strip())
+        return undressed(self._ingest().accumulated.strip())
 
     def rest(self) -> str | None:
         """Return what was not taken of the whole text; ``None`` if that is another."""
-        parts = self._ingest.first_choice().parts
+        parts = self._ingest().first_choice().parts
         texts = [p for p in parts if isinstance(p, TextBuilder) and p.kind == "text"]
         read = [builder for builder, _ in self._read]
         alike = len(texts) == len(read) and all(a is b for a, b in zip(texts, read, strict=True))
         if alike and all(place.chars == len(part.joined()) for part, place in self._read):
             return ""
         said = "".join(part.joined()[: place.chars] for part, place in self._read)
-        content = self._ingest.accumulated
+        content = self._ingest().accumulated
         return content[len(said) :] if content.startswith(said) else None
 
 

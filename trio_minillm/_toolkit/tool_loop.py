@@ -20,6 +20,7 @@ from .._types.messages import Message, ToolCall, ToolResult, tool_result
 from .._types.openai_messages import messages_of
 from .._types.response import CompletionResponse
 from ..providers import Model
+from .choice import ModelChoice
 from .streams import TrackedStream
 from .tool_calls import ToolCaller
 
@@ -217,7 +218,7 @@ class ToolRun:
 
 def new_run(
     stream: Callable[..., TrackedStream],
-    model: Model,
+    model: Model | ModelChoice,
     messages: Messages,
     options: dict[str, Any],
     *,
@@ -228,7 +229,9 @@ def new_run(
     threads: bool,
 ) -> ToolRun:
     """Return the run of `Client.run_tools`; ``stream`` is the client's method, ``options`` are for it."""
-    check_type("model", model, Model)
+    models = model.all if isinstance(model, ModelChoice) else (model,)
+    for one in models:
+        check_type("model", one, Model)
     check_count("max_steps", max_steps)
     if total is not None:
         check_seconds("total", total)
@@ -248,7 +251,7 @@ def new_run(
         max_parallel=max_parallel,
         shows=errors == "show",
         threads=threads,
-        secrets=secrets_of(model.api_key, model.headers.values()),
+        secrets=[s for one in models for s in secrets_of(one.api_key, one.headers.values())],
     )
     return ToolRun(ask, messages, caller, max_steps=max_steps, total=total)
 

@@ -28,11 +28,12 @@ class Pump:
     def __init__(
         self,
         stream: StreamingCompletion,
-        ingest: Ingest,
+        ingest: Callable[[], Ingest],
         take: Callable[[], Awaitable[Sequence[Any]]],
     ) -> None:
         self.stream: StreamingCompletion = stream
-        self.ingest: Ingest = ingest
+        self.ingest: Callable[[], Ingest] = ingest
+        """Returns the machine of the answer: another one once it is decided which model answers."""
         self.over: bool = False
         """True once nothing more comes."""
         self._take = take
