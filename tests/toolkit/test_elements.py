@@ -49,15 +49,15 @@ def test_a_field_that_is_null_has_no_elements():
 @pytest.mark.parametrize(
     ("text", "options", "path"),
     [
-        ('{"a": 1}', {}, ()),
-        ('"x"', {}, ()),
-        ("[1]", {"field": "items"}, ()),
-        ('{"other": [1]}', {"field": "items"}, ()),
-        ('{"items": "x"}', {"field": "items"}, ("items",)),
-        ('{"items": 1}', {"field": "items"}, ("items",)),
-        ('{"items": {"a": 1}}', {"field": "items"}, ("items",)),
-        ('{"items": [1, "x"]}', {"field": "items", "type": int}, ("items", 1)),
-        ('[1, "x"]', {"type": int}, (1,)),
+        ('{"a": 1}', {}, "$"),
+        ('"x"', {}, "$"),
+        ("[1]", {"field": "items"}, "$"),
+        ('{"other": [1]}', {"field": "items"}, "$"),
+        ('{"items": "x"}', {"field": "items"}, "$.items"),
+        ('{"items": 1}', {"field": "items"}, "$.items"),
+        ('{"items": {"a": 1}}', {"field": "items"}, "$.items"),
+        ('{"items": [1, "x"]}', {"field": "items", "type": int}, "$.items[1]"),
+        ('[1, "x"]', {"type": int}, "$[1]"),
     ],
 )
 def test_what_is_no_such_list(text, options, path):
@@ -70,8 +70,8 @@ def test_what_is_no_such_list(text, options, path):
 @pytest.mark.parametrize(
     ("text", "options", "path"),
     [
-        ('{"items": [1, {"a": tru}]}', {"field": "items"}, ("items", 1, "a")),
-        ('[1, {"a": [0, x', {}, (1, "a", 1)),
+        ('{"items": [1, {"a": tru}]}', {"field": "items"}, "$.items[1].a"),
+        ('[1, {"a": [0, x', {}, "$[1].a[1]"),
     ],
 )
 def test_where_it_breaks(text, options, path):

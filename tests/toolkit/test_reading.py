@@ -143,13 +143,13 @@ def said(fields):
 @pytest.mark.parametrize(
     ("text", "kind", "position", "path"),
     [
-        ('{"a": "x", "b": {"c": [1, {"d": tru}]}}', llm.BrokenJSON, 32, ("b", "c", 1, "d")),
-        ('{"a": "x", "b": [1, 2', llm.CutJSON, 21, ("b", 1)),
-        ('{"a": "x", "n": "y"}', llm.UnexpectedValue, 16, ("n",)),
-        ("[1]", llm.UnexpectedValue, 0, ()),
-        ('"x"', llm.UnexpectedValue, 0, ()),
-        ("Well, no.", llm.BrokenJSON, 0, ()),
-        ('Here: {"a": "x", "n": "y"}', llm.UnexpectedValue, 22, ("n",)),
+        ('{"a": "x", "b": {"c": [1, {"d": tru}]}}', llm.BrokenJSON, 32, "$.b.c[1].d"),
+        ('{"a": "x", "b": [1, 2', llm.CutJSON, 21, "$.b[1]"),
+        ('{"a": "x", "n": "y"}', llm.UnexpectedValue, 16, "$.n"),
+        ("[1]", llm.UnexpectedValue, 0, "$"),
+        ('"x"', llm.UnexpectedValue, 0, "$"),
+        ("Well, no.", llm.BrokenJSON, 0, "$"),
+        ('Here: {"a": "x", "n": "y"}', llm.UnexpectedValue, 22, "$.n"),
     ],
 )
 def test_errors_say_where(text, kind, position, path):
@@ -164,7 +164,7 @@ def test_errors_say_where(text, kind, position, path):
 def test_a_message_has_no_name_but_those_of_the_type():
     _, _, error = read(['{"secret": {"b": [x'], {"n": int})
     assert "secret" not in str(error)
-    assert error.path == ("secret", "b", 0)
+    assert error.path == "$.secret.b[0]"
     assert "$.n" in str(read(['{"n": "word"}'], {"n": int})[2])
 
 

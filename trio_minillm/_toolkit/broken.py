@@ -5,41 +5,43 @@ from __future__ import annotations
 import re
 from typing import Any, TypeAlias
 
-import msgspec
-
-from .._types.errors import MiniLLMError
-from .._types.response import CompletionResponse
+from .._types.response import CompletionResponse, InvalidAnswer, MismatchedAnswer
 from .json_grammar import unescaped
 
 Path: TypeAlias = "tuple[str | int, ...]"
 
 
-class BrokenJSON(MiniLLMError, msgspec.DecodeError):
+class BrokenJSON(InvalidAnswer):
     """Text of a model that is not JSON, or not the JSON that was asked for, from some place on.
 
     All that is good before that place was handed out. ``position`` is the number of characters before
-    it, in the answer's text or the call's arguments; ``path`` has the names and indexes that lead to it.
-    The message has neither the text nor a name that the model made up.
+    it, in the answer's text or the call's arguments, which are ``text``; ``path`` is the place in the
+    JSON (``$.cities[0].name``). The message has neither the text nor a name that the model made up.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        position: int = 0,
-        path: Path = (),
-        partial: CompletionResponse | None = None,
-    ) -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, position: int = 0, path: Path = ()) -> None:
+        super().__init__(message, CompletionResponse())
         self.position: int = position
-        self.path: Path = path
-        self.partial = partial
+        self.path: str | None = "$" + "".join(
+            f"[{step}]" if isinstance(step, int) else f".{step}" for step in path
+        )
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """The text that it was found in, as far as that has come."""
+        return self._text
+
+    def came_in(self, response: CompletionResponse, text: str) -> None:
+        """Take note of the answer, and of the text, that it was found in."""
+        self.response = self.partial = response
+        self._text = text
 
     def __str__(self) -> str:
         return f"{super().__str__()} (character {self.position:,})"
 
 
-class UnexpectedValue(BrokenJSON, msgspec.ValidationError):
+class UnexpectedValue(BrokenJSON, MismatchedAnswer):
     """A value that is JSON, and does not match its type; the cause is msgspec's error, or pydantic's."""
 
 

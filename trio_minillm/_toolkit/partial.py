@@ -180,6 +180,8 @@ class Partial(Generic[T]):
             self.value, self.is_whole = None, False
             if finished and self._repair:
                 self._mend()
+        if self.error is not None and not self.error.text:
+            self.error.came_in(self.error.response, source.whole())
 
     def _decode(self, text: str) -> None:
         try:
@@ -188,7 +190,7 @@ class Partial(Generic[T]):
             self.is_whole = True
         except msgspec.DecodeError as error:
             kind = UnexpectedValue if isinstance(error, msgspec.ValidationError) else BrokenJSON
-            self.error = kind("the value does not match its type", partial=None)
+            self.error = kind("the value does not match its type")
             self.error.__cause__ = error.with_traceback(None)
 
     def _mend(self) -> None:

@@ -178,7 +178,7 @@ class TextView(View[T]):
     def _end(self, failure: Exception | None) -> None:
         self._ended, self._failure = True, failure
         if isinstance(failure, BrokenJSON):
-            failure.partial = self._pump.stream.response
+            failure.came_in(self._pump.stream.response, self._source.whole())
 
 
 def _explained(error: BrokenJSON, source: Source, stream: StreamingCompletion) -> BrokenJSON:
