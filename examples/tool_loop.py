@@ -14,25 +14,26 @@ async def weather(city: str) -> str:
 
 
 async def main() -> None:
-    async with llm.open_local_model(tools=True) as model, llm.open_client() as client:
-        async with (
-            client.run_tools(
-                model,
-                "What is the weather in Paris?",
-                tools=[weather],
-                tool_choice="required",  # small models call a tool only if they must; not needed for others
-                max_steps=5,
-                max_tokens=200,
-                temperature=0,
-            ) as run
-        ):
-            async for step in run:
-                if isinstance(step, llm.ToolCall):
-                    print(f"{step.name}({step.arguments})")
-                elif isinstance(step, llm.ToolResult):
-                    print(f"-> {step.text}")
-                else:
-                    print(step.delta, end="", flush=True)
+    async with (
+        llm.open_local_model(tools=True) as model,
+        llm.open_client() as client,
+        client.run_tools(
+            model,
+            "What is the weather in Paris?",
+            tools=[weather],
+            tool_choice="required",  # this small model calls a tool only if it must
+            max_steps=5,
+            max_tokens=200,
+            temperature=0,
+        ) as run,
+    ):
+        async for step in run:
+            if isinstance(step, llm.ToolCall):
+                print(f"{step.name}({step.arguments})")
+            elif isinstance(step, llm.ToolResult):
+                print(f"-> {step.text}")
+            else:
+                print(step.delta, end="", flush=True)
     print()
 
 
