@@ -204,6 +204,7 @@ def test_importing_the_package_imports_what_every_program_needs():
     files = {"estimate", "image_tokens", "known_prices", "ledger_file", "tokenizers"}
     assert not {name.split(".")[1] for name in ours if "." in name} & rooms
     assert not {name.rpartition(".")[2] for name in ours if "._accounting." in name} & files
+    assert {n for n in ours if "._toolkit." in n} == {"trio_minillm._toolkit.streams"}
     wires = {
         "openai",
         "anthropic",

@@ -20,7 +20,8 @@ from .._types.chunks import StreamChunk
 from .._types.errors import MiniLLMError
 from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
-from .race import Attempt, PreparedChoice, Race
+from .attempt import Attempt
+from .race import PreparedChoice, Race
 from .streams import TrackedStream
 
 
