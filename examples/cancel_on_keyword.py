@@ -15,10 +15,10 @@ async def main() -> None:
     ):
         async for chunk in stream:
             print(chunk.delta, end="", flush=True)
-            if WORD in stream.accumulated:
+            if WORD in stream.text:
                 break
     # The connection is closed, the model has stopped, and the text that arrived is still here.
-    print(f"\n\n{stream.outcome} after {len(stream.accumulated)} characters")
+    print(f"\n\n{stream.outcome} after {len(stream.text)} characters")
 
 
 trio.run(main)

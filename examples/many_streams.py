@@ -26,7 +26,7 @@ async def main() -> None:
                 print(f"{question} failed: {error}")
             else:
                 first = response.timings.first_chunk or 0.0
-                print(f"{question} {response.content!r} (first chunk after {first:.2f} s)")
+                print(f"{question} {response.text!r} (first chunk after {first:.2f} s)")
 
     async with (
         llm.open_local_model(slots=AT_ONCE) as model,

@@ -43,7 +43,7 @@ async def main() -> None:
         url, key = server.base_url, server.model().api_key
         model = llm.Model(name=server.name, provider=Completion(), base_url=url, api_key=key)
         response = await client.complete(model, "The sea is salty because", max_tokens=30)
-    print(response.content.strip(), f"({response.outcome}: {response.finish_reason})")
+    print(response.text.strip(), f"({response.outcome}: {response.finish_reason})")
 
 
 trio.run(main)

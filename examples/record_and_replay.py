@@ -18,7 +18,7 @@ async def record(path: Path) -> None:
         llm.open_client(transport=transport) as client,
     ):
         response = await client.complete(model, "Why is the sea salty?", max_tokens=24)
-        print(f"recorded: {response.content!r}")
+        print(f"recorded: {response.text!r}")
 
 
 async def replay(path: Path) -> None:
@@ -36,7 +36,7 @@ async def replay(path: Path) -> None:
                 await stream.collect()
             except llm.StreamTruncated as error:
                 print(error)
-        print(f"{name}: {stream.outcome}, {stream.accumulated!r}")
+        print(f"{name}: {stream.outcome}, {stream.text!r}")
 
 
 async def main() -> None:

@@ -22,15 +22,20 @@ The teapot is beautiful and pours well, I use it every day. Five stars."""
 
 async def main() -> None:
     async with llm.open_local_model() as model, llm.open_client() as client:
-        response = await client.complete(
-            model, PROMPT, response_format=Review, max_tokens=100, temperature=0
-        )
-    try:
-        review: Review = response.parsed()
-    except msgspec.DecodeError as error:  # cut off at max_tokens, or not enforced by the server
-        print(f"not a review: {error}")
-    else:
-        print(review)
+        try:
+            response = await client.complete(
+                model,
+                PROMPT,
+                response_format=Review,
+                retries_invalid=1,
+                max_tokens=100,
+                temperature=0,
+            )
+        except llm.InvalidAnswer as error:  # cut off at max_tokens, or not enforced by the server
+            print(f"not a review: {error}\n{error.text}")
+        else:
+            review = response.value  # a Review, for type checkers too
+            print(f"{review.product}: {review.mood}, {review.stars} stars")
 
 
 trio.run(main)

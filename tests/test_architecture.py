@@ -14,9 +14,12 @@ from functools import cache
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import trio_minillm
+from trio_minillm import batch, local, providers, testing
+from trio_minillm.batch import BatchOptions, VendorBatchOptions
 
 from .support.paths import REPOSITORY
 
@@ -212,8 +215,11 @@ def test_importing_the_package_imports_what_every_program_needs():
         "_server_quirks",
     }  # a program has one
     assert not {name.rpartition(".")[2] for name in ours if ".providers." in name} & wires
-    rare = {"array_events", "path_arguments", "surrogates"}  # what few answers hold
+    toolkit = {name.rpartition(".")[2] for name in ours if "._toolkit." in name}
+    assert toolkit == {"streams"}  # each method loads what it needs
+    rare = {"reasking", "array_events", "path_arguments", "surrogates"}  # what few answers hold
     rare |= {"decompression", "event_source", "renewal", "short_bodies"}
+    rare |= {"log_records", "observing", "otel", "tool_calls", "tool_loop"}
     assert not {name.rpartition(".")[2] for name in ours} & rare
 
 
@@ -245,6 +251,8 @@ def test_exports_are_sorted_exist_and_say_what_they_are():
     [
         trio_minillm.Client,
         trio_minillm.StreamingCompletion,
+        trio_minillm.Partial,
+        trio_minillm.StreamedCall,
         trio_minillm.Provider,
         trio_minillm.Usage,
         trio_minillm.CompletionResponse,
@@ -279,3 +287,31 @@ def test_lint_tools_have_one_version():
     pinned = set(re.findall(r'"(ruff==[\d.]+)"', text))
     assert len(pinned) == 1
     assert set(re.findall(r'"(ruff==[\d.]+)"', hooks)) == pinned
+
+
+def held_by_users():
+    """Each Struct whose name is public, with those of ours that it inherits fields from."""
+    packages = [trio_minillm, batch, local, providers, testing]
+    public = [getattr(package, name) for package in packages for name in package.__all__]
+    structs = (thing for thing in public if inspect.isclass(thing))
+    found = {
+        base
+        for struct in structs
+        for base in struct.__mro__
+        if base.__module__.startswith("trio_minillm")
+    }
+    found = {one for one in found if issubclass(one, msgspec.Struct)}
+    return sorted({*found, BatchOptions, VendorBatchOptions}, key=lambda one: one.__name__)
+
+
+@pytest.mark.parametrize("held", held_by_users(), ids=lambda held: held.__name__)
+def test_each_field_that_a_user_holds_says_what_it_is(held):
+    """In a line below it, or by its name in the docstring of its class."""
+    (node,) = ast.parse(inspect.getsource(held)).body
+    told = re.findall(r"`(\w+)", ast.get_docstring(node) or "")
+    for field, below in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and not field.target.id.startswith("_"):
+            doc = below.value if isinstance(below, ast.Expr) else None
+            assert isinstance(getattr(doc, "value", None), str) or field.target.id in told, (
+                f"{held.__name__}.{field.target.id} has no docstring"
+            )

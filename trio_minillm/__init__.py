@@ -66,7 +66,14 @@ from ._types.messages import (
 from ._types.openai_messages import message_of
 from ._types.options import Bounds, Limits, Retry, Timeouts
 from ._types.params import JSONSchema, Params, Reasoning
-from ._types.response import Choice, CompletionResponse, Outcome, Timings
+from ._types.response import (
+    Choice,
+    CompletionResponse,
+    InvalidAnswer,
+    MismatchedAnswer,
+    Outcome,
+    Timings,
+)
 from ._types.tools import Tool, tool
 from ._types.usage import Usage
 from ._version import __version__
@@ -86,8 +93,16 @@ if TYPE_CHECKING:
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
     from ._toolkit.broadcast import Broadcast
+    from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
+    from ._toolkit.calls import StreamedCall
+    from ._toolkit.choice import ModelChoice, ModelsExhausted, fallback, first_of
     from ._toolkit.listener import Listener, ListenerDetached
+    from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
+    from ._toolkit.otel import opentelemetry_observer
+    from ._toolkit.partial import Partial
+    from ._toolkit.shapes import Field
     from ._toolkit.sse_out import sse_of
+    from ._toolkit.tool_loop import ToolLoopError, ToolRun
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -95,22 +110,38 @@ else:
     # Most programs never use these names: they are loaded at their first use, to keep the import
     # of the package short.
     _LATER = {
+        "AttemptEnd": "_toolkit.observing",
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
         "Broadcast": "_toolkit.broadcast",
+        "BrokenJSON": "_toolkit.broken",
         "CostEstimate": "_accounting.estimate",
+        "CutJSON": "_toolkit.broken",
         "Echo": "_types.echo",
+        "Field": "_toolkit.shapes",
         "JSONLLedger": "_accounting.ledger_file",
         "Listener": "_toolkit.listener",
         "ListenerDetached": "_toolkit.listener",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ModelChoice": "_toolkit.choice",
+        "ModelsExhausted": "_toolkit.choice",
+        "ObservedAttempt": "_toolkit.observing",
+        "Observer": "_toolkit.observing",
+        "Partial": "_toolkit.partial",
         "ResponseCache": "batch",
+        "StreamedCall": "_toolkit.calls",
+        "ToolLoopError": "_toolkit.tool_loop",
+        "ToolRun": "_toolkit.tool_loop",
+        "UnexpectedValue": "_toolkit.broken",
         "estimate": "_accounting.estimate",
+        "fallback": "_toolkit.choice",
+        "first_of": "_toolkit.choice",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
+        "opentelemetry_observer": "_toolkit.otel",
         "split_echo": "_types.echo",
         "sse_of": "_toolkit.sse_out",
     }
@@ -119,6 +150,7 @@ else:
 
 
 __all__ = [
+    "AttemptEnd",
     "AudioPart",
     "Batch",
     "BatchRequest",
@@ -126,6 +158,7 @@ __all__ = [
     "Block",
     "Bounds",
     "Broadcast",
+    "BrokenJSON",
     "BudgetExceeded",
     "Choice",
     "Client",
@@ -138,11 +171,14 @@ __all__ = [
     "CostRecord",
     "CostResolution",
     "CredentialsError",
+    "CutJSON",
     "DocumentPart",
     "Echo",
     "EndedEarly",
     "ErrorInfo",
+    "Field",
     "ImagePart",
+    "InvalidAnswer",
     "JSONLLedger",
     "JSONSchema",
     "Ledger",
@@ -154,10 +190,16 @@ __all__ = [
     "LocalServer",
     "Message",
     "MiniLLMError",
+    "MismatchedAnswer",
     "Model",
+    "ModelChoice",
+    "ModelsExhausted",
+    "ObservedAttempt",
+    "Observer",
     "OpaquePart",
     "Outcome",
     "Params",
+    "Partial",
     "PriceTier",
     "ProtocolError",
     "Provider",
@@ -182,6 +224,7 @@ __all__ = [
     "StreamError",
     "StreamTimeout",
     "StreamTruncated",
+    "StreamedCall",
     "StreamingCompletion",
     "TextPart",
     "Timeouts",
@@ -191,10 +234,13 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolLoopError",
     "ToolResult",
+    "ToolRun",
     "Totals",
     "TrackedStream",
     "TrioTransport",
+    "UnexpectedValue",
     "Usage",
     "__version__",
     "anthropic",
@@ -204,6 +250,8 @@ __all__ = [
     "developer",
     "document",
     "estimate",
+    "fallback",
+    "first_of",
     "gemini",
     "image",
     "known_price",
@@ -214,6 +262,7 @@ __all__ = [
     "openai",
     "openai_responses",
     "openrouter",
+    "opentelemetry_observer",
     "split_echo",
     "sse_of",
     "system",

@@ -10,7 +10,7 @@ import trio_minillm as llm
 from trio_minillm import testing
 from trio_minillm._batch.files.response_cache import ResponseCache
 from trio_minillm._batch.files.result_format import fingerprint
-from trio_minillm._batch.reasking import MAX_WORDS, asked_again, words_of
+from trio_minillm._toolkit.reasking import MAX_WORDS, asked_again, words_of
 from trio_minillm.batch import BatchRequest
 from trio_minillm.testing import ScriptedTransport, openai_events, reply
 

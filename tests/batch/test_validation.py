@@ -48,6 +48,14 @@ def test_an_answer_matches_its_schema_or_says_where_not(content, words):
     with pytest.raises(msgspec.DecodeError) as caught:
         validate_schema(result(CITY, content))
     assert str(caught.value) == words
+    assert isinstance(caught.value, llm.InvalidAnswer)
+    assert caught.value.text == content
+
+
+def test_a_mismatch_has_its_place():
+    with pytest.raises(llm.MismatchedAnswer) as caught:
+        validate_schema(result(CITY, '{"name": "Paris", "people": 0}'))
+    assert caught.value.path == "$.people"
 
 
 def test_a_long_value_is_not_quoted_whole():

@@ -91,6 +91,17 @@ def test_only_a_server_on_this_machine_is_known_by_another_name() -> None:
 def test_a_model_has_a_name(make: Any) -> None:
     with pytest.raises(ValueError, match="name must not be empty"):
         make(name="", api_key="k")
+    for wrong in (" ", " m", "m\n", "m\tx"):
+        with pytest.raises(ValueError, match=r"^name must be a model's, without spaces around it"):
+            make(name=wrong, api_key="k")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_empty_address_is_not_the_usual_one(make: Any) -> None:
+    """Check that no key goes to a vendor if the variable with the address was empty."""
+    with pytest.raises(ValueError, match="base_url must begin with http") as caught:
+        make(name="m", base_url="", api_key="secret")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", ["openai", Anthropic, None])

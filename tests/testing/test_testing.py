@@ -228,7 +228,10 @@ def test_what_is_no_fault_is_told(wrong):
         (lambda: testing.json_reply({}, status="200"), "status must be int, not str"),
         (lambda: testing.reply(b"x", headers=[]), "headers must be Mapping, not list"),
         (lambda: testing.reply(b"x", wait="1"), "wait must be float or int or"),
-        (lambda: testing.answer(5), "a delta must be str, not int"),
+        (
+            lambda: testing.answer(5),
+            "a part of an answer must be str or ReasoningPart or ToolCall, not int",
+        ),
         (lambda: testing.ScriptedTransport("hi"), "a reply must be Reply or a function"),
         (lambda: testing.ScriptedTransport(settlements="hi"), "must be a list, not str"),
         (lambda: testing.model("anthropic"), "provider must be Provider, not str"),

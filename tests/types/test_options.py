@@ -152,6 +152,7 @@ def test_the_kinds_that_pass_by_themselves() -> None:
     [
         {"attempts": 0},
         {"attempts": -1},
+        {"attempts": True},
         {"base_delay": -1.0},
         {"base_delay": math.nan},
         {"max_delay": -0.1},
@@ -276,7 +277,7 @@ def test_a_bound_is_a_whole_number_from_1_on(value: Any) -> None:
         llm.Bounds(parts=value)
 
 
-@pytest.mark.parametrize("resumes", [-1, 1.5, "3", None])
+@pytest.mark.parametrize("resumes", [-1, 1.5, "3", None, True])
 def test_the_number_of_resumes_is_checked(resumes: Any) -> None:
     with pytest.raises(ValueError, match="resumes"):
         llm.Retry(resumes=resumes)

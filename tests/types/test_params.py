@@ -15,9 +15,11 @@ import msgspec
 import pytest
 
 import trio_minillm as llm
+from trio_minillm import testing
 from trio_minillm._types.params import PARAM_NAMES, check_params, format_of, reasoning_of
 from trio_minillm._types.schemas import schema_of
 from trio_minillm._types.tools import choice_of, tools_of
+from trio_minillm.testing import ScriptedTransport
 
 
 def call(name: str, arguments: str = "") -> llm.ToolCall:
@@ -484,6 +486,9 @@ class Size(enum.IntEnum):
         {"reasoning": True, "store": False},
         {"cache": True},
         {"cache": "1h", "response_format": Place},
+        # each of these has a server that takes it
+        {"temperature": -1, "top_p": 1.5, "top_k": -1, "min_p": -1, "top_logprobs": -1},
+        {"max_tokens": -1, "logit_bias": {"5": 0.5}, "prompt_logprobs": -1, "max_tool_calls": 0},
     ],
 )
 def test_good_values_are_taken(given: dict[str, Any]) -> None:
@@ -513,6 +518,9 @@ def test_good_values_are_taken(given: dict[str, Any]) -> None:
         ("tools", [weather, "x"], "each entry of tools must be Tool or type or Callable or"),
         ("tool_choice", 5, "tool_choice must be str or Tool or type or Callable or Mapping"),
         ("stream_options", 5, "stream_options must be Mapping, not int"),
+        ("logit_bias", [5], "logit_bias must be Mapping, not list"),
+        ("logit_bias", {"5": "x"}, "each value of logit_bias must be int or float, not str"),
+        ("logit_bias", {"5": True}, "each value of logit_bias must be int or float, not bool"),
         ("reasoning", 1.5, "reasoning must be Reasoning or str or int or bool, not float"),
     ],
 )
@@ -526,6 +534,9 @@ def test_a_value_of_another_type_is_a_type_error(name: str, value: Any, words: s
     [
         ("max_tokens", -2, "max_tokens must be 0 or more"),
         ("n", 0, "n must be a whole number from 1 on"),
+        ("best_of", 0, "best_of must be a whole number from 1 on"),
+        ("max_tool_calls", -1, "max_tool_calls must be 0 or more"),
+        ("repetition_penalty", -0.5, "repetition_penalty must be 0 or more"),
         ("temperature", float("nan"), "temperature must be a finite number"),
         ("cache", "2h", "cache must be True, '5m' or '1h'"),
     ],
@@ -546,11 +557,39 @@ def test_a_value_that_makes_no_sense_is_a_value_error(name: str, value: Any, wor
         (lambda: llm.JSONSchema(schema={}, name=5), "name must be str, not int"),  # type: ignore[arg-type]
         (lambda: llm.Reasoning(effort=5), "effort must be str or None, not int"),  # type: ignore[arg-type]
         (lambda: llm.Reasoning(budget="x"), "budget must be int or None, not str"),  # type: ignore[arg-type]
+        (lambda: llm.Reasoning(enabled="x"), "enabled must be bool or None, not str"),  # type: ignore[arg-type]
+        (lambda: llm.Reasoning(exclude=1), "exclude must be bool or None, not int"),  # type: ignore[arg-type]
+        (lambda: llm.Reasoning(summary=5), "summary must be str or None, not int"),  # type: ignore[arg-type]
+        (lambda: llm.JSONSchema(schema={}, strict="x"), "strict must be bool, not str"),  # type: ignore[arg-type]
+        (lambda: llm.JSONSchema(schema={}, description=5), "description must be str or None"),  # type: ignore[arg-type]
+        (lambda: llm.Tool(name="a", strict="x"), "strict must be bool or None, not str"),  # type: ignore[arg-type]
+        (lambda: llm.Tool(name="a", function=5), "function must be a function or None, not int"),  # type: ignore[arg-type]
     ],
 )
 def test_a_field_of_another_type_is_a_type_error(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: llm.Reasoning(effort=""), "reasoning effort must not be empty"),
+        (lambda: reasoning_of(""), "reasoning effort must not be empty"),
+        (lambda: llm.Reasoning(budget=-2), "reasoning budget must be a number of tokens"),
+        (lambda: llm.Reasoning(budget=True), "reasoning budget must be a number of tokens"),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_a_value_error(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("name", ["lenient", "raw", "expect_usage"])
+async def test_a_flag_is_true_or_false(name: str) -> None:
+    async with llm.open_client(transport=ScriptedTransport()) as client:
+        with pytest.raises(TypeError, match=f"^{name} must be bool"):
+            client.stream(testing.model(), "Hi", **{name: "no"})  # type: ignore[arg-type]
 
 
 class NoJSON:

@@ -56,6 +56,23 @@ async def signature_later(request: llm.RequestToSign) -> dict[str, str]:
     return {"x": request.body.hex()}
 
 
+class Watches:
+    """An observer by its methods alone."""
+
+    def attempt_began(self, attempt: llm.ObservedAttempt) -> None:
+        assert_type(attempt.model, llm.Model)
+
+    def answer_began(self, attempt: llm.ObservedAttempt, seconds: float) -> None: ...
+
+    def attempt_ended(self, attempt: llm.ObservedAttempt, end: llm.AttemptEnd) -> None:
+        assert_type(end.record, llm.CostRecord)
+
+
+class WatchesTheEnd(llm.Observer):
+    def attempt_ended(self, attempt: llm.ObservedAttempt, end: llm.AttemptEnd) -> None:
+        assert_type(end.response, llm.CompletionResponse | None)
+
+
 async def main() -> None:
     model = llm.openrouter("m", api_key="k", price=llm.TokenPrice(input=1, output=2))
     assert_type(model, llm.Model)
@@ -94,6 +111,27 @@ async def main() -> None:
             assert_type(await stream.collect(), llm.CompletionResponse)
             assert_type(await stream.cancel(), llm.CompletionResponse)
             assert_type(stream.outcome, llm.Outcome | None)
+            async for field in stream.fields(repair=True):
+                assert_type(field, llm.Field)
+                assert_type(field.delta, str)
+            async for city in stream.values(City, field="cities"):
+                assert_type(city, City)
+            async for element in stream.values():
+                assert_type(element, Any)
+            assert_type(stream.partial(), llm.Partial[Any])
+            partial = stream.partial(City)
+            assert_type(partial, llm.Partial[City])
+            assert_type(partial.value, City | None)
+            print(partial.value.name)  # type: ignore[union-attr]
+            assert_type(stream.partial(list[City]).value, list[City] | None)
+            async for call in stream.calls():
+                assert_type(call, llm.StreamedCall)
+                assert_type(call.tool_call, llm.ToolCall | None)
+                async for field in call.fields():
+                    assert_type(field.done, bool)
+                async for city in call.values(City, field="cities"):
+                    assert_type(city, City)
+                assert_type(call.partial(City).value, City | None)
         stored = llm.openai_responses("m", api_key="k")
         assert_type(stored, llm.Model)
         await client.complete(stored, "Hi", include=["reasoning.encrypted_content"], store=False)
@@ -102,11 +140,38 @@ async def main() -> None:
         assert_type(response, llm.CompletionResponse)
         assert_type(response.to_message(), llm.Message)
         assert_type(response.tool_calls, tuple[llm.ToolCall, ...])
+        choice = llm.fallback(
+            llm.first_of(model, model, after=2.0), model, on=["clock", llm.RefusedError]
+        )
+        assert_type(choice, llm.ModelChoice)
+        assert_type(await client.complete(choice, "Hi"), llm.CompletionResponse)
+        assert_type(client.stream(choice, "Hi"), llm.TrackedStream)
+        llm.fallback(model, on=lambda error: isinstance(error, llm.SendError))
+        llm.fallback(model, on="weather")  # type: ignore[arg-type]
+        llm.first_of(model, model)  # type: ignore[call-arg]
+        client.batch([], model=choice)  # type: ignore[arg-type]
         client.stream(model, "Hi", temprature=1)  # type: ignore[call-arg]
         client.stream(model, "Hi", max_tokens="3")  # type: ignore[arg-type]
     async with llm.open_client(http_client=httpx.AsyncClient()):
         pass
-    async with llm.open_client(transport=testing.ScriptedTransport()):
+    async with llm.open_client(transport=testing.ScriptedTransport(), observer=Watches()):
+        pass
+    async with llm.open_client(observer=WatchesTheEnd()) as client:
+        run = client.run_tools(
+            model, "Hi", tools=[weather], max_steps=3, total=60, errors="raise", temperature=1
+        )
+        assert_type(run, llm.ToolRun)
+        async with run as entered:
+            assert_type(entered, llm.ToolRun)
+            async for step in run:
+                assert_type(step, llm.StreamChunk | llm.ToolCall | llm.ToolResult)
+            assert_type(await run.collect(), llm.CompletionResponse)
+        assert_type(run.messages, list[llm.Message])
+        assert_type(run.response, llm.CompletionResponse | None)
+        client.run_tools(model, "Hi", errors="ignore")  # type: ignore[arg-type]
+    async with llm.open_client(observer=llm.opentelemetry_observer(content=True)):
+        pass
+    async with llm.open_client(observer=testing.ScriptedTransport()):  # type: ignore[arg-type]
         pass
     async with llm.open_client(http_client=httpx2.AsyncClient()):
         pass
@@ -133,6 +198,18 @@ async def main() -> None:
         assert_type(llm.split_echo(response, "x"), llm.Echo)
         await client.complete(base, llm.user(llm.TokensPart((1, 2))), best_of=2, logprobs=True)
     assert_type(testing.text_events("a", finish=None, usage=False, done=False), list[bytes])
+    assert_type(testing.tool_call("f", {"a": 1}), llm.ToolCall)
+    parts: list[testing.AnswerPart] = [
+        testing.reasoning("Hm.", signature="x"),
+        "text",
+        testing.tool_call("f", "{}", id="1"),
+    ]
+    assert_type(
+        testing.answer(*parts, finish="length", usage=llm.Usage(completion_tokens=3)),
+        testing.ReplyFunction,
+    )
+    testing.answer("a", finish="end_turn")  # type: ignore[arg-type]
+    testing.answer(3)  # type: ignore[arg-type]
     async with llm.open_local_model(wire="anthropic") as local:
         assert_type(local, llm.Model)
     testing.check_provider(testing.model(Mine()), streams=[b""])

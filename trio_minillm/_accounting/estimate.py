@@ -88,13 +88,16 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     input_tokens: int | None = None
+    """Most tokens that the input can have."""
     likely_input_tokens: int | None = None
     """Tokens that the input is likely to have: the text as it is counted, else four characters a token,
     and images at their bounds. The only field that is no bound."""
     output_tokens: int | None = None
     """Tokens of all choices together, reasoning included."""
     input_amount: Decimal | None = None
+    """Most that the input can cost, in USD."""
     output_amount: Decimal | None = None
+    """Most that the output can cost, in USD."""
     amount: Decimal | None = None
     """The sum of both; ``None`` if one of them is."""
     counted_by: str = "bytes"

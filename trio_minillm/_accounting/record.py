@@ -43,14 +43,19 @@ class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """Name of the model that was asked for."""
     provider: str
+    """Name of the provider, ``"openai"`` for one."""
     base_url: str
+    """Address that was asked, without a key."""
     id: str | None
     """The provider's generation id."""
     request_id: str | None = None
+    """The request's id at the provider."""
     attempt: int = 1
     """Number within its call, or of a batch's request, from 1."""
     outcome: Outcome
+    """Outcome of the attempt."""
     rejected: bool = False
+    """True if the caller rejected the answer."""
     booked: bool
     """True for finished and cancelled attempts, unless they were rejected."""
     unsettled: bool = False
@@ -58,6 +63,7 @@ class CostRecord(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     """Token counts, without ``raw``."""
     cost: CostInfo = CostInfo()
+    """Its cost in USD; unknown where nobody said."""
     error: str | None = None
     """Name of the class of the error that ended it."""
     meta: Any = None

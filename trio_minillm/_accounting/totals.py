@@ -45,8 +45,11 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     unbooked: Decimal = _ZERO
     """USD of the others, where it is known."""
     attempts: int = 0
+    """Number of attempts."""
     booked: int = 0
+    """Number of those that are booked: finished and cancelled ones."""
     rejected: int = 0
+    """Number of those that the caller rejected."""
     prompt_tokens: int = 0
     """Input of all attempts, cached or not, where it is known."""
     completion_tokens: int = 0

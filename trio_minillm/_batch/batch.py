@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sized
 from types import TracebackType
-from typing import Literal, Self, Unpack
+from typing import Generic, Literal, Self, Unpack
 
 import trio
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from .._stream.tracked import TrackedStream
 from .._types.checks import check_count
 from .._types.errors import MiniLLMError
 from .._types.options import Limits
+from .._types.value_type import Value
 from ..providers import Model
 from .options import BatchOptions, BatchSettings
 from .results import Watch
@@ -28,7 +29,7 @@ from .statistics import BatchStatistics
 from .types import BatchResult
 
 
-class Batch:
+class Batch(Generic[Value]):
     """Many requests under one control: ``async with client.batch(…) as results: async for result in
     results``.
 
@@ -108,7 +109,9 @@ class Batch:
                 exc = None
             raise_crash(crash, exc, "the block and its batch both failed")
 
-    async def run(self, handler: Callable[[BatchResult], object] | None = None) -> BatchStatistics:
+    async def run(
+        self, handler: Callable[[BatchResult[Value]], object] | None = None
+    ) -> BatchStatistics:
         """Run to the end, in place of the block: ``await client.batch(…).run(handler)``.
 
         ``handler`` is a function, async or not, that is given one result after the other. Returns
@@ -125,7 +128,7 @@ class Batch:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> BatchResult:
+    async def __anext__(self) -> BatchResult[Value]:
         """Return the next result. A checkpoint."""
         if self._began is None:
             raise RuntimeError("use the batch as `async with client.batch(…) as results`")
@@ -145,7 +148,7 @@ class Batch:
 
     def watch(
         self, *, buffer: int = 100, policy: Literal["block", "drop_oldest"] = "block"
-    ) -> Watch:
+    ) -> Watch[Value]:
         """Return another consumer of every result from now on, in the same order: ``async with
         results.watch() as watch: async for result in watch``.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Generic, Literal, Self
 
 from trio.lowlevel import (
     Abort,
@@ -20,6 +20,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from .._types.value_type import Value
 from .types import BatchResult
 
 YIELD_EVERY = 64
@@ -103,7 +104,7 @@ class Sink:
             self._on_room()
 
 
-class Watch:
+class Watch(Generic[Value]):
     """A further consumer of a batch's results: ``async with results.watch() as watch``."""
 
     def __init__(self, sink: Sink, leave: Callable[[Sink], None]) -> None:
@@ -130,7 +131,7 @@ class Watch:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> BatchResult:
+    async def __anext__(self) -> BatchResult[Value]:
         result = await self._sink.take()
         if result is None:
             raise StopAsyncIteration

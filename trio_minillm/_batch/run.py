@@ -38,13 +38,13 @@ from typing import Any
 import trio
 from msgspec.structs import replace
 
+from .._toolkit.reasking import asked_again, words_of
 from .._types.errors import BudgetExceeded, MiniLLMError, StreamTimeout
 from .._types.options import Retry
 from .._types.response import FINISHED, CompletionResponse
 from ..providers import Model
 from .ending import RunEnd, until_told
 from .options import BatchSettings
-from .reasking import asked_again, words_of
 from .results import Results
 from .scoring import score_result, validated_result
 from .sender import Sender

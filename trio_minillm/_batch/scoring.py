@@ -28,7 +28,7 @@ async def validated_result(result: BatchResult, validate: Validate | None) -> Ba
     assert result.response is not None
     try:
         if result.response.response_type is not None:
-            result = replace(result, value=result.response.parsed())
+            result = replace(result, value=result.response.value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         return replace(result, invalid=_without_frames(error))
     if validate is None:

@@ -22,16 +22,19 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     pulled: int = 0
     """Requests that were taken from the input; each sample counts."""
     ok: int = 0
+    """Results with a whole answer that is valid."""
     failed: int = 0
     """Results with an error, or with an answer that is not valid."""
     cached: int = 0
     """Results of the ``ok`` that came from the cache."""
     running: int = 0
+    """Requests under way."""
     waiting: dict[Reason, int] = msgspec.field(default_factory=dict)
     """Requests that were pulled and are not running, by what they wait for."""
     unsent: int = 0
     """Requests that were pulled and dropped without a result when the run was stopped."""
     attempts: int = 0
+    """Requests that were sent, each try counted."""
     retries: int = 0
     """Attempts after a first one."""
     asked_again: int = 0
@@ -39,8 +42,11 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     rate_limited: int = 0
     """Attempts that were refused for their rate (HTTP 429)."""
     chunks: int = 0
+    """Chunks with content, of all attempts."""
     prompt_tokens: int = 0
+    """Input of all attempts, as far as it is known."""
     completion_tokens: int = 0
+    """Output of all attempts, as far as it is known."""
     cost: Decimal = Decimal(0)
     """Cost of all attempts, as far as it is known."""
     resolutions: dict[CostResolution, int] = msgspec.field(default_factory=dict)
@@ -48,7 +54,9 @@ class BatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p50: float | None = None
     """Median time from sending to the first content, of answers that finished; within 1 %."""
     ttft_p99: float | None = None
+    """The same that 99 % of them did not exceed."""
     elapsed: float = 0.0
+    """Seconds since the run began."""
     concurrency: int = 0
     """Requests that may run at once at present."""
     controls: tuple[Control, ...] = ()

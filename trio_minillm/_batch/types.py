@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import msgspec
 
@@ -12,24 +12,65 @@ from .._protocol.request import Messages
 from .._types.cost import CostInfo, CostResolution
 from .._types.errors import ErrorKind, MiniLLMError, SendReason
 from .._types.money import sum_of
+from .._types.params import Params, PlainParams, check_names
 from .._types.response import CompletionResponse, Outcome, Timings
 from .._types.usage import Usage
+from .._types.value_type import Asked, Value
 from ..providers import Model
 
 
-class BatchRequest(msgspec.Struct, frozen=True):
+class _TakesParams(msgspec.StructMeta):
+    """The type of `BatchRequest`, which takes parameters by name and puts them into ``params``.
+
+    msgspec lets no Struct have an ``__init__`` of its own.
+    """
+
+    if not TYPE_CHECKING:  # they read the signatures in the class
+
+        def __call__(cls, *args: Any, **given: Any) -> Any:  # noqa: N805 - of a class
+            if not given.keys() <= _FIELDS:
+                args, given = _sorted_in(cls.__struct_fields__, args, given)
+            return _make(cls, *args, **given)
+
+
+_make = msgspec.StructMeta.__call__
+
+
+def _sorted_in(
+    fields: Sequence[str], args: tuple[Any, ...], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a request with the parameters that stand among them in ``params``."""
+    flat = {name: given.pop(name) for name in given.keys() - set(fields)}
+    check_names(flat, fields)
+    place = fields.index("params")
+    by_place = len(args) > place
+    params = args[place] if by_place else given.get("params", {})
+    if not isinstance(params, Mapping):
+        raise TypeError(_NO_MAPPINGS)
+    if twice := sorted(flat.keys() & params.keys()):
+        raise ValueError(f"{', '.join(twice)} must not stand in params as well")
+    params = {**params, **flat}
+    if by_place:
+        return (*args[:place], params, *args[place + 1 :]), given
+    return args, {**given, "params": params}
+
+
+class BatchRequest(msgspec.Struct, Generic[Value], frozen=True, metaclass=_TakesParams):
     """One request of a batch. A value; its ``repr`` shows no prompt.
 
-    ``key`` names it in results and files, and should be unique in a run. ``params`` are the
-    typed parameters of `Client.stream` (`Params`); ``extra`` adds fields to the body. ``meta`` is
+    ``key`` names it in results and files, and should be unique in a run. The
+    typed parameters of `Client.stream` (`Params`) are given by name, as there, or as the mapping
+    ``params``, in which they are kept; ``extra`` adds fields to the body. ``meta`` is
     the caller's own, of any type, and comes back with the result.
 
-    Raises ``TypeError`` for a key that is not a string, and ``ValueError`` for an empty one and for
+    Raises ``TypeError`` for a key that is not a string, and for a name that is no parameter;
+    ``ValueError`` for an empty key, for a parameter that is given in both ways, and for
     ``samples`` that are not different numbers from 0 on.
     """
 
     key: str
     messages: Messages
+    """The prompt, or the messages, in any form that `Client.stream` takes."""
     model: Model | None = None
     """Model to ask; ``None`` for the batch's."""
     params: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -39,6 +80,38 @@ class BatchRequest(msgspec.Struct, frozen=True):
     """Numbers of the answers to ask for; ``None`` for as many as the batch asks of each request.
     `ResultFile.unanswered` names those that are missing."""
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: BatchRequest[Asked],
+            key: str,
+            messages: Messages,
+            model: Model | None = None,
+            params: Mapping[str, Any] = ...,
+            extra: Mapping[str, Any] = ...,
+            meta: Any = None,
+            samples: Sequence[int] | None = None,
+            *,
+            response_format: type[Asked],
+            **flat: Unpack[PlainParams],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: BatchRequest[Any],
+            key: str,
+            messages: Messages,
+            model: Model | None = None,
+            params: Mapping[str, Any] = ...,
+            extra: Mapping[str, Any] = ...,
+            meta: Any = None,
+            samples: Sequence[int] | None = None,
+            **flat: Unpack[Params],
+        ) -> None: ...
+
+        def __init__(self, *args: Any, **given: Any) -> None: ...
+
     def __post_init__(self) -> None:
         if not isinstance(self.key, str):
             raise TypeError("a request's key must be text")
@@ -46,7 +119,7 @@ class BatchRequest(msgspec.Struct, frozen=True):
             raise ValueError("a request's key must not be empty")
         if type(self.params) is not dict or type(self.extra) is not dict:  # noqa: SIM102 - the usual case first
             if not (isinstance(self.params, Mapping) and isinstance(self.extra, Mapping)):
-                raise TypeError("a request's params and extra must be mappings")
+                raise TypeError(_NO_MAPPINGS)
         if self.samples is not None:
             numbers = tuple(self.samples)
             if not numbers or any(type(n) is not int or n < 0 for n in numbers):
@@ -62,18 +135,25 @@ class BatchRequest(msgspec.Struct, frozen=True):
         yield repr(self)
 
 
+_FIELDS = frozenset(BatchRequest.__struct_fields__)
+_NO_MAPPINGS = "a request's params and extra must be mappings"
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One request that was sent, and its end."""
 
     outcome: Outcome
+    """Outcome of its stream."""
     started: datetime
     """Time at which it was sent, in UTC."""
     waited: float = 0.0
     """Seconds before that in which it waited to be sent."""
     usage: Usage | None = None
+    """Token counts; ``None`` if none came."""
     cost: CostInfo = CostInfo()
     """Its cost in USD, as in the ledger: unknown if it was refused, or was never sent."""
     timings: Timings = msgspec.field(default_factory=Timings)
+    """Times of its milestones, in seconds."""
     error: str | None = None
     """Name of the class of the error that ended it."""
     kind: ErrorKind | None = None
@@ -87,6 +167,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     """The provider's generation id."""
     request_id: str | None = None
+    """The request's id at the provider."""
     record: str | None = None
     """Key of its record in the client's ledger."""
     invalid: str | None = None
@@ -103,29 +184,32 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         return self.error == "ConnectTimeout" or self.reason is not None
 
 
-class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
+class BatchResult(msgspec.Struct, Generic[Value], frozen=True, kw_only=True):
     """The end of one request: an answer, or the error of its newest attempt.
 
     It is final. A request that was not sent, or was still to be sent again, when the run stopped
-    has no result.
+    has no result. ``BatchResult[City]`` is that of a request with ``response_format=City``.
     """
 
-    request: BatchRequest
+    request: BatchRequest[Value]
     """The request, with the model that was asked in ``model``."""
     index: int
     """Place of the request in the input, from 0."""
     sample: int = 0
     """Number of the answer among several to one request, from 0."""
-    response: CompletionResponse | None = None
+    response: CompletionResponse[Value] | None = None
+    """The whole answer, if one came; it may be ``invalid``."""
     error: MiniLLMError | None = None
     """Error of the newest attempt, with what had arrived as ``partial``."""
     attempts: tuple[Attempt, ...] = ()
     """All attempts, in order; none for an answer from a cache."""
     cached: bool = False
-    value: Any = None
-    """The content as the type that the request's ``response_format`` asked for."""
+    """True if the answer came from the cache: nothing was sent for it."""
+    value: Value | None = None
+    """The answer as the type that the request's ``response_format`` asked for; ``None`` if it asked for
+    none, or if there is no such answer."""
     invalid: Exception | None = None
-    """Error that says why a finished answer is not of that type (one of msgspec's), or that the batch's
+    """Error that says why a finished answer is not of that type (an `InvalidAnswer`), or that the batch's
     ``validate`` function raised."""
     score: Any = None
     """Value that the batch's ``score`` function returned for it."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from .._types.params import JSONSchema, format_of
+from .._types.response import MismatchedAnswer
 from .types import BatchRequest, BatchResult
 
 MAX_MESSAGE = 300
@@ -16,7 +17,7 @@ _NEEDED = "checking answers against a schema needs jsonschema: pip install 'trio
 
 
 def validate_schema(result: BatchResult) -> None:
-    """Raise `msgspec.ValidationError` unless the answer matches its request's JSON schema: ``validate=``
+    """Raise `MismatchedAnswer` unless the answer matches its request's JSON schema: ``validate=``
     of a batch.
 
     It is for requests whose ``response_format`` is a `JSONSchema` without a type, which is checked by
@@ -24,14 +25,14 @@ def validate_schema(result: BatchResult) -> None:
     ``format`` is not checked, and nothing is fetched. An answer to ``"json"`` must be JSON; one to
     anything else passes.
 
-    Raises `msgspec.DecodeError` for an answer that is not JSON, ``TypeError`` for a schema that is none,
-    and `ImportError` without the extra.
+    The message is jsonschema's, which quotes the value at fault. Raises `InvalidAnswer` for an answer
+    that is not JSON, ``TypeError`` for a schema that is none, and `ImportError` without the extra.
     """
-    asked = _format(result.request)
-    if asked is None or result.response is None:
+    asked, answer = _format(result.request), result.response
+    if asked is None or answer is None:
         return
     try:
-        value = result.response.parsed()
+        value = answer.value
         if not isinstance(asked, JSONSchema):
             return
         from jsonschema.exceptions import best_match
@@ -40,11 +41,11 @@ def validate_schema(result: BatchResult) -> None:
         try:
             error = best_match(_checker(asked).iter_errors(value))
         except Unresolvable:
-            raise msgspec.ValidationError("the schema refers to what is not in it") from None
+            raise MismatchedAnswer("the schema refers to what is not in it", answer) from None
     except RecursionError:
-        raise msgspec.ValidationError("it is nested too deeply") from None
+        raise MismatchedAnswer("it is nested too deeply", answer) from None
     if error is not None:
-        raise msgspec.ValidationError(_words(error))
+        raise MismatchedAnswer(_words(error), answer)
 
 
 def check_schema(request: BatchRequest) -> None:

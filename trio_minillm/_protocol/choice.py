@@ -35,7 +35,7 @@ class Extras:
     """
 
     def __init__(self) -> None:
-        self.calls = Calls()
+        self.calls: Calls = Calls()
         self.annotations: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] = {}
         self.audio: dict[str, Any] = {}

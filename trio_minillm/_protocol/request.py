@@ -59,6 +59,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """True if the bytes of each event are kept on its chunks."""
     response_type: Any = None
     """The type that the content is to be decoded as, if the response format is one."""
+    tools: Any = ()
+    """The tools that the model may call, as they were given."""
     asked: Asked = Asked()
     """The part of the request that its price depends on."""
     credentials: Credentials | None = None
@@ -97,6 +99,10 @@ def prepare(
     Raises ``TypeError`` for an unknown parameter, ``ValueError`` for one that the model's wire format
     does not have, for a clash of ``extra`` with a typed one, and for bad messages.
     """
+    if lenient is not False or raw is not False or expect_usage is not None:
+        check_type("lenient", lenient, bool)
+        check_type("raw", raw, bool)
+        check_option("expect_usage", expect_usage, bool)
     provider = model.provider
     wanted = provider.always_usage or expect_usage is not False
 
@@ -152,6 +158,7 @@ def _prepared(request: Request, **reading: Any) -> Prepared:
         choices=asked.choices,
         **reading,
         response_type=_response_type(request.params.get("response_format")),
+        tools=request.params.get("tools", ()),
         asked=asked,
         credentials=credentials_of(request.model, _headers_with, request),
         continuation=provider.continuation(request),
@@ -319,7 +326,10 @@ def with_price(model: Model, price: TokenPrice | None) -> Model:
 def check_model(model: object) -> None:
     """Raise ``TypeError`` unless it is a `Model`: its mere name, say."""
     if not isinstance(model, Model):
-        raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
+        raise TypeError(
+            "model must be a Model: llm.openai(…), llm.anthropic(…), … (first_of and fallback are for"
+            " client.stream and client.complete alone)"
+        )
 
 
 def _response_type(given: Any) -> Any:

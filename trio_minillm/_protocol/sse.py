@@ -56,6 +56,7 @@ class SSEEvent(msgspec.Struct, frozen=True, gc=False):
     data: bytes | bytearray
     """The data lines, joined by line feeds, undecoded; a ``bytearray`` only of `LONG_LINE` or more."""
     event: str = "message"
+    """Type of the event."""
     id: str = ""
     """The last event id in force when the event was dispatched."""
 

@@ -53,7 +53,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     - It ends in exactly one `Outcome`, which never changes once it is set.
     - Iteration yields every chunk of the answer in order, then ends, or raises once the
       error that ended the stream (a `MiniLLMError` whose ``partial`` has what arrived).
-    - Every chunk that is handed out has been folded in: ``accumulated``, ``usage`` and the
+    - Every chunk that is handed out has been folded in: ``text``, ``usage`` and the
       other properties agree with what the caller has seen.
     - Taking a chunk checks for cancellation each time, and lets other tasks run whenever
       nothing is buffered and at least every 128 chunks.
@@ -574,9 +574,14 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         return self._response
 
     @property
-    def accumulated(self) -> str:
+    def text(self) -> str:
         """The text of choice 0 so far."""
         return self._ingest.accumulated
+
+    @property
+    def accumulated(self) -> str:
+        """The older name of `text`."""
+        return self.text
 
     @property
     def usage(self) -> Usage | None:

@@ -28,6 +28,8 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """The result of `TrackedStream.collect_or_cancel`. The attempt is booked in any case."""
 
     status: Literal["finished", "interrupted", "failed"]
+    """``"finished"`` with the whole answer, ``"interrupted"`` by the event (or another task),
+    ``"failed"``."""
     response: CompletionResponse
     """Everything that arrived; the whole answer only if ``status`` is ``"finished"``."""
     error: MiniLLMError | None = None

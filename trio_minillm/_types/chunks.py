@@ -56,7 +56,9 @@ class ToolCallDelta(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str = ""
     type: str = "function"
+    """``"function"``, or ``"custom"`` for OpenAI's free-text tools."""
     extra: dict[str, Any] | None = None
+    """Other fields of the call that the provider wants back."""
     partial: dict[str, Any] | None = None
     """The piece as Gemini's wire has it, where arguments come as values with their paths; ``None``
     again once `arguments` has the text that was made of them."""
@@ -84,21 +86,33 @@ class StreamChunk(msgspec.Struct, gc=False):
 
     delta: str = ""
     reasoning: str = ""
+    """Further visible reasoning."""
     refusal: str = ""
+    """Further words in which the model declines to answer."""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    """Pieces of tool calls."""
     finish_reason: str | None = None
+    """Reason why the answer ends, in the provider's words."""
     usage: Usage | None = None
+    """Usage so far; a later one replaces it field by field."""
     id: str | None = None
+    """The provider's generation id."""
     model: str | None = None
+    """The model that answers, in the provider's words."""
     choice: int = 0
+    """Number of the choice that it belongs to, from 0."""
     part: int | None = None
     """Number of the content block that this belongs to, in wire formats that number them."""
     block: Block | None = None
+    """Change to a content block, in wire formats that have them."""
     reasoning_details: tuple[dict[str, Any], ...] = ()
     """Reasoning blocks that must be sent back unchanged (OpenRouter's)."""
     annotations: tuple[dict[str, Any], ...] = ()
+    """Annotations and citations, in the provider's own shape."""
     logprobs: dict[str, Any] | None = None
+    """Log probabilities of this text, in the provider's own shape."""
     audio: dict[str, Any] | None = None
+    """A piece of audio, in the provider's own shape."""
     images: tuple[dict[str, Any], ...] = ()
     """Images that the model made, in the provider's shape (OpenRouter's ``image_url`` parts)."""
     metadata: dict[str, Any] | None = None

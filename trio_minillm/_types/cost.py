@@ -36,7 +36,12 @@ class CostResolution(str, Enum):
 
 
 class _SpecialRates(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """Optional rates of a price, in USD per million tokens; see `TokenPrice`."""
+    """Optional rates of a price, in USD per million tokens; see `TokenPrice`.
+
+    Input that a cache had is ``cache_read``, input that goes into one ``cache_write`` and, for an hour,
+    ``cache_write_1h``; sound is ``audio_input``, ``audio_cache_read`` and ``audio_output``; pictures are
+    ``image_input``, ``image_cache_read`` and ``image_output``.
+    """
 
     cache_read: Rate | None = None
     cache_write: Rate | None = None
@@ -58,7 +63,9 @@ class PriceTier(_SpecialRates, frozen=True, kw_only=True):
 
     above: int
     input: Rate | None = None
+    """Rate of input that no cache has."""
     output: Rate | None = None
+    """Rate of output."""
 
     def __post_init__(self) -> None:
         if isinstance(self.above, bool) or not isinstance(self.above, int):
@@ -164,6 +171,7 @@ class CostInfo(msgspec.Struct, frozen=True):
 
     amount: Decimal | None = None
     resolution: CostResolution = CostResolution.UNKNOWN
+    """The degree to which the amount is known."""
     source: str | None = None
     """``"native"`` for the provider's own figure, ``"price"`` for usage times a price."""
     as_of: date | None = None

@@ -24,6 +24,7 @@ class RequestToSign(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     method: str
+    """The HTTP method, ``POST`` for a request for an answer."""
     url: str
     """The whole address, with its query."""
     headers: Mapping[str, str]

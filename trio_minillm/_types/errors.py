@@ -8,6 +8,8 @@
                        whether to wait, pay, fix the key or fix the request.
 ``StreamError``        The answer did not come in time, or broke off. ``partial``
                        has what arrived; sending the request again costs again.
+``InvalidAnswer``      The answer is whole, but not JSON, or not of the type that was
+                       asked for; ``text`` is the answer. Defined beside the response.
 ``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest error.
 ``BudgetExceeded``     One of the caller's limits is reached; nothing more was sent.
 =====================  ===========================================================
@@ -28,7 +30,7 @@ from typing import Any, Literal
 import msgspec
 
 from .chunks import StreamChunk
-from .response import CompletionResponse
+from .response import MiniLLMError as MiniLLMError
 from .usage import Usage
 
 ErrorKind = Literal["auth", "invalid", "quota", "rate_limit", "overloaded", "timeout", "server"]
@@ -76,10 +78,14 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     message: str
     kind: ErrorKind
+    """The action that the error asks for."""
     status: int | None = None
     code: str | None = None
+    """The provider's machine-readable code."""
     type: str | None = None
+    """The provider's word for the kind of error."""
     metadata: Any = None
+    """Further facts, in the provider's own shape."""
     should_retry: bool | None = None
     """The provider's own advice (``x-should-retry``), which takes precedence over ``kind``."""
     retry_after: float | None = None
@@ -103,24 +109,6 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
         if self.should_retry is not None:
             return self.should_retry
         return self.kind in RETRYABLE and not (self.kind == "server" and self.status is None)
-
-
-class MiniLLMError(Exception):
-    """Base class of every error that this library raises for a fault outside the program."""
-
-    partial: CompletionResponse | None = None
-    """The response as far as it had arrived when the stream failed (empty if it was refused or
-    could not be sent); ``None`` on errors that did not come from a stream."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Errors cross process borders and are copied; their constructors take other arguments.
-        return _rebuild, (type(self), self.args, self.__dict__)
-
-
-def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
-    error = cls.__new__(cls, *args)
-    error.__dict__.update(state)
-    return error
 
 
 class SendError(MiniLLMError):

@@ -52,7 +52,9 @@ class TextPart(Quiet, msgspec.Struct, frozen=True):
     """A piece of text; ``citations`` are the provider's own citation objects, unchanged."""
 
     text: str
+    """The text."""
     cache: CacheHint = None
+    """A cache breakpoint behind it (Anthropic, OpenRouter)."""
     citations: tuple[dict[str, Any], ...] = ()
     extra: dict[str, Any] | None = None
     """Other fields of an answer's text that the provider wants back (OpenAI Responses: its id)."""
@@ -82,6 +84,7 @@ class MediaPart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     file_id: str | None = None
     media_type: str | None = None
     cache: CacheHint = None
+    """A cache breakpoint behind it (Anthropic, OpenRouter)."""
 
     def __post_init__(self) -> None:
         check_option("data", self.data, bytes)
@@ -135,6 +138,7 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True):
     """A document, PDF or plain text; ``context`` and ``citations`` are Anthropic's."""
 
     title: str | None = None
+    """Title, or name of the file, that the model is told."""
     context: str | None = None
     citations: bool = False
 
@@ -149,6 +153,7 @@ class RefusalPart(Quiet, msgspec.Struct, frozen=True):
     """The words in which the model declined to answer; ``extra`` is as in `TextPart`."""
 
     text: str
+    """The words."""
     extra: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -193,6 +198,7 @@ class ToolCall(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     name: str
+    """Name of the tool."""
     arguments: str = ""
     type: Literal["function", "custom"] = "function"
     extra: dict[str, Any] | None = None
@@ -225,9 +231,13 @@ class ToolResult(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
     call_id: str
     content: tuple[TextPart | ImagePart | DocumentPart, ...]
+    """Text, pictures and documents that the tool returned."""
     name: str | None = None
+    """Name of the tool, for wire formats that want it again."""
     is_error: bool = False
+    """True if the tool failed: the content says why."""
     cache: CacheHint = None
+    """A cache breakpoint behind it (Anthropic, OpenRouter)."""
 
     def __post_init__(self) -> None:
         check_type("call_id", self.call_id, str)
@@ -251,6 +261,7 @@ class OpaquePart(Quiet, msgspec.Struct, frozen=True, kw_only=True):
 
     wire: str
     raw: dict[str, Any]
+    """The block as it came."""
 
     def __post_init__(self) -> None:
         check_type("raw", self.raw, dict)
@@ -266,6 +277,7 @@ class TokensPart(Quiet, msgspec.Struct, frozen=True):
     """
 
     ids: tuple[int, ...]
+    """The ids, in order."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.ids, (tuple, list)) or any(type(one) is not int for one in self.ids):
@@ -310,8 +322,11 @@ class Message(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """One turn: a role and its parts, in order."""
 
     role: Role
+    """``"system"``, ``"developer"``, ``"user"``, ``"assistant"`` or ``"tool"``."""
     parts: tuple[Part, ...]
+    """Text, pictures, calls …, in order."""
     name: str | None = None
+    """Name of the speaker, among several of one role."""
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:

@@ -133,9 +133,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     of it; 0 turns that off. It costs nothing, since nothing is generated twice."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
-            raise ValueError("attempts must be a whole number from 1 on")
-        if not isinstance(self.resumes, int) or self.resumes < 0:
+        check_count("attempts", self.attempts)
+        if type(self.resumes) is not int or self.resumes < 0:
             raise ValueError("resumes must be a whole number from 0 on")
         for name in ("base_delay", "max_delay", "max_retry_after"):
             check_seconds(name, getattr(self, name))

@@ -31,7 +31,9 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: JSONObject
     name: str = "response"
+    """Name of the schema, which the model may see."""
     description: str | None = None
+    """Purpose of the answer, for the model."""
     strict: bool = True
     type: Any = None
 
@@ -40,6 +42,8 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
         if self.name is None:
             msgspec.structs.force_setattr(self, "name", "response")
         check_type("name", self.name, str)
+        check_option("description", self.description, str)
+        check_type("strict", self.strict, bool)
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +51,10 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
 
     ``effort`` is one of the provider's words (``minimal`` … ``high``); ``budget`` is in tokens;
     ``enabled=False`` turns reasoning off. ``summary`` and ``exclude`` control how much of it is
-    shown. Raises ``ValueError`` if both effort and budget are given.
+    shown.
+
+    Raises ``TypeError`` for a value of another type, ``ValueError`` for an empty effort, a negative
+    budget, and if both are given.
     """
 
     effort: str | None = None
@@ -57,8 +64,17 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
     exclude: bool | None = None
 
     def __post_init__(self) -> None:
-        check_option("effort", self.effort, str)
-        check_option("budget", self.budget, int)
+        for name, kind in (("effort", str), ("budget", int), ("summary", str)):
+            check_option(name, getattr(self, name), kind)
+        for name in ("enabled", "exclude"):
+            check_option(name, getattr(self, name), bool)
+        if self.effort == "":
+            raise ValueError("reasoning effort must not be empty")
+        if self.budget is not None and (isinstance(self.budget, bool) or self.budget < -1):
+            raise ValueError(
+                "reasoning budget must be a number of tokens, 0 or more, or -1 where a server takes"
+                " that for one of its own choice"
+            )
         if self.effort is not None and self.budget is not None:
             raise ValueError("give reasoning effort or budget, not both")
 
@@ -100,8 +116,8 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
     return JSONSchema(schema=schema, name=name, type=given)
 
 
-class Params(TypedDict, total=False):
-    """The typed parameters of a call; ``None`` is the same as leaving a parameter out."""
+class PlainParams(TypedDict, total=False):
+    """The parameters of `Params` of which no type depends: all but ``response_format``."""
 
     # In every wire format, or most of them
     max_tokens: int | None
@@ -114,8 +130,6 @@ class Params(TypedDict, total=False):
     tool_choice: str | Tool | type | Callable[..., Any] | Mapping[str, Any] | None
     """``auto``, ``none``, ``required``, one of ``tools`` or its name, or the provider's own mapping."""
     parallel_tool_calls: bool | None
-    response_format: Any
-    """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
     reasoning: Reasoning | str | int | bool | None
     user: str | None
     metadata: Mapping[str, str] | None
@@ -126,7 +140,7 @@ class Params(TypedDict, total=False):
     # OpenAI and most servers that speak its format
     frequency_penalty: float | None
     presence_penalty: float | None
-    logit_bias: Mapping[str, int] | None
+    logit_bias: Mapping[str, float] | None
     logprobs: bool | None
     top_logprobs: int | None
     n: int | None
@@ -185,6 +199,13 @@ class Params(TypedDict, total=False):
     betas: str | Sequence[str] | None
 
 
+class Params(PlainParams, total=False):
+    """The typed parameters of a call; ``None`` is the same as leaving a parameter out."""
+
+    response_format: Any
+    """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
+
+
 PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
 
 OTHER_WAYS = {
@@ -197,17 +218,13 @@ OTHER_WAYS = {
     "thinking": "use reasoning=",
     "functions": "use tools=",
     "timeout": "use timeouts=llm.Timeouts(…)",
+    "retries_invalid": "client.complete and batches ask again, streams do not",
 }
 """Names that others have for what is done in another way here."""
 
 
-def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
-    """Check the parameters of a call and return the number of choices that they ask for.
-
-    ``options`` are the names of other keywords that the caller takes, for the hint in the error.
-    Raises ``TypeError`` for an unknown parameter and for a value of another type, ``ValueError`` for
-    a value that makes no sense.
-    """
+def check_names(given: Iterable[str], options: Iterable[str] = ()) -> None:
+    """Raise ``TypeError`` for a name that is no parameter, with a hint from these and ``options``."""
     unknown = sorted(set(given) - PARAM_NAMES)
     if unknown:
         from difflib import get_close_matches  # rarely needed, and slow to import
@@ -217,6 +234,16 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
         hint = f"did you mean {close[0]}? {other}" if close else other
         hint = OTHER_WAYS.get(unknown[0], hint)
         raise TypeError(f"unknown parameter: {', '.join(unknown)} ({hint})")
+
+
+def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
+    """Check the parameters of a call and return the number of choices that they ask for.
+
+    ``options`` are the names of other keywords that the caller takes, for the hint in the error.
+    Raises ``TypeError`` for an unknown parameter and for a value of another type, ``ValueError`` for
+    a value that makes no sense.
+    """
+    check_names(given, options)
     kinds = _kinds()
     for name, value in given.items():
         kind = kinds[name]
@@ -224,16 +251,24 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
             _check_value(name, value, kind)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number")
-    if given.get("max_tokens", 0) < -1:  # 0 only fills Anthropic's cache
-        raise ValueError(
-            "max_tokens must be 0 or more, or -1 where a server takes that for no bound"
-        )
+        if name in _LEAST and value < _LEAST[name][0]:
+            raise ValueError(f"{name} must be {_LEAST[name][1]}")
     if "" in stops_in(given):
         raise ValueError("stop must not hold an empty text: nothing would be generated")
     choices: int = given.get("n", 1)
-    if choices < 1:
-        raise ValueError("n must be a whole number from 1 on")
     return choices
+
+
+_LEAST = {
+    "best_of": (1, "a whole number from 1 on"),
+    "max_tokens": (-1, "0 or more, or -1 where a server takes that for no bound"),
+    "max_tool_calls": (0, "0 or more"),
+    "n": (1, "a whole number from 1 on"),
+    "repetition_penalty": (0, "0 or more"),
+}
+"""The least value of some parameters, and what is wanted of them. Only what all servers refuse is here:
+llama.cpp takes any temperature and any share, vLLM -1 as a number of log probabilities. A
+``max_tokens`` of 0 fills Anthropic's cache."""
 
 
 def stops_in(params: Mapping[str, Any]) -> list[str]:
@@ -255,7 +290,9 @@ class _Kind(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=1)
 def _kinds() -> Mapping[str, _Kind]:
     """Return the kind of each parameter, from its annotation."""
-    return {name: _kind(hint) for name, hint in get_type_hints(Params).items()}
+    kinds = {name: _kind(hint) for name, hint in get_type_hints(Params).items()}
+    kinds["logit_bias"] = msgspec.structs.replace(kinds["logit_bias"], exact=frozenset())
+    return kinds
 
 
 def _kind(hint: Any) -> _Kind:
@@ -286,6 +323,11 @@ def _check_value(name: str, value: Any, kind: _Kind) -> None:
     """Check a value whose type alone does not say that it is a good one."""
     if name == "cache":
         check_cache(value)
+        return
+    if name == "logit_bias" and isinstance(value, Mapping):
+        for bias in value.values():
+            if isinstance(bias, bool) or not isinstance(bias, int | float):
+                raise wrong_type("each value of logit_bias", bias, int, float)
         return
     if kind.items and isinstance(value, Collection) and not isinstance(value, _NO_LIST):
         for item in value:

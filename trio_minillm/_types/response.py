@@ -1,4 +1,5 @@
-"""The response that the chunks of a stream add up to, with its outcome and its timings.
+"""The response that the chunks of a stream add up to, with its outcome and its timings, and the errors
+that have a response.
 
 Times are in seconds, money is in USD. ``None`` always means that the provider did not say; it is
 never read as zero.
@@ -6,8 +7,9 @@ never read as zero.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Generic
 
 import msgspec
 
@@ -15,6 +17,7 @@ from .cost import CostInfo
 from .messages import Message, Part, ToolCall
 from .schemas import read_answer
 from .usage import Usage
+from .value_type import Value
 
 
 class Outcome(str, Enum):
@@ -48,9 +51,11 @@ class Timings(msgspec.Struct, kw_only=True):
     """
 
     headers: float | None = None
+    """Time at which the response's headers were there."""
     first_chunk: float | None = None
     last_chunk: float | None = None
     total: float | None = None
+    """Time at which the stream was over."""
     chunks: int = 0
     """Number of chunks with content (not tokens: servers put several into a chunk)."""
     bytes: int = 0
@@ -68,6 +73,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     index: int = 0
+    """Number of the choice, from 0."""
     parts: tuple[Part, ...] = ()
     """Text, reasoning, refusal, tool calls and opaque blocks, in the order in which they began."""
     content: str = ""
@@ -86,10 +92,20 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reasons: tuple[str, ...] = ()
     """All finish reasons that were given, without repeats; more than one is a conflict."""
     logprobs: dict[str, Any] | None = None
+    """Log probabilities, in the provider's own shape, lists joined."""
     annotations: tuple[dict[str, Any], ...] = ()
+    """Annotations and citations, in the provider's own shape."""
     audio: dict[str, Any] | None = None
+    """Audio, in the provider's own shape, its pieces joined."""
     images: tuple[dict[str, Any], ...] = ()
     """Images that the model made, in the provider's own shape."""
+
+    @property
+    def text(self) -> str:
+        """The text, without reasoning and refusal: the field ``content``, by the name that it has on a
+        response and on a message.
+        """
+        return self.content
 
     def to_message(self) -> Message:
         """Return the assistant turn to send back, with its blocks unchanged and in order.
@@ -100,11 +116,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return Message(role="assistant", parts=tuple(p for p in self.parts if id(p) not in invalid))
 
 
-class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=True, dict=True):
     """Everything that is known of the answer to one request.
 
     The fields of choice 0 can be read directly. ``outcome`` is ``None`` only while the stream is
-    still running.
+    still running. ``CompletionResponse[City]`` is one whose `value` is a ``City``; without the brackets
+    it is one of any type.
     """
 
     id: str = ""
@@ -112,14 +129,21 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     """The model that answered, in the provider's words, or else the one that was asked."""
     choices: tuple[Choice, ...] = (Choice(),)
+    """The answers, by number: one, unless ``n=`` asked for more."""
     usage: Usage | None = None
+    """Token counts; ``None`` if the provider gave none."""
     outcome: Outcome | None = None
     rejected: bool = False
     """True if the caller rejected the answer; it is then not booked."""
     cost: CostInfo = CostInfo()
+    """The cost in USD, and how far it is known."""
     timings: Timings = msgspec.field(default_factory=Timings)
+    """Times of the stream's milestones, in seconds."""
     request_id: str | None = None
+    """The request's id at the provider, from the response's headers: what its support asks for."""
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Other facts that the provider told (its fingerprint, the upstream provider …), in its own
+    words."""
     notes: tuple[str, ...] = ()
     """Oddities that did no harm to the answer (two different finish reasons …)."""
     skipped_events: int = 0
@@ -129,8 +153,13 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Type that `parsed` decodes into by default: the request's ``response_format``."""
 
     @property
-    def content(self) -> str:
+    def text(self) -> str:
         """The text of choice 0, without reasoning and refusal."""
+        return self.choices[0].content
+
+    @property
+    def content(self) -> str:
+        """The older name of `text`."""
         return self.choices[0].content
 
     @property
@@ -187,40 +216,120 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
         """Return the assistant turn to send back, made from choice 0; see `Choice.to_message`."""
         return self.choices[0].to_message()
 
+    @property
+    def value(self) -> Value:
+        """The text of choice 0, decoded from JSON into the type that the request asked for
+        (``response_format=City``); into plain JSON if it named none.
+
+        It is decoded once, when it is first read, and is the same object from then on. Raises what
+        `parsed` raises.
+        """
+        kept: dict[str, Any] = vars(self)  # no field: neither compared nor copied
+        if "value" not in kept:
+            kept["value"] = self.parsed()
+        found: Value = kept["value"]
+        return found
+
     def parsed(self, type: Any = None) -> Any:
         """Return the text of choice 0, decoded from JSON into ``type``.
 
         By default that is the type given as the request's ``response_format``, if it was a type. An
         answer that was asked for in an object (a list, a union, a scalar) is taken out of it.
 
-        Raises `msgspec.DecodeError` if the text is not JSON, which says so if the model declined, or if
-        the answer is empty or was cut; and its subclass
-        `msgspec.ValidationError` if it does not match the type: for a pydantic model, too, whose own
-        error is then its ``__cause__``.
+        Raises `InvalidAnswer`, which is a `msgspec.DecodeError`, if the text is not JSON; it says so if
+        the model declined, or if the answer is empty or was cut. Raises its subclass `MismatchedAnswer`,
+        which is a `msgspec.ValidationError`, if it does not match the type: for a pydantic model, too,
+        whose own error is then its ``__cause__``.
         """
         asked = self.response_type
-        text = self.content.strip()
+        failure: InvalidAnswer
         try:
-            return read_answer(text, type or asked or Any, asked)
-        except msgspec.ValidationError:
-            raise
+            return read_answer(self.text.strip(), type or asked or Any, asked)
+        except msgspec.ValidationError as exc:
+            cause, failure = exc.__cause__, MismatchedAnswer(str(exc), self)
         except msgspec.DecodeError as exc:
-            if self.refusal:
-                why = "the model declined to answer"
-            elif not text:
-                calls = self.tool_calls or self.invalid_tool_calls
-                why = "the answer is empty" + (": the model called tools instead" if calls else "")
-            elif "truncated" in str(exc):  # msgspec's words for JSON that does not end
-                why = "the answer was cut before its JSON ended"
-            else:
-                raise
-            raise msgspec.DecodeError(why) from None
+            cause, failure = None, InvalidAnswer(self._fault(str(exc)), self)
+        except UnicodeError:  # its repr would show the text
+            cause, failure = None, InvalidAnswer("the answer is not valid Unicode", self)
+        raise failure from cause
+
+    def _fault(self, words: str) -> str:
+        """Return why the text is not JSON: in msgspec's words, unless there is more to say."""
+        if self.refusal:
+            return "the model declined to answer"
+        if not self.text.strip():
+            calls = self.tool_calls or self.invalid_tool_calls
+            return "the answer is empty" + (": the model called tools instead" if calls else "")
+        if "truncated" in words:  # msgspec's for JSON that does not end
+            return "the answer was cut before its JSON ended"
+        return words
 
     def __repr__(self) -> str:
         return (
             f"<CompletionResponse {self.outcome} {self.finish_reason!r}"
-            f" {len(self.content)} characters, {len(self.tool_calls)} tool calls>"
+            f" {len(self.text)} characters, {len(self.tool_calls)} tool calls>"
         )
 
     def __rich_repr__(self) -> Any:
         yield repr(self)
+
+
+class MiniLLMError(Exception):
+    """Base class of every error that this library raises for a fault outside the program."""
+
+    partial: CompletionResponse | None = None
+    """The response as far as it had arrived when the stream failed (empty if it was refused or
+    could not be sent); ``None`` on errors that did not come from a stream."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross process borders and are copied; their constructors take other arguments.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class InvalidAnswer(MiniLLMError, msgspec.DecodeError):
+    """The answer came whole, but is not what was asked for: it is not JSON.
+
+    ``text`` is the answer as it came, and ``response`` all that is known of it. ``reason`` says what is
+    wrong with it and may quote it; the message does not. ``path`` is the place of the fault in the
+    JSON (``$.cities[0].name``), ``None`` if there is no JSON.
+    """
+
+    path: str | None = None
+
+    def __init__(self, reason: str, response: CompletionResponse) -> None:
+        super().__init__(_without_quotes(reason))
+        self.reason = reason
+        self.response = self.partial = response
+
+    @property
+    def text(self) -> str:
+        """The text of the answer, as it came."""
+        return self.response.text
+
+
+class MismatchedAnswer(InvalidAnswer, msgspec.ValidationError):
+    """The answer is JSON, but does not match the type that was asked for."""
+
+    def __init__(self, reason: str, response: CompletionResponse) -> None:
+        super().__init__(reason, response)
+        found = _PLACE.search(reason)
+        self.path: str | None = found[1] if found else "$"
+
+
+_PLACE = re.compile(r" - at `(?:key` in `)?(\$[^`]*)`\Z")
+"""The end of a complaint of msgspec's that names a place. A fault of the whole has none."""
+_QUOTES = re.compile(
+    r"(?s)\A(Invalid (?:enum )?value|Object contains unknown field|Input tag)"
+    r" .*?(?= - at `\$[^`]*`\Z| found using |\Z)"
+)
+"""Complaints of msgspec's and pydantic's that quote what the model wrote."""
+
+
+def _without_quotes(reason: str) -> str:
+    return _QUOTES.sub(r"\1", reason)

@@ -121,7 +121,7 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
     words. Raises what `read_json` raises.
     """
     try:
-        text = _undressed(text)
+        text = undressed(text)
         if f'"{JSON_TEXT}"' in text:
             with suppress(msgspec.ValidationError):  # a type that has such a field itself
                 return _read_answer(_without_texts(text), type, asked)
@@ -130,7 +130,7 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
         raise msgspec.DecodeError(_DEEP) from None
 
 
-def _undressed(text: str) -> str:
+def undressed(text: str) -> str:
     """Return the JSON of an answer that has something around it: thoughts before it, a fence, or words.
 
     What is JSON as it stands is returned as it is, and so is what has no JSON in it, or more than one.
@@ -194,7 +194,7 @@ def _is_json(text: str) -> bool:
 
 
 def _read_answer(text: str, type: Any, asked: Any) -> Any:
-    if asked is None or not _kept(_is_wrapped, asked):
+    if asked is None or not is_wrapped(asked):
         return read_json(text, type)
     whole = msgspec.json.decode(text, type=msgspec.Raw)
     try:
@@ -228,6 +228,12 @@ def _untexted(value: Any) -> Any:
     return {name: _untexted(entry) for name, entry in value.items()}
 
 
+def is_wrapped(type: Any) -> bool:
+    """Return whether a type is asked for in an object, as its field `ANSWER`."""
+    wrapped: bool = _kept(_is_wrapped, type)
+    return wrapped
+
+
 def _is_wrapped(type: Any) -> bool:
     return type is ANY_IN_OBJECT or not is_object(schema_of(type))
 
@@ -246,16 +252,36 @@ def _reader(type: Any) -> Callable[[str | bytes], Any]:
         try:
             return adapter.validate_json(bytes(text) if isinstance(text, msgspec.Raw) else text)
         except ValidationError as error:
-            raise msgspec.ValidationError(_words(error)) from error.with_traceback(None)
+            words = _words(error, _names_in(adapter.json_schema()))
+            raise msgspec.ValidationError(words) from error.with_traceback(None)
 
     return read
 
 
-def _words(error: Any) -> str:
-    """Return the first of pydantic's complaints in msgspec's words, without the value."""
+def _words(error: Any, names: set[str]) -> str:
+    """Return the first of pydantic's complaints in msgspec's words, without the value.
+
+    Of its place only the ``names`` are shown that the type has: the keys of a map are the model's words.
+    """
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    at = "".join(f"[{x}]" if isinstance(x, int) else f".{x}" for x in first["loc"])
+    steps = (
+        f"[{x}]" if isinstance(x, int) else f".{x}" if x in names else "[...]" for x in first["loc"]
+    )
+    at = "".join(steps)
     return f"{first['msg']} - at `${at}`" if at else str(first["msg"])
+
+
+def _names_in(schema: Any) -> set[str]:
+    """Return the names of the fields, definitions and tags in a schema."""
+    found, waiting = set[str](), [schema]
+    for one in waiting:  # it grows
+        if isinstance(one, dict):
+            for key in ("properties", "$defs", "mapping"):
+                found.update(one.get(key) or ())
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return found
 
 
 def _schema(type: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, get_origin, get_type_hints
 
 import msgspec
 
-from .checks import check_type
+from .checks import check_function, check_option, check_type
 from .messages import CacheHint, ToolCall, check_cache
 from .schemas import JSONObject, is_object, is_pydantic, plain_name, schema_of
 
@@ -21,13 +21,17 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    """Name by which the model calls it."""
     description: str = ""
+    """Purpose of the tool, for the model."""
     parameters: JSONObject = msgspec.field(default_factory=lambda: {"type": "object"})
     strict: bool | None = None
     """Ask the provider to enforce the schema, which is then closed: every property is required, and
     no others are allowed. A schema that its strict mode can't take is a ``ValueError``."""
     cache: CacheHint = None
+    """A cache breakpoint behind it (Anthropic)."""
     function: Callable[..., Any] | None = None
+    """Function that `call` calls, if it was made from one."""
     type: Any = None
     """Type that `read` decodes the arguments into; ``None`` for plain JSON."""
 
@@ -37,6 +41,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "description", "")
         check_type("description", self.description, str)
         check_type("parameters", self.parameters, Mapping)
+        check_option("strict", self.strict, bool)
+        check_function("function", self.function)
         check_cache(self.cache)
 
     def read(self, call: ToolCall) -> Any:

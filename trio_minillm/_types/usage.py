@@ -37,9 +37,13 @@ class Usage(msgspec.Struct, kw_only=True, dict=True):
     cache_write_1h_tokens: int | None = None
     """The part of ``cache_write_tokens`` whose cache entries live for an hour."""
     audio_input_tokens: int | None = None
+    """The part of the input that is sound."""
     image_input_tokens: int | None = None
+    """The part of the input that is pictures."""
     audio_output_tokens: int | None = None
+    """The part of the output that is sound."""
     image_output_tokens: int | None = None
+    """The part of the output that is pictures."""
     web_searches: int | None = None
     """Number of web searches that the provider ran for this answer (not tokens)."""
     cost: float | None = None

@@ -74,6 +74,7 @@ class Sums(msgspec.Struct):
     adopted: int = 0
     """Requests that were at the vendor already."""
     results: int = 0
+    """Results that were handed out."""
     unsent: int = 0
     """Requests that were not submitted: `VendorBatch.leave`, or ``submit=False``."""
     unreadable: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self
 
 import msgspec
 import trio
@@ -17,6 +17,7 @@ from .._http.exchange import Exchange
 from .._protocol.request import Prepared, check_model
 from .._types.checks import check_type
 from .._types.errors import MiniLLMError
+from .._types.value_type import Value
 from ..providers import Model
 from .answers import Answers, Replay
 from .journal import Journal
@@ -33,6 +34,7 @@ class AtVendor(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     """Its state in the vendor's word, or ``submitting``."""
     requests: int
+    """Number of its requests."""
     done: int
     """Requests of it that have ended, where the vendor says so."""
 
@@ -43,11 +45,12 @@ class VendorStatistics(Sums, kw_only=True):
     unreturned: int = 0
     """Requests that came back without an answer."""
     at_vendor: tuple[AtVendor, ...] = ()
+    """The batches that are at their vendors."""
     failing: str = ""
     """Words for the failure of the newest call to a vendor; empty if it did not fail."""
 
 
-class VendorBatch:
+class VendorBatch(Generic[Value]):
     """Requests in vendors' batches: ``async with client.vendor_batch(…) as results: async for result in
     results``.
 
@@ -125,7 +128,7 @@ class VendorBatch:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> BatchResult:
+    async def __anext__(self) -> BatchResult[Value]:
         """Return the next result. A checkpoint. Once it was cancelled, the same journal goes on."""
         if self._results is None:
             raise RuntimeError("use it as `async with client.vendor_batch(…) as results`")
@@ -144,7 +147,7 @@ class VendorBatch:
         """The requests that came back without an answer so far."""
         return tuple(self._run.unreturned)
 
-    def unanswered(self) -> Iterator[BatchRequest]:
+    def unanswered(self) -> Iterator[BatchRequest[Value]]:
         """Yield these requests, for ``client.batch``, each with its sample as its ``samples``."""
         return (one.request for one in self.unreturned)
 

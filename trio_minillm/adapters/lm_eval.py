@@ -154,7 +154,7 @@ class TrioMiniLLM(LM):  # type: ignore[misc]
 
         def read(number: int, response: CompletionResponse) -> str:
             args = requests[number].args
-            text = cut(response.content, stops_of(args[1]))
+            text = cut(response.text, stops_of(args[1]))
             self.cache_hook.add_partial("generate_until", args, text)
             return text
 
@@ -257,7 +257,7 @@ def score(response: CompletionResponse, context: str, continuation: str) -> tupl
     what they should be.
     """
     whole = context + continuation
-    if not response.content.startswith(whole):
+    if not response.text.startswith(whole):
         raise NotImplementedError(NOT_GIVEN)
     echo = split_echo(response, whole)
     places = pairwise([*(entry["text_offset"] for entry in echo.prompt), len(whole)])

@@ -17,8 +17,8 @@ import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchResult, validate_schema
 
 from .._batch.files.result_format import check_score
-from .._batch.reasking import words_of
 from .._batch.validation import need_jsonschema
+from .._toolkit.reasking import words_of
 from .._types.schemas import plain_name
 from ._output import Misuse, Row, many, one_line
 

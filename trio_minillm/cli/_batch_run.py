@@ -27,9 +27,9 @@ from trio_minillm.batch import (
 )
 
 from .._batch.files.key_table import KeyTable
-from .._batch.reasking import words_of
 from .._batch.validation import check_schema
 from .._protocol.redaction import redact_beginnings
+from .._toolkit.reasking import words_of
 from ..local._named import open_model
 from ._batch_files import RunTrace, check_cache, open_cache, open_input, open_trace
 from ._batch_output import Output, make_table, open_output, writing

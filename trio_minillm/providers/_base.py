@@ -52,8 +52,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    """Name of the model, as the server knows it."""
     provider: Provider
+    """The provider, which is the wire format."""
     base_url: str
+    """Address, up to what the wire format adds."""
     api_key: str | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -75,6 +78,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         check_function("sign", self.sign)
         if not self.name:
             raise ValueError("name must not be empty")
+        if self.name != self.name.strip() or not self.name.isprintable():
+            raise ValueError("name must be a model's, without spaces around it or line breaks")
         if self.api_key is not None and self.key_source is not None:
             raise ValueError("give api_key or key_source, not both")
         msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change
@@ -125,7 +130,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: Model
+    """The model to ask."""
     messages: tuple[Message, ...]
+    """The messages, in order."""
     params: Mapping[str, Any]
     extra: Mapping[str, Any]
     expect_usage: bool = True
@@ -141,8 +148,11 @@ class FollowUp(msgspec.Struct, frozen=True, kw_only=True):
     """A request about an answer that was asked for before; the client adds the model's headers."""
 
     url: str
+    """The whole address."""
     method: str = "GET"
+    """The HTTP method."""
     body: bytes = b""
+    """The bytes of the body."""
 
 
 class SettlementRequest(FollowUp, frozen=True, kw_only=True):

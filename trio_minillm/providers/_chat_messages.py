@@ -87,6 +87,7 @@ class MessageRules(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of calls that are taken; ``None``, and for Mistral's models: what the model's family takes,
     told by its name."""
     order: TurnOrder = TurnOrder()
+    """The orders of messages that the server refuses, and what is done instead."""
     own_parts: bool = True
     """True if messages may hold what only OpenAI's do: refusals and custom tools' calls. Elsewhere a
     refusal is text, and a custom call is one of a function with the argument ``input``."""

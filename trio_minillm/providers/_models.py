@@ -241,7 +241,7 @@ def _model(
         return Model(
             name=name,
             provider=provider,
-            base_url=base_url or default_url,
+            base_url=default_url if base_url is None else base_url,
             api_key=api_key or None,
             headers={} if headers is None else headers,
             extra={} if extra is None else extra,

@@ -6,7 +6,7 @@ tests run on `trio.testing.MockClock` without a real second passing::
     transport = testing.ScriptedTransport(testing.reply(*testing.openai_events("Hi", " you")))
     async with llm.open_client(transport=transport) as client:
         response = await client.complete(testing.model(), "Hello")
-    assert response.content == "Hi you"
+    assert response.text == "Hi you"
 
 `serve` plays the same script over a real loopback socket, `faults` break it in every way that is
 known, `record` and `replay` keep what a real server said, and `check_provider`,
@@ -14,27 +14,16 @@ known, `record` and `replay` keep what a real server said, and `check_provider`,
 """
 
 from . import faults
+from ._answer_parts import AnswerPart, reasoning, tool_call
 from ._check_provider import check_provider
 from ._check_stream import check_stream
 from ._check_transport import check_transport
-from ._events import (
-    answer,
-    anthropic_events,
-    decode,
-    gemini_events,
-    json_reply,
-    model,
-    openai_events,
-    responses_events,
-    resumable,
-    settlement,
-    sse,
-    text_events,
-)
+from ._events import answer, decode, json_reply, model, resumable, settlement
 from ._loopback_connection import Connection
 from ._loopback_server import LoopbackServer, serve
 from ._recording import Recording, record
 from ._replay import replay
+from ._responses_answers import responses_events
 from ._script import (
     Reply,
     ReplyFunction,
@@ -49,8 +38,16 @@ from ._script import (
     wire,
 )
 from ._scripted_transport import ScriptedTransport
+from ._wire_answers import (
+    anthropic_events,
+    gemini_events,
+    openai_events,
+    sse,
+    text_events,
+)
 
 __all__ = [
+    "AnswerPart",
     "Connection",
     "LoopbackServer",
     "Recording",
@@ -74,6 +71,7 @@ __all__ = [
     "model",
     "openai_events",
     "raw",
+    "reasoning",
     "record",
     "replay",
     "reply",
@@ -84,5 +82,6 @@ __all__ = [
     "settlement",
     "sse",
     "text_events",
+    "tool_call",
     "wire",
 ]

@@ -9,9 +9,9 @@ import httpx
 import trio
 
 from .._http.connector import HTTPTransport, as_httpx
-from ._events import openai_events
 from ._loopback_server import LoopbackServer, serve
 from ._script import Answer, Reply, ServedRequest, hang, raw, reply
+from ._wire_answers import openai_events
 from .faults import closing, cut, endless_headers, framing, length
 
 SECONDS = 5.0

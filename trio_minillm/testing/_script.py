@@ -73,7 +73,9 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     steps: tuple[Step, ...] = ()
+    """Data, pauses and marks of the body, in order."""
     status: int = 200
+    """The HTTP status."""
     headers: dict[str, str] = msgspec.field(
         default_factory=lambda: {"content-type": "text/event-stream"}
     )
@@ -87,6 +89,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     length: int | None = None
     """Value of ``content-length`` if it is to be wrong (with framing ``length``)."""
     http: Literal["1.0", "1.1"] = "1.1"
+    """The version in the head."""
     keep_alive: bool = True
     """False if the connection is closed after the response, which the head then says."""
     raw: bool = False
@@ -141,11 +144,13 @@ class ServedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as a scripted server received it. Its ``repr`` shows neither headers nor body."""
 
     method: str
+    """The HTTP method."""
     target: str
     """Path and query, as sent."""
     headers: dict[str, str]
     """Values by lower-case name; several values of one name are joined with ``", "``."""
     body: bytes
+    """The bytes of the body."""
     connection: int = 0
     """Number of the connection that it arrived on, from 0 (always 0 in memory)."""
 

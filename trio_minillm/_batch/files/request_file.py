@@ -34,7 +34,9 @@ class Problem(msgspec.Struct, frozen=True):
     """Fault of a line (of a CSV: the row's first one), or of a Parquet file's row, from 1 on."""
 
     line: int
+    """Number of the line or row."""
     what: str
+    """The fault in words."""
 
     def __str__(self) -> str:
         return f"line {self.line:,}: {self.what}"
@@ -44,7 +46,9 @@ class InputReport(msgspec.Struct, kw_only=True):
     """Findings of the first reading. Requests of other shards are not counted."""
 
     requests: int = 0
+    """Requests that can be sent."""
     bad: int = 0
+    """Lines that can't be read, or sent."""
     problems: list[Problem] = msgspec.field(default_factory=list)
     """The first `MAX_PROBLEMS`."""
     extra: dict[str, int] = msgspec.field(default_factory=Counter)

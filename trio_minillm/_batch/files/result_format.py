@@ -77,26 +77,39 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
+    """Id of the line."""
     custom_id: str
+    """The request's key."""
     ok: bool
+    """True if there is a whole answer that is valid."""
     outcome: str
+    """Outcome of the newest attempt."""
     request: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
     """Hash of the request (see `fingerprint`)."""
     content: str | None = None
     """The answer's text (of its first choice); ``None`` if there is no whole answer."""
     sample: int = 0
+    """Number of the answer among several to one request, from 0."""
     response: dict[str, Any] | None = None
     """``status_code``, ``request_id`` and ``body``: a ``chat.completion``, or the refusal."""
     error: dict[str, Any] | None = None
+    """``code`` and ``message`` of the newest attempt's error, or of the fault of an invalid answer."""
     partial: dict[str, Any] | None = None
     """The part of a broken answer that had arrived, in the shape of a ``chat.completion``."""
     usage: dict[str, Any] | None = None
+    """Token counts of the newest attempt."""
     cost: dict[str, Any] | None = None
+    """Cost of all attempts, and how far it is known."""
     timings: dict[str, Any] | None = None
+    """Times of the newest attempt's milestones, in seconds."""
     attempts: list[dict[str, Any]] = []
+    """All attempts, in order."""
     cached: bool = False
+    """True if the answer came from the cache."""
     score: Any = None
+    """Value that the batch's ``score`` function returned."""
     meta: Any = None
+    """The request's ``meta``."""
 
     def __post_init__(self) -> None:
         if self.content is None and self.ok and self.response is not None:

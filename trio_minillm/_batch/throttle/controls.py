@@ -33,7 +33,9 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     """Host of its address, or the provider's name."""
     kind: ControlKind
+    """The thing that is held back."""
     source: ControlSource
+    """The origin of the limit."""
     limit: float
     """Requests at once, requests per second, tokens per minute, or the seconds that are left of a
     pause."""

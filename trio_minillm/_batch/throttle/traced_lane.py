@@ -33,13 +33,17 @@ class TraceEvent(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     """Seconds since the batch began."""
     model: str
+    """Name of the model."""
     host: str
+    """Host of its address, or the provider's name."""
     event: TraceName
+    """The decision, or ``sample`` for the state at a full second."""
     why: str = ""
     """The failure, for ``refused``, ``paused`` and ``closed``."""
     before: float | None = None
     """The number at once, requests per second, or seconds of pause before the decision."""
     after: float | None = None
+    """The same after the decision."""
     in_flight: int
     """Requests under way."""
     concurrency: int | None
