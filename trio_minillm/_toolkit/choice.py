@@ -71,6 +71,7 @@ class ModelChoice(msgspec.Struct, frozen=True):
     """
 
     models: tuple[Model | ModelChoice, ...]
+    """The models, in the order in which they are asked."""
     after: float | None = None
     """Seconds without content after which the next is asked as well; ``None``: never for that."""
     on: On = FAILURES

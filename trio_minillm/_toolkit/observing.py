@@ -34,6 +34,7 @@ class ObservedAttempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
 
     model: Model
+    """The model that is asked."""
     number: int
     """Number within its call, or of a batch's request, from 1."""
     url: str
@@ -56,6 +57,7 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The end of an attempt: how it ended, what is known of its cost, and its times."""
 
     outcome: Outcome
+    """The way it ended."""
     error: MiniLLMError | None
     """The error that ended it. Its words may be the server's, which may quote the prompt."""
     retried: bool
@@ -66,6 +68,7 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     seconds: float
     """Seconds from the beginning of the attempt to its end."""
     timings: Timings
+    """The times of its milestones, in seconds since it began."""
     response: CompletionResponse | None
     """Everything that arrived; ``None`` for an attempt that another follows, of which nothing did."""
 

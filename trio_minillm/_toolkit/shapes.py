@@ -28,6 +28,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    """The field's name in the JSON."""
     delta: str = ""
     """Text that has arrived since the one before; it may be empty at the end."""
     done: bool = False

@@ -91,6 +91,26 @@ class StreamingCompletion(stream.StreamingCompletion):
         """
         return self._values.calls()
 
+    # -- many listeners --------------------------------------------------------------------------
+
+    def broadcast(self, *, buffer: int | None = None, policy: Policy = "block") -> Broadcast:
+        """Return a hub through which any number of tasks listen to this stream, each in full:
+        ``async with stream.broadcast() as hub``, then ``hub.subscribe()`` for each of them.
+
+        ``buffer`` is the number of chunks that a listener may be behind (1,024), and ``policy`` says
+        what becomes of one that is: the others wait for it (``"block"``), it goes without the oldest
+        (``"drop_oldest"``), or it is sent away (``"detach"``). Both can be set for each listener. While
+        the hub reads, nobody else takes chunks from the stream.
+
+        Raises what taking a chunk raises outside of the stream's block.
+        """
+        from .broadcast import BUFFERED_CHUNKS, Broadcast
+
+        self._check_open()
+        return Broadcast(self, BUFFERED_CHUNKS if buffer is None else buffer, policy)
+
+    # -- inside ----------------------------------------------------------------------------------
+
     @property
     def _tools(self) -> Sequence[Any]:
         return ()
@@ -109,24 +129,6 @@ class StreamingCompletion(stream.StreamingCompletion):
             pump = Pump(self, lambda: self._folded, self._next_batch)
             self._made_values = Values(pump, self._response_type, self._tools)
         return self._made_values
-
-    # -- many listeners ---------------------------------------------------------------------------
-
-    def broadcast(self, *, buffer: int | None = None, policy: Policy = "block") -> Broadcast:
-        """Return a hub through which any number of tasks listen to this stream, each in full:
-        ``async with stream.broadcast() as hub``, then ``hub.subscribe()`` for each of them.
-
-        ``buffer`` is the number of chunks that a listener may be behind (1,024), and ``policy`` says
-        what becomes of one that is: the others wait for it (``"block"``), it goes without the oldest
-        (``"drop_oldest"``), or it is sent away (``"detach"``). Both can be set for each listener. While
-        the hub reads, nobody else takes chunks from the stream.
-
-        Raises what taking a chunk raises outside of the stream's block.
-        """
-        from .broadcast import BUFFERED_CHUNKS, Broadcast
-
-        self._check_open()
-        return Broadcast(self, BUFFERED_CHUNKS if buffer is None else buffer, policy)
 
 
 class TrackedStream(tracked.TrackedStream, StreamingCompletion):
