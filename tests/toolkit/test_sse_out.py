@@ -18,6 +18,7 @@ from trio_minillm import testing
 from trio_minillm._protocol.reasons import in_chat_words
 
 from ..support.recorded import Recording, recordings
+from ..support.streams import cancelled_at
 
 URL = "http://unused.invalid"
 MODELS: dict[str, Callable[[], llm.Model]] = {
@@ -361,3 +362,37 @@ def test_misuse() -> None:
     for seconds in (-1, 0):
         with pytest.raises(ValueError, match="keep_alive"):
             llm.sse_of(fed(), keep_alive=seconds)
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_the_stream_of_a_choice_of_models(works: bool) -> None:
+    """Over a listener: the second model answers, or none does."""
+    refused = testing.reply(b'{"error": {"message": "no"}}', status=503)
+    second = testing.reply(*testing.openai_events("a", "b")) if works else refused
+    transport = testing.ScriptedTransport(refused, second)
+    retry = llm.Retry(attempts=1)
+    async with llm.open_client(transport=transport, retry=retry) as client:
+        async with client.stream(llm.fallback(CHAT, CHAT), "Why?") as stream:
+            async with stream.broadcast() as hub:
+                body = await written(hub.subscribe())
+    if works:
+        check(stream, body, 1)
+        assert stream.response.content == "ab"
+    else:
+        assert isinstance(stream.error, llm.ModelsExhausted)
+        assert error_in(body)["message"] == str(stream.error)
+
+
+async def test_cancelled_at_every_step() -> None:
+    async def run() -> None:
+        events = testing.openai_events("a", "b", "c")
+        async with llm.open_client(
+            transport=testing.ScriptedTransport(testing.reply(*events))
+        ) as c:
+            async with c.stream(CHAT, "Why?") as stream:
+                assert (await written(stream)).endswith(b"[DONE]\n\n")
+
+    step = 1
+    while await cancelled_at(step, run):
+        step += 1
+    assert step > 10

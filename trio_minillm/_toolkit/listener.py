@@ -24,8 +24,6 @@ Policy: TypeAlias = Literal["block", "drop_oldest", "detach"]
 chunks that it has not taken · ``detach``: it gets a `ListenerDetached`, and is none any more.
 """
 
-_NOTHING: list[StreamChunk] = []
-
 
 class ListenerDetached(trio.BrokenResourceError):
     """A listener fell further behind than its buffer allows, and is none any more.
@@ -80,8 +78,7 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
         """True while the stream waits for it."""
         self._log = log
         self._leave = leave
-        self._first = _NOTHING  # the beginning of a late one, shared with those who began here, too
-        self._at = 0  # the number of those that were taken
+        self._first: list[StreamChunk] = []  # the beginning of a late one, last chunk first
         self._turns = 0
         self._closed = False
         self._told = False
@@ -147,19 +144,16 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
 
     @property
     def _is_ready(self) -> bool:
-        begins = self._at < len(self._first) or not self.begun
-        return begins or self._log.published > self.taken_to or self._log.over
+        begins = self._first or not self.begun
+        return bool(begins) or self._log.published > self.taken_to or self._log.over
 
     def _take(self, most: int | None) -> list[StreamChunk]:
         """Take what there is, of the beginning first."""
         if not self.begun:
-            self._first, self.taken_to, self.begun = self._log.snapshot(), self._log.published, True
-            self._log.changed = True
-        if self._at < len(self._first):
-            found = self._first[self._at : None if most is None else self._at + most]
-            self._at += len(found)
-            return found
-        self._first, self._at = _NOTHING, 0
+            self._first = self._log.snapshot()[::-1]
+            self.taken_to, self.begun, self._log.changed = self._log.published, True, True
+        if self._first:
+            return [self._first.pop() for _ in range(most or len(self._first))]
         behind = self._log.published - self.taken_to
         if behind > self.buffer and self.policy != "block":
             self._fall_behind(behind)
@@ -189,7 +183,7 @@ class Listener(trio.abc.ReceiveChannel[StreamChunk]):
     def close(self) -> None:
         """Stop listening. A task that waits for a chunk here gets `trio.ClosedResourceError`."""
         if not self._closed:
-            self._closed, self._first, self._at = True, _NOTHING, 0
+            self._closed, self._first = True, []
             self._leave(self)
 
     def __enter__(self) -> Self:
