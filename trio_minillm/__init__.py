@@ -92,17 +92,17 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
-    from ._toolkit.broadcast import Broadcast
-    from ._toolkit.broken import BrokenJSON, CutJSON, UnexpectedValue
-    from ._toolkit.calls import StreamedCall
-    from ._toolkit.choice import ModelChoice, ModelsExhausted, fallback, first_of
-    from ._toolkit.listener import Listener, ListenerDetached
-    from ._toolkit.observing import AttemptEnd, ObservedAttempt, Observer
-    from ._toolkit.otel import opentelemetry_observer
-    from ._toolkit.partial import Partial
-    from ._toolkit.shapes import Field
-    from ._toolkit.sse_out import sse_of
-    from ._toolkit.tool_loop import ToolLoopError, ToolRun
+    from ._toolkit.choices.choice import ModelChoice, ModelsExhausted, fallback, first_of
+    from ._toolkit.listeners.broadcast import Broadcast
+    from ._toolkit.listeners.listener import Listener, ListenerDetached
+    from ._toolkit.listeners.sse_out import sse_of
+    from ._toolkit.observers.observing import AttemptEnd, ObservedAttempt, Observer
+    from ._toolkit.observers.otel import opentelemetry_observer
+    from ._toolkit.tools.tool_loop import ToolLoopError, ToolRun
+    from ._toolkit.values.broken import BrokenJSON, CutJSON, UnexpectedValue
+    from ._toolkit.values.calls import StreamedCall
+    from ._toolkit.values.partial import Partial
+    from ._toolkit.values.shapes import Field
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -110,40 +110,40 @@ else:
     # Most programs never use these names: they are loaded at their first use, to keep the import
     # of the package short.
     _LATER = {
-        "AttemptEnd": "_toolkit.observing",
+        "AttemptEnd": "_toolkit.observers.observing",
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
-        "Broadcast": "_toolkit.broadcast",
-        "BrokenJSON": "_toolkit.broken",
+        "Broadcast": "_toolkit.listeners.broadcast",
+        "BrokenJSON": "_toolkit.values.broken",
         "CostEstimate": "_accounting.estimate",
-        "CutJSON": "_toolkit.broken",
+        "CutJSON": "_toolkit.values.broken",
         "Echo": "_types.echo",
-        "Field": "_toolkit.shapes",
+        "Field": "_toolkit.values.shapes",
         "JSONLLedger": "_accounting.ledger_file",
-        "Listener": "_toolkit.listener",
-        "ListenerDetached": "_toolkit.listener",
+        "Listener": "_toolkit.listeners.listener",
+        "ListenerDetached": "_toolkit.listeners.listener",
         "LocalModelError": "local",
         "LocalServer": "local",
-        "ModelChoice": "_toolkit.choice",
-        "ModelsExhausted": "_toolkit.choice",
-        "ObservedAttempt": "_toolkit.observing",
-        "Observer": "_toolkit.observing",
-        "Partial": "_toolkit.partial",
+        "ModelChoice": "_toolkit.choices.choice",
+        "ModelsExhausted": "_toolkit.choices.choice",
+        "ObservedAttempt": "_toolkit.observers.observing",
+        "Observer": "_toolkit.observers.observing",
+        "Partial": "_toolkit.values.partial",
         "ResponseCache": "batch",
-        "StreamedCall": "_toolkit.calls",
-        "ToolLoopError": "_toolkit.tool_loop",
-        "ToolRun": "_toolkit.tool_loop",
-        "UnexpectedValue": "_toolkit.broken",
+        "StreamedCall": "_toolkit.values.calls",
+        "ToolLoopError": "_toolkit.tools.tool_loop",
+        "ToolRun": "_toolkit.tools.tool_loop",
+        "UnexpectedValue": "_toolkit.values.broken",
         "estimate": "_accounting.estimate",
-        "fallback": "_toolkit.choice",
-        "first_of": "_toolkit.choice",
+        "fallback": "_toolkit.choices.choice",
+        "first_of": "_toolkit.choices.choice",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
-        "opentelemetry_observer": "_toolkit.otel",
+        "opentelemetry_observer": "_toolkit.observers.otel",
         "split_echo": "_types.echo",
-        "sse_of": "_toolkit.sse_out",
+        "sse_of": "_toolkit.listeners.sse_out",
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from ._batch.batch import Batch
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
-    from ._toolkit.choice import ModelChoice
-    from ._toolkit.observing import Notifier, Observer
-    from ._toolkit.race import PreparedChoice
+    from ._toolkit.choices.choice import ModelChoice
+    from ._toolkit.choices.race import PreparedChoice
+    from ._toolkit.observers.observing import Notifier, Observer
     from ._toolkit.reasking import Asking
-    from ._toolkit.tool_loop import ToolRun
+    from ._toolkit.tools.tool_loop import ToolRun
     from ._vendor_batch.journal import Journal
     from ._vendor_batch.options import VendorBatchOptions
     from ._vendor_batch.vendor_batch import VendorBatch
@@ -317,7 +317,7 @@ class Client:
 
         Raises what `stream` does, and ``TypeError`` for tools that have no function.
         """
-        from ._toolkit.tool_loop import new_run
+        from ._toolkit.tools.tool_loop import new_run
 
         check_option("limits", limits, Limits)
         client = self if limits is None else self.scope(limits=limits)
@@ -476,7 +476,7 @@ class Client:
         ``messages`` and ``params`` are those that the request was made of, for an observer.
         """
         if not isinstance(prepared, Prepared):
-            from ._toolkit.chosen import stream_of_choice
+            from ._toolkit.choices.chosen import stream_of_choice
 
             # Not functools.partial, whose repr would show the messages.
             return stream_of_choice(
@@ -496,7 +496,7 @@ class Client:
         )
         observed = self._notifier is not None or _log.isEnabledFor(logging.DEBUG)
         if observed:
-            from ._toolkit.observing import observed_kind
+            from ._toolkit.observers.observing import observed_kind
 
             kind = observed_kind(kind)
         stream = kind(
@@ -510,7 +510,7 @@ class Client:
             settlement=prepared.timeouts.settlement or 0.0,
         )
         if observed:
-            from ._toolkit.observing import observe
+            from ._toolkit.observers.observing import observe
 
             observe(stream, self._notifier, prepared, messages, params)
         return stream
@@ -551,7 +551,7 @@ class Client:
 
     def _prepare_choice(self, model: object, messages: Messages, **more: Any) -> PreparedChoice:
         """Make the requests for several models. Raises ``TypeError`` if they are no `ModelChoice`."""
-        from ._toolkit.race import prepare_choice
+        from ._toolkit.choices.race import prepare_choice
 
         return prepare_choice(model, messages, self._prepare, **more)
 
@@ -581,7 +581,7 @@ def _merged(outer: Any, inner: Any) -> Any:
 def _notifier(observer: Observer | None) -> Notifier | None:
     if observer is None:
         return None
-    from ._toolkit.observing import Notifier
+    from ._toolkit.observers.observing import Notifier
 
     return Notifier(observer)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import trio_minillm as llm
 from trio_minillm._protocol.ingest import Ingest
-from trio_minillm._toolkit.history import History
+from trio_minillm._toolkit.listeners.history import History
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 
 from ..support.streams import cancelled_at

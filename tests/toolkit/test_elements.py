@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._toolkit.elements import ElementShape
+from trio_minillm._toolkit.values.elements import ElementShape
 
 from ..support.json_texts import VALUES, cut
 

@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 import pytest
 
-from trio_minillm._toolkit.field_types import decoded, element_of, fields_of, holds_list
+from trio_minillm._toolkit.values.field_types import decoded, element_of, fields_of, holds_list
 
 T = TypeVar("T")
 Short = Annotated[str, msgspec.Meta(max_length=3)]

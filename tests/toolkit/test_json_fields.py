@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_minillm._toolkit.json_fields import ENDED, MemberReader
+from trio_minillm._toolkit.values.json_fields import ENDED, MemberReader
 
 from ..support.json_texts import almost, cut, texts_of
 

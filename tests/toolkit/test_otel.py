@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 import trio_minillm as llm
-from trio_minillm._toolkit import otel
+from trio_minillm._toolkit.observers import otel
 from trio_minillm.testing import ScriptedTransport, hang, json_reply, openai_events, reply, sse
 
 from ..support.conversations import Turn, chat

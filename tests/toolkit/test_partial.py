@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._toolkit.partial import PartialShape
-from trio_minillm._toolkit.tree import NOTHING, Tree
+from trio_minillm._toolkit.values.partial import PartialShape
+from trio_minillm._toolkit.values.tree import NOTHING, Tree
 from trio_minillm._types.chunks import StreamChunk
 from trio_minillm.testing import ScriptedTransport, openai_events, reply
 

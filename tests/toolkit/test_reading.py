@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trio_minillm as llm
-from trio_minillm._toolkit.dressing import MAX_LEAD_IN, Dressing
-from trio_minillm._toolkit.reading import Reading
-from trio_minillm._toolkit.shapes import FieldShape
+from trio_minillm._toolkit.values.dressing import MAX_LEAD_IN, Dressing
+from trio_minillm._toolkit.values.reading import Reading
+from trio_minillm._toolkit.values.shapes import FieldShape
 from trio_minillm._types.schemas import read_answer, undressed
 
 from ..support.json_texts import OBJECTS, almost, cut, texts_of

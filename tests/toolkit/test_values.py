@@ -524,7 +524,7 @@ async def test_without_the_extra(monkeypatch):
 
 
 async def test_texts_too_long_to_be_mended(monkeypatch):
-    monkeypatch.setattr("trio_minillm._toolkit.repair.MAX_REPAIRED", 5)
+    monkeypatch.setattr("trio_minillm._toolkit.values.repair.MAX_REPAIRED", 5)
     async with answer('{"a": "one tw') as stream:
         _, error = await until_error(stream.fields(repair=True))
         assert isinstance(error, llm.CutJSON)

@@ -13,13 +13,13 @@ from .._stream import stream, tracked
 from .._types.errors import MiniLLMError
 
 if TYPE_CHECKING:
-    from .broadcast import Broadcast
-    from .calls import CallsView
-    from .listener import Policy
-    from .partial import Partial
-    from .shapes import Field
-    from .values import Values
-    from .views import TextView
+    from .listeners.broadcast import Broadcast
+    from .listeners.listener import Policy
+    from .values.calls import CallsView
+    from .values.partial import Partial
+    from .values.shapes import Field
+    from .values.values import Values
+    from .values.views import TextView
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class StreamingCompletion(stream.StreamingCompletion):
 
         Raises what taking a chunk raises outside of the stream's block.
         """
-        from .broadcast import BUFFERED_CHUNKS, Broadcast
+        from .listeners.broadcast import BUFFERED_CHUNKS, Broadcast
 
         self._check_open()
         return Broadcast(self, BUFFERED_CHUNKS if buffer is None else buffer, policy)
@@ -123,8 +123,8 @@ class StreamingCompletion(stream.StreamingCompletion):
     @property
     def _values(self) -> Values:
         if self._made_values is None:
-            from .values import Values
-            from .views import Pump
+            from .values.values import Values
+            from .values.views import Pump
 
             pump = Pump(self, lambda: self._folded, self._next_batch)
             self._made_values = Values(pump, self._response_type, self._tools)
@@ -136,7 +136,7 @@ class TrackedStream(tracked.TrackedStream, StreamingCompletion):
 
     def _attempt_failed(self, error: MiniLLMError) -> None:
         super()._attempt_failed(error)
-        from .log_records import log_retry
+        from .observers.log_records import log_retry
 
         log_retry(self._records[-1], self._asked, error)
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from .._protocol.request import Messages, Prepared, check_model
-from .._types.errors import BudgetExceeded, MiniLLMError
-from ..providers import Model
+from ..._protocol.request import Messages, Prepared, check_model
+from ..._types.errors import BudgetExceeded, MiniLLMError
+from ...providers import Model
 from .attempt import Attempt, name_of
 from .choice import ModelChoice, ModelsExhausted
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import trio
 
-from .._types.chunks import StreamChunk
-from .._types.errors import MiniLLMError
+from ..._types.chunks import StreamChunk
+from ..._types.errors import MiniLLMError
 from .history import History
 
 

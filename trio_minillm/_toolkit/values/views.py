@@ -9,10 +9,10 @@ from typing import Any, Generic, Self, TypeVar
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._protocol.ingest import Ingest
-from .._stream.stream import YIELD_EVERY, StreamingCompletion
-from .._types.errors import MiniLLMError
-from .._types.response import FINISHED
+from ..._protocol.ingest import Ingest
+from ..._stream.stream import YIELD_EVERY, StreamingCompletion
+from ..._types.errors import MiniLLMError
+from ..._types.response import FINISHED
 from .broken import BrokenJSON
 from .reading import Reading
 from .repair import Mender

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, TypeAlias
 
-from .._types.response import CompletionResponse, InvalidAnswer, MismatchedAnswer
+from ..._types.response import CompletionResponse, InvalidAnswer, MismatchedAnswer
 from .json_grammar import unescaped
 
 Path: TypeAlias = "tuple[str | int, ...]"

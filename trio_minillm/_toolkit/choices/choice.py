@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from .._types.checks import check_seconds, wrong_type
-from .._types.errors import (
+from ..._types.checks import check_seconds, wrong_type
+from ..._types.errors import (
     BudgetExceeded,
     CredentialsError,
     MiniLLMError,
@@ -23,7 +23,7 @@ from .._types.errors import (
     StreamTimeout,
     StreamTruncated,
 )
-from ..providers import Model
+from ...providers import Model
 
 FailureWord = Literal[
     "auth",
@@ -184,8 +184,8 @@ def _is_absent(error: RefusedError | ProviderError) -> bool:
     """Return whether the server says that it has no such model, or that nothing is at the address."""
     if error.kind != "invalid":
         return False
-    from ..providers._error_codes import plain_code, status_of  # only failures need them
-    from ..providers._error_kinds import says_absent
+    from ...providers._error_codes import plain_code, status_of  # only failures need them
+    from ...providers._error_kinds import says_absent
 
     code = plain_code(error.code or "")
     return (

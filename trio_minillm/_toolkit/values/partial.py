@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from .._types.schemas import ANSWER, read_answer
+from ..._types.schemas import ANSWER, read_answer
 from .broken import BrokenJSON, UnexpectedValue
 from .field_types import Fields, decoded
 from .json_fields import Key, Piece

@@ -22,7 +22,7 @@ from typing import (
 
 import msgspec
 
-from .._types.schemas import JSON_TEXT, read_answer, read_json
+from ..._types.schemas import JSON_TEXT, read_answer, read_json
 
 Fields: TypeAlias = "dict[str, Any]"
 _PLAIN_TEXT: Final = (str, Any, None)

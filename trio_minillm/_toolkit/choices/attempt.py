@@ -9,14 +9,14 @@ from typing import Any
 
 import trio
 
-from .._protocol.ingest import Ingest
-from .._stream.background import Background
-from .._stream.body import DIRECT
-from .._types.chunks import StreamChunk, has_content
-from .._types.errors import MiniLLMError
-from .._types.response import Outcome
-from ..providers import Model
-from .streams import TrackedStream
+from ..._protocol.ingest import Ingest
+from ..._stream.background import Background
+from ..._stream.body import DIRECT
+from ..._types.chunks import StreamChunk, has_content
+from ..._types.errors import MiniLLMError
+from ..._types.response import Outcome
+from ...providers import Model
+from ..streams import TrackedStream
 
 
 def name_of(model: Model) -> str:

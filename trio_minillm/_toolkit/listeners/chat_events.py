@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from .._protocol.reasons import in_chat_words
-from .._types.chunks import StreamChunk
-from .._types.errors import (
+from ..._protocol.reasons import in_chat_words
+from ..._types.chunks import StreamChunk
+from ..._types.errors import (
     BudgetExceeded,
     MiniLLMError,
     ProviderError,
@@ -25,8 +25,8 @@ from .._types.errors import (
     StreamTimeout,
     StreamTruncated,
 )
-from .._types.response import FINISHED, Choice, CompletionResponse
-from .._types.usage import Usage
+from ..._types.response import FINISHED, Choice, CompletionResponse
+from ..._types.usage import Usage
 from .chat_calls import ChatCalls
 from .history import text_field
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from .._accounting.record import CostRecord
-from .._types.errors import MiniLLMError
-from ..providers import Model
+from ..._accounting.record import CostRecord
+from ..._types.errors import MiniLLMError
+from ...providers import Model
 
 log = logging.getLogger("trio_minillm")
 

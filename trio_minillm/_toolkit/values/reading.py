@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from .._protocol.arguments import same_json
+from ..._protocol.arguments import same_json
 from .broken import BrokenJSON, UnexpectedValue
 from .dressing import Dressing
 from .shapes import Shape, escaped

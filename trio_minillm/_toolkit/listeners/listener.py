@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._stream.stream import YIELD_EVERY
-from .._types.chunks import StreamChunk
-from .._types.errors import MiniLLMError
-from .._types.response import CompletionResponse, Outcome
+from ..._stream.stream import YIELD_EVERY
+from ..._types.chunks import StreamChunk
+from ..._types.errors import MiniLLMError
+from ..._types.response import CompletionResponse, Outcome
 from .chunk_log import ChunkLog
 
 if TYPE_CHECKING:
-    from .._stream.stream import StreamingCompletion
+    from ..._stream.stream import StreamingCompletion
 
 Policy: TypeAlias = Literal["block", "drop_oldest", "detach"]
 """The fate of a listener that is as far behind as its buffer allows.

@@ -11,18 +11,18 @@ import msgspec
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._accounting.record import CostRecord
-from .._protocol.ingest import Ingest
-from .._protocol.request import Prepared
-from .._stream.background import Background, raise_crash
-from .._stream.task import StreamTask
-from .._types.chunks import StreamChunk
-from .._types.errors import MiniLLMError
-from .._types.response import CompletionResponse, Outcome
-from .._types.usage import Usage
+from ..._accounting.record import CostRecord
+from ..._protocol.ingest import Ingest
+from ..._protocol.request import Prepared
+from ..._stream.background import Background, raise_crash
+from ..._stream.task import StreamTask
+from ..._types.chunks import StreamChunk
+from ..._types.errors import MiniLLMError
+from ..._types.response import CompletionResponse, Outcome
+from ..._types.usage import Usage
+from ..streams import TrackedStream
 from .attempt import Attempt
 from .race import PreparedChoice, Race
-from .streams import TrackedStream
 
 
 def stream_of_choice(prepared: PreparedChoice, make: Callable[..., TrackedStream]) -> TrackedStream:

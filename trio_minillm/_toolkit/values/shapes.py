@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from .._protocol.arguments import MAX_MENDED
-from .._types.schemas import ANSWER, JSON_TEXT
+from ..._protocol.arguments import MAX_MENDED
+from ..._types.schemas import ANSWER, JSON_TEXT
 from .broken import BrokenJSON, CutJSON, Path, UnexpectedValue, path_of_end, words_of
 from .field_types import Fields, decoded
 from .json_fields import ENDED, Key, MemberReader, Piece

@@ -15,16 +15,16 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from .._accounting.record import CostRecord
-from .._protocol.request import Messages, Prepared
-from .._types.errors import MiniLLMError, RetriesExhausted
-from .._types.messages import Message
-from .._types.openai_messages import messages_of
-from .._types.params import PARAM_NAMES
-from .._types.response import CompletionResponse, Outcome, Timings
-from ..providers import Model
+from ..._accounting.record import CostRecord
+from ..._protocol.request import Messages, Prepared
+from ..._types.errors import MiniLLMError, RetriesExhausted
+from ..._types.messages import Message
+from ..._types.openai_messages import messages_of
+from ..._types.params import PARAM_NAMES
+from ..._types.response import CompletionResponse, Outcome, Timings
+from ...providers import Model
+from ..streams import TrackedStream
 from .log_records import described, error_type, log
-from .streams import TrackedStream
 
 
 class ObservedAttempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):

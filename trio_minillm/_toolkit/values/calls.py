@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
-from .._protocol.calls import CallBuilder
-from .._protocol.ingest import Ingest
-from .._types.messages import ToolCall
-from .._types.tools import Tool
+from ..._protocol.calls import CallBuilder
+from ..._protocol.ingest import Ingest
+from ..._types.messages import ToolCall
+from ..._types.tools import Tool
 from .partial import Partial
 from .shapes import Field
 from .sources import CallSource

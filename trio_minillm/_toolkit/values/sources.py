@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from .._protocol.arguments import PLACEHOLDERS
-from .._protocol.builders import Place, TextBuilder
-from .._protocol.calls import CallBuilder
-from .._protocol.choice import ChoiceBuilder
-from .._protocol.ingest import Ingest
-from .._types.schemas import undressed
+from ..._protocol.arguments import PLACEHOLDERS
+from ..._protocol.builders import Place, TextBuilder
+from ..._protocol.calls import CallBuilder
+from ..._protocol.choice import ChoiceBuilder
+from ..._protocol.ingest import Ingest
+from ..._types.schemas import undressed
 
 
 class Source(Protocol):

@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from .._protocol.builders import Joined
-from .._protocol.ingest import COMPACT_EVERY
-from .._types.chunks import StreamChunk, ToolCallDelta
-from .._types.messages import ToolCall
-from .._types.response import CompletionResponse
-from .._types.usage import Usage
+from ..._protocol.builders import Joined
+from ..._protocol.ingest import COMPACT_EVERY
+from ..._types.chunks import StreamChunk, ToolCallDelta
+from ..._types.messages import ToolCall
+from ..._types.response import CompletionResponse
+from ..._types.usage import Usage
 
 _Kind: TypeAlias = tuple[str, int | None, int | None]
 

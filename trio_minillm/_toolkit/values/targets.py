@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .._types.response import FINISHED
-from .._types.schemas import is_wrapped
+from ..._types.response import FINISHED
+from ..._types.schemas import is_wrapped
 from .elements import ElementShape
 from .field_types import element_of, fields_of, holds_list
 from .partial import Partial, PartialShape

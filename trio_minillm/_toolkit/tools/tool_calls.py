@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import trio
 
-from .._protocol.redaction import redact_text
-from .._types.checks import check_count
-from .._types.messages import DocumentPart, ImagePart, TextPart, ToolCall, ToolResult
-from .._types.tools import Tool, tools_of
+from ..._protocol.redaction import redact_text
+from ..._types.checks import check_count
+from ..._types.messages import DocumentPart, ImagePart, TextPart, ToolCall, ToolResult
+from ..._types.tools import Tool, tools_of
 
 MOST_WORDS = 2_000
 """Characters of an exception's words that a model is shown: enough to tell it what to do otherwise, and

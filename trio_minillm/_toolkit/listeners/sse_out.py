@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._stream.stream import StreamingCompletion
-from .._types.checks import check_function, check_seconds, check_type
-from .._types.chunks import StreamChunk
-from .._types.errors import MiniLLMError
+from ..._stream.stream import StreamingCompletion
+from ..._types.checks import check_function, check_seconds, check_type
+from ..._types.chunks import StreamChunk
+from ..._types.errors import MiniLLMError
 from .chat_events import ChatEvents, type_and_code
 from .history import chunks_of
 from .listener import Listener

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .._types.schemas import ANSWER, JSON_TEXT
+from ..._types.schemas import ANSWER, JSON_TEXT
 from .broken import BrokenJSON, Path, UnexpectedValue, path_of_end
 from .json_fields import Key, MemberReader, Piece
 from .shapes import Shape

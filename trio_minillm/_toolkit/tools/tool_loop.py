@@ -10,18 +10,18 @@ from typing import Any, Literal, Self, TypeAlias
 
 import trio
 
-from .._protocol.redaction import secrets_of
-from .._protocol.request import Messages
-from .._stream.background import Background, raise_crash
-from .._types.checks import check_count, check_seconds, check_type
-from .._types.chunks import StreamChunk
-from .._types.errors import BudgetExceeded, MiniLLMError
-from .._types.messages import Message, ToolCall, ToolResult, tool_result
-from .._types.openai_messages import messages_of
-from .._types.response import CompletionResponse
-from ..providers import Model
-from .choice import ModelChoice
-from .streams import TrackedStream
+from ..._protocol.redaction import secrets_of
+from ..._protocol.request import Messages
+from ..._stream.background import Background, raise_crash
+from ..._types.checks import check_count, check_seconds, check_type
+from ..._types.chunks import StreamChunk
+from ..._types.errors import BudgetExceeded, MiniLLMError
+from ..._types.messages import Message, ToolCall, ToolResult, tool_result
+from ..._types.openai_messages import messages_of
+from ..._types.response import CompletionResponse
+from ...providers import Model
+from ..choices.choice import ModelChoice
+from ..streams import TrackedStream
 from .tool_calls import ToolCaller
 
 ToolStep: TypeAlias = StreamChunk | ToolCall | ToolResult

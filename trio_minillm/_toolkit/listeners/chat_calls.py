@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from .._protocol.arguments import is_object
-from .._protocol.calls import CallBuilder, Calls
-from .._protocol.choice import TEXT_BLOCKS
-from .._types.chunks import IN_ORDER, StreamChunk, ToolCallDelta
-from .._types.response import Choice
+from ..._protocol.arguments import is_object
+from ..._protocol.calls import CallBuilder, Calls
+from ..._protocol.choice import TEXT_BLOCKS
+from ..._types.chunks import IN_ORDER, StreamChunk, ToolCallDelta
+from ..._types.response import Choice
 
 
 class _Sent:

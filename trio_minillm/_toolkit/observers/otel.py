@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .._types.messages import (
+from ..._types.messages import (
     AudioPart,
     ImagePart,
     MediaPart,
@@ -27,12 +27,12 @@ from .._types.messages import (
     ToolCall,
     ToolResult,
 )
-from .._types.response import CompletionResponse
-from .._types.usage import Usage
-from .._version import __version__
-from ..providers import Model
-from ..providers._base import host_of, is_vertex
-from ..providers._server_quirks import server_at
+from ..._types.response import CompletionResponse
+from ..._types.usage import Usage
+from ..._version import __version__
+from ...providers import Model
+from ...providers._base import host_of, is_vertex
+from ...providers._server_quirks import server_at
 from .log_records import described, error_type
 from .observing import AttemptEnd, ObservedAttempt, Observer
 

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Self, get_args
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from .._stream.background import Background, raise_crash
-from .._stream.stream import YIELD_EVERY
-from .._types.checks import check_count
-from .._types.chunks import StreamChunk
-from .._types.errors import MiniLLMError
+from ..._stream.background import Background, raise_crash
+from ..._stream.stream import YIELD_EVERY
+from ..._types.checks import check_count
+from ..._types.chunks import StreamChunk
+from ..._types.errors import MiniLLMError
 from .chunk_log import ChunkLog
 from .history import chunks_of
 from .listener import Listener, Policy
 
 if TYPE_CHECKING:
-    from .._stream.stream import StreamingCompletion
+    from ..._stream.stream import StreamingCompletion
 
 BUFFERED_CHUNKS = 1024
 """Chunks that a listener may be behind by default: one read of the socket may bring hundreds. They are

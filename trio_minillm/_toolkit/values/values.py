@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._protocol.calls import CallBuilder
-from .._types.tools import Tool, tools_of
+from ..._protocol.calls import CallBuilder
+from ..._types.tools import Tool, tools_of
 from .calls import CallsView, StreamedCall
 from .sources import ContentSource
 from .targets import Target
