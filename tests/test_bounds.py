@@ -239,11 +239,11 @@ def test_what_an_answer_adds_up_to_is_bounded(chunk: StreamChunk, bound: str) ->
     assert state.error.partial is not None
 
 
-BOUNDED = ("_http", "_protocol", "_stream")
+BOUNDED = ("_http", "_protocol", "_stream", "_toolkit")
 """The rooms that hold what a server sends."""
 OF_OURS = {
     *("MAX_CAUSES", "MAX_CREDIT", "MAX_IDLE", "MAX_KEPT", "MAX_TEMPLATE", "MAX_THREADS"),
-    *("MAX_MESSAGES", "MAX_PARAM", "MAX_SESSIONS", "MAX_SHAPES"),
+    *("MAX_MESSAGES", "MAX_PARAM", "MAX_SESSIONS", "MAX_SHAPES", "MAX_WORDS"),
 }
 """Bounds on what the library itself keeps, whatever a server sends."""
 

@@ -150,7 +150,7 @@ def test_another_event_loop_is_told_what_is_needed():
         async with llm.open_client():
             pass
 
-    with pytest.raises(RuntimeError, match=r"open_client needs trio\.run"):
+    with pytest.raises(RuntimeError, match=r"open_client needs Trio, and this is asyncio"):
         asyncio.run(main())
 
 

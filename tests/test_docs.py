@@ -66,6 +66,8 @@ def what_is_missing(text: str) -> str:
         return "genai-prices is not installed (extra: prices)"
     if re.search(r"(?m)^(?:import|from) (?:google|azure|botocore)\b", text):
         return "the ways to the clouds are run in tests/http/test_clouds.py"
+    if "from opentelemetry.sdk" in text and importlib.util.find_spec("opentelemetry.sdk") is None:
+        return "opentelemetry-sdk is not installed"
     for name in ("pandas", "polars", "pyarrow"):
         needed = f"import {name}" in text or (name == "pyarrow" and "write_table" in text)
         if needed and importlib.util.find_spec(name) is None:
@@ -78,7 +80,10 @@ def what_is_missing(text: str) -> str:
 TEXT = ("Rivers carry salt ", "to the sea, ", "and it stays there.")
 CALLS = {"weather": '{"city": "Paris"}', "Search": '{"words": ["trio"]}'}
 """The arguments of the call that is made of each tool."""
-ANSWERS = {"City": '{"name": "Paris", "people": 2100000}'}
+ANSWERS = {
+    "City": '{"name": "Paris", "people": 2100000}',
+    "list": '{"answer": [{"name": "Paris", "people": 2100000}]}',
+}
 """The answer in each schema, by its name or title."""
 
 

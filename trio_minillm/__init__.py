@@ -92,6 +92,17 @@ if TYPE_CHECKING:
     from ._accounting.estimate import CostEstimate, estimate
     from ._accounting.known_prices import known_price
     from ._accounting.ledger_file import JSONLLedger
+    from ._toolkit.choices.choice import ModelChoice, ModelsExhausted, fallback, first_of
+    from ._toolkit.listeners.broadcast import Broadcast
+    from ._toolkit.listeners.listener import Listener, ListenerDetached
+    from ._toolkit.listeners.sse_out import sse_of
+    from ._toolkit.observers.observing import AttemptEnd, ObservedAttempt, Observer
+    from ._toolkit.observers.otel import opentelemetry_observer
+    from ._toolkit.tools.tool_loop import ToolLoopError, ToolRun
+    from ._toolkit.values.broken import BrokenJSON, CutJSON, UnexpectedValue
+    from ._toolkit.values.calls import StreamedCall
+    from ._toolkit.values.partial import Partial
+    from ._toolkit.values.shapes import Field
     from ._types.echo import Echo, split_echo
     from .batch import Batch, BatchRequest, BatchResult, ResponseCache
     from .local import LocalModelError, LocalServer, open_local_model, open_local_server
@@ -99,32 +110,55 @@ else:
     # Most programs never use these names: they are loaded at their first use, to keep the import
     # of the package short.
     _LATER = {
+        "AttemptEnd": "_toolkit.observers.observing",
         "Batch": "batch",
         "BatchRequest": "batch",
         "BatchResult": "batch",
+        "Broadcast": "_toolkit.listeners.broadcast",
+        "BrokenJSON": "_toolkit.values.broken",
         "CostEstimate": "_accounting.estimate",
+        "CutJSON": "_toolkit.values.broken",
         "Echo": "_types.echo",
+        "Field": "_toolkit.values.shapes",
         "JSONLLedger": "_accounting.ledger_file",
+        "Listener": "_toolkit.listeners.listener",
+        "ListenerDetached": "_toolkit.listeners.listener",
         "LocalModelError": "local",
         "LocalServer": "local",
+        "ModelChoice": "_toolkit.choices.choice",
+        "ModelsExhausted": "_toolkit.choices.choice",
+        "ObservedAttempt": "_toolkit.observers.observing",
+        "Observer": "_toolkit.observers.observing",
+        "Partial": "_toolkit.values.partial",
         "ResponseCache": "batch",
+        "StreamedCall": "_toolkit.values.calls",
+        "ToolLoopError": "_toolkit.tools.tool_loop",
+        "ToolRun": "_toolkit.tools.tool_loop",
+        "UnexpectedValue": "_toolkit.values.broken",
         "estimate": "_accounting.estimate",
+        "fallback": "_toolkit.choices.choice",
+        "first_of": "_toolkit.choices.choice",
         "known_price": "_accounting.known_prices",
         "open_local_model": "local",
         "open_local_server": "local",
+        "opentelemetry_observer": "_toolkit.observers.otel",
         "split_echo": "_types.echo",
+        "sse_of": "_toolkit.listeners.sse_out",
     }
 
     __getattr__, __dir__ = loader(__name__, _LATER)
 
 
 __all__ = [
+    "AttemptEnd",
     "AudioPart",
     "Batch",
     "BatchRequest",
     "BatchResult",
     "Block",
     "Bounds",
+    "Broadcast",
+    "BrokenJSON",
     "BudgetExceeded",
     "Choice",
     "Client",
@@ -137,10 +171,12 @@ __all__ = [
     "CostRecord",
     "CostResolution",
     "CredentialsError",
+    "CutJSON",
     "DocumentPart",
     "Echo",
     "EndedEarly",
     "ErrorInfo",
+    "Field",
     "ImagePart",
     "InvalidAnswer",
     "JSONLLedger",
@@ -148,15 +184,22 @@ __all__ = [
     "Ledger",
     "LimitExceeded",
     "Limits",
+    "Listener",
+    "ListenerDetached",
     "LocalModelError",
     "LocalServer",
     "Message",
     "MiniLLMError",
     "MismatchedAnswer",
     "Model",
+    "ModelChoice",
+    "ModelsExhausted",
+    "ObservedAttempt",
+    "Observer",
     "OpaquePart",
     "Outcome",
     "Params",
+    "Partial",
     "PriceTier",
     "ProtocolError",
     "Provider",
@@ -181,6 +224,7 @@ __all__ = [
     "StreamError",
     "StreamTimeout",
     "StreamTruncated",
+    "StreamedCall",
     "StreamingCompletion",
     "TextPart",
     "Timeouts",
@@ -190,10 +234,13 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolLoopError",
     "ToolResult",
+    "ToolRun",
     "Totals",
     "TrackedStream",
     "TrioTransport",
+    "UnexpectedValue",
     "Usage",
     "__version__",
     "anthropic",
@@ -203,6 +250,8 @@ __all__ = [
     "developer",
     "document",
     "estimate",
+    "fallback",
+    "first_of",
     "gemini",
     "image",
     "known_price",
@@ -213,7 +262,9 @@ __all__ = [
     "openai",
     "openai_responses",
     "openrouter",
+    "opentelemetry_observer",
     "split_echo",
+    "sse_of",
     "system",
     "text",
     "text_completions",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import msgspec
 import trio
@@ -29,6 +30,7 @@ from ._http.connector import (
 from ._http.open_files import raise_file_limit
 from ._protocol.ingest import Ingest
 from ._protocol.request import Messages, Prepared, prepare, with_price
+from ._stream.outside import check_in_trio
 from ._stream.task import StreamTask
 from ._toolkit.streams import TrackedStream
 from ._types.checks import check_option
@@ -43,10 +45,16 @@ if TYPE_CHECKING:
     from ._batch.batch import Batch
     from ._batch.options import BatchOptions
     from ._batch.types import BatchRequest
+    from ._toolkit.choices.choice import ModelChoice
+    from ._toolkit.choices.race import PreparedChoice
+    from ._toolkit.observers.observing import Notifier, Observer
     from ._toolkit.reasking import Asking
+    from ._toolkit.tools.tool_loop import ToolRun
     from ._vendor_batch.journal import Journal
     from ._vendor_batch.options import VendorBatchOptions
     from ._vendor_batch.vendor_batch import VendorBatch
+
+_log = logging.getLogger("trio_minillm")
 
 COMPLETE_SECONDS = 600.0
 """Seconds of the total clock of `Client.complete`, and of a batch's attempt, unless another is set:
@@ -70,6 +78,7 @@ class Client:
         check_address: CheckAddress = any_address,
         budget: Budget | None = None,
         meta: Any = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._connect = connect
         self._check_address = check_address
@@ -80,6 +89,7 @@ class Client:
         self._bounds = bounds
         self._budget = budget
         self._meta = meta
+        self._notifier = notifier
 
     @property
     def ledger(self) -> Ledger:
@@ -108,11 +118,13 @@ class Client:
             check_address=self._check_address,
             budget=budget,
             meta=meta,
+            # What another connection plays back was made long ago.
+            notifier=self._notifier if connect is None else None,
         )
 
     def stream(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -138,12 +150,17 @@ class Client:
         where the wire format leaves the choice. ``lenient`` passes over events
         whose text or calls can't be read, and counts them. ``raw`` keeps each event's bytes.
 
+        ``model`` may be several (`first_of`, `fallback`): the stream is then that of the one that gives
+        the answer. All requests are made before the first is sent, each by its model's own options:
+        ``price`` and ``headers`` are refused.
+
         Raises ``TypeError`` for an unknown parameter and for a ``meta`` that the ledger can't
         keep, ``ValueError`` for a parameter that the model's wire format does not have, for a clash
         of ``extra`` with a typed one, for bad messages, and for a proxy in the environment that can't
         be used.
         """
-        prepared = self._prepare(
+        prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
+        prepared: Prepared | PreparedChoice = prepare(
             model,
             messages,
             timeouts=timeouts,
@@ -158,12 +175,12 @@ class Client:
             raw=raw,
             **params,
         )
-        return self._stream_of(prepared, meta)
+        return self._stream_of(prepared, meta, messages, params)
 
     @overload
     async def complete(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -183,7 +200,7 @@ class Client:
     @overload
     async def complete(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -201,7 +218,7 @@ class Client:
 
     async def complete(
         self,
-        model: Model,
+        model: Model | ModelChoice,
         messages: Messages,
         *,
         timeouts: Timeouts | None = None,
@@ -236,7 +253,8 @@ class Client:
             raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
         asking: Asking | TrackedStream
         if retries_invalid == 0:
-            prepared = self._prepare(
+            prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice
+            prepared: Prepared | PreparedChoice = prepare(
                 model,
                 messages,
                 timeouts=timeouts,
@@ -250,7 +268,7 @@ class Client:
                 lenient=lenient,
                 **params,
             )
-            asking = self._stream_of(prepared, meta)
+            asking = self._stream_of(prepared, meta, messages, params)
             del prepared
         else:
             from ._toolkit.reasking import Asking, check_reasking
@@ -263,6 +281,69 @@ class Client:
             del options
         del messages, extra, headers, params  # what prints variables must not show them
         return await asking.complete()
+
+    def run_tools(
+        self,
+        model: Model | ModelChoice,
+        messages: Messages,
+        *,
+        max_steps: int = 10,
+        max_parallel: int = 8,
+        total: float | None = None,
+        limits: Limits | None = None,
+        errors: Literal["show", "raise"] = "show",
+        threads: bool = False,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        bounds: Bounds | None = None,
+        price: TokenPrice | None = None,
+        meta: Any = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect_usage: bool | None = None,
+        lenient: bool = False,
+        **params: Unpack[Params],
+    ) -> ToolRun:
+        """Return a loop that runs the functions that the model calls until it answers without a call:
+        ``async with client.run_tools(model, messages, tools=[…]) as run: async for step in run``.
+
+        ``tools`` are functions, or made from them. The calls of one turn run side by side, ``max_parallel``
+        at a time: async functions in tasks, others as they are, or in threads with ``threads=True``. What
+        one raises is shown to the model, or raised with ``errors="raise"``. The loop ends without an
+        answer after ``max_steps`` requests, ``total`` seconds, or what ``limits`` allow to spend.
+
+        All else is as for `stream`, for each request; ``tool_choice``, unless it is ``"auto"`` or
+        ``"none"``, for the first one only, or the model could never answer.
+
+        Raises what `stream` does, and ``TypeError`` for tools that have no function.
+        """
+        from ._toolkit.tools.tool_loop import new_run
+
+        check_option("limits", limits, Limits)
+        client = self if limits is None else self.scope(limits=limits)
+        options: dict[str, Any] = {
+            "timeouts": timeouts,
+            "retry": retry,
+            "bounds": bounds,
+            "price": price,
+            "meta": meta,
+            "extra": extra,
+            "headers": headers,
+            "expect_usage": expect_usage,
+            "lenient": lenient,
+            **params,
+        }
+        return new_run(
+            client.stream,
+            model,
+            messages,
+            options,
+            max_steps=max_steps,
+            max_parallel=max_parallel,
+            total=total,
+            errors=errors,
+            threads=threads,
+        )
 
     def batch(
         self,
@@ -354,7 +435,8 @@ class Client:
                     meta = None
             except JSON_ERRORS:
                 meta = None
-        stream = self._stream_of(self._prepare(model, messages, meta=meta, **more), meta)
+        prepared = self._prepare(model, messages, meta=meta, **more)
+        stream = self._stream_of(prepared, meta, messages, more)
         stream.made_before = made
         return stream
 
@@ -380,8 +462,27 @@ class Client:
         seconds = (timeouts or self._timeouts).settlement or 0.0
         return await self._bookkeeper.settle(ids, model, seconds)
 
-    def _stream_of(self, prepared: Prepared, meta: Any) -> TrackedStream:
-        """Return the stream that sends a request and reads its answer."""
+    def _stream_of(
+        self,
+        prepared: Prepared | PreparedChoice,
+        meta: Any,
+        messages: Messages,
+        params: Mapping[str, Any],
+        kind: Callable[..., TrackedStream] = TrackedStream,
+    ) -> TrackedStream:
+        """Return the stream that sends a request and reads its answer, of a kind of its own if one is
+        given.
+
+        ``messages`` and ``params`` are those that the request was made of, for an observer.
+        """
+        if not isinstance(prepared, Prepared):
+            from ._toolkit.choices.chosen import stream_of_choice
+
+            # Not functools.partial, whose repr would show the messages.
+            return stream_of_choice(
+                prepared,
+                lambda one, kind: self._stream_of(one, meta, messages, params, kind),
+            )
         model = prepared.model
         if self._budget is not None:
             self._budget.warn()
@@ -393,7 +494,12 @@ class Client:
             wire=model.provider.wire_at(model),
             asked=prepared.asked,
         )
-        return TrackedStream(
+        observed = self._notifier is not None or _log.isEnabledFor(logging.DEBUG)
+        if observed:
+            from ._toolkit.observers.observing import observed_kind
+
+            kind = observed_kind(kind)
+        stream = kind(
             ingest,
             StreamTask(self._connect, prepared),
             model=model,
@@ -403,6 +509,11 @@ class Client:
             meta=_merged(self._meta, meta),
             settlement=prepared.timeouts.settlement or 0.0,
         )
+        if observed:
+            from ._toolkit.observers.observing import observe
+
+            observe(stream, self._notifier, prepared, messages, params)
+        return stream
 
     def _prepare(
         self,
@@ -438,6 +549,12 @@ class Client:
         self._check_address(prepared.url)
         return prepared
 
+    def _prepare_choice(self, model: object, messages: Messages, **more: Any) -> PreparedChoice:
+        """Make the requests for several models. Raises ``TypeError`` if they are no `ModelChoice`."""
+        from ._toolkit.choices.race import prepare_choice
+
+        return prepare_choice(model, messages, self._prepare, **more)
+
 
 MAX_BATCH_META = 1 << 16
 """Bytes of JSON of a batch request's meta that goes into the ledger, which keeps the newest 1,000
@@ -461,6 +578,14 @@ def _merged(outer: Any, inner: Any) -> Any:
     return {**outer, **inner}
 
 
+def _notifier(observer: Observer | None) -> Notifier | None:
+    if observer is None:
+        return None
+    from ._toolkit.observers.observing import Notifier
+
+    return Notifier(observer)
+
+
 @asynccontextmanager
 async def open_client(
     *,
@@ -472,6 +597,7 @@ async def open_client(
     on_cost: OnCost | None = None,
     ledger: Ledger | None = None,
     limits: Limits | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Client]:
     """Open a client for the length of a block: ``async with open_client() as client``.
 
@@ -492,14 +618,16 @@ async def open_client(
     in memory); ``limits`` stops new ones when enough is spent. A call warns once (``UserWarning``)
     if ``max_cost`` can't count an earlier answer, whose cost is not known.
 
+    ``observer`` is told of each attempt as it begins and ends: an `Observer`, such as
+    `opentelemetry_observer` makes.
+
     The block ends only when all is booked, also when it is cancelled. It waits while a provider is
     asked what a stream cost: at most for the clock ``settlement`` from the first question (twice
     that, where hundreds stand in line for the same address), and then for the callback. About
     streams that *finished* without naming their cost, it is asked only as long as the block lasts
     anyway.
     """
-    if not trio.lowlevel.in_trio_task():
-        raise RuntimeError("open_client needs trio.run: it runs in no other event loop")
+    check_in_trio("open_client")
     if http_client is not None and transport is not None:
         raise ValueError("give http_client or transport, not both")
     check_option("timeouts", timeouts, Timeouts)
@@ -510,6 +638,7 @@ async def open_client(
     check_option("limits", limits, Limits)
     if on_cost is not None and not callable(on_cost):
         raise TypeError("on_cost must be an async function")
+    notifier = _notifier(observer)
     raise_file_limit()
     failure: BaseException | None = None
     async with open_connector(http_client, transport) as connect, trio.open_nursery() as nursery:
@@ -529,6 +658,7 @@ async def open_client(
                 bounds=bounds or BOUNDS,
                 check_address=connect.check,
                 budget=budget,
+                notifier=notifier,
             )
         except BaseException as exc:  # noqa: BLE001 - also Cancelled: the tasks are shielded
             failure = exc  # comes out as itself, and not before all is booked

@@ -642,3 +642,53 @@ def test_a_busy_client_says_so() -> None:
 )
 def test_seconds_are_shown_short(seconds: float | None, shown: str) -> None:
     assert _measure.seconds_text(seconds) == shown
+
+
+# -- with a second model ---------------------------------------------------------------------
+
+
+def test_a_second_model_is_compared_with_the_first_alone(endpoint: Endpoint) -> None:
+    priced = ("--price", "1,1", "--concurrency", "1", "--requests", "4")
+    slow: list[Step] = [OPENING, 0.6, text("a"), usage()]
+    quick: list[Step] = [OPENING, text("b"), usage()]
+    # Each prompt: the first alone and with the second behind it, by turns.
+    answers = iter([slow, slow, quick, slow, quick, slow, slow, slow, quick, slow, quick, slow])
+    endpoint.script = lambda n: (200, next(answers))
+    found = measured(endpoint, "--hedge", "compatible:m", "--after", "0.15", *priced)
+    told = found["hedge"]
+    assert (told["model"], told["after"]) == ("compatible:m", 0.15)
+    assert told["requests"] > found["counts"]["sent"] == found["counts"]["finished"] == 4
+    assert told["lost"] == told["requests"] - 4
+    assert told["alone"]["counts"]["sent"] == 4
+    assert told["alone"]["cost"]["amount"] is not None
+    assert found["counts"]["retries"] == 0
+    assert found["distributions"]["ttft"]["p50"] < told["alone"]["distributions"]["ttft"]["max"]
+    assert found["distributions"]["total"]["p50"] >= found["distributions"]["ttft"]["p50"]
+
+
+def test_the_comparison_is_printed(endpoint: Endpoint) -> None:
+    late: list[Step] = [OPENING, 0.5, text("a"), usage()]
+    answers = iter([late, [OPENING, text("b"), usage()], late])
+    endpoint.script = lambda n: (200, next(answers))
+    args = ("--hedge", "compatible:m", "--after", "0.1", "--requests", "1", "--price", "1,1")
+    ran = bench(endpoint, *args)
+    assert ran.code == 0, ran.err
+    assert "first content alone: p50" in ran.out
+    assert "first content with both: p50" in ran.out
+    assert "for 1 answers" in ran.out
+    assert "cost alone" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--hedge", "compatible:m"), "--hedge needs --after"),
+        (("--after", "1"), "--after and --hedge-base-url need --hedge"),
+        (("--hedge", "compatible:m", "--after", "1", "--rate", "2"), "can't go with --rate"),
+        (("--hedge", "local", "--after", "1"), "takes no local model"),
+    ],
+)
+def test_misuse_of_a_second_model(endpoint: Endpoint, args: tuple[str, ...], words: str) -> None:
+    ran = bench(endpoint, *args)
+    assert ran.code == 2
+    assert words in ran.err

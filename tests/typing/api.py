@@ -56,6 +56,23 @@ async def signature_later(request: llm.RequestToSign) -> dict[str, str]:
     return {"x": request.body.hex()}
 
 
+class Watches:
+    """An observer by its methods alone."""
+
+    def attempt_began(self, attempt: llm.ObservedAttempt) -> None:
+        assert_type(attempt.model, llm.Model)
+
+    def answer_began(self, attempt: llm.ObservedAttempt, seconds: float) -> None: ...
+
+    def attempt_ended(self, attempt: llm.ObservedAttempt, end: llm.AttemptEnd) -> None:
+        assert_type(end.record, llm.CostRecord)
+
+
+class WatchesTheEnd(llm.Observer):
+    def attempt_ended(self, attempt: llm.ObservedAttempt, end: llm.AttemptEnd) -> None:
+        assert_type(end.response, llm.CompletionResponse | None)
+
+
 async def main() -> None:
     model = llm.openrouter("m", api_key="k", price=llm.TokenPrice(input=1, output=2))
     assert_type(model, llm.Model)
@@ -78,10 +95,43 @@ async def main() -> None:
                 assert_type(chunk.delta, str)
                 assert_type(chunk.usage, llm.Usage | None)
             assert_type(await stream.next_chunk(), llm.StreamChunk | None)
+            async with stream.broadcast(buffer=9, policy="detach") as hub:
+                assert_type(hub, llm.Broadcast)
+                with hub.subscribe(policy="drop_oldest") as listener:
+                    assert_type(listener, llm.Listener)
+                    received: trio.abc.ReceiveChannel[llm.StreamChunk] = listener
+                    assert_type(await received.receive(), llm.StreamChunk)
+                    assert_type(await listener.next_chunks(), list[llm.StreamChunk])
+                stream.broadcast(policy="wait")  # type: ignore[arg-type]
+            async for data in llm.sse_of(stream, keep_alive=None, describe=repr):
+                assert_type(data, bytes)
+            async for data in llm.sse_of(listener):
+                assert_type(data, bytes)
             assert_type(await channel.receive(), llm.StreamChunk)
             assert_type(await stream.collect(), llm.CompletionResponse)
             assert_type(await stream.cancel(), llm.CompletionResponse)
             assert_type(stream.outcome, llm.Outcome | None)
+            async for field in stream.fields(repair=True):
+                assert_type(field, llm.Field)
+                assert_type(field.delta, str)
+            async for city in stream.values(City, field="cities"):
+                assert_type(city, City)
+            async for element in stream.values():
+                assert_type(element, Any)
+            assert_type(stream.partial(), llm.Partial[Any])
+            partial = stream.partial(City)
+            assert_type(partial, llm.Partial[City])
+            assert_type(partial.value, City | None)
+            print(partial.value.name)  # type: ignore[union-attr]
+            assert_type(stream.partial(list[City]).value, list[City] | None)
+            async for call in stream.calls():
+                assert_type(call, llm.StreamedCall)
+                assert_type(call.tool_call, llm.ToolCall | None)
+                async for field in call.fields():
+                    assert_type(field.done, bool)
+                async for city in call.values(City, field="cities"):
+                    assert_type(city, City)
+                assert_type(call.partial(City).value, City | None)
         stored = llm.openai_responses("m", api_key="k")
         assert_type(stored, llm.Model)
         await client.complete(stored, "Hi", include=["reasoning.encrypted_content"], store=False)
@@ -90,11 +140,38 @@ async def main() -> None:
         assert_type(response, llm.CompletionResponse)
         assert_type(response.to_message(), llm.Message)
         assert_type(response.tool_calls, tuple[llm.ToolCall, ...])
+        choice = llm.fallback(
+            llm.first_of(model, model, after=2.0), model, on=["clock", llm.RefusedError]
+        )
+        assert_type(choice, llm.ModelChoice)
+        assert_type(await client.complete(choice, "Hi"), llm.CompletionResponse)
+        assert_type(client.stream(choice, "Hi"), llm.TrackedStream)
+        llm.fallback(model, on=lambda error: isinstance(error, llm.SendError))
+        llm.fallback(model, on="weather")  # type: ignore[arg-type]
+        llm.first_of(model, model)  # type: ignore[call-arg]
+        client.batch([], model=choice)  # type: ignore[arg-type]
         client.stream(model, "Hi", temprature=1)  # type: ignore[call-arg]
         client.stream(model, "Hi", max_tokens="3")  # type: ignore[arg-type]
     async with llm.open_client(http_client=httpx.AsyncClient()):
         pass
-    async with llm.open_client(transport=testing.ScriptedTransport()):
+    async with llm.open_client(transport=testing.ScriptedTransport(), observer=Watches()):
+        pass
+    async with llm.open_client(observer=WatchesTheEnd()) as client:
+        run = client.run_tools(
+            model, "Hi", tools=[weather], max_steps=3, total=60, errors="raise", temperature=1
+        )
+        assert_type(run, llm.ToolRun)
+        async with run as entered:
+            assert_type(entered, llm.ToolRun)
+            async for step in run:
+                assert_type(step, llm.StreamChunk | llm.ToolCall | llm.ToolResult)
+            assert_type(await run.collect(), llm.CompletionResponse)
+        assert_type(run.messages, list[llm.Message])
+        assert_type(run.response, llm.CompletionResponse | None)
+        client.run_tools(model, "Hi", errors="ignore")  # type: ignore[arg-type]
+    async with llm.open_client(observer=llm.opentelemetry_observer(content=True)):
+        pass
+    async with llm.open_client(observer=testing.ScriptedTransport()):  # type: ignore[arg-type]
         pass
     async with llm.open_client(http_client=httpx2.AsyncClient()):
         pass

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from .._accounting.budget import Budget
 from .._protocol.request import Prepared, check_model
 from .._stream.background import Background, raise_crash
+from .._stream.outside import check_in_trio
 from .._stream.tracked import TrackedStream
 from .._types.checks import check_count
 from .._types.errors import MiniLLMError
@@ -81,6 +82,7 @@ class Batch(Generic[Value]):
     async def __aenter__(self) -> Self:
         if self._began is not None:
             raise RuntimeError("a batch can be entered once")
+        check_in_trio("a batch")
         self._began = trio.current_time()
         self._run.open()
         await trio.lowlevel.checkpoint()

@@ -42,11 +42,11 @@ class Arguments(Joined):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mended = False  # they were not quite JSON, and had one meaning
-        self.free_text = False  # of OpenAI's custom tools: it need not be JSON
-        self.size = 0  # characters
+        self.mended: bool = False  # they were not quite JSON, and had one meaning
+        self.free_text: bool = False  # of OpenAI's custom tools: it need not be JSON
+        self.size: int = 0  # characters
         self.starts: list[int] = []  # where a later piece begins an object
-        self.last = ""  # the newest piece that is not only spaces
+        self.last: str = ""  # the newest piece that is not only spaces
         self._checked = 0  # characters parsed so far
         self._read, self._read_at = "", -1
 

@@ -6,9 +6,23 @@ Each takes pieces in O(1) and is joined once. `ChoiceBuilder` decides which piec
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from .._types.messages import Part, ReasoningPart, RefusalPart, TextPart
+
+
+class Place:
+    """A place in a `Joined`: so much of it was read."""
+
+    __slots__ = ("blocks", "chars", "pieces", "whole")
+
+    def __init__(self) -> None:
+        self.chars: int = 0
+        """The number of characters before it."""
+        self.whole: list[str] | None = None  # those of the pieces before it that were joined …
+        self.blocks: int = 0
+        self.pieces: int = 0  # … and the number of the others
 
 
 class Joined:
@@ -36,6 +50,29 @@ class Joined:
             self._whole = whole = ["".join(whole)]
         return whole[0] if whole else ""
 
+    def since(self, place: Place) -> str:
+        """Return what has come behind a place, and move the place to the end.
+
+        It takes time in proportion to what has come, but for the times at which pieces were joined
+        meanwhile: then also to the number of joined blocks, a thousandth of the pieces.
+        """
+        whole, pieces = self._whole, self.pieces
+        if place.whole is whole and place.blocks == len(whole):
+            new = pieces[place.pieces :]
+        else:
+            left = sum(map(len, whole)) + sum(map(len, pieces)) - place.chars
+            new = []
+            for piece in chain(reversed(pieces), reversed(whole)):
+                if left <= 0:
+                    break
+                new.append(piece[-left:] if len(piece) > left else piece)
+                left -= len(piece)
+            new.reverse()
+        place.whole, place.blocks, place.pieces = whole, len(whole), len(pieces)
+        text = new[0] if len(new) == 1 else "".join(new)
+        place.chars += len(text)
+        return text
+
 
 class TextBuilder(Joined):
     """A text, refusal or reasoning part under construction."""
@@ -43,10 +80,14 @@ class TextBuilder(Joined):
     __slots__ = ("citations", "details", "kind", "signature", "start")
 
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
-        self.pieces = []  # as `Joined` does, without a call: almost every answer has one of these
+        self.pieces: list[
+            str
+        ] = []  # as `Joined` does, without a call: almost every answer has one of these
         self._whole = []
-        self.kind = kind
-        self.start = start  # the content block as it was opened, on wires with blocks
+        self.kind: str = kind
+        self.start: dict[str, Any] | None = (
+            start  # the content block as it was opened, on wires with blocks
+        )
         self.citations: list[dict[str, Any]] = []
         self.signature: list[str] = []
         self.details: list[DetailBuilder] = []

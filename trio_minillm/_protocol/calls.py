@@ -208,7 +208,8 @@ class Calls:
         self.all: list[CallBuilder] = []
         self._by_id: dict[str, CallBuilder] = {}
         self._by_index: dict[int, CallBuilder] = {}
-        self._newest: CallBuilder | None = None  # the call that got the newest piece
+        self.newest: CallBuilder | None = None
+        """The call that got the newest piece."""
         self._repeated = False  # all came once more at the end
 
     def take(
@@ -223,7 +224,7 @@ class Calls:
             there = self._by_index.get(delta.index)
             if there is not None and _goes_on(delta, there):
                 there.add(delta)
-                self._newest = there
+                self.newest = there
                 if delta.id:
                     self._by_id[delta.id] = there
                 return None
@@ -261,7 +262,7 @@ class Calls:
         there = None if delta.index is None else self._by_index.get(delta.index)
         if there is not None and _id_of(delta, there) != "new":
             return there
-        return (self._by_id.get(delta.id) if delta.id else None) or there or self._newest
+        return (self._by_id.get(delta.id) if delta.id else None) or there or self.newest
 
     def verdict(self, call: CallBuilder, delta: ToolCallDelta, *, beside: bool = False) -> Verdict:
         """Return what a piece is to a call, by `ROWS`."""
@@ -278,7 +279,7 @@ class Calls:
 
     def _add(self, call: CallBuilder, delta: ToolCallDelta, *, names: bool = False) -> None:
         call.add(delta, names=names)
-        self._newest = call
+        self.newest = call
         if delta.id:
             if delta.id not in (call.id, call.alias):
                 _forget(self._by_id, call.alias, call)  # a new one with every piece would pile up

@@ -20,7 +20,7 @@ from .reasons import asks_for_calls, ended_by_model, forbids_calls
 MAX_REASONS = 16
 """Different finish reasons of one choice that are listed; the newest counts in any case."""
 _FIELDS = "fields of audio or log probabilities"
-_TEXT_BLOCKS = {
+TEXT_BLOCKS = {
     **dict.fromkeys(("text", "message"), "text"),
     **dict.fromkeys(("thinking", "redacted_thinking", "reasoning"), "reasoning"),
     "refusal": "refusal",
@@ -35,7 +35,7 @@ class Extras:
     """
 
     def __init__(self) -> None:
-        self.calls = Calls()
+        self.calls: Calls = Calls()
         self.annotations: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] = {}
         self.audio: dict[str, Any] = {}
@@ -151,8 +151,8 @@ class ChoiceBuilder:
             opened: TextBuilder | CallBuilder
             if kind == "tool_use":
                 return  # the delta of the call, in the same chunk, opens the call
-            if isinstance(kind, str) and kind in _TEXT_BLOCKS:
-                opened = TextBuilder(_TEXT_BLOCKS[kind], block.start)
+            if isinstance(kind, str) and kind in TEXT_BLOCKS:
+                opened = TextBuilder(TEXT_BLOCKS[kind], block.start)
                 citations = block.start.get("citations")
                 if isinstance(citations, list):
                     opened.citations += citations

@@ -13,7 +13,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -324,6 +324,19 @@ class Ingest:
     def finish_reason(self) -> str | None:
         """The newest finish reason of the first choice, unless content has disproved it."""
         return self._standing(self._in_order()[0])
+
+    def followed(self) -> Sequence[ChoiceBuilder]:
+        """Return the choices in which parts of the first one may come.
+
+        That is all of them where one was asked for: there are servers that put its calls beside its text.
+        """
+        if len(self._choices) == 1 or self.state.choices > 1:
+            return (self._first,)
+        return self._sorted()
+
+    def first_choice(self) -> ChoiceBuilder:
+        """Return the first choice of the response, as it is built."""
+        return self._in_order()[0]
 
     def _standing(self, choice: ChoiceBuilder) -> str | None:
         """Return a choice's reason if it stands.

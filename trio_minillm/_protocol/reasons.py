@@ -72,6 +72,20 @@ def asks_for_calls(reason: str | None) -> bool:
     return bool(_words((reason or "",)) & _CALL)
 
 
+@_once
+def in_chat_words(reason: str | None) -> str:
+    """Return the word of OpenAI's chat completions for a reason of any wire for which an answer ended.
+
+    ``content_filter`` or ``length`` where `forbids_calls` holds, else ``tool_calls`` or ``stop``.
+    """
+    words = _words((reason or "",))
+    if any(w in _FILTERED or re.search(_TELLING_FILTERED, w) for w in words):
+        return "content_filter"
+    if any(w in _CUT or re.search(_TELLING_CUT, w) for w in words):
+        return "length"
+    return "tool_calls" if words & _CALL else "stop"
+
+
 def _bare_word(word: str) -> str:
     return re.sub("[^a-z0-9]", "", word.lower()).removeprefix("finishreason")
 
@@ -85,14 +99,20 @@ def _words(reasons: tuple[str, ...]) -> frozenset[str]:
     return frozenset(w for w in found if w)
 
 
-_UNUSABLE, _ENDED, _CALL = map(
-    _words, map(tuple, (CUT_REASONS | FILTERED_REASONS, ENDED_REASONS, CALL_REASONS))
+_CUT, _FILTERED, _ENDED, _CALL = map(
+    _words, map(tuple, (CUT_REASONS, FILTERED_REASONS, ENDED_REASONS, CALL_REASONS))
 )
-_TELLING = (
-    "^max|length|limit|trunc|exceeded|overflow|context|block|moderat|policy|safety|guardrail|filter"
-    "|refus|reject|denied|deny|risk|violat|unsafe|censor|harm|prohibit"
+_UNUSABLE = _CUT | _FILTERED
+_TELLING_CUT = (
+    "^max|length|limit|trunc|exceeded|overflow|context"
     "|repeat|repetit|loop|partial|cutoff|outof|interrupt|abnormal|incomplete|timedout|stalled"
-    "|budget|too(?:long|large|many)|toxic|abus|malicious|nsfw|sexual|violen|hate(?:ful|speech)|profan"
+    "|budget|too(?:long|large|many)"
+)
+_TELLING_FILTERED = (
+    "block|moderat|policy|safety|guardrail|filter"
+    "|refus|reject|denied|deny|risk|violat|unsafe|censor|harm|prohibit"
+    "|toxic|abus|malicious|nsfw|sexual|violen|hate(?:ful|speech)|profan"
     "|copyright|restricted|allowed|jailbreak"
 )
+_TELLING = f"{_TELLING_CUT}|{_TELLING_FILTERED}"
 """Words, within longer ones, of reasons that nobody has listed: the answer was cut or filtered."""

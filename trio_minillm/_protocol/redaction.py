@@ -121,9 +121,13 @@ def _may_show(text: str, secrets: Sequence[bytes]) -> bool:
 
 
 def redact_beginnings(text: str, secret: str) -> str:
-    """Return the text without a secret, as it is written, and without any beginning of it."""
-    for length in range(len(secret), MIN_BEGINNING - 1, -1):
-        text = text.replace(secret[:length], HIDDEN.decode())
+    """Return the text without a secret, as it is written, and without any beginning of it.
+
+    There may be several, each on a line of its own.
+    """
+    for one in secret.split("\n"):
+        for length in range(len(one), MIN_BEGINNING - 1, -1):
+            text = text.replace(one[:length], HIDDEN.decode())
     return text
 
 

@@ -59,6 +59,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """True if the bytes of each event are kept on its chunks."""
     response_type: Any = None
     """The type that the content is to be decoded as, if the response format is one."""
+    tools: Any = ()
+    """The tools that the model may call, as they were given."""
     asked: Asked = Asked()
     """The part of the request that its price depends on."""
     credentials: Credentials | None = None
@@ -156,6 +158,7 @@ def _prepared(request: Request, **reading: Any) -> Prepared:
         choices=asked.choices,
         **reading,
         response_type=_response_type(request.params.get("response_format")),
+        tools=request.params.get("tools", ()),
         asked=asked,
         credentials=credentials_of(request.model, _headers_with, request),
         continuation=provider.continuation(request),
@@ -323,7 +326,10 @@ def with_price(model: Model, price: TokenPrice | None) -> Model:
 def check_model(model: object) -> None:
     """Raise ``TypeError`` unless it is a `Model`: its mere name, say."""
     if not isinstance(model, Model):
-        raise TypeError("model must be a Model: llm.openai(…), llm.anthropic(…), …")
+        raise TypeError(
+            "model must be a Model: llm.openai(…), llm.anthropic(…), … (first_of and fallback are for"
+            " client.stream and client.complete alone)"
+        )
 
 
 def _response_type(given: Any) -> Any:

@@ -29,6 +29,7 @@ from .background import raise_crash
 from .body import DIRECT
 from .buffer import ChunkBuffer
 from .handoff import Item
+from .outside import check_in_trio
 from .source import ChannelSource, Source
 from .task import BUFFERED_BATCHES
 
@@ -162,7 +163,11 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     async def __aenter__(self) -> Self:
         if self._closed or self._source.started:
             raise RuntimeError("a stream can be entered once")
-        await checkpoint_if_cancelled()  # leaving lets other tasks run, always
+        try:
+            await checkpoint_if_cancelled()  # leaving lets other tasks run, always
+        except RuntimeError:
+            check_in_trio("a stream")
+            raise
         self._begin()
         self._entered = True
         await self._source.start()
@@ -576,7 +581,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
     @property
     def accumulated(self) -> str:
         """The older name of `text`."""
-        return self._ingest.accumulated
+        return self.text
 
     @property
     def usage(self) -> Usage | None:

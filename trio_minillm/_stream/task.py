@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import trio
@@ -68,8 +68,14 @@ class StreamTask:
     It is the `Source` of a stream's chunks: the consumer's side receives from it, stops it and
     waits for its end. Where nobody watches the chunks, it runs in the caller's task (`run_here`).
 
-    Its 21 attributes are what that side sees, the request, and how the task is told to stop.
+    Its 22 attributes are what that side sees, the request, and how the task is told to stop.
     """
+
+    asked_at: float | None = None
+    """The time at which the caller asked, on Trio's clock, if that was before the first attempt: the clock
+    ``total`` counts from then."""
+    background: Callable[[], Background] = Background
+    """Makes the place in which the task runs: by default, a nursery of its own."""
 
     def __init__(self, connect: Callable[[], Exchange], prepared: Prepared) -> None:
         self.info: AttemptInfo = AttemptInfo()
@@ -85,7 +91,10 @@ class StreamTask:
         self.is_done: bool = False
         """True once all attempts were made; nothing changes any more."""
         self.before_attempt: Callable[[], None] = _ignore
-        """Called before each attempt; what it raises (`BudgetExceeded`) is raised instead."""
+        """Called before each attempt, which is then made; what it raises (`BudgetExceeded`) is raised
+        instead."""
+        self.after_begin: Callable[[], None] | None = None
+        """Called when an answer has begun, so that no other attempt can follow."""
         self.before_retry: Callable[[MiniLLMError], None] = _ignore
         """Called with the error of each attempt that another will follow; ``info`` is of the
         failed one."""
@@ -105,6 +114,12 @@ class StreamTask:
         self._resuming: Resuming | None = None
         if prepared.continuation is not None:
             self._resuming = Resuming(connect, prepared, self._keep_added)
+
+    @property
+    def tools(self) -> Sequence[Any]:
+        """The tools that the request has given the model, as they were given."""
+        tools: Sequence[Any] = self._prepared.tools
+        return tools
 
     # -- in the task -------------------------------------------------------------------------
 
@@ -172,17 +187,15 @@ class StreamTask:
         total, total_at = self._prepared.timeouts.total, INFINITY
         if not self._here:  # else its caller has just looked
             await trio.lowlevel.checkpoint_if_cancelled()  # what is over already sends nothing
-        while True:
+        while not self._stopped:
             try:
                 self.before_attempt()
             except MiniLLMError as exc:
                 raise exc from (errors[-1] if errors else None)
-            if self._stopped:
-                return
             info = self.info
             now = info.started = trio.current_time()
             if not info.attempts and isinstance(total, (int, float)):
-                total_at = now + total
+                total_at = (now if self.asked_at is None else self.asked_at) + total
             info.attempts += 1
             info.headers_at = info.request_id = info.generation_id = None
             info.received = 0
@@ -380,6 +393,8 @@ class StreamTask:
 
     def _release_request(self) -> None:
         """Drop the request: no other attempt follows, and a prompt may be long."""
+        if self.after_begin is not None:
+            self.after_begin()
         prepared = self._prepared
         if prepared.credentials is not None:  # they have it, too
             del self._connect
@@ -430,14 +445,14 @@ class StreamTask:
         return self._here or self._background is not None
 
     def start(self) -> Awaitable[None]:
-        """Start the task in a nursery of its own."""
+        """Start the task in the background."""
         try:
             channel = _unused_channels.pop()  # another thread may have taken the last
         except IndexError:
             channel = _open_channel(BUFFERED_BATCHES)
         self._channel = channel
         self._handoff = self._sink = Handoff(channel[0])
-        self._background = Background()
+        self._background = self.background()
         return self._background.start(self.run, "trio_minillm stream")
 
     def join(self) -> Awaitable[None]:
@@ -525,6 +540,7 @@ class StreamTask:
                 for end in channel:
                     end.close()
         self.before_attempt = self.before_retry = _ignore
+        self.after_begin = None
 
     def redacted(self, text: str) -> str:
         """Return a server's words without the key."""

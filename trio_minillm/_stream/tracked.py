@@ -19,6 +19,7 @@ from .._types.response import CompletionResponse, Outcome
 from .._types.usage import Usage
 from ..providers import Model
 from .handoff import Item
+from .outside import check_in_trio
 from .stream import StreamingCompletion
 from .task import StreamTask
 
@@ -136,7 +137,11 @@ class TrackedStream(StreamingCompletion):
         task of its own reads them. ``on_begin`` is called once, when the first of the answer has come,
         not for an opening alone; it must not raise. Raises the error that ended the stream.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except RuntimeError:
+            check_in_trio("complete")
+            raise
         if self._closed or self._entered:
             raise RuntimeError("a stream can be entered once")
         self._begin()

@@ -121,7 +121,7 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
     words. Raises what `read_json` raises.
     """
     try:
-        text = _undressed(text)
+        text = undressed(text)
         if f'"{JSON_TEXT}"' in text:
             with suppress(msgspec.ValidationError):  # a type that has such a field itself
                 return _read_answer(_without_texts(text), type, asked)
@@ -130,7 +130,7 @@ def read_answer(text: str, type: Any, asked: Any) -> Any:
         raise msgspec.DecodeError(_DEEP) from None
 
 
-def _undressed(text: str) -> str:
+def undressed(text: str) -> str:
     """Return the JSON of an answer that has something around it: thoughts before it, a fence, or words.
 
     What is JSON as it stands is returned as it is, and so is what has no JSON in it, or more than one.
@@ -194,7 +194,7 @@ def _is_json(text: str) -> bool:
 
 
 def _read_answer(text: str, type: Any, asked: Any) -> Any:
-    if asked is None or not _kept(_is_wrapped, asked):
+    if asked is None or not is_wrapped(asked):
         return read_json(text, type)
     whole = msgspec.json.decode(text, type=msgspec.Raw)
     try:
@@ -226,6 +226,12 @@ def _untexted(value: Any) -> Any:
         with suppress(msgspec.DecodeError):
             return _untexted(msgspec.json.decode(value[JSON_TEXT]))
     return {name: _untexted(entry) for name, entry in value.items()}
+
+
+def is_wrapped(type: Any) -> bool:
+    """Return whether a type is asked for in an object, as its field `ANSWER`."""
+    wrapped: bool = _kept(_is_wrapped, type)
+    return wrapped
 
 
 def _is_wrapped(type: Any) -> bool:

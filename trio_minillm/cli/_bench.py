@@ -11,6 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ import trio_minillm as llm
 
 from ..local._named import key_of, kind_of
 from . import _shared as option
+from ._bench_hedge import Hedge
 from ._bench_load import CONCURRENCY, Plan
 from ._bench_run import Bench
 from ._costs import open_ledger
@@ -54,6 +56,24 @@ def prompts_of(prompt: str | None, path: Path | None) -> list[str]:
     return prompts
 
 
+def hedge_of(
+    name: str | None, base_url: str | None, after: float | None, rate: float | None
+) -> Hedge | None:
+    """Return the second model of ``--hedge``, if there is one. Raises `Misuse`."""
+    if name is None:
+        if after is not None or base_url is not None:
+            raise Misuse("--after and --hedge-base-url need --hedge")
+        return None
+    if after is None or not 0 <= after < math.inf:
+        raise Misuse("--hedge needs --after: seconds, 0 or more")
+    if rate is not None:
+        raise Misuse("--hedge can't go with --rate")
+    model = model_of(name, base_url)
+    if isinstance(model, str):
+        raise Misuse("--hedge takes no local model")
+    return Hedge(name=name, model=model, after=after)
+
+
 _HELP = {
     "requests": f"Requests in all. [{REQUESTS}, or as many as --duration allows]",
     "concurrency": f"Most streams at once. [{CONCURRENCY}; with --rate any number]",
@@ -62,6 +82,9 @@ _HELP = {
     "prompts": "Prompts, one per line, sent in turn.",
     "prompt": "The prompt of all requests.",
     "warmup": "Requests before those that count.",
+    "hedge": "A second model: each prompt is sent to the first alone, and with this one behind it.",
+    "hedge_base_url": "The second model's address. [that of --model, for one of the same kind]",
+    "after": "Ask the second if the first has given no content for this many seconds.",
     "json": "Print the results as one JSON object.",
 }
 
@@ -76,6 +99,11 @@ def bench(
     ] = None,
     rate: Annotated[float | None, Option(metavar="R", help=_HELP["rate"])] = None,
     duration: Annotated[float | None, Option(metavar="S", help=_HELP["duration"])] = None,
+    hedge: Annotated[str | None, Option(metavar="KIND:NAME", help=_HELP["hedge"])] = None,
+    hedge_base_url: Annotated[
+        str | None, Option(metavar="URL", help=_HELP["hedge_base_url"])
+    ] = None,
+    after: Annotated[float | None, Option(metavar="S", help=_HELP["after"])] = None,
     warmup: Annotated[int, Option(metavar="N", min=0, help=_HELP["warmup"])] = 0,
     prompt: Annotated[str | None, Option(metavar="TEXT", help=_HELP["prompt"])] = None,
     prompts: Annotated[Path | None, Option(metavar="FILE", help=_HELP["prompts"])] = None,
@@ -96,6 +124,10 @@ def bench(
     Ctrl-C sends no more requests and lets the running streams end; a second one cancels them.
     """
     secret = key_of(kind_of(model), base_url)
+    if hedge is not None and hedge_base_url is None and kind_of(hedge) == kind_of(model):
+        hedge_base_url = base_url
+    if hedge is not None:
+        secret = f"{secret}\n{key_of(kind_of(hedge), hedge_base_url)}"
     if requests is None and duration is None:
         requests = REQUESTS
     if concurrency is None and rate is None:
@@ -116,6 +148,7 @@ def bench(
             retry=llm.Retry(attempts=attempts),
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
+            hedge=hedge_of(hedge, hedge_base_url, after, rate),
         )
         return Bench(plan, secret, quiet=quiet)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from .._batch.histogram import Histogram
 from .._batch.throttle.retry import is_fatal
 from .._types.chunks import has_content
 from ..local._named import open_model
+from ._bench_hedge import Comparison, Hedge
 from ._costs import RunLedger
 from ._live import timed
 from ._measurements import Results, Sample
@@ -55,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     retry: llm.Retry
     limits: llm.Limits
     ledger: llm.Ledger | None
+    hedge: Hedge | None = None
 
     def fields(self, name: str) -> dict[str, Any]:
         """Return the options for ``--json``: no key, and only the count and size of the prompts."""
@@ -73,12 +75,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load:
-    """The requests of one benchmark, and their results."""
+    """The requests of one benchmark, and their results.
+
+    Its 15 attributes are the plan, its results, and how far it has come.
+    """
 
     def __init__(self, plan: Plan, secret: str) -> None:
         self.plan = plan
         self.warmup = Results("warmup", secret)
         self.measured = Results("measured", secret)
+        self.compared: Comparison | None = None
+        if plan.hedge is not None:
+            self.compared = Comparison(plan.hedge, self.measured, secret)
         self.now = self.warmup
         """The results of the current phase."""
         self.ledger = RunLedger(plan.ledger)
@@ -94,22 +102,31 @@ class Load:
 
     # -- one stream --------------------------------------------------------------------------
 
-    def _open(self, client: llm.Client, model: llm.Model) -> llm.TrackedStream:
-        prompts = self.plan.prompts
+    def _open(
+        self, client: llm.Client, model: llm.Model
+    ) -> Iterator[tuple[llm.TrackedStream, Results]]:
+        """Return the streams of the next prompt, each made when it is its turn, and their results."""
+        prompts, compared = self.plan.prompts, self.compared
         prompt = prompts[self._number % len(prompts)]
         self._number += 1
-        return client.stream(
-            model,
-            prompt,
-            timeouts=self.plan.timeouts,
-            retry=self.plan.retry,
-            meta={"bench": self.now.phase},
-            max_tokens=self.plan.max_tokens,
-        )
+        turns: tuple[Results, ...] = (self.now,)
+        if compared is not None and self.now is self.measured:
+            turns = compared.turns(self._number)
+        for results in turns:
+            alone = compared is None or results is compared.alone
+            stream = client.stream(
+                model if alone or compared is None else compared.choice(model),
+                prompt,
+                timeouts=self.plan.timeouts,
+                retry=self.plan.retry,
+                meta={"bench": results.phase},
+                max_tokens=self.plan.max_tokens,
+            )
+            yield stream, results
 
-    async def _measure(self, stream: llm.TrackedStream) -> None:
+    async def _measure(self, stream: llm.TrackedStream, results: Results) -> None:
         """Read a stream to its end, and count it, however it ends."""
-        results, gaps = self.now, Histogram()
+        gaps, began = Histogram(), trio.current_time()
         error: llm.MiniLLMError | None = None
         first_at: float | None = None
         last_at: float | None = None
@@ -147,6 +164,10 @@ class Load:
                 last_at=last_at,
                 first_tokens=first_tokens,
             )
+            if self.compared is not None:
+                sample.first = None if first_at is None else first_at - began
+                sample.total = trio.current_time() - began
+                self.compared.add(results, sample)
             self._ended(results, sample)
 
     def _ended(self, results: Results, sample: Sample) -> None:
@@ -211,7 +232,8 @@ class Load:
         while self._may_send():
             if trio.current_time() >= self._sending.deadline:
                 return
-            await self._measure(self._open(client, model))
+            for stream, results in self._open(client, model):
+                await self._measure(stream, results)
 
     async def _at_rate(
         self, nursery: trio.Nursery, client: llm.Client, model: llm.Model, rate: float
@@ -220,9 +242,9 @@ class Load:
         room = trio.Semaphore(self.plan.concurrency or sys.maxsize)
         began, number = trio.current_time(), 0
 
-        async def run(stream: llm.TrackedStream) -> None:
+        async def run(stream: llm.TrackedStream, results: Results) -> None:
             try:
-                await self._measure(stream)
+                await self._measure(stream, results)
             finally:
                 room.release()
 
@@ -232,7 +254,7 @@ class Load:
             await trio.sleep_until(due)
             await room.acquire()
             self.now.latencies.late.add(max(0.0, trio.current_time() - due))
-            nursery.start_soon(run, self._open(client, model))
+            nursery.start_soon(run, *next(self._open(client, model)))
 
     async def run(self, leaving: Callable[[], None]) -> None:
         """Run the warm-up, then what counts.
@@ -247,9 +269,8 @@ class Load:
         ):
             model = msgspec.structs.replace(model, price=price_of(model))
             try:
-                self._open(
-                    client, model
-                )  # raises for an option that this wire format does not have
+                # Raises for an option that a wire format does not have.
+                next(self._open(client, model))
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
             self._number = 0

@@ -28,6 +28,7 @@ class Bench(LiveRun):
     def __init__(self, plan: Plan, secret: str, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
         self.load = Load(plan, secret)
+        self.secret = secret
         self.ledger = self.load.ledger
         self.began = datetime.now(UTC)
         self._streams = trio.CancelScope()
@@ -127,6 +128,8 @@ class Bench(LiveRun):
         rows = self.load.measured.rows()
         costs = self.ledger.by_meta("bench")
         rows.append(("cost", cost_text(costs.get("measured"))))
+        if self.load.compared is not None:
+            rows += self.load.compared.rows(self.ledger)
         if self.load.warmup.sent:
             warm = f"{self.load.warmup.finished:,} of {self.load.warmup.sent:,} finished"
             spent = costs.get("warmup")
@@ -144,6 +147,11 @@ class Bench(LiveRun):
             "config": self.load.plan.fields(name),
             **found,
             "cost": cost_fields(costs.get("measured"), costs.get("warmup")),
+            **(
+                {}
+                if self.load.compared is None
+                else {"hedge": self.load.compared.fields(self.ledger)}
+            ),
             "errors": [*warm.failures.fields(), *self.load.measured.failures.fields()],
             "notes": self.notes(),
         }

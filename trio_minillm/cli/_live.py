@@ -63,6 +63,8 @@ class LiveRun(ABC):
     """The reason that there is no run, or that it could not go on."""
     interrupted: signal.Signals | None = None
     """The first signal that asked for the end, once one did: SIGINT, which is Ctrl-C, or SIGTERM."""
+    secret: str = ""
+    """The keys of its models, a line each, if there are more than that of ``--model``."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -211,6 +213,8 @@ def _print(
     """Print the results, and return the exit code."""
     kind = kind_of(name)
     variable, secret = variable_of(kind, base_url), key_of(kind, base_url)
+    if run is not None:
+        secret = run.secret or secret
     code = error_code(error) if run is None or error else run.exit_code()
     error = error or (None if run is None else run.error)
     try:

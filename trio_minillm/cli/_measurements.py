@@ -45,6 +45,11 @@ class Sample(msgspec.Struct, kw_only=True):
     """Seconds between consecutive contents; 0 where one read of the socket brought both."""
     last_at: float | None = None
     """Trio's clock when the last content left the socket."""
+    first: float | None = None
+    """Seconds from the call to the first content, where several models may be asked: the response's times
+    are those of one attempt."""
+    total: float | None = None
+    """Seconds from the call to its end, in that case."""
     first_tokens: int | None = None
     """Output tokens that the server had counted when the first content came, if it said so."""
 
@@ -211,7 +216,7 @@ class Results:
         if response.outcome is None or not timings.attempts:
             return
         self.outcomes[response.outcome] += 1
-        self.retries += timings.attempts - 1
+        self.retries += 0 if sample.total is not None else timings.attempts - 1
         if response.outcome is not llm.Outcome.FINISHED:
             if sample.error is not None:
                 self.failures.add(response.outcome, sample.error)
@@ -223,12 +228,14 @@ class Results:
         self.reasons[OTHER if full else reason] += 1
         self.chunks += timings.chunks
         self.latencies.gap.merge(sample.gaps)
-        if timings.total is not None:
-            self.latencies.total.add(timings.total)
+        total = timings.total if sample.total is None else sample.total
+        if total is not None:
+            self.latencies.total.add(total)
         if sample.last_at is None or timings.first_chunk is None:
             self.empty += not timings.chunks  # one from a vendor's batch has content without times
         else:
-            self.latencies.ttft.add(timings.first_chunk)
+            first = timings.first_chunk if sample.first is None else sample.first
+            self.latencies.ttft.add(first)
             self.last_content = max(sample.last_at, self.last_content or 0.0)
         if response.usage is not None and response.usage.final:
             self.tokens.add(response.usage)

@@ -18,6 +18,7 @@ import httpx
 import trio
 from msgspec.structs import replace
 
+from .._stream.outside import check_in_trio
 from ..providers import Model
 from ..providers._models import anthropic, compatible, openai_responses, text_completions
 from ._process import LocalModelError, ServerProcess, Slots, open_process
@@ -162,6 +163,7 @@ async def open_local_server(
     model, or the server was not ready in time; ``ValueError`` if a parameter is out of range, or
     ``extra`` has a name that llama.cpp does not know or that has a parameter of its own here.
     """
+    check_in_trio("open_local_server")
     settings = server_settings(context, slots, threads, tools, chat_template, extra)
     gguf = find_model(path)
     identity = identity_of(gguf, context, settings)

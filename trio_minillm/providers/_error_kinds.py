@@ -463,6 +463,13 @@ def kind_of(seen: Evidence) -> ErrorKind:
     return "overloaded" if re.search(_BUSY_WORDS, seen.words) else "server"
 
 
+def says_absent(words: str) -> bool:
+    """Return whether a server's words say that it has no such model, or nothing at the address."""
+    return (
+        re.search(f"{_ABSENT_WORDS}|is not a valid model", words.lower()) is not None
+    )  # OpenRouter
+
+
 def _larger_than_the_limit(words: str) -> bool:
     """Return whether a request asked for more than the whole limit: ``Limit 30000, Requested 59000``."""
     if found := re.search(_NUMBERS, words):

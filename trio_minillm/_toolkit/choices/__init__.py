@@ -1,0 +1,1 @@
+"""Several models in place of one: hedging, and fallback."""

@@ -1,0 +1,1 @@
+"""Values of an answer while they arrive: fields, elements of lists, calls, partial values."""

@@ -1,0 +1,93 @@
+"""The errors of values that are read while they arrive, and the place where a JSON text breaks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeAlias
+
+from ..._types.response import CompletionResponse, InvalidAnswer, MismatchedAnswer
+from .json_grammar import unescaped
+
+Path: TypeAlias = "tuple[str | int, ...]"
+
+
+class BrokenJSON(InvalidAnswer):
+    """Text of a model that is not JSON, or not the JSON that was asked for, from some place on.
+
+    All that is good before that place was handed out. ``position`` is the number of characters before
+    it, in the answer's text or the call's arguments, which are ``text``; ``path`` is the place in the
+    JSON (``$.cities[0].name``). The message has neither the text nor a name that the model made up.
+    """
+
+    def __init__(self, message: str = "", *, position: int = 0, path: Path = ()) -> None:
+        super().__init__(message, CompletionResponse())
+        self.position: int = position
+        self.path: str | None = "$" + "".join(
+            f"[{step}]" if isinstance(step, int) else f".{step}" for step in path
+        )
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """The text that it was found in, as far as that has come."""
+        return self._text
+
+    def came_in(self, response: CompletionResponse, text: str) -> None:
+        """Take note of the answer, and of the text, that it was found in."""
+        self.response = self.partial = response
+        self._text = text
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} (character {self.position:,})"
+
+
+class UnexpectedValue(BrokenJSON, MismatchedAnswer):
+    """A value that is JSON, and does not match its type; the cause is msgspec's error, or pydantic's."""
+
+
+class CutJSON(BrokenJSON):
+    """The answer was over before its JSON was: it reached ``max_tokens``, say."""
+
+
+_TOKEN = re.compile(r'[{}\[\],:]|"(?:[^"\\]|\\.)*+"?|[^\s{}\[\],:"]++', re.DOTALL)
+
+
+def path_of_end(text: str) -> Path:
+    """Return the path of the place where a text ends that is the beginning of JSON.
+
+    It reads the whole text, and is for errors only.
+    """
+    path: list[str | int | None] = []
+    for found in _TOKEN.finditer(text):
+        word = found[0]
+        if word in "{[":
+            path.append(0 if word == "[" else None)
+        elif word in "}]":
+            if path:
+                path.pop()
+        elif not path or word == ":":
+            continue
+        elif word == ",":
+            last = path[-1]
+            path[-1] = last + 1 if isinstance(last, int) else None
+        elif path[-1] is None and word[0] == '"' and len(word) > 1 and word[-1] == '"':
+            path[-1] = _name(word)
+    return tuple(step for step in path if step is not None)
+
+
+def _name(word: str) -> str:
+    try:
+        return unescaped(word[1:-1])
+    except ValueError:  # it may be where the text breaks
+        return word[1:-1]
+
+
+def words_of(path: Path, known: Any) -> str:
+    """Return a path for a message: of its names only those that the type has, the first at most."""
+    out = ["$"]
+    for number, step in enumerate(path):
+        if isinstance(step, int):
+            out.append(f"[{step}]")
+        else:
+            out.append(f".{step}" if not number and step in known else ".…")
+    return "".join(out)
