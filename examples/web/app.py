@@ -140,7 +140,8 @@ async def main(*args: str) -> None:
     config = Config()
     config.bind = [address]
     async with chosen(name) as model, llm.open_client() as client:
-        await serve(App(client, model), config)  # type: ignore[arg-type]
+        app: Any = App(client, model)  # hypercorn's types of messages are narrower than ASGI's
+        await serve(app, config)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,10 @@ class BrokenJSON(InvalidAnswer):
         """The text that it was found in, as far as that has come."""
         return self._text
 
-    def came_in(self, response: CompletionResponse, text: str) -> None:
+    def came_in(self, response: CompletionResponse[Any], text: str) -> None:
         """Take note of the answer, and of the text, that it was found in."""
-        self.response = self.partial = response
+        self.response: CompletionResponse[Any] = response
+        self.partial: CompletionResponse[Any] | None = response
         self._text = text
 
     def __str__(self) -> str:
