@@ -96,17 +96,18 @@ class Race:
         """The bug, or the exception of the caller's own function, that ended the race."""
         self._root: PreparedChoice | None = root
         self._make = make
-        self._numbers = itertools.count(1)
         self._asked_at = 0.0
         self._streams: trio.Nursery | None = None
         self._deciding: trio.Nursery | None = None
 
-    async def run(self) -> None:
+    async def run(self, made_before: int) -> None:
         """Ask the models until one answers, and wait until all their streams have ended.
 
-        Raises nothing: a cancellation from outside also cancels the block, which raises it.
+        The attempts are numbered behind the ``made_before`` of the same call that came earlier. Raises
+        nothing: a cancellation from outside also cancels the block, which raises it.
         """
         self._asked_at = trio.current_time()
+        self._numbers = itertools.count(made_before + 1)
         try:
             async with (
                 trio.open_nursery() as self._streams,
