@@ -18,7 +18,7 @@ from ..._types.chunks import StreamChunk
 from ..._types.errors import BudgetExceeded, MiniLLMError
 from ..._types.messages import Message, ToolCall, ToolResult, tool_result
 from ..._types.openai_messages import messages_of
-from ..._types.response import CompletionResponse
+from ..._types.response import FINISHED, CompletionResponse
 from ...providers import Model
 from ..choices.choice import ModelChoice
 from ..streams import TrackedStream
@@ -168,6 +168,8 @@ class ToolRun:
     async def _go_round(self) -> None:
         for _ in range(self._max_steps):
             response = await self._answer()
+            if response.outcome is not FINISHED:  # the client was closed meanwhile: no error, no answer
+                return
             if response.invalid_tool_calls:
                 reason = f"calls that can't be run; finish reason: {response.finish_reason}"
                 raise ToolLoopError("invalid_calls", reason)
