@@ -168,7 +168,7 @@ class ToolRun:
     async def _go_round(self) -> None:
         for _ in range(self._max_steps):
             response = await self._answer()
-            if response.outcome is not FINISHED:  # the client was closed meanwhile: no error, no answer
+            if response.outcome is not FINISHED:  # the client was closed meanwhile
                 return
             if response.invalid_tool_calls:
                 reason = f"calls that can't be run; finish reason: {response.finish_reason}"
