@@ -14,6 +14,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -141,11 +142,16 @@ class Race:
         choice, waiting = asked.choice, deque(asked.requests)
         send, receive = trio.open_memory_channel[_Failed](len(waiting))
         running, failed = 0, _Failed([])
+
+        def tell(failed: _Failed) -> None:
+            with suppress(trio.ClosedResourceError):  # cancelled in the same moment: nobody asks
+                send.send_nowait(failed)
+
         with send, receive:
             while running or waiting:
                 if waiting:
                     assert self._deciding is not None
-                    self._deciding.start_soon(self._report, waiting.popleft(), send.send_nowait)
+                    self._deciding.start_soon(self._report, waiting.popleft(), tell)
                     running += 1
                 seconds = math.inf if choice.after is None or not waiting else choice.after
                 with trio.move_on_after(seconds):
