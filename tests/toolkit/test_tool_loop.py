@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 
 import msgspec
 import pytest
@@ -478,6 +479,18 @@ async def test_misuse(autojump_clock):
         run = client.run_tools(model(), HELLO, tools=[double])
         with pytest.raises(RuntimeError):
             await anext(run)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"tools": [double], "max_parallel": 0}])
+async def test_misuse_shows_no_key(wrong):
+    """Also where the variables of all frames are printed."""
+    async with llm.open_client(transport=ScriptedTransport()) as client:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            client.run_tools(model(), HELLO, **wrong)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    text = "".join(shown.format())
+    assert "ToolCaller" in text
+    assert KEY not in text
 
 
 async def test_a_run_is_entered_once_and_ends_with_its_block(autojump_clock):

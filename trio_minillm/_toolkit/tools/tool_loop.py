@@ -10,7 +10,6 @@ from typing import Any, Literal, Self, TypeAlias
 
 import trio
 
-from ..._protocol.redaction import secrets_of
 from ..._protocol.request import Messages
 from ..._stream.background import Background, raise_crash
 from ..._types.checks import check_count, check_seconds, check_type
@@ -253,7 +252,7 @@ def new_run(
         max_parallel=max_parallel,
         shows=errors == "show",
         threads=threads,
-        secrets=[s for one in models for s in secrets_of(one.api_key, one.headers.values())],
+        models=models,
     )
     return ToolRun(ask, messages, caller, max_steps=max_steps, total=total)
 
