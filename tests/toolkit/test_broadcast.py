@@ -374,6 +374,24 @@ async def test_a_crash_of_the_reading_is_no_end() -> None:
             nursery.cancel_scope.cancel()
 
 
+async def test_nobody_takes_chunks_while_the_hub_waits_for_a_listener() -> None:
+    """They would be missing in what the listeners get."""
+    stream, send = fed(text_chunks("a"), end=False)
+    async with stream, stream.broadcast(buffer=1) as hub:
+        listener = hub.subscribe()
+        assert (await listener.receive()).delta == "a"
+        send.send_nowait(text_chunks("b", "c", "d"))
+        send.send_nowait(text_chunks("e"))
+        send.send_nowait(llm.StreamChunk.finished("stop"))
+        send.close()
+        await trio.testing.wait_all_tasks_blocked()
+        for take in (stream.next_chunk, stream.next_chunks, stream.collect, stream.__anext__):
+            with pytest.raises(trio.BusyResourceError):
+                await take()
+        assert await text_of(listener) == "bcde"
+        assert await stream.next_chunk() is None, "it is free again"
+
+
 async def test_misuse() -> None:
     stream, _ = fed(text_chunks("a"))
     with pytest.raises(ValueError, match="policy must be one of 'block', 'drop_oldest', 'detach'"):
