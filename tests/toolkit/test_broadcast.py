@@ -523,6 +523,24 @@ def test_the_beginning_says_what_all_chunks_say(
     assert folded([*half.chunks(), *given_chunks[at:]]) == folded(given_chunks)
 
 
+def test_the_newest_usage_stays_the_newest() -> None:
+    """Of several choices, whose texts are joined each for itself."""
+
+    def said(text: str, choice: int, tokens: int) -> llm.StreamChunk:
+        usage = llm.Usage(completion_tokens=tokens)
+        return llm.StreamChunk(text, choice=choice, usage=usage)
+
+    history = History()
+    for end, pieces in enumerate(("ab", "cd", "ef")):
+        history.add(said(text, choice, 10 * end + choice) for choice in (0, 1) for text in pieces)
+        found = history.chunks()
+        assert [chunk.choice for chunk in found] == [0, 1], "no more for their usage"
+        assert folded(found).usage.completion_tokens == 10 * end + 1
+    history.add([llm.StreamChunk(finish_reason="stop", usage=llm.Usage(completion_tokens=50))])
+    history.add([said("g", 1, 60)])
+    assert folded(history.chunks()).usage.completion_tokens == 60
+
+
 def test_the_beginning_of_a_long_answer_is_one_chunk() -> None:
     history = History()
     history.add(text_chunks(*["ab "] * 5000))
