@@ -1112,6 +1112,29 @@ async def test_a_ledger_that_raises_hides_nothing(autojump_clock, caplog):
     assert transport.open_bodies == 0
 
 
+async def test_what_a_ledger_raises_is_logged_without_the_server_s_words(autojump_clock, caplog):
+    refused = reply(b'{"error": {"message": "can not read: my prompt"}}', status=500)
+    transport = ScriptedTransport(refused, whole("openai"))
+    async with llm.open_client(transport=transport, ledger=Broken()) as client:
+        await client.complete(priced("openai"), "my prompt")
+    assert caplog.text.count("OSError: the ledger broke") == 2
+    assert "my prompt" not in caplog.text
+
+
+async def test_an_attempt_that_is_refused_as_it_is_left_is_booked_once(autojump_clock):
+    """At any step; which of the tasks comes first in one is Trio's dice."""
+    for step in [*range(16)] * 8:
+        transport = ScriptedTransport(reply(b"{}", status=503))
+        async with llm.open_client(transport=transport) as client:
+            async with client.stream(priced("openai"), "Hi") as stream:
+                for _ in range(step):
+                    await trio.lowlevel.checkpoint()
+                stream.reject()
+                await trio.sleep(1)
+            numbers = [record.attempt for record in client.ledger.recent]
+            assert numbers == [record.attempt for record in stream.records] == [1][: len(numbers)]
+
+
 class Unreadable(dict):
     def items(self):
         raise ValueError("closed")

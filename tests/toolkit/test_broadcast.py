@@ -374,6 +374,24 @@ async def test_a_crash_of_the_reading_is_no_end() -> None:
             nursery.cancel_scope.cancel()
 
 
+async def test_nobody_takes_chunks_while_the_hub_waits_for_a_listener() -> None:
+    """They would be missing in what the listeners get."""
+    stream, send = fed(text_chunks("a"), end=False)
+    async with stream, stream.broadcast(buffer=1) as hub:
+        listener = hub.subscribe()
+        assert (await listener.receive()).delta == "a"
+        send.send_nowait(text_chunks("b", "c", "d"))
+        send.send_nowait(text_chunks("e"))
+        send.send_nowait(llm.StreamChunk.finished("stop"))
+        send.close()
+        await trio.testing.wait_all_tasks_blocked()
+        for take in (stream.next_chunk, stream.next_chunks, stream.collect, stream.__anext__):
+            with pytest.raises(trio.BusyResourceError):
+                await take()
+        assert await text_of(listener) == "bcde"
+        assert await stream.next_chunk() is None, "it is free again"
+
+
 async def test_misuse() -> None:
     stream, _ = fed(text_chunks("a"))
     with pytest.raises(ValueError, match="policy must be one of 'block', 'drop_oldest', 'detach'"):
@@ -503,6 +521,24 @@ def test_the_beginning_says_what_all_chunks_say(
     half = History()
     half.add(given_chunks[:at])
     assert folded([*half.chunks(), *given_chunks[at:]]) == folded(given_chunks)
+
+
+def test_the_newest_usage_stays_the_newest() -> None:
+    """Of several choices, whose texts are joined each for itself."""
+
+    def said(text: str, choice: int, tokens: int) -> llm.StreamChunk:
+        usage = llm.Usage(completion_tokens=tokens)
+        return llm.StreamChunk(text, choice=choice, usage=usage)
+
+    history = History()
+    for end, pieces in enumerate(("ab", "cd", "ef")):
+        history.add(said(text, choice, 10 * end + choice) for choice in (0, 1) for text in pieces)
+        found = history.chunks()
+        assert [chunk.choice for chunk in found] == [0, 1], "no more for their usage"
+        assert folded(found).usage.completion_tokens == 10 * end + 1
+    history.add([llm.StreamChunk(finish_reason="stop", usage=llm.Usage(completion_tokens=50))])
+    history.add([said("g", 1, 60)])
+    assert folded(history.chunks()).usage.completion_tokens == 60
 
 
 def test_the_beginning_of_a_long_answer_is_one_chunk() -> None:

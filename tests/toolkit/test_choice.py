@@ -645,6 +645,22 @@ async def test_a_shielded_reader_gets_the_end_of_what_was_cancelled_outside(auto
         assert booked(client) == [("a", "cancelled"), ("b", "cancelled")]
 
 
+async def test_a_model_that_fails_as_all_are_cancelled(autojump_clock):
+    """At any step; which of the tasks comes first in one is Trio's dice."""
+    choice = llm.first_of(llm.fallback(A, B), C, after=0)
+    for step in [*range(30)] * 8:
+        transport = server(a=FAILS, b=FAILS, c=FAILS)
+        async with llm.open_client(transport=transport, retry=ONCE) as client:
+            with trio.CancelScope() as scope:
+                async with client.stream(choice, "Hi"):
+                    for _ in range(step):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+                    await trio.sleep_forever()
+            assert scope.cancelled_caught
+            booked(client)
+
+
 async def test_nothing_is_kept_alive(autojump_clock):
     transport = server(a=reply(hang), b=says("b"))
     async with llm.open_client(transport=transport) as client:

@@ -275,6 +275,39 @@ async def test_a_broken_observer_costs_no_answer(how, autojump_clock, caplog):
             assert (await run(client, how)).content == "Hi you"
     failures = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert [r.exc_info[1].args[0] for r in failures] == ["first", "third", "second"]
+    assert PROMPT not in caplog.text, "nor are the server's words there, which were being handled"
+
+
+async def test_an_error_that_an_observer_raises_on_is_not_logged(autojump_clock, caplog):
+    class Raises(llm.Observer):
+        def attempt_ended(self, attempt, end):
+            try:
+                raise KeyError("mine")
+            except KeyError as exc:
+                exc.__cause__ = end.error
+                raise ValueError("third") from exc
+
+    async with opened(BUSY, observer=Raises(), retry=llm.Retry(attempts=1)) as client:
+        with pytest.raises(llm.RefusedError):
+            await run(client, "complete")
+    assert "third" in caplog.text
+    assert "mine" in caplog.text
+    assert PROMPT not in caplog.text
+
+
+async def test_an_observer_may_end_the_stream(autojump_clock):
+    class Rejects(Notes):
+        def answer_began(self, attempt, seconds):
+            super().answer_began(attempt, seconds)
+            streams[0].reject()
+
+    notes, streams = Rejects(), []
+    async with opened(ANSWER, observer=notes) as client:
+        async with client.stream(model(), PROMPT) as stream:
+            streams.append(stream)
+            assert await stream.next_chunk() is None
+        assert [record.rejected for record in client.ledger.recent] == [True]
+    assert notes.all == [("began", 1), ("answer", 0.0), ("cancelled", False)]
 
 
 @pytest.mark.parametrize("missing", ["attempt_began", "answer_began", "attempt_ended"])

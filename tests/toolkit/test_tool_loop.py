@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 
 import msgspec
 import pytest
@@ -386,6 +387,33 @@ async def test_a_stream_that_breaks(autojump_clock):
     assert dict(loop.ledger.outcomes)[llm.Outcome.TRUNCATED] == 1
 
 
+async def test_a_client_that_is_closed_meanwhile_leaves_no_answer(autojump_clock):
+    """Its streams are then cancelled: what had come is no answer, though no error says so."""
+    ledger, opened, close = llm.Ledger(), trio.Event(), trio.Event()
+    clients = []
+
+    async def own():
+        script_of_run = script(calls(("double", {"number": 1})), reply(*chat(1, WHOLE)[:2], hang))
+        transport = ScriptedTransport(*script_of_run)
+        async with llm.open_client(transport=transport, ledger=ledger) as client:
+            clients.append(client)
+            opened.set()
+            await close.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own)
+        await opened.wait()
+        async with clients[0].run_tools(model(), HELLO, tools=[double]) as run:
+            async for step in run:
+                if isinstance(step, llm.StreamChunk) and step.delta:
+                    close.set()
+            with pytest.raises(trio.ClosedResourceError):
+                await run.collect()
+    assert run.outcome == "cancelled"
+    assert run.response.content == "Do"
+    assert run.messages[-1].role == "tool", "the half answer is no turn of the history"
+
+
 async def test_calls_of_an_answer_that_was_cut_are_not_run(autojump_clock):
     events = chat(0, calls(("broken", {"number": 1})))
     events = [
@@ -451,6 +479,18 @@ async def test_misuse(autojump_clock):
         run = client.run_tools(model(), HELLO, tools=[double])
         with pytest.raises(RuntimeError):
             await anext(run)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"tools": [double], "max_parallel": 0}])
+async def test_misuse_shows_no_key(wrong):
+    """Also where the variables of all frames are printed."""
+    async with llm.open_client(transport=ScriptedTransport()) as client:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            client.run_tools(model(), HELLO, **wrong)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    text = "".join(shown.format())
+    assert "ToolCaller" in text
+    assert KEY not in text
 
 
 async def test_a_run_is_entered_once_and_ends_with_its_block(autojump_clock):

@@ -265,6 +265,22 @@ async def test_a_retry_on_the_way_is_counted(autojump_clock) -> None:
     assert [record.attempt for record in ledger.records] == [1, 2, 3]
 
 
+async def test_the_attempts_at_several_models_are_counted_on(autojump_clock) -> None:
+    refused = reply(b"{}", status=401)
+    texts = (reply(*openai_events(text)) for text in ("no", PARIS))
+    transport = ScriptedTransport(refused, next(texts), refused, next(texts))
+    ledger, told = Kept(), []
+
+    class Numbers(llm.Observer):
+        def attempt_began(self, attempt: llm.ObservedAttempt) -> None:
+            told.append(attempt.number)
+
+    async with llm.open_client(transport=transport, ledger=ledger, observer=Numbers()) as client:
+        choice = llm.fallback(testing.model(), testing.model())
+        await client.complete(choice, "?", response_format=City, retries_invalid=1)
+    assert [record.attempt for record in ledger.records] == told == [1, 2, 3, 4]
+
+
 async def test_asking_again_keeps_to_the_budget(autojump_clock) -> None:
     transport = answers("no", PARIS)
     model = testing.model(price=llm.TokenPrice(input=10**6, output=10**6))

@@ -17,6 +17,7 @@ import trio
 from msgspec.structs import replace
 
 from .._types.cost import CostInfo
+from .._types.errors import alone
 from .._types.money import add
 from .._types.response import Outcome
 from ..providers import Model
@@ -165,8 +166,8 @@ class Bookkeeper:
             self._unsettled.pop(record.key, None)
         try:
             new = self.ledger.record(record) is not False  # a user's own may return nothing
-        except Exception:  # noqa: BLE001 - a ledger of the user's own: the rest must go on
-            _log.exception("the ledger failed for attempt %s", record.key)
+        except Exception as exc:  # noqa: BLE001 - a ledger of the user's own: the rest must go on
+            _log.exception("the ledger failed for attempt %s", record.key, exc_info=alone(exc))
             new = True
         if budget is None:
             return

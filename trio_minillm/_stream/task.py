@@ -218,6 +218,8 @@ class StreamTask:
                     if len(errors) > 1:
                         raise RetriesExhausted(tuple(errors)) from exc
                     raise
+                if self._stopped:  # it was refused as its caller left, who has booked it
+                    return
                 self.before_retry(exc)
             info.held, self.body = [], None  # of an attempt that ended nothing
             with self._stoppable(trio.CancelScope()):

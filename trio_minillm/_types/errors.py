@@ -384,3 +384,20 @@ class BudgetExceeded(MiniLLMError):
         self.limit = limit
         self.allowed = allowed
         self.spent = spent
+
+
+def alone(error: BaseException) -> BaseException:
+    """Return what a function of the caller's has raised for a log, without this library's errors around it.
+
+    One may have been handled when it was raised, or it was raised from one: their words may be a
+    server's, which may quote the prompt.
+    """
+    seen: list[BaseException] = []
+    shown: BaseException | None = error
+    while shown is not None and shown not in seen:
+        seen.append(shown)
+        shown.__suppress_context__ = True
+        if isinstance(shown.__cause__, MiniLLMError):
+            shown.__cause__ = None
+        shown = shown.__cause__
+    return error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from .._types.cost import CostInfo
+from .._types.errors import alone
 from .._types.money import payable
 from .._types.usage import Usage
 from ._base import Model, SettlementRequest
@@ -21,8 +22,8 @@ def safe_cost(model: Model, usage: Usage | None) -> CostInfo:
     try:
         cost = model.provider.cost_of(usage, model.price)
         return cost if payable(cost.amount) else CostInfo(source=cost.source)
-    except Exception:  # noqa: BLE001 - a provider of the user's own
-        _log.exception("%s can't tell a cost", type(model.provider).__name__)
+    except Exception as exc:  # noqa: BLE001 - a provider of the user's own
+        _log.exception("%s can't tell a cost", type(model.provider).__name__, exc_info=alone(exc))
         return CostInfo()
 
 
@@ -30,6 +31,7 @@ def safe_settlement_request(model: Model, generation_id: str) -> SettlementReque
     """Return the request that asks what a generation cost, or ``None``, also if the provider fails."""
     try:
         return model.provider.settlement_request(model, generation_id)
-    except Exception:  # noqa: BLE001 - a provider of the user's own
-        _log.exception("%s can't ask for a settlement", type(model.provider).__name__)
+    except Exception as exc:  # noqa: BLE001 - a provider of the user's own
+        provider = type(model.provider).__name__
+        _log.exception("%s can't ask for a settlement", provider, exc_info=alone(exc))
         return None

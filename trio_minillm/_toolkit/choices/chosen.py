@@ -61,7 +61,8 @@ class ChosenStream(TrackedStream):
         await checkpoint_if_cancelled()
         self._begin()
         self._entered = True
-        await self._background.start(self._race.run, "trio_minillm race")
+        race = partial(self._race.run, self.made_before)
+        await self._background.start(race, "trio_minillm race")
         return self
 
     async def __aexit__(

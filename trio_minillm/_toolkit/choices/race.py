@@ -14,6 +14,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -96,17 +97,18 @@ class Race:
         """The bug, or the exception of the caller's own function, that ended the race."""
         self._root: PreparedChoice | None = root
         self._make = make
-        self._numbers = itertools.count(1)
         self._asked_at = 0.0
         self._streams: trio.Nursery | None = None
         self._deciding: trio.Nursery | None = None
 
-    async def run(self) -> None:
+    async def run(self, made_before: int) -> None:
         """Ask the models until one answers, and wait until all their streams have ended.
 
-        Raises nothing: a cancellation from outside also cancels the block, which raises it.
+        The attempts are numbered behind the ``made_before`` of the same call that came earlier. Raises
+        nothing: a cancellation from outside also cancels the block, which raises it.
         """
         self._asked_at = trio.current_time()
+        self._numbers = itertools.count(made_before + 1)
         try:
             async with (
                 trio.open_nursery() as self._streams,
@@ -140,11 +142,16 @@ class Race:
         choice, waiting = asked.choice, deque(asked.requests)
         send, receive = trio.open_memory_channel[_Failed](len(waiting))
         running, failed = 0, _Failed([])
+
+        def tell(failed: _Failed) -> None:
+            with suppress(trio.ClosedResourceError):  # cancelled in the same moment: nobody asks
+                send.send_nowait(failed)
+
         with send, receive:
             while running or waiting:
                 if waiting:
                     assert self._deciding is not None
-                    self._deciding.start_soon(self._report, waiting.popleft(), send.send_nowait)
+                    self._deciding.start_soon(self._report, waiting.popleft(), tell)
                     running += 1
                 seconds = math.inf if choice.after is None or not waiting else choice.after
                 with trio.move_on_after(seconds):

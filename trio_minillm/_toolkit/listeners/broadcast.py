@@ -130,7 +130,11 @@ class Broadcast:
         with self._scope:
             try:
                 while chunks := await self.stream.next_chunks():
-                    await self._publish(chunks)
+                    self._hold(held=True)
+                    try:
+                        await self._publish(chunks)
+                    finally:
+                        self._hold(held=False)
             except trio.ClosedResourceError:  # the stream's block was left first
                 self._log.left = True
             except Exception as exc:  # noqa: BLE001 - each listener gets it, and a crash the block
@@ -138,6 +142,10 @@ class Broadcast:
             self._log.over = not self._log.left
         self._ended.set()
         self._log.wake()
+
+    def _hold(self, *, held: bool) -> None:
+        """Let nobody else take chunks from the stream: the listeners would go without them."""
+        self.stream._busy = held  # noqa: SLF001 - as while it waits in `next_chunks`
 
     async def _publish(self, chunks: list[StreamChunk]) -> None:
         """Write chunks into the log, a part at a time for which every listener has room.

@@ -86,11 +86,14 @@ class _Run:
         self._count += 1
         if self._count % COMPACT_EVERY == 0:
             self._text.compact()
-        if chunk.usage is not None:
-            if self._usage is None:
-                self._usage = msgspec.structs.replace(chunk.usage)
-            else:
-                self._usage.merge_from(chunk.usage)
+
+    def count(self, usage: Usage) -> None:
+        """Take the usage so far: of all choices, whichever piece it came with."""
+        self._made = None
+        if self._usage is None:
+            self._usage = msgspec.structs.replace(usage)
+        else:
+            self._usage.merge_from(usage)
 
     def chunk(self) -> StreamChunk:
         """Return the pieces so far as one chunk."""
@@ -124,10 +127,14 @@ class History:
                 self._runs.pop(choice, None)
                 self._parts.append(chunk)
                 continue
-            if run is None or run.kind != kind:
-                run = self._runs[choice] = _Run(chunk, kind)
+            last, usage = self._parts[-1] if self._parts else None, chunk.usage
+            behind = usage is not None and not isinstance(last, _Run)
+            if run is None or run.kind != kind or behind:
+                last = run = self._runs[choice] = _Run(chunk, kind)
                 self._parts.append(run)
             run.add(chunk)
+            if usage is not None and isinstance(last, _Run):
+                last.count(usage)  # the newest is to be the last, if another choice has it
 
     def chunks(self) -> list[StreamChunk]:
         """Return the fewest chunks that say what all of them say. Later ones don't change these."""

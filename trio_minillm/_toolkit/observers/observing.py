@@ -17,7 +17,7 @@ import trio
 
 from ..._accounting.record import CostRecord
 from ..._protocol.request import Messages, Prepared
-from ..._types.errors import MiniLLMError, RetriesExhausted
+from ..._types.errors import MiniLLMError, RetriesExhausted, alone
 from ..._types.messages import Message
 from ..._types.openai_messages import messages_of
 from ..._types.params import PARAM_NAMES
@@ -124,10 +124,11 @@ class Notifier:
         """Call a method of the observer. What it raises is logged, the first time."""
         try:
             getattr(self._observer, name)(*args)
-        except Exception:  # noqa: BLE001 - the observer's, whatever it is
+        except Exception as exc:  # noqa: BLE001 - the observer's, whatever it is
             if name not in self._failed:
                 self._failed.add(name)
-                log.exception("observer.%s failed; further failures of it are not logged", name)
+                words = "observer.%s failed; further failures of it are not logged"
+                log.exception(words, name, exc_info=alone(exc))
 
 
 class ObservedStream(TrackedStream):
@@ -144,6 +145,7 @@ class ObservedStream(TrackedStream):
         self._notifier = notifier
         self._told_of: ObservedAttempt | None = None
         self._context = copy_context()
+        self._telling = False
         self._described: dict[str, Any] = {
             "model": prepared.model,
             "url": self._task.redacted(prepared.url.partition("?")[0]),
@@ -207,8 +209,16 @@ class ObservedStream(TrackedStream):
         self._tell("attempt_ended", attempt, end)
 
     def _tell(self, name: str, attempt: ObservedAttempt | None, *more: Any) -> None:
-        if self._notifier is not None and attempt is not None:  # else it has ended already
+        if self._notifier is None or attempt is None:  # it has ended already
+            return
+        if self._telling:  # the observer has ended the stream; a context is entered once
+            self._notifier.tell(name, attempt, *more)
+            return
+        self._telling = True
+        try:
             self._context.run(self._notifier.tell, name, attempt, *more)
+        finally:
+            self._telling = False
 
 
 @cache

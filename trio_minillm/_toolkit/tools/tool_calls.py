@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import trio
 
-from ..._protocol.redaction import redact_text
+from ..._protocol.redaction import redact_text, secrets_of
 from ..._types.checks import check_count
 from ..._types.messages import DocumentPart, ImagePart, TextPart, ToolCall, ToolResult
 from ..._types.tools import Tool, tools_of
+from ...providers import Model
 
 MOST_WORDS = 2_000
 """Characters of an exception's words that a model is shown: enough to tell it what to do otherwise, and
@@ -25,7 +26,7 @@ class ToolCaller:
     """The tools of a loop, and the rules by which their functions are called.
 
     ``shows`` says that what a function raises is a result; ``threads``, that functions that are not async
-    run in threads; ``secrets`` are blanked out in what is shown.
+    run in threads; the keys of ``models`` are blanked out in what is shown.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class ToolCaller:
         max_parallel: int,
         shows: bool,
         threads: bool,
-        secrets: Iterable[bytes],
+        models: Iterable[Model],
     ) -> None:
         check_count("max_parallel", max_parallel)
         self._tools: dict[str, Tool] = {}
@@ -50,7 +51,8 @@ class ToolCaller:
         self._max_parallel = max_parallel
         self._shows = shows
         self._threads = threads
-        self._secrets = list(secrets)
+        # Made here: what prints variables must not show them.
+        self._secrets = [s for m in models for s in secrets_of(m.api_key, m.headers.values())]
 
     def new_limit(self) -> trio.Semaphore:
         """Return the limit of the calls of one turn."""

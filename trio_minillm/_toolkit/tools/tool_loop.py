@@ -10,7 +10,6 @@ from typing import Any, Literal, Self, TypeAlias
 
 import trio
 
-from ..._protocol.redaction import secrets_of
 from ..._protocol.request import Messages
 from ..._stream.background import Background, raise_crash
 from ..._types.checks import check_count, check_seconds, check_type
@@ -18,7 +17,7 @@ from ..._types.chunks import StreamChunk
 from ..._types.errors import BudgetExceeded, MiniLLMError
 from ..._types.messages import Message, ToolCall, ToolResult, tool_result
 from ..._types.openai_messages import messages_of
-from ..._types.response import CompletionResponse
+from ..._types.response import FINISHED, CompletionResponse
 from ...providers import Model
 from ..choices.choice import ModelChoice
 from ..streams import TrackedStream
@@ -168,6 +167,8 @@ class ToolRun:
     async def _go_round(self) -> None:
         for _ in range(self._max_steps):
             response = await self._answer()
+            if response.outcome is not FINISHED:  # the client was closed meanwhile
+                return
             if response.invalid_tool_calls:
                 reason = f"calls that can't be run; finish reason: {response.finish_reason}"
                 raise ToolLoopError("invalid_calls", reason)
@@ -251,7 +252,7 @@ def new_run(
         max_parallel=max_parallel,
         shows=errors == "show",
         threads=threads,
-        secrets=[s for one in models for s in secrets_of(one.api_key, one.headers.values())],
+        models=models,
     )
     return ToolRun(ask, messages, caller, max_steps=max_steps, total=total)
 
