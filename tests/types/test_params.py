@@ -651,5 +651,7 @@ def test_what_others_leave_empty_is_a_default() -> None:
 
 def test_names_that_are_all_known():
     check_names(["temperature", "max_tokens"])
-    with pytest.raises(TypeError, match=r"unknown parameter: temprature .*did you mean temperature"):
+    with pytest.raises(
+        TypeError, match=r"unknown parameter: temprature .*did you mean temperature"
+    ):
         check_names(["temprature"])
