@@ -529,6 +529,25 @@ async def test_cancelled_at_each_step(autojump_clock):
     assert step > 15
 
 
+async def test_cancelled_as_a_part_of_a_tool_fails(autojump_clock):
+    """What is shown to the model does not come out of the block, which is cancelled."""
+
+    async def fails():
+        raise ValueError("mine")
+
+    async def several(number: int) -> str:
+        """Do several things."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails)
+            nursery.start_soon(trio.sleep_forever)
+        raise AssertionError
+
+    step = 1
+    while await cancelled_at(step, Loop(calls(("several", {"number": 1})), WHOLE).go, several):
+        step += 1
+    assert step > 20
+
+
 async def test_left_at_each_step(autojump_clock):
     turns = calls(("wait", {"seconds": 1}), ("double", {"number": 1})), WHOLE
     every = Loop(*turns)

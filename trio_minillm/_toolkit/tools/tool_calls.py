@@ -81,6 +81,11 @@ class ToolCaller:
             if not self._shows:
                 raise
             return _result(call, [self._shown(type(exc).__name__, exc)], error=True)
+        except BaseExceptionGroup as exc:  # tasks of its own, cancelled as one of them failed
+            cancelled, failed = exc.split(trio.Cancelled)
+            if cancelled is None or not self._shows or not isinstance(failed, Exception):
+                raise
+            raise cancelled from None
 
     async def _value(self, tool: Tool, call: ToolCall) -> Any:
         if self._threads and not iscoroutinefunction(tool.function):
