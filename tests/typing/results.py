@@ -75,6 +75,12 @@ async def wrong(client: llm.Client, model: llm.Model) -> None:
     await client.complete(model, "Hi", response_format=City, max_tokens="3")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
+def into_another(response: llm.CompletionResponse) -> None:
+    assert_type(response.parsed(City), City)
+    assert_type(response.parsed(list[City]), list[City])
+    assert_type(response.parsed(), Any)
+
+
 def invalid(response: llm.CompletionResponse[City]) -> None:
     try:
         response.value  # noqa: B018

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, overload
 
 import msgspec
 
@@ -17,7 +17,7 @@ from .cost import CostInfo
 from .messages import Message, Part, ToolCall
 from .schemas import read_answer
 from .usage import Usage
-from .value_type import Value
+from .value_type import Asked, Value
 
 
 class Outcome(str, Enum):
@@ -229,6 +229,12 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
             kept["value"] = self.parsed()
         found: Value = kept["value"]
         return found
+
+    @overload
+    def parsed(self, type: type[Asked]) -> Asked: ...
+
+    @overload
+    def parsed(self, type: Any = None) -> Any: ...
 
     def parsed(self, type: Any = None) -> Any:
         """Return the text of choice 0, decoded from JSON into ``type``.
