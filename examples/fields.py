@@ -12,7 +12,9 @@ class Recipe(msgspec.Struct):
     method: str
 
 
-PROMPT = """Describe pancakes as JSON with title, ingredients (a list of three) and method (one sentence)."""
+PROMPT = (
+    "Write a recipe for pancakes as JSON: title, three ingredients, and the method in one sentence."
+)
 
 
 async def main() -> None:

@@ -1,7 +1,7 @@
 """Ask a second time when the first request is late: on a server that is sometimes slow.
 
 python examples/second_model.py
-python examples/second_model.py 0.2     # ask sooner
+python examples/second_model.py 1.0     # ask later
 """
 
 import sys
@@ -14,7 +14,7 @@ QUESTIONS = ["Why is the sea salty?", "Why is the sky blue?", "Why do cats purr?
 
 
 async def main() -> None:
-    after = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    after = float(sys.argv[1]) if len(sys.argv) > 1 else 0.1
     async with llm.open_local_model(slots=2) as model, llm.open_client() as client:
         twice = llm.first_of(model, model, after=after)  # the same model: a second connection
         for question in QUESTIONS:

@@ -251,8 +251,10 @@ OF_OURS = {
 def constants() -> Iterator[tuple[str, Any]]:
     """Yield the constants of the rooms, by name, as their own module defines them."""
     for room in (*BOUNDED, "_types"):
-        for path in (Path(llm.__file__).parent / room).glob("*.py"):
-            module = importlib.import_module(f"trio_minillm.{room}.{path.stem}")
+        root = Path(llm.__file__).parent
+        for path in (root / room).rglob("*.py"):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            module = importlib.import_module(f"trio_minillm.{name}")
             defined = re.findall(r"^([A-Z_]+)(?:: [^=]+)? =", path.read_text(), re.MULTILINE)
             yield from ((name, getattr(module, name)) for name in defined)
 

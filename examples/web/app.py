@@ -4,8 +4,9 @@
     python examples/web/app.py openai:gpt-5-mini 127.0.0.1:8080
 
 It needs ``pip install 'hypercorn[trio]'``. ``POST /v1/chat/completions`` speaks OpenAI's format, whatever
-the model speaks, so that any client of OpenAI's can be used with it. ``GET /live`` joins the newest answer
-from its beginning on. Who leaves is noticed at once, and what they were waiting for is cancelled.
+the model speaks, so that any client of OpenAI's that streams can be used with it. ``GET /live`` joins
+the newest answer from its beginning on. Who leaves is noticed at once, and what they were waiting for is
+cancelled.
 """
 
 import json
@@ -56,6 +57,10 @@ class App:
     async def answer(self, body: bytes, send: Send) -> None:
         try:
             asked = json.loads(body)
+            if not isinstance(asked, dict) or "messages" not in asked:
+                raise ValueError("the body must be a JSON object with messages")
+            if asked.get("stream") is not True:
+                raise ValueError("answers are only streamed here: ask with stream=true")
             params = {name: asked[name] for name in TAKEN if asked.get(name) is not None}
             stream = self.client.stream(self.model, asked["messages"], **params)
         except (LookupError, TypeError, ValueError) as error:
@@ -140,7 +145,8 @@ async def main(*args: str) -> None:
     config = Config()
     config.bind = [address]
     async with chosen(name) as model, llm.open_client() as client:
-        await serve(App(client, model), config)  # type: ignore[arg-type]
+        app: Any = App(client, model)  # hypercorn's types of messages are narrower than ASGI's
+        await serve(app, config)
 
 
 if __name__ == "__main__":

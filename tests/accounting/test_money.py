@@ -245,7 +245,8 @@ async def test_the_table(
     cell: Cell, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await play(cell, answers=True)
-    assert caplog.records == []
+    told = [record.message for record in caplog.records]
+    assert all("another follows" in words for words in told)  # only of the retry
 
 
 @pytest.mark.parametrize("cell", [cell.param for cell in cells() if cell.asked])

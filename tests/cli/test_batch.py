@@ -371,7 +371,7 @@ def test_a_schema_for_all_lines(endpoint: Endpoint, files: Files, schema: str) -
     lines = {line.key: line for line in read_results(files.target)}
     assert lines["k0"].ok
     assert lines["k1"].error == {
-        "code": "ValidationError",
+        "code": "MismatchedAnswer",
         "message": "'name' is a required property",
     }
     assert "not valid: 1 · 'name' is a required property\n" in ran.out

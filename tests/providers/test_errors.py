@@ -22,6 +22,7 @@ from trio_minillm import testing
 from trio_minillm._types.errors import EXCERPT_CHARS
 from trio_minillm.batch import BatchRequest
 from trio_minillm.providers import complaint_in, error_from, error_info
+from trio_minillm.providers._error_kinds import says_absent
 
 from ..support.servers.refusals import meet
 
@@ -1142,3 +1143,16 @@ def test_a_word_that_only_contains_one_is(word: str) -> None:
 )
 def test_words_that_relays_have_for_it(words: str, status: int | None, found: str) -> None:
     assert kind({"error": {"message": words}}, status) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        ("x/y is not a valid model ID", True),
+        ("The model `gpt-9` does not exist", True),
+        ("max_tokens is too large", False),
+        ("", False),
+    ],
+)
+def test_words_for_a_model_that_is_not_there(words, absent):
+    assert says_absent(words) is absent

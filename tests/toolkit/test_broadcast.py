@@ -360,18 +360,43 @@ async def test_an_exception_of_the_block_comes_out_as_itself() -> None:
 
 async def test_a_crash_of_the_reading_is_no_end() -> None:
     stream, _ = fed(text_chunks("a"), end=False)
+
+    async def broken() -> list[llm.StreamChunk]:
+        raise ZeroDivisionError
+
     async with stream:
         await stream.next_chunk()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.next_chunk)
-            await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(trio.BusyResourceError):
-                async with stream.broadcast() as hub:
-                    listener = hub.subscribe()
-                    assert (await listener.receive()).delta == "a"
-                    with pytest.raises(trio.BrokenResourceError, match="has crashed"):
-                        await listener.receive()
-            nursery.cancel_scope.cancel()
+        stream.next_chunks = broken  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            async with stream.broadcast() as hub:
+                listener = hub.subscribe()
+                assert (await listener.receive()).delta == "a"
+                with pytest.raises(trio.BrokenResourceError, match="has crashed"):
+                    await listener.receive()
+
+
+async def test_who_takes_chunks_beside_a_hub_is_refused_and_harms_nobody() -> None:
+    stream, _ = fed(text_chunks("a"), text_chunks("b"))
+    async with stream, stream.broadcast() as hub:
+        listener = hub.subscribe()
+        with pytest.raises(trio.BusyResourceError):
+            await stream.next_chunk()  # before the hub had its first turn
+        with pytest.raises(trio.BusyResourceError):
+            async for _ in stream.fields():
+                pass
+        assert await text_of(listener) == "ab"
+
+
+async def test_a_stream_that_another_task_reads_can_not_be_broadcast() -> None:
+    stream, _ = fed(text_chunks("a"), end=False)
+    async with stream, trio.open_nursery() as nursery:
+        await stream.next_chunk()
+        nursery.start_soon(stream.next_chunk)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            async with stream.broadcast():
+                raise AssertionError
+        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_takes_chunks_while_the_hub_waits_for_a_listener() -> None:

@@ -177,6 +177,15 @@ async def test_what_every_model_would_refuse_comes_out_as_it_is(autojump_clock):
             await client.complete(llm.fallback(A, B), "Hi")
         assert caught.value.kind == "invalid"
         assert asked(transport) == ["a"]
+        assert not hasattr(caught.value, "__notes__")
+
+
+async def test_an_error_says_whose_it_is_where_several_were_asked(autojump_clock):
+    transport = server(a=FAILS, b=WRONG)
+    async with llm.open_client(transport=transport, retry=llm.Retry(attempts=1)) as client:
+        with pytest.raises(llm.RefusedError, match="temperature") as caught:
+            await client.complete(llm.fallback(A, B), "Hi")
+        assert caught.value.__notes__ == ["from compatible:b; asked as well: compatible:a"]
 
 
 ERRORS = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 from contextvars import ContextVar
 
 import pytest
@@ -424,3 +426,25 @@ async def test_a_failure_in_words_of_ours(autojump_clock, caplog):
     assert (
         caplog.records[-1].getMessage().endswith("errored after 3.000 s, StreamTimeout first_chunk")
     )
+
+
+def test_a_program_without_logging_gets_no_line_that_it_did_not_ask_for():
+    program = """if True:
+        import trio
+        import trio.testing
+        import trio_minillm as llm
+        from trio_minillm import testing
+
+        async def main():
+            scripts = testing.reply(status=503), testing.reply(*testing.openai_events("Hi"))
+            transport = testing.ScriptedTransport(*scripts)
+            async with llm.open_client(transport=transport) as client:
+                response = await client.complete(testing.model(), "Hi")
+            print(response.timings.attempts)
+
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert (ran.stdout, ran.stderr) == ("2\n", "")

@@ -232,6 +232,62 @@ async def test_a_model_of_pydantic():
         assert error.path == "$.born"
 
 
+class Span(msgspec.Struct):
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+
+
+@pytest.mark.parametrize(
+    ("text", "type", "path", "words"),
+    [
+        ('{"name": "P"}', City, "$", "Object missing required field `people`"),
+        ("{}", City, "$", "Object missing required field `name`"),
+        ('{"low": 2, "high": 1}', Span, "$", "low is above high"),
+        ('{"answer": [{"name": "P"}]}', list[City], "$[0]", "missing required field `people`"),
+    ],
+)
+async def test_what_only_the_whole_shows_is_told_at_the_end(text, type, path, words):
+    async with answer(text, response_format=type) as stream:
+        _, error = await until_error(stream.fields())
+        assert isinstance(error, llm.UnexpectedValue)
+        assert words in str(error)
+        assert error.path in (path, "$.answer" + path[1:])
+        assert error.text == text
+        with pytest.raises(llm.MismatchedAnswer):
+            assert stream.response.value
+
+
+async def test_a_call_that_lacks_an_argument():
+    def plan(title: str, days: int) -> str:
+        return title
+
+    events = SPEAKERS["openai"].stream(0, Turn("Hi", "", "", (("plan", '{"title": "a"}', ""),)))
+    async with opened(*events, tools=[plan]) as stream:
+        async for call in stream.calls():
+            fields, error = await until_error(call.fields())
+            assert values(fields) == {"title": "a"}
+            assert "missing required field `days`" in str(error)
+
+
+async def test_the_place_of_a_wrong_value_is_told_in_full():
+    text = json.dumps({"title": "t", "cities": [{"name": "Rome", "people": "x"}]})
+    async with answer(text, response_format=Trip) as stream:
+        for view in stream.fields(), stream.values(field="cities"):
+            _, error = await until_error(view)
+            assert error.path == "$.cities[0].people"
+            assert "Expected `int`, got `str` - at `$.cities[0].people`" in str(error)
+
+
+async def test_a_list_that_is_null_although_it_must_not_be():
+    async with answer('{"title": "t", "cities": null}', response_format=Trip) as stream:
+        found, error = await until_error(stream.values(field="cities"))
+        assert (found, error.path) == ([], "$.cities")
+
+
 # -- several views, several tasks ----------------------------------------------------------------
 
 

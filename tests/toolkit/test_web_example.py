@@ -129,7 +129,14 @@ async def test_a_second_page_joins_and_leaves_without_harm() -> None:
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [(b"{", 400), (b"{}", 400), (question(messages=[{"role": "x"}]), 400), (question(), 502)],
+    [
+        (b"{", 400),
+        (b"{}", 400),
+        (b"[]", 400),
+        (question(stream=False), 400),
+        (question(messages=[{"role": "x"}]), 400),
+        (question(), 502),
+    ],
 )
 async def test_a_refusal_has_a_status(body: bytes, status: int) -> None:
     async with serving(b'{"error": {"message": "no"}}', status=401) as app:

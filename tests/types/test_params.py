@@ -16,7 +16,13 @@ import pytest
 
 import trio_minillm as llm
 from trio_minillm import testing
-from trio_minillm._types.params import PARAM_NAMES, check_params, format_of, reasoning_of
+from trio_minillm._types.params import (
+    PARAM_NAMES,
+    check_names,
+    check_params,
+    format_of,
+    reasoning_of,
+)
 from trio_minillm._types.schemas import schema_of
 from trio_minillm._types.tools import choice_of, tools_of
 from trio_minillm.testing import ScriptedTransport
@@ -641,3 +647,11 @@ def test_what_others_leave_empty_is_a_default() -> None:
     assert llm.Tool(name="a", description=nothing).description == ""
     assert llm.JSONSchema(schema={}, name=nothing).name == "response"
     assert check_params({"max_tokens": -1}) == 1  # no bound, at LM Studio
+
+
+def test_names_that_are_all_known():
+    check_names(["temperature", "max_tokens"])
+    with pytest.raises(
+        TypeError, match=r"unknown parameter: temprature .*did you mean temperature"
+    ):
+        check_names(["temprature"])

@@ -293,7 +293,7 @@ def _rebuild(cls: type[MiniLLMError], args: tuple[Any, ...], state: dict[str, An
 
 
 class InvalidAnswer(MiniLLMError, msgspec.DecodeError):
-    """The answer came whole, but is not what was asked for: it is not JSON.
+    """The answer is not what was asked for: it is not JSON.
 
     ``text`` is the answer as it came, and ``response`` all that is known of it. ``reason`` says what is
     wrong with it and may quote it; the message does not. ``path`` is the place of the fault in the
@@ -302,10 +302,11 @@ class InvalidAnswer(MiniLLMError, msgspec.DecodeError):
 
     path: str | None = None
 
-    def __init__(self, reason: str, response: CompletionResponse) -> None:
+    def __init__(self, reason: str, response: CompletionResponse[Any]) -> None:
         super().__init__(_without_quotes(reason))
-        self.reason = reason
-        self.response = self.partial = response
+        self.reason: str = reason
+        self.response: CompletionResponse[Any] = response
+        self.partial: CompletionResponse[Any] | None = response
 
     @property
     def text(self) -> str:

@@ -53,7 +53,7 @@ class _Stopped(Exception):
     """Ctrl-C was pressed while the input was read."""
 
 
-class InvalidAnswer(llm.MiniLLMError):
+class InvalidFirstAnswer(llm.MiniLLMError):
     """A whole answer to the check that is not valid."""
 
 
@@ -376,9 +376,9 @@ class BatchRun(LiveRun):
 
 def _named(error: Exception) -> llm.MiniLLMError:
     """Return the error of a check as one of the library's."""
-    if isinstance(error, llm.MiniLLMError):
+    if isinstance(error, llm.MiniLLMError) and not isinstance(error, llm.InvalidAnswer):
         return error
-    return InvalidAnswer(f"the first answer is not valid: {words_of(error)}")
+    return InvalidFirstAnswer(f"the first answer is not valid: {words_of(error)}")
 
 
 def _slots(plan: BatchPlan) -> int:

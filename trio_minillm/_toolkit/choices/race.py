@@ -190,9 +190,13 @@ class Race:
         """Decide that all have failed: with the error that sends to no other model, or with all."""
         if failed.final is not None or len(self.attempts) == 1:
             final = failed.final or self.attempts[0]
-            if isinstance(final.failure, BudgetExceeded) and final.failure.__cause__ is None:
+            failure = final.failure
+            if isinstance(failure, BudgetExceeded) and failure.__cause__ is None:
                 before = [a.failure for a in failed.attempts if a is not final]
-                final.failure.__cause__ = before[-1] if before else None
+                failure.__cause__ = before[-1] if before else None
+            elif failure is not None and len(self.attempts) > 1:
+                others = ", ".join(a.asked for a in self.attempts if a is not final)
+                failure.add_note(f"from {final.asked}; asked as well: {others}")
             self._decide(final)
             return
         for attempt in self.attempts:

@@ -68,6 +68,9 @@ class Broadcast:
         if self._forget is not None:
             raise RuntimeError("a broadcast can be entered once")
         await checkpoint_if_cancelled()
+        if self.stream._busy:  # noqa: SLF001 - as in `_hold`
+            raise trio.BusyResourceError("another task is taking chunks from this stream")
+        self._hold(held=True)
         self._forget = _forgetter(self._listeners, self._log.change)
         # Of an answer that was begun, the beginning.
         self._log.begin(chunks_of(self.stream.response))
@@ -129,23 +132,28 @@ class Broadcast:
     async def _read(self) -> None:
         with self._scope:
             try:
-                while chunks := await self.stream.next_chunks():
-                    self._hold(held=True)
-                    try:
-                        await self._publish(chunks)
-                    finally:
-                        self._hold(held=False)
+                while chunks := await self._next():
+                    await self._publish(chunks)
             except trio.ClosedResourceError:  # the stream's block was left first
                 self._log.left = True
             except Exception as exc:  # noqa: BLE001 - each listener gets it, and a crash the block
                 self._log.failure = exc
+            finally:
+                self._hold(held=False)
             self._log.over = not self._log.left
         self._ended.set()
         self._log.wake()
 
+    async def _next(self) -> list[StreamChunk]:
+        self._hold(held=False)  # the stream holds itself while it waits
+        try:
+            return await self.stream.next_chunks()
+        finally:
+            self._hold(held=True)
+
     def _hold(self, *, held: bool) -> None:
         """Let nobody else take chunks from the stream: the listeners would go without them."""
-        self.stream._busy = held  # noqa: SLF001 - as while it waits in `next_chunks`
+        self.stream._busy = held  # noqa: SLF001 - as while a task takes chunks
 
     async def _publish(self, chunks: list[StreamChunk]) -> None:
         """Write chunks into the log, a part at a time for which every listener has room.

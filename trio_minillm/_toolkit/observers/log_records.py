@@ -9,6 +9,7 @@ from ..._types.errors import MiniLLMError
 from ...providers import Model
 
 log = logging.getLogger("trio_minillm")
+log.addHandler(logging.NullHandler())  # without one, Python prints warnings that nobody asked for
 
 
 def log_retry(record: CostRecord, model: Model, error: MiniLLMError) -> None:

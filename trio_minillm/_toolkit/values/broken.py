@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, TypeAlias
+
+import msgspec
 
 from ..._types.response import CompletionResponse, InvalidAnswer, MismatchedAnswer
 from .json_grammar import unescaped
@@ -19,12 +22,13 @@ class BrokenJSON(InvalidAnswer):
     JSON (``$.cities[0].name``). The message has neither the text nor a name that the model made up.
     """
 
-    def __init__(self, message: str = "", *, position: int = 0, path: Path = ()) -> None:
+    def __init__(
+        self, message: str = "", *, position: int = 0, path: Path = (), below: str = ""
+    ) -> None:
         super().__init__(message, CompletionResponse())
         self.position: int = position
-        self.path: str | None = "$" + "".join(
-            f"[{step}]" if isinstance(step, int) else f".{step}" for step in path
-        )
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+        self.path: str | None = f"${''.join(steps)}{below}"
         self._text = ""
 
     @property
@@ -32,9 +36,10 @@ class BrokenJSON(InvalidAnswer):
         """The text that it was found in, as far as that has come."""
         return self._text
 
-    def came_in(self, response: CompletionResponse, text: str) -> None:
+    def came_in(self, response: CompletionResponse[Any], text: str) -> None:
         """Take note of the answer, and of the text, that it was found in."""
-        self.response = self.partial = response
+        self.response: CompletionResponse[Any] = response
+        self.partial: CompletionResponse[Any] | None = response
         self._text = text
 
     def __str__(self) -> str:
@@ -43,6 +48,21 @@ class BrokenJSON(InvalidAnswer):
 
 class UnexpectedValue(BrokenJSON, MismatchedAnswer):
     """A value that is JSON, and does not match its type; the cause is msgspec's error, or pydantic's."""
+
+
+def mismatch(
+    error: msgspec.ValidationError, position: int, path: Path = (), known: Collection[str] = ()
+) -> UnexpectedValue:
+    """Return the error of a value at a path that does not match its type; ``known`` are names of types."""
+    found = MismatchedAnswer(str(error), CompletionResponse())
+    below = (found.path or "$")[1:]
+    shown = "" if error.__cause__ is not None else below  # pydantic's may have names of the model's
+    said = str(found).partition(" - at `")[0]
+    made = UnexpectedValue(
+        f"{said} - at `{words_of(path, known)}{shown}`", position=position, path=path, below=below
+    )
+    made.__cause__ = error.with_traceback(None)
+    return made
 
 
 class CutJSON(BrokenJSON):

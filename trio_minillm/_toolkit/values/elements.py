@@ -8,6 +8,7 @@ import msgspec
 
 from ..._types.schemas import ANSWER, JSON_TEXT
 from .broken import BrokenJSON, Path, UnexpectedValue, path_of_end
+from .field_types import Fields
 from .json_fields import Key, MemberReader, Piece
 from .shapes import Shape
 
@@ -38,6 +39,9 @@ class ElementShape(Shape[Any]):
             return (self._field or "", key) if isinstance(key, int) else (key,)
         steps = (self._field or "", (self._text or self._list).key)
         return (*(x for x in steps if x is not None), *path_of_end("".join(self._open)))
+
+    def _names(self) -> Fields:
+        return {} if self._field is None else {self._field: None}
 
     def _take(self, pieces: list[Piece], out: list[Any]) -> None:
         reader = self._reader

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from ..._types.schemas import ANSWER, read_answer
-from .broken import BrokenJSON, UnexpectedValue
+from .broken import BrokenJSON, mismatch
 from .field_types import Fields, decoded
 from .json_fields import Key, Piece
 from .reading import Reading
@@ -188,9 +188,10 @@ class Partial(Generic[T]):
             text = escaped(text) if self._shape.mended else text
             self.value = read_answer(text, Any if self._type is None else self._type, self._asked)
             self.is_whole = True
+        except msgspec.ValidationError as error:
+            self.error = mismatch(error, self._shape.at)
         except msgspec.DecodeError as error:
-            kind = UnexpectedValue if isinstance(error, msgspec.ValidationError) else BrokenJSON
-            self.error = kind("the value does not match its type")
+            self.error = BrokenJSON("a value that can't be read")
             self.error.__cause__ = error.with_traceback(None)
 
     def _mend(self) -> None:

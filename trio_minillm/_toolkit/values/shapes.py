@@ -13,7 +13,7 @@ import msgspec
 
 from ..._protocol.arguments import MAX_MENDED
 from ..._types.schemas import ANSWER, JSON_TEXT
-from .broken import BrokenJSON, CutJSON, Path, UnexpectedValue, path_of_end, words_of
+from .broken import BrokenJSON, CutJSON, Path, UnexpectedValue, mismatch, path_of_end, words_of
 from .field_types import Fields, decoded
 from .json_fields import ENDED, Key, MemberReader, Piece
 
@@ -169,9 +169,9 @@ class Shape(Generic[T]):
     def _mismatch(self, error: Exception, piece: Piece) -> None:
         path = self._path(piece.key)
         if isinstance(error, msgspec.ValidationError):
-            self._break(UnexpectedValue, "the value does not match its type", path, piece.at)
-        else:
-            self._break(BrokenJSON, "a value that can't be read", path, piece.at)
+            self.broken = mismatch(error, piece.at, path, self._names())
+            return
+        self._break(BrokenJSON, "a value that can't be read", path, piece.at)
         assert self.broken is not None
         self.broken.__cause__ = error.with_traceback(None)
 

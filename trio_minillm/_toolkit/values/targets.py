@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._types.response import FINISHED
-from ..._types.schemas import is_wrapped
+from ..._types.schemas import is_wrapped, read_answer
 from .elements import ElementShape
 from .field_types import element_of, fields_of, holds_list
 from .partial import Partial, PartialShape
@@ -84,4 +84,10 @@ class Target:
     def _view(self, make: Callable[[], Shape[Any]], *, repair: bool) -> TextView[Any]:
         needs_library(repair)
         mender = Mender(make) if repair else None
-        return TextView(self.pump, self._source(), make, early=self._call, mender=mender)
+        check = None if self._type is None else self._read
+        return TextView(
+            self.pump, self._source(), make, early=self._call, mender=mender, check=check
+        )
+
+    def _read(self, text: str) -> Any:
+        return read_answer(text, self._type, self._asked)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
+import msgspec
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
@@ -13,10 +14,10 @@ from ..._protocol.ingest import Ingest
 from ..._stream.stream import YIELD_EVERY, StreamingCompletion
 from ..._types.errors import MiniLLMError
 from ..._types.response import FINISHED
-from .broken import BrokenJSON
+from .broken import BrokenJSON, UnexpectedValue, mismatch
 from .reading import Reading
 from .repair import Mender
-from .shapes import Shape
+from .shapes import Shape, escaped
 from .sources import CallSource, Source
 
 T = TypeVar("T")
@@ -129,12 +130,16 @@ class TextView(View[T]):
         *,
         early: bool = False,
         mender: Mender[T] | None = None,
+        check: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(pump)
         self._source = source
         self._reading: Reading[T] = Reading(make)
         self._early = early  # it ends with the JSON, and not with the answer
         self._mender = mender
+        self._check = (
+            check  # of all of the JSON, for what no part of it shows: a field that is missing
+        )
 
     @property
     def repaired(self) -> bool:
@@ -150,7 +155,7 @@ class TextView(View[T]):
         if reading.broken is not None and self._mender is None:
             self._end(reading.broken)
         elif self._early and reading.over and reading.given:
-            self._end(None)
+            self._end(self._unfit())
         elif over:
             self._finish()
         return bool(self._ready) or self._ended
@@ -173,7 +178,20 @@ class TextView(View[T]):
         if error is not None:
             self._end(_explained(error, self._source, self._pump.stream))
         else:
-            self._end(None)
+            self._end(None if self.repaired else self._unfit())
+
+    def _unfit(self) -> UnexpectedValue | None:
+        """Return the error of JSON that, as a whole, does not match its type."""
+        if self._check is None:
+            return None
+        text = self._reading.read(self._source)
+        try:
+            self._check(escaped(text) if self._reading.shape.mended else text)
+        except msgspec.ValidationError as error:
+            return mismatch(error, self._reading.shape.at)
+        except msgspec.DecodeError:  # what is read of it is told elsewhere
+            return None
+        return None
 
     def _end(self, failure: Exception | None) -> None:
         self._ended, self._failure = True, failure
