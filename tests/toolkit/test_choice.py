@@ -9,6 +9,7 @@ import heapq
 import importlib
 import itertools
 import pickle
+import weakref
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -678,6 +679,29 @@ async def test_nothing_is_kept_alive(autojump_clock):
             await client.complete(llm.first_of(A, B, after=1.0), "Hi")
         gc.collect()
         assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+@pytest.mark.parametrize("until", ["begun", "left before", "whole"])
+async def test_a_stream_that_is_kept_keeps_no_prompt(until, autojump_clock):
+    class Prompt(list[Any]):
+        pass
+
+    transport = server(a=reply(hang), b=says("b", "c", after=1.0))
+    async with llm.open_client(transport=transport) as client:
+        prompt = Prompt([llm.user("Hi")])
+        held = weakref.ref(prompt)
+        async with client.stream(llm.first_of(A, B, after=1.0), prompt) as stream:
+            del prompt
+            if until == "left before":
+                await trio.sleep(1.5)
+                await stream.cancel()
+            elif until == "whole":
+                await stream.collect()
+            else:
+                await stream.next_chunk()
+            await trio.lowlevel.checkpoint()
+            gc.collect()
+            assert held() is None
 
 
 async def test_over_sockets(autojump_clock):

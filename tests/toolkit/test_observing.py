@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import Outcome
+from trio_minillm._toolkit.choices.attempt import Attempt
 from trio_minillm.testing import (
     ScriptedTransport,
     eof,
@@ -293,6 +295,21 @@ async def test_an_error_that_an_observer_raises_on_is_not_logged(autojump_clock,
     assert "third" in caplog.text
     assert "mine" in caplog.text
     assert PROMPT not in caplog.text
+
+
+async def test_a_client_keeps_no_stream_of_several_models(autojump_clock):
+    """Each is of a kind of its own, which must not be remembered."""
+
+    def attempts():
+        return [found for found in gc.get_objects() if isinstance(found, Attempt)]
+
+    older = attempts()  # of other tests
+    async with opened(ANSWER, observer=Notes()) as client:
+        async with client.stream(llm.fallback(model(), model()), PROMPT) as stream:
+            await stream.collect()
+        del stream
+        gc.collect()
+        assert attempts() == older
 
 
 async def test_an_observer_may_end_the_stream(autojump_clock):

@@ -96,7 +96,7 @@ class Race:
         self.crash: Exception | None = None
         """The bug, or the exception of the caller's own function, that ended the race."""
         self._root: PreparedChoice | None = root
-        self._make = make
+        self._make: Callable[[Prepared], Attempt] | None = make
         self._asked_at = 0.0
         self._streams: trio.Nursery | None = None
         self._deciding: trio.Nursery | None = None
@@ -174,8 +174,9 @@ class Race:
     async def _ask_one(self, prepared: Prepared) -> _Failed:
         """Ask a model. Returns if it fails before any content, and otherwise not at all."""
         if not self.decided.is_set():
-            attempt = self._make(prepared)
+            assert self._make is not None
             assert self._streams is not None
+            attempt = self._make(prepared)
             await attempt.enter(self._streams, self._asked_at, self._numbers)
             self.attempts.append(attempt)
             await attempt.begun()
@@ -216,7 +217,7 @@ class Race:
                 attempt.leave()
         if self._deciding is not None:
             self._deciding.cancel_scope.cancel()
-        self._root = None  # the requests, which may be long
+        self._root = self._make = None  # they hold the prompt, which may be long
 
     # -- for the stream ----------------------------------------------------------------------
 
@@ -231,7 +232,7 @@ class Race:
             self.won = next((a for a in self.attempts if a.said), None)
             if self._deciding is not None:
                 self._deciding.cancel_scope.cancel()
-            self._root = None
+            self._root = self._make = None
 
     def stop(self) -> None:
         """Close all connections."""

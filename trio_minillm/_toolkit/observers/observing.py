@@ -221,16 +221,18 @@ class ObservedStream(TrackedStream):
             self._telling = False
 
 
-@cache
 def observed_kind(kind: Callable[..., TrackedStream]) -> Callable[..., TrackedStream]:
     """Return the class of streams of a kind of which an observer is told; what is no class stays as it is:
     a stream over others, which are told of themselves.
     """
+    return _observed(kind) if isinstance(kind, type) else kind
+
+
+@cache  # of classes alone: what is none belongs to one call
+def _observed(kind: type[TrackedStream]) -> type[TrackedStream]:
     if kind is TrackedStream:
         return ObservedStream
-    if isinstance(kind, type):
-        return type(f"Observed{kind.__name__}", (ObservedStream, kind), {})
-    return kind
+    return type(f"Observed{kind.__name__}", (ObservedStream, kind), {})
 
 
 def observe(
