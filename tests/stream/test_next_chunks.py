@@ -125,6 +125,12 @@ async def test_what_is_done_with_a_chunk_does_not_reach_the_answer():
     assert stream.usage.raw["prompt_tokens"] != 99
 
 
+async def test_a_stream_fed_by_hand_is_plain_whatever_class_it_is_asked_of():
+    stream, send = llm.TrackedStream.from_channel("m")
+    assert type(stream) is llm.StreamingCompletion
+    send.close()
+
+
 async def test_two_tasks_can_not_take_chunks_at_once(autojump_clock):
     stream, _send = llm.StreamingCompletion.from_channel("m")
     async with trio.open_nursery() as nursery:

@@ -34,6 +34,15 @@ def test_what_is_no_value():
         assert caught.value.response == caught.value.partial == answer(text, City)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("no", "is no JSON"), ('{"name": "P', "was cut before"), ("", "is empty"), ('"no', "was cut")],
+)
+def test_why_an_answer_is_no_json(text, words):
+    with pytest.raises(llm.InvalidAnswer, match=words):
+        assert answer(text, City).value
+
+
 def test_the_text_has_one_name():
     made = answer("Hi")
     assert made.text == made.content == made.choices[0].text == "Hi"

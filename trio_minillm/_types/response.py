@@ -266,8 +266,9 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
         if not self.text.strip():
             calls = self.tool_calls or self.invalid_tool_calls
             return "the answer is empty" + (": the model called tools instead" if calls else "")
-        if "truncated" in words:  # msgspec's for JSON that does not end
-            return "the answer was cut before its JSON ended"
+        if "truncated" in words:  # msgspec's for JSON that does not end, and for the "no" of a null
+            begun = any(mark in self.text for mark in '{["')
+            return "the answer was cut before its JSON ended" if begun else "the answer is no JSON"
         return words
 
     def __repr__(self) -> str:
