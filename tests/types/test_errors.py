@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 import trio_minillm as llm
+from trio_minillm._types.errors import alone
 
 INFO = llm.ErrorInfo(message="slow down", kind="rate_limit", status=429, code="rate_limit_exceeded")
 
@@ -129,3 +130,16 @@ def test_a_refusal_until_a_time_names_it_and_keeps_what_the_last_refusal_had():
     assert (error.request_id, error.headers, error.url) == ("r", {"a": "b"}, "u")
     broken = llm.RefusedUntil(llm.ProviderError(INFO), until=UNTIL, wait=1.0, when="14:20")
     assert (broken.request_id, dict(broken.headers), broken.url) == (None, {}, None)
+
+
+def test_an_error_of_the_callers_is_logged_without_ours_around_it():
+    ours = llm.MiniLLMError("what the server said")
+    kept, cause = ValueError("kept"), KeyError("cause")
+    cause.__context__ = ours
+    kept.__cause__ = cause
+    assert alone(kept) is kept
+    assert (kept.__cause__, cause.__suppress_context__) == (cause, True)
+    cause.__cause__ = ours
+    assert alone(kept).__cause__.__cause__ is None
+    cause.__cause__ = kept  # in a circle
+    assert alone(kept) is kept
