@@ -134,9 +134,9 @@ class StreamingCompletion(stream.StreamingCompletion):
 class TrackedStream(tracked.TrackedStream, StreamingCompletion):
     __doc__ = tracked.TrackedStream.__doc__
 
-    # Streams that no client of ours has sent are booked nowhere.
-    from_channel = StreamingCompletion.from_channel  # type: ignore[assignment]
-    from_event_source = StreamingCompletion.from_event_source  # type: ignore[assignment]
+    if not TYPE_CHECKING:  # streams that no client of ours has sent are booked nowhere
+        from_channel = StreamingCompletion.from_channel
+        from_event_source = StreamingCompletion.from_event_source
 
     def _attempt_failed(self, error: MiniLLMError) -> None:
         super()._attempt_failed(error)
