@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
@@ -274,14 +275,21 @@ def run(path: Path, block: Block, names: dict[str, Any], patch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the files that examples name, and an environment with keys."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder with the files that examples name, and an environment with keys.
+
+    An example sets the log's level, which is then set back.
+    """
     monkeypatch.chdir(tmp_path)
     Path("photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     Path("report.pdf").write_bytes(b"%PDF-1.7")
     Path("question.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
     for provider in ("OPENAI", "OPENROUTER", "ANTHROPIC", "GEMINI", "GATEWAY"):
         monkeypatch.setenv(f"{provider}_API_KEY", "dummy-key")
+    logger = logging.getLogger("trio_minillm")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 def check_output(block: Block, printed: str) -> None:
