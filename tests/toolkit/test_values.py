@@ -570,6 +570,23 @@ async def test_line_ends_in_arguments_are_marked():
         assert call.tool_call.parsed(Any) == {"text": "a\nb", "n": 1}
 
 
+async def test_arguments_too_long_to_be_mended_are_broken(monkeypatch):
+    """The call can't be run, and its fields must not end as if it could."""
+    monkeypatch.setattr("trio_minillm._toolkit.values.shapes.MAX_MENDED", 5)
+
+    def plan(title: str) -> str:
+        return title
+
+    arguments = '{"title": "one\ntwo"}'
+    events = SPEAKERS["openai"].stream(0, Turn("Hi", "", "", (("plan", arguments, ""),)))
+    async with opened(*events, tools=[plan]) as stream:
+        async for call in stream.calls():
+            fields, error = await until_error(call.fields())
+            assert texts(fields) == {"title": "one\ntwo"}
+            assert type(error) is llm.BrokenJSON
+            assert error.text == arguments
+
+
 async def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "json_repair", None)
     async with answer("{}") as stream:

@@ -14,7 +14,7 @@ from ..._protocol.ingest import Ingest
 from ..._stream.stream import YIELD_EVERY, StreamingCompletion
 from ..._types.errors import MiniLLMError
 from ..._types.response import FINISHED
-from .broken import BrokenJSON, UnexpectedValue, mismatch
+from .broken import BrokenJSON, mismatch
 from .reading import Reading
 from .repair import Mender
 from .shapes import Shape, escaped
@@ -180,8 +180,8 @@ class TextView(View[T]):
         else:
             self._end(None if self.repaired else self._unfit())
 
-    def _unfit(self) -> UnexpectedValue | None:
-        """Return the error of JSON that, as a whole, does not match its type."""
+    def _unfit(self) -> BrokenJSON | None:
+        """Return the error of JSON that, as a whole, does not match its type, or can't be read at all."""
         if self._check is None:
             return None
         text = self._reading.read(self._source)
@@ -189,8 +189,10 @@ class TextView(View[T]):
             self._check(escaped(text) if self._reading.shape.mended else text)
         except msgspec.ValidationError as error:
             return mismatch(error, self._reading.shape.at)
-        except msgspec.DecodeError:  # what is read of it is told elsewhere
-            return None
+        except msgspec.DecodeError as error:  # control characters in a text too long to be mended
+            failure = BrokenJSON("it can't be read as a whole", position=self._reading.shape.at)
+            failure.__cause__ = error.with_traceback(None)
+            return failure
         return None
 
     def _end(self, failure: Exception | None) -> None:
