@@ -80,14 +80,12 @@ class TextBuilder(Joined):
     __slots__ = ("citations", "details", "kind", "signature", "start")
 
     def __init__(self, kind: str, start: dict[str, Any] | None = None) -> None:
-        self.pieces: list[
-            str
-        ] = []  # as `Joined` does, without a call: almost every answer has one of these
+        # As `Joined` does, without a call: almost every answer has one of these.
+        self.pieces: list[str] = []
         self._whole = []
         self.kind: str = kind
-        self.start: dict[str, Any] | None = (
-            start  # the content block as it was opened, on wires with blocks
-        )
+        self.start: dict[str, Any] | None = start
+        """The content block as it was opened, on wires with blocks."""
         self.citations: list[dict[str, Any]] = []
         self.signature: list[str] = []
         self.details: list[DetailBuilder] = []

@@ -465,9 +465,8 @@ def kind_of(seen: Evidence) -> ErrorKind:
 
 def says_absent(words: str) -> bool:
     """Return whether a server's words say that it has no such model, or nothing at the address."""
-    return (
-        re.search(f"{_ABSENT_WORDS}|is not a valid model", words.lower()) is not None
-    )  # OpenRouter
+    openrouter = "is not a valid model"
+    return re.search(f"{_ABSENT_WORDS}|{openrouter}", words.lower()) is not None
 
 
 def _larger_than_the_limit(words: str) -> bool:
