@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -355,6 +356,56 @@ def test_many_processes_write_one_file(path):
     with ResponseCache(path) as cache:
         assert len(cache) == 150
         assert all(cache.get(str(n).encode()).content == str(n) for n in range(150))
+
+
+def test_a_file_that_another_process_is_making(path, monkeypatch):
+    """SQLite refuses the change of mode at once, whatever the time that it may wait."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        other.execute("COMMIT")
+
+    monkeypatch.setattr(response_cache.time, "sleep", sleep)
+    monkeypatch.setattr(ResponseCache, "_connect", without_waiting(ResponseCache._connect))
+    with ResponseCache(path) as cache:
+        assert len(cache) == 0
+    other.close()
+    assert waits == [response_cache.BUSY_SECONDS]
+
+
+def test_a_file_that_stays_locked(path, monkeypatch):
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(response_cache, "WRITE_SECONDS", -1.0)
+    monkeypatch.setattr(ResponseCache, "_connect", without_waiting(ResponseCache._connect))
+    with pytest.raises(CacheError, match="database is locked"):
+        ResponseCache(path)
+    other.close()
+
+
+def without_waiting(connect):
+    return lambda self, seconds, *args: connect(self, 0.0, *args)
+
+
+def test_a_file_that_is_made_in_the_middle_of_the_check(path, monkeypatch):
+    monkeypatch.setattr(response_cache, "WRITE_SECONDS", -1.0)
+    mine = sqlite3.connect(path, isolation_level=None, timeout=0)
+    other = sqlite3.connect(path, isolation_level=None, timeout=0)
+
+    def between(statement):
+        if statement == "PRAGMA user_version":
+            mine.set_trace_callback(None)
+            with suppress(sqlite3.OperationalError):
+                response_cache._prepare(other)
+
+    mine.set_trace_callback(between)
+    response_cache._prepare(mine)
+    response_cache._prepare(other)
+    mine.close()
+    other.close()
 
 
 def test_it_can_be_sent_to_another_process(path):

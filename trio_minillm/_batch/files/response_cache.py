@@ -37,6 +37,8 @@ READ_SECONDS = 1.0
 the first process after a crash repairs the file."""
 WRITE_SECONDS = 60.0
 """Seconds that a write may wait for those of other processes."""
+BUSY_SECONDS = 0.01
+"""Seconds between two tries to put a new file into WAL mode, which takes a few milliseconds."""
 
 FREE = CostInfo(Decimal(0), CostResolution.RESOLVED, "cache")
 """Cost of an answer from the cache."""
@@ -307,8 +309,15 @@ def _prepare(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty file. Raises `CacheError`, and changes nothing, for another kind of
     file.
     """
-    _check_file(connection)
-    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(
+        "BEGIN"
+    )  # else another process could make the file in the middle of the check
+    try:
+        _check_file(connection)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    _use_wal(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _check_file(connection):  # another process may have made them meanwhile
@@ -320,6 +329,19 @@ def _prepare(connection: sqlite3.Connection) -> None:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Put the file into WAL mode. SQLite itself does not wait where two processes do that at once."""
+    give_up = time.monotonic() + WRITE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+        time.sleep(BUSY_SECONDS)
 
 
 def _check_file(connection: sqlite3.Connection) -> bool:
