@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from ..record import Record, kind_of_failure
+from .request import FIGURES
 from .spread import Spread, spread_of
 
 LATENCIES = {
@@ -18,11 +19,15 @@ LATENCIES = {
     "ttft_text": "time to the first text",
     "ttft_reasoning": "time to the first reasoning",
     "itl": "gap between two contents (inter-token latency, by chunk)",
+    "itl_max": "longest gap of each answer",
     "tpot": "time for each output token after the first content",
     "e2e": "time to the last content",
     "e2e_stream": "time to the end of the stream",
     "ttft_scheduled": "time to the first content, from the scheduled start",
+    "ttft_text_scheduled": "time to the first text, from the scheduled start",
+    "ttft_reasoning_scheduled": "time to the first reasoning, from the scheduled start",
     "e2e_scheduled": "time to the last content, from the scheduled start",
+    "e2e_stream_scheduled": "time to the end of the stream, from the scheduled start",
     "late": "from the scheduled start to the real one",
 }
 """The distributions that are made of whole answers, with their meaning. All are seconds."""
@@ -92,40 +97,13 @@ def figures_of(records: Iterable[Record]) -> Figures:
 
 
 def _latencies(whole: Sequence[Record]) -> dict[str, Any]:
-    found: dict[str, list[float]] = {name: [] for name in LATENCIES}
+    found: dict[str, Any] = {}
+    for name, figure in FIGURES.items():
+        found[name] = [value for record in whole if (value := figure(record)) is not None]
     gaps = [np.diff(record.stamps) for record in whole if len(record.stamps) > 1]
-    for record in whole:
-        found["late"].append(max(0.0, record.sent - record.scheduled))
-        found["e2e_stream"].append(record.ended - record.sent)
-        first, last = record.first, record.last
-        if first is None or last is None:
-            continue
-        found["ttft"].append(first - record.sent)
-        found["e2e"].append(last - record.sent)
-        found["ttft_scheduled"].append(first - record.scheduled)
-        found["e2e_scheduled"].append(last - record.scheduled)
-        if record.first_text is not None:
-            found["ttft_text"].append(record.first_text - record.sent)
-        if record.first_reasoning is not None:
-            found["ttft_reasoning"].append(record.first_reasoning - record.sent)
-        if (each := time_per_token(record)) is not None:
-            found["tpot"].append(each)
-    return {**found, "itl": np.concatenate(gaps) if gaps else []}
-
-
-def time_per_token(record: Record) -> float | None:
-    """Return the seconds between the first and the last content for each token after the first.
-
-    Usage with the first content says how many tokens that held; otherwise it is taken to be one, and
-    reasoning that is counted and was not shown came before it.
-    """
-    first, last = record.first, record.last
-    if first is None or last is None or record.output_tokens is None:
-        return None
-    hidden = 0 if record.first_reasoning is not None else record.reasoning_tokens or 0
-    before = record.counts[0] if record.counts else 1 + hidden
-    between = record.output_tokens - before
-    return (last - first) / between if last > first and between > 0 else None
+    found["itl"] = np.concatenate(gaps) if gaps else []
+    found["late"] = [max(0.0, record.sent - record.scheduled) for record in whole]
+    return {name: found[name] for name in LATENCIES}
 
 
 def _window(every: Sequence[Record], whole: Sequence[Record]) -> float | None:
