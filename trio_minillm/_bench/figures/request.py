@@ -8,7 +8,7 @@ its ``itl``, ``itl_max`` and ``tpot`` are None too, and `within` takes them to b
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from operator import sub
 
 from ..record import Record
 
@@ -34,8 +34,7 @@ def mean_gap(record: Record) -> float | None:
 def longest_gap(record: Record) -> float | None:
     """Return the longest gap between two contents."""
     stamps = record.stamps
-    gaps = (after - before for before, after in pairwise(stamps))
-    return max(gaps, default=None)
+    return max(map(sub, stamps[1:], stamps), default=None)
 
 
 def first_tokens(record: Record) -> int:

@@ -10,6 +10,7 @@ NAMES = {
     "ttft_text": "TTFT, text",
     "ttft_reasoning": "TTFT, reasoning",
     "itl": "ITL",
+    "itl_token": "ITL, by token",
     "itl_max": "ITL, longest",
     "tpot": "TPOT",
     "e2e": "E2E",
