@@ -1,4 +1,4 @@
-"""What was observed of the client during a run, and what follows for its figures. Pure."""
+"""The observations of the client during a run, and the verdict on its figures. Pure."""
 
 from __future__ import annotations
 

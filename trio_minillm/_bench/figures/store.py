@@ -30,9 +30,9 @@ TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
 class Store:
-    """What is kept of the records of one phase.
+    """The part of the records of one phase that figures are made of.
 
-    A request takes some 200 bytes; of its gaps there is the bound that `Gaps` has. Its 16
+    A request takes some 200 bytes; of its gaps there is the bound that `Gaps` has. Its 15
     attributes are counts, sums, columns and gaps.
     """
 
