@@ -32,8 +32,8 @@ TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 class Store:
     """The part of the records of one phase that figures are made of.
 
-    A request takes some 200 bytes; of its gaps there is the bound that `Gaps` has. Its 15
-    attributes are counts, sums, columns and gaps.
+    A request takes some 200 bytes; of its gaps there is the bound that `Gaps` has.
+    Its 15 attributes are counts, sums, columns and gaps.
     """
 
     def __init__(self, objective: Objective | None = None) -> None:
