@@ -39,7 +39,7 @@ class LoadRun:
     """The requests of one plan in this process.
 
     ``sink`` is called with each record when its request has ended. ``max_cost`` says that the client has
-    such a limit, so that answers without a known cost end the run. Its 16 attributes are the plan, its
+    such a limit, so that answers without a known cost end the run. Its 17 attributes are the plan, its
     outlets, and how far it has come.
     """
 
@@ -65,6 +65,8 @@ class LoadRun:
         self.chunks = self.tokens = 0
         """Contents of the current phase so far, and tokens as far as the server has told."""
         self.sender = Sender(client, model, plan, secret=secret, moved=self._moved)
+        self.measuring: Callable[[], object] = lambda: None
+        """Called before what counts begins."""
         self._secret = secret
         self._max_cost = max_cost
         self._sending = trio.CancelScope()
@@ -98,6 +100,7 @@ class LoadRun:
                 WARMUP, Closed(concurrency=_most(plan.load)), plan.warmup, math.inf
             )
         self.chunks = self.tokens = self._in_a_row = 0
+        self.measuring()
         if begin_at is not None and not self.stopped:
             await trio.sleep_until(begin_at)
         duration = math.inf if plan.duration is None else plan.duration

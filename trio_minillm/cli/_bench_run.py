@@ -10,6 +10,7 @@ import trio
 
 import trio_minillm as llm
 
+from .._bench.audit.stamps import Lags, open_stamped_transport
 from .._bench.engine import Engine
 from .._bench.output.json import fields_of
 from .._bench.output.table import rows_of, table_of
@@ -72,7 +73,10 @@ class Bench(LiveRun):
         slots = min(most, LOCAL_SLOTS)
         async with (
             open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
-            llm.open_client(ledger=self.ledger, limits=target.limits) as client,
+            open_stamped_transport(lags := Lags()) as transport,
+            llm.open_client(
+                ledger=self.ledger, limits=target.limits, transport=transport
+            ) as client,
         ):
             model = msgspec.structs.replace(model, price=price_of(model))
             self.engine = engine = Engine(
@@ -82,6 +86,7 @@ class Bench(LiveRun):
                 hedge=None if target.second is None else target.second.behind(model),
                 max_cost=target.limits.max_cost is not None,
                 sink=self._watch_of.add,
+                lags=lags,
             )
             try:
                 self.points.append(await engine.measure(plan))
