@@ -60,7 +60,9 @@ class Store:
         """Requests whose cost is known."""
         self.gaps = Gaps()
         self._every = {name: array("d") for name in ("scheduled", "sent", "ended", "whole")}
-        self._whole = {name: array("d") for name in (*FIGURES, "sent", "late", "last", "tokens")}
+        self._whole = {
+            name: array("d") for name in (*FIGURES, "sent", "sending", "late", "last", "tokens")
+        }
 
     @property
     def sent(self) -> int:
@@ -77,7 +79,8 @@ class Store:
         return np.array(self._every[name])
 
     def whole(self, name: str) -> NDArray[np.float64]:
-        """Return a column of the whole answers: a figure, ``sent``, ``late``, ``last`` or ``tokens``.
+        """Return a column of the whole answers: a figure, ``sent``, ``sending``, ``late``, ``last``
+        or ``tokens``.
         It is NaN where it is not known.
         """
         return np.array(self._whole[name])
@@ -104,6 +107,7 @@ class Store:
         self.reasons[OTHER if full else reason] += 1
         values: dict[str, float | None] = {name: of(record) for name, of in FIGURES.items()}
         values["sent"], values["last"] = record.sent, record.last
+        values["sending"] = None if record.called is None else record.sent - record.called
         values["late"] = max(0.0, record.sent - record.scheduled)
         values["tokens"] = record.output_tokens
         for name, value in values.items():
