@@ -98,6 +98,13 @@ def test_no_requests() -> None:
     assert notes_of(found) == []
 
 
+def test_a_connection_is_not_late() -> None:
+    """Check that making it is part of the time until a request is out, and of nothing else."""
+    found = means(figures_of([record_of(called=-0.04)]))
+    assert (found["late"], found["sending"]) == (pytest.approx(0.06), pytest.approx(0.04))
+    assert (found["ttft"], found["ttft_scheduled"]) == (pytest.approx(0.2), pytest.approx(0.3))
+
+
 def test_reasoning_has_a_time_of_its_own() -> None:
     found = means(figures_of([record_of(first_reasoning=0.2, first_text=0.6)]))
     assert (found["ttft"], found["ttft_reasoning"], found["ttft_text"]) == (0.2, 0.2, 0.6)

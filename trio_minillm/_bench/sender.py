@@ -78,7 +78,7 @@ class Sender:
         stream = self.open(prompt, record.phase, model)
         error: MiniLLMError | None = None
         record.hedged = model is not None
-        record.sent = trio.current_time() + self.offset
+        record.sent = record.called = trio.current_time() + self.offset
         self.running += 1
         try:
             async with stream:
@@ -118,7 +118,10 @@ class Sender:
         if response.request_id is not None:
             record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
-            record.headers = record.stamps[0] - (timings.first_chunk - timings.headers)
+            began = record.stamps[0] - timings.first_chunk
+            record.headers = began + timings.headers
+            if timings.sent is not None and timings.attempts == 1 and not record.hedged:
+                record.sent = max(record.sent, began + timings.sent)
         record.outcome = None if response.outcome is None else response.outcome.value
         if len(record.counts) != len(record.stamps):
             record.counts = []

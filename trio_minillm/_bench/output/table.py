@@ -24,6 +24,7 @@ NAMES = {
     "ttft_reasoning_scheduled": "TTFT, reasoning, from schedule",
     "e2e_scheduled": "E2E from schedule",
     "e2e_stream_scheduled": "E2E, end of stream, from schedule",
+    "sending": "until sent",
     "late": "sent late",
 }
 """Names of the distributions in the table."""
