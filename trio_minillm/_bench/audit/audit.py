@@ -12,8 +12,10 @@ from .null import NullRun
 
 LEAST_LAG = 0.001
 """Seconds of lag that no figure is marked for."""
-SHARE_OF_FIGURE = 0.05
+SHARE_OF_FIGURE = 0.01
 """Share of a figure's median that the lag may have, if that is more than `LEAST_LAG`."""
+OWN = ("sending", "late")
+"""Figures that are the client's own in any case."""
 BUSY = 0.8
 """Share of a core from which on this program may have limited the rates."""
 BUSY_SECONDS = 1.0
@@ -129,10 +131,10 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     ==========  ======================================  ============================================
     reason      rule                                    marks
     ==========  ======================================  ============================================
-    ``lag``     lag p99 above 1 ms and above 5 % of     that figure
+    ``lag``     lag p99 above 1 ms and above 1 % of     that figure
                 the figure's median (for TPOT: of
                 the time from first to last content)
-    ``late``    late p99 above 1 ms and above 5 % of    the figures from the scheduled start, and
+    ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
                 the median TTFT, in an open loop        the rate of requests
                 without a bound of its own
     ``cpu``     more than 80 % of a core in a closed    the rates
@@ -147,7 +149,7 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     unreliable: dict[str, str] = {}
     lag = _lag(audit)
     for name, spread in figures.latency.items():
-        if name != "late" and spread.count and lag.worst > _allowed(_stretch(name, figures)):
+        if name not in OWN and spread.count and lag.worst > _allowed(_stretch(name, figures)):
             unreliable[name] = "lag"
     closed = isinstance(load, Closed)
     free = not closed and getattr(load, "concurrency", None) is None
