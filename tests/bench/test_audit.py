@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import socket
+import struct
 import sys
 import time
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -21,7 +23,7 @@ from trio_minillm._bench.audit.audit import (
 )
 from trio_minillm._bench.audit.null import null_run_of
 from trio_minillm._bench.audit.null_run import timing_of
-from trio_minillm._bench.audit.stamps import EVERY, FEW, Lags, open_stamped_transport
+from trio_minillm._bench.audit.stamps import Lags, StampedSocket, open_stamped_transport
 from trio_minillm._bench.audit.watch import Watch
 from trio_minillm._bench.engine import Engine
 from trio_minillm._bench.figures.figures import Figures, figures_of
@@ -54,7 +56,15 @@ def audit_of(lag: float | None = 0.0001, cpu: float = 0.1, loop: float = 0.0001)
     """Return the audit of ten seconds with this p99 of the lag and this share of a core."""
     times = None if lag is None else Times(count=100, p50=0.0001, p99=lag, max=lag)
     turns = Times(count=100, p50=0.0001, p99=loop, max=loop)
-    return Audit(seconds=10.0, cpu_seconds=cpu * 10, cpu_share=cpu, lag=times, loop=turns)
+    return Audit(
+        seconds=10.0,
+        cpu_seconds=cpu * 10,
+        cpu_share=cpu,
+        lag=times,
+        lag_first=times,
+        lag_last=times,
+        loop=turns,
+    )
 
 
 BY_GAP = {"itl", "itl_token", "itl_max"}
@@ -102,6 +112,20 @@ def test_lateness(load: Any, late: float, cpu: float, marked: set[str]) -> None:
     found = judged(audit_of(cpu=cpu), figures(late=late), load)
     assert set(found.unreliable) == marked
     assert found.late.p99 == pytest.approx(late)
+
+
+def test_a_figure_is_judged_by_the_reads_that_it_rests_on() -> None:
+    """Check that answers which start together, and are read one after the other, lose their TTFT."""
+    slow = Times(count=100, p50=0.001, p99=0.005, max=0.005)
+    audit = msgspec.structs.replace(audit_of(), lag_first=slow)
+    found = judged(audit, figures(), Closed())
+    assert {name.removesuffix("_scheduled") for name in found.unreliable} == {"ttft", "ttft_text"}
+    assert "first reads of answers by p99 5.00 ms" in found.verdict
+    audit = msgspec.structs.replace(audit_of(), lag_last=slow)
+    found = judged(audit, figures(itl=0.01), Closed())
+    assert {name.removesuffix("_scheduled") for name in found.unreliable} == {
+        *("tpot", "e2e", "e2e_stream")
+    }
 
 
 def test_few_reads_do_not_tell() -> None:
@@ -183,29 +207,50 @@ def test_a_read_tells_how_long_its_bytes_had_been_there() -> None:
         for _ in range(10_000):  # the kernel takes a moment to begin with its stamps
             peer.sendall(b"hello")
             assert (sock.recv_into(buffer), bytes(buffer[:5])) == (5, b"hello")
-            if lags.times.count:
+            if lags.every.count:
                 break
         peer.close()
         assert sock.recv_into(buffer) == 0
     assert lags.known
-    assert lags.times.count == 1
-    assert lags.times.most > 2.4  # as the clock that says it is so much ahead
+    assert lags.every.count == 1
+    assert lags.every.most > 2.4  # as the clock that says it is so much ahead
 
 
-def test_reads_are_sampled_once_there_are_many() -> None:
+class Scripted(StampedSocket):
+    """A stamped socket that reads these lags, and sends nowhere."""
+
+    script: list[float]
+
+    def recvmsg_into(self, *args: Any) -> Any:
+        at = time.time_ns() - round(self.script.pop(0) * 1e9)
+        stamp = struct.pack("@ll", *divmod(at, 1_000_000_000))
+        return 1, [(socket.SOL_SOCKET, 35, stamp)], 0, None
+
+
+def test_first_and_last_reads_are_told_apart() -> None:
     lags = Lags()
-    stamped = [lags.due() for _ in range(FEW + 10 * EVERY)]
-    assert (sum(stamped), all(stamped[:FEW])) == (FEW + 10, True)
+    one, other = pair()
+    with one, other:
+        sock = Scripted(fileno=one.detach())
+        sock.lags, sock.script = lags, [10.0, 20.0, 30.0, 40.0]
+        with sock:
+            sock.send(b"request")
+            for _ in range(3):
+                sock.recv_into(bytearray(9))
+            sock.send(b"another")
+            sock.send(b"its body")
+            sock.recv_into(bytearray(9))
+    assert round(lags.first.total) == 10 + 40
+    assert round(lags.last.total) == 30 + 40
+    assert round(lags.every.total) == 100
     lags.clear()
-    assert lags.due()
+    assert lags.every.count == lags.first.count == lags.last.count == 0
 
 
 def test_a_step_of_the_clock_is_no_lag() -> None:
     lags = Lags(now=lambda: 0)
-    lags.add(-3_600_000_000_000)
-    assert lags.times.count == 0
-    lags.add(1_000_000)  # a correction of a millisecond
-    assert lags.times.most == 0
+    assert lags.of(-3_600_000_000_000) is None
+    assert lags.of(1_000_000) == 0  # a correction of a millisecond
 
 
 async def test_a_proxy_of_the_environment_is_not_bypassed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,4 +318,6 @@ async def test_the_engine_audits_what_it_measures() -> None:
     assert "reads lagged by" in audit.verdict or "turns of the event loop" in audit.verdict
     assert point.warmup is not None
     if LINUX:
-        assert 0 < audit.reads <= 10 * 8  # without those of the warm-up
+        assert audit.lag is not None
+        assert audit.lag_first is not None
+        assert 0 < audit.lag_first.count <= 10 <= audit.lag.count  # without those of the warm-up

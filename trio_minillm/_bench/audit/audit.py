@@ -64,11 +64,14 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     cpu_share: float | None = None
     """CPU seconds of the process for each second: 1 is a whole core. None if no time passed."""
-    reads: int = 0
-    """Reads of sockets, of which ``lag`` has a sample."""
     lag: Times | None = None
     """Seconds from the kernel's receipt of the newest bytes of a read to that read. None where the system
     does not say when it received them (only Linux does), or a proxy is on the way."""
+    lag_first: Times | None = None
+    """That of the first read of each response, which ``ttft`` rests on: many that start together are read
+    one after the other."""
+    lag_last: Times | None = None
+    """That of the last read of each response, which ``e2e`` rests on."""
     loop: Times = Times()
     """Seconds that each turn of the event loop took, during which nothing else could be read or sent."""
     gc: Pauses = Pauses()
@@ -89,7 +92,6 @@ def merged(audits: Sequence[Audit]) -> Audit:
     """Return the audit of several processes that measured at once: the worst of each."""
     if len(audits) == 1:
         return audits[0]
-    lags = [audit.lag for audit in audits if audit.lag is not None]
     shares = [audit.cpu_share for audit in audits if audit.cpu_share is not None]
     pauses = [audit.gc for audit in audits]
     generations = {name for each in pauses for name in each.by_generation}
@@ -98,8 +100,9 @@ def merged(audits: Sequence[Audit]) -> Audit:
         seconds=max(audit.seconds for audit in audits),
         cpu_seconds=sum(audit.cpu_seconds for audit in audits),
         cpu_share=max(shares, default=None),
-        reads=sum(audit.reads for audit in audits),
-        lag=_worst(lags) if len(lags) == len(audits) else None,
+        lag=_worst_known([audit.lag for audit in audits]),
+        lag_first=_worst_known([audit.lag_first for audit in audits]),
+        lag_last=_worst_known([audit.lag_last for audit in audits]),
         loop=_worst([audit.loop for audit in audits]),
         gc=Pauses(
             count=sum(each.count for each in pauses),
@@ -111,6 +114,11 @@ def merged(audits: Sequence[Audit]) -> Audit:
             },
         ),
     )
+
+
+def _worst_known(times: Sequence[Times | None]) -> Times | None:
+    known = [each for each in times if each is not None]
+    return _worst(known) if len(known) == len(times) else None
 
 
 def _worst(times: Sequence[Times]) -> Times:
@@ -131,9 +139,10 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     ==========  ======================================  ============================================
     reason      rule                                    marks
     ==========  ======================================  ============================================
-    ``lag``     lag p99 above 1 ms and above 1 % of     that figure
-                the figure's median (for TPOT: of
-                the time from first to last content)
+    ``lag``     lag p99 of its reads above 1 ms and     that figure
+                above 1 % of the figure's median (for
+                TPOT: of the time from the first to
+                the last content)
     ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
                 the median TTFT, in an open loop        the rate of requests
                 without a bound of its own
@@ -147,8 +156,8 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     late_times = Times(count=late.count, p50=late.at("p50"), p99=late.at("p99"), max=late.max)
     audit = msgspec.structs.replace(audit, late=late_times)
     unreliable: dict[str, str] = {}
-    lag = _lag(audit)
     for name, spread in figures.latency.items():
+        lag = _lag(audit, name)
         if name not in OWN and spread.count and lag.worst > _allowed(_stretch(name, figures)):
             unreliable[name] = "lag"
     closed = isinstance(load, Closed)
@@ -182,9 +191,14 @@ def busy(audit: Audit) -> bool:
     return audit.seconds >= BUSY_SECONDS and (audit.cpu_share or 0.0) > BUSY
 
 
-def _lag(audit: Audit) -> Times:
-    known = audit.lag is not None and audit.lag.count >= ENOUGH_READS
-    return audit.lag if known and audit.lag is not None else audit.loop
+def _lag(audit: Audit, name: str = "") -> Times:
+    """Return the lag of the reads that a figure rests on, or of all."""
+    lag = audit.lag
+    if name.startswith("ttft"):
+        lag = audit.lag_first
+    elif name.startswith(("e2e", "tpot")):
+        lag = audit.lag_last
+    return audit.loop if lag is None or lag.count < ENOUGH_READS else lag
 
 
 def _allowed(median: float) -> float:
@@ -195,6 +209,9 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
     lag = _lag(audit)
     what = "turns of the event loop" if lag is audit.loop else "reads lagged by"
     facts = [f"{what} p50 {_ms(lag.p50)}, p99 {_ms(lag.p99)}, max {_ms(lag.max)}"]
+    for what, times in (("first", audit.lag_first), ("last", audit.lag_last)):
+        if times is not None and times.worst > max(LEAST_LAG, lag.worst):
+            facts.append(f"{what} reads of answers by p99 {_ms(times.p99)}")
     if audit.cpu_share is not None:
         facts.append(f"{audit.cpu_share:.0%} of a core")
     if audit.late.worst > LEAST_LAG:

@@ -20,12 +20,8 @@ from ..._http.proxies import Proxies
 from ..._http.transport import TrioTransport
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
-EVERY = 8
-"""Reads of which one is stamped, once there are `FEW`."""
-FEW = 1000
-"""Reads that are all stamped."""
 MAX_LAG = 60.0
 """Seconds of a lag that is believed: more is a step of the machine's clock, as is less than 0."""
 
@@ -36,31 +32,29 @@ _SPACE = socket.CMSG_SPACE(_TIME.size) if hasattr(socket, "CMSG_SPACE") else 0
 
 
 class Lags:
-    """The lags of one client's reads."""
+    """The lags of one client's reads, in seconds."""
 
     def __init__(self, now: Callable[[], int] = time.time_ns) -> None:
         self.known = False
         """True once a socket has been made that tells them."""
-        self.reads = 0
-        """Reads of such sockets."""
-        self.times = Histogram()
-        """Seconds of those that were stamped."""
+        self.every = Histogram()
+        """Those of all reads."""
+        self.first = Histogram()
+        """Those of the first read behind each request, which brings the response's beginning."""
+        self.last = Histogram()
+        """Those of the last read of each response."""
         self._now = now
 
     def clear(self) -> None:
         """Begin anew."""
-        self.reads, self.times = 0, Histogram()
+        self.every, self.first, self.last = Histogram(), Histogram(), Histogram()
 
-    def due(self) -> bool:
-        """Count a read, and return True if it is one of those that are stamped."""
-        self.reads += 1
-        return self.reads <= FEW or not self.reads % EVERY
-
-    def add(self, received: int) -> None:
-        """Add a read of what was received at this time, in nanoseconds of the system's clock."""
+    def of(self, received: int) -> float | None:
+        """Return the lag of a read of what was received at this time, in nanoseconds of the system's
+        clock; None if that clock was set meanwhile.
+        """
         lag = (self._now() - received) * 1e-9
-        if -MAX_LAG < lag < MAX_LAG:
-            self.times.add(max(0.0, lag))
+        return max(0.0, lag) if -MAX_LAG < lag < MAX_LAG else None
 
     def wrap(self, sock: socket.socket) -> socket.socket:
         """Return the socket as one that tells its lags, or as it is where the system can't."""
@@ -78,21 +72,45 @@ class Lags:
 
 
 class StampedSocket(socket.socket):
-    """A socket whose reads are stamped, every one or some."""
+    """A socket that tells the lags of its reads."""
 
     lags: Lags
+    begun = False
+    """True once something was read behind what was sent last."""
+    lag: float | None = None
+    """The lag of the newest read."""
+
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        """Send as `socket.socket.send` does: what was read before it was the end of a response."""
+        self._ended()
+        return super().send(data, flags)
+
+    def close(self) -> None:
+        """Close as `socket.socket.close` does."""
+        self._ended()
+        super().close()
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Read as `socket.socket.recv_into` does, and add the lag."""
-        lags = self.lags
-        if not lags.due():
-            return super().recv_into(buffer, nbytes, flags)
         count, ancillary, _, _ = self.recvmsg_into([buffer], _SPACE, flags)
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == _STAMP and len(data) == _TIME.size:
                 seconds, nanoseconds = _TIME.unpack(data)
-                lags.add(seconds * 1_000_000_000 + nanoseconds)
+                self._read(self.lags.of(seconds * 1_000_000_000 + nanoseconds))
         return count
+
+    def _read(self, lag: float | None) -> None:
+        if lag is not None:
+            lags = self.lags
+            lags.every.add(lag)
+            if not self.begun:
+                lags.first.add(lag)
+            self.begun, self.lag = True, lag
+
+    def _ended(self) -> None:
+        if self.begun and self.lag is not None:
+            self.lags.last.add(self.lag)
+        self.begun = False
 
 
 @asynccontextmanager

@@ -58,8 +58,9 @@ class Watch(trio.abc.Instrument):
             seconds=seconds,
             cpu_seconds=cpu,
             cpu_share=cpu / seconds if seconds > 0 else None,
-            reads=0 if lags is None else lags.reads,
-            lag=None if lags is None or not lags.known else times_of(lags.times),
+            lag=None if lags is None or not lags.known else times_of(lags.every),
+            lag_first=None if lags is None or not lags.known else times_of(lags.first),
+            lag_last=None if lags is None or not lags.known else times_of(lags.last),
             loop=times_of(self._turns),
             gc=Pauses(
                 count=self._pauses.total(),
