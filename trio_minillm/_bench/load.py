@@ -20,7 +20,7 @@ from .._types.errors import BudgetExceeded, MiniLLMError
 from .arrivals import offsets
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan
-from .record import MEASURED, WARMUP, Record, clock_offset, kind_of_failure
+from .record import MEASURED, WARMUP, Record, kind_of_failure
 from .sender import Sender, failure_of
 
 GIVE_UP = 100
@@ -167,7 +167,7 @@ class LoadRun:
         phases: tuple[str, ...] = (self.phase,)
         if self.hedge is not None and self.phase == MEASURED:
             phases = self.hedge.turns(number)
-        due += clock_offset()
+        due += self.sender.offset
         for phase in phases:
             record = Record(number=number, phase=phase, scheduled=due, sent=due, ended=due)
             model = None

@@ -52,7 +52,7 @@ class Connection:
         self.closed = False
         self.gave_up = False
         """True if the client did not read, and was reset for it."""
-        sock.setblocking(False)  # noqa: FBT003
+        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def run(self) -> None:

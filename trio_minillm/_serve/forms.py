@@ -251,7 +251,7 @@ def body(kind: Kind, id: str, length: Length) -> bytes:
     if length.text or not parts:
         parts.append(text_of(0, length.text))
     usage = kind.counts(length.prompt, length.made, length.reasoning)
-    made = answer_body(kind.wire, parts, kind.finish, usage if usage else True)
+    made = answer_body(kind.wire, parts, kind.finish, usage or True)
     if not usage:
         made.pop("usage", None)
         made.pop("usageMetadata", None)

@@ -221,7 +221,7 @@ class TimedServer:
     ) -> tuple[Program, bool]:
         """Return the program of an answer, and True if it takes one of the places."""
         options = self.options
-        random = Random(f"{options.seed}/{record.number}")  # noqa: S311
+        random = Random(f"{options.seed}/{record.number}")
         wanted = None if options.length is None else options.length.draw(random)
         made, cut = asked.tokens(wanted)
         thought = 0 if asked.wire == "text" else min(options.reasoning, made)
@@ -298,7 +298,7 @@ async def open_timed_server(
         server = TimedServer(options or ServeOptions(), host, Pacer(timer), records)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        listener.setblocking(False)  # noqa: FBT003
+        listener.setblocking(False)
         server.port = listener.getsockname()[1]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.pacer.run)

@@ -10,8 +10,10 @@ import trio
 
 import trio_minillm as llm
 
+from .._bench.audit.null_run import NullRunError, null_run
 from .._bench.audit.stamps import Lags, open_stamped_transport
 from .._bench.engine import Engine
+from .._bench.figures.objective import Objective
 from .._bench.output.json import fields_of
 from .._bench.output.table import rows_of, table_of
 from .._bench.plan import Closed, Plan
@@ -40,6 +42,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ledger: llm.Ledger | None
     secret: str
     """The keys, a line each."""
+    objective: Objective | None = None
+    """The limits of a good answer."""
+    null_run: bool = False
+    """True if the same load is put on a server whose timing is known, afterwards."""
 
 
 class Bench(LiveRun):
@@ -87,6 +93,7 @@ class Bench(LiveRun):
                 max_cost=target.limits.max_cost is not None,
                 sink=self._watch_of.add,
                 lags=lags,
+                objective=target.objective,
             )
             try:
                 self.points.append(await engine.measure(plan))
@@ -98,6 +105,18 @@ class Bench(LiveRun):
                 if engine.run is not None and engine.run.error is not None:
                     self.error = Misuse(engine.run.error)
                 self.leaving()
+        if target.null_run and engine.point is not None and not engine.stopped:
+            await self._null_run(engine.point)
+
+    async def _null_run(self, point: Point) -> None:
+        """Put the newest point's load on a server of our own, and add what that shows to the point."""
+        try:
+            null = await null_run(self.plan, point.figures)
+        except (NullRunError, OSError) as exc:
+            self.error = exc
+            return
+        audit = msgspec.structs.replace(point.audit, null=null)
+        self.points[-1] = msgspec.structs.replace(point, audit=audit)
 
     def stop(self) -> int:
         running = 0
@@ -146,7 +165,7 @@ class Bench(LiveRun):
         point = self.point
         if point is None or not (point.figures.sent or point.warmup is not None):
             return None
-        return table_of(point.figures), self.rows(point)
+        return table_of(point.figures, point.audit.unreliable), self.rows(point)
 
     def rows(self, point: Point) -> list[Row]:
         """Return the lines below the table."""

@@ -1,4 +1,4 @@
-"""What was observed of the client during a run, and what follows for its figures. Pure."""
+"""The observations of the client during a run, and the verdict on its figures. Pure."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that each turn of the event loop took, during which nothing else could be read or sent."""
     gc: Pauses = Pauses()
     late: Times = Times()
-    """Seconds from a request's scheduled start to its real one, of whole answers."""
+    """Seconds from a request's scheduled start to its call, of whole answers."""
     limited: bool = False
     """True if the client was a limit, so that ``unreliable`` has something."""
     unreliable: dict[str, str] = {}

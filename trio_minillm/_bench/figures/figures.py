@@ -34,7 +34,7 @@ LATENCIES = {
     "e2e_scheduled": "time to the last content, from the scheduled start",
     "e2e_stream_scheduled": "time to the end of the stream, from the scheduled start",
     "sending": "from the call to the request that is out: connection, key, and the client's own work",
-    "late": "from the scheduled start to the request that is out",
+    "late": "from the scheduled start to the call",
 }
 """The distributions that are made of whole answers, with their meaning. All are seconds."""
 

@@ -48,7 +48,7 @@ class Resampling:
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
-        """How often each group (the columns) is in each sample (the rows)."""
+        """The times that each group (the columns) is in each sample (the rows)."""
         groups = min(self.requests, MAX_GROUPS)
         draw = np.random.default_rng(self.seed)
         return draw.multinomial(groups, np.full(groups, 1 / groups), SAMPLES).astype(np.float64)

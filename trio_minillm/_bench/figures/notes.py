@@ -1,4 +1,4 @@
-"""What qualifies the figures of a run, in words. Pure."""
+"""Qualifications of the figures of a run, in words. Pure."""
 
 from __future__ import annotations
 
