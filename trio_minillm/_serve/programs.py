@@ -1,4 +1,4 @@
-"""What is sent to a client, and when: the program of one answer. Pure."""
+"""The program of one answer: its pieces, and the pauses before them. Pure."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 Ending: TypeAlias = Literal["whole", "fault", "left", "slow", "refused", "stopped"]
-"""How a request ended: ``whole``; by a ``fault`` that was asked for; the client ``left``, or was so ``slow``
+"""The ways in which a request ends: ``whole``; by a ``fault`` that was asked for; the client ``left``, or was so ``slow``
 that the server gave it up; ``refused``, for the request was none that is served; or the server
 ``stopped``."""
 
@@ -90,7 +90,7 @@ class Records:
         self._stamps = 0
         self._file: FileIO | None = None
         if path is not None:
-            self._file = Path(path).open("ab", buffering=0)
+            self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - `close` closes it
 
     def add(self, record: ServedRecord, *, keep: bool) -> None:
         """Write the record of what has ended, and keep it."""

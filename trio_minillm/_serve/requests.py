@@ -28,7 +28,7 @@ class RefusedRequestError(Exception):
 
 
 class Asked(msgspec.Struct, kw_only=True):
-    """What a request asks for."""
+    """The wishes of a request."""
 
     wire: Wire
     model: str

@@ -21,7 +21,7 @@ from ..testing._script import Reply, ServedRequest, head_bytes, wire
 from .capacity import Capacity
 from .connections import Connection, Exchange
 from .fault_texts import error_body
-from .forms import Finish, Forms, Length, body, contents, kind_of
+from .forms import Finish, Forms, Length, kind_of
 from .measures import Measures, prometheus
 from .options import ServeOptions
 from .pacer import Pacer
@@ -30,6 +30,7 @@ from .records import Records, ServedRecord
 from .requests import Asked, RefusedRequestError, asked_of
 from .serving import Serving
 from .timers import new_timer
+from .writing import Writer, body
 
 BACKLOG = 4096
 """Connections that wait to be accepted: as many begin at once as a benchmark has streams."""
@@ -221,7 +222,7 @@ class TimedServer:
     ) -> tuple[Program, bool]:
         """Return the program of an answer, and True if it takes one of the places."""
         options = self.options
-        random = Random(f"{options.seed}/{record.number}")  # noqa: S311
+        random = Random(f"{options.seed}/{record.number}")
         wanted = None if options.length is None else options.length.draw(random)
         made, cut = asked.tokens(wanted)
         thought = 0 if asked.wire == "text" else min(options.reasoning, made)
@@ -243,20 +244,15 @@ class TimedServer:
             reply = msgspec.structs.replace(whole, steps=(data,), headers=whole.headers | named)
         elif not faults:
             form = self._forms.get(kind, frame=True)
-            pieces = contents(
-                form,
-                record.id,
-                length,
-                options.tokens_per_chunk,
-                opening=options.opening,
-                end=b"0\r\n\r\n",
+            pieces = Writer(form, record.id, length).contents(
+                options.tokens_per_chunk, opening=options.opening, end=b"0\r\n\r\n"
             )
             headers = {**EVENTS, **named, "transfer-encoding": "chunked"}
             return streamed(head_bytes("1.1", 200, headers), pieces, first, gap), True
         else:
             form = self._forms.get(kind, frame=False)
-            pieces = contents(
-                form, record.id, length, options.tokens_per_chunk, opening=options.opening
+            pieces = Writer(form, record.id, length).contents(
+                options.tokens_per_chunk, opening=options.opening
             )
             reply = reply_of(pieces, first, gap)
             reply = msgspec.structs.replace(reply, headers=reply.headers | named)
@@ -298,7 +294,7 @@ async def open_timed_server(
         server = TimedServer(options or ServeOptions(), host, Pacer(timer), records)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        listener.setblocking(False)  # noqa: FBT003
+        listener.setblocking(False)
         server.port = listener.getsockname()[1]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.pacer.run)
