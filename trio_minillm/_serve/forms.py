@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
 from .._types.usage import Usage
-from ..testing._answer_parts import AnswerPart, reasoning
+from ..testing._answer_parts import AnswerPart, Finish, reasoning
 from ..testing._events import answer_events
 from ..testing._wire_answers import sse
 from .options import UsageMode, Wire
+from .requests import Asked
 from .words import PERIOD, text_of
-
-Finish: TypeAlias = Literal["auto", "stop", "length", "tool_calls", "content_filter"]
 
 # Marks. Each is a text or a number that occurs nowhere else; `ID` and `CREATED` are as long as what replaces
 # them, so that they can be replaced in what is framed already.
@@ -183,40 +182,56 @@ class Forms:
 # -- names and counts in the events ---------------------------------------------------------------
 
 
-def _edited(event: bytes, kind: Kind) -> bytes:
-    """Return a builder's event with the model's name, and marks for all that differs."""
+def renamed(
+    event: bytes,
+    wire: Wire,
+    names: tuple[str, str, int],
+    change: Callable[[dict[str, Any]], None] | None = None,
+) -> bytes:
+    """Return a builder's event with the model's name, the id and the time, and with another change."""
     head, _, text = event.partition(b"data: ")
     if text.startswith(b"[DONE]"):
         return event
     data: dict[str, Any] = msgspec.json.decode(text)
-    put_names(data, kind, ID.decode(), CREATED_AT)
-    if "sequence_number" in data:
-        data["sequence_number"] = NUMBER
-    is_content = TEXT in text or THOUGHT in text
-    if kind.wire == "gemini" and is_content:
-        data.pop("usageMetadata", None)
-    if kind.running and is_content:
-        _add_running(data, kind, is_thought=THOUGHT in text)
+    put_names(data, wire, names)
+    if change is not None:
+        change(data)
     return sse(data, head.decode().removeprefix("event: ").strip() or None)
 
 
-def put_names(data: dict[str, Any], kind: Kind, id: str, created: int) -> None:
-    """Put the model's name, the id and the time into an event or a body."""
-    if kind.wire in ("openai", "text"):
-        prefix = "chatcmpl-" if kind.wire == "openai" else "cmpl-"
-        data |= {"id": prefix + id, "created": created, "model": kind.model}
-    elif kind.wire == "gemini":
-        data |= {"responseId": id, "modelVersion": kind.model}
-    elif kind.wire == "anthropic":
+def _edited(event: bytes, kind: Kind) -> bytes:
+    """Return a builder's event with the model's name, and marks for all that differs."""
+    is_content = TEXT in event or THOUGHT in event
+
+    def change(data: dict[str, Any]) -> None:
+        if "sequence_number" in data:
+            data["sequence_number"] = NUMBER
+        if kind.wire == "gemini" and is_content:
+            data.pop("usageMetadata", None)
+        if kind.running and is_content:
+            _add_running(data, kind, is_thought=THOUGHT in event)
+
+    return renamed(event, kind.wire, (kind.model, ID.decode(), CREATED_AT), change)
+
+
+def put_names(data: dict[str, Any], wire: Wire, names: tuple[str, str, int]) -> None:
+    """Put the model's name, the id and the Unix time into an event or a body."""
+    model, id, created = names
+    if wire in ("openai", "text"):
+        prefix = "chatcmpl-" if wire == "openai" else "cmpl-"
+        data |= {"id": prefix + id, "created": created, "model": model}
+    elif wire == "gemini":
+        data |= {"responseId": id, "modelVersion": model}
+    elif wire == "anthropic":
         message = data if data.get("type") == "message" else data.get("message")
         if message is not None:
             message |= {"id": f"msg_{id}", "type": "message", "role": "assistant"}
-            message |= {"model": kind.model, "stop_reason": message.get("stop_reason")}
+            message |= {"model": model, "stop_reason": message.get("stop_reason")}
             message["stop_sequence"] = None
     else:
         response = data if data.get("object") == "response" else data.get("response")
         if response is not None:
-            response |= {"id": f"resp_{id}", "created_at": created, "model": kind.model}
+            response |= {"id": f"resp_{id}", "created_at": created, "model": model}
 
 
 def _add_running(data: dict[str, Any], kind: Kind, *, is_thought: bool) -> None:
@@ -237,24 +252,17 @@ def _add_running(data: dict[str, Any], kind: Kind, *, is_thought: bool) -> None:
         data["usageMetadata"] = counts
 
 
-def kind_of(
-    wire: Wire,
-    model: str,
-    length: Length,
-    finish: Finish,
-    mode: UsageMode,
-    asked: tuple[bool, bool],
-) -> Kind:
-    """Return the kind of an answer. ``asked`` says whether usage was asked for, and a running one."""
-    late, running = asked
+def kind_of(asked: Asked, length: Length, finish: Finish, mode: UsageMode) -> Kind:
+    """Return the kind of the answer to a request."""
+    late, running = asked.usage, asked.running_usage
     if mode != "asked":
         late, running = mode != "never", mode == "running"
     return Kind(
-        wire=wire,
-        model=model,
+        wire=asked.wire,
+        model=asked.model,
         thinks=length.reasoning > 0,
         speaks=length.text > 0,
         finish=finish,
         usage=late or running,
-        running=running and wire in ("openai", "text", "gemini"),
+        running=running and asked.wire in ("openai", "text", "gemini"),
     )

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from .options import Wire
+
 Ending: TypeAlias = Literal["whole", "fault", "left", "slow", "refused", "stopped"]
 """The ways in which a request ends: ``whole``; by a ``fault`` that was asked for; the client ``left``, or was so ``slow``
 that the server gave it up; ``refused``, for the request was none that is served; or the server
@@ -33,7 +35,7 @@ class ServedRecord(msgspec.Struct, kw_only=True):
     """The answer's id, without the prefix of its wire format; the header ``x-request-id`` has it, too."""
     number: int
     """Number of the request since the server began or was reset, from 0."""
-    wire: str
+    wire: Wire | Literal[""]
     """The wire format, or an empty text if the path has none."""
     path: str
     """The path of the request."""
@@ -45,6 +47,8 @@ class ServedRecord(msgspec.Struct, kw_only=True):
     """Time at which its last byte had been read."""
     received_unix: float
     """The same as Unix time."""
+    started: float | None = None
+    """Time at which its turn came; None if it never did."""
     queued: float = 0.0
     """Seconds that it waited for its turn."""
     first_content: float | None = None

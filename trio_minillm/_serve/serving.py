@@ -66,7 +66,9 @@ class Serving:
 
     def start(self, at: float) -> None:
         """Begin with the program: its first pause begins at this time."""
-        self.record.queued = at - self.record.received
+        record = self.record
+        record.started = at = max(at, record.received)
+        record.queued = at - record.received
         pause, self._data, self._tokens = next(self._program)
         self._server.pacer.add(at + pause, self)
 
@@ -93,6 +95,7 @@ class Serving:
             pause, self._data, self._tokens = item
             return due + pause
         self._finish("fault" if self.record.faults else "whole", due)
+        self._conn.done(keep=self._keep)
         return None
 
     def _content(self, tokens: int, now: float) -> None:
@@ -138,10 +141,10 @@ class Serving:
         self._over = True
         self._program = NOTHING
         record = self.record
+        if record.started is None:
+            record.queued = at - record.received
         record.ended, record.max_late = how, self._max_late
         record.ended_at = self._server.pacer.now()
         if how == "whole" and self._last is not None:
             self._measures.e2e.add(self._last - record.received)
         self._server.ended(self, self._measures, at)
-        if how not in ("left", "slow", "stopped"):
-            self._conn.done(keep=self._keep)

@@ -144,5 +144,5 @@ def body(kind: Kind, id: str, length: Length) -> bytes:
     if not usage:
         made.pop("usage", None)
         made.pop("usageMetadata", None)
-    put_names(made, kind, id, int(time.time()))
+    put_names(made, kind.wire, (kind.model, id, int(time.time())))
     return msgspec.json.encode(made)
