@@ -13,6 +13,7 @@ from .figures.figures import figures_of
 from .hedge import Hedge
 from .load import LoadRun
 from .plan import Plan
+from .prompts.told import SizesTold
 from .record import ALONE, MEASURED, WARMUP, Record
 from .run import Point
 
@@ -59,8 +60,11 @@ class Engine:
         """Run a plan and return its figures. Raises as `LoadRun.run`."""
         records: dict[str, list[Record]] = {WARMUP: [], ALONE: [], MEASURED: []}
 
+        sizes = SizesTold()
+
         def keep(record: Record) -> None:
             records[record.phase].append(record)
+            sizes.add(record)
             self._sink(record)
 
         self.run = run = LoadRun(self._client, self._model, plan, keep, **self._options)
@@ -78,7 +82,7 @@ class Engine:
                 warmup=figures_of(records[WARMUP]) if records[WARMUP] else None,
                 alone=figures_of(records[ALONE]) if records[ALONE] else None,
                 audit={"cpu_seconds": used, "seconds": seconds},
-                notes=tuple(_notes(used, seconds)),
+                notes=(*_notes(used, seconds), *sizes.notes()),
             )
         return point
 
