@@ -43,6 +43,7 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
             "outcomes": figures.outcomes,
             "finish_reasons": figures.reasons,
             "chunks": figures.chunks,
+            "empty": figures.empty,
             "retries": figures.retries,
         },
         "latency": {name: spread_fields(spread) for name, spread in figures.latency.items()},
@@ -51,4 +52,7 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
         "tokens": figures.tokens,
         "failures": figures.failures,
         "cost": figures.cost,
+        "costs": figures.costs,
+        "goodput": msgspec.to_builtins(figures.goodput),
+        "series": msgspec.to_builtins(figures.series),
     }

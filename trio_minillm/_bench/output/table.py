@@ -10,11 +10,16 @@ NAMES = {
     "ttft_text": "TTFT, text",
     "ttft_reasoning": "TTFT, reasoning",
     "itl": "ITL",
+    "itl_token": "ITL, by token",
+    "itl_max": "ITL, longest",
     "tpot": "TPOT",
     "e2e": "E2E",
     "e2e_stream": "E2E, end of stream",
     "ttft_scheduled": "TTFT from schedule",
+    "ttft_text_scheduled": "TTFT, text, from schedule",
+    "ttft_reasoning_scheduled": "TTFT, reasoning, from schedule",
     "e2e_scheduled": "E2E from schedule",
+    "e2e_stream_scheduled": "E2E, end of stream, from schedule",
     "late": "sent late",
 }
 """Names of the distributions in the table."""
