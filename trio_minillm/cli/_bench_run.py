@@ -22,6 +22,8 @@ from .._bench.run import Point, Result
 from ..local._named import open_model
 from ._bench_hedge import SecondModel, hedge_fields, hedge_rows
 from ._bench_live import Watch
+from ._bench_prompt_options import Prompts
+from ._bench_request_options import Asked
 from ._costs import RunLedger, cost_fields, cost_text
 from ._live import LiveRun, Progress, Table
 from ._output import Misuse, Row, error_code, one_line, usd
@@ -41,7 +43,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     limits: llm.Limits
     ledger: llm.Ledger | None
     secret: str
-    """The keys, a line each."""
+    """The keys and the values of headers, a line each."""
+    asked: Asked
+    """The part that is the same in every request."""
+    prompts: Prompts
+    """The prompts, or the lengths of those to be made."""
     objective: Objective | None = None
     """The limits of a good answer."""
     null_run: bool = False
@@ -57,6 +63,7 @@ class Bench(LiveRun):
         super().__init__(quiet=quiet)
         self.plan = plan
         self.target = target
+        self.prompts = target.prompts
         self.secret = target.secret
         self.ledger = RunLedger(target.ledger)
         self.began = datetime.now(UTC)
@@ -84,6 +91,7 @@ class Bench(LiveRun):
                 ledger=self.ledger, limits=target.limits, transport=transport
             ) as client,
         ):
+            model = target.asked.with_fields(model)
             model = msgspec.structs.replace(model, price=price_of(model))
             self.engine = engine = Engine(
                 client,
@@ -96,6 +104,9 @@ class Bench(LiveRun):
                 objective=target.objective,
             )
             try:
+                local = isinstance(target.model, str)
+                self.prompts = await self.prompts.made(client, model, plan, local=local)
+                plan = msgspec.structs.replace(plan, prompts=self.prompts.prompts)
                 self.points.append(await engine.measure(plan))
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
@@ -185,14 +196,14 @@ class Bench(LiveRun):
         """Return what qualifies the results."""
         stopped = "" if self.engine is None else self.engine.stopped
         notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
-        return [*notes, *point.notes]
+        return [*notes, *point.notes, *self.prompts.told(point.figures)]
 
     def fields(self, name: str) -> dict[str, Any]:
         costs = self.ledger.by_meta("bench")
         result = Result(
             version=llm.__version__,
             at=self.began,
-            config=config_of(self.plan, self.target, name),
+            config=config_of(self.plan, self.target, self.prompts, name),
             points=tuple(
                 msgspec.structs.replace(point, notes=tuple(self.notes(point)))
                 for point in self.points
@@ -205,18 +216,17 @@ class Bench(LiveRun):
         return fields
 
 
-def config_of(plan: Plan, target: Target, name: str) -> dict[str, Any]:
+def config_of(plan: Plan, target: Target, prompts: Prompts, name: str) -> dict[str, Any]:
     """Return the options for ``--json``: no key, and only the count and size of the prompts."""
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
-    sizes = [len(p.messages) for p in plan.prompts if isinstance(p.messages, str)]
     return {
         "model": name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
         **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed")},
-        "max_tokens": plan.params.get("max_tokens"),
-        "prompts": {"count": len(plan.prompts), "characters": sum(sizes)},
+        "request": target.asked.config(),
+        "prompts": prompts.config(),
         "attempts": plan.attempts,
         "timeouts": clocks,
         "max_cost": None if cost is None else str(cost),
