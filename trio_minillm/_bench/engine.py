@@ -73,6 +73,8 @@ class Engine:
         self.run = run = LoadRun(self._client, self._model, plan, keep, **self._options)
         if self.stopped:
             run.stop(self.stopped)
+        if self._lags is not None:
+            run.sender.lag_at = self._lags.at
         with Watch(self._lags) as watch:
             run.measuring = watch.restart
             try:

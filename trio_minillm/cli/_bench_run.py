@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,6 +108,8 @@ class Bench(LiveRun):
                 local = isinstance(target.model, str)
                 self.prompts = await self.prompts.made(client, model, plan, local=local)
                 plan = msgspec.structs.replace(plan, prompts=self.prompts.prompts)
+                gc.collect()
+                gc.freeze()  # what is here now is not looked through again while streams are read
                 self.points.append(await engine.measure(plan))
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
@@ -117,12 +120,12 @@ class Bench(LiveRun):
                     self.error = Misuse(engine.run.error)
                 self.leaving()
         if target.null_run and engine.point is not None and not engine.stopped:
-            await self._null_run(engine.point)
+            await self._null_run(plan, engine.point)
 
-    async def _null_run(self, point: Point) -> None:
+    async def _null_run(self, plan: Plan, point: Point) -> None:
         """Put the newest point's load on a server of our own, and add what that shows to the point."""
         try:
-            null = await null_run(self.plan, point.figures)
+            null = await null_run(plan, point.figures)
         except (NullRunError, OSError) as exc:
             self.error = exc
             return

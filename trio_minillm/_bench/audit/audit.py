@@ -20,6 +20,10 @@ BUSY = 0.8
 """Share of a core from which on this program may have limited the rates."""
 BUSY_SECONDS = 1.0
 """Seconds that a run must have taken for `BUSY` to apply: a shorter one is always busy."""
+STALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds of a turn of the event loop from which on turns are summed up as stalls."""
+STALLED = 0.01
+"""Share of the time that stalls may take: as many contents are read together with the ones behind them."""
 ENOUGH_READS = 20
 """Reads below which the loop's turns stand in for the lag of reads."""
 
@@ -66,7 +70,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """CPU seconds of the process for each second: 1 is a whole core. None if no time passed."""
     lag: Times | None = None
     """Seconds from the kernel's receipt of the newest bytes of a read to that read. None where the system
-    does not say when it received them (only Linux does), or a proxy is on the way."""
+    does not say when it received them (only Linux does), or a proxy is on the way. It is in no time of a
+    content, but bytes that come meanwhile are taken for one read."""
     lag_first: Times | None = None
     """That of the first read of each response, which ``ttft`` rests on: many that start together are read
     one after the other."""
@@ -74,6 +79,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """That of the last read of each response, which ``e2e`` rests on."""
     loop: Times = Times()
     """Seconds that each turn of the event loop took, during which nothing else could be read or sent."""
+    stalls: dict[str, float] = {}
+    """Seconds spent in turns of the event loop that were longer than the key says, in seconds."""
     gc: Pauses = Pauses()
     late: Times = Times()
     """Seconds from a request's scheduled start to its call, of whole answers."""
@@ -81,7 +88,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """True if the client was a limit, so that ``unreliable`` has something."""
     unreliable: dict[str, str] = {}
     """Names of `LATENCIES` and of `Figures.rates` that can't be believed, each with its reason: ``lag``,
-    ``late``, or ``cpu``."""
+    ``stalls``, ``late``, or ``cpu``."""
     verdict: str = ""
     """The conclusion, as a sentence for the report."""
     null: NullRun | None = None
@@ -104,6 +111,10 @@ def merged(audits: Sequence[Audit]) -> Audit:
         lag_first=_worst_known([audit.lag_first for audit in audits]),
         lag_last=_worst_known([audit.lag_last for audit in audits]),
         loop=_worst([audit.loop for audit in audits]),
+        stalls={
+            name: max(audit.stalls.get(name, 0.0) for audit in audits)
+            for name in sorted({name for audit in audits for name in audit.stalls}, key=float)
+        },
         gc=Pauses(
             count=sum(each.count for each in pauses),
             total=sum(each.total for each in pauses),
@@ -142,7 +153,14 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     ``lag``     lag p99 of its reads above 1 ms and     that figure
                 above 1 % of the figure's median (for
                 TPOT: of the time from the first to
-                the last content)
+                the last content); and, where the lag
+                is taken out, above half of the median
+                gap, so that reads may have brought
+                several contents
+    ``stalls``  turns of the event loop longer than     that figure, unless it is a hundred
+                half of the median gap took more than   times as long as the longest turn
+                1 % of the time, so that contents were
+                read together with those behind them
     ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
                 the median TTFT, in an open loop        the rate of requests
                 without a bound of its own
@@ -158,8 +176,10 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     unreliable: dict[str, str] = {}
     for name, spread in figures.latency.items():
         lag = _lag(audit, name)
-        if name not in OWN and spread.count and lag.worst > _allowed(_stretch(name, figures)):
+        if name not in OWN and spread.count and _wrong(lag, name, audit, figures):
             unreliable[name] = "lag"
+        elif name not in OWN and spread.count and _stalled(audit, name, figures):
+            unreliable[name] = "stalls"
     closed = isinstance(load, Closed)
     free = not closed and getattr(load, "concurrency", None) is None
     behind = free and late_times.worst > _allowed(_stretch("ttft", figures))
@@ -174,6 +194,22 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
         unreliable=unreliable,
         verdict=_verdict(audit, unreliable),
     )
+
+
+def _wrong(lag: Times, name: str, audit: Audit, figures: Figures) -> bool:
+    """Return True if a lag may have put a figure wrong."""
+    if lag.worst <= _allowed(_stretch(name, figures)):
+        return False
+    taken_out = lag is not audit.loop and not name.startswith("e2e_stream")
+    return not taken_out or lag.worst > (figures.latency["itl"].at("p50") or 0.0) / 2
+
+
+def _stalled(audit: Audit, name: str, figures: Figures) -> bool:
+    """Return True if stalls may have put a figure wrong."""
+    half = (figures.latency["itl"].at("p50") or 0.0) / 2
+    limit = max((each for each in STALLS if each <= half), default=STALLS[0])
+    share = audit.stalls.get(f"{limit:g}", 0.0) / audit.seconds if audit.seconds else 0.0
+    return share > STALLED and (audit.loop.max or 0.0) > _allowed(_stretch(name, figures))
 
 
 def _stretch(name: str, figures: Figures) -> float:
@@ -216,6 +252,8 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
         facts.append(f"{audit.cpu_share:.0%} of a core")
     if audit.late.worst > LEAST_LAG:
         facts.append(f"sent late by p99 {_ms(audit.late.p99)}")
+    if "stalls" in unreliable.values():
+        facts.append(f"the loop stood still for up to {_ms(audit.loop.max)}")
     if audit.gc.longest > LEAST_LAG:
         facts.append(f"longest pause for garbage {_ms(audit.gc.longest)}")
     told = " · ".join(facts)
