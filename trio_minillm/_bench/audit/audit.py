@@ -27,6 +27,9 @@ STALLED = 0.01
 ENOUGH_READS = 20
 """Reads below which the loop's turns stand in for the lag of reads."""
 
+WAITED = 0.05
+"""Share of the time spent waiting for a CPU from which on the report tells it."""
+
 RATES = ("requests", "chunks", "output_tokens", "input_tokens")
 """The rates of a run, by their names in `Figures.rates`."""
 
@@ -68,6 +71,11 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     cpu_share: float | None = None
     """CPU seconds of the process for each second: 1 is a whole core. None if no time passed."""
+    cpu_waited: float | None = None
+    """Seconds that this program could have run and had to wait for a CPU, because of other programs. None
+    where the system does not tell (only Linux does)."""
+    stolen: float | None = None
+    """Seconds of all CPUs together that a virtual machine's host gave to others; None as above."""
     lag: Times | None = None
     """Seconds from the kernel's receipt of the newest bytes of a read to that read. None where the system
     does not say when it received them (only Linux does), or a proxy is on the way. It is in no time of a
@@ -107,6 +115,8 @@ def merged(audits: Sequence[Audit]) -> Audit:
         seconds=max(audit.seconds for audit in audits),
         cpu_seconds=sum(audit.cpu_seconds for audit in audits),
         cpu_share=max(shares, default=None),
+        cpu_waited=max((a.cpu_waited for a in audits if a.cpu_waited is not None), default=None),
+        stolen=max((a.stolen for a in audits if a.stolen is not None), default=None),
         lag=_worst_known([audit.lag for audit in audits]),
         lag_first=_worst_known([audit.lag_first for audit in audits]),
         lag_last=_worst_known([audit.lag_last for audit in audits]),
@@ -250,6 +260,11 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
             facts.append(f"{what} reads of answers by p99 {_ms(times.p99)}")
     if audit.cpu_share is not None:
         facts.append(f"{audit.cpu_share:.0%} of a core")
+    waited = audit.cpu_waited or 0.0
+    if waited > WAITED * audit.seconds > 0:
+        facts.append(f"waited for a CPU {waited / audit.seconds:.0%} of the time")
+    if audit.stolen:
+        facts.append(f"the host took CPUs away for {audit.stolen:.2f} s")
     if audit.late.worst > LEAST_LAG:
         facts.append(f"sent late by p99 {_ms(audit.late.p99)}")
     if "stalls" in unreliable.values():
