@@ -48,7 +48,7 @@ def test_a_fault_is_the_one_of_its_name(text: str, share: float, same: faults.Fa
     ],
 )
 def test_others_are_refused_and_nothing_is_evaluated(text: str) -> None:
-    with pytest.raises(ValueError, match="^fault "):
+    with pytest.raises(ValueError, match=r"^fault "):
         fault_from(text)
 
 

@@ -68,7 +68,9 @@ class Answering:
         record.faults = [fault.name for fault in hit]
         reply = struck(reply, [fault.on(asked.wire) for fault in hit], asked.wire)
         record.status = reply.status
-        return program_of(reply, asked.wire, words=words), reply.status < 400
+        whole = None if asked.stream else record.completion_tokens if words else -1
+        program = program_of(reply, asked.wire, words=words, whole=whole)
+        return program, reply.status < 400
 
     # -- generated answers ---------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ class Form:
 _COUNTED: Final = {str(n).encode() for n in (SO_FAR, ALL_SO_FAR, TEXT_SO_FAR, NUMBER)}
 CREATED: Final = str(CREATED_AT).encode()
 _MARKS: Final = (
-    *(ID, THOUGHT, TEXT),
+    *(ID, THOUGHT, TEXT, CREATED),
     *(str(n).encode() for n in (PROMPT, MADE, REASONED, PROMPT + MADE, MADE - REASONED)),
     *sorted(_COUNTED),
 )
@@ -254,7 +254,7 @@ def _add_running(data: dict[str, Any], kind: Kind, *, is_thought: bool) -> None:
 
 def kind_of(asked: Asked, length: Length, finish: Finish, mode: UsageMode) -> Kind:
     """Return the kind of the answer to a request."""
-    late, running = asked.usage, asked.running_usage
+    late, running = asked.usage or not asked.stream, asked.running_usage
     if mode != "asked":
         late, running = mode != "never", mode == "running"
     return Kind(
