@@ -27,7 +27,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Answering:
-    """What a server answers, by its options and files."""
+    """The answers of a server, by its options and files."""
 
     def __init__(self, options: ServeOptions, capacity: Capacity) -> None:
         """Raise ``ValueError`` or ``OSError`` for a file that can't be used."""
