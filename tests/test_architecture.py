@@ -43,6 +43,7 @@ ROOMS = [
     {"__init__"},
     {"testing"},
     {"_serve"},
+    {"_bench"},
     {"cli"},
 ]
 """A room imports from the rows above its own, and from itself."""
