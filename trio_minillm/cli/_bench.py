@@ -19,9 +19,9 @@ from typer import Option
 
 import trio_minillm as llm
 
-from .._bench.plan import CONCURRENCY, REQUESTS, Closed, Load, Open, Plan
 from .._bench.prompts.prompt import Prompt
 from ..local._named import key_of, kind_of
+from . import _bench_load_options as load
 from . import _shared as option
 from ._bench_hedge import SecondModel
 from ._costs import open_ledger
@@ -73,13 +73,8 @@ def second_model_of(
 
 
 _HELP = {
-    "requests": f"Requests in all. [{REQUESTS}, or as many as --duration allows]",
-    "concurrency": f"Most streams at once. [{CONCURRENCY}; with --rate any number]",
-    "rate": "Start R requests per second, whatever became of earlier ones.",
-    "duration": "Start no more requests after this many seconds.",
     "prompts": "Prompts, one per line, sent in turn.",
     "prompt": "The prompt of all requests.",
-    "warmup": "Requests before those that count.",
     "hedge": "A second model: each prompt is sent to the first alone, and with this one behind it.",
     "hedge_base_url": "The second model's address. [that of --model, for one of the same kind]",
     "after": "Ask the second if the first has given no content for this many seconds.",
@@ -91,18 +86,28 @@ def bench(
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
-    requests: Annotated[int | None, Option(metavar="N", min=1, help=_HELP["requests"])] = None,
-    concurrency: Annotated[
-        int | None, Option(metavar="N", min=1, help=_HELP["concurrency"])
-    ] = None,
-    rate: Annotated[float | None, Option(metavar="R", help=_HELP["rate"])] = None,
-    duration: Annotated[float | None, Option(metavar="S", help=_HELP["duration"])] = None,
+    requests: load.Requests = None,
+    concurrency: load.Concurrency = None,
+    rate: load.Rate = None,
+    arrivals: load.Arrivals = None,
+    burstiness: load.Burstiness = None,
+    ramp: load.RampText = None,
+    trace: load.TraceFile = None,
+    speed_up: load.SpeedUp = None,
+    duration: load.Duration = None,
+    sweep: load.SweepText = None,
+    find: load.FindText = None,
+    find_over: load.FindOver = None,
+    precision: load.Precision = 0.05,
+    steady: load.Steady = None,
+    processes: load.Processes = 1,
+    seed: load.Seed = 0,
     hedge: Annotated[str | None, Option(metavar="KIND:NAME", help=_HELP["hedge"])] = None,
     hedge_base_url: Annotated[
         str | None, Option(metavar="URL", help=_HELP["hedge_base_url"])
     ] = None,
     after: Annotated[float | None, Option(metavar="S", help=_HELP["after"])] = None,
-    warmup: Annotated[int, Option(metavar="N", min=0, help=_HELP["warmup"])] = 0,
+    warmup: load.Warmup = 0,
     prompt: Annotated[str | None, Option(metavar="TEXT", help=_HELP["prompt"])] = None,
     prompts: Annotated[Path | None, Option(metavar="FILE", help=_HELP["prompts"])] = None,
     max_tokens: option.MaxTokens = MAX_TOKENS,
@@ -128,17 +133,29 @@ def bench(
         hedge_base_url = base_url
     if hedge is not None:
         secret = f"{secret}\n{key_of(kind_of(hedge), hedge_base_url)}"
-    if requests is None and duration is None:
-        requests = REQUESTS
+    loads = load.LoadOptions(
+        requests=requests,
+        concurrency=concurrency,
+        rate=rate,
+        arrivals=arrivals,
+        burstiness=burstiness,
+        ramp=ramp,
+        trace=trace,
+        speed_up=speed_up,
+        duration=duration,
+        sweep=sweep,
+        find=find,
+        find_over=find_over,
+        precision=precision,
+        steady=steady,
+        warmup=warmup,
+        seed=seed,
+    )
 
     def make() -> Bench:
         positive("max-cost", max_cost)
-        plan = Plan(
+        course = loads.course(
             prompts=tuple(Prompt(messages=text) for text in prompts_of(prompt, prompts)),
-            load=load_of(concurrency, rate),
-            requests=requests,
-            duration=positive("duration", duration),
-            warmup=warmup,
             params={"max_tokens": max_tokens},
             timeouts=timeouts_of(first_chunk=timeout_first, idle=timeout_idle, total=timeout_total),
             attempts=attempts,
@@ -149,14 +166,8 @@ def bench(
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
             secret=secret,
+            processes=load.processes_of(processes),
         )
-        return Bench(plan, target, quiet=quiet)
+        return Bench(course, target, quiet=quiet)
 
     run_live(make, json=json, name=model, base_url=base_url)
-
-
-def load_of(concurrency: int | None, rate: float | None) -> Load:
-    """Return the load that the options describe. Raises `Misuse`."""
-    if (given := positive("rate", rate)) is not None:
-        return Open(rate=given, concurrency=concurrency)
-    return Closed(concurrency=concurrency or CONCURRENCY)

@@ -23,7 +23,8 @@ class Watch:
     """The counts of the phase that runs, for the status line."""
 
     def __init__(self) -> None:
-        self.phase = ""
+        self.phase: tuple[int, str] = (0, "")
+        """The run whose phase is counted, and that phase."""
         self.finished = self.failed = 0
         self._began = 0.0
         self._ttft = deque[float](maxlen=MAX_RECENT)
@@ -58,8 +59,8 @@ class Watch:
         run, now = engine.run, trio.current_time()
         if run is None:
             return ""
-        if self.phase != run.phase:  # a new phase counts from 0
-            self.phase, self._began = run.phase, now
+        if self.phase != (id(run), run.phase):  # a new phase counts from 0
+            self.phase, self._began = (id(run), run.phase), now
             self.finished = self.failed = 0
             self._states.clear()
             self._ttft.clear()

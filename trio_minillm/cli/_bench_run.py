@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,12 +11,15 @@ import trio
 
 import trio_minillm as llm
 
+from .._bench.course import carry_out
 from .._bench.engine import Engine
+from .._bench.messages import Job
 from .._bench.output.json import fields_of
 from .._bench.output.table import rows_of, table_of
-from .._bench.plan import Closed, Plan
+from .._bench.plan import Course
 from .._bench.record import MEASURED, WARMUP
 from .._bench.run import Point, Result
+from .._bench.workers import WorkerDied, open_processes
 from ..local._named import open_model
 from ._bench_hedge import SecondModel, hedge_fields, hedge_rows
 from ._bench_live import Watch
@@ -39,6 +43,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ledger: llm.Ledger | None
     secret: str
     """The keys, a line each."""
+    processes: int = 1
+    """Processes that send."""
 
 
 class Bench(LiveRun):
@@ -46,15 +52,14 @@ class Bench(LiveRun):
 
     noun = "stream"
 
-    def __init__(self, plan: Plan, target: Target, *, quiet: bool) -> None:
+    def __init__(self, course: Course, target: Target, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
-        self.plan = plan
+        self.course = course
         self.target = target
         self.secret = target.secret
         self.ledger = RunLedger(target.ledger)
         self.began = datetime.now(UTC)
         self.engine: Engine | None = None
-        self.points: list[Point] = []
         self._streams = trio.CancelScope()
         self._watch_of = Watch()
 
@@ -65,31 +70,45 @@ class Bench(LiveRun):
             await self._measure()
 
     async def _measure(self) -> None:
-        plan, target = self.plan, self.target
-        most = (
-            plan.load.concurrency or LOCAL_SLOTS if isinstance(plan.load, Closed) else LOCAL_SLOTS
-        )
-        slots = min(most, LOCAL_SLOTS)
+        target, loads = self.target, [plan.load for plan in self.course.plans]
+        most = max(load.concurrency or LOCAL_SLOTS for load in loads)
+        slots = LOCAL_SLOTS if self.course.objective is not None else min(most, LOCAL_SLOTS)
         async with (
             open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
             llm.open_client(ledger=self.ledger, limits=target.limits) as client,
+            AsyncExitStack() as stack,
         ):
             model = msgspec.structs.replace(model, price=price_of(model))
+            hedge = None if target.second is None else target.second.behind(model)
+            workers = await stack.enter_async_context(
+                open_processes(
+                    target.processes,
+                    Job(
+                        model=model,
+                        secret=self.secret,
+                        hedge=hedge,
+                        max_cost=target.limits.max_cost is not None,
+                    ),
+                    ledger=self.ledger,
+                    max_cost=target.limits.max_cost,
+                )
+            )
             self.engine = engine = Engine(
                 client,
                 model,
                 secret=self.secret,
-                hedge=None if target.second is None else target.second.behind(model),
+                hedge=hedge,
                 max_cost=target.limits.max_cost is not None,
+                workers=workers,
                 sink=self._watch_of.add,
             )
             try:
-                self.points.append(await engine.measure(plan))
+                await carry_out(engine, self.course)
+            except WorkerDied as exc:
+                self.error = exc
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
             finally:
-                if not self.points and engine.point is not None:
-                    self.points.append(engine.point)
                 if engine.run is not None and engine.run.error is not None:
                     self.error = Misuse(engine.run.error)
                 self.leaving()
@@ -115,6 +134,11 @@ class Bench(LiveRun):
     # -- the end -----------------------------------------------------------------------------
 
     @property
+    def points(self) -> list[Point]:
+        """The figures of each load so far."""
+        return [] if self.engine is None else self.engine.points
+
+    @property
     def point(self) -> Point | None:
         """The newest figures, if there are any."""
         return self.points[-1] if self.points else None
@@ -124,7 +148,11 @@ class Bench(LiveRun):
             return 128 + self.interrupted
         if self.error is not None:
             return error_code(self.error)
-        sent = sum(point.figures.sent for point in self.points)
+        search = None if self.engine is None else self.engine.search
+        if search is not None and search.met is not None:
+            return 0  # failures at too high a load are what a search looks for
+        cut = sum(point.steady.cut_failed for point in self.points if point.steady is not None)
+        sent = sum(point.figures.sent for point in self.points) + cut
         finished = sum(point.figures.finished for point in self.points)
         if finished and finished == sent:
             return 0
@@ -160,19 +188,30 @@ class Bench(LiveRun):
     def notes(self, point: Point) -> list[str]:
         """Return what qualifies the results."""
         stopped = "" if self.engine is None else self.engine.stopped
+        stopped = "" if point is not self.point else stopped
         notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
         return [*notes, *point.notes]
+
+    def found(self) -> dict[str, Any] | None:
+        """Return the outcome of the search for the highest load, if that is what was asked for."""
+        if self.engine is None or self.engine.search is None or self.course.objective is None:
+            return None
+        return {
+            "objective": msgspec.to_builtins(self.course.objective),
+            **self.engine.search.fields(),
+        }
 
     def fields(self, name: str) -> dict[str, Any]:
         costs = self.ledger.by_meta("bench")
         result = Result(
             version=llm.__version__,
             at=self.began,
-            config=config_of(self.plan, self.target, name),
+            config=config_of(self.course, self.target, name),
             points=tuple(
                 msgspec.structs.replace(point, notes=tuple(self.notes(point)))
                 for point in self.points
             ),
+            found=self.found(),
         )
         fields = fields_of(result)
         fields["cost"] = cost_fields(costs.get(MEASURED), costs.get(WARMUP))
@@ -181,8 +220,9 @@ class Bench(LiveRun):
         return fields
 
 
-def config_of(plan: Plan, target: Target, name: str) -> dict[str, Any]:
+def config_of(course: Course, target: Target, name: str) -> dict[str, Any]:
     """Return the options for ``--json``: no key, and only the count and size of the prompts."""
+    plan = course.plans[0]
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
     sizes = [len(p.messages) for p in plan.prompts if isinstance(p.messages, str)]
@@ -190,7 +230,8 @@ def config_of(plan: Plan, target: Target, name: str) -> dict[str, Any]:
         "model": name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
-        **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed")},
+        **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed", "steady")},
+        "processes": target.processes,
         "max_tokens": plan.params.get("max_tokens"),
         "prompts": {"count": len(plan.prompts), "characters": sum(sizes)},
         "attempts": plan.attempts,
