@@ -20,7 +20,7 @@ from .._types.errors import BudgetExceeded, MiniLLMError
 from .arrivals import offsets
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan, part_of
-from .record import MEASURED, WARMUP, Record, clock_offset, kind_of_failure
+from .record import MEASURED, WARMUP, Record, kind_of_failure
 from .sender import Sender, failure_of
 
 GIVE_UP = 100
@@ -200,7 +200,7 @@ class LoadRun:
         phases: tuple[str, ...] = (self.phase,)
         if self.hedge is not None and self.phase == MEASURED:
             phases = self.hedge.turns(number)
-        due += clock_offset()
+        due += self.sender.offset
         for phase in phases:
             record = Record(number=number, phase=phase, scheduled=due, sent=due, ended=due)
             model = None
@@ -226,8 +226,9 @@ class LoadRun:
         elif error is not None:
             self._in_a_row += 1
             most = GIVE_UP_FATAL if is_fatal(error) else GIVE_UP
-            if self._in_a_row >= max(most, 2 * (self.plan.load.concurrency or 0)):
-                self.gave_up = not self.stopped and most == GIVE_UP
+            most = max(most, 2 * (self.plan.load.concurrency or 0))
+            if self._in_a_row >= most and not self.stopped:
+                self.gave_up = not is_fatal(error)
                 self.stop(f"gave up after {self._in_a_row:,} failures in a row")
         if error is not None and len(self.errors) < MAX_ERRORS:
             self.errors[kind_of_failure(record)] = error

@@ -111,9 +111,7 @@ class Search:
             self.why = "all requests failed"
         elif self._left == 0:
             self.why = f"{MAX_TRIALS} measurements were not enough"
-        elif not certain and runs <= MAX_AGAIN and self._near():
-            self.value = value
-        elif not offered and runs == 1:  # another program may have been in the way for once
+        elif (not certain and runs <= MAX_AGAIN and self._near()) or (not offered and runs == 1):
             self.value = value
         else:
             self._go_on()

@@ -43,7 +43,8 @@ class Sender:
         self._plan = plan
         self._secret = secret
         self._moved = moved
-        self._offset = clock_offset()
+        self.offset = clock_offset()
+        """Seconds to add to Trio's clock for the times of records: one for all, so that they agree."""
         self.running = 0
         """Streams that are open."""
 
@@ -73,7 +74,7 @@ class Sender:
         """
         stream = self.open(prompt, record.phase, model)
         error: MiniLLMError | None = None
-        record.sent = trio.current_time() + self._offset
+        record.sent = trio.current_time() + self.offset
         self.running += 1
         try:
             async with stream:
@@ -86,7 +87,7 @@ class Sender:
         return record, stream, error
 
     async def _read(self, stream: TrackedStream, record: Record) -> None:
-        offset, stamps, counts = self._offset, record.stamps, record.counts
+        offset, stamps, counts = self.offset, record.stamps, record.counts
         tokens = 0
         async for chunk in stream:
             made = 0
@@ -108,7 +109,7 @@ class Sender:
 
     def _complete(self, record: Record, stream: TrackedStream, error: MiniLLMError | None) -> None:
         response, timings = stream.response, stream.response.timings
-        record.ended = trio.current_time() + self._offset
+        record.ended = trio.current_time() + self.offset
         record.attempts = timings.attempts
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
             record.headers = record.stamps[0] - (timings.first_chunk - timings.headers)

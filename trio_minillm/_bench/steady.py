@@ -6,7 +6,8 @@ The rule:
 - It **begins** with the first request behind the transient. Two series are looked at, both over the requests
   in the order in which they started: the time to the first content (by its rank, so that a few slow ones
   mean no more than others), and the number of streams that were open. Of each, means of five are taken, and
-  what is cut off, half at most, is what makes the standard error of the rest the least (MSER-5; White 1997).
+  what is cut off, half at most, is what makes the standard error of the rest the least (MSER-5; White 1997),
+  or so little less than that as makes no difference.
   The later of the two cuts counts.
 - If what is left still drifts, there is no steady state: if its halves differ by more than `DRIFT` of their
   standard deviations. That is so if the load is more than the server can carry, as the queue then grows to
@@ -30,11 +31,16 @@ from .record import Record
 
 BATCH = 5
 """Values of each mean, as in the rule's name."""
+NEARLY = 1.1
+"""Factor of the least squared error within which the smallest cut is taken: by chance alone the least one
+is often far behind, and would throw away what is steady."""
 DRIFT = 2.0
 """Standard deviations between the halves of a series from which on it drifts. Halves of a steady one are
 rarely 1 apart, even if neighbours are much alike."""
 MIN_REQUESTS = 100
 """Whole answers below which nothing is cut: twenty means are few enough to look for a trend in."""
+RESOLUTION = 6
+"""Decimals of a second from which on two times differ: the errors of floats are no order."""
 Values = NDArray[np.float64]
 
 
@@ -75,7 +81,7 @@ def steady_state(records: Sequence[Record], load: Load) -> Steady:
         why = f"fewer than {MIN_REQUESTS} whole answers: nothing was cut off"
         return Steady(found=False, why=why)
     first = np.array([(r.first or r.sent) - r.sent for r in whole])
-    cuts = transient(_ranks(first)), transient(open_streams(ordered))
+    cuts = transient(_ranks(np.round(first, RESOLUTION))), transient(open_streams(ordered))
     if cuts[0] is None or cuts[1] is None:
         what = "the time to the first content" if cuts[0] is None else "the number of open streams"
         return Steady(found=False, why=f"{what} had not settled")
@@ -109,7 +115,8 @@ def transient(values: Values) -> int | None:
     left = np.arange(batches, 0, -1)
     sums, squares = np.cumsum(shifted)[::-1], np.cumsum(shifted**2)[::-1]
     errors = np.maximum(0.0, squares - sums**2 / left) / left**2
-    cut = int(np.argmin(errors[: batches // 2 + 1]))
+    allowed = errors[: batches // 2 + 1]
+    cut = int(np.argmax(allowed <= NEARLY * allowed.min()))
     return None if _drifts(means[cut:]) else cut * BATCH
 
 

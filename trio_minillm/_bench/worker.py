@@ -40,7 +40,7 @@ from .messages import (
     report_frame,
 )
 from .plan import Plan
-from .record import Record, clock_offset
+from .record import Record
 
 FLUSH_EVERY, STATUS_EVERY = 0.05, 0.2
 """Seconds between two writes to the parent, and between two states of the run."""
@@ -138,7 +138,7 @@ class Worker:
                     self._outbox.put(Ready())
                     await self._begin.wait()
                     cpu, began = time.process_time(), trio.current_time()
-                    await run.run_measured(self._at - clock_offset())
+                    await run.run_measured(self._at - run.sender.offset)
                     nursery.cancel_scope.cancel()
         except (ValueError, TypeError) as exc:
             refused = str(exc)
