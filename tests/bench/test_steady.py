@@ -164,7 +164,9 @@ def test_any_records_are_taken(times: list[tuple[float, float]]) -> None:
 
 
 @given(st.integers(100, 400), st.floats(0.01, 1e6), st.integers(0, 9))
-def test_a_transient_is_cut_off_and_never_more_than_half(length: int, high: float, noise: int) -> None:
+def test_a_transient_is_cut_off_and_never_more_than_half(
+    length: int, high: float, noise: int
+) -> None:
     draw = random.Random(noise)
     values = np.array([draw.uniform(0, high / 100) for _ in range(length)])
     jump = (length // 4) // 5 * 5
