@@ -85,6 +85,11 @@ class LoadRun:
         """Streams that are open."""
         return self.sender.running
 
+    @property
+    def idle(self) -> bool:
+        """True if there is no stream to wait for."""
+        return not self.running
+
     def stop(self, why: str) -> None:
         """Send no more requests. Running streams go on."""
         self.stopped = self.stopped or why

@@ -233,6 +233,11 @@ class WorkersRun:
         return sum(worker.status.running for worker in self._mine if not worker.idle)
 
     @property
+    def idle(self) -> bool:
+        """True if there is no stream to wait for, which only the end of all parts makes sure."""
+        return all(worker.idle for worker in self._mine)
+
+    @property
     def chunks(self) -> int:
         """Contents of the current phase so far."""
         return sum(worker.status.chunks for worker in self._mine)

@@ -55,7 +55,7 @@ def prompts_of(prompt: str | None, path: Path | None) -> list[str]:
 
 
 def second_model_of(
-    name: str | None, base_url: str | None, after: float | None, rate: float | None
+    name: str | None, base_url: str | None, after: float | None
 ) -> SecondModel | None:
     """Return the second model of ``--hedge``, if there is one. Raises `Misuse`."""
     if name is None:
@@ -64,8 +64,6 @@ def second_model_of(
         return None
     if after is None or not 0 <= after < math.inf:
         raise Misuse("--hedge needs --after: seconds, 0 or more")
-    if rate is not None:
-        raise Misuse("--hedge can't go with --rate")
     model = model_of(name, base_url)
     if isinstance(model, str):
         raise Misuse("--hedge takes no local model")
@@ -150,6 +148,7 @@ def bench(
         steady=steady,
         warmup=warmup,
         seed=seed,
+        hedged=hedge is not None,
     )
 
     def make() -> Bench:
@@ -162,7 +161,7 @@ def bench(
         )
         target = Target(
             model=priced(model_of(model, base_url), price),
-            second=second_model_of(hedge, hedge_base_url, after, rate),
+            second=second_model_of(hedge, hedge_base_url, after),
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
             secret=secret,

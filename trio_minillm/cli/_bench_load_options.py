@@ -97,10 +97,15 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     steady: str | None = None
     warmup: int = 0
     seed: int = 0
+    hedged: bool = False
+    """True if two models are compared."""
 
     def course(self, **more: Any) -> Course:
         """Return what is to be measured; ``more`` are further fields of each plan. Raises `Misuse`."""
         objective = self._objective()
+        for name in ("rate", "ramp", "trace", "find"):
+            if self.hedged and getattr(self, name) is not None:
+                raise Misuse(f"--hedge can't go with --{name}")
         plans = tuple(
             Plan(
                 load=load,

@@ -17,7 +17,7 @@ from .._bench.messages import Job
 from .._bench.output.json import fields_of
 from .._bench.output.table import rows_of, table_of
 from .._bench.plan import Course
-from .._bench.record import MEASURED, WARMUP
+from .._bench.record import MEASURED, WARMUP, Record
 from .._bench.run import Point, Result
 from .._bench.workers import WorkerDied, open_processes
 from ..local._named import open_model
@@ -100,7 +100,7 @@ class Bench(LiveRun):
                 hedge=hedge,
                 max_cost=target.limits.max_cost is not None,
                 workers=workers,
-                sink=self._watch_of.add,
+                sink=self._add,
             )
             try:
                 await carry_out(engine, self.course)
@@ -113,14 +113,17 @@ class Bench(LiveRun):
                     self.error = Misuse(engine.run.error)
                 self.leaving()
 
+    def _add(self, record: Record) -> None:
+        if self.engine is not None and self.engine.run is not None:
+            self._watch_of.add(record, self.engine.run)
+
     def stop(self) -> int:
-        running = 0
+        run = None if self.engine is None else self.engine.run
         if self.engine is not None:
             self.engine.stop("interrupted")
-            running = 0 if self.engine.run is None else self.engine.run.running
-        if not running:
+        if run is None or run.idle:
             self._streams.cancel()
-        return running
+        return 0 if run is None else run.running
 
     def cancel(self) -> None:
         self._streams.cancel()
