@@ -122,8 +122,10 @@ async def test_several_processes_send_one_load_after_the_other(endpoint: Endpoin
             assert point.warmup.sent == 4
             used = {0, 1} if load is not loads[2] else {0}
             assert {record.worker for record in measured} == used
-            assert len(point.audit["workers"]) == len(used)
-            assert all(worker["cpu_seconds"] > 0 for worker in point.audit["workers"])
+            assert point.audit.workers == len(used)
+            assert len(point.audit.cpu_shares) == len(used) + 1
+            assert all(share > 0 for share in point.audit.cpu_shares)
+            assert point.audit.reads > 0
             if isinstance(load, Open):
                 numbers = {record.number: record.scheduled for record in measured}
                 gaps = [numbers[n] - numbers[0] for n in range(40)]
@@ -286,8 +288,7 @@ def test_reports_are_read_as_they_were_written() -> None:
         error=None,
         refused=None,
         errors=[b"x"],
-        cpu=0.5,
-        seconds=1.0,
+        audit=b"y",
     )
     reports = [Ready(), Kept(record), Status(4, 5, 6), over, Done()]
     data = b"".join(map(report_frame, reports))

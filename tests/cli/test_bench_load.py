@@ -73,7 +73,7 @@ def measured(endpoint: Endpoint, *args: str, code: int = 0) -> dict[str, Any]:
     ],
 )
 def test_kinds_of_load(endpoint: Endpoint, args: list[str], load: dict[str, Any]) -> None:
-    found = measured(endpoint, "--requests", "6", "--seed", "4", *args)
+    found = measured(endpoint, "--requests", "6", "--random-seed", "4", *args)
     (point,) = found["points"]
     assert point["load"].items() >= load.items()
     assert point["counts"]["sent"] == len(endpoint.requests) == 6
@@ -118,7 +118,7 @@ def test_the_highest_concurrency_is_found(endpoint: Endpoint) -> None:
 
 def test_a_search_that_finds_nothing_is_a_failure(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (503, [b"{}"])
-    options = ["--find", "e2e<5s", "--rate", "500", "--duration", "1"]
+    options = ["--find", "90% e2e<5s", "--rate", "500", "--duration", "1"]
     found = measured(endpoint, *options, code=5)
     assert (found["found"]["load"], found["found"]["incomplete"]) == (None, "all requests failed")
 
@@ -164,14 +164,15 @@ def test_what_is_not_steady_is_told(endpoint: Endpoint) -> None:
         ({"sweep": "concurrency=1,2", "rate": 3.0}, "can't go with another kind of load"),
         ({"sweep": "rate=1,2", "ramp": "1:2:3"}, "can't go with another kind of load"),
         ({"find": "99% nonsense<1"}, "--find: "),
-        ({"find": "ttft<1s", "ramp": "1:2:3"}, "--find can't go with --ramp"),
-        ({"find": "ttft<1s", "sweep": "rate=1,2"}, "--find can't go with --sweep"),
-        ({"find": "ttft<1s", "precision": 0.0}, "--precision must be"),
-        ({"find": "ttft<1s", "find_over": "concurrency", "rate": 2.0}, "can't go with --rate"),
+        ({"find": "99% ttft<1s", "ramp": "1:2:3"}, "--find can't go with --ramp"),
+        ({"find": "99% ttft<1s", "sweep": "rate=1,2"}, "--find can't go with --sweep"),
+        ({"find": "99% ttft<1s", "precision": 0.0}, "--precision must be"),
+        ({"find": "99% ttft<1s", "find_over": "concurrency", "rate": 2.0}, "can't go with --rate"),
         ({"find_over": "rate"}, "--find-over needs --find"),
         ({"steady": "auto", "ramp": "1:2:3"}, "--steady auto can't go with"),
-        ({"hedged": True, "rate": 2.0}, "--hedge can't go with --rate"),
-        ({"hedged": True, "find": "ttft<1s"}, "--hedge can't go with --find"),
+        ({"find": "99% ttft<1s", "goodput": "ttft<1s"}, "--find can't go with --goodput"),
+        ({"hedge": "compatible:m", "rate": 2.0}, "--hedge can't go with --rate"),
+        ({"hedge": "compatible:m", "find": "99% ttft<1s"}, "--hedge can't go with --find"),
     ],
 )
 def test_misuse(options: dict[str, Any], words: str) -> None:
@@ -211,7 +212,8 @@ def test_several_processes_are_one_benchmark(endpoint: Endpoint, tmp_path: Path)
     (point,) = found["points"]
     assert (point["counts"]["sent"], point["counts"]["outcomes"]) == (30, {"finished": 30})
     assert point["warmup"] == {"sent": 2, "finished": 1}
-    assert len(point["audit"]["workers"]) == 2
+    assert point["audit"]["workers"] == 2
+    assert len(point["audit"]["cpu_shares"]) == 3
     assert found["config"]["processes"] == 2
     ledger = llm.JSONLLedger(path, read_only=True)
     assert {name: totals.attempts for name, totals in ledger.by_meta("bench").items()} == {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from msgspec.structs import replace
 
 from .engine import Engine
 from .figures.objective import Objective
+from .figures.store import Store
 from .plan import Closed, Course, Load, Open
-from .record import MEASURED, Record
 from .search import Search
 
 MIN_LATE = 0.25
@@ -19,7 +17,8 @@ MIN_LATE = 0.25
 async def carry_out(engine: Engine, course: Course) -> Search | None:
     """Measure all of a course, until something stops it; the points are the engine's.
 
-    All streams of a load have ended before the next one begins. Raises as `Engine.measure`.
+    All streams of a load have ended before the next one begins. The engine has the course's objective, if
+    there is one. Raises as `Engine.measure`.
     """
     if course.objective is None:
         for plan in course.plans:
@@ -46,32 +45,25 @@ async def _find(engine: Engine, course: Course, objective: Objective) -> Search:
         if engine.stopped or (run := engine.run) is None:
             search.end(engine.stopped)
             break
-        counted = list(_counted(engine.counted))
-        good = sum(objective.good(record) for record in counted)
+        counted = engine.counted
         offered = was_offered(counted, run.unsent, trial.load, course.precision)
-        search.tell(good, len(counted), hopeless=run.gave_up, offered=offered)
+        total = counted.sent - counted.outcomes["cancelled"]
+        search.tell(counted.good, total, hopeless=run.gave_up, offered=offered)
     return search
 
 
-def _counted(records: list[Record]) -> Iterator[Record]:
-    """Yield the requests that an objective is about: whatever was measured and had its chance."""
-    for record in records:
-        if record.phase == MEASURED and record.outcome != "cancelled":
-            yield record
-
-
-def was_offered(records: Sequence[Record], unsent: int, load: Load, precision: float) -> bool:
+def was_offered(counted: Store, unsent: int, load: Load, precision: float) -> bool:
     """Return False if requests were not started at their times for want of speed of this program.
 
     If they had to wait for a place within ``--concurrency``, that is the server's doing.
     """
-    if not isinstance(load, Open) or load.concurrency is not None or len(records) < 2:
+    if not isinstance(load, Open) or load.concurrency is not None or counted.sent < 2:
         return True
-    first = min(record.scheduled for record in records)
-    wanted = max(record.scheduled for record in records) - first
-    real = max(record.sent for record in records) - first
-    late, few = max(MIN_LATE, precision / 2 * wanted), precision / 2 * (len(records) + unsent)
-    return real - wanted <= late and unsent <= max(MIN_LATE * load.rate, few)
+    scheduled = counted.every("scheduled")
+    wanted = scheduled.max() - scheduled.min()
+    real = counted.every("sent").max() - scheduled.min()
+    late, few = max(MIN_LATE, precision / 2 * wanted), precision / 2 * (counted.sent + unsent)
+    return bool(real - wanted <= late) and unsent <= max(MIN_LATE * load.rate, few)
 
 
 def _rate_of(load: Load) -> float | None:

@@ -1,30 +1,29 @@
-"""The measurement of one load after the other, with one client."""
+"""The measurement of one load after the other, with one client or several processes."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-import trio
 from msgspec.structs import replace
 
 from .._client import Client
+from .audit.audit import Audit, judged, merged
+from .audit.stamps import Lags
+from .audit.watch import Watch
 from .figures.figures import Figures, figures_of
+from .figures.notes import notes_of
+from .figures.objective import Objective
+from .figures.store import Store
 from .hedge import Hedge
 from .load import LoadRun
 from .plan import Plan
+from .prompts.told import SizesTold
 from .record import ALONE, MEASURED, WARMUP, Record
 from .run import Point
 from .search import Search
 from .steady import Steady, steady_rates, steady_state
 from .workers import Workers, WorkersRun
-
-BUSY = 0.8
-"""Share of a core from which on this program itself may have limited what was measured."""
-BUSY_SECONDS = 1.0
-"""Seconds that a run must have taken for `BUSY` to apply: a shorter one is always busy."""
-
 
 MAX_STAMPS = 20_000_000
 """Contents of one load whose times are kept, some 700 MB of them. Then no more requests are sent."""
@@ -38,7 +37,8 @@ class Engine:
     """Runs plans, and makes a point of each.
 
     ``sink`` is called with each record, whatever its phase, for whoever writes or watches them. The
-    requests are sent by ``workers``, if there are any.
+    requests are sent by ``workers``, if there are any. ``objective`` says which answers are good ones;
+    ``lags`` are those of the client's reads, if its transport tells them.
     """
 
     def __init__(
@@ -49,22 +49,26 @@ class Engine:
         secret: str = "",
         hedge: Hedge | None = None,
         max_cost: bool = False,
+        objective: Objective | None = None,
         workers: Workers | None = None,
         sink: Callable[[Record], object] = lambda record: None,
+        lags: Lags | None = None,
     ) -> None:
         self._client = client
         self._model = model
         self._options: dict[str, Any] = {"secret": secret, "hedge": hedge, "max_cost": max_cost}
         self._workers = workers
         self._sink = sink
+        self._objective = objective
+        self._lags = lags
         self.run: Run | None = None
         """The load that runs, or ran last."""
         self.stopped = ""
         """The reason that no more requests are sent."""
         self.points: list[Point] = []
         """Figures of each load that has ended, also of one that was cancelled."""
-        self.counted: list[Record] = []
-        """Records of the newest load that its figures are made of."""
+        self.counted = Store()
+        """The requests of the newest load that its figures are made of."""
         self.search: Search | None = None
         """The search that runs, or ran last."""
 
@@ -79,28 +83,19 @@ class Engine:
 
         With ``passing``, a load at which all fails is no reason to measure no others.
         """
-        kept: dict[str, list[Record]] = {WARMUP: [], ALONE: [], MEASURED: []}
-        stamps = 0
-
-        def keep(record: Record) -> None:
-            nonlocal stamps
-            kept[record.phase].append(record)
-            stamps += len(record.stamps)
-            if stamps > MAX_STAMPS:
-                run.stop(FULL)
-            self._sink(record)
-
-        self.run = run = self._load(plan, keep)
+        kept = Kept(plan, self._objective, self._sink)
+        self.run = run = self._load(plan, kept.add)
+        kept.full = lambda: run.stop(FULL)
         if self.stopped:
             run.stop(self.stopped)
-        cpu, began = time.process_time(), trio.current_time()
-        try:
-            await run.run()
-        finally:
-            if not (self.stopped or run.stopped == FULL or (passing and run.gave_up)):
-                self.stopped = run.stopped
-            used, seconds = time.process_time() - cpu, trio.current_time() - began
-            self.points.append(self._point(run, kept, used, seconds))
+        with Watch(self._lags) as watch:
+            run.measuring = watch.restart
+            try:
+                await run.run()
+            finally:
+                if not (self.stopped or run.stopped == FULL or (passing and run.gave_up)):
+                    self.stopped = run.stopped
+                self.points.append(self._point(run, kept, watch.audit()))
         return self.points[-1]
 
     def _load(self, plan: Plan, sink: Callable[[Record], object]) -> Run:
@@ -108,25 +103,80 @@ class Engine:
             return self._workers.load(plan, sink)
         return LoadRun(self._client, self._model, plan, sink, **self._options)
 
-    def _point(self, run: Run, kept: dict[str, list[Record]], used: float, seconds: float) -> Point:
+    def _point(self, run: Run, kept: Kept, audit: Audit) -> Point:
         """Return the figures of a load that has ended."""
-        plan, measured, alone = run.plan, kept[MEASURED], kept[ALONE]
-        steady = steady_state(measured, plan.load) if plan.steady else None
+        plan = run.plan
+        if isinstance(run, WorkersRun) and run.over:
+            audit = merged([*run.audits()], here=audit)
+        steady = kept.steady()
+        stores = kept.counted(steady)
+        self.counted = stores[MEASURED]
+        figures, warmup, alone = (
+            figures_of(stores[phase], seed=plan.seed) for phase in (MEASURED, WARMUP, ALONE)
+        )
         if steady is not None and steady.found:
-            self.counted = [record for record in measured if steady.holds(record)]
-            alone = [record for record in alone if steady.holds(record)]
-            figures = in_steady_state(figures_of(self.counted), measured, steady)
-        else:
-            self.counted, figures = measured, figures_of(measured)
+            figures = in_steady_state(figures, kept.of(MEASURED), steady)
         return Point(
             load=plan.load,
             figures=figures,
-            warmup=figures_of(kept[WARMUP]) if kept[WARMUP] else None,
-            alone=figures_of(alone) if alone else None,
+            warmup=warmup if warmup.sent else None,
+            alone=alone if alone.sent else None,
             steady=steady,
-            audit={"cpu_seconds": used, "seconds": seconds, **_of_processes(run)},
-            notes=tuple(_notes(run, steady, used, seconds)),
+            audit=judged(audit, figures, plan.load),
+            notes=(*_notes(run, steady), *notes_of(figures), *kept.sizes.notes()),
         )
+
+
+class Kept:
+    """The records of one run as far as they are kept: all of what may be cut off, the sums of the rest."""
+
+    def __init__(
+        self, plan: Plan, objective: Objective | None, sink: Callable[[Record], object]
+    ) -> None:
+        self.measured: list[Record] = []
+        """Those that count, and those to the first model alone; empty if no steady state is wanted."""
+        self.sizes = SizesTold()
+        self.full: Callable[[], object] = lambda: None
+        """Called when more would take too much memory."""
+        self._plan = plan
+        self._objective = objective
+        self._sink = sink
+        self._stores = self._empty()
+        self._stamps = 0
+
+    def _empty(self) -> dict[str, Store]:
+        return {phase: Store(self._objective) for phase in (WARMUP, ALONE, MEASURED)}
+
+    def add(self, record: Record) -> None:
+        """Take a record."""
+        self._stores[record.phase].add(record)
+        if self._plan.steady and record.phase != WARMUP:
+            self.measured.append(record)
+            self._stamps += len(record.stamps)
+            if self._stamps > MAX_STAMPS:
+                self.full()
+        self.sizes.add(record)
+        self._sink(record)
+
+    def steady(self) -> Steady | None:
+        """Return the steady state, if one is wanted."""
+        if not self._plan.steady:
+            return None
+        return steady_state(self.of(MEASURED), self._plan.load)
+
+    def of(self, phase: str) -> list[Record]:
+        """Return the records of a phase that are kept."""
+        return [record for record in self.measured if record.phase == phase]
+
+    def counted(self, steady: Steady | None) -> dict[str, Store]:
+        """Return what figures are made of, by phase."""
+        if steady is None or not steady.found:
+            return self._stores
+        stores = {**self._empty(), WARMUP: self._stores[WARMUP]}
+        for record in self.measured:
+            if steady.holds(record):
+                stores[record.phase].add(record)
+        return stores
 
 
 def in_steady_state(figures: Figures, measured: list[Record], steady: Steady) -> Figures:
@@ -137,25 +187,12 @@ def in_steady_state(figures: Figures, measured: list[Record], steady: Steady) ->
     return replace(figures, window=steady.end - steady.begin, rates=rates)
 
 
-def _of_processes(run: Run) -> dict[str, Any]:
-    """Return the CPU time of each worker process during what counted, where there are any."""
-    if isinstance(run, LoadRun):
-        return {}
-    return {"workers": [{"cpu_seconds": o.cpu, "seconds": o.seconds} for o in run.over]}
-
-
-def _notes(run: Run, steady: Steady | None, cpu: float, seconds: float) -> Iterator[str]:
+def _notes(run: Run, steady: Steady | None) -> Iterator[str]:
     if run.gave_up or run.stopped == FULL:
         yield f"this load was stopped: {run.stopped}"
     if run.unsent:
-        yield f"{run.unsent:,} requests that were due were not sent: no place was free"
+        yield f"{run.unsent:,} requests that were due were not sent: no place was free in time"
     if steady is not None and not steady.found:
         yield f"no steady state was found: {steady.why}"
     elif steady is not None and steady.cut_failed:
         yield f"{steady.cut_failed:,} requests outside of the steady state failed"
-    used = [("this program", cpu, seconds)]
-    if isinstance(run, WorkersRun):
-        used += [("one of its processes", over.cpu, over.seconds) for over in run.over]
-    name, cpu, seconds = max(used, key=lambda one: one[1] / max(one[2], 1e-9))
-    if seconds >= BUSY_SECONDS and cpu > BUSY * seconds:
-        yield f"{name} took {cpu / seconds:.0%} of a core: it may have been the limit"

@@ -13,13 +13,16 @@ from itertools import chain, islice, takewhile
 from typing import Any
 
 import trio
+from msgspec.structs import replace
 
 from .._batch.throttle.retry import is_fatal
 from .._client import Client
+from .._toolkit.streams import TrackedStream
 from .._types.errors import BudgetExceeded, MiniLLMError
 from .arrivals import offsets
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan, part_of
+from .prompts.prompt import Prompt, as_sent, next_turn
 from .record import MEASURED, WARMUP, Record, kind_of_failure
 from .sender import Sender, failure_of
 
@@ -41,7 +44,7 @@ class LoadRun:
     """The requests of one plan in this process.
 
     ``sink`` is called with each record when its request has ended. ``max_cost`` says that the client has
-    such a limit, so that answers without a known cost end the run. Its 18 attributes are the plan, its
+    such a limit, so that answers without a known cost end the run. Its 20 attributes are the plan, its
     outlets, and how far it has come.
     """
 
@@ -71,9 +74,12 @@ class LoadRun:
         self.chunks = self.tokens = 0
         """Contents of the current phase so far, and tokens as far as the server has told."""
         self.sender = Sender(client, model, plan, secret=secret, moved=self._moved)
+        self.measuring: Callable[[], object] = lambda: None
+        """Called before what counts begins."""
         self._secret = secret
         self._max_cost = max_cost
         self._sending = trio.CancelScope()
+        self._pauses = set[trio.CancelScope]()
         self._left: int | None = None
         self._number = 0
         self._in_a_row = 0
@@ -94,6 +100,8 @@ class LoadRun:
         """Send no more requests. Running streams go on."""
         self.stopped = self.stopped or why
         self._sending.cancel()
+        for pause in self._pauses:
+            pause.cancel()
 
     async def run(self) -> None:
         """Run the warm-up, then what counts.
@@ -109,6 +117,8 @@ class LoadRun:
         """Raise as `run` does, for the first prompt."""
         for prompt in self.plan.prompts[:1]:
             self.sender.open(prompt, self.phase)
+            if self.hedge is not None:
+                self.sender.open(prompt, self.phase, self.hedge.choice)
 
     async def warm_up(self) -> None:
         """Send the requests before those that count, if there are any."""
@@ -123,6 +133,7 @@ class LoadRun:
         plan = self.plan
         self.phase = MEASURED
         self.chunks = self.tokens = self._in_a_row = 0
+        self.measuring()
         began = trio.current_time() if begin_at is None else begin_at
         with trio.CancelScope() as self._sending:
             if self.stopped:
@@ -196,27 +207,86 @@ class LoadRun:
                 most = MAX_UNSENT if self._left is None else min(self._left, MAX_UNSENT)
                 self.unsent = sum(1 for _ in islice(chain((offset,), due), most))
 
-    # -- one request -------------------------------------------------------------------------
+    # -- one request, or one conversation ----------------------------------------------------
 
     async def _send(self, number: int, due: float) -> None:
-        """Send the request with this number: to both models where two are compared."""
+        """Send the request with this number, and the further turns of its conversation: to both models
+        where two are compared.
+        """
         prompts = self.plan.prompts
-        prompt = prompts[number % len(prompts)]
+        prompt, further = self._begun(prompts[number % len(prompts)])
         phases: tuple[str, ...] = (self.phase,)
         if self.hedge is not None and self.phase == MEASURED:
             phases = self.hedge.turns(number)
         due += self.sender.offset
+        turns = 0
         for phase in phases:
             record = Record(number=number, phase=phase, scheduled=due, sent=due, ended=due)
             model = None
             if self.hedge is not None and phase == MEASURED:
                 model = self.hedge.choice
-            error: MiniLLMError | None = None
-            try:
-                _, _, error = await self.sender.send(prompt, record, model)
-            finally:  # also of a stream that is cancelled
-                self._ended(record, error)
-            due = record.ended
+            record = await self._converse(prompt, record, model)
+            due, turns = record.ended, max(turns, record.turn)
+        if self._left is not None:
+            self._left += further - turns
+
+    def _begun(self, prompt: Prompt) -> tuple[Prompt, int]:
+        """Return a prompt with as many further turns as there are requests left, and their number, which is
+        taken off.
+        """
+        further = len(prompt.turns)
+        if further and self._left is not None:
+            further = min(further, self._left)
+            self._left -= further
+            prompt = replace(prompt, turns=prompt.turns[:further])
+        return prompt, further
+
+    async def _converse(self, prompt: Prompt, record: Record, model: Any) -> Record:
+        """Send a prompt, and each further turn behind the answer to the one before. Returns the last
+        turn's record.
+
+        The conversation is over with its last turn, with an answer that is not whole or that nothing can
+        follow, and when no more requests may start.
+        """
+        record.asked_tokens = prompt.tokens
+        prompt = as_sent(prompt)
+        while True:
+            stream = await self._sent(prompt, record, model)
+            if not record.whole or not prompt.turns:
+                return record
+            following = next_turn(prompt, stream.response.to_message())
+            if following is None or not await self._thought():
+                return record
+            prompt, due = following, trio.current_time() + self.sender.offset
+            record = Record(
+                number=record.number,
+                phase=record.phase,
+                turn=record.turn + 1,
+                scheduled=due,
+                sent=due,
+                ended=due,
+            )
+
+    async def _sent(self, prompt: Prompt, record: Record, model: Any) -> TrackedStream:
+        """Send one request, and take note of its end, also if it is cancelled."""
+        error: MiniLLMError | None = None
+        try:
+            _, stream, error = await self.sender.send(prompt, record, model)
+        finally:
+            self._ended(record, error)
+        return stream
+
+    async def _thought(self) -> bool:
+        """Wait as long as a user thinks. Returns False if no more requests may start by then."""
+        if self.plan.think:
+            with trio.move_on_at(self._sending.deadline) as pause:
+                self._pauses.add(pause)
+                try:
+                    await trio.sleep(self.plan.think)
+                finally:
+                    self._pauses.discard(pause)
+        over = trio.current_time() >= self._sending.deadline
+        return not (over or self._sending.cancel_called)
 
     def _ended(self, record: Record, error: MiniLLMError | None) -> None:
         if isinstance(error, BudgetExceeded):

@@ -94,10 +94,8 @@ class Over(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The reason that the wire format can't send such a request."""
     errors: list[bytes]
     """An error of each kind of failure, pickled, with its key."""
-    cpu: float
-    """CPU seconds of the process during what counted."""
-    seconds: float
-    """Seconds that it took."""
+    audit: bytes
+    """The `Audit` of the process during what counted, pickled: to decode one takes what figures need."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

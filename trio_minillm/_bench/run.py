@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from .audit.audit import Audit
 from .figures.figures import Figures
 from .plan import Load
 from .steady import Steady
@@ -28,7 +29,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """Of the requests to the first model alone, where two are compared."""
     steady: Steady | None = None
     """The steady state that was looked for, whose requests alone the figures are made of if it was found."""
-    audit: dict[str, Any] = {}
+    audit: Audit = Audit()
     """Proof that the figures can be believed: CPU, lag and pauses of the client."""
     notes: tuple[str, ...] = ()
     """Qualifications of the figures."""

@@ -21,6 +21,9 @@ from .record import Failure, Record, clock_offset
 MAX_MESSAGE = 1000
 """Characters of an error's message that a record keeps."""
 
+MAX_ID = 200
+"""Characters of a request's id that a record keeps."""
+
 
 class Sender:
     """Sends prompts to one model, and makes a record of each request, however it ends.
@@ -44,7 +47,7 @@ class Sender:
         self._secret = secret
         self._moved = moved
         self.offset = clock_offset()
-        """Seconds to add to Trio's clock for the times of records: one for all, so that they agree."""
+        """Seconds to add to Trio's clock to get the times of records."""
         self.running = 0
         """Streams that are open."""
 
@@ -53,9 +56,10 @@ class Sender:
         that the wire format does not have.
         """
         plan = self._plan
-        messages: list[Message] = [plan.system] if plan.system is not None else []
         given = prompt.messages
-        messages += [user(given)] if isinstance(given, str) else given
+        messages: list[Message] = [user(given)] if isinstance(given, str) else [*given]
+        if plan.system is not None and messages[0].role not in ("system", "developer"):
+            messages.insert(0, plan.system)
         return self._client.stream(
             self._model if model is None else model,
             messages,
@@ -74,7 +78,8 @@ class Sender:
         """
         stream = self.open(prompt, record.phase, model)
         error: MiniLLMError | None = None
-        record.sent = trio.current_time() + self.offset
+        record.hedged = model is not None
+        record.sent = record.called = trio.current_time() + self.offset
         self.running += 1
         try:
             async with stream:
@@ -111,8 +116,13 @@ class Sender:
         response, timings = stream.response, stream.response.timings
         record.ended = trio.current_time() + self.offset
         record.attempts = timings.attempts
+        if response.request_id is not None:
+            record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
-            record.headers = record.stamps[0] - (timings.first_chunk - timings.headers)
+            began = record.stamps[0] - timings.first_chunk
+            record.headers = began + timings.headers
+            if timings.sent is not None and timings.attempts == 1 and not record.hedged:
+                record.sent = max(record.sent, began + timings.sent)
         record.outcome = None if response.outcome is None else response.outcome.value
         if len(record.counts) != len(record.stamps):
             record.counts = []

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import time
 from contextlib import suppress
 
 import trio
@@ -21,6 +20,8 @@ from .._accounting.ledger import Ledger
 from .._accounting.record import CostRecord
 from .._client import Client, open_client
 from .._types.errors import MiniLLMError
+from .audit.stamps import Lags, open_stamped_transport
+from .audit.watch import Watch
 from .load import LoadRun
 from .messages import (
     Begin,
@@ -82,8 +83,9 @@ class ReportingLedger(Ledger):
 class Worker:
     """The process's work: one plan after the other, with one client."""
 
-    def __init__(self, job: Job, client: Client, outbox: Outbox) -> None:
+    def __init__(self, job: Job, client: Client, outbox: Outbox, lags: Lags) -> None:
         self._job = job
+        self._lags = lags
         self._client = client
         self._outbox = outbox
         self._run: LoadRun | None = None
@@ -128,16 +130,16 @@ class Worker:
         )
 
     async def _carry_out(self, run: LoadRun) -> None:
-        refused, cpu, began = None, time.process_time(), trio.current_time()
+        refused = None
         try:
-            with self._scope:
+            with self._scope, Watch(self._lags) as watch:
+                run.measuring = watch.restart
                 run.check()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._tell, run)
                     await run.warm_up()
                     self._outbox.put(Ready())
                     await self._begin.wait()
-                    cpu, began = time.process_time(), trio.current_time()
                     await run.run_measured(self._at - run.sender.offset)
                     nursery.cancel_scope.cancel()
         except (ValueError, TypeError) as exc:
@@ -151,8 +153,7 @@ class Worker:
                 error=run.error,
                 refused=refused,
                 errors=_pickled(run),
-                cpu=time.process_time() - cpu,
-                seconds=trio.current_time() - began,
+                audit=pickle.dumps(watch.audit()),
             )
         )
 
@@ -221,8 +222,11 @@ async def work(fd: int) -> None:
         job = await orders.receive()
         assert isinstance(job, Job)
         nursery.start_soon(outbox.keep_flushing)
-        async with open_client(ledger=ReportingLedger(outbox)) as client:
-            await Worker(job, client, outbox).obey(orders)
+        async with (
+            open_stamped_transport(lags := Lags()) as transport,
+            open_client(ledger=ReportingLedger(outbox), transport=transport) as client,
+        ):
+            await Worker(job, client, outbox, lags).obey(orders)
         outbox.put(Done())
         nursery.cancel_scope.cancel()
     await outbox.flush()

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from .._accounting.ledger import Ledger
 from .._protocol.redaction import redact_beginnings
 from .._types.errors import MiniLLMError
+from .audit.audit import Audit
 from .messages import (
     Begin,
     Booked,
@@ -218,6 +219,7 @@ class WorkersRun:
         self.stopped = ""
         self.gave_up = False
         self.unsent = 0
+        self.measuring: Callable[[], object] = lambda: None
         self.error: str | None = None
         self.phase = WARMUP if plan.warmup else MEASURED
         self.errors: dict[tuple[str | None, ...], MiniLLMError] = {}
@@ -246,6 +248,11 @@ class WorkersRun:
     def tokens(self) -> int:
         """Tokens of the current phase so far, as far as the server has told."""
         return sum(worker.status.tokens for worker in self._mine)
+
+    def audits(self) -> Iterator[Audit]:
+        """Yield the audit of each process that came to its end."""
+        for over in self.over:
+            yield pickle.loads(over.audit)  # noqa: S301 - from our own child
 
     def stop(self, why: str) -> None:
         """Send no more requests. Running streams go on."""
@@ -288,6 +295,7 @@ class WorkersRun:
             await wait(lambda: all(worker.ready or worker.idle for worker in self._mine))
             at = time.perf_counter() + LEAD
             self.phase = MEASURED
+            self.measuring()
             for worker in self._mine:
                 worker.tell(Begin(at))
             await wait(lambda: all(worker.idle for worker in self._mine))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from typer import Option
 
+from .._bench.figures.objective import Objective, parse_objective
 from .._bench.plan import (
     CONCURRENCY,
     REQUESTS,
@@ -29,9 +30,6 @@ from .._bench.workers import MAX_PROCESSES
 from ._output import Misuse
 from ._shared import positive
 
-if TYPE_CHECKING:
-    from .._bench.figures.objective import Objective
-
 MAX_POINTS = 100
 """Loads of a sweep: whoever lists more has mistaken a step."""
 TRIAL_SECONDS = 30.0
@@ -50,7 +48,6 @@ _HELP = {
     "speed_up": "Play the trace so many times as fast.",
     "duration": "Start no more requests of a load after this many seconds.",
     "warmup": "Requests before those that count, of each load.",
-    "seed": "Seed of everything random. [0]",
     "steady": "Count only what the steady state holds. [auto with --duration, else off]",
     "processes": "Processes that send; 0 is one for each core.",
     "sweep": "Measure several loads, one after the other: concurrency=1,2,4 or rate=1:10:2.",
@@ -69,7 +66,6 @@ TraceFile = Annotated[Path | None, Option("--trace", metavar="FILE", help=_HELP[
 SpeedUp = Annotated[float | None, Option(metavar="X", help=_HELP["speed_up"])]
 Duration = Annotated[float | None, Option(metavar="S", help=_HELP["duration"])]
 Warmup = Annotated[int, Option(metavar="N", min=0, help=_HELP["warmup"])]
-Seed = Annotated[int, Option(metavar="N", help=_HELP["seed"])]
 Steady = Annotated[Literal["auto", "off"] | None, Option(help=_HELP["steady"])]
 Processes = Annotated[int, Option(metavar="N", min=0, max=MAX_PROCESSES, help=_HELP["processes"])]
 SweepText = Annotated[str | None, Option("--sweep", metavar="WHAT=LIST", help=_HELP["sweep"])]
@@ -96,15 +92,14 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     precision: float = 0.05
     steady: str | None = None
     warmup: int = 0
-    seed: int = 0
-    hedged: bool = False
-    """True if two models are compared."""
+    hedge: str | None = None
+    goodput: str | None = None
 
     def course(self, **more: Any) -> Course:
         """Return what is to be measured; ``more`` are further fields of each plan. Raises `Misuse`."""
         objective = self._objective()
         for name in ("rate", "ramp", "trace", "find"):
-            if self.hedged and getattr(self, name) is not None:
+            if self.hedge is not None and getattr(self, name) is not None:
                 raise Misuse(f"--hedge can't go with --{name}")
         plans = tuple(
             Plan(
@@ -112,7 +107,6 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
                 requests=self.requests_of(load),
                 duration=self.seconds_of(),
                 warmup=self.warmup,
-                seed=self.seed,
                 steady=self._steady(load),
                 **more,
             )
@@ -165,6 +159,12 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise Misuse("--sweep concurrency=… takes whole numbers")
         return [Closed(concurrency=int(value)) for value in values]
 
+    def most_requests(self) -> int | None:
+        """Return the most requests of one load, the warm-up's among them; None if only time ends it."""
+        every = [self.requests_of(load) for load in self.loads()]
+        most = [number for number in every if number is not None]
+        return max(*most, self.warmup) if len(most) == len(every) else None
+
     def requests_of(self, load: Load) -> int | None:
         """Return the number of requests of a load, unless it is its duration that ends it."""
         if self.requests is not None or self.duration is not None or self.find is not None:
@@ -191,13 +191,11 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             return None
         if not 0.001 <= self.precision < 1:
             raise Misuse("--precision must be from 0.001 to 1")
-        for name in ("ramp", "trace", "sweep"):
+        for name in ("ramp", "trace", "sweep", "goodput"):
             if getattr(self, name) is not None:
                 raise Misuse(f"--find can't go with --{name}")
         if self.over == "concurrency" and self.rate is not None:
             raise Misuse("--find-over concurrency can't go with --rate")
-        from .._bench.figures.objective import parse_objective  # brings numpy
-
         try:
             return parse_objective(self.find)
         except ValueError as exc:

@@ -11,8 +11,11 @@ import trio
 
 import trio_minillm as llm
 
+from .._bench.audit.null_run import NullRunError, null_run
+from .._bench.audit.stamps import Lags, open_stamped_transport
 from .._bench.course import carry_out
 from .._bench.engine import Engine
+from .._bench.figures.objective import Objective
 from .._bench.messages import Job
 from .._bench.output.json import fields_of
 from .._bench.output.table import rows_of, table_of
@@ -23,6 +26,8 @@ from .._bench.workers import WorkerDied, open_processes
 from ..local._named import open_model
 from ._bench_hedge import SecondModel, hedge_fields, hedge_rows
 from ._bench_live import Watch
+from ._bench_prompt_options import Prompts
+from ._bench_request_options import Asked
 from ._costs import RunLedger, cost_fields, cost_text
 from ._live import LiveRun, Progress, Table
 from ._output import Misuse, Row, error_code, one_line, usd
@@ -42,7 +47,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     limits: llm.Limits
     ledger: llm.Ledger | None
     secret: str
-    """The keys, a line each."""
+    """The keys and the values of headers, a line each."""
+    asked: Asked
+    """The part that is the same in every request."""
+    prompts: Prompts
+    """The prompts, or the lengths of those to be made."""
+    objective: Objective | None = None
+    """The limits of a good answer."""
+    null_run: bool = False
+    """True if the same load is put on a server whose timing is known, afterwards."""
     processes: int = 1
     """Processes that send."""
 
@@ -56,6 +69,7 @@ class Bench(LiveRun):
         super().__init__(quiet=quiet)
         self.course = course
         self.target = target
+        self.prompts = target.prompts
         self.secret = target.secret
         self.ledger = RunLedger(target.ledger)
         self.began = datetime.now(UTC)
@@ -75,9 +89,13 @@ class Bench(LiveRun):
         slots = LOCAL_SLOTS if self.course.objective is not None else min(most, LOCAL_SLOTS)
         async with (
             open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
-            llm.open_client(ledger=self.ledger, limits=target.limits) as client,
+            open_stamped_transport(lags := Lags()) as transport,
+            llm.open_client(
+                ledger=self.ledger, limits=target.limits, transport=transport
+            ) as client,
             AsyncExitStack() as stack,
         ):
+            model = target.asked.with_fields(model)
             model = msgspec.structs.replace(model, price=price_of(model))
             hedge = None if target.second is None else target.second.behind(model)
             workers = await stack.enter_async_context(
@@ -101,9 +119,11 @@ class Bench(LiveRun):
                 max_cost=target.limits.max_cost is not None,
                 workers=workers,
                 sink=self._add,
+                lags=lags,
+                objective=target.objective,
             )
             try:
-                await carry_out(engine, self.course)
+                await carry_out(engine, await self._with_prompts(client, model))
             except WorkerDied as exc:
                 self.error = exc
             except (ValueError, TypeError) as exc:
@@ -112,6 +132,27 @@ class Bench(LiveRun):
                 if engine.run is not None and engine.run.error is not None:
                     self.error = Misuse(engine.run.error)
                 self.leaving()
+        if target.null_run and engine.points and not engine.stopped and self.error is None:
+            await self._null_run(engine)
+
+    async def _with_prompts(self, client: llm.Client, model: llm.Model) -> Course:
+        """Return the course with prompts, which may be yet to be made for the model."""
+        plans, local = self.course.plans, isinstance(self.target.model, str)
+        self.prompts = await self.prompts.made(client, model, plans[0], local=local)
+        plans = tuple(msgspec.structs.replace(p, prompts=self.prompts.prompts) for p in plans)
+        return msgspec.structs.replace(self.course, plans=plans)
+
+    async def _null_run(self, engine: Engine) -> None:
+        """Put the newest point's load on a server of our own, and add what that shows to the point."""
+        point, run = engine.points[-1], engine.run
+        assert run is not None
+        try:
+            null = await null_run(run.plan, point.figures)
+        except (NullRunError, OSError) as exc:
+            self.error = exc
+            return
+        audit = msgspec.structs.replace(point.audit, null=null)
+        engine.points[-1] = msgspec.structs.replace(point, audit=audit)
 
     def _add(self, record: Record) -> None:
         if self.engine is not None and self.engine.run is not None:
@@ -172,7 +213,7 @@ class Bench(LiveRun):
         point = self.point
         if point is None or not (point.figures.sent or point.warmup is not None):
             return None
-        return table_of(point.figures), self.rows(point)
+        return table_of(point.figures, point.audit.unreliable), self.rows(point)
 
     def rows(self, point: Point) -> list[Row]:
         """Return the lines below the table."""
@@ -193,7 +234,7 @@ class Bench(LiveRun):
         stopped = "" if self.engine is None else self.engine.stopped
         stopped = "" if point is not self.point else stopped
         notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
-        return [*notes, *point.notes]
+        return [*notes, *point.notes, *self.prompts.told(point.figures)]
 
     def found(self) -> dict[str, Any] | None:
         """Return the outcome of the search for the highest load, if that is what was asked for."""
@@ -209,7 +250,7 @@ class Bench(LiveRun):
         result = Result(
             version=llm.__version__,
             at=self.began,
-            config=config_of(self.course, self.target, name),
+            config=config_of(self.course, self.target, self.prompts, name),
             points=tuple(
                 msgspec.structs.replace(point, notes=tuple(self.notes(point)))
                 for point in self.points
@@ -223,20 +264,19 @@ class Bench(LiveRun):
         return fields
 
 
-def config_of(course: Course, target: Target, name: str) -> dict[str, Any]:
+def config_of(course: Course, target: Target, prompts: Prompts, name: str) -> dict[str, Any]:
     """Return the options for ``--json``: no key, and only the count and size of the prompts."""
     plan = course.plans[0]
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
-    sizes = [len(p.messages) for p in plan.prompts if isinstance(p.messages, str)]
     return {
         "model": name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
         **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed", "steady")},
         "processes": target.processes,
-        "max_tokens": plan.params.get("max_tokens"),
-        "prompts": {"count": len(plan.prompts), "characters": sum(sizes)},
+        "request": target.asked.config(),
+        "prompts": prompts.config(),
         "attempts": plan.attempts,
         "timeouts": clocks,
         "max_cost": None if cost is None else str(cost),

@@ -1,42 +1,76 @@
-"""The objective of a load: the share of requests that keep their limits."""
+"""Service level objectives: the limits that an answer must keep to be a good one. Pure."""
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
 
 from ..record import Record
-from .figures import time_per_token
+from .request import FIGURES, within
+
+_LIMIT = re.compile(r"([a-z0-9_]+)\s*<\s*([0-9.]+(?:e-?[0-9]+)?)\s*(ms|s)")
+_SHARE = re.compile(r"([0-9.]+)\s*%\s+(.+)", re.DOTALL)
+_SECONDS = {"ms": 0.001, "s": 1.0}
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits, and the share of requests that must keep them."""
+    """A share of all requests that must be answered within limits."""
 
     share: float
+    """Share of the requests that must be good, above 0 and at most 1."""
     limits: dict[str, float]
+    """Seconds that a good answer stays below, by names of `FIGURES`."""
 
     def good(self, record: Record) -> bool:
-        """Return True for a whole answer whose figures are all below the limits."""
-        if not record.whole or record.first is None or record.last is None:
-            return False
-        figures = {
-            "ttft": record.first - record.sent,
-            "tpot": time_per_token(record) or 0.0,
-            "e2e": record.last - record.sent,
-        }
-        return all(figures[name] < limit for name, limit in self.limits.items())
+        """Return True for a whole answer, all of whose figures are below the limits.
+
+        A figure that is not known is not below its limit: ``tpot`` without usage, ``ttft_text`` of an
+        answer without text. An answer of one content has no gaps, and keeps any limit of them.
+        """
+        return record.whole and all(
+            within(record, name, limit) for name, limit in self.limits.items()
+        )
+
+    def __str__(self) -> str:
+        return f"{self.share * 100:g}% {limits_text(self.limits)}"
 
 
 def parse_objective(text: str) -> Objective:
-    """Return the objective in a text such as ``99% ttft<0.5s,tpot<0.05s``. Raises ``ValueError``."""
-    found = re.fullmatch(r"\s*(?:([\d.]+)\s*%\s+)?(.+)", text)
-    limits = {}
-    for part in found[2].split(",") if found else []:
-        one = re.fullmatch(r"\s*(ttft|tpot|e2e)\s*<\s*([\d.]+)\s*(ms|s)?\s*", part)
-        if one is None:
-            raise ValueError(f"not a limit: {part.strip()}")
-        limits[one[1]] = float(one[2]) / (1000 if one[3] == "ms" else 1)
-    if not found or not limits:
-        raise ValueError("an objective is a share and limits: 99% ttft<0.5s,tpot<0.05s")
-    return Objective(share=float(found[1] or 99) / 100, limits=limits)
+    """Return the objective that is written ``99% ttft<0.5s,tpot<50ms``. Raises ``ValueError``."""
+    found = _SHARE.fullmatch(text.strip())
+    share = _number(found[1]) / 100 if found else math.nan
+    if found is None or not 0 < share <= 1:
+        raise ValueError(f'"{text}" does not begin with a share such as 99%')
+    return Objective(share=share, limits=parse_limits(found[2]))
+
+
+def parse_limits(text: str) -> dict[str, float]:
+    """Return the limits that are written ``ttft<0.5s,tpot<50ms``, in seconds. Raises ``ValueError``."""
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        found = _LIMIT.fullmatch(part.strip().lower())
+        if found is None:
+            raise ValueError(f'"{part.strip()}" is no limit such as ttft<0.5s or tpot<50ms')
+        name, limit = found[1], _number(found[2]) * _SECONDS[found[3]]
+        if name not in FIGURES:
+            raise ValueError(f'"{name}" is none of {", ".join(FIGURES)}')
+        if name in limits:
+            raise ValueError(f"{name} has two limits")
+        if not 0 < limit < math.inf:
+            raise ValueError(f'the limit "{part.strip()}" is not above 0')
+        limits[name] = limit
+    return limits
+
+
+def limits_text(limits: dict[str, float]) -> str:
+    """Return limits as `parse_limits` reads them."""
+    return ",".join(f"{name}<{limit:g}s" for name, limit in limits.items())
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
