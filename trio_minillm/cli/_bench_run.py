@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -123,7 +124,10 @@ class Bench(LiveRun):
                 objective=target.objective,
             )
             try:
-                await carry_out(engine, await self._with_prompts(client, model))
+                course = await self._with_prompts(client, model)
+                gc.collect()
+                gc.freeze()  # what is here now is not looked through again while streams are read
+                await carry_out(engine, course)
             except WorkerDied as exc:
                 self.error = exc
             except (ValueError, TypeError) as exc:
