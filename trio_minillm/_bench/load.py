@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import trio
@@ -18,6 +19,7 @@ from .._batch.throttle.retry import is_fatal
 from .._client import Client
 from .._toolkit.streams import TrackedStream
 from .._types.errors import BudgetExceeded, MiniLLMError
+from .._types.messages import assistant
 from .arrivals import offsets
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan
@@ -96,10 +98,7 @@ class LoadRun:
         format does not have.
         """
         plan = self.plan
-        for prompt in plan.prompts[:1]:
-            self.sender.open(prompt, self.phase)
-            if self.hedge is not None:
-                self.sender.open(prompt, self.phase, self.hedge.choice)
+        self._check()
         if plan.warmup:
             await self._run_phase(
                 WARMUP, Closed(concurrency=_most(plan.load)), plan.warmup, math.inf
@@ -109,6 +108,16 @@ class LoadRun:
             await trio.sleep_until(begin_at)
         duration = math.inf if plan.duration is None else plan.duration
         await self._run_phase(MEASURED, plan.load, plan.requests, duration)
+
+    def _check(self) -> None:
+        """Raise as `run` does, for the first prompt and the first one with a second turn."""
+        prompts = self.plan.prompts
+        asked = [*prompts[:1], *islice((prompt for prompt in prompts if prompt.turns), 1)]
+        asked += [turn for prompt in asked if (turn := next_turn(prompt, assistant("-")))]
+        for prompt in asked:
+            self.sender.open(prompt, self.phase)
+            if self.hedge is not None:
+                self.sender.open(prompt, self.phase, self.hedge.choice)
 
     async def _run_phase(
         self, phase: str, load: Load, requests: int | None, seconds: float
@@ -213,7 +222,7 @@ class LoadRun:
             following = next_turn(prompt, sent[1].response.to_message())
             if following is None or not await self._thought():
                 return record
-            prompt, due = following, trio.current_time() + clock_offset()
+            prompt, due = following, record.ended + self.plan.think
             record = Record(
                 number=record.number,
                 phase=record.phase,

@@ -15,11 +15,10 @@ import trio_minillm as llm
 
 from .._accounting.tokenizers import counter, encoding_at_hand
 from .._bench.plan import Plan
-from .._bench.prompts.collected import PromptError, shape_of
+from .._bench.prompts.collected import MAX_TOKENS, Collected, PromptError, shape_of
 from .._bench.prompts.files import Form, Reading, read_prompts
-from .._bench.prompts.fitting import described, made_for
 from .._bench.prompts.prompt import OWN_WORDS, Prompt
-from .._bench.prompts.synthetic import MADE, MAX_TOKENS, Synthetic, tokens_of
+from .._bench.prompts.synthetic import MADE, Synthetic, tokens_of
 from .._serve.distributions import Distribution, distribution
 from ._bench_request_options import MAX_TOKENS as MOST_TOKENS
 from ._bench_request_options import Asked, RequestChoice
@@ -67,6 +66,8 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
 
     prompts: tuple[Prompt, ...] = ()
     synthetic: Synthetic | None = None
+    recordings: tuple[Path, ...] = ()
+    """Recordings that tell the lengths of prompts to be made."""
     think: float = 0.0
     kind: str
     """One of ``text``, ``file``, ``made``."""
@@ -77,20 +78,27 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
     """The wanted lengths of made prompts, and how they were measured."""
 
     async def made(
-        self, client: llm.Client, model: llm.Model, plan: Plan, *, local: bool
+        self, client: llm.Client, model: llm.Model, plan: Plan, **options: Any
     ) -> Prompts:
         """Return these with the prompts for this model, where they are made and not given.
 
-        Raises as `made_for`.
+        The options are those of `made_for`, and it raises the same.
         """
-        if self.synthetic is None:
+        from .._bench.prompts.fitting import described, made_for
+        from .._bench.prompts.recordings import recorded_shapes
+
+        wanted = self.synthetic
+        if wanted is None:
             return self
-        found, fit = await made_for(self.synthetic, client, model, plan, local=local)
+        for path in self.recordings:
+            shapes = (*wanted.shapes, *await recorded_shapes(path))
+            wanted = msgspec.structs.replace(wanted, shapes=shapes)
+        found, fit = await made_for(wanted, client, model, plan, **options)
         return msgspec.structs.replace(
             self,
             prompts=tuple(found.prompts),
             notes=(*self.notes, f"the prompts were made; their tokens were {fit.how}"),
-            lengths=described(self.synthetic, fit),
+            lengths=described(wanted, fit),
         )
 
     def told(self, figures: Figures) -> list[str]:
@@ -166,7 +174,10 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
         if source == "--input-tokens":
             return self._to_make(output, count, seed)
         if self.prompts is not None:
-            found = self._of_file(self.prompts, model, asked, most, notes)
+            read = self._of_file(self.prompts, model, asked, most, notes)
+            if not read.prompts:
+                return self._to_make_like(read, seed)
+            found = read.prompts
         else:
             text = PROMPT if self.prompt is None else self.prompt
             if not text.strip():
@@ -220,6 +231,14 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
             kind="made", synthetic=wanted, think=self.think or 0.0, output=self.output_tokens
         )
 
+    def _to_make_like(self, read: Collected, seed: int) -> Prompts:
+        """Return prompts that are to be made as long as those of a file."""
+        for name in ("turns", "output_tokens", "unique"):
+            if getattr(self, name):
+                raise Misuse(f"{_named(name)} can't go with a file of lengths or recordings")
+        wanted = Synthetic(shapes=tuple(read.shapes), seed=seed)
+        return Prompts(kind="lengths", synthetic=wanted, recordings=tuple(read.recordings))
+
     def _of_file(
         self,
         path: Path,
@@ -227,7 +246,7 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
         asked: Asked,
         most: int | None,
         notes: list[str],
-    ) -> list[Prompt]:
+    ) -> Collected:
         local = isinstance(model, str)
         if local:  # its server, which is not there yet, speaks the same format
             model = llm.compatible("local", base_url="http://127.0.0.1", extra=asked.extra)
@@ -244,7 +263,7 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
             most=most,
         )
         try:
-            return read_prompts(path, reading).prompts
+            return read_prompts(path, reading)
         except (PromptError, ImportError) as exc:
             raise Misuse(f"the prompts {exc}") from exc
         except OSError as exc:

@@ -92,8 +92,13 @@ class Bench(LiveRun):
                 sink=self._watch_of.add,
             )
             try:
-                local = isinstance(target.model, str)
-                self.prompts = await self.prompts.made(client, model, plan, local=local)
+                self.prompts = await self.prompts.made(
+                    client,
+                    model,
+                    plan,
+                    local=isinstance(target.model, str),
+                    second=None if target.second is None else target.second.model,
+                )
                 plan = msgspec.structs.replace(plan, prompts=self.prompts.prompts)
                 self.points.append(await engine.measure(plan))
             except (ValueError, TypeError) as exc:

@@ -1,4 +1,5 @@
-"""Prompts out of a file or a folder, in whatever form: what ``batch`` reads, conversations, or text.
+"""Prompts out of a file or a folder, in whatever form: what ``batch`` reads, conversations, text, or only
+their lengths.
 
 The form is told by the name (``.csv``, ``.tsv``, ``.parquet``; ``.gz`` and ``.zst`` don't count) and
 then by the beginning: JSON is never sent as lines of text, whatever the file is called.
@@ -21,7 +22,7 @@ from ..._batch.types import BatchRequest
 from ..._types.messages import Message, TextPart
 from ..._types.openai_messages import messages_of
 from ...providers import Model
-from .collected import Collected, PromptError
+from .collected import MAX_TOKENS, Collected, PromptError, Shape
 from .conversations import FIELD, conversation_of
 from .prompt import OWN_WORDS, Prompt
 
@@ -33,6 +34,8 @@ MAX_ARRAY = 1 << 30
 """Bytes of the largest JSON array, unpacked: it is read whole. The largest of ShareGPT's has 700 MB."""
 _BEGINNING = 1 << 16
 """Bytes of a file's beginning by which its form is told."""
+_LENGTH = "input_length"
+"""Field of a row that says that it tells a request's lengths, as in Mooncake's traces."""
 _OBJECT, _ARRAY = re.compile(rb'\s*\{\s*"'), re.compile(rb"\s*\[\s*[{\]]")
 _RECORDING = re.compile(rb'\s*\{\s*"recording"\s*:')
 
@@ -79,22 +82,22 @@ def read_prompts(path: Path, reading: Reading) -> Collected:
             reader.read(file, found)
         except (PromptError, DamagedError) as exc:
             raise PromptError(f"{file}: {exc}") from None
-    if not found.prompts:
-        raise PromptError(f"{path}: there is no prompt")
+    try:
+        found.check()
+    except PromptError as exc:
+        raise PromptError(f"{path}: {exc}") from None
     return found
 
 
-def form_of(path: Path) -> Form:
-    """Return the form of a file, by its name and its beginning. Raises `PromptError` for a recording."""
+def form_of(path: Path) -> Form | Literal["recording"]:
+    """Return the form of a file, by its name and its beginning."""
     named = format_of(path)
     if named != "jsonl":
         return named
     with opened(path) as file:
         beginning = file.read(_BEGINNING).removeprefix(b"\xef\xbb\xbf")
     if _RECORDING.match(beginning):
-        raise PromptError(
-            "a recording holds no request's body, only answers: there is nothing to send again"
-        )
+        return "recording"
     if _OBJECT.match(beginning):
         return "jsonl"
     if _ARRAY.match(beginning):
@@ -121,6 +124,9 @@ class _Reader:
 
     def read(self, path: Path, found: Collected) -> None:
         form = self._reading.form or form_of(path)
+        if form == "recording":
+            found.recordings.append(path)
+            return
         if form == "text":
             if self._columns is not None:
                 raise PromptError("a file of text has no columns")
@@ -134,18 +140,23 @@ class _Reader:
         rows = _items(path) if form == "json" else rows_of(path, form, json)
         for number, row in rows:
             try:
-                if isinstance(row, str):
-                    raise PromptError(row)
-                prompt = self._prompt(number, row)
+                self._take(number, row, found)
             except ValueError as exc:
                 place = "item" if form == "json" else "line"
                 raise PromptError(f"{place} {number:,}: {exc}") from None
-            if prompt is not None:
-                self._keep(prompt, found)
             if found.full:
                 return
         if columns is not None and (what := columns.missing()) is not None:
             raise PromptError(what)
+
+    def _take(self, number: int, row: dict[str, Any] | str, found: Collected) -> None:
+        """Keep what a row stands for. Raises ``ValueError``."""
+        if isinstance(row, str):
+            raise PromptError(row)
+        if self._columns is None and _LENGTH in row:
+            found.add_shape(_shape_of(row))
+        elif (prompt := self._prompt(number, row)) is not None:
+            self._keep(prompt, found)
 
     def _keep(self, prompt: Prompt, found: Collected) -> None:
         if self._reading.unique:
@@ -162,6 +173,17 @@ class _Reader:
         request, shape = self._requests.read({**line, "custom_id": str(number)})
         self._requests.check(request, shape)
         return _prompt_of(request, reading)
+
+
+def _shape_of(row: Mapping[str, Any]) -> Shape:
+    """Return the lengths in a row of a trace."""
+    tokens, output, ids = row[_LENGTH], row.get("output_length"), row.get("hash_ids") or []
+    numbers = [tokens, *([] if output is None else [output])]
+    if not all(type(n) is int and 0 < n <= MAX_TOKENS for n in numbers):
+        raise ValueError(f"lengths are whole numbers of tokens, from 1 to {MAX_TOKENS:,}")
+    if not isinstance(ids, list) or not all(type(n) is int for n in ids):
+        raise ValueError("hash_ids are not a list of numbers")
+    return Shape(tokens=tokens, output=output, blocks=tuple(ids))
 
 
 def _prompt_of(request: BatchRequest, reading: Reading) -> Prompt:
