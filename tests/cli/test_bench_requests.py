@@ -319,5 +319,5 @@ def test_a_local_model_gets_exactly_the_tokens_and_gives_them() -> None:
     ran = run([*COMMAND, "bench", "-m", "local", "-q", *args])
     assert ran.code == 0, ran.err
     (point,) = msgspec.json.decode(ran.out)["points"]
-    assert point["tokens"]["completion_tokens"] == 12
+    assert point["tokens"]["output_tokens"] == 12
     assert any("had the tokens that were wanted" in note for note in point["notes"])
