@@ -10,7 +10,10 @@ import trio
 
 import trio_minillm as llm
 
+from .._bench.audit.null_run import NullRunError, null_run
+from .._bench.audit.stamps import Lags, open_stamped_transport
 from .._bench.engine import Engine
+from .._bench.figures.objective import Objective
 from .._bench.output.json import fields_of
 from .._bench.output.table import rows_of, table_of
 from .._bench.plan import Closed, Plan
@@ -45,6 +48,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The part that is the same in every request."""
     prompts: Prompts
     """The prompts, or the lengths of those to be made."""
+    objective: Objective | None = None
+    """The limits of a good answer."""
+    null_run: bool = False
+    """True if the same load is put on a server whose timing is known, afterwards."""
 
 
 class Bench(LiveRun):
@@ -79,7 +86,10 @@ class Bench(LiveRun):
         slots = min(most, LOCAL_SLOTS)
         async with (
             open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
-            llm.open_client(ledger=self.ledger, limits=target.limits) as client,
+            open_stamped_transport(lags := Lags()) as transport,
+            llm.open_client(
+                ledger=self.ledger, limits=target.limits, transport=transport
+            ) as client,
         ):
             model = target.asked.with_fields(model)
             model = msgspec.structs.replace(model, price=price_of(model))
@@ -90,6 +100,8 @@ class Bench(LiveRun):
                 hedge=None if target.second is None else target.second.behind(model),
                 max_cost=target.limits.max_cost is not None,
                 sink=self._watch_of.add,
+                lags=lags,
+                objective=target.objective,
             )
             try:
                 self.prompts = await self.prompts.made(
@@ -109,6 +121,18 @@ class Bench(LiveRun):
                 if engine.run is not None and engine.run.error is not None:
                     self.error = Misuse(engine.run.error)
                 self.leaving()
+        if target.null_run and engine.point is not None and not engine.stopped:
+            await self._null_run(engine.point)
+
+    async def _null_run(self, point: Point) -> None:
+        """Put the newest point's load on a server of our own, and add what that shows to the point."""
+        try:
+            null = await null_run(self.plan, point.figures)
+        except (NullRunError, OSError) as exc:
+            self.error = exc
+            return
+        audit = msgspec.structs.replace(point.audit, null=null)
+        self.points[-1] = msgspec.structs.replace(point, audit=audit)
 
     def stop(self) -> int:
         running = 0
@@ -157,7 +181,7 @@ class Bench(LiveRun):
         point = self.point
         if point is None or not (point.figures.sent or point.warmup is not None):
             return None
-        return table_of(point.figures), self.rows(point)
+        return table_of(point.figures, point.audit.unreliable), self.rows(point)
 
     def rows(self, point: Point) -> list[Row]:
         """Return the lines below the table."""
