@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,13 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     assert texts(read(tmp_path)) == ["one", "two"]
     with pytest.raises(PromptError, match="no prompt"):
         read(tmp_path / "deeper")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PromptError, match="not a regular file"):
+        read(tmp_path / "pipe")
 
 
 def test_no_more_is_read_than_is_sent(tmp_path: Path) -> None:

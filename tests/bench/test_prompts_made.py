@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 import trio_minillm as llm
 from trio_minillm import testing
@@ -202,6 +203,20 @@ async def test_the_lengths_of_recorded_requests(
             with pytest.raises(llm.RefusedError):
                 await client.complete(model, "Hi")
     assert await recorded_shapes(path) == [Shape(tokens=7, output=2)]
+
+
+async def test_a_recorded_answer_that_the_client_left(tmp_path: Path, autojump_clock: Any) -> None:
+    path = tmp_path / "r.jsonl"
+    events = testing.openai_events("Sea ", "salty")
+    script = ScriptedTransport(testing.reply(*events), testing.reply(events[0], testing.hang))
+    async with testing.record(path, script) as recording:
+        async with llm.open_client(transport=recording) as client:
+            await client.complete(MODEL, "Hi")
+            with trio.move_on_after(1):
+                await client.complete(MODEL, "Hi")
+    began = trio.current_time()
+    assert await recorded_shapes(path) == [Shape(tokens=7, output=2)]
+    assert trio.current_time() == began
 
 
 async def test_a_recording_without_usage(tmp_path: Path, autojump_clock: Any) -> None:

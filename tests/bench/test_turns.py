@@ -9,6 +9,7 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import testing
+from trio_minillm._bench.hedge import Hedge
 from trio_minillm._bench.load import LoadRun
 from trio_minillm._bench.plan import Closed, Open, Plan
 from trio_minillm._bench.prompts.prompt import Prompt
@@ -139,3 +140,18 @@ async def test_the_wanted_tokens_are_those_of_the_first_turn(autojump_clock: Any
     prompt = Prompt(messages="Hi", turns=("Sing",), tokens=12)
     records, _, _ = await run(Plan(prompts=(prompt,), requests=2, load=Closed(concurrency=1)))
     assert [record.asked_tokens for record in records] == [12, None]
+
+
+async def test_a_parameter_of_a_later_prompt_is_checked_for_both_models(
+    autojump_clock: Any,
+) -> None:
+    second = llm.anthropic("m", base_url="http://test.invalid", api_key="sk-test-01234567")
+    choice = llm.first_of(MODEL, second, after=1.0)
+    hedge = Hedge(name="anthropic:m", after=1.0, choice=choice)
+    prompts = Prompt(messages="Hi"), Prompt(messages="Ho", params={"seed": 1})
+    script = ScriptedTransport(ANSWER)
+    async with llm.open_client(transport=script) as client:
+        load = LoadRun(client, MODEL, Plan(prompts=prompts), lambda record: None, hedge=hedge)
+        with pytest.raises(ValueError, match="seed: not a parameter of the anthropic"):
+            await load.run()
+    assert script.requests == []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 import trio
@@ -113,9 +112,11 @@ class LoadRun:
         await self._run_phase(MEASURED, plan.load, plan.requests, duration)
 
     def _check(self) -> None:
-        """Raise as `run` does, for the first prompt and the first one with a second turn."""
-        prompts = self.plan.prompts
-        asked = [*prompts[:1], *islice((prompt for prompt in prompts if prompt.turns), 1)]
+        """Raise as `run` does, for a prompt of each kind: with the same parameters, and as many turns."""
+        kinds = {
+            (frozenset(prompt.params), bool(prompt.turns)): prompt for prompt in self.plan.prompts
+        }
+        asked = [*kinds.values()]
         asked += [turn for prompt in asked if (turn := next_turn(prompt, assistant("-")))]
         for prompt in asked:
             self.sender.open(prompt, self.phase)

@@ -178,6 +178,8 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
             if not read.prompts:
                 return self._to_make_like(read, seed)
             found = read.prompts
+            if same and not any("max_tokens" in prompt.params for prompt in found):
+                raise Misuse("--output-tokens same needs a file of conversations")
         else:
             text = PROMPT if self.prompt is None else self.prompt
             if not text.strip():

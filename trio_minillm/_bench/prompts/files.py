@@ -74,6 +74,9 @@ def read_prompts(path: Path, reading: Reading) -> Collected:
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     else:
         files = [path]
+        if not path.is_file():
+            path.stat()  # raises if there is no such file
+            raise PromptError(f"{path}: not a regular file: its beginning is read twice")
     reader = _Reader(reading)
     for file in files:
         if found.full:

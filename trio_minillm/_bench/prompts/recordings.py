@@ -25,7 +25,7 @@ from ...providers._models import (
     openai_responses,
     text_completions,
 )
-from ...testing import ScriptedTransport, replay
+from ...testing import ScriptedTransport, hang, replay
 from ...testing._script import ServedRequest
 from .collected import PromptError, Shape
 
@@ -43,6 +43,8 @@ async def recorded_shapes(path: Path) -> list[Shape]:
         raise PromptError(f"{path}: {exc}") from None
     found: list[Shape] = []
     for url, reply in zip(_urls(path), replies, strict=False):
+        if hang in (reply.wait, *reply.steps):  # the client hung up before the end
+            continue
         async with open_client(transport=ScriptedTransport(reply)) as client:
             response: CompletionResponse[Any] | None
             try:
