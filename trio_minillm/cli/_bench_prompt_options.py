@@ -25,7 +25,7 @@ from ._bench_request_options import Asked, RequestChoice
 from ._output import Misuse
 
 if TYPE_CHECKING:
-    from .._bench.figures.figures import Figures  # brings numpy, which the options need not load
+    from .._bench.figures.figures import Figures  # brings numpy
 
 PROMPT = "Tell me a long story about the sea."
 """The prompt by default."""
@@ -103,8 +103,10 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
 
     def told(self, figures: Figures) -> list[str]:
         """Return what qualifies figures of these prompts."""
+        from .._bench.output.table import CUT  # brings numpy
+
         notes = list(self.notes)
-        ended = sum(n for reason, n in figures.reasons.items() if reason != "length")
+        ended = sum(n for reason, n in figures.reasons.items() if reason not in CUT)
         if self.output is not None and ended:
             notes.append(
                 f"{ended:,} of {figures.finished:,} answers ended before their longest;"
