@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import trio_minillm as llm
+from trio_minillm import testing
 from trio_minillm._bench.plan import Plan
 from trio_minillm._bench.prompts import collected
 from trio_minillm._bench.prompts.collected import PromptError, Shape, shape_of
@@ -179,6 +180,19 @@ def test_lengths_of_a_trace(tmp_path: Path) -> None:
     assert found.shapes == [Shape(tokens=700, output=5, blocks=(1, 2)), Shape(tokens=3)]
 
 
+async def test_lengths_of_a_ledger(tmp_path: Path, autojump_clock: Any) -> None:
+    path, once = tmp_path / "costs.jsonl", llm.Retry(attempts=1)
+    script = testing.ScriptedTransport(testing.answer("Sea ", "salty"), testing.reply(status=400))
+    ledger = llm.JSONLLedger(path)
+    async with llm.open_client(transport=script, ledger=ledger, retry=once) as client:
+        await client.complete(MODEL, "Hi")
+        with pytest.raises(llm.RefusedError):
+            await client.complete(MODEL, "Hi")
+    assert len(path.read_text().splitlines()) == 2
+    found = read_prompts(path, Reading(model=MODEL))
+    assert found.shapes == [Shape(tokens=7, output=2)]
+
+
 # -- conversations -------------------------------------------------------------------------------
 
 
@@ -203,7 +217,7 @@ def test_turns_of_a_conversation(tmp_path: Path) -> None:
 
 def test_openai_roles_and_two_words_in_a_row(tmp_path: Path) -> None:
     said = [("user", "a"), ("user", "b"), ("assistant", "c"), ("tool", "d"), ("user", "e")]
-    row = {"conversations": [{"role": role, "content": text} for role, text in said]}
+    row = {"language": "en", "conversation": [{"role": r, "content": text} for r, text in said]}
     (found,) = read(written(tmp_path / "in.jsonl", row), turns=5)
     assert (found.messages, found.turns) == ("a\nb", ("e",))
 

@@ -166,6 +166,20 @@ async def test_a_server_that_counts_nothing(autojump_clock: Any) -> None:
     assert "don't grow" in fit.how
 
 
+async def test_tiktoken_counts_where_it_has_the_encoding(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "encoding_at_hand", lambda name: "o200k_base")
+    monkeypatch.setattr(fitting, "counter", lambda encoding, name: lambda text: len(text.split()))
+    script = ScriptedTransport(testing.reply(status=500))
+    model = llm.openai("gpt-4o", api_key="sk-test-0123456789")
+    async with llm.open_client(transport=script) as client:
+        found, fit = await made_for(wanted("100"), client, model, Plan(prompts=()), local=False)
+    assert script.requests == []
+    assert fit.how == "counted by tiktoken in o200k_base"
+    assert {len(words_of(prompt)) for prompt in found.prompts} == {93}
+
+
 async def test_a_probe_that_fails_is_an_error(autojump_clock: Any) -> None:
     with pytest.raises(llm.RefusedError):
         await made_with(testing.reply(status=401), Plan(prompts=()))

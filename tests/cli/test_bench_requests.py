@@ -26,6 +26,7 @@ from ..support.endpoint import OPENING, Endpoint, chunk, text
 from ..support.local_model import needs_local_model
 from ..support.wires import KINDS
 
+VENDOR = {"note": "n" * 100, "on": True, "mode": "a", "service_key": "the secret"}
 HEADER = "X-Tenant: tenant-0123456789abcdef"
 
 
@@ -54,7 +55,7 @@ def test_every_option_reaches_the_body_and_no_text_the_results(
 ) -> None:
     schema, extra = tmp_path / "schema.json", tmp_path / "extra.json"
     schema.write_text('{"type": "object", "properties": {"a": {"type": "string"}}}')
-    extra.write_text(json.dumps({"vendor": {"note": "n" * 100, "on": True}}))
+    extra.write_text(json.dumps({"vendor": VENDOR}))
     found = measured(
         *(endpoint, "--requests", "1", "--prompt", "the secret prompt"),
         *("--system", "the secret system", "--max-tokens", "9", "--min-tokens", "3"),
@@ -67,11 +68,16 @@ def test_every_option_reaches_the_body_and_no_text_the_results(
     assert wanted.items() <= body.items()
     assert body["stop"] == ["END", "."]
     assert (body["reasoning_effort"], body["ignore_eos"]) == ("low", True)
-    assert body["vendor"] == {"note": "n" * 100, "on": True}
+    assert body["vendor"] == VENDOR
     assert body["response_format"]["json_schema"]["schema"]["type"] == "object"
     told = found["config"]["request"]
     assert told["params"]["response_format"] == {"schema": "response"}
-    assert told["extra"]["vendor"] == {"note": {"characters": 100}, "on": True}
+    assert told["extra"]["vendor"] == {
+        "note": {"characters": 100},
+        "on": True,
+        "mode": "a",
+        "service_key": {"characters": 10},
+    }
     assert told["system"] == {"characters": len("the secret system")}
     assert "secret" not in json.dumps(found)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from ..._accounting.record import CostRecord
 from ..._batch.files.columns import Columns
 from ..._batch.files.request_format import JSON_FIELDS, RequestReader
 from ..._batch.files.rows import MAX_LINE, Row, format_of, rows_of
@@ -21,9 +22,10 @@ from ..._batch.files.unpacked import DamagedError, opened
 from ..._batch.types import BatchRequest
 from ..._types.messages import Message, TextPart
 from ..._types.openai_messages import messages_of
+from ..._types.response import Outcome
 from ...providers import Model
 from .collected import MAX_TOKENS, Collected, PromptError, Shape
-from .conversations import FIELD, conversation_of
+from .conversations import FIELDS, conversation_of
 from .prompt import OWN_WORDS, Prompt
 
 Form = Literal["jsonl", "json", "csv", "tsv", "parquet", "text"]
@@ -36,6 +38,8 @@ _BEGINNING = 1 << 16
 """Bytes of a file's beginning by which its form is told."""
 _LENGTH = "input_length"
 """Field of a row that says that it tells a request's lengths, as in Mooncake's traces."""
+_LEDGER = {"key", "at", "outcome", "booked"}
+"""Fields of a line of a ledger."""
 _OBJECT, _ARRAY = re.compile(rb'\s*\{\s*"'), re.compile(rb"\s*\[\s*[{\]]")
 _RECORDING = re.compile(rb'\s*\{\s*"recording"\s*:')
 
@@ -156,8 +160,12 @@ class _Reader:
         """Keep what a row stands for. Raises ``ValueError``."""
         if isinstance(row, str):
             raise PromptError(row)
+        shape: Shape | None
         if self._columns is None and _LENGTH in row:
             found.add_shape(_shape_of(row))
+        elif self._columns is None and row.keys() >= _LEDGER:
+            if (shape := _booked_shape(row)) is not None:
+                found.add_shape(shape)
         elif (prompt := self._prompt(number, row)) is not None:
             self._keep(prompt, found)
 
@@ -169,7 +177,7 @@ class _Reader:
     def _prompt(self, number: int, row: dict[str, Any]) -> Prompt | None:
         """Return the prompt of a row, which needs no key here. Raises ``ValueError``."""
         reading = self._reading
-        if FIELD in row and self._columns is None:
+        if self._columns is None and not row.keys().isdisjoint(FIELDS):
             return conversation_of(row, reading.turns, reading.count)
         line = row if self._columns is None else self._columns.line(number, row)
         line = {name: value for name, value in line.items() if name != "key"}
@@ -187,6 +195,20 @@ def _shape_of(row: Mapping[str, Any]) -> Shape:
     if not isinstance(ids, list) or not all(type(n) is int for n in ids):
         raise ValueError("hash_ids are not a list of numbers")
     return Shape(tokens=tokens, output=output, blocks=tuple(ids))
+
+
+def _booked_shape(row: Mapping[str, Any]) -> Shape | None:
+    """Return the lengths of an attempt in a ledger, ``None`` if its answer was not whole or has no usage."""
+    try:
+        record = msgspec.convert(row, CostRecord, strict=False)
+    except msgspec.ValidationError:
+        raise ValueError("not a line of a ledger") from None
+    usage = record.usage
+    if record.outcome != Outcome.FINISHED or usage is None:
+        return None
+    if not usage.prompt_tokens or not usage.completion_tokens:
+        return None
+    return Shape(tokens=usage.prompt_tokens, output=usage.completion_tokens)
 
 
 def _prompt_of(request: BatchRequest, reading: Reading) -> Prompt:
