@@ -18,7 +18,7 @@ from trio_minillm._bench.prompts.collected import PromptError, Shape
 from trio_minillm._bench.prompts.fitting import FEW, MANY, described, fit_of, made_for
 from trio_minillm._bench.prompts.prompt import OWN_WORDS, Prompt, as_sent
 from trio_minillm._bench.prompts.recordings import recorded_shapes
-from trio_minillm._bench.prompts.synthetic import Fit, Synthetic, make_prompts
+from trio_minillm._bench.prompts.synthetic import Fit, Synthetic, longest_of, make_prompts
 from trio_minillm._bench.prompts.told import SizesTold
 from trio_minillm._bench.prompts.words import WORDS
 from trio_minillm._bench.record import Record
@@ -99,6 +99,13 @@ def test_prompts_that_can_be_counted_have_exactly_the_tokens() -> None:
     apart = [abs(count(" ".join(words_of(prompt))) - (prompt.tokens or 0)) for prompt in made]
     assert max(apart) <= OWN_WORDS, "only the new words differ from those that were counted"
     assert any(abs(len(words_of(prompt)) - fit.words(prompt.tokens or 0)) > 1 for prompt in made)
+
+
+def test_the_room_that_a_local_server_needs() -> None:
+    assert longest_of(wanted("5000", turns=2), 100) == 10_200
+    assert 900 <= longest_of(wanted("uniform(1, 800)", output="uniform(1, 120)"), 5) <= 920
+    shapes = Shape(tokens=9, output=70), Shape(tokens=50)
+    assert longest_of(Synthetic(shapes=shapes), 10) == 79
 
 
 def test_made_prompts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

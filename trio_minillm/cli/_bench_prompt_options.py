@@ -18,7 +18,7 @@ from .._bench.plan import Plan
 from .._bench.prompts.collected import MAX_TOKENS, Collected, PromptError, shape_of
 from .._bench.prompts.files import Form, Reading, read_prompts
 from .._bench.prompts.prompt import OWN_WORDS, Prompt
-from .._bench.prompts.synthetic import MADE, Synthetic, tokens_of
+from .._bench.prompts.synthetic import MADE, Synthetic, longest_of, tokens_of
 from .._serve.distributions import Distribution, distribution
 from ._bench_request_options import MAX_TOKENS as MOST_TOKENS
 from ._bench_request_options import Asked, RequestChoice
@@ -76,6 +76,13 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     lengths: dict[str, Any] | None = None
     """The wanted lengths of made prompts, and how they were measured."""
+
+    def context(self, least: int, output: int) -> int:
+        """Return the tokens for which a local model needs room: ``least``, or more for long made prompts.
+
+        ``output`` is the longest answer of all requests.
+        """
+        return least if self.synthetic is None else max(least, longest_of(self.synthetic, output))
 
     async def made(
         self, client: llm.Client, model: llm.Model, plan: Plan, **options: Any

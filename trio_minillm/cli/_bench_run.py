@@ -30,7 +30,7 @@ from ._output import Misuse, Row, error_code, one_line, usd
 from ._shared import LOCAL_SLOTS, price_of
 
 LOCAL_CONTEXT = 2048
-"""Tokens for each slot of a local model. Streams beyond its slots wait in its server, and that is
+"""Tokens for each slot of a local model, at least. Streams beyond its slots wait in its server, and that is
 measured."""
 
 
@@ -84,8 +84,9 @@ class Bench(LiveRun):
             plan.load.concurrency or LOCAL_SLOTS if isinstance(plan.load, Closed) else LOCAL_SLOTS
         )
         slots = min(most, LOCAL_SLOTS)
+        context = self.prompts.context(LOCAL_CONTEXT, plan.params["max_tokens"])
         async with (
-            open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
+            open_model(target.model, context=context, slots=slots) as model,
             open_stamped_transport(lags := Lags()) as transport,
             llm.open_client(
                 ledger=self.ledger, limits=target.limits, transport=transport

@@ -122,6 +122,20 @@ def _block_words(blocks: tuple[int, ...], run: str, fit: Fit) -> Iterator[str]:
         yield from drawn_words(random.Random(f"{run}/{block}"), max(1, round(BLOCK / fit.each)))
 
 
+def longest_of(wanted: Synthetic, output: int) -> int:
+    """Return about the most tokens of a request and its answer, for a server that has to make room for
+    them. ``output`` is the longest answer where the lengths have none.
+    """
+    draw = random.Random(wanted.seed)
+
+    def most(lengths: Distribution | None, other: int) -> int:
+        return other if lengths is None else max(tokens_of(lengths, draw) for _ in range(MADE))
+
+    shapes = [shape.tokens + (shape.output or output) for shape in wanted.shapes]
+    turn = most(wanted.tokens, 0) + most(wanted.output, output)
+    return max([*shapes, wanted.turns * turn])
+
+
 def tokens_of(lengths: Distribution, draw: random.Random) -> int:
     """Return the next length, from 1 on."""
     return min(MAX_TOKENS, max(1, round(lengths.draw(draw))))
