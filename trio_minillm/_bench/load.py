@@ -42,7 +42,7 @@ class LoadRun:
     """The requests of one plan in this process.
 
     ``sink`` is called with each record when its request has ended. ``max_cost`` says that the client has
-    such a limit, so that answers without a known cost end the run. Its 17 attributes are the plan, its
+    such a limit, so that answers without a known cost end the run. Its 18 attributes are the plan, its
     outlets, and how far it has come.
     """
 
