@@ -228,8 +228,8 @@ def _as_text(messages: tuple[Message, ...]) -> str:
     only = messages[0]
     if len(messages) > 1 or only.role != "user" or only.name is not None or len(only.parts) != 1:
         return ""
-    part = only.parts[0]
-    return part.text if part == TextPart(only.text) else ""
+    (part,) = only.parts
+    return part.text if isinstance(part, TextPart) and part == TextPart(part.text) else ""
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -153,19 +153,24 @@ def _text(
     """Return a text of so many tokens, without the words that are new in every request, and the place and
     number of these.
     """
-    number = fit.words(tokens)
-    words = drawn_words(draw, number)
-    for tries in range(TRIES):
+    words: list[str] = []
+
+    def cut(number: int) -> tuple[list[str], int, list[str]]:
         prefix = shared[: round(number * share)]
         fresh = min(OWN_WORDS, number - len(prefix))
-        rest = words[: number - len(prefix) - fresh]
-        if fit.count is None:
-            break
+        rest = number - len(prefix) - fresh
+        words.extend(drawn_words(draw, max(0, rest - len(words))))
+        return prefix, fresh, words[:rest]
+
+    number = fit.words(tokens)
+    prefix, fresh, rest = cut(number)
+    for _ in range(0 if fit.count is None else TRIES):
+        assert fit.count is not None
         found = fit.count(" ".join([*prefix, *own_words(fresh).split(), *rest]))
-        if found is None or found == tokens or tries == TRIES - 1:
+        if found is None or found == tokens:
             break
         number = max(1, number + (round((tokens - found) / fit.each) or 1))
-        words += drawn_words(draw, number - len(words))
+        prefix, fresh, rest = cut(number)
     place = len(" ".join(prefix)) + 1 if prefix else 0
     text = " ".join([*prefix, *rest])
     return text, (place, fresh) if fresh else None
