@@ -195,13 +195,21 @@ def test_the_audits_of_processes_are_merged_to_the_worst() -> None:
     assert merged(pauses).loop == Times()
 
 
+def test_a_host_that_takes_cpus_away_stalls_everything() -> None:
+    some = msgspec.structs.replace(audit_of(), stolen=0.09)
+    assert not judged(some, figures(), Closed()).limited
+    much = judged(msgspec.structs.replace(audit_of(), stolen=0.11), figures(), Closed())
+    assert set(much.unreliable.values()) == {"stalls"}
+    assert "e2e" in much.unreliable
+
+
 def test_a_busy_machine_is_told() -> None:
-    audit = msgspec.structs.replace(audit_of(), cpu_waited=1.0, stolen=0.12)
+    audit = msgspec.structs.replace(audit_of(), cpu_waited=1.0, stolen=0.02)
     verdict = judged(audit, figures(), Closed()).verdict
-    assert "waited for a CPU 10% of the time · the host took CPUs away for 0.12 s" in verdict
+    assert "waited for a CPU 10% of the time · the host took CPUs away for 0.02 s" in verdict
     assert "waited" not in judged(audit_of(), figures(), Closed()).verdict
     found = merged([audit, audit_of()])
-    assert (found.cpu_waited, found.stolen) == (1.0, 0.12)
+    assert (found.cpu_waited, found.stolen) == (1.0, 0.02)
 
 
 def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:

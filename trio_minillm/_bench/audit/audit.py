@@ -27,6 +27,8 @@ STALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds of a turn of the event loop from which on turns are summed up as stalls."""
 STALLED = 0.01
 """Share of the time that stalls may take: as many contents are read together with the ones behind them."""
+STOLEN_PAUSE = 0.1
+"""Seconds for which a host takes a CPU away at a time, about."""
 ENOUGH_READS = 20
 """Reads below which the loop's turns stand in for the lag of reads."""
 
@@ -185,8 +187,9 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
                 gap, so that reads may have brought
                 several contents
     ``stalls``  turns of the event loop longer than     that figure, unless it is a hundred
-                half of the median gap took more than   times as long as the longest turn
-                1 % of the time, so that contents were
+                half of the median gap, and CPUs taken  times as long as the longest turn (0.1 s
+                away by the host, took more than 1 %    for what the host took)
+                of the time, so that contents were
                 read together with those behind them
     ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
                 the median TTFT, in an open loop        the rate of requests
@@ -235,8 +238,10 @@ def _stalled(audit: Audit, name: str, figures: Figures) -> bool:
     """Return True if stalls may have put a figure wrong."""
     half = (figures.latency["itl"].at("p50") or 0.0) / 2
     limit = max((each for each in STALLS if each <= half), default=STALLS[0])
-    share = audit.stalls.get(f"{limit:g}", 0.0) / audit.seconds if audit.seconds else 0.0
-    return share > STALLED and (audit.loop.max or 0.0) > _allowed(_stretch(name, figures))
+    stalled, stolen = audit.stalls.get(f"{limit:g}", 0.0), audit.stolen or 0.0
+    longest = max(audit.loop.max or 0.0, STOLEN_PAUSE if stolen else 0.0)
+    share = (stalled + stolen) / audit.seconds if audit.seconds else 0.0
+    return share > STALLED and longest > _allowed(_stretch(name, figures))
 
 
 def _stretch(name: str, figures: Figures) -> float:
@@ -284,7 +289,7 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
         facts.append(f"the host took CPUs away for {audit.stolen:.2f} s")
     if audit.late.worst > LEAST_LAG:
         facts.append(f"sent late by p99 {_ms(audit.late.p99)}")
-    if "stalls" in unreliable.values():
+    if "stalls" in unreliable.values() and (audit.loop.max or 0.0) > LEAST_LAG:
         facts.append(f"the loop stood still for up to {_ms(audit.loop.max)}")
     if audit.gc.longest > LEAST_LAG:
         facts.append(f"longest pause for garbage {_ms(audit.gc.longest)}")
