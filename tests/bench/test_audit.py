@@ -195,6 +195,11 @@ def test_the_audits_of_processes_are_merged_to_the_worst() -> None:
     assert merged(pauses).loop == Times()
 
 
+def test_a_program_that_waits_for_its_cpu_is_busy() -> None:
+    audit = msgspec.structs.replace(audit_of(cpu=0.2), cpu_waited=6.1)
+    assert set(judged(audit, figures(), Closed()).unreliable) == RATES
+
+
 def test_a_host_that_takes_cpus_away_stalls_everything() -> None:
     some = msgspec.structs.replace(audit_of(), stolen=0.09)
     assert not judged(some, figures(), Closed()).limited
