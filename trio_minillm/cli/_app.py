@@ -18,6 +18,7 @@ from ._bench import bench
 from ._chat import chat
 from ._costs import costs
 from ._output import EXIT_CODES
+from ._report import report
 from ._terminal import say
 
 
@@ -72,6 +73,7 @@ def main() -> None:
     app.command(cls=_Command, epilog=_EPILOG)(chat)
     app.command(cls=_Command, epilog=_EPILOG)(bench)
     app.command(cls=_Command, epilog=_EPILOG)(batch)
+    app.command(cls=_Command)(report)
     app.command(cls=_Command)(costs)
     try:
         app(prog_name="trio-minillm")

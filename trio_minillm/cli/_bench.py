@@ -22,6 +22,7 @@ import trio_minillm as llm
 from .._bench.plan import CONCURRENCY, REQUESTS, Closed, Load, Open, Plan
 from .._bench.prompts.prompt import Prompt
 from ..local._named import key_of, kind_of
+from . import _bench_output_options as output
 from . import _shared as option
 from ._bench_hedge import SecondModel
 from ._costs import open_ledger
@@ -83,7 +84,6 @@ _HELP = {
     "hedge": "A second model: each prompt is sent to the first alone, and with this one behind it.",
     "hedge_base_url": "The second model's address. [that of --model, for one of the same kind]",
     "after": "Ask the second if the first has given no content for this many seconds.",
-    "json": "Print the results as one JSON object.",
 }
 
 
@@ -113,7 +113,11 @@ def bench(
     max_cost: option.MaxCost = None,
     price: option.Price = None,
     ledger: option.LedgerFile = None,
-    json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
+    json: output.JSON = False,
+    markdown: output.Markdown = False,
+    csv: output.CSVFile = None,
+    records: output.RecordsFile = None,
+    html: output.HTMLFile = None,
     quiet: option.Quiet = False,
 ) -> None:
     """Measure an endpoint: time to the first content, gaps between chunks, chunks/s, tokens/s.
@@ -131,7 +135,10 @@ def bench(
     if requests is None and duration is None:
         requests = REQUESTS
 
+    outputs = output.Outputs(json=json, markdown=markdown, csv=csv, records=records, html=html)
+
     def make() -> Bench:
+        outputs.check(("--prompts", prompts), ("--ledger", ledger))
         positive("max-cost", max_cost)
         plan = Plan(
             prompts=tuple(Prompt(messages=text) for text in prompts_of(prompt, prompts)),
@@ -144,13 +151,14 @@ def bench(
             attempts=attempts,
         )
         target = Target(
+            name=model,
             model=priced(model_of(model, base_url), price),
             second=second_model_of(hedge, hedge_base_url, after, rate),
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
             secret=secret,
         )
-        return Bench(plan, target, quiet=quiet)
+        return Bench(plan, target, outputs, quiet=quiet)
 
     run_live(make, json=json, name=model, base_url=base_url)
 

@@ -11,18 +11,20 @@ import trio
 import trio_minillm as llm
 
 from .._bench.engine import Engine
-from .._bench.output.json import fields_of
-from .._bench.output.table import rows_of, table_of
+from .._bench.output.record_files import RecordFile
 from .._bench.plan import Closed, Plan
-from .._bench.record import MEASURED, WARMUP
+from .._bench.record import MEASURED, WARMUP, Record
 from .._bench.run import Point, Result
 from ..local._named import open_model
-from ._bench_hedge import SecondModel, hedge_fields, hedge_rows
+from ._bench_hedge import SecondModel, hedge_fields
 from ._bench_live import Watch
-from ._costs import RunLedger, cost_fields, cost_text
+from ._bench_output_options import Outputs
+from ._bench_told import Told
+from ._costs import RunLedger, cost_fields
 from ._live import LiveRun, Progress, Table
-from ._output import Misuse, Row, error_code, one_line, usd
+from ._output import Misuse, OutputError, Row, error_code
 from ._shared import LOCAL_SLOTS, price_of
+from ._terminal import ALIGNED, MARKDOWN
 
 LOCAL_CONTEXT = 2048
 """Tokens for each slot of a local model. Streams beyond its slots wait in its server, and that is
@@ -32,6 +34,8 @@ measured."""
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The model that is measured, and what its requests may cost."""
 
+    name: str
+    """The model's name, as it was given."""
     model: llm.Model | str
     """The model, or the name of a local one."""
     second: SecondModel | None
@@ -46,8 +50,10 @@ class Bench(LiveRun):
 
     noun = "stream"
 
-    def __init__(self, plan: Plan, target: Target, *, quiet: bool) -> None:
+    def __init__(self, plan: Plan, target: Target, outputs: Outputs, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
+        self.form = MARKDOWN if outputs.markdown else ALIGNED
+        self.outputs = outputs
         self.plan = plan
         self.target = target
         self.secret = target.secret
@@ -57,10 +63,14 @@ class Bench(LiveRun):
         self.points: list[Point] = []
         self._streams = trio.CancelScope()
         self._watch_of = Watch()
+        self.records: RecordFile | None = None
 
     # -- the work ----------------------------------------------------------------------------
 
     async def work(self) -> None:
+        if self.outputs.records is not None:
+            about = {"version": llm.__version__, "at": self.began, "config": self.config()}
+            self.records = RecordFile(self.outputs.records, **about)
         with self._streams:
             await self._measure()
 
@@ -81,18 +91,38 @@ class Bench(LiveRun):
                 secret=self.secret,
                 hedge=None if target.second is None else target.second.behind(model),
                 max_cost=target.limits.max_cost is not None,
-                sink=self._watch_of.add,
+                sink=self._add,
             )
             try:
-                self.points.append(await engine.measure(plan))
+                await engine.measure(plan)
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
             finally:
-                if not self.points and engine.point is not None:
-                    self.points.append(engine.point)
                 if engine.run is not None and engine.run.error is not None:
                     self.error = Misuse(engine.run.error)
+                if engine.point is not None:
+                    self._measured(engine.point, engine.stopped)
                 self.leaving()
+
+    def _add(self, record: Record) -> None:
+        """Take a request that has ended to all that want it."""
+        self._watch_of.add(record)
+        if self.records is not None:
+            self.records.add(len(self.points), record)
+
+    def _measured(self, point: Point, stopped: str) -> None:
+        """Keep the figures of a load that has ended."""
+        if stopped and self.error is None:
+            point = msgspec.structs.replace(point, notes=(f"stopped: {stopped}", *point.notes))
+        if self.records is not None:
+            self.records.mark(
+                "load",
+                len(self.points),
+                load=msgspec.to_builtins(point.load),
+                audit=point.audit,
+                notes=list(point.notes),
+            )
+        self.points.append(point)
 
     def stop(self) -> int:
         running = 0
@@ -137,57 +167,53 @@ class Bench(LiveRun):
             return None
         return self._watch_of.commonest(self.engine)
 
-    def summary(self) -> tuple[Table, list[Row]] | None:
-        point = self.point
-        if point is None or not (point.figures.sent or point.warmup is not None):
-            return None
-        return table_of(point.figures), self.rows(point)
-
-    def rows(self, point: Point) -> list[Row]:
-        """Return the lines below the table."""
-        costs = self.ledger.by_meta("bench")
-        rows = [(one_line(label, 60), one_line(text, 220)) for label, text in rows_of(point)]
-        rows.append(("cost", cost_text(costs.get(MEASURED))))
-        if point.alone is not None:
-            rows += hedge_rows(point, point.alone, self.ledger)
-        if point.warmup is not None:
-            warm = f"{point.warmup.finished:,} of {point.warmup.sent:,} finished"
-            spent = costs.get(WARMUP)
-            warm += f" · ${usd(spent.total)}" if spent is not None and spent.total else ""
-            rows.append(("warm-up", warm))
-        return rows + [("note", one_line(note)) for note in self.notes(point)]
-
-    def notes(self, point: Point) -> list[str]:
-        """Return what qualifies the results."""
-        stopped = "" if self.engine is None else self.engine.stopped
-        notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
-        return [*notes, *point.notes]
-
-    def fields(self, name: str) -> dict[str, Any]:
+    def told(self) -> Told:
+        """Return all that is to be told."""
         costs = self.ledger.by_meta("bench")
         result = Result(
             version=llm.__version__,
             at=self.began,
-            config=config_of(self.plan, self.target, name),
-            points=tuple(
-                msgspec.structs.replace(point, notes=tuple(self.notes(point)))
-                for point in self.points
-            ),
+            config=self.config(),
+            points=tuple(self.points),
         )
-        fields = fields_of(result)
-        fields["cost"] = cost_fields(costs.get(MEASURED), costs.get(WARMUP))
+        beside: dict[str, Any] = {"cost": cost_fields(costs.get(MEASURED), costs.get(WARMUP))}
         if self.target.second is not None and self.point is not None:
-            fields["hedge"] = hedge_fields(self.target.second, self.point, self.ledger)
-        return fields
+            beside["hedge"] = hedge_fields(self.target.second, self.point, self.ledger)
+        return Told(result=result, beside=beside)
+
+    def summary(self) -> tuple[Table, list[Row]] | None:
+        point = self.point
+        if point is None or not (point.figures.sent or point.warmup is not None):
+            return None
+        told = self.told()
+        return told.table(), told.rows()
+
+    def fields(self, name: str) -> dict[str, Any]:
+        return self.told().fields()
+
+    def write_files(self, name: str) -> OutputError | None:
+        if self.summary() is None:
+            return None
+        told = self.told()
+        error = told.write_files(self.outputs)
+        if self.records is None:
+            return error
+        self.records.mark("end", found=told.result.found, **told.beside)
+        wrong = self.records.close()
+        return error if wrong is None else OutputError(wrong, "the records", self.records.path)
+
+    def config(self) -> dict[str, Any]:
+        """Return the options for JSON: no key, and only the count and size of the prompts."""
+        return config_of(self.plan, self.target)
 
 
-def config_of(plan: Plan, target: Target, name: str) -> dict[str, Any]:
-    """Return the options for ``--json``: no key, and only the count and size of the prompts."""
+def config_of(plan: Plan, target: Target) -> dict[str, Any]:
+    """Return the options for JSON: no key, and only the count and size of the prompts."""
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
     sizes = [len(p.messages) for p in plan.prompts if isinstance(p.messages, str)]
     return {
-        "model": name,
+        "model": target.name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
         **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed")},

@@ -17,7 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .._bench.output.text import aligned, markdown
 from ._output import OutputError, Row
+
+TABS, ALIGNED, MARKDOWN = "tabs", "aligned", "markdown"
+"""Forms of a table that is not on a terminal."""
 
 
 def write_all(stream: TextIO | None, data: bytes) -> None:
@@ -134,6 +138,26 @@ def print_error(line: str) -> None:
     with console.capture() as captured:
         console.print(Text(line, "red" if console.is_terminal else ""))
     say(captured.get())
+
+
+def print_summary(
+    table: list[tuple[str, ...]], rows: list[Row], *, form: str = TABS, stderr: bool = False
+) -> None:
+    """Print a table, of which the first row is the head, and the lines below it.
+
+    ``form`` is that of a table on anything but a terminal: `TABS` between fields, or `ALIGNED`; with
+    `MARKDOWN` all of it is that, on a terminal too. Raises `OutputError` on stdout.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if form == MARKDOWN:
+        write_all(stream, encoded(markdown(table, rows), stream))
+        return
+    if len(table) > 1:
+        if form == ALIGNED and not Console(stderr=stderr).is_terminal:
+            write_all(stream, encoded(aligned(table) + "\n", stream))
+        else:
+            print_table(table[0], table[1:], stderr=stderr)
+    print_rows(rows, stderr=stderr)
 
 
 def print_table(

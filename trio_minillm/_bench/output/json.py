@@ -9,6 +9,7 @@ import msgspec
 from ..figures.figures import Figures
 from ..figures.spread import fields_of as spread_fields
 from ..run import SCHEMA, Point, Result
+from .notes import notes_of
 
 
 def fields_of(result: Result) -> dict[str, Any]:
@@ -25,14 +26,16 @@ def fields_of(result: Result) -> dict[str, Any]:
 
 def _point_fields(point: Point) -> dict[str, Any]:
     warmup, alone = point.warmup, point.alone
-    counts = None if warmup is None else {"sent": warmup.sent, "finished": warmup.finished}
+    told = None
+    if warmup is not None:
+        told = {"sent": warmup.sent, "finished": warmup.finished, "failures": warmup.failures}
     return {
         "load": msgspec.to_builtins(point.load),
         **_figures_fields(point.figures),
-        "warmup": counts,
+        "warmup": told,
         "alone": None if alone is None else _figures_fields(alone),
         "audit": point.audit,
-        "notes": list(point.notes),
+        "notes": notes_of(point),
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ..figures.figures import Figures
-from ..run import Point
+from ..figures.spread import Spread
+from ..plan import Closed, Load, Open, Ramp
+from ..run import Point, Result
 
 NAMES = {
     "ttft": "TTFT",
@@ -18,20 +20,75 @@ NAMES = {
     "late": "sent late",
 }
 """Names of the distributions in the table."""
-SHOWN = ("mean", "std", "p50", "p90", "p95", "p99", "max")
+SHOWN = ("mean", "p50", "p90", "p95", "p99", "max")
 """Figures of the table's columns."""
 CUT = ("length", "max_tokens")
 """Finish reasons of an answer that the parameter max_tokens has cut off."""
+ALIKE = {
+    "ttft_text": "ttft",
+    "ttft_reasoning": "ttft",
+    "e2e_stream": "e2e",
+    "ttft_scheduled": "ttft",
+    "e2e_scheduled": "e2e",
+}
+"""Distributions that are shown only where they differ from another one."""
+SAME, SAME_SHARE = 0.005, 0.1
+"""Seconds, and part of a time, up to which two times are shown as one: less than people act upon."""
+LATE = 0.02
+"""Seconds up to which a request counts as sent in time: what a busy machine delays a timer by."""
+LONG = 10.0
+"""Seconds from which on a row is in seconds and not in milliseconds."""
+
+Table = list[tuple[str, ...]]
+"""A table's rows, of which the first is its head."""
 
 
-def table_of(figures: Figures) -> list[tuple[str, ...]]:
-    """Return the table of the distributions that have values; its first row is the head."""
+def result_table(result: Result) -> Table:
+    """Return the table of one load's distributions, or of several loads."""
+    if len(result.points) == 1:
+        return table_of(result.points[0].figures)
+    return sweep_table(result.points)
+
+
+# -- one load --------------------------------------------------------------------------------
+
+
+def table_of(figures: Figures) -> Table:
+    """Return the table of the distributions that have something to say; its first row is the head."""
     rows = [
-        (NAMES[name], f"{spread.count:,}", *(seconds_text(spread.at(which)) for which in SHOWN))
+        _row(name, spread)
         for name, spread in figures.latency.items()
-        if spread.count and (name, figures.latency["late"].max) != ("late", 0)
+        if spread.count and _says_something(name, figures.latency)
     ]
     return [("", "count", *SHOWN), *rows]
+
+
+def _says_something(name: str, latency: dict[str, Spread]) -> bool:
+    """Return whether a distribution differs from the one that is shown anyway."""
+    spread = latency[name]
+    if name == "late":
+        return (spread.max or 0.0) > LATE
+    other = latency.get(ALIKE.get(name, ""))
+    if other is None:
+        return True
+    if name.endswith("_scheduled"):
+        return (latency["late"].max or 0.0) > LATE
+    if spread.count != other.count:
+        return True
+    pairs = [(spread.at(which) or 0.0, other.at(which) or 0.0) for which in SHOWN]
+    return any(abs(one - two) > max(SAME, SAME_SHARE * two) for one, two in pairs)
+
+
+def _row(name: str, spread: Spread) -> tuple[str, ...]:
+    unit, scale = ("s", 1.0) if (spread.max or 0.0) >= LONG else ("ms", 1000.0)
+    cells = []
+    for which in SHOWN:
+        value, bounds = spread.at(which), spread.intervals.get(which)
+        cell = "-" if value is None else number_text(value * scale)
+        if which == "mean" and bounds is not None:
+            cell += f" ±{number_text((bounds[1] - bounds[0]) / 2 * scale)}"
+        cells.append(cell)
+    return (f"{NAMES.get(name, name)} ({unit})", f"{spread.count:,}", *cells)
 
 
 def rows_of(point: Point) -> list[tuple[str, str]]:
@@ -41,33 +98,40 @@ def rows_of(point: Point) -> list[tuple[str, str]]:
         f"{n:,} cut at max_tokens" if reason in CUT else f"{reason} {n:,}"
         for reason, n in sorted(figures.reasons.items(), key=lambda item: -item[1])
     )
-    rows = [
-        (
-            "finished",
-            f"{figures.finished:,} of {figures.sent:,}" + (f" ({reasons})" if reasons else ""),
-        )
-    ]
+    finished = f"{figures.finished:,} of {figures.sent:,}"
+    rows = [("finished", finished + (f" ({reasons})" if reasons else ""))]
     cancelled = figures.outcomes.get("cancelled", 0)
-    failed = figures.sent - figures.finished - cancelled
-    if failed:
+    if failed := failed_of(figures):
         rows.append(("failed", f"{failed:,}"))
-    for kind in figures.failures:
-        words = (kind[name] for name in ("type", "kind", "status", "clock"))
-        name = " ".join(str(word) for word in words if word is not None)
-        rows.append((name, f"{kind['count']:,} · {kind['example']}"))
+    rows += failure_rows(figures)
     if cancelled:
         rows.append(("cancelled", f"{cancelled:,}"))
     if figures.window is not None:
-        rows.append(
-            ("time", f"{seconds_text(figures.window)} · {_rate(figures, 'requests')} answers/s")
-        )
-        rows.append(("chunks", f"{figures.chunks:,} · {_rate(figures, 'chunks')}/s"))
+        span = seconds_text(figures.window)
+        rows.append(("time", f"{span} · {rate_text(figures, 'requests')} requests/s"))
+        rows.append(("chunks", f"{figures.chunks:,} · {rate_text(figures, 'chunks')}/s"))
     if figures.finished:
         rows.append(("tokens", _tokens_text(figures)))
     return rows
 
 
-def _rate(figures: Figures, name: str) -> str:
+def failure_rows(figures: Figures) -> list[tuple[str, str]]:
+    """Return a line for each kind of failure, the commonest first."""
+    rows = []
+    for kind in figures.failures:
+        words = (kind[name] for name in ("type", "kind", "status", "clock"))
+        name = " ".join(str(word) for word in words if word is not None)
+        rows.append((name, f"{kind['count']:,} · {kind['example']}"))
+    return rows
+
+
+def failed_of(figures: Figures) -> int:
+    """Return the number of requests that failed; cancelled ones did not."""
+    return figures.sent - figures.finished - figures.outcomes.get("cancelled", 0)
+
+
+def rate_text(figures: Figures, name: str) -> str:
+    """Return one of the rates, such as ``1,041.3``, or ``-``."""
     found = figures.rates.get(name)
     return "-" if found is None else f"{found:,.1f}"
 
@@ -75,11 +139,60 @@ def _rate(figures: Figures, name: str) -> str:
 def _tokens_text(figures: Figures) -> str:
     if (tokens := figures.tokens) is None:
         return "unknown: no answer came with its usage"
-    text = f"{tokens['output_tokens']:,} out · {_rate(figures, 'output_tokens')}/s"
+    text = f"{tokens['output_tokens']:,} out · {rate_text(figures, 'output_tokens')}/s"
     if tokens["reasoning_tokens"]:
         text += f" ({tokens['reasoning_tokens']:,} of them reasoning)"
     text += f" · {tokens['prompt_tokens']:,} in"
     return text + (f" ({tokens['cached_tokens']:,} cached)" if tokens["cached_tokens"] else "")
+
+
+# -- several loads ---------------------------------------------------------------------------
+
+
+def sweep_table(points: tuple[Point, ...]) -> Table:
+    """Return a table with a row for each load."""
+    told = any(p.figures.tokens is not None for p in points)
+    speed = "output_tokens" if told else "chunks"
+    head = (
+        *("load", "requests/s", "TTFT p50", "p99", "TPOT p50" if told else "ITL p50"),
+        *("tokens/s" if told else "chunks/s", "failed"),
+    )
+    rows = []
+    for point in points:
+        figures = point.figures
+        ttft, pace = figures.latency["ttft"], figures.latency["tpot" if told else "itl"]
+        rows.append(
+            (
+                load_text(point.load),
+                rate_text(figures, "requests"),
+                *(seconds_text(spread.at(n)) for spread, n in ((ttft, "p50"), (ttft, "p99"))),
+                seconds_text(pace.at("p50")),
+                rate_text(figures, speed),
+                f"{failed_of(figures):,}",
+            )
+        )
+    return [head, *rows]
+
+
+def load_text(load: Load) -> str:
+    """Return a load in a few words: ``concurrency 10``, ``5/s``, ``1/s to 20/s``."""
+    if isinstance(load, Closed):
+        return f"concurrency {load.concurrency:,}"
+    if isinstance(load, Open):
+        return f"{load.rate:g}/s"
+    if isinstance(load, Ramp):
+        return f"{load.first:g}/s to {load.last:g}/s"
+    return f"trace of {len(load.offsets):,}"
+
+
+# -- numbers ---------------------------------------------------------------------------------
+
+
+def number_text(number: float) -> str:
+    """Return a number with three or more digits: ``0.42``, ``12.3``, ``1,234``."""
+    if abs(number) >= 999.95:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if abs(number) >= 9.995 else f"{number:.2f}"
 
 
 def seconds_text(seconds: float | None) -> str:

@@ -1,0 +1,167 @@
+"""The JSON schema of what ``bench --json`` prints: docs/bench.schema.json is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from trio_minillm._bench.figures.figures import LATENCIES
+from trio_minillm._bench.figures.spread import QUANTILES
+from trio_minillm._bench.plan import Load
+from trio_minillm._bench.run import SCHEMA
+
+Schema = dict[str, Any]
+NUMBER: Schema = {"type": ["number", "null"]}
+TEXT: Schema = {"type": ["string", "null"]}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
+
+
+def of(properties: dict[str, Schema], about: str = "", *, optional: tuple[str, ...] = ()) -> Schema:
+    """An object that has all of these and nothing else."""
+    required = [name for name in properties if name not in optional]
+    schema: Schema = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    return {"description": about, **schema} if about else schema
+
+
+def listed(items: Schema, about: str = "") -> Schema:
+    return {**({"description": about} if about else {}), "type": "array", "items": items}
+
+
+def told(schema: Schema, about: str) -> Schema:
+    return {"description": about, **schema}
+
+
+def maybe(schema: Schema) -> Schema:
+    return {"anyOf": [{"type": "null"}, schema]}
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+INTERVAL: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+SPREAD = of(
+    {
+        "count": COUNT,
+        **dict.fromkeys(("mean", "std", "min", *QUANTILES, "max"), NUMBER),
+        "intervals": told(
+            {"type": "object", "additionalProperties": INTERVAL},
+            "bounds at 95 % confidence, by the name of the figure",
+        ),
+    },
+    "A distribution. Times are seconds; null is a figure that there are no values for.",
+)
+FAILURE = of(
+    {
+        "outcome": TEXT,
+        "type": {"type": "string"},
+        "kind": TEXT,
+        "status": {"type": ["integer", "null"]},
+        "code": TEXT,
+        "clock": TEXT,
+        "count": COUNT,
+        "example": {"type": "string"},
+    },
+    "Failures that are alike, and the message of one of them.",
+)
+RATES = ("requests", "chunks", "output_tokens", "input_tokens")
+FIGURES: dict[str, Schema] = {
+    "counts": of(
+        {
+            "sent": COUNT,
+            "outcomes": told(COUNTS, "requests by outcome"),
+            "finish_reasons": told(COUNTS, "whole answers by finish reason"),
+            "chunks": COUNT,
+            "retries": COUNT,
+        }
+    ),
+    "latency": of({name: told(ref("spread"), about) for name, about in LATENCIES.items()}),
+    "window": told(NUMBER, "seconds from the first request to the last content of a whole answer"),
+    "rates": of(dict.fromkeys(RATES, NUMBER), "per second of the window"),
+    "tokens": told(maybe(COUNTS), "sums over the answers that came with usage"),
+    "failures": listed(ref("failure"), "the commonest first"),
+    "cost": told(TEXT, "USD by the answers, exactly"),
+}
+COST = of(
+    {
+        "amount": TEXT,
+        "at_least": {"type": "boolean"},
+        "resolutions": COUNTS,
+        "not_booked": {"type": "string"},
+        "warmup": {"type": "string"},
+    },
+    "USD by the ledger, settled afterwards where the provider can be asked.",
+)
+POINT = of(
+    {
+        "load": ref("load"),
+        **FIGURES,
+        "warmup": maybe(of({"sent": COUNT, "finished": COUNT, "failures": listed(ref("failure"))})),
+        "alone": told(maybe(of(FIGURES)), "with --hedge: the requests to the first model alone"),
+        "audit": told({"type": "object"}, "what the client itself took"),
+        "notes": listed({"type": "string"}, "what qualifies the figures"),
+    },
+    "The figures of one load.",
+)
+HEDGE = of(
+    {
+        "model": {"type": "string"},
+        "after": {"type": "number"},
+        "requests": COUNT,
+        "lost": COUNT,
+        "lost_cost": TEXT,
+        "lost_at_least": {"type": "boolean"},
+        "cost_alone": ref("cost"),
+    },
+    "With --hedge: what the second model added.",
+)
+
+
+def schema() -> Schema:
+    """The whole schema."""
+    load = msgspec.json.schema(Load)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The results of trio-minillm bench",
+        **of(
+            {
+                "schema": {"const": SCHEMA},
+                "version": told({"type": "string"}, "version of trio-minillm"),
+                "at": {"type": "string", "format": "date-time"},
+                "config": told({"type": "object"}, "the options: no key, no prompt"),
+                "points": listed(ref("point"), "one for each load, in the order in which they ran"),
+                "found": told({"type": ["object", "null"]}, "the outcome of a search"),
+                "cost": ref("cost"),
+                "hedge": ref("hedge"),
+                "error": told({"type": ["object", "null"]}, "why it could not be carried out"),
+                "exit_code": {"type": "integer"},
+            },
+            optional=("cost", "hedge"),
+        ),
+        "$defs": {
+            "spread": SPREAD,
+            "failure": FAILURE,
+            "cost": COST,
+            "point": POINT,
+            "hedge": HEDGE,
+            "load": {"anyOf": load["anyOf"]},
+            **load["$defs"],
+        },
+    }
+
+
+def check(found: dict[str, Any]) -> None:
+    """Fail if this is not of that form. Without jsonschema nothing is checked."""
+    try:
+        from jsonschema import Draft202012Validator
+    except ImportError:
+        return
+    errors = list(Draft202012Validator(schema()).iter_errors(found))
+    assert not errors, "\n".join(f"{error.json_path}: {error.message}" for error in errors)
