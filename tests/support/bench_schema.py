@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from trio_minillm._bench.figures.figures import LATENCIES
+from trio_minillm._bench.figures.figures import LATENCIES, Goodput
+from trio_minillm._bench.figures.series import Series
 from trio_minillm._bench.figures.spread import QUANTILES
 from trio_minillm._bench.plan import Load
 from trio_minillm._bench.run import SCHEMA
@@ -55,6 +56,8 @@ SPREAD = of(
             {"type": "object", "additionalProperties": INTERVAL},
             "bounds at 95 % confidence, by the name of the figure",
         ),
+        "estimated": told({"type": "boolean"}, "true if the values rest on an assumption"),
+        "relative_error": told({"type": "number"}, "of the percentiles; 0 is exact"),
     },
     "A distribution. Times are seconds; null is a figure that there are no values for.",
 )
@@ -71,7 +74,10 @@ FAILURE = of(
     },
     "Failures that are alike, and the message of one of them.",
 )
-RATES = ("requests", "chunks", "output_tokens", "input_tokens")
+RATES = (
+    *("requests", "chunks", "output_tokens", "input_tokens"),
+    *("output_tokens_per_user", "decode_tokens_per_user"),
+)
 FIGURES: dict[str, Schema] = {
     "counts": of(
         {
@@ -79,6 +85,7 @@ FIGURES: dict[str, Schema] = {
             "outcomes": told(COUNTS, "requests by outcome"),
             "finish_reasons": told(COUNTS, "whole answers by finish reason"),
             "chunks": COUNT,
+            "empty": told(COUNT, "whole answers without content"),
             "retries": COUNT,
         }
     ),
@@ -88,6 +95,9 @@ FIGURES: dict[str, Schema] = {
     "tokens": told(maybe(COUNTS), "sums over the answers that came with usage"),
     "failures": listed(ref("failure"), "the commonest first"),
     "cost": told(TEXT, "USD by the answers, exactly"),
+    "costs": of(dict.fromkeys(("per_million_output_tokens", "per_good_answer"), NUMBER), "USD"),
+    "goodput": told(maybe(ref("Goodput")), "with limits"),
+    "series": told(maybe(ref("Series")), "the course of the run"),
 }
 COST = of(
     {
@@ -126,7 +136,9 @@ HEDGE = of(
 
 def schema() -> Schema:
     """The whole schema."""
-    load = msgspec.json.schema(Load)
+    (load, *_), defs = msgspec.json.schema_components(
+        (Load, Goodput, Series), ref_template="#/$defs/{name}"
+    )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The results of trio-minillm bench",
@@ -151,8 +163,8 @@ def schema() -> Schema:
             "cost": COST,
             "point": POINT,
             "hedge": HEDGE,
-            "load": {"anyOf": load["anyOf"]},
-            **load["$defs"],
+            "load": load,
+            **defs,
         },
     }
 

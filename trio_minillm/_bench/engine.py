@@ -10,6 +10,9 @@ import trio
 
 from .._client import Client
 from .figures.figures import figures_of
+from .figures.notes import notes_of
+from .figures.objective import Objective
+from .figures.store import Store
 from .hedge import Hedge
 from .load import LoadRun
 from .plan import Plan
@@ -26,6 +29,7 @@ class Engine:
     """Runs plans, and makes a point of each.
 
     ``sink`` is called with each record, whatever its phase, for whoever writes or watches them.
+    ``objective`` says which answers are good ones.
     """
 
     def __init__(
@@ -36,12 +40,14 @@ class Engine:
         secret: str = "",
         hedge: Hedge | None = None,
         max_cost: bool = False,
+        objective: Objective | None = None,
         sink: Callable[[Record], object] = lambda record: None,
     ) -> None:
         self._client = client
         self._model = model
         self._options: dict[str, Any] = {"secret": secret, "hedge": hedge, "max_cost": max_cost}
         self._sink = sink
+        self._objective = objective
         self.run: LoadRun | None = None
         """The load that runs, or ran last."""
         self.stopped = ""
@@ -57,10 +63,10 @@ class Engine:
 
     async def measure(self, plan: Plan) -> Point:
         """Run a plan and return its figures. Raises as `LoadRun.run`."""
-        records: dict[str, list[Record]] = {WARMUP: [], ALONE: [], MEASURED: []}
+        stores = {phase: Store(self._objective) for phase in (WARMUP, ALONE, MEASURED)}
 
         def keep(record: Record) -> None:
-            records[record.phase].append(record)
+            stores[record.phase].add(record)
             self._sink(record)
 
         self.run = run = LoadRun(self._client, self._model, plan, keep, **self._options)
@@ -72,13 +78,16 @@ class Engine:
         finally:
             self.stopped = self.stopped or run.stopped
             used, seconds = time.process_time() - cpu, trio.current_time() - began
+            figures, warmup, alone = (
+                figures_of(stores[phase], seed=plan.seed) for phase in (MEASURED, WARMUP, ALONE)
+            )
             self.point = point = Point(
                 load=plan.load,
-                figures=figures_of(records[MEASURED]),
-                warmup=figures_of(records[WARMUP]) if records[WARMUP] else None,
-                alone=figures_of(records[ALONE]) if records[ALONE] else None,
+                figures=figures,
+                warmup=warmup if warmup.sent else None,
+                alone=alone if alone.sent else None,
                 audit={"cpu_seconds": used, "seconds": seconds},
-                notes=tuple(_notes(used, seconds)),
+                notes=(*_notes(used, seconds), *notes_of(figures)),
             )
         return point
 

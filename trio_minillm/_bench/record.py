@@ -63,6 +63,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     failure: Failure | None = None
     attempts: int = 1
     """Requests that were sent for it; 0 if none was. ``sent`` is the first one's time."""
+    hedged: bool = False
+    """True if several models could be asked at once: ``attempts`` has the requests to all of them."""
+    request_id: str | None = None
+    """The server's name of it, by which its log can be searched."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     """Prompt tokens that the server took from its cache."""
@@ -83,6 +87,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     def last(self) -> float | None:
         """Time of the last content."""
         return self.stamps[-1] if self.stamps else None
+
+    @property
+    def retries(self) -> int:
+        """Requests that were sent because an earlier one had failed, as far as they can be told apart."""
+        return 0 if self.hedged else max(0, self.attempts - 1)
 
     @property
     def whole(self) -> bool:

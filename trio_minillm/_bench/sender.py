@@ -21,6 +21,9 @@ from .record import Failure, Record, clock_offset
 MAX_MESSAGE = 1000
 """Characters of an error's message that a record keeps."""
 
+MAX_ID = 200
+"""Characters of a request's id that a record keeps."""
+
 
 class Sender:
     """Sends prompts to one model, and makes a record of each request, however it ends.
@@ -73,6 +76,7 @@ class Sender:
         """
         stream = self.open(prompt, record.phase, model)
         error: MiniLLMError | None = None
+        record.hedged = model is not None
         record.sent = trio.current_time() + self._offset
         self.running += 1
         try:
@@ -110,6 +114,8 @@ class Sender:
         response, timings = stream.response, stream.response.timings
         record.ended = trio.current_time() + self._offset
         record.attempts = timings.attempts
+        if response.request_id is not None:
+            record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
             record.headers = record.stamps[0] - (timings.first_chunk - timings.headers)
         record.outcome = None if response.outcome is None else response.outcome.value

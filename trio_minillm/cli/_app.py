@@ -19,6 +19,7 @@ from ._chat import chat
 from ._costs import costs
 from ._output import EXIT_CODES
 from ._report import report
+from ._serve import serve
 from ._terminal import say
 
 
@@ -75,6 +76,7 @@ def main() -> None:
     app.command(cls=_Command, epilog=_EPILOG)(batch)
     app.command(cls=_Command)(report)
     app.command(cls=_Command)(costs)
+    app.command(cls=_Command)(serve)
     try:
         app(prog_name="trio-minillm")
     except Exception as exc:  # noqa: BLE001 - a bug: show its place, for its message may be secret

@@ -13,7 +13,6 @@ import msgspec
 
 from .._bench.output.csv import csv_of
 from .._bench.output.json import fields_of
-from .._bench.output.notes import notes_of
 from .._bench.output.table import Table, failure_rows, load_text, result_table, rows_of
 from .._bench.run import Point, Result
 from ._bench_hedge import hedge_rows
@@ -57,14 +56,14 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
             spent = Decimal("0" if cost is None else cost["warmup"])
             rows.append(("warm-up", warm + (f" · ${usd(spent)}" if spent else "")))
             rows += failure_rows(point.warmup)
-        return rows + [("note", note) for note in notes_of(point)]
+        return rows + [("note", note) for note in point.notes]
 
     def _sweep_rows(self, points: tuple[Point, ...]) -> list[Row]:
         rows = []
         for point in points:
             named = load_text(point.load)
             rows += [(f"{named}: {label}", text) for label, text in failure_rows(point.figures)]
-            rows += [("note", f"{named}: {note}") for note in notes_of(point)]
+            rows += [("note", f"{named}: {note}") for note in point.notes]
         if (cost := self.beside.get("cost")) is not None:
             rows.append(("cost", told_cost(cost)))
         return rows

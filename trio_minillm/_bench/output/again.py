@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from ..figures.figures import figures_of
+from ..figures.objective import Objective
+from ..figures.store import Store
 from ..plan import Load
 from ..record import ALONE, MEASURED, WARMUP, Record
 from ..run import Point, Result
@@ -28,13 +30,10 @@ class Again(msgspec.Struct, kw_only=True):
     """Cost and comparison, as the run has told them; empty if it was killed."""
 
 
-def again(
-    path: Path, watch: Callable[[Point, Sequence[Record]], object] = lambda point, records: None
-) -> Again:
+def again(path: Path, watch: Callable[[int, Record], object] = lambda point, record: None) -> Again:
     """Return the result of a file of records: the figures are exactly those that the run has told.
 
-    The records of one load are in memory at a time; ``watch`` is called with each load's. Raises
-    `RecordsError`.
+    ``watch`` is called with each record and the number of its load. Raises `RecordsError`.
     """
     maker = _Maker(path, watch)
     for one in read_records(path):
@@ -48,11 +47,11 @@ def again(
 class _Maker:
     """Makes points of records that come in the order of their loads."""
 
-    def __init__(self, path: Path, watch: Callable[[Point, Sequence[Record]], object]) -> None:
+    def __init__(self, path: Path, watch: Callable[[int, Record], object]) -> None:
         self._path = path
         self._watch = watch
         self._marks: dict[tuple[str, int | None], dict[str, Any]] = {}
-        self._records: dict[str, list[Record]] = {}
+        self._stores: dict[str, Store] = {}
         self._number: int | None = None
         self._points: list[Point] = []
 
@@ -60,32 +59,35 @@ class _Maker:
         self._marks[mark.mark, mark.point] = mark.fields
 
     def add(self, number: int, record: Record) -> None:
-        if self._number is not None and number != self._number:
+        if number != self._number:
             self._finish()
-        self._number = number
-        self._records.setdefault(record.phase, []).append(record)
+            self._number, self._stores = number, stores_of(None)
+        if record.phase not in self._stores:
+            raise RecordsError(f'{self._path}: there is no phase "{record.phase}"')
+        self._stores[record.phase].add(record)
+        self._watch(number, record)
 
     def _finish(self) -> None:
-        fields = self._marks.get(("load", self._number))
-        begin = self._marks.get(("begin", None), {})
+        """Make the point of the newest load, if there is one."""
+        if self._number is None:
+            return
+        config = self._marks.get(("begin", None), {}).get("config", {})
+        unfinished = {"load": config.get("load"), "audit": {}, "notes": [UNFINISHED]}
+        fields = self._marks.get(("load", self._number), unfinished)
         try:
-            if fields is None:
-                config = begin.get("config", {})
-                load = msgspec.convert(config.get("load") or {"type": "closed"}, Load)
-                point = point_of(load, self._records, notes=(UNFINISHED,))
-            else:
-                notes = tuple(fields.get("notes", ()))
-                load = msgspec.convert(fields["load"], Load)
-                point = point_of(load, self._records, audit=fields["audit"], notes=notes)
+            point = point_of(
+                msgspec.convert(fields["load"], Load),
+                self._stores,
+                config.get("seed", 0),
+                audit=fields["audit"],
+                notes=tuple(fields["notes"]),
+            )
         except (ValueError, KeyError) as exc:
             raise RecordsError(f"{self._path}: {exc}") from exc
-        self._watch(point, self._records.get(MEASURED, []))
         self._points.append(point)
-        self._records = {}
 
     def made(self) -> Again:
-        if self._number is not None:
-            self._finish()
+        self._finish()
         begin = self._marks.get(("begin", None), {})
         end = dict(self._marks.get(("end", None), {}))
         try:
@@ -101,13 +103,20 @@ class _Maker:
         return Again(result=result, beside=end)
 
 
-def point_of(load: Load, records: Mapping[str, list[Record]], **more: Any) -> Point:
-    """Return the figures of one load from its records by phase."""
-    warmup, alone = records.get(WARMUP), records.get(ALONE)
+def stores_of(objective: Objective | None) -> dict[str, Store]:
+    """Return an empty store for each phase."""
+    return {phase: Store(objective) for phase in (WARMUP, ALONE, MEASURED)}
+
+
+def point_of(load: Load, stores: Mapping[str, Store], seed: int, **more: Any) -> Point:
+    """Return the figures of one load from its stores by phase."""
+    figures, warmup, alone = (
+        figures_of(stores[phase], seed=seed) for phase in (MEASURED, WARMUP, ALONE)
+    )
     return Point(
         load=load,
-        figures=figures_of(records.get(MEASURED, ())),
-        warmup=figures_of(warmup) if warmup else None,
-        alone=figures_of(alone) if alone else None,
+        figures=figures,
+        warmup=warmup if warmup.sent else None,
+        alone=alone if alone.sent else None,
         **more,
     )

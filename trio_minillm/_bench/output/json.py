@@ -9,7 +9,6 @@ import msgspec
 from ..figures.figures import Figures
 from ..figures.spread import fields_of as spread_fields
 from ..run import SCHEMA, Point, Result
-from .notes import notes_of
 
 
 def fields_of(result: Result) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def _point_fields(point: Point) -> dict[str, Any]:
         "warmup": told,
         "alone": None if alone is None else _figures_fields(alone),
         "audit": point.audit,
-        "notes": notes_of(point),
+        "notes": list(point.notes),
     }
 
 
@@ -46,6 +45,7 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
             "outcomes": figures.outcomes,
             "finish_reasons": figures.reasons,
             "chunks": figures.chunks,
+            "empty": figures.empty,
             "retries": figures.retries,
         },
         "latency": {name: spread_fields(spread) for name, spread in figures.latency.items()},
@@ -54,4 +54,7 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
         "tokens": figures.tokens,
         "failures": figures.failures,
         "cost": figures.cost,
+        "costs": figures.costs,
+        "goodput": msgspec.to_builtins(figures.goodput),
+        "series": msgspec.to_builtins(figures.series),
     }

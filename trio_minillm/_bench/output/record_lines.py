@@ -59,7 +59,7 @@ def record_of(fields: dict[str, Any]) -> tuple[int, Record]:
 
 # -- columns ---------------------------------------------------------------------------------
 
-TYPES = {int: "int64", float: "float64", str: "string"}
+TYPES = {bool: "bool_", int: "int64", float: "float64", str: "string"}
 LISTS = {"stamps": "float64", "counts": "int64"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..figures.figures import Figures
+from ..figures.objective import limits_text
 from ..figures.spread import Spread
 from ..plan import Closed, Load, Open, Ramp
 from ..run import Point, Result
@@ -12,11 +13,16 @@ NAMES = {
     "ttft_text": "TTFT, text",
     "ttft_reasoning": "TTFT, reasoning",
     "itl": "ITL",
+    "itl_token": "ITL, by token",
+    "itl_max": "ITL, longest",
     "tpot": "TPOT",
     "e2e": "E2E",
     "e2e_stream": "E2E, end of stream",
     "ttft_scheduled": "TTFT from schedule",
+    "ttft_text_scheduled": "TTFT, text, from schedule",
+    "ttft_reasoning_scheduled": "TTFT, reasoning, from schedule",
     "e2e_scheduled": "E2E from schedule",
+    "e2e_stream_scheduled": "E2E, end of stream, from schedule",
     "late": "sent late",
 }
 """Names of the distributions in the table."""
@@ -27,11 +33,14 @@ CUT = ("length", "max_tokens")
 ALIKE = {
     "ttft_text": "ttft",
     "ttft_reasoning": "ttft",
+    "itl_token": "itl",
     "e2e_stream": "e2e",
-    "ttft_scheduled": "ttft",
-    "e2e_scheduled": "e2e",
 }
 """Distributions that are shown only where they differ from another one."""
+SCHEDULED = ("ttft_scheduled", "e2e_scheduled", "late")
+"""Distributions that are shown only where requests were sent late."""
+HIDDEN = ("itl_max", "ttft_text_scheduled", "ttft_reasoning_scheduled", "e2e_stream_scheduled")
+"""Distributions that are in JSON alone."""
 SAME, SAME_SHARE = 0.005, 0.1
 """Seconds, and part of a time, up to which two times are shown as one: less than people act upon."""
 LATE = 0.02
@@ -65,18 +74,18 @@ def table_of(figures: Figures) -> Table:
 
 def _says_something(name: str, latency: dict[str, Spread]) -> bool:
     """Return whether a distribution differs from the one that is shown anyway."""
-    spread = latency[name]
-    if name == "late":
-        return (spread.max or 0.0) > LATE
-    other = latency.get(ALIKE.get(name, ""))
+    spread, other = latency[name], latency.get(ALIKE.get(name, ""))
+    if name in HIDDEN:
+        return False
+    if name in SCHEDULED:
+        return (latency["late"].max or 0.0) > LATE
     if other is None:
         return True
-    if name.endswith("_scheduled"):
-        return (latency["late"].max or 0.0) > LATE
-    if spread.count != other.count:
+    if spread.count != other.count and name != "itl_token":
         return True
+    least = 0.0 if name == "itl_token" else SAME
     pairs = [(spread.at(which) or 0.0, other.at(which) or 0.0) for which in SHOWN]
-    return any(abs(one - two) > max(SAME, SAME_SHARE * two) for one, two in pairs)
+    return any(abs(one - two) > max(least, SAME_SHARE * two) for one, two in pairs)
 
 
 def _row(name: str, spread: Spread) -> tuple[str, ...]:
@@ -88,7 +97,8 @@ def _row(name: str, spread: Spread) -> tuple[str, ...]:
         if which == "mean" and bounds is not None:
             cell += f" ±{number_text((bounds[1] - bounds[0]) / 2 * scale)}"
         cells.append(cell)
-    return (f"{NAMES.get(name, name)} ({unit})", f"{spread.count:,}", *cells)
+    label = NAMES.get(name, name) + (", estimated" if spread.estimated else "")
+    return (f"{label} ({unit})", f"{spread.count:,}", *cells)
 
 
 def rows_of(point: Point) -> list[tuple[str, str]]:
@@ -112,7 +122,18 @@ def rows_of(point: Point) -> list[tuple[str, str]]:
         rows.append(("chunks", f"{figures.chunks:,} · {rate_text(figures, 'chunks')}/s"))
     if figures.finished:
         rows.append(("tokens", _tokens_text(figures)))
+    if figures.goodput is not None:
+        limits = limits_text(figures.goodput.limits)
+        rows.append(("goodput", f"{goodput_text(figures)} within {limits}"))
     return rows
+
+
+def goodput_text(figures: Figures) -> str:
+    """Return the share of good requests and their rate: ``97.3% · 12.1/s``, or ``-``."""
+    good = figures.goodput
+    if good is None or good.share is None:
+        return "-"
+    return f"{good.share:.1%}" + ("" if good.rate is None else f" · {good.rate:,.1f}/s")
 
 
 def failure_rows(figures: Figures) -> list[tuple[str, str]]:
@@ -152,10 +173,13 @@ def _tokens_text(figures: Figures) -> str:
 def sweep_table(points: tuple[Point, ...]) -> Table:
     """Return a table with a row for each load."""
     told = any(p.figures.tokens is not None for p in points)
+    limited = any(p.figures.goodput is not None for p in points)
     speed = "output_tokens" if told else "chunks"
     head = (
         *("load", "requests/s", "TTFT p50", "p99", "TPOT p50" if told else "ITL p50"),
-        *("tokens/s" if told else "chunks/s", "failed"),
+        "tokens/s" if told else "chunks/s",
+        *(("goodput",) if limited else ()),
+        "failed",
     )
     rows = []
     for point in points:
@@ -168,6 +192,7 @@ def sweep_table(points: tuple[Point, ...]) -> Table:
                 *(seconds_text(spread.at(n)) for spread, n in ((ttft, "p50"), (ttft, "p99"))),
                 seconds_text(pace.at("p50")),
                 rate_text(figures, speed),
+                *((goodput_text(figures),) if limited else ()),
                 f"{failed_of(figures):,}",
             )
         )
