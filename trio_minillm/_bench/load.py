@@ -15,7 +15,6 @@ import trio
 
 from .._batch.throttle.retry import is_fatal
 from .._client import Client
-from .._toolkit.streams import TrackedStream
 from .._types.errors import BudgetExceeded, MiniLLMError
 from .arrivals import offsets
 from .hedge import Hedge
@@ -170,11 +169,14 @@ class LoadRun:
             model = None
             if self.hedge is not None and phase == MEASURED:
                 model = self.hedge.choice
-            sent = await self.sender.send(prompt, record, model)
-            self._ended(*sent)
-            due = sent[0].ended
+            error: MiniLLMError | None = None
+            try:
+                _, _, error = await self.sender.send(prompt, record, model)
+            finally:  # also of a stream that is cancelled
+                self._ended(record, error)
+            due = record.ended
 
-    def _ended(self, record: Record, stream: TrackedStream, error: MiniLLMError | None) -> None:
+    def _ended(self, record: Record, error: MiniLLMError | None) -> None:
         if isinstance(error, BudgetExceeded):
             self.stop("--max-cost is reached")
             if isinstance(error.__cause__, MiniLLMError):  # the limit prevented a retry of this

@@ -11,6 +11,7 @@ import trio
 import trio_minillm as llm
 
 from .._bench.engine import Engine
+from .._bench.output.curves import CurveMaker
 from .._bench.output.record_files import RecordFile
 from .._bench.plan import Closed, Plan
 from .._bench.record import MEASURED, WARMUP, Record
@@ -64,6 +65,7 @@ class Bench(LiveRun):
         self._streams = trio.CancelScope()
         self._watch_of = Watch()
         self.records: RecordFile | None = None
+        self.curves = None if outputs.html is None else CurveMaker()
 
     # -- the work ----------------------------------------------------------------------------
 
@@ -109,6 +111,8 @@ class Bench(LiveRun):
         self._watch_of.add(record)
         if self.records is not None:
             self.records.add(len(self.points), record)
+        if self.curves is not None:
+            self.curves.add(len(self.points), record)
 
     def _measured(self, point: Point, stopped: str) -> None:
         """Keep the figures of a load that has ended."""
@@ -195,7 +199,7 @@ class Bench(LiveRun):
         if self.summary() is None:
             return None
         told = self.told()
-        error = told.write_files(self.outputs)
+        error = told.write_files(self.outputs, self.curves)
         if self.records is None:
             return error
         self.records.mark("end", found=told.result.found, **told.beside)

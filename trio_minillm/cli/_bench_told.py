@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from .._bench.output.csv import csv_of
+from .._bench.output.curves import CurveMaker, Curves
+from .._bench.output.html import Page, html_of
 from .._bench.output.json import fields_of
 from .._bench.output.table import Table, failure_rows, load_text, result_table, rows_of
 from .._bench.run import Point, Result
@@ -68,11 +70,19 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
             rows.append(("cost", told_cost(cost)))
         return rows
 
-    def write_files(self, outputs: Outputs) -> OutputError | None:
+    def html(self, curves: Mapping[int, Curves]) -> str:
+        """Return the report."""
+        page = Page(table=self.table(), rows=self.rows())
+        return html_of(self.result, curves, page)
+
+    def write_files(self, outputs: Outputs, curves: CurveMaker | None = None) -> OutputError | None:
         """Write the files that are wanted, each in one step, and return the first failure."""
         made: list[tuple[str, Path, Callable[[], str]]] = []
         if outputs.csv is not None:
             made.append(("the figures", outputs.csv, lambda: csv_of(self.result)))
+        if outputs.html is not None and curves is not None:
+            curves.finish()
+            made.append(("the report", outputs.html, lambda: self.html(curves.made)))
         error: OutputError | None = None
         for what, path, text in made:
             try:

@@ -42,16 +42,18 @@ def report(
 def _tell(file: Path, outputs: output.Outputs) -> Exception | None:
     """Make all that is wanted of these records, and return the failure of a file, if there is one."""
     from .._bench.output.again import again  # brings numpy
+    from .._bench.output.curves import CurveMaker
     from .._bench.output.record_files import RecordsError
     from ._bench_told import Told
 
     outputs.check(("the records", file))
+    curves = CurveMaker()
     try:
-        made = again(file)
+        made = again(file, curves.add)
     except RecordsError as exc:
         raise Misuse(str(exc)) from exc
     told = Told(result=made.result, beside=made.beside)
-    error = told.write_files(outputs)
+    error = told.write_files(outputs, curves)
     if outputs.json:
         write_all(sys.stdout, safe_json({**told.fields(), "error": None, "exit_code": 0}))
     else:
