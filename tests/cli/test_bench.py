@@ -35,9 +35,11 @@ from ..support.command import (
     endings,
     on_terminal,
     posix,
+    read_some,
     read_until,
     run,
     running,
+    start,
     wait_for,
 )
 from ..support.endpoint import END, HELLO, OPENING, Endpoint, Step, chunk, text
@@ -455,19 +457,48 @@ def test_lines_on_stderr_say_how_it_goes(endpoint: Endpoint) -> None:
 
 
 @posix
-def test_one_line_on_a_terminal(endpoint: Endpoint) -> None:
+def test_lines_that_change_on_a_terminal(endpoint: Endpoint) -> None:
     endpoint.script = slow_then_whole
     code, shown = on_terminal(fast(endpoint, "--requests", "4", "--concurrency", "2"))
     assert code == 0
-    states, _, table = shown.rpartition("\r\x1b[K")
-    assert states.count("\r") > 3
-    assert "\n" not in states
+    states, _, table = shown.rpartition("\r\x1b[J")
+    blocks = states.split("A\r")[:-1]  # each ends with the way back to its first line
+    assert len(blocks) > 3
+    for block in blocks:
+        lines = block.split("\n")
+        assert block.endswith(f"\x1b[J\x1b[{len(lines) - 1}")
+        assert all(line.count("\x1b[K") == 1 for line in lines)
     assert "2 done, 0 failed, " in states
+    assert "  50%" in states
+    for name in "concurrency 2", "TTFT", "chunks/s", "running":
+        assert name in blocks[-1]
+    assert "█" in blocks[-1]
     assert "TTFT (ms)" in table
     assert "p99" in table
     assert "finished" in table
     code, shown = on_terminal(fast(endpoint, "--requests", "2", "--quiet"))
     assert (code, "\r" in shown) == (0, False)
+
+
+@posix
+def test_ctrl_c_on_a_terminal_takes_the_place_of_the_lines(endpoint: Endpoint) -> None:
+    import pty
+
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, text("b"), END])
+    ours, theirs = pty.openpty()
+    with start(fast(endpoint, "--concurrency", "2"), stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        read_until(ours, "█".encode())
+        process.send_signal(signal.SIGINT)
+        said = read_until(ours, b"streams are still running")
+        endpoint.release.set()
+        rest = read_until(ours, b"")
+        while data := read_some(ours):
+            rest += data
+        assert process.wait(LIMIT) == 130
+    os.close(ours)
+    assert b"\x1b[J\r\n2 streams are still running" in said
+    assert b"finished" in rest
 
 
 # -- JSON and misuse -------------------------------------------------------------------------
@@ -508,6 +539,15 @@ def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
         (["-m", "local", "--prompts", "nowhere.txt"], "No such file"),
         (["-m", "local", "--ledger", "no/where/x.jsonl"], "the ledger"),
         (["-m", "local", "--json", "--rate", "0"], "--rate must be more than 0"),
+        (["-m", "local", "--json", "--markdown"], "--json can't go with --markdown"),
+        (["-m", "local", "--records", "x.txt"], "--records is a file with one of the endings"),
+        (["-m", "local", "--records", "no/x.jsonl"], "its folder does not exist"),
+        (["-m", "local", "--csv", "."], "not a regular file"),
+        (["-m", "local", "--csv", "x", "--html", "./x"], "--html must be another file than --csv"),
+        (
+            ["-m", "local", "--csv", "x", "--ledger", "x"],
+            "--csv must be another file than --ledger",
+        ),
     ],
 )
 def test_misuse_is_one_line(args: list[str], words: str) -> None:

@@ -16,6 +16,7 @@ from ..local._named import KEYS, variable_of
 from ._batch import batch
 from ._bench import bench
 from ._chat import chat
+from ._compare import compare
 from ._costs import costs
 from ._output import EXIT_CODES
 from ._report import report
@@ -75,6 +76,7 @@ def main() -> None:
     app.command(cls=_Command, epilog=_EPILOG)(bench)
     app.command(cls=_Command, epilog=_EPILOG)(batch)
     app.command(cls=_Command)(report)
+    app.command(cls=_Command, epilog=_EPILOG)(compare)
     app.command(cls=_Command)(costs)
     app.command(cls=_Command)(serve)
     try:

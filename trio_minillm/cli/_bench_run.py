@@ -143,8 +143,13 @@ class Bench(LiveRun):
     def progress(self) -> Progress | None:
         if self.engine is None or self.engine.run is None:
             return None
-        text = self._watch_of.text(self.engine, self.every, self.ledger)
-        return Progress(text, bool(self._watch_of.failed))
+        watch, engine = self._watch_of, self.engine
+        return Progress(
+            watch.text(engine, self.every, self.ledger),
+            bool(watch.failed),
+            share=watch.share(engine),
+            below=watch.lines(engine),
+        )
 
     # -- the end -----------------------------------------------------------------------------
 

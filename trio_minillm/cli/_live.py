@@ -35,7 +35,7 @@ from ._output import (
     error_line,
     safe_json,
 )
-from ._terminal import TABS, StatusLine, print_error, print_summary, say, write_all
+from ._terminal import TABS, StatusLine, interject, print_error, print_summary, write_all
 
 REDRAW, SAY_EVERY = 0.25, 5.0
 """Seconds between two states of the status line: on a terminal, and elsewhere."""
@@ -57,6 +57,8 @@ class Progress(NamedTuple):
     """True if some of the requests have failed."""
     share: float | None = None
     """Part of the work that is done, from 0 to 1, if it is known how much there is."""
+    below: tuple[str, ...] = ()
+    """Further lines, for a terminal alone."""
 
 
 class LiveRun(ABC):
@@ -121,7 +123,7 @@ class LiveRun(ABC):
     def leaving(self) -> None:
         """Say that costs are being asked for. To be called when only that is left to wait for."""
         if self.interrupted and self.ledger.unsettled and not self.quiet:
-            say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
+            interject("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
 
     async def main(self, finish: Callable[[], int]) -> None:
         """Run `work`, show its progress, and handle signals.
@@ -156,7 +158,7 @@ class LiveRun(ABC):
             if running and not self.quiet:
                 many = f"one {self.noun} is" if running == 1 else f"{running:,} {self.noun}s are"
                 again = "Ctrl-C again" if self.interrupted is signal.SIGINT else "a second signal"
-                say(f"\n{many} still running; {again} cancels them\n")
+                interject(f"\n{many} still running; {again} cancels them\n")
             await anext(signals)
             self.cancel()
             await anext(signals)  # providers are being asked for costs, or something hangs
@@ -172,7 +174,12 @@ class LiveRun(ABC):
                 await done.wait()
                 break
             if (progress := self.progress()) is not None:
-                await line.show(progress.text, bad=progress.failing, share=progress.share)
+                await line.show(
+                    progress.text,
+                    bad=progress.failing,
+                    share=progress.share,
+                    below=progress.below,
+                )
         line.clear()
         shown.set()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument
 
 from . import _bench_output_options as output
-from ._output import Misuse, OutputError, error_code, error_line, safe_json
+from ._output import Misuse, OutputError, error_code, error_fields, error_line, safe_json
 from ._terminal import ALIGNED, MARKDOWN, print_error, print_summary, write_all
 
 
@@ -29,7 +29,11 @@ def report(
     outputs = output.Outputs(json=json, markdown=markdown, csv=csv, html=html)
     try:
         error = _tell(file, outputs)
-    except (Misuse, OutputError) as exc:
+    except Misuse as exc:
+        error = exc
+        if json:
+            print_json({}, error)
+    except OutputError as exc:
         error = exc
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -55,8 +59,14 @@ def _tell(file: Path, outputs: output.Outputs) -> Exception | None:
     told = Told(result=made.result, beside=made.beside)
     error = told.write_files(outputs, curves)
     if outputs.json:
-        write_all(sys.stdout, safe_json({**told.fields(), "error": None, "exit_code": 0}))
+        print_json(told.fields(), None)
     else:
         form = MARKDOWN if outputs.markdown else ALIGNED
         print_summary(told.table(), told.rows(), form=form)
     return error
+
+
+def print_json(fields: dict[str, Any], error: Exception | None) -> None:
+    """Print one JSON object, with the error of a command and its exit code. Raises `OutputError`."""
+    what = None if error is None else error_fields(error)
+    write_all(sys.stdout, safe_json({**fields, "error": what, "exit_code": error_code(error)}))
