@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-import trio
-
 from .._client import Client
+from .audit.audit import Audit, judged
+from .audit.stamps import Lags
+from .audit.watch import Watch
 from .figures.figures import figures_of
 from .figures.notes import notes_of
 from .figures.objective import Objective
@@ -19,17 +19,13 @@ from .plan import Plan
 from .record import ALONE, MEASURED, WARMUP, Record
 from .run import Point
 
-BUSY = 0.8
-"""Share of a core from which on this program itself may have limited what was measured."""
-BUSY_SECONDS = 1.0
-"""Seconds that a run must have taken for `BUSY` to apply: a shorter one is always busy."""
-
 
 class Engine:
     """Runs plans, and makes a point of each.
 
     ``sink`` is called with each record, whatever its phase, for whoever writes or watches them.
-    ``objective`` says which answers are good ones.
+    ``objective`` says which answers are good ones; ``lags`` are those of the client's reads, if its
+    transport tells them.
     """
 
     def __init__(
@@ -42,12 +38,14 @@ class Engine:
         max_cost: bool = False,
         objective: Objective | None = None,
         sink: Callable[[Record], object] = lambda record: None,
+        lags: Lags | None = None,
     ) -> None:
         self._client = client
         self._model = model
         self._options: dict[str, Any] = {"secret": secret, "hedge": hedge, "max_cost": max_cost}
         self._sink = sink
         self._objective = objective
+        self._lags = lags
         self.run: LoadRun | None = None
         """The load that runs, or ran last."""
         self.stopped = ""
@@ -72,28 +70,24 @@ class Engine:
         self.run = run = LoadRun(self._client, self._model, plan, keep, **self._options)
         if self.stopped:
             run.stop(self.stopped)
-        cpu, began = time.process_time(), trio.current_time()
-        try:
-            await run.run()
-        finally:
-            self.stopped = self.stopped or run.stopped
-            used, seconds = time.process_time() - cpu, trio.current_time() - began
-            figures, warmup, alone = (
-                figures_of(stores[phase], seed=plan.seed) for phase in (MEASURED, WARMUP, ALONE)
-            )
-            self.point = point = Point(
-                load=plan.load,
-                figures=figures,
-                warmup=warmup if warmup.sent else None,
-                alone=alone if alone.sent else None,
-                audit={"cpu_seconds": used, "seconds": seconds},
-                notes=(*_notes(used, seconds), *notes_of(figures)),
-            )
+        with Watch(self._lags) as watch:
+            run.measuring = watch.restart
+            try:
+                await run.run()
+            finally:
+                self.stopped = self.stopped or run.stopped
+                self.point = point = self._point(plan, stores, watch.audit())
         return point
 
-
-def _notes(cpu: float, seconds: float) -> list[str]:
-    if seconds >= BUSY_SECONDS and cpu > BUSY * seconds:
-        share = cpu / seconds
-        return [f"this program took {share:.0%} of a core: it may have been the limit"]
-    return []
+    def _point(self, plan: Plan, stores: dict[str, Store], audit: Audit) -> Point:
+        figures, warmup, alone = (
+            figures_of(stores[phase], seed=plan.seed) for phase in (MEASURED, WARMUP, ALONE)
+        )
+        return Point(
+            load=plan.load,
+            figures=figures,
+            warmup=warmup if warmup.sent else None,
+            alone=alone if alone.sent else None,
+            audit=judged(audit, figures, plan.load),
+            notes=tuple(notes_of(figures)),
+        )

@@ -19,7 +19,7 @@ from .._types.errors import BudgetExceeded, MiniLLMError
 from .arrivals import offsets
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan
-from .record import MEASURED, WARMUP, Record, clock_offset, kind_of_failure
+from .record import MEASURED, WARMUP, Record, kind_of_failure
 from .sender import Sender, failure_of
 
 GIVE_UP = 100
@@ -38,7 +38,7 @@ class LoadRun:
     """The requests of one plan in this process.
 
     ``sink`` is called with each record when its request has ended. ``max_cost`` says that the client has
-    such a limit, so that answers without a known cost end the run. Its 16 attributes are the plan, its
+    such a limit, so that answers without a known cost end the run. Its 17 attributes are the plan, its
     outlets, and how far it has come.
     """
 
@@ -64,6 +64,8 @@ class LoadRun:
         self.chunks = self.tokens = 0
         """Contents of the current phase so far, and tokens as far as the server has told."""
         self.sender = Sender(client, model, plan, secret=secret, moved=self._moved)
+        self.measuring: Callable[[], object] = lambda: None
+        """Called before what counts begins."""
         self._secret = secret
         self._max_cost = max_cost
         self._sending = trio.CancelScope()
@@ -97,6 +99,7 @@ class LoadRun:
                 WARMUP, Closed(concurrency=_most(plan.load)), plan.warmup, math.inf
             )
         self.chunks = self.tokens = self._in_a_row = 0
+        self.measuring()
         if begin_at is not None and not self.stopped:
             await trio.sleep_until(begin_at)
         duration = math.inf if plan.duration is None else plan.duration
@@ -163,7 +166,7 @@ class LoadRun:
         phases: tuple[str, ...] = (self.phase,)
         if self.hedge is not None and self.phase == MEASURED:
             phases = self.hedge.turns(number)
-        due += clock_offset()
+        due += self.sender.offset
         for phase in phases:
             record = Record(number=number, phase=phase, scheduled=due, sent=due, ended=due)
             model = None

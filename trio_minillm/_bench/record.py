@@ -43,7 +43,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     scheduled: float
     """Time at which the load wanted it to start."""
     sent: float
-    """Time at which it did start: the call was made."""
+    """Time at which the request was out: its last byte was handed to the socket. Where that is not known
+    of one request alone (several attempts, several models, no answer), it is ``called``."""
+    called: float | None = None
+    """Time at which the call was made: between it and ``sent`` are the connection, a key that has to be
+    fetched, and this program's own work."""
     headers: float | None = None
     """Time at which the response's headers were there."""
     first_text: float | None = None
@@ -62,7 +66,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The finish reason."""
     failure: Failure | None = None
     attempts: int = 1
-    """Requests that were sent for it; 0 if none was. ``sent`` is the first one's time."""
+    """Requests that were sent for it; 0 if none was."""
     hedged: bool = False
     """True if several models could be asked at once: ``attempts`` has the requests to all of them."""
     request_id: str | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from .audit.audit import Audit
 from .figures.figures import Figures
 from .plan import Load
 
@@ -25,7 +26,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     warmup: Figures | None = None
     alone: Figures | None = None
     """Of the requests to the first model alone, where two are compared."""
-    audit: dict[str, Any] = {}
+    audit: Audit = Audit()
     """Proof that the figures can be believed: CPU, lag and pauses of the client."""
     notes: tuple[str, ...] = ()
     """Qualifications of the figures."""

@@ -46,7 +46,8 @@ class Sender:
         self._plan = plan
         self._secret = secret
         self._moved = moved
-        self._offset = clock_offset()
+        self.offset = clock_offset()
+        """Seconds to add to Trio's clock to get the times of records."""
         self.running = 0
         """Streams that are open."""
 
@@ -77,7 +78,7 @@ class Sender:
         stream = self.open(prompt, record.phase, model)
         error: MiniLLMError | None = None
         record.hedged = model is not None
-        record.sent = trio.current_time() + self._offset
+        record.sent = record.called = trio.current_time() + self.offset
         self.running += 1
         try:
             async with stream:
@@ -90,7 +91,7 @@ class Sender:
         return record, stream, error
 
     async def _read(self, stream: TrackedStream, record: Record) -> None:
-        offset, stamps, counts = self._offset, record.stamps, record.counts
+        offset, stamps, counts = self.offset, record.stamps, record.counts
         tokens = 0
         async for chunk in stream:
             made = 0
@@ -112,12 +113,15 @@ class Sender:
 
     def _complete(self, record: Record, stream: TrackedStream, error: MiniLLMError | None) -> None:
         response, timings = stream.response, stream.response.timings
-        record.ended = trio.current_time() + self._offset
+        record.ended = trio.current_time() + self.offset
         record.attempts = timings.attempts
         if response.request_id is not None:
             record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
-            record.headers = record.stamps[0] - (timings.first_chunk - timings.headers)
+            began = record.stamps[0] - timings.first_chunk
+            record.headers = began + timings.headers
+            if timings.sent is not None and timings.attempts == 1 and not record.hedged:
+                record.sent = max(record.sent, began + timings.sent)
         record.outcome = None if response.outcome is None else response.outcome.value
         if len(record.counts) != len(record.stamps):
             record.counts = []

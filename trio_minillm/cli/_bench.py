@@ -19,6 +19,7 @@ from typer import Option
 
 import trio_minillm as llm
 
+from .._bench.figures.objective import Objective, parse_limits
 from .._bench.plan import CONCURRENCY, REQUESTS, Closed, Load, Open, Plan
 from .._bench.prompts.prompt import Prompt
 from ..local._named import key_of, kind_of
@@ -84,6 +85,8 @@ _HELP = {
     "hedge": "A second model: each prompt is sent to the first alone, and with this one behind it.",
     "hedge_base_url": "The second model's address. [that of --model, for one of the same kind]",
     "after": "Ask the second if the first has given no content for this many seconds.",
+    "goodput": "Count the answers within limits, such as 'ttft<0.5s,tpot<50ms'.",
+    "null_run": "Then put the same load on a timed server on this machine: the client's own share.",
 }
 
 
@@ -113,6 +116,8 @@ def bench(
     max_cost: option.MaxCost = None,
     price: option.Price = None,
     ledger: option.LedgerFile = None,
+    goodput: Annotated[str | None, Option(metavar="LIMITS", help=_HELP["goodput"])] = None,
+    null_run: Annotated[bool, Option("--null-run", help=_HELP["null_run"])] = False,
     json: output.JSON = False,
     markdown: output.Markdown = False,
     csv: output.CSVFile = None,
@@ -157,10 +162,22 @@ def bench(
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
             secret=secret,
+            objective=goodput_of(goodput),
+            null_run=null_run,
         )
         return Bench(plan, target, outputs, quiet=quiet)
 
     run_live(make, json=json, name=model, base_url=base_url)
+
+
+def goodput_of(text: str | None) -> Objective | None:
+    """Return the limits of ``--goodput``, if there are any. Raises `Misuse`."""
+    if text is None:
+        return None
+    try:
+        return Objective(share=1.0, limits=parse_limits(text))
+    except ValueError as exc:
+        raise Misuse(f"--goodput: {exc}") from exc
 
 
 def load_of(concurrency: int | None, rate: float | None) -> Load:

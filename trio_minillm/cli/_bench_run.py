@@ -10,7 +10,10 @@ import trio
 
 import trio_minillm as llm
 
+from .._bench.audit.null_run import NullRunError, null_run
+from .._bench.audit.stamps import Lags, open_stamped_transport
 from .._bench.engine import Engine
+from .._bench.figures.objective import Objective
 from .._bench.output.curves import CurveMaker
 from .._bench.output.record_files import RecordFile
 from .._bench.plan import Closed, Plan
@@ -44,6 +47,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ledger: llm.Ledger | None
     secret: str
     """The keys, a line each."""
+    objective: Objective | None = None
+    """The limits of a good answer."""
+    null_run: bool = False
+    """True if the same load is put on a server whose timing is known, afterwards."""
 
 
 class Bench(LiveRun):
@@ -84,7 +91,10 @@ class Bench(LiveRun):
         slots = min(most, LOCAL_SLOTS)
         async with (
             open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
-            llm.open_client(ledger=self.ledger, limits=target.limits) as client,
+            open_stamped_transport(lags := Lags()) as transport,
+            llm.open_client(
+                ledger=self.ledger, limits=target.limits, transport=transport
+            ) as client,
         ):
             model = msgspec.structs.replace(model, price=price_of(model))
             self.engine = engine = Engine(
@@ -94,6 +104,8 @@ class Bench(LiveRun):
                 hedge=None if target.second is None else target.second.behind(model),
                 max_cost=target.limits.max_cost is not None,
                 sink=self._add,
+                lags=lags,
+                objective=target.objective,
             )
             try:
                 await engine.measure(plan)
@@ -105,6 +117,19 @@ class Bench(LiveRun):
                 if engine.point is not None:
                     self._measured(engine.point, engine.stopped)
                 self.leaving()
+        if target.null_run and engine.point is not None and not engine.stopped:
+            await self._null_run(engine.point)
+
+    async def _null_run(self, point: Point) -> None:
+        """Put the newest point's load on a server of our own, and add what that shows to the point."""
+        try:
+            null = await null_run(self.plan, point.figures)
+        except (NullRunError, OSError) as exc:
+            self.error = exc
+            return
+        audit = msgspec.structs.replace(point.audit, null=null)
+        self.points[-1] = msgspec.structs.replace(self.points[-1], audit=audit)
+        self._mark_load()
 
     def _add(self, record: Record) -> None:
         """Take a request that has ended to all that want it."""
@@ -118,15 +143,15 @@ class Bench(LiveRun):
         """Keep the figures of a load that has ended."""
         if stopped and self.error is None:
             point = msgspec.structs.replace(point, notes=(f"stopped: {stopped}", *point.notes))
-        if self.records is not None:
-            self.records.mark(
-                "load",
-                len(self.points),
-                load=msgspec.to_builtins(point.load),
-                audit=point.audit,
-                notes=list(point.notes),
-            )
         self.points.append(point)
+        self._mark_load()
+
+    def _mark_load(self) -> None:
+        """Write to the records what is known of the newest load beside them."""
+        if self.records is not None:
+            point = self.points[-1]
+            known = {"load": point.load, "audit": point.audit, "notes": point.notes}
+            self.records.mark("load", len(self.points) - 1, **msgspec.to_builtins(known))
 
     def stop(self) -> int:
         running = 0
@@ -231,4 +256,5 @@ def config_of(plan: Plan, target: Target) -> dict[str, Any]:
         "attempts": plan.attempts,
         "timeouts": clocks,
         "max_cost": None if cost is None else str(cost),
+        "goodput": None if target.objective is None else target.objective.limits,
     }

@@ -72,7 +72,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     def html(self, curves: Mapping[int, Curves]) -> str:
         """Return the report."""
-        page = Page(table=self.table(), rows=self.rows())
+        verdict = [point.audit.verdict for point in self.result.points if point.audit.verdict]
+        page = Page(table=self.table(), rows=self.rows(), verdict=verdict)
         return html_of(self.result, curves, page)
 
     def write_files(self, outputs: Outputs, curves: CurveMaker | None = None) -> OutputError | None:

@@ -33,7 +33,8 @@ LATENCIES = {
     "ttft_reasoning_scheduled": "time to the first reasoning, from the scheduled start",
     "e2e_scheduled": "time to the last content, from the scheduled start",
     "e2e_stream_scheduled": "time to the end of the stream, from the scheduled start",
-    "late": "from the scheduled start to the real one",
+    "sending": "from the call to the request that is out: connection, key, and the client's own work",
+    "late": "from the scheduled start to the call",
 }
 """The distributions that are made of whole answers, with their meaning. All are seconds."""
 
@@ -131,7 +132,7 @@ def _latencies(store: Store, seed: int) -> dict[str, Spread]:
     groups = groups_of(np.arange(answers), answers)
     found = {
         name: spread_of(store.whole(name), resampling=resampling, groups=groups)
-        for name in (*FIGURES, "late")
+        for name in (*FIGURES, "sending", "late")
     }
 
     def of(gaps: GapSet, **told: Any) -> Spread:

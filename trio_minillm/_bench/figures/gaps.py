@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from .intervals import MAX_GROUPS, groups_of
 
-MAX_GAPS = 10_000_000
-"""Gaps that are kept one by one, to seven digits (160 MB). Those beyond are counted in buckets."""
+MAX_GAPS = 2_000_000
+"""Gaps that are kept one by one, to seven digits. Those beyond are counted in buckets."""
 FLUSH = 10_000
 """Contents that are worked up at a time, in about a millisecond."""
-GROWTH = 1.02
+GROWTH = 1.005
 """Width of a bucket: the upper end, as a multiple of the lower one."""
-ERROR = 0.02
+ERROR = 0.005
 """Relative error of a value out of a bucket, at most."""
 LEAST, MOST = 1e-6, 1e6
 """Seconds of the first bucket's end and of the last one's."""

@@ -48,7 +48,7 @@ class Resampling:
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
-        """How often each group (the columns) is in each sample (the rows)."""
+        """The times that each group (the columns) is in each sample (the rows)."""
         groups = min(self.requests, MAX_GROUPS)
         draw = np.random.default_rng(self.seed)
         return draw.multinomial(groups, np.full(groups, 1 / groups), SAMPLES).astype(np.float64)
@@ -67,11 +67,13 @@ def intervals_of(
     A percentile has an interval if there are enough values for its upper bound to be below the largest
     one: n such that ``share ** n`` is at most 2.5 %, which is 368 for p99.
     """
-    if np.unique(groups).size < MIN_REQUESTS:
+    if np.count_nonzero(np.bincount(groups)) < MIN_REQUESTS:
         return {}
     weights = resampling.weights
     ends = _bins(np.cumsum(sizes), tuple(shares.values()), resampling.requests)
-    bins = np.searchsorted(ends, np.arange(values.size))
+    bins = np.zeros(values.size, dtype=np.int64)
+    bins[ends[:-1] + 1] = 1
+    np.cumsum(bins, out=bins)
     shape = (weights.shape[1], ends.size)
     counts = np.bincount(groups * ends.size + bins, sizes, shape[0] * shape[1]).reshape(shape)
     sums = np.bincount(groups, sizes * values, shape[0])

@@ -1,8 +1,9 @@
-"""What qualifies the figures of a run, in words. Pure."""
+"""Qualifications of the figures of a run, in words. Pure."""
 
 from __future__ import annotations
 
 from .figures import Figures
+from .gaps import MAX_GAPS
 from .spread import QUANTILES
 
 
@@ -26,8 +27,9 @@ def notes_of(figures: Figures) -> list[str]:
         names = " and ".join(name.replace("p999", "p99.9") for name in few)
         verb = "is" if len(few) == 1 else "are"
         notes.append(f"{names} of {_many(finished, 'answer')} {verb} the largest value")
-    if any(spread.relative_error for spread in figures.latency.values()):
-        notes.append("of very many gaps the percentiles are within 2 %")
+    errors = [spread.relative_error for spread in figures.latency.values()]
+    if any(errors):
+        notes.append(f"percentiles of more than {MAX_GAPS:,} gaps are within {max(errors):.1%}")
     return notes
 
 

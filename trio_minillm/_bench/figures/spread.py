@@ -58,7 +58,7 @@ def spread_of(
     which ``groups`` has the number of what is drawn with each value. ``told`` are further fields.
     """
     found = np.asarray(values, dtype=np.float64)
-    sizes = np.ones(found.size) if weights is None else weights.astype(np.float64)
+    sizes = np.ones(found.size) if weights is None else np.asarray(weights, dtype=np.float64)
     there = np.flatnonzero(~np.isnan(found) & (sizes > 0))
     if not there.size:
         return Spread(count=0, **told)

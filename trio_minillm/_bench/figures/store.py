@@ -30,10 +30,10 @@ TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
 class Store:
-    """What is kept of the records of one phase.
+    """The part of the records of one phase that figures are made of.
 
-    A request takes some 200 bytes; of its gaps there is the bound that `Gaps` has. Its 16
-    attributes are counts, sums, columns and gaps.
+    A request takes some 200 bytes; of its gaps there is the bound that `Gaps` has.
+    Its 15 attributes are counts, sums, columns and gaps.
     """
 
     def __init__(self, objective: Objective | None = None) -> None:
@@ -60,7 +60,9 @@ class Store:
         """Requests whose cost is known."""
         self.gaps = Gaps()
         self._every = {name: array("d") for name in ("scheduled", "sent", "ended", "whole")}
-        self._whole = {name: array("d") for name in (*FIGURES, "sent", "late", "last", "tokens")}
+        self._whole = {
+            name: array("d") for name in (*FIGURES, "sent", "sending", "late", "last", "tokens")
+        }
 
     @property
     def sent(self) -> int:
@@ -77,8 +79,8 @@ class Store:
         return np.array(self._every[name])
 
     def whole(self, name: str) -> NDArray[np.float64]:
-        """Return a column of the whole answers: a figure, ``sent``, ``late``, ``last`` or ``tokens``.
-        It is NaN where it is not known.
+        """Return a column of the whole answers: a figure, ``sent``, ``sending``, ``late``, ``last``
+        or ``tokens``. It is NaN where it is not known.
         """
         return np.array(self._whole[name])
 
@@ -104,7 +106,9 @@ class Store:
         self.reasons[OTHER if full else reason] += 1
         values: dict[str, float | None] = {name: of(record) for name, of in FIGURES.items()}
         values["sent"], values["last"] = record.sent, record.last
-        values["late"] = max(0.0, record.sent - record.scheduled)
+        values["sending"] = None if record.called is None else record.sent - record.called
+        called = record.sent if record.called is None else record.called
+        values["late"] = max(0.0, called - record.scheduled)
         values["tokens"] = record.output_tokens
         for name, value in values.items():
             self._whole[name].append(np.nan if value is None else value)

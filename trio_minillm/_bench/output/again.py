@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..audit.audit import Audit
 from ..figures.figures import figures_of
 from ..figures.objective import Objective
 from ..figures.store import Store
@@ -61,7 +62,7 @@ class _Maker:
     def add(self, number: int, record: Record) -> None:
         if number != self._number:
             self._finish()
-            self._number, self._stores = number, stores_of(None)
+            self._number, self._stores = number, stores_of(self._objective())
         if record.phase not in self._stores:
             raise RecordsError(f'{self._path}: there is no phase "{record.phase}"')
         self._stores[record.phase].add(record)
@@ -79,12 +80,22 @@ class _Maker:
                 msgspec.convert(fields["load"], Load),
                 self._stores,
                 config.get("seed", 0),
-                audit=fields["audit"],
+                audit=msgspec.convert(fields["audit"], Audit),
                 notes=tuple(fields["notes"]),
             )
         except (ValueError, KeyError) as exc:
             raise RecordsError(f"{self._path}: {exc}") from exc
         self._points.append(point)
+
+    def _objective(self) -> Objective | None:
+        """Return the limits of a good answer, if the run had any."""
+        limits = self._marks.get(("begin", None), {}).get("config", {}).get("goodput")
+        if limits is None:
+            return None
+        try:
+            return Objective(share=1.0, limits=msgspec.convert(limits, dict[str, float]))
+        except ValueError as exc:
+            raise RecordsError(f"{self._path}: {exc}") from exc
 
     def made(self) -> Again:
         self._finish()

@@ -96,7 +96,7 @@ def _load(
 ) -> str:
     alone = len(result.points) == 1
     title = "Course" if alone else f"Load {number + 1}: {load_text(point.load)}"
-    inner = "" if alone else _table(table_of(point.figures))
+    inner = "" if alone else _table(table_of(point.figures, point.audit.unreliable))
     inner += _figures("", plots_of_load(point, curves), plots)
     if curves is None:
         inner += "<p>Only the figures of this load were kept, not its curves.</p>"

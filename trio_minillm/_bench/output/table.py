@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+from ..audit.null import NullRun
 from ..figures.figures import Figures
 from ..figures.objective import limits_text
 from ..figures.spread import Spread
@@ -23,6 +26,7 @@ NAMES = {
     "ttft_reasoning_scheduled": "TTFT, reasoning, from schedule",
     "e2e_scheduled": "E2E from schedule",
     "e2e_stream_scheduled": "E2E, end of stream, from schedule",
+    "sending": "until sent",
     "late": "sent late",
 }
 """Names of the distributions in the table."""
@@ -52,20 +56,26 @@ Table = list[tuple[str, ...]]
 """A table's rows, of which the first is its head."""
 
 
+MARK = " (!)"
+"""Mark of a figure that the audit refuses."""
+
+
 def result_table(result: Result) -> Table:
     """Return the table of one load's distributions, or of several loads."""
     if len(result.points) == 1:
-        return table_of(result.points[0].figures)
+        return table_of(result.points[0].figures, result.points[0].audit.unreliable)
     return sweep_table(result.points)
 
 
 # -- one load --------------------------------------------------------------------------------
 
 
-def table_of(figures: Figures) -> Table:
-    """Return the table of the distributions that have something to say; its first row is the head."""
+def table_of(figures: Figures, unreliable: Container[str] = ()) -> Table:
+    """Return the table of the distributions that have something to say; its first row is the head. Those
+    that are ``unreliable`` have a mark.
+    """
     rows = [
-        _row(name, spread)
+        _row(name, spread, MARK if name in unreliable else "")
         for name, spread in figures.latency.items()
         if spread.count and _says_something(name, figures.latency)
     ]
@@ -79,6 +89,8 @@ def _says_something(name: str, latency: dict[str, Spread]) -> bool:
         return False
     if name in SCHEDULED:
         return (latency["late"].max or 0.0) > LATE
+    if name == "sending":
+        return (spread.at("p50") or 0.0) > SAME
     if other is None:
         return True
     if spread.count != other.count and name != "itl_token":
@@ -88,7 +100,7 @@ def _says_something(name: str, latency: dict[str, Spread]) -> bool:
     return any(abs(one - two) > max(least, SAME_SHARE * two) for one, two in pairs)
 
 
-def _row(name: str, spread: Spread) -> tuple[str, ...]:
+def _row(name: str, spread: Spread, mark: str) -> tuple[str, ...]:
     unit, scale = ("s", 1.0) if (spread.max or 0.0) >= LONG else ("ms", 1000.0)
     cells = []
     for which in SHOWN:
@@ -98,7 +110,7 @@ def _row(name: str, spread: Spread) -> tuple[str, ...]:
             cell += f" ±{number_text((bounds[1] - bounds[0]) / 2 * scale)}"
         cells.append(cell)
     label = NAMES.get(name, name) + (", estimated" if spread.estimated else "")
-    return (f"{label} ({unit})", f"{spread.count:,}", *cells)
+    return (f"{label} ({unit}){mark}", f"{spread.count:,}", *cells)
 
 
 def rows_of(point: Point) -> list[tuple[str, str]]:
@@ -117,23 +129,22 @@ def rows_of(point: Point) -> list[tuple[str, str]]:
     if cancelled:
         rows.append(("cancelled", f"{cancelled:,}"))
     if figures.window is not None:
-        span = seconds_text(figures.window)
-        rows.append(("time", f"{span} · {rate_text(figures, 'requests')} requests/s"))
-        rows.append(("chunks", f"{figures.chunks:,} · {rate_text(figures, 'chunks')}/s"))
+        rate = f"{rate_text(figures, 'requests')} requests/s{_mark(point, 'requests')}"
+        rows.append(("time", f"{seconds_text(figures.window)} · {rate}"))
+        rate = f"{rate_text(figures, 'chunks')}/s{_mark(point, 'chunks')}"
+        rows.append(("chunks", f"{figures.chunks:,} · {rate}"))
     if figures.finished:
-        rows.append(("tokens", _tokens_text(figures)))
-    if figures.goodput is not None:
-        limits = limits_text(figures.goodput.limits)
-        rows.append(("goodput", f"{goodput_text(figures)} within {limits}"))
-    return rows
+        rows.append(("tokens", _tokens_text(figures) + _mark(point, "output_tokens")))
+    return rows + _judgements(point)
 
 
 def goodput_text(figures: Figures) -> str:
-    """Return the share of good requests and their rate: ``97.3% · 12.1/s``, or ``-``."""
+    """Return the good requests and their rate: ``97 good of 100 (97.0%) · 12.1/s``, or ``-``."""
     good = figures.goodput
     if good is None or good.share is None:
         return "-"
-    return f"{good.share:.1%}" + ("" if good.rate is None else f" · {good.rate:,.1f}/s")
+    rate = "" if good.rate is None else f" · {good.rate:,.1f}/s"
+    return f"{good.good:,} good of {figures.sent:,} ({good.share:.1%}){rate}"
 
 
 def failure_rows(figures: Figures) -> list[tuple[str, str]]:
@@ -144,6 +155,31 @@ def failure_rows(figures: Figures) -> list[tuple[str, str]]:
         name = " ".join(str(word) for word in words if word is not None)
         rows.append((name, f"{kind['count']:,} · {kind['example']}"))
     return rows
+
+
+def _judgements(point: Point) -> list[tuple[str, str]]:
+    rows = []
+    if point.figures.goodput is not None:
+        limits = limits_text(point.figures.goodput.limits)
+        rows.append(("goodput", f"{goodput_text(point.figures)} · {limits}"))
+    if point.audit.verdict:
+        rows.append(("audit", point.audit.verdict))
+    if point.audit.null is not None:
+        rows.append(("null run", _null_text(point.audit.null)))
+    return rows
+
+
+def _null_text(null: NullRun) -> str:
+    named = ("TTFT", null.ttft), ("ITL", null.itl), ("E2E", null.e2e)
+    parts = [
+        f"{name} p50 {seconds_text(spread.at('p50'))} p99 {seconds_text(spread.at('p99'))}"
+        for name, spread in named
+    ]
+    return f"the client's own share: {' · '.join(parts)} ({null.matched:,} of {null.requests:,})"
+
+
+def _mark(point: Point, name: str) -> str:
+    return MARK if name in point.audit.unreliable else ""
 
 
 def failed_of(figures: Figures) -> int:
@@ -192,11 +228,16 @@ def sweep_table(points: tuple[Point, ...]) -> Table:
                 *(seconds_text(spread.at(n)) for spread, n in ((ttft, "p50"), (ttft, "p99"))),
                 seconds_text(pace.at("p50")),
                 rate_text(figures, speed),
-                *((goodput_text(figures),) if limited else ()),
+                *((_share_text(figures),) if limited else ()),
                 f"{failed_of(figures):,}",
             )
         )
     return [head, *rows]
+
+
+def _share_text(figures: Figures) -> str:
+    good = figures.goodput
+    return "-" if good is None or good.share is None else f"{good.share:.1%}"
 
 
 def load_text(load: Load) -> str:
