@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 
+from trio_minillm._bench.audit.audit import Audit
 from trio_minillm._bench.figures.figures import LATENCIES, Goodput
 from trio_minillm._bench.figures.series import Series
 from trio_minillm._bench.figures.spread import QUANTILES
@@ -115,7 +117,7 @@ POINT = of(
         **FIGURES,
         "warmup": maybe(of({"sent": COUNT, "finished": COUNT, "failures": listed(ref("failure"))})),
         "alone": told(maybe(of(FIGURES)), "with --hedge: the requests to the first model alone"),
-        "audit": told({"type": "object"}, "what the client itself took"),
+        "audit": told(ref("Audit"), "whether the client itself was the limit"),
         "notes": listed({"type": "string"}, "what qualifies the figures"),
     },
     "The figures of one load.",
@@ -137,8 +139,14 @@ HEDGE = of(
 def schema() -> Schema:
     """The whole schema."""
     (load, *_), defs = msgspec.json.schema_components(
-        (Load, Goodput, Series), ref_template="#/$defs/{name}"
+        (Load, Goodput, Series, Audit), ref_template="#/$defs/{name}"
     )
+    for name in ("ttft", "e2e", "arrival", "itl"):  # told as other distributions are
+        defs["NullRun"]["properties"][name] = ref("spread")
+    defs.pop("Spread", None)
+    for one in (found for found in defs.values() if found["type"] == "object"):
+        one["additionalProperties"] = False
+        one.pop("description", None)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The results of trio-minillm bench",
@@ -167,6 +175,11 @@ def schema() -> Schema:
             **defs,
         },
     }
+
+
+def schema_text() -> str:
+    """The page docs/bench.schema.json."""
+    return json.dumps(schema(), indent=2) + "\n"
 
 
 def check(found: dict[str, Any]) -> None:
