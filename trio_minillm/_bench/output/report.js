@@ -29,7 +29,7 @@
   // A plot in a section that is closed has no size: it is drawn when the section is opened.
   function drawAll(isDark = dark.matches) {
     for (const place of document.querySelectorAll(".plot"))
-      if (place.offsetParent !== null) draw(place, isDark);
+      if (!place.closest("details:not([open])")) draw(place, isDark);
   }
 
   for (const part of document.querySelectorAll("details")) part.addEventListener("toggle", () => drawAll());
