@@ -16,6 +16,7 @@ from .figures.store import Store
 from .hedge import Hedge
 from .load import LoadRun
 from .plan import Plan
+from .prompts.told import SizesTold
 from .record import ALONE, MEASURED, WARMUP, Record
 from .run import Point
 
@@ -62,9 +63,11 @@ class Engine:
     async def measure(self, plan: Plan) -> Point:
         """Run a plan and return its figures. Raises as `LoadRun.run`."""
         stores = {phase: Store(self._objective) for phase in (WARMUP, ALONE, MEASURED)}
+        sizes = SizesTold()
 
         def keep(record: Record) -> None:
             stores[record.phase].add(record)
+            sizes.add(record)
             self._sink(record)
 
         self.run = run = LoadRun(self._client, self._model, plan, keep, **self._options)
@@ -76,10 +79,10 @@ class Engine:
                 await run.run()
             finally:
                 self.stopped = self.stopped or run.stopped
-                self.point = point = self._point(plan, stores, watch.audit())
+                self.point = point = self._point(plan, stores, watch.audit(), sizes)
         return point
 
-    def _point(self, plan: Plan, stores: dict[str, Store], audit: Audit) -> Point:
+    def _point(self, plan: Plan, stores: dict[str, Store], audit: Audit, sizes: SizesTold) -> Point:
         figures, warmup, alone = (
             figures_of(stores[phase], seed=plan.seed) for phase in (MEASURED, WARMUP, ALONE)
         )
@@ -89,5 +92,5 @@ class Engine:
             warmup=warmup if warmup.sent else None,
             alone=alone if alone.sent else None,
             audit=judged(audit, figures, plan.load),
-            notes=tuple(notes_of(figures)),
+            notes=(*notes_of(figures), *sizes.notes()),
         )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
+from msgspec.structs import replace
 
 from .._batch.throttle.retry import is_fatal
 from .._client import Client
@@ -19,6 +20,7 @@ from .._types.errors import BudgetExceeded, MiniLLMError
 from .arrivals import offsets
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan
+from .prompts.prompt import Prompt, as_sent, next_turn
 from .record import MEASURED, WARMUP, Record, kind_of_failure
 from .sender import Sender, failure_of
 
@@ -69,6 +71,7 @@ class LoadRun:
         self._secret = secret
         self._max_cost = max_cost
         self._sending = trio.CancelScope()
+        self._pauses = set[trio.CancelScope]()
         self._left: int | None = None
         self._number = 0
         self._in_a_row = 0
@@ -84,6 +87,8 @@ class LoadRun:
         """Send no more requests. Running streams go on."""
         self.stopped = self.stopped or why
         self._sending.cancel()
+        for pause in self._pauses:
+            pause.cancel()
 
     async def run(self, begin_at: float | None = None) -> None:
         """Run the warm-up, then what counts, which begins at ``begin_at`` (Trio's clock) or at once.
@@ -94,6 +99,8 @@ class LoadRun:
         plan = self.plan
         for prompt in plan.prompts[:1]:
             self.sender.open(prompt, self.phase)
+            if self.hedge is not None:
+                self.sender.open(prompt, self.phase, self.hedge.choice)
         if plan.warmup:
             await self._run_phase(
                 WARMUP, Closed(concurrency=_most(plan.load)), plan.warmup, math.inf
@@ -157,27 +164,81 @@ class LoadRun:
                 return
             nursery.start_soon(run, number, began + offset)
 
-    # -- one request -------------------------------------------------------------------------
+    # -- one request, or one conversation ----------------------------------------------------
 
     async def _send(self, number: int, due: float) -> None:
-        """Send the request with this number: to both models where two are compared."""
+        """Send the request with this number, and the further turns of its conversation: to both models
+        where two are compared.
+        """
         prompts = self.plan.prompts
-        prompt = prompts[number % len(prompts)]
+        prompt, further = self._begun(prompts[number % len(prompts)])
         phases: tuple[str, ...] = (self.phase,)
         if self.hedge is not None and self.phase == MEASURED:
             phases = self.hedge.turns(number)
         due += self.sender.offset
+        turns = 0
         for phase in phases:
             record = Record(number=number, phase=phase, scheduled=due, sent=due, ended=due)
             model = None
             if self.hedge is not None and phase == MEASURED:
                 model = self.hedge.choice
+            record = await self._converse(prompt, record, model)
+            due, turns = record.ended, max(turns, record.turn)
+        if self._left is not None:
+            self._left += further - turns
+
+    def _begun(self, prompt: Prompt) -> tuple[Prompt, int]:
+        """Return a prompt with as many further turns as there are requests left, and their number, which is
+        taken off.
+        """
+        further = len(prompt.turns)
+        if further and self._left is not None:
+            further = min(further, self._left)
+            self._left -= further
+            prompt = replace(prompt, turns=prompt.turns[:further])
+        return prompt, further
+
+    async def _converse(self, prompt: Prompt, record: Record, model: Any) -> Record:
+        """Send a prompt, and each further turn behind the answer to the one before. Returns the last
+        turn's record.
+
+        The conversation is over with its last turn, with an answer that is not whole or that nothing can
+        follow, and when no more requests may start.
+        """
+        record.asked_tokens = prompt.tokens
+        prompt = as_sent(prompt)
+        while True:
             error: MiniLLMError | None = None
             try:
-                _, _, error = await self.sender.send(prompt, record, model)
+                _, stream, error = await self.sender.send(prompt, record, model)
             finally:  # also of a stream that is cancelled
                 self._ended(record, error)
-            due = record.ended
+            if not record.whole or not prompt.turns:
+                return record
+            following = next_turn(prompt, stream.response.to_message())
+            if following is None or not await self._thought():
+                return record
+            prompt, due = following, trio.current_time() + self.sender.offset
+            record = Record(
+                number=record.number,
+                phase=record.phase,
+                turn=record.turn + 1,
+                scheduled=due,
+                sent=due,
+                ended=due,
+            )
+
+    async def _thought(self) -> bool:
+        """Wait as long as a user thinks. Returns False if no more requests may start by then."""
+        if self.plan.think:
+            with trio.move_on_at(self._sending.deadline) as pause:
+                self._pauses.add(pause)
+                try:
+                    await trio.sleep(self.plan.think)
+                finally:
+                    self._pauses.discard(pause)
+        over = trio.current_time() >= self._sending.deadline
+        return not (over or self._sending.cancel_called)
 
     def _ended(self, record: Record, error: MiniLLMError | None) -> None:
         if isinstance(error, BudgetExceeded):

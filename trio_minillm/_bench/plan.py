@@ -71,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Prompts, sent in turn: the n-th request has the n-th of them, and after the last the first again."""
     load: Load = Closed()
     requests: int | None = REQUESTS
-    """Requests in all; ``None`` is as many as ``duration`` allows."""
+    """Requests in all, each turn of a conversation counted; ``None`` is as many as ``duration`` allows."""
     duration: float | None = None
     """Seconds after which no more requests start."""
     warmup: int = 0
@@ -79,7 +79,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     """Parameters of every request, by the names of `trio_minillm.Params`, with ``extra``."""
     system: Message | None = None
-    """The system message of every request."""
+    """The system message of every request that has none of its own."""
+    think: float = 0.0
+    """Seconds between the end of an answer and the next turn of its conversation."""
     timeouts: Timeouts = Timeouts()
     attempts: int = 1
     """Requests in all for one answer."""

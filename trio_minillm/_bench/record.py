@@ -34,7 +34,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     number: int
-    """Number of the request within its phase, from 0, over all processes."""
+    """Number of the request within its phase, from 0, over all processes; that of its first turn, for the
+    later turns of a conversation."""
     phase: str = MEASURED
     worker: int = 0
     """Number of the process that sent it."""

@@ -56,9 +56,10 @@ class Sender:
         that the wire format does not have.
         """
         plan = self._plan
-        messages: list[Message] = [plan.system] if plan.system is not None else []
         given = prompt.messages
-        messages += [user(given)] if isinstance(given, str) else given
+        messages: list[Message] = [user(given)] if isinstance(given, str) else [*given]
+        if plan.system is not None and messages[0].role not in ("system", "developer"):
+            messages.insert(0, plan.system)
         return self._client.stream(
             self._model if model is None else model,
             messages,

@@ -41,6 +41,7 @@ class Connection:
         now: Callable[[], float],
     ) -> None:
         self._sock = sock
+        self._sock_send = sock.send
         self._begin = begin
         self._now = now
         self._reader = RequestReader(number)
@@ -121,7 +122,7 @@ class Connection:
             sent = 0
         else:
             try:
-                sent = self._sock.send(data)
+                sent = self._sock_send(data)
                 if sent == len(data):
                     return True
             except BlockingIOError:

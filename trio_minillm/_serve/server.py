@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from random import Random
 from typing import Any
 
 import msgspec
@@ -17,17 +16,16 @@ import trio
 from ..providers import Model, Provider
 from ..providers._models import compatible
 from ..testing._events import json_reply
-from ..testing._script import Reply, ServedRequest, head_bytes, wire
+from ..testing._script import Reply, ServedRequest, wire
+from .answering import Answering
 from .capacity import Capacity
 from .connections import Connection, Exchange
 from .fault_texts import error_body
-from .forms import Finish, Forms, Length, body, contents, kind_of
 from .measures import Measures, prometheus
 from .options import ServeOptions
 from .pacer import Pacer
-from .programs import EVENTS, Program, program_of, reply_of, streamed, struck
 from .records import Records, ServedRecord
-from .requests import Asked, RefusedRequestError, asked_of
+from .requests import RefusedRequestError, asked_of, wire_in
 from .serving import Serving
 from .timers import new_timer
 
@@ -48,7 +46,7 @@ class TimedServer:
         self.measures = Measures(pacer.now())
         self._records = records
         self._capacity = Capacity(options.slots)
-        self._forms = Forms()
+        self._answering = Answering(options, self._capacity)
         self._number = 0
         self._serial = 0
         self._running: set[Serving] = set()
@@ -85,6 +83,7 @@ class TimedServer:
         self.measures = Measures(self.pacer.now())
         self._records.clear()
         self._number = 0
+        self._answering.reset()
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         capacity = self._capacity
@@ -147,17 +146,22 @@ class TimedServer:
         )
         self._serial += 1
         try:
-            asked, asked_body = asked_of(request, self.options.wire)
+            record.wire = wire_in(request.path, self.options.wire)
+            asked, asked_body = asked_of(request, record.wire)
             if self._capacity.full:
                 raise RefusedRequestError(503, "too many requests wait for their turn")
+            record.model, record.stream = asked.model, asked.stream
+            record.prompt_tokens = asked.prompt_tokens
+            program, takes_place = self._answering.program(asked, asked_body, record)
         except RefusedRequestError as exc:
             self._refuse(conn, record, exc, keep=keep)
             return None
+        except (TypeError, ValueError) as exc:  # what a wire format or a fault has no form for
+            why = RefusedRequestError(400, f"there is no such answer here: {exc}")
+            self._refuse(conn, record, why, keep=keep)
+            return None
         self._number += 1
-        record.wire, record.model, record.stream = asked.wire, asked.model, asked.stream
-        record.prompt_tokens = asked.prompt_tokens
-        self.measures.prompt_tokens += asked.prompt_tokens
-        program, takes_place = self._program(asked, asked_body, record)
+        self.measures.prompt_tokens += record.prompt_tokens
         serving = Serving(self, conn, record, program, takes_place=takes_place, keep=keep)
         self._running.add(serving)
         if takes_place:
@@ -213,64 +217,6 @@ class TimedServer:
         status = 404 if request.method == "GET" else 405
         what = f"there is no {request.method} {request.path[:200]}"
         return json_reply(error_body("openai", status, what, "not_found"), status=status)
-
-    # -- answers -------------------------------------------------------------------------------
-
-    def _program(
-        self, asked: Asked, asked_body: dict[str, Any], record: ServedRecord
-    ) -> tuple[Program, bool]:
-        """Return the program of an answer, and True if it takes one of the places."""
-        options = self.options
-        random = Random(f"{options.seed}/{record.number}")
-        wanted = None if options.length is None else options.length.draw(random)
-        made, cut = asked.tokens(wanted)
-        thought = 0 if asked.wire == "text" else min(options.reasoning, made)
-        length = Length(asked.prompt_tokens, thought, made - thought)
-        record.completion_tokens, record.reasoning_tokens = made, thought
-        finish: Finish = "length" if cut else "stop"
-        wants = (asked.usage, asked.running_usage)
-        kind = kind_of(asked.wire, asked.model, length, finish, options.usage, wants)
-        first, gap = options.first.draw(random), self._gap(random)
-        faults = [f for f in options.shared_faults if f.share >= 1 or random.random() < f.share]
-        record.faults = [fault.name for fault in faults]
-        named = {"x-request-id": record.id}
-        if not asked.stream:
-            chunks = -(-thought // options.tokens_per_chunk)
-            chunks += -(-(made - thought) // options.tokens_per_chunk)
-            wait = first + sum(gap() for _ in range(chunks - 1))
-            whole = json_reply(None, wait=wait)
-            data = body(kind, record.id, length)
-            reply = msgspec.structs.replace(whole, steps=(data,), headers=whole.headers | named)
-        elif not faults:
-            form = self._forms.get(kind, frame=True)
-            pieces = contents(
-                form,
-                record.id,
-                length,
-                options.tokens_per_chunk,
-                opening=options.opening,
-                end=b"0\r\n\r\n",
-            )
-            headers = {**EVENTS, **named, "transfer-encoding": "chunked"}
-            return streamed(head_bytes("1.1", 200, headers), pieces, first, gap), True
-        else:
-            form = self._forms.get(kind, frame=False)
-            pieces = contents(
-                form, record.id, length, options.tokens_per_chunk, opening=options.opening
-            )
-            reply = reply_of(pieces, first, gap)
-            reply = msgspec.structs.replace(reply, headers=reply.headers | named)
-        reply = struck(reply, [fault.on(asked.wire) for fault in faults], asked.wire)
-        record.status = reply.status
-        return program_of(reply, asked.wire, words=True), reply.status < 400
-
-    def _gap(self, random: Random) -> Callable[[], float]:
-        """Return the function that gives the time to the next content."""
-        draw, knee, capacity = self.options.gap.draw, self.options.slow_down, self._capacity
-        if knee is None:
-            constant = self.options.gap.constant
-            return (lambda: draw(random)) if constant is None else (lambda: constant)
-        return lambda: draw(random) * max(1.0, capacity.running / knee)
 
 
 @asynccontextmanager

@@ -23,6 +23,8 @@ from ..local._named import open_model
 from ._bench_hedge import SecondModel, hedge_fields
 from ._bench_live import Watch
 from ._bench_output_options import Outputs
+from ._bench_prompt_options import Prompts
+from ._bench_request_options import Asked
 from ._bench_told import Told
 from ._costs import RunLedger, cost_fields
 from ._live import LiveRun, Progress, Table
@@ -46,7 +48,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     limits: llm.Limits
     ledger: llm.Ledger | None
     secret: str
-    """The keys, a line each."""
+    """The keys and the values of headers, a line each."""
+    asked: Asked
+    """The part that is the same in every request."""
+    prompts: Prompts
+    """The prompts, or the lengths of those to be made."""
     objective: Objective | None = None
     """The limits of a good answer."""
     null_run: bool = False
@@ -64,6 +70,7 @@ class Bench(LiveRun):
         self.outputs = outputs
         self.plan = plan
         self.target = target
+        self.prompts = target.prompts
         self.secret = target.secret
         self.ledger = RunLedger(target.ledger)
         self.began = datetime.now(UTC)
@@ -77,9 +84,6 @@ class Bench(LiveRun):
     # -- the work ----------------------------------------------------------------------------
 
     async def work(self) -> None:
-        if self.outputs.records is not None:
-            about = {"version": llm.__version__, "at": self.began, "config": self.config()}
-            self.records = RecordFile(self.outputs.records, **about)
         with self._streams:
             await self._measure()
 
@@ -96,6 +100,7 @@ class Bench(LiveRun):
                 ledger=self.ledger, limits=target.limits, transport=transport
             ) as client,
         ):
+            model = target.asked.with_fields(model)
             model = msgspec.structs.replace(model, price=price_of(model))
             self.engine = engine = Engine(
                 client,
@@ -108,6 +113,10 @@ class Bench(LiveRun):
                 objective=target.objective,
             )
             try:
+                local = isinstance(target.model, str)
+                self.prompts = await self.prompts.made(client, model, plan, local=local)
+                plan = msgspec.structs.replace(plan, prompts=self.prompts.prompts)
+                self._open_records()
                 await engine.measure(plan)
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
@@ -131,6 +140,12 @@ class Bench(LiveRun):
         self.points[-1] = msgspec.structs.replace(self.points[-1], audit=audit)
         self._mark_load()
 
+    def _open_records(self) -> None:
+        """Prepare the file of ``--records``, if there is to be one."""
+        if self.outputs.records is not None:
+            about = {"version": llm.__version__, "at": self.began, "config": self.config()}
+            self.records = RecordFile(self.outputs.records, **about)
+
     def _add(self, record: Record) -> None:
         """Take a request that has ended to all that want it."""
         self._watch_of.add(record)
@@ -141,8 +156,9 @@ class Bench(LiveRun):
 
     def _measured(self, point: Point, stopped: str) -> None:
         """Keep the figures of a load that has ended."""
-        if stopped and self.error is None:
-            point = msgspec.structs.replace(point, notes=(f"stopped: {stopped}", *point.notes))
+        notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
+        notes += [*point.notes, *self.prompts.told(point.figures)]
+        point = msgspec.structs.replace(point, notes=tuple(notes))
         self.points.append(point)
         self._mark_load()
 
@@ -238,21 +254,20 @@ class Bench(LiveRun):
 
     def config(self) -> dict[str, Any]:
         """Return the options for JSON: no key, and only the count and size of the prompts."""
-        return config_of(self.plan, self.target)
+        return config_of(self.plan, self.target, self.prompts)
 
 
-def config_of(plan: Plan, target: Target) -> dict[str, Any]:
+def config_of(plan: Plan, target: Target, prompts: Prompts) -> dict[str, Any]:
     """Return the options for JSON: no key, and only the count and size of the prompts."""
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
-    sizes = [len(p.messages) for p in plan.prompts if isinstance(p.messages, str)]
     return {
         "model": target.name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
         **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed")},
-        "max_tokens": plan.params.get("max_tokens"),
-        "prompts": {"count": len(plan.prompts), "characters": sum(sizes)},
+        "request": target.asked.config(),
+        "prompts": prompts.config(),
         "attempts": plan.attempts,
         "timeouts": clocks,
         "max_cost": None if cost is None else str(cost),
