@@ -22,6 +22,9 @@ from ._bench_output_options import Outputs
 from ._costs import told_cost
 from ._output import OutputError, Row, one_line, usd
 
+LONGEST = 400
+"""Characters of a line below the table."""
+
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """A result, and what a run knows beside its records."""
@@ -42,7 +45,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         """Return the lines below the table."""
         points = self.result.points
         rows = self._point_rows(points[0]) if len(points) == 1 else self._sweep_rows(points)
-        return [(one_line(label, 60), one_line(text, 220)) for label, text in rows]
+        return [(one_line(label, 60), one_line(text, LONGEST)) for label, text in rows]
 
     def _point_rows(self, point: Point) -> list[Row]:
         cost, hedge = self.beside.get("cost"), self.beside.get("hedge")

@@ -106,7 +106,7 @@ def _load(
 
 def _figures(title: str, shown: Iterable[Plot], plots: list[Plot]) -> str:
     """Return the places of these plots, which are added to ``plots``: a script draws them."""
-    parts = [f"<h2>{escape(title)}</h2>"] if title else []
+    parts = []
     for plot in shown:
         parts.append(
             f'<figure><h3>{escape(plot.title)}</h3><div class="plot" data-plot="{len(plots)}" '
@@ -114,7 +114,9 @@ def _figures(title: str, shown: Iterable[Plot], plots: list[Plot]) -> str:
             f"<figcaption>{escape(plot.about)}</figcaption></figure>"
         )
         plots.append(plot)
-    return f"<section>{''.join(parts)}</section>\n"
+    if not title:
+        return "".join(parts)
+    return f'<section><h2>{escape(title)}</h2><div class="grid">{"".join(parts)}</div></section>\n'
 
 
 def _table(table: Sequence[tuple[str, ...]]) -> str:

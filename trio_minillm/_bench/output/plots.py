@@ -15,7 +15,7 @@ from ..figures.spread import Spread
 from ..plan import Closed, Open
 from ..run import Point, Result
 from .curves import Curves
-from .table import NAMES, load_text
+from .table import NAMES, load_text, seconds_text
 
 Spec = dict[str, Any]
 
@@ -24,6 +24,11 @@ MAX_OVERLAID = 12
 COLOURS = ("#2f7ed8", "#e08214", "#1b9e77", "#d6404e", "#8561c5", "#0aa2c0", "#c2479d", "#7a9a01")
 BLUE, ORANGE, GREEN, RED = COLOURS[:4]
 GREY = "#8a8f98"
+TAIL, LONG_TAIL = 0.995, 4.0
+"""Share of the values that an axis shows at least, and the length of the rest, as a multiple, from which on
+it is cut off."""
+LEAST_WAIT = 0.001
+"""Seconds from which on a request's wait to be sent is drawn."""
 COMMON: Spec = {
     "margin": {"l": 64, "r": 24, "t": 16, "b": 48},
     "hovermode": "closest",
@@ -173,7 +178,17 @@ def _ecdf_plot(name: str, curves: list[tuple[str, tuple[list[float], list[float]
     layout = _layout(f"{title}, ms", "not above, %", yaxis={"range": [0, 101]})
     layout["showlegend"] = len(curves) > 1
     about = f"Share of the values of {title} that are not above a time (ECDF)."
+    most = max((values[-1] for _, (values, _) in curves if values), default=0.0)
+    tail = max((_at(curve, TAIL) for _, curve in curves), default=0.0)
+    if most > LONG_TAIL * tail > 0:
+        layout["xaxis"]["range"] = [0, _ms(tail * 1.5)]
+        about += f" The longest, {seconds_text(most)}, is beyond the end of the axis."
     return Plot(title=f"{title}: distribution", about=about, data=data, layout=layout)
+
+
+def _at(curve: tuple[list[float], list[float]], share: float) -> float:
+    """Return the first value of a curve with such a share."""
+    return next((value for value, at in zip(*curve, strict=True) if at >= share), 0.0)
 
 
 # -- one load --------------------------------------------------------------------------------
@@ -246,7 +261,7 @@ def _timeline(curves: Curves) -> Plot:
         "failed": (RED, []),
     }
     for row, stream in enumerate(curves.streams):
-        if stream.sent > stream.scheduled:
+        if stream.sent - stream.scheduled > LEAST_WAIT:
             parts["queued"][1].append((stream.scheduled, stream.sent, row))
         if stream.outcome != "finished":
             parts["failed"][1].append((stream.sent, stream.ended, row))
