@@ -24,7 +24,7 @@ COLUMN, COLUMNS = 1.0, 48
 
 
 class Column(msgspec.Struct):
-    """What happened in one column of the sparklines."""
+    """One column of the sparklines."""
 
     began: float
     chunks: int

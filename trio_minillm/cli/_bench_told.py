@@ -1,4 +1,4 @@
-"""What ``bench`` and ``report`` tell of a result, and the files that they write of it."""
+"""The words of ``bench`` and ``report`` for a result, and the files that they write of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a figure has changed between two sides, and within which bounds. Pure."""
+"""The change of a figure between two sides, and the bounds within which it lies. Pure."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .table import failed_of
 STATISTICS = ("count", "mean", "std", "min", *QUANTILES, "max")
 """Figures of each distribution, as the names of its columns end."""
 LOAD = ("concurrency", "rate", "burstiness", "first", "last", "seconds")
-"""What a load may have."""
+"""Parts of a load, by name: each kind of load has some of them."""
 RATES = ("requests", "chunks", "output_tokens", "input_tokens")
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 

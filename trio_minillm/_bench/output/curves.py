@@ -1,4 +1,4 @@
-"""What the plots of a report are drawn from: taken from records as they come, in bounded memory. Pure."""
+"""The curves of which a report's plots are drawn: made of records as they come, in bounded memory. Pure."""
 
 from __future__ import annotations
 

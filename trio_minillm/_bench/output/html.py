@@ -25,7 +25,7 @@ Rows = Iterable[tuple[str, str]]
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report shows beside its plots."""
+    """The part of a report that is not plots."""
 
     table: Sequence[tuple[str, ...]]
     rows: Sequence[tuple[str, str]]
@@ -162,7 +162,7 @@ def _library() -> str:
 
 
 def _own(name: str) -> str:
-    return _script_text(resources.files(__package__).joinpath(name).read_text("utf-8"))
+    return _script_text(resources.files(__package__ or "").joinpath(name).read_text("utf-8"))
 
 
 def _script_text(text: str) -> str:

@@ -42,7 +42,7 @@ class Plot(msgspec.Struct, frozen=True, kw_only=True):
 
     title: str
     about: str
-    """What it shows, in a sentence: also for those who can't see it."""
+    """A sentence on what is shown, also for those who can't see it."""
     data: list[Spec]
     layout: Spec
     height: int = 360

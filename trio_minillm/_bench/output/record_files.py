@@ -124,7 +124,7 @@ class RecordFile:
         self._waiting = deque[Future[None]]()
         self._batch: list[Mark | tuple[int, Record]] = []
         self._any = False
-        """Whether there has been a record."""
+        """True once there has been a record."""
         self._stamps = 0
         self._since = time.monotonic()
         self._failed: OSError | None = None

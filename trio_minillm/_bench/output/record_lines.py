@@ -12,7 +12,7 @@ from ..record import Failure, Record
 SCHEMA = "trio-minillm/bench-records/1"
 """Name and version of the form of a file of records."""
 FAILURE = "failure_"
-"""What the names of the columns begin with that hold a request's failure."""
+"""Beginning of the names of the columns that hold a request's failure."""
 
 _encode = msgspec.json.Encoder().encode
 
