@@ -150,7 +150,7 @@ def test_without_a_record_no_file_is_made(tmp_path: Path) -> None:
 
 
 def begin(path: Path) -> RecordFile:
-    return RecordFile(path, version="1", at=AT, config={**CONFIG, "load": {"type": "closed"}})
+    return RecordFile(path, version="1", at=AT, config={**CONFIG, "load": {"type": "closed"}, "seed": 0})
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
@@ -222,7 +222,7 @@ def test_bad_marks_are_said_to_be_bad(tmp_path: Path) -> None:
         path = tmp_path / "r.jsonl"
         file = begin(path)
         file.add(0, answered(0))
-        file.mark("load", 0, audit={}, notes=[], **fields)
+        file.mark("load", 0, seed=0, audit={}, notes=[], **fields)
         file.close()
         with pytest.raises(RecordsError, match=r"r\.jsonl"):
             again(path)

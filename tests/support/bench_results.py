@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from trio_minillm._bench.output.again import point_of, stores_of
+from trio_minillm._bench.kept import Kept
 from trio_minillm._bench.output.record_files import RecordFile
 from trio_minillm._bench.plan import Closed, Load
 from trio_minillm._bench.record import Failure, Record
@@ -63,10 +63,11 @@ def many(count: int, *, slower: float = 1.0, seed: int = 0, of: int = 0) -> list
 
 
 def point(records: Iterable[Record], load: Load | None = None, **more: Any) -> Point:
-    stores = stores_of(more.pop("objective", None))
+    kept = Kept(steady=more.pop("steady", False), objective=more.pop("objective", None))
     for record in records:
-        stores[record.phase].add(record)
-    return point_of(load or Closed(concurrency=4), stores, 0, **more)
+        kept.add(record)
+    found, _ = kept.point(load or Closed(concurrency=4), 0)
+    return msgspec.structs.replace(found, **more)
 
 
 def result(*points: Point, **config: Any) -> Result:
@@ -80,7 +81,7 @@ def write(path: Path, loads: Iterable[tuple[Load, list[Record]]], **config: Any)
     for number, (load, records) in enumerate(loads):
         for record in records:
             file.add(number, record)
-        known = {"load": load, "audit": {}, "notes": []}
+        known = {"load": load, "seed": 0, "audit": {}, "notes": []}
         file.mark("load", number, **msgspec.to_builtins(known))
     file.mark("end", found=None)
     assert file.close() is None

@@ -13,6 +13,7 @@ from trio_minillm._bench.figures.series import Series
 from trio_minillm._bench.figures.spread import QUANTILES
 from trio_minillm._bench.plan import Load
 from trio_minillm._bench.run import SCHEMA
+from trio_minillm._bench.steady import Steady
 
 Schema = dict[str, Any]
 NUMBER: Schema = {"type": ["number", "null"]}
@@ -114,9 +115,11 @@ COST = of(
 POINT = of(
     {
         "load": ref("load"),
+        "seed": told({"type": "integer"}, "of what was drawn at random for it"),
         **FIGURES,
         "warmup": maybe(of({"sent": COUNT, "finished": COUNT, "failures": listed(ref("failure"))})),
         "alone": told(maybe(of(FIGURES)), "with --hedge: the requests to the first model alone"),
+        "steady": told(maybe(ref("Steady")), "the steady state, if one was looked for"),
         "audit": told(ref("Audit"), "whether the client itself was the limit"),
         "notes": listed({"type": "string"}, "what qualifies the figures"),
     },
@@ -139,7 +142,7 @@ HEDGE = of(
 def schema() -> Schema:
     """The whole schema."""
     (load, *_), defs = msgspec.json.schema_components(
-        (Load, Goodput, Series, Audit), ref_template="#/$defs/{name}"
+        (Load, Goodput, Series, Steady, Audit), ref_template="#/$defs/{name}"
     )
     for name in ("ttft", "e2e", "arrival", "itl"):  # told as other distributions are
         defs["NullRun"]["properties"][name] = ref("spread")

@@ -1,32 +1,41 @@
-"""The measurement of one load after the other, with one client."""
+"""The measurement of one load after the other, with one client or several processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from msgspec.structs import replace
 
 from .._client import Client
-from .audit.audit import Audit, judged
+from .audit.audit import Audit, judged, merged
 from .audit.stamps import Lags
 from .audit.watch import Watch
-from .figures.figures import figures_of
 from .figures.notes import notes_of
 from .figures.objective import Objective
 from .figures.store import Store
 from .hedge import Hedge
+from .kept import MAX_STAMPS, Kept
 from .load import LoadRun
 from .plan import Plan
-from .prompts.told import SizesTold
-from .record import ALONE, MEASURED, WARMUP, Record
+from .record import Record
 from .run import Point
+from .search import Search
+from .steady import Steady
+from .workers import Workers, WorkersRun
+
+FULL = f"{MAX_STAMPS:,} contents are as many as are kept"
+"""Reason for a stop there."""
+
+Run: TypeAlias = LoadRun | WorkersRun
 
 
 class Engine:
     """Runs plans, and makes a point of each.
 
-    ``sink`` is called with each record, whatever its phase, for whoever writes or watches them.
-    ``objective`` says which answers are good ones; ``lags`` are those of the client's reads, if its
-    transport tells them.
+    ``sink`` is called with each record, whatever its phase, for whoever writes or watches them. The
+    requests are sent by ``workers``, if there are any. ``objective`` says which answers are good ones;
+    ``lags`` are those of the client's reads, if its transport tells them.
     """
 
     def __init__(
@@ -38,21 +47,27 @@ class Engine:
         hedge: Hedge | None = None,
         max_cost: bool = False,
         objective: Objective | None = None,
+        workers: Workers | None = None,
         sink: Callable[[Record], object] = lambda record: None,
         lags: Lags | None = None,
     ) -> None:
         self._client = client
         self._model = model
         self._options: dict[str, Any] = {"secret": secret, "hedge": hedge, "max_cost": max_cost}
+        self._workers = workers
         self._sink = sink
         self._objective = objective
         self._lags = lags
-        self.run: LoadRun | None = None
+        self.run: Run | None = None
         """The load that runs, or ran last."""
         self.stopped = ""
         """The reason that no more requests are sent."""
-        self.point: Point | None = None
-        """Figures of the load that ended last, also of one that was cancelled."""
+        self.points: list[Point] = []
+        """Figures of each load that has ended, also of one that was cancelled."""
+        self.counted = Store()
+        """The requests of the newest load that its figures are made of."""
+        self.search: Search | None = None
+        """The search that runs, or ran last."""
 
     def stop(self, why: str) -> None:
         """Send no more requests, in this load and in later ones."""
@@ -60,17 +75,19 @@ class Engine:
         if self.run is not None:
             self.run.stop(why)
 
-    async def measure(self, plan: Plan) -> Point:
-        """Run a plan and return its figures. Raises as `LoadRun.run`."""
-        stores = {phase: Store(self._objective) for phase in (WARMUP, ALONE, MEASURED)}
-        sizes = SizesTold()
+    async def measure(self, plan: Plan, *, passing: bool = False) -> Point:
+        """Run a plan and return its figures. Raises as `LoadRun.run`.
+
+        With ``passing``, a load at which all fails is no reason to measure no others.
+        """
+        kept = Kept(steady=plan.steady, objective=self._objective)
 
         def keep(record: Record) -> None:
-            stores[record.phase].add(record)
-            sizes.add(record)
+            kept.add(record)
             self._sink(record)
 
-        self.run = run = LoadRun(self._client, self._model, plan, keep, **self._options)
+        self.run = run = self._load(plan, keep)
+        kept.full = lambda: run.stop(FULL)
         if self.stopped:
             run.stop(self.stopped)
         with Watch(self._lags) as watch:
@@ -78,19 +95,32 @@ class Engine:
             try:
                 await run.run()
             finally:
-                self.stopped = self.stopped or run.stopped
-                self.point = point = self._point(plan, stores, watch.audit(), sizes)
-        return point
+                if not (self.stopped or run.stopped == FULL or (passing and run.gave_up)):
+                    self.stopped = run.stopped
+                self.points.append(self._point(run, kept, watch.audit()))
+        return self.points[-1]
 
-    def _point(self, plan: Plan, stores: dict[str, Store], audit: Audit, sizes: SizesTold) -> Point:
-        figures, warmup, alone = (
-            figures_of(stores[phase], seed=plan.seed) for phase in (MEASURED, WARMUP, ALONE)
-        )
-        return Point(
-            load=plan.load,
-            figures=figures,
-            warmup=warmup if warmup.sent else None,
-            alone=alone if alone.sent else None,
-            audit=judged(audit, figures, plan.load),
-            notes=(*notes_of(figures), *sizes.notes()),
-        )
+    def _load(self, plan: Plan, sink: Callable[[Record], object]) -> Run:
+        if self._workers is not None:
+            return self._workers.load(plan, sink)
+        return LoadRun(self._client, self._model, plan, sink, **self._options)
+
+    def _point(self, run: Run, kept: Kept, audit: Audit) -> Point:
+        """Return the figures of a load that has ended."""
+        plan = run.plan
+        if isinstance(run, WorkersRun) and run.over:
+            audit = merged([*run.audits()], here=audit)
+        point, self.counted = kept.point(plan.load, plan.seed)
+        notes = *_notes(run, point.steady), *notes_of(point.figures), *kept.sizes.notes()
+        return replace(point, audit=judged(audit, point.figures, plan.load), notes=notes)
+
+
+def _notes(run: Run, steady: Steady | None) -> Iterator[str]:
+    if run.gave_up or run.stopped == FULL:
+        yield f"this load was stopped: {run.stopped}"
+    if run.unsent:
+        yield f"{run.unsent:,} requests that were due were not sent: no place was free in time"
+    if steady is not None and not steady.found:
+        yield f"no steady state was found: {steady.why}"
+    elif steady is not None and steady.cut_failed:
+        yield f"{steady.cut_failed:,} requests outside of the steady state failed"

@@ -13,6 +13,7 @@ import msgspec
 from .audit.audit import Audit
 from .figures.figures import Figures
 from .plan import Load
+from .steady import Steady
 
 SCHEMA = "trio-minillm/bench/1"
 """Name and version of the JSON object's form."""
@@ -22,10 +23,14 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one load."""
 
     load: Load
+    seed: int = 0
+    """Seed of what was drawn at random for it, the resamples of its intervals included."""
     figures: Figures
     warmup: Figures | None = None
     alone: Figures | None = None
     """Of the requests to the first model alone, where two are compared."""
+    steady: Steady | None = None
+    """The steady state that was looked for, whose requests alone the figures are made of if it was found."""
     audit: Audit = Audit()
     """Proof that the figures can be believed: CPU, lag and pauses of the client."""
     notes: tuple[str, ...] = ()

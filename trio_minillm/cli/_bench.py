@@ -19,8 +19,8 @@ from typer import Option
 import trio_minillm as llm
 
 from .._bench.figures.objective import Objective, parse_limits
-from .._bench.plan import CONCURRENCY, REQUESTS, Closed, Load, Open, Plan
 from ..local._named import key_of, kind_of
+from . import _bench_load_options as load
 from . import _bench_output_options as output
 from . import _bench_prompt_options as wanted
 from . import _bench_request_options as request
@@ -36,7 +36,6 @@ def second_model_of(
     name: str | None,
     base_url: str | None,
     after: float | None,
-    rate: float | None,
     asked: request.Asked,
 ) -> SecondModel | None:
     """Return the second model of ``--hedge``, if there is one. Raises `Misuse`."""
@@ -46,8 +45,6 @@ def second_model_of(
         return None
     if after is None or not 0 <= after < math.inf:
         raise Misuse("--hedge needs --after: seconds, 0 or more")
-    if rate is not None:
-        raise Misuse("--hedge can't go with --rate")
     model = model_of(name, base_url)
     if isinstance(model, str):
         raise Misuse("--hedge takes no local model")
@@ -55,11 +52,6 @@ def second_model_of(
 
 
 _HELP = {
-    "requests": f"Requests in all. [{REQUESTS}, or as many as --duration allows]",
-    "concurrency": f"Most streams at once. [{CONCURRENCY}; with --rate any number]",
-    "rate": "Start R requests per second, whatever became of earlier ones.",
-    "duration": "Start no more requests after this many seconds.",
-    "warmup": "Requests before those that count.",
     "hedge": "A second model: each prompt is sent to the first alone, and with this one behind it.",
     "hedge_base_url": "The second model's address. [that of --model, for one of the same kind]",
     "after": "Ask the second if the first has given no content for this many seconds.",
@@ -73,18 +65,27 @@ def bench(
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
-    requests: Annotated[int | None, Option(metavar="N", min=1, help=_HELP["requests"])] = None,
-    concurrency: Annotated[
-        int | None, Option(metavar="N", min=1, help=_HELP["concurrency"])
-    ] = None,
-    rate: Annotated[float | None, Option(metavar="R", help=_HELP["rate"])] = None,
-    duration: Annotated[float | None, Option(metavar="S", help=_HELP["duration"])] = None,
+    requests: load.Requests = None,
+    concurrency: load.Concurrency = None,
+    rate: load.Rate = None,
+    arrivals: load.Arrivals = None,
+    burstiness: load.Burstiness = None,
+    ramp: load.RampText = None,
+    trace: load.TraceFile = None,
+    speed_up: load.SpeedUp = None,
+    duration: load.Duration = None,
+    sweep: load.SweepText = None,
+    find: load.FindText = None,
+    find_over: load.FindOver = None,
+    precision: load.Precision = 0.05,
+    steady: load.Steady = None,
+    processes: load.Processes = 1,
     hedge: Annotated[str | None, Option(metavar="KIND:NAME", help=_HELP["hedge"])] = None,
     hedge_base_url: Annotated[
         str | None, Option(metavar="URL", help=_HELP["hedge_base_url"])
     ] = None,
     after: Annotated[float | None, Option(metavar="S", help=_HELP["after"])] = None,
-    warmup: Annotated[int, Option(metavar="N", min=0, help=_HELP["warmup"])] = 0,
+    warmup: load.Warmup = 0,
     prompt: wanted.PromptText = None,
     prompts: wanted.PromptFile = None,
     prompt_column: wanted.PromptColumn = None,
@@ -132,6 +133,7 @@ def bench(
     """
     chosen = picked(wanted.PromptChoice, locals())
     asking = picked(request.RequestChoice, locals())
+    loads = picked(load.LoadOptions, locals())
     from ._bench_run import Bench, Target  # brings numpy, which the other commands need not load
 
     secret = key_of(kind_of(model), base_url)
@@ -139,8 +141,6 @@ def bench(
         hedge_base_url = base_url
     if hedge is not None:
         secret = f"{secret}\n{key_of(kind_of(hedge), hedge_base_url)}"
-    if requests is None and duration is None:
-        requests = REQUESTS
 
     outputs = output.Outputs(json=json, markdown=markdown, csv=csv, records=records, html=html)
 
@@ -149,14 +149,9 @@ def bench(
         positive("max-cost", max_cost)
         asked = chosen.asked(asking, kind_of(model))
         first = asked.on(priced(model_of(model, base_url), price))
-        most = None if requests is None else max(requests, warmup)
-        found = chosen.read(first, asked, most, random_seed)
-        plan = Plan(
+        found = chosen.read(first, asked, loads.most_requests(), random_seed)
+        course = loads.course(
             prompts=found.prompts,
-            load=load_of(concurrency, rate),
-            requests=requests,
-            duration=positive("duration", duration),
-            warmup=warmup,
             params=asked.params,
             system=asked.message,
             think=found.think,
@@ -169,14 +164,15 @@ def bench(
             model=first,
             asked=asked,
             prompts=found,
-            second=second_model_of(hedge, hedge_base_url, after, rate, asked),
+            second=second_model_of(hedge, hedge_base_url, after, asked),
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
             secret=asked.secret(secret),
-            objective=goodput_of(goodput),
+            objective=course.objective or goodput_of(goodput),
             null_run=null_run,
+            processes=load.processes_of(processes),
         )
-        return Bench(plan, target, outputs, quiet=quiet)
+        return Bench(course, target, outputs, quiet=quiet)
 
     run_live(make, json=json, name=model, base_url=base_url)
 
@@ -189,10 +185,3 @@ def goodput_of(text: str | None) -> Objective | None:
         return Objective(share=1.0, limits=parse_limits(text))
     except ValueError as exc:
         raise Misuse(f"--goodput: {exc}") from exc
-
-
-def load_of(concurrency: int | None, rate: float | None) -> Load:
-    """Return the load that the options describe. Raises `Misuse`."""
-    if (given := positive("rate", rate)) is not None:
-        return Open(rate=given, concurrency=concurrency)
-    return Closed(concurrency=concurrency or CONCURRENCY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +13,16 @@ import trio_minillm as llm
 
 from .._bench.audit.null_run import NullRunError, null_run
 from .._bench.audit.stamps import Lags, open_stamped_transport
+from .._bench.course import carry_out
 from .._bench.engine import Engine
 from .._bench.figures.objective import Objective
+from .._bench.messages import Job
 from .._bench.output.curves import CurveMaker
 from .._bench.output.record_files import RecordFile
-from .._bench.plan import Closed, Plan
+from .._bench.plan import Course
 from .._bench.record import MEASURED, WARMUP, Record
 from .._bench.run import Point, Result
+from .._bench.workers import WorkerDied, open_processes
 from ..local._named import open_model
 from ._bench_hedge import SecondModel, hedge_fields
 from ._bench_live import Watch
@@ -57,6 +61,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a good answer."""
     null_run: bool = False
     """True if the same load is put on a server whose timing is known, afterwards."""
+    processes: int = 1
+    """Processes that send."""
 
 
 class Bench(LiveRun):
@@ -64,22 +70,23 @@ class Bench(LiveRun):
 
     noun = "stream"
 
-    def __init__(self, plan: Plan, target: Target, outputs: Outputs, *, quiet: bool) -> None:
+    def __init__(self, course: Course, target: Target, outputs: Outputs, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
         self.form = MARKDOWN if outputs.markdown else ALIGNED
         self.outputs = outputs
-        self.plan = plan
+        self.course = course
         self.target = target
         self.prompts = target.prompts
         self.secret = target.secret
         self.ledger = RunLedger(target.ledger)
         self.began = datetime.now(UTC)
         self.engine: Engine | None = None
-        self.points: list[Point] = []
         self._streams = trio.CancelScope()
         self._watch_of = Watch()
         self.records: RecordFile | None = None
         self.curves = None if outputs.html is None else CurveMaker()
+        self._marked = 0
+        """Loads that have their mark in the records."""
 
     # -- the work ----------------------------------------------------------------------------
 
@@ -88,57 +95,77 @@ class Bench(LiveRun):
             await self._measure()
 
     async def _measure(self) -> None:
-        plan, target = self.plan, self.target
-        most = (
-            plan.load.concurrency or LOCAL_SLOTS if isinstance(plan.load, Closed) else LOCAL_SLOTS
-        )
-        slots = min(most, LOCAL_SLOTS)
+        target, loads = self.target, [plan.load for plan in self.course.plans]
+        most = max(load.concurrency or LOCAL_SLOTS for load in loads)
+        slots = LOCAL_SLOTS if self.course.objective is not None else min(most, LOCAL_SLOTS)
         async with (
             open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
             open_stamped_transport(lags := Lags()) as transport,
             llm.open_client(
                 ledger=self.ledger, limits=target.limits, transport=transport
             ) as client,
+            AsyncExitStack() as stack,
         ):
             model = target.asked.with_fields(model)
             model = msgspec.structs.replace(model, price=price_of(model))
+            hedge = None if target.second is None else target.second.behind(model)
+            workers = await stack.enter_async_context(
+                open_processes(
+                    target.processes,
+                    Job(
+                        model=model,
+                        secret=self.secret,
+                        hedge=hedge,
+                        max_cost=target.limits.max_cost is not None,
+                    ),
+                    ledger=self.ledger,
+                    max_cost=target.limits.max_cost,
+                )
+            )
             self.engine = engine = Engine(
                 client,
                 model,
                 secret=self.secret,
-                hedge=None if target.second is None else target.second.behind(model),
+                hedge=hedge,
                 max_cost=target.limits.max_cost is not None,
+                workers=workers,
                 sink=self._add,
                 lags=lags,
                 objective=target.objective,
             )
             try:
-                local = isinstance(target.model, str)
-                self.prompts = await self.prompts.made(client, model, plan, local=local)
-                plan = msgspec.structs.replace(plan, prompts=self.prompts.prompts)
+                course = await self._with_prompts(client, model)
                 self._open_records()
-                await engine.measure(plan)
+                await carry_out(engine, course)
+            except WorkerDied as exc:
+                self.error = exc
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
             finally:
                 if engine.run is not None and engine.run.error is not None:
                     self.error = Misuse(engine.run.error)
-                if engine.point is not None:
-                    self._measured(engine.point, engine.stopped)
                 self.leaving()
-        if target.null_run and engine.point is not None and not engine.stopped:
-            await self._null_run(engine.point)
+        if target.null_run and engine.points and not engine.stopped and self.error is None:
+            await self._null_run(engine)
 
-    async def _null_run(self, point: Point) -> None:
+    async def _with_prompts(self, client: llm.Client, model: llm.Model) -> Course:
+        """Return the course with prompts, which may be yet to be made for the model."""
+        plans, local = self.course.plans, isinstance(self.target.model, str)
+        self.prompts = await self.prompts.made(client, model, plans[0], local=local)
+        plans = tuple(msgspec.structs.replace(p, prompts=self.prompts.prompts) for p in plans)
+        return msgspec.structs.replace(self.course, plans=plans)
+
+    async def _null_run(self, engine: Engine) -> None:
         """Put the newest point's load on a server of our own, and add what that shows to the point."""
+        point, run = engine.points[-1], engine.run
+        assert run is not None
         try:
-            null = await null_run(self.plan, point.figures)
+            null = await null_run(run.plan, point.figures)
         except (NullRunError, OSError) as exc:
             self.error = exc
             return
         audit = msgspec.structs.replace(point.audit, null=null)
-        self.points[-1] = msgspec.structs.replace(self.points[-1], audit=audit)
-        self._mark_load()
+        engine.points[-1] = msgspec.structs.replace(point, audit=audit)
 
     def _open_records(self) -> None:
         """Prepare the file of ``--records``, if there is to be one."""
@@ -148,35 +175,34 @@ class Bench(LiveRun):
 
     def _add(self, record: Record) -> None:
         """Take a request that has ended to all that want it."""
-        self._watch_of.add(record)
+        if self.engine is None or self.engine.run is None:
+            return
+        self._watch_of.add(record, self.engine.run)
+        number = len(self.engine.points)
         if self.records is not None:
-            self.records.add(len(self.points), record)
+            self._mark_loads()
+            self.records.add(number, record)
         if self.curves is not None:
-            self.curves.add(len(self.points), record)
+            self.curves.add(number, record)
 
-    def _measured(self, point: Point, stopped: str) -> None:
-        """Keep the figures of a load that has ended."""
-        notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
-        notes += [*point.notes, *self.prompts.told(point.figures)]
-        point = msgspec.structs.replace(point, notes=tuple(notes))
-        self.points.append(point)
-        self._mark_load()
-
-    def _mark_load(self) -> None:
-        """Write to the records what is known of the newest load beside them."""
-        if self.records is not None:
-            point = self.points[-1]
-            known = {"load": point.load, "audit": point.audit, "notes": point.notes}
-            self.records.mark("load", len(self.points) - 1, **msgspec.to_builtins(known))
+    def _mark_loads(self) -> None:
+        """Write to the records what is known, beside them, of the loads that have ended since."""
+        points = [] if self.engine is None else self.engine.points
+        for number in range(self._marked, len(points)):
+            point = self._noted(points[number])
+            if self.records is not None:
+                names = "load", "seed", "audit", "notes"
+                known = {name: getattr(point, name) for name in names}
+                self.records.mark("load", number, **msgspec.to_builtins(known))
+        self._marked = len(points)
 
     def stop(self) -> int:
-        running = 0
+        run = None if self.engine is None else self.engine.run
         if self.engine is not None:
             self.engine.stop("interrupted")
-            running = 0 if self.engine.run is None else self.engine.run.running
-        if not running:
+        if run is None or run.idle:
             self._streams.cancel()
-        return running
+        return 0 if run is None else run.running
 
     def cancel(self) -> None:
         self._streams.cancel()
@@ -195,6 +221,11 @@ class Bench(LiveRun):
     # -- the end -----------------------------------------------------------------------------
 
     @property
+    def points(self) -> list[Point]:
+        """The figures of each load so far."""
+        return [] if self.engine is None else self.engine.points
+
+    @property
     def point(self) -> Point | None:
         """The newest figures, if there are any."""
         return self.points[-1] if self.points else None
@@ -204,7 +235,11 @@ class Bench(LiveRun):
             return 128 + self.interrupted
         if self.error is not None:
             return error_code(self.error)
-        sent = sum(point.figures.sent for point in self.points)
+        search = None if self.engine is None else self.engine.search
+        if search is not None and search.met is not None:
+            return 0  # failures at too high a load are what a search looks for
+        cut = sum(point.steady.cut_failed for point in self.points if point.steady is not None)
+        sent = sum(point.figures.sent for point in self.points) + cut
         finished = sum(point.figures.finished for point in self.points)
         if finished and finished == sent:
             return 0
@@ -217,6 +252,22 @@ class Bench(LiveRun):
             return None
         return self._watch_of.commonest(self.engine)
 
+    def _noted(self, point: Point) -> Point:
+        """Return a point with all that qualifies its figures."""
+        stopped = "" if self.engine is None or point is not self.point else self.engine.stopped
+        notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
+        notes += [*point.notes, *self.prompts.told(point.figures)]
+        return msgspec.structs.replace(point, notes=tuple(notes))
+
+    def _found(self) -> dict[str, Any] | None:
+        """Return the outcome of the search for the highest load, if that is what was asked for."""
+        if self.engine is None or self.engine.search is None or self.course.objective is None:
+            return None
+        return {
+            "objective": msgspec.to_builtins(self.course.objective),
+            **self.engine.search.fields(),
+        }
+
     def told(self) -> Told:
         """Return all that is to be told."""
         costs = self.ledger.by_meta("bench")
@@ -224,7 +275,8 @@ class Bench(LiveRun):
             version=llm.__version__,
             at=self.began,
             config=self.config(),
-            points=tuple(self.points),
+            points=tuple(map(self._noted, self.points)),
+            found=self._found(),
         )
         beside: dict[str, Any] = {"cost": cost_fields(costs.get(MEASURED), costs.get(WARMUP))}
         if self.target.second is not None and self.point is not None:
@@ -248,24 +300,27 @@ class Bench(LiveRun):
         error = told.write_files(self.outputs, self.curves)
         if self.records is None:
             return error
+        self._mark_loads()
         self.records.mark("end", found=told.result.found, **told.beside)
         wrong = self.records.close()
         return error if wrong is None else OutputError(wrong, "the records", self.records.path)
 
     def config(self) -> dict[str, Any]:
         """Return the options for JSON: no key, and only the count and size of the prompts."""
-        return config_of(self.plan, self.target, self.prompts)
+        return config_of(self.course, self.target, self.prompts)
 
 
-def config_of(plan: Plan, target: Target, prompts: Prompts) -> dict[str, Any]:
+def config_of(course: Course, target: Target, prompts: Prompts) -> dict[str, Any]:
     """Return the options for JSON: no key, and only the count and size of the prompts."""
+    plan = course.plans[0]
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
     return {
         "model": target.name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
-        **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed")},
+        **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed", "steady")},
+        "processes": target.processes,
         "request": target.asked.config(),
         "prompts": prompts.config(),
         "attempts": plan.attempts,

@@ -15,7 +15,7 @@ from .._bench.output.csv import csv_of
 from .._bench.output.curves import CurveMaker, Curves
 from .._bench.output.html import Page, html_of
 from .._bench.output.json import fields_of
-from .._bench.output.table import Table, failure_rows, load_text, result_table, rows_of
+from .._bench.output.table import Table, failure_rows, found_text, load_text, result_table, rows_of
 from .._bench.run import Point, Result
 from ._bench_hedge import hedge_rows
 from ._bench_output_options import Outputs
@@ -45,6 +45,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         """Return the lines below the table."""
         points = self.result.points
         rows = self._point_rows(points[0]) if len(points) == 1 else self._sweep_rows(points)
+        if self.result.found is not None:
+            rows.insert(0, ("found", found_text(self.result.found)))
         return [(one_line(label, 60), one_line(text, LONGEST)) for label, text in rows]
 
     def _point_rows(self, point: Point) -> list[Row]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..figures.figures import Figures
 from ..plan import Closed, Load
-from .null import NullRun
+
+if TYPE_CHECKING:  # they bring numpy, which a worker process does not need
+    from ..figures.figures import Figures
+    from .null import NullRun
 
 LEAST_LAG = 0.001
 """Seconds of lag that no figure is marked for."""
@@ -62,6 +65,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     cpu_share: float | None = None
     """CPU seconds of the process for each second: 1 is a whole core. None if no time passed."""
+    cpu_shares: tuple[float, ...] = ()
+    """That of each process, where there are several; the last one is that which gathers the records."""
     reads: int = 0
     """Reads of sockets, of which ``lag`` has a sample."""
     lag: Times | None = None
@@ -83,19 +88,31 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """The same load against a server whose timing is known (``--null-run``)."""
 
 
-def merged(audits: Sequence[Audit]) -> Audit:
-    """Return the audit of several processes that measured at once: the worst of each."""
+def merged(audits: Sequence[Audit], *, here: Audit | None = None) -> Audit:
+    """Return the audit of several processes that measured at once: the worst of each.
+
+    ``here`` is that of the process that gathers what they send: only its CPU time counts.
+    """
+    if here is not None:
+        every = [*audits, here]
+        shares = tuple(audit.cpu_share for audit in every if audit.cpu_share is not None)
+        return msgspec.structs.replace(
+            merged(audits),
+            cpu_seconds=sum(audit.cpu_seconds for audit in every),
+            cpu_share=max(shares, default=None),
+            cpu_shares=shares,
+        )
     if len(audits) == 1:
         return audits[0]
     lags = [audit.lag for audit in audits if audit.lag is not None]
-    shares = [audit.cpu_share for audit in audits if audit.cpu_share is not None]
+    known = [audit.cpu_share for audit in audits if audit.cpu_share is not None]
     pauses = [audit.gc for audit in audits]
     generations = {name for each in pauses for name in each.by_generation}
     return Audit(
         workers=len(audits),
         seconds=max(audit.seconds for audit in audits),
         cpu_seconds=sum(audit.cpu_seconds for audit in audits),
-        cpu_share=max(shares, default=None),
+        cpu_share=max(known, default=None),
         reads=sum(audit.reads for audit in audits),
         lag=_worst(lags) if len(lags) == len(audits) else None,
         loop=_worst([audit.loop for audit in audits]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from ..audit.audit import Audit
-from ..figures.figures import figures_of
 from ..figures.objective import Objective
-from ..figures.store import Store
+from ..kept import Kept
 from ..plan import Load
-from ..record import ALONE, MEASURED, WARMUP, Record
+from ..record import Record
 from ..run import Point, Result
 from .record_files import RecordsError, read_records
 from .record_lines import Mark
@@ -52,7 +51,7 @@ class _Maker:
         self._path = path
         self._watch = watch
         self._marks: dict[tuple[str, int | None], dict[str, Any]] = {}
-        self._stores: dict[str, Store] = {}
+        self._kept: Kept | None = None
         self._number: int | None = None
         self._points: list[Point] = []
 
@@ -60,36 +59,41 @@ class _Maker:
         self._marks[mark.mark, mark.point] = mark.fields
 
     def add(self, number: int, record: Record) -> None:
-        if number != self._number:
+        if number != self._number or self._kept is None:
             self._finish()
-            self._number, self._stores = number, stores_of(self._objective())
-        if record.phase not in self._stores:
-            raise RecordsError(f'{self._path}: there is no phase "{record.phase}"')
-        self._stores[record.phase].add(record)
+            steady = self._config.get("steady") is True
+            self._number, self._kept = number, Kept(steady=steady, objective=self._objective())
+        try:
+            self._kept.add(record)
+        except KeyError:
+            raise RecordsError(f'{self._path}: there is no phase "{record.phase}"') from None
         self._watch(number, record)
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        found = self._marks.get(("begin", None), {}).get("config")
+        return found if isinstance(found, dict) else {}
 
     def _finish(self) -> None:
         """Make the point of the newest load, if there is one."""
-        if self._number is None:
+        if self._number is None or self._kept is None:
             return
-        config = self._marks.get(("begin", None), {}).get("config", {})
-        unfinished = {"load": config.get("load"), "audit": {}, "notes": [UNFINISHED]}
+        unfinished: dict[str, Any] = {"audit": {}, "notes": [UNFINISHED]}
+        unfinished |= {name: self._config.get(name) for name in ("load", "seed")}
         fields = self._marks.get(("load", self._number), unfinished)
         try:
-            point = point_of(
-                msgspec.convert(fields["load"], Load),
-                self._stores,
-                config.get("seed", 0),
-                audit=msgspec.convert(fields["audit"], Audit),
-                notes=tuple(fields["notes"]),
+            load, seed = msgspec.convert((fields["load"], fields["seed"]), tuple[Load, int])
+            audit, notes = msgspec.convert(
+                (fields["audit"], fields["notes"]), tuple[Audit, tuple[str, ...]]
             )
         except (ValueError, KeyError) as exc:
             raise RecordsError(f"{self._path}: {exc}") from exc
-        self._points.append(point)
+        point, _ = self._kept.point(load, seed)
+        self._points.append(msgspec.structs.replace(point, audit=audit, notes=notes))
 
     def _objective(self) -> Objective | None:
         """Return the limits of a good answer, if the run had any."""
-        limits = self._marks.get(("begin", None), {}).get("config", {}).get("goodput")
+        limits = self._config.get("goodput")
         if limits is None:
             return None
         try:
@@ -112,22 +116,3 @@ class _Maker:
         except (ValueError, KeyError) as exc:
             raise RecordsError(f"{self._path}: {exc}") from exc
         return Again(result=result, beside=end)
-
-
-def stores_of(objective: Objective | None) -> dict[str, Store]:
-    """Return an empty store for each phase."""
-    return {phase: Store(objective) for phase in (WARMUP, ALONE, MEASURED)}
-
-
-def point_of(load: Load, stores: Mapping[str, Store], seed: int, **more: Any) -> Point:
-    """Return the figures of one load from its stores by phase."""
-    figures, warmup, alone = (
-        figures_of(stores[phase], seed=seed) for phase in (MEASURED, WARMUP, ALONE)
-    )
-    return Point(
-        load=load,
-        figures=figures,
-        warmup=warmup if warmup.sent else None,
-        alone=alone if alone.sent else None,
-        **more,
-    )

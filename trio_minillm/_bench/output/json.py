@@ -31,9 +31,11 @@ def _point_fields(point: Point) -> dict[str, Any]:
         told = {"sent": warmup.sent, "finished": warmup.finished, "failures": warmup.failures}
     return {
         "load": msgspec.to_builtins(point.load),
+        "seed": point.seed,
         **_figures_fields(point.figures),
         "warmup": told,
         "alone": None if alone is None else _figures_fields(alone),
+        "steady": msgspec.to_builtins(point.steady),
         "audit": _audit_fields(point.audit),
         "notes": list(point.notes),
     }

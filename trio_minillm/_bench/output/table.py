@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
+
+import msgspec
 
 from ..audit.null import NullRun
 from ..figures.figures import Figures
-from ..figures.objective import limits_text
+from ..figures.objective import Objective, limits_text
 from ..figures.spread import Spread
 from ..plan import Closed, Load, Open, Ramp
 from ..run import Point, Result
+from ..steady import Steady
 
 NAMES = {
     "ttft": "TTFT",
@@ -159,6 +163,8 @@ def failure_rows(figures: Figures) -> list[tuple[str, str]]:
 
 def _judgements(point: Point) -> list[tuple[str, str]]:
     rows = []
+    if point.steady is not None and point.steady.found:
+        rows.append(("steady state", _steady_text(point.steady)))
     if point.figures.goodput is not None:
         limits = limits_text(point.figures.goodput.limits)
         rows.append(("goodput", f"{goodput_text(point.figures)} · {limits}"))
@@ -167,6 +173,24 @@ def _judgements(point: Point) -> list[tuple[str, str]]:
     if point.audit.null is not None:
         rows.append(("null run", _null_text(point.audit.null)))
     return rows
+
+
+def _steady_text(steady: Steady) -> str:
+    within = seconds_text((steady.end or 0.0) - (steady.begin or 0.0))
+    ends = f"{seconds_text(steady.before)} before it and {seconds_text(steady.after)} after it"
+    return f"{within}, without {ends} · {steady.cut:,} requests cut off"
+
+
+def found_text(found: dict[str, Any]) -> str:
+    """Return the outcome of a search in a line: ``concurrency 24 meets 99% ttft<0.5s; 25 does not``."""
+    objective = msgspec.convert(found["objective"], Objective)
+    over, load, beyond = found["over"], found["load"], found["interval"][1]
+    if load is None:
+        text = f"no {over} meets {objective}"
+    else:
+        text = f"{over} {load:g} meets {objective}"
+        text += f"; {beyond:g} does not" if beyond is not None else "; none was found that does not"
+    return text + (f" · incomplete: {found['incomplete']}" if found["incomplete"] else "")
 
 
 def _null_text(null: NullRun) -> str:
