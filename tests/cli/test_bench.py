@@ -514,7 +514,7 @@ def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
     assert (config["model"], config["base_url"]) == ("compatible:m", endpoint.url)
     assert (config["requests"], config["warmup"]) == (3, 1)
     assert config["load"] == only(found)["load"] == {"type": "closed", "concurrency": 2}
-    assert (config["attempts"], config["max_tokens"]) == (1, 128)
+    assert (config["attempts"], config["request"]["params"]["max_tokens"]) == (1, 128)
     assert config["timeouts"]["idle"] == 120
     assert set(only(found)["latency"]) == set(LATENCIES)
     for spread in only(found)["latency"].values():

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from trio_minillm._bench.audit.audit import Audit
+from trio_minillm._bench.audit.null import NullRun
 from trio_minillm._bench.figures.figures import LATENCIES, Goodput
 from trio_minillm._bench.figures.series import Series
 from trio_minillm._bench.figures.spread import QUANTILES
@@ -142,11 +143,12 @@ HEDGE = of(
 def schema() -> Schema:
     """The whole schema."""
     (load, *_), defs = msgspec.json.schema_components(
-        (Load, Goodput, Series, Steady, Audit), ref_template="#/$defs/{name}"
+        (Load, Goodput, Series, Steady, Audit, NullRun), ref_template="#/$defs/{name}"
     )
     for name in ("ttft", "e2e", "arrival", "itl"):  # told as other distributions are
         defs["NullRun"]["properties"][name] = ref("spread")
     defs.pop("Spread", None)
+    defs["Audit"]["properties"]["null"] = maybe(ref("NullRun"))
     for one in (found for found in defs.values() if found["type"] == "object"):
         one["additionalProperties"] = False
         one.pop("description", None)

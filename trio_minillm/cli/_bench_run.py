@@ -164,8 +164,7 @@ class Bench(LiveRun):
         except (NullRunError, OSError) as exc:
             self.error = exc
             return
-        audit = msgspec.structs.replace(point.audit, null=null)
-        engine.points[-1] = msgspec.structs.replace(point, audit=audit)
+        engine.points[-1] = msgspec.structs.replace(point, null_run=null)
 
     def _open_records(self) -> None:
         """Prepare the file of ``--records``, if there is to be one."""
@@ -191,7 +190,7 @@ class Bench(LiveRun):
         for number in range(self._marked, len(points)):
             point = self._noted(points[number])
             if self.records is not None:
-                names = "load", "seed", "audit", "notes"
+                names = "load", "seed", "audit", "null_run", "notes"
                 known = {name: getattr(point, name) for name in names}
                 self.records.mark("load", number, **msgspec.to_builtins(known))
         self._marked = len(points)

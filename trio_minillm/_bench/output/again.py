@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ..audit.audit import Audit
+from ..audit.null import NullRun
 from ..figures.objective import Objective
 from ..kept import Kept
 from ..plan import Load
@@ -83,13 +84,14 @@ class _Maker:
         fields = self._marks.get(("load", self._number), unfinished)
         try:
             load, seed = msgspec.convert((fields["load"], fields["seed"]), tuple[Load, int])
-            audit, notes = msgspec.convert(
-                (fields["audit"], fields["notes"]), tuple[Audit, tuple[str, ...]]
-            )
+            audit = msgspec.convert(fields["audit"], Audit)
+            null_run = msgspec.convert(fields.get("null_run"), NullRun | None)
+            notes = msgspec.convert(fields["notes"], tuple[str, ...])
         except (ValueError, KeyError) as exc:
             raise RecordsError(f"{self._path}: {exc}") from exc
         point, _ = self._kept.point(load, seed)
-        self._points.append(msgspec.structs.replace(point, audit=audit, notes=notes))
+        known = {"audit": audit, "null_run": null_run, "notes": notes}
+        self._points.append(msgspec.structs.replace(point, **known))
 
     def _objective(self) -> Objective | None:
         """Return the limits of a good answer, if the run had any."""

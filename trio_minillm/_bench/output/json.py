@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ..audit.audit import Audit
+from ..audit.null import NullRun
 from ..figures.figures import Figures
 from ..figures.spread import fields_of as spread_fields
 from ..run import SCHEMA, Point, Result
@@ -36,7 +36,7 @@ def _point_fields(point: Point) -> dict[str, Any]:
         "warmup": told,
         "alone": None if alone is None else _figures_fields(alone),
         "steady": msgspec.to_builtins(point.steady),
-        "audit": _audit_fields(point.audit),
+        "audit": {**msgspec.to_builtins(point.audit), "null": _null_fields(point.null_run)},
         "notes": list(point.notes),
     }
 
@@ -63,10 +63,8 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _audit_fields(audit: Audit) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(audit)
-    null = audit.null
-    if null is not None:
-        spreads = {n: spread_fields(getattr(null, n)) for n in ("ttft", "e2e", "arrival", "itl")}
-        fields["null"] |= spreads
-    return fields
+def _null_fields(null: NullRun | None) -> dict[str, Any] | None:
+    if null is None:
+        return None
+    fields: dict[str, Any] = msgspec.to_builtins(null)
+    return fields | {n: spread_fields(getattr(null, n)) for n in ("ttft", "e2e", "arrival", "itl")}

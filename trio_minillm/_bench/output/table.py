@@ -170,8 +170,8 @@ def _judgements(point: Point) -> list[tuple[str, str]]:
         rows.append(("goodput", f"{goodput_text(point.figures)} · {limits}"))
     if point.audit.verdict:
         rows.append(("audit", point.audit.verdict))
-    if point.audit.null is not None:
-        rows.append(("null run", _null_text(point.audit.null)))
+    if point.null_run is not None:
+        rows.append(("null run", _null_text(point.null_run)))
     return rows
 
 
