@@ -101,7 +101,10 @@ class Engine:
     def _load(self, plan: Plan, sink: Callable[[Record], object]) -> Run:
         if self._workers is not None:
             return self._workers.load(plan, sink)
-        return LoadRun(self._client, self._model, plan, sink, **self._options)
+        run = LoadRun(self._client, self._model, plan, sink, **self._options)
+        if self._lags is not None:
+            run.sender.lag_at = self._lags.at
+        return run
 
     def _point(self, run: Run, kept: Kept, audit: Audit) -> Point:
         """Return the figures of a load that has ended."""

@@ -19,6 +19,7 @@ from .._batch.throttle.retry import is_fatal
 from .._client import Client
 from .._toolkit.streams import TrackedStream
 from .._types.errors import BudgetExceeded, MiniLLMError
+from .._types.messages import assistant
 from .arrivals import offsets
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan, part_of
@@ -114,8 +115,13 @@ class LoadRun:
         await self.run_measured()
 
     def check(self) -> None:
-        """Raise as `run` does, for the first prompt."""
-        for prompt in self.plan.prompts[:1]:
+        """Raise as `run` does, for a prompt of each kind: with the same parameters, and as many turns."""
+        kinds = {
+            (frozenset(prompt.params), bool(prompt.turns)): prompt for prompt in self.plan.prompts
+        }
+        asked = [*kinds.values()]
+        asked += [turn for prompt in asked if (turn := next_turn(prompt, assistant("-")))]
+        for prompt in asked:
             self.sender.open(prompt, self.phase)
             if self.hedge is not None:
                 self.sender.open(prompt, self.phase, self.hedge.choice)
@@ -257,7 +263,7 @@ class LoadRun:
             following = next_turn(prompt, stream.response.to_message())
             if following is None or not await self._thought():
                 return record
-            prompt, due = following, trio.current_time() + self.sender.offset
+            prompt, due = following, record.ended + self.plan.think
             record = Record(
                 number=record.number,
                 phase=record.phase,

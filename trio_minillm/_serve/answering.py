@@ -27,7 +27,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Answering:
-    """What a server answers, by its options and files."""
+    """The answers of a server, by its options and files."""
 
     def __init__(self, options: ServeOptions, capacity: Capacity) -> None:
         """Raise ``ValueError`` or ``OSError`` for a file that can't be used."""
@@ -68,7 +68,9 @@ class Answering:
         record.faults = [fault.name for fault in hit]
         reply = struck(reply, [fault.on(asked.wire) for fault in hit], asked.wire)
         record.status = reply.status
-        return program_of(reply, asked.wire, words=words), reply.status < 400
+        whole = None if asked.stream else record.completion_tokens if words else -1
+        program = program_of(reply, asked.wire, words=words, whole=whole)
+        return program, reply.status < 400
 
     # -- generated answers ---------------------------------------------------------------------
 

@@ -109,6 +109,10 @@ class Connection:
         """Go on to the next request, or end the connection: the exchange is over."""
         self._exchange = None
         if keep:
+            now = (
+                self._now()
+            )  # of a pipelined request the time runs from the end of the answer before it
+            self._waiting = deque((request, now) for request, _ in self._waiting)
             self._next()
         else:
             self.end()

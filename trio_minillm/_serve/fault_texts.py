@@ -65,13 +65,17 @@ def fault_from(text: str) -> SharedFault:
         made.on("openai")
     except (TypeError, ValueError) as exc:
         function = error if node.id == "error" else getattr(faults, node.id)
-        shape = str(inspect.signature(function)).partition(" ->")[0].replace("wire: str, ", "")
+        shape = str(inspect.signature(function)).partition(" ->")[0]
         raise ValueError(f"fault {text!r}: {exc}; it is {node.id}{_plain(shape)}") from None
     return made
 
 
 def _plain(signature: str) -> str:
-    return re.sub(r": '[^']*'|: [\w.]+", "", signature)
+    return (
+        re.sub(r""": (?:'[^']*'|"[^"]*"|[\w.]+)""", "", signature)
+        .replace(" = ", "=")
+        .replace("(wire, ", "(")
+    )
 
 
 def error(

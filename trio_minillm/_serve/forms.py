@@ -23,7 +23,7 @@ from .words import PERIOD, text_of
 
 # Marks. Each is a text or a number that occurs nowhere else; `ID` and `CREATED` are as long as what replaces
 # them, so that they can be replaced in what is framed already.
-ID, THOUGHT, TEXT = b"~request~id~", b"~thought~", b"~text~"
+ID, THOUGHT, TEXT = (f"\ue000{name}".encode() for name in ("requestid", "thought", "text"))
 PROMPT, MADE, REASONED = 910_000_001, 920_000_002, 13_000_005
 SO_FAR, ALL_SO_FAR, TEXT_SO_FAR = 930_000_003, 940_000_004, 950_000_005
 NUMBER, CREATED_AT = 960_000_006, 9_700_000_007
@@ -157,7 +157,7 @@ class Form:
 _COUNTED: Final = {str(n).encode() for n in (SO_FAR, ALL_SO_FAR, TEXT_SO_FAR, NUMBER)}
 CREATED: Final = str(CREATED_AT).encode()
 _MARKS: Final = (
-    *(ID, THOUGHT, TEXT),
+    *(ID, THOUGHT, TEXT, CREATED),
     *(str(n).encode() for n in (PROMPT, MADE, REASONED, PROMPT + MADE, MADE - REASONED)),
     *sorted(_COUNTED),
 )
@@ -254,7 +254,7 @@ def _add_running(data: dict[str, Any], kind: Kind, *, is_thought: bool) -> None:
 
 def kind_of(asked: Asked, length: Length, finish: Finish, mode: UsageMode) -> Kind:
     """Return the kind of the answer to a request."""
-    late, running = asked.usage, asked.running_usage
+    late, running = asked.usage or not asked.stream, asked.running_usage
     if mode != "asked":
         late, running = mode != "never", mode == "running"
     return Kind(

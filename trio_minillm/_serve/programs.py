@@ -74,13 +74,21 @@ def struck(reply: Reply, faults: Iterable[Fault], wire: Wire) -> Reply:
     )
 
 
-def program_of(reply: Reply, wire_format: Wire, *, words: bool) -> Program:
-    """Return the items of a scripted reply. With ``words``, each word of its contents is a token."""
+def program_of(
+    reply: Reply, wire_format: Wire, *, words: bool, whole: int | None = None
+) -> Program:
+    """Return the items of a scripted reply. With ``words``, each word of its contents is a token.
+
+    ``whole`` is the number of tokens of an answer that is no stream.
+    """
     if reply.error is not None:
         return iter([(0.0, reset, 0)])
     if not isinstance(reply.wait, int | float):
         return iter([(0.0, hang, 0)])
-    marks = _marks(reply, wire_format, words=words)
+    if whole is None or reply.status != 200:
+        marks = _marks(reply, wire_format, words=words)
+    else:
+        marks = [0] * (sum(isinstance(step, bytes) for step in reply.steps) - 1) + [whole]
     steps = wire(reply).steps
     if not reply.raw:
         marks = [0, *marks]  # the head comes first

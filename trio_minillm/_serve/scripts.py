@@ -115,6 +115,8 @@ class ScriptedAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if not asked.stream:
             whole = answer_body(asked.wire, parts, self.finish, usage)
             put_names(whole, asked.wire, names)
+            if mode == "never":
+                whole = {name: whole[name] for name in whole if not name.startswith("usage")}
             return json_reply(whole), usage
         late = mode not in ("never", "asked") or (mode == "asked" and asked.usage)
         events = answer_events(asked.wire, parts, self.finish, usage if late else False)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import trio
 
+from .._http.open_files import raise_file_limit
 from ..providers import Model, Provider
 from ..providers._models import compatible
 from ..testing._events import json_reply
@@ -234,8 +235,10 @@ async def open_timed_server(
     the clock, for tests on Trio's mocked one: ``trio.current_time``, with an ``autojump_threshold`` of 0.02,
     because bytes on a socket need a moment of real time. Leaving the block breaks open connections.
 
-    Raises ``OSError`` if the port is taken, or the file can't be written.
+    Raises ``OSError`` if the port is taken, or a file can't be read or written, and ``ValueError`` for a
+    file that is neither a recording nor a script.
     """
+    raise_file_limit()  # a connection is a file
     timer = new_timer(now)
     records = Records(log)
     listener: socket.socket | None = None

@@ -15,18 +15,17 @@ import trio_minillm as llm
 
 from .._accounting.tokenizers import counter, encoding_at_hand
 from .._bench.plan import Plan
-from .._bench.prompts.collected import PromptError, shape_of
+from .._bench.prompts.collected import MAX_TOKENS, Collected, PromptError, shape_of
 from .._bench.prompts.files import Form, Reading, read_prompts
-from .._bench.prompts.fitting import described, made_for
 from .._bench.prompts.prompt import OWN_WORDS, Prompt
-from .._bench.prompts.synthetic import MADE, MAX_TOKENS, Synthetic, tokens_of
+from .._bench.prompts.synthetic import MADE, Synthetic, longest_of, tokens_of
 from .._serve.distributions import Distribution, distribution
 from ._bench_request_options import MAX_TOKENS as MOST_TOKENS
 from ._bench_request_options import Asked, RequestChoice
 from ._output import Misuse
 
 if TYPE_CHECKING:
-    from .._bench.figures.figures import Figures  # brings numpy, which the options need not load
+    from .._bench.figures.figures import Figures  # brings numpy
 
 PROMPT = "Tell me a long story about the sea."
 """The prompt by default."""
@@ -67,6 +66,8 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
 
     prompts: tuple[Prompt, ...] = ()
     synthetic: Synthetic | None = None
+    recordings: tuple[Path, ...] = ()
+    """Recordings that tell the lengths of prompts to be made."""
     think: float = 0.0
     kind: str
     """One of ``text``, ``file``, ``made``."""
@@ -76,27 +77,43 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
     lengths: dict[str, Any] | None = None
     """The wanted lengths of made prompts, and how they were measured."""
 
+    def context(self, least: int, output: int) -> int:
+        """Return the tokens for which a local model needs room: ``least``, or more for long made prompts.
+
+        ``output`` is the longest answer of all requests.
+        """
+        return least if self.synthetic is None else max(least, longest_of(self.synthetic, output))
+
     async def made(
-        self, client: llm.Client, model: llm.Model, plan: Plan, *, local: bool
+        self, client: llm.Client, model: llm.Model, plan: Plan, **options: Any
     ) -> Prompts:
         """Return these with the prompts for this model, where they are made and not given.
 
-        Raises as `made_for`.
+        The options are those of `made_for`, and it raises the same.
         """
-        if self.synthetic is None:
+        from .._bench.prompts.fitting import described, made_for
+        from .._bench.prompts.recordings import recorded_shapes
+
+        wanted = self.synthetic
+        if wanted is None:
             return self
-        found, fit = await made_for(self.synthetic, client, model, plan, local=local)
+        for path in self.recordings:
+            shapes = (*wanted.shapes, *await recorded_shapes(path))
+            wanted = msgspec.structs.replace(wanted, shapes=shapes)
+        found, fit = await made_for(wanted, client, model, plan, **options)
         return msgspec.structs.replace(
             self,
             prompts=tuple(found.prompts),
             notes=(*self.notes, f"the prompts were made; their tokens were {fit.how}"),
-            lengths=described(self.synthetic, fit),
+            lengths=described(wanted, fit),
         )
 
     def told(self, figures: Figures) -> list[str]:
         """Return what qualifies figures of these prompts."""
+        from .._bench.output.table import CUT  # brings numpy
+
         notes = list(self.notes)
-        ended = sum(n for reason, n in figures.reasons.items() if reason != "length")
+        ended = sum(n for reason, n in figures.reasons.items() if reason not in CUT)
         if self.output is not None and ended:
             notes.append(
                 f"{ended:,} of {figures.finished:,} answers ended before their longest;"
@@ -166,7 +183,12 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
         if source == "--input-tokens":
             return self._to_make(output, count, seed)
         if self.prompts is not None:
-            found = self._of_file(self.prompts, model, asked, most, notes)
+            read = self._of_file(self.prompts, model, asked, most, notes)
+            if not read.prompts:
+                return self._to_make_like(read, seed)
+            found = read.prompts
+            if same and not any("max_tokens" in prompt.params for prompt in found):
+                raise Misuse("--output-tokens same needs a file of conversations")
         else:
             text = PROMPT if self.prompt is None else self.prompt
             if not text.strip():
@@ -220,6 +242,14 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
             kind="made", synthetic=wanted, think=self.think or 0.0, output=self.output_tokens
         )
 
+    def _to_make_like(self, read: Collected, seed: int) -> Prompts:
+        """Return prompts that are to be made as long as those of a file."""
+        for name in ("turns", "output_tokens", "unique"):
+            if getattr(self, name):
+                raise Misuse(f"{_named(name)} can't go with a file of lengths or recordings")
+        wanted = Synthetic(shapes=tuple(read.shapes), seed=seed)
+        return Prompts(kind="lengths", synthetic=wanted, recordings=tuple(read.recordings))
+
     def _of_file(
         self,
         path: Path,
@@ -227,7 +257,7 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
         asked: Asked,
         most: int | None,
         notes: list[str],
-    ) -> list[Prompt]:
+    ) -> Collected:
         local = isinstance(model, str)
         if local:  # its server, which is not there yet, speaks the same format
             model = llm.compatible("local", base_url="http://127.0.0.1", extra=asked.extra)
@@ -244,7 +274,7 @@ class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
             most=most,
         )
         try:
-            return read_prompts(path, reading).prompts
+            return read_prompts(path, reading)
         except (PromptError, ImportError) as exc:
             raise Misuse(f"the prompts {exc}") from exc
         except OSError as exc:

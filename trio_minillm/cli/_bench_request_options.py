@@ -11,6 +11,7 @@ from typer import Option
 
 import trio_minillm as llm
 
+from .._protocol.redaction import secrets_in
 from ._output import Misuse
 from ._shared import reasoning_of, schema_from
 
@@ -177,12 +178,13 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _shown(value: Any) -> Any:
-    """Return a value for a result: long texts by their length."""
+def _shown(value: Any, name: str = "") -> Any:
+    """Return a value for a result: texts that are long, or named like a key, by their length."""
     if isinstance(value, str):
-        return value if len(value) <= MAX_SHOWN else {"characters": len(value)}
+        hidden = len(value) > MAX_SHOWN or secrets_in([(name, value)])
+        return {"characters": len(value)} if hidden else value
     if isinstance(value, Mapping):
-        return {name: _shown(item) for name, item in value.items()}
+        return {key: _shown(item, key) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
+        return [_shown(item, name) for item in value]
     return {"schema": value.name} if isinstance(value, llm.JSONSchema) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -34,7 +35,7 @@ from ._output import Misuse, Row, error_code, one_line, usd
 from ._shared import LOCAL_SLOTS, price_of
 
 LOCAL_CONTEXT = 2048
-"""Tokens for each slot of a local model. Streams beyond its slots wait in its server, and that is
+"""Tokens for each slot of a local model, at least. Streams beyond its slots wait in its server, and that is
 measured."""
 
 
@@ -87,8 +88,10 @@ class Bench(LiveRun):
         target, loads = self.target, [plan.load for plan in self.course.plans]
         most = max(load.concurrency or LOCAL_SLOTS for load in loads)
         slots = LOCAL_SLOTS if self.course.objective is not None else min(most, LOCAL_SLOTS)
+        most_tokens = self.course.plans[0].params["max_tokens"]
+        context = self.prompts.context(LOCAL_CONTEXT, most_tokens)
         async with (
-            open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
+            open_model(target.model, context=context, slots=slots) as model,
             open_stamped_transport(lags := Lags()) as transport,
             llm.open_client(
                 ledger=self.ledger, limits=target.limits, transport=transport
@@ -123,7 +126,10 @@ class Bench(LiveRun):
                 objective=target.objective,
             )
             try:
-                await carry_out(engine, await self._with_prompts(client, model))
+                course = await self._with_prompts(client, model)
+                gc.collect()
+                gc.freeze()  # what is here now is not looked through again while streams are read
+                await carry_out(engine, course)
             except WorkerDied as exc:
                 self.error = exc
             except (ValueError, TypeError) as exc:
@@ -138,7 +144,8 @@ class Bench(LiveRun):
     async def _with_prompts(self, client: llm.Client, model: llm.Model) -> Course:
         """Return the course with prompts, which may be yet to be made for the model."""
         plans, local = self.course.plans, isinstance(self.target.model, str)
-        self.prompts = await self.prompts.made(client, model, plans[0], local=local)
+        second = None if self.target.second is None else self.target.second.model
+        self.prompts = await self.prompts.made(client, model, plans[0], local=local, second=second)
         plans = tuple(msgspec.structs.replace(p, prompts=self.prompts.prompts) for p in plans)
         return msgspec.structs.replace(self.course, plans=plans)
 

@@ -71,6 +71,7 @@ class Blocks:
     def _add(self, part: AnswerPart | Block) -> None:
         if isinstance(part, Block):
             self.all.append(part)
+            self.calls += [part] if part.kind == "call" else []
         elif isinstance(part, str | TextPart):
             text = part if isinstance(part, str) else part.text
             if self.all and self.all[-1].kind == "text":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from bisect import bisect_left
 from collections import Counter
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import trio
 
 from ..._batch.histogram import Histogram
-from .audit import Audit, Pauses, Times
+from .audit import STALLS, Audit, Pauses, Times
 from .stamps import Lags
 
 
@@ -26,6 +27,7 @@ class Watch(trio.abc.Instrument):
         self._began = self._cpu = 0.0
         self._turn: float | None = None
         self._turns = Histogram()
+        self._stalls = [0.0] * (len(STALLS) + 1)
         self._pause: float | None = None
         self._pauses: Counter[str] = Counter()
         self._paused = self._longest = 0.0
@@ -46,6 +48,7 @@ class Watch(trio.abc.Instrument):
         """Forget what was observed so far, as of a warm-up."""
         self._began, self._cpu = trio.current_time(), time.process_time()
         self._turn, self._turns = None, Histogram()
+        self._stalls = [0.0] * (len(STALLS) + 1)
         self._pauses, self._paused, self._longest = Counter(), 0.0, 0.0
         if self._lags is not None:
             self._lags.clear()
@@ -58,9 +61,11 @@ class Watch(trio.abc.Instrument):
             seconds=seconds,
             cpu_seconds=cpu,
             cpu_share=cpu / seconds if seconds > 0 else None,
-            reads=0 if lags is None else lags.reads,
-            lag=None if lags is None or not lags.known else times_of(lags.times),
+            lag=None if lags is None or not lags.known else times_of(lags.every),
+            lag_first=None if lags is None or not lags.known else times_of(lags.first),
+            lag_last=None if lags is None or not lags.known else times_of(lags.last),
             loop=times_of(self._turns),
+            stalls={f"{limit:g}": sum(self._stalls[n + 1 :]) for n, limit in enumerate(STALLS)},
             gc=Pauses(
                 count=self._pauses.total(),
                 total=self._paused,
@@ -78,7 +83,10 @@ class Watch(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         """End a turn of the loop."""
         if self._turn is not None:
-            self._turns.add(time.perf_counter() - self._turn)
+            turn = time.perf_counter() - self._turn
+            self._turns.add(turn)
+            if turn > STALLS[0]:
+                self._stalls[bisect_left(STALLS, turn)] += turn
 
     # -- called by the garbage collector -------------------------------------------------------
 

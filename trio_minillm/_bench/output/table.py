@@ -30,7 +30,7 @@ NAMES = {
 """Names of the distributions in the table."""
 SHOWN = ("mean", "std", "p50", "p90", "p95", "p99", "max")
 """Figures of the table's columns."""
-CUT = ("length", "max_tokens")
+CUT = ("length", "max_tokens", "max_output_tokens", "MAX_TOKENS")
 """Finish reasons of an answer that the parameter max_tokens has cut off."""
 
 

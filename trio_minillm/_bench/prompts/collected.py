@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,26 @@ MAX_PROMPT_BYTES = 256 << 20
 """Bytes of all prompts of a run together."""
 
 
+MAX_TOKENS = 10_000_000
+"""Tokens of the longest prompt that is made."""
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """The lengths of a request of which nothing else is known."""
+
+    tokens: int
+    """Tokens of the prompt."""
+    output: int | None = None
+    """Most tokens of the answer."""
+    blocks: tuple[int, ...] = ()
+    """Ids of the pieces that the prompt is made of, each of `BLOCK` tokens: the same id is the same text,
+    which a server may have in its cache."""
+
+
+BLOCK = 512
+"""Tokens of a block, as in Mooncake's traces."""
+
+
 class PromptError(ValueError):
     """Prompts that can't be used. The message says why and where, and quotes none of them."""
 
@@ -23,6 +44,10 @@ class Collected:
 
     def __init__(self, most: int | None) -> None:
         self.prompts: list[Prompt] = []
+        self.shapes: list[Shape] = []
+        """Lengths of prompts that are to be made."""
+        self.recordings: list[Path] = []
+        """Recordings, whose answers tell lengths."""
         self.size = 0
         """Bytes of their texts and messages."""
         self._most = most
@@ -30,7 +55,7 @@ class Collected:
     @property
     def full(self) -> bool:
         """True if there are as many as will be sent."""
-        return self._most is not None and len(self.prompts) >= self._most
+        return self._most is not None and max(len(self.prompts), len(self.shapes)) >= self._most
 
     def add(self, prompt: Prompt) -> None:
         """Keep a prompt. Raises `PromptError` beyond a bound."""
@@ -40,6 +65,20 @@ class Collected:
         if self.size > MAX_PROMPT_BYTES:
             raise PromptError(f"the prompts have more than {MAX_PROMPT_BYTES >> 20} MiB{_HINT}")
         self.prompts.append(prompt)
+
+    def add_shape(self, shape: Shape) -> None:
+        """Keep the lengths of a prompt. Raises `PromptError` beyond the bound."""
+        if len(self.shapes) >= MAX_PROMPTS:
+            raise PromptError(f"there are more than {MAX_PROMPTS:,} lengths{_HINT}")
+        self.shapes.append(shape)
+
+    def check(self) -> None:
+        """Raise `PromptError` if there is nothing to send, or if some is given and some to be made."""
+        kinds = bool(self.prompts), bool(self.shapes), bool(self.recordings)
+        if not any(kinds):
+            raise PromptError("there is no prompt")
+        if sum(kinds) > 1:
+            raise PromptError("prompts, lengths and recordings can't go together")
 
 
 _HINT = "; --requests N reads the first N alone"

@@ -12,8 +12,8 @@ from typing import Any
 from ..._types.messages import system, user
 from .prompt import Prompt
 
-FIELD = "conversations"
-"""The field that says that a row is one."""
+FIELDS = ("conversations", "conversation")
+"""Fields one of which says that a row is one: ShareGPT's, and that of LMSYS-Chat and WildChat."""
 _ROLES = {
     **dict.fromkeys(("human", "user", "prompter"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model"), "assistant"),
@@ -31,7 +31,8 @@ def conversation_of(
 
     Raises ``ValueError`` for another form.
     """
-    said = _said(row[FIELD])
+    field = next(name for name in FIELDS if name in row)
+    said = _said(field, row[field])
     words = [text for role, text in said if role == "system"]
     asked: list[str] = []
     answers: list[str] = []
@@ -57,18 +58,18 @@ def conversation_of(
     )
 
 
-def _said(given: Any) -> list[tuple[str, str]]:
+def _said(field: str, given: Any) -> list[tuple[str, str]]:
     """Return the role and the text of each part of a conversation that has one."""
     if not isinstance(given, list):
-        raise ValueError(f"{FIELD} are not a list")
+        raise ValueError(f"{field} are not a list")
     said = []
     for number, part in enumerate(given):
         if not isinstance(part, dict):
-            raise ValueError(f"{FIELD}[{number}] is not an object")
+            raise ValueError(f"{field}[{number}] is not an object")
         name, text = part.get("from", part.get("role")), part.get("value", part.get("content"))
         role = _ROLES.get(name) if isinstance(name, str) else None
         if not isinstance(text, str):
-            raise ValueError(f"{FIELD}[{number}] has no text as its value")
+            raise ValueError(f"{field}[{number}] has no text as its value")
         if role is not None and text.strip():  # others are tools and the like
             said.append((role, text))
     return said

@@ -1,4 +1,5 @@
-"""Prompts out of a file or a folder, in whatever form: what ``batch`` reads, conversations, or text.
+"""Prompts out of a file or a folder, in whatever form: what ``batch`` reads, conversations, text, or only
+their lengths.
 
 The form is told by the name (``.csv``, ``.tsv``, ``.parquet``; ``.gz`` and ``.zst`` don't count) and
 then by the beginning: JSON is never sent as lines of text, whatever the file is called.
@@ -13,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from ..._accounting.record import CostRecord
 from ..._batch.files.columns import Columns
 from ..._batch.files.request_format import JSON_FIELDS, RequestReader
 from ..._batch.files.rows import MAX_LINE, Row, format_of, rows_of
@@ -20,9 +22,10 @@ from ..._batch.files.unpacked import DamagedError, opened
 from ..._batch.types import BatchRequest
 from ..._types.messages import Message, TextPart
 from ..._types.openai_messages import messages_of
+from ..._types.response import Outcome
 from ...providers import Model
-from .collected import Collected, PromptError
-from .conversations import FIELD, conversation_of
+from .collected import MAX_TOKENS, Collected, PromptError, Shape
+from .conversations import FIELDS, conversation_of
 from .prompt import OWN_WORDS, Prompt
 
 Form = Literal["jsonl", "json", "csv", "tsv", "parquet", "text"]
@@ -33,6 +36,10 @@ MAX_ARRAY = 1 << 30
 """Bytes of the largest JSON array, unpacked: it is read whole. The largest of ShareGPT's has 700 MB."""
 _BEGINNING = 1 << 16
 """Bytes of a file's beginning by which its form is told."""
+_LENGTH = "input_length"
+"""Field of a row that says that it tells a request's lengths, as in Mooncake's traces."""
+_LEDGER = {"key", "at", "outcome", "booked"}
+"""Fields of a line of a ledger."""
 _OBJECT, _ARRAY = re.compile(rb'\s*\{\s*"'), re.compile(rb"\s*\[\s*[{\]]")
 _RECORDING = re.compile(rb'\s*\{\s*"recording"\s*:')
 
@@ -71,6 +78,9 @@ def read_prompts(path: Path, reading: Reading) -> Collected:
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     else:
         files = [path]
+        if not path.is_file():
+            path.stat()  # raises if there is no such file
+            raise PromptError(f"{path}: not a regular file: its beginning is read twice")
     reader = _Reader(reading)
     for file in files:
         if found.full:
@@ -79,22 +89,22 @@ def read_prompts(path: Path, reading: Reading) -> Collected:
             reader.read(file, found)
         except (PromptError, DamagedError) as exc:
             raise PromptError(f"{file}: {exc}") from None
-    if not found.prompts:
-        raise PromptError(f"{path}: there is no prompt")
+    try:
+        found.check()
+    except PromptError as exc:
+        raise PromptError(f"{path}: {exc}") from None
     return found
 
 
-def form_of(path: Path) -> Form:
-    """Return the form of a file, by its name and its beginning. Raises `PromptError` for a recording."""
+def form_of(path: Path) -> Form | Literal["recording"]:
+    """Return the form of a file, by its name and its beginning."""
     named = format_of(path)
     if named != "jsonl":
         return named
     with opened(path) as file:
         beginning = file.read(_BEGINNING).removeprefix(b"\xef\xbb\xbf")
     if _RECORDING.match(beginning):
-        raise PromptError(
-            "a recording holds no request's body, only answers: there is nothing to send again"
-        )
+        return "recording"
     if _OBJECT.match(beginning):
         return "jsonl"
     if _ARRAY.match(beginning):
@@ -121,6 +131,9 @@ class _Reader:
 
     def read(self, path: Path, found: Collected) -> None:
         form = self._reading.form or form_of(path)
+        if form == "recording":
+            found.recordings.append(path)
+            return
         if form == "text":
             if self._columns is not None:
                 raise PromptError("a file of text has no columns")
@@ -134,18 +147,27 @@ class _Reader:
         rows = _items(path) if form == "json" else rows_of(path, form, json)
         for number, row in rows:
             try:
-                if isinstance(row, str):
-                    raise PromptError(row)
-                prompt = self._prompt(number, row)
+                self._take(number, row, found)
             except ValueError as exc:
                 place = "item" if form == "json" else "line"
                 raise PromptError(f"{place} {number:,}: {exc}") from None
-            if prompt is not None:
-                self._keep(prompt, found)
             if found.full:
                 return
         if columns is not None and (what := columns.missing()) is not None:
             raise PromptError(what)
+
+    def _take(self, number: int, row: dict[str, Any] | str, found: Collected) -> None:
+        """Keep what a row stands for. Raises ``ValueError``."""
+        if isinstance(row, str):
+            raise PromptError(row)
+        shape: Shape | None
+        if self._columns is None and _LENGTH in row:
+            found.add_shape(_shape_of(row))
+        elif self._columns is None and row.keys() >= _LEDGER:
+            if (shape := _booked_shape(row)) is not None:
+                found.add_shape(shape)
+        elif (prompt := self._prompt(number, row)) is not None:
+            self._keep(prompt, found)
 
     def _keep(self, prompt: Prompt, found: Collected) -> None:
         if self._reading.unique:
@@ -155,13 +177,38 @@ class _Reader:
     def _prompt(self, number: int, row: dict[str, Any]) -> Prompt | None:
         """Return the prompt of a row, which needs no key here. Raises ``ValueError``."""
         reading = self._reading
-        if FIELD in row and self._columns is None:
+        if self._columns is None and not row.keys().isdisjoint(FIELDS):
             return conversation_of(row, reading.turns, reading.count)
         line = row if self._columns is None else self._columns.line(number, row)
         line = {name: value for name, value in line.items() if name != "key"}
         request, shape = self._requests.read({**line, "custom_id": str(number)})
         self._requests.check(request, shape)
         return _prompt_of(request, reading)
+
+
+def _shape_of(row: Mapping[str, Any]) -> Shape:
+    """Return the lengths in a row of a trace."""
+    tokens, output, ids = row[_LENGTH], row.get("output_length"), row.get("hash_ids") or []
+    numbers = [tokens, *([] if output is None else [output])]
+    if not all(type(n) is int and 0 < n <= MAX_TOKENS for n in numbers):
+        raise ValueError(f"lengths are whole numbers of tokens, from 1 to {MAX_TOKENS:,}")
+    if not isinstance(ids, list) or not all(type(n) is int for n in ids):
+        raise ValueError("hash_ids are not a list of numbers")
+    return Shape(tokens=tokens, output=output, blocks=tuple(ids))
+
+
+def _booked_shape(row: Mapping[str, Any]) -> Shape | None:
+    """Return the lengths of an attempt in a ledger, ``None`` if its answer was not whole or has no usage."""
+    try:
+        record = msgspec.convert(row, CostRecord, strict=False)
+    except msgspec.ValidationError:
+        raise ValueError("not a line of a ledger") from None
+    usage = record.usage
+    if record.outcome != Outcome.FINISHED or usage is None:
+        return None
+    if not usage.prompt_tokens or not usage.completion_tokens:
+        return None
+    return Shape(tokens=usage.prompt_tokens, output=usage.completion_tokens)
 
 
 def _prompt_of(request: BatchRequest, reading: Reading) -> Prompt:
@@ -181,8 +228,8 @@ def _as_text(messages: tuple[Message, ...]) -> str:
     only = messages[0]
     if len(messages) > 1 or only.role != "user" or only.name is not None or len(only.parts) != 1:
         return ""
-    part = only.parts[0]
-    return part.text if part == TextPart(only.text) else ""
+    (part,) = only.parts
+    return part.text if isinstance(part, TextPart) and part == TextPart(part.text) else ""
 
 
 def _lines(path: Path) -> Iterator[str]:

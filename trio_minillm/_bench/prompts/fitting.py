@@ -12,18 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import trio
 
 from ..._accounting.tokenizers import counter, encoding_at_hand
 from ..._client import Client
 from ..._protocol.request import body_of, make_request
-from ..._types.messages import user
+from ..._types.messages import assistant, user
+from ..._types.openai_messages import messages_of
 from ..._types.options import Retry
 from ...local._tokens import prompt_counter
 from ...providers import Model
 from ...providers._base import host_of
 from ..plan import Plan
 from .collected import Collected
+from .prompt import next_turn
 from .synthetic import Count, Fit, Synthetic, make_prompts
 from .words import drawn_words, own_words
 
@@ -38,13 +41,22 @@ _CHAT_AROUND = 7
 
 
 async def made_for(
-    wanted: Synthetic, client: Client, model: Model, plan: Plan, *, local: bool
+    wanted: Synthetic,
+    client: Client,
+    model: Model,
+    plan: Plan,
+    *,
+    local: bool,
+    second: Model | None = None,
 ) -> tuple[Collected, Fit]:
     """Return prompts of the wanted lengths for this model, and how they were measured.
 
-    Raises what a request to the server raises, and ``ValueError`` for parameters that the wire format
-    does not have.
+    Raises what a request to the server raises; and, before anything is sent, ``ValueError`` or
+    ``TypeError`` for parameters that its wire format, or that of a ``second`` model, does not have.
     """
+    for one in (model, second):
+        if one is not None:
+            _check(wanted, one, plan)
     if local:
         return await trio.to_thread.run_sync(_made_locally, wanted, model, plan)
     encoding = encoding_at_hand(model.name)
@@ -55,6 +67,17 @@ async def made_for(
     else:
         fit = await _probed(client, model, plan)
     return await trio.to_thread.run_sync(make_prompts, wanted, fit), fit
+
+
+def _check(wanted: Synthetic, model: Model, plan: Plan) -> None:
+    """Raise ``ValueError`` or ``TypeError`` if a prompt, or its second turn, can't be sent to a model."""
+    sample = msgspec.structs.replace(wanted, count=1, shapes=wanted.shapes[:1])
+    before = () if plan.system is None else (plan.system,)
+    for prompt in make_prompts(sample, Fit(how="not counted")).prompts:
+        for asked in (prompt, next_turn(prompt, assistant("-"))):
+            if asked is not None:
+                params = {**plan.params, **asked.params}
+                body_of(make_request(model, (*before, *messages_of(asked.messages)), params))
 
 
 def fit_of(count: Count, how: str) -> Fit:
@@ -124,7 +147,7 @@ async def _probed(client: Client, model: Model, plan: Plan) -> Fit:
 def described(wanted: Synthetic, fit: Fit) -> dict[str, Any]:
     """Return the lengths and the fit for a result."""
     return {
-        "input_tokens": wanted.tokens.text,
+        "input_tokens": "as given" if wanted.tokens is None else wanted.tokens.text,
         "prefix_share": wanted.prefix_share,
         "counted": fit.how,
         "tokens_per_word": round(fit.each, 4),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, count, islice
 from typing import TypeAlias
 
 import msgspec
 
 from ..._serve.distributions import Distribution
-from .collected import Collected
+from .collected import BLOCK, MAX_TOKENS, Collected, Shape
 from .prompt import OWN_WORDS, Prompt
 from .words import drawn_words, own_words
 
@@ -21,8 +22,6 @@ MADE = 1_000
 with a new beginning."""
 MAX_MADE_BYTES = 64 << 20
 """Bytes of made prompts together, beyond which fewer are made (at least one)."""
-MAX_TOKENS = 10_000_000
-"""Tokens of the longest prompt that is made."""
 TRIES = 8
 """Corrections of a prompt's length, at most, where it can be counted."""
 
@@ -30,8 +29,10 @@ TRIES = 8
 class Synthetic(msgspec.Struct, frozen=True, kw_only=True):
     """The lengths that made prompts are to have."""
 
-    tokens: Distribution
+    tokens: Distribution | None = None
     """Tokens of a prompt as the server counts them, with its template and the system message."""
+    shapes: tuple[Shape, ...] = ()
+    """Lengths of given requests, in place of all that follows."""
     output: Distribution | None = None
     """Most tokens of each answer; ``None`` for those of all requests."""
     turns: int = 1
@@ -63,11 +64,19 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 def make_prompts(wanted: Synthetic, fit: Fit) -> Collected:
     """Return prompts of the wanted lengths. The same seed and fit make the same, but for the words that
     are new in every request and, at the beginning of what they share, in every run.
+
+    Raises `PromptError` if given lengths make more than fits into memory.
     """
+    return _like(wanted.shapes, wanted, fit) if wanted.shapes else _drawn(wanted, fit)
+
+
+def _drawn(wanted: Synthetic, fit: Fit) -> Collected:
+    """Return prompts of drawn lengths, as many as are wanted or fit."""
     draw = random.Random(wanted.seed)
+    assert wanted.tokens is not None
     sizes = [tokens_of(wanted.tokens, draw) for _ in range(wanted.count)]
     longest = max(map(fit.words, sizes))
-    shared = _Shared(draw, round(longest * wanted.prefix_share))
+    shared = _fresh_words(draw, round(longest * wanted.prefix_share))
     made = Collected(None)
     for tokens in sizes:
         text, own = _text(draw, fit, tokens, wanted.prefix_share, shared)
@@ -88,40 +97,80 @@ def make_prompts(wanted: Synthetic, fit: Fit) -> Collected:
     return made
 
 
+def _like(shapes: tuple[Shape, ...], wanted: Synthetic, fit: Fit) -> Collected:
+    """Return a prompt for each of the given lengths."""
+    draw = random.Random(wanted.seed)
+    run = own_words(OWN_WORDS)
+    made = Collected(None)
+    for shape in shapes:
+        text, own = "", None
+        if shape.blocks:
+            words = fit.words(shape.tokens)
+            text = " ".join(islice(_block_words(shape.blocks, run, fit), words))
+        else:
+            text, own = _text(draw, fit, shape.tokens, 0.0, [])
+        params = {} if shape.output is None else {"max_tokens": shape.output}
+        made.add(Prompt(messages=text, params=params, tokens=shape.tokens, own=own))
+    return made
+
+
+def _block_words(blocks: tuple[int, ...], run: str, fit: Fit) -> Iterator[str]:
+    """Yield the words of blocks, the same for the same id in one run, and beyond them words as in a last
+    one.
+    """
+    for block in chain(blocks, count(-1, -1)):
+        yield from drawn_words(random.Random(f"{run}/{block}"), max(1, round(BLOCK / fit.each)))
+
+
+def longest_of(wanted: Synthetic, output: int) -> int:
+    """Return about the most tokens of a request and its answer, for a server that has to make room for
+    them. ``output`` is the longest answer where the lengths have none.
+    """
+    draw = random.Random(wanted.seed)
+
+    def most(lengths: Distribution | None, other: int) -> int:
+        return other if lengths is None else max(tokens_of(lengths, draw) for _ in range(MADE))
+
+    shapes = [shape.tokens + (shape.output or output) for shape in wanted.shapes]
+    turn = most(wanted.tokens, 0) + most(wanted.output, output)
+    return max([*shapes, wanted.turns * turn])
+
+
 def tokens_of(lengths: Distribution, draw: random.Random) -> int:
     """Return the next length, from 1 on."""
     return min(MAX_TOKENS, max(1, round(lengths.draw(draw))))
 
 
-class _Shared:
-    """The words with which all prompts begin."""
-
-    def __init__(self, draw: random.Random, count: int) -> None:
-        self.words = drawn_words(draw, count)
-        fresh = min(count, OWN_WORDS)
-        self.words[:fresh] = own_words(fresh).split() if fresh else []
+def _fresh_words(draw: random.Random, number: int) -> list[str]:
+    """Return the words with which all prompts begin. The first of them are new in every run."""
+    fresh = own_words(min(number, OWN_WORDS)).split()
+    return [*fresh, *drawn_words(draw, number - len(fresh))]
 
 
 def _text(
-    draw: random.Random, fit: Fit, tokens: int, share: float, shared: _Shared
+    draw: random.Random, fit: Fit, tokens: int, share: float, shared: list[str]
 ) -> tuple[str, tuple[int, int] | None]:
     """Return a text of so many tokens, without the words that are new in every request, and the place and
     number of these.
     """
-    count = fit.words(tokens)
-    for _ in range(TRIES):
-        prefix = shared.words[: round(count * share)]
-        fresh = min(OWN_WORDS, count - len(prefix))
-        rest = drawn_words(draw, count - len(prefix) - fresh)
-        if fit.count is None:
-            break
+    words: list[str] = []
+
+    def cut(number: int) -> tuple[list[str], int, list[str]]:
+        prefix = shared[: round(number * share)]
+        fresh = min(OWN_WORDS, number - len(prefix))
+        rest = number - len(prefix) - fresh
+        words.extend(drawn_words(draw, max(0, rest - len(words))))
+        return prefix, fresh, words[:rest]
+
+    number = fit.words(tokens)
+    prefix, fresh, rest = cut(number)
+    for _ in range(0 if fit.count is None else TRIES):
+        assert fit.count is not None
         found = fit.count(" ".join([*prefix, *own_words(fresh).split(), *rest]))
         if found is None or found == tokens:
             break
-        after = max(1, count + round((tokens - found) / fit.each))
-        if after == count:
-            break
-        count = after
+        number = max(1, number + (round((tokens - found) / fit.each) or 1))
+        prefix, fresh, rest = cut(number)
     place = len(" ".join(prefix)) + 1 if prefix else 0
     text = " ".join([*prefix, *rest])
     return text, (place, fresh) if fresh else None
