@@ -168,10 +168,10 @@ def test_marked_figures_have_a_mark_in_the_table() -> None:
     audit = judged(audit_of(lag=0.0019, cpu=0.9), figures(itl=0.0035), Closed())
     point = Point(load=Closed(), figures=figures(itl=0.0035), audit=audit)
     names = [row[0] for row in table_of(point.figures, audit.unreliable)]
-    assert "ITL (!)" in names
-    assert "E2E" in names
+    assert "ITL (ms) (!)" in names
+    assert "E2E (ms)" in names
     rows = dict(rows_of(point))
-    assert rows["time"].endswith(" answers/s (!)")
+    assert rows["time"].endswith(" requests/s (!)")
     assert rows["audit"].startswith(
         "the client was the limit of itl, itl_token, itl_max, tpot, req"
     )

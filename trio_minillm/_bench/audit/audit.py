@@ -9,9 +9,8 @@ import msgspec
 
 from ..plan import Closed, Load
 
-if TYPE_CHECKING:  # they bring numpy, which a worker process does not need
+if TYPE_CHECKING:  # it brings numpy, which a worker process does not need
     from ..figures.figures import Figures
-    from .null import NullRun
 
 LEAST_LAG = 0.001
 """Seconds of lag that no figure is marked for."""
@@ -107,8 +106,6 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     ``stalls``, ``late``, or ``cpu``."""
     verdict: str = ""
     """The conclusion, as a sentence for the report."""
-    null: NullRun | None = None
-    """The same load against a server whose timing is known (``--null-run``)."""
 
 
 def merged(audits: Sequence[Audit], *, here: Audit | None = None) -> Audit:
