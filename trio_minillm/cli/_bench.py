@@ -19,18 +19,16 @@ from typer import Option
 
 import trio_minillm as llm
 
+from .._bench.plan import CONCURRENCY, REQUESTS, Closed, Load, Open, Plan
+from .._bench.prompts.prompt import Prompt
 from ..local._named import key_of, kind_of
 from . import _shared as option
-from ._bench_hedge import Hedge
-from ._bench_load import CONCURRENCY, Plan
-from ._bench_run import Bench
+from ._bench_hedge import SecondModel
 from ._costs import open_ledger
 from ._live import run_live
 from ._output import Misuse
 from ._shared import model_of, positive, priced, timeouts_of
 
-REQUESTS = 100
-"""Requests by default: few enough to cost cents."""
 MAX_TOKENS = 128
 """Tokens of an answer by default, at most, for the same reason."""
 PROMPT = "Tell me a long story about the sea."
@@ -56,9 +54,9 @@ def prompts_of(prompt: str | None, path: Path | None) -> list[str]:
     return prompts
 
 
-def hedge_of(
+def second_model_of(
     name: str | None, base_url: str | None, after: float | None, rate: float | None
-) -> Hedge | None:
+) -> SecondModel | None:
     """Return the second model of ``--hedge``, if there is one. Raises `Misuse`."""
     if name is None:
         if after is not None or base_url is not None:
@@ -71,7 +69,7 @@ def hedge_of(
     model = model_of(name, base_url)
     if isinstance(model, str):
         raise Misuse("--hedge takes no local model")
-    return Hedge(name=name, model=model, after=after)
+    return SecondModel(name=name, model=model, after=after)
 
 
 _HELP = {
@@ -123,6 +121,8 @@ def bench(
     Only whole answers count as success. The results go to stdout, the progress to stderr.
     Ctrl-C sends no more requests and lets the running streams end; a second one cancels them.
     """
+    from ._bench_run import Bench, Target  # brings numpy, which the other commands need not load
+
     secret = key_of(kind_of(model), base_url)
     if hedge is not None and hedge_base_url is None and kind_of(hedge) == kind_of(model):
         hedge_base_url = base_url
@@ -130,26 +130,33 @@ def bench(
         secret = f"{secret}\n{key_of(kind_of(hedge), hedge_base_url)}"
     if requests is None and duration is None:
         requests = REQUESTS
-    if concurrency is None and rate is None:
-        concurrency = CONCURRENCY
 
     def make() -> Bench:
         positive("max-cost", max_cost)
         plan = Plan(
-            model=priced(model_of(model, base_url), price),
-            prompts=prompts_of(prompt, prompts),
-            max_tokens=max_tokens,
+            prompts=tuple(Prompt(messages=text) for text in prompts_of(prompt, prompts)),
+            load=load_of(concurrency, rate),
             requests=requests,
             duration=positive("duration", duration),
-            concurrency=concurrency,
-            rate=positive("rate", rate),
             warmup=warmup,
+            params={"max_tokens": max_tokens},
             timeouts=timeouts_of(first_chunk=timeout_first, idle=timeout_idle, total=timeout_total),
-            retry=llm.Retry(attempts=attempts),
+            attempts=attempts,
+        )
+        target = Target(
+            model=priced(model_of(model, base_url), price),
+            second=second_model_of(hedge, hedge_base_url, after, rate),
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
-            hedge=hedge_of(hedge, hedge_base_url, after, rate),
+            secret=secret,
         )
-        return Bench(plan, secret, quiet=quiet)
+        return Bench(plan, target, quiet=quiet)
 
     run_live(make, json=json, name=model, base_url=base_url)
+
+
+def load_of(concurrency: int | None, rate: float | None) -> Load:
+    """Return the load that the options describe. Raises `Misuse`."""
+    if (given := positive("rate", rate)) is not None:
+        return Open(rate=given, concurrency=concurrency)
+    return Closed(concurrency=concurrency or CONCURRENCY)

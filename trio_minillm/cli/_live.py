@@ -43,6 +43,12 @@ TERMINAL_SECONDS = 0.5
 """Seconds that a terminal which hangs is waited for at the end."""
 
 
+Table = list[tuple[str, ...]]
+"""A table's rows, of which the first is its head."""
+TIMES_HEAD = ("", "count", "mean", "p50", "p90", "p99", "max")
+"""Head of a table of `Results`."""
+
+
 class Progress(NamedTuple):
     """A state of the status line."""
 
@@ -92,8 +98,8 @@ class LiveRun(ABC):
         """Return the one of `EXIT_CODES` that the command ends with."""
 
     @abstractmethod
-    def summary(self) -> tuple[Results, list[Row]] | None:
-        """Return the results for the table, and the lines below it, if anything was done."""
+    def summary(self) -> tuple[Table, list[Row]] | None:
+        """Return the table of what was measured, and the lines below it, if anything was done."""
 
     @abstractmethod
     def fields(self, name: str) -> dict[str, Any]:
@@ -228,9 +234,8 @@ def _print(
         elif stderr and run is not None and run.quiet:  # it wants errors only there
             pass
         elif run is not None and (summary := run.summary()) is not None:
-            results, rows = summary
-            if table := results.table():
-                head = ("", "count", "mean", "p50", "p90", "p99", "max")
+            (head, *table), rows = summary
+            if table:
                 print_table(head, table, stderr=stderr)
             shown = [
                 (redact_beginnings(label, secret), redact_beginnings(line, secret))

@@ -1,0 +1,1 @@
+"""Figures out of records: distributions, rates, goodput. Pure: records in, values out."""

@@ -1,0 +1,54 @@
+"""A result as a JSON object, whose form docs/bench.md describes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..figures.figures import Figures
+from ..figures.spread import fields_of as spread_fields
+from ..run import SCHEMA, Point, Result
+
+
+def fields_of(result: Result) -> dict[str, Any]:
+    """Return a result in JSON's types."""
+    return {
+        "schema": SCHEMA,
+        "version": result.version,
+        "at": result.at,
+        "config": result.config,
+        "points": [_point_fields(point) for point in result.points],
+        "found": result.found,
+    }
+
+
+def _point_fields(point: Point) -> dict[str, Any]:
+    warmup, alone = point.warmup, point.alone
+    counts = None if warmup is None else {"sent": warmup.sent, "finished": warmup.finished}
+    return {
+        "load": msgspec.to_builtins(point.load),
+        **_figures_fields(point.figures),
+        "warmup": counts,
+        "alone": None if alone is None else _figures_fields(alone),
+        "audit": point.audit,
+        "notes": list(point.notes),
+    }
+
+
+def _figures_fields(figures: Figures) -> dict[str, Any]:
+    return {
+        "counts": {
+            "sent": figures.sent,
+            "outcomes": figures.outcomes,
+            "finish_reasons": figures.reasons,
+            "chunks": figures.chunks,
+            "retries": figures.retries,
+        },
+        "latency": {name: spread_fields(spread) for name, spread in figures.latency.items()},
+        "window": figures.window,
+        "rates": figures.rates,
+        "tokens": figures.tokens,
+        "failures": figures.failures,
+        "cost": figures.cost,
+    }

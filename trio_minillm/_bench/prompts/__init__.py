@@ -1,0 +1,1 @@
+"""Prompts of a benchmark: where they come from, and what is known of them."""

@@ -1,0 +1,108 @@
+"""The record of one request: every time that was observed of it."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import trio
+
+ALONE, MEASURED, WARMUP = "alone", "measured", "warmup"
+"""Phases: the requests to the first model alone in a comparison, those that count, and those before."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """The error that ended a request. Its message has no key in it, and no prompt."""
+
+    type: str
+    """The error's class."""
+    kind: str | None = None
+    """Kind of a refusal, or of an error of the provider's: ``rate_limit``, ``server`` …"""
+    status: int | None = None
+    """HTTP status."""
+    code: str | None = None
+    """The server's own word for it."""
+    clock: str | None = None
+    """Clock that ran out: ``first_chunk``, ``idle`` …"""
+    message: str = ""
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One request. Times are seconds on the machine's monotonic clock, which all processes share.
+
+    ``None`` is a time that was not reached, or a number that nobody told.
+    """
+
+    number: int
+    """Number of the request within its phase, from 0, over all processes."""
+    phase: str = MEASURED
+    worker: int = 0
+    """Number of the process that sent it."""
+    turn: int = 0
+    """Number of the turn of its conversation, from 0."""
+    scheduled: float
+    """Time at which the load wanted it to start."""
+    sent: float
+    """Time at which it did start: the call was made."""
+    headers: float | None = None
+    """Time at which the response's headers were there."""
+    first_text: float | None = None
+    """Time of the first text."""
+    first_reasoning: float | None = None
+    """Time of the first reasoning."""
+    stamps: list[float] = []
+    """Times at which content left the socket, one for each chunk with content, in order."""
+    counts: list[int] = []
+    """Output tokens that the server had counted by each of ``stamps``; empty if it did not say."""
+    ended: float
+    """Time at which the stream was over."""
+    outcome: str | None = None
+    """One of the values of `Outcome`; None if nothing was sent."""
+    reason: str | None = None
+    """The finish reason."""
+    failure: Failure | None = None
+    attempts: int = 1
+    """Requests that were sent for it; 0 if none was. ``sent`` is the first one's time."""
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Prompt tokens that the server took from its cache."""
+    output_tokens: int | None = None
+    """Output tokens by the server's final usage, reasoning included."""
+    reasoning_tokens: int | None = None
+    cost: str | None = None
+    """USD, exactly; None if it is not known."""
+    asked_tokens: int | None = None
+    """Prompt tokens that were wanted of a synthetic prompt."""
+
+    @property
+    def first(self) -> float | None:
+        """Time of the first content of any kind."""
+        return self.stamps[0] if self.stamps else None
+
+    @property
+    def last(self) -> float | None:
+        """Time of the last content."""
+        return self.stamps[-1] if self.stamps else None
+
+    @property
+    def whole(self) -> bool:
+        """True if the answer is whole: only then do its times, chunks and tokens count."""
+        return self.outcome == "finished"
+
+
+def kind_of_failure(record: Record) -> tuple[str | None, ...]:
+    """Return what failures are told apart by: outcome, class, kind, status and clock."""
+    failure = record.failure
+    if failure is None:
+        return (record.outcome,)
+    status = None if failure.status is None else str(failure.status)
+    return (record.outcome, failure.type, failure.kind, status, failure.clock)
+
+
+def clock_offset() -> float:
+    """Return the seconds to add to Trio's clock to get the monotonic one.
+
+    Trio's has an origin of its own in each run. Under a mocked clock the two have nothing to do with
+    each other, and the offset is that of the moment.
+    """
+    return time.perf_counter() - trio.current_time()

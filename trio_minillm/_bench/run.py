@@ -1,0 +1,44 @@
+"""One benchmark from its plan to its result: one point, a sweep of several, or a search.
+
+The result is a value that all outputs are made of: the table, JSON, CSV, the report, a comparison.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from .figures.figures import Figures
+from .plan import Load
+
+SCHEMA = "trio-minillm/bench/1"
+"""Name and version of the JSON object's form."""
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one load."""
+
+    load: Load
+    figures: Figures
+    warmup: Figures | None = None
+    alone: Figures | None = None
+    """Of the requests to the first model alone, where two are compared."""
+    audit: dict[str, Any] = {}
+    """Proof that the figures can be believed: CPU, lag and pauses of the client."""
+    notes: tuple[str, ...] = ()
+    """Qualifications of the figures."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one command has measured."""
+
+    version: str
+    at: datetime
+    config: dict[str, Any]
+    """The options: no key, and of prompts only their number and size."""
+    points: tuple[Point, ...]
+    """One for each load, in the order in which they ran."""
+    found: dict[str, Any] | None = None
+    """The outcome of a search for the highest load that meets an objective."""
