@@ -42,6 +42,7 @@ ROOMS = [
     {"batch"},
     {"__init__"},
     {"testing"},
+    {"_serve"},
     {"_bench"},
     {"cli"},
 ]

@@ -18,6 +18,7 @@ from ._bench import bench
 from ._chat import chat
 from ._costs import costs
 from ._output import EXIT_CODES
+from ._serve import serve
 from ._terminal import say
 
 
@@ -73,6 +74,7 @@ def main() -> None:
     app.command(cls=_Command, epilog=_EPILOG)(bench)
     app.command(cls=_Command, epilog=_EPILOG)(batch)
     app.command(cls=_Command)(costs)
+    app.command(cls=_Command)(serve)
     try:
         app(prog_name="trio-minillm")
     except Exception as exc:  # noqa: BLE001 - a bug: show its place, for its message may be secret

@@ -115,17 +115,31 @@ def answer(
     def choose(request: ServedRequest) -> Reply:
         if request.resumes is not None:
             return resumable(*responses_answer(blocks, finish, counts))(request)
-        wire = _wire_of(request.path)
+        wire = wire_of(request.path)
         if not (":stream" in request.path if wire == "gemini" else _is_streamed(request)):
-            return json_reply(_BODIES[wire](blocks, finish, counts))
-        if wire == "responses":
-            return reply(*responses_answer(blocks, finish, counts))
-        if wire == "anthropic":
-            return reply(*anthropic_events(*parts, stop=finish, usage=counts))
-        make = {"gemini": gemini_events, "text": text_events}.get(wire, openai_events)
-        return reply(*make(*parts, finish=finish, usage=counts))
+            return json_reply(answer_body(wire, parts, finish, counts))
+        return reply(*answer_events(wire, parts, finish, counts))
 
     return ReplyFunction(choose)
+
+
+def answer_events(
+    wire: str, parts: Iterable[AnswerPart], finish: Finish, usage: Usage | bool
+) -> list[bytes]:
+    """Return the events of an answer in the wire format of this name, as `wire_of` has it."""
+    if wire == "responses":
+        return responses_answer(Blocks(parts), finish, usage)
+    if wire == "anthropic":
+        return anthropic_events(*parts, stop=finish, usage=usage)
+    make = {"gemini": gemini_events, "text": text_events}.get(wire, openai_events)
+    return make(*parts, finish=finish, usage=usage)
+
+
+def answer_body(
+    wire: str, parts: Iterable[AnswerPart], finish: Finish, usage: Usage | bool
+) -> dict[str, Any]:
+    """Return the whole answer that is not streamed, in the wire format of this name."""
+    return _BODIES[wire](Blocks(parts), finish, usage)
 
 
 _BODIES = {
@@ -137,7 +151,8 @@ _BODIES = {
 }
 
 
-def _wire_of(path: str) -> str:
+def wire_of(path: str) -> str:
+    """Return the name of the wire format that requests to this path speak."""
     if "enerateContent" in path:
         return "gemini"
     if path.endswith(("/messages", "awPredict")):

@@ -76,7 +76,7 @@ class ConnectionHandler:
         self._arrived = arrived
         send, receive = trio.open_memory_channel[ServedRequest | Reply](math.inf)
         self._incoming, self._waiting = send, receive
-        self._reader = _RequestReader(connection)
+        self._reader = RequestReader(connection.number)
         self._ended = False  # by the server
         self._refused = False
 
@@ -187,10 +187,10 @@ def _refusal(status: int, message: str) -> Reply:
     return json_reply({"error": {"message": message}}, status=status, keep_alive=False)
 
 
-class _RequestReader:
-    """A parser of requests with bounds on their size."""
+class RequestReader:
+    """A parser of the requests of the connection with this number, with bounds on their size."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: int) -> None:
         self._connection = connection
         self._whole: list[ServedRequest] = []
         self._parser = httptools.HttpRequestParser(self)
@@ -254,7 +254,7 @@ class _RequestReader:
                     target=self._target.decode("latin-1"),
                     headers=self._headers,
                     body=b"".join(self._pieces),
-                    connection=self._connection.number,
+                    connection=self._connection,
                 )
             )
         self._in_head = True

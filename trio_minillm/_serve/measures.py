@@ -1,0 +1,197 @@
+"""Counts and times of a server, in bounded memory, and their form for Prometheus. Pure."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+QUANTUM: Final = 1e-6
+"""Seconds to which times are kept at first."""
+MAX_DISTINCT: Final = 16_384
+"""Distinct times that are kept; with more, the quantum is doubled, so that memory is bounded."""
+QUANTILES: Final = (0.5, 0.9, 0.99)
+BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper ends of the buckets of a histogram, in seconds."""
+
+
+class Times:
+    """Times in seconds: how many there were of each microsecond.
+
+    Count, sum, least and most are exact. A quantile is the nearest rank, and within ``resolution``.
+    """
+
+    __slots__ = ("_counts", "_per_second", "count", "least", "most", "total")
+
+    def __init__(self) -> None:
+        self._per_second = 1 / QUANTUM
+        self._counts: dict[int, int] = {}
+        self.count = 0
+        self.total = 0.0
+        self.least = math.inf
+        self.most = 0.0
+
+    @property
+    def resolution(self) -> float:
+        """Seconds to which quantiles are known."""
+        return 1 / self._per_second
+
+    def add(self, seconds: float) -> None:
+        """Count a time; a negative one counts as 0."""
+        if seconds < 0:
+            seconds = 0.0
+        self.count += 1
+        self.total += seconds
+        if seconds > self.most:
+            self.most = seconds
+        if seconds < self.least:
+            self.least = seconds
+        place = round(seconds * self._per_second)
+        counts = self._counts
+        if place in counts:
+            counts[place] += 1
+        else:
+            counts[place] = 1
+            if len(counts) > MAX_DISTINCT:
+                self._coarsen()
+
+    def _coarsen(self) -> None:
+        while len(self._counts) > MAX_DISTINCT // 2:
+            self._per_second /= 2
+            halved: Counter[int] = Counter()
+            for place, count in self._counts.items():
+                halved[(place + 1) // 2] += count
+            self._counts = dict(halved)
+
+    def quantiles(self, shares: Iterable[float] = QUANTILES) -> list[float | None]:
+        """Return the quantile of each share, which must rise; None without any time."""
+        if not self.count:
+            return [None for _ in shares]
+        found: list[float | None] = []
+        places = sorted(self._counts.items())
+        below, at = 0, -1
+        for share in shares:
+            rank = max(1, math.ceil(share * self.count))
+            while below < rank:
+                at += 1
+                below += places[at][1]
+            value = places[at][0] / self._per_second
+            found.append(min(max(value, self.least), self.most))
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures for JSON, in seconds; null without any time."""
+        some = self.count > 0
+        figures = dict(zip(("p50", "p90", "p99"), self.quantiles(), strict=True))
+        return {
+            "count": self.count,
+            "mean": self.total / self.count if some else None,
+            "min": self.least if some else None,
+            **figures,
+            "max": self.most if some else None,
+            "resolution": self.resolution,
+        }
+
+    def buckets(self) -> list[int]:
+        """Return how many times are not above each of `BUCKETS`."""
+        counts = [0] * (len(BUCKETS) + 1)
+        for place, count in self._counts.items():
+            counts[bisect_left(BUCKETS, place / self._per_second)] += count
+        sums, below = [], 0
+        for count in counts[:-1]:
+            below += count
+            sums.append(below)
+        return sums
+
+
+class Measures:
+    """All that a server measures of its streams since it began, or was reset."""
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Requests by wire format, and by how they ended."""
+        self.faults: Counter[str] = Counter()
+        """Requests that a fault struck, by its name."""
+        self.chunks = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.times: dict[str, Times] = {name: Times() for name in NAMES}
+        self.ttft, self.itl, self.e2e, self.queue, self.late = self.times.values()
+
+    def fields(self) -> dict[str, Any]:
+        """Return all figures for JSON."""
+        by_wire: dict[str, dict[str, int]] = {}
+        for (wire, ending), count in sorted(self.requests.items()):
+            by_wire.setdefault(wire, {})[ending] = count
+        endings: Counter[str] = Counter()
+        for (_, ending), count in sorted(self.requests.items()):
+            endings[ending] += count
+        return {
+            "requests": {"ended": sum(endings.values()), **endings},
+            "by_wire": by_wire,
+            "faults": dict(sorted(self.faults.items())),
+            "chunks": self.chunks,
+            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
+            **{name: times.summary() for name, times in self.times.items()},
+        }
+
+
+NAMES: Final = {
+    "ttft": "Seconds from a complete request to its first content.",
+    "itl": "Seconds from a content of a stream to the next.",
+    "e2e": "Seconds from a complete request to the end of its whole answer.",
+    "queue": "Seconds that a request waited for its turn.",
+    "late": "Seconds by which a send came after its due time.",
+}
+"""The times that are measured, and their descriptions."""
+
+
+def prometheus(measures: Measures, gauges: dict[str, tuple[str, float]]) -> str:
+    """Return everything in Prometheus' text format; ``gauges`` are further ones, with descriptions."""
+    lines: list[str] = []
+
+    def family(name: str, kind: str, text: str, *samples: tuple[str, float]) -> None:
+        full = f"trio_minillm_serve_{name}"
+        lines.extend((f"# HELP {full} {text}", f"# TYPE {full} {kind}"))
+        lines.extend(f"{full}{label} {value:.15g}" for label, value in samples)
+
+    ended = sorted(measures.requests.items())
+    family(
+        *("requests_total", "counter", "Requests by wire format and ending."),
+        *((f'{{wire="{wire}",ended="{ending}"}}', n) for (wire, ending), n in ended),
+    )
+    struck = sorted(measures.faults.items())
+    family(
+        *("faults_total", "counter", "Requests that a fault struck."),
+        *((f'{{fault="{name}"}}', n) for name, n in struck),
+    )
+    family("chunks_total", "counter", "Contents sent.", ("", measures.chunks))
+    family(
+        *("tokens_total", "counter", "Tokens of prompts, and of contents sent."),
+        ('{type="prompt"}', measures.prompt_tokens),
+        ('{type="completion"}', measures.completion_tokens),
+    )
+    for name, (text, value) in gauges.items():
+        family(name, "gauge", text, ("", value))
+    for name, text in NAMES.items():
+        times = measures.times[name]
+        counted = zip([f"{end:g}" for end in BUCKETS], times.buckets(), strict=True)
+        family(
+            *(f"{name}_seconds", "histogram", text),
+            *((f'_bucket{{le="{end}"}}', n) for end, n in counted),
+            ('_bucket{le="+Inf"}', times.count),
+            ("_sum", times.total),
+            ("_count", times.count),
+        )
+        known = [(q, v) for q, v in zip(QUANTILES, times.quantiles(), strict=True) if v is not None]
+        family(
+            *(f"{name}_quantile_seconds", "gauge", f"{text[:-1]}, as a quantile of all."),
+            *((f'{{quantile="{q:g}"}}', v) for q, v in known),
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,171 @@
+"""``trio-minillm serve``: a server of answers whose timing is known, for any client and any benchmark.
+
+The first line of stdout says where it listens. Ctrl-C and SIGTERM end it at once, with a table of what it
+did on stderr.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import trio
+import typer
+from typer import Argument, Option
+
+from .._serve import ServeOptions, TimedServer, open_timed_server
+from ._output import ENDING_SIGNALS, Misuse, OutputError, error_code, error_line, safe_json
+from ._shared import Quiet
+from ._terminal import encoded, print_error, print_rows, print_table, write_all
+
+PORT = 8000
+"""The port by default, which is that of vLLM's server."""
+
+_HELP = {
+    "files": "Recordings, or scripts of answers, to be served in order. [generated answers]",
+    "host": "Address to listen at.",
+    "port": "Port to listen at; 0 is any that is free.",
+    "wire": "Serve one wire format only: openai, text, anthropic, responses, gemini. [by the path]",
+    "model": "Name of the model in the list of models.",
+    "ttft": "Seconds to the first content, or uniform(LOW,HIGH), normal(MEAN,SD), lognormal(MEDIAN,SIGMA),"
+    " exp(MEAN). [0.2, or a file's own]",
+    "itl": "Seconds from one content of a stream to the next, or as for --ttft. [0.02, or a file's own]",
+    "rate": "Contents per second of each stream, in place of --itl.",
+    "tokens": "Tokens of an answer, or as for --ttft. [as many as the request allows, or 128]",
+    "tokens_per_chunk": "Tokens in each content.",
+    "reasoning": "The first N tokens of an answer are reasoning.",
+    "usage": "Usage in streams: asked (as real servers do), late, running or never.",
+    "opening": "Send the opening without content at once, before the first content is due.",
+    "slots": "Serve N requests at once; others wait for their turn. [no limit]",
+    "slow_down": "Lengthen --itl in proportion once more than K streams run. [never]",
+    "fault": "Break answers: 'cut(-20)', '5% status(429, retry_after=1)'. Can be given several times.",
+    "seed": "Seed of what is random.",
+    "log": "Append what was done for each request to this file of JSON lines.",
+    "json": "Print where it listens as one JSON object, and the figures at the end, too.",
+}
+
+
+def serve(
+    *,
+    files: Annotated[list[Path] | None, Argument(metavar="[FILE]...", help=_HELP["files"])] = None,
+    host: Annotated[str, Option(metavar="ADDRESS", help=_HELP["host"])] = "127.0.0.1",
+    port: Annotated[int, Option(metavar="N", min=0, max=65535, help=_HELP["port"])] = PORT,
+    wire: Annotated[str | None, Option(metavar="NAME", help=_HELP["wire"])] = None,
+    model: Annotated[str, Option(metavar="NAME", help=_HELP["model"])] = "timed",
+    ttft: Annotated[str | None, Option(metavar="S", help=_HELP["ttft"])] = None,
+    itl: Annotated[str | None, Option(metavar="S", help=_HELP["itl"])] = None,
+    rate: Annotated[float | None, Option(metavar="R", help=_HELP["rate"])] = None,
+    tokens: Annotated[str | None, Option(metavar="N", help=_HELP["tokens"])] = None,
+    tokens_per_chunk: Annotated[
+        int, Option(metavar="N", min=1, help=_HELP["tokens_per_chunk"])
+    ] = 1,
+    reasoning: Annotated[int, Option(metavar="N", min=0, help=_HELP["reasoning"])] = 0,
+    usage: Annotated[str, Option(metavar="WHEN", help=_HELP["usage"])] = "asked",
+    opening: Annotated[bool, Option("--opening", help=_HELP["opening"])] = False,
+    slots: Annotated[int | None, Option(metavar="N", min=1, help=_HELP["slots"])] = None,
+    slow_down: Annotated[int | None, Option(metavar="K", min=1, help=_HELP["slow_down"])] = None,
+    fault: Annotated[list[str] | None, Option(metavar="FAULT", help=_HELP["fault"])] = None,
+    seed: Annotated[int, Option(metavar="N", help=_HELP["seed"])] = 0,
+    log: Annotated[Path | None, Option(metavar="FILE", help=_HELP["log"])] = None,
+    json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Serve answers with a known timing, and record what was sent when.
+
+    It speaks OpenAI's chat completions, text completions and Responses, Anthropic's Messages and Gemini's
+    wire. GET /metrics and /metrics.json have the figures, POST /reset begins anew. Ctrl-C ends it.
+    """
+    try:
+        if rate is not None and itl is not None:
+            raise Misuse("--rate can't go with --itl")
+        if rate is not None and not rate > 0:
+            raise Misuse("--rate must be more than 0")
+        options = ServeOptions(
+            ttft=ttft,
+            itl=itl if rate is None else 1 / rate,
+            tokens=tokens,
+            tokens_per_chunk=tokens_per_chunk,
+            reasoning=reasoning,
+            usage=usage,  # type: ignore[arg-type]  # is checked there
+            opening=opening,
+            slots=slots,
+            slow_down=slow_down,
+            faults=tuple(fault or ()),
+            wire=wire,  # type: ignore[arg-type]
+            model=model,
+            seed=seed,
+            files=tuple(files or ()),
+        )
+        place = {"host": host, "port": port, "log": log}
+        ended = trio.run(_run, options, place, json, quiet)
+    except (Misuse, ValueError) as exc:
+        raise _failed(Misuse(str(exc))) from None
+    except OutputError as exc:
+        raise _failed(exc) from None
+    except OSError as exc:
+        what = exc.filename or f"{host}:{port}"
+        raise _failed(Misuse(f"{what}: {exc.strerror or exc}")) from None
+    except KeyboardInterrupt:  # just before the signal was watched
+        ended = signal.SIGINT
+    raise typer.Exit(128 + ended)
+
+
+def _failed(error: Exception) -> typer.Exit:
+    print_error(error_line(error, None))
+    return typer.Exit(error_code(error))
+
+
+async def _run(
+    options: ServeOptions, place: dict[str, Any], json: bool, quiet: bool
+) -> signal.Signals:
+    """Serve until a signal comes, which is returned."""
+    with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+        async with open_timed_server(options, **place) as server:
+            said = {"port": server.port, "host": server.host, "base_url": server.base_url}
+            line = f"serving at {server.base_url}\n"
+            write_all(sys.stdout, safe_json(said) if json else encoded(line, sys.stdout))
+            gc.collect()
+            gc.freeze()  # what is here now is not looked through again while streams are paced
+            ended = signal.Signals(await anext(signals))
+            figures = server.metrics()
+            if not quiet:
+                _show(server)
+    if json:
+        write_all(sys.stdout, safe_json(figures))
+    return ended
+
+
+def _show(server: TimedServer) -> None:
+    """Print the figures as a table on stderr."""
+    figures = server.metrics()
+    columns = ("count", "mean", "p50", "p90", "p99", "max")
+    labels = {
+        "ttft": "first content",
+        "itl": "between contents",
+        "e2e": "whole answer",
+        "queue": "wait for a turn",
+        "late": "sent late",
+    }
+    rows = []
+    for name, label in labels.items():
+        times = figures[name]
+        if times["count"]:
+            shown = [f"{times[column] * 1000:,.3f} ms" for column in columns[1:]]
+            rows.append((label, f"{times['count']:,}", *shown))
+    ended = dict(figures["requests"])
+    total = ended.pop("ended")
+    what = " · ".join(f"{count:,} {how}" for how, count in ended.items())
+    if rows:
+        print_table(("", *columns), rows, stderr=True)
+    tokens = figures["tokens"]["completion"]
+    per_chunk = figures["cpu_seconds"] / figures["chunks"] * 1e6 if figures["chunks"] else 0.0
+    print_rows(
+        [
+            ("requests", f"{total:,} ended" + (f": {what}" if what else "")),
+            ("sent", f"{figures['chunks']:,} contents · {tokens:,} tokens"),
+            ("CPU", f"{figures['cpu_seconds']:.1f} s · {per_chunk:.1f} µs for each content"),
+        ]
+    )
