@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from measured import Load, Measured, spread
+from measured import PROMPT, Load, Measured, spread, write_lines
 
 NAME, PACKAGE = "aiperf", "aiperf"
-ENVIRONMENT: dict[str, str] = {}
-"""Not ``HF_HUB_OFFLINE``: with it, a folder is no name of a tokenizer to aiperf."""
-
 MS = 1e-3
 NAMES = ("avg", "p50", "p99")
 
@@ -26,7 +23,8 @@ def command(environment: Path, load: Load) -> list[str]:
         *("--tokenizer", str(load.tokenizer)),
         *("--concurrency", str(load.concurrency)),
         *("--request-count", str(load.requests)),
-        *("--isl", "8"),
+        *("--input-file", write_lines(load, {"text": PROMPT})),
+        *("--custom-dataset-type", "single_turn"),
         *("--osl", str(load.tokens)),
         *("--request-timeout-seconds", str(load.timeout)),
         *("--api-key", load.key),
@@ -34,6 +32,11 @@ def command(environment: Path, load: Load) -> list[str]:
         *("--export-level", "summary"),
         *("--ui", "none"),
     ]
+
+
+def variables(load: Load) -> dict[str, str]:
+    """Return nothing. Not ``HF_HUB_OFFLINE``: with it, aiperf takes no folder for a tokenizer."""
+    return {}
 
 
 def measured(load: Load) -> Measured:

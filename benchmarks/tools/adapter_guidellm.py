@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measured import Load, Measured, Spread
+from measured import PROMPT, Load, Measured, Spread, write_lines
 
 NAME, PACKAGE = "guidellm", "guidellm"
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 
 MS = 1e-3
 
 
 def command(environment: Path, load: Load) -> list[str]:
     backend = f"kind=openai_http,target={load.base_url},model={load.model}"
+    data = write_lines(load, {"prompt": PROMPT, "output_tokens_count": load.tokens})
     return [
         str(environment / "bin" / "guidellm"),
         "run",
@@ -23,10 +23,14 @@ def command(environment: Path, load: Load) -> list[str]:
         *("--profile", f"kind=concurrent,streams={load.concurrency}"),
         *("--constraint", f"kind=max_requests,count={load.requests}"),
         *("--tokenizer", f"kind=hf_auto,model={load.tokenizer}"),
-        *("--data", f"kind=synthetic_text,prompt_tokens=8,output_tokens={load.tokens}"),
+        *("--data", f"kind=json_file,path={data}"),
         *("--output", f"kind=json,path={load.folder / 'report.json'}"),
         "--disable-console",
     ]
+
+
+def variables(load: Load) -> dict[str, str]:
+    return {"HF_HUB_OFFLINE": "1"}
 
 
 def measured(load: Load) -> Measured:

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measured import Load, Measured, Spread, spread
+from measured import PROMPT, Load, Measured, Spread, spread
 
 NAME, PACKAGE = "inference-perf", "inference-perf"
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 
 NAMES = ("mean", "median", "p99")
 
@@ -41,7 +40,7 @@ def configuration(load: Load) -> dict[str, Any]:
 def command(environment: Path, load: Load) -> list[str]:
     """Write the conversations and the configuration, which is YAML of which JSON is a part."""
     turns = [
-        {"from": "human", "value": "word " * 8},
+        {"from": "human", "value": PROMPT},
         {"from": "gpt", "value": "word " * load.tokens},
     ]
     conversations = [{"conversations": turns}] * 8  # read round and round
@@ -50,6 +49,10 @@ def command(environment: Path, load: Load) -> list[str]:
     path.write_text(json.dumps(configuration(load)))
     program = environment / "bin" / "inference-perf"
     return [str(program), "--config_file", str(path), "--log-level", "WARNING"]
+
+
+def variables(load: Load) -> dict[str, str]:
+    return {"HF_HUB_OFFLINE": "1"}
 
 
 def measured(load: Load) -> Measured:

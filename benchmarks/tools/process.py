@@ -39,17 +39,17 @@ class Run(NamedTuple):
     """Seconds from its start to its end."""
 
 
-def environment_of(adapter: ModuleType, folder: Path) -> dict[str, str]:
+def environment_of(adapter: ModuleType, load: Load) -> dict[str, str]:
     """Return a tool's environment: without proxies, and with its caches in its own folder."""
     dropped = ("_proxy", "pythonsafepath", "_api_key")
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith(dropped)}
-    return {**kept, **QUIET, "HF_HOME": str(folder / "cache"), **adapter.ENVIRONMENT}
+    return {**kept, **QUIET, "HF_HOME": str(load.folder / "cache"), **adapter.variables(load)}
 
 
 def run_tool(adapter: ModuleType, environment: Path, load: Load) -> Run:
     """Run a tool to its end, and read what it wrote."""
     code, cpu, wall = timed(
-        adapter.command(environment, load), environment_of(adapter, load.folder), load.folder
+        adapter.command(environment, load), environment_of(adapter, load), load.folder
     )
     if code is None:
         return Run(None, f"had not ended after {LIMIT:g} s", cpu, wall)

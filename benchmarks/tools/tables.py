@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from measured import Measured, Spread
+from measured import Spread
 from process import ADAPTERS, Run
 from scenarios import BY_NAME, SCENARIOS
 from timed_server import Truth
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-NOTHING = "–"
+NOTHING = "-"
 SERVER = "**the server's log**"
 
 
