@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 PROMPT = "Tell me a long story about the sea."
 
 
@@ -29,6 +28,8 @@ class Load(NamedTuple):
     tokenizer: Path
     """A folder with a tokenizer that counts words."""
     key: str = "none"
+    limit: float = 180.0
+    """Seconds after which a tool that still runs is stopped, and has measured nothing."""
 
 
 class Spread(NamedTuple):

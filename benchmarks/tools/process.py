@@ -20,9 +20,6 @@ ADAPTERS: dict[str, ModuleType] = {
 }
 """The tools by the names that ``run.py`` knows them by."""
 
-LIMIT = 120.0
-"""Seconds after which a tool that still runs is stopped, and has measured nothing."""
-
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
@@ -48,11 +45,10 @@ def environment_of(adapter: ModuleType, load: Load) -> dict[str, str]:
 
 def run_tool(adapter: ModuleType, environment: Path, load: Load) -> Run:
     """Run a tool to its end, and read what it wrote."""
-    code, cpu, wall = timed(
-        adapter.command(environment, load), environment_of(adapter, load), load.folder
-    )
+    command, variables = adapter.command(environment, load), environment_of(adapter, load)
+    code, cpu, wall = timed(command, variables, load.folder, load.limit)
     if code is None:
-        return Run(None, f"had not ended after {LIMIT:g} s", cpu, wall)
+        return Run(None, f"had not ended after {load.limit:g} s", cpu, wall)
     try:
         return Run(adapter.measured(load), "", cpu, wall)
     except (OSError, LookupError, ValueError, TypeError) as exc:
@@ -60,7 +56,7 @@ def run_tool(adapter: ModuleType, environment: Path, load: Load) -> Run:
 
 
 def timed(
-    command: Sequence[str], environment: dict[str, str], folder: Path
+    command: Sequence[str], environment: dict[str, str], folder: Path, limit: float
 ) -> tuple[int | None, float, float]:
     """Run a command, and return its exit code (None if it was stopped), CPU and wall seconds."""
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
@@ -77,7 +73,7 @@ def timed(
         stopped = False
         # Only wait4 has the CPU of one child; what it waited for itself is in it.
         while not (found := os.wait4(process.pid, os.WNOHANG))[0]:
-            if not stopped and time.monotonic() - began > LIMIT:
+            if not stopped and time.monotonic() - began > limit:
                 stopped = True
                 os.killpg(process.pid, signal.SIGKILL)
             time.sleep(0.02)

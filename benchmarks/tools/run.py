@@ -11,7 +11,6 @@ tools`` installs them and runs this.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -19,14 +18,13 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import tables
 import trio
 from measured import Load
 from process import ADAPTERS, run_tool, version_of
 from scenarios import BY_NAME, SCENARIOS, TOKENS, Scenario
-from tables import Result
+from store import Result, Store
 from timed_server import MODEL, records_of, timed_server, truth_of
 from word_tokenizer import write_tokenizer
 
@@ -45,22 +43,15 @@ def measure(tool: str, environment: Path, scenario: Scenario, load: Load) -> Res
     return Result(scenario.name, tool, load.requests, load.concurrency, run, truth)
 
 
-def told(result: Result) -> str:
-    """Return a line on a run that has ended."""
-    run = result.run
-    said = run.why or f"{run.measured and run.measured.succeeded} good"
-    load = f"{result.requests} requests, {result.concurrency} at once"
-    return f"{result.scenario}, {load}: {result.tool}: {said}, {run.cpu:.1f} s CPU"
-
-
 def compare(
-    environments: dict[str, Path], scenarios: Sequence[Scenario], folder: Path
-) -> list[Result]:
+    environments: dict[str, Path], scenarios: Sequence[Scenario], folder: Path, store: Store
+) -> None:
     """Run all tools in all scenarios."""
-    results = []
     for scenario in scenarios:
         for requests, concurrency in scenario.loads:
             for tool, environment in environments.items():
+                if store.has(scenario.name, tool, requests, concurrency):
+                    continue
                 load = Load(
                     base_url="",
                     model=MODEL,
@@ -68,21 +59,21 @@ def compare(
                     concurrency=concurrency,
                     tokens=TOKENS,
                     timeout=scenario.timeout,
+                    limit=scenario.limit,
                     folder=fresh(folder),
                     tokenizer=folder / "words",
                 )
-                results.append(measure(tool, environment, scenario, load))
-                print(told(results[-1]), file=sys.stderr, flush=True)
-    return results
+                store.add(measure(tool, environment, scenario, load))
 
 
-async def compare_local(environments: dict[str, Path], folder: Path) -> list[Result]:
+async def compare_local(environments: dict[str, Path], folder: Path, store: Store) -> None:
     """Run all tools against the embedded model, which is on this machine, too."""
-    results = []
     async with open_local_server(slots=4) as server:
         model = server.model()
         for requests, concurrency in LOCAL:
             for tool, environment in environments.items():
+                if store.has("local", tool, requests, concurrency):
+                    continue
                 load = Load(
                     base_url=model.base_url.removesuffix("/v1"),
                     model=model.name,
@@ -95,9 +86,7 @@ async def compare_local(environments: dict[str, Path], folder: Path) -> list[Res
                     key=model.api_key or "none",
                 )
                 run = await trio.to_thread.run_sync(run_tool, ADAPTERS[tool], environment, load)
-                results.append(Result("local", tool, requests, concurrency, run, None))
-                print(told(results[-1]), file=sys.stderr, flush=True)
-    return results
+                store.add(Result("local", tool, requests, concurrency, run, None))
 
 
 def fresh(folder: Path) -> Path:
@@ -115,25 +104,18 @@ def machine(environments: dict[str, Path]) -> str:
     )
 
 
-def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the results as they were, each with what its server did."""
-    rows = []
-    for r in results:
-        found, truth = r.run.measured, r.truth
-        run = r.run._asdict() | {"measured": found and plain(found)}
-        rows.append(r._asdict() | {"run": run, "truth": truth and plain(truth)})
-    return rows
-
-
-def plain(value: Any) -> dict[str, Any]:
-    return {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in value._asdict().items()}
-
-
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tool", action="append", default=[], metavar="NAME=ENVIRONMENT")
     parser.add_argument("--only", default="", help=f"of {', '.join([*BY_NAME, 'local'])}")
-    parser.add_argument("--json", type=Path, help="write the results into this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="keep the results in this file; what it has of other runs is shown, too",
+    )
+    parser.add_argument(
+        "--missing", action="store_true", help="run only what that file does not have"
+    )
     parser.add_argument("--write", type=Path, help="write the tables into this page")
     options = parser.parse_args(words)
     options.environments = {"ours": Path(sys.prefix)}
@@ -155,16 +137,15 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         write_tokenizer(folder / "words")
-        results = compare(options.environments, options.scenarios, folder)
+        store = Store(options.json, machine(options.environments), options.missing)
+        compare(options.environments, options.scenarios, folder, store)
         if options.local:
-            results += trio.run(compare_local, options.environments, folder)
-    text = f"{machine(options.environments)}\n\n{tables.tables(results)}"
+            trio.run(compare_local, options.environments, folder, store)
+    text = f"{store.machine}\n\n{tables.tables(store.results)}"
     print(text)
-    if options.json:
-        options.json.write_text(json.dumps(as_json(results), indent=1) + "\n")
     if options.write:
         tables.write_between(options.write, text)
-    return int(any(result.run.measured is None for result in results))
+    return 0
 
 
 if __name__ == "__main__":

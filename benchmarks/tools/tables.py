@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from measured import Spread
-from process import ADAPTERS, Run
+from process import ADAPTERS
 from scenarios import BY_NAME, SCENARIOS
-from timed_server import Truth
+from store import Result
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 NOTHING = "-"
 SERVER = "**the server's log**"
-
-
-class Result(NamedTuple):
-    """One run of one tool, and what the server did in it."""
-
-    scenario: str
-    tool: str
-    requests: int
-    concurrency: int
-    run: Run
-    truth: Truth | None
-    """None where the server keeps no log: llama.cpp's."""
 
 
 def ms(value: float | None) -> str:
@@ -60,8 +47,9 @@ def tables(results: Sequence[Result]) -> str:
                 parts.append(f"### {scenario.title}: {at_once}\n\n{timing(found)}")
     faults = [r for r in results if r.scenario in BY_NAME and BY_NAME[r.scenario].kind == "faults"]
     parts += [f"### Faults\n\n{fault_table(faults)}"] if faults else []
-    cost = [r for r in results if r.scenario == "cost"]
-    parts += [f"### Cost\n\n{cost_table(cost)}"] if cost else []
+    cost = [r for r in results if r.scenario in {"plain", "cost"}]
+    if any(r.scenario == "cost" for r in cost):
+        parts.append(f"### Cost: 1,000 requests, 50 at once\n\n{cost_table(cost)}")
     local = [r for r in results if r.scenario == "local"]
     parts += [f"### The embedded model\n\n{local_table(local)}"] if local else []
     return "\n\n".join(parts)
@@ -138,24 +126,18 @@ def counted(result: Result | None) -> str:
 
 
 def cost_table(results: Sequence[Result]) -> str:
-    """Return the CPU time of one request, of many, and of one of these."""
-    head = ["", "CPU s, 1 request", "CPU s, 1,001", "CPU ms a request"]
-    head += ["TTFT off", "E2E off", "wall s, 1,001"]
+    """Return the CPU time of a few requests and of many, and what many do to the figures."""
+    few = {r.tool: r.run.cpu for r in results if (r.requests, r.concurrency) == (10, 1)}
+    head = ["", "CPU s, 10 requests", "CPU s, 1,000", "wall s, 1,000"]
+    head += ["TTFT", "E2E", "succeeded", "TTFT off", "E2E off"]
     rows = []
-    for tool in dict.fromkeys(r.tool for r in results):
-        few, *more = sorted((r for r in results if r.tool == tool), key=lambda r: r.requests)
-        if not more:
+    for result in results:
+        if result.scenario != "cost":
             continue
-        many = more[-1]
-        row = [name_of(tool), f"{few.run.cpu:.1f}"]
-        if (found := many.run.measured) is None:
-            rows.append([*row, many.run.why, *[NOTHING] * 4])
-            continue
-        each = (many.run.cpu - few.run.cpu) / (many.requests - few.requests)
-        truth = many.truth
-        row += [f"{many.run.cpu:.1f}", f"{each * 1000:.1f}"]
-        row += [off(found.ttft, truth and truth.ttft), off(found.e2e, truth and truth.e2e)]
-        rows.append([*row, f"{many.run.wall:.1f}"])
+        name, ttft, _, _, e2e, _, *rest = timing_row(result)
+        started = f"{few[result.tool]:.1f}" if result.tool in few else NOTHING
+        took = [f"{result.run.cpu:.1f}", f"{result.run.wall:.1f}"]
+        rows.append([name, started, *took, ttft, e2e, *rest])
     return table(head, rows)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from measured import Spread, spread_of
 
-COMMAND = [sys.executable, "-m", "trio_minillm.cli", "serve"]
+COMMAND = [sys.executable, "-P", "-m", "trio_minillm.cli", "serve"]
 
 MODEL = "timed"
 """What the tools call the model; the server takes any name."""
