@@ -331,7 +331,8 @@ def results() -> list[Result]:
     """One of everything: each scenario by two tools, one of which measured nothing once."""
     times = Spread(0.2, 0.21, 0.22)
     measured = Measured(18, 2, 32, times, times, times, Spread(), times)
-    truth = timed_server.Truth(20, 18, 32, *[Spread(0.19, 0.2, 0.21)] * 5)
+    sent, text = Spread(0.19, 0.2, 0.21), Spread(0.5, 0.5, 0.5)
+    truth = timed_server.Truth(20, 18, 32, sent, text, sent, sent, sent)
     good, bad = (
         process.Run(measured, "", 1.5, 4.0),
         process.Run(None, "had not ended after 60 s", 9.0, 60.0),
@@ -349,6 +350,7 @@ def test_the_tables_have_every_scenario() -> None:
     text = tables.tables(results())
     for scenario in scenarios.SCENARIOS:
         assert scenario.title in text or scenario.name == "cost"
+    assert "| 190.0 / 200.0 / 210.0; text 500.0 / 500.0 / 500.0 |" in text
     assert "| 200.0 / 210.0 / 220.0 |" in text
     assert "| +10.0 | +10.0 |" in text
     assert "18 good, 2 failed" in text

@@ -62,9 +62,12 @@ def timing(results: Sequence[Result]) -> str:
     rows = []
     if truths:
         truth = truths[len(truths) // 2]
-        spreads = (truth.ttft, truth.chunk, truth.tpot, truth.e2e)
+        first = figures(truth.ttft)
+        if truth.text != truth.ttft:
+            first += f"; text {figures(truth.text)}"
+        rest = map(figures, (truth.chunk, truth.tpot, truth.e2e))
         counts = (number(truth.tokens), str(results[0].requests))
-        rows.append([SERVER, *map(figures, spreads), *counts, NOTHING, NOTHING])
+        rows.append([SERVER, first, *rest, *counts, NOTHING, NOTHING])
     rows += [timing_row(result) for result in results]
     return table(head, rows)
 
