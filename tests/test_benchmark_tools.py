@@ -174,7 +174,7 @@ INFERENCE_PERF = {
             "time_per_output_token": latency(0.03, 0.031, 0.032),
             "request_latency": latency(0.8, 0.81, 0.82),
         },
-        "output_len": {"mean": 32.0},
+        "output_tokens": {"total": 96.0, "mean": 32.0},
     },
     "failures": {"count": 2},
 }

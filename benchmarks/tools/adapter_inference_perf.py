@@ -65,7 +65,7 @@ def measured(load: Load) -> Measured:
     return Measured(
         succeeded=found["successes"]["count"],
         failed=found["failures"]["count"],
-        tokens=(found["successes"]["output_len"] or {}).get("mean"),
+        tokens=(found["successes"]["output_tokens"] or {}).get("mean"),
         ttft=of("time_to_first_token"),
         itl=of("inter_token_latency"),
         tpot=of("time_per_output_token"),

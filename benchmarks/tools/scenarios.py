@@ -44,7 +44,7 @@ SCENARIOS = (
         "silent for ever",
         (*TIMING, "--fault", "30% stall(3000)"),
         timeout=5.0,
-        limit=60.0,
+        limit=120.0,
         **FAULTS,
     ),
     Scenario(

@@ -116,7 +116,7 @@ def fault_table(results: Sequence[Result]) -> str:
 
 
 def true_count(results: Sequence[Result]) -> str:
-    whole = sorted({r.truth.whole for r in results if r.truth})
+    whole = sorted({r.truth.whole for r in results if r.truth and r.truth.requests})
     return " or ".join(map(str, whole)) + f" of {results[0].requests} whole"
 
 
