@@ -34,7 +34,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     number: int
-    """Number of the request within its phase, from 0, over all processes."""
+    """Number of the request within its phase, from 0, over all processes; that of its first turn, for the
+    later turns of a conversation."""
     phase: str = MEASURED
     worker: int = 0
     """Number of the process that sent it."""
@@ -43,7 +44,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     scheduled: float
     """Time at which the load wanted it to start."""
     sent: float
-    """Time at which it did start: the call was made."""
+    """Time at which the request was out: its last byte was handed to the socket. Where that is not known
+    of one request alone (several attempts, several models, no answer), it is ``called``."""
+    called: float | None = None
+    """Time at which the call was made: between it and ``sent`` are the connection, a key that has to be
+    fetched, and this program's own work."""
     headers: float | None = None
     """Time at which the response's headers were there."""
     first_text: float | None = None
@@ -51,7 +56,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_reasoning: float | None = None
     """Time of the first reasoning."""
     stamps: list[float] = []
-    """Times at which content left the socket, one for each chunk with content, in order."""
+    """Times of the chunks with content, in order: when the machine received them, where it tells that
+    (Linux), or else when they were read."""
+    lag: float = 0.0
+    """Seconds from the machine's receipt of the first content to its being read; they are in no time here
+    but ``ended``."""
     counts: list[int] = []
     """Output tokens that the server had counted by each of ``stamps``; empty if it did not say."""
     ended: float
@@ -62,7 +71,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The finish reason."""
     failure: Failure | None = None
     attempts: int = 1
-    """Requests that were sent for it; 0 if none was. ``sent`` is the first one's time."""
+    """Requests that were sent for it; 0 if none was."""
+    hedged: bool = False
+    """True if several models could be asked at once: ``attempts`` has the requests to all of them."""
+    request_id: str | None = None
+    """The server's name of it, by which its log can be searched."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     """Prompt tokens that the server took from its cache."""
@@ -83,6 +96,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     def last(self) -> float | None:
         """Time of the last content."""
         return self.stamps[-1] if self.stamps else None
+
+    @property
+    def retries(self) -> int:
+        """Requests that were sent because an earlier one had failed, as far as they can be told apart."""
+        return 0 if self.hedged else max(0, self.attempts - 1)
 
     @property
     def whole(self) -> bool:

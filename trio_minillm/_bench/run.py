@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
+from .audit.audit import Audit
 from .figures.figures import Figures
 from .plan import Load
+from .steady import Steady
 
 SCHEMA = "trio-minillm/bench/1"
 """Name and version of the JSON object's form."""
@@ -25,7 +27,9 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     warmup: Figures | None = None
     alone: Figures | None = None
     """Of the requests to the first model alone, where two are compared."""
-    audit: dict[str, Any] = {}
+    steady: Steady | None = None
+    """The steady state that was looked for, whose requests alone the figures are made of if it was found."""
+    audit: Audit = Audit()
     """Proof that the figures can be believed: CPU, lag and pauses of the client."""
     notes: tuple[str, ...] = ()
     """Qualifications of the figures."""

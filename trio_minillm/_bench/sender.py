@@ -21,6 +21,9 @@ from .record import Failure, Record, clock_offset
 MAX_MESSAGE = 1000
 """Characters of an error's message that a record keeps."""
 
+MAX_ID = 200
+"""Characters of a request's id that a record keeps."""
+
 
 class Sender:
     """Sends prompts to one model, and makes a record of each request, however it ends.
@@ -43,7 +46,10 @@ class Sender:
         self._plan = plan
         self._secret = secret
         self._moved = moved
-        self._offset = clock_offset()
+        self.offset = clock_offset()
+        """Seconds to add to Trio's clock to get the times of records."""
+        self.lag_at: Callable[[float], float] = lambda at: 0.0
+        """Returns the seconds by which what was read at a time had been there before."""
         self.running = 0
         """Streams that are open."""
 
@@ -52,9 +58,10 @@ class Sender:
         that the wire format does not have.
         """
         plan = self._plan
-        messages: list[Message] = [plan.system] if plan.system is not None else []
         given = prompt.messages
-        messages += [user(given)] if isinstance(given, str) else given
+        messages: list[Message] = [user(given)] if isinstance(given, str) else [*given]
+        if plan.system is not None and messages[0].role not in ("system", "developer"):
+            messages.insert(0, plan.system)
         return self._client.stream(
             self._model if model is None else model,
             messages,
@@ -73,7 +80,8 @@ class Sender:
         """
         stream = self.open(prompt, record.phase, model)
         error: MiniLLMError | None = None
-        record.sent = trio.current_time() + self._offset
+        record.hedged = model is not None
+        record.sent = record.called = trio.current_time() + self.offset
         self.running += 1
         try:
             async with stream:
@@ -86,7 +94,7 @@ class Sender:
         return record, stream, error
 
     async def _read(self, stream: TrackedStream, record: Record) -> None:
-        offset, stamps, counts = self._offset, record.stamps, record.counts
+        offset, stamps, counts = self.offset, record.stamps, record.counts
         tokens = 0
         async for chunk in stream:
             made = 0
@@ -96,7 +104,12 @@ class Sender:
                 if made:
                     self._moved(0, made)
                 continue
-            at = chunk.received_at + offset
+            read = chunk.received_at + offset
+            at = read - self.lag_at(read)
+            if not stamps:
+                record.lag = read - at
+            elif at < stamps[-1]:
+                at = stamps[-1]
             stamps.append(at)
             if chunk.usage is not None and len(counts) == len(stamps) - 1:
                 counts.append(tokens)
@@ -108,10 +121,15 @@ class Sender:
 
     def _complete(self, record: Record, stream: TrackedStream, error: MiniLLMError | None) -> None:
         response, timings = stream.response, stream.response.timings
-        record.ended = trio.current_time() + self._offset
+        record.ended = trio.current_time() + self.offset
         record.attempts = timings.attempts
+        if response.request_id is not None:
+            record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
-            record.headers = record.stamps[0] - (timings.first_chunk - timings.headers)
+            began = record.stamps[0] + record.lag - timings.first_chunk
+            record.headers = began + timings.headers
+            if timings.sent is not None and timings.attempts == 1 and not record.hedged:
+                record.sent = max(record.sent, began + timings.sent)
         record.outcome = None if response.outcome is None else response.outcome.value
         if len(record.counts) != len(record.stamps):
             record.counts = []

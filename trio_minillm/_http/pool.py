@@ -28,6 +28,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import OrderedDict
+from collections.abc import Callable
 
 import httpx
 import msgspec
@@ -78,7 +79,7 @@ class ConnectionPool:
     ``verify`` is httpx's: True, False, or an ``ssl.SSLContext``. There is one buffer for the reads
     of all connections: parsers copy what they keep.
 
-    Its 16 attributes are options, what it holds, and its counts.
+    Its 17 attributes are options, what it holds, and its counts.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class ConnectionPool:
         if type(max_idle_connections) is not int or max_idle_connections < 0:
             raise ValueError("max_idle_connections must be a whole number, 0 or more")
         check_seconds("keepalive_expiry", keepalive_expiry)
+        self.wrap: Callable[[socket.socket], socket.socket] | None = None
+        """Makes the socket of each new connection another one, below TLS, for whoever watches them."""
         self._verify = verify
         self._context: ssl.SSLContext | None = None  # made when needed: it reads all certificates
         self._max = max_connections
@@ -195,6 +198,8 @@ class ConnectionPool:
         try:
             context = self._tls_context() if scheme == "https" else None
             sock = await self._dial(origin, tell)
+            if self.wrap is not None:
+                sock = self.wrap(sock)
         except (OSError, UnicodeError) as exc:  # UnicodeError: no name that DNS could have
             raise httpx.ConnectError(str(exc)) from exc
         connection = Connection(origin, sock, self._buffer)

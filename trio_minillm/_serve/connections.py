@@ -41,6 +41,7 @@ class Connection:
         now: Callable[[], float],
     ) -> None:
         self._sock = sock
+        self._sock_send = sock.send
         self._begin = begin
         self._now = now
         self._reader = RequestReader(number)
@@ -52,7 +53,7 @@ class Connection:
         self.closed = False
         self.gave_up = False
         """True if the client did not read, and was reset for it."""
-        sock.setblocking(False)  # noqa: FBT003
+        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def run(self) -> None:
@@ -108,6 +109,10 @@ class Connection:
         """Go on to the next request, or end the connection: the exchange is over."""
         self._exchange = None
         if keep:
+            now = (
+                self._now()
+            )  # of a pipelined request the time runs from the end of the answer before it
+            self._waiting = deque((request, now) for request, _ in self._waiting)
             self._next()
         else:
             self.end()
@@ -121,7 +126,7 @@ class Connection:
             sent = 0
         else:
             try:
-                sent = self._sock.send(data)
+                sent = self._sock_send(data)
                 if sent == len(data):
                     return True
             except BlockingIOError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -44,14 +45,14 @@ def fault_from(text: str) -> SharedFault:
         share, call = float(found[1]) / 100, found[2].strip()
     if not 0 <= share <= 1:
         raise ValueError(f"fault {text!r}: the share must be from 0 to 100%")
-    try:
+    node: ast.expr | None = None
+    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         node = ast.parse(call, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        node = None
     given: list[ast.expr] = []
     named: list[ast.keyword] = []
     if isinstance(node, ast.Call):
-        node, given, named = node.func, node.args, node.keywords
+        given, named = node.args, node.keywords
+        node = node.func
     if not isinstance(node, ast.Name) or node.id not in NAMES:
         raise ValueError(f"fault {text!r}: it must be one of {', '.join(NAMES)}")
     try:
@@ -64,13 +65,17 @@ def fault_from(text: str) -> SharedFault:
         made.on("openai")
     except (TypeError, ValueError) as exc:
         function = error if node.id == "error" else getattr(faults, node.id)
-        shape = str(inspect.signature(function)).partition(" ->")[0].replace("wire: str, ", "")
+        shape = str(inspect.signature(function)).partition(" ->")[0]
         raise ValueError(f"fault {text!r}: {exc}; it is {node.id}{_plain(shape)}") from None
     return made
 
 
 def _plain(signature: str) -> str:
-    return re.sub(r": '[^']*'|: [\w.]+", "", signature)
+    return (
+        re.sub(r""": (?:'[^']*'|"[^"]*"|[\w.]+)""", "", signature)
+        .replace(" = ", "=")
+        .replace("(wire, ", "(")
+    )
 
 
 def error(

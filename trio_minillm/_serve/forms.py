@@ -7,33 +7,29 @@ chunk. So an answer of ten thousand tokens costs nothing before its first chunk,
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Literal, TypeAlias
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import msgspec
 
 from .._types.usage import Usage
-from ..testing._answer_parts import AnswerPart, reasoning
-from ..testing._events import answer_body, answer_events
+from ..testing._answer_parts import AnswerPart, Finish, reasoning
+from ..testing._events import answer_events
 from ..testing._wire_answers import sse
 from .options import UsageMode, Wire
+from .requests import Asked
 from .words import PERIOD, text_of
 
-Finish: TypeAlias = Literal["auto", "stop", "length", "tool_calls", "content_filter"]
-Item: TypeAlias = tuple[float, bytes, int]
-"""Seconds after the item before, what is sent then, and the tokens of content in it."""
-
-# Marks. Each is a text or a number that occurs nowhere else, and `ID` is as long as what replaces it.
-ID, THOUGHT, TEXT = b"~request~id~", b"~thought~", b"~text~"
-_PROMPT, _MADE, _REASONED = 910_000_001, 920_000_002, 13_000_005
-_SO_FAR, _ALL_SO_FAR, _TEXT_SO_FAR = 930_000_003, 940_000_004, 950_000_005
-_NUMBER, _CREATED = 960_000_006, 970_000_007
+# Marks. Each is a text or a number that occurs nowhere else; `ID` and `CREATED` are as long as what replaces
+# them, so that they can be replaced in what is framed already.
+ID, THOUGHT, TEXT = (f"\ue000{name}".encode() for name in ("requestid", "thought", "text"))
+PROMPT, MADE, REASONED = 910_000_001, 920_000_002, 13_000_005
+SO_FAR, ALL_SO_FAR, TEXT_SO_FAR = 930_000_003, 940_000_004, 950_000_005
+NUMBER, CREATED_AT = 960_000_006, 9_700_000_007
 
 MAX_FORMS: Final = 256
 """Forms that are kept: one for each model's name and kind of answer."""
-MAX_PIECES: Final = 4_096
-"""Pieces of text that a form keeps ready."""
 
 
 def framed(data: bytes) -> bytes:
@@ -61,6 +57,19 @@ class Template:
         for mark in self.marks:
             data = data.replace(mark, values[mark])
         return data
+
+
+class Length(msgspec.Struct, frozen=True):
+    """The tokens of an answer."""
+
+    prompt: int
+    reasoning: int
+    text: int
+
+    @property
+    def made(self) -> int:
+        """All tokens of output."""
+        return self.reasoning + self.text
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -95,9 +104,9 @@ class Form:
     def __init__(self, kind: Kind, frame: Callable[[bytes], bytes]) -> None:
         self.kind = kind
         self.frame = frame
-        self._pieces: dict[tuple[int, int, bool], bytes] = {}
+        self._pieces: dict[tuple[int, int], list[bytes]] = {}
         events = answer_events(
-            kind.wire, kind.parts(), kind.finish, kind.counts(_PROMPT, _MADE, _REASONED)
+            kind.wire, kind.parts(), kind.finish, kind.counts(PROMPT, MADE, REASONED)
         )
         templates = [Template(_edited(event, kind), _MARKS) for event in events]
         holders = [
@@ -110,29 +119,46 @@ class Form:
         self.contents = [templates[i] for i in holders]
         self.between = templates[first + 1 : last]
         self.closing = templates[last + 1 :]
-        self._fixed = not {*self.contents[-1].marks, *self.contents[0].marks} & _COUNTED
+        self.fixed = not {*self.contents[-1].marks, *self.contents[0].marks} & _COUNTED
+        """True if contents differ by their text alone."""
+
+    def mark(self, which: int) -> bytes:
+        """Return the mark in place of which the text of a content stands."""
+        return TEXT if which == len(self.contents) - 1 and self.kind.speaks else THOUGHT
+
+    def pieces(self, which: int, per_chunk: int) -> list[bytes]:
+        """Return the contents of so many tokens, of which the text is made over and over.
+
+        They have `ID` and `CREATED` in place of those. The first one of all is another, because it has no
+        space before it.
+        """
+        key = (which, per_chunk)
+        made = self._pieces.get(key)
+        if made is None:
+            mark = self.mark(which)
+            rounds = PERIOD // math.gcd(PERIOD, per_chunk)
+            same = {ID: ID, CREATED: CREATED}
+            made = self._pieces[key] = [
+                self.frame(
+                    self.contents[which].filled(
+                        {**same, mark: text_of(PERIOD + n * per_chunk, per_chunk).encode()}
+                    )
+                )
+                for n in range(rounds)
+            ]
+        return made
 
     def content(self, which: int, first: int, count: int, values: dict[bytes, bytes]) -> bytes:
         """Return a content, of ``count`` tokens from ``first`` on."""
-        mark = TEXT if which == len(self.contents) - 1 and self.kind.speaks else THOUGHT
-        if not self._fixed:
-            values[mark] = text_of(first, count).encode()
-            return self.frame(self.contents[which].filled(values))
-        place = first % PERIOD if first < PERIOD else PERIOD + first % PERIOD
-        key = (place, count, mark is TEXT)
-        piece = self._pieces.get(key)
-        if piece is None:
-            whole = {ID: ID, mark: text_of(first, count).encode()}
-            piece = self.frame(self.contents[which].filled(whole))
-            if len(self._pieces) < MAX_PIECES:
-                self._pieces[key] = piece
-        return piece.replace(ID, values[ID])
+        values[self.mark(which)] = text_of(first, count).encode()
+        return self.frame(self.contents[which].filled(values))
 
 
-_COUNTED: Final = {str(n).encode() for n in (_SO_FAR, _ALL_SO_FAR, _TEXT_SO_FAR, _NUMBER, _CREATED)}
+_COUNTED: Final = {str(n).encode() for n in (SO_FAR, ALL_SO_FAR, TEXT_SO_FAR, NUMBER)}
+CREATED: Final = str(CREATED_AT).encode()
 _MARKS: Final = (
-    *(ID, THOUGHT, TEXT),
-    *(str(n).encode() for n in (_PROMPT, _MADE, _REASONED, _PROMPT + _MADE, _MADE - _REASONED)),
+    *(ID, THOUGHT, TEXT, CREATED),
+    *(str(n).encode() for n in (PROMPT, MADE, REASONED, PROMPT + MADE, MADE - REASONED)),
     *sorted(_COUNTED),
 )
 
@@ -153,187 +179,90 @@ class Forms:
         return form
 
 
-class Length(msgspec.Struct, frozen=True):
-    """The tokens of an answer."""
-
-    prompt: int
-    reasoning: int
-    text: int
-
-    @property
-    def made(self) -> int:
-        """All tokens of output."""
-        return self.reasoning + self.text
-
-
-def contents(
-    form: Form,
-    id: str,
-    length: Length,
-    per_chunk: int,
-    *,
-    opening: bool = False,
-    end: bytes = b"",
-) -> Iterator[tuple[bytes, int]]:
-    """Yield what is sent for each content, and its tokens.
-
-    The events before the first content come with it, those after the last, and ``end``, with that. With
-    ``opening`` the former come by themselves, as 0 tokens.
-    """
-    counter = 0
-    values = _values(id, length)
-
-    def rendered(templates: Iterable[Template]) -> bytes:
-        nonlocal counter
-        pieces = []
-        for template in templates:
-            values[_N] = b"%d" % counter
-            counter += 1
-            pieces.append(form.frame(template.filled(values)))
-        return b"".join(pieces)
-
-    before = rendered(form.opening)
-    if opening:
-        yield before, 0
-        before = b""
-    runs = [n for n in (length.reasoning, length.text) if n] or [0]
-    made = 0
-    for which, total in enumerate(runs):
-        is_text = which == len(runs) - 1 and form.kind.speaks
-        if which:
-            values[THOUGHT] = text_of(0, length.reasoning).encode()
-            before += rendered(form.between)
-        first = 0
-        while first < total:
-            count = min(per_chunk, total - first)
-            made += count
-            _count(values, length.prompt, made, length.reasoning if is_text else None)
-            values[_N] = b"%d" % counter
-            counter += 1
-            data = before + form.content(which, first, count, values)
-            first, before = first + count, b""
-            if first == total and which == len(runs) - 1:
-                values[THOUGHT] = text_of(0, length.reasoning).encode()
-                values[TEXT] = text_of(0, length.text).encode()
-                data += rendered(form.closing) + end
-            yield data, count
-
-
-_N: Final = str(_NUMBER).encode()
-_SO, _ALL, _OF_TEXT = (str(n).encode() for n in (_SO_FAR, _ALL_SO_FAR, _TEXT_SO_FAR))
-
-
-def _values(id: str, length: Length) -> dict[bytes, bytes]:
-    prompt, made, thought = length.prompt, length.made, length.reasoning
-    numbers = {
-        _PROMPT: prompt,
-        _MADE: made,
-        _PROMPT + _MADE: prompt + made,
-        _REASONED: thought,
-        _MADE - _REASONED: made - thought,
-        _CREATED: int(time.time()),
-    }
-    values = {str(mark).encode(): b"%d" % value for mark, value in numbers.items()}
-    return {**values, ID: id.encode(), THOUGHT: b"", TEXT: b""}
-
-
-def _count(values: dict[bytes, bytes], prompt: int, made: int, thought: int | None) -> None:
-    values[_SO] = b"%d" % made
-    values[_ALL] = b"%d" % (prompt + made)
-    values[_OF_TEXT] = b"%d" % (made - (thought or 0))
-
-
-def body(kind: Kind, id: str, length: Length) -> bytes:
-    """Return the answer that is not streamed."""
-    parts: list[AnswerPart] = []
-    if length.reasoning:
-        parts.append(reasoning(text_of(0, length.reasoning)))
-    if length.text or not parts:
-        parts.append(text_of(0, length.text))
-    usage = kind.counts(length.prompt, length.made, length.reasoning)
-    made = answer_body(kind.wire, parts, kind.finish, usage if usage else True)
-    if not usage:
-        made.pop("usage", None)
-        made.pop("usageMetadata", None)
-    _name(made, kind, id, int(time.time()))
-    return msgspec.json.encode(made)
-
-
 # -- names and counts in the events ---------------------------------------------------------------
 
 
-def _edited(event: bytes, kind: Kind) -> bytes:
-    """Return a builder's event with the model's name, and marks for all that differs."""
+def renamed(
+    event: bytes,
+    wire: Wire,
+    names: tuple[str, str, int],
+    change: Callable[[dict[str, Any]], None] | None = None,
+) -> bytes:
+    """Return a builder's event with the model's name, the id and the time, and with another change."""
     head, _, text = event.partition(b"data: ")
     if text.startswith(b"[DONE]"):
         return event
     data: dict[str, Any] = msgspec.json.decode(text)
-    _name(data, kind, ID.decode(), _CREATED)
-    if "sequence_number" in data:
-        data["sequence_number"] = _NUMBER
-    is_content = TEXT in text or THOUGHT in text
-    if kind.wire == "gemini" and is_content:
-        data.pop("usageMetadata", None)
-    if kind.running and is_content:
-        _add_running(data, kind, is_thought=THOUGHT in text)
+    put_names(data, wire, names)
+    if change is not None:
+        change(data)
     return sse(data, head.decode().removeprefix("event: ").strip() or None)
 
 
-def _name(data: dict[str, Any], kind: Kind, id: str, created: int) -> None:
-    """Put the model's name, the id and the time into an event or a body."""
-    if kind.wire in ("openai", "text"):
-        prefix = "chatcmpl-" if kind.wire == "openai" else "cmpl-"
-        data |= {"id": prefix + id, "created": created, "model": kind.model}
-    elif kind.wire == "gemini":
-        data |= {"responseId": id, "modelVersion": kind.model}
-    elif kind.wire == "anthropic":
+def _edited(event: bytes, kind: Kind) -> bytes:
+    """Return a builder's event with the model's name, and marks for all that differs."""
+    is_content = TEXT in event or THOUGHT in event
+
+    def change(data: dict[str, Any]) -> None:
+        if "sequence_number" in data:
+            data["sequence_number"] = NUMBER
+        if kind.wire == "gemini" and is_content:
+            data.pop("usageMetadata", None)
+        if kind.running and is_content:
+            _add_running(data, kind, is_thought=THOUGHT in event)
+
+    return renamed(event, kind.wire, (kind.model, ID.decode(), CREATED_AT), change)
+
+
+def put_names(data: dict[str, Any], wire: Wire, names: tuple[str, str, int]) -> None:
+    """Put the model's name, the id and the Unix time into an event or a body."""
+    model, id, created = names
+    if wire in ("openai", "text"):
+        prefix = "chatcmpl-" if wire == "openai" else "cmpl-"
+        data |= {"id": prefix + id, "created": created, "model": model}
+    elif wire == "gemini":
+        data |= {"responseId": id, "modelVersion": model}
+    elif wire == "anthropic":
         message = data if data.get("type") == "message" else data.get("message")
         if message is not None:
             message |= {"id": f"msg_{id}", "type": "message", "role": "assistant"}
-            message |= {"model": kind.model, "stop_reason": message.get("stop_reason")}
+            message |= {"model": model, "stop_reason": message.get("stop_reason")}
             message["stop_sequence"] = None
     else:
         response = data if data.get("object") == "response" else data.get("response")
         if response is not None:
-            response |= {"id": f"resp_{id}", "created_at": created, "model": kind.model}
+            response |= {"id": f"resp_{id}", "created_at": created, "model": model}
 
 
 def _add_running(data: dict[str, Any], kind: Kind, *, is_thought: bool) -> None:
     if kind.wire in ("openai", "text"):
         data["usage"] = {
-            "prompt_tokens": _PROMPT,
-            "completion_tokens": _SO_FAR,
-            "total_tokens": _ALL_SO_FAR,
+            "prompt_tokens": PROMPT,
+            "completion_tokens": SO_FAR,
+            "total_tokens": ALL_SO_FAR,
         }
     elif kind.wire == "gemini":
-        counts = {"promptTokenCount": _PROMPT, "totalTokenCount": _ALL_SO_FAR}
+        counts = {"promptTokenCount": PROMPT, "totalTokenCount": ALL_SO_FAR}
         if is_thought:
-            counts["thoughtsTokenCount"] = _SO_FAR
+            counts["thoughtsTokenCount"] = SO_FAR
         else:
-            counts["candidatesTokenCount"] = _TEXT_SO_FAR
+            counts["candidatesTokenCount"] = TEXT_SO_FAR
             if kind.thinks:
-                counts["thoughtsTokenCount"] = _REASONED
+                counts["thoughtsTokenCount"] = REASONED
         data["usageMetadata"] = counts
 
 
-def kind_of(
-    wire: Wire,
-    model: str,
-    length: Length,
-    finish: Finish,
-    mode: UsageMode,
-    asked: tuple[bool, bool],
-) -> Kind:
-    """Return the kind of an answer. ``asked`` says whether usage was asked for, and a running one."""
-    late, running = asked
+def kind_of(asked: Asked, length: Length, finish: Finish, mode: UsageMode) -> Kind:
+    """Return the kind of the answer to a request."""
+    late, running = asked.usage or not asked.stream, asked.running_usage
     if mode != "asked":
         late, running = mode != "never", mode == "running"
     return Kind(
-        wire=wire,
-        model=model,
+        wire=asked.wire,
+        model=asked.model,
         thinks=length.reasoning > 0,
         speaks=length.text > 0,
         finish=finish,
         usage=late or running,
-        running=running and wire in ("openai", "text", "gemini"),
+        running=running and asked.wire in ("openai", "text", "gemini"),
     )

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
-QUANTUM: Final = 1e-6
-"""Seconds to which times are kept at first."""
-MAX_DISTINCT: Final = 16_384
-"""Distinct times that are kept; with more, the quantum is doubled, so that memory is bounded."""
+PER_SECOND: Final = 1_000_000
+"""Parts of a second to which times are kept: microseconds."""
+MAX_DISTINCT: Final = 8_192
+"""Distinct times that are kept like that. Others beyond them go to buckets, so that memory is bounded."""
+STEPS: Final = 1_024
+"""Buckets for each doubling of a time: a quantile out of them is within 0.05 %."""
 QUANTILES: Final = (0.5, 0.9, 0.99)
 BUCKETS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -23,85 +25,85 @@ BUCKETS: Final = (
 class Times:
     """Times in seconds: how many there were of each microsecond.
 
-    Count, sum, least and most are exact. A quantile is the nearest rank, and within ``resolution``.
+    Count and sum are exact. A quantile is the nearest rank, to a microsecond, or within 0.05 % of itself
+    once there were more than `MAX_DISTINCT` different times.
     """
 
-    __slots__ = ("_counts", "_per_second", "count", "least", "most", "total")
+    __slots__ = ("_buckets", "_counts", "total")
 
     def __init__(self) -> None:
-        self._per_second = 1 / QUANTUM
-        self._counts: dict[int, int] = {}
-        self.count = 0
         self.total = 0.0
-        self.least = math.inf
-        self.most = 0.0
-
-    @property
-    def resolution(self) -> float:
-        """Seconds to which quantiles are known."""
-        return 1 / self._per_second
+        self._counts: dict[int, int] = {}
+        self._buckets: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
         """Count a time; a negative one counts as 0."""
-        if seconds < 0:
+        if seconds < 0.0:
             seconds = 0.0
-        self.count += 1
         self.total += seconds
-        if seconds > self.most:
-            self.most = seconds
-        if seconds < self.least:
-            self.least = seconds
-        place = round(seconds * self._per_second)
+        place = int(seconds * PER_SECOND + 0.5)
         counts = self._counts
         if place in counts:
             counts[place] += 1
-        else:
+        elif len(counts) < MAX_DISTINCT:
             counts[place] = 1
-            if len(counts) > MAX_DISTINCT:
-                self._coarsen()
+        else:
+            share, exponent = math.frexp(seconds)
+            self._buckets[exponent * STEPS + int((share - 0.5) * 2 * STEPS)] += 1
 
-    def _coarsen(self) -> None:
-        while len(self._counts) > MAX_DISTINCT // 2:
-            self._per_second /= 2
-            halved: Counter[int] = Counter()
-            for place, count in self._counts.items():
-                halved[(place + 1) // 2] += count
-            self._counts = dict(halved)
+    @property
+    def count(self) -> int:
+        """The number of times."""
+        return sum(self._counts.values()) + sum(self._buckets.values())
+
+    @property
+    def exact(self) -> bool:
+        """True as long as quantiles are exact to a microsecond."""
+        return not self._buckets
+
+    def _sorted(self) -> list[tuple[float, int]]:
+        """Return the different times, in order, and how many there were of each."""
+        found = [(place / PER_SECOND, count) for place, count in self._counts.items()]
+        for bucket, count in self._buckets.items():
+            exponent, step = divmod(bucket, STEPS)
+            found.append((math.ldexp(0.5 + (step + 0.5) / 2 / STEPS, exponent), count))
+        return sorted(found)
 
     def quantiles(self, shares: Iterable[float] = QUANTILES) -> list[float | None]:
         """Return the quantile of each share, which must rise; None without any time."""
-        if not self.count:
+        times, count = self._sorted(), self.count
+        if not count:
             return [None for _ in shares]
         found: list[float | None] = []
-        places = sorted(self._counts.items())
         below, at = 0, -1
         for share in shares:
-            rank = max(1, math.ceil(share * self.count))
+            rank = max(1, math.ceil(share * count - 1e-9))
             while below < rank:
                 at += 1
-                below += places[at][1]
-            value = places[at][0] / self._per_second
-            found.append(min(max(value, self.least), self.most))
+                below += times[at][1]
+            found.append(times[at][0])
         return found
 
     def summary(self) -> dict[str, Any]:
         """Return the figures for JSON, in seconds; null without any time."""
-        some = self.count > 0
-        figures = dict(zip(("p50", "p90", "p99"), self.quantiles(), strict=True))
+        count = self.count
+        least, p50, p90, p99, most = self.quantiles((0.0, *QUANTILES, 1.0))
         return {
-            "count": self.count,
-            "mean": self.total / self.count if some else None,
-            "min": self.least if some else None,
-            **figures,
-            "max": self.most if some else None,
-            "resolution": self.resolution,
+            "count": count,
+            "mean": self.total / count if count else None,
+            "min": least,
+            "p50": p50,
+            "p90": p90,
+            "p99": p99,
+            "max": most,
+            "exact": self.exact,
         }
 
     def buckets(self) -> list[int]:
         """Return how many times are not above each of `BUCKETS`."""
         counts = [0] * (len(BUCKETS) + 1)
-        for place, count in self._counts.items():
-            counts[bisect_left(BUCKETS, place / self._per_second)] += count
+        for seconds, count in self._sorted():
+            counts[bisect_left(BUCKETS, seconds)] += count
         sums, below = [], 0
         for count in counts[:-1]:
             below += count

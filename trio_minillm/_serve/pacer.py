@@ -1,6 +1,6 @@
 """One task that does the work of all streams when it is due.
 
-A task for each stream that sleeps before each chunk costs 60–80 µs a chunk, and thousands of them are
+A task for each stream that sleeps before each chunk costs 60 to 80 µs a chunk, and thousands of them are
 late in an order that nobody knows. Here a heap holds the next due time of each stream.
 """
 
@@ -18,9 +18,10 @@ from .timers import Timer
 TURN_SECONDS: Final = 0.001
 """Seconds of work after which other tasks get a turn: requests are read, and clients that left are seen,
 also when the server can't keep up."""
-LEAST_PAUSE: Final = 0.0002
-"""Seconds from one awakening to the next, at least. Each costs some 40 µs, so that a thousand streams
-would spend more on awakenings than on chunks; and nobody is later by more than this."""
+PAUSE, BUSY_PAUSE, BUSY = 0.0002, 0.0005, 8
+"""Seconds from one awakening to the next, at least; the longer ones after an awakening with as many turns as
+`BUSY`. An awakening costs some 40 µs, so that a thousand streams would spend more on those than on chunks.
+Nobody is later by more than this because of it."""
 
 
 class Job(Protocol):
@@ -55,17 +56,20 @@ class Pacer:
         """Give each job its turns, for ever."""
         while True:
             began = self.now()
-            if self._work(began):
+            turns = self._work(began)
+            heap, now = self._heap, self.now()
+            if heap and heap[0][0] <= now and now > began + TURN_SECONDS:
                 await trio.lowlevel.checkpoint()
                 continue
-            self._arm(max(self._heap[0][0], began + LEAST_PAUSE) if self._heap else math.inf)
+            pause = BUSY_PAUSE if turns >= BUSY else PAUSE
+            self._arm(max(heap[0][0], began + pause) if heap else math.inf)
             await self._timer.wait()
 
-    def _work(self, now: float) -> bool:
-        """Do what is due. Returns True if there is more that is due by now."""
+    def _work(self, now: float) -> int:
+        """Do what is due, for a while. Returns the number of turns."""
         heap, clock, numbers = self._heap, self.now, self._numbers
-        until = now + TURN_SECONDS
-        while heap and heap[0][0] <= now:
+        until, turns = now + TURN_SECONDS, 0
+        while heap and heap[0][0] <= now < until:
             due, _, job = heappop(
                 heap
             )  # before its turn, which may add others that are due as well
@@ -73,6 +77,5 @@ class Pacer:
             if again is not None:
                 heappush(heap, (again, next(numbers), job))
             now = clock()
-            if now > until:
-                return bool(heap) and heap[0][0] <= now
-        return False
+            turns += 1
+        return turns

@@ -1,4 +1,4 @@
-"""What is sent to a client, and when: the program of one answer. Pure."""
+"""The program of one answer: its pieces, and the pauses before them. Pure."""
 
 from __future__ import annotations
 
@@ -74,21 +74,34 @@ def struck(reply: Reply, faults: Iterable[Fault], wire: Wire) -> Reply:
     )
 
 
-def program_of(reply: Reply, wire_format: Wire, *, words: bool) -> Program:
-    """Yield the items of a scripted reply. With ``words``, each word of its contents is a token."""
+def program_of(
+    reply: Reply, wire_format: Wire, *, words: bool, whole: int | None = None
+) -> Program:
+    """Return the items of a scripted reply. With ``words``, each word of its contents is a token.
+
+    ``whole`` is the number of tokens of an answer that is no stream.
+    """
     if reply.error is not None:
-        yield 0.0, reset, 0
-        return
+        return iter([(0.0, reset, 0)])
     if not isinstance(reply.wait, int | float):
-        yield 0.0, hang, 0
-        return
-    marks = iter(_marks(reply, wire_format, words=words))
-    pause = float(reply.wait)
-    inside = reply.raw
-    for step in wire(reply).steps:
+        return iter([(0.0, hang, 0)])
+    if whole is None or reply.status != 200:
+        marks = _marks(reply, wire_format, words=words)
+    else:
+        marks = [0] * (sum(isinstance(step, bytes) for step in reply.steps) - 1) + [whole]
+    steps = wire(reply).steps
+    if not reply.raw:
+        marks = [0, *marks]  # the head comes first
+    if not reply.keep_alive:
+        steps = (*steps, eof)
+    return _items(steps, iter(marks), float(reply.wait))
+
+
+def _items(steps: Iterable[Step], marks: Iterator[int], pause: float) -> Program:
+    for step in steps:
         if isinstance(step, bytes):
-            yield pause, step, next(marks, 0) if inside else 0
-            pause, inside = 0.0, True
+            yield pause, step, next(marks, 0)
+            pause = 0.0
         elif isinstance(step, int | float):
             pause += step
         elif isinstance(step, Forever):
@@ -98,8 +111,6 @@ def program_of(reply: Reply, wire_format: Wire, *, words: bool) -> Program:
         else:
             yield pause, reset if isinstance(step, BaseException) else step, 0
             return
-    if not reply.keep_alive:
-        yield pause, eof, 0
 
 
 def _round(forever: Forever, pause: float) -> Program:

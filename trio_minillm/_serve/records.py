@@ -11,8 +11,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from .options import Wire
+
 Ending: TypeAlias = Literal["whole", "fault", "left", "slow", "refused", "stopped"]
-"""How a request ended: ``whole``; by a ``fault`` that was asked for; the client ``left``, or was so ``slow``
+"""The ways in which a request ends: ``whole``; by a ``fault`` that was asked for; the client ``left``, or was so ``slow``
 that the server gave it up; ``refused``, for the request was none that is served; or the server
 ``stopped``."""
 
@@ -33,7 +35,7 @@ class ServedRecord(msgspec.Struct, kw_only=True):
     """The answer's id, without the prefix of its wire format; the header ``x-request-id`` has it, too."""
     number: int
     """Number of the request since the server began or was reset, from 0."""
-    wire: str
+    wire: Wire | Literal[""]
     """The wire format, or an empty text if the path has none."""
     path: str
     """The path of the request."""
@@ -45,6 +47,8 @@ class ServedRecord(msgspec.Struct, kw_only=True):
     """Time at which its last byte had been read."""
     received_unix: float
     """The same as Unix time."""
+    started: float | None = None
+    """Time at which its turn came; None if it never did."""
     queued: float = 0.0
     """Seconds that it waited for its turn."""
     first_content: float | None = None
@@ -90,7 +94,7 @@ class Records:
         self._stamps = 0
         self._file: FileIO | None = None
         if path is not None:
-            self._file = Path(path).open("ab", buffering=0)
+            self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - `close` closes it
 
     def add(self, record: ServedRecord, *, keep: bool) -> None:
         """Write the record of what has ended, and keep it."""

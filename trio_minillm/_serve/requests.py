@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +29,7 @@ class RefusedRequestError(Exception):
 
 
 class Asked(msgspec.Struct, kw_only=True):
-    """What a request asks for."""
+    """The wishes of a request."""
 
     wire: Wire
     model: str
@@ -59,14 +60,18 @@ class Asked(msgspec.Struct, kw_only=True):
         return self.max_tokens, True
 
 
-def asked_of(request: ServedRequest, only: Wire | None) -> tuple[Asked, dict[str, Any]]:
-    """Return what the request asks for, and its body. Raises `RefusedRequestError`."""
-    path = request.path
+def wire_in(path: str, only: Wire | None) -> Wire:
+    """Return the wire format that a request to this path speaks. Raises `RefusedRequestError`."""
     wire = wire_of(path)
     if not _PATHS.fullmatch(path) or wire not in WIRES:
         raise RefusedRequestError(404, f"there is no {path[:MAX_NAME]}")
     if only is not None and wire != only:
         raise RefusedRequestError(404, f"this server speaks only the wire format {only}")
+    return wire
+
+
+def asked_of(request: ServedRequest, wire: Wire) -> tuple[Asked, dict[str, Any]]:
+    """Return what the request asks for, and its body. Raises `RefusedRequestError`."""
     try:
         body = msgspec.json.decode(request.body)
     except msgspec.DecodeError:
@@ -78,7 +83,7 @@ def asked_of(request: ServedRequest, only: Wire | None) -> tuple[Asked, dict[str
     for name in ("n", "best_of"):
         if body.get(name) not in (None, 1):
             raise RefusedRequestError(400, f"{name} must be 1: an answer has one choice here")
-    return _asked(wire, path, body), body
+    return _asked(wire, request.path, body), body
 
 
 def _asked(wire: Wire, path: str, body: dict[str, Any]) -> Asked:
@@ -122,9 +127,20 @@ def _prompt_tokens(wire: str, body: dict[str, Any]) -> int:
             raise RefusedRequestError(400, "prompt must be one text, or one list of tokens")
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], list):
             return len(prompt[0])
-        return words_in(prompt)
-    names = ("messages", "system", "input", "instructions", "contents", "systemInstruction")
-    return sum(words_in(body.get(name)) for name in names)
+    return sum(len(text.split()) for text in prompt_texts(body))
+
+
+def prompt_texts(body: dict[str, Any]) -> Iterator[str]:
+    """Yield the texts of a request's prompt, in the order of its fields."""
+    for name in _PROMPTS:
+        if name in body:
+            yield from _texts_in(body[name])
+
+
+_PROMPTS: Final = (
+    *("system", "instructions", "systemInstruction"),
+    *("messages", "prompt", "input", "contents"),
+)
 
 
 _TEXTS: Final = ("text", "content", "parts", "input", "output", "arguments", "thinking")
@@ -133,14 +149,15 @@ _DEEPEST: Final = 8
 """Levels of messages, contents and parts that are looked into."""
 
 
-def words_in(value: Any, level: int = 0) -> int:
-    """Return the number of words in a text, and in the texts of messages and their parts."""
+def _texts_in(value: Any, level: int = 0) -> Iterator[str]:
     if isinstance(value, str):
-        return len(value.split())
-    if level > _DEEPEST:
-        return 0
-    if isinstance(value, list):
-        return sum(words_in(item, level + 1) for item in value)
-    if isinstance(value, dict):
-        return sum(words_in(value[name], level + 1) for name in _TEXTS if name in value)
-    return 0
+        yield value
+    elif level > _DEEPEST:
+        return
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts_in(item, level + 1)
+    elif isinstance(value, dict):
+        for name in _TEXTS:
+            if name in value:
+                yield from _texts_in(value[name], level + 1)

@@ -8,26 +8,25 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from random import Random
 from typing import Any
 
 import msgspec
 import trio
 
+from .._http.open_files import raise_file_limit
 from ..providers import Model, Provider
 from ..providers._models import compatible
 from ..testing._events import json_reply
-from ..testing._script import Reply, ServedRequest, head_bytes, wire
+from ..testing._script import Reply, ServedRequest, wire
+from .answering import Answering
 from .capacity import Capacity
 from .connections import Connection, Exchange
 from .fault_texts import error_body
-from .forms import Finish, Forms, Length, body, contents, kind_of
 from .measures import Measures, prometheus
 from .options import ServeOptions
 from .pacer import Pacer
-from .programs import EVENTS, Program, program_of, reply_of, streamed, struck
 from .records import Records, ServedRecord
-from .requests import Asked, RefusedRequestError, asked_of
+from .requests import RefusedRequestError, asked_of, wire_in
 from .serving import Serving
 from .timers import new_timer
 
@@ -48,7 +47,7 @@ class TimedServer:
         self.measures = Measures(pacer.now())
         self._records = records
         self._capacity = Capacity(options.slots)
-        self._forms = Forms()
+        self._answering = Answering(options, self._capacity)
         self._number = 0
         self._serial = 0
         self._running: set[Serving] = set()
@@ -85,6 +84,7 @@ class TimedServer:
         self.measures = Measures(self.pacer.now())
         self._records.clear()
         self._number = 0
+        self._answering.reset()
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         capacity = self._capacity
@@ -147,17 +147,22 @@ class TimedServer:
         )
         self._serial += 1
         try:
-            asked, asked_body = asked_of(request, self.options.wire)
+            record.wire = wire_in(request.path, self.options.wire)
+            asked, asked_body = asked_of(request, record.wire)
             if self._capacity.full:
                 raise RefusedRequestError(503, "too many requests wait for their turn")
+            record.model, record.stream = asked.model, asked.stream
+            record.prompt_tokens = asked.prompt_tokens
+            program, takes_place = self._answering.program(asked, asked_body, record)
         except RefusedRequestError as exc:
             self._refuse(conn, record, exc, keep=keep)
             return None
+        except (TypeError, ValueError) as exc:  # what a wire format or a fault has no form for
+            why = RefusedRequestError(400, f"there is no such answer here: {exc}")
+            self._refuse(conn, record, why, keep=keep)
+            return None
         self._number += 1
-        record.wire, record.model, record.stream = asked.wire, asked.model, asked.stream
-        record.prompt_tokens = asked.prompt_tokens
-        self.measures.prompt_tokens += asked.prompt_tokens
-        program, takes_place = self._program(asked, asked_body, record)
+        self.measures.prompt_tokens += record.prompt_tokens
         serving = Serving(self, conn, record, program, takes_place=takes_place, keep=keep)
         self._running.add(serving)
         if takes_place:
@@ -214,64 +219,6 @@ class TimedServer:
         what = f"there is no {request.method} {request.path[:200]}"
         return json_reply(error_body("openai", status, what, "not_found"), status=status)
 
-    # -- answers -------------------------------------------------------------------------------
-
-    def _program(
-        self, asked: Asked, asked_body: dict[str, Any], record: ServedRecord
-    ) -> tuple[Program, bool]:
-        """Return the program of an answer, and True if it takes one of the places."""
-        options = self.options
-        random = Random(f"{options.seed}/{record.number}")  # noqa: S311
-        wanted = None if options.length is None else options.length.draw(random)
-        made, cut = asked.tokens(wanted)
-        thought = 0 if asked.wire == "text" else min(options.reasoning, made)
-        length = Length(asked.prompt_tokens, thought, made - thought)
-        record.completion_tokens, record.reasoning_tokens = made, thought
-        finish: Finish = "length" if cut else "stop"
-        wants = (asked.usage, asked.running_usage)
-        kind = kind_of(asked.wire, asked.model, length, finish, options.usage, wants)
-        first, gap = options.first.draw(random), self._gap(random)
-        faults = [f for f in options.shared_faults if f.share >= 1 or random.random() < f.share]
-        record.faults = [fault.name for fault in faults]
-        named = {"x-request-id": record.id}
-        if not asked.stream:
-            chunks = -(-thought // options.tokens_per_chunk)
-            chunks += -(-(made - thought) // options.tokens_per_chunk)
-            wait = first + sum(gap() for _ in range(chunks - 1))
-            whole = json_reply(None, wait=wait)
-            data = body(kind, record.id, length)
-            reply = msgspec.structs.replace(whole, steps=(data,), headers=whole.headers | named)
-        elif not faults:
-            form = self._forms.get(kind, frame=True)
-            pieces = contents(
-                form,
-                record.id,
-                length,
-                options.tokens_per_chunk,
-                opening=options.opening,
-                end=b"0\r\n\r\n",
-            )
-            headers = {**EVENTS, **named, "transfer-encoding": "chunked"}
-            return streamed(head_bytes("1.1", 200, headers), pieces, first, gap), True
-        else:
-            form = self._forms.get(kind, frame=False)
-            pieces = contents(
-                form, record.id, length, options.tokens_per_chunk, opening=options.opening
-            )
-            reply = reply_of(pieces, first, gap)
-            reply = msgspec.structs.replace(reply, headers=reply.headers | named)
-        reply = struck(reply, [fault.on(asked.wire) for fault in faults], asked.wire)
-        record.status = reply.status
-        return program_of(reply, asked.wire, words=True), reply.status < 400
-
-    def _gap(self, random: Random) -> Callable[[], float]:
-        """Return the function that gives the time to the next content."""
-        draw, knee, capacity = self.options.gap.draw, self.options.slow_down, self._capacity
-        if knee is None:
-            constant = self.options.gap.constant
-            return (lambda: draw(random)) if constant is None else (lambda: constant)
-        return lambda: draw(random) * max(1.0, capacity.running / knee)
-
 
 @asynccontextmanager
 async def open_timed_server(
@@ -288,8 +235,10 @@ async def open_timed_server(
     the clock, for tests on Trio's mocked one: ``trio.current_time``, with an ``autojump_threshold`` of 0.02,
     because bytes on a socket need a moment of real time. Leaving the block breaks open connections.
 
-    Raises ``OSError`` if the port is taken, or the file can't be written.
+    Raises ``OSError`` if the port is taken, or a file can't be read or written, and ``ValueError`` for a
+    file that is neither a recording nor a script.
     """
+    raise_file_limit()  # a connection is a file
     timer = new_timer(now)
     records = Records(log)
     listener: socket.socket | None = None
@@ -298,7 +247,7 @@ async def open_timed_server(
         server = TimedServer(options or ServeOptions(), host, Pacer(timer), records)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        listener.setblocking(False)  # noqa: FBT003
+        listener.setblocking(False)
         server.port = listener.getsockname()[1]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.pacer.run)

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from ..testing._script import Step, eof, half_close, hang
 from .connections import Connection
+from .measures import Measures
+from .pacer import Pacer
 from .programs import Program
 from .records import Ending, ServedRecord
-
-if TYPE_CHECKING:
-    from .server import TimedServer
 
 NOTHING: Final[Program] = iter(())
 
 
+class Books(Protocol):
+    """The part of a server that an answer knows."""
+
+    pacer: Pacer
+    measures: Measures
+
+    def ended(self, serving: Serving, measures: Measures, at: float) -> None:
+        """Write down what has ended, and let the next one begin."""
+        ...
+
+
 class Serving:
-    """An answer in progress. Its turns are called by the pacer, ``left`` by its connection."""
+    """An answer in progress. Its turns are called by the pacer, ``left`` by its connection.
+
+    Its 17 attributes are one state, and what is looked up for each chunk.
+    """
 
     __slots__ = (
-        *("_conn", "_data", "_keep", "_last", "_measures", "_over", "_program", "_server"),
-        *("_tokens", "record", "takes_place"),
+        *("_add_itl", "_add_late", "_conn", "_counts", "_data", "_keep", "_last", "_max_late"),
+        *("_measures", "_over", "_program", "_send", "_sent", "_server", "_tokens"),
+        *("record", "takes_place"),
     )
 
     def __init__(
         self,
-        server: TimedServer,
+        server: Books,
         conn: Connection,
         record: ServedRecord,
         program: Program,
@@ -43,11 +57,18 @@ class Serving:
         self._data: Step = b""
         self._tokens = 0
         self._last: float | None = None
+        self._max_late = 0.0
         self._over = False
+        # Looked up once, and not for each chunk:
+        self._send = conn.send
+        self._sent, self._counts = record.sent.append, record.tokens.append
+        self._add_late, self._add_itl = server.measures.late.add, server.measures.itl.add
 
     def start(self, at: float) -> None:
         """Begin with the program: its first pause begins at this time."""
-        self.record.queued = at - self.record.received
+        record = self.record
+        record.started = at = max(at, record.received)
+        record.queued = at - record.received
         pause, self._data, self._tokens = next(self._program)
         self._server.pacer.add(at + pause, self)
 
@@ -55,41 +76,41 @@ class Serving:
         """Send what is due. Returns when the next is."""
         if self._over:
             return None
-        data = self._data
+        data, tokens = self._data, self._tokens
         if type(data) is bytes:
-            if data and not self._conn.send(data):
+            if data and not self._send(data):
                 if self._over:  # the connection broke
                     return None
                 self.record.backlogged += 1
-            self._sent(due, now)
+            late = now - due
+            self._add_late(late)
+            if late > self._max_late:
+                self._max_late = late
+            if tokens:
+                self._content(tokens, now)
         elif not self._marked(data, due):
             return None
         item = next(self._program, None)
-        if item is None:
-            self._finish("fault" if self.record.faults else "whole", due)
-            return None
-        pause, self._data, self._tokens = item
-        return due + pause
+        if item is not None:
+            pause, self._data, self._tokens = item
+            return due + pause
+        self._finish("fault" if self.record.faults else "whole", due)
+        self._conn.done(keep=self._keep)
+        return None
 
-    def _sent(self, due: float, now: float) -> None:
-        measures, record, tokens = self._measures, self.record, self._tokens
-        late = now - due
-        measures.late.add(late)
-        if late > record.max_late:
-            record.max_late = late
-        if not tokens:
-            return
+    def _content(self, tokens: int, now: float) -> None:
+        self._sent(now)
+        self._counts(tokens)
+        measures = self._measures
         measures.chunks += 1
         if tokens > 0:
             measures.completion_tokens += tokens
-        record.sent.append(now)
-        record.tokens.append(tokens)
         if self._last is not None:
-            measures.itl.add(now - self._last)
+            self._add_itl(now - self._last)
         else:
-            record.first_content = now
-            if record.stream:
-                measures.ttft.add(now - record.received)
+            self.record.first_content = now
+            if self.record.stream:
+                measures.ttft.add(now - self.record.received)
         self._last = now
 
     def _marked(self, step: Step, due: float) -> bool:
@@ -120,10 +141,10 @@ class Serving:
         self._over = True
         self._program = NOTHING
         record = self.record
-        record.ended = how
+        if record.started is None:
+            record.queued = at - record.received
+        record.ended, record.max_late = how, self._max_late
         record.ended_at = self._server.pacer.now()
         if how == "whole" and self._last is not None:
             self._measures.e2e.add(self._last - record.received)
         self._server.ended(self, self._measures, at)
-        if how not in ("left", "slow", "stopped"):
-            self._conn.done(keep=self._keep)

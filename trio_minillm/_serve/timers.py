@@ -18,6 +18,9 @@ from typing import Any, Final, Protocol
 import trio
 
 _NANO: Final = 1_000_000_000
+_ROUNDED: Final = 1e-6
+"""Seconds by which the difference of two clocks may be off, as numbers: an alarm that goes off too early
+would be set again at once, without end."""
 _MONOTONIC, _NONBLOCK, _CLOEXEC, _ABSOLUTE = 1, 0o4000, 0o2000000, 1
 """Constants of Linux's timerfd_create(2) and timerfd_settime(2)."""
 
@@ -56,7 +59,9 @@ class SleepingTimer:
             self._scope.deadline = self._deadline()
 
     def _deadline(self) -> float:
-        return trio.current_time() + self._at - self.now()
+        if self.now is trio.current_time:
+            return self._at
+        return trio.current_time() + self._at - self.now() + _ROUNDED
 
     async def wait(self) -> None:
         while self.now() < self._at:

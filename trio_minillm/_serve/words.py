@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-WORDS: Final = tuple(
+_TEXT: Final = (
     "the river carries salt from old hills down to a quiet sea where it stays while water rises"
     " again as rain and falls on stone that slowly gives way so every year more of it arrives and"
-    " none ever leaves until dry winds take what is left of some small bay".split()
+    " none ever leaves until dry winds take what is left of some small bay"
 )
+WORDS: Final = tuple(_TEXT.split())
 PERIOD: Final = len(WORDS)
 """Tokens after which the text repeats itself."""
 

@@ -47,6 +47,7 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
 
     started: float | None = None
     """The time at which the attempt began, on Trio's clock, in seconds."""
+    sent_at: float | None = None
     headers_at: float | None = None
     ended: float | None = None
     attempts: int = 0

@@ -146,7 +146,7 @@ class Clocks:
     once, as on a connection that was kept, no deadline is set for what takes no time. ``begun`` says that
     content came before, on a connection that was cut: then ``idle`` runs from the beginning, anew.
 
-    Its 16 attributes are the lengths, what is known of the attempt, and what follows from them.
+    Its 17 attributes are the lengths, what is known of the attempt, and what follows from them.
     """
 
     def __init__(
@@ -164,6 +164,8 @@ class Clocks:
         # The phase began, or sending has made progress.
         self._since = self.now() if now is None else now
         self._phase = SENT if sent else CONNECTING
+        self.sent_at: float | None = self._since if sent else None
+        """Time at which the request was out, as far as it is."""
         self._answered = False
         self._reported = False  # the transport says when it has connected
         self._queued_at = 0.0
@@ -232,6 +234,7 @@ class Clocks:
             self._phase = phase
             self._since = self._bytes_at = self.now()
             self._plain_state = OPEN if phase is SENT else None
+            self.sent_at = self._since if phase is SENT else None
         self._arm()
 
     def answered(self, *, sending: bool, resumable: bool = False) -> None:

@@ -651,6 +651,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
         start = info.started or 0.0
         headers, first, last, ended = info.headers_at, ingest.first_at, ingest.last_at, info.ended
         timings = Timings(
+            sent=None if info.sent_at is None else info.sent_at - start,
             headers=None if headers is None else headers - start,
             first_chunk=None if first is None else first - start,
             last_chunk=None if last is None else last - start,

@@ -197,7 +197,7 @@ class StreamTask:
             if not info.attempts and isinstance(total, (int, float)):
                 total_at = (now if self.asked_at is None else self.asked_at) + total
             info.attempts += 1
-            info.headers_at = info.request_id = info.generation_id = None
+            info.sent_at = info.headers_at = info.request_id = info.generation_id = None
             info.received = 0
             try:
                 exchange = self._connect()
@@ -338,6 +338,7 @@ class StreamTask:
         self._waited = self._waited or exchange.waits
         clocks.answered(sending=exchange.sending, resumable=exchange.resumable)
         info.headers_at = clocks.now()
+        info.sent_at = clocks.sent_at  # none where an answer comes before all of the request is out
         headers = info.headers = exchange.headers
         ident = headers.get("x-request-id") or headers.get("request-id")
         info.request_id = self.redacted(ident) if ident else None

@@ -50,6 +50,9 @@ class Timings(msgspec.Struct, kw_only=True):
     the times at which the bytes were read from the socket.
     """
 
+    sent: float | None = None
+    """Time at which the request was out, once it was answered: with a connection that was open already,
+    that is when the attempt began."""
     headers: float | None = None
     """Time at which the response's headers were there."""
     first_chunk: float | None = None

@@ -25,14 +25,14 @@ from trio_minillm.batch import BatchOptions
 from ..local._named import is_local, key_of, kind_of
 from . import _shared as option
 from ._batch_files import check_files, ledger_for
-from ._batch_judging import judged, schema_from
+from ._batch_judging import judged
 from ._batch_output import STDOUT, target_of
 from ._batch_report import BatchPlan
 from ._batch_run import BatchRun
 from ._batch_via import planned
 from ._live import run_live
 from ._output import Misuse
-from ._shared import model_of, positive, priced, timeouts_of
+from ._shared import model_of, positive, priced, schema_from, timeouts_of
 
 MAX_SAMPLES = 10_000
 """Most answers to each line; the state of each is looked up while the input is read."""

@@ -13,13 +13,11 @@ from typing import Any
 
 import msgspec
 
-import trio_minillm as llm
 from trio_minillm.batch import BatchOptions, BatchResult, validate_schema
 
 from .._batch.files.result_format import check_score
 from .._batch.validation import need_jsonschema
 from .._toolkit.reasking import words_of
-from .._types.schemas import plain_name
 from ._output import Misuse, Row, many, one_line
 
 
@@ -39,20 +37,6 @@ def judged(schema: Path | None, retries_invalid: int, score: str | None) -> Batc
     if score is not None:
         options["score"] = score_from(score)
     return options
-
-
-def schema_from(path: Path) -> llm.JSONSchema:
-    """Return the response format of ``--schema``. Raises `Misuse` for a file that has no JSON object.
-
-    Whether that is a schema is checked with each line that it is for.
-    """
-    try:
-        schema = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except OSError as exc:
-        raise Misuse(f"--schema {path}: {exc.strerror or exc}") from exc
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise Misuse(f"--schema {path}: not a JSON object") from None
-    return llm.JSONSchema(schema=schema, name=plain_name(schema.get("title")))
 
 
 def score_from(given: str) -> Callable[[BatchResult], Any]:

@@ -12,50 +12,30 @@ Guarantees:
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
 import trio_minillm as llm
 
-from .._bench.plan import CONCURRENCY, REQUESTS, Closed, Load, Open, Plan
-from .._bench.prompts.prompt import Prompt
+from .._bench.figures.objective import Objective, parse_limits
 from ..local._named import key_of, kind_of
+from . import _bench_load_options as load
+from . import _bench_prompt_options as wanted
+from . import _bench_request_options as request
 from . import _shared as option
 from ._bench_hedge import SecondModel
 from ._costs import open_ledger
 from ._live import run_live
 from ._output import Misuse
-from ._shared import model_of, positive, priced, timeouts_of
-
-MAX_TOKENS = 128
-"""Tokens of an answer by default, at most, for the same reason."""
-PROMPT = "Tell me a long story about the sea."
-"""The prompt by default."""
-
-
-def prompts_of(prompt: str | None, path: Path | None) -> list[str]:
-    """Return the prompts to send in turn. Raises `Misuse` if there are none."""
-    if prompt is not None and path is not None:
-        raise Misuse("--prompt can't go with --prompts")
-    if path is None:
-        prompts = [PROMPT if prompt is None else prompt]
-    else:
-        try:
-            prompts = path.read_text("utf-8").split("\n")
-        except OSError as exc:
-            raise Misuse(f"the prompts {path}: {exc.strerror or exc}") from exc
-        except UnicodeError:
-            raise Misuse(f"the prompts {path}: not UTF-8") from None
-    prompts = [line for line in map(str.strip, prompts) if line]
-    if not prompts:
-        raise Misuse("there is no prompt")
-    return prompts
+from ._shared import model_of, picked, positive, priced, timeouts_of
 
 
 def second_model_of(
-    name: str | None, base_url: str | None, after: float | None, rate: float | None
+    name: str | None,
+    base_url: str | None,
+    after: float | None,
+    asked: request.Asked,
 ) -> SecondModel | None:
     """Return the second model of ``--hedge``, if there is one. Raises `Misuse`."""
     if name is None:
@@ -64,25 +44,19 @@ def second_model_of(
         return None
     if after is None or not 0 <= after < math.inf:
         raise Misuse("--hedge needs --after: seconds, 0 or more")
-    if rate is not None:
-        raise Misuse("--hedge can't go with --rate")
     model = model_of(name, base_url)
     if isinstance(model, str):
         raise Misuse("--hedge takes no local model")
-    return SecondModel(name=name, model=model, after=after)
+    return SecondModel(name=name, model=asked.with_fields(model), after=after)
 
 
 _HELP = {
-    "requests": f"Requests in all. [{REQUESTS}, or as many as --duration allows]",
-    "concurrency": f"Most streams at once. [{CONCURRENCY}; with --rate any number]",
-    "rate": "Start R requests per second, whatever became of earlier ones.",
-    "duration": "Start no more requests after this many seconds.",
-    "prompts": "Prompts, one per line, sent in turn.",
-    "prompt": "The prompt of all requests.",
-    "warmup": "Requests before those that count.",
     "hedge": "A second model: each prompt is sent to the first alone, and with this one behind it.",
     "hedge_base_url": "The second model's address. [that of --model, for one of the same kind]",
     "after": "Ask the second if the first has given no content for this many seconds.",
+    "goodput": "Count the answers within limits, such as 'ttft<0.5s,tpot<50ms'.",
+    "null_run": "Then put the same load on a timed server on this machine: the client's own share.",
+    "random_seed": "Seed of all that is drawn here: arrivals, prompts, lengths.",
     "json": "Print the results as one JSON object.",
 }
 
@@ -91,21 +65,51 @@ def bench(
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
-    requests: Annotated[int | None, Option(metavar="N", min=1, help=_HELP["requests"])] = None,
-    concurrency: Annotated[
-        int | None, Option(metavar="N", min=1, help=_HELP["concurrency"])
-    ] = None,
-    rate: Annotated[float | None, Option(metavar="R", help=_HELP["rate"])] = None,
-    duration: Annotated[float | None, Option(metavar="S", help=_HELP["duration"])] = None,
+    requests: load.Requests = None,
+    concurrency: load.Concurrency = None,
+    rate: load.Rate = None,
+    arrivals: load.Arrivals = None,
+    burstiness: load.Burstiness = None,
+    ramp: load.RampText = None,
+    trace: load.TraceFile = None,
+    speed_up: load.SpeedUp = None,
+    duration: load.Duration = None,
+    sweep: load.SweepText = None,
+    find: load.FindText = None,
+    find_over: load.FindOver = None,
+    precision: load.Precision = 0.05,
+    steady: load.Steady = None,
+    processes: load.Processes = 1,
     hedge: Annotated[str | None, Option(metavar="KIND:NAME", help=_HELP["hedge"])] = None,
     hedge_base_url: Annotated[
         str | None, Option(metavar="URL", help=_HELP["hedge_base_url"])
     ] = None,
     after: Annotated[float | None, Option(metavar="S", help=_HELP["after"])] = None,
-    warmup: Annotated[int, Option(metavar="N", min=0, help=_HELP["warmup"])] = 0,
-    prompt: Annotated[str | None, Option(metavar="TEXT", help=_HELP["prompt"])] = None,
-    prompts: Annotated[Path | None, Option(metavar="FILE", help=_HELP["prompts"])] = None,
-    max_tokens: option.MaxTokens = MAX_TOKENS,
+    warmup: load.Warmup = 0,
+    prompt: wanted.PromptText = None,
+    prompts: wanted.PromptFile = None,
+    prompt_column: wanted.PromptColumn = None,
+    system_column: wanted.SystemColumn = None,
+    format: wanted.PromptFormat = None,
+    turns: wanted.Turns = None,
+    think: wanted.Think = None,
+    input_tokens: wanted.InputTokens = None,
+    output_tokens: wanted.OutputTokens = None,
+    prefix_share: wanted.PrefixShare = None,
+    unique: wanted.Unique = False,
+    system: option.System = None,
+    max_tokens: request.MostTokens = None,
+    min_tokens: request.MinTokens = None,
+    ignore_eos: request.IgnoreEos = False,
+    temperature: option.Temperature = None,
+    top_p: request.TopP = None,
+    seed: request.Seed = None,
+    stop: request.Stop = None,
+    reasoning: option.ReasoningHow = None,
+    schema: request.Schema = None,
+    extra: request.Extra = None,
+    header: request.Header = None,
+    random_seed: Annotated[int, Option(metavar="N", help=_HELP["random_seed"])] = 0,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
     timeout_total: option.TimeoutTotal = None,
@@ -113,6 +117,8 @@ def bench(
     max_cost: option.MaxCost = None,
     price: option.Price = None,
     ledger: option.LedgerFile = None,
+    goodput: Annotated[str | None, Option(metavar="LIMITS", help=_HELP["goodput"])] = None,
+    null_run: Annotated[bool, Option("--null-run", help=_HELP["null_run"])] = False,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
     quiet: option.Quiet = False,
 ) -> None:
@@ -121,6 +127,9 @@ def bench(
     Only whole answers count as success. The results go to stdout, the progress to stderr.
     Ctrl-C sends no more requests and lets the running streams end; a second one cancels them.
     """
+    chosen = picked(wanted.PromptChoice, locals())
+    asking = picked(request.RequestChoice, locals())
+    loads = picked(load.LoadOptions, locals())
     from ._bench_run import Bench, Target  # brings numpy, which the other commands need not load
 
     secret = key_of(kind_of(model), base_url)
@@ -128,35 +137,43 @@ def bench(
         hedge_base_url = base_url
     if hedge is not None:
         secret = f"{secret}\n{key_of(kind_of(hedge), hedge_base_url)}"
-    if requests is None and duration is None:
-        requests = REQUESTS
 
     def make() -> Bench:
         positive("max-cost", max_cost)
-        plan = Plan(
-            prompts=tuple(Prompt(messages=text) for text in prompts_of(prompt, prompts)),
-            load=load_of(concurrency, rate),
-            requests=requests,
-            duration=positive("duration", duration),
-            warmup=warmup,
-            params={"max_tokens": max_tokens},
+        asked = chosen.asked(asking, kind_of(model))
+        first = asked.on(priced(model_of(model, base_url), price))
+        found = chosen.read(first, asked, loads.most_requests(), random_seed)
+        course = loads.course(
+            prompts=found.prompts,
+            params=asked.params,
+            system=asked.message,
+            think=found.think,
+            seed=random_seed,
             timeouts=timeouts_of(first_chunk=timeout_first, idle=timeout_idle, total=timeout_total),
             attempts=attempts,
         )
         target = Target(
-            model=priced(model_of(model, base_url), price),
-            second=second_model_of(hedge, hedge_base_url, after, rate),
+            model=first,
+            asked=asked,
+            prompts=found,
+            second=second_model_of(hedge, hedge_base_url, after, asked),
             limits=llm.Limits(max_cost=max_cost),
             ledger=open_ledger(ledger) if ledger else None,
-            secret=secret,
+            secret=asked.secret(secret),
+            objective=course.objective or goodput_of(goodput),
+            null_run=null_run,
+            processes=load.processes_of(processes),
         )
-        return Bench(plan, target, quiet=quiet)
+        return Bench(course, target, quiet=quiet)
 
     run_live(make, json=json, name=model, base_url=base_url)
 
 
-def load_of(concurrency: int | None, rate: float | None) -> Load:
-    """Return the load that the options describe. Raises `Misuse`."""
-    if (given := positive("rate", rate)) is not None:
-        return Open(rate=given, concurrency=concurrency)
-    return Closed(concurrency=concurrency or CONCURRENCY)
+def goodput_of(text: str | None) -> Objective | None:
+    """Return the limits of ``--goodput``, if there are any. Raises `Misuse`."""
+    if text is None:
+        return None
+    try:
+        return Objective(share=1.0, limits=parse_limits(text))
+    except ValueError as exc:
+        raise Misuse(f"--goodput: {exc}") from exc

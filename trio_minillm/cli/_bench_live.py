@@ -8,7 +8,7 @@ import trio
 
 import trio_minillm as llm
 
-from .._bench.engine import Engine
+from .._bench.engine import Engine, Run
 from .._bench.output.table import seconds_text
 from .._bench.record import Record, kind_of_failure
 from ._output import usd
@@ -23,7 +23,8 @@ class Watch:
     """The counts of the phase that runs, for the status line."""
 
     def __init__(self) -> None:
-        self.phase = ""
+        self.phase: tuple[int, str] = (0, "")
+        """The run whose phase is counted, and that phase."""
         self.finished = self.failed = 0
         self._began = 0.0
         self._ttft = deque[float](maxlen=MAX_RECENT)
@@ -31,8 +32,9 @@ class Watch:
         self._states = deque[tuple[float, int]]()
         """Recent times with the count of chunks then, oldest first."""
 
-    def add(self, record: Record) -> None:
-        """Count a request that has ended."""
+    def add(self, record: Record, run: Run) -> None:
+        """Count a request of a run that has ended."""
+        self._look_at(run)
         if record.whole:
             self.finished += 1
             if record.first is not None:
@@ -42,6 +44,14 @@ class Watch:
             kind = kind_of_failure(record)
             if kind in self._kinds or len(self._kinds) < MAX_RECENT:
                 self._kinds[kind] = self._kinds.get(kind, 0) + 1
+
+    def _look_at(self, run: Run) -> None:
+        """Count from 0 if the run is a new one, or in a new phase."""
+        if self.phase != (id(run), run.phase):
+            self.phase, self._began = (id(run), run.phase), trio.current_time()
+            self.finished = self.failed = 0
+            self._states.clear()
+            self._ttft.clear()
 
     def commonest(self, engine: Engine | None) -> llm.MiniLLMError | None:
         """Return the newest error of the commonest kind of failure."""
@@ -58,19 +68,15 @@ class Watch:
         run, now = engine.run, trio.current_time()
         if run is None:
             return ""
-        if self.phase != run.phase:  # a new phase counts from 0
-            self.phase, self._began = run.phase, now
-            self.finished = self.failed = 0
-            self._states.clear()
-            self._ttft.clear()
-        elif len(self._states) > max(1, int(SPEED_OVER / every)):
+        self._look_at(run)
+        if len(self._states) > max(1, int(SPEED_OVER / every)):
             self._states.popleft()
         self._states.append((now, run.chunks))
         since, chunks = self._states[0]
         done = f"{self.finished:,} done, {self.failed:,} failed, {run.running:,} running"
         parts = ["warming up", done] if run.phase == "warmup" else [done]
         parts.append(f"{_short((run.chunks - chunks) / max(now - since, 1e-9))} chunks/s")
-        if run.tokens:
+        if run.tokens and now > self._began:
             parts.append(f"{_short(run.tokens / max(now - self._began, 1e-9))} tokens/s")
         if ledger.total:
             parts.append(f"${usd(ledger.total)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,22 +12,30 @@ import trio
 
 import trio_minillm as llm
 
+from .._bench.audit.null_run import NullRunError, null_run
+from .._bench.audit.stamps import Lags, open_stamped_transport
+from .._bench.course import carry_out
 from .._bench.engine import Engine
+from .._bench.figures.objective import Objective
+from .._bench.messages import Job
 from .._bench.output.json import fields_of
 from .._bench.output.table import rows_of, table_of
-from .._bench.plan import Closed, Plan
-from .._bench.record import MEASURED, WARMUP
+from .._bench.plan import Course
+from .._bench.record import MEASURED, WARMUP, Record
 from .._bench.run import Point, Result
+from .._bench.workers import WorkerDied, open_processes
 from ..local._named import open_model
 from ._bench_hedge import SecondModel, hedge_fields, hedge_rows
 from ._bench_live import Watch
+from ._bench_prompt_options import Prompts
+from ._bench_request_options import Asked
 from ._costs import RunLedger, cost_fields, cost_text
 from ._live import LiveRun, Progress, Table
 from ._output import Misuse, Row, error_code, one_line, usd
 from ._shared import LOCAL_SLOTS, price_of
 
 LOCAL_CONTEXT = 2048
-"""Tokens for each slot of a local model. Streams beyond its slots wait in its server, and that is
+"""Tokens for each slot of a local model, at least. Streams beyond its slots wait in its server, and that is
 measured."""
 
 
@@ -38,7 +48,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     limits: llm.Limits
     ledger: llm.Ledger | None
     secret: str
-    """The keys, a line each."""
+    """The keys and the values of headers, a line each."""
+    asked: Asked
+    """The part that is the same in every request."""
+    prompts: Prompts
+    """The prompts, or the lengths of those to be made."""
+    objective: Objective | None = None
+    """The limits of a good answer."""
+    null_run: bool = False
+    """True if the same load is put on a server whose timing is known, afterwards."""
+    processes: int = 1
+    """Processes that send."""
 
 
 class Bench(LiveRun):
@@ -46,15 +66,15 @@ class Bench(LiveRun):
 
     noun = "stream"
 
-    def __init__(self, plan: Plan, target: Target, *, quiet: bool) -> None:
+    def __init__(self, course: Course, target: Target, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
-        self.plan = plan
+        self.course = course
         self.target = target
+        self.prompts = target.prompts
         self.secret = target.secret
         self.ledger = RunLedger(target.ledger)
         self.began = datetime.now(UTC)
         self.engine: Engine | None = None
-        self.points: list[Point] = []
         self._streams = trio.CancelScope()
         self._watch_of = Watch()
 
@@ -65,43 +85,93 @@ class Bench(LiveRun):
             await self._measure()
 
     async def _measure(self) -> None:
-        plan, target = self.plan, self.target
-        most = (
-            plan.load.concurrency or LOCAL_SLOTS if isinstance(plan.load, Closed) else LOCAL_SLOTS
-        )
-        slots = min(most, LOCAL_SLOTS)
+        target, loads = self.target, [plan.load for plan in self.course.plans]
+        most = max(load.concurrency or LOCAL_SLOTS for load in loads)
+        slots = LOCAL_SLOTS if self.course.objective is not None else min(most, LOCAL_SLOTS)
+        most_tokens = self.course.plans[0].params["max_tokens"]
+        context = self.prompts.context(LOCAL_CONTEXT, most_tokens)
         async with (
-            open_model(target.model, context=LOCAL_CONTEXT, slots=slots) as model,
-            llm.open_client(ledger=self.ledger, limits=target.limits) as client,
+            open_model(target.model, context=context, slots=slots) as model,
+            open_stamped_transport(lags := Lags()) as transport,
+            llm.open_client(
+                ledger=self.ledger, limits=target.limits, transport=transport
+            ) as client,
+            AsyncExitStack() as stack,
         ):
+            model = target.asked.with_fields(model)
             model = msgspec.structs.replace(model, price=price_of(model))
+            hedge = None if target.second is None else target.second.behind(model)
+            workers = await stack.enter_async_context(
+                open_processes(
+                    target.processes,
+                    Job(
+                        model=model,
+                        secret=self.secret,
+                        hedge=hedge,
+                        max_cost=target.limits.max_cost is not None,
+                    ),
+                    ledger=self.ledger,
+                    max_cost=target.limits.max_cost,
+                )
+            )
             self.engine = engine = Engine(
                 client,
                 model,
                 secret=self.secret,
-                hedge=None if target.second is None else target.second.behind(model),
+                hedge=hedge,
                 max_cost=target.limits.max_cost is not None,
-                sink=self._watch_of.add,
+                workers=workers,
+                sink=self._add,
+                lags=lags,
+                objective=target.objective,
             )
             try:
-                self.points.append(await engine.measure(plan))
+                course = await self._with_prompts(client, model)
+                gc.collect()
+                gc.freeze()  # what is here now is not looked through again while streams are read
+                await carry_out(engine, course)
+            except WorkerDied as exc:
+                self.error = exc
             except (ValueError, TypeError) as exc:
                 raise Misuse(str(exc)) from exc
             finally:
-                if not self.points and engine.point is not None:
-                    self.points.append(engine.point)
                 if engine.run is not None and engine.run.error is not None:
                     self.error = Misuse(engine.run.error)
                 self.leaving()
+        if target.null_run and engine.points and not engine.stopped and self.error is None:
+            await self._null_run(engine)
+
+    async def _with_prompts(self, client: llm.Client, model: llm.Model) -> Course:
+        """Return the course with prompts, which may be yet to be made for the model."""
+        plans, local = self.course.plans, isinstance(self.target.model, str)
+        second = None if self.target.second is None else self.target.second.model
+        self.prompts = await self.prompts.made(client, model, plans[0], local=local, second=second)
+        plans = tuple(msgspec.structs.replace(p, prompts=self.prompts.prompts) for p in plans)
+        return msgspec.structs.replace(self.course, plans=plans)
+
+    async def _null_run(self, engine: Engine) -> None:
+        """Put the newest point's load on a server of our own, and add what that shows to the point."""
+        point, run = engine.points[-1], engine.run
+        assert run is not None
+        try:
+            null = await null_run(run.plan, point.figures)
+        except (NullRunError, OSError) as exc:
+            self.error = exc
+            return
+        audit = msgspec.structs.replace(point.audit, null=null)
+        engine.points[-1] = msgspec.structs.replace(point, audit=audit)
+
+    def _add(self, record: Record) -> None:
+        if self.engine is not None and self.engine.run is not None:
+            self._watch_of.add(record, self.engine.run)
 
     def stop(self) -> int:
-        running = 0
+        run = None if self.engine is None else self.engine.run
         if self.engine is not None:
             self.engine.stop("interrupted")
-            running = 0 if self.engine.run is None else self.engine.run.running
-        if not running:
+        if run is None or run.idle:
             self._streams.cancel()
-        return running
+        return 0 if run is None else run.running
 
     def cancel(self) -> None:
         self._streams.cancel()
@@ -115,6 +185,11 @@ class Bench(LiveRun):
     # -- the end -----------------------------------------------------------------------------
 
     @property
+    def points(self) -> list[Point]:
+        """The figures of each load so far."""
+        return [] if self.engine is None else self.engine.points
+
+    @property
     def point(self) -> Point | None:
         """The newest figures, if there are any."""
         return self.points[-1] if self.points else None
@@ -124,7 +199,11 @@ class Bench(LiveRun):
             return 128 + self.interrupted
         if self.error is not None:
             return error_code(self.error)
-        sent = sum(point.figures.sent for point in self.points)
+        search = None if self.engine is None else self.engine.search
+        if search is not None and search.met is not None:
+            return 0  # failures at too high a load are what a search looks for
+        cut = sum(point.steady.cut_failed for point in self.points if point.steady is not None)
+        sent = sum(point.figures.sent for point in self.points) + cut
         finished = sum(point.figures.finished for point in self.points)
         if finished and finished == sent:
             return 0
@@ -141,7 +220,7 @@ class Bench(LiveRun):
         point = self.point
         if point is None or not (point.figures.sent or point.warmup is not None):
             return None
-        return table_of(point.figures), self.rows(point)
+        return table_of(point.figures, point.audit.unreliable), self.rows(point)
 
     def rows(self, point: Point) -> list[Row]:
         """Return the lines below the table."""
@@ -160,19 +239,30 @@ class Bench(LiveRun):
     def notes(self, point: Point) -> list[str]:
         """Return what qualifies the results."""
         stopped = "" if self.engine is None else self.engine.stopped
+        stopped = "" if point is not self.point else stopped
         notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
-        return [*notes, *point.notes]
+        return [*notes, *point.notes, *self.prompts.told(point.figures)]
+
+    def found(self) -> dict[str, Any] | None:
+        """Return the outcome of the search for the highest load, if that is what was asked for."""
+        if self.engine is None or self.engine.search is None or self.course.objective is None:
+            return None
+        return {
+            "objective": msgspec.to_builtins(self.course.objective),
+            **self.engine.search.fields(),
+        }
 
     def fields(self, name: str) -> dict[str, Any]:
         costs = self.ledger.by_meta("bench")
         result = Result(
             version=llm.__version__,
             at=self.began,
-            config=config_of(self.plan, self.target, name),
+            config=config_of(self.course, self.target, self.prompts, name),
             points=tuple(
                 msgspec.structs.replace(point, notes=tuple(self.notes(point)))
                 for point in self.points
             ),
+            found=self.found(),
         )
         fields = fields_of(result)
         fields["cost"] = cost_fields(costs.get(MEASURED), costs.get(WARMUP))
@@ -181,18 +271,19 @@ class Bench(LiveRun):
         return fields
 
 
-def config_of(plan: Plan, target: Target, name: str) -> dict[str, Any]:
+def config_of(course: Course, target: Target, prompts: Prompts, name: str) -> dict[str, Any]:
     """Return the options for ``--json``: no key, and only the count and size of the prompts."""
+    plan = course.plans[0]
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
-    sizes = [len(p.messages) for p in plan.prompts if isinstance(p.messages, str)]
     return {
         "model": name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
-        **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed")},
-        "max_tokens": plan.params.get("max_tokens"),
-        "prompts": {"count": len(plan.prompts), "characters": sum(sizes)},
+        **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed", "steady")},
+        "processes": target.processes,
+        "request": target.asked.config(),
+        "prompts": prompts.config(),
         "attempts": plan.attempts,
         "timeouts": clocks,
         "max_cost": None if cost is None else str(cost),

@@ -44,7 +44,7 @@ from ._output import (
     json_line,
     visible,
 )
-from ._shared import model_of, price_of, priced, timeouts_of
+from ._shared import model_of, price_of, priced, reasoning_of, timeouts_of
 from ._terminal import encoded, print_error, print_rows, put, say, write_all
 
 LOCAL_CONTEXT = 4096
@@ -102,13 +102,6 @@ def _piped_in() -> bool:
         mode = os.fstat(sys.stdin.fileno()).st_mode
         return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
     return False
-
-
-def reasoning_of(given: str | None) -> str | int | bool | None:
-    """Return the value of ``--reasoning``: a switch, a number of tokens, or an effort."""
-    if given is None or not given.isdecimal():
-        return {"on": True, "off": False}.get(given or "", given)
-    return int(given)
 
 
 # -- the command -----------------------------------------------------------------------------
@@ -251,8 +244,6 @@ def _messages(words: list[str], system: str | None, *, quiet: bool) -> list[llm.
 
 
 _HELP = {
-    "temperature": "Randomness of the answer; 0 is the least.",
-    "reasoning": "An effort (low, high, …), a budget in tokens, on or off.",
     "json": "Print the response, or the failure, as one JSON object.",
     "raw": "Print the data of each event of the answer as it arrived.",
     "no_stream": "Print the text only at the end.",
@@ -264,10 +255,10 @@ def chat(
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
-    system: Annotated[str | None, Option(metavar="TEXT", help="The system prompt.")] = None,
+    system: option.System = None,
     max_tokens: option.MaxTokens = None,
-    temperature: Annotated[float | None, Option(metavar="T", help=_HELP["temperature"])] = None,
-    reasoning: Annotated[str | None, Option(metavar="HOW", help=_HELP["reasoning"])] = None,
+    temperature: option.Temperature = None,
+    reasoning: option.ReasoningHow = None,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
     timeout_total: option.TimeoutTotal = None,

@@ -24,6 +24,10 @@ from ._terminal import encoded, print_error, print_rows, print_table, write_all
 PORT = 8000
 """The port by default, which is that of vLLM's server."""
 
+GC_THRESHOLDS = (20_000, 50, 50)
+"""Thresholds of Python's garbage collector: new objects before a look at the new ones (of which a stream
+makes some ten), and looks at these before one at older ones."""
+
 _HELP = {
     "files": "Recordings, or scripts of answers, to be served in order. [generated answers]",
     "host": "Address to listen at.",
@@ -127,8 +131,11 @@ async def _run(
             said = {"port": server.port, "host": server.host, "base_url": server.base_url}
             line = f"serving at {server.base_url}\n"
             write_all(sys.stdout, safe_json(said) if json else encoded(line, sys.stdout))
+            # What is here by now is not looked through again while streams are paced, and what comes
+            # seldom: each look takes milliseconds with thousands of streams, which all are late then.
             gc.collect()
-            gc.freeze()  # what is here now is not looked through again while streams are paced
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             ended = signal.Signals(await anext(signals))
             figures = server.metrics()
             if not quiet:

@@ -7,9 +7,10 @@ An option of one command is a parameter in that command's own file: ``_chat.py``
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from typer import Option
@@ -18,6 +19,7 @@ import trio_minillm as llm
 
 from .._types.cost import RATES
 from .._types.money import payable
+from .._types.schemas import plain_name
 from ..local._named import (
     KEYS,
     KINDS,
@@ -47,11 +49,17 @@ _ATTEMPTS = "Requests in all, where another attempt may succeed."
 _MAX_COST = "Start no more requests once this many USD are spent."
 _PRICE = "USD per million tokens of input and of output; cache_read=… and the like may follow."
 _LENIENT = "Pass over events whose text or calls can't be read."
+_SYSTEM = "The system prompt."
+_TEMPERATURE = "Randomness of the answer; 0 is the least."
+_REASONING = "An effort (low, high, …), a budget in tokens, on or off."
 _LEDGER = "Append each attempt and its cost to this file of JSON lines."
 
 ModelName = Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_MODEL)]
 BaseURL = Annotated[str | None, Option(metavar="URL", help=_BASE_URL)]
 MaxTokens = Annotated[int | None, Option(metavar="N", help="Longest answer, in tokens.")]
+System = Annotated[str | None, Option(metavar="TEXT", help=_SYSTEM)]
+Temperature = Annotated[float | None, Option(metavar="T", help=_TEMPERATURE)]
+ReasoningHow = Annotated[str | None, Option("--reasoning", metavar="HOW", help=_REASONING)]
 TimeoutFirst = Annotated[float | None, Option(metavar="S", help=_FIRST)]
 TimeoutIdle = Annotated[float | None, Option(metavar="S", help=_IDLE)]
 TimeoutTotal = Annotated[float | None, Option(metavar="S", help=_TOTAL)]
@@ -157,3 +165,32 @@ def positive(option: str, value: float | None) -> float | None:
     if value is not None and not 0 < value < math.inf:
         raise Misuse(f"--{option} must be more than 0")
     return value
+
+
+def reasoning_of(given: str | None) -> str | int | bool | None:
+    """Return the value of ``--reasoning``: a switch, a number of tokens, or an effort."""
+    if given is None or not given.isdecimal():
+        return {"on": True, "off": False}.get(given or "", given)
+    return int(given)
+
+
+def schema_from(path: Path) -> llm.JSONSchema:
+    """Return the response format of ``--schema``. Raises `Misuse` for a file that has no JSON object.
+
+    Whether that is a schema is checked with each request that it is for.
+    """
+    try:
+        schema = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as exc:
+        raise Misuse(f"--schema {path}: {exc.strerror or exc}") from exc
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise Misuse(f"--schema {path}: not a JSON object") from None
+    return llm.JSONSchema(schema=schema, name=plain_name(schema.get("title")))
+
+
+Options = TypeVar("Options", bound=msgspec.Struct)
+
+
+def picked(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """Return the options of one kind out of all options of a command, by the names of its fields."""
+    return kind(**{name: given[name] for name in kind.__struct_fields__})

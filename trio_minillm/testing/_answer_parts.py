@@ -59,7 +59,7 @@ class Block(msgspec.Struct):
 class Blocks:
     """An answer in neutral terms. Raises ``TypeError`` for what is no part of one."""
 
-    def __init__(self, parts: Iterable[AnswerPart]) -> None:
+    def __init__(self, parts: Iterable[AnswerPart | Block]) -> None:
         self.all: list[Block] = []
         self.calls: list[Block] = []
         for part in parts:
@@ -68,8 +68,11 @@ class Blocks:
         if not self.all:
             self.all.append(Block("text", []))  # most servers send an empty one
 
-    def _add(self, part: AnswerPart) -> None:
-        if isinstance(part, str | TextPart):
+    def _add(self, part: AnswerPart | Block) -> None:
+        if isinstance(part, Block):
+            self.all.append(part)
+            self.calls += [part] if part.kind == "call" else []
+        elif isinstance(part, str | TextPart):
             text = part if isinstance(part, str) else part.text
             if self.all and self.all[-1].kind == "text":
                 self.all[-1].pieces.append(text)

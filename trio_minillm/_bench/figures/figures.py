@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from ..record import Record, kind_of_failure
+from ..record import Record
+from .gaps import GapSet
+from .intervals import Resampling, groups_of
+from .objective import Objective
+from .request import FIGURES
+from .series import Series, series_of
 from .spread import Spread, spread_of
+from .store import Store
 
 LATENCIES = {
     "ttft": "time to the first content",
     "ttft_text": "time to the first text",
     "ttft_reasoning": "time to the first reasoning",
     "itl": "gap between two contents (inter-token latency, by chunk)",
+    "itl_token": "gap between two tokens: that between contents, shared by the tokens of the later one",
+    "itl_max": "longest gap of each answer",
     "tpot": "time for each output token after the first content",
     "e2e": "time to the last content",
     "e2e_stream": "time to the end of the stream",
     "ttft_scheduled": "time to the first content, from the scheduled start",
+    "ttft_text_scheduled": "time to the first text, from the scheduled start",
+    "ttft_reasoning_scheduled": "time to the first reasoning, from the scheduled start",
     "e2e_scheduled": "time to the last content, from the scheduled start",
-    "late": "from the scheduled start to the real one",
+    "e2e_stream_scheduled": "time to the end of the stream, from the scheduled start",
+    "sending": "from the call to the request that is out: connection, key, and the client's own work",
+    "late": "from the scheduled start to the call",
 }
 """The distributions that are made of whole answers, with their meaning. All are seconds."""
+
+
+class Goodput(msgspec.Struct, frozen=True, kw_only=True):
+    """The answers that kept their limits (``--goodput``, or an objective)."""
+
+    limits: dict[str, float]
+    """Seconds that a good answer stays below, by names of `FIGURES`."""
+    good: int
+    """Whole answers within the limits."""
+    share: float | None
+    """Share of all requests that were good; None without requests."""
+    rate: float | None
+    """Good answers per second of the window."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,20 +62,32 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Whole answers by finish reason."""
     chunks: int
     """Contents of whole answers."""
+    empty: int
+    """Whole answers without content."""
     retries: int
     latency: dict[str, Spread]
-    """Distributions by the names of `LATENCIES`."""
+    """Distributions by the names of `LATENCIES`. That of ``itl_token`` is ``estimated`` unless every
+    answer came with running usage: the tokens of an answer are then taken to be spread evenly over its
+    contents."""
     window: float | None
     """Seconds from the first request's start to the last content of the last whole answer."""
     rates: dict[str, float | None]
-    """Per second of the window: ``requests``, ``chunks``, ``output_tokens``, ``input_tokens``; and
-    ``output_tokens_per_user``, the mean of the answers' own rates."""
+    """Per second of the window: ``requests``, ``chunks``, ``output_tokens``, ``input_tokens``. And two that
+    a user has, as the mean over the answers: ``output_tokens_per_user``, an answer's output tokens by its
+    ``e2e``, and ``decode_tokens_per_user``, 1 by its ``tpot``."""
     tokens: dict[str, int] | None
     """Sums over the answers that came with usage; ``answers`` is their number."""
     failures: list[dict[str, Any]]
     """Failures by kind, the commonest first, each with its count and an example."""
     cost: str | None
     """USD of all requests, as far as it is known."""
+    costs: dict[str, float | None]
+    """USD ``per_million_output_tokens`` and ``per_good_answer`` (without limits: per whole answer). Both
+    are None unless the cost of every request is known."""
+    goodput: Goodput | None = None
+    """None if there are no limits."""
+    series: Series | None = None
+    """The course of the run."""
 
     @property
     def finished(self) -> int:
@@ -59,98 +95,106 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcomes.get("finished", 0)
 
 
-def figures_of(records: Iterable[Record]) -> Figures:
-    """Return the figures of these records, which are those of one phase."""
-    every = list(records)
-    whole = [record for record in every if record.whole]
-    window = _window(every, whole)
-    tokens = _tokens(whole)
-    chunks = sum(len(record.stamps) for record in whole)
-
-    def rate(count: int | None) -> float | None:
-        return count / window if window and count is not None else None
-
-    costs = [Decimal(r.cost) for r in every if r.cost is not None]
+def figures_of(
+    records: Store | Iterable[Record], *, objective: Objective | None = None, seed: int = 0
+) -> Figures:
+    """Return the figures of these records, which are those of one phase; a store has its own objective."""
+    if isinstance(records, Store):
+        store = records
+    else:
+        store = Store(objective)
+        for record in records:
+            store.add(record)
+    window = _window(store)
+    tokens = {**store.tokens, "answers": store.answers} if store.answers else None
     return Figures(
-        sent=len(every),
-        outcomes=dict(Counter(str(record.outcome) for record in every)),
-        reasons=dict(Counter(str(record.reason or "unknown") for record in whole)),
-        chunks=chunks,
-        retries=sum(max(0, record.attempts - 1) for record in every),
-        latency={name: spread_of(values) for name, values in _latencies(whole).items()},
+        sent=store.sent,
+        outcomes=dict(store.outcomes),
+        reasons=dict(store.reasons),
+        chunks=store.gaps.chunks,
+        empty=store.empty,
+        retries=store.retries,
+        latency=_latencies(store, seed),
         window=window,
-        rates={
-            "requests": rate(len(whole)),
-            "chunks": rate(chunks),
-            "output_tokens": rate(tokens["output_tokens"] if tokens else None),
-            "input_tokens": rate(tokens["prompt_tokens"] if tokens else None),
-        },
+        rates=_rates(store, window),
         tokens=tokens,
-        failures=_failures(every),
-        cost=f"{sum(costs):f}" if costs else None,
+        failures=sorted(store.failures.values(), key=lambda kind: -int(kind["count"])),
+        cost=None if store.cost is None else f"{store.cost:f}",
+        costs=_costs(store),
+        goodput=_goodput(store, window),
+        series=series_of(store),
     )
 
 
-def _latencies(whole: Sequence[Record]) -> dict[str, Any]:
-    found: dict[str, list[float]] = {name: [] for name in LATENCIES}
-    gaps = [np.diff(record.stamps) for record in whole if len(record.stamps) > 1]
-    for record in whole:
-        found["late"].append(max(0.0, record.sent - record.scheduled))
-        found["e2e_stream"].append(record.ended - record.sent)
-        first, last = record.first, record.last
-        if first is None or last is None:
-            continue
-        found["ttft"].append(first - record.sent)
-        found["e2e"].append(last - record.sent)
-        found["ttft_scheduled"].append(first - record.scheduled)
-        found["e2e_scheduled"].append(last - record.scheduled)
-        if record.first_text is not None:
-            found["ttft_text"].append(record.first_text - record.sent)
-        if record.first_reasoning is not None:
-            found["ttft_reasoning"].append(record.first_reasoning - record.sent)
-        if (each := time_per_token(record)) is not None:
-            found["tpot"].append(each)
-    return {**found, "itl": np.concatenate(gaps) if gaps else []}
+def _latencies(store: Store, seed: int) -> dict[str, Spread]:
+    answers = store.finished
+    resampling = Resampling(answers, seed)
+    groups = groups_of(np.arange(answers), answers)
+    found = {
+        name: spread_of(store.whole(name), resampling=resampling, groups=groups)
+        for name in (*FIGURES, "sending", "late")
+    }
 
-
-def time_per_token(record: Record) -> float | None:
-    """Return the seconds between the first and the last content for each token after the first.
-
-    Usage with the first content says how many tokens that held; otherwise it is taken to be one, and
-    reasoning that is counted and was not shown came before it.
-    """
-    first, last = record.first, record.last
-    if first is None or last is None or record.output_tokens is None:
-        return None
-    hidden = 0 if record.first_reasoning is not None else record.reasoning_tokens or 0
-    before = record.counts[0] if record.counts else 1 + hidden
-    between = record.output_tokens - before
-    return (last - first) / between if last > first and between > 0 else None
-
-
-def _window(every: Sequence[Record], whole: Sequence[Record]) -> float | None:
-    last = [record.last for record in whole if record.last is not None]
-    return max(last) - min(record.sent for record in every) if last else None
-
-
-def _tokens(whole: Sequence[Record]) -> dict[str, int] | None:
-    names = ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
-    known = [record for record in whole if record.output_tokens is not None]
-    if not known:
-        return None
-    sums = {name: sum(getattr(record, name) or 0 for record in known) for name in names}
-    return {**sums, "answers": len(known)}
-
-
-def _failures(every: Sequence[Record]) -> list[dict[str, Any]]:
-    kinds: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in every:
-        if (failure := record.failure) is None or record.whole:
-            continue
-        named = {n: getattr(failure, n) for n in ("type", "kind", "status", "code", "clock")}
-        kind = kinds.setdefault(
-            kind_of_failure(record),
-            {"outcome": record.outcome, **named, "count": 0, "example": failure.message},
+    def of(gaps: GapSet, **told: Any) -> Spread:
+        if gaps.relative_error:
+            told |= {"relative_error": gaps.relative_error, "max": gaps.most}
+        return spread_of(
+            gaps.values, gaps.weights, resampling=resampling, groups=gaps.groups, **told
         )
-        kind["count"] += 1
-    return sorted(kinds.values(), key=lambda kind: -int(kind["count"]))
+
+    found["itl"] = of(store.gaps.by_chunk())
+    found["itl_token"] = of(store.gaps.by_token(), estimated=store.running < store.answers)
+    return {name: found[name] for name in LATENCIES}
+
+
+def _window(store: Store) -> float | None:
+    last = store.whole("last")
+    if np.isnan(last).all():
+        return None
+    return float(np.nanmax(last) - store.every("sent").min())
+
+
+def _rates(store: Store, window: float | None) -> dict[str, float | None]:
+    def rate(count: int | None) -> float | None:
+        return count / window if window and count is not None else None
+
+    def mean(values: Any) -> float | None:
+        there = values[np.isfinite(values)]
+        return float(there.mean()) if there.size else None
+
+    known = store.answers > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole, decode = store.whole("tokens") / store.whole("e2e"), 1 / store.whole("tpot")
+    return {
+        "requests": rate(store.finished),
+        "chunks": rate(store.gaps.chunks),
+        "output_tokens": rate(store.tokens["output_tokens"]) if known else None,
+        "input_tokens": rate(store.tokens["prompt_tokens"]) if known else None,
+        "output_tokens_per_user": mean(whole),
+        "decode_tokens_per_user": mean(decode),
+    }
+
+
+def _costs(store: Store) -> dict[str, float | None]:
+    def per(count: float) -> float | None:
+        if store.cost is None or store.priced < store.sent or not count:
+            return None
+        return float(store.cost / Decimal(count))
+
+    good = store.finished if store.objective is None else store.good
+    complete = store.answers == store.finished
+    return {
+        "per_million_output_tokens": per(store.tokens["output_tokens"] / 1e6) if complete else None,
+        "per_good_answer": per(good),
+    }
+
+
+def _goodput(store: Store, window: float | None) -> Goodput | None:
+    if store.objective is None:
+        return None
+    return Goodput(
+        limits=store.objective.limits,
+        good=store.good,
+        share=store.good / store.sent if store.sent else None,
+        rate=store.good / window if window else None,
+    )

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ..audit.audit import Audit
 from ..figures.figures import Figures
 from ..figures.spread import fields_of as spread_fields
 from ..run import SCHEMA, Point, Result
@@ -31,7 +32,7 @@ def _point_fields(point: Point) -> dict[str, Any]:
         **_figures_fields(point.figures),
         "warmup": counts,
         "alone": None if alone is None else _figures_fields(alone),
-        "audit": point.audit,
+        "audit": _audit_fields(point.audit),
         "notes": list(point.notes),
     }
 
@@ -43,6 +44,7 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
             "outcomes": figures.outcomes,
             "finish_reasons": figures.reasons,
             "chunks": figures.chunks,
+            "empty": figures.empty,
             "retries": figures.retries,
         },
         "latency": {name: spread_fields(spread) for name, spread in figures.latency.items()},
@@ -51,4 +53,16 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
         "tokens": figures.tokens,
         "failures": figures.failures,
         "cost": figures.cost,
+        "costs": figures.costs,
+        "goodput": msgspec.to_builtins(figures.goodput),
+        "series": msgspec.to_builtins(figures.series),
     }
+
+
+def _audit_fields(audit: Audit) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(audit)
+    null = audit.null
+    if null is not None:
+        spreads = {n: spread_fields(getattr(null, n)) for n in ("ttft", "e2e", "arrival", "itl")}
+        fields["null"] |= spreads
+    return fields

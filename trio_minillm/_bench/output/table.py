@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+from ..audit.null import NullRun
 from ..figures.figures import Figures
+from ..figures.objective import limits_text
 from ..run import Point
 
 NAMES = {
@@ -10,24 +14,40 @@ NAMES = {
     "ttft_text": "TTFT, text",
     "ttft_reasoning": "TTFT, reasoning",
     "itl": "ITL",
+    "itl_token": "ITL, by token",
+    "itl_max": "ITL, longest",
     "tpot": "TPOT",
     "e2e": "E2E",
     "e2e_stream": "E2E, end of stream",
     "ttft_scheduled": "TTFT from schedule",
+    "ttft_text_scheduled": "TTFT, text, from schedule",
+    "ttft_reasoning_scheduled": "TTFT, reasoning, from schedule",
     "e2e_scheduled": "E2E from schedule",
+    "e2e_stream_scheduled": "E2E, end of stream, from schedule",
+    "sending": "until sent",
     "late": "sent late",
 }
 """Names of the distributions in the table."""
 SHOWN = ("mean", "std", "p50", "p90", "p95", "p99", "max")
 """Figures of the table's columns."""
-CUT = ("length", "max_tokens")
+CUT = ("length", "max_tokens", "max_output_tokens", "MAX_TOKENS")
 """Finish reasons of an answer that the parameter max_tokens has cut off."""
 
 
-def table_of(figures: Figures) -> list[tuple[str, ...]]:
-    """Return the table of the distributions that have values; its first row is the head."""
+MARK = " (!)"
+"""Mark of a figure that the audit refuses."""
+
+
+def table_of(figures: Figures, unreliable: Container[str] = ()) -> list[tuple[str, ...]]:
+    """Return the table of the distributions that have values; its first row is the head. Those that are
+    ``unreliable`` have a mark.
+    """
     rows = [
-        (NAMES[name], f"{spread.count:,}", *(seconds_text(spread.at(which)) for which in SHOWN))
+        (
+            NAMES[name] + (MARK if name in unreliable else ""),
+            f"{spread.count:,}",
+            *(seconds_text(spread.at(which)) for which in SHOWN),
+        )
         for name, spread in figures.latency.items()
         if spread.count and (name, figures.latency["late"].max) != ("late", 0)
     ]
@@ -59,12 +79,47 @@ def rows_of(point: Point) -> list[tuple[str, str]]:
         rows.append(("cancelled", f"{cancelled:,}"))
     if figures.window is not None:
         rows.append(
-            ("time", f"{seconds_text(figures.window)} · {_rate(figures, 'requests')} answers/s")
+            (
+                "time",
+                f"{seconds_text(figures.window)} · {_rate(figures, 'requests')} answers/s"
+                + _mark(point, "requests"),
+            )
         )
-        rows.append(("chunks", f"{figures.chunks:,} · {_rate(figures, 'chunks')}/s"))
+        rows.append(
+            (
+                "chunks",
+                f"{figures.chunks:,} · {_rate(figures, 'chunks')}/s" + _mark(point, "chunks"),
+            )
+        )
     if figures.finished:
-        rows.append(("tokens", _tokens_text(figures)))
+        rows.append(("tokens", _tokens_text(figures) + _mark(point, "output_tokens")))
+    return rows + _judgements(point)
+
+
+def _judgements(point: Point) -> list[tuple[str, str]]:
+    rows = []
+    if (goodput := point.figures.goodput) is not None and goodput.share is not None:
+        rate = "-" if goodput.rate is None else f"{goodput.rate:,.1f}"
+        text = f"{goodput.good:,} good of {point.figures.sent:,} ({goodput.share:.1%}) · {rate}/s"
+        rows.append(("goodput", f"{text} · {limits_text(goodput.limits)}"))
+    if point.audit.verdict:
+        rows.append(("audit", point.audit.verdict))
+    if point.audit.null is not None:
+        rows.append(("null run", _null_text(point.audit.null)))
     return rows
+
+
+def _null_text(null: NullRun) -> str:
+    named = ("TTFT", null.ttft), ("ITL", null.itl), ("E2E", null.e2e)
+    parts = [
+        f"{name} p50 {seconds_text(spread.at('p50'))} p99 {seconds_text(spread.at('p99'))}"
+        for name, spread in named
+    ]
+    return f"the client's own share: {' · '.join(parts)} ({null.matched:,} of {null.requests:,})"
+
+
+def _mark(point: Point, name: str) -> str:
+    return MARK if name in point.audit.unreliable else ""
 
 
 def _rate(figures: Figures, name: str) -> str:

@@ -1,0 +1,37 @@
+"""Qualifications of the figures of a run, in words. Pure."""
+
+from __future__ import annotations
+
+from .figures import Figures
+from .gaps import MAX_GAPS
+from .spread import QUANTILES
+
+
+def notes_of(figures: Figures) -> list[str]:
+    """Return the qualifications that follow from the records themselves."""
+    notes = []
+    finished, tokens = figures.finished, figures.tokens
+    if figures.empty:
+        notes.append(f"{_many(figures.empty, 'whole answer')} had no content")
+    if tokens is not None and tokens["answers"] < finished:
+        missing = _many(finished - tokens["answers"], "whole answer")
+        notes.append(f"{missing} came without usage: there were more tokens than these")
+    if figures.retries:
+        notes.append(f"sent again: {figures.retries:,}; times are from the first attempt on")
+    if figures.goodput is not None and "tpot" in figures.goodput.limits and finished:
+        unknown = finished - (0 if tokens is None else tokens["answers"])
+        if unknown:
+            notes.append(f"tpot of {_many(unknown, 'whole answer')} is not known: not good")
+    few = [name for name, percent in QUANTILES.items() if finished < round(100 / (100 - percent))]
+    if finished and few:
+        names = " and ".join(name.replace("p999", "p99.9") for name in few)
+        verb = "is" if len(few) == 1 else "are"
+        notes.append(f"{names} of {_many(finished, 'answer')} {verb} the largest value")
+    errors = [spread.relative_error for spread in figures.latency.values()]
+    if any(errors):
+        notes.append(f"percentiles of more than {MAX_GAPS:,} gaps are within {max(errors):.1%}")
+    return notes
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
