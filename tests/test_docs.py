@@ -406,7 +406,8 @@ needs_cli = pytest.mark.skipif(
     importlib.util.find_spec("typer") is None, reason="needs the extra cli"
 )
 COMMANDS = {"chat": "option"} | {
-    name: f"option of `{name}`" for name in ("costs", "bench", "batch", "serve")
+    name: f"option of `{name}`"
+    for name in ("costs", "bench", "report", "compare", "batch", "serve")
 }
 """Each command, and how its table of options begins."""
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gc
 import socket
+import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
 import trio_minillm as llm
+from trio_minillm._bench.audit import watch as watch_module
 from trio_minillm._bench.audit.audit import (
+    STALLS,
     Audit,
     Pauses,
     Times,
@@ -21,7 +26,7 @@ from trio_minillm._bench.audit.audit import (
 )
 from trio_minillm._bench.audit.null import null_run_of
 from trio_minillm._bench.audit.null_run import timing_of
-from trio_minillm._bench.audit.stamps import EVERY, FEW, Lags, open_stamped_transport
+from trio_minillm._bench.audit.stamps import Lags, StampedSocket, open_stamped_transport
 from trio_minillm._bench.audit.watch import Watch
 from trio_minillm._bench.engine import Engine
 from trio_minillm._bench.figures.figures import Figures, figures_of
@@ -54,7 +59,15 @@ def audit_of(lag: float | None = 0.0001, cpu: float = 0.1, loop: float = 0.0001)
     """Return the audit of ten seconds with this p99 of the lag and this share of a core."""
     times = None if lag is None else Times(count=100, p50=0.0001, p99=lag, max=lag)
     turns = Times(count=100, p50=0.0001, p99=loop, max=loop)
-    return Audit(seconds=10.0, cpu_seconds=cpu * 10, cpu_share=cpu, lag=times, loop=turns)
+    return Audit(
+        seconds=10.0,
+        cpu_seconds=cpu * 10,
+        cpu_share=cpu,
+        lag=times,
+        lag_first=times,
+        lag_last=times,
+        loop=turns,
+    )
 
 
 BY_GAP = {"itl", "itl_token", "itl_max"}
@@ -70,12 +83,15 @@ SCHEDULED = {
     [
         ({}, {}, set()),
         ({"lag": 0.0009}, {"itl": 0.001}, set()),  # less than 1 ms marks nothing
-        ({"lag": 0.002}, {}, BY_GAP),  # more than 5 % of 20 ms; the others are longer
-        ({"lag": 0.002}, {"itl": 0.05}, set()),
-        ({"lag": 0.009}, {"itl": 0.2}, set()),
-        # Of the first content it is more than 5 %, of the whole answer less.
-        ({"lag": 0.009}, {"ttft": 0.1, "itl": 0.2}, {"ttft", "ttft_text"}),
-        ({"lag": None, "loop": 0.002}, {}, BY_GAP),  # in its place
+        ({"lag": 0.0019}, {"itl": 0.0035}, {*BY_GAP, "tpot"}),  # others may have come meanwhile
+        (
+            {"lag": 0.0019},
+            {"itl": 0.0035, "ttft": 0.1},
+            {*BY_GAP, *("ttft", "ttft_text", "e2e", "e2e_stream", "tpot")},
+        ),
+        ({"lag": 0.0019}, {}, set()),  # it is taken out
+        ({"lag": 0.0099}, {}, {"e2e_stream"}),  # but not of the end
+        ({"lag": None, "loop": 0.0019}, {}, BY_GAP),  # in its place
         ({"lag": 0.0001, "loop": 0.1}, {}, set()),
         ({"cpu": 0.9}, {}, RATES),
     ],
@@ -92,7 +108,7 @@ def test_what_is_marked(audit: dict[str, Any], given: dict[str, Any], marked: se
     [
         (Open(rate=10), 0.0, 0.1, set()),
         (Open(rate=10), 0.02, 0.1, {"requests", *SCHEDULED}),
-        (Open(rate=10), 0.005, 0.1, set()),  # not 5 % of the 200 ms to the first content
+        (Open(rate=10), 0.0019, 0.1, set()),  # not 1 % of the 200 ms to the first content
         (Open(rate=10, concurrency=3), 0.02, 0.1, set()),  # it waited for a place, as was asked
         (Closed(), 0.02, 0.1, set()),
         (Open(rate=10), 0.0, 0.95, set()),  # sent in time all the same
@@ -105,8 +121,40 @@ def test_lateness(load: Any, late: float, cpu: float, marked: set[str]) -> None:
     assert found.late.p99 == pytest.approx(late)
 
 
+@pytest.mark.parametrize(
+    ("stalls", "longest", "marked"),
+    [
+        ({"0.005": 1.0, "0.01": 0.09}, 0.04, set()),  # of 10 s; 5 ms is less than half of a gap
+        ({"0.005": 1.0, "0.01": 0.11}, 0.04, {*BY_GAP, "ttft", "ttft_text", "tpot", "e2e"}),
+        ({"0.01": 0.11}, 0.0035, {*BY_GAP, "ttft", "ttft_text", "tpot"}),  # of 400 ms it is little
+    ],
+)
+def test_stalls(stalls: dict[str, float], longest: float, marked: set[str]) -> None:
+    turns = Times(count=100, p50=0.0001, p99=0.001, max=longest)
+    audit = msgspec.structs.replace(audit_of(), loop=turns, stalls=stalls)
+    found = judged(audit, figures(itl=0.022), Closed())
+    names = {name.removesuffix("_scheduled") for name in found.unreliable}
+    assert names - {"e2e_stream"} == marked
+    assert set(found.unreliable.values()) <= {"stalls"}
+    assert ("stood still for up to" in found.verdict) is bool(marked)
+
+
+def test_a_figure_is_judged_by_the_reads_that_it_rests_on() -> None:
+    """Check that answers which start together, and are read one after the other, lose their TTFT."""
+    slow = Times(count=100, p50=0.001, p99=0.02, max=0.02)
+    audit = msgspec.structs.replace(audit_of(), lag_first=slow)
+    found = judged(audit, figures(), Closed())
+    assert {name.removesuffix("_scheduled") for name in found.unreliable} == {"ttft", "ttft_text"}
+    assert "first reads of answers by p99 20.00 ms" in found.verdict
+    audit = msgspec.structs.replace(audit_of(), lag_last=slow)
+    found = judged(audit, figures(), Closed())
+    assert {name.removesuffix("_scheduled") for name in found.unreliable} == {
+        *("tpot", "e2e", "e2e_stream")
+    }
+
+
 def test_few_reads_do_not_tell() -> None:
-    few = audit_of(loop=0.002)
+    few = audit_of(loop=0.0019)
     few = Audit(lag=Times(count=19, p50=0.0, p99=0.0, max=0.0), loop=few.loop)
     assert set(judged(few, figures(), Closed()).unreliable) == BY_GAP
 
@@ -117,14 +165,16 @@ def test_a_short_run_is_always_busy() -> None:
 
 
 def test_marked_figures_have_a_mark_in_the_table() -> None:
-    audit = judged(audit_of(lag=0.002, cpu=0.9), figures(), Closed())
-    point = Point(load=Closed(), figures=figures(), audit=audit)
+    audit = judged(audit_of(lag=0.0019, cpu=0.9), figures(itl=0.0035), Closed())
+    point = Point(load=Closed(), figures=figures(itl=0.0035), audit=audit)
     names = [row[0] for row in table_of(point.figures, audit.unreliable)]
     assert "ITL (!)" in names
-    assert "TTFT" in names
+    assert "E2E" in names
     rows = dict(rows_of(point))
     assert rows["time"].endswith(" answers/s (!)")
-    assert rows["audit"].startswith("the client was the limit of itl, itl_token, itl_max, requests")
+    assert rows["audit"].startswith(
+        "the client was the limit of itl, itl_token, itl_max, tpot, req"
+    )
 
 
 def test_the_audits_of_processes_are_merged_to_the_worst() -> None:
@@ -145,6 +195,29 @@ def test_the_audits_of_processes_are_merged_to_the_worst() -> None:
     assert merged(pauses).loop == Times()
 
 
+def test_a_host_that_takes_cpus_away_stalls_everything() -> None:
+    some = msgspec.structs.replace(audit_of(), stolen=0.09)
+    assert not judged(some, figures(), Closed()).limited
+    much = judged(msgspec.structs.replace(audit_of(), stolen=0.11), figures(), Closed())
+    assert set(much.unreliable.values()) == {"stalls"}
+    assert "e2e" in much.unreliable
+
+
+def test_a_busy_machine_is_told() -> None:
+    audit = msgspec.structs.replace(audit_of(), cpu_waited=1.0, stolen=0.02)
+    verdict = judged(audit, figures(), Closed()).verdict
+    assert "waited for a CPU 10% of the time · the host took CPUs away for 0.02 s" in verdict
+    assert "waited" not in judged(audit_of(), figures(), Closed()).verdict
+    found = merged([audit, audit_of()])
+    assert (found.cpu_waited, found.stolen) == (1.0, 0.02)
+
+
+def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "Path", lambda path: Path("/nowhere"))
+    assert watch_module.waited() is None
+    assert watch_module.stolen() is None
+
+
 # -- what is observed ----------------------------------------------------------------------
 
 
@@ -161,6 +234,10 @@ async def test_turns_of_the_loop_and_pauses_for_garbage(autojump_clock: Any) -> 
     assert found.loop.count > 0
     assert (found.gc.count, found.gc.by_generation) == (1, {"2": 1})
     assert 0 < found.gc.longest == found.gc.total
+    assert [*found.stalls] == [f"{limit:g}" for limit in STALLS]
+    if LINUX:
+        assert (found.cpu_waited or 0.0) >= 0
+        assert found.stolen is not None
     assert watch._collected not in gc.callbacks
 
 
@@ -184,29 +261,76 @@ def test_a_read_tells_how_long_its_bytes_had_been_there() -> None:
         for _ in range(10_000):  # the kernel takes a moment to begin with its stamps
             peer.sendall(b"hello")
             assert (sock.recv_into(buffer), bytes(buffer[:5])) == (5, b"hello")
-            if lags.times.count:
+            if lags.every.count:
                 break
         peer.close()
         assert sock.recv_into(buffer) == 0
     assert lags.known
-    assert lags.times.count == 1
-    assert lags.times.most > 2.4  # as the clock that says it is so much ahead
+    assert lags.every.count == 1
+    assert lags.every.most > 2.4  # as the clock that says it is so much ahead
 
 
-def test_reads_are_sampled_once_there_are_many() -> None:
+class Scripted(StampedSocket):
+    """A stamped socket that reads these lags, and sends nowhere."""
+
+    script: list[float]
+
+    def recvmsg_into(self, *args: Any) -> Any:
+        at = time.time_ns() - round(self.script.pop(0) * 1e9)
+        stamp = struct.pack("@ll", *divmod(at, 1_000_000_000))
+        return 1, [(socket.SOL_SOCKET, 35, stamp)], 0, None
+
+
+def test_first_and_last_reads_are_told_apart() -> None:
     lags = Lags()
-    stamped = [lags.due() for _ in range(FEW + 10 * EVERY)]
-    assert (sum(stamped), all(stamped[:FEW])) == (FEW + 10, True)
+    one, other = pair()
+    with one, other:
+        sock = Scripted(fileno=one.detach())
+        sock.lags, sock.script = lags, [10.0, 20.0, 30.0, 40.0]
+        with sock:
+            sock.send(b"request")
+            for _ in range(3):
+                sock.recv_into(bytearray(9))
+            sock.send(b"another")
+            sock.send(b"its body")
+            sock.recv_into(bytearray(9))
+    assert round(lags.first.total) == 10 + 40
+    assert round(lags.last.total) == 30 + 40
+    assert round(lags.every.total) == 100
     lags.clear()
-    assert lags.due()
+    assert lags.every.count == lags.first.count == lags.last.count == 0
+
+
+def test_a_lag_is_found_by_the_time_of_the_contents() -> None:
+    clock, wall = iter([1.0, 1.0, 2.0, 2.0]), iter([1_000_000_000, 1_500_000_000])
+    lags = Lags(now=lambda: next(wall), monotonic=lambda: next(clock))
+    assert lags.of(0) == pytest.approx(1.0)
+    assert lags.of(0) == pytest.approx(1.5)
+    found = [lags.at(time) for time in (0.999, 1.0, 1.004, 1.006, 2.001)]
+    assert found == pytest.approx([0.0, 1.0, 1.0, 0.0, 1.5])
+
+
+def test_clocks_that_were_read_apart_are_read_again() -> None:
+    clock, wall = iter([1.0, 1.3, 2.0, 2.0]), iter([9_000_000_000, 500_000_000])
+    lags = Lags(now=lambda: next(wall), monotonic=lambda: next(clock))
+    assert lags.of(0) == pytest.approx(0.5)
+
+
+def test_old_reads_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_minillm._bench.audit.stamps.MAX_READS", 2)
+    times = [float(n // 2) for n in range(20)]
+    clock = iter(times)
+    lags = Lags(now=lambda: 0, monotonic=lambda: next(clock))
+    for _ in range(10):
+        lags.of(-1_000_000_000)
+    assert lags.at(9.0) == 1
+    assert lags.at(5.0) == 0
 
 
 def test_a_step_of_the_clock_is_no_lag() -> None:
     lags = Lags(now=lambda: 0)
-    lags.add(-3_600_000_000_000)
-    assert lags.times.count == 0
-    lags.add(1_000_000)  # a correction of a millisecond
-    assert lags.times.most == 0
+    assert lags.of(-3_600_000_000_000) is None
+    assert lags.of(1_000_000) == 0  # a correction of a millisecond
 
 
 async def test_a_proxy_of_the_environment_is_not_bypassed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,4 +398,6 @@ async def test_the_engine_audits_what_it_measures() -> None:
     assert "reads lagged by" in audit.verdict or "turns of the event loop" in audit.verdict
     assert point.warmup is not None
     if LINUX:
-        assert 0 < audit.reads <= 10 * 8  # without those of the warm-up
+        assert audit.lag is not None
+        assert audit.lag_first is not None
+        assert 0 < audit.lag_first.count <= 10 <= audit.lag.count  # without those of the warm-up

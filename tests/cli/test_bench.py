@@ -19,11 +19,12 @@ import trio_minillm as llm
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
-from trio_minillm._batch.histogram import ERROR
+from trio_minillm._bench.figures.figures import LATENCIES
 from trio_minillm.cli import _measurements as _measure
 from trio_minillm.cli._measurements import Results, Sample
 from trio_minillm.testing import anthropic_events
 
+from ..support.bench_schema import check
 from ..support.command import (
     COMMAND,
     ENDING,
@@ -34,9 +35,11 @@ from ..support.command import (
     endings,
     on_terminal,
     posix,
+    read_some,
     read_until,
     run,
     running,
+    start,
     wait_for,
 )
 from ..support.endpoint import END, HELLO, OPENING, Endpoint, Step, chunk, text
@@ -56,7 +59,21 @@ def measured(endpoint: Endpoint, *args: str, code: int = 0) -> dict[str, Any]:
     assert (ran.code, ran.out.count("\n")) == (code, 1), ran.err
     found: dict[str, Any] = json.loads(ran.out)
     assert found["exit_code"] == code
+    check(found)
     return found
+
+
+def only(found: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the only load."""
+    (point,) = found["points"]
+    assert isinstance(point, dict)
+    return point
+
+
+def finished(found: dict[str, Any]) -> int:
+    count = only(found)["counts"]["outcomes"].get("finished", 0)
+    assert isinstance(count, int)
+    return count
 
 
 def usage(**counts: Any) -> bytes:
@@ -72,46 +89,49 @@ def test_counts_times_and_rates(endpoint: Endpoint) -> None:
     pieces: list[Step] = [step for word in "bcde" for step in (gap, text(word))]
     endpoint.script = lambda n: (200, [OPENING, wait, text("a"), *pieces, usage()])
     found = measured(endpoint, "--requests", "6", "--concurrency", "3")
-    counts, times, rates = found["counts"], found["distributions"], found["rates"]
-    assert (counts["sent"], counts["finished"], counts["chunks"]) == (6, 6, 30)
+    point = only(found)
+    counts, times, rates = point["counts"], point["latency"], point["rates"]
+    assert (counts["sent"], counts["outcomes"], counts["chunks"]) == (6, {"finished": 6}, 30)
     assert counts["finish_reasons"] == {"stop": 6}
     assert endpoint.most <= 3
     assert times["ttft"]["count"] == 6
     assert wait * 0.8 < times["ttft"]["p50"] < 2
-    assert times["gap"]["count"] == 24
-    assert gap * 0.5 < times["gap"]["p50"] < 1
+    assert times["itl"]["count"] == 24
+    assert gap * 0.5 < times["itl"]["p50"] < 1
     # Six of the seven tokens came after the first content, in four gaps.
-    assert times["time_per_output_token"]["count"] == 6
-    assert 4 / 6 * gap * 0.8 < times["time_per_output_token"]["mean"] < 1
+    assert times["tpot"]["count"] == 6
+    assert 4 / 6 * gap * 0.8 < times["tpot"]["mean"] < 1
     for name, spread in times.items():
-        if name != "late":
-            assert 0 < spread["p50"] <= spread["p90"] <= spread["p99"] <= spread["max"]
-            assert spread["mean"] <= spread["max"]
-    assert 2 * (wait + 4 * gap) * 0.9 < rates["window"] < 10
-    assert rates["requests_per_second"] == pytest.approx(6 / rates["window"])
-    assert rates["chunks_per_second"] == pytest.approx(30 / rates["window"])
-    assert rates["tokens_per_second"] == pytest.approx(42 / rates["window"])
-    assert found["usage"]["completion_tokens"] == 42
-    assert found["usage"]["prompt_tokens"] == 186
+        if name != "late" and spread["count"]:
+            assert 0 < spread["min"] <= spread["p50"] <= spread["p90"] <= spread["p99"]
+            assert spread["p99"] <= spread["max"] >= spread["mean"]
+    window = point["window"]
+    assert 2 * (wait + 4 * gap) * 0.9 < window < 10
+    assert rates["requests"] == pytest.approx(6 / window)
+    assert rates["chunks"] == pytest.approx(30 / window)
+    assert rates["output_tokens"] == pytest.approx(42 / window)
+    assert point["tokens"]["output_tokens"] == 42
+    assert point["tokens"]["prompt_tokens"] == 186
 
 
 def test_openings_and_trailing_usage_are_no_content(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [OPENING, 0.2, text("a", "b"), 0.2, usage()])
     found = measured(endpoint, "--requests", "1")
-    times = found["distributions"]
+    point = only(found)
+    times = point["latency"]
     assert times["ttft"]["p50"] > 0.18
-    assert (times["gap"]["count"], found["counts"]["chunks"]) == (1, 2)
-    assert times["gap"]["max"] < 0.18
-    assert found["rates"]["window"] < times["total"]["p50"] - 0.15
+    assert (times["itl"]["count"], point["counts"]["chunks"]) == (1, 2)
+    assert times["itl"]["max"] < 0.18
+    assert point["window"] < times["e2e_stream"]["p50"] - 0.15
 
 
 def test_a_chunk_is_not_a_token(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [text("a"), 0.01, text("b"), chunk({}, "stop")])
-    found = measured(endpoint, "--requests", "2")
-    assert found["rates"]["chunks_per_second"] > 0
-    assert found["rates"]["tokens_per_second"] is None
-    assert found["distributions"]["time_per_output_token"]["count"] == 0
-    assert found["usage"] is None
+    point = only(measured(endpoint, "--requests", "2"))
+    assert point["rates"]["chunks"] > 0
+    assert point["rates"]["output_tokens"] is None
+    assert point["latency"]["tpot"]["count"] == 0
+    assert point["tokens"] is None
     ran = bench(endpoint, "--requests", "1")
     assert "tokens: unknown: no answer came with its usage" in ran.out
 
@@ -122,9 +142,10 @@ def test_another_wire(endpoint: Endpoint) -> None:
     args = command(endpoint, "--requests", "2", "--json", "-q", kind="anthropic")
     ran = run(args, ANTHROPIC_API_KEY=KEY)
     found = json.loads(ran.out)
-    assert (ran.code, found["counts"]["finished"], found["counts"]["chunks"]) == (0, 2, 4)
-    assert found["usage"]["answers"] == 2
-    assert found["counts"]["finish_reasons"] == {"end_turn": 2}
+    point = only(found)
+    assert (ran.code, finished(found), point["counts"]["chunks"]) == (0, 2, 4)
+    assert point["tokens"]["answers"] == 2
+    assert point["counts"]["finish_reasons"] == {"end_turn": 2}
 
 
 def test_failures_are_counted_by_kind_and_measured_nowhere(endpoint: Endpoint) -> None:
@@ -141,10 +162,11 @@ def test_failures_are_counted_by_kind_and_measured_nowhere(endpoint: Endpoint) -
     endpoint.script = lambda n: broken.get(n, (200, whole))
     options = ["--requests", "10", "--concurrency", "1", "--timeout-idle", "0.3"]
     found = measured(endpoint, *options, code=6)
-    counts = found["counts"]
-    assert (counts["sent"], counts["finished"]) == (10, 3)
-    assert (counts["truncated"], counts["errored"], counts["cancelled"]) == (1, 6, 0)
-    kinds = {(e["type"], e["kind"], e["status"], e["clock"]): e["count"] for e in found["errors"]}
+    point = only(found)
+    counts, failures = point["counts"], point["failures"]
+    assert counts["sent"] == 10
+    assert counts["outcomes"] == {"finished": 3, "truncated": 1, "errored": 6}
+    kinds = {(e["type"], e["kind"], e["status"], e["clock"]): e["count"] for e in failures}
     assert kinds == {
         ("RefusedError", "rate_limit", 429, None): 1,
         ("RefusedError", "server", 500, None): 2,
@@ -154,7 +176,7 @@ def test_failures_are_counted_by_kind_and_measured_nowhere(endpoint: Endpoint) -
         ("StreamTimeout", None, None, "idle"): 1,
     }
     assert counts["chunks"] == 6
-    assert found["distributions"]["ttft"]["count"] == found["distributions"]["total"]["count"] == 3
+    assert point["latency"]["ttft"]["count"] == point["latency"]["e2e"]["count"] == 3
     ran = bench(endpoint, "--requests", "2", "--concurrency", "1")
     assert ran.code == 0
 
@@ -182,18 +204,17 @@ def test_nobody_listens() -> None:
 def test_answers_without_content_are_noted(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [OPENING, END] if n else [HELLO])
     found = measured(endpoint, "--requests", "3", "--concurrency", "1")
-    assert (found["counts"]["finished"], found["counts"]["empty"]) == (3, 2)
-    assert found["distributions"]["ttft"]["count"] == 1
-    assert found["notes"] == ["2 whole answers had no content"]
+    assert (finished(found), only(found)["latency"]["ttft"]["count"]) == (3, 1)
+    assert "2 whole answers had no content" in only(found)["notes"]
 
 
 def test_retries_only_on_demand(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [HELLO]) if n % 2 else (503, [b"{}"])
     options = ["--requests", "2", "--concurrency", "1"]
-    assert measured(endpoint, *options, code=6)["counts"]["finished"] == 1
+    assert finished(measured(endpoint, *options, code=6)) == 1
     found = measured(endpoint, *options, "--attempts", "2")
-    assert (found["counts"]["finished"], found["counts"]["retries"]) == (2, 2)
-    assert "sent again: 2;" in found["notes"][0]
+    assert (finished(found), only(found)["counts"]["retries"]) == (2, 2)
+    assert "sent again: 2;" in str(only(found)["notes"])
 
 
 # -- how it is sent --------------------------------------------------------------------------
@@ -202,37 +223,37 @@ def test_retries_only_on_demand(endpoint: Endpoint) -> None:
 def test_many_requests_at_once(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [OPENING, 0.05, *(text("x") for _ in range(20)), END])
     found = measured(endpoint, "--requests", "300", "--concurrency", "50")
-    assert found["counts"]["finished"] == len(endpoint.requests) == 300
-    assert found["counts"]["chunks"] == 6000
-    assert found["distributions"]["gap"]["count"] == 300 * 19
-    assert found["distributions"]["gap"]["relative_error"] == ERROR
+    assert finished(found) == len(endpoint.requests) == 300
+    assert only(found)["counts"]["chunks"] == 6000
+    assert only(found)["latency"]["itl"]["count"] == 300 * 19
     assert 10 < endpoint.most <= 50
 
 
 def test_the_rate_is_kept_whatever_becomes_of_the_streams(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [0.3, HELLO])
     found = measured(endpoint, "--requests", "10", "--rate", "50")
-    assert found["counts"]["finished"] == 10
-    assert found["distributions"]["late"]["count"] == 10
-    assert 0.4 < found["rates"]["window"] < 5
+    assert finished(found) == 10
+    assert only(found)["latency"]["late"]["count"] == 10
+    assert 0.4 < only(found)["window"] < 5
     assert endpoint.most > 3
 
 
 def test_waiting_for_a_place_is_not_in_the_times(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [0.1, HELLO])
     options = ["--requests", "6", "--rate", "1000", "--concurrency", "1"]
-    times = measured(endpoint, *options)["distributions"]
+    times = only(measured(endpoint, *options))["latency"]
     assert endpoint.most == 1
     assert times["late"]["max"] > 0.45
     assert 0.08 < times["ttft"]["p50"] < times["late"]["max"]
+    assert times["ttft_scheduled"]["max"] > times["late"]["max"]
 
 
 def test_a_duration(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (200, [0.02, HELLO])
     for more in [], ["--rate", "40"]:
         found = measured(endpoint, "--duration", "0.5", "--concurrency", "2", *more)
-        assert 2 < found["counts"]["sent"] == found["counts"]["finished"]
-        assert 0.2 < found["rates"]["window"] < 5
+        assert 2 < only(found)["counts"]["sent"] == finished(found)
+        assert 0.2 < only(found)["window"] < 5
         assert found["config"]["requests"] is None
 
 
@@ -242,9 +263,11 @@ def test_a_warm_up_does_not_count(endpoint: Endpoint, tmp_path: Path) -> None:
     options = ["--requests", "4", "--warmup", "2", "--ledger", str(path)]
     found = measured(endpoint, *options)
     assert len(endpoint.requests) == 6
-    assert found["counts"]["sent"] == 4
-    assert found["counts"]["warmup"] == {"sent": 2, "finished": 1}
-    assert [(e["phase"], e["status"]) for e in found["errors"]] == [("warmup", 500)]
+    point = only(found)
+    assert (point["counts"]["sent"], point["failures"]) == (4, [])
+    warmup = point["warmup"]
+    assert (warmup["sent"], warmup["finished"]) == (2, 1)
+    assert [(e["status"], e["count"]) for e in warmup["failures"]] == [(500, 1)]
     ledger = llm.JSONLLedger(path, read_only=True)
     assert {k: t.attempts for k, t in ledger.by_meta("bench").items()} == {
         "warmup": 2,
@@ -271,8 +294,8 @@ def test_it_gives_up_where_all_fails(endpoint: Endpoint) -> None:
     endpoint.script = lambda n: (500, [b"{}"])
     options = ["--duration", "60", "--concurrency", "4"]
     found = measured(endpoint, *options, code=5)
-    assert 100 <= found["counts"]["sent"] < 110
-    assert found["notes"][0].startswith("stopped: gave up after 100 failures in a row")
+    assert 100 <= only(found)["counts"]["sent"] < 110
+    assert only(found)["notes"][0].startswith("stopped: gave up after 100 failures in a row")
 
 
 def test_it_gives_up_soon_where_the_key_is_wrong(endpoint: Endpoint) -> None:
@@ -360,10 +383,10 @@ def test_two_ctrl_c_cancel_the_streams(endpoint: Endpoint, form: list[str]) -> N
     assert process.returncode == 130
     if form:
         found = json.loads(out)
-        counts = found["counts"]
-        assert (counts["sent"], counts["finished"], counts["cancelled"]) == (6, 3, 3)
-        assert (found["exit_code"], found["errors"]) == (130, [])
-        assert found["distributions"]["ttft"]["count"] == 3
+        point = only(found)
+        assert point["counts"]["outcomes"] == {"finished": 3, "cancelled": 3}
+        assert (found["exit_code"], point["failures"]) == (130, [])
+        assert point["latency"]["ttft"]["count"] == 3
     else:
         assert "finished: 3 of 6 (stop 3)\ncancelled: 3\n" in out
 
@@ -429,24 +452,53 @@ def test_lines_on_stderr_say_how_it_goes(endpoint: Endpoint) -> None:
     assert lines[0].startswith("warming up · 0 done, 0 failed, ")
     assert any("2 done, 0 failed, " in line and " chunks/s · " in line for line in lines)
     assert any("tokens/s · TTFT p50 " in line for line in lines)
-    assert json.loads(ran.out)["counts"]["finished"] == 4
+    assert finished(json.loads(ran.out)) == 4
     assert run(fast(endpoint, "--requests", "2", "--quiet")).err == ""
 
 
 @posix
-def test_one_line_on_a_terminal(endpoint: Endpoint) -> None:
+def test_lines_that_change_on_a_terminal(endpoint: Endpoint) -> None:
     endpoint.script = slow_then_whole
     code, shown = on_terminal(fast(endpoint, "--requests", "4", "--concurrency", "2"))
     assert code == 0
-    states, _, table = shown.rpartition("\r\x1b[K")
-    assert states.count("\r") > 3
-    assert "\n" not in states
+    states, _, table = shown.rpartition("\r\x1b[J")
+    blocks = states.split("A\r")[:-1]  # each ends with the way back to its first line
+    assert len(blocks) > 3
+    for block in blocks:
+        lines = block.split("\n")
+        assert block.endswith(f"\x1b[J\x1b[{len(lines) - 1}")
+        assert all(line.count("\x1b[K") == 1 for line in lines)
     assert "2 done, 0 failed, " in states
-    assert "first content" in table
+    assert "  50%" in states
+    for name in "concurrency 2", "TTFT", "chunks/s", "running":
+        assert name in blocks[-1]
+    assert "█" in blocks[-1]
+    assert "TTFT (ms)" in table
     assert "p99" in table
     assert "finished" in table
     code, shown = on_terminal(fast(endpoint, "--requests", "2", "--quiet"))
     assert (code, "\r" in shown) == (0, False)
+
+
+@posix
+def test_ctrl_c_on_a_terminal_takes_the_place_of_the_lines(endpoint: Endpoint) -> None:
+    import pty
+
+    endpoint.script = lambda n: (200, [text("a"), endpoint.release, text("b"), END])
+    ours, theirs = pty.openpty()
+    with start(fast(endpoint, "--concurrency", "2"), stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        read_until(ours, "█".encode())
+        process.send_signal(signal.SIGINT)
+        said = read_until(ours, b"streams are still running")
+        endpoint.release.set()
+        rest = read_until(ours, b"")
+        while data := read_some(ours):
+            rest += data
+        assert process.wait(LIMIT) == 130
+    os.close(ours)
+    assert b"\x1b[J\r\n2 streams are still running" in said
+    assert b"finished" in rest
 
 
 # -- JSON and misuse -------------------------------------------------------------------------
@@ -455,21 +507,20 @@ def test_one_line_on_a_terminal(endpoint: Endpoint) -> None:
 def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
     found = measured(endpoint, "--requests", "3", "--concurrency", "2", "--warmup", "1")
     assert list(found) == [
-        *("version", "at", "config", "counts", "distributions", "rates", "usage", "client"),
-        *("cost", "errors", "notes", "error", "exit_code"),
+        *("schema", "version", "at", "config", "points", "found", "cost", "error", "exit_code"),
     ]
+    assert found["schema"] == "trio-minillm/bench/1"
     config = found["config"]
     assert (config["model"], config["base_url"]) == ("compatible:m", endpoint.url)
-    assert (config["requests"], config["concurrency"], config["warmup"]) == (3, 2, 1)
-    assert (config["attempts"], config["max_tokens"]) == (1, 128)
+    assert (config["requests"], config["warmup"]) == (3, 1)
+    assert config["load"] == only(found)["load"] == {"type": "closed", "concurrency": 2}
+    assert (config["attempts"], config["request"]["params"]["max_tokens"]) == (1, 128)
     assert config["timeouts"]["idle"] == 120
-    assert set(found["distributions"]) == {
-        *("ttft", "gap", "time_per_output_token", "total", "late")
-    }
-    for spread in found["distributions"].values():
-        assert set(spread) == {"count", "mean", "p50", "p90", "p99", "max", "relative_error"}
+    assert set(only(found)["latency"]) == set(LATENCIES)
+    for spread in only(found)["latency"].values():
+        assert {"count", "mean", "std", "min", "p50", "p90", "p95", "p99", "max"} <= set(spread)
     assert found["cost"]["amount"] is None, "there is no price, which is not 0"
-    assert (found["errors"], found["error"], found["version"]) == ([], None, llm.__version__)
+    assert (found["error"], found["version"]) == (None, llm.__version__)
 
 
 @pytest.mark.parametrize(
@@ -488,6 +539,15 @@ def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
         (["-m", "local", "--prompts", "nowhere.txt"], "No such file"),
         (["-m", "local", "--ledger", "no/where/x.jsonl"], "the ledger"),
         (["-m", "local", "--json", "--rate", "0"], "--rate must be more than 0"),
+        (["-m", "local", "--json", "--markdown"], "--json can't go with --markdown"),
+        (["-m", "local", "--records", "x.txt"], "--records is a file with one of the endings"),
+        (["-m", "local", "--records", "no/x.jsonl"], "its folder does not exist"),
+        (["-m", "local", "--csv", "."], "not a regular file"),
+        (["-m", "local", "--csv", "x", "--html", "./x"], "--html must be another file than --csv"),
+        (
+            ["-m", "local", "--csv", "x", "--ledger", "x"],
+            "--csv must be another file than --ledger",
+        ),
     ],
 )
 def test_misuse_is_one_line(args: list[str], words: str) -> None:
@@ -524,7 +584,7 @@ def test_a_local_model() -> None:
         pytest.skip("the model is not installed")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
-    assert (found["counts"]["finished"], found["usage"]["completion_tokens"]) == (2, 8)
+    assert (finished(found), only(found)["tokens"]["output_tokens"]) == (2, 8)
 
 
 def test_a_local_model_that_does_not_start() -> None:
@@ -657,13 +717,14 @@ def test_a_second_model_is_compared_with_the_first_alone(endpoint: Endpoint) -> 
     found = measured(endpoint, "--hedge", "compatible:m", "--after", "0.15", *priced)
     told = found["hedge"]
     assert (told["model"], told["after"]) == ("compatible:m", 0.15)
-    assert told["requests"] > found["counts"]["sent"] == found["counts"]["finished"] == 4
+    point = only(found)
+    assert told["requests"] > point["counts"]["sent"] == finished(found) == 4
     assert told["lost"] == told["requests"] - 4
-    assert told["alone"]["counts"]["sent"] == 4
-    assert told["alone"]["cost"]["amount"] is not None
-    assert found["counts"]["retries"] == 0
-    assert found["distributions"]["ttft"]["p50"] < told["alone"]["distributions"]["ttft"]["max"]
-    assert found["distributions"]["total"]["p50"] >= found["distributions"]["ttft"]["p50"]
+    assert point["alone"]["counts"]["sent"] == 4
+    assert told["cost_alone"]["amount"] is not None
+    times, alone = point["latency"], point["alone"]["latency"]
+    assert times["ttft"]["p50"] < alone["ttft"]["max"]
+    assert times["e2e"]["p50"] >= times["ttft"]["p50"]
 
 
 def test_the_comparison_is_printed(endpoint: Endpoint) -> None:

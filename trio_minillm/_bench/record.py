@@ -56,7 +56,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_reasoning: float | None = None
     """Time of the first reasoning."""
     stamps: list[float] = []
-    """Times at which content left the socket, one for each chunk with content, in order."""
+    """Times of the chunks with content, in order: when the machine received them, where it tells that
+    (Linux), or else when they were read."""
+    lag: float = 0.0
+    """Seconds from the machine's receipt of the first content to its being read; they are in no time here
+    but ``ended``."""
     counts: list[int] = []
     """Output tokens that the server had counted by each of ``stamps``; empty if it did not say."""
     ended: float

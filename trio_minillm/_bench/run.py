@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from .audit.audit import Audit
+from .audit.null import NullRun
 from .figures.figures import Figures
 from .plan import Load
 from .steady import Steady
@@ -23,6 +24,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one load."""
 
     load: Load
+    seed: int = 0
+    """Seed of what was drawn at random for it, the resamples of its intervals included."""
     figures: Figures
     warmup: Figures | None = None
     alone: Figures | None = None
@@ -31,6 +34,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """The steady state that was looked for, whose requests alone the figures are made of if it was found."""
     audit: Audit = Audit()
     """Proof that the figures can be believed: CPU, lag and pauses of the client."""
+    null_run: NullRun | None = None
+    """The same load against a server whose timing is known (``--null-run``)."""
     notes: tuple[str, ...] = ()
     """Qualifications of the figures."""
 

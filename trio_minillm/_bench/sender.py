@@ -48,6 +48,8 @@ class Sender:
         self._moved = moved
         self.offset = clock_offset()
         """Seconds to add to Trio's clock to get the times of records."""
+        self.lag_at: Callable[[float], float] = lambda at: 0.0
+        """Returns the seconds by which what was read at a time had been there before."""
         self.running = 0
         """Streams that are open."""
 
@@ -102,7 +104,12 @@ class Sender:
                 if made:
                     self._moved(0, made)
                 continue
-            at = chunk.received_at + offset
+            read = chunk.received_at + offset
+            at = read - self.lag_at(read)
+            if not stamps:
+                record.lag = read - at
+            elif at < stamps[-1]:
+                at = stamps[-1]
             stamps.append(at)
             if chunk.usage is not None and len(counts) == len(stamps) - 1:
                 counts.append(tokens)
@@ -119,7 +126,7 @@ class Sender:
         if response.request_id is not None:
             record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
-            began = record.stamps[0] - timings.first_chunk
+            began = record.stamps[0] + record.lag - timings.first_chunk
             record.headers = began + timings.headers
             if timings.sent is not None and timings.attempts == 1 and not record.hedged:
                 record.sent = max(record.sent, began + timings.sent)

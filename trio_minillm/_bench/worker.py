@@ -9,6 +9,7 @@ It imports nothing that only figures need.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -119,7 +120,7 @@ class Worker:
             record.worker = job.worker
             self._outbox.put(Kept(record))
 
-        return LoadRun(
+        run = LoadRun(
             self._client,
             job.model,
             plan,
@@ -128,6 +129,8 @@ class Worker:
             hedge=job.hedge,
             max_cost=job.max_cost,
         )
+        run.sender.lag_at = self._lags.at
+        return run
 
     async def _carry_out(self, run: LoadRun) -> None:
         refused = None
@@ -138,6 +141,8 @@ class Worker:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._tell, run)
                     await run.warm_up()
+                    gc.collect()
+                    gc.freeze()  # as where there is one process
                     self._outbox.put(Ready())
                     await self._begin.wait()
                     await run.run_measured(self._at - run.sender.offset)

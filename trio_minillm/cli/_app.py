@@ -16,8 +16,10 @@ from ..local._named import KEYS, variable_of
 from ._batch import batch
 from ._bench import bench
 from ._chat import chat
+from ._compare import compare
 from ._costs import costs
 from ._output import EXIT_CODES
+from ._report import report
 from ._serve import serve
 from ._terminal import say
 
@@ -73,6 +75,8 @@ def main() -> None:
     app.command(cls=_Command, epilog=_EPILOG)(chat)
     app.command(cls=_Command, epilog=_EPILOG)(bench)
     app.command(cls=_Command, epilog=_EPILOG)(batch)
+    app.command(cls=_Command)(report)
+    app.command(cls=_Command, epilog=_EPILOG)(compare)
     app.command(cls=_Command)(costs)
     app.command(cls=_Command)(serve)
     try:

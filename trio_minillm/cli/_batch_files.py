@@ -44,6 +44,13 @@ def check_files(
     written += [] if target.journal is None else [("the journal", target.journal)]
     read = [] if source == STDIN else [("the input", source)]
     read += [] if schema is None else [("--schema", schema)]
+    check_paths(read, written)
+
+
+def check_paths(read: list[tuple[str, Path]], written: list[tuple[str, Path]]) -> None:
+    """Raise `Misuse` if two of these named files are the same one, or if one of ``written`` can't be
+    written, or made if it is missing. Nothing is made or changed.
+    """
     _check_apart(read + written)
     for name, path in written:
         try:

@@ -21,6 +21,7 @@ import trio_minillm as llm
 from .._bench.figures.objective import Objective, parse_limits
 from ..local._named import key_of, kind_of
 from . import _bench_load_options as load
+from . import _bench_output_options as output
 from . import _bench_prompt_options as wanted
 from . import _bench_request_options as request
 from . import _shared as option
@@ -57,7 +58,6 @@ _HELP = {
     "goodput": "Count the answers within limits, such as 'ttft<0.5s,tpot<50ms'.",
     "null_run": "Then put the same load on a timed server on this machine: the client's own share.",
     "random_seed": "Seed of all that is drawn here: arrivals, prompts, lengths.",
-    "json": "Print the results as one JSON object.",
 }
 
 
@@ -119,7 +119,11 @@ def bench(
     ledger: option.LedgerFile = None,
     goodput: Annotated[str | None, Option(metavar="LIMITS", help=_HELP["goodput"])] = None,
     null_run: Annotated[bool, Option("--null-run", help=_HELP["null_run"])] = False,
-    json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
+    json: output.JSON = False,
+    markdown: output.Markdown = False,
+    csv: output.CSVFile = None,
+    records: output.RecordsFile = None,
+    html: output.HTMLFile = None,
     quiet: option.Quiet = False,
 ) -> None:
     """Measure an endpoint: time to the first content, gaps between chunks, chunks/s, tokens/s.
@@ -138,7 +142,10 @@ def bench(
     if hedge is not None:
         secret = f"{secret}\n{key_of(kind_of(hedge), hedge_base_url)}"
 
+    outputs = output.Outputs(json=json, markdown=markdown, csv=csv, records=records, html=html)
+
     def make() -> Bench:
+        outputs.check(("--prompts", prompts), ("--ledger", ledger))
         positive("max-cost", max_cost)
         asked = chosen.asked(asking, kind_of(model))
         first = asked.on(priced(model_of(model, base_url), price))
@@ -153,6 +160,7 @@ def bench(
             attempts=attempts,
         )
         target = Target(
+            name=model,
             model=first,
             asked=asked,
             prompts=found,
@@ -164,7 +172,7 @@ def bench(
             null_run=null_run,
             processes=load.processes_of(processes),
         )
-        return Bench(course, target, quiet=quiet)
+        return Bench(course, target, outputs, quiet=quiet)
 
     run_live(make, json=json, name=model, base_url=base_url)
 

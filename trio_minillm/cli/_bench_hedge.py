@@ -14,7 +14,7 @@ from .._bench.hedge import Hedge
 from .._bench.output.table import seconds_text
 from .._bench.record import ALONE, MEASURED
 from .._bench.run import Point
-from ._costs import cost_fields, cost_text
+from ._costs import cost_fields, told_cost
 from ._output import Row, usd
 from ._shared import price_of
 
@@ -40,10 +40,9 @@ def _lost(totals: llm.Totals, both: Figures) -> tuple[int, Decimal]:
     return lost, totals.total - Decimal(both.cost or 0)
 
 
-def hedge_rows(point: Point, alone: Figures, ledger: llm.Ledger) -> list[Row]:
-    """Return the lines of the comparison."""
-    costs, both = ledger.by_meta("bench"), point.figures
-    totals = costs.get(MEASURED) or llm.Totals()
+def hedge_rows(point: Point, alone: Figures, fields: dict[str, Any]) -> list[Row]:
+    """Return the lines of the comparison, from what `hedge_fields` has returned."""
+    both, requests = point.figures, fields["requests"]
     named = (ALONE, alone), ("with both", both)
     rows = [
         (f"first content {name}", " · ".join(_times(figures)))
@@ -54,17 +53,15 @@ def hedge_rows(point: Point, alone: Figures, ledger: llm.Ledger) -> list[Row]:
     if before and after is not None:
         rows.append(("p99", f"{1 - after / before:.0%} less" if after < before else "no less"))
     if both.sent:
-        more = totals.attempts / both.sent - 1
-        rows.append(("requests", f"{totals.attempts:,} for {both.sent:,} answers (+{more:.1%})"))
-    lost, usd_lost = _lost(totals, both)
-    unknown = totals.booked - sum(
-        totals.resolutions.get(r, 0)
-        for r in (llm.CostResolution.RESOLVED, llm.CostResolution.LOWER_BOUND)
-    )
-    cost = f"{'at least ' if unknown else ''}${usd(usd_lost)}" if usd_lost else "cost unknown"
-    if lost:
-        rows.append(("lost", f"{lost:,} cancelled · {cost}"))
-    return [*rows, ("cost alone", cost_text(costs.get(ALONE)))]
+        more = requests / both.sent - 1
+        rows.append(("requests", f"{requests:,} for {both.sent:,} answers (+{more:.1%})"))
+    cost = "cost unknown"
+    if fields["lost_cost"] is not None:
+        least = "at least " if fields["lost_at_least"] else ""
+        cost = f"{least}${usd(Decimal(fields['lost_cost']))}"
+    if fields["lost"]:
+        rows.append(("lost", f"{fields['lost']:,} cancelled · {cost}"))
+    return [*rows, ("cost alone", told_cost(fields["cost_alone"]))]
 
 
 def hedge_fields(second: SecondModel, point: Point, ledger: llm.Ledger) -> dict[str, Any]:
@@ -72,12 +69,14 @@ def hedge_fields(second: SecondModel, point: Point, ledger: llm.Ledger) -> dict[
     costs = ledger.by_meta("bench")
     totals = costs.get(MEASURED) or llm.Totals()
     lost, usd_lost = _lost(totals, point.figures)
+    known = llm.CostResolution.RESOLVED, llm.CostResolution.LOWER_BOUND
     return {
         "model": second.name,
         "after": second.after,
         "requests": totals.attempts,
         "lost": lost,
         "lost_cost": f"{usd_lost:f}" if usd_lost else None,
+        "lost_at_least": totals.booked > sum(totals.resolutions.get(r, 0) for r in known),
         "cost_alone": cost_fields(costs.get(ALONE), None),
     }
 

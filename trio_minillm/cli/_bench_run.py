@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -17,21 +18,24 @@ from .._bench.course import carry_out
 from .._bench.engine import Engine
 from .._bench.figures.objective import Objective
 from .._bench.messages import Job
-from .._bench.output.json import fields_of
-from .._bench.output.table import rows_of, table_of
+from .._bench.output.curves import CurveMaker
+from .._bench.output.record_files import RecordFile
 from .._bench.plan import Course
 from .._bench.record import MEASURED, WARMUP, Record
 from .._bench.run import Point, Result
 from .._bench.workers import WorkerDied, open_processes
 from ..local._named import open_model
-from ._bench_hedge import SecondModel, hedge_fields, hedge_rows
+from ._bench_hedge import SecondModel, hedge_fields
 from ._bench_live import Watch
+from ._bench_output_options import Outputs
 from ._bench_prompt_options import Prompts
 from ._bench_request_options import Asked
-from ._costs import RunLedger, cost_fields, cost_text
+from ._bench_told import Told
+from ._costs import RunLedger, cost_fields
 from ._live import LiveRun, Progress, Table
-from ._output import Misuse, Row, error_code, one_line, usd
+from ._output import Misuse, OutputError, Row, error_code
 from ._shared import LOCAL_SLOTS, price_of
+from ._terminal import ALIGNED, MARKDOWN
 
 LOCAL_CONTEXT = 2048
 """Tokens for each slot of a local model, at least. Streams beyond its slots wait in its server, and that is
@@ -41,6 +45,8 @@ measured."""
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The model that is measured, and what its requests may cost."""
 
+    name: str
+    """The model's name, as it was given."""
     model: llm.Model | str
     """The model, or the name of a local one."""
     second: SecondModel | None
@@ -65,8 +71,10 @@ class Bench(LiveRun):
 
     noun = "stream"
 
-    def __init__(self, course: Course, target: Target, *, quiet: bool) -> None:
+    def __init__(self, course: Course, target: Target, outputs: Outputs, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
+        self.form = MARKDOWN if outputs.markdown else ALIGNED
+        self.outputs = outputs
         self.course = course
         self.target = target
         self.prompts = target.prompts
@@ -76,6 +84,10 @@ class Bench(LiveRun):
         self.engine: Engine | None = None
         self._streams = trio.CancelScope()
         self._watch_of = Watch()
+        self.records: RecordFile | None = None
+        self.curves = None if outputs.html is None else CurveMaker()
+        self._marked = 0
+        """Loads that have their mark in the records."""
 
     # -- the work ----------------------------------------------------------------------------
 
@@ -125,7 +137,11 @@ class Bench(LiveRun):
                 objective=target.objective,
             )
             try:
-                await carry_out(engine, await self._with_prompts(client, model))
+                course = await self._with_prompts(client, model)
+                self._open_records()
+                gc.collect()
+                gc.freeze()  # what is here now is not looked through again while streams are read
+                await carry_out(engine, course)
             except WorkerDied as exc:
                 self.error = exc
             except (ValueError, TypeError) as exc:
@@ -154,12 +170,36 @@ class Bench(LiveRun):
         except (NullRunError, OSError) as exc:
             self.error = exc
             return
-        audit = msgspec.structs.replace(point.audit, null=null)
-        engine.points[-1] = msgspec.structs.replace(point, audit=audit)
+        engine.points[-1] = msgspec.structs.replace(point, null_run=null)
+
+    def _open_records(self) -> None:
+        """Prepare the file of ``--records``, if there is to be one."""
+        if self.outputs.records is not None:
+            about = {"version": llm.__version__, "at": self.began, "config": self.config()}
+            self.records = RecordFile(self.outputs.records, **about)
 
     def _add(self, record: Record) -> None:
-        if self.engine is not None and self.engine.run is not None:
-            self._watch_of.add(record, self.engine.run)
+        """Take a request that has ended to all that want it."""
+        if self.engine is None or self.engine.run is None:
+            return
+        self._watch_of.add(record, self.engine.run)
+        number = len(self.engine.points)
+        if self.records is not None:
+            self._mark_loads()
+            self.records.add(number, record)
+        if self.curves is not None:
+            self.curves.add(number, record)
+
+    def _mark_loads(self) -> None:
+        """Write to the records what is known, beside them, of the loads that have ended since."""
+        points = [] if self.engine is None else self.engine.points
+        for number in range(self._marked, len(points)):
+            point = self._noted(points[number])
+            if self.records is not None:
+                names = "load", "seed", "audit", "null_run", "notes"
+                known = {name: getattr(point, name) for name in names}
+                self.records.mark("load", number, **msgspec.to_builtins(known))
+        self._marked = len(points)
 
     def stop(self) -> int:
         run = None if self.engine is None else self.engine.run
@@ -175,8 +215,13 @@ class Bench(LiveRun):
     def progress(self) -> Progress | None:
         if self.engine is None or self.engine.run is None:
             return None
-        text = self._watch_of.text(self.engine, self.every, self.ledger)
-        return Progress(text, bool(self._watch_of.failed))
+        watch, engine = self._watch_of, self.engine
+        return Progress(
+            watch.text(engine, self.every, self.ledger),
+            bool(watch.failed),
+            share=watch.share(engine),
+            below=watch.lines(engine),
+        )
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -212,34 +257,14 @@ class Bench(LiveRun):
             return None
         return self._watch_of.commonest(self.engine)
 
-    def summary(self) -> tuple[Table, list[Row]] | None:
-        point = self.point
-        if point is None or not (point.figures.sent or point.warmup is not None):
-            return None
-        return table_of(point.figures, point.audit.unreliable), self.rows(point)
-
-    def rows(self, point: Point) -> list[Row]:
-        """Return the lines below the table."""
-        costs = self.ledger.by_meta("bench")
-        rows = [(one_line(label, 60), one_line(text, 220)) for label, text in rows_of(point)]
-        rows.append(("cost", cost_text(costs.get(MEASURED))))
-        if point.alone is not None:
-            rows += hedge_rows(point, point.alone, self.ledger)
-        if point.warmup is not None:
-            warm = f"{point.warmup.finished:,} of {point.warmup.sent:,} finished"
-            spent = costs.get(WARMUP)
-            warm += f" · ${usd(spent.total)}" if spent is not None and spent.total else ""
-            rows.append(("warm-up", warm))
-        return rows + [("note", one_line(note)) for note in self.notes(point)]
-
-    def notes(self, point: Point) -> list[str]:
-        """Return what qualifies the results."""
-        stopped = "" if self.engine is None else self.engine.stopped
-        stopped = "" if point is not self.point else stopped
+    def _noted(self, point: Point) -> Point:
+        """Return a point with all that qualifies its figures."""
+        stopped = "" if self.engine is None or point is not self.point else self.engine.stopped
         notes = [f"stopped: {stopped}"] if stopped and self.error is None else []
-        return [*notes, *point.notes, *self.prompts.told(point.figures)]
+        notes += [*point.notes, *self.prompts.told(point.figures)]
+        return msgspec.structs.replace(point, notes=tuple(notes))
 
-    def found(self) -> dict[str, Any] | None:
+    def _found(self) -> dict[str, Any] | None:
         """Return the outcome of the search for the highest load, if that is what was asked for."""
         if self.engine is None or self.engine.search is None or self.course.objective is None:
             return None
@@ -248,32 +273,55 @@ class Bench(LiveRun):
             **self.engine.search.fields(),
         }
 
-    def fields(self, name: str) -> dict[str, Any]:
+    def told(self) -> Told:
+        """Return all that is to be told."""
         costs = self.ledger.by_meta("bench")
         result = Result(
             version=llm.__version__,
             at=self.began,
-            config=config_of(self.course, self.target, self.prompts, name),
-            points=tuple(
-                msgspec.structs.replace(point, notes=tuple(self.notes(point)))
-                for point in self.points
-            ),
-            found=self.found(),
+            config=self.config(),
+            points=tuple(map(self._noted, self.points)),
+            found=self._found(),
         )
-        fields = fields_of(result)
-        fields["cost"] = cost_fields(costs.get(MEASURED), costs.get(WARMUP))
+        beside: dict[str, Any] = {"cost": cost_fields(costs.get(MEASURED), costs.get(WARMUP))}
         if self.target.second is not None and self.point is not None:
-            fields["hedge"] = hedge_fields(self.target.second, self.point, self.ledger)
-        return fields
+            beside["hedge"] = hedge_fields(self.target.second, self.point, self.ledger)
+        return Told(result=result, beside=beside)
+
+    def summary(self) -> tuple[Table, list[Row]] | None:
+        point = self.point
+        if point is None or not (point.figures.sent or point.warmup is not None):
+            return None
+        told = self.told()
+        return told.table(), told.rows()
+
+    def fields(self, name: str) -> dict[str, Any]:
+        return self.told().fields()
+
+    def write_files(self, name: str) -> OutputError | None:
+        if self.summary() is None:
+            return None
+        told = self.told()
+        error = told.write_files(self.outputs, self.curves)
+        if self.records is None:
+            return error
+        self._mark_loads()
+        self.records.mark("end", found=told.result.found, **told.beside)
+        wrong = self.records.close()
+        return error if wrong is None else OutputError(wrong, "the records", self.records.path)
+
+    def config(self) -> dict[str, Any]:
+        """Return the options for JSON: no key, and only the count and size of the prompts."""
+        return config_of(self.course, self.target, self.prompts)
 
 
-def config_of(course: Course, target: Target, prompts: Prompts, name: str) -> dict[str, Any]:
-    """Return the options for ``--json``: no key, and only the count and size of the prompts."""
+def config_of(course: Course, target: Target, prompts: Prompts) -> dict[str, Any]:
+    """Return the options for JSON: no key, and only the count and size of the prompts."""
     plan = course.plans[0]
     clocks = msgspec.structs.asdict(plan.timeouts.with_total(None))
     cost, model = target.limits.max_cost, target.model
     return {
-        "model": name,
+        "model": target.name,
         "base_url": None if isinstance(model, str) else model.base_url.partition("?")[0],
         "load": msgspec.to_builtins(plan.load),
         **{n: getattr(plan, n) for n in ("requests", "duration", "warmup", "seed", "steady")},
@@ -283,4 +331,5 @@ def config_of(course: Course, target: Target, prompts: Prompts, name: str) -> di
         "attempts": plan.attempts,
         "timeouts": clocks,
         "max_cost": None if cost is None else str(cost),
+        "goodput": None if target.objective is None else target.objective.limits,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,18 +91,19 @@ def cost_fields(totals: llm.Totals | None, warmup: llm.Totals | None) -> dict[st
     }
 
 
+def told_cost(fields: dict[str, Any]) -> str:
+    """Return in words what `cost_fields` has returned, but for the warm-up."""
+    counts, unbooked = fields["resolutions"], Decimal(fields["not_booked"])
+    if fields["amount"] is None:
+        return "unpriced (tokens known, price not)" if counts["unpriced"] else "unknown"
+    least = "at least " if fields["at_least"] else ""
+    more = f" · failed attempts ${usd(unbooked)}" if unbooked else ""
+    return f"{least}${usd(Decimal(fields['amount']))}{more}"
+
+
 def cost_text(totals: llm.Totals | None) -> str:
     """Return the amount, and how far it can be trusted."""
-    totals = totals or llm.Totals()
-    counts = totals.resolutions
-    unpriced = counts.get(llm.CostResolution.UNPRICED, 0)
-    known = counts.get(llm.CostResolution.RESOLVED, 0)
-    bounds = counts.get(llm.CostResolution.LOWER_BOUND, 0)
-    if not known + bounds:
-        return "unpriced (tokens known, price not)" if unpriced else "unknown"
-    least = "at least " if known < totals.booked else ""
-    more = f" · failed attempts ${usd(totals.unbooked)}" if totals.unbooked else ""
-    return f"{least}${usd(totals.total)}{more}"
+    return told_cost(cost_fields(totals, None))
 
 
 async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:

@@ -35,7 +35,7 @@ from ._output import (
     error_line,
     safe_json,
 )
-from ._terminal import StatusLine, print_error, print_rows, print_table, say, write_all
+from ._terminal import TABS, StatusLine, interject, print_error, print_summary, write_all
 
 REDRAW, SAY_EVERY = 0.25, 5.0
 """Seconds between two states of the status line: on a terminal, and elsewhere."""
@@ -57,6 +57,8 @@ class Progress(NamedTuple):
     """True if some of the requests have failed."""
     share: float | None = None
     """Part of the work that is done, from 0 to 1, if it is known how much there is."""
+    below: tuple[str, ...] = ()
+    """Further lines, for a terminal alone."""
 
 
 class LiveRun(ABC):
@@ -69,6 +71,8 @@ class LiveRun(ABC):
     """The reason that there is no run, or that it could not go on."""
     interrupted: signal.Signals | None = None
     """The first signal that asked for the end, once one did: SIGINT, which is Ctrl-C, or SIGTERM."""
+    form: str = TABS
+    """Form of its table where stdout is no terminal."""
     secret: str = ""
     """The keys of its models, a line each, if there are more than that of ``--model``."""
 
@@ -105,6 +109,12 @@ class LiveRun(ABC):
     def fields(self, name: str) -> dict[str, Any]:
         """Return the summary for JSON. ``name`` is the model's, as given on the command line."""
 
+    def write_files(self, name: str) -> OutputError | None:
+        """Write the files of results that are wanted beside what is printed, and return the first
+        failure. ``name`` is as for `fields`.
+        """
+        return None
+
     @property
     def fatal(self) -> Exception | None:
         """The error to show at the end."""
@@ -113,7 +123,7 @@ class LiveRun(ABC):
     def leaving(self) -> None:
         """Say that costs are being asked for. To be called when only that is left to wait for."""
         if self.interrupted and self.ledger.unsettled and not self.quiet:
-            say("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
+            interject("\nasking what it cost; Ctrl-C again does not wait for the answer\n")
 
     async def main(self, finish: Callable[[], int]) -> None:
         """Run `work`, show its progress, and handle signals.
@@ -148,7 +158,7 @@ class LiveRun(ABC):
             if running and not self.quiet:
                 many = f"one {self.noun} is" if running == 1 else f"{running:,} {self.noun}s are"
                 again = "Ctrl-C again" if self.interrupted is signal.SIGINT else "a second signal"
-                say(f"\n{many} still running; {again} cancels them\n")
+                interject(f"\n{many} still running; {again} cancels them\n")
             await anext(signals)
             self.cancel()
             await anext(signals)  # providers are being asked for costs, or something hangs
@@ -164,7 +174,12 @@ class LiveRun(ABC):
                 await done.wait()
                 break
             if (progress := self.progress()) is not None:
-                await line.show(progress.text, bad=progress.failing, share=progress.share)
+                await line.show(
+                    progress.text,
+                    bad=progress.failing,
+                    share=progress.share,
+                    below=progress.below,
+                )
         line.clear()
         shown.set()
 
@@ -221,6 +236,8 @@ def _print(
     variable, secret = variable_of(kind, base_url), key_of(kind, base_url)
     if run is not None:
         secret = run.secret or secret
+    if run is not None:
+        run.error = run.error or run.write_files(name)
     code = error_code(error) if run is None or error else run.exit_code()
     error = error or (None if run is None else run.error)
     try:
@@ -234,14 +251,12 @@ def _print(
         elif stderr and run is not None and run.quiet:  # it wants errors only there
             pass
         elif run is not None and (summary := run.summary()) is not None:
-            (head, *table), rows = summary
-            if table:
-                print_table(head, table, stderr=stderr)
+            table, rows = summary
             shown = [
                 (redact_beginnings(label, secret), redact_beginnings(line, secret))
                 for label, line in rows
             ]
-            print_rows(shown, stderr=stderr)
+            print_summary(table, shown, form=run.form, stderr=stderr)
     except OutputError as exc:
         if stderr:  # there is no place left to report it
             return code

@@ -30,6 +30,7 @@ EXIT_CODES = {
     "some requests failed",
     7: "for batch: stopped by a limit of yours, by a quota that is used up, or by a server that names a "
     "late time to come back",
+    8: "for compare: a condition of --fail-if holds",
     130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
     141: "stdout was closed by its reader (as in `| head`)",
     143: "ended by SIGTERM, which does what Ctrl-C does",

@@ -17,7 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .._bench.output.text import aligned, markdown
 from ._output import OutputError, Row
+
+TABS, ALIGNED, MARKDOWN = "tabs", "aligned", "markdown"
+"""Forms of a table that is not on a terminal."""
 
 
 def write_all(stream: TextIO | None, data: bytes) -> None:
@@ -87,37 +91,78 @@ def _rows_text(console: Console, rows: Iterable[Row]) -> str:
 
 
 class StatusLine:
-    """The progress on stderr: one line that changes on a terminal, line after line elsewhere."""
+    """The progress on stderr: on a terminal one line that changes, with more below it if there are any;
+    line after line elsewhere.
+    """
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False)
-        there = sys.stderr is not None and sys.stderr.isatty()
-        self.changes: bool = there and not console.is_dumb_terminal
+        self._console = Console(stderr=True, highlight=False)
+        self.changes: bool = _changes(self._console)
         """True if the line is replaced, and no other one is added."""
-        self._console = console
+        self._below = False
 
-    async def show(self, line: str, *, bad: bool, share: float | None = None) -> None:
+    async def show(
+        self, line: str, *, bad: bool, share: float | None = None, below: tuple[str, ...] = ()
+    ) -> None:
         """Write the line from a thread, so that a terminal that hangs holds nothing up.
 
-        On a terminal, a bar before the line is filled for ``share``, a number from 0 to 1.
+        On a terminal, a bar before the line is filled for ``share``, a number from 0 to 1, and the lines
+        ``below`` it follow. The cursor is left on the first line.
         """
         if self.changes:
-            width = max(1, self._console.width - 1)  # a line up to the edge may wrap
             text = Text(line, "red" if bad else "dim")
             if share is not None:
                 text = Text.assemble(_bar(share), f" {share:4.0%} ", text)
-            text.truncate(width, overflow="ellipsis")
-            with self._console.capture() as captured:
-                self._console.print(text, end="", soft_wrap=True)
-            line = f"\r{captured.get()}\x1b[K"
+            line = f"\r{self._cut(text)}\x1b[K"
+            if below and _shows_blocks():
+                shown = below[: max(0, self._console.height - 2)]
+                line += "".join(f"\n{self._cut(Text(more, 'dim'))}\x1b[K" for more in shown)
+                line += "\x1b[J" + (f"\x1b[{len(shown)}A\r" if shown else "")
+                self._below = True
         else:
             line += "\n"
         await trio.to_thread.run_sync(say, line, abandon_on_cancel=True)
 
     def clear(self) -> None:
-        """Remove the line from a terminal."""
+        """Remove the lines from a terminal."""
         if self.changes:
-            say("\r\x1b[K")
+            say("\r\x1b[J" if self._below else "\r\x1b[K")
+
+    def _cut(self, text: Text) -> str:
+        """Return a text as the terminal takes it, on one line: one up to the edge may wrap."""
+        text.truncate(max(1, self._console.width - 1), overflow="ellipsis")
+        with self._console.capture() as captured:
+            self._console.print(text, end="", soft_wrap=True)
+        return captured.get()
+
+
+def _changes(console: Console) -> bool:
+    """Return whether stderr is a terminal on which lines can be replaced."""
+    there = sys.stderr is not None and sys.stderr.isatty()
+    return there and not console.is_dumb_terminal
+
+
+def _shows_blocks() -> bool:
+    """Return whether stderr has the characters of sparklines."""
+    return (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
+
+
+def interject(text: str) -> None:
+    """Write to stderr between two states of the status line, in place of what it shows on a terminal."""
+    console = Console(stderr=True)
+    say(f"\x1b[J{text}" if _changes(console) else text)
+
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Iterable[float | None]) -> str:
+    """Return a bar for each value, from 0 to the largest; a space where there is none."""
+    shown = list(values)
+    most = max((value for value in shown if value is not None), default=0.0) or 1.0
+    return "".join(
+        " " if value is None else BLOCKS[min(7, int(value / most * 8))] for value in shown
+    )
 
 
 BAR = 20
@@ -134,6 +179,26 @@ def print_error(line: str) -> None:
     with console.capture() as captured:
         console.print(Text(line, "red" if console.is_terminal else ""))
     say(captured.get())
+
+
+def print_summary(
+    table: list[tuple[str, ...]], rows: list[Row], *, form: str = TABS, stderr: bool = False
+) -> None:
+    """Print a table, of which the first row is the head, and the lines below it.
+
+    ``form`` is that of a table on anything but a terminal: `TABS` between fields, or `ALIGNED`; with
+    `MARKDOWN` all of it is that, on a terminal too. Raises `OutputError` on stdout.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if form == MARKDOWN:
+        write_all(stream, encoded(markdown(table, rows), stream))
+        return
+    if len(table) > 1:
+        if form == ALIGNED and not Console(stderr=stderr).is_terminal:
+            write_all(stream, encoded(aligned(table) + "\n", stream))
+        else:
+            print_table(table[0], table[1:], stderr=stderr)
+    print_rows(rows, stderr=stderr)
 
 
 def print_table(

@@ -9,20 +9,30 @@ import msgspec
 
 from ..plan import Closed, Load
 
-if TYPE_CHECKING:  # they bring numpy, which a worker process does not need
+if TYPE_CHECKING:  # it brings numpy, which a worker process does not need
     from ..figures.figures import Figures
-    from .null import NullRun
 
 LEAST_LAG = 0.001
 """Seconds of lag that no figure is marked for."""
-SHARE_OF_FIGURE = 0.05
+SHARE_OF_FIGURE = 0.01
 """Share of a figure's median that the lag may have, if that is more than `LEAST_LAG`."""
+OWN = ("sending", "late")
+"""Figures that are the client's own in any case."""
 BUSY = 0.8
 """Share of a core from which on this program may have limited the rates."""
 BUSY_SECONDS = 1.0
 """Seconds that a run must have taken for `BUSY` to apply: a shorter one is always busy."""
+STALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds of a turn of the event loop from which on turns are summed up as stalls."""
+STALLED = 0.01
+"""Share of the time that stalls may take: as many contents are read together with the ones behind them."""
+STOLEN_PAUSE = 0.1
+"""Seconds for which a host takes a CPU away at a time, about."""
 ENOUGH_READS = 20
 """Reads below which the loop's turns stand in for the lag of reads."""
+
+WAITED = 0.05
+"""Share of the time spent waiting for a CPU from which on the report tells it."""
 
 RATES = ("requests", "chunks", "output_tokens", "input_tokens")
 """The rates of a run, by their names in `Figures.rates`."""
@@ -67,13 +77,24 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """CPU seconds of the process for each second: 1 is a whole core. None if no time passed."""
     cpu_shares: tuple[float, ...] = ()
     """That of each process, where there are several; the last one is that which gathers the records."""
-    reads: int = 0
-    """Reads of sockets, of which ``lag`` has a sample."""
+    cpu_waited: float | None = None
+    """Seconds that this program could have run and had to wait for a CPU, because of other programs. None
+    where the system does not tell (only Linux does)."""
+    stolen: float | None = None
+    """Seconds of all CPUs together that a virtual machine's host gave to others; None as above."""
     lag: Times | None = None
     """Seconds from the kernel's receipt of the newest bytes of a read to that read. None where the system
-    does not say when it received them (only Linux does), or a proxy is on the way."""
+    does not say when it received them (only Linux does), or a proxy is on the way. It is in no time of a
+    content, but bytes that come meanwhile are taken for one read."""
+    lag_first: Times | None = None
+    """That of the first read of each response, which ``ttft`` rests on: many that start together are read
+    one after the other."""
+    lag_last: Times | None = None
+    """That of the last read of each response, which ``e2e`` rests on."""
     loop: Times = Times()
     """Seconds that each turn of the event loop took, during which nothing else could be read or sent."""
+    stalls: dict[str, float] = {}
+    """Seconds spent in turns of the event loop that were longer than the key says, in seconds."""
     gc: Pauses = Pauses()
     late: Times = Times()
     """Seconds from a request's scheduled start to its call, of whole answers."""
@@ -81,11 +102,9 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """True if the client was a limit, so that ``unreliable`` has something."""
     unreliable: dict[str, str] = {}
     """Names of `LATENCIES` and of `Figures.rates` that can't be believed, each with its reason: ``lag``,
-    ``late``, or ``cpu``."""
+    ``stalls``, ``late``, or ``cpu``."""
     verdict: str = ""
     """The conclusion, as a sentence for the report."""
-    null: NullRun | None = None
-    """The same load against a server whose timing is known (``--null-run``)."""
 
 
 def merged(audits: Sequence[Audit], *, here: Audit | None = None) -> Audit:
@@ -104,7 +123,6 @@ def merged(audits: Sequence[Audit], *, here: Audit | None = None) -> Audit:
         )
     if len(audits) == 1:
         return audits[0]
-    lags = [audit.lag for audit in audits if audit.lag is not None]
     known = [audit.cpu_share for audit in audits if audit.cpu_share is not None]
     pauses = [audit.gc for audit in audits]
     generations = {name for each in pauses for name in each.by_generation}
@@ -112,10 +130,17 @@ def merged(audits: Sequence[Audit], *, here: Audit | None = None) -> Audit:
         workers=len(audits),
         seconds=max(audit.seconds for audit in audits),
         cpu_seconds=sum(audit.cpu_seconds for audit in audits),
+        cpu_waited=max((a.cpu_waited for a in audits if a.cpu_waited is not None), default=None),
+        stolen=max((a.stolen for a in audits if a.stolen is not None), default=None),
         cpu_share=max(known, default=None),
-        reads=sum(audit.reads for audit in audits),
-        lag=_worst(lags) if len(lags) == len(audits) else None,
+        lag=_worst_known([audit.lag for audit in audits]),
+        lag_first=_worst_known([audit.lag_first for audit in audits]),
+        lag_last=_worst_known([audit.lag_last for audit in audits]),
         loop=_worst([audit.loop for audit in audits]),
+        stalls={
+            name: max(audit.stalls.get(name, 0.0) for audit in audits)
+            for name in sorted({name for audit in audits for name in audit.stalls}, key=float)
+        },
         gc=Pauses(
             count=sum(each.count for each in pauses),
             total=sum(each.total for each in pauses),
@@ -126,6 +151,11 @@ def merged(audits: Sequence[Audit], *, here: Audit | None = None) -> Audit:
             },
         ),
     )
+
+
+def _worst_known(times: Sequence[Times | None]) -> Times | None:
+    known = [each for each in times if each is not None]
+    return _worst(known) if len(known) == len(times) else None
 
 
 def _worst(times: Sequence[Times]) -> Times:
@@ -146,10 +176,19 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     ==========  ======================================  ============================================
     reason      rule                                    marks
     ==========  ======================================  ============================================
-    ``lag``     lag p99 above 1 ms and above 5 % of     that figure
-                the figure's median (for TPOT: of
-                the time from first to last content)
-    ``late``    late p99 above 1 ms and above 5 % of    the figures from the scheduled start, and
+    ``lag``     lag p99 of its reads above 1 ms and     that figure
+                above 1 % of the figure's median (for
+                TPOT: of the time from the first to
+                the last content); and, where the lag
+                is taken out, above half of the median
+                gap, so that reads may have brought
+                several contents
+    ``stalls``  turns of the event loop longer than     that figure, unless it is a hundred
+                half of the median gap, and CPUs taken  times as long as the longest turn (0.1 s
+                away by the host, took more than 1 %    for what the host took)
+                of the time, so that contents were
+                read together with those behind them
+    ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
                 the median TTFT, in an open loop        the rate of requests
                 without a bound of its own
     ``cpu``     more than 80 % of a core in a closed    the rates
@@ -162,10 +201,12 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     late_times = Times(count=late.count, p50=late.at("p50"), p99=late.at("p99"), max=late.max)
     audit = msgspec.structs.replace(audit, late=late_times)
     unreliable: dict[str, str] = {}
-    lag = _lag(audit)
     for name, spread in figures.latency.items():
-        if name != "late" and spread.count and lag.worst > _allowed(_stretch(name, figures)):
+        lag = _lag(audit, name)
+        if name not in OWN and spread.count and _wrong(lag, name, audit, figures):
             unreliable[name] = "lag"
+        elif name not in OWN and spread.count and _stalled(audit, name, figures):
+            unreliable[name] = "stalls"
     closed = isinstance(load, Closed)
     free = not closed and getattr(load, "concurrency", None) is None
     behind = free and late_times.worst > _allowed(_stretch("ttft", figures))
@@ -180,6 +221,24 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
         unreliable=unreliable,
         verdict=_verdict(audit, unreliable),
     )
+
+
+def _wrong(lag: Times, name: str, audit: Audit, figures: Figures) -> bool:
+    """Return True if a lag may have put a figure wrong."""
+    if lag.worst <= _allowed(_stretch(name, figures)):
+        return False
+    taken_out = lag is not audit.loop and not name.startswith("e2e_stream")
+    return not taken_out or lag.worst > (figures.latency["itl"].at("p50") or 0.0) / 2
+
+
+def _stalled(audit: Audit, name: str, figures: Figures) -> bool:
+    """Return True if stalls may have put a figure wrong."""
+    half = (figures.latency["itl"].at("p50") or 0.0) / 2
+    limit = max((each for each in STALLS if each <= half), default=STALLS[0])
+    stalled, stolen = audit.stalls.get(f"{limit:g}", 0.0), audit.stolen or 0.0
+    longest = max(audit.loop.max or 0.0, STOLEN_PAUSE if stolen else 0.0)
+    share = (stalled + stolen) / audit.seconds if audit.seconds else 0.0
+    return share > STALLED and longest > _allowed(_stretch(name, figures))
 
 
 def _stretch(name: str, figures: Figures) -> float:
@@ -197,9 +256,14 @@ def busy(audit: Audit) -> bool:
     return audit.seconds >= BUSY_SECONDS and (audit.cpu_share or 0.0) > BUSY
 
 
-def _lag(audit: Audit) -> Times:
-    known = audit.lag is not None and audit.lag.count >= ENOUGH_READS
-    return audit.lag if known and audit.lag is not None else audit.loop
+def _lag(audit: Audit, name: str = "") -> Times:
+    """Return the lag of the reads that a figure rests on, or of all."""
+    lag = audit.lag
+    if name.startswith("ttft"):
+        lag = audit.lag_first
+    elif name.startswith(("e2e", "tpot")):
+        lag = audit.lag_last
+    return audit.loop if lag is None or lag.count < ENOUGH_READS else lag
 
 
 def _allowed(median: float) -> float:
@@ -210,10 +274,20 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
     lag = _lag(audit)
     what = "turns of the event loop" if lag is audit.loop else "reads lagged by"
     facts = [f"{what} p50 {_ms(lag.p50)}, p99 {_ms(lag.p99)}, max {_ms(lag.max)}"]
+    for what, times in (("first", audit.lag_first), ("last", audit.lag_last)):
+        if times is not None and times.worst > max(LEAST_LAG, lag.worst):
+            facts.append(f"{what} reads of answers by p99 {_ms(times.p99)}")
     if audit.cpu_share is not None:
         facts.append(f"{audit.cpu_share:.0%} of a core")
+    waited = audit.cpu_waited or 0.0
+    if waited > WAITED * audit.seconds > 0:
+        facts.append(f"waited for a CPU {waited / audit.seconds:.0%} of the time")
+    if audit.stolen:
+        facts.append(f"the host took CPUs away for {audit.stolen:.2f} s")
     if audit.late.worst > LEAST_LAG:
         facts.append(f"sent late by p99 {_ms(audit.late.p99)}")
+    if "stalls" in unreliable.values() and (audit.loop.max or 0.0) > LEAST_LAG:
+        facts.append(f"the loop stood still for up to {_ms(audit.loop.max)}")
     if audit.gc.longest > LEAST_LAG:
         facts.append(f"longest pause for garbage {_ms(audit.gc.longest)}")
     told = " · ".join(facts)

@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from ..._client import open_client
 from ...providers._models import compatible
 from ..figures.figures import Figures
 from ..load import LoadRun
 from ..plan import Plan
-from ..prompts.prompt import Prompt
 from ..record import MEASURED, Record
 from .null import NullRun, null_run_of
 
@@ -58,9 +58,9 @@ async def null_run(plan: Plan, figures: Figures) -> NullRun:
     """
     timing = timing_of(figures)
     few = MAX_REQUESTS if plan.requests is None else min(plan.requests, MAX_REQUESTS)
-    likewise = msgspec.structs.replace(
+    likewise = replace(
         plan,
-        prompts=tuple(Prompt(messages=prompt.messages) for prompt in plan.prompts),
+        prompts=tuple(replace(prompt, params={}, lengths=()) for prompt in plan.prompts),
         requests=few,
         duration=SECONDS if plan.duration is None else min(plan.duration, SECONDS),
         warmup=0,

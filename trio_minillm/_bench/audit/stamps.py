@@ -2,7 +2,11 @@
 
 On Linux ``SO_TIMESTAMPNS`` gives the time at which the newest segment of a read arrived. The time from
 there to the read is the client's own lag: everything between is this program and the scheduler of the
-machine. The sockets are below TLS.
+machine. It is told, and taken out of the times of contents (`Lags.at`): where a server sends to hundreds of
+streams at once, they are read one after the other, and the last ones milliseconds after they came.
+
+The sockets are below TLS. A read that brings several segments has the time of the newest one, so that a lag
+must be shorter than the gap between contents to be taken out rightly; the audit sees to that.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import socket
 import struct
 import sys
 import time
+from array import array
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -20,12 +26,14 @@ from ..._http.proxies import Proxies
 from ..._http.transport import TrioTransport
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
-EVERY = 8
-"""Reads of which one is stamped, once there are `FEW`."""
-FEW = 1000
-"""Reads that are all stamped."""
+MAX_READS = 10_000
+"""Newest reads whose lags are known: more than a consumer is ever behind."""
+NEAR = 0.005
+"""Seconds from a read to the time of the contents in it, at most: they are parsed in between."""
+TWICE = 0.00002
+"""Seconds between the readings of two clocks from which on they are read again."""
 MAX_LAG = 60.0
 """Seconds of a lag that is believed: more is a step of the machine's clock, as is less than 0."""
 
@@ -36,31 +44,56 @@ _SPACE = socket.CMSG_SPACE(_TIME.size) if hasattr(socket, "CMSG_SPACE") else 0
 
 
 class Lags:
-    """The lags of one client's reads."""
+    """The lags of one client's reads, in seconds."""
 
-    def __init__(self, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        now: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.known = False
         """True once a socket has been made that tells them."""
-        self.reads = 0
-        """Reads of such sockets."""
-        self.times = Histogram()
-        """Seconds of those that were stamped."""
+        self.every = Histogram()
+        """Those of all reads."""
+        self.first = Histogram()
+        """Those of the first read behind each request, which brings the response's beginning."""
+        self.last = Histogram()
+        """Those of the last read of each response."""
         self._now = now
+        self._monotonic = monotonic
+        self._reads = array("d")
+        self._lags = array("d")
 
     def clear(self) -> None:
         """Begin anew."""
-        self.reads, self.times = 0, Histogram()
+        self.every, self.first, self.last = Histogram(), Histogram(), Histogram()
 
-    def due(self) -> bool:
-        """Count a read, and return True if it is one of those that are stamped."""
-        self.reads += 1
-        return self.reads <= FEW or not self.reads % EVERY
+    def of(self, received: int) -> float | None:
+        """Return the lag of the read that was just made of what was received at this time, in nanoseconds
+        of the system's clock; None if that clock was set meanwhile.
+        """
+        for _ in range(3):  # another process may have had its turn between the two clocks
+            read = self._monotonic()
+            lag = (self._now() - received) * 1e-9
+            if self._monotonic() - read < TWICE:
+                break
+        if not -MAX_LAG < lag < MAX_LAG:
+            return None
+        lag = max(0.0, lag)
+        self._reads.append(read)
+        self._lags.append(lag)
+        if len(self._reads) > 2 * MAX_READS:
+            del self._reads[:MAX_READS], self._lags[:MAX_READS]
+        return lag
 
-    def add(self, received: int) -> None:
-        """Add a read of what was received at this time, in nanoseconds of the system's clock."""
-        lag = (self._now() - received) * 1e-9
-        if -MAX_LAG < lag < MAX_LAG:
-            self.times.add(max(0.0, lag))
+    def at(self, time: float) -> float:
+        """Return the lag of what was taken from a socket at this time of the monotonic clock: that of the
+        read just before it, since nothing else is read until the contents of a read have their time. It
+        is 0 if there is none.
+        """
+        place = bisect_right(self._reads, time) - 1
+        near = place >= 0 and time - self._reads[place] < NEAR
+        return self._lags[place] if near else 0.0
 
     def wrap(self, sock: socket.socket) -> socket.socket:
         """Return the socket as one that tells its lags, or as it is where the system can't."""
@@ -78,21 +111,45 @@ class Lags:
 
 
 class StampedSocket(socket.socket):
-    """A socket whose reads are stamped, every one or some."""
+    """A socket that tells the lags of its reads."""
 
     lags: Lags
+    begun = False
+    """True once something was read behind what was sent last."""
+    lag: float | None = None
+    """The lag of the newest read."""
+
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        """Send as `socket.socket.send` does: what was read before it was the end of a response."""
+        self._ended()
+        return super().send(data, flags)
+
+    def close(self) -> None:
+        """Close as `socket.socket.close` does."""
+        self._ended()
+        super().close()
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Read as `socket.socket.recv_into` does, and add the lag."""
-        lags = self.lags
-        if not lags.due():
-            return super().recv_into(buffer, nbytes, flags)
         count, ancillary, _, _ = self.recvmsg_into([buffer], _SPACE, flags)
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == _STAMP and len(data) == _TIME.size:
                 seconds, nanoseconds = _TIME.unpack(data)
-                lags.add(seconds * 1_000_000_000 + nanoseconds)
+                self._read(self.lags.of(seconds * 1_000_000_000 + nanoseconds))
         return count
+
+    def _read(self, lag: float | None) -> None:
+        if lag is not None:
+            lags = self.lags
+            lags.every.add(lag)
+            if not self.begun:
+                lags.first.add(lag)
+            self.begun, self.lag = True, lag
+
+    def _ended(self) -> None:
+        if self.begun and self.lag is not None:
+            self.lags.last.add(self.lag)
+        self.begun = False
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ..audit.audit import Audit
+from ..audit.null import NullRun
 from ..figures.figures import Figures
 from ..figures.spread import fields_of as spread_fields
 from ..run import SCHEMA, Point, Result
@@ -26,13 +26,17 @@ def fields_of(result: Result) -> dict[str, Any]:
 
 def _point_fields(point: Point) -> dict[str, Any]:
     warmup, alone = point.warmup, point.alone
-    counts = None if warmup is None else {"sent": warmup.sent, "finished": warmup.finished}
+    told = None
+    if warmup is not None:
+        told = {"sent": warmup.sent, "finished": warmup.finished, "failures": warmup.failures}
     return {
         "load": msgspec.to_builtins(point.load),
+        "seed": point.seed,
         **_figures_fields(point.figures),
-        "warmup": counts,
+        "warmup": told,
         "alone": None if alone is None else _figures_fields(alone),
-        "audit": _audit_fields(point.audit),
+        "steady": msgspec.to_builtins(point.steady),
+        "audit": {**msgspec.to_builtins(point.audit), "null": _null_fields(point.null_run)},
         "notes": list(point.notes),
     }
 
@@ -59,10 +63,8 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _audit_fields(audit: Audit) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(audit)
-    null = audit.null
-    if null is not None:
-        spreads = {n: spread_fields(getattr(null, n)) for n in ("ttft", "e2e", "arrival", "itl")}
-        fields["null"] |= spreads
-    return fields
+def _null_fields(null: NullRun | None) -> dict[str, Any] | None:
+    if null is None:
+        return None
+    fields: dict[str, Any] = msgspec.to_builtins(null)
+    return fields | {n: spread_fields(getattr(null, n)) for n in ("ttft", "e2e", "arrival", "itl")}

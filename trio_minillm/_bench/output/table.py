@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
+
+import msgspec
 
 from ..audit.null import NullRun
 from ..figures.figures import Figures
-from ..figures.objective import limits_text
-from ..run import Point
+from ..figures.objective import Objective, limits_text
+from ..figures.spread import Spread
+from ..plan import Closed, Load, Open, Ramp
+from ..run import Point, Result
+from ..steady import Steady
 
 NAMES = {
     "ttft": "TTFT",
@@ -28,30 +34,87 @@ NAMES = {
     "late": "sent late",
 }
 """Names of the distributions in the table."""
-SHOWN = ("mean", "std", "p50", "p90", "p95", "p99", "max")
+SHOWN = ("mean", "p50", "p90", "p95", "p99", "max")
 """Figures of the table's columns."""
 CUT = ("length", "max_tokens", "max_output_tokens", "MAX_TOKENS")
 """Finish reasons of an answer that the parameter max_tokens has cut off."""
+ALIKE = {
+    "ttft_text": "ttft",
+    "ttft_reasoning": "ttft",
+    "itl_token": "itl",
+    "e2e_stream": "e2e",
+}
+"""Distributions that are shown only where they differ from another one."""
+SCHEDULED = ("ttft_scheduled", "e2e_scheduled", "late")
+"""Distributions that are shown only where requests were sent late."""
+HIDDEN = ("itl_max", "ttft_text_scheduled", "ttft_reasoning_scheduled", "e2e_stream_scheduled")
+"""Distributions that are in JSON alone."""
+SAME, SAME_SHARE = 0.005, 0.1
+"""Seconds, and part of a time, up to which two times are shown as one: less than people act upon."""
+LATE = 0.02
+"""Seconds up to which a request counts as sent in time: what a busy machine delays a timer by."""
+LONG = 10.0
+"""Seconds from which on a row is in seconds and not in milliseconds."""
+
+Table = list[tuple[str, ...]]
+"""A table's rows, of which the first is its head."""
 
 
 MARK = " (!)"
 """Mark of a figure that the audit refuses."""
 
 
-def table_of(figures: Figures, unreliable: Container[str] = ()) -> list[tuple[str, ...]]:
-    """Return the table of the distributions that have values; its first row is the head. Those that are
-    ``unreliable`` have a mark.
+def result_table(result: Result) -> Table:
+    """Return the table of one load's distributions, or of several loads."""
+    if len(result.points) == 1:
+        return table_of(result.points[0].figures, result.points[0].audit.unreliable)
+    return sweep_table(result.points)
+
+
+# -- one load --------------------------------------------------------------------------------
+
+
+def table_of(figures: Figures, unreliable: Container[str] = ()) -> Table:
+    """Return the table of the distributions that have something to say; its first row is the head. Those
+    that are ``unreliable`` have a mark.
     """
     rows = [
-        (
-            NAMES[name] + (MARK if name in unreliable else ""),
-            f"{spread.count:,}",
-            *(seconds_text(spread.at(which)) for which in SHOWN),
-        )
+        _row(name, spread, MARK if name in unreliable else "")
         for name, spread in figures.latency.items()
-        if spread.count and (name, figures.latency["late"].max) != ("late", 0)
+        if spread.count and _says_something(name, figures.latency)
     ]
     return [("", "count", *SHOWN), *rows]
+
+
+def _says_something(name: str, latency: dict[str, Spread]) -> bool:
+    """Return whether a distribution differs from the one that is shown anyway."""
+    spread, other = latency[name], latency.get(ALIKE.get(name, ""))
+    if name in HIDDEN:
+        return False
+    if name in SCHEDULED:
+        return (latency["late"].max or 0.0) > LATE
+    if name == "sending":
+        return (spread.at("p50") or 0.0) > SAME
+    if other is None:
+        return True
+    if spread.count != other.count and name != "itl_token":
+        return True
+    least = 0.0 if name == "itl_token" else SAME
+    pairs = [(spread.at(which) or 0.0, other.at(which) or 0.0) for which in SHOWN]
+    return any(abs(one - two) > max(least, SAME_SHARE * two) for one, two in pairs)
+
+
+def _row(name: str, spread: Spread, mark: str) -> tuple[str, ...]:
+    unit, scale = ("s", 1.0) if (spread.max or 0.0) >= LONG else ("ms", 1000.0)
+    cells = []
+    for which in SHOWN:
+        value, bounds = spread.at(which), spread.intervals.get(which)
+        cell = "-" if value is None else number_text(value * scale)
+        if which == "mean" and bounds is not None:
+            cell += f" ±{number_text((bounds[1] - bounds[0]) / 2 * scale)}"
+        cells.append(cell)
+    label = NAMES.get(name, name) + (", estimated" if spread.estimated else "")
+    return (f"{label} ({unit}){mark}", f"{spread.count:,}", *cells)
 
 
 def rows_of(point: Point) -> list[tuple[str, str]]:
@@ -61,52 +124,73 @@ def rows_of(point: Point) -> list[tuple[str, str]]:
         f"{n:,} cut at max_tokens" if reason in CUT else f"{reason} {n:,}"
         for reason, n in sorted(figures.reasons.items(), key=lambda item: -item[1])
     )
-    rows = [
-        (
-            "finished",
-            f"{figures.finished:,} of {figures.sent:,}" + (f" ({reasons})" if reasons else ""),
-        )
-    ]
+    finished = f"{figures.finished:,} of {figures.sent:,}"
+    rows = [("finished", finished + (f" ({reasons})" if reasons else ""))]
     cancelled = figures.outcomes.get("cancelled", 0)
-    failed = figures.sent - figures.finished - cancelled
-    if failed:
+    if failed := failed_of(figures):
         rows.append(("failed", f"{failed:,}"))
-    for kind in figures.failures:
-        words = (kind[name] for name in ("type", "kind", "status", "clock"))
-        name = " ".join(str(word) for word in words if word is not None)
-        rows.append((name, f"{kind['count']:,} · {kind['example']}"))
+    rows += failure_rows(figures)
     if cancelled:
         rows.append(("cancelled", f"{cancelled:,}"))
     if figures.window is not None:
-        rows.append(
-            (
-                "time",
-                f"{seconds_text(figures.window)} · {_rate(figures, 'requests')} answers/s"
-                + _mark(point, "requests"),
-            )
-        )
-        rows.append(
-            (
-                "chunks",
-                f"{figures.chunks:,} · {_rate(figures, 'chunks')}/s" + _mark(point, "chunks"),
-            )
-        )
+        rate = f"{rate_text(figures, 'requests')} requests/s{_mark(point, 'requests')}"
+        rows.append(("time", f"{seconds_text(figures.window)} · {rate}"))
+        rate = f"{rate_text(figures, 'chunks')}/s{_mark(point, 'chunks')}"
+        rows.append(("chunks", f"{figures.chunks:,} · {rate}"))
     if figures.finished:
         rows.append(("tokens", _tokens_text(figures) + _mark(point, "output_tokens")))
     return rows + _judgements(point)
 
 
+def goodput_text(figures: Figures) -> str:
+    """Return the good requests and their rate: ``97 good of 100 (97.0%) · 12.1/s``, or ``-``."""
+    good = figures.goodput
+    if good is None or good.share is None:
+        return "-"
+    rate = "" if good.rate is None else f" · {good.rate:,.1f}/s"
+    return f"{good.good:,} good of {figures.sent:,} ({good.share:.1%}){rate}"
+
+
+def failure_rows(figures: Figures) -> list[tuple[str, str]]:
+    """Return a line for each kind of failure, the commonest first."""
+    rows = []
+    for kind in figures.failures:
+        words = (kind[name] for name in ("type", "kind", "status", "clock"))
+        name = " ".join(str(word) for word in words if word is not None)
+        rows.append((name, f"{kind['count']:,} · {kind['example']}"))
+    return rows
+
+
 def _judgements(point: Point) -> list[tuple[str, str]]:
     rows = []
-    if (goodput := point.figures.goodput) is not None and goodput.share is not None:
-        rate = "-" if goodput.rate is None else f"{goodput.rate:,.1f}"
-        text = f"{goodput.good:,} good of {point.figures.sent:,} ({goodput.share:.1%}) · {rate}/s"
-        rows.append(("goodput", f"{text} · {limits_text(goodput.limits)}"))
+    if point.steady is not None and point.steady.found:
+        rows.append(("steady state", _steady_text(point.steady)))
+    if point.figures.goodput is not None:
+        limits = limits_text(point.figures.goodput.limits)
+        rows.append(("goodput", f"{goodput_text(point.figures)} · {limits}"))
     if point.audit.verdict:
         rows.append(("audit", point.audit.verdict))
-    if point.audit.null is not None:
-        rows.append(("null run", _null_text(point.audit.null)))
+    if point.null_run is not None:
+        rows.append(("null run", _null_text(point.null_run)))
     return rows
+
+
+def _steady_text(steady: Steady) -> str:
+    within = seconds_text((steady.end or 0.0) - (steady.begin or 0.0))
+    ends = f"{seconds_text(steady.before)} before it and {seconds_text(steady.after)} after it"
+    return f"{within}, without {ends} · {steady.cut:,} requests cut off"
+
+
+def found_text(found: dict[str, Any]) -> str:
+    """Return the outcome of a search in a line: ``concurrency 24 meets 99% ttft<0.5s; 25 does not``."""
+    objective = msgspec.convert(found["objective"], Objective)
+    over, load, beyond = found["over"], found["load"], found["interval"][1]
+    if load is None:
+        text = f"no {over} meets {objective}"
+    else:
+        text = f"{over} {load:g} meets {objective}"
+        text += f"; {beyond:g} does not" if beyond is not None else "; none was found that does not"
+    return text + (f" · incomplete: {found['incomplete']}" if found["incomplete"] else "")
 
 
 def _null_text(null: NullRun) -> str:
@@ -122,7 +206,13 @@ def _mark(point: Point, name: str) -> str:
     return MARK if name in point.audit.unreliable else ""
 
 
-def _rate(figures: Figures, name: str) -> str:
+def failed_of(figures: Figures) -> int:
+    """Return the number of requests that failed; cancelled ones did not."""
+    return figures.sent - figures.finished - figures.outcomes.get("cancelled", 0)
+
+
+def rate_text(figures: Figures, name: str) -> str:
+    """Return one of the rates, such as ``1,041.3``, or ``-``."""
     found = figures.rates.get(name)
     return "-" if found is None else f"{found:,.1f}"
 
@@ -130,11 +220,69 @@ def _rate(figures: Figures, name: str) -> str:
 def _tokens_text(figures: Figures) -> str:
     if (tokens := figures.tokens) is None:
         return "unknown: no answer came with its usage"
-    text = f"{tokens['output_tokens']:,} out · {_rate(figures, 'output_tokens')}/s"
+    text = f"{tokens['output_tokens']:,} out · {rate_text(figures, 'output_tokens')}/s"
     if tokens["reasoning_tokens"]:
         text += f" ({tokens['reasoning_tokens']:,} of them reasoning)"
     text += f" · {tokens['prompt_tokens']:,} in"
     return text + (f" ({tokens['cached_tokens']:,} cached)" if tokens["cached_tokens"] else "")
+
+
+# -- several loads ---------------------------------------------------------------------------
+
+
+def sweep_table(points: tuple[Point, ...]) -> Table:
+    """Return a table with a row for each load."""
+    told = any(p.figures.tokens is not None for p in points)
+    limited = any(p.figures.goodput is not None for p in points)
+    speed = "output_tokens" if told else "chunks"
+    head = (
+        *("load", "requests/s", "TTFT p50", "p99", "TPOT p50" if told else "ITL p50"),
+        "tokens/s" if told else "chunks/s",
+        *(("goodput",) if limited else ()),
+        "failed",
+    )
+    rows = []
+    for point in points:
+        figures = point.figures
+        ttft, pace = figures.latency["ttft"], figures.latency["tpot" if told else "itl"]
+        rows.append(
+            (
+                load_text(point.load),
+                rate_text(figures, "requests"),
+                *(seconds_text(spread.at(n)) for spread, n in ((ttft, "p50"), (ttft, "p99"))),
+                seconds_text(pace.at("p50")),
+                rate_text(figures, speed),
+                *((_share_text(figures),) if limited else ()),
+                f"{failed_of(figures):,}",
+            )
+        )
+    return [head, *rows]
+
+
+def _share_text(figures: Figures) -> str:
+    good = figures.goodput
+    return "-" if good is None or good.share is None else f"{good.share:.1%}"
+
+
+def load_text(load: Load) -> str:
+    """Return a load in a few words: ``concurrency 10``, ``5/s``, ``1/s to 20/s``."""
+    if isinstance(load, Closed):
+        return f"concurrency {load.concurrency:,}"
+    if isinstance(load, Open):
+        return f"{load.rate:g}/s"
+    if isinstance(load, Ramp):
+        return f"{load.first:g}/s to {load.last:g}/s"
+    return f"trace of {len(load.offsets):,}"
+
+
+# -- numbers ---------------------------------------------------------------------------------
+
+
+def number_text(number: float) -> str:
+    """Return a number with three or more digits: ``0.42``, ``12.3``, ``1,234``."""
+    if abs(number) >= 999.95:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if abs(number) >= 9.995 else f"{number:.2f}"
 
 
 def seconds_text(seconds: float | None) -> str:
