@@ -67,7 +67,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bench(LiveRun):
-    """One benchmark as its user sees it."""
+    """One benchmark as its user sees it. Its 15 attributes are the course, its outlets, and what has come of it."""
 
     noun = "stream"
 
