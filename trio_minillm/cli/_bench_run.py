@@ -136,7 +136,7 @@ class Bench(LiveRun):
         if target.null_run and engine.points and not engine.stopped and self.error is None:
             await self._null_run(engine)
 
-    def _room(self) -> dict[str, int]:
+    def _room(self) -> dict[str, Any]:
         """Return the options of a local model's server: the tokens of a slot, and the slots."""
         plans = self.course.plans
         most = max(plan.load.concurrency or LOCAL_SLOTS for plan in plans)
