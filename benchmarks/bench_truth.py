@@ -158,19 +158,15 @@ def truth(records: list[Record], served: Served, reasoning: int) -> dict[str, Sp
     return spreads
 
 
-def compared(
-    point: Point, expected: dict[str, Spread], late: Machine, *, exact: bool
-) -> tuple[int, int]:
+def compared(point: Point, expected: dict[str, Spread], late: Machine) -> tuple[int, int]:
     """Print each figure beside the true one. Returns the number of wrong ones, and of marked ones.
 
     Two processes are woken up for each time, by a machine that is late itself: that is allowed as well.
-    Unless it is ``exact``, the tokens of each content were not told, so that the times by token are
-    estimates, and no claim.
     """
     wrong = marked = 0
     for name, true in expected.items():
         told, reason = point.figures.latency[name], point.audit.unreliable.get(name)
-        if not true.count or (name in ("itl_token", "tpot") and not exact):
+        if not true.count:
             continue
         marked += reason is not None
         parts = []
@@ -209,8 +205,7 @@ def timing(name: str, concurrency: int, requests: int) -> int:
         f"{name}, {concurrency:,} at once, {requests:,} requests; ms by the server, and difference"
     )
     reasoning = next((int(o.partition("=")[2]) for o in options if "reasoning" in o), 0)
-    exact = "running" in str(options) or "per-chunk" not in str(options)
-    wrong, marked = compared(point, truth(records, served, reasoning), late, exact=exact)
+    wrong, marked = compared(point, truth(records, served, reasoning), late)
     print(f"  {point.audit.verdict}")
     ways = spread_of([served[r.request_id or ""]["received"] - r.sent for r in records])
     texts = [

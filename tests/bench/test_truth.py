@@ -60,12 +60,10 @@ async def test_every_figure_is_what_the_server_did(
         "itl": 0.02,
         "itl_max": 0.02,
         "itl_token": 0.02 / each,
-        "tpot": 0.02 * (chunks - 1) / (8 - (each if options.get("usage") == "running" else 1)),
+        "tpot": 0.02 / each,
         "e2e": whole,
         "ttft_text": 0.2 + 0.02 * options.get("reasoning", 0),
     }
-    if options == {"tokens_per_chunk": 4}:  # a first content is taken to be one token
-        expected["itl_token"] = 0.02 / 7
     if "reasoning" in options:
         expected["ttft_reasoning"] = 0.2
     for name, value in expected.items():

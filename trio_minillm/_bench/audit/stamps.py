@@ -34,6 +34,8 @@ NEAR = 0.005
 """Seconds from a read to the time of the contents in it, at most: they are parsed in between."""
 TWICE = 0.00002
 """Seconds between the readings of two clocks from which on they are read again."""
+TRIES = 3
+"""Readings of the clocks, at most."""
 MAX_LAG = 60.0
 """Seconds of a lag that is believed: more is a step of the machine's clock, as is less than 0."""
 
@@ -72,10 +74,11 @@ class Lags:
         """Return the lag of the read that was just made of what was received at this time, in nanoseconds
         of the system's clock; None if that clock was set meanwhile.
         """
-        for _ in range(3):  # another process may have had its turn between the two clocks
-            read = self._monotonic()
+        tries = 0
+        while True:  # another process may have had its turn between the two clocks
+            read, tries = self._monotonic(), tries + 1
             lag = (self._now() - received) * 1e-9
-            if self._monotonic() - read < TWICE:
+            if self._monotonic() - read < TWICE or tries == TRIES:
                 break
         if not -MAX_LAG < lag < MAX_LAG:
             return None
