@@ -168,10 +168,10 @@ def test_marked_figures_have_a_mark_in_the_table() -> None:
     audit = judged(audit_of(lag=0.0019, cpu=0.9), figures(itl=0.0035), Closed())
     point = Point(load=Closed(), figures=figures(itl=0.0035), audit=audit)
     names = [row[0] for row in table_of(point.figures, audit.unreliable)]
-    assert "ITL (!)" in names
-    assert "E2E" in names
+    assert "ITL (ms) (!)" in names
+    assert "E2E (ms)" in names
     rows = dict(rows_of(point))
-    assert rows["time"].endswith(" answers/s (!)")
+    assert rows["time"].endswith(" requests/s (!)")
     assert rows["audit"].startswith(
         "the client was the limit of itl, itl_token, itl_max, tpot, req"
     )
@@ -193,6 +193,11 @@ def test_the_audits_of_processes_are_merged_to_the_worst() -> None:
         count=3, total=0.4, longest=0.2, by_generation={"0": 2, "2": 1}
     )
     assert merged(pauses).loop == Times()
+
+
+def test_a_program_that_waits_for_its_cpu_is_busy() -> None:
+    audit = msgspec.structs.replace(audit_of(cpu=0.2), cpu_waited=6.1)
+    assert set(judged(audit, figures(), Closed()).unreliable) == RATES
 
 
 def test_a_host_that_takes_cpus_away_stalls_everything() -> None:

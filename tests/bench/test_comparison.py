@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from trio_minillm._bench.audit.audit import Audit
 from trio_minillm._bench.comparison.change import Change
 from trio_minillm._bench.comparison.compare import Comparison, compare, names_of_figures
 from trio_minillm._bench.comparison.conditions import parse_condition
@@ -151,6 +152,13 @@ def test_different_loads_and_options_are_told(tmp_path: Path) -> None:
     assert found.load == "concurrency 1 / concurrency 8"
     mixed = only(base, f"{base},{new}")
     assert f"the runs of {base},{new} were not made with the same options" in mixed.notes
+
+
+def test_what_an_audit_refuses_is_told(tmp_path: Path) -> None:
+    audit = Audit(limited=True, unreliable={"itl": "lag", "itl_max": "lag", "chunks": "cpu"})
+    base = written(tmp_path / "a", result(point(many(20), audit=audit)))
+    new = written(tmp_path / "b", result(point(many(20))))
+    assert only(base, new).notes == (f"the client was the limit of itl, chunks in {base}",)
 
 
 def test_the_table_has_what_was_measured(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -66,14 +67,24 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         return rows + [("note", note) for note in point.notes]
 
     def _sweep_rows(self, points: tuple[Point, ...]) -> list[Row]:
-        rows = []
+        """Return the lines of several loads: what is the same at several of them is said once."""
+        counts, examples = Counter[str](), dict[str, str]()
+        said: dict[Row, list[str]] = {}
         for point in points:
+            for label, text in failure_rows(point.figures):
+                count, _, example = text.partition(" · ")
+                counts[label] += int(count.replace(",", ""))
+                examples.setdefault(label, example)
             named = load_text(point.load)
-            rows += [(f"{named}: {label}", text) for label, text in failure_rows(point.figures)]
-            rows += [("note", f"{named}: {note}") for note in point.notes]
+            audit = [("audit", point.audit.verdict)] if point.audit.limited else []
+            for row in [*audit, *(("note", note) for note in point.notes)]:
+                said.setdefault(row, []).append(named)
+        rows = [(label, f"{n:,} · {examples[label]}") for label, n in counts.most_common()]
         if (cost := self.beside.get("cost")) is not None:
             rows.append(("cost", told_cost(cost)))
-        return rows
+        return rows + [
+            (label, f"{text} ({', '.join(loads)})") for (label, text), loads in said.items()
+        ]
 
     def html(self, curves: Mapping[int, Curves]) -> str:
         """Return the report."""

@@ -19,7 +19,7 @@ SHARE_OF_FIGURE = 0.01
 OWN = ("sending", "late")
 """Figures that are the client's own in any case."""
 BUSY = 0.8
-"""Share of a core from which on this program may have limited the rates."""
+"""Share of a core from which on this program may have limited the rates, waits for the core included."""
 BUSY_SECONDS = 1.0
 """Seconds that a run must have taken for `BUSY` to apply: a shorter one is always busy."""
 STALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -81,7 +81,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that this program could have run and had to wait for a CPU, because of other programs. None
     where the system does not tell (only Linux does)."""
     stolen: float | None = None
-    """Seconds of all CPUs together that a virtual machine's host gave to others; None as above."""
+    """Seconds for which a virtual machine's host gave a CPU of it to others, in the mean over its CPUs; None
+    as above."""
     lag: Times | None = None
     """Seconds from the kernel's receipt of the newest bytes of a read to that read. None where the system
     does not say when it received them (only Linux does), or a proxy is on the way. It is in no time of a
@@ -191,8 +192,9 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
                 the median TTFT, in an open loop        the rate of requests
                 without a bound of its own
-    ``cpu``     more than 80 % of a core in a closed    the rates
-                loop, or in one that was ``late``
+    ``cpu``     more than 80 % of a core, used or       the rates
+                waited for, in a closed loop, or in
+                one that was ``late``
     ==========  ======================================  ============================================
 
     Where the lag of reads is not known, the turns of the event loop stand in for it.
@@ -252,8 +254,10 @@ def _stretch(name: str, figures: Figures) -> float:
 
 
 def busy(audit: Audit) -> bool:
-    """Return True if this program used most of a core."""
-    return audit.seconds >= BUSY_SECONDS and (audit.cpu_share or 0.0) > BUSY
+    """Return True if this program used most of a core, or would have, had other programs let it."""
+    if audit.seconds < BUSY_SECONDS:
+        return False
+    return (audit.cpu_share or 0.0) + (audit.cpu_waited or 0.0) / audit.seconds > BUSY
 
 
 def _lag(audit: Audit, name: str = "") -> Times:

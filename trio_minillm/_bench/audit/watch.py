@@ -117,10 +117,11 @@ def waited() -> float | None:
 
 
 def stolen() -> float | None:
-    """Return the seconds that the host of this virtual machine gave its CPUs to others so far."""
+    """Return the seconds that the host of this virtual machine gave a CPU of it to others so far."""
     try:
         with Path("/proc/stat").open() as file:
-            return int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+            ticks = int(file.readline().split()[8])
+        return ticks / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
     except (OSError, ValueError, IndexError):
         return None
 

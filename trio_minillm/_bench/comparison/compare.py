@@ -86,6 +86,7 @@ def _comparison(
     notes = list(notes)
     if loads[0] != loads[1]:
         notes.insert(0, f"these are different loads: {loads[0]} and {loads[1]}")
+    notes += _limited(base.name, sides[0]) + _limited(new.name, sides[1])
     paired = _paired(base, new, at)
     changes = [
         *(change for name in LATENCIES for change in _latencies(sides, name, paired)),
@@ -101,6 +102,18 @@ def _comparison(
         paired=paired is not None,
         notes=tuple(notes),
     )
+
+
+def _limited(name: str, points: list[dict[str, Any]]) -> list[str]:
+    """Return a sentence on the compared figures that a side's own audit refuses."""
+    found = {
+        figure
+        for point in points
+        for figure in (point.get("audit") or {}).get("unreliable") or {}
+        if figure in (*LATENCIES, *RATES)
+    }
+    shown = [figure for figure in (*LATENCIES, *RATES) if figure in found]
+    return [f"the client was the limit of {', '.join(shown)} in {name}"] if shown else []
 
 
 def _paired(base: Side, new: Side, at: tuple[list[int], list[int]]) -> Paired | None:
