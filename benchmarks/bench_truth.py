@@ -180,7 +180,9 @@ def compared(
             assert its is not None
             allowed = max(ABSOLUTE, RELATIVE * its) + 2 * late.at(which)
             right = abs(mine - its) <= allowed
-            wrong += not right and reason is None
+            # A pause of the machine is the longest of the few values that it hits.
+            excused = bool(point.audit.stolen) and (name == "itl_max" or which == "p99")
+            wrong += not right and reason is None and not excused
             sign = " " if right else "!"
             parts.append(f"{which} {its * 1000:9.3f} {(mine - its) * 1000:+8.3f}{sign}")
         print(f"  {name:15} {' '.join(parts)} {'marked: ' + reason if reason else ''}")
@@ -275,19 +277,25 @@ def queue(places: int, load: float, service: float, requests: int) -> int:
         f"  by the server's log: service {np.mean(services) * 1000:.2f} ms, read after {read * 1000:.2f} ms"
     )
     wrong = 0
-    for name in ("scheduled", "sent"):
+    for name in ("sent", "scheduled"):
         begins = [getattr(record, name) for record in records]
-        expected = float(np.mean(waits_of(begins, services, places)))
         waits = [
             (record.first or 0.0) - begin - took
             for record, begin, took in zip(records, begins, services, strict=True)
         ]
-        mean = float(np.mean(waits))
-        allowed = max(ABSOLUTE, RELATIVE * expected) + 2 * late.at("mean") + read
-        right = abs(mean - expected) <= allowed
+        its = [
+            one["received"] + one["queued"] - begin
+            for one, begin in zip(answers, begins, strict=True)
+        ]
+        mean, expected = float(np.mean(waits)), float(np.mean(its))
+        right = abs(mean - expected) <= max(ABSOLUTE, RELATIVE * expected) + 2 * late.at("mean")
         wrong += not right
-        print(f"  from the {name} instants {mean * 1000:.2f} ms, as computed of them", end=" ")
+        print(f"  from the {name} instants {mean * 1000:.2f} ms, by the log", end=" ")
         print(f"{expected * 1000:.2f} ms{'' if right else ' !'}")
+    marked = "ttft_scheduled" in point.audit.unreliable
+    near = abs(mean - ideal) <= 0.1 * ideal + read
+    wrong += not near and not marked
+    print(f"  within 10 % of those arrivals' own: {near}{', marked' if marked else ''}")
     # The variance of a mean of correlated waits is below that of M/M/1 with the same load.
     variance = load * (2 + 5 * load - 4 * load**2 + load**3) / (1 - load) ** 4 * service**2
     allowed = 4 * math.sqrt(variance / requests)

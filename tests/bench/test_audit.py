@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 import trio
 
 import trio_minillm as llm
+from trio_minillm._bench.audit import watch as watch_module
 from trio_minillm._bench.audit.audit import (
     STALLS,
     Audit,
@@ -166,10 +168,10 @@ def test_marked_figures_have_a_mark_in_the_table() -> None:
     audit = judged(audit_of(lag=0.0019, cpu=0.9), figures(itl=0.0035), Closed())
     point = Point(load=Closed(), figures=figures(itl=0.0035), audit=audit)
     names = [row[0] for row in table_of(point.figures, audit.unreliable)]
-    assert "ITL (!)" in names
-    assert "E2E" in names
+    assert "ITL (ms) (!)" in names
+    assert "E2E (ms)" in names
     rows = dict(rows_of(point))
-    assert rows["time"].endswith(" answers/s (!)")
+    assert rows["time"].endswith(" requests/s (!)")
     assert rows["audit"].startswith(
         "the client was the limit of itl, itl_token, itl_max, tpot, req"
     )
@@ -193,6 +195,34 @@ def test_the_audits_of_processes_are_merged_to_the_worst() -> None:
     assert merged(pauses).loop == Times()
 
 
+def test_a_program_that_waits_for_its_cpu_is_busy() -> None:
+    audit = msgspec.structs.replace(audit_of(cpu=0.2), cpu_waited=6.1)
+    assert set(judged(audit, figures(), Closed()).unreliable) == RATES
+
+
+def test_a_host_that_takes_cpus_away_stalls_everything() -> None:
+    some = msgspec.structs.replace(audit_of(), stolen=0.09)
+    assert not judged(some, figures(), Closed()).limited
+    much = judged(msgspec.structs.replace(audit_of(), stolen=0.11), figures(), Closed())
+    assert set(much.unreliable.values()) == {"stalls"}
+    assert "e2e" in much.unreliable
+
+
+def test_a_busy_machine_is_told() -> None:
+    audit = msgspec.structs.replace(audit_of(), cpu_waited=1.0, stolen=0.02)
+    verdict = judged(audit, figures(), Closed()).verdict
+    assert "waited for a CPU 10% of the time · the host took CPUs away for 0.02 s" in verdict
+    assert "waited" not in judged(audit_of(), figures(), Closed()).verdict
+    found = merged([audit, audit_of()])
+    assert (found.cpu_waited, found.stolen) == (1.0, 0.02)
+
+
+def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "Path", lambda path: Path("/nowhere"))
+    assert watch_module.waited() is None
+    assert watch_module.stolen() is None
+
+
 # -- what is observed ----------------------------------------------------------------------
 
 
@@ -210,6 +240,9 @@ async def test_turns_of_the_loop_and_pauses_for_garbage(autojump_clock: Any) -> 
     assert (found.gc.count, found.gc.by_generation) == (1, {"2": 1})
     assert 0 < found.gc.longest == found.gc.total
     assert [*found.stalls] == [f"{limit:g}" for limit in STALLS]
+    if LINUX:
+        assert (found.cpu_waited or 0.0) >= 0
+        assert found.stolen is not None
     assert watch._collected not in gc.callbacks
 
 

@@ -295,20 +295,21 @@ async def test_a_stop_is_one_of_the_whole_sweep(autojump_clock: Any) -> None:
 
 
 async def test_the_highest_rate_of_a_queue_is_found(autojump_clock: Any) -> None:
-    """A server that carries 20 a second: beyond, the wait grows for as long as the run lasts."""
+    """A server that carries 5 a second: beyond, the wait grows for as long as the run lasts."""
     course = Course(
         plans=(plan_of(Open(rate=1), requests=None, duration=60),),
-        objective=parse_objective("99% ttft<0.5s"),
+        objective=parse_objective("99% ttft<1s"),
         precision=0.05,
     )
-    async with client_of(Queue(1 / 20).transport) as client:
+    async with client_of(Queue(1 / 5).transport) as client:
         engine = Engine(client, model(), objective=course.objective)
         search = await carry_out(engine, course)
     assert search is not None
     assert search.met is not None
     assert search.failed is not None
-    # Within a minute the queue reaches half a second at 20 · (1 + 0.45 / 60).
-    assert search.met <= 20 * 1.01 <= search.failed * 1.02
+    # Within a minute the wait for the queue reaches 0.8 seconds at 5 · (1 + 0.8 / 60).
+    assert search.met <= 5 * 1.02
+    assert search.failed >= 5
     assert search.failed <= search.met * 1.05
     assert len(engine.points) == sum(trial.runs for trial in search.trials.values())
 

@@ -18,6 +18,7 @@ pytest.importorskip("numpy", reason="needs the extra [cli]")
 
 from trio_minillm import testing
 from trio_minillm._protocol.request import body_of, make_request
+from trio_minillm.cli._bench_prompt_options import PromptChoice
 from trio_minillm.cli._bench_request_options import RequestChoice
 from trio_minillm.cli._output import Misuse
 
@@ -93,6 +94,13 @@ async def test_a_header_is_sent_and_never_shown() -> None:
             assert "--header" not in ran.err
         assert json.loads(ran.out)["config"]["request"]["headers"] == ["X-Tenant"]
         assert {request.headers["x-tenant"] for request in server.requests} == {HEADER[10:]}
+
+
+def test_options_show_nothing_of_what_they_hold() -> None:
+    choice = RequestChoice(system="the secret", header=["a: secret"], extra='{"a": "secret"}')
+    asked = choice.asked("compatible", max_tokens=5, to_the_end=False)
+    told = repr((choice, asked, PromptChoice(prompt="the secret")))
+    assert "secret" not in told
 
 
 OPTIONS: dict[str, Any] = {
@@ -300,7 +308,8 @@ def test_the_lengths_of_a_trace_and_of_recordings(endpoint: Endpoint, tmp_path: 
     counting(endpoint, around=0)
     path = tmp_path / "trace.jsonl"
     path.write_text('{"timestamp": 0, "input_length": 30, "output_length": 4}\n')
-    found = measured(endpoint, "--prompts", str(path), "--requests", "1")
+    found = measured(endpoint, "--prompts", str(path), "--trace", str(path))
+    assert len(endpoint.requests) == 3, "two probes and one request"
     assert len(endpoint.requests[-1]["messages"][0]["content"].split()) == 30
     assert endpoint.requests[-1]["max_tokens"] == 4
     assert found["config"]["prompts"]["kind"] == "lengths"

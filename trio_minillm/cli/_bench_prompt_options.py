@@ -20,6 +20,7 @@ from .._bench.prompts.files import Form, Reading, read_prompts
 from .._bench.prompts.prompt import OWN_WORDS, Prompt
 from .._bench.prompts.synthetic import MADE, Synthetic, longest_of, tokens_of
 from .._serve.distributions import Distribution, distribution
+from .._types.messages import Quiet
 from ._bench_request_options import MAX_TOKENS as MOST_TOKENS
 from ._bench_request_options import Asked, RequestChoice
 from ._output import Misuse
@@ -133,7 +134,7 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class PromptChoice(msgspec.Struct, frozen=True, kw_only=True):
+class PromptChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """The options on prompts, as they were given. Its 11 attributes are these options."""
 
     prompt: str | None = None

@@ -12,6 +12,7 @@ from typer import Option
 import trio_minillm as llm
 
 from .._protocol.redaction import secrets_in
+from .._types.messages import Quiet
 from ._output import Misuse
 from ._shared import reasoning_of, schema_from
 
@@ -46,7 +47,7 @@ IgnoreEos = Annotated[bool, Option("--ignore-eos", help=_HELP["ignore_eos"])]
 MinTokens = Annotated[int | None, Option(metavar="N", min=0, help=_HELP["min_tokens"])]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class Asked(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """The part that is the same in every request."""
 
     params: dict[str, Any]
@@ -91,7 +92,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class RequestChoice(msgspec.Struct, frozen=True, kw_only=True):
+class RequestChoice(Quiet, msgspec.Struct, frozen=True, kw_only=True):
     """The options on requests, as they were given. Its 12 attributes are these options."""
 
     system: str | None = None

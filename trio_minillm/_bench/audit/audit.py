@@ -19,15 +19,20 @@ SHARE_OF_FIGURE = 0.01
 OWN = ("sending", "late")
 """Figures that are the client's own in any case."""
 BUSY = 0.8
-"""Share of a core from which on this program may have limited the rates."""
+"""Share of a core from which on this program may have limited the rates, waits for the core included."""
 BUSY_SECONDS = 1.0
 """Seconds that a run must have taken for `BUSY` to apply: a shorter one is always busy."""
 STALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds of a turn of the event loop from which on turns are summed up as stalls."""
 STALLED = 0.01
 """Share of the time that stalls may take: as many contents are read together with the ones behind them."""
+STOLEN_PAUSE = 0.1
+"""Seconds for which a host takes a CPU away at a time, about."""
 ENOUGH_READS = 20
 """Reads below which the loop's turns stand in for the lag of reads."""
+
+WAITED = 0.05
+"""Share of the time spent waiting for a CPU from which on the report tells it."""
 
 RATES = ("requests", "chunks", "output_tokens", "input_tokens")
 """The rates of a run, by their names in `Figures.rates`."""
@@ -72,6 +77,12 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """CPU seconds of the process for each second: 1 is a whole core. None if no time passed."""
     cpu_shares: tuple[float, ...] = ()
     """That of each process, where there are several; the last one is that which gathers the records."""
+    cpu_waited: float | None = None
+    """Seconds that this program could have run and had to wait for a CPU, because of other programs. None
+    where the system does not tell (only Linux does)."""
+    stolen: float | None = None
+    """Seconds for which a virtual machine's host gave a CPU of it to others, in the mean over its CPUs; None
+    as above."""
     lag: Times | None = None
     """Seconds from the kernel's receipt of the newest bytes of a read to that read. None where the system
     does not say when it received them (only Linux does), or a proxy is on the way. It is in no time of a
@@ -120,6 +131,8 @@ def merged(audits: Sequence[Audit], *, here: Audit | None = None) -> Audit:
         workers=len(audits),
         seconds=max(audit.seconds for audit in audits),
         cpu_seconds=sum(audit.cpu_seconds for audit in audits),
+        cpu_waited=max((a.cpu_waited for a in audits if a.cpu_waited is not None), default=None),
+        stolen=max((a.stolen for a in audits if a.stolen is not None), default=None),
         cpu_share=max(known, default=None),
         lag=_worst_known([audit.lag for audit in audits]),
         lag_first=_worst_known([audit.lag_first for audit in audits]),
@@ -172,14 +185,16 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
                 gap, so that reads may have brought
                 several contents
     ``stalls``  turns of the event loop longer than     that figure, unless it is a hundred
-                half of the median gap took more than   times as long as the longest turn
-                1 % of the time, so that contents were
+                half of the median gap, and CPUs taken  times as long as the longest turn (0.1 s
+                away by the host, took more than 1 %    for what the host took)
+                of the time, so that contents were
                 read together with those behind them
     ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
                 the median TTFT, in an open loop        the rate of requests
                 without a bound of its own
-    ``cpu``     more than 80 % of a core in a closed    the rates
-                loop, or in one that was ``late``
+    ``cpu``     more than 80 % of a core, used or       the rates
+                waited for, in a closed loop, or in
+                one that was ``late``
     ==========  ======================================  ============================================
 
     Where the lag of reads is not known, the turns of the event loop stand in for it.
@@ -222,8 +237,10 @@ def _stalled(audit: Audit, name: str, figures: Figures) -> bool:
     """Return True if stalls may have put a figure wrong."""
     half = (figures.latency["itl"].at("p50") or 0.0) / 2
     limit = max((each for each in STALLS if each <= half), default=STALLS[0])
-    share = audit.stalls.get(f"{limit:g}", 0.0) / audit.seconds if audit.seconds else 0.0
-    return share > STALLED and (audit.loop.max or 0.0) > _allowed(_stretch(name, figures))
+    stalled, stolen = audit.stalls.get(f"{limit:g}", 0.0), audit.stolen or 0.0
+    longest = max(audit.loop.max or 0.0, STOLEN_PAUSE if stolen else 0.0)
+    share = (stalled + stolen) / audit.seconds if audit.seconds else 0.0
+    return share > STALLED and longest > _allowed(_stretch(name, figures))
 
 
 def _stretch(name: str, figures: Figures) -> float:
@@ -237,8 +254,10 @@ def _stretch(name: str, figures: Figures) -> float:
 
 
 def busy(audit: Audit) -> bool:
-    """Return True if this program used most of a core."""
-    return audit.seconds >= BUSY_SECONDS and (audit.cpu_share or 0.0) > BUSY
+    """Return True if this program used most of a core, or would have, had other programs let it."""
+    if audit.seconds < BUSY_SECONDS:
+        return False
+    return (audit.cpu_share or 0.0) + (audit.cpu_waited or 0.0) / audit.seconds > BUSY
 
 
 def _lag(audit: Audit, name: str = "") -> Times:
@@ -264,9 +283,14 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
             facts.append(f"{what} reads of answers by p99 {_ms(times.p99)}")
     if audit.cpu_share is not None:
         facts.append(f"{audit.cpu_share:.0%} of a core")
+    waited = audit.cpu_waited or 0.0
+    if waited > WAITED * audit.seconds > 0:
+        facts.append(f"waited for a CPU {waited / audit.seconds:.0%} of the time")
+    if audit.stolen:
+        facts.append(f"the host took CPUs away for {audit.stolen:.2f} s")
     if audit.late.worst > LEAST_LAG:
         facts.append(f"sent late by p99 {_ms(audit.late.p99)}")
-    if "stalls" in unreliable.values():
+    if "stalls" in unreliable.values() and (audit.loop.max or 0.0) > LEAST_LAG:
         facts.append(f"the loop stood still for up to {_ms(audit.loop.max)}")
     if audit.gc.longest > LEAST_LAG:
         facts.append(f"longest pause for garbage {_ms(audit.gc.longest)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from bisect import bisect_left
 from collections import Counter
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +27,8 @@ class Watch(trio.abc.Instrument):
     def __init__(self, lags: Lags | None = None) -> None:
         self._lags = lags
         self._began = self._cpu = 0.0
+        self._waited: float | None = None
+        self._stolen: float | None = None
         self._turn: float | None = None
         self._turns = Histogram()
         self._stalls = [0.0] * (len(STALLS) + 1)
@@ -47,6 +51,7 @@ class Watch(trio.abc.Instrument):
     def restart(self) -> None:
         """Forget what was observed so far, as of a warm-up."""
         self._began, self._cpu = trio.current_time(), time.process_time()
+        self._waited, self._stolen = waited(), stolen()
         self._turn, self._turns = None, Histogram()
         self._stalls = [0.0] * (len(STALLS) + 1)
         self._pauses, self._paused, self._longest = Counter(), 0.0, 0.0
@@ -61,6 +66,8 @@ class Watch(trio.abc.Instrument):
             seconds=seconds,
             cpu_seconds=cpu,
             cpu_share=cpu / seconds if seconds > 0 else None,
+            cpu_waited=_since(self._waited, waited()),
+            stolen=_since(self._stolen, stolen()),
             lag=None if lags is None or not lags.known else times_of(lags.every),
             lag_first=None if lags is None or not lags.known else times_of(lags.first),
             lag_last=None if lags is None or not lags.known else times_of(lags.last),
@@ -99,6 +106,28 @@ class Watch(trio.abc.Instrument):
             self._pauses[str(info["generation"])] += 1
             self._paused += pause
             self._longest = max(self._longest, pause)
+
+
+def waited() -> float | None:
+    """Return the seconds that this thread could have run and had no CPU so far."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # another system, or a kernel without it
+        return None
+
+
+def stolen() -> float | None:
+    """Return the seconds that the host of this virtual machine gave a CPU of it to others so far."""
+    try:
+        with Path("/proc/stat").open() as file:
+            ticks = int(file.readline().split()[8])
+        return ticks / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _since(before: float | None, now: float | None) -> float | None:
+    return None if before is None or now is None else now - before
 
 
 def times_of(histogram: Histogram) -> Times:

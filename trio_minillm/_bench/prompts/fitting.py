@@ -58,7 +58,9 @@ async def made_for(
         if one is not None:
             _check(wanted, one, plan)
     if local:
-        return await trio.to_thread.run_sync(_made_locally, wanted, model, plan)
+        return await trio.to_thread.run_sync(
+            _made_locally, wanted, model, plan, abandon_on_cancel=True
+        )
     encoding = encoding_at_hand(model.name)
     plain = plan.system is None and "response_format" not in plan.params
     if encoding is not None and plain and host_of(model.base_url) == "api.openai.com":
@@ -66,7 +68,8 @@ async def made_for(
         fit = fit_of(lambda text: count(text) + _CHAT_AROUND, f"counted by tiktoken in {encoding}")
     else:
         fit = await _probed(client, model, plan)
-    return await trio.to_thread.run_sync(make_prompts, wanted, fit), fit
+    made = await trio.to_thread.run_sync(make_prompts, wanted, fit, abandon_on_cancel=True)
+    return made, fit
 
 
 def _check(wanted: Synthetic, model: Model, plan: Plan) -> None:
