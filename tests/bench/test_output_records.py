@@ -150,7 +150,9 @@ def test_without_a_record_no_file_is_made(tmp_path: Path) -> None:
 
 
 def begin(path: Path) -> RecordFile:
-    return RecordFile(path, version="1", at=AT, config={**CONFIG, "load": {"type": "closed"}, "seed": 0})
+    return RecordFile(
+        path, version="1", at=AT, config={**CONFIG, "load": {"type": "closed"}, "seed": 0}
+    )
 
 
 @pytest.mark.parametrize("name", NAMES[:2])

@@ -122,7 +122,11 @@ def _notes(run: Run, steady: Steady | None) -> Iterator[str]:
     if run.gave_up or run.stopped == FULL:
         yield f"this load was stopped: {run.stopped}"
     if run.unsent:
-        why = "no place was free in time" if run.plan.load.concurrency else "this program was too slow"
+        why = (
+            "no place was free in time"
+            if run.plan.load.concurrency
+            else "this program was too slow"
+        )
         yield f"{run.unsent:,} requests that were due were not sent: {why}"
     if steady is not None and not steady.found:
         yield f"no steady state was found: {steady.why}"
