@@ -55,9 +55,9 @@ def test_every_distribution_of_one_answer() -> None:
             "ttft": 0.2,
             "ttft_text": 0.2,
             "itl": 0.2,
-            "itl_token": 0.1,
+            "itl_token": 0.12,
             "itl_max": 0.3,
-            "tpot": 0.1,
+            "tpot": 0.12,
             "e2e": 0.6,
             "e2e_stream": 0.7,
             "ttft_scheduled": 0.3,
@@ -75,7 +75,7 @@ def test_every_distribution_of_one_answer() -> None:
             "output_tokens": 5 / 0.6,
             "input_tokens": 7 / 0.6,
             "output_tokens_per_user": 5 / 0.6,
-            "decode_tokens_per_user": 10.0,
+            "decode_tokens_per_user": 1 / 0.12,
         }
     )
 
@@ -118,17 +118,23 @@ def test_reasoning_has_a_time_of_its_own() -> None:
     [
         ({"counts": [4, 8, 12], "output_tokens": 12}, [4, 4, 4]),
         ({"counts": [1, 1, 5], "output_tokens": 5}, [1, 0, 4]),
-        ({"output_tokens": 5}, [1, 2, 2]),
-        ({"output_tokens": 25, "reasoning_tokens": 20}, [21, 2, 2]),  # it was not shown
-        ({"output_tokens": 25, "reasoning_tokens": 20, "first_reasoning": 0.2}, [1, 12, 12]),
+        ({"output_tokens": 5}, [5 / 3, 5 / 3, 5 / 3]),
+        (
+            {"output_tokens": 25, "reasoning_tokens": 20},
+            [20 + 5 / 3, 5 / 3, 5 / 3],
+        ),  # it was not shown
+        (
+            {"output_tokens": 25, "reasoning_tokens": 20, "first_reasoning": 0.2},
+            [25 / 3, 25 / 3, 25 / 3],
+        ),
         ({"output_tokens": 5, "stamps": [0.2]}, [5]),
-        ({"output_tokens": 0}, [1, 0, 0]),
+        ({"output_tokens": 0}, [0, 0, 0]),
         ({"output_tokens": None}, []),
         ({"stamps": []}, []),
     ],
 )
 def test_the_tokens_of_each_content(fields: dict[str, Any], tokens: list[float]) -> None:
-    assert tokens_of(record_of(**fields)) == tokens
+    assert tokens_of(record_of(**fields)) == pytest.approx(tokens)
 
 
 def test_a_gap_is_shared_by_the_tokens_of_its_content() -> None:
@@ -267,7 +273,8 @@ def test_the_course_of_a_run() -> None:
     assert (found.width, found.began) == (1.0, 10.0)
     assert (found.started, found.ended, found.failed) == ([2, 1, 0], [1, 1, 0], [0, 0, 1])
     assert found.running == pytest.approx([0.7 + 0.5, 0.2 + 1.0, 0.0])
-    assert (found.chunks, found.tokens) == ([5, 1, 0], [8, 2, 0])
+    assert found.chunks == [5, 1, 0]
+    assert found.tokens == pytest.approx([25 / 3, 5 / 3, 0])
     assert found.ttft_p50[0] == pytest.approx(0.2)
     assert found.ttft_p99[1:] == [None, None]
 

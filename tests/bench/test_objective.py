@@ -95,7 +95,7 @@ def test_the_figures_of_a_request() -> None:
             "e2e_stream": 0.7,
             "itl": 0.2,
             "itl_max": 0.3,
-            "tpot": 0.1,
+            "tpot": 0.12,
             "ttft_scheduled": 0.7,
             "ttft_text_scheduled": 0.7,
             "ttft_reasoning_scheduled": None,

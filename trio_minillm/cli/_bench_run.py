@@ -99,13 +99,9 @@ class Bench(LiveRun):
             await self._measure()
 
     async def _measure(self) -> None:
-        target, loads = self.target, [plan.load for plan in self.course.plans]
-        most = max(load.concurrency or LOCAL_SLOTS for load in loads)
-        slots = LOCAL_SLOTS if self.course.objective is not None else min(most, LOCAL_SLOTS)
-        most_tokens = self.course.plans[0].params["max_tokens"]
-        context = self.prompts.context(LOCAL_CONTEXT, most_tokens)
+        target = self.target
         async with (
-            open_model(target.model, context=context, slots=slots) as model,
+            open_model(target.model, **self._room()) as model,
             open_stamped_transport(lags := Lags()) as transport,
             llm.open_client(
                 ledger=self.ledger, limits=target.limits, transport=transport
@@ -139,22 +135,34 @@ class Bench(LiveRun):
                 lags=lags,
                 objective=target.objective,
             )
-            try:
-                course = await self._with_prompts(client, model)
-                self._open_records()
-                gc.collect()
-                gc.freeze()  # what is here now is not looked through again while streams are read
-                await carry_out(engine, course)
-            except WorkerDied as exc:
-                self.error = exc
-            except (ValueError, TypeError) as exc:
-                raise Misuse(str(exc)) from exc
-            finally:
-                if engine.run is not None and engine.run.error is not None:
-                    self.error = Misuse(engine.run.error)
-                self.leaving()
+            await self._carry_out(engine, client, model)
         if target.null_run and engine.points and not engine.stopped and self.error is None:
             await self._null_run(engine)
+
+    def _room(self) -> dict[str, Any]:
+        """Return the options of a local model's server: the tokens of a slot, and the slots."""
+        plans = self.course.plans
+        most = max(plan.load.concurrency or LOCAL_SLOTS for plan in plans)
+        slots = LOCAL_SLOTS if self.course.objective is not None else min(most, LOCAL_SLOTS)
+        context = self.prompts.context(LOCAL_CONTEXT, plans[0].params["max_tokens"])
+        return {"context": context, "slots": slots}
+
+    async def _carry_out(self, engine: Engine, client: llm.Client, model: llm.Model) -> None:
+        """Make the prompts, if they are yet to be made, and measure all loads."""
+        try:
+            course = await self._with_prompts(client, model)
+            self._open_records()
+            gc.collect()
+            gc.freeze()  # what is here now is not looked through again while streams are read
+            await carry_out(engine, course)
+        except WorkerDied as exc:
+            self.error = exc
+        except (ValueError, TypeError) as exc:
+            raise Misuse(str(exc)) from exc
+        finally:
+            if engine.run is not None and engine.run.error is not None:
+                self.error = Misuse(engine.run.error)
+            self.leaving()
 
     async def _with_prompts(self, client: llm.Client, model: llm.Model) -> Course:
         """Return the course with prompts, which may be yet to be made for the model."""

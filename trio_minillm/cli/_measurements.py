@@ -1,4 +1,4 @@
-"""Measurements of a benchmark's streams and their sums, in bounded memory.
+"""Measurements of a batch's answers and their sums, in bounded memory.
 
 All of it is pure. Times are seconds. The times, chunks and tokens of a stream count only if its
 outcome is ``finished``; other streams are only counted, by outcome and by error.
@@ -14,6 +14,7 @@ import msgspec
 import trio_minillm as llm
 
 from .._batch.histogram import ERROR, EXACT, Histogram
+from .._bench.figures.request import even_share
 from .._protocol.redaction import redact_beginnings
 from ._output import Row, error_fields, one_line
 
@@ -41,17 +42,8 @@ class Sample(msgspec.Struct, kw_only=True):
 
     response: llm.CompletionResponse
     error: llm.MiniLLMError | None = None
-    gaps: Histogram = msgspec.field(default_factory=Histogram)
-    """Seconds between consecutive contents; 0 where one read of the socket brought both."""
     last_at: float | None = None
     """Trio's clock when the last content left the socket."""
-    first: float | None = None
-    """Seconds from the call to the first content, where several models may be asked: the response's times
-    are those of one attempt."""
-    total: float | None = None
-    """Seconds from the call to its end, in that case."""
-    first_tokens: int | None = None
-    """Output tokens that the server had counted when the first content came, if it said so."""
 
 
 class Latencies(msgspec.Struct):
@@ -59,28 +51,22 @@ class Latencies(msgspec.Struct):
 
     ttft: Histogram = msgspec.field(default_factory=Histogram)
     """From the start of a request to its first content."""
-    gap: Histogram = msgspec.field(default_factory=Histogram)
-    """Between consecutive contents."""
     per_token: Histogram = msgspec.field(default_factory=Histogram)
     """Between the first and the last content, for each token."""
     total: Histogram = msgspec.field(default_factory=Histogram)
     """From the start of a request to the end of its answer."""
-    late: Histogram = msgspec.field(default_factory=Histogram)
-    """From the moment at which a rate wanted a request to the start of that request."""
 
     @property
     def exact(self) -> bool:
         """True as long as all percentiles are exact."""
-        return all(d.exact for d in (self.ttft, self.gap, self.per_token, self.total, self.late))
+        return all(d.exact for d in (self.ttft, self.per_token, self.total))
 
     def table(self) -> list[tuple[str, ...]]:
         """Return a row for each distribution that has values."""
         named = {
             "first content": self.ttft,
-            "gap between chunks": self.gap,
             "per output token": self.per_token,
             "whole answer": self.total,
-            "sent late": self.late,
         }
         return [
             (name, f"{d.count:,}", *map(seconds_text, list(d.summary().values())[1:6]))
@@ -91,10 +77,8 @@ class Latencies(msgspec.Struct):
     def fields(self) -> dict[str, Any]:
         return {
             "ttft": self.ttft.summary(),
-            "gap": self.gap.summary(),
             "time_per_output_token": self.per_token.summary(),
             "total": self.total.summary(),
-            "late": self.late.summary(),
         }
 
 
@@ -216,7 +200,7 @@ class Results:
         if response.outcome is None or not timings.attempts:
             return
         self.outcomes[response.outcome] += 1
-        self.retries += 0 if sample.total is not None else timings.attempts - 1
+        self.retries += timings.attempts - 1
         if response.outcome is not llm.Outcome.FINISHED:
             if sample.error is not None:
                 self.failures.add(response.outcome, sample.error)
@@ -227,26 +211,21 @@ class Results:
         full = reason not in self.reasons and len(self.reasons) >= MAX_REASONS
         self.reasons[OTHER if full else reason] += 1
         self.chunks += timings.chunks
-        self.latencies.gap.merge(sample.gaps)
-        total = timings.total if sample.total is None else sample.total
-        if total is not None:
-            self.latencies.total.add(total)
+        if timings.total is not None:
+            self.latencies.total.add(timings.total)
         if sample.last_at is None or timings.first_chunk is None:
             self.empty += not timings.chunks  # one from a vendor's batch has content without times
         else:
-            first = timings.first_chunk if sample.first is None else sample.first
-            self.latencies.ttft.add(first)
+            self.latencies.ttft.add(timings.first_chunk)
             self.last_content = max(sample.last_at, self.last_content or 0.0)
         if response.usage is not None and response.usage.final:
             self.tokens.add(response.usage)
-            self._add_time_per_token(response.usage, sample)
+            self._add_time_per_token(response.usage, response)
 
-    def _add_time_per_token(self, usage: llm.Usage, sample: Sample) -> None:
-        response, before = sample.response, sample.first_tokens
-        if before is None:
-            # Reasoning that is counted and not shown came before the first content, not after it.
-            before = 1 + (0 if response.reasoning else usage.reasoning_tokens or 0)
-        between = (usage.completion_tokens or 0) - before
+    def _add_time_per_token(self, usage: llm.Usage, response: llm.CompletionResponse) -> None:
+        hidden = 0 if response.reasoning else usage.reasoning_tokens or 0
+        made = usage.completion_tokens or 0
+        between = made - even_share(made, hidden, response.timings.chunks)
         first, last = response.timings.first_chunk, response.timings.last_chunk
         if first is not None and last is not None and last > first and between > 0:
             self.latencies.per_token.add((last - first) / between)

@@ -37,15 +37,25 @@ def longest_gap(record: Record) -> float | None:
     return max(map(sub, stamps[1:], stamps), default=None)
 
 
-def first_tokens(record: Record) -> int:
-    """Return the output tokens that were made when the first content came.
+def first_tokens(record: Record) -> float:
+    """Return the output tokens that were made when the first content came, of an answer with usage.
 
-    Usage with the first content says how many; otherwise it is taken to be one, and reasoning that is
-    counted and was not shown came before it.
+    Usage with the first content says how many; otherwise `even_share` does.
     """
     if record.counts:
         return record.counts[0]
-    return 1 + (0 if record.first_reasoning is not None else record.reasoning_tokens or 0)
+    hidden = 0 if record.first_reasoning is not None else record.reasoning_tokens or 0
+    return even_share(record.output_tokens or 0, hidden, len(record.stamps))
+
+
+def even_share(tokens: int, hidden: int, contents: int) -> float:
+    """Return the tokens up to the first content where only their sum is known.
+
+    Those that were ``hidden`` (reasoning that is counted and not shown) came before it, and the others
+    are taken to be spread evenly over all contents: a server that puts four tokens into each puts four
+    into the first.
+    """
+    return hidden + max(0, tokens - hidden) / max(1, contents)
 
 
 def time_per_token(record: Record) -> float | None:

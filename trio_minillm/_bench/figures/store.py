@@ -137,16 +137,14 @@ class Store:
 def tokens_of(record: Record) -> list[float]:
     """Return the output tokens that each content holds; empty if the server has not said how many.
 
-    The server's running usage says it. Without that, the tokens after the first content are taken to be
-    spread evenly over the others.
+    The server's running usage says it. Without that, they are spread evenly over the contents
+    (`first_tokens`).
     """
     stamps, counts = record.stamps, record.counts
     if counts:  # of the same length
         return [float(after - before) for before, after in zip([0, *counts], counts, strict=False)]
     if record.output_tokens is None or not stamps:
         return []
-    if len(stamps) == 1:
-        return [float(record.output_tokens)]
     first = first_tokens(record)
-    each = max(0.0, (record.output_tokens - first) / (len(stamps) - 1))
-    return [float(first), *([each] * (len(stamps) - 1))]
+    each = (record.output_tokens - first) / max(1, len(stamps) - 1)
+    return [first, *([each] * (len(stamps) - 1))]
