@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from trio_minillm._bench.record import Record
 
 from ..support.bench_schema import check, schema_text
 from ..support.paths import DOCS
@@ -21,6 +25,12 @@ def test_the_page_is_the_schema() -> None:
     if os.environ.get("TRIO_MINILLM_WRITE"):
         PAGE.write_text(schema_text(), "utf-8")
     assert PAGE.read_text("utf-8") == schema_text()
+
+
+def test_the_page_has_every_field_of_a_record() -> None:
+    section = (Path(DOCS) / "bench.md").read_text("utf-8").partition("### Records\n")[2]
+    names = set(re.findall(r"`([a-z_]+)`", section.partition("In JSON lines")[0]))
+    assert {field.name for field in msgspec.structs.fields(Record)} | {"point"} <= names
 
 
 def test_the_schema_is_one() -> None:

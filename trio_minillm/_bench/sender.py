@@ -129,7 +129,9 @@ class Sender:
             began = record.stamps[0] + record.lag - timings.first_chunk
             record.headers = began + timings.headers
             if timings.sent is not None and timings.attempts == 1 and not record.hedged:
-                record.sent = max(record.sent, began + timings.sent)
+                # A request was out before its answer came, however late this program looked at the clock.
+                out = min(began + timings.sent, record.stamps[0])
+                record.sent = max(record.sent, out)
         record.outcome = None if response.outcome is None else response.outcome.value
         if len(record.counts) != len(record.stamps):
             record.counts = []

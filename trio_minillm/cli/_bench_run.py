@@ -67,7 +67,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bench(LiveRun):
-    """One benchmark as its user sees it. Its 15 attributes are the course, its outlets, and what has come of it."""
+    """One benchmark as its user sees it.
+
+    Its 15 attributes are its plan, its outlets, and how far it has come.
+    """
 
     noun = "stream"
 

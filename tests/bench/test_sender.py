@@ -1,0 +1,28 @@
+"""The record of one request, made of what its stream has told."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import trio_minillm as llm
+from trio_minillm._bench.plan import Plan
+from trio_minillm._bench.record import Record
+from trio_minillm._bench.sender import Sender
+
+
+async def test_a_request_was_out_before_its_answer_came(autojump_clock: Any) -> None:
+    """A busy program reads the clock late after it has sent: not so late that a time is below 0."""
+    timings = llm.Timings(sent=0.010, headers=0.011, first_chunk=0.012, total=0.02, attempts=1)
+    response = llm.CompletionResponse(outcome=llm.Outcome.FINISHED, timings=timings)
+    stream: Any = SimpleNamespace(response=response)
+    client: Any = None
+    sender = Sender(client, None, Plan(prompts=()))
+    # The kernel had the first content 3 ms before it was read, 12 ms after the call.
+    record = Record(number=0, scheduled=5.0, sent=5.0, called=5.0, ended=5.0, stamps=[5.009])
+    record.lag = 0.003
+    sender._complete(record, stream, None)
+    assert record.sent == record.stamps[0]
+    record = Record(number=0, scheduled=5.0, sent=5.0, called=5.0, ended=5.0, stamps=[5.012])
+    sender._complete(record, stream, None)
+    assert abs(record.sent - 5.010) < 1e-9
