@@ -80,7 +80,7 @@ def steady_state(records: Sequence[Record], load: Load) -> Steady:
     if len(whole) < MIN_REQUESTS:
         why = f"fewer than {MIN_REQUESTS} whole answers: nothing was cut off"
         return Steady(found=False, why=why)
-    first = np.array([(r.first or r.sent) - r.sent for r in whole])
+    first = np.array([(r.first or r.sent) - r.sent for r in whole], dtype=np.float64)
     cuts = transient(_ranks(np.round(first, RESOLUTION))), transient(open_streams(ordered))
     if cuts[0] is None or cuts[1] is None:
         what = "the time to the first content" if cuts[0] is None else "the number of open streams"

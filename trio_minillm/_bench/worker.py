@@ -133,9 +133,9 @@ class Worker:
         return run
 
     async def _carry_out(self, run: LoadRun) -> None:
-        refused = None
+        refused, watch = None, Watch(self._lags)
         try:
-            with self._scope, Watch(self._lags) as watch:
+            with self._scope, watch:
                 run.measuring = watch.restart
                 run.check()
                 async with trio.open_nursery() as nursery:

@@ -232,10 +232,7 @@ def processes_of(given: int) -> int:
     """Return the number of processes that ``--processes`` stands for."""
     if given:
         return given
-    cores = (
-        os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
-    )
-    return min(MAX_PROCESSES, cores or 1)
+    return min(MAX_PROCESSES, len(os.sched_getaffinity(0)))
 
 
 def _three_numbers(option: str, text: str) -> tuple[float, float, float]:
