@@ -233,7 +233,7 @@ def _wrong(lag: Times, name: str, audit: Audit, figures: Figures) -> bool:
     """Return True if a lag may have put a figure wrong."""
     if lag.worst <= _allowed(_stretch(name, figures)):
         return False
-    taken_out = lag is not audit.loop and not name.startswith("e2e_stream")
+    taken_out = lag is not audit.loop
     half = (figures.latency["itl"].at("p50") or 0.0) / 2
     return not taken_out or (lag.worst > half and _read_together(figures))
 

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 MAX_READS = 10_000
 """Newest reads whose lags are known: more than a consumer is ever behind."""
-NEAR = 0.005
-"""Seconds from a read to the time of the contents in it, at most: they are parsed in between."""
+NEAR = 0.1
+"""Seconds from a read to the time of what is in it, at most: that is parsed in between, in a busy program
+also by turns. An end that comes by a clock comes later (`DRAIN_SECONDS`)."""
 TWICE = 0.00002
 """Seconds between the readings of two clocks from which on they are read again."""
 TRIES = 3
