@@ -110,7 +110,8 @@ def test_what_is_marked(audit: dict[str, Any], given: dict[str, Any], marked: se
     ("load", "late", "cpu", "marked"),
     [
         (Open(rate=10), 0.0, 0.1, set()),
-        (Open(rate=10), 0.02, 0.1, {"requests", *SCHEDULED}),
+        (Open(rate=10), 0.02, 0.1, SCHEDULED),
+        (Open(rate=10), 0.11, 0.1, {"requests", *SCHEDULED}),  # of 10 s
         (Open(rate=10), 0.0019, 0.1, set()),  # not 1 % of the 200 ms to the first content
         (Open(rate=10, concurrency=3), 0.02, 0.1, set()),  # it waited for a place, as was asked
         (Closed(), 0.02, 0.1, set()),
@@ -223,6 +224,14 @@ def test_a_busy_machine_is_told() -> None:
     verdict = judged(audit, figures(), Closed()).verdict
     assert "waited for a CPU 10% of the time · the host took CPUs away for 0.02 s" in verdict
     assert "waited" not in judged(audit_of(), figures(), Closed()).verdict
+
+
+def test_a_verdict_names_what_belongs_together_once() -> None:
+    every = judged(audit_of(lag=0.2, cpu=0.9), figures(), Closed()).verdict
+    limit = "the client was the limit of "
+    assert every.startswith(f"{limit}ttft, itl, tpot, e2e, requests, chunks, output_tokens")
+    late = judged(audit_of(), figures(late=0.02), Open(rate=10)).verdict
+    assert late.startswith(f"{limit}what is told from the schedule: ")
     found = merged([audit, audit_of()])
     assert (found.cpu_waited, found.stolen) == (1.0, 0.02)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +16,8 @@ LEAST_LAG = 0.001
 """Seconds of lag that no figure is marked for."""
 SHARE_OF_FIGURE = 0.01
 """Share of a figure's median that the lag may have, if that is more than `LEAST_LAG`."""
+FAMILIES = ("ttft", "itl", "tpot", "e2e")
+"""Beginnings of the names of latencies that are named together."""
 OWN = ("sending", "late")
 """Figures that are the client's own in any case."""
 BUSY = 0.8
@@ -191,8 +193,8 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
                 away by the host, took more than 1 %    for what the host took)
                 of the time, where reads did bring
                 several contents
-    ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
-                the median TTFT, in an open loop        the rate of requests
+    ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start; above
+                the median TTFT, in an open loop        1 % of the run, the rate of requests
                 without a bound of its own
     ``cpu``     more than 80 % of a core, used or       the rates
                 waited for, in a closed loop, or in
@@ -218,7 +220,9 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     behind = free and late_times.worst > _allowed(_stretch("ttft", figures))
     if behind:
         scheduled = [name for name in figures.latency if name.endswith("_scheduled")]
-        unreliable |= dict.fromkeys(["requests", *scheduled], "late")
+        unreliable |= dict.fromkeys(scheduled, "late")
+        if late_times.worst > SHARE_OF_FIGURE * audit.seconds:
+            unreliable["requests"] = "late"
     if busy(audit) and (closed or behind):
         unreliable |= dict.fromkeys(RATES, "cpu")
     return msgspec.structs.replace(
@@ -309,7 +313,16 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
     told = " · ".join(facts)
     if not unreliable:
         return f"the client kept up: {told}"
-    return f"the client was the limit of {', '.join(unreliable)}: {told}"
+    return f"the client was the limit of {_families(unreliable)}: {told}"
+
+
+def _families(unreliable: Iterable[str]) -> str:
+    """Return names of figures in few words: those that belong together are named once."""
+    plain = {name for name in unreliable if not name.endswith("_scheduled")}
+    found = [name for name in (*FAMILIES, *RATES) if any(p.startswith(name) for p in plain)]
+    if any(name.removesuffix("_scheduled") not in plain for name in unreliable):
+        found.append("what is told from the schedule")
+    return ", ".join(found)
 
 
 def _ms(seconds: float | None) -> str:
