@@ -128,7 +128,7 @@ class Sender:
             record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
             began = record.stamps[0] + record.lag - timings.first_chunk
-            record.headers = began + timings.headers
+            record.headers = min(began + timings.headers, record.stamps[0])
             if timings.total is not None and response.outcome is Outcome.FINISHED:
                 over = began + timings.total
                 record.ended = max(record.stamps[-1], over - self.lag_at(over))
