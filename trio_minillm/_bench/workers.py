@@ -68,7 +68,7 @@ class Workers:
         self.all: list[Worker] = []
         self.run: WorkersRun | None = None
         self.died = ""
-        """How the first process that died did so, whether or not a plan was being carried out."""
+        """The end of the first process that died, whether or not a plan was being carried out."""
         self._job = job
         self._ledger = ledger
         self._max_cost = max_cost
