@@ -109,7 +109,7 @@ def bench(
     schema: request.Schema = None,
     extra: request.Extra = None,
     header: request.Header = None,
-    random_seed: Annotated[int, Option(metavar="N", help=_HELP["random_seed"])] = 0,
+    random_seed: Annotated[int, Option(metavar="N", min=0, help=_HELP["random_seed"])] = 0,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
     timeout_total: option.TimeoutTotal = None,
