@@ -264,3 +264,18 @@ def test_what_is_no_file_of_records_is_misuse(
     assert words in ran.err
     assert ran.err.count("\n") == 1
     assert json.loads(report(path, "--json").out)["exit_code"] == 2
+
+
+@pytest.mark.parametrize("end", [{"found": 5}, {"cost": {}}, {"found": {"objective": 1}}])
+def test_an_end_that_says_anything_is_misuse(
+    endpoint: Endpoint, tmp_path: Path, end: dict[str, Any]
+) -> None:
+    endpoint.script = mixed
+    path = tmp_path / "r.jsonl"
+    run(command(endpoint, "--requests", "1", "--records", str(path), "-q"))
+    *lines, last = path.read_text().splitlines()
+    assert json.loads(last)["mark"] == "end"
+    path.write_text("\n".join([*lines, json.dumps({"mark": "end", "fields": end})]) + "\n")
+    ran = report(path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "what it says of the end of the run can't be read" in ran.err

@@ -20,7 +20,7 @@ from .run import Point
 from .steady import Steady, steady_rates, steady_state
 
 MAX_STAMPS = 20_000_000
-"""Contents of one load whose times are kept, some 700 MB of them. Then no more requests are sent."""
+"""Contents of one load whose times are kept, and requests, some 700 MB of them. Then no more requests are sent."""
 
 
 class Kept:
@@ -45,7 +45,7 @@ class Kept:
         self._stores[record.phase].add(record)
         if self._steady and record.phase != WARMUP:
             self.measured.append(record)
-            self._stamps += len(record.stamps)
+            self._stamps += 1 + len(record.stamps)
             if self._stamps > MAX_STAMPS:
                 self.full()
         self.sizes.add(record)

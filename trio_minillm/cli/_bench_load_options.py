@@ -30,6 +30,8 @@ from .._bench.workers import MAX_PROCESSES
 from ._output import Misuse
 from ._shared import positive
 
+MIN_RAMP = 0.001
+"""Seconds of the shortest ramp."""
 MAX_POINTS = 100
 """Loads of a sweep: whoever lists more has mistaken a step."""
 TRIAL_SECONDS = 30.0
@@ -128,8 +130,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
             return self._trace(self.trace, positive("speed-up", self.speed_up) or 1.0)
         if self.ramp is not None:
             first, last, seconds = _three_numbers("ramp", self.ramp)
-            if min(first, last) < 0 or not max(first, last) or not seconds > 0:
-                raise Misuse("--ramp takes rates from 0 on, not both 0, and seconds above 0")
+            if min(first, last) < 0 or not max(first, last) or seconds < MIN_RAMP:
+                least = f"and at least {MIN_RAMP:g} seconds"
+                raise Misuse(f"--ramp takes rates from 0 on, not both 0, {least}")
             return Ramp(
                 first=first,
                 last=last,

@@ -57,12 +57,16 @@ def _tell(file: Path, outputs: output.Outputs) -> Exception | None:
     except RecordsError as exc:
         raise Misuse(str(exc)) from exc
     told = Told(result=made.result, beside=made.beside)
+    try:
+        table, rows = told.table(), told.rows()
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as exc:
+        raise Misuse(f"{file}: what it says of the end of the run can't be read") from exc
     error = told.write_files(outputs, curves)
     if outputs.json:
         print_json(told.fields(), None)
     else:
         form = MARKDOWN if outputs.markdown else ALIGNED
-        print_summary(told.table(), told.rows(), form=form)
+        print_summary(table, rows, form=form)
     return error
 
 
