@@ -22,6 +22,7 @@ from trio_minillm._bench.audit.audit import (
     Pauses,
     Times,
     judged,
+    limit_text,
     merged,
 )
 from trio_minillm._bench.audit.null import null_run_of
@@ -100,7 +101,9 @@ def test_what_is_marked(audit: dict[str, Any], given: dict[str, Any], marked: se
     found = judged(audit_of(**audit), figures(**given), Closed())
     assert {name.removesuffix("_scheduled") for name in found.unreliable} == marked
     assert found.limited is bool(marked)
-    assert found.verdict.startswith("the client was the limit" if marked else "the client kept up")
+    assert found.verdict.startswith(
+        "the client may be the limit" if marked else "the client kept up"
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,8 +176,20 @@ def test_marked_figures_have_a_mark_in_the_table() -> None:
     rows = dict(rows_of(point))
     assert rows["time"].endswith(" requests/s (!)")
     assert rows["audit"].startswith(
-        "the client was the limit of itl, itl_token, itl_max, tpot, req"
+        "the client may be the limit of ITL, TPOT, requests/s, chunks/s, tokens/s"
     )
+
+
+@pytest.mark.parametrize(
+    ("marked", "named"),
+    [
+        (["ttft", "ttft_text", "ttft_scheduled"], "TTFT"),
+        (["e2e_stream"], "end of stream"),
+        (["requests", "ttft_scheduled", "e2e_stream_scheduled"], "requests/s, times from schedule"),
+    ],
+)
+def test_the_verdict_names_what_others_rest_on(marked: list[str], named: str) -> None:
+    assert limit_text(marked).startswith(f"the client may be the limit of {named} (try ")
 
 
 def test_the_audits_of_processes_are_merged_to_the_worst() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from .._bench.audit.audit import limit_text
 from .._bench.output.csv import csv_of
 from .._bench.output.curves import CurveMaker, Curves
 from .._bench.output.html import Page, html_of
@@ -52,7 +53,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     def _point_rows(self, point: Point) -> list[Row]:
         cost, hedge = self.beside.get("cost"), self.beside.get("hedge")
-        rows = rows_of(point)
+        rows = [("load", load_text(point.load)), *rows_of(point)]
         if cost is not None:
             rows.append(("cost", told_cost(cost)))
         elif point.figures.cost is not None:
@@ -76,14 +77,15 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
                 counts[label] += int(count.replace(",", ""))
                 examples.setdefault(label, example)
             named = load_text(point.load)
-            audit = [("audit", point.audit.verdict)] if point.audit.limited else []
+            audit = [("audit", limit_text(point.audit.unreliable))] if point.audit.limited else []
             for row in [*audit, *(("note", note) for note in point.notes)]:
                 said.setdefault(row, []).append(named)
         rows = [(label, f"{n:,} · {examples[label]}") for label, n in counts.most_common()]
         if (cost := self.beside.get("cost")) is not None:
             rows.append(("cost", told_cost(cost)))
         return rows + [
-            (label, f"{text} ({', '.join(loads)})") for (label, text), loads in said.items()
+            (label, f"{text} ({', '.join(dict.fromkeys(loads))})")
+            for (label, text), loads in said.items()
         ]
 
     def html(self, curves: Mapping[int, Curves]) -> str:
