@@ -7,6 +7,7 @@ did on stderr.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from pathlib import Path
@@ -111,7 +112,8 @@ def serve(
         raise _failed(exc) from None
     except OSError as exc:
         what = exc.filename or f"{host}:{port}"
-        raise _failed(Misuse(f"{what}: {exc.strerror or exc}")) from None
+        why = os.strerror(exc.errno) if exc.errno else str(exc)  # trio's text has the address again
+        raise _failed(Misuse(f"{what}: {why}")) from None
     except KeyboardInterrupt:  # just before the signal was watched
         ended = signal.SIGINT
     raise typer.Exit(128 + ended)
