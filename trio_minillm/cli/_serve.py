@@ -46,7 +46,7 @@ _HELP = {
     "opening": "Send the opening without content at once, before the first content is due.",
     "slots": "Serve N requests at once; others wait for their turn. [no limit]",
     "slow_down": "Lengthen --itl in proportion once more than K streams run. [never]",
-    "fault": "Break answers: 'cut(-20)', '5% status(429, retry_after=1)'. Can be given several times.",
+    "fault": "Break answers: 'cut(1000)', '5% status(429, retry_after=1)'. Can be given several times.",
     "seed": "Seed of what is random.",
     "log": "Append what was done for each request to this file of JSON lines.",
     "json": "Print where it listens as one JSON object, and the figures at the end, too.",
