@@ -222,12 +222,12 @@ def servers(session: nox.Session) -> None:
 
 @nox.session
 def web(session: nox.Session) -> None:
-    """Put the web example behind hypercorn, and use it with Chromium and with the openai SDK.
+    """Put the web example behind hypercorn and the openai SDK, and open it and a report in Chromium.
 
     Chromium is the system's (Debian: ``chromium``); ``TRIO_MINILLM_BROWSER`` names another. Without one,
     what needs it is skipped. IPython's test runs here, too.
     """
-    install(session, *group("web"))
+    install(session, *group("web"), extras=("cli", "report"))
     names = ("chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("TRIO_MINILLM_BROWSER") or next(
         filter(None, map(shutil.which, names)), ""

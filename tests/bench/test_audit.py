@@ -40,8 +40,10 @@ from trio_minillm._bench.run import Point
 LINUX = sys.platform.startswith("linux")
 
 
-def figures(itl: float = 0.02, ttft: float = 0.2, late: float = 0.0) -> Figures:
-    """Return the figures of a hundred answers of eleven contents."""
+def figures(
+    itl: float = 0.02, ttft: float = 0.2, late: float = 0.0, together: int = 100
+) -> Figures:
+    """Return the figures of a hundred answers of eleven contents, so many of which were read together."""
     stamps = [ttft + itl * n for n in range(11)]
     record = Record(
         number=0,
@@ -53,7 +55,7 @@ def figures(itl: float = 0.02, ttft: float = 0.2, late: float = 0.0) -> Figures:
         output_tokens=11,
         first_text=ttft,
     )
-    return figures_of([record] * 100)
+    return msgspec.structs.replace(figures_of([record] * 100), together=together)
 
 
 def audit_of(lag: float | None = 0.0001, cpu: float = 0.1, loop: float = 0.0001) -> Audit:
@@ -90,8 +92,9 @@ SCHEDULED = {
             {"itl": 0.0035, "ttft": 0.1},
             {*BY_GAP, *("ttft", "ttft_text", "e2e", "e2e_stream", "tpot")},
         ),
+        ({"lag": 0.0019}, {"itl": 0.0035, "together": 10}, set()),  # but none did
         ({"lag": 0.0019}, {}, set()),  # it is taken out
-        ({"lag": 0.0099}, {}, {"e2e_stream"}),  # but not of the end
+        ({"lag": 0.0099}, {}, set()),
         ({"lag": None, "loop": 0.0019}, {}, BY_GAP),  # in its place
         ({"lag": 0.0001, "loop": 0.1}, {}, set()),
         ({"cpu": 0.9}, {}, RATES),
@@ -110,7 +113,8 @@ def test_what_is_marked(audit: dict[str, Any], given: dict[str, Any], marked: se
     ("load", "late", "cpu", "marked"),
     [
         (Open(rate=10), 0.0, 0.1, set()),
-        (Open(rate=10), 0.02, 0.1, {"requests", *SCHEDULED}),
+        (Open(rate=10), 0.02, 0.1, SCHEDULED),
+        (Open(rate=10), 0.11, 0.1, {"requests", *SCHEDULED}),  # of 10 s
         (Open(rate=10), 0.0019, 0.1, set()),  # not 1 % of the 200 ms to the first content
         (Open(rate=10, concurrency=3), 0.02, 0.1, set()),  # it waited for a place, as was asked
         (Closed(), 0.02, 0.1, set()),
@@ -140,6 +144,13 @@ def test_stalls(stalls: dict[str, float], longest: float, marked: set[str]) -> N
     assert names - {"e2e_stream"} == marked
     assert set(found.unreliable.values()) <= {"stalls"}
     assert ("stood still for up to" in found.verdict) is bool(marked)
+
+
+def test_stalls_that_brought_nothing_together_did_no_harm() -> None:
+    turns = Times(count=100, p50=0.0001, p99=0.001, max=0.04)
+    audit = msgspec.structs.replace(audit_of(), loop=turns, stalls={"0.01": 1.0}, stolen=0.2)
+    assert judged(audit, figures(itl=0.022, together=11), Closed()).limited
+    assert not judged(audit, figures(itl=0.022, together=10), Closed()).limited
 
 
 def test_a_figure_is_judged_by_the_reads_that_it_rests_on() -> None:
@@ -230,6 +241,14 @@ def test_a_busy_machine_is_told() -> None:
     assert "waited" not in judged(audit_of(), figures(), Closed()).verdict
     found = merged([audit, audit_of()])
     assert (found.cpu_waited, found.stolen) == (1.0, 0.02)
+
+
+def test_a_verdict_names_what_belongs_together_once() -> None:
+    every = judged(audit_of(lag=0.2, cpu=0.9), figures(), Closed()).verdict
+    limit = "the client may be the limit of "
+    assert every.startswith(f"{limit}TTFT, ITL, TPOT, E2E, requests/s, chunks/s, tokens/s")
+    late = judged(audit_of(), figures(late=0.02), Open(rate=10)).verdict
+    assert late.startswith(f"{limit}times from schedule (try ")
 
 
 def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,8 +345,8 @@ def test_a_lag_is_found_by_the_time_of_the_contents() -> None:
     lags = Lags(now=lambda: next(wall), monotonic=lambda: next(clock))
     assert lags.of(0) == pytest.approx(1.0)
     assert lags.of(0) == pytest.approx(1.5)
-    found = [lags.at(time) for time in (0.999, 1.0, 1.004, 1.006, 2.001)]
-    assert found == pytest.approx([0.0, 1.0, 1.0, 0.0, 1.5])
+    found = [lags.at(time) for time in (0.999, 1.0, 1.004, 1.2, 2.001)]
+    assert found == pytest.approx([0.0, 1.0, 1.004, 0.0, 1.501])
 
 
 def test_clocks_that_were_read_apart_are_read_again() -> None:

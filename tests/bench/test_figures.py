@@ -236,6 +236,11 @@ def test_attempts_of_a_model_behind_another_are_no_retries() -> None:
     assert found.retries == 2
 
 
+def test_contents_of_one_read_are_counted() -> None:
+    found = figures_of([record_of(stamps=[0.2, 0.2, 0.2, 0.6]), record_of(stamps=[0.2])])
+    assert (found.chunks, found.together) == (5, 2)
+
+
 def test_costs() -> None:
     found = figures_of([record_of(cost="0.0001"), record_of(cost="0.0003", output_tokens=15)])
     assert found.cost is not None

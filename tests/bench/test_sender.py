@@ -26,3 +26,16 @@ async def test_a_request_was_out_before_its_answer_came(autojump_clock: Any) -> 
     record = Record(number=0, scheduled=5.0, sent=5.0, called=5.0, ended=5.0, stamps=[5.012])
     sender._complete(record, stream, None)
     assert abs(record.sent - 5.010) < 1e-9
+
+
+async def test_the_end_of_a_stream_is_when_it_had_come(autojump_clock: Any) -> None:
+    timings = llm.Timings(sent=0.0, headers=0.01, first_chunk=0.012, total=0.05, attempts=1)
+    response = llm.CompletionResponse(outcome=llm.Outcome.FINISHED, timings=timings)
+    stream: Any = SimpleNamespace(response=response)
+    client: Any = None
+    sender = Sender(client, None, Plan(prompts=()))
+    for lag, ended in ((0.0, 5.050), (0.008, 5.042), (0.03, 5.040)):  # not before the last content
+        sender.lag_at = lambda at, lag=lag: lag
+        record = Record(number=0, scheduled=5.0, sent=5.0, ended=5.0, stamps=[5.012, 5.040])
+        sender._complete(record, stream, None)
+        assert abs(record.ended - ended) < 1e-9

@@ -89,6 +89,7 @@ FIGURES: dict[str, Schema] = {
             "outcomes": told(COUNTS, "requests by outcome"),
             "finish_reasons": told(COUNTS, "whole answers by finish reason"),
             "chunks": COUNT,
+            "together": told(COUNT, "contents that came in one read with the one before"),
             "empty": told(COUNT, "whole answers without content"),
             "retries": COUNT,
         }

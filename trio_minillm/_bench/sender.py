@@ -14,6 +14,7 @@ from .._types.chunks import has_content
 from .._types.errors import MiniLLMError, RetriesExhausted
 from .._types.messages import Message, user
 from .._types.options import Retry
+from .._types.response import Outcome
 from .plan import Plan
 from .prompts.prompt import Prompt
 from .record import Failure, Record, clock_offset
@@ -127,7 +128,10 @@ class Sender:
             record.request_id = redact_beginnings(response.request_id, self._secret)[:MAX_ID]
         if timings.headers is not None and timings.first_chunk is not None and record.stamps:
             began = record.stamps[0] + record.lag - timings.first_chunk
-            record.headers = began + timings.headers
+            record.headers = min(began + timings.headers, record.stamps[0])
+            if timings.total is not None and response.outcome is Outcome.FINISHED:
+                over = began + timings.total
+                record.ended = max(record.stamps[-1], over - self.lag_at(over))
             if timings.sent is not None and timings.attempts == 1 and not record.hedged:
                 # A request was out before its answer came, however late this program looked at the clock.
                 out = min(began + timings.sent, record.stamps[0])

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from .._bench.audit.audit import limit_text
 from .._bench.output.csv import csv_of
 from .._bench.output.curves import CurveMaker, Curves
 from .._bench.output.html import Page, html_of
@@ -77,7 +76,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
                 counts[label] += int(count.replace(",", ""))
                 examples.setdefault(label, example)
             named = load_text(point.load)
-            audit = [("audit", limit_text(point.audit.unreliable))] if point.audit.limited else []
+            verdict = point.audit.verdict.partition(":")[0]  # what it rests on is in the JSON
+            audit = [("audit", verdict)] if point.audit.limited else []
             for row in [*audit, *(("note", note) for note in point.notes)]:
                 said.setdefault(row, []).append(named)
         rows = [(label, f"{n:,} · {examples[label]}") for label, n in counts.most_common()]

@@ -38,6 +38,8 @@ STALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds of a turn of the event loop from which on turns are summed up as stalls."""
 STALLED = 0.01
 """Share of the time that stalls may take: as many contents are read together with the ones behind them."""
+TOGETHER = 0.01
+"""Share of contents that may be read together with the one before, with no figure in doubt."""
 STOLEN_PAUSE = 0.1
 """Seconds for which a host takes a CPU away at a time, about."""
 ENOUGH_READS = 20
@@ -194,21 +196,23 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
                 TPOT: of the time from the first to
                 the last content); and, where the lag
                 is taken out, above half of the median
-                gap, so that reads may have brought
-                several contents
+                gap, where reads did bring several
+                contents
     ``stalls``  turns of the event loop longer than     that figure, unless it is a hundred
                 half of the median gap, and CPUs taken  times as long as the longest turn (0.1 s
                 away by the host, took more than 1 %    for what the host took)
-                of the time, so that contents were
-                read together with those behind them
-    ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start, and
-                the median TTFT, in an open loop        the rate of requests
+                of the time, where reads did bring
+                several contents
+    ``late``    late p99 above 1 ms and above 1 % of    the figures from the scheduled start; above
+                the median TTFT, in an open loop        1 % of the run, the rate of requests
                 without a bound of its own
     ``cpu``     more than 80 % of a core, used or       the rates
                 waited for, in a closed loop, or in
                 one that was ``late``
     ==========  ======================================  ============================================
 
+    Reads that brought several contents are told by `Figures.together`: the server may have sent these at
+    once, but where there are none (no more than 1 %), no lag and no stall has put any behind another.
     Where the lag of reads is not known, the turns of the event loop stand in for it.
     """
     late = figures.latency["late"]
@@ -226,7 +230,9 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     behind = free and late_times.worst > _allowed(_stretch("ttft", figures))
     if behind:
         scheduled = [name for name in figures.latency if name.endswith("_scheduled")]
-        unreliable |= dict.fromkeys(["requests", *scheduled], "late")
+        unreliable |= dict.fromkeys(scheduled, "late")
+        if late_times.worst > SHARE_OF_FIGURE * audit.seconds:
+            unreliable["requests"] = "late"
     if busy(audit) and (closed or behind):
         unreliable |= dict.fromkeys(RATES, "cpu")
     return msgspec.structs.replace(
@@ -241,12 +247,20 @@ def _wrong(lag: Times, name: str, audit: Audit, figures: Figures) -> bool:
     """Return True if a lag may have put a figure wrong."""
     if lag.worst <= _allowed(_stretch(name, figures)):
         return False
-    taken_out = lag is not audit.loop and not name.startswith("e2e_stream")
-    return not taken_out or lag.worst > (figures.latency["itl"].at("p50") or 0.0) / 2
+    taken_out = lag is not audit.loop
+    half = (figures.latency["itl"].at("p50") or 0.0) / 2
+    return not taken_out or (lag.worst > half and _read_together(figures))
+
+
+def _read_together(figures: Figures) -> bool:
+    """Return True if reads brought several contents of an answer."""
+    return figures.together > TOGETHER * figures.latency["itl"].count
 
 
 def _stalled(audit: Audit, name: str, figures: Figures) -> bool:
     """Return True if stalls may have put a figure wrong."""
+    if not _read_together(figures):
+        return False
     half = (figures.latency["itl"].at("p50") or 0.0) / 2
     limit = max((each for each in STALLS if each <= half), default=STALLS[0])
     stalled, stolen = audit.stalls.get(f"{limit:g}", 0.0), audit.stolen or 0.0

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 MAX_READS = 10_000
 """Newest reads whose lags are known: more than a consumer is ever behind."""
-NEAR = 0.005
-"""Seconds from a read to the time of the contents in it, at most: they are parsed in between."""
+NEAR = 0.1
+"""Seconds from a read to the time of what is in it, at most: that is parsed in between, in a busy program
+also by turns. An end that comes by a clock comes later (`DRAIN_SECONDS`)."""
 TWICE = 0.00002
 """Seconds between the readings of two clocks from which on they are read again."""
 TRIES = 3
@@ -90,13 +91,13 @@ class Lags:
         return lag
 
     def at(self, time: float) -> float:
-        """Return the lag of what was taken from a socket at this time of the monotonic clock: that of the
-        read just before it, since nothing else is read until the contents of a read have their time. It
-        is 0 if there is none.
+        """Return the seconds from the kernel's receipt to this time of the monotonic clock, at which contents
+        got theirs: the lag of the read just before it, since nothing else is read until then, and what
+        lies between the two. It is 0 if there is none.
         """
         place = bisect_right(self._reads, time) - 1
         near = place >= 0 and time - self._reads[place] < NEAR
-        return self._lags[place] if near else 0.0
+        return self._lags[place] + time - self._reads[place] if near else 0.0
 
     def wrap(self, sock: socket.socket) -> socket.socket:
         """Return the socket as one that tells its lags, or as it is where the system can't."""

@@ -52,6 +52,8 @@ class Gaps:
         """Contents."""
         self.answers = 0
         """Answers that were added."""
+        self.together = 0
+        """Contents that one read brought together with the one before, of those worked up so far."""
         self.tick = TICK
         """Seconds in which contents are counted."""
         self._stamps = array("d")
@@ -99,6 +101,7 @@ class Gaps:
         self._count(stamps, tokens)
         later = np.flatnonzero(owners[1:] == owners[:-1]) + 1
         gaps = stamps[later] - stamps[later - 1]
+        self.together += int(np.count_nonzero(gaps <= 0))
         self._chunk_gaps.add(gaps, np.ones(gaps.size), owners[later])
         # A content without a token of its own adds its time to that of the next which has one.
         firsts = np.append(True, owners[1:] != owners[:-1])

@@ -249,15 +249,13 @@ def sweep_table(points: tuple[Point, ...]) -> Table:
     for point in points:
         figures = point.figures
         ttft, pace = figures.latency["ttft"], figures.latency["tpot" if told else "itl"]
-        shown = ("ttft", "tpot" if told else "itl", "requests", speed)
-        mark = MARK if any(name in point.audit.unreliable for name in shown) else ""
         rows.append(
             (
-                load_text(point.load) + mark,
-                rate_text(figures, "requests"),
-                *(seconds_text(spread.at(n)) for spread, n in ((ttft, "p50"), (ttft, "p99"))),
-                seconds_text(pace.at("p50")),
-                rate_text(figures, speed),
+                load_text(point.load),
+                rate_text(figures, "requests") + _mark(point, "requests"),
+                *(seconds_text(ttft.at(name)) + _mark(point, "ttft") for name in ("p50", "p99")),
+                seconds_text(pace.at("p50")) + _mark(point, "tpot" if told else "itl"),
+                rate_text(figures, speed) + _mark(point, speed),
                 *((_share_text(figures),) if limited else ()),
                 f"{failed_of(figures):,}",
             )
