@@ -1,4 +1,4 @@
-"""What options of other benchmarks are called here, for whoever types them from memory."""
+"""The names that options of other benchmarks have here, for whoever types them from memory."""
 
 from __future__ import annotations
 
