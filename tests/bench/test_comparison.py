@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from trio_minillm._bench.audit.audit import Audit
 from trio_minillm._bench.comparison.change import Change
@@ -74,6 +75,14 @@ def test_faster_is_better(tmp_path: Path) -> None:
     found = only(base, new)
     assert found.changes["e2e.p90"].verdict == "better"
     assert found.changes["requests_per_second"].verdict == "unknown"
+
+
+def test_a_multiple_of_nothing_has_no_interval(tmp_path: Path) -> None:
+    at_once = [replace(record, stamps=[record.stamps[0]] * 4) for record in many(50)]
+    found = only(recorded(tmp_path / "a.jsonl", at_once), recorded(tmp_path / "b.jsonl", many(50)))
+    gap = found.changes["itl.p50"]
+    assert (gap.base, gap.ratio, gap.ratio_interval, gap.verdict) == (0, None, None, "unknown")
+    assert found.changes["ttft.p50"].ratio_interval is not None
 
 
 def test_few_requests_have_no_interval(tmp_path: Path) -> None:
@@ -180,6 +189,7 @@ BAD = {
     "no JSON": b"x",
     "no object": b"[]",
     "no schema": b"{}",
+    "deep JSON": b"[" * 100_000,
     "another schema": b'{"schema": "x"}',
     "no points": b'{"schema": "trio-minillm/bench/1", "points": []}',
     "points without figures": b'{"schema": "trio-minillm/bench/1", "points": [{}]}',

@@ -191,12 +191,25 @@ def test_bad_files_are_said_to_be_bad(tmp_path: Path, case: str) -> None:
         again(path)
 
 
+ODD = [
+    *(("cost", text) for text in ("x", "NaN", "sNaN", "1e999999999")),
+    *(("number", n) for n in (-1, 2**63)),
+    *(("output_tokens", n) for n in (-1, 10**400)),
+    *(("counts", some) for some in ([1], [1] * 99, [2**70] * 4)),
+    *((name, value) for name in ("sent", "ended", "called") for value in (1e308, -1e308)),
+    ("stamps", [1e308, -1e308]),
+]
+
+
 @pytest.mark.parametrize(
     "line",
     [
         {"number": "x"},
         {"point": "x", **msgspec.to_builtins(answered(0))},
         {**msgspec.to_builtins(answered(0)), "phase": "x"},
+        *({**msgspec.to_builtins(answered(0)), name: value} for name, value in ODD),
+        {"point": 7, **msgspec.to_builtins(answered(0))},
+        {"point": True, **msgspec.to_builtins(answered(0))},
     ],
 )
 def test_bad_records_are_said_to_be_bad(tmp_path: Path, line: dict[str, Any]) -> None:
@@ -231,3 +244,22 @@ def test_bad_marks_are_said_to_be_bad(tmp_path: Path) -> None:
     path = write(tmp_path / "l.jsonl", [(Closed(), [answered(0)])], goodput={"ttft": "x"})
     with pytest.raises(RecordsError, match=r"l\.jsonl"):
         again(path)
+
+
+def test_a_line_that_nests_too_deep_is_said_to_be_bad(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b"[" * 100_000 + b"\n")
+    with pytest.raises(RecordsError, match="too deep"):
+        again(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_load_without_a_request_keeps_its_place(tmp_path: Path, name: str) -> None:
+    needs(name)
+    rates = [0.1, 5.0, 0.2, 6.0, 0.3]
+    loads = [
+        (Open(rate=rate), [answered(n) for n in range(3)] if rate > 1 else []) for rate in rates
+    ]
+    points = again(write(tmp_path / name, loads)).result.points
+    assert [point.load for point in points] == [load for load, _ in loads]
+    assert [point.figures.sent for point in points] == [0, 3, 0, 3, 0]

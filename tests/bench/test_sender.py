@@ -8,7 +8,7 @@ from typing import Any
 import trio_minillm as llm
 from trio_minillm._bench.plan import Plan
 from trio_minillm._bench.record import Record
-from trio_minillm._bench.sender import Sender
+from trio_minillm._bench.sender import Sender, failure_of
 
 
 async def test_a_request_was_out_before_its_answer_came(autojump_clock: Any) -> None:
@@ -26,6 +26,14 @@ async def test_a_request_was_out_before_its_answer_came(autojump_clock: Any) -> 
     record = Record(number=0, scheduled=5.0, sent=5.0, called=5.0, ended=5.0, stamps=[5.012])
     sender._complete(record, stream, None)
     assert abs(record.sent - 5.010) < 1e-9
+
+
+def test_the_words_of_a_server_have_a_bound() -> None:
+    error = Exception("m" * 5000)
+    error.code = "c" * 5000  # type: ignore[attr-defined]
+    failure = failure_of(error, "")
+    assert failure.code == "c" * 200
+    assert failure.message == "m" * 1000
 
 
 async def test_the_end_of_a_stream_is_when_it_had_come(autojump_clock: Any) -> None:

@@ -33,7 +33,7 @@ from trio_minillm._bench.messages import (
 from trio_minillm._bench.plan import Closed, Load, Open, Plan
 from trio_minillm._bench.prompts.prompt import Prompt
 from trio_minillm._bench.record import Failure, Record
-from trio_minillm._bench.workers import COMMAND, Workers, WorkersRun, open_workers
+from trio_minillm._bench.workers import COMMAND, WorkerDied, Workers, WorkersRun, open_workers
 
 from ..support.command import KEY, LIMIT, environment, wait_for
 from ..support.endpoint import END, HELLO, OPENING, Endpoint, chunk, text
@@ -296,3 +296,13 @@ def test_reports_are_read_as_they_were_written() -> None:
         frames = Frames()
         found = [one for i in range(0, len(data), size) for one in frames.feed(data[i : i + size])]
         assert found == reports
+
+
+async def test_a_process_that_died_before_the_run_is_an_error_of_it(endpoint: Endpoint) -> None:
+    async with open_workers(2, job_of(endpoint), ledger=llm.Ledger()) as workers:
+        os.kill(workers.all[0].process.pid, signal.SIGKILL)
+        with trio.fail_after(LIMIT):
+            await workers.wait_until(lambda: workers.all[0].dead)
+        run = workers.load(plan_of(Closed(concurrency=2), requests=4), lambda record: None)
+        with pytest.raises(WorkerDied, match=r"process 1 of the benchmark died \(signal 9\)"):
+            await run.run()

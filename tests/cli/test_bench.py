@@ -560,7 +560,10 @@ def test_misuse_is_one_line(args: list[str], words: str) -> None:
     assert ("exit_code" in ran.out) == ("--json" in args)
 
 
-@pytest.mark.parametrize("args", [["--requests", "0"], ["--concurrency", "0"], ["--warmup", "-1"]])
+@pytest.mark.parametrize(
+    "args",
+    [["--requests", "0"], ["--concurrency", "0"], ["--warmup", "-1"], ["--random-seed", "-1"]],
+)
 def test_numbers_out_of_range_are_misuse(args: list[str]) -> None:
     ran = run([*COMMAND, "bench", "-m", "local", *args])
     assert (ran.code, ran.out) == (2, "")

@@ -143,6 +143,8 @@ def test_what_is_not_steady_is_told(endpoint: Endpoint) -> None:
         ({"arrivals": "poisson"}, "need --rate or --ramp"),
         ({"burstiness": 2.0}, "need --rate or --ramp"),
         ({"rate": 1.0, "burstiness": 0.0}, "--burstiness must be more than 0"),
+        ({"rate": 1.0, "burstiness": 1e308}, "from 0.001 to 1,000,000"),
+        ({"rate": 1.0, "burstiness": 1e-320}, "from 0.001 to 1,000,000"),
         ({"rate": 1.0, "arrivals": "poisson", "burstiness": 2.0}, "goes with --arrivals gamma"),
         ({"rate": 1.0, "arrivals": "gamma"}, "needs --burstiness"),
         ({"ramp": "1:2"}, "three numbers"),

@@ -46,3 +46,18 @@ def test_a_number_is_always_itself(given: float | str) -> None:
 def test_others_are_refused_by_name(given: object) -> None:
     with pytest.raises(ValueError, match=r"^itl must be a number, uniform\(LOW, HIGH\)"):
         distribution(given, "itl")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["1e308", "uniform(1, 1e308)", "exp(1e10)", 10**400, "1e999"])
+def test_numbers_that_no_clock_holds_are_refused(given: object) -> None:
+    with pytest.raises(ValueError, match=r"with numbers from 0 to 1e\+09"):
+        distribution(given, "itl")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text", ["lognormal(1, 1e9)", "lognormal(100, 38)", "normal(1e9, 1e9)", "exp(1e9)"]
+)
+def test_what_is_drawn_has_a_bound(text: str) -> None:
+    made, random = distribution(text, "ttft"), Random(7)
+    assert 0 <= made.mean <= 1e9
+    assert all(0 <= made.draw(random) <= 1e9 for _ in range(200))

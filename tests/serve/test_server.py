@@ -481,3 +481,20 @@ async def test_a_real_clock_is_met_too() -> None:
 def test_options_are_checked(options: dict[str, Any], what: str) -> None:
     with pytest.raises(ValueError, match=what):
         ServeOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(f"stall(0, {'9' * 400})", "stall(0, 1e300)", f"late({'9' * 400})", "late(1e300)"),
+        *("drip(1, 1e300)", "inject(1e300)", "error(kind=5)"),
+    ],
+)
+@pytest.mark.parametrize("wire", ["openai", "gemini"])
+async def test_an_answer_that_cannot_be_made_costs_no_other_one(wire: str, fault: str) -> None:
+    path = {"openai": "v1/chat/completions", "gemini": "v1/models/m:streamGenerateContent"}[wire]
+    async with open_timed_server(ServeOptions(ttft=0, itl=0, faults=[fault])) as server:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            with trio.move_on_after(0.1), suppress(httpx.HTTPError):
+                await client.post(f"{server.url}/{path}", json={**CHAT, "stream": True})
+            assert (await client.get(f"{server.url}/health")).status_code == 200

@@ -23,7 +23,7 @@ MAX_MESSAGE = 1000
 """Characters of an error's message that a record keeps."""
 
 MAX_ID = 200
-"""Characters of a request's id that a record keeps."""
+"""Characters of any other word of the server's that a record keeps: a request's id, a finish reason, a code."""
 
 
 class Sender:
@@ -140,7 +140,7 @@ class Sender:
         if len(record.counts) != len(record.stamps):
             record.counts = []
         if response.finish_reason is not None:
-            record.reason = redact_beginnings(response.finish_reason, self._secret)
+            record.reason = redact_beginnings(response.finish_reason, self._secret)[:MAX_ID]
         if error is not None:
             record.failure = failure_of(error, self._secret)
         if response.cost.amount is not None:
@@ -159,7 +159,7 @@ def failure_of(error: Exception, secret: str) -> Failure:
 
     def text(name: str) -> str | None:
         found = getattr(last, name, None)
-        return None if found is None else redact_beginnings(str(found), secret)
+        return None if found is None else redact_beginnings(str(found), secret)[:MAX_ID]
 
     return Failure(
         type=type(last).__name__,

@@ -67,7 +67,7 @@ def _json_time(number: int, text: str) -> float:
         found = msgspec.json.decode(text)
         milliseconds = {name.lower(): value for name, value in found.items()}[COLUMN]
         return float(milliseconds) / 1000
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, AttributeError):
         raise TraceError(f"line {number}: no JSON object with a number as {COLUMN}") from None
 
 

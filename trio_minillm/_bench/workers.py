@@ -67,6 +67,8 @@ class Workers:
     def __init__(self, job: Job, ledger: Ledger, max_cost: Any) -> None:
         self.all: list[Worker] = []
         self.run: WorkersRun | None = None
+        self.died = ""
+        """The end of the first process that died, whether or not a plan was being carried out."""
         self._job = job
         self._ledger = ledger
         self._max_cost = max_cost
@@ -80,6 +82,8 @@ class Workers:
     def load(self, plan: Plan, sink: Callable[[Record], object]) -> WorkersRun:
         """Return the run of a plan by these processes."""
         self.run = WorkersRun(self, plan, sink)
+        if self.died:
+            self.run.died(self.died)
         return self.run
 
     async def wait_until(self, true: Callable[[], bool]) -> None:
@@ -127,8 +131,10 @@ class Workers:
             await worker.process.stdout.aclose()
             await worker.close()
         worker.dead = True
-        if not worker.done and self.run is not None:
-            self.run.died(worker.explain(self.secret))
+        if not worker.done:
+            self.died = self.died or worker.explain(self.secret)
+            if self.run is not None:
+                self.run.died(self.died)
         log.close()
         self._changed.set()
         self._changed = trio.Event()
@@ -228,6 +234,8 @@ class WorkersRun:
         """
         able = [worker for worker in self._workers.all if not worker.dead]
         parts = parts_of(self.plan, len(able))
+        if self._died is not None:
+            raise WorkerDied(self._died)
         if self.stopped:
             return
         for worker, part in zip(able, parts, strict=False):

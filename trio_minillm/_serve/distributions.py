@@ -15,11 +15,15 @@ Draw: TypeAlias = Callable[[Random], float]
 FORMS: Final = (
     "a number, uniform(LOW, HIGH), normal(MEAN, SD), lognormal(MEDIAN, SIGMA) or exp(MEAN)"
 )
+MOST: Final = 1e9
+"""The largest number that is taken, and that is drawn: 30 years, or a billion tokens. Sums of such numbers are
+exact enough, and no clock overflows."""
+_LOG_MOST: Final = math.log(MOST)
 _CALL: Final = re.compile(r"\s*([a-z]+)\s*\(([^()]*)\)\s*")
 
 
 class Distribution(msgspec.Struct, frozen=True):
-    """A number, or a distribution of numbers of 0 and more."""
+    """A number, or a distribution of numbers from 0 to `MOST`."""
 
     text: str
     """The distribution as it was written."""
@@ -46,7 +50,7 @@ def distribution(given: float | str | Distribution, name: str) -> Distribution:
         if len(numbers) == len(values):
             made = _made(found[1], numbers)
     if made is None:
-        raise ValueError(f"{name} must be {FORMS}, with numbers of 0 and more")
+        raise ValueError(f"{name} must be {FORMS}, with numbers from 0 to {MOST:.0e}")
     mean, draw = made
     return Distribution(str(given).strip(), mean, None, draw)
 
@@ -56,9 +60,9 @@ def _number(given: object) -> float | None:
         return None
     try:
         number = float(given)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return number if 0 <= number < math.inf else None
+    return number if 0 <= number <= MOST else None
 
 
 def _made(kind: str, values: list[float]) -> tuple[float, Draw] | None:
@@ -67,11 +71,15 @@ def _made(kind: str, values: list[float]) -> tuple[float, Draw] | None:
         case "uniform", [low, high] if low <= high:
             return (low + high) / 2, lambda random: random.uniform(low, high)
         case "normal", [mean, sd]:
-            return mean, lambda random: max(0.0, random.gauss(mean, sd))
+            return mean, lambda random: min(max(0.0, random.gauss(mean, sd)), MOST)
         case "lognormal", [median, sigma] if median > 0:
             at = math.log(median)
-            mean = math.exp(at + sigma * sigma / 2)
-            return mean, lambda random: random.lognormvariate(at, sigma)
+            mean = _exp(at + sigma * sigma / 2)
+            return mean, lambda random: _exp(random.normalvariate(at, sigma))
         case "exp", [mean] if mean > 0:
-            return mean, lambda random: random.expovariate(1 / mean)
+            return mean, lambda random: min(random.expovariate(1 / mean), MOST)
     return None
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, _LOG_MOST))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from ..testing._script import Step, eof, half_close, hang
+from ..testing._script import Step, eof, half_close, hang, reset
 from .connections import Connection
 from .measures import Measures
 from .pacer import Pacer
@@ -12,6 +12,8 @@ from .programs import Program
 from .records import Ending, ServedRecord
 
 NOTHING: Final[Program] = iter(())
+BROKEN: Final[tuple[float, Step, int]] = (0.0, reset, 0)
+"""The item that ends an answer which can't go on."""
 
 
 class Books(Protocol):
@@ -69,8 +71,17 @@ class Serving:
         record = self.record
         record.started = at = max(at, record.received)
         record.queued = at - record.received
-        pause, self._data, self._tokens = next(self._program)
+        pause, self._data, self._tokens = self._following() or BROKEN
         self._server.pacer.add(at + pause, self)
+
+    def _following(self) -> tuple[float, Step, int] | None:
+        """Return what the program has next. A program that fails costs its own answer, which is broken
+        off: other streams depend on the task that calls this.
+        """
+        try:
+            return next(self._program, None)
+        except Exception:  # noqa: BLE001 - of whatever a script or a fault has made of it
+            return BROKEN
 
     def turn(self, due: float, now: float) -> float | None:
         """Send what is due. Returns when the next is."""
@@ -90,7 +101,10 @@ class Serving:
                 self._content(tokens, now)
         elif not self._marked(data, due):
             return None
-        item = next(self._program, None)
+        try:
+            item = next(self._program, None)
+        except Exception:  # noqa: BLE001 - as in `_following`, which would be a call for each chunk
+            item = BROKEN
         if item is not None:
             pause, self._data, self._tokens = item
             return due + pause

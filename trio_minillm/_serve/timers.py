@@ -21,6 +21,8 @@ _NANO: Final = 1_000_000_000
 _ROUNDED: Final = 1e-6
 """Seconds by which the difference of two clocks may be off, as numbers: an alarm that goes off too early
 would be set again at once, without end."""
+_FARTHEST: Final = 1e9
+"""Seconds beyond which an alarm is as good as off: 30 years, which every clock can hold."""
 _MONOTONIC, _NONBLOCK, _CLOEXEC, _ABSOLUTE = 1, 0o4000, 0o2000000, 1
 """Constants of Linux's timerfd_create(2) and timerfd_settime(2)."""
 
@@ -101,7 +103,7 @@ class FileTimer:
     now = staticmethod(time.monotonic)
 
     def set(self, at: float) -> None:
-        nanos = 0 if at == math.inf else max(1, int(at * _NANO))  # 0 turns it off
+        nanos = 0 if at > _FARTHEST else max(1, int(at * _NANO))  # 0 turns it off
         self._spec.sec, self._spec.nsec = divmod(nanos, _NANO)
         self._set_time(self._fd, _ABSOLUTE, self._address, None)
 

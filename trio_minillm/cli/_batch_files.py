@@ -51,7 +51,7 @@ def check_paths(read: list[tuple[str, Path]], written: list[tuple[str, Path]]) -
     """Raise `Misuse` if two of these named files are the same one, or if one of ``written`` can't be
     written, or made if it is missing. Nothing is made or changed.
     """
-    _check_apart(read + written)
+    check_apart(read + written)
     for name, path in written:
         try:
             _try_to_write(path)
@@ -59,7 +59,7 @@ def check_paths(read: list[tuple[str, Path]], written: list[tuple[str, Path]]) -
             raise Misuse(f"{name} {path}: {exc.strerror or exc}") from exc
 
 
-def _check_apart(files: list[tuple[str, Path]]) -> None:
+def check_apart(files: list[tuple[str, Path]]) -> None:
     """Raise `Misuse` if two files are the same one: each would ruin the other."""
     for (one, first), (other, second) in combinations(files, 2):
         same = os.path.realpath(first) == os.path.realpath(second)

@@ -91,7 +91,7 @@ def bench(
     warmup: load.Warmup = 0,
     steady: load.Steady = None,
     processes: load.Processes = 1,
-    random_seed: Annotated[int, Option(metavar="N", help=_HELP["random_seed"])] = 0,
+    random_seed: Annotated[int, Option(metavar="N", min=0, help=_HELP["random_seed"])] = 0,
     null_run: Annotated[bool, Option("--null-run", help=_HELP["null_run"])] = False,
     sweep: load.SweepText = None,
     find: load.FindText = None,

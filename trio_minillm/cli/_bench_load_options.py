@@ -211,6 +211,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
         shape = positive("burstiness", self.burstiness)
         if shape is not None and self.arrivals not in (None, "gamma"):
             raise Misuse("--burstiness goes with --arrivals gamma")
+        if shape is not None and not 0.001 <= shape <= 1e6:
+            raise Misuse("--burstiness must be from 0.001 to 1,000,000")
         if self.arrivals == "gamma" and shape is None:
             raise Misuse("--arrivals gamma needs --burstiness")
         return 1.0 if self.arrivals == "poisson" else shape

@@ -18,6 +18,7 @@ import typer
 from typer import Argument, Option
 
 from .._serve import ServeOptions, TimedServer, open_timed_server
+from ._batch_files import check_apart
 from ._output import ENDING_SIGNALS, Misuse, OutputError, error_code, error_line, safe_json
 from ._shared import Quiet
 from ._terminal import encoded, print_error, print_rows, print_table, write_all
@@ -104,6 +105,9 @@ def serve(
             seed=seed,
             files=tuple(files or ()),
         )
+        if log is not None:
+            for path in files or ():
+                check_apart([(str(path), path), ("--log", log)])
         place = {"host": host, "port": port, "log": log}
         ended = trio.run(_run, options, place, json, quiet)
     except (Misuse, ValueError) as exc:

@@ -153,10 +153,11 @@ class Paired:
         names = ["mean", *(which for which in QUANTILES if _enough(which, fewest))]
         base, new = self._drawn(sides, names)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = new / base
-        return {which: _bounds(ratios[:, n]) for n, which in enumerate(names)}
+            ratios = np.where(base == 0, np.inf, new / base)
+        found = {which: _bounds(ratios[:, n]) for n, which in enumerate(names)}
+        return {which: bounds for which, bounds in found.items() if bounds is not None}
 
-    def failed(self) -> tuple[float, float]:
+    def failed(self) -> tuple[float, float] | None:
         """Return the bounds of the difference of the shares of failed requests."""
         sides = [
             [(np.array(s.failed), np.array(s.numbers, dtype=np.int64)) for s in side]
@@ -220,9 +221,13 @@ class _Part:
         return found
 
 
-def _bounds(drawn: Floats) -> tuple[float, float]:
-    """Return the bounds of what was drawn, without what has no value."""
-    there = drawn[np.isfinite(drawn)]
+def _bounds(drawn: Floats) -> tuple[float, float] | None:
+    """Return the bounds of what was drawn, without what has no value; None if there is no bound: some of it
+    is a multiple of 0.
+    """
+    there = drawn[~np.isnan(drawn)]
+    if not there.size or np.isinf(there).any():
+        return None
     low, high = np.quantile(there, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

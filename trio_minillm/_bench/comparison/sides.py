@@ -116,7 +116,7 @@ def _read(path: Path) -> Run:
         if fields["schema"] != SCHEMA:
             raise ResultError(f"{path}: its schema is not {SCHEMA}")
         _check(fields["points"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ResultError(f"{path}: is no result of trio-minillm bench --json") from None
     if not fields["points"]:
         raise ResultError(f"{path}: nothing was measured")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,6 +19,7 @@ from ..run import Point, Result
 from .record_files import RecordsError, read_records
 from .record_lines import Mark
 
+Seed = Annotated[int, msgspec.Meta(ge=0)]
 UNFINISHED = "the file of records ends before its run did"
 """Note of a result whose run was killed, or is still going on."""
 
@@ -61,14 +62,26 @@ class _Maker:
 
     def add(self, number: int, record: Record) -> None:
         if number != self._number or self._kept is None:
-            self._finish()
-            steady = self._config.get("steady") is True
-            self._number, self._kept = number, Kept(steady=steady, objective=self._objective())
+            if number < len(self._points) + (self._kept is not None):
+                raise RecordsError(f"{self._path}: its loads are not in order")
+            self._begin(number)
+            assert self._kept is not None
         try:
             self._kept.add(record)
         except KeyError:
             raise RecordsError(f'{self._path}: there is no phase "{record.phase}"') from None
         self._watch(number, record)
+
+    def _begin(self, number: int) -> None:
+        """Begin with a load. Those since the one before had no record, and are known by their marks."""
+        self._finish()
+        steady = self._config.get("steady") is True
+        for one in range(len(self._points), number + 1):
+            self._number, self._kept = one, Kept(steady=steady, objective=self._objective())
+            if one < number:
+                if ("load", one) not in self._marks:
+                    raise RecordsError(f"{self._path}: there is no load {one}")
+                self._finish()
 
     @property
     def _config(self) -> dict[str, Any]:
@@ -83,7 +96,7 @@ class _Maker:
         unfinished |= {name: self._config.get(name) for name in ("load", "seed")}
         fields = self._marks.get(("load", self._number), unfinished)
         try:
-            load, seed = msgspec.convert((fields["load"], fields["seed"]), tuple[Load, int])
+            load, seed = msgspec.convert((fields["load"], fields["seed"]), tuple[Load, Seed])
             audit = msgspec.convert(fields["audit"], Audit)
             null_run = msgspec.convert(fields.get("null_run"), NullRun | None)
             notes = msgspec.convert(fields["notes"], tuple[str, ...])
@@ -92,6 +105,7 @@ class _Maker:
         point, _ = self._kept.point(load, seed)
         known = {"audit": audit, "null_run": null_run, "notes": notes}
         self._points.append(msgspec.structs.replace(point, **known))
+        self._kept = None
 
     def _objective(self) -> Objective | None:
         """Return the limits of a good answer, if the run had any."""
@@ -104,6 +118,11 @@ class _Maker:
             raise RecordsError(f"{self._path}: {exc}") from exc
 
     def made(self) -> Again:
+        last = max(
+            (at for what, at in self._marks if what == "load" and at is not None), default=-1
+        )
+        if last > (-1 if self._number is None else self._number):
+            self._begin(last)
         self._finish()
         begin = self._marks.get(("begin", None), {})
         end = dict(self._marks.get(("end", None), {}))
@@ -111,7 +130,7 @@ class _Maker:
             result = Result(
                 version=str(begin["version"]),
                 at=msgspec.convert(begin["at"], datetime),
-                config=begin["config"],
+                config=msgspec.convert(begin["config"], dict[str, Any]),
                 points=tuple(self._points),
                 found=end.pop("found", None),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -11,6 +12,13 @@ from ..record import Failure, Record
 
 SCHEMA = "trio-minillm/bench-records/1"
 """Name and version of the form of a file of records."""
+MOST = 2**60
+"""The bound of every number in a record: more than any clock or count reaches, and within 64 bits."""
+COUNTS = (
+    *("number", "worker", "turn", "attempts", "asked_tokens"),
+    *("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"),
+)
+"""Fields that are counts."""
 FAILURE = "failure_"
 """Beginning of the names of the columns that hold a request's failure."""
 
@@ -41,7 +49,10 @@ def parsed(line: bytes) -> Mark | tuple[int, Record]:
 
     Raises ``ValueError`` for a line that is neither.
     """
-    fields = msgspec.json.decode(line)
+    try:
+        fields = msgspec.json.decode(line)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
     if not isinstance(fields, dict):
         raise ValueError("not an object")
     if "mark" in fields:
@@ -52,9 +63,33 @@ def parsed(line: bytes) -> Mark | tuple[int, Record]:
 def record_of(fields: dict[str, Any]) -> tuple[int, Record]:
     """Return the record with these fields, and the number of its load. Raises ``ValueError``."""
     point = fields.pop("point", 0)
-    if not isinstance(point, int):
-        raise ValueError("point is no number")
-    return point, msgspec.convert(fields, Record)
+    if type(point) is not int or not 0 <= point < MOST:
+        raise ValueError("point is no number of a load")
+    record = msgspec.convert(fields, Record)
+    _check(record)
+    return point, record
+
+
+def _check(record: Record) -> None:
+    """Raise ``ValueError`` if no run can have made such a record: figures are computed of what is sure to be a
+    time, a count, or an amount.
+    """
+    times = (record.scheduled, record.sent, record.ended, record.lag, *record.stamps)
+    others = (record.called, record.headers, record.first_text, record.first_reasoning)
+    if not all(abs(at) < MOST for at in (*times, *(at for at in others if at is not None))):
+        raise ValueError("a time is out of range")
+    counts = (getattr(record, name) for name in COUNTS)
+    if not all(0 <= n < MOST for n in (*record.counts, *(n for n in counts if n is not None))):
+        raise ValueError("a count is out of range")
+    if record.counts and len(record.counts) != len(record.stamps):
+        raise ValueError("counts and stamps differ in length")
+    if record.cost is not None:
+        try:
+            known = abs(Decimal(record.cost)) < MOST
+        except ArithmeticError:  # no number, or one that can't be compared
+            known = False
+        if not known:
+            raise ValueError("cost is no amount")
 
 
 # -- columns ---------------------------------------------------------------------------------
