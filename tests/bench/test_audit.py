@@ -22,6 +22,7 @@ from trio_minillm._bench.audit.audit import (
     Pauses,
     Times,
     judged,
+    limit_text,
     merged,
 )
 from trio_minillm._bench.audit.null import null_run_of
@@ -103,7 +104,9 @@ def test_what_is_marked(audit: dict[str, Any], given: dict[str, Any], marked: se
     found = judged(audit_of(**audit), figures(**given), Closed())
     assert {name.removesuffix("_scheduled") for name in found.unreliable} == marked
     assert found.limited is bool(marked)
-    assert found.verdict.startswith("the client was the limit" if marked else "the client kept up")
+    assert found.verdict.startswith(
+        "the client may be the limit" if marked else "the client kept up"
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,21 @@ def test_marked_figures_have_a_mark_in_the_table() -> None:
     assert "E2E (ms)" in names
     rows = dict(rows_of(point))
     assert rows["time"].endswith(" requests/s (!)")
-    assert rows["audit"].startswith("the client was the limit of itl, tpot, requests")
+    assert rows["audit"].startswith(
+        "the client may be the limit of ITL, TPOT, requests/s, chunks/s, tokens/s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("marked", "named"),
+    [
+        (["ttft", "ttft_text", "ttft_scheduled"], "TTFT"),
+        (["e2e_stream"], "end of stream"),
+        (["requests", "ttft_scheduled", "e2e_stream_scheduled"], "requests/s, times from schedule"),
+    ],
+)
+def test_the_verdict_names_what_others_rest_on(marked: list[str], named: str) -> None:
+    assert limit_text(marked).startswith(f"the client may be the limit of {named} (try ")
 
 
 def test_the_audits_of_processes_are_merged_to_the_worst() -> None:
@@ -228,10 +245,10 @@ def test_a_busy_machine_is_told() -> None:
 
 def test_a_verdict_names_what_belongs_together_once() -> None:
     every = judged(audit_of(lag=0.2, cpu=0.9), figures(), Closed()).verdict
-    limit = "the client was the limit of "
-    assert every.startswith(f"{limit}ttft, itl, tpot, e2e, requests, chunks, output_tokens")
+    limit = "the client may be the limit of "
+    assert every.startswith(f"{limit}TTFT, ITL, TPOT, E2E, requests/s, chunks/s, tokens/s")
     late = judged(audit_of(), figures(late=0.02), Open(rate=10)).verdict
-    assert late.startswith(f"{limit}what is told from the schedule: ")
+    assert late.startswith(f"{limit}times from schedule (try ")
 
 
 def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,9 @@ def test_a_sweep_without_usage_shows_chunks() -> None:
     [
         (Closed(concurrency=1000), "concurrency 1,000"),
         (Open(rate=0.5), "0.5/s"),
+        (Open(rate=11.313708), "11.31/s"),
+        (Open(rate=12345.0), "12,345/s"),
+        (Open(rate=0.00012345), "0.000123/s"),
         (Ramp(first=1, last=20, seconds=5), "1/s to 20/s"),
         (Trace(offsets=(0.0, 1.0)), "trace of 2"),
     ],

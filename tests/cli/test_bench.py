@@ -10,9 +10,11 @@ import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
 
 import trio_minillm as llm
 
@@ -20,6 +22,7 @@ pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm._bench.figures.figures import LATENCIES
+from trio_minillm.cli._bench_live import Watch
 from trio_minillm.testing import anthropic_events
 
 from ..support.bench_schema import check
@@ -644,3 +647,12 @@ def test_misuse_of_a_second_model(endpoint: Endpoint, args: tuple[str, ...], wor
     ran = bench(endpoint, *args)
     assert ran.code == 2
     assert words in ran.err
+
+
+async def test_the_status_has_no_speed_before_there_is_one(autojump_clock: Any) -> None:
+    watch, run = Watch(), SimpleNamespace(phase="measured", chunks=7, running=1, tokens=0)
+    engine: Any = SimpleNamespace(run=run, stopped="")
+    assert watch.text(engine, 5.0, llm.Ledger()) == "0 done, 0 failed, 1 running"
+    run.chunks += 500
+    await trio.sleep(5)
+    assert watch.text(engine, 5.0, llm.Ledger()).endswith(" · 100 chunks/s")

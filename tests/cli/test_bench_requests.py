@@ -239,6 +239,16 @@ def test_a_bad_line_is_told_before_anything_is_sent(endpoint: Endpoint, tmp_path
     assert (ran.code, endpoint.requests) == (2, [])
     assert "in.jsonl: line 2: unknown field: max_tokenz (did you mean max_tokens?)" in ran.err
     assert "secret" not in ran.err
+    path.write_text('{"question": "a secret"}\n')
+    ran = bench(endpoint, "--prompts", str(path))
+    assert "; --prompt-column names the column that holds the prompt" in ran.err
+    assert "secret" not in ran.err
+
+
+def test_options_of_other_benchmarks_are_known_by_name(endpoint: Endpoint) -> None:
+    ran = bench(endpoint, "--request-rate", "5")
+    assert (ran.code, endpoint.requests) == (2, [])
+    assert "No such option: --request-rate; here it is --rate" in ran.err
 
 
 def test_columns_of_a_table(endpoint: Endpoint, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -101,4 +103,4 @@ def test_a_taken_port_is_named() -> None:
         port = base_url.rpartition(":")[2].removesuffix("/v1")
         done = run([*COMMAND, "serve", "--port", port])
     assert done.code == 2
-    assert f"127.0.0.1:{port}: " in done.err
+    assert done.err == f"error: 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}\n"

@@ -78,7 +78,7 @@ def steady_state(records: Sequence[Record], load: Load) -> Steady:
     ordered = sorted(records, key=lambda record: record.sent)
     whole = [record for record in ordered if record.whole and record.first is not None]
     if len(whole) < MIN_REQUESTS:
-        why = f"fewer than {MIN_REQUESTS} whole answers: nothing was cut off"
+        why = f"with fewer than {MIN_REQUESTS} whole answers nothing was cut off"
         return Steady(found=False, why=why)
     first = np.array([(r.first or r.sent) - r.sent for r in whole], dtype=np.float64)
     cuts = transient(_ranks(np.round(first, RESOLUTION))), transient(open_streams(ordered))

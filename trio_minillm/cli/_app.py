@@ -14,10 +14,11 @@ import trio_minillm as llm
 
 from ..local._named import KEYS, variable_of
 from ._batch import batch
-from ._bench import bench
+from ._bench import HEADINGS, bench
 from ._chat import chat
 from ._compare import compare
 from ._costs import costs
+from ._foreign_options import NAMES_HERE
 from ._output import EXIT_CODES
 from ._report import report
 from ._serve import serve
@@ -54,6 +55,32 @@ class _Command(TyperCommand):
             raise
 
 
+class _BenchCommand(_Command):
+    """The command ``bench``: its many options under headings, and those of other programs known by name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as exc:  # typer has no public name for what an unknown option raises
+            name = getattr(exc, "option_name", "")
+            if (here := NAMES_HERE.get(name)) is not None:
+                message = f"No such option: {name}; here it is {here}"
+                vars(exc).update(message=message, possibilities=None)
+            raise
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: list[tuple[str, list[tuple[str, str]]]] = []
+        for param in self.get_params(ctx):
+            heading = HEADINGS.get(param.name or "")
+            if heading is not None or not sections:
+                sections.append((heading or "Options", []))
+            if (record := param.get_help_record(ctx)) is not None:
+                sections[-1][1].append(record)
+        for heading, records in sections:
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 def _root(
     version: Annotated[
         bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -73,10 +100,10 @@ def main() -> None:
     )
     app.callback(epilog=_EPILOG)(_root)
     app.command(cls=_Command, epilog=_EPILOG)(chat)
-    app.command(cls=_Command, epilog=_EPILOG)(bench)
+    app.command(cls=_BenchCommand, epilog=_EPILOG)(bench)
     app.command(cls=_Command, epilog=_EPILOG)(batch)
     app.command(cls=_Command)(report)
-    app.command(cls=_Command, epilog=_EPILOG)(compare)
+    app.command(cls=_Command)(compare)
     app.command(cls=_Command)(costs)
     app.command(cls=_Command)(serve)
     try:

@@ -61,10 +61,24 @@ _HELP = {
 }
 
 
+HEADINGS = {
+    "model": "Endpoint",
+    "requests": "Load",
+    "sweep": "Several loads",
+    "prompt": "Prompts",
+    "system": "Requests",
+    "timeout_first": "Limits and cost",
+    "hedge": "A second model",
+    "goodput": "Results",
+}
+"""Headings of the options in the help, each by the first one below it."""
+
+
 def bench(
     *,
     model: option.ModelName,
     base_url: option.BaseURL = None,
+    header: request.Header = None,
     requests: load.Requests = None,
     concurrency: load.Concurrency = None,
     rate: load.Rate = None,
@@ -74,18 +88,15 @@ def bench(
     trace: load.TraceFile = None,
     speed_up: load.SpeedUp = None,
     duration: load.Duration = None,
+    warmup: load.Warmup = 0,
+    steady: load.Steady = None,
+    processes: load.Processes = 1,
+    random_seed: Annotated[int, Option(metavar="N", min=0, help=_HELP["random_seed"])] = 0,
+    null_run: Annotated[bool, Option("--null-run", help=_HELP["null_run"])] = False,
     sweep: load.SweepText = None,
     find: load.FindText = None,
     find_over: load.FindOver = None,
     precision: load.Precision = 0.05,
-    steady: load.Steady = None,
-    processes: load.Processes = 1,
-    hedge: Annotated[str | None, Option(metavar="KIND:NAME", help=_HELP["hedge"])] = None,
-    hedge_base_url: Annotated[
-        str | None, Option(metavar="URL", help=_HELP["hedge_base_url"])
-    ] = None,
-    after: Annotated[float | None, Option(metavar="S", help=_HELP["after"])] = None,
-    warmup: load.Warmup = 0,
     prompt: wanted.PromptText = None,
     prompts: wanted.PromptFile = None,
     prompt_column: wanted.PromptColumn = None,
@@ -108,8 +119,6 @@ def bench(
     reasoning: option.ReasoningHow = None,
     schema: request.Schema = None,
     extra: request.Extra = None,
-    header: request.Header = None,
-    random_seed: Annotated[int, Option(metavar="N", min=0, help=_HELP["random_seed"])] = 0,
     timeout_first: option.TimeoutFirst = None,
     timeout_idle: option.TimeoutIdle = None,
     timeout_total: option.TimeoutTotal = None,
@@ -117,8 +126,12 @@ def bench(
     max_cost: option.MaxCost = None,
     price: option.Price = None,
     ledger: option.LedgerFile = None,
+    hedge: Annotated[str | None, Option(metavar="KIND:NAME", help=_HELP["hedge"])] = None,
+    hedge_base_url: Annotated[
+        str | None, Option(metavar="URL", help=_HELP["hedge_base_url"])
+    ] = None,
+    after: Annotated[float | None, Option(metavar="S", help=_HELP["after"])] = None,
     goodput: Annotated[str | None, Option(metavar="LIMITS", help=_HELP["goodput"])] = None,
-    null_run: Annotated[bool, Option("--null-run", help=_HELP["null_run"])] = False,
     json: output.JSON = False,
     markdown: output.Markdown = False,
     csv: output.CSVFile = None,

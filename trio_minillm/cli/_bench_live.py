@@ -80,6 +80,7 @@ class Watch:
             self.phase, self._began = (id(run), run.phase), trio.current_time()
             self.finished = self.failed = 0
             self._states.clear()
+            self._states.append((self._began, run.chunks))
             self._ttft.clear()
             self._columns.clear()
 
@@ -106,7 +107,8 @@ class Watch:
         since, chunks = self._states[0]
         done = f"{self.finished:,} done, {self.failed:,} failed, {run.running:,} running"
         parts = ["warming up", done] if run.phase == WARMUP else [done]
-        parts.append(f"{_short((run.chunks - chunks) / max(now - since, 1e-9))} chunks/s")
+        if now > since:
+            parts.append(f"{_short((run.chunks - chunks) / (now - since))} chunks/s")
         if run.tokens and now > self._began:
             parts.append(f"{_short(run.tokens / max(now - self._began, 1e-9))} tokens/s")
         if ledger.total:

@@ -39,21 +39,21 @@ TRIAL_SECONDS = 30.0
 a twentieth to show, short enough for a dozen."""
 
 _HELP = {
-    "requests": f"Requests of each load. [{REQUESTS}, or {WAVES} a stream if that is more; with --duration"
+    "requests": f"Requests of each load. [{REQUESTS}, or {WAVES} for each stream if that is more; with --duration"
     " any number]",
     "concurrency": f"Most streams at once. [{CONCURRENCY}; with --rate, --ramp or --trace any number]",
     "rate": "Start R requests per second, whatever became of earlier ones.",
     "arrivals": "Times between arrivals of --rate or --ramp: all the same, or random. [constant]",
     "burstiness": "Shape of the gamma distribution: 1 is Poisson, less is burstier.",
-    "ramp": "Change the rate evenly from FROM to TO requests per second within so many seconds.",
+    "ramp": "Change the rate evenly from FROM to TO requests per second within S seconds.",
     "trace": "Start requests at the times in a file: seconds, a CSV column or JSON lines `timestamp`.",
-    "speed_up": "Play the trace so many times as fast.",
-    "duration": "Start no more requests of a load after this many seconds.",
+    "speed_up": "Play the trace X times as fast.",
+    "duration": "Start no more requests of a load after S seconds; running ones go on to their end.",
     "warmup": "Requests before those that count, of each load.",
-    "steady": "Count only what the steady state holds. [auto with --duration, else off]",
+    "steady": "Figures of the steady state alone, or of all requests. [auto with --duration, else off]",
     "processes": "Processes that send; 0 is one for each core.",
     "sweep": "Measure several loads, one after the other: concurrency=1,2,4 or rate=1:10:2.",
-    "find": 'Find the highest load at which so many requests keep limits: "99% ttft<0.5s,tpot<0.05s".',
+    "find": 'Find the highest load at which a share of the requests is within limits: "99% ttft<0.5s,tpot<0.05s".',
     "find_over": "What --find raises. [rate with --rate or --arrivals, else concurrency]",
     "precision": "Width of the interval at which --find stops, as a share of the load.",
 }

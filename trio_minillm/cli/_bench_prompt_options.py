@@ -41,13 +41,13 @@ _HELP = {
     " with one on each line; or a folder of such files.",
     "prompt_column": "Column of the file that holds the prompt.",
     "system_column": "Column of the file that holds a system message.",
-    "format": "Form of the file, if it does not tell.",
+    "format": "Form of the file, if neither its name nor its beginning tells.",
     "turns": "Most turns of a conversation. [1]",
     "think": "Seconds between an answer and the next turn.",
-    "input_tokens": "Make prompts of so many tokens: N, uniform(LOW, HIGH), normal(MEAN, SD) …",
-    "output_tokens": "Longest answers, in tokens: as above, or same, as in the file.",
-    "prefix_share": "Share of each made prompt with which all begin, from 0 to 1.",
-    "unique": "Begin each prompt with a few words of its own, which no cache has.",
+    "input_tokens": "Make prompts of N tokens, or uniform(LOW, HIGH), normal(MEAN, SD), lognormal(MEDIAN, SIGMA), exp(MEAN).",
+    "output_tokens": "Longest answers, in tokens: as above; or same: the lengths of the answers in the file.",
+    "prefix_share": "Share of each made prompt that is the same in all, at its beginning: 0 to 1.",
+    "unique": "Begin each prompt with a few new words, so that no cache has it.",
 }
 PromptText = Annotated[str | None, Option("--prompt", metavar="TEXT", help=_HELP["prompt"])]
 PromptFile = Annotated[Path | None, Option("--prompts", metavar="FILE", help=_HELP["prompts"])]

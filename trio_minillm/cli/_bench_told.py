@@ -52,7 +52,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     def _point_rows(self, point: Point) -> list[Row]:
         cost, hedge = self.beside.get("cost"), self.beside.get("hedge")
-        rows = rows_of(point)
+        rows = [("load", load_text(point.load)), *rows_of(point)]
         if cost is not None:
             rows.append(("cost", told_cost(cost)))
         elif point.figures.cost is not None:
@@ -84,7 +84,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         if (cost := self.beside.get("cost")) is not None:
             rows.append(("cost", told_cost(cost)))
         return rows + [
-            (label, f"{text} ({', '.join(loads)})") for (label, text), loads in said.items()
+            (label, f"{text} ({', '.join(dict.fromkeys(loads))})")
+            for (label, text), loads in said.items()
         ]
 
     def html(self, curves: Mapping[int, Curves]) -> str:

@@ -7,6 +7,7 @@ did on stderr.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ _HELP = {
     "opening": "Send the opening without content at once, before the first content is due.",
     "slots": "Serve N requests at once; others wait for their turn. [no limit]",
     "slow_down": "Lengthen --itl in proportion once more than K streams run. [never]",
-    "fault": "Break answers: 'cut(-20)', '5% status(429, retry_after=1)'. Can be given several times.",
+    "fault": "Break answers: 'cut(1000)', '5% status(429, retry_after=1)'. Can be given several times.",
     "seed": "Seed of what is random.",
     "log": "Append what was done for each request to this file of JSON lines.",
     "json": "Print where it listens as one JSON object, and the figures at the end, too.",
@@ -115,7 +116,8 @@ def serve(
         raise _failed(exc) from None
     except OSError as exc:
         what = exc.filename or f"{host}:{port}"
-        raise _failed(Misuse(f"{what}: {exc.strerror or exc}")) from None
+        why = os.strerror(exc.errno) if exc.errno else str(exc)  # trio's text has the address again
+        raise _failed(Misuse(f"{what}: {why}")) from None
     except KeyboardInterrupt:  # just before the signal was watched
         ended = signal.SIGINT
     raise typer.Exit(128 + ended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,8 +16,18 @@ LEAST_LAG = 0.001
 """Seconds of lag that no figure is marked for."""
 SHARE_OF_FIGURE = 0.01
 """Share of a figure's median that the lag may have, if that is more than `LEAST_LAG`."""
-FAMILIES = ("ttft", "itl", "tpot", "e2e")
-"""Beginnings of the names of latencies that are named together."""
+WORDS = {
+    "ttft_text": "TTFT of text",
+    "ttft_reasoning": "TTFT of reasoning",
+    "itl_token": "ITL by token",
+    "itl_max": "longest ITL",
+    "e2e_stream": "end of stream",
+    "requests": "requests/s",
+    "chunks": "chunks/s",
+    "output_tokens": "tokens/s",
+    "input_tokens": "input tokens/s",
+}
+"""Figures in words, but for those that are abbreviations."""
 OWN = ("sending", "late")
 """Figures that are the client's own in any case."""
 BUSY = 0.8
@@ -311,18 +321,21 @@ def _verdict(audit: Audit, unreliable: dict[str, str]) -> str:
     if audit.gc.longest > LEAST_LAG:
         facts.append(f"longest pause for garbage {_ms(audit.gc.longest)}")
     told = " · ".join(facts)
-    if not unreliable:
-        return f"the client kept up: {told}"
-    return f"the client was the limit of {_families(unreliable)}: {told}"
+    return f"{limit_text(unreliable)}: {told}" if unreliable else f"the client kept up: {told}"
 
 
-def _families(unreliable: Iterable[str]) -> str:
-    """Return names of figures in few words: those that belong together are named once."""
-    plain = {name for name in unreliable if not name.endswith("_scheduled")}
-    found = [name for name in (*FAMILIES, *RATES) if any(p.startswith(name) for p in plain)]
-    if any(name.removesuffix("_scheduled") not in plain for name in unreliable):
-        found.append("what is told from the schedule")
-    return ", ".join(found)
+def limit_text(unreliable: Collection[str]) -> str:
+    """Return which figures may be the client's own doing, and what helps, in words.
+
+    Of figures that rest on one another, such as ``ttft`` and ``ttft_text``, the first is named.
+    """
+    names = []
+    for name in unreliable:
+        if not any(name.startswith(f"{other}_") for other in unreliable):
+            scheduled = name.endswith("_scheduled")
+            names.append("times from schedule" if scheduled else WORDS.get(name, name.upper()))
+    named = ", ".join(dict.fromkeys(names))
+    return f"the client may be the limit of {named} (try --processes, or a less busy machine)"
 
 
 def _ms(seconds: float | None) -> str:

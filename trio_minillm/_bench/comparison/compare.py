@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ..figures.spread import QUANTILES
-from ..output.table import load_text
+from ..output.table import load_text, number_text, seconds_text
 from ..plan import Load
 from .change import (
     Change,
@@ -104,6 +104,15 @@ def _comparison(
     )
 
 
+def value_text(value: float | None, name: str) -> str:
+    """Return the value of a figure in its unit: ``12.3 ms``, ``1.25%``, ``7.37``, or ``-``."""
+    if value is None:
+        return "-"
+    if name in SHARES:
+        return f"{value:.2%}"
+    return seconds_text(value) if "." in name else number_text(value)
+
+
 def _limited(name: str, points: list[dict[str, Any]]) -> list[str]:
     """Return a sentence on the compared figures that a side's own audit refuses."""
     found = {
@@ -113,7 +122,7 @@ def _limited(name: str, points: list[dict[str, Any]]) -> list[str]:
         if figure in (*LATENCIES, *RATES)
     }
     shown = [figure for figure in (*LATENCIES, *RATES) if figure in found]
-    return [f"the client was the limit of {', '.join(shown)} in {name}"] if shown else []
+    return [f"the client may be the limit of {', '.join(shown)} in {name}"] if shown else []
 
 
 def _paired(base: Side, new: Side, at: tuple[list[int], list[int]]) -> Paired | None:

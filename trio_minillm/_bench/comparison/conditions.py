@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from .change import Change
-from .compare import SHARES, names_of_figures
+from .compare import SHARES, names_of_figures, value_text
 
 _FORM = re.compile(
     r"([a-z0-9_]+(?:\.[a-z0-9]+)?)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(x|%|ms|s)?"
@@ -49,7 +49,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         if not _OPERATORS[self.sign](change.new, bound):
             return None
         times = "" if change.ratio is None else f", {change.ratio:.3g}x the base's"
-        return f"{self.text}: {self.name} is {change.new:.4g}{times}"
+        return f"{self.text}: {self.name} is {value_text(change.new, self.name)}{times}"
 
 
 def parse_condition(text: str) -> Condition:

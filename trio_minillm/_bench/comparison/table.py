@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from ..output.table import NAMES, number_text, seconds_text
+from ..output.table import NAMES
 from .change import Change
-from .compare import SHARES, Comparison
+from .compare import SHARES, Comparison, value_text
 
 SCHEMA = "trio-minillm/bench-compare/1"
 """Name and version of the JSON object's form."""
@@ -44,20 +44,12 @@ def _row(change: Change) -> tuple[str, ...]:
         bounds, form = change.ratio_interval, "{:.3f} to {:.3f}x"
     return (
         label.replace("_", " "),
-        _text(change.base, name, which),
-        _text(change.new, name, which),
+        value_text(change.base, change.name),
+        value_text(change.new, change.name),
         ratio,
         "-" if bounds is None else form.format(*bounds),
         WORDS.get(change.verdict, change.verdict),
     )
-
-
-def _text(value: float | None, name: str, which: str) -> str:
-    if value is None:
-        return "-"
-    if name in SHARES:
-        return f"{value:.2%}"
-    return seconds_text(value) if which else number_text(value)
 
 
 def fields_of(comparison: Comparison) -> dict[str, Any]:

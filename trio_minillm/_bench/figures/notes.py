@@ -24,7 +24,8 @@ def notes_of(figures: Figures) -> list[str]:
             notes.append(f"tpot of {_many(unknown, 'whole answer')} is not known: not good")
     few = [name for name, percent in QUANTILES.items() if finished < round(100 / (100 - percent))]
     if finished and few:
-        names = " and ".join(name.replace("p999", "p99.9") for name in few)
+        *more, last = (name.replace("p999", "p99.9") for name in few)
+        names = f"{', '.join(more)} and {last}" if more else last
         verb = "is" if len(few) == 1 else "are"
         notes.append(f"{names} of {_many(finished, 'answer')} {verb} the largest value")
     errors = [spread.relative_error for spread in figures.latency.values()]

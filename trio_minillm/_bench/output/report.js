@@ -10,6 +10,7 @@
       ...layout,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: grid, activecolor: text },
       font: { color: text, family: "system-ui, sans-serif", size: 12 },
     };
     for (const name of Object.keys(layout))

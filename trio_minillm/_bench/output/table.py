@@ -188,8 +188,12 @@ def found_text(found: dict[str, Any]) -> str:
     if load is None:
         text = f"no {over} meets {objective}"
     else:
-        text = f"{over} {load:g} meets {objective}"
-        text += f"; {beyond:g} does not" if beyond is not None else "; none was found that does not"
+        text = f"{over} {_rate_text(load)} meets {objective}"
+        text += (
+            "; none was found that does not"
+            if beyond is None
+            else f"; {_rate_text(beyond)} does not"
+        )
     return text + (f" · incomplete: {found['incomplete']}" if found["incomplete"] else "")
 
 
@@ -269,10 +273,16 @@ def load_text(load: Load) -> str:
     if isinstance(load, Closed):
         return f"concurrency {load.concurrency:,}"
     if isinstance(load, Open):
-        return f"{load.rate:g}/s"
+        return f"{_rate_text(load.rate)}/s"
     if isinstance(load, Ramp):
-        return f"{load.first:g}/s to {load.last:g}/s"
+        return f"{_rate_text(load.first)}/s to {_rate_text(load.last)}/s"
     return f"trace of {len(load.offsets):,}"
+
+
+def _rate_text(rate: float) -> str:
+    """Return a rate with as many digits as a reader can use: ``5``, ``0.125``, ``11.31``, ``1,000``."""
+    text = f"{rate:,.2f}" if rate >= 10 else f"{rate:.3f}"
+    return text.rstrip("0").rstrip(".") if float(text.replace(",", "")) else f"{rate:.3g}"
 
 
 # -- numbers ---------------------------------------------------------------------------------
@@ -291,4 +301,4 @@ def seconds_text(seconds: float | None) -> str:
         return "-"
     if seconds >= 1:
         return f"{seconds:,.2f} s"
-    return f"{seconds * 1000:.1f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2f} ms"
+    return f"{seconds * 1000:.1f} ms" if seconds >= 0.009995 else f"{seconds * 1000:.2f} ms"

@@ -38,6 +38,8 @@ _BEGINNING = 1 << 16
 """Bytes of a file's beginning by which its form is told."""
 _LENGTH = "input_length"
 """Field of a row that says that it tells a request's lengths, as in Mooncake's traces."""
+_OURS = ("prompt", "messages", "body", "params", "request")
+"""Fields of which a line that was made for this reader has one."""
 _LEDGER = {"key", "at", "outcome", "booked"}
 """Fields of a line of a ledger."""
 _OBJECT, _ARRAY = re.compile(rb'\s*\{\s*"'), re.compile(rb"\s*\[\s*[{\]]")
@@ -150,11 +152,17 @@ class _Reader:
                 self._take(number, row, found)
             except ValueError as exc:
                 place = "item" if form == "json" else "line"
-                raise PromptError(f"{place} {number:,}: {exc}") from None
+                raise PromptError(f"{place} {number:,}: {exc}{self._hint(row)}") from None
             if found.full:
                 return
         if columns is not None and (what := columns.missing()) is not None:
             raise PromptError(what)
+
+    def _hint(self, row: dict[str, Any] | str) -> str:
+        """Return what a dataset whose columns were not named needs, for the end of an error."""
+        if self._columns is not None or isinstance(row, str) or not row.keys().isdisjoint(_OURS):
+            return ""
+        return "; --prompt-column names the column that holds the prompt"
 
     def _take(self, number: int, row: dict[str, Any] | str, found: Collected) -> None:
         """Keep what a row stands for. Raises ``ValueError``."""
