@@ -239,7 +239,7 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
         audit,
         limited=bool(unreliable),
         unreliable=unreliable,
-        verdict=_verdict(audit, unreliable),
+        verdict=_verdict(audit, unreliable) if figures.sent else "",
     )
 
 

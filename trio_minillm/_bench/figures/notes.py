@@ -22,9 +22,10 @@ def notes_of(figures: Figures) -> list[str]:
         unknown = finished - (0 if tokens is None else tokens["answers"])
         if unknown:
             notes.append(f"tpot of {_many(unknown, 'whole answer')} is not known: not good")
-    few = [name for name, percent in QUANTILES.items() if finished < round(100 / (100 - percent))]
+    shown = {name: percent for name, percent in QUANTILES.items() if name != "p999"}
+    few = [name for name, percent in shown.items() if finished < round(100 / (100 - percent))]
     if finished and few:
-        *more, last = (name.replace("p999", "p99.9") for name in few)
+        *more, last = few
         names = f"{', '.join(more)} and {last}" if more else last
         verb = "is" if len(few) == 1 else "are"
         notes.append(f"{names} of {_many(finished, 'answer')} {verb} the largest value")

@@ -52,7 +52,8 @@ def parse_limits(text: str) -> dict[str, float]:
     for part in text.split(","):
         found = _LIMIT.fullmatch(part.strip().lower())
         if found is None:
-            raise ValueError(f'"{part.strip()}" is no limit such as ttft<0.5s or tpot<50ms')
+            hint = ": it is ttft<500ms here, with a unit" if ":" in part else ""
+            raise ValueError(f'"{part.strip()}" is no limit such as ttft<0.5s or tpot<50ms{hint}')
         name, limit = found[1], _number(found[2]) * _SECONDS[found[3]]
         if name not in FIGURES:
             raise ValueError(f'"{name}" is none of {", ".join(FIGURES)}')
