@@ -126,7 +126,7 @@ def _asking_nobody(model: Model) -> Model:
 
 def _untimed(timings: Timings) -> Timings:
     """Return the counts without the times, which are those of the reading here."""
-    return replace(timings, headers=None, first_chunk=None, last_chunk=None, total=None)
+    return replace(timings, sent=None, headers=None, first_chunk=None, last_chunk=None, total=None)
 
 
 def _marked(body: bytes) -> tuple[bytes, Any]:
