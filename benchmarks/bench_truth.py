@@ -316,6 +316,7 @@ def main() -> None:
     if options.arrivals:
         wrong += queue(1, 0.7, 0.05, options.arrivals)
         wrong += queue(4, 0.8, 0.2, options.arrivals)
+        wrong += queue(4, 0.8, 0.016, options.arrivals)  # 200 requests a second
     print("all right" if not wrong else f"{wrong} figures are wrong and not marked")
     sys.exit(bool(wrong))
 
