@@ -31,6 +31,7 @@ from trio_minillm._bench.audit.stamps import Lags, StampedSocket, open_stamped_t
 from trio_minillm._bench.audit.watch import Watch
 from trio_minillm._bench.engine import Engine
 from trio_minillm._bench.figures.figures import Figures, figures_of
+from trio_minillm._bench.figures.gaps import Together
 from trio_minillm._bench.output.table import rows_of, table_of
 from trio_minillm._bench.plan import Closed, Open, Plan
 from trio_minillm._bench.prompts.prompt import Prompt
@@ -55,7 +56,8 @@ def figures(
         output_tokens=11,
         first_text=ttft,
     )
-    return msgspec.structs.replace(figures_of([record] * 100), together=together)
+    many = Together(contents=together, answers=together // 10, beginnings=together // 10)
+    return msgspec.structs.replace(figures_of([record] * 100), together=many)
 
 
 def audit_of(lag: float | None = 0.0001, cpu: float = 0.1, loop: float = 0.0001) -> Audit:
@@ -146,11 +148,24 @@ def test_stalls(stalls: dict[str, float], longest: float, marked: set[str]) -> N
     assert ("stood still for up to" in found.verdict) is bool(marked)
 
 
-def test_stalls_that_brought_nothing_together_did_no_harm() -> None:
+@pytest.mark.parametrize(
+    ("contents", "answers", "beginnings", "marked"),
+    [
+        (10, 1, 1, set()),  # of 1,000 gaps and 100 answers
+        (11, 1, 1, {"itl", "itl_token", "e2e", "e2e_stream"}),
+        (2, 2, 1, {"itl_max"}),
+        (2, 2, 2, {"itl_max", "ttft", "ttft_text", "tpot"}),  # few contents, but the first ones
+    ],
+)
+def test_a_stall_does_harm_where_it_brought_contents_together(
+    contents: int, answers: int, beginnings: int, marked: set[str]
+) -> None:
     turns = Times(count=100, p50=0.0001, p99=0.001, max=0.04)
     audit = msgspec.structs.replace(audit_of(), loop=turns, stalls={"0.01": 1.0}, stolen=0.2)
-    assert judged(audit, figures(itl=0.022, together=11), Closed()).limited
-    assert not judged(audit, figures(itl=0.022, together=10), Closed()).limited
+    together = Together(contents=contents, answers=answers, beginnings=beginnings)
+    given = msgspec.structs.replace(figures(itl=0.022), together=together)
+    found = judged(audit, given, Closed()).unreliable
+    assert {name.removesuffix("_scheduled") for name in found} == marked
 
 
 def test_a_figure_is_judged_by_the_reads_that_it_rests_on() -> None:

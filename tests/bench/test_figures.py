@@ -10,7 +10,7 @@ import pytest
 
 from trio_minillm._bench.figures import gaps as gaps_module
 from trio_minillm._bench.figures.figures import LATENCIES, Figures, figures_of
-from trio_minillm._bench.figures.gaps import Gaps
+from trio_minillm._bench.figures.gaps import Gaps, Together
 from trio_minillm._bench.figures.notes import notes_of
 from trio_minillm._bench.figures.objective import Objective, parse_limits
 from trio_minillm._bench.figures.series import series_of
@@ -237,8 +237,11 @@ def test_attempts_of_a_model_behind_another_are_no_retries() -> None:
 
 
 def test_contents_of_one_read_are_counted() -> None:
-    found = figures_of([record_of(stamps=[0.2, 0.2, 0.2, 0.6]), record_of(stamps=[0.2])])
-    assert (found.chunks, found.together) == (5, 2)
+    stamps = [0.2, 0.2, 0.2, 0.6], [0.2], [0.2, 0.4, 0.4, 0.6, 0.6]
+    found = figures_of([record_of(stamps=[*each]) for each in stamps])
+    assert found.chunks == 10
+    assert found.together == Together(contents=4, answers=2, beginnings=1)
+    assert figures_of([]).together == Together(contents=0, answers=0, beginnings=0)
 
 
 def test_costs() -> None:

@@ -89,7 +89,14 @@ FIGURES: dict[str, Schema] = {
             "outcomes": told(COUNTS, "requests by outcome"),
             "finish_reasons": told(COUNTS, "whole answers by finish reason"),
             "chunks": COUNT,
-            "together": told(COUNT, "contents that came in one read with the one before"),
+            "together": of(
+                {
+                    "contents": COUNT,
+                    "answers": told(COUNT, "answers that have such contents"),
+                    "beginnings": told(COUNT, "answers of which the first content is one of them"),
+                },
+                "contents that came in one read with the one before",
+            ),
             "empty": told(COUNT, "whole answers without content"),
             "retries": COUNT,
         }

@@ -39,7 +39,7 @@ STALLS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STALLED = 0.01
 """Share of the time that stalls may take: as many contents are read together with the ones behind them."""
 TOGETHER = 0.01
-"""Share of contents that may be read together with the one before, with no figure in doubt."""
+"""Share of contents, or of answers, that may have come in one read with others, with no figure in doubt."""
 STOLEN_PAUSE = 0.1
 """Seconds for which a host takes a CPU away at a time, about."""
 ENOUGH_READS = 20
@@ -212,7 +212,8 @@ def judged(audit: Audit, figures: Figures, load: Load) -> Audit:
     ==========  ======================================  ============================================
 
     Reads that brought several contents are told by `Figures.together`: the server may have sent these at
-    once, but where there are none (no more than 1 %), no lag and no stall has put any behind another.
+    once, but where there are none (no more than 1 %), no lag and no stall has put any behind another. For
+    TTFT and TPOT it is the first contents that count, for the longest gap each answer.
     Where the lag of reads is not known, the turns of the event loop stand in for it.
     """
     late = figures.latency["late"]
@@ -249,17 +250,24 @@ def _wrong(lag: Times, name: str, audit: Audit, figures: Figures) -> bool:
         return False
     taken_out = lag is not audit.loop
     half = (figures.latency["itl"].at("p50") or 0.0) / 2
-    return not taken_out or (lag.worst > half and _read_together(figures))
+    return not taken_out or (lag.worst > half and _read_together(name, figures))
 
 
-def _read_together(figures: Figures) -> bool:
-    """Return True if reads brought several contents of an answer."""
-    return figures.together > TOGETHER * figures.latency["itl"].count
+def _read_together(name: str, figures: Figures) -> bool:
+    """Return True if reads brought several contents, among them such as this figure rests on: the first
+    ones of answers, any of an answer, or any of all.
+    """
+    together, answers = figures.together, figures.finished
+    if name.startswith(("ttft", "tpot")):
+        return together.beginnings > TOGETHER * answers
+    if name == "itl_max":
+        return together.answers > TOGETHER * answers
+    return together.contents > TOGETHER * figures.latency["itl"].count
 
 
 def _stalled(audit: Audit, name: str, figures: Figures) -> bool:
     """Return True if stalls may have put a figure wrong."""
-    if not _read_together(figures):
+    if not _read_together(name, figures):
         return False
     half = (figures.latency["itl"].at("p50") or 0.0) / 2
     limit = max((each for each in STALLS if each <= half), default=STALLS[0])

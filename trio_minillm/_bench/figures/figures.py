@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from ..record import Record
-from .gaps import GapSet
+from .gaps import GapSet, Together
 from .intervals import Resampling, groups_of
 from .objective import Objective
 from .request import FIGURES
@@ -62,9 +62,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Whole answers by finish reason."""
     chunks: int
     """Contents of whole answers."""
-    together: int
-    """Contents that one read brought together with the one before: the server sent several at once, or the
-    client was late to read."""
+    together: Together
+    """Contents that one read brought together with others."""
     empty: int
     """Whole answers without content."""
     retries: int
@@ -109,17 +108,16 @@ def figures_of(
         for record in records:
             store.add(record)
     window = _window(store)
-    latency = _latencies(store, seed)  # works up what waits in the store
     tokens = {**store.tokens, "answers": store.answers} if store.answers else None
     return Figures(
         sent=store.sent,
         outcomes=dict(store.outcomes),
         reasons=dict(store.reasons),
         chunks=store.gaps.chunks,
-        together=store.gaps.together,
+        together=store.gaps.together(),
         empty=store.empty,
         retries=store.retries,
-        latency=latency,
+        latency=_latencies(store, seed),
         window=window,
         rates=_rates(store, window),
         tokens=tokens,

@@ -44,6 +44,19 @@ class GapSet(msgspec.Struct, frozen=True, kw_only=True):
     """The longest, exactly."""
 
 
+class Together(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents that one read brought together: the server sent several at once, or the client was late to
+    read. All of them have the time of the last.
+    """
+
+    contents: int
+    """Contents that came with the one before."""
+    answers: int
+    """Answers that have such contents."""
+    beginnings: int
+    """Answers of which the first content is one that others came with."""
+
+
 class Gaps:
     """The contents of whole answers. A gap is the time between two contents of one answer."""
 
@@ -52,8 +65,7 @@ class Gaps:
         """Contents."""
         self.answers = 0
         """Answers that were added."""
-        self.together = 0
-        """Contents that one read brought together with the one before, of those worked up so far."""
+        self._together = np.zeros(3, dtype=np.int64)
         self.tick = TICK
         """Seconds in which contents are counted."""
         self._stamps = array("d")
@@ -72,6 +84,12 @@ class Gaps:
         self.answers += 1
         if len(self._stamps) >= FLUSH:
             self._flush()
+
+    def together(self) -> Together:
+        """Return how many contents one read brought together with others."""
+        self._flush()
+        contents, answers, beginnings = map(int, self._together)
+        return Together(contents=contents, answers=answers, beginnings=beginnings)
 
     def by_chunk(self) -> GapSet:
         """Return the gaps between contents, one for each."""
@@ -101,7 +119,10 @@ class Gaps:
         self._count(stamps, tokens)
         later = np.flatnonzero(owners[1:] == owners[:-1]) + 1
         gaps = stamps[later] - stamps[later - 1]
-        self.together += int(np.count_nonzero(gaps <= 0))
+        with_others = later[gaps <= 0]
+        begin = np.append(True, owners[1:] != owners[:-1])[with_others - 1]
+        found = with_others.size, np.unique(owners[with_others]).size, np.count_nonzero(begin)
+        self._together += np.array(found)
         self._chunk_gaps.add(gaps, np.ones(gaps.size), owners[later])
         # A content without a token of its own adds its time to that of the next which has one.
         firsts = np.append(True, owners[1:] != owners[:-1])

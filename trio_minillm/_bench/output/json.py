@@ -48,7 +48,7 @@ def _figures_fields(figures: Figures) -> dict[str, Any]:
             "outcomes": figures.outcomes,
             "finish_reasons": figures.reasons,
             "chunks": figures.chunks,
-            "together": figures.together,
+            "together": msgspec.to_builtins(figures.together),
             "empty": figures.empty,
             "retries": figures.retries,
         },
