@@ -196,6 +196,11 @@ def test_a_later_load_that_has_not_ended_is_not_taken_for_the_first(
 
 BAD = {
     "nothing": (b"", "is empty"),
+    "a torn first line": (b'{"mark":"beg', "ends in its first line"),
+    "another schema behind an empty line": (
+        b'\n{"mark":"begin","fields":{"schema":"x"}}\n',
+        "is no file of records",
+    ),
     "no object": (b"[]\n", "line 1 is no record"),
     "another schema": (b'{"mark":"begin","fields":{"schema":"x"}}\n', "is no file of records"),
     "a mark that is none": (b'{"mark":7}\n', "line 1 is no record"),
