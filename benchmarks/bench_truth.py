@@ -185,9 +185,9 @@ def compared(point: Point, expected: dict[str, Spread], late: Machine) -> tuple[
     return wrong, marked
 
 
-def timing(name: str, concurrency: int, requests: int) -> int:
+def timing(name: str, concurrency: int, requests: int, itl: float) -> int:
     """Measure one case, and return the number of wrong figures."""
-    options = CASES[name]
+    options = [*CASES[name], f"--itl={itl:g}"]
     plan = Plan(
         prompts=(Prompt(messages="Tell me a story."),),
         load=Closed(concurrency=concurrency),
@@ -306,13 +306,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 50, 1000])
     parser.add_argument("--rounds", type=int, default=4, help="requests for each stream at once")
+    parser.add_argument("--itl", type=float, default=0.02, help="seconds between contents")
     parser.add_argument("--arrivals", type=int, default=2000)
     options = parser.parse_args()
     gc.freeze()  # as the command does
     wrong = 0
     for concurrency in options.at_once:
         for name in CASES:
-            wrong += timing(name, concurrency, max(20, options.rounds * concurrency))
+            requests = max(20, options.rounds * concurrency)
+            wrong += timing(name, concurrency, requests, options.itl)
     if options.arrivals:
         wrong += queue(1, 0.7, 0.05, options.arrivals)
         wrong += queue(4, 0.8, 0.2, options.arrivals)

@@ -370,6 +370,19 @@ def test_what_was_not_offered() -> None:
     assert was_offered(slow, 0, Closed(), 0.05)
 
 
+async def test_a_load_ends_with_as_many_requests_as_are_kept(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Any
+) -> None:
+    monkeypatch.setattr("trio_minillm._bench.kept.MAX_REQUESTS", 20)
+    async with client_of(answering(0.5)) as client:
+        engine = Engine(client, model())
+        point = await engine.measure(plan_of(Closed(concurrency=2), requests=50))
+        later = await engine.measure(plan_of(Closed(concurrency=2), requests=5))
+    assert 20 <= point.figures.finished <= 21
+    assert any("as many as are kept" in note for note in point.notes)
+    assert later.figures.finished == 5, "the next load has room"
+
+
 async def test_the_steady_state_makes_the_figures(autojump_clock: Any) -> None:
     async with client_of(answering(5.0)) as client:
         engine = Engine(client, model())

@@ -656,3 +656,25 @@ async def test_the_status_has_no_speed_before_there_is_one(autojump_clock: Any) 
     run.chunks += 500
     await trio.sleep(5)
     assert watch.text(engine, 5.0, llm.Ledger()).endswith(" · 100 chunks/s")
+
+
+def test_a_load_without_requests_hides_no_other(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [HELLO])
+    loads = ("--sweep", "rate=50,0.001", "--arrivals", "poisson", "--duration", "0.5", "-q")
+    ran = bench(endpoint, *loads, "--steady", "off")
+    assert (ran.code, ran.err) == (0, "")
+    table = [line.split()[:2] for line in ran.out.splitlines()[1:3]]
+    assert [row[0] for row in table] == ["50/s", "0.001/s"]
+    assert table[1][1] == "-"
+    assert len(endpoint.requests) > 5
+
+
+def test_a_null_run_measures_a_server_of_its_own(endpoint: Endpoint) -> None:
+    endpoint.script = lambda n: (200, [text("a"), 0.01, text("b"), usage(completion_tokens=2)])
+    found = measured(endpoint, "--requests", "6", "--concurrency", "2", "--null-run")
+    null = only(found)["audit"]["null"]
+    assert len(endpoint.requests) == 6, "it does not ask the endpoint again"
+    assert (null["requests"], null["matched"]) == (6, 6)
+    assert (null["timing"]["tokens"], null["arrival"]["count"]) == (2, 12)
+    # A content can't be there before it was sent; clocks of two processes are read apart.
+    assert null["arrival"]["min"] > -0.001

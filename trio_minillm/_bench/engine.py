@@ -15,7 +15,7 @@ from .figures.notes import notes_of
 from .figures.objective import Objective
 from .figures.store import Store
 from .hedge import Hedge
-from .kept import MAX_STAMPS, Kept
+from .kept import MAX_REQUESTS, MAX_STAMPS, Kept
 from .load import LoadRun
 from .plan import Plan
 from .record import Record
@@ -24,7 +24,7 @@ from .search import Search
 from .steady import Steady
 from .workers import Workers, WorkersRun
 
-FULL = f"{MAX_STAMPS:,} contents are as many as are kept"
+FULL = f"{MAX_REQUESTS:,} requests, or {MAX_STAMPS:,} contents, are as many as are kept"
 """Reason for a stop there."""
 
 Run: TypeAlias = LoadRun | WorkersRun
@@ -103,10 +103,7 @@ class Engine:
     def _load(self, plan: Plan, sink: Callable[[Record], object]) -> Run:
         if self._workers is not None:
             return self._workers.load(plan, sink)
-        run = LoadRun(self._client, self._model, plan, sink, **self._options)
-        if self._lags is not None:
-            run.sender.lag_at = self._lags.at
-        return run
+        return LoadRun(self._client, self._model, plan, sink, lags=self._lags, **self._options)
 
     def _point(self, run: Run, kept: Kept, audit: Audit) -> Point:
         """Return the figures of a load that has ended."""

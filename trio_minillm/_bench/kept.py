@@ -19,6 +19,8 @@ from .record import ALONE, MEASURED, WARMUP, Record
 from .run import Point
 from .steady import Steady, steady_rates, steady_state
 
+MAX_REQUESTS = 10_000_000
+"""Requests of one load, of each of which some 200 bytes are kept: 2 GB. Then no more are sent."""
 MAX_STAMPS = 20_000_000
 """Contents of one load whose times are kept, and requests, some 700 MB of them. Then no more requests are sent."""
 
@@ -35,7 +37,7 @@ class Kept:
         self._steady = steady
         self._objective = objective
         self._stores = self._empty()
-        self._stamps = 0
+        self._requests = self._stamps = 0
 
     def _empty(self) -> dict[str, Store]:
         return {phase: Store(self._objective) for phase in (WARMUP, ALONE, MEASURED)}
@@ -43,11 +45,12 @@ class Kept:
     def add(self, record: Record) -> None:
         """Take a record. Raises ``KeyError`` for a phase that there is not."""
         self._stores[record.phase].add(record)
+        self._requests += 1
         if self._steady and record.phase != WARMUP:
             self.measured.append(record)
             self._stamps += 1 + len(record.stamps)
-            if self._stamps > MAX_STAMPS:
-                self.full()
+        if self._requests >= MAX_REQUESTS or self._stamps > MAX_STAMPS:
+            self.full()
         self.sizes.add(record)
 
     def point(self, load: Load, seed: int) -> tuple[Point, Store]:

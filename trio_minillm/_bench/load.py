@@ -21,6 +21,7 @@ from .._toolkit.streams import TrackedStream
 from .._types.errors import BudgetExceeded, MiniLLMError
 from .._types.messages import assistant
 from .arrivals import offsets
+from .audit.stamps import Lags
 from .hedge import Hedge
 from .plan import CONCURRENCY, Closed, Load, Plan, part_of
 from .prompts.prompt import Prompt, as_sent, next_turn
@@ -45,7 +46,8 @@ class LoadRun:
     """The requests of one plan in this process.
 
     ``sink`` is called with each record when its request has ended. ``max_cost`` says that the client has
-    such a limit, so that answers without a known cost end the run. Its 20 attributes are the plan, its
+    such a limit, so that answers without a known cost end the run. ``lags`` are those of the client's
+    reads, if its transport tells them: they are taken out of the times of contents. Its 20 attributes are the plan, its
     outlets, and how far it has come.
     """
 
@@ -59,6 +61,7 @@ class LoadRun:
         secret: str = "",
         hedge: Hedge | None = None,
         max_cost: bool = False,
+        lags: Lags | None = None,
     ) -> None:
         self.plan = plan
         self.sink = sink
@@ -75,6 +78,8 @@ class LoadRun:
         self.chunks = self.tokens = 0
         """Contents of the current phase so far, and tokens as far as the server has told."""
         self.sender = Sender(client, model, plan, secret=secret, moved=self._moved)
+        if lags is not None:
+            self.sender.lag_at = lags.at
         self.measuring: Callable[[], object] = lambda: None
         """Called before what counts begins."""
         self._secret = secret

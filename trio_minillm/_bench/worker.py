@@ -120,7 +120,7 @@ class Worker:
             record.worker = job.worker
             self._outbox.put(Kept(record))
 
-        run = LoadRun(
+        return LoadRun(
             self._client,
             job.model,
             plan,
@@ -128,9 +128,8 @@ class Worker:
             secret=job.secret,
             hedge=job.hedge,
             max_cost=job.max_cost,
+            lags=self._lags,
         )
-        run.sender.lag_at = self._lags.at
-        return run
 
     async def _carry_out(self, run: LoadRun) -> None:
         refused, watch = None, Watch(self._lags)

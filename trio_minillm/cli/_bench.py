@@ -4,7 +4,7 @@ Guarantees:
 
 - Only whole answers count as success. Failures are counted, by kind.
 - Times are taken where bytes leave the socket, and latency is that of content: empty openings and
-  trailing usage are no content. No time includes waiting for a free place.
+  trailing usage are no content. Only those from the schedule include waiting for a free place.
 - A chunk is not a token: both are counted, tokens only where the server says how many.
 - The results are printed however the run ends, and memory is bounded however long it takes.
 """

@@ -305,8 +305,7 @@ class Bench(LiveRun):
         return Told(result=result, beside=beside)
 
     def summary(self) -> tuple[Table, list[Row]] | None:
-        point = self.point
-        if point is None or not (point.figures.sent or point.warmup is not None):
+        if not any(point.figures.sent or point.warmup is not None for point in self.points):
             return None
         told = self.told()
         return told.table(), told.rows()

@@ -21,6 +21,7 @@ from ..load import LoadRun
 from ..plan import Plan
 from ..record import MEASURED, Record
 from .null import NullRun, null_run_of
+from .stamps import Lags, open_stamped_transport
 
 MAX_REQUESTS = 2000
 """Requests of a null run, at most."""
@@ -71,9 +72,14 @@ async def null_run(plan: Plan, figures: Figures) -> NullRun:
     records: list[Record] = []
     with TemporaryDirectory(prefix="trio-minillm-") as folder:
         log = Path(folder) / "served.jsonl"
-        async with _serving(timing, log) as base_url, open_client() as client:
+        async with (
+            _serving(timing, log) as base_url,
+            open_stamped_transport(lags := Lags()) as transport,
+            open_client(transport=transport) as client,
+        ):
             model = compatible("timed", base_url=base_url)
-            await LoadRun(client, model, likewise, records.append).run()
+            # Its times are taken as those that it is told beside: what is taken out there is no share.
+            await LoadRun(client, model, likewise, records.append, lags=lags).run()
         served = await trio.to_thread.run_sync(_read, log)
     return null_run_of((r for r in records if r.phase == MEASURED), served, timing)
 
