@@ -18,7 +18,7 @@ from trio_minillm._bench.comparison.sides import ResultError, read_side
 from trio_minillm._bench.comparison.table import fields_of, table_of
 from trio_minillm._bench.figures.objective import Objective
 from trio_minillm._bench.output.json import fields_of as result_fields
-from trio_minillm._bench.plan import Closed, Load
+from trio_minillm._bench.plan import Closed, Load, Open
 from trio_minillm._bench.record import Record
 from trio_minillm._bench.run import Result
 
@@ -58,6 +58,28 @@ def test_paired_runs_show_a_small_change_that_the_intervals_of_each_do_not(tmp_p
     assert one.ratio_interval[1] - one.ratio_interval[0] < 0.01
     assert paired.changes["ttft.p50"].verdict in ("worse", "same")
     assert paired.changes["itl.mean"].verdict == "worse"
+
+
+def test_paired_runs_draw_from_what_the_figures_are_made_of(tmp_path: Path) -> None:
+    calm = many(400)
+    rough = [*many(100, slower=5.0), *calm[100:]]  # a transient, which the steady state is without
+    base, new = (
+        recorded(tmp_path / f"{n}.jsonl", some, steady=True) for n, some in enumerate((rough, calm))
+    )
+    change = only(base, new).changes["ttft.mean"]
+    assert change.ratio == pytest.approx(1.0, rel=0.05)
+    assert change.ratio_interval is not None
+    low, high = change.ratio_interval
+    assert low < change.ratio < high
+    assert change.verdict == "same"
+
+
+def test_a_load_without_a_request_is_compared_too(tmp_path: Path) -> None:
+    loads: list[tuple[Load, list[Record]]] = [(Open(rate=0.1), []), (Open(rate=5.0), many(20))]
+    path = str(write(tmp_path / "a.jsonl", loads))
+    none, some = compare(read_side(path), read_side(path))
+    assert {change.verdict for change in none.changes.values()} == {"unknown"}
+    assert some.changes["ttft.mean"].ratio == 1.0
 
 
 def test_the_same_is_the_same(tmp_path: Path) -> None:

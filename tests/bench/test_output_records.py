@@ -14,7 +14,13 @@ import pytest
 from trio_minillm._bench.output import record_files
 from trio_minillm._bench.output.again import UNFINISHED, again
 from trio_minillm._bench.output.record_files import RecordFile, RecordsError, read_records
-from trio_minillm._bench.output.record_lines import Mark, column_types, row_of
+from trio_minillm._bench.output.record_lines import (
+    Mark,
+    column_types,
+    mark_line,
+    record_line,
+    row_of,
+)
 from trio_minillm._bench.plan import Closed, Open
 from trio_minillm._bench.record import ALONE, WARMUP, Failure, Record
 
@@ -170,8 +176,31 @@ def test_a_torn_end_is_passed_over(tmp_path: Path, name: str) -> None:
     assert made.beside == {}
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_later_load_that_has_not_ended_is_not_taken_for_the_first(
+    tmp_path: Path, told: bool
+) -> None:
+    path = write(tmp_path / "r.jsonl", [(Closed(concurrency=1), many(3))])
+    *lines, _ = path.read_bytes().splitlines(keepends=True)  # without the end
+    if told:
+        load = {"type": "open", "rate": 2.0}
+        lines.append(mark_line(Mark(mark="begin", point=1, fields={"load": load, "seed": 7})))
+    path.write_bytes(b"".join([*lines, record_line(1, answered(0))]))
+    if told:
+        _, found = again(path).result.points
+        assert (found.load, found.seed, found.notes) == (Open(rate=2.0), 7, (UNFINISHED,))
+    else:
+        with pytest.raises(RecordsError, match=r"r\.jsonl"):
+            again(path)
+
+
 BAD = {
     "nothing": (b"", "is empty"),
+    "a torn first line": (b'{"mark":"beg', "ends in its first line"),
+    "another schema behind an empty line": (
+        b'\n{"mark":"begin","fields":{"schema":"x"}}\n',
+        "is no file of records",
+    ),
     "no object": (b"[]\n", "line 1 is no record"),
     "another schema": (b'{"mark":"begin","fields":{"schema":"x"}}\n', "is no file of records"),
     "a mark that is none": (b'{"mark":7}\n', "line 1 is no record"),

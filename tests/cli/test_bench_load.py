@@ -161,6 +161,8 @@ def test_what_is_not_steady_is_told(endpoint: Endpoint) -> None:
         ({"sweep": "concurrency=1.5"}, "whole numbers"),
         ({"sweep": "rate=1:1000000:1"}, "up to 100 numbers"),
         ({"sweep": "rate=1:2:0"}, "up to 100 numbers"),
+        ({"sweep": "rate=1:1e300:1e-300"}, "up to 100 numbers"),
+        ({"sweep": "rate=1e300:1:1e-300"}, "up to 100 numbers"),
         ({"sweep": "concurrency=1,2", "concurrency": 3}, "can't go with --concurrency"),
         ({"sweep": "rate=1,2", "rate": 3.0}, "can't go with --rate"),
         ({"sweep": "concurrency=1,2", "rate": 3.0}, "can't go with another kind of load"),

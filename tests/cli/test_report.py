@@ -195,6 +195,33 @@ def test_a_killed_run_leaves_its_records(endpoint: Endpoint, tmp_path: Path) -> 
         assert "note: the file of records ends before its run did" in again.out
 
 
+@posix
+def test_a_run_that_is_killed_in_a_later_load_says_which(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.jsonl"
+    endpoint.script = lambda n: (200, [HELLO] if n < 20 else [0.3, HELLO])
+    args = ["--sweep", "concurrency=2,4", "--requests", "20", "--records", str(path)]
+    with running(command(endpoint, *args)) as process:
+        wait_for(lambda: path.exists() and b'{"point":1' in path.read_bytes())
+        process.kill()
+        process.wait()
+    points = json.loads(report(path, "--json").out)["points"]
+    assert [point["load"]["concurrency"] for point in points] == [2, 4]
+    assert points[1]["notes"] == ["the file of records ends before its run did"]
+
+
+def test_a_run_that_could_not_go_on_has_its_files(endpoint: Endpoint, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    args = ["--concurrency", "1", "--max-cost", "1", "--csv", str(tmp_path / "r.csv"), "-q"]
+    ran = run(command(endpoint, *args, "--records", str(path)))
+    assert ran.code == 2
+    assert "--max-cost can't be kept" in ran.err
+    assert "finished: 1 of 1" in ran.out
+    assert report(path).out == ran.out
+    assert (tmp_path / "r.csv").read_text().count("\n") == 2
+
+
 def test_a_full_disk_costs_the_records_and_not_the_results(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ from .._bench.plan import (
 from .._bench.search import Over
 from .._bench.trace import TraceError, read_trace
 from .._bench.workers import MAX_PROCESSES
+from ..local._settings import cores
 from ._output import Misuse
 from ._shared import positive
 
@@ -54,7 +54,7 @@ _HELP = {
     "processes": "Processes that send; 0 is one for each core.",
     "sweep": "Measure several loads, one after the other: concurrency=1,2,4 or rate=1:10:2.",
     "find": 'Find the highest load at which a share of the requests is within limits: "99% ttft<0.5s,tpot<0.05s".',
-    "find_over": "What --find raises. [rate with --rate or --arrivals, else concurrency]",
+    "find_over": "What --find raises. [rate with --rate, --arrivals or --burstiness, else concurrency]",
     "precision": "Width of the interval at which --find stops, as a share of the load.",
 }
 
@@ -193,7 +193,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise Misuse("--find-over needs --find")
             return None
         if not 0.001 <= self.precision < 1:
-            raise Misuse("--precision must be from 0.001 to 1")
+            raise Misuse("--precision must be at least 0.001, and below 1")
         for name in ("ramp", "trace", "sweep", "goodput"):
             if getattr(self, name) is not None:
                 raise Misuse(f"--find can't go with --{name}")
@@ -237,7 +237,7 @@ def processes_of(given: int) -> int:
     """Return the number of processes that ``--processes`` stands for."""
     if given:
         return given
-    return min(MAX_PROCESSES, len(os.sched_getaffinity(0)))
+    return min(MAX_PROCESSES, cores())
 
 
 def _three_numbers(option: str, text: str) -> tuple[float, float, float]:
@@ -254,8 +254,9 @@ def _sweep_of(text: str) -> tuple[str, list[float]]:
         raise Misuse("--sweep is concurrency=LIST or rate=LIST")
     if ":" in listed:
         first, last, step = _three_numbers("sweep", listed)
-        count = math.floor((last - first) / step + 1e-9) + 1 if step > 0 else 0
-        values = [first + i * step for i in range(min(count, MAX_POINTS + 1))]
+        steps = (last - first) / step if step > 0 else -1.0
+        count = math.floor(max(-1.0, min(steps + 1e-9, MAX_POINTS))) + 1
+        values = [first + i * step for i in range(count)]
     else:
         values = [_number("sweep", part) for part in listed.split(",")]
     if not 0 < len(values) <= MAX_POINTS or min(values) <= 0:

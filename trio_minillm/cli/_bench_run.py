@@ -196,7 +196,12 @@ class Bench(LiveRun):
         self._watch_of.add(record, self.engine.run)
         number = len(self.engine.points)
         if self.records is not None:
+            begins = self._marked < number
             self._mark_loads()
+            if begins:  # what the first one is stands in the options
+                plan = self.engine.run.plan
+                about = {"load": msgspec.to_builtins(plan.load), "seed": plan.seed}
+                self.records.mark("begin", number, **about)
             self.records.add(number, record)
         if self.curves is not None:
             self.curves.add(number, record)

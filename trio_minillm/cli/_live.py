@@ -236,8 +236,8 @@ def _print(
     variable, secret = variable_of(kind, base_url), key_of(kind, base_url)
     if run is not None:
         secret = run.secret or secret
-    if run is not None:
-        run.error = run.error or run.write_files(name)
+        unwritten = run.write_files(name)  # also of a run that could not go on
+        run.error = run.error or unwritten
     code = error_code(error) if run is None or error else run.exit_code()
     error = error or (None if run is None else run.error)
     try:

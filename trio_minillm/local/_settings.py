@@ -59,7 +59,7 @@ def server_settings(
         "cache_ram_mib": 0,
         "cache_idle_slots": False,
     }
-    threads = threads or max(1, _cores() - 1)
+    threads = threads or max(1, cores() - 1)
     settings |= {"cpuparams.n_threads": threads, "cpuparams_batch.n_threads": threads}
     if tools:
         settings |= {
@@ -87,7 +87,7 @@ def identity_of(gguf: Path, context: int, settings: Mapping[str, Any]) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the number of cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))

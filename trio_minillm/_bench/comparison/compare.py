@@ -59,7 +59,7 @@ def compare(base: Side, new: Side) -> list[Comparison]:
     notes = _differences(base, new)
     left = sum(max(len(run.points()) for run in side.runs) - len(pairs) for side in (base, new))
     if left > 0:
-        notes.append(f"{left} loads are on one side only")
+        notes.append(f"{left} load{' is' if left == 1 else 's are'} on one side only")
     return [_comparison(base, new, at, notes) for at in pairs]
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ..figures.request import FIGURES
 from ..output.again import again
 from ..output.json import fields_of
-from ..output.record_files import SUFFIXES, RecordsError
+from ..output.record_files import SUFFIXES, RecordsError, read_records
+from ..output.record_lines import Mark
 from ..plan import Load
 from ..record import MEASURED, Record
 from ..run import SCHEMA
@@ -32,7 +33,7 @@ class ResultError(Exception):
 
 
 class Sample:
-    """The measured requests of one load, as far as a comparison draws from them."""
+    """The requests of one load that its figures are made of, as far as a comparison draws from them."""
 
     def __init__(self) -> None:
         self.numbers = array("q")
@@ -135,15 +136,19 @@ def _check(points: Sequence[dict[str, Any]]) -> None:
 
 
 def _from_records(path: Path) -> Run:
-    samples: dict[int, Sample] = {}
-
-    def take(number: int, record: Record) -> None:
-        samples.setdefault(number, Sample()).add(record)
-
+    """Return the run of a file of records, which is read twice: what is drawn from is known at its end."""
     try:
-        made = again(path, take)
+        result = again(path).result
+        samples = {number: Sample() for number in range(len(result.points))}
+        for one in read_records(path):
+            if isinstance(one, Mark) or one[0] not in samples:
+                continue
+            number, record = one
+            steady = result.points[number].steady
+            if steady is None or steady.holds(record):
+                samples[number].add(record)
     except RecordsError as exc:
         raise ResultError(str(exc)) from exc
-    if not made.result.points:
+    if not result.points:
         raise ResultError(f"{path}: nothing was measured")
-    return Run(path=path, fields=fields_of(made.result), samples=samples)
+    return Run(path=path, fields=fields_of(result), samples=samples)

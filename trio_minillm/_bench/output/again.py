@@ -92,8 +92,9 @@ class _Maker:
         """Make the point of the newest load, if there is one."""
         if self._number is None or self._kept is None:
             return
+        begun = self._marks.get(("begin", self._number), {}) if self._number else self._config
         unfinished: dict[str, Any] = {"audit": {}, "notes": [UNFINISHED]}
-        unfinished |= {name: self._config.get(name) for name in ("load", "seed")}
+        unfinished |= {name: begun.get(name) for name in ("load", "seed")}
         fields = self._marks.get(("load", self._number), unfinished)
         try:
             load, seed = msgspec.convert((fields["load"], fields["seed"]), tuple[Load, Seed])

@@ -202,21 +202,22 @@ def read_records(path: Path) -> Iterator[Mark | tuple[int, Record]]:
 
 
 def _read_lines(path: Path) -> Iterator[Mark | tuple[int, Record]]:
-    number = 0
+    number = first = 0
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
             for number, line in enumerate(file, 1):
                 if line.endswith(b"\n") and line.strip():
                     found = parsed(line)
-                    if number == 1:
+                    if not first:
                         _check(path, found)
+                    first = first or number
                     yield found
         except EOFError:  # the end of a compressed file is missing: it was killed
-            return
+            pass
         except (ValueError, zlib.error) as exc:
             raise RecordsError(f"{path}: line {number} is no record: {exc}") from None
-    if not number:
-        raise RecordsError(f"{path}: is empty")
+    if not first:
+        raise RecordsError(f"{path}: is empty, or ends in its first line")
 
 
 def _check(path: Path, first: Mark | tuple[int, Record]) -> None:

@@ -26,7 +26,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Mark(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A line that is no record: the ``begin`` of the file, a ``load`` that has ended, or the ``end``."""
+    """A line that is no record: the ``begin`` of the file or of a later load, a ``load`` that has ended, or
+    the ``end``.
+    """
 
     mark: str
     point: int | None = None
