@@ -359,6 +359,28 @@ async def test_who_does_not_read_delays_nobody_and_is_given_up(
     assert sum(by_end["slow"].tokens) * 6 > MAX_BACKLOG
 
 
+async def test_a_half_close_comes_behind_all_that_was_sent(
+    clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the client reads so late that most of the answer had to wait for it."""
+    monkeypatch.setattr("trio_minillm._serve.connections.MAX_BACKLOG", 64 * 1024 * 1024)
+    size = 4_000_000
+    fault = f"cut({size}, 'half_close')"
+    async with timed(ttft=0, itl=0, tokens_per_chunk=10_000, faults=[fault]) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+            await stream.socket.connect(("127.0.0.1", server.port))
+            body = json.dumps({**CHAT, "stream": True, "max_tokens": 1_000_000}).encode()
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+            await stream.send_all(head % len(body) + body)
+            await trio.sleep(1)
+            got = sum([len(data) async for data in stream])
+        (record,) = await ended(server)
+    assert record.backlogged > 0
+    assert got > size
+
+
 async def test_requests_that_are_too_large_or_no_http_are_refused(
     clock: trio.testing.MockClock,
 ) -> None:
