@@ -136,6 +136,22 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
         Answers([path])
 
 
+def test_a_script_of_another_version_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "newer.jsonl"
+    path.write_text('{"script": 2}\n')
+    with pytest.raises(ValueError, match=r"newer\.jsonl: this is a script of another version$"):
+        Answers([path])
+
+
+@pytest.mark.parametrize("text", [HEAD, HEAD + "\n\n", '{"recording": 1}\n'])
+def test_files_without_an_answer_are_no_wish_for_generated_ones(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"there is no answer in .*empty\.jsonl$"):
+        Answers([path])
+    assert not Answers([])
+
+
 def test_a_recording_is_a_list_of_replies(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text(

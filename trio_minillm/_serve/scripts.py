@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
@@ -170,8 +170,10 @@ Answer: TypeAlias = ScriptedAnswer | Reply
 class Answers:
     """The answers of files: for certain requests, and in order."""
 
-    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        """Raise ``ValueError``, with the place, for a file that is neither, and ``OSError``."""
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        """Raise ``ValueError``, with the place, for a file that is neither, or if files have no answer;
+        and ``OSError``.
+        """
         self._keyed: list[ScriptedAnswer] = []
         self._ordered: list[Answer] = []
         self._next = 0
@@ -183,6 +185,8 @@ class Answers:
                     self._ordered.append(answer)
                 if len(self._keyed) + len(self._ordered) > MAX_ANSWERS:
                     raise ValueError(f"there are more than {MAX_ANSWERS:,} answers")
+        if paths and not self:
+            raise ValueError(f"there is no answer in {', '.join(map(os.fspath, paths))}")
 
     def __bool__(self) -> bool:
         return bool(self._keyed or self._ordered)
@@ -193,14 +197,13 @@ class Answers:
 
     def choose(self, asked: Asked, body: dict[str, Any]) -> Answer:
         """Return the answer to a request. Raises `RefusedRequestError` if there is none for it."""
-        texts = [*prompt_texts(body)] if self._keyed else []
+        known = {"model": asked.model}
 
         def value_of(name: str) -> Any:
-            if name == "model":
-                return asked.model
-            if name == "prompt_sha256":
-                return hashlib.sha256("\n".join(texts).encode("utf-8", "replace")).hexdigest()
-            return _field(body, name)
+            if name == "prompt_sha256" and name not in known:
+                texts = "\n".join(prompt_texts(body)).encode("utf-8", "replace")
+                known[name] = hashlib.sha256(texts).hexdigest()
+            return known[name] if name in known else _field(body, name)
 
         for answer in self._keyed:
             if all(value_of(name) == value for name, value in answer.when.items()):
@@ -220,7 +223,7 @@ def _field(body: Any, name: str) -> Any:
 def _read(path: Path) -> Iterator[Answer]:
     with path.open("rb") as file:
         first = file.readline(MAX_LINE)
-        if not _is_script(first):
+        if not _is_script(first, path):
             try:
                 yield from replay(path)
             except ValueError as exc:
@@ -233,7 +236,7 @@ def _read(path: Path) -> Iterator[Answer]:
                 yield _answer(line, f"{path}, line {number}")
 
 
-def _is_script(line: bytes) -> bool:
+def _is_script(line: bytes, path: Path) -> bool:
     try:
         data = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -241,7 +244,7 @@ def _is_script(line: bytes) -> bool:
     if not isinstance(data, dict) or "script" not in data:
         return False
     if data["script"] != 1:
-        raise ValueError("this is a script of another version")
+        raise ValueError(f"{path}: this is a script of another version")
     return True
 
 
