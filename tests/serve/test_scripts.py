@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trio_minillm import providers, testing
-from trio_minillm._serve.options import WIRES, Wire
+from trio_minillm._serve.forms import Form, Length, kind_of, unframed
+from trio_minillm._serve.options import USAGE_MODES, WIRES, UsageMode, Wire
 from trio_minillm._serve.requests import Asked, RefusedRequestError
 from trio_minillm._serve.scripts import Answers, ScriptedAnswer
+from trio_minillm._serve.writing import Writer, body
 from trio_minillm.testing import Reply, decode
 
 HEAD = '{"script": 1}\n'
@@ -28,7 +31,7 @@ NAMES = ("m-1", "000000000007", 1_700_000_000)
 def asked(wire: Wire = "openai", **more: Any) -> Asked:
     fields: dict[str, Any] = {"model": "m-1", "stream": True, "prompt_tokens": 3}
     fields |= {"max_tokens": None, "min_tokens": 0, "ignore_eos": False, "usage": True}
-    return Asked(wire=wire, running_usage=False, **{**fields, **more})
+    return Asked(wire=wire, **{"running_usage": False, **fields, **more})
 
 
 def script(tmp_path: Path, *lines: str) -> Answers:
@@ -64,6 +67,24 @@ def test_an_answer_is_the_same_on_each_wire(tmp_path: Path, wire: Wire, stream: 
         assert [(c.name, c.parsed()) for c in response.tool_calls] == [
             ("weather", {"city": "Paris"})
         ]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("mode", USAGE_MODES)
+@pytest.mark.parametrize("wished", [{}, {"usage": True}, {"usage": True, "running_usage": True}])
+def test_usage_comes_as_with_generated_answers(
+    tmp_path: Path, wire: Wire, mode: UsageMode, wished: dict[str, bool]
+) -> None:
+    answer, length = only(script(tmp_path, '{"text": "one two"}')), Length(3, 0, 2)
+    for stream in (True, False):
+        wish = asked(wire, stream=stream, **{"usage": False, **wished})
+        reply, _ = answer.reply(wish, NAMES, mode, 1)
+        scripted = b"".join(s for s in reply.steps if isinstance(s, bytes))
+        kind = kind_of(wish, length, "stop", mode)
+        pieces = Writer(Form(kind, unframed), NAMES[1], length).contents(1)
+        made = b"".join(data for data, _ in pieces) if stream else body(kind, NAMES[1], length)
+        found = [re.search(rb'(?:_tokens|TokenCount)":\d', data) for data in (scripted, made)]
+        assert bool(found[0]) == bool(found[1]) == wish.usage_by(mode)[0]
 
 
 def contents(line: str, per_chunk: int, tmp_path: Path) -> list[str]:

@@ -28,12 +28,12 @@ import msgspec
 from .._types.messages import ToolCall
 from .._types.usage import Usage
 from ..testing._answer_parts import AnswerPart, Block, Finish
-from ..testing._events import answer_body, answer_events, json_reply
+from ..testing._events import answer_events, json_reply
 from ..testing._replay import MAX_LINE, replay
 from ..testing._script import Reply
 from .distributions import distribution
 from .fault_texts import SharedFault, error_body, fault_from
-from .forms import put_names, renamed
+from .forms import renamed, whole_body
 from .options import UsageMode
 from .programs import EVENTS
 from .requests import Asked, RefusedRequestError, prompt_texts
@@ -112,14 +112,10 @@ class ScriptedAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             completion_tokens=made if stated is None else stated,
             reasoning_tokens=thought or None,
         )
+        told = usage if asked.usage_by(mode)[0] else False
         if not asked.stream:
-            whole = answer_body(asked.wire, parts, self.finish, usage)
-            put_names(whole, asked.wire, names)
-            if mode == "never":
-                whole = {name: whole[name] for name in whole if not name.startswith("usage")}
-            return json_reply(whole), usage
-        late = mode not in ("never", "asked") or (mode == "asked" and asked.usage)
-        events = answer_events(asked.wire, parts, self.finish, usage if late else False)
+            return json_reply(whole_body(asked.wire, parts, self.finish, told, names)), usage
+        events = answer_events(asked.wire, parts, self.finish, told)
         events = [renamed(event, asked.wire, names) for event in events]
         return Reply(steps=tuple(events), headers=dict(EVENTS)), usage
 

@@ -26,7 +26,7 @@ from .measures import Measures, prometheus
 from .options import ServeOptions
 from .pacer import Pacer
 from .records import Records, ServedRecord
-from .requests import RefusedRequestError, asked_of, wire_in
+from .requests import MAX_NAME, RefusedRequestError, asked_of, wire_in
 from .serving import Serving
 from .timers import new_timer
 
@@ -146,7 +146,7 @@ class TimedServer:
             id=f"{self._serial:012d}",
             number=self._number,
             wire="",
-            path=request.path[:200],
+            path=request.path[:MAX_NAME],
             received=at,
             received_unix=time.time() - (self.pacer.now() - at),
         )
@@ -221,7 +221,7 @@ class TimedServer:
                 kind = "text/plain; version=0.0.4; charset=utf-8"
                 return Reply(steps=(text,), headers={"content-type": kind}, framing="length")
         status = 404 if request.method == "GET" else 405
-        what = f"there is no {request.method} {request.path[:200]}"
+        what = f"there is no {request.method} {request.path[:MAX_NAME]}"
         return json_reply(error_body("openai", status, what, "not_found"), status=status)
 
 
