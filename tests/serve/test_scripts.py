@@ -12,19 +12,13 @@ import pytest
 from trio_minillm import providers, testing
 from trio_minillm._serve.forms import Form, Length, kind_of, unframed
 from trio_minillm._serve.options import USAGE_MODES, WIRES, UsageMode, Wire
+from trio_minillm._serve.programs import PROVIDERS
 from trio_minillm._serve.requests import Asked, RefusedRequestError
 from trio_minillm._serve.scripts import Answers, ScriptedAnswer
 from trio_minillm._serve.writing import Writer, body
 from trio_minillm.testing import Reply, decode
 
 HEAD = '{"script": 1}\n'
-PROVIDERS: dict[str, Any] = {
-    "openai": providers.OpenAIChat,
-    "text": providers.TextCompletions,
-    "anthropic": providers.Anthropic,
-    "responses": providers.OpenAIResponses,
-    "gemini": providers.Gemini,
-}
 NAMES = ("m-1", "000000000007", 1_700_000_000)
 
 

@@ -7,20 +7,13 @@ from typing import Any
 
 import pytest
 
-from trio_minillm import providers
 from trio_minillm._serve.forms import Form, Forms, Kind, Length, framed, unframed
 from trio_minillm._serve.options import WIRES, Wire
+from trio_minillm._serve.programs import PROVIDERS
 from trio_minillm._serve.words import PERIOD, text_of
 from trio_minillm._serve.writing import Writer, body
 from trio_minillm.testing import decode
 
-PROVIDERS: dict[str, Any] = {
-    "openai": providers.OpenAIChat,
-    "text": providers.TextCompletions,
-    "anthropic": providers.Anthropic,
-    "responses": providers.OpenAIResponses,
-    "gemini": providers.Gemini,
-}
 ID = "000000000042"
 each_wire = pytest.mark.parametrize("wire", WIRES)
 
