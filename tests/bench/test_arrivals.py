@@ -135,9 +135,7 @@ def test_what_is_no_trace(text: str, why: str, tmp_path: Path) -> None:
         read_trace(path)
 
 
-def test_a_line_of_a_trace_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_of_a_trace_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trio_minillm._bench.trace.MAX_LINE", 20)
     path = tmp_path / "trace"
     path.write_text("1\n" + "2" * 20)
