@@ -41,7 +41,7 @@ def tables(results: Sequence[Result]) -> str:
             continue
         for requests, concurrency in scenario.loads:
             key = (scenario.name, requests, concurrency)
-            found = [r for r in results if r[0] == key[0] and r[2:4] == key[1:]]
+            found = [r for r in results if (r.scenario, r.requests, r.concurrency) == key]
             if found:
                 at_once = f"{requests} requests, {concurrency} at once"
                 parts.append(f"### {scenario.title}: {at_once}\n\n{timing(found)}")

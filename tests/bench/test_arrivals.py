@@ -120,7 +120,9 @@ def test_forms_of_a_trace(form: str, tmp_path: Path) -> None:
         ("", "no request in it"),
         ("1\nx\n", "line 2: no number"),
         ("2\n1\n", "line 2: its time is before"),
-        ("nan\n", "line 1"),
+        ("nan\n", "line 1: no number of seconds"),
+        ("1\ninf\n", "line 2: no number of seconds"),
+        ('{"timestamp": "nan"}\n', "line 1: no JSON object with a number"),
         ('{"time": 1}\n', "line 1: no JSON object"),
         ("{nonsense\n", "line 1: no JSON object"),
         ("a,timestamp\n1\n", "line 2: no number"),
@@ -130,6 +132,16 @@ def test_what_is_no_trace(text: str, why: str, tmp_path: Path) -> None:
     path = tmp_path / "trace"
     path.write_text(text)
     with pytest.raises(TraceError, match=why):
+        read_trace(path)
+
+
+def test_a_line_of_a_trace_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_minillm._bench.trace.MAX_LINE", 20)
+    path = tmp_path / "trace"
+    path.write_text("1\n" + "2" * 20)
+    assert len(read_trace(path)) == 2
+    path.write_text("1\n" + "2" * 21)
+    with pytest.raises(TraceError, match="line 2: longer than 20 characters"):
         read_trace(path)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,7 +24,7 @@ from trio_minillm._bench.figures.figures import LATENCIES
 from trio_minillm.cli._bench_live import Watch
 from trio_minillm.testing import anthropic_events
 
-from ..support.bench_schema import check
+from ..support.bench_command import bench, command, fast, measured
 from ..support.command import (
     COMMAND,
     ENDING,
@@ -44,24 +43,6 @@ from ..support.command import (
     wait_for,
 )
 from ..support.endpoint import END, HELLO, OPENING, Endpoint, Step, chunk, text
-
-
-def command(endpoint: Endpoint, *args: str, kind: str = "compatible") -> list[str]:
-    return [*COMMAND, "bench", "-m", f"{kind}:m", "--base-url", endpoint.url, *args]
-
-
-def bench(endpoint: Endpoint, *args: str) -> Ran:
-    return run(command(endpoint, *args))
-
-
-def measured(endpoint: Endpoint, *args: str, code: int = 0) -> dict[str, Any]:
-    """Run the benchmark with ``--json`` and return the object that it prints."""
-    ran = bench(endpoint, "--json", "--quiet", *args)
-    assert (ran.code, ran.out.count("\n")) == (code, 1), ran.err
-    found: dict[str, Any] = json.loads(ran.out)
-    assert found["exit_code"] == code
-    check(found)
-    return found
 
 
 def only(found: dict[str, Any]) -> dict[str, Any]:
@@ -430,17 +411,6 @@ def test_a_reader_that_leaves_ends_it_quietly(endpoint: Endpoint) -> None:
         endpoint.release.set()
         assert process.stderr.read() == b""
         assert process.wait(LIMIT) == 141
-
-
-FAST = (
-    "import sys; from trio_minillm.cli import _live, main\n"
-    "_live.SAY_EVERY = _live.REDRAW = 0.05; main()"
-)
-
-
-def fast(endpoint: Endpoint, *args: str) -> list[str]:
-    whole = command(endpoint, *args)
-    return [sys.executable, "-P", "-W", "error", "-c", FAST, *whole[whole.index("bench") :]]
 
 
 def slow_then_whole(n: int) -> tuple[int, list[Step]]:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +21,10 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 from trio_minillm.cli._bench_load_options import LoadOptions, processes_of
 from trio_minillm.cli._output import Misuse
 
+from ..support.bench_command import command, fast, measured
 from ..support.command import (
-    COMMAND,
     ENDING,
     KEY,
-    Ran,
     ended,
     endings,
     environment,
@@ -38,22 +36,6 @@ from ..support.command import (
     wait_for,
 )
 from ..support.endpoint import END, HELLO, Endpoint, chunk, text
-
-
-def command(endpoint: Endpoint, *args: str, kind: str = "compatible") -> list[str]:
-    return [*COMMAND, "bench", "-m", f"{kind}:m", "--base-url", endpoint.url, *args]
-
-
-def bench(endpoint: Endpoint, *args: str) -> Ran:
-    return run(command(endpoint, *args))
-
-
-def measured(endpoint: Endpoint, *args: str, code: int = 0) -> dict[str, Any]:
-    ran = bench(endpoint, "--json", "--quiet", *args)
-    assert (ran.code, ran.out.count("\n")) == (code, 1), ran.err
-    found: dict[str, Any] = json.loads(ran.out)
-    return found
-
 
 # -- loads -----------------------------------------------------------------------------------
 
@@ -236,18 +218,6 @@ def test_a_limit_on_the_cost_holds_for_all_processes(endpoint: Endpoint) -> None
     assert ran.code == 0
     assert 8 <= len(endpoint.requests) <= 14
     assert "note: stopped: --max-cost is reached" in ran.out
-
-
-FAST = (
-    "import sys; from trio_minillm.cli import _live, main\n"
-    "_live.SAY_EVERY = _live.REDRAW = 0.05; main()"
-)
-
-
-def fast(endpoint: Endpoint, *args: str) -> list[str]:
-    """The command with a state on stderr every 50 ms."""
-    whole = command(endpoint, *args)
-    return [sys.executable, "-P", "-W", "error", "-c", FAST, *whole[whole.index("bench") :]]
 
 
 @contextmanager

@@ -22,25 +22,14 @@ from trio_minillm.cli._bench_prompt_options import PromptChoice
 from trio_minillm.cli._bench_request_options import RequestChoice
 from trio_minillm.cli._output import Misuse
 
-from ..support.command import COMMAND, KEY, Ran, run
+from ..support.bench_command import bench, command, measured
+from ..support.command import COMMAND, KEY, run
 from ..support.endpoint import OPENING, Endpoint, chunk, text
 from ..support.local_model import needs_local_model
 from ..support.wires import KINDS
 
 VENDOR = {"note": "n" * 100, "on": True, "mode": "a", "service_key": "the secret"}
 HEADER = "X-Tenant: tenant-0123456789abcdef"
-
-
-def bench(endpoint: Endpoint, *args: str, kind: str = "compatible") -> Ran:
-    at = ("-m", f"{kind}:m", "--base-url", endpoint.url)
-    return run([*COMMAND, "bench", *at, *args], OPENAI_API_KEY=KEY, ANTHROPIC_API_KEY=KEY)
-
-
-def measured(endpoint: Endpoint, *args: str, code: int = 0) -> dict[str, Any]:
-    ran = bench(endpoint, "--json", "--quiet", *args)
-    assert (ran.code, ran.out.count("\n")) == (code, 1), ran.err
-    found: dict[str, Any] = json.loads(ran.out)
-    return found
 
 
 def asked(endpoint: Endpoint) -> list[list[str]]:
@@ -192,7 +181,8 @@ SECOND = ("--hedge", "anthropic:m", "--hedge-base-url", "http://127.0.0.1:1", "-
 def test_misuse_sends_nothing(
     endpoint: Endpoint, kind: str, args: tuple[str, ...], words: str
 ) -> None:
-    ran = bench(endpoint, *args, kind=kind)
+    keys = {"OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY}
+    ran = run(command(endpoint, *args, kind=kind), **keys)
     assert (ran.code, ran.out) == (2, ""), ran.err
     assert words in ran.err
     assert "tenant-012345" not in ran.err

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("typer", reason="needs the extra [cli]")
 pytest.importorskip("rich", reason="needs the extra [cli]")
 
+from ..support.bench_command import command
 from ..support.bench_schema import check
 from ..support.command import (
     COMMAND,
@@ -32,11 +33,6 @@ from ..support.command import (
 from ..support.endpoint import END, HELLO, OPENING, Endpoint, text
 
 EVIL = "</script><script>alert(1)</script>"
-
-
-def command(endpoint: Endpoint, *args: str, model: str = "m") -> list[str]:
-    where = ["-m", f"compatible:{model}", "--base-url", endpoint.url]
-    return [*COMMAND, "bench", *where, *args]
 
 
 def report(*args: str | Path) -> Ran:

@@ -69,6 +69,20 @@ def test_programs_get_json_and_a_log(tmp_path: Path) -> None:
     assert not err
 
 
+def test_a_log_that_could_not_be_written_is_no_success() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    with serving("--log", str(full), "--ttft", "0", "--tokens", "1") as (process, base_url):
+        assert ask(base_url).status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, err = ended(process)
+    assert process.returncode == 1
+    why = os.strerror(errno.ENOSPC)
+    assert err.endswith(f"error: the log {full} could not be written: {why}\n")
+    assert "requests: 1 ended: 1 whole" in err
+
+
 def test_files_are_served(tmp_path: Path) -> None:
     path = tmp_path / "script.jsonl"
     path.write_text('{"script": 1}\n{"text": "salt", "ttft": 0}\n')

@@ -42,6 +42,16 @@ def test_many_different_times_are_kept_to_half_a_thousandth() -> None:
     assert times.buckets()[-1] == pytest.approx(sum(v <= 60 for v in values), abs=5)
 
 
+def test_nothing_at_all_is_0_behind_many_different_times_too() -> None:
+    times = Times()
+    for place in range(MAX_DISTINCT):
+        times.add(1 + place / 1000)
+    for _ in range(2):
+        times.add(0.0)
+    shown = times.summary()
+    assert (shown["count"], shown["min"], shown["exact"]) == (MAX_DISTINCT + 2, 0.0, True)
+
+
 def test_nothing_is_null_and_what_is_early_counts_as_in_time() -> None:
     times = Times()
     assert times.summary()["p50"] is None

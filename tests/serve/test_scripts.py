@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trio_minillm import providers, testing
-from trio_minillm._serve.options import WIRES, Wire
+from trio_minillm._serve.forms import Form, Length, kind_of, unframed
+from trio_minillm._serve.options import USAGE_MODES, WIRES, UsageMode, Wire
+from trio_minillm._serve.programs import PROVIDERS
 from trio_minillm._serve.requests import Asked, RefusedRequestError
 from trio_minillm._serve.scripts import Answers, ScriptedAnswer
+from trio_minillm._serve.writing import Writer, body
 from trio_minillm.testing import Reply, decode
 
 HEAD = '{"script": 1}\n'
-PROVIDERS: dict[str, Any] = {
-    "openai": providers.OpenAIChat,
-    "text": providers.TextCompletions,
-    "anthropic": providers.Anthropic,
-    "responses": providers.OpenAIResponses,
-    "gemini": providers.Gemini,
-}
 NAMES = ("m-1", "000000000007", 1_700_000_000)
 
 
 def asked(wire: Wire = "openai", **more: Any) -> Asked:
     fields: dict[str, Any] = {"model": "m-1", "stream": True, "prompt_tokens": 3}
     fields |= {"max_tokens": None, "min_tokens": 0, "ignore_eos": False, "usage": True}
-    return Asked(wire=wire, running_usage=False, **{**fields, **more})
+    return Asked(wire=wire, **{"running_usage": False, **fields, **more})
 
 
 def script(tmp_path: Path, *lines: str) -> Answers:
@@ -64,6 +61,24 @@ def test_an_answer_is_the_same_on_each_wire(tmp_path: Path, wire: Wire, stream: 
         assert [(c.name, c.parsed()) for c in response.tool_calls] == [
             ("weather", {"city": "Paris"})
         ]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("mode", USAGE_MODES)
+@pytest.mark.parametrize("wished", [{}, {"usage": True}, {"usage": True, "running_usage": True}])
+def test_usage_comes_as_with_generated_answers(
+    tmp_path: Path, wire: Wire, mode: UsageMode, wished: dict[str, bool]
+) -> None:
+    answer, length = only(script(tmp_path, '{"text": "one two"}')), Length(3, 0, 2)
+    for stream in (True, False):
+        wish = asked(wire, stream=stream, **{"usage": False, **wished})
+        reply, _ = answer.reply(wish, NAMES, mode, 1)
+        scripted = b"".join(s for s in reply.steps if isinstance(s, bytes))
+        kind = kind_of(wish, length, "stop", mode)
+        pieces = Writer(Form(kind, unframed), NAMES[1], length).contents(1)
+        made = b"".join(data for data, _ in pieces) if stream else body(kind, NAMES[1], length)
+        found = [re.search(rb'(?:_tokens|TokenCount)":\d', data) for data in (scripted, made)]
+        assert bool(found[0]) == bool(found[1]) == wish.usage_by(mode)[0]
 
 
 def contents(line: str, per_chunk: int, tmp_path: Path) -> list[str]:
@@ -134,6 +149,22 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match=r"another version|neither a script nor a recording"):
         Answers([path])
+
+
+def test_a_script_of_another_version_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "newer.jsonl"
+    path.write_text('{"script": 2}\n')
+    with pytest.raises(ValueError, match=r"newer\.jsonl: this is a script of another version$"):
+        Answers([path])
+
+
+@pytest.mark.parametrize("text", [HEAD, HEAD + "\n\n", '{"recording": 1}\n'])
+def test_files_without_an_answer_are_no_wish_for_generated_ones(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"there is no answer in .*empty\.jsonl$"):
+        Answers([path])
+    assert not Answers([])
 
 
 def test_a_recording_is_a_list_of_replies(tmp_path: Path) -> None:

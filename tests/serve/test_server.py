@@ -300,7 +300,8 @@ async def test_who_hangs_up_gives_the_place_back(clock: trio.testing.MockClock) 
         assert (record.ended, len(record.sent)) == ("left", 3)
         with trio.move_on_after(1.5):
             await ask(server, stream=True)
-        assert server.metrics()["running"] == 1 or len(server.records) == 2
+        assert [len(record.sent) for record in await ended(server, 2)] == [3, 1]
+        assert server.metrics()["running"] == 0
 
 
 async def test_who_hangs_up_in_the_line_is_not_served(clock: trio.testing.MockClock) -> None:
@@ -319,18 +320,16 @@ async def test_what_runs_at_the_end_is_recorded(
     clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    async with timed(log, ttft=1, itl=1, tokens=100) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(ask_and_fail, server)
-        await trio.sleep(3.5)
-        server_left = server
-        nursery.cancel_scope.cancel()
-    del server_left
-    (line,) = log.read_text().splitlines()
-    assert json.loads(line)["ended"] in ("left", "stopped")
+    async with trio.open_nursery() as nursery:
+        async with timed(log, ttft=1, itl=1, tokens=100) as server:
+            nursery.start_soon(ask_and_fail, server)
+            await trio.sleep(3.5)
+    line = json.loads(log.read_text())
+    assert (line["ended"], len(line["sent"])) == ("stopped", 3)
 
 
 async def ask_and_fail(server: TimedServer) -> None:
-    with suppress(httpx.HTTPError):
+    with pytest.raises(httpx.HTTPError):
         await ask(server, stream=True)
 
 
@@ -357,6 +356,28 @@ async def test_who_does_not_read_delays_nobody_and_is_given_up(
     assert by_end["whole"].tokens.tolist() == [1000] * 3
     assert by_end["slow"].backlogged > 0
     assert sum(by_end["slow"].tokens) * 6 > MAX_BACKLOG
+
+
+async def test_a_half_close_comes_behind_all_that_was_sent(
+    clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the client reads so late that most of the answer had to wait for it."""
+    monkeypatch.setattr("trio_minillm._serve.connections.MAX_BACKLOG", 64 * 1024 * 1024)
+    size = 4_000_000
+    fault = f"cut({size}, 'half_close')"
+    async with timed(ttft=0, itl=0, tokens_per_chunk=10_000, faults=[fault]) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+            await stream.socket.connect(("127.0.0.1", server.port))
+            body = json.dumps({**CHAT, "stream": True, "max_tokens": 1_000_000}).encode()
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+            await stream.send_all(head % len(body) + body)
+            await trio.sleep(1)
+            got = sum([len(data) async for data in stream])
+        (record,) = await ended(server)
+    assert record.backlogged > 0
+    assert got > size
 
 
 async def test_requests_that_are_too_large_or_no_http_are_refused(
@@ -491,10 +512,12 @@ def test_options_are_checked(options: dict[str, Any], what: str) -> None:
     ],
 )
 @pytest.mark.parametrize("wire", ["openai", "gemini"])
-async def test_an_answer_that_cannot_be_made_costs_no_other_one(wire: str, fault: str) -> None:
+async def test_an_answer_that_cannot_be_made_costs_no_other_one(
+    clock: trio.testing.MockClock, wire: str, fault: str
+) -> None:
     path = {"openai": "v1/chat/completions", "gemini": "v1/models/m:streamGenerateContent"}[wire]
-    async with open_timed_server(ServeOptions(ttft=0, itl=0, faults=[fault])) as server:
-        async with httpx.AsyncClient(trust_env=False) as client:
+    async with timed(ttft=0, itl=0, faults=[fault]) as server:
+        async with httpx.AsyncClient(timeout=None, trust_env=False) as client:
             with trio.move_on_after(0.1), suppress(httpx.HTTPError):
                 await client.post(f"{server.url}/{path}", json={**CHAT, "stream": True})
             assert (await client.get(f"{server.url}/health")).status_code == 200

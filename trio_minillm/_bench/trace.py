@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from .._batch.files.rows import MAX_LINE
+
 MAX_TRACE = 10_000_000
 """Requests of a trace: a day of 115 a second."""
 COLUMN = "timestamp"
@@ -32,7 +34,7 @@ def read_trace(path: Path) -> list[float]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, at in _times(file):
-                if not math.isfinite(at) or (times and at < times[-1]):
+                if times and at < times[-1]:
                     raise TraceError(f"line {number}: its time is before that of the one above")
                 times.append(at)
                 if len(times) > MAX_TRACE:
@@ -46,10 +48,13 @@ def read_trace(path: Path) -> list[float]:
 
 def _times(file: Any) -> Iterator[tuple[int, float]]:
     """Yield the time of each request in seconds, with the number of its line."""
-    lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
     column: int | None = None
-    for number, line in lines:
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), 1):
+        if len(line) > MAX_LINE:
+            raise TraceError(f"line {number}: longer than {MAX_LINE:,} characters")
         text = line.strip()
+        if not text:
+            continue
         if text.startswith("{"):
             yield number, _json_time(number, text)
             continue
@@ -66,14 +71,14 @@ def _json_time(number: int, text: str) -> float:
     try:
         found = msgspec.json.decode(text)
         milliseconds = {name.lower(): value for name, value in found.items()}[COLUMN]
-        return float(milliseconds) / 1000
+        return _finite(float(milliseconds) / 1000)
     except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, AttributeError):
         raise TraceError(f"line {number}: no JSON object with a number as {COLUMN}") from None
 
 
 def _time(number: int, text: str) -> float:
     try:
-        return float(text)
+        return _finite(float(text))
     except ValueError:
         pass
     try:
@@ -81,3 +86,9 @@ def _time(number: int, text: str) -> float:
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         raise TraceError(f"line {number}: no number of seconds") from None
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError
+    return number

@@ -178,10 +178,6 @@ class Connection:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
-    def half_close(self) -> None:
-        """Send no more, but wait for the client to hang up."""
-        self._shut()
-
     def reset(self) -> None:
         """Break the connection with a TCP reset."""
         if not self.closed:

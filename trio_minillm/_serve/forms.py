@@ -15,7 +15,7 @@ import msgspec
 
 from .._types.usage import Usage
 from ..testing._answer_parts import AnswerPart, Finish, reasoning
-from ..testing._events import answer_events
+from ..testing._events import answer_body, answer_events
 from ..testing._wire_answers import sse
 from .options import UsageMode, Wire
 from .requests import Asked
@@ -148,11 +148,6 @@ class Form:
             ]
         return made
 
-    def content(self, which: int, first: int, count: int, values: dict[bytes, bytes]) -> bytes:
-        """Return a content, of ``count`` tokens from ``first`` on."""
-        values[self.mark(which)] = text_of(first, count).encode()
-        return self.frame(self.contents[which].filled(values))
-
 
 _COUNTED: Final = {str(n).encode() for n in (SO_FAR, ALL_SO_FAR, TEXT_SO_FAR, NUMBER)}
 CREATED: Final = str(CREATED_AT).encode()
@@ -234,6 +229,22 @@ def put_names(data: dict[str, Any], wire: Wire, names: tuple[str, str, int]) -> 
             response |= {"id": f"resp_{id}", "created_at": created, "model": model}
 
 
+def whole_body(
+    wire: Wire,
+    parts: Iterable[AnswerPart],
+    finish: Finish,
+    usage: Usage | bool,
+    names: tuple[str, str, int],
+) -> dict[str, Any]:
+    """Return a builder's answer that is not streamed, with those names, and no usage if that is False."""
+    made = answer_body(wire, parts, finish, usage or True)
+    if not usage:
+        made.pop("usage", None)
+        made.pop("usageMetadata", None)
+    put_names(made, wire, names)
+    return made
+
+
 def _add_running(data: dict[str, Any], kind: Kind, *, is_thought: bool) -> None:
     if kind.wire in ("openai", "text"):
         data["usage"] = {
@@ -254,15 +265,13 @@ def _add_running(data: dict[str, Any], kind: Kind, *, is_thought: bool) -> None:
 
 def kind_of(asked: Asked, length: Length, finish: Finish, mode: UsageMode) -> Kind:
     """Return the kind of the answer to a request."""
-    late, running = asked.usage or not asked.stream, asked.running_usage
-    if mode != "asked":
-        late, running = mode != "never", mode == "running"
+    usage, running = asked.usage_by(mode)
     return Kind(
         wire=asked.wire,
         model=asked.model,
         thinks=length.reasoning > 0,
         speaks=length.text > 0,
         finish=finish,
-        usage=late or running,
-        running=running and asked.wire in ("openai", "text", "gemini"),
+        usage=usage,
+        running=running,
     )

@@ -45,7 +45,7 @@ class Times:
         counts = self._counts
         if place in counts:
             counts[place] += 1
-        elif len(counts) < MAX_DISTINCT:
+        elif len(counts) < MAX_DISTINCT or not place:  # no bucket has 0
             counts[place] = 1
         else:
             share, exponent = math.frexp(seconds)

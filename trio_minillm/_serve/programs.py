@@ -131,17 +131,18 @@ def _marks(reply: Reply, wire_format: Wire, *, words: bool) -> list[int]:
     data = [step for step in reply.steps if isinstance(step, bytes) and step]
     if reply.raw or reply.status != 200 or "content-encoding" in reply.headers:
         return []
-    decoder = ChunkDecoder(_PROVIDERS[wire_format]())
+    decoder = ChunkDecoder(PROVIDERS[wire_format]())
     return [sum(_tokens(c, words=words) for c in decoder.feed(piece, 0.0)) for piece in data]
 
 
-_PROVIDERS: Final = {
+PROVIDERS: Final = {
     "openai": providers.OpenAIChat,
     "text": providers.TextCompletions,
     "anthropic": providers.Anthropic,
     "responses": providers.OpenAIResponses,
     "gemini": providers.Gemini,
 }
+"""The wire formats, by the names of `trio_minillm.testing`."""
 
 
 def _tokens(chunk: StreamChunk, *, words: bool) -> int:

@@ -105,8 +105,10 @@ class Records:
             self._stamps -= len(self.kept.popleft().sent)
         if self._file is None or self.failed is not None:
             return
+        line = record.line()
         try:
-            self._file.write(record.line())
+            while line:  # the disk may take a part, and says why not the rest
+                line = line[self._file.write(line) :]
         except OSError as exc:  # a full disk, say: the streams go on
             self.failed = exc
 

@@ -10,14 +10,14 @@ import msgspec
 
 from ..testing._events import wire_of
 from ..testing._script import ServedRequest
-from .options import MAX_TOKENS, TOKENS, WIRES, Wire
+from .options import MAX_TOKENS, TOKENS, WIRES, UsageMode, Wire
 
 _PATHS: Final = re.compile(
     r".*/(?:(?:chat/)?completions|messages|responses|models/[^/:]+:(?:streamG|g)enerateContent)"
 )
 _MODEL_IN_PATH: Final = re.compile(r".*/models/([^/:]+):")
 MAX_NAME: Final = 200
-"""Characters of a model's name that are kept."""
+"""Characters of a model's name, and of a path, that are kept."""
 
 
 class RefusedRequestError(Exception):
@@ -58,6 +58,13 @@ class Asked(msgspec.Struct, kw_only=True):
         if self.max_tokens is None or own < self.max_tokens:
             return own, False
         return self.max_tokens, True
+
+    def usage_by(self, mode: UsageMode) -> tuple[bool, bool]:
+        """Return True if usage comes at the end of the answer, and True if each content has some, too."""
+        late, running = self.usage or not self.stream, self.running_usage
+        if mode != "asked":
+            late, running = mode != "never", mode == "running"
+        return late or running, running and self.wire in ("openai", "text", "gemini")
 
 
 def wire_in(path: str, only: Wire | None) -> Wire:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
@@ -28,12 +28,12 @@ import msgspec
 from .._types.messages import ToolCall
 from .._types.usage import Usage
 from ..testing._answer_parts import AnswerPart, Block, Finish
-from ..testing._events import answer_body, answer_events, json_reply
+from ..testing._events import answer_events, json_reply
 from ..testing._replay import MAX_LINE, replay
 from ..testing._script import Reply
 from .distributions import distribution
 from .fault_texts import SharedFault, error_body, fault_from
-from .forms import put_names, renamed
+from .forms import renamed, whole_body
 from .options import UsageMode
 from .programs import EVENTS
 from .requests import Asked, RefusedRequestError, prompt_texts
@@ -112,14 +112,10 @@ class ScriptedAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             completion_tokens=made if stated is None else stated,
             reasoning_tokens=thought or None,
         )
+        told = usage if asked.usage_by(mode)[0] else False
         if not asked.stream:
-            whole = answer_body(asked.wire, parts, self.finish, usage)
-            put_names(whole, asked.wire, names)
-            if mode == "never":
-                whole = {name: whole[name] for name in whole if not name.startswith("usage")}
-            return json_reply(whole), usage
-        late = mode not in ("never", "asked") or (mode == "asked" and asked.usage)
-        events = answer_events(asked.wire, parts, self.finish, usage if late else False)
+            return json_reply(whole_body(asked.wire, parts, self.finish, told, names)), usage
+        events = answer_events(asked.wire, parts, self.finish, told)
         events = [renamed(event, asked.wire, names) for event in events]
         return Reply(steps=tuple(events), headers=dict(EVENTS)), usage
 
@@ -170,8 +166,10 @@ Answer: TypeAlias = ScriptedAnswer | Reply
 class Answers:
     """The answers of files: for certain requests, and in order."""
 
-    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        """Raise ``ValueError``, with the place, for a file that is neither, and ``OSError``."""
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        """Raise ``ValueError``, with the place, for a file that is neither, or if files have no answer;
+        and ``OSError``.
+        """
         self._keyed: list[ScriptedAnswer] = []
         self._ordered: list[Answer] = []
         self._next = 0
@@ -183,6 +181,8 @@ class Answers:
                     self._ordered.append(answer)
                 if len(self._keyed) + len(self._ordered) > MAX_ANSWERS:
                     raise ValueError(f"there are more than {MAX_ANSWERS:,} answers")
+        if paths and not self:
+            raise ValueError(f"there is no answer in {', '.join(map(os.fspath, paths))}")
 
     def __bool__(self) -> bool:
         return bool(self._keyed or self._ordered)
@@ -193,14 +193,13 @@ class Answers:
 
     def choose(self, asked: Asked, body: dict[str, Any]) -> Answer:
         """Return the answer to a request. Raises `RefusedRequestError` if there is none for it."""
-        texts = [*prompt_texts(body)] if self._keyed else []
+        known = {"model": asked.model}
 
         def value_of(name: str) -> Any:
-            if name == "model":
-                return asked.model
-            if name == "prompt_sha256":
-                return hashlib.sha256("\n".join(texts).encode("utf-8", "replace")).hexdigest()
-            return _field(body, name)
+            if name == "prompt_sha256" and name not in known:
+                texts = "\n".join(prompt_texts(body)).encode("utf-8", "replace")
+                known[name] = hashlib.sha256(texts).hexdigest()
+            return known[name] if name in known else _field(body, name)
 
         for answer in self._keyed:
             if all(value_of(name) == value for name, value in answer.when.items()):
@@ -220,7 +219,7 @@ def _field(body: Any, name: str) -> Any:
 def _read(path: Path) -> Iterator[Answer]:
     with path.open("rb") as file:
         first = file.readline(MAX_LINE)
-        if not _is_script(first):
+        if not _is_script(first, path):
             try:
                 yield from replay(path)
             except ValueError as exc:
@@ -233,7 +232,7 @@ def _read(path: Path) -> Iterator[Answer]:
                 yield _answer(line, f"{path}, line {number}")
 
 
-def _is_script(line: bytes) -> bool:
+def _is_script(line: bytes, path: Path) -> bool:
     try:
         data = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -241,7 +240,7 @@ def _is_script(line: bytes) -> bool:
     if not isinstance(data, dict) or "script" not in data:
         return False
     if data["script"] != 1:
-        raise ValueError("this is a script of another version")
+        raise ValueError(f"{path}: this is a script of another version")
     return True
 
 

@@ -26,7 +26,7 @@ from .measures import Measures, prometheus
 from .options import ServeOptions
 from .pacer import Pacer
 from .records import Records, ServedRecord
-from .requests import RefusedRequestError, asked_of, wire_in
+from .requests import MAX_NAME, RefusedRequestError, asked_of, wire_in
 from .serving import Serving
 from .timers import new_timer
 
@@ -68,6 +68,11 @@ class TimedServer:
     def records(self) -> Sequence[ServedRecord]:
         """The newest records of requests that have ended since the server began or was reset."""
         return self._records.kept
+
+    @property
+    def log_failure(self) -> OSError | None:
+        """The error that ended the log; None as long as the log is whole."""
+        return self._records.failed
 
     def model(self, provider: Provider | None = None, **options: Any) -> Model:
         """Return a model at this server. ``options`` are those of `trio_minillm.compatible`."""
@@ -141,7 +146,7 @@ class TimedServer:
             id=f"{self._serial:012d}",
             number=self._number,
             wire="",
-            path=request.path[:200],
+            path=request.path[:MAX_NAME],
             received=at,
             received_unix=time.time() - (self.pacer.now() - at),
         )
@@ -216,7 +221,7 @@ class TimedServer:
                 kind = "text/plain; version=0.0.4; charset=utf-8"
                 return Reply(steps=(text,), headers={"content-type": kind}, framing="length")
         status = 404 if request.method == "GET" else 405
-        what = f"there is no {request.method} {request.path[:200]}"
+        what = f"there is no {request.method} {request.path[:MAX_NAME]}"
         return json_reply(error_body("openai", status, what, "not_found"), status=status)
 
 
@@ -231,16 +236,17 @@ async def open_timed_server(
 ) -> AsyncIterator[TimedServer]:
     """Run a timed server for the length of a block. ``port`` 0 takes any that is free.
 
-    ``log`` is a file that gets the record of each request as a line of JSON; it is appended to. ``now`` is
-    the clock, for tests on Trio's mocked one: ``trio.current_time``, with an ``autojump_threshold`` of 0.02,
-    because bytes on a socket need a moment of real time. Leaving the block breaks open connections.
+    ``log`` is a file that gets the record of each request as a line of JSON; it is appended to. If a write
+    fails, streams go on, and `TimedServer.log_failure` says why. ``now`` is the clock, for tests on Trio's
+    mocked one: ``trio.current_time``, with an ``autojump_threshold`` of 0.02, because bytes on a socket need
+    a moment of real time. Leaving the block breaks open connections.
 
     Raises ``OSError`` if the port is taken, or a file can't be read or written, and ``ValueError`` for a
     file that is neither a recording nor a script.
     """
     raise_file_limit()  # a connection is a file
-    timer = new_timer(now)
     records = Records(log)
+    timer = new_timer(now)
     listener: socket.socket | None = None
     failure: BaseException | None = None
     try:

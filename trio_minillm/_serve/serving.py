@@ -131,7 +131,7 @@ class Serving:
         """Do what is no data. Returns True if something follows."""
         if step is hang or step is half_close:
             if step is half_close:
-                self._conn.half_close()
+                self._conn.end()
             return False  # until the client leaves
         if step is eof:
             self._keep = False

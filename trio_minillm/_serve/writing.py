@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from ..testing._answer_parts import AnswerPart, reasoning
-from ..testing._events import answer_body
 from .forms import (
     ALL_SO_FAR,
     CREATED,
@@ -26,7 +25,7 @@ from .forms import (
     Kind,
     Length,
     Template,
-    put_names,
+    whole_body,
 )
 from .words import text_of
 
@@ -140,9 +139,5 @@ def body(kind: Kind, id: str, length: Length) -> bytes:
     if length.text or not parts:
         parts.append(text_of(0, length.text))
     usage = kind.counts(length.prompt, length.made, length.reasoning)
-    made = answer_body(kind.wire, parts, kind.finish, usage or True)
-    if not usage:
-        made.pop("usage", None)
-        made.pop("usageMetadata", None)
-    put_names(made, kind.wire, (kind.model, id, int(time.time())))
-    return msgspec.json.encode(made)
+    names = (kind.model, id, int(time.time()))
+    return msgspec.json.encode(whole_body(kind.wire, parts, kind.finish, usage, names))

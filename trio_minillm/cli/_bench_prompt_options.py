@@ -71,7 +71,7 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True):
     """Recordings that tell the lengths of prompts to be made."""
     think: float = 0.0
     kind: str
-    """One of ``text``, ``file``, ``made``."""
+    """``text``, ``file``, ``made``, or ``lengths``: made as long as those of a file."""
     output: str | None = None
     """The lengths of answers that were wanted, as they were given."""
     notes: tuple[str, ...] = ()

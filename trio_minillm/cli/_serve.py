@@ -17,7 +17,7 @@ import trio
 import typer
 from typer import Argument, Option
 
-from .._serve import ServeOptions, TimedServer, open_timed_server
+from .._serve import ServeOptions, open_timed_server
 from ._batch_files import check_apart
 from ._output import ENDING_SIGNALS, Misuse, OutputError, error_code, error_line, safe_json
 from ._shared import Quiet
@@ -144,16 +144,17 @@ async def _run(
             gc.set_threshold(*GC_THRESHOLDS)
             ended = signal.Signals(await anext(signals))
             figures = server.metrics()
-            if not quiet:
-                _show(server)
+    if not quiet:
+        _show(figures)
     if json:
         write_all(sys.stdout, safe_json(figures))
+    if server.log_failure is not None:  # it may have come with the records of what was running
+        raise OutputError(server.log_failure, "the log", place["log"])
     return ended
 
 
-def _show(server: TimedServer) -> None:
+def _show(figures: dict[str, Any]) -> None:
     """Print the figures as a table on stderr."""
-    figures = server.metrics()
     columns = ("count", "mean", "p50", "p90", "p99", "max")
     labels = {
         "ttft": "first content",

@@ -27,8 +27,7 @@ from ...providers._base import host_of
 from ..plan import Plan
 from .collected import Collected
 from .prompt import next_turn
-from .synthetic import Count, Fit, Synthetic, make_prompts
-from .words import drawn_words, own_words
+from .synthetic import Count, Fit, Synthetic, fresh_words, make_prompts
 
 FEW, MANY = 64, 512
 """Words of the two texts that are counted."""
@@ -101,8 +100,7 @@ def _line(few: int | None, many: int | None, how: str, count: Count | None = Non
 
 def _words(count: int) -> str:
     """Return a text that no server has in its cache."""
-    draw = random.Random(count)
-    return " ".join([own_words(6), *drawn_words(draw, count - 6)])
+    return " ".join(fresh_words(random.Random(count), count))
 
 
 def _made_locally(wanted: Synthetic, model: Model, plan: Plan) -> tuple[Collected, Fit]:

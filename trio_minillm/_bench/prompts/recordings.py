@@ -14,18 +14,14 @@ from typing import Any
 import msgspec
 
 from ..._client import open_client
+from ..._serve.programs import PROVIDERS
 from ..._types.errors import MiniLLMError
 from ..._types.options import Retry
 from ..._types.response import CompletionResponse
 from ...providers import Model
-from ...providers._models import (
-    anthropic,
-    compatible,
-    gemini,
-    openai_responses,
-    text_completions,
-)
+from ...providers._models import compatible
 from ...testing import ScriptedTransport, hang, replay
+from ...testing._events import wire_of
 from ...testing._script import ServedRequest
 from .collected import PromptError, Shape
 
@@ -77,13 +73,6 @@ def _urls(path: Path) -> Iterator[str]:
 
 def _model_at(url: str) -> Model:
     """Return a model on the wire format of an address."""
-    path = url.partition("?")[0]
-    if path.endswith("/messages"):
-        return anthropic("m", base_url=_AT, api_key="-")
-    if path.endswith("/responses"):
-        return openai_responses("m", base_url=_AT, api_key="-")
-    if "enerateContent" in path:
-        return gemini("m", base_url=_AT, api_key="-")
-    if path.endswith("/completions") and not path.endswith("/chat/completions"):
-        return text_completions("m", base_url=_AT, api_key="-")
-    return compatible("m", base_url=_AT)
+    model = compatible("m", base_url=_AT, api_key="-")
+    wire = wire_of(url.partition("?")[0])
+    return msgspec.structs.replace(model, provider=PROVIDERS[wire]())

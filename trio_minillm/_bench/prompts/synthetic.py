@@ -76,7 +76,7 @@ def _drawn(wanted: Synthetic, fit: Fit) -> Collected:
     assert wanted.tokens is not None
     sizes = [tokens_of(wanted.tokens, draw) for _ in range(wanted.count)]
     longest = max(map(fit.words, sizes))
-    shared = _fresh_words(draw, round(longest * wanted.prefix_share))
+    shared = fresh_words(draw, round(longest * wanted.prefix_share))
     made = Collected(None)
     for tokens in sizes:
         text, own = _text(draw, fit, tokens, wanted.prefix_share, shared)
@@ -141,8 +141,8 @@ def tokens_of(lengths: Distribution, draw: random.Random) -> int:
     return min(MAX_TOKENS, max(1, round(lengths.draw(draw))))
 
 
-def _fresh_words(draw: random.Random, number: int) -> list[str]:
-    """Return the words with which all prompts begin. The first of them are new in every run."""
+def fresh_words(draw: random.Random, number: int) -> list[str]:
+    """Return so many words, the first of which are new in every run: no server has them in its cache."""
     fresh = own_words(min(number, OWN_WORDS)).split()
     return [*fresh, *drawn_words(draw, number - len(fresh))]
 
