@@ -5,9 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+import trio
+
 import trio_minillm as llm
 from trio_minillm._bench.plan import Plan
-from trio_minillm._bench.record import Record
+from trio_minillm._bench.record import Record, clock_offset
 from trio_minillm._bench.sender import Sender, failure_of
 
 
@@ -47,3 +50,22 @@ async def test_the_end_of_a_stream_is_when_it_had_come(autojump_clock: Any) -> N
         record = Record(number=0, scheduled=5.0, sent=5.0, ended=5.0, stamps=[5.012, 5.040])
         sender._complete(record, stream, None)
         assert abs(record.ended - ended) < 1e-9
+
+
+@pytest.mark.parametrize("paused", [0, 1, 2])
+async def test_another_process_between_the_clocks_does_not_move_the_offset(
+    paused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A content's time that lay before its read would count as one of the read before."""
+    now, readings = 100.0, 0
+
+    def clock(offset: float) -> float:
+        nonlocal now, readings
+        if readings == paused:
+            now += 0.02
+        now, readings = now + 1e-7, readings + 1
+        return now + offset
+
+    monkeypatch.setattr("trio_minillm._bench.record.time.perf_counter", lambda: clock(0.0))
+    monkeypatch.setattr(trio, "current_time", lambda: clock(-30.0))
+    assert 0 <= clock_offset() - 30.0 < 1e-6

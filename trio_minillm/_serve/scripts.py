@@ -182,7 +182,9 @@ class Answers:
                 if len(self._keyed) + len(self._ordered) > MAX_ANSWERS:
                     raise ValueError(f"there are more than {MAX_ANSWERS:,} answers")
         if paths and not self:
-            raise ValueError(f"there is no answer in {', '.join(os.fspath(path) for path in paths)}")
+            raise ValueError(
+                f"there is no answer in {', '.join(os.fspath(path) for path in paths)}"
+            )
 
     def __bool__(self) -> bool:
         return bool(self._keyed or self._ordered)
