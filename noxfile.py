@@ -260,7 +260,7 @@ def tools(session: nox.Session) -> None:
     """Compare what benchmarks of model servers measure with what a server did; an hour.
 
     What can't be installed is left out. ``-- --only plain`` measures less, and
-    ``-- --write docs/benchmark-tools.md`` writes the tables of the page.
+    ``-- --write docs/benchmarks/benchmark-tools.md`` writes the tables of the page.
     """
     install(session, extras=("cli", "local"), model=True)
     found: list[str] = []

@@ -1,7 +1,7 @@
 """Compare CPU, latency and memory with plain HTTP clients, the vendors' SDKs and a lower bound.
 
 ``python benchmarks/bench.py`` takes half an hour, with ``--quick`` 9 minutes. The method and its
-limits are in ``docs/benchmarks.md``. Exits with 1 if a contender fails or gets a wrong answer.
+limits are in ``docs/proof/benchmarks.md``. Exits with 1 if a contender fails or gets a wrong answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gain of a second model: the time to the first content and the cost, with and without one.
 
     python benchmarks/hedging.py            # print the table
-    python benchmarks/hedging.py --write    # and put it into docs/second-model.md
+    python benchmarks/hedging.py --write    # and put it into docs/streaming/second-model.md
 
 The real client runs on Trio's mock clock against servers in memory, so that an hour of waiting takes seconds
 and each run gives the same numbers. A server's times to the first content are the quantiles of a

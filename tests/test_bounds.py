@@ -1,4 +1,4 @@
-"""Every bound of `docs/limits.md`: crossed, it is an error of ours, and memory stays small."""
+"""Every bound of `docs/concepts/limits.md`: crossed, it is an error of ours, and memory stays small."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trio_minillm._types.errors import EXCERPT_CHARS
 from trio_minillm.providers import OpenAIChat
 from trio_minillm.testing import ScriptedTransport, openai_events, reply, sse
 
-from .support.paths import DOCS
+from .support.paths import doc
 from .support.peers import Peer, Script, ours, serving
 
 MIB = 2**20
@@ -261,7 +261,7 @@ def constants() -> Iterator[tuple[str, Any]]:
 
 def test_the_page_has_every_bound() -> None:
     """The numbers of the table are those of the code."""
-    page = (DOCS / "limits.md").read_text()
+    page = doc("limits.md").read_text()
     found = dict(re.findall(r"\| `([A-Z_]+)` \| ([\d,.]+)", page))
     known: dict[str, list[Any]] = {}
     for name, value in constants():

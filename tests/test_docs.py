@@ -46,13 +46,13 @@ from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, settleme
 
 from .support import local_model
 from .support.local_model import needs_local_model
-from .support.paths import DOCS
-from .support.paths import REPOSITORY as ROOT
+from .support.paths import DOCS, doc
+from .support.paths import REPOSITORY as ROOT, doc
 from .support.vendor_batches import StandIn, StandInTransport
 
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
-    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
 ]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -367,7 +367,7 @@ def test_the_example_scripts_run(path: Path) -> None:
 
 
 def test_the_example_scripts_are_short_and_listed() -> None:
-    listed = set(re.findall(r"examples/(\w+\.py)", (DOCS / "index.md").read_text()))
+    listed = set(re.findall(r"examples/(\w+\.py)", doc("examples.md").read_text()))
     assert {path.name for path in EXAMPLES} == listed
     for path in EXAMPLES:
         assert len(path.read_text().splitlines()) < 50, path.name
@@ -518,10 +518,18 @@ def test_pages_say_nothing_of_this_machine(path: Path) -> None:
     assert not re.search(r"/(home|root|tmp|Users)/", path.read_text())
 
 
-def test_the_map_and_the_readme_name_every_page() -> None:
-    pages = {p.name for p in DOCS.glob("*.md")} - {"index.md"}
-    assert pages <= set(re.findall(r"\(([\w-]+\.md)", (DOCS / "index.md").read_text()))
-    assert pages <= set(re.findall(r"\(docs/([\w-]+\.md)", (ROOT / "README.md").read_text()))
+def test_the_site_has_every_page_once() -> None:
+    def pages_of(entry: Any) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for part in entry.values() if isinstance(entry, dict) else entry:
+                yield from pages_of(part)
+
+    site = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+    assert sorted(pages_of(site["nav"])) == sorted(
+        path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")
+    )
 
 
 def test_names_of_ours_in_the_prose_exist() -> None:
@@ -536,7 +544,7 @@ def test_names_of_ours_in_the_prose_exist() -> None:
     "module", [llm, testing, local, providers, batch], ids=lambda m: m.__name__
 )
 def test_the_reference_lists_every_public_name_once(module: Any) -> None:
-    page = (DOCS / "api.md").read_text()
+    page = doc("api.md").read_text()
     section = page.partition(f"\n## {module.__name__}\n")[2].partition("\n## ")[0]
     assert section, "there is no section for it"
     listed = re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.+?) \|", section, re.MULTILINE)))
@@ -548,7 +556,7 @@ def test_the_reference_lists_every_public_name_once(module: Any) -> None:
 
 def table(name: str, first: str) -> list[list[str]]:
     """The rows of the table on a page whose first column is called ``first``."""
-    lines = prose(DOCS / name).splitlines()
+    lines = prosedoc(name).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
     rows = []
     for line in lines[at + 2 :]:
@@ -574,7 +582,7 @@ def test_the_table_of_endings_is_the_code_s() -> None:
 
 
 def test_the_tree_of_errors_is_the_code_s() -> None:
-    (tree,) = (b.text for b in blocks(DOCS / "endings.md", "text") if "MiniLLMError" in b.text)
+    (tree,) = (b.text for b in blocks(doc("endings.md"), "text") if "MiniLLMError" in b.text)
     parents: list[tuple[int, str]] = []
     shown = set()
     for line in tree.splitlines():

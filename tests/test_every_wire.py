@@ -21,7 +21,7 @@ from trio_minillm.local._named import KEYS
 from trio_minillm.testing import ScriptedTransport, faults
 
 from .support.command import COMMAND, KEY, Ran, run
-from .support.paths import BENCHMARKS, DOCS
+from .support.paths import BENCHMARKS, doc
 from .support.wires import FORMATS, KINDS
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -52,7 +52,7 @@ def _makes_models(found: Any) -> bool:
 
 @pytest.mark.parametrize("page", ["providers.md", "quickstart.md", "cli.md"])
 def test_the_docs_name_every_kind(page: str) -> None:
-    text = (DOCS / page).read_text(encoding="utf-8")
+    text = doc(page).read_text(encoding="utf-8")
     for name, kind in KINDS.items():
         assert (f"`{name}:" if page == "cli.md" else f"llm.{kind.make.__name__}(") in text, name
 

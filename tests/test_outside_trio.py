@@ -18,7 +18,7 @@ import trio_minillm as llm
 from trio_minillm import local
 from trio_minillm.testing import ScriptedTransport, openai_events, reply
 
-from .support.paths import DOCS
+from .support.paths import doc
 
 MODEL = llm.compatible("m", base_url="http://test.invalid/v1")
 WAYS = ("trio.run(main)", "asyncio.to_thread(trio.run", "start_guest_run", "backend='trio'")
@@ -70,9 +70,9 @@ def test_the_error_names_the_ways(what: str, under: str) -> None:
     here = "this is asyncio" if under == "asyncio" else "no event loop of Trio's runs here"
     with pytest.raises(RuntimeError, match=f"^{what} needs Trio, and {here}") as caught:
         trio.run(main)
-    for way in (*WAYS, "%autoawait trio", "docs/asyncio.md"):
+    for way in (*WAYS, "%autoawait trio", "docs/streaming/asyncio.md"):
         assert way in str(caught.value)
-    assert (DOCS / "asyncio.md").exists()
+    assert doc("asyncio.md").exists()
 
 
 def test_in_a_thread_beside_asyncio() -> None:
@@ -110,7 +110,7 @@ def test_as_a_guest_of_asyncio() -> None:
 
 
 def test_a_stream_in_a_guest_run_is_cancelled_from_asyncio() -> None:
-    """Through Trio's own token, as docs/asyncio.md has it."""
+    """Through Trio's own token, as docs/streaming/asyncio.md has it."""
     outcomes: list[llm.Outcome | None] = []
 
     async def wait(scope: trio.CancelScope, begun: asyncio.Event) -> None:

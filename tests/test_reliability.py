@@ -1,6 +1,6 @@
 """Every promise of the modules `promises_*`, on each wire, in memory and over real sockets.
 
-docs/reliability.md is made of the same data, and a test fails when it differs:
+docs/proof/reliability.md is made of the same data, and a test fails when it differs:
 ``TRIO_MINILLM_WRITE=1 python -m pytest tests/test_reliability.py -k the_page`` writes it anew.
 """
 
@@ -25,7 +25,7 @@ from trio_minillm.testing import Reply, ScriptedTransport, reply, serve
 
 from .support.event_fields import ANTHROPIC, GEMINI, OPENAI, RESPONSES, VALUES, walk
 from .support.event_fields import TEXT as CONTINUED
-from .support.paths import DOCS
+from .support.paths import doc
 from .support.promises import SO_FAR, WHOLE, Promise, Sees, Wire, wire_named
 from .support.promises_endings import ENDINGS
 from .support.promises_events import EVENTS
@@ -368,7 +368,7 @@ The clock is Trio's mock clock, so that 300 s take no time. This page is generat
 - The model's own mistakes: wrong text, and calls whose arguments are JSON but don't match the schema.
 """
 
-PAGE = DOCS / "reliability.md"
+PAGE = doc("reliability.md")
 
 
 def in_words(sees: Sees) -> str:

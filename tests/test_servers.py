@@ -1,4 +1,4 @@
-"""Every difference of a known server is handled as docs/servers.md says.
+"""Every difference of a known server is handled as docs/servers/servers.md says.
 
 The page is made of the same data, and a test fails when it differs:
 ``TRIO_MINILLM_WRITE=1 python -m pytest tests/test_servers.py -k the_page`` writes it anew.
@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from .support.paths import DOCS
+from .support.paths import doc
 from .support.servers import Difference
 from .support.servers.answers import ANSWERS
 from .support.servers.costs import COSTS
@@ -53,7 +53,7 @@ def test_it_is_handled_as_the_page_says(difference: Difference) -> None:
 
 
 def test_the_page_says_what_is_tested() -> None:
-    path = DOCS / "servers.md"
+    path = doc("servers.md")
     if os.environ.get("TRIO_MINILLM_WRITE"):
         path.write_text(page(), encoding="utf-8")
     assert path.read_text(encoding="utf-8") == page()

@@ -21,7 +21,7 @@ MODEL = "timed"
 """What the tools call the model; the server takes any name."""
 
 Record: TypeAlias = dict[str, Any]
-"""A request in the server's log, as docs/serve.md describes it."""
+"""A request in the server's log, as docs/benchmarks/serve.md describes it."""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from trio_minillm.adapters.ray import UNWRITTEN, divided, on_ray, rows_of
 from trio_minillm.batch import BatchRequest, BatchResult, ResultLine
 from trio_minillm.testing import openai_events
 
-from ..support.paths import DOCS
+from ..support.paths import doc
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)"
@@ -329,7 +329,7 @@ ray.data.DataContext.get_current().enable_progress_bars = False
 
 def of_docs(url, actors, **setting):
     """The example of the docs, on a machine of two cores, with this server and number of actors."""
-    text = (DOCS / "ray.md").read_text(encoding="utf-8")
+    text = doc("ray.md").read_text(encoding="utf-8")
     program = text.partition("```text\nimport ray\n")[2].partition("```")[0]
     for old, new in {
         '"openai:gpt-5-mini",': f'"compatible:m", model_options={{"base_url": "{url}"}},',

@@ -1,4 +1,4 @@
-"""The form of the JSON: docs/bench.schema.json is made of it.
+"""The form of the JSON: docs/benchmarks/bench.schema.json is made of it.
 
 ``TRIO_MINILLM_WRITE=1 python -m pytest tests/bench/test_output_schema.py`` writes it anew.
 """
@@ -16,9 +16,9 @@ import pytest
 from trio_minillm._bench.record import Record
 
 from ..support.bench_schema import check, schema_text
-from ..support.paths import DOCS
+from ..support.paths import doc
 
-PAGE = Path(DOCS) / "bench.schema.json"
+PAGE = doc("bench.schema.json")
 
 
 def test_the_page_is_the_schema() -> None:
@@ -28,7 +28,7 @@ def test_the_page_is_the_schema() -> None:
 
 
 def test_the_page_has_every_field_of_a_record() -> None:
-    section = (Path(DOCS) / "bench.md").read_text("utf-8").partition("### Records\n")[2]
+    section = (doc("bench.md")).read_text("utf-8").partition("### Records\n")[2]
     names = set(re.findall(r"`([a-z_]+)`", section.partition("In JSON lines")[0]))
     assert {field.name for field in msgspec.structs.fields(Record)} | {"point"} <= names
 

@@ -1,4 +1,4 @@
-"""The ways to the clouds that docs/keys.md shows, as they stand there.
+"""The ways to the clouds that docs/deploying/keys.md shows, as they stand there.
 
 The packages of the clouds are taken if they are installed; stand-ins with the same names are, if not. The
 servers verify tokens and signatures by themselves.
@@ -31,7 +31,7 @@ from trio_minillm.testing import (
     sse,
 )
 
-from ..support.paths import DOCS
+from ..support.paths import doc
 
 NAME, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 TOKEN = "eyJhbGciOiJub25lIn0.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"
@@ -40,7 +40,7 @@ JSON = {"content-type": "application/json"}
 
 def block(word: str) -> str:
     """The example of the page that has this word."""
-    page = (DOCS / "keys.md").read_text()
+    page = doc("keys.md").read_text()
     (found,) = (b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if word in b)
     return found
 

@@ -1,4 +1,4 @@
-"""The JSON schema of what ``bench --json`` prints: docs/bench.schema.json is made of it."""
+"""The JSON schema of what ``bench --json`` prints: docs/benchmarks/bench.schema.json is made of it."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def schema() -> Schema:
 
 
 def schema_text() -> str:
-    """The page docs/bench.schema.json."""
+    """The page docs/benchmarks/bench.schema.json."""
     return json.dumps(schema(), indent=2) + "\n"
 
 

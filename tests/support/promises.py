@@ -1,4 +1,4 @@
-"""Promises for each fault, as data from which the tests and docs/reliability.md are made.
+"""Promises for each fault, as data from which the tests and docs/proof/reliability.md are made.
 
 A `Promise` is a fault, the replies of a server that has it, and what the caller sees, for each
 wire. They were written from the design, not from what the code did: the faults of HTTP and of how an

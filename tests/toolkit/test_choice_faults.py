@@ -1,4 +1,4 @@
-"""Every fault of docs/reliability.md against a choice of models: alone in it, as the first, as the second.
+"""Every fault of docs/proof/reliability.md against a choice of models: alone in it, as the first, as the second.
 
 What an ordinary stream makes of the fault is the measure. A choice of one model must not differ from it
 at all. With a second model, that is asked exactly if nothing of an answer had come.

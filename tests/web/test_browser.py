@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..support.paths import DOCS
+from ..support.paths import doc
 from .conftest import Server
 
 BROWSER = os.environ.get("TRIO_MINILLM_BROWSER", "")
@@ -51,7 +51,7 @@ def test_words_appear_one_after_another(browser: Any, server: Server) -> None:
     assert lengths == sorted(lengths)
     assert len(set(lengths)) > 10  # it grew all the time
     if os.environ.get("TRIO_MINILLM_WRITE"):
-        page.screenshot(path=str(Path(DOCS) / "web.png"))
+        page.screenshot(path=str(doc("web.png")))
     page.wait_for_function("document.getElementById('state').textContent.includes('finished')")
     words = "".join(f"word {n} of the answer, " for n in range(40))
     assert page.text_content("#answer") == words

@@ -101,7 +101,7 @@ ROWS: Final[tuple[tuple[str, str, str, str, str, Verdict], ...]] = (
     ("none",        "absent",      "new",         "empty", "*",               _V.GUESS),
     ("*",           "same absent", "new",         "*",     "*",               _V.NAME),
 )  # fmt: skip
-"""The verdict for every cell; ``*`` is anything. Sources stand in docs/servers.md."""
+"""The verdict for every cell; ``*`` is anything. Sources stand in docs/servers/servers.md."""
 
 
 @cache

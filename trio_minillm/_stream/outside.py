@@ -9,7 +9,7 @@ import trio
 _WAYS = (
     "run the program with trio.run(main), or with anyio.run(main, backend='trio'). From asyncio:"
     " await asyncio.to_thread(trio.run, main), or Trio as a guest in asyncio's loop"
-    " (trio.lowlevel.start_guest_run). In IPython: %autoawait trio. See docs/asyncio.md"
+    " (trio.lowlevel.start_guest_run). In IPython: %autoawait trio. See docs/streaming/asyncio.md"
 )
 
 

@@ -12,7 +12,7 @@ there, and ``quota`` stands for both. So the evidence is weighed in this order, 
 4. phrases, those of an empty account before those that speak of a quota in general;
 5. the HTTP status.
 
-Sources are named beside each row; docs/servers.md lists them by server. Pure.
+Sources are named beside each row; docs/servers/servers.md lists them by server. Pure.
 """
 
 from __future__ import annotations

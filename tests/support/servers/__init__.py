@@ -1,4 +1,4 @@
-"""Known servers and what each does differently: data, from which tests and docs/servers.md are made.
+"""Known servers and what each does differently: data, from which tests and docs/servers/servers.md are made.
 
 Each module holds the entries of one area. A `Difference` names the server, what it sends or wants,
 what this library makes of that, where the fact is from, and a check that fails if it is not so.
