@@ -47,7 +47,7 @@ from trio_minillm.testing import Reply, ScriptedTransport, hang, reply, settleme
 from .support import local_model
 from .support.local_model import needs_local_model
 from .support.paths import DOCS, doc
-from .support.paths import REPOSITORY as ROOT, doc
+from .support.paths import REPOSITORY as ROOT
 from .support.vendor_batches import StandIn, StandInTransport
 
 PAGES = [
@@ -556,7 +556,7 @@ def test_the_reference_lists_every_public_name_once(module: Any) -> None:
 
 def table(name: str, first: str) -> list[list[str]]:
     """The rows of the table on a page whose first column is called ``first``."""
-    lines = prosedoc(name).splitlines()
+    lines = prose(doc(name)).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
     rows = []
     for line in lines[at + 2 :]:
