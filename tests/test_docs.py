@@ -618,7 +618,7 @@ def test_the_options_of_calls_and_local_models_are_the_code_s() -> None:
         return {p.name for p in found if p.kind is p.KEYWORD_ONLY}
 
     shown = {
-        name.partition("=")[0] for cell, _ in table("streaming.md", "option") for name in code(cell)
+        name.partition("=")[0] for cell, _ in table("streams.md", "option") for name in code(cell)
     }
     assert shown == keywords(llm.Client.stream)
     rows = table("local-models.md", "option")
