@@ -155,6 +155,9 @@ def typing(session: nox.Session) -> None:
     program.write_text(f"# pyright: strict\n{source}", encoding="utf-8")
     session.run("mypy", "--strict", str(program))
     session.run("pyright", str(program))
+    promised = map(str, sorted(Path("tests", "typing").glob("*.py")))
+    python = str(Path(session.bin) / "python")
+    session.run("pyrefly", "check", f"--python-interpreter-path={python}", str(program), *promised)
 
 
 @nox.session
@@ -338,7 +341,9 @@ def release(session: nox.Session) -> None:
         session.run(*pip, f"{name}[cli]", external=True)
         session.run(python, "-P", "-m", "trio_minillm.cli", "--version", external=True)
     bom = str(out / "trio-minillm.cdx.json")
-    session.run("cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--outfile={bom}")
+    session.run(
+        "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--outfile={bom}"
+    )
     session.run("python", ".ci/release.py", "notes", str(out / "notes.md"))
     if not dry:
         session.run("python", ".ci/release.py", "tag")

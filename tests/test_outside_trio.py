@@ -184,5 +184,6 @@ def test_ipython_completes_the_parameters_of_a_call() -> None:
     found = completer.IPCompleter(namespace={"client": client, "model": None})
     found.use_jedi = False
     for call in ("client.stream(model, 'Why?', max_t", "client.complete(model, 'Why?', max_t"):
-        _, matches = found.complete(line_buffer=call, cursor_pos=len(call))
+        with completer.provisionalcompleter():
+            matches = {match.text for match in found.completions(call, len(call))}
         assert "max_tokens=" in matches

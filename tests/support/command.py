@@ -52,11 +52,9 @@ def run(args: list[str], stdin: bytes | None = None, **env: str) -> Ran:
     startup = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in env)
     if args[: len(COMMAND)] == COMMAND and sys.platform != "win32" and not startup:
         own = args[len(COMMAND) :]
-        return Ran(forker().run(own, stdin or b"", surroundings, LIMIT))
+        return Ran(forker().run(own, stdin, surroundings, LIMIT))
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    return Ran(
-        subprocess.run(args, capture_output=True, env=surroundings, timeout=LIMIT, **given)
-    )
+    return Ran(subprocess.run(args, capture_output=True, env=surroundings, timeout=LIMIT, **given))
 
 
 def read_until(fd: int, wanted: bytes) -> bytes:

@@ -45,18 +45,21 @@ class Forker:
         self._process.wait()
 
     def run(
-        self, args: Sequence[str], stdin: bytes, env: dict[str, str], timeout: float
+        self, args: Sequence[str], stdin: bytes | None, env: dict[str, str], timeout: float
     ) -> subprocess.CompletedProcess[bytes]:
         """Run the command as `subprocess.run` would, with its output captured."""
-        question = json.dumps({"args": list(args), "env": env, "cwd": os.getcwd()}).encode()
+        question = json.dumps({"args": list(args), "env": env, "cwd": str(Path.cwd())}).encode()
         assert len(question) <= MOST
         with self._lock, ExitStack() as stack:
             reading, ours = os.pipe()
-            fds, pipes = [reading], [stack.enter_context(open(ours, "wb", buffering=0))]
+            if stdin is None:
+                os.close(reading)
+                reading = os.open(os.devnull, os.O_RDONLY)
+            fds, pipes = [reading], [stack.enter_context(os.fdopen(ours, "wb", buffering=0))]
             for _ in range(2):
                 ours, writing = os.pipe()
                 fds.append(writing)
-                pipes.append(stack.enter_context(open(ours, "rb", buffering=0)))
+                pipes.append(stack.enter_context(os.fdopen(ours, "rb", buffering=0)))
             socket.send_fds(self._asked, [question], fds)
             for fd in fds:
                 os.close(fd)
@@ -67,7 +70,7 @@ class Forker:
                 found[place] = pipes[1 + place].read()
 
             work = [threading.Thread(target=read, args=[place], daemon=True) for place in range(2)]
-            work.append(threading.Thread(target=write, args=[pipes[0], stdin], daemon=True))
+            work.append(threading.Thread(target=write, args=[pipes[0], stdin or b""], daemon=True))
             for thread in work:
                 thread.start()
             self._asked.settimeout(timeout)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 MOST = 1 << 17
-STDOUT, STDERR = 1, 2
 
 
 def preload() -> None:
@@ -55,11 +54,11 @@ def become(given: dict[str, Any], fds: list[int]) -> None:
     os.environ.update(given["env"])
     os.chdir(given["cwd"])
     sys.argv = ["trio-minillm", *given["args"]]
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = open(STDOUT, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]
-        STDERR, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
-    )
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
 
 
 if __name__ == "__main__":
