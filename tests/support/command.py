@@ -50,8 +50,9 @@ def run(args: list[str], stdin: bytes | None = None, **env: str) -> Ran:
     """Run a command to its end, in a fork of a process that has imported it, if it is ours."""
     surroundings = environment(**env)
     startup = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in env)
-    if args[: len(COMMAND)] == COMMAND and sys.platform != "win32" and not startup:
-        own = args[len(COMMAND) :]
+    own = args[len(COMMAND) :]
+    usual = not startup and all(isinstance(arg, str) for arg in own)
+    if args[: len(COMMAND)] == COMMAND and usual and sys.platform != "win32":
         return Ran(forker().run(own, stdin, surroundings, LIMIT))
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     return Ran(subprocess.run(args, capture_output=True, env=surroundings, timeout=LIMIT, **given))
