@@ -29,7 +29,7 @@ HEAD = ("attempts", "finished", "tokens in", "tokens out", "USD", "not counted")
 
 
 _HELP = {
-    "by": "Add up by this key of meta, in place of by model.",
+    "by": "Add up by this key of meta instead of by model.",
     "settle": f"First ask OpenRouter for final costs that are missing, with {KEYS['openrouter']}.",
     "base_url": "OpenRouter's address, in place of its usual one.",
 }

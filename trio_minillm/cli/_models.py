@@ -123,7 +123,7 @@ def models(
     provider: Annotated[
         str, Argument(metavar="PROVIDER", help=_HELP["provider"], autocompletion=_kinds)
     ],
-    word: Annotated[str | None, Argument(metavar="[WORD]", help=_HELP["word"])] = None,
+    word: Annotated[str | None, Argument(metavar="WORD", help=_HELP["word"])] = None,
     *,
     base_url: BaseURL = None,
     json: Annotated[bool, Option("--json", help=_HELP["json"])] = False,
