@@ -324,7 +324,7 @@ def release(session: nox.Session) -> None:
     ``-- --dry-run`` changes nothing in the repository. The tag is pushed by hand, and publishes.
     """
     dry = "--dry-run" in session.posargs
-    session.install(*group("build"))
+    session.install(*group("release"))
     if not dry:
         session.run("python", ".ci/release.py", "check")
     out = Path("dist")
