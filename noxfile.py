@@ -324,7 +324,7 @@ def release(session: nox.Session) -> None:
     ``-- --dry-run`` changes nothing in the repository. The tag is pushed by hand, and publishes.
     """
     dry = "--dry-run" in session.posargs
-    session.install(*group("build"))
+    session.install(*group("release"))
     if not dry:
         session.run("python", ".ci/release.py", "check")
     out = Path("dist")
@@ -332,7 +332,8 @@ def release(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", str(out))
     files = sorted(map(str, out.iterdir()))
     session.run("twine", "check", "--strict", *files)
-    session.run("check-wheel-contents", *(name for name in files if name.endswith(".whl")))
+    wheels = (name for name in files if name.endswith(".whl"))
+    session.run("check-wheel-contents", "--ignore=W009", *wheels)  # pytest's plugin stands beside
     clean = Path(session.create_tmp()).resolve() / "clean"
     session.run("python", "-m", "venv", "--clear", str(clean))
     python = str(clean / "bin" / "python")

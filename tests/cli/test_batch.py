@@ -134,7 +134,7 @@ def test_options_that_would_do_nothing_are_refused(endpoint: Endpoint, files: Fi
 
 def test_the_help_names_the_clock_of_one_attempt() -> None:
     said = " ".join(run([*COMMAND, "batch", "--help"]).out.split())
-    assert "Longest time of one attempt, in seconds. [600]" in said
+    assert "Stop an attempt after S seconds. [600]" in said
 
 
 def test_one_bad_line_is_one(endpoint: Endpoint, files: Files) -> None:
