@@ -280,7 +280,7 @@ def test_fewer_samples_of_another_request_are_told(endpoint: Endpoint, files: Fi
     other = ["--samples", "2", "--temperature", "1"]
     for more in [], ["--dry-run"]:
         ran = batch(endpoint, files, *other, *more, code=2)
-        assert "line 1: out.jsonl has a result of this key for another request" in ran.err
+        assert "line 1: out.jsonl has a result with this key for another request" in ran.err
     batch(endpoint, files, *other, "--skip-bad")
     assert len(endpoint.requests) == 6
     batch(endpoint, files, "--samples", "2")
