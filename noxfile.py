@@ -136,10 +136,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check formatting and lint rules."""
+    """Check formatting, lint rules and spelling."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
 
 
 @nox.session
@@ -159,9 +160,16 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run every example of the README and the docs pages."""
-    install(session, *group("test"), extras=EXTRAS, model=True)
-    session.run("pytest", "tests/test_docs.py", *session.posargs)
+    """Build the site into ``site/``; a warning is an error. ``tests`` runs the examples of the pages."""
+    session.install(*group("docs"))
+    session.run("zensical", "build", "--clean", "--strict", *session.posargs)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of terminals in ``docs/pictures/`` from real runs, a minute."""
+    install(session, *group("pictures"), extras=("cli", "local"), model=True)
+    session.run("python", "benchmarks/pictures.py", *session.posargs)
 
 
 @nox.session
