@@ -32,7 +32,7 @@ from rich.style import Style
 from rich.text import Text
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "pictures"
-COLUMNS, ROWS = 100, 60
+ROWS = 60
 TOPICS = (
     "the sea", "the sky", "snow", "cats", "leaves", "bread", "stars", "rivers", "bees", "glass",
     "rain", "clocks", "salt", "wind", "moss", "sand", "owls", "rust", "tides", "ice",
@@ -47,6 +47,7 @@ class Picture(NamedTuple):
     """A command to run, and the moment at which its screen is drawn."""
 
     command: str
+    columns: int = 104
     moment: Callable[[str], bool] | None = None
     """True for the text of the screen to draw; without it, the last one is drawn."""
 
@@ -57,8 +58,10 @@ def half_done(text: str) -> bool:
 
 
 PICTURES = {
-    "chat": Picture("chat 'Tell me in two sentences why the sea is salty.' -m local --max-tokens 80"),
-    "batch": Picture("batch in.jsonl out.jsonl -m local", half_done),
+    "chat": Picture(
+        "chat 'Why is the sea salty? Answer in one short sentence.' -m local --temperature 0"
+    ),
+    "batch": Picture("batch in.jsonl out.jsonl -m local", 140, half_done),
     "bench": Picture("bench -m local --requests 40 --concurrency 4 --max-tokens 32"),
 }
 
@@ -74,8 +77,8 @@ def run(picture: Picture, folder: str) -> Text:
     """Run the command in a terminal, and return what it shows at the moment."""
     words = shlex.split(picture.command)
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    screen = Screen(COLUMNS, ROWS)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, picture.columns, 0, 0))
+    screen = Screen(picture.columns, ROWS)
     stream = pyte.ByteStream(screen)
     stream.feed(f"\x1b[1m$ trio-minillm {picture.command}\x1b[0m\r\n".encode())
     drawn = None
@@ -95,7 +98,9 @@ def run(picture: Picture, folder: str) -> Text:
             drawn = text_of(screen)
     os.close(ours)
     if process.wait() != 0:
-        sys.exit(f"{picture.command} ended with {process.returncode}:\n" + "\n".join(screen.display))
+        sys.exit(
+            f"{picture.command} ended with {process.returncode}:\n" + "\n".join(screen.display)
+        )
     return drawn or text_of(screen)
 
 
@@ -132,9 +137,9 @@ def color_of(name: str) -> str | None:
     return f"bright_{name.removeprefix('bright')}" if name.startswith("bright") else name
 
 
-def draw(name: str, text: Text) -> None:
+def draw(name: str, columns: int, text: Text) -> None:
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
+        console = Console(record=True, width=columns, file=nowhere, force_terminal=True)
         console.print(text, soft_wrap=True)
     FOLDER.mkdir(exist_ok=True)
     svg = console.export_svg(title="", code_format=FORMAT, unique_id=name)
@@ -145,9 +150,12 @@ def draw(name: str, text: Text) -> None:
 def main() -> None:
     for name in sys.argv[1:] or PICTURES:
         with tempfile.TemporaryDirectory() as folder:
-            lines = [json.dumps({"key": t, "prompt": f"Say something about {t}.", "max_tokens": 32}) for t in TOPICS]
+            lines = [
+                json.dumps({"key": t, "prompt": f"Say something about {t}.", "max_tokens": 32})
+                for t in TOPICS
+            ]
             Path(folder, "in.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            draw(name, run(PICTURES[name], folder))
+            draw(name, PICTURES[name].columns, run(PICTURES[name], folder))
         print(FOLDER / f"{name}.svg")
 
 

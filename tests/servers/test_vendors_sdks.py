@@ -7,6 +7,7 @@ library. The README and ``docs/start/from-*.md`` name the results.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -42,12 +43,19 @@ def begun(wire: str) -> bytes:
     return b"".join(http_chunk(event) for event in testing.anthropic_events(TEXT)[:3])
 
 
+def whole(request: bytes) -> bool:
+    """Return whether all of a request is there: a socket that closes unread data resets the connection."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: *(\d+)", head)
+    return length is not None and len(body) >= int(length[1])
+
+
 class Server:
     """Plays one scene to each connection, from a thread."""
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.scene = "ends"
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -59,8 +67,8 @@ class Server:
 
     def _play(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            request = b""
-            while b"\r\n\r\n" not in request:
+            request = connection.recv(65536)
+            while not whole(request):
                 request += connection.recv(65536)
             wire = "anthropic" if b"/messages" in request.partition(b"\r\n")[0] else "openai"
             connection.sendall(HEAD + begun(wire))
