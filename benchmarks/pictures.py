@@ -22,6 +22,7 @@ import sys
 import tempfile
 import termios
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from rich.style import Style
 from rich.text import Text
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "pictures"
-ROWS = 60
+COLUMNS, ROWS = 104, 60
 TOPICS = (
     "the sea", "the sky", "snow", "cats", "leaves", "bread", "stars", "rivers", "bees", "glass",
     "rain", "clocks", "salt", "wind", "moss", "sand", "owls", "rust", "tides", "ice",
@@ -47,7 +48,6 @@ class Picture(NamedTuple):
     """A command to run, and the moment at which its screen is drawn."""
 
     command: str
-    columns: int = 104
     moment: Callable[[str], bool] | None = None
     """True for the text of the screen to draw; without it, the last one is drawn."""
 
@@ -61,7 +61,7 @@ PICTURES = {
     "chat": Picture(
         "chat 'Why is the sea salty? Answer in one short sentence.' -m local --temperature 0"
     ),
-    "batch": Picture("batch in.jsonl out.jsonl -m local", 140, half_done),
+    "batch": Picture("batch in.jsonl out.jsonl -m local", half_done),
     "bench": Picture("bench -m local --requests 40 --concurrency 4 --max-tokens 32"),
 }
 
@@ -77,8 +77,8 @@ def run(picture: Picture, folder: str) -> Text:
     """Run the command in a terminal, and return what it shows at the moment."""
     words = shlex.split(picture.command)
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, picture.columns, 0, 0))
-    screen = Screen(picture.columns, ROWS)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    screen = Screen(COLUMNS, ROWS)
     stream = pyte.ByteStream(screen)
     stream.feed(f"\x1b[1m$ trio-minillm {picture.command}\x1b[0m\r\n".encode())
     drawn = None
@@ -117,9 +117,11 @@ def text_of(screen: pyte.Screen) -> Text:
     lines = []
     for row in range(screen.lines):
         line = Text()
-        for column in range(screen.columns):
-            cell = screen.buffer[row][column]
-            line.append(cell.data, Style(color=color_of(cell.fg), bold=cell.bold))
+        cells = (screen.buffer[row][column] for column in range(screen.columns))
+        for (color, bold), same in groupby(cells, key=lambda cell: (cell.fg, cell.bold)):
+            line.append(
+                "".join(cell.data for cell in same), Style(color=color_of(color), bold=bold)
+            )
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1]:
@@ -137,9 +139,9 @@ def color_of(name: str) -> str | None:
     return f"bright_{name.removeprefix('bright')}" if name.startswith("bright") else name
 
 
-def draw(name: str, columns: int, text: Text) -> None:
+def draw(name: str, text: Text) -> None:
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=columns, file=nowhere, force_terminal=True)
+        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
         console.print(text, soft_wrap=True)
     FOLDER.mkdir(exist_ok=True)
     svg = console.export_svg(title="", code_format=FORMAT, unique_id=name)
@@ -155,7 +157,7 @@ def main() -> None:
                 for t in TOPICS
             ]
             Path(folder, "in.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            draw(name, PICTURES[name].columns, run(PICTURES[name], folder))
+            draw(name, run(PICTURES[name], folder))
         print(FOLDER / f"{name}.svg")
 
 
