@@ -7,8 +7,11 @@ library. The README and ``docs/start/from-*.md`` name the results.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +23,8 @@ import trio
 
 import trio_minillm as llm
 from trio_minillm import testing
+
+from ..support.paths import doc
 
 openai = pytest.importorskip("openai")
 anthropic = pytest.importorskip("anthropic")
@@ -36,14 +41,16 @@ def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def begun(wire: str) -> bytes:
-    """The answer's beginning, with its whole text, but neither a finish reason nor anything after it."""
+def events(wire: str) -> tuple[list[bytes], list[bytes]]:
+    """An answer's events up to the end of its text, and the finish reason with all that follows it."""
     if wire == "openai":
-        return b"".join(http_chunk(event) for event in testing.openai_events(TEXT)[:2])
-    return b"".join(http_chunk(event) for event in testing.anthropic_events(TEXT)[:3])
+        whole = testing.openai_events(TEXT)
+        return whole[:2], whole[2:]
+    whole = testing.anthropic_events(TEXT)
+    return whole[:3], whole[3:]
 
 
-def whole(request: bytes) -> bool:
+def is_whole(request: bytes) -> bool:
     """Return whether all of a request is there: a socket that closes unread data resets the connection."""
     head, _, body = request.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)content-length: *(\d+)", head)
@@ -68,11 +75,15 @@ class Server:
     def _play(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
             request = connection.recv(65536)
-            while not whole(request):
+            while not is_whole(request):
                 request += connection.recv(65536)
             wire = "anthropic" if b"/messages" in request.partition(b"\r\n")[0] else "openai"
-            connection.sendall(HEAD + begun(wire))
-            if self.scene == "ends":
+            begun, rest = events(wire)
+            connection.sendall(HEAD + b"".join(map(http_chunk, begun)))
+            if self.scene == "whole":
+                connection.sendall(b"".join(map(http_chunk, rest)) + b"0\r\n\r\n")
+                time.sleep(LIMIT)
+            elif self.scene == "ends":
                 connection.sendall(b"0\r\n\r\n")
                 time.sleep(LIMIT)
             elif self.scene == "keep-alives":
@@ -176,3 +187,20 @@ def test_a_connection_that_breaks_inside_an_answer_is_an_error(
     with pytest.raises(wanted):
         LOOPS[loop](SDKS[sdk], server.url)
     assert isinstance(by_us(sdk, server.url), llm.ConnectionCut)
+
+
+@sdk
+def test_the_program_of_the_page_runs(server: Server, sdk: str) -> None:
+    """The first one on ``from-openai.md`` and ``from-anthropic.md``, which is the SDK's."""
+    server.scene = "whole"
+    program = doc(f"from-{sdk}.md").read_text().partition("```text\n")[2].partition("```")[0]
+    name, url = sdk.upper(), f"{server.url}/v1" if sdk == "openai" else server.url
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, f"{name}_API_KEY": "k", f"{name}_BASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{TEXT}\n")
