@@ -340,7 +340,8 @@ def release(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", str(out))
     files = sorted(map(str, out.iterdir()))
     session.run("twine", "check", "--strict", *files)
-    session.run("check-wheel-contents", *(name for name in files if name.endswith(".whl")))
+    wheels = (name for name in files if name.endswith(".whl"))
+    session.run("check-wheel-contents", "--ignore=W009", *wheels)  # pytest's plugin stands beside
     clean = Path(session.create_tmp()).resolve() / "clean"
     session.run("python", "-m", "venv", "--clear", str(clean))
     python = str(clean / "bin" / "python")
