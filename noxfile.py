@@ -343,7 +343,7 @@ def release(session: nox.Session) -> None:
         session.run(python, "-P", "-m", "trio_minillm.cli", "--version", external=True)
     bom = str(out / "trio-minillm.cdx.json")
     session.run(
-        "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--outfile={bom}"
+        "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--output-file={bom}"
     )
     session.run("python", ".ci/release.py", "notes", str(out / "notes.md"))
     if not dry:
