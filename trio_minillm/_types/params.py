@@ -139,7 +139,7 @@ class PlainParams(TypedDict, total=False):
     tool_choice: str | Tool | type | Callable[..., Any] | Mapping[str, Any] | None
     """``auto``, ``none``, ``required``, one of ``tools`` or its name, or the provider's own mapping."""
     parallel_tool_calls: bool | None
-    """Whether the model may call several tools in one answer."""
+    """True if the model may call several tools in one answer."""
     reasoning: Reasoning | str | int | bool | None
     """The amount of reasoning before the answer: an effort (``"low"``), a budget in tokens, True or
     False, or `Reasoning`."""
@@ -158,15 +158,15 @@ class PlainParams(TypedDict, total=False):
     presence_penalty: float | None
     """A penalty, from -2 to 2, for tokens that have occurred at all."""
     logit_bias: Mapping[str, float] | None
-    """What is added to the logits of tokens, by their ids."""
+    """Numbers to add to the logits of tokens, by the tokens' ids."""
     logprobs: bool | None
-    """Whether chunks and the response have the log probabilities of tokens."""
+    """True for the log probabilities of tokens, in chunks and in the response."""
     top_logprobs: int | None
     """The number of likeliest tokens at each place that ``logprobs`` includes."""
     n: int | None
     """The number of answers to ask for. The response has them as `CompletionResponse.choices`."""
     verbosity: str | None
-    """How much the model writes: ``"low"``, ``"medium"`` or ``"high"``."""
+    """The length of the answer: ``"low"``, ``"medium"`` or ``"high"``."""
     prediction: str | Mapping[str, Any] | None
     """Text that the answer will probably contain, which makes it faster."""
     modalities: Sequence[str] | None
@@ -174,7 +174,7 @@ class PlainParams(TypedDict, total=False):
     audio: Mapping[str, Any] | None
     """The voice and the format of spoken output."""
     store: bool | None
-    """Whether the provider keeps the answer."""
+    """True if the provider is to keep the answer."""
     moderation: Mapping[str, Any] | None
     """Settings of the provider's moderation."""
     web_search_options: Mapping[str, Any] | None
@@ -182,13 +182,13 @@ class PlainParams(TypedDict, total=False):
     prompt_cache_key: str | None
     """A key that brings requests with the same beginning to the same cache."""
     prompt_cache_retention: str | None
-    """How long the provider keeps the cached beginning (``"24h"``)."""
+    """The time for which the provider keeps the cached beginning (``"24h"``)."""
     prompt_cache_options: Mapping[str, Any] | None
     """Further settings of the prompt cache."""
     safety_identifier: str | None
     """A stable id of the end user, hashed, for the provider's safety checks."""
     include_obfuscation: bool | None
-    """Whether the provider pads events against traffic analysis."""
+    """True if the provider is to pad events against traffic analysis."""
     stream_options: Mapping[str, Any] | None
     """Further fields of the request's ``stream_options`` (vLLM's ``continuous_usage_stats``)."""
 
@@ -204,7 +204,7 @@ class PlainParams(TypedDict, total=False):
 
     # OpenAI Responses
     background: bool | None
-    """Whether the answer continues without its connection, and is resumed after a cut."""
+    """True if the answer continues without its connection, and is resumed after a cut."""
     include: str | Sequence[str] | None
     """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""
     previous_response_id: str | None
@@ -212,8 +212,8 @@ class PlainParams(TypedDict, total=False):
     conversation: str | Mapping[str, Any] | None
     """The stored conversation to which the request belongs."""
     truncation: str | None
-    """What the server does with a conversation that is too long: ``"auto"`` drops parts of it,
-    ``"disabled"`` refuses it."""
+    """The treatment of a conversation that is too long: ``"auto"`` drops parts of it, ``"disabled"``
+    refuses it."""
     max_tool_calls: int | None
     """The most calls of the provider's built-in tools in one answer."""
 
@@ -221,7 +221,7 @@ class PlainParams(TypedDict, total=False):
     min_p: float | None
     """The least probability of a token, relative to the likeliest, for it to be drawn."""
     top_a: float | None
-    """As ``min_p``, with a threshold that grows with the square of the likeliest token's probability."""
+    """Like ``min_p``, with a threshold that grows with the square of the likeliest token's probability."""
     repetition_penalty: float | None
     """A factor, 1 for none, by which tokens that have occurred become less likely."""
     models: Sequence[str] | None
@@ -241,7 +241,7 @@ class PlainParams(TypedDict, total=False):
     container: str | Mapping[str, Any] | None
     """The id or the settings of the container in which Anthropic runs code."""
     context_management: Mapping[str, Any] | None
-    """How the server clears or compacts a long context."""
+    """The ways in which the server clears or compacts a long context."""
     mcp_servers: Sequence[Mapping[str, Any]] | None
     """Servers of the Model Context Protocol that Anthropic connects to itself."""
     inference_geo: str | None
