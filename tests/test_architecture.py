@@ -45,6 +45,7 @@ ROOMS = [
     {"_serve"},
     {"_bench"},
     {"cli"},
+    {"__main__"},
 ]
 """A room imports from the rows above its own, and from itself."""
 PURE = {"_version", "_types", "providers", "_protocol", "_batch/throttle"}

@@ -407,7 +407,7 @@ needs_cli = pytest.mark.skipif(
 )
 COMMANDS = {"chat": "option"} | {
     name: f"option of `{name}`"
-    for name in ("costs", "bench", "report", "compare", "batch", "serve")
+    for name in ("models", "costs", "bench", "report", "compare", "batch", "serve")
 }
 """Each command, and how its table of options begins."""
 
@@ -416,6 +416,9 @@ COMMANDS = {"chat": "option"} | {
 def test_the_commands_and_options_of_the_pages_exist() -> None:
     known = {command: cli_options(command) for command in COMMANDS}
     words = [w for path in PAGES for w in commands(path) if w and w[0] == "trio-minillm"]
+    alone = {command for _, command, *_ in words if command.startswith("-")}
+    assert alone <= cli_options("--help")
+    words = [w for w in words if w[1] not in alone]
     assert {command for _, command, *_ in words} == {*COMMANDS}
     for _, command, *given in words:
         assert {w.partition("=")[0] for w in given if re.match(r"--?[a-z]", w)} <= known[command]
@@ -707,7 +710,8 @@ async def test_the_table_of_what_is_counted_is_the_code_s(
 
 def test_the_exit_codes_are_the_code_s() -> None:
     report = pytest.importorskip("trio_minillm.cli._output")
-    shown = {int(code(c)[0]): meaning.replace("\\|", "|") for c, meaning in table("cli.md", "code")}
+    rows = table("exit-codes.md", "code")
+    shown = {int(code(c)[0]): meaning.replace("\\|", "|") for c, meaning, *_ in rows}
     assert shown == report.EXIT_CODES
 
 

@@ -117,15 +117,15 @@ def test_no_file_is_two(endpoint: Endpoint, files: Files, option: str, name: str
         other.hardlink_to(files.source)
     place = "output" if name == "out.jsonl" else "input"
     ran = batch(endpoint, files, option, str(other), code=2)
-    assert ran.err == f"error: {option} must be another file than the {place}\n"
+    assert ran.err == f"error: {option} must not be the same file as the {place}\n"
     assert (files.source.read_bytes(), files.target.exists()) == (before, False)
 
 
 def test_options_that_would_do_nothing_are_refused(endpoint: Endpoint, files: Files) -> None:
     ran = batch(endpoint, files, "--no-adapt", code=2)
-    assert "--no-adapt goes with a number for --concurrency" in ran.err
+    assert "--no-adapt needs a number for --concurrency" in ran.err
     ran = batch(endpoint, files, "--concurrency", "5", "--max-concurrency", "2", code=2)
-    assert "--max-concurrency goes with --concurrency auto" in ran.err
+    assert "--max-concurrency needs --concurrency auto" in ran.err
     local = [*COMMAND, "batch", str(files.source), str(files.target), "-m"]
     assert run([*local, "local", "--max-concurrency", "2"]).code == 2
     assert "--model is " in run([*local, "local:"]).err
@@ -134,7 +134,7 @@ def test_options_that_would_do_nothing_are_refused(endpoint: Endpoint, files: Fi
 
 def test_the_help_names_the_clock_of_one_attempt() -> None:
     said = " ".join(run([*COMMAND, "batch", "--help"]).out.split())
-    assert "Longest time of one attempt, in seconds. [600]" in said
+    assert "Stop an attempt after S seconds. [600]" in said
 
 
 def test_one_bad_line_is_one(endpoint: Endpoint, files: Files) -> None:
@@ -280,7 +280,7 @@ def test_fewer_samples_of_another_request_are_told(endpoint: Endpoint, files: Fi
     other = ["--samples", "2", "--temperature", "1"]
     for more in [], ["--dry-run"]:
         ran = batch(endpoint, files, *other, *more, code=2)
-        assert "line 1: out.jsonl has a result of this key for another request" in ran.err
+        assert "line 1: out.jsonl has a result with this key for another request" in ran.err
     batch(endpoint, files, *other, "--skip-bad")
     assert len(endpoint.requests) == 6
     batch(endpoint, files, "--samples", "2")
@@ -301,7 +301,7 @@ def test_what_is_counted_are_samples(endpoint: Endpoint, files: Files) -> None:
     files.target.write_text("".join(line + "\n" for line in kept))
     files.write(2, temperature=1)
     ran = batch(endpoint, files, *args)
-    assert "note: 2 samples had failed before a change of the request: sent again\n" in ran.out
+    assert "note: 2 samples failed before and have changed since: sent again\n" in ran.out
 
 
 @posix
@@ -374,7 +374,7 @@ def test_a_schema_for_all_lines(endpoint: Endpoint, files: Files, schema: str) -
         "code": "MismatchedAnswer",
         "message": "'name' is a required property",
     }
-    assert "not valid: 1 · 'name' is a required property\n" in ran.out
+    assert "invalid: 1 · 'name' is a required property\n" in ran.out
     batch(endpoint, files, "--schema", schema, code=6)
     assert len(endpoint.requests) == 2
 
@@ -526,7 +526,7 @@ def test_scores_by_a_function(endpoint: Endpoint, files: Files, judge: None) -> 
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ("judge", "--score is MODULE:FUNCTION"),
+        ("judge", "--score takes MODULE:FUNCTION"),
         ("nothing:length", "ModuleNotFoundError: No module named 'nothing'"),
         (
             "broken_judge:x",
@@ -537,8 +537,8 @@ def test_scores_by_a_function(endpoint: Endpoint, files: Files, judge: None) -> 
         (
             "judge.py:length",
             (
-                "ModuleNotFoundError: No module named 'judge.py'; 'judge' is not a package; a MODULE"
-                " is named without .py"
+                "ModuleNotFoundError: No module named 'judge.py'; 'judge' is not a package; leave"
+                " out .py"
             ),
         ),
     ],
@@ -557,13 +557,13 @@ def test_a_score_that_raises_ends_the_run_with_a_line(
 ) -> None:
     ran = batch(endpoint, files, "--score", "judge:broken", "--concurrency", "1", code=2)
     assert ran.err.endswith(
-        "error: --score judge:broken failed for the result with the key k0:"
+        "error: --score judge:broken failed for the result with key k0:"
         " KeyError: 'no such key' (judge.py, line 13)\n"
     )
     ran = batch(endpoint, files, "--score", "judge:odd", "--concurrency", "1", code=2)
-    assert "failed for the result with the key k0: TypeError" in ran.err
+    assert "failed for the result with key k0: TypeError" in ran.err
     ran = batch(endpoint, files, "--score", "judge:leaving", "--concurrency", "1", code=2)
-    assert "failed for the result with the key k0: SystemExit: 3 (judge.py" in ran.err
+    assert "failed for the result with key k0: SystemExit: 3 (judge.py" in ran.err
     assert files.keys == []
 
 
@@ -585,9 +585,7 @@ def test_a_score_must_be_plain_json(
 ) -> None:
     ran = batch(endpoint, files, "--score", f"judge:{name}", "--concurrency", "1", code=2)
     last = ran.err.splitlines()[-1]
-    start = (
-        f"error: --score judge:{name} failed for the result with the key k0: TypeError: the score"
-    )
+    start = f"error: --score judge:{name} failed for the result with key k0: TypeError: the score"
     assert last.startswith(f"{start} is not JSON: {what}")
     assert not files.target.exists()
 
@@ -595,7 +593,7 @@ def test_a_score_must_be_plain_json(
 def test_a_check_sends_one_request_first(endpoint: Endpoint, files: Files) -> None:
     endpoint.script = lambda n: (200, [0.1 if n == 0 else 0.0, HELLO])
     ran = batch(endpoint, files, "--check", "--concurrency", "10", "--samples", "2")
-    assert "check: k0 has an answer; now the others\n" in ran.err
+    assert "check: k0 has an answer; now sending the others\n" in ran.err
     assert asked(endpoint)[0] == files.keys[0] == "k0"
     assert names(files) == every(10, 2)
     batch(endpoint, files, "--check", "--samples", "2")
@@ -623,8 +621,8 @@ def test_a_check_that_fails_stops_all(
     assert events.count("refused") == 1
     assert ran.err.count("\n") == 1
     assert "check: the first request failed; it has no result, and no other was sent\n" in ran.out
-    once = "once the error is put right, " if code == 4 else ""
-    assert f"no result: 10: {once}the same command goes on with them\n" in ran.out
+    once = "fix the error, then " if code == 4 else ""
+    assert f"no result: 10: {once}run the same command again to send them\n" in ran.out
     assert (len(endpoint.requests), files.keys) == (1, [])
     endpoint.script = lambda n: (200, [HELLO])
     batch(endpoint, files, "--check", "--max-tokens", "9")  # another request than the one before
@@ -633,7 +631,7 @@ def test_a_check_that_fails_stops_all(
 def test_a_check_of_an_invalid_answer(endpoint: Endpoint, files: Files, schema: str) -> None:
     endpoint.script = lambda n: (200, [text("{}"), END])
     ran = batch(endpoint, files, "--check", "--schema", schema, code=6)
-    assert ran.err == "error: the first answer is not valid: 'name' is a required property\n"
+    assert ran.err == "error: the first answer is invalid: 'name' is a required property\n"
     assert (len(endpoint.requests), files.keys) == (1, [])
 
 
@@ -712,8 +710,8 @@ def test_where_all_fail_alike(
     assert len(endpoint.requests) == (10 if answer[0] == 404 else 1)
     assert what in ran.err
     assert files.keys == []
-    once = "once the error is put right, " if code == 4 else ""
-    assert f"no result: 10: {once}the same command goes on with them" in ran.out
+    once = "fix the error, then " if code == 4 else ""
+    assert f"no result: 10: {once}run the same command again to send them" in ran.out
     endpoint.script = lambda n: (200, [HELLO])
     batch(endpoint, files)
     assert sorted(files.keys) == sorted(f"k{n}" for n in range(10))
@@ -748,7 +746,7 @@ def test_a_model_whose_name_is_corrected_takes_the_place_of_the_failure(
     found = summary(endpoint, files, "--dry-run")
     assert found["requests"]["to_send"] == 1
     ran = batch(endpoint, files)
-    assert "note: 1 request had failed before a change of the request: sent again" in ran.out
+    assert "note: 1 request failed before and have changed since: sent again" in ran.out
     assert sorted(files.keys) == ["k0", "k1", "k2"]
     assert all(line.ok for line in read_results(files.target))
     assert len(endpoint.requests) == 4
@@ -764,7 +762,7 @@ def test_a_log_of_the_control(endpoint: Endpoint, files: Files) -> None:
     assert [e["why"] for e in events if e["event"] == "refused"] == ["overloaded 503"]
     assert KEY not in trace.read_text()
     ran = batch(endpoint, files, "--trace", str(files.target), code=2)
-    assert "--trace must be another file than the output" in ran.err
+    assert "--trace must not be the same file as the output" in ran.err
     ran = batch(endpoint, files, "--trace", str(trace / "below"), code=2)
     assert "error: --trace " in ran.err
 
@@ -808,7 +806,7 @@ def test_an_interruption_says_what_was_held_up(endpoint: Endpoint, files: Files)
         process.send_signal(signal.SIGINT)
         out, _ = ended(process)
     assert process.returncode == 130
-    assert "note: at the interruption: " in out
+    assert "note: when interrupted: " in out
     assert "nothing can be sent, connection refused" in out
 
 
@@ -830,7 +828,7 @@ def test_a_limit_on_cost(endpoint: Endpoint, files: Files) -> None:
 
 def test_a_limit_that_can_not_be_kept_is_misuse(endpoint: Endpoint, files: Files) -> None:
     ran = batch(endpoint, files, "--max-cost", "1", "--concurrency", "1", code=2)
-    assert "--max-cost can't be kept" in ran.err
+    assert "--max-cost can't be enforced" in ran.err
     assert len(files.keys) == len(endpoint.requests) < 4
 
 
@@ -874,9 +872,9 @@ def test_a_request_that_changed_is_told(endpoint: Endpoint, files: Files) -> Non
     files.write(10, temperature=1)
     ran = batch(endpoint, files, code=2)
     assert ran.err.startswith(
-        "  line 1: out.jsonl has a result of this key for another request"
-        " (another model, messages or parameters); --skip-bad keeps that result, or name another"
-        " output (so have 9 more lines)\n"
+        "  line 1: out.jsonl has a result with this key for another request"
+        " (its model, messages or parameters differ); --skip-bad keeps that result, or name another"
+        " output (and 9 more lines like it)\n"
     )
     ran = batch(endpoint, files, "--max-tokens", "3", code=2)
     assert len(endpoint.requests) == 10
@@ -1060,16 +1058,16 @@ def test_a_price_of_ones_own(endpoint: Endpoint, files: Files) -> None:
 @pytest.mark.parametrize(
     ("args", "what"),
     [
-        (["--price", "1"], "--price is IN,OUT"),
-        (["--price", "1,2,3"], "--price is IN,OUT"),
-        (["--price", "1,2,cache=3"], "--price is IN,OUT"),
+        (["--price", "1"], "--price takes IN,OUT"),
+        (["--price", "1,2,3"], "--price takes IN,OUT"),
+        (["--price", "1,2,cache=3"], "--price takes IN,OUT"),
         (["--price", "1,many"], "--price takes numbers"),
         (["--price", "1,-2"], "--price takes numbers"),
-        (["--concurrency", "many"], "--concurrency is auto"),
-        (["--concurrency", "0"], "--concurrency is auto"),
+        (["--concurrency", "many"], "--concurrency takes auto"),
+        (["--concurrency", "0"], "--concurrency takes auto"),
         (["--rpm", "0"], "--rpm must be more than 0"),
         (["--tpm", "nan"], "--tpm must be more than 0"),
-        (["--shard", "5/3"], "--shard is I/N"),
+        (["--shard", "5/3"], "--shard takes I/N"),
         (["--max-cost", "-1"], "max_cost"),
     ],
 )
@@ -1084,7 +1082,7 @@ def test_files_that_can_not_be_used(endpoint: Endpoint, files: Files) -> None:
     assert "line 1 is no result of a batch" in batch(endpoint, files, code=2).err
     assert files.target.read_text() == "my notes\n"
     files.target = files.source
-    assert "must be another file" in batch(endpoint, files, code=2).err
+    assert "must not be the same file" in batch(endpoint, files, code=2).err
     files.source = files.source.with_name("missing.jsonl")
     files.target = files.source.with_name("other.jsonl")
     assert "No such file" in batch(endpoint, files, code=2).err
@@ -1144,7 +1142,7 @@ def test_one_ctrl_c_sends_no_more_and_lets_what_runs_end(
     assert process.returncode == ENDING[ending]
     assert len(endpoint.requests) == len(files.keys) == 4
     assert "finished: 4 of 10 (stop 4)" in out
-    assert "no result: 6: the same command goes on with them" in out
+    assert "no result: 6: run the same command again to send them" in out
     batch(endpoint, files)
     assert sorted(files.keys) == sorted(asked(endpoint)) == sorted(f"k{n}" for n in range(10))
 

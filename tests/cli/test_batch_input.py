@@ -110,16 +110,16 @@ def test_a_fault_of_all_lines_is_told_once_with_a_hint(
     path.write_text("id,question\n" + "".join(f"q{n},Number {n}?\n" for n in range(60)))
     ran = run(command(endpoint, path, target))
     assert ran.err == (
-        "  line 2: no custom_id or key (so have 59 more lines)\n"
-        "  name the columns with --key COLUMN --prompt COLUMN; there are: id, question\n"
-        f"error: 60 lines of {path} can't be sent: nothing was sent\n"
+        "  line 2: no custom_id or key (and 59 more lines like it)\n"
+        "  name the columns with --key COLUMN --prompt COLUMN; the input has: id, question\n"
+        f"error: 60 lines of {path} can't be sent, so nothing was sent\n"
     )
     ran = piped(endpoint, path.read_bytes(), target)
-    hint = "  it is read as JSON lines; --format names another format: csv, tsv, parquet\n"
+    hint = "  the input is read as JSON lines; --format names another format: csv, tsv, parquet\n"
     assert ran.err.count(hint) == 1
     assert ran.err.count("\n") <= 5, ran.err
     ran = run(command(endpoint, path, target, "--key", "id"))
-    assert "name the columns with --prompt COLUMN; there are: id, question\n" in ran.err
+    assert "name the columns with --prompt COLUMN; the input has: id, question\n" in ran.err
     path.write_text(path.read_text().replace(",", ";"))
     ran = run(command(endpoint, path, target, *NAMED))
     assert ran.err.startswith(
@@ -178,8 +178,8 @@ def test_bad_lines_of_stdin_are_told(endpoint: Endpoint, target: Path) -> None:
     assert ran.code == 2
     assert ran.err == (
         "  line 1: give one of messages and prompt\n"
-        "  name the columns with --prompt COLUMN; there are: key\n"
-        "error: a line of stdin can't be sent: nothing was sent\n"
+        "  name the columns with --prompt COLUMN; the input has: key\n"
+        "error: a line of stdin can't be sent, so nothing was sent\n"
     )
     ran = piped(endpoint, b"", target)
     assert (ran.code, endpoint.requests) == (0, [])
@@ -193,7 +193,7 @@ def test_stdin_that_is_closed_or_too_large(endpoint: Endpoint, target: Path) -> 
     data = jsonl(ROWS * 1000)
     ran = run(["/bin/sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *args], data)
     assert ran.code == 2
-    assert ran.err.startswith("error: stdin, or its copy in ")
+    assert ran.err.startswith("error: can't copy stdin to ")
     assert "File too large" in ran.err
 
 

@@ -143,7 +143,7 @@ def test_results_come_as_they_are_ready(endpoint: Endpoint, folder: Path) -> Non
     assert process.returncode == 143
     assert (got.decode() + out).count('"custom_id"') == 5
     assert "finished: 5 of 10 (stop 5)\n" in err
-    assert "no result: 5: a run into a file could go on with them\n" in err
+    assert "no result: 5: with a file as OUTPUT, the same command could send them later\n" in err
 
 
 @posix
@@ -199,16 +199,16 @@ def test_outputs_that_can_not_be_written_are_refused(endpoint: Endpoint, folder:
     ran = batch(endpoint, folder, "-", "--retry-failed", code=2)
     assert "--retry-failed needs a file as OUTPUT: stdout has no earlier results" in ran.err
     ran = batch(endpoint, folder, "out.jsonl.gz", code=2)
-    assert "compress it when the run is over; name one without .gz" in ran.err
+    assert "leave out .gz, and compress the file after the run" in ran.err
     (folder / "old.parquet").write_text("a table of someone else's")
     ran = batch(endpoint, folder, "old.parquet", code=2)
-    assert "it is there, but no old.parquet.jsonl, from which a run goes on" in ran.err
+    assert "it exists, but old.parquet.jsonl, from which a run continues, does not" in ran.err
     assert (folder / "old.parquet").read_text() == "a table of someone else's"
     (folder / "dir.arrow").mkdir()
     (folder / "dir.arrow.jsonl").touch()
     assert "dir.arrow: not a regular file" in batch(endpoint, folder, "dir.arrow", code=2).err
     ran = batch(endpoint, folder, "out.parquet", "--cache", f"{folder}/out.parquet.jsonl", code=2)
-    assert "--cache must be another file than the output" in ran.err
+    assert "--cache must not be the same file as the output" in ran.err
     ran = batch(
         endpoint, folder, "new.arrow", code=2, patch="import sys; sys.modules['pyarrow'] = None"
     )
@@ -346,7 +346,7 @@ def test_an_output_that_does_not_fit(endpoint: Endpoint, folder: Path, why: str)
     assert ran.err == f"error: the output {path} could not be written: {words}\n"
     kept = keys(path)
     assert f"finished: {len(kept)} of 10 (" in ran.out
-    assert f"no result: {10 - len(kept)}: the same command goes on with them\n" in ran.out
+    assert f"no result: {10 - len(kept)}: run the same command again to send them\n" in ran.out
     assert len(endpoint.requests) < 10
     batch(endpoint, folder, "out.jsonl")
     assert sorted(keys(path)) == KEYS

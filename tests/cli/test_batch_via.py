@@ -170,7 +170,7 @@ def test_a_second_signal_waits_for_no_call(desk: Desk) -> None:
         process.send_signal(signal.SIGINT)
         out, _ = ended(process)
         assert process.returncode == 130
-    assert "the same command fetches the answers" in out
+    assert "run the same command again to fetch the answers" in out
     desk.server.release.set()
     desk.stand_in.handle = handle  # type: ignore[method-assign]
     assert desk.run().code == 0
@@ -291,7 +291,7 @@ def test_a_signal_leaves_the_batches_and_the_same_command_goes_on(
         process.send_signal(ending)
         out, _ = ended(process)
         assert process.returncode == 128 + ending
-    assert "2 requests in 1 batch: the same command fetches the answers" in out
+    assert "2 requests in 1 batch: run the same command again to fetch the answers" in out
     assert "cancel" not in desk.stand_in.calls
     desk.stand_in.looks = 1
     ran = desk.run()
@@ -316,9 +316,10 @@ def test_cancel_cancels_and_brings_what_was_answered(desk: Desk) -> None:
     assert desk.stand_in.calls.count("create") == 1
     assert desk.keys() == {"k-a": 1}
     assert (
-        "unanswered: 1 cancelled: the same command without --cancel submits them again" in ran.out
+        "unanswered: 1 cancelled: run the same command again, without --cancel, to submit them again"
+        in ran.out
     )
-    assert "no result: 2: the same command without --cancel goes on with them" in ran.out
+    assert "no result: 2: run the same command again, without --cancel, to send them" in ran.out
     assert "no batch was under way" not in ran.out
     desk.stand_in.looks = 1
     assert desk.run().code == 0
@@ -334,7 +335,7 @@ def test_cancel_without_a_batch_says_so_and_leaves_no_file(desk: Desk, name: str
     ran = desk.run("--cancel")
     assert ran.code == 6, ran.err
     assert "cancelled: nothing: no batch was under way" in ran.out
-    assert "no result: 3: the same command without --cancel goes on with them" in ran.out
+    assert "no result: 3: run the same command again, without --cancel, to send them" in ran.out
     assert desk.stand_in.calls == []
     assert [path.name for path in desk.folder.iterdir()] == ["in.jsonl"]
 
@@ -399,7 +400,7 @@ def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
         assert ran.code == code, ran.err
         assert words in ran.err
         assert "with this id" not in ran.err, "an upload has none"
-        assert "no result: 2: once the error is put right, the same command goes on" in ran.out
+        assert "no result: 2: fix the error, then run the same command again" in ran.out
         assert "secret" not in ran.err + ran.out
     assert desk.run().code == 0
 
@@ -408,10 +409,10 @@ def test_errors_of_the_vendor_are_told_in_a_line(desk: Desk) -> None:
     ("options", "words"),
     [
         (["--max-cost", "5"], "charged as a whole"),
-        (["--check"], "--check can't go with --via provider"),
-        (["--order"], "--order can't go with"),
-        (["--then", "later"], "Error: Invalid value for '--then': 'later' is not one of 'live'."),
-        (["--then", "live", "--cancel"], "--then can't go with --cancel"),
+        (["--check"], "--check can't be combined with --via provider"),
+        (["--order"], "--order can't be combined with"),
+        (["--then", "later"], "error: invalid value for '--then': 'later' is not one of 'live'"),
+        (["--then", "live", "--cancel"], "--then can't be combined with --cancel"),
         (["--part-mb", "0"], "--part-mb must be more than 0"),
     ],
 )
@@ -429,7 +430,7 @@ def test_options_of_batches_are_refused_without_them(desk: Desk) -> None:
     del command[command.index("--via") : command.index("--cancel")]
     ran = run(command, **desk.env)
     assert ran.code == 2
-    assert "--cancel goes with --via provider" in ran.err
+    assert "--cancel needs --via provider" in ran.err
     command = desk.command()
     command[command.index(str(desk.target))] = "-"
     ran = run(command, **desk.env)

@@ -515,10 +515,13 @@ def test_the_shape_of_the_json(endpoint: Endpoint) -> None:
         (["-m", "local", "--records", "x.txt"], "--records is a file with one of the endings"),
         (["-m", "local", "--records", "no/x.jsonl"], "its folder does not exist"),
         (["-m", "local", "--csv", "."], "not a regular file"),
-        (["-m", "local", "--csv", "x", "--html", "./x"], "--html must be another file than --csv"),
+        (
+            ["-m", "local", "--csv", "x", "--html", "./x"],
+            "--html must not be the same file as --csv",
+        ),
         (
             ["-m", "local", "--csv", "x", "--ledger", "x"],
-            "--csv must be another file than --ledger",
+            "--csv must not be the same file as --ledger",
         ),
     ],
 )

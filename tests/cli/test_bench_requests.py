@@ -238,7 +238,7 @@ def test_a_bad_line_is_told_before_anything_is_sent(endpoint: Endpoint, tmp_path
 def test_options_of_other_benchmarks_are_known_by_name(endpoint: Endpoint) -> None:
     ran = bench(endpoint, "--request-rate", "5")
     assert (ran.code, endpoint.requests) == (2, [])
-    assert "No such option: --request-rate; here it is --rate" in ran.err
+    assert "no such option: --request-rate; here it is --rate" in ran.err
 
 
 def test_columns_of_a_table(endpoint: Endpoint, tmp_path: Path) -> None:

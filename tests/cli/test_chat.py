@@ -22,6 +22,7 @@ pytest.importorskip("rich", reason="needs the extra [cli]")
 
 from trio_minillm.cli import _chat as cli
 from trio_minillm.cli import _output as _report
+from trio_minillm.local._named import KEYS
 from trio_minillm.testing import text_events
 
 from ..support.command import (
@@ -194,7 +195,13 @@ def test_json_is_one_object_with_everything(server: Server) -> None:
     ("status", "error", "code", "advice"),
     [
         (401, {"message": f"Incorrect API key provided: {KEY}"}, 4, "TRIO_MINILLM_API_KEY"),
-        (400, {"message": "no such model\n\x1b[2J"}, 4, "fix the request"),
+        (
+            400,
+            {"message": "no such model\n\x1b[2J"},
+            4,
+            "models compatible --base-url URL lists the",
+        ),
+        (400, {"message": "too many messages"}, 4, "fix the request"),
         (407, {"message": "who are you?"}, 4, "check the proxy's user name and password"),
         (402, {"message": "Insufficient credits"}, 5, "waiting does not help"),
         (429, {"message": "slow down"}, 5, "wait, then try again"),
@@ -217,7 +224,8 @@ def test_a_wrong_path_is_explained_once(server: Server) -> None:
     server.status, server.body = 404, b'{"error": {"message": "no such model"}}'
     ran = chat(server, "x")
     assert ran.code == 4
-    assert ran.err.endswith("the path or the model may be wrong)\n")
+    assert ran.err.count("may be wrong") == 1
+    assert ran.err.endswith(" (trio-minillm models compatible --base-url URL lists the models)\n")
 
 
 @pytest.mark.parametrize("status", [401, 200])
@@ -294,8 +302,12 @@ def test_nobody_listens() -> None:
     [
         (["x", "-m", "openai:gpt"], "set OPENAI_API_KEY"),
         (["x", "-m", "responses:gpt-5"], "did you mean openai-responses:gpt-5?"),
+        (["x", "-m", "gpt-5-mini"], "names no provider; did you mean openai:gpt-5-mini?"),
+        (["x", "-m", "claude-haiku-4-5"], "did you mean anthropic:claude-haiku-4-5?"),
+        (["x", "-m", "a/b:free"], "did you mean openrouter:a/b:free?"),
+        (["x", "-m", "local", "-q", "-v"], "--verbose can't be combined with --quiet"),
         (["x", "-m", "compatible:m"], "needs --base-url"),
-        (["x", "-m", "local", "--base-url", "http://h"], "--model is openrouter:NAME"),
+        (["x", "-m", "local", "--base-url", "http://h"], "can't be combined with --base-url"),
         (["x", "-m", "nobody:m"], "--model is openrouter:NAME"),
         (["x", "-m", "local", "--raw", "--json"], "--raw can't go with"),
         (["x", "-m", "local", "--timeout-idle", "-1"], "idle must be"),
@@ -315,7 +327,7 @@ def test_a_missing_extra_is_named() -> None:
     script = "import sys; sys.modules['typer'] = None; from trio_minillm.cli import main; main()"
     ran = run([sys.executable, "-P", "-c", script])
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "typer is not installed: pip install 'trio-minillm[cli]'\n"
+    assert ran.err == "error: typer is not installed: pip install 'trio-minillm[cli]'\n"
 
 
 def test_a_bug_is_one_line_without_the_data() -> None:
@@ -332,9 +344,12 @@ def test_a_bug_is_one_line_without_the_data() -> None:
 
 def test_version_and_help() -> None:
     assert run([*COMMAND, "--version"]).out == f"trio-minillm {llm.__version__}\n"
-    shown = run([*COMMAND, "chat", "--help"], COLUMNS="100").out
-    for code, what in _report.EXIT_CODES.items():
-        assert f"  {code:>3}  {what}\n" in shown
+    shown = run([*COMMAND, "--help"]).out
+    assert "Exit codes: https://" in shown
+    for variable in KEYS.values():
+        assert f"  {variable} " in shown
+    for command in ("chat", "batch", "bench"):
+        assert "Exit codes" not in run([*COMMAND, command, "--help"]).out
 
 
 # -- Ctrl-C, broken pipes, terminals -------------------------------------------------------
@@ -544,7 +559,7 @@ def test_what_to_do_about_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("A_KEY", raising=False)
     assert advice(401, "auth") == "no key was sent: set A_KEY"
     monkeypatch.setenv("A_KEY", "k")
-    assert advice(401, "auth") == "check the key in A_KEY and its rights"
+    assert advice(401, "auth") == "check the key in A_KEY, and its permissions"
     assert advice(413, "invalid").startswith("send a shorter request")
     assert advice(400, "invalid").startswith("fix the request")
 
@@ -583,4 +598,6 @@ def test_another_server_gets_the_key_that_the_error_names(
     assert set(server.keys) == {f"Bearer {KEY}"}
     assert "check the key in TRIO_MINILLM_API_KEY" in ran.err
     assert "OPENAI_API_KEY" not in ran.err
-    assert f"  TRIO_MINILLM_API_KEY  {kind}:… with --base-url" in run([*COMMAND, command, "-h"]).out
+    shown = run([*COMMAND, "-h"], COLUMNS="120").out
+    (line,) = (line for line in shown.splitlines() if "  TRIO_MINILLM_API_KEY " in line)
+    assert f"{kind}: with --base-url" in line

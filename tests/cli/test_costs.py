@@ -155,7 +155,7 @@ def test_costs_shows_a_table_by_model_or_meta(path: Path) -> None:
     ledger.record(a_record(ledger, meta={"run": "b"}, **lost))
     by_model = run([*COMMAND, "costs", str(path)])
     assert by_model.out.splitlines() == [
-        "model\tattempts\tfinished\ttokens in\ttokens out\tUSD\tnot booked",
+        "model\tattempts\tfinished\ttokens in\ttokens out\tUSD\tnot counted",
         "m\t2\t1\t2,000\t40\t0.1\t0.1",
         "x\t1\t1\t1,000\t20\t0.1\t0",
         "all\t3\t2\t3,000\t60\t0.2\t0.1",
@@ -173,7 +173,7 @@ def test_what_is_not_known_is_not_zero(path: Path) -> None:
     ledger.record(a_record(ledger, usage=None, **failed))
     shown = run([*COMMAND, "costs", str(path)])
     assert shown.out.splitlines()[1:] == ["m\t1\t0\t-\t-\t0\t-", "all\t1\t0\t-\t-\t0\t-"]
-    assert shown.err == "not booked, cost unknown: 1\nwithout tokens: 1\n"
+    assert shown.err == "not counted, cost unknown: 1\nwithout tokens: 1\n"
     ledger.record(a_record(ledger))
     shown = run([*COMMAND, "costs", str(path)])
     assert shown.out.splitlines()[1] == "m\t2\t1\t1,000\t20\t0.1\t-"
@@ -189,7 +189,7 @@ def test_a_file_that_is_no_ledger(openrouter: OpenRouter, path: Path, text: str)
     ):
         ran = run(args, **OPENROUTER)
         assert (ran.code, ran.out) == (2, "")
-        assert f"error: {path} is no ledger" in ran.err
+        assert f"error: {path} is not a ledger" in ran.err
     assert path.read_text() == text
 
 
@@ -228,7 +228,7 @@ def test_the_key_goes_to_no_address_out_of_a_file(openrouter: OpenRouter, path: 
     ledger.record(a_record(ledger, cost=llm.CostInfo(), **elsewhere))
     ran = run([*COMMAND, "costs", str(path), "--settle"], **OPENROUTER)
     assert (ran.code, openrouter.questions) == (0, [])
-    assert f"not asked: {openrouter.url}" in ran.err
+    assert f"not looked up: {openrouter.url}" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_files_are_served(tmp_path: Path) -> None:
         (["--rate", "0"], "--rate must be more than 0"),
         (["no-such-file.jsonl"], "no-such-file.jsonl: No such file"),
         (["--log", "no/such/log"], "no/such/log: No such file"),
-        ([__file__, "--log", __file__], "--log must be another file than"),
+        ([__file__, "--log", __file__], "--log must not be the same file as"),
     ],
 )
 def test_misuse_is_one_line(options: list[str], what: str) -> None:

@@ -448,3 +448,46 @@ def test_a_program_without_logging_gets_no_line_that_it_did_not_ask_for():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert (ran.stdout, ran.stderr) == ("2\n", "")
+
+
+class Wire(Notes):
+    wants_http = True
+
+
+@ways
+async def test_an_observer_of_http_gets_names_and_sizes_alone(how, autojump_clock):
+    notes = Wire()
+    cookies = {"set-cookie": "s=0123456789", "x-ratelimit-remaining-tokens": "12"}
+    refused = json_reply({"error": {"message": PROMPT}}, status=429, headers=cookies)
+    async with opened(refused, ANSWER, observer=notes) as client:
+        target = model(headers={"x-team": "a team's own"})
+        await client.complete(target, PROMPT, max_tokens=3)
+    first, second = notes.attempts
+    sent = first.http
+    assert second.http is sent, "one request, sent twice"
+    assert sent.method == "POST"
+    assert sent.headers["authorization"] == sent.headers["x-team"] == "[hidden]"
+    assert sent.headers["content-type"] == "application/json"
+    assert {"model", "messages", "stream"} <= set(sent.fields)
+    assert sent.fields["model"] == len(b'"test-model"')
+    assert sent.size > sum(sent.fields.values())
+    got = [end.http for end in notes.ends]
+    assert [one.status for one in got] == [429, 200]
+    assert got[0].headers["set-cookie"] == "[hidden]"
+    assert got[0].headers["x-ratelimit-remaining-tokens"] == "12"
+    assert (got[0].size, got[1].size) == (0, sum(map(len, openai_events("Hi", " you"))))
+    shown = repr([first.http, *got])
+    assert PROMPT not in shown
+    assert SECRET not in shown
+
+
+async def test_without_a_response_there_is_no_head(autojump_clock):
+    notes = Wire()
+    async with opened(reply(hang), observer=notes) as client:
+        with trio.move_on_after(1):
+            await client.complete(model(), PROMPT)
+    assert notes.ends[0].http is None or notes.ends[0].http.status == 200
+    plain = Notes()
+    async with opened(ANSWER, observer=plain) as client:
+        await client.complete(model(), PROMPT)
+    assert plain.attempts[0].http is plain.ends[0].http is None

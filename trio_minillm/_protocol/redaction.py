@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -118,6 +118,23 @@ def _may_show(text: str, secrets: Sequence[bytes]) -> bool:
         if "\\" in wanted or any(wanted[at : at + length] in text for at in places):
             return True
     return False
+
+
+def shown_headers(headers: Mapping[str, str], redacted: Callable[[str], str]) -> dict[str, str]:
+    """Return headers as they may be shown: blanked out where the name speaks of a secret, and elsewhere
+    as ``redacted`` returns the value.
+    """
+    return {
+        name: HIDDEN.decode() if _is_sensitive(name) else redacted(value)
+        for name, value in headers.items()
+    }
+
+
+def _is_sensitive(name: str) -> bool:
+    """Return whether a header's name speaks of a secret, and not of a limit on tokens."""
+    if re.search("rate-?limit", name, re.IGNORECASE):
+        return False
+    return re.search(_SENSITIVE, name, re.IGNORECASE) is not None
 
 
 def redact_beginnings(text: str, secret: str) -> str:

@@ -61,6 +61,8 @@ class AttemptInfo(msgspec.Struct, kw_only=True):
     """Names of what could not be read and was left out, and how often."""
     request_id: str | None = None
     generation_id: str | None = None
+    status: int = 0
+    """The status of the newest response."""
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The headers of the newest response, as they came."""
     held: list[StreamChunk] = msgspec.field(default_factory=list)

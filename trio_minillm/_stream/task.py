@@ -339,6 +339,7 @@ class StreamTask:
         clocks.answered(sending=exchange.sending, resumable=exchange.resumable)
         info.headers_at = clocks.now()
         info.sent_at = clocks.sent_at  # none where an answer comes before all of the request is out
+        info.status = exchange.status
         headers = info.headers = exchange.headers
         ident = headers.get("x-request-id") or headers.get("request-id")
         info.request_id = self.redacted(ident) if ident else None

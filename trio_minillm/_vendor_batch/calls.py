@@ -1,4 +1,6 @@
-"""Calls to a vendor's batch API: with clocks, again where that is safe, and with errors of ours."""
+"""Calls to other endpoints than those for answers, such as a vendor's batch API: with clocks, again where
+that is safe, and with errors of ours.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,7 @@ async def _slept(until: float) -> bool:
 
 
 class Caller:
-    """Sender of calls to the batch API at a model's address, with its key."""
+    """Sender of calls to a model's address, with its key."""
 
     def __init__(self, connect: Callable[[], Exchange], model: Model) -> None:
         self._connect = connect
@@ -183,7 +185,7 @@ class Caller:
         words = info.message
         if status in (404, 405, 501):
             or_none = ", or none with this id for this key" if call.named else ""
-            words = f"{words} ({url}: no batches here{or_none})"
+            words = f"{words} ({url}: no {call.what} here{or_none})"
         elif status == 413:
             words = f"{words} (a part is too large for this server: make it smaller)"
         request_id = headers.get("x-request-id") or headers.get("request-id")

@@ -35,6 +35,8 @@ class Call(msgspec.Struct, frozen=True):
     """True if it must not arrive twice."""
     named: bool = False
     """True if its address names a batch or a file, which may not be there."""
+    what: str = "batches"
+    """Name of what is there, for an error that says that it is not."""
 
     def __repr__(self) -> str:
         return f"<{self.method} call>"

@@ -15,6 +15,9 @@ def main() -> None:
     except ModuleNotFoundError as exc:
         if exc.name not in _NEEDED:
             raise
-        sys.stderr.write(f"{exc.name} is not installed: pip install 'trio-minillm[cli]'\n")
+        what = f"{exc.name} is not installed: pip install 'trio-minillm[cli]'"
+        sys.stderr.write(f"error: {what}\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     run()

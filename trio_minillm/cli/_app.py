@@ -1,7 +1,9 @@
-"""The command ``trio-minillm``: its subcommands, and the one line that a bug comes out as."""
+"""The command ``trio-minillm``: its subcommands, and the one line that any error comes out as."""
 
 from __future__ import annotations
 
+import os
+import re
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,23 +21,58 @@ from ._chat import chat
 from ._compare import compare
 from ._costs import costs
 from ._foreign_options import NAMES_HERE
-from ._output import EXIT_CODES
+from ._models import models
+from ._output import one_line
 from ._report import report
 from ._serve import serve
-from ._terminal import say
+from ._terminal import print_error, say
+
+EXIT_CODES_PAGE = "https://trio-minillm.github.io/trio-minillm/reference/exit-codes/"
+"""The page with the table of exit codes."""
 
 
 def _keys_text() -> str:
-    """Return a line for each kind with the variable of its key, and of that at another server."""
-    lines = [f"  {variable:<22}{kind}:…\n" for kind, variable in KEYS.items()]
+    """Return a line for each variable, with the kinds of models whose keys it has."""
+    kinds: dict[str, list[str]] = {}
     for kind, variable in KEYS.items():
-        if (other := variable_of(kind, "a base URL")) != variable:
-            lines.append(f"  {other:<22}{kind}:… with --base-url\n")
-    return "".join(lines)
+        kinds.setdefault(variable, []).append(f"{kind}:")
+    for kind, variable in KEYS.items():
+        if (other := variable_of(kind, "a base URL")) is not None and other != variable:
+            kinds[other].append(f"{kind}: with --base-url")
+    return "".join(f"  {variable:<22}{', '.join(of)}\n" for variable, of in kinds.items())
 
 
-_EPILOG = "\b\nKeys come from the environment:\n" + _keys_text()
-_EPILOG += "\n\b\nExit codes:\n" + "".join(f"  {n:>3}  {what}\n" for n, what in EXIT_CODES.items())
+_EPILOG = (
+    f"\b\nKeys come from the environment:\n{_keys_text()}\n\b\nExit codes: {EXIT_CODES_PAGE}\n"
+)
+
+_EXAMPLES = {
+    "chat": (
+        'chat "Why is the sea salty?" -m openai:gpt-5-mini',
+        'chat "Summarise:" - -m anthropic:claude-haiku-4-5 < report.txt',
+        'chat "Hello" -m compatible:qwen3 --base-url http://127.0.0.1:8080/v1',
+    ),
+    "batch": (
+        "batch in.jsonl out.jsonl -m openai:gpt-5-mini --dry-run",
+        "batch in.jsonl out.jsonl -m openai:gpt-5-mini --max-cost 20",
+        "batch questions.csv out.jsonl -m local --key id --prompt question",
+    ),
+    "models": (
+        "models openai",
+        "models openrouter haiku",
+        "models compatible --base-url http://127.0.0.1:8080/v1",
+    ),
+    "costs": (
+        "costs costs.jsonl",
+        "costs costs.jsonl --by user",
+        "costs costs.jsonl --settle",
+    ),
+}
+
+
+def _examples(command: str) -> str:
+    lines = "".join(f"  trio-minillm {example}\n" for example in _EXAMPLES[command])
+    return f"\b\nExamples:\n{lines}"
 
 
 def _version(wanted: bool) -> None:
@@ -44,14 +81,23 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_CHECKER = r"^Value error, |^Input (?=should be)|, unable to parse .*"
+"""Words of pydantic's, which checks values for typer, that say nothing to a user."""
+
+
 class _Command(TyperCommand):
-    """A command whose errors name a wrong value without the words of what checks it."""
+    """A command whose errors say which command it is, and name a wrong value without the words of what
+    checks it.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
-        except typer.BadParameter as exc:
-            exc.message = exc.message.removeprefix("Value error, ")  # pydantic's
+        except Exception as exc:  # typer has no public name for what it raises
+            if getattr(exc, "ctx", ctx) is None:
+                vars(exc).update(ctx=ctx)
+            if isinstance(exc, typer.BadParameter):
+                exc.message = re.sub(_CHECKER, "", exc.message)
             raise
 
 
@@ -82,38 +128,68 @@ class _BenchCommand(_Command):
 
 
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Stream answers of language models, and see how they ended and what they cost."""
+    """Ask language models, stream their answers, and see how each ended and what it cost."""
+    if context.invoked_subcommand is None:
+        say(f"{context.get_help()}\n")
+        raise typer.Exit(2)
+
+
+def usage_line(error: Any) -> str:
+    """Return one line for a command line that typer can't read: what is wrong, and where help is."""
+    words = str(error.format_message())
+    if near := getattr(error, "possibilities", None):
+        words = f"{error.message}; did you mean {near[0]}?"
+    words = words.replace(". Did you mean", "; did you mean")
+    words = re.sub(
+        r"Got unexpected extra argument\(s\) \((.*)\)", r"Unexpected argument: \1", words
+    )
+    context = getattr(error, "ctx", None)
+    command = "trio-minillm" if context is None else context.command_path
+    return f"{words[:1].lower()}{one_line(words[1:].rstrip('.'))} (see {command} --help)"
+
+
+def _failure_line(error: Exception) -> str:
+    """Return one line for what no command has expected: a file or a device that fails, or a bug. Of a bug
+    it names the place alone, because its message may be secret.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+        frames = traceback.extract_tb(error.__traceback__) or frames
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return one_line(f"{place}{error.strerror}")
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    return f"a bug in trio-minillm: {type(error).__name__} at {where}"
 
 
 def main() -> None:
     """Run the command. Ends in ``SystemExit`` with one of `EXIT_CODES`."""
     app = typer.Typer(
-        add_completion=False,
-        no_args_is_help=True,
         pretty_exceptions_enable=False,  # they show locals, and those hold keys
         rich_markup_mode=None,  # prompts and model names in usage errors are no markup
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback(epilog=_EPILOG)(_root)
-    app.command(cls=_Command, epilog=_EPILOG)(chat)
-    app.command(cls=_BenchCommand, epilog=_EPILOG)(bench)
-    app.command(cls=_Command, epilog=_EPILOG)(batch)
+    app.callback(epilog=_EPILOG, invoke_without_command=True)(_root)
+    app.command(cls=_Command, epilog=_examples("chat"))(chat)
+    app.command(cls=_Command, epilog=_examples("batch"))(batch)
+    app.command(cls=_Command, epilog=_examples("models"))(models)
+    app.command(cls=_Command, epilog=_examples("costs"))(costs)
+    app.command(cls=_BenchCommand)(bench)
     app.command(cls=_Command)(report)
     app.command(cls=_Command)(compare)
-    app.command(cls=_Command)(costs)
     app.command(cls=_Command)(serve)
     try:
-        app(prog_name="trio-minillm")
-    except Exception as exc:  # noqa: BLE001 - a bug: show its place, for its message may be secret
-        frames = traceback.extract_tb(exc.__traceback__)
-        while isinstance(exc, ExceptionGroup):
-            exc = exc.exceptions[0]
-            frames = traceback.extract_tb(exc.__traceback__) or frames
-        place = frames[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}"
-        say(f"error: a bug in trio-minillm: {type(exc).__name__} at {where}\n")
-        raise SystemExit(1) from None
+        code = app(prog_name="trio-minillm", standalone_mode=False)
+    except Exception as exc:  # noqa: BLE001 - what typer raises has no public name
+        misuse = hasattr(exc, "format_message")
+        line, code = (usage_line(exc), 2) if misuse else (_failure_line(exc), 1)
+    else:
+        raise SystemExit(code)
+    print_error(f"error: {line}")
+    raise SystemExit(code)

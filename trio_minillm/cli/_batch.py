@@ -33,49 +33,50 @@ from ._batch_via import planned
 from ._live import run_live
 from ._output import Misuse
 from ._shared import model_of, positive, priced, schema_from, timeouts_of
+from ._verbose import watcher
 
 MAX_SAMPLES = 10_000
 """Most answers to each line; the state of each is looked up while the input is read."""
 _HELP = {
-    "source": "Requests: JSON lines, .csv, .tsv or .parquet, also with .gz or .zst; - is stdin.",
-    "target": "Results: JSON lines, .parquet, .arrow, .feather, or - for stdout. Requests with a"
+    "source": "The requests: JSON lines, .csv, .tsv or .parquet, also with .gz or .zst; - is stdin.",
+    "target": "The results: JSON lines, .parquet, .arrow, .feather, or - for stdout. Requests that have a"
     " result in this file are not sent again.",
-    "key": "Column of the input that holds a line's key. [key; with --prompt, the line's number]",
-    "prompt": "Column that holds the prompt.",
-    "system": "Column that holds a system message.",
-    "strict": "Refuse columns that are none of ours, which these three otherwise put into meta.",
-    "format": "Format of the input, if its name does not tell.",
-    "concurrency": "Requests at once: a number, or auto, which finds one by trying.",
+    "key": "Input column with a line's key. [key; with --prompt, the line's number]",
+    "prompt": "Input column with the prompt.",
+    "system": "Input column with a system message.",
+    "strict": "Refuse unknown columns. Without this, --key, --prompt and --system keep them as meta.",
+    "format": "The input's format, if its name does not tell.",
+    "concurrency": "Requests at a time: a number, or auto to find a good one.",
     "max_concurrency": "The most that auto tries. [1000]",
-    "no_adapt": "Learn no limits and make no pauses: keep the numbers that are given.",
+    "no_adapt": "Keep the given limits: learn none from the server, and make no pauses.",
     "rpm": "Requests per minute, for each model.",
     "tpm": "Tokens per minute, input and output together, for each model.",
-    "attempts": "Requests in all for one line, where another attempt may succeed. [6]",
-    "deadline": "Longest time for one line, with all attempts and waits, in seconds. [none]",
-    "timeout_total": "Longest time of one attempt, in seconds. [600]",
-    "temperature": "Temperature for lines that set none.",
-    "max_tokens": "Longest answer for lines that set none, in tokens.",
-    "one_model": "Use --model for all lines, whatever model they name.",
+    "attempts": "Try each line up to N times, if a failure may be temporary. [6]",
+    "deadline": "Give up a line after S seconds, with all attempts and waits. [no limit]",
+    "timeout_total": "Stop an attempt after S seconds. [600]",
+    "temperature": "The temperature for lines that set none.",
+    "max_tokens": "The longest answer in tokens, for lines that set none.",
+    "one_model": "Use --model for every line, whatever model the line names.",
     "order": "Write results in the order of the requests.",
     "shard": "Send only part I of N of the requests, chosen by their keys.",
-    "samples": "Answers to each line. More later asks only for the further ones.",
-    "schema": "A JSON schema: the format of lines that set none. Answers are checked with it.",
-    "retries_invalid": "Times that an answer which is not valid is asked again, told what is wrong.",
+    "samples": "Answers to each line. A larger N later asks only for the ones that are missing.",
+    "schema": "A JSON schema for answers to lines that set none. Answers are checked against it.",
+    "retries_invalid": "Ask again up to N times if an answer is invalid, and say what is wrong with it.",
     "score": "A function of a result, whose value is written as its score.",
-    "check": "First send one request alone, and stop if it fails.",
-    "retry_failed": "Send failed requests of earlier runs again.",
-    "skip_bad": "Leave out lines that can't be sent, and send the others.",
-    "dry_run": "Only read the input, and estimate its tokens and cost: likely, and at most.",
-    "fsync": "Wait for the disk: never, once a second, or for each result.",
-    "cache": "Look for answers to the same requests in this file first, and keep new ones there.",
-    "trace": "Log the decisions on rates, numbers at once and pauses to this file, as JSON lines.",
+    "check": "Send one request first, and stop if it fails.",
+    "retry_failed": "Send requests that failed in earlier runs again.",
+    "skip_bad": "Skip lines that can't be sent, and send the others.",
+    "dry_run": "Only read the input and estimate its tokens and cost: likely, and at most.",
+    "fsync": "Force results to the disk never, once a second, or after each.",
+    "cache": "Take answers to identical requests from this file, and add new ones to it.",
+    "trace": "Log decisions on rates, concurrency and pauses to this file, as JSON lines.",
     "summary": "The form of the summary.",
     "via": "Send requests live, or in the provider's own batches: half the price, within a day.",
-    "then": "Ask live at the end what came back from a batch without an answer.",
+    "then": "Ask live, at the end, for what a batch did not answer.",
     "cancel": "Cancel the batches of this run, and fetch what was answered before.",
-    "part_requests": "Most requests in a batch. [50000 at OpenAI, 100000 at Anthropic]",
-    "part_mb": "Most megabytes in a batch. [100]",
-    "look_every": "Longest wait between two looks at a batch, in seconds. [60]",
+    "part_requests": "The most requests in a batch. [50000 at OpenAI, 100000 at Anthropic]",
+    "part_mb": "The most megabytes in a batch. [100]",
+    "look_every": "Look at a batch at least every S seconds. [60]",
 }
 
 
@@ -136,17 +137,18 @@ def batch(
     look_every: Annotated[float | None, Option(metavar="S", help=_HELP["look_every"])] = None,
     summary: Annotated[Literal["text", "json"], Option(help=_HELP["summary"])] = "text",
     quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
 ) -> None:
     """Send a file of requests, and append each result to another file.
 
-    After a stop or a kill at any instant, the same command continues: requests with a result are
-    not sent again (unless the results go to stdout). Ctrl-C and SIGTERM send no more requests and
-    let the running ones end; a second one cancels them. With --via provider, they leave the batches to
-    the provider, and the same command fetches the answers.
+    Run the same command again to continue after a stop or a crash: requests that have a result are not
+    sent again, unless results go to stdout. Ctrl-C or SIGTERM sends no more requests and lets running
+    ones finish; a second one cancels them. With --via provider, either leaves the batches with the
+    provider, and the same command fetches the answers later.
     """
-    secret = key_of(kind_of(model), base_url)
 
     def make() -> BatchRun:
+        secret = key_of(kind_of(model), base_url)
         place = target_of(target, retry_failed=retry_failed, journal=via == "provider")
         check_files(source, place, schema=schema, ledger=ledger, cache=cache, trace=trace)
         _check_together(concurrency, max_concurrency, no_adapt=no_adapt, local=is_local(model))
@@ -184,6 +186,7 @@ def batch(
             cache=cache,
             trace=trace,
             ledger=ledger_for(ledger, dry_run=dry_run),
+            observer=watcher(verbose=verbose, quiet=quiet, secret=secret),
         )
         parts = part_requests, part_mb, look_every
         return BatchRun(planned(plan, via, parts, then=then, cancel=cancel), secret, quiet=quiet)
@@ -193,9 +196,9 @@ def batch(
 
 def _check_together(given: str, most: int | None, *, no_adapt: bool, local: bool) -> None:
     if most is not None and (given != "auto" or local):
-        raise Misuse("--max-concurrency goes with --concurrency auto, and no local model")
+        raise Misuse("--max-concurrency needs --concurrency auto, and a model that is not local")
     if no_adapt and given == "auto" and not local:
-        raise Misuse("--no-adapt goes with a number for --concurrency")
+        raise Misuse("--no-adapt needs a number for --concurrency")
 
 
 def params_from(
@@ -218,7 +221,7 @@ def _concurrency(given: str) -> int | Literal["auto"]:
     if given == "auto":
         return "auto"
     if not given.isdecimal() or not int(given):
-        raise Misuse("--concurrency is auto, or a whole number from 1 on")
+        raise Misuse("--concurrency takes auto, or a whole number of 1 or more")
     return int(given)
 
 
@@ -231,5 +234,5 @@ def shard_of(given: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", given, re.ASCII)
     part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= part <= parts:
-        raise Misuse("--shard is I/N, from 1/N to N/N")
+        raise Misuse("--shard takes I/N, from 1/N to N/N")
     return part, parts

@@ -66,7 +66,7 @@ def check_apart(files: list[tuple[str, Path]]) -> None:
         with suppress(OSError):  # one of them is not there
             same = same or first.samefile(second)
         if same:
-            raise Misuse(f"{other} must be another file than {one}")
+            raise Misuse(f"{other} must not be the same file as {one}")
 
 
 def _try_to_write(path: Path) -> None:

@@ -47,7 +47,7 @@ def score_from(given: str) -> Callable[[BatchResult], Any]:
     """
     name, mark, path = given.partition(":")
     if not mark or not name or not path:
-        raise Misuse("--score is MODULE:FUNCTION")
+        raise Misuse("--score takes MODULE:FUNCTION")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -56,7 +56,7 @@ def score_from(given: str) -> Callable[[BatchResult], Any]:
         for part in path.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as exc:
-        hint = "; a MODULE is named without .py" if name.endswith(".py") else ""
+        hint = "; leave out .py" if name.endswith(".py") else ""
         raise Misuse(f"--score {given}: {_said(exc)}{hint}") from exc
     if not callable(found):
         raise Misuse(f"--score {given}: not a function")
@@ -69,7 +69,7 @@ def score_from(given: str) -> Callable[[BatchResult], Any]:
             check_score(made)
             msgspec.json.encode(made)
         except (Exception, SystemExit) as exc:
-            where = f"with the key {one_line(result.key, 100)}"
+            where = f"with key {one_line(result.key, 100)}"
             raise Misuse(f"--score {given} failed for the result {where}: {_said(exc)}") from exc
         return made
 
@@ -100,7 +100,7 @@ class Judgements:
         """Return the closing lines."""
         rows = []
         if self.invalid:
-            rows.append(("not valid", one_line(f"{self.invalid:,} · {self.newest}")))
+            rows.append(("invalid", one_line(f"{self.invalid:,} · {self.newest}")))
         if self.asked_again:
             rows.append(("asked again", many(self.asked_again, "invalid answer")))
         if self.scored:

@@ -53,7 +53,7 @@ def target_of(given: str, *, retry_failed: bool, journal: bool = False) -> Targe
     if not journal:
         return made
     if made.lines is None:
-        raise Misuse("--via provider needs a file as OUTPUT: a run goes on from it")
+        raise Misuse("--via provider needs a file as OUTPUT, from which the next run continues")
     return replace(made, journal=made.lines.with_name(f"{made.lines.name}.batches"))
 
 
@@ -65,17 +65,15 @@ def _target_of(given: str, *, retry_failed: bool) -> Target:
             raise Misuse("--retry-failed needs a file as OUTPUT: stdout has no earlier results")
         return Target(given, None)
     if kind in PACKED:
-        raise Misuse(
-            f"the output {path}: compress it when the run is over; name one without {kind}"
-        )
+        raise Misuse(f"the output {path}: leave out {kind}, and compress the file after the run")
     if kind not in SUFFIXES:
         return Target(given, path)
     if path.exists() and not path.is_file():
         raise Misuse(f"the output {path}: not a regular file")
     lines = path.with_name(f"{path.name}.jsonl")
     if path.exists() and not lines.exists():
-        what = f"it is there, but no {lines.name}, from which a run goes on"
-        raise Misuse(f"the output {path}: {what}; remove it, or name another")
+        what = f"it exists, but {lines.name}, from which a run continues, does not"
+        raise Misuse(f"the output {path}: {what}; remove it or name another file")
     try:
         pyarrow_or_error()
     except ImportError as exc:

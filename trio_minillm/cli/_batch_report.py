@@ -88,6 +88,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     cache: Path | None
     trace: Path | None
     ledger: llm.Ledger | None
+    observer: llm.Observer | None = None
     via: ViaPlan | None = None
 
     @property
@@ -142,8 +143,8 @@ class BatchSums:
         if others or "changed" in states:
             lines = self.plan.target.lines
             raise ValueError(
-                f"{lines and lines.name} has a result of this key for another request"
-                " (another model, messages or parameters); --skip-bad keeps that result, or name"
+                f"{lines and lines.name} has a result with this key for another request"
+                " (its model, messages or parameters differ); --skip-bad keeps that result, or name"
                 " another output"
             )
         self.before.update(states)
@@ -218,21 +219,21 @@ class BatchSums:
             notes.append(f"{left}; {report.problems[0]}")
         if report is not None and report.extra:
             names = ", ".join(f"{name} ({n:,})" for name, n in report.extra.items())
-            notes.append(f"fields that are sent as they are: {names}")
+            notes.append(f"fields sent as they are: {names}")
         if report is not None and report.as_params:
             notes.append(f"columns sent as parameters: {', '.join(report.as_params)}")
         if report is not None and report.as_meta:
             notes.append(f"columns kept as meta: {', '.join(report.as_meta)}")
         if self.torn:
             torn = many(self.torn, "torn line")
-            notes.append(f"{torn} in the output; what a torn line stood for is sent again")
+            notes.append(f"{torn} in the output; their requests are sent again")
         if self.before["outdated"]:
             failed = many(self.before["outdated"], self.plan.noun)
-            notes.append(f"{failed} had failed before a change of the request: sent again")
+            notes.append(f"{failed} failed before and have changed since: sent again")
         if self._failed_before:
             failed = many(self._failed_before, self.plan.noun)
             notes.append(f"{failed} failed before: --retry-failed sends them again")
-        notes += [f"at the interruption: {text}" for text in self.held_up]
+        notes += [f"when interrupted: {text}" for text in self.held_up]
         return notes + self.results.notes()
 
     def rows(self, error: Exception | None) -> list[Row]:
@@ -260,11 +261,11 @@ class BatchSums:
     def _goes_on(self, error: Exception | None) -> str:
         """Return what becomes of samples that have no result."""
         if self.plan.target.lines is None:
-            return "a run into a file could go on with them"
+            return "with a file as OUTPUT, the same command could send them later"
         # What was refused as wrong is refused again, until the key, the model or the address is right.
-        once = "once the error is put right, " if error_code(error) == REFUSED_AS_WRONG else ""
-        without = " without --cancel" if self.plan.cancels else ""
-        return f"{once}the same command{without} goes on with them"
+        once = "fix the error, then " if error_code(error) == REFUSED_AS_WRONG else ""
+        without = ", without --cancel," if self.plan.cancels else ""
+        return f"{once}run the same command again{without} to send them"
 
     def _samples_row(self) -> Row:
         requests = many(self.before.total() // self.plan.samples, "request")
@@ -328,7 +329,7 @@ def problems_text(report: InputReport) -> str:
     told = sorted(told, key=lambda found: found[0].line)[:MAX_SHOWN]
     shown = [
         f"  {one_line(str(problem), 300)}"
-        + (f" (so have {count - 1:,} more lines)\n" if count > 1 else "\n")
+        + (f" (and {many(count - 1, 'more line')} like it)\n" if count > 1 else "\n")
         for problem, count in told
     ]
     left = report.bad - sum(count for _, count in told)
@@ -344,7 +345,7 @@ def hints_text(report: InputReport, plan: BatchPlan) -> str:
         return ""
     if not there:  # no line could be read
         if plan.format is None and format_of(plan.source) == "jsonl":
-            return "  it is read as JSON lines; --format names another format: csv, tsv, parquet\n"
+            return "  the input is read as JSON lines; --format names another format: csv, tsv, parquet\n"
         return ""
     lacks = []
     named = plan.columns["key"] is not None or plan.columns["prompt"] is not None
@@ -355,4 +356,4 @@ def hints_text(report: InputReport, plan: BatchPlan) -> str:
     if not lacks:
         return ""
     names = one_line(", ".join(report.columns), 300)
-    return f"  name the columns with {' '.join(lacks)}; there are: {names}\n"
+    return f"  name the columns with {' '.join(lacks)}; the input has: {names}\n"

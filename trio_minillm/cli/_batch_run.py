@@ -242,7 +242,7 @@ class BatchRun(LiveRun):
             say(problems_text(sums.report) + hints_text(sums.report, plan))
             many = "a line" if sums.report.bad == 1 else f"{sums.report.bad:,} lines"
             what = "; --skip-bad leaves them out" if sums.report.requests else ""
-            raise Misuse(f"{many} of {plan.input} can't be sent: nothing was sent{what}")
+            raise Misuse(f"{many} of {plan.input} can't be sent, so nothing was sent{what}")
         if not sums.report.requests and not self.quiet:
             part = f"shard {plan.shard[0]}/{plan.shard[1]} of " if plan.shard else ""
             StatusLine().clear()
@@ -263,7 +263,7 @@ class BatchRun(LiveRun):
     ) -> None:
         sums = self.sums
         missing = partial(_missing, file, out, sums.plan.samples)
-        async with llm.open_client(ledger=sums.ledger) as opened:
+        async with llm.open_client(ledger=sums.ledger, observer=sums.plan.observer) as opened:
             # The limit is the command's, of which the check is a part.
             client = opened.scope(limits=options.get("limits"))
             options = {**options, "limits": None}
@@ -283,7 +283,7 @@ class BatchRun(LiveRun):
             finally:
                 self.leaving()
         if sums.cost_unknown:
-            raise Misuse("--max-cost can't be kept: what an answer cost is not known")
+            raise Misuse("--max-cost can't be enforced: the cost of an answer is not known")
 
     async def _send_batches(
         self,
@@ -348,7 +348,7 @@ class BatchRun(LiveRun):
                     if sent and not self.quiet and self.sums.unsent:
                         StatusLine().clear()
                         key = one_line(result.key, 100)
-                        say(f"check: {key} has an answer; now the others\n")
+                        say(f"check: {key} has an answer; now sending the others\n")
                     taken.set()
             except llm.MiniLLMError:
                 self._check_failed = True
@@ -377,7 +377,7 @@ def _named(error: Exception) -> llm.MiniLLMError:
     """Return the error of a check as one of the library's."""
     if isinstance(error, llm.MiniLLMError) and not isinstance(error, llm.InvalidAnswer):
         return error
-    return InvalidFirstAnswer(f"the first answer is not valid: {words_of(error)}")
+    return InvalidFirstAnswer(f"the first answer is invalid: {words_of(error)}")
 
 
 def _slots(plan: BatchPlan) -> int:

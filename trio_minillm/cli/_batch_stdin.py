@@ -37,7 +37,7 @@ async def copy_of_stdin(progress: Callable[[int], None]) -> AsyncIterator[Path]:
             await trio.to_thread.run_sync(_copy, os.dup(fd), progress, abandon_on_cancel=True)
         except OSError as exc:
             folder = tempfile.gettempdir()
-            raise Misuse(f"stdin, or its copy in {folder}: {exc.strerror or exc}") from exc
+            raise Misuse(f"can't copy stdin to {folder}: {exc.strerror or exc}") from exc
         yield path
 
 

@@ -39,7 +39,7 @@ MAX_FIELDS = 10_000
 """Of which the summary as JSON names so many."""
 
 
-_REFUSED = "can't go with --via provider"
+_REFUSED = "can't be combined with --via provider"
 
 
 def planned(
@@ -58,11 +58,11 @@ def planned(
     given = [name for name, value in zip(names, (*parts, then, cancel), strict=True) if value]
     if via == "live":
         if given:
-            raise Misuse(f"--{given[0]} goes with --via provider")
+            raise Misuse(f"--{given[0]} needs --via provider")
         return plan
     _check_together(plan)
     if then and cancel:
-        raise Misuse("--then can't go with --cancel")
+        raise Misuse("--then can't be combined with --cancel")
     assert plan.target.journal is not None
     options: VendorBatchOptions = {
         "part_requests": parts[0],
@@ -94,7 +94,7 @@ def _check_together(plan: BatchPlan) -> None:
     if clash := [name for name, value in refused.items() if value]:
         raise Misuse(f"{clash[0]} {_REFUSED}")
     if isinstance(plan.model, str):
-        raise Misuse("--via provider needs a vendor; a local model has no batches")
+        raise Misuse("--via provider can't be combined with a local model, which has no batches")
     try:
         vendor_of(plan.model)
     except ValueError as exc:
@@ -197,7 +197,7 @@ class Via:
         live, self.left = [live_model(one.request) for one in self.left], ()
         self._live = len(live)
         if live:
-            self._tell(f"{many(len(live), 'request')} without an answer: now live\n")
+            self._tell(f"{many(len(live), 'request')} without an answer: now sent live\n")
         return live
 
     # -- as its user sees it -----------------------------------------------------------------
@@ -246,21 +246,30 @@ class Via:
                 ("submitted", f"{many(stats.submitted, 'request')} in {_batches(stats.parts)}")
             )
         if stats.adopted:
-            rows.append(("went on with", f"{many(stats.adopted, 'request')} at the vendor"))
+            rows.append(("resumed", f"{many(stats.adopted, 'request')} at the vendor"))
         if there := stats.at_vendor:
             count = many(sum(one.requests for one in there), "request")
-            goes_on = "the same command fetches the answers, with --cancel it cancels them"
+            goes_on = (
+                "run the same command again to fetch the answers, or with --cancel to cancel them"
+            )
             if self.plan.cancel:
-                goes_on = "the same command cancels them, and fetches what was answered before"
+                goes_on = (
+                    "run the same command again to cancel them, and fetch what was answered before"
+                )
             rows.append(("at the vendor", f"{count} in {_batches(len(there))}: {goes_on}"))
         if self.left:
             words = Counter(one.reason for one in self.left)
             told = ", ".join(f"{count:,} {word}" for word, count in words.items())
-            command = f"the same command{' without --cancel' if self.plan.cancel else ''}"
-            rows.append(("unanswered", f"{told}: {command} submits them again"))
+            without = ", without --cancel," if self.plan.cancel else ""
+            rows.append(
+                ("unanswered", f"{told}: run the same command again{without} to submit them again")
+            )
         if self._live:
             rows.append(("asked live", f"{self._live:,}"))
-        for odd, what in ((stats.unreadable, "can't be read"), (stats.strange, "are of others")):
+        for odd, what in (
+            (stats.unreadable, "can't be read"),
+            (stats.strange, "belong to other requests"),
+        ):
             if odd:
                 rows.append(("note", f"{many(odd, 'line')} of results {what}"))
         return rows

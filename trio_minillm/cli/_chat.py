@@ -46,6 +46,7 @@ from ._output import (
 )
 from ._shared import model_of, price_of, priced, reasoning_of, timeouts_of
 from ._terminal import encoded, print_error, print_rows, put, say, write_all
+from ._verbose import watcher
 
 LOCAL_CONTEXT = 4096
 """Tokens of a local model, for prompt and answer together; memory for them is taken at once."""
@@ -67,6 +68,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     lenient: bool
     mode: Mode
     ledger: RunLedger
+    observer: llm.Observer | None = None
 
 
 # -- the command's options as a request ------------------------------------------------------
@@ -178,7 +180,7 @@ async def _chat(ask: Ask, answer: Answer) -> None:
 
 
 async def _stream(model: llm.Model, ask: Ask, answer: Answer, interrupt: _Interrupt) -> None:
-    async with llm.open_client(ledger=ask.ledger) as client:
+    async with llm.open_client(ledger=ask.ledger, observer=ask.observer) as client:
         try:
             stream = client.stream(
                 model,
@@ -270,11 +272,12 @@ def chat(
     lenient: option.Lenient = False,
     no_stream: Annotated[bool, Option("--no-stream", help=_HELP["no_stream"])] = False,
     quiet: option.Quiet = False,
+    verbose: option.Verbose = False,
 ) -> None:
     """Send one prompt and stream the answer to stdout.
 
-    Reasoning is shown on a terminal only. Without --json and --quiet, the outcome, tokens,
-    times and cost follow on stderr.
+    Reasoning is shown on a terminal only. The outcome, tokens, times and cost follow on stderr, unless
+    you give --json or --quiet.
     """
     kind = kind_of(model)
     answer = Answer(secret=key_of(kind, base_url))
@@ -296,6 +299,7 @@ def chat(
             lenient=lenient,
             mode=mode,
             ledger=RunLedger(open_ledger(ledger) if ledger else None),
+            observer=watcher(verbose=verbose, quiet=quiet, secret=answer.secret),
         )
     except (Misuse, ValueError) as exc:  # the library raises ValueError for an option's value
         answer.error = Misuse(str(exc))

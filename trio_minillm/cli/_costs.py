@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import trio
 import typer
 from msgspec.structs import replace
 from typer import Argument, Option
@@ -23,16 +22,16 @@ from .._accounting.ledger_file import JSONLLedger  # now: later, too many files 
 from ..local._named import KEYS, key_of
 from ..providers._base import loggable_url
 from ._output import Misuse, OutputError, many, one_line, usd
-from ._shared import no_key
-from ._terminal import print_error, print_rows, print_table, say, write_all
+from ._shared import no_key, run_in_trio
+from ._terminal import print_failure, print_rows, print_table, say, write_all
 
-HEAD = ("attempts", "finished", "tokens in", "tokens out", "USD", "not booked")
+HEAD = ("attempts", "finished", "tokens in", "tokens out", "USD", "not counted")
 
 
 _HELP = {
-    "by": "Sum by this key of meta instead of by model.",
-    "settle": f"First ask what unsettled attempts cost, with the key in {KEYS['openrouter']}.",
-    "base_url": "OpenRouter's address, if it is not the usual one.",
+    "by": "Add up by this key of meta instead of by model.",
+    "settle": f"First ask OpenRouter for final costs that are missing, with {KEYS['openrouter']}.",
+    "base_url": "OpenRouter's address, in place of its usual one.",
 }
 
 
@@ -71,7 +70,7 @@ def open_ledger(path: Path, *, read_only: bool = False) -> JSONLLedger:
         if ledger.torn and not ledger.attempts and not ledger.newer:
             with path.open("rb") as file:
                 if file.read(5) != b'{"v":':  # else the first record was torn by a kill
-                    raise Misuse(f"{path} is no ledger: no line of it is the record of an attempt")
+                    raise Misuse(f"{path} is not a ledger: it has no record of an attempt")
     except OSError as exc:
         raise Misuse(f"the ledger {path}: {exc.strerror or exc}") from exc
     return ledger
@@ -124,7 +123,9 @@ async def _settle(ledger: llm.Ledger, base_url: str | None) -> None:
     ours = [r for r in ledger.unsettled if r.provider in wires and r.base_url == address]
     if len(ours) < len(ledger.unsettled):
         others = {r.base_url for r in ledger.unsettled} - {address}
-        say(f"not asked: {', '.join(map(one_line, sorted(others)))} (--base-url names another)\n")
+        say(
+            f"not looked up: {', '.join(map(one_line, sorted(others)))} (--base-url selects an address)\n"
+        )
     async with llm.open_client(ledger=ledger) as client:
         await client.settle(ours, model=model)
 
@@ -164,7 +165,7 @@ def notes(ledger: JSONLLedger) -> list[tuple[str, str]]:
         "lower bounds": counts.get(llm.CostResolution.LOWER_BOUND, 0),
         "without a price": counts.get(llm.CostResolution.UNPRICED, 0),
         "unknown": counts.get(llm.CostResolution.UNKNOWN, 0),
-        "not booked, cost unknown": totals.attempts - totals.booked - totals.unbooked_known,
+        "not counted, cost unknown": totals.attempts - totals.booked - totals.unbooked_known,
         "without tokens": totals.attempts - totals.counted,
         "unsettled": len(ledger.unsettled),
         "torn lines": ledger.torn,
@@ -192,34 +193,31 @@ def json_line(ledger: JSONLLedger, by: str | None) -> bytes:
 
 
 def costs(
-    path: Annotated[Path, Argument(metavar="FILE", help="A ledger.")],
+    path: Annotated[Path, Argument(metavar="FILE", help="The ledger.")],
     *,
     by: Annotated[str | None, Option(metavar="KEY", help=_HELP["by"])] = None,
     settle: Annotated[bool, Option("--settle", help=_HELP["settle"])] = False,
     base_url: Annotated[str | None, Option(metavar="URL", help=_HELP["base_url"])] = None,
     json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what the attempts in a ledger cost, by model.
+    """Add up what the attempts in a ledger have cost, by model.
 
-    With --settle, OpenRouter is first asked what the unsettled ones cost.
+    The ledger is the file of --ledger. It is only read, unless --settle looks up final costs.
     """
     try:
         if base_url is not None and not settle:
-            raise Misuse("--base-url goes with --settle, which asks at that address")
+            raise Misuse("--base-url needs --settle, which asks at that address")
         if not path.exists():
             raise Misuse(f"the ledger {path}: no such file")
         ledger = open_ledger(path, read_only=not settle)
         if settle:
-            trio.run(_settle, ledger, base_url)
+            run_in_trio(_settle, ledger, base_url)
         if json:
             write_all(sys.stdout, json_line(ledger, by))
         else:
             print_table((by or "model", *HEAD), rows(ledger, by))
             print_rows(notes(ledger))
-    except Misuse as exc:
-        print_error(f"error: {exc}")
-        raise typer.Exit(2) from None
-    except OutputError as exc:
-        raise typer.Exit(141 if exc.gone else 1) from None
+    except (Misuse, OutputError) as exc:
+        raise typer.Exit(print_failure(exc)) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

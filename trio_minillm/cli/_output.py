@@ -18,24 +18,24 @@ import trio_minillm as llm
 
 from .._protocol.redaction import redact_beginnings
 from ..local import LocalModelError
+from ._advice import advice, last_of
 
 EXIT_CODES = {
-    0: "finished: the answer is whole; for bench and batch: all answers are",
-    1: "the output, the ledger or the cache could not be written, or this program has a bug",
-    2: "misuse: a wrong option or input, no prompt, no key, or the extra [cli] is missing",
-    3: "could not send: wrong address, no network, or the local model did not start",
+    0: "success: the answer is complete; for batch and bench, every answer is",
+    1: "a file, or stdout, could not be written, or this program has a bug",
+    2: "misuse: a wrong option or input, no prompt, no key, or a missing extra",
+    3: "not sent: wrong address, no network, or the local model did not start",
     4: "refused: the key or the request is wrong",
-    5: "refused: quota used up, rate limit, or the server is overloaded or failing",
-    6: "the stream broke: truncated, timed out, malformed, or an error in it; for bench and batch: "
-    "some requests failed",
-    7: "for batch: stopped by a limit of yours, by a quota that is used up, or by a server that names a "
-    "late time to come back",
-    8: "for compare: a condition of --fail-if holds",
-    130: "interrupted (Ctrl-C); a second Ctrl-C does not wait for anything",
-    141: "stdout was closed by its reader (as in `| head`)",
-    143: "ended by SIGTERM, which does what Ctrl-C does",
+    5: "refused for now: exhausted quota, rate limit, or an overloaded or failing server",
+    6: "the answer broke off or failed: truncated, timed out, malformed, or an error inside it; for batch"
+    " and bench, some requests failed",
+    7: "batch: stopped by a limit you set, an exhausted quota, or a server that refuses for a long time",
+    8: "compare: a condition of --fail-if holds",
+    130: "interrupted by Ctrl-C",
+    141: "stdout was closed by its reader, as in `| head`",
+    143: "ended by SIGTERM",
 }
-"""The meaning of each exit code, as ``--help`` shows it."""
+"""The meaning of each exit code, as the page on exit codes has it."""
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that ask a command to come to its end: Ctrl-C, and what schedulers and containers send. The
@@ -230,11 +230,6 @@ def cost_line(cost: llm.CostInfo) -> str:
 # -- errors, exit codes, JSON --------------------------------------------------------------
 
 
-def last_of(error: Exception | None) -> Exception | None:
-    """Return the error itself, or that of the newest attempt if there were several."""
-    return error.last_error if isinstance(error, llm.RetriesExhausted) else error
-
-
 def exit_code(answer: Answer) -> int:
     """Return the exit code of a ``chat`` command."""
     if answer.interrupted and answer.response.outcome is not llm.Outcome.FINISHED:
@@ -253,54 +248,13 @@ def error_code(error: Exception | None) -> int:
     return next((code for kind, code in kinds if isinstance(error, kind)), 1 if error else 0)
 
 
-SEND_ADVICE = {
-    "refused": "check the address, and that the server runs",
-    "no_such_host": "check the address",
-    "unreachable": "check the network and the address; trying again is safe",
-    "address": "check the address",
-    "certificate": "check the address; trying again does not help",
-    "tls": "check the address; trying again does not help",
-    "open_files": "raise the limit (ulimit -n), or send fewer at once",
-}
-"""Words on what to do by `SendError.reason`."""
-
-
-def advice(error: Exception, variable: str | None) -> str:
-    """Return what to do about an error, in a few words, or an empty text.
-
-    ``variable`` is the environment variable of the key.
+def error_line(
+    error: Exception, variable: str | None, secret: str = "", *, paid: bool = True
+) -> str:
+    """Return one line that says what went wrong and what to do. The arguments are those of `advice`, and
+    the key.
     """
-    error = last_of(error) or error
-    if isinstance(error, llm.RefusedUntil):
-        return "the same command goes on then"
-    if isinstance(error, llm.RefusedError | llm.ProviderError):
-        if error.status == 407:
-            return "check the proxy's user name and password"
-        if error.kind == "auth":
-            if variable and not os.environ.get(variable):
-                return f"no key was sent: set {variable}"
-            return f"check the key in {variable} and its rights" if variable else "check the key"
-        if error.status in (404, 405):
-            return ""  # the message has the address, and says what may be wrong
-        if error.status == 413:
-            return "send a shorter request, or ask a model that takes longer ones"
-        if error.kind == "invalid":
-            return "fix the request: the model's name, the address, the options"
-        if error.kind == "quota":
-            return "pay or raise the limit; waiting does not help"
-        return "wait, then try again"
-    if isinstance(error, llm.SendError):
-        return SEND_ADVICE.get(
-            error.reason or "", "check the address and the network; trying again is safe"
-        )
-    if isinstance(error, llm.StreamTimeout):
-        return "the --timeout-… options set the clocks; sending again costs again"
-    return "sending again costs again" if isinstance(error, llm.StreamError) else ""
-
-
-def error_line(error: Exception, variable: str | None, secret: str = "") -> str:
-    """Return one line that says what went wrong and what to do."""
-    hint = advice(error, variable)
+    hint = advice(error, variable, paid=paid)
     return f"error: {one_line(redact_beginnings(str(error), secret))}" + (
         f" ({hint})" if hint else ""
     )

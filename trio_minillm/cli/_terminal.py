@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .._bench.output.text import aligned, markdown
-from ._output import OutputError, Row
+from ._output import OutputError, Row, error_code, error_line
 
 TABS, ALIGNED, MARKDOWN = "tabs", "aligned", "markdown"
 """Forms of a table that is not on a terminal."""
@@ -67,8 +67,10 @@ _COLORS |= dict.fromkeys(("truncated", "errored", "failed"), "red")
 def print_rows(rows: Iterable[Row], *, stderr: bool = True) -> None:
     """Print the closing lines: a small table on a terminal, ``label: value`` elsewhere.
 
-    Raises `OutputError` on stdout; failures on stderr are ignored.
+    Raises `OutputError` on stdout; failures on stderr are ignored. Without rows, nothing is printed.
     """
+    if not (rows := list(rows)):
+        return
     console = Console(stderr=stderr, highlight=False)
     text = _rows_text(console, rows)
     if stderr:
@@ -181,6 +183,18 @@ def print_error(line: str) -> None:
     say(captured.get())
 
 
+def print_failure(
+    error: Exception, variable: str | None = None, secret: str = "", *, paid: bool = True
+) -> int:
+    """Print one line for an error, unless it is that stdout was closed by its reader, and return its exit
+    code. The arguments are those of `error_line`.
+    """
+    code = error_code(error)
+    if code != 141:
+        print_error(error_line(error, variable, secret, paid=paid))
+    return code
+
+
 def print_summary(
     table: list[tuple[str, ...]], rows: list[Row], *, form: str = TABS, stderr: bool = False
 ) -> None:
@@ -202,15 +216,22 @@ def print_summary(
 
 
 def print_table(
-    head: tuple[str, ...], rows: list[tuple[str, ...]], *, stderr: bool = False
+    head: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    *,
+    form: str = TABS,
+    stderr: bool = False,
 ) -> None:
-    """Print a table on a terminal; elsewhere one row per line with its fields separated by tabs.
+    """Print a table on a terminal; elsewhere one row per line with its fields separated by tabs, or
+    `ALIGNED`.
 
     Raises `OutputError`.
     """
     console, stream = Console(stderr=stderr, highlight=False), sys.stderr if stderr else sys.stdout
     if not console.is_terminal:
-        text = "".join("\t".join(row) + "\n" for row in (head, *rows))
+        text = aligned([head, *rows])
+        if form == TABS:
+            text = "".join("\t".join(row) + "\n" for row in (head, *rows))
         write_all(stream, encoded(text, stream))
         return
     table = Table(*head, box=None, header_style="dim")

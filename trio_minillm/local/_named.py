@@ -7,6 +7,7 @@ to be started.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
@@ -77,13 +78,40 @@ def kind_of(name: str) -> str:
     return name.partition(":")[0]
 
 
+_KNOWN_NAMES = (
+    (r"[^:]+\.gguf", "local"),
+    (r"claude-\w.*", "anthropic"),
+    (r"(?:gemini|gemma)-\w.*", "gemini"),
+    (r"(?:gpt|chatgpt)-\w.*|o[134](?:-.+)?", "openai"),
+    (r"[\w.-]+/[\w.-]+(?::\w+)?", "openrouter"),
+)
+"""Patterns of well-known models' names without a kind, with the kind that each is most likely of."""
+
+
+def kind_meant(word: str) -> str | None:
+    """Return the kind that a misspelt or a similar word most likely stands for."""
+    near = get_close_matches(word.lower(), _ALIASES, n=1)
+    return _ALIASES[near[0]] if near else None
+
+
+def suggested(name: str) -> str | None:
+    """Return the name that an unknown one was most likely meant for: ``gpt-5-mini`` lacks its kind, and
+    that of ``opnai:gpt-5-mini`` is misspelt.
+    """
+    for pattern, kind in _KNOWN_NAMES:
+        if re.fullmatch(pattern, name):
+            return f"{kind}:{name}"
+    word, _, rest = name.partition(":")
+    meant = kind_meant(word)
+    if meant is None or (meant == word and ":" in name):
+        return None
+    return meant if meant == "local" and not rest else f"{meant}:{rest or 'NAME'}"
+
+
 def meant(name: str) -> str:
     """Return words on the name that an unknown one was likely meant for, to follow a message."""
-    kind, colon, rest = name.partition(":")
-    near = get_close_matches(kind.lower(), _ALIASES, n=1)
-    if not colon or not near or _ALIASES[near[0]] == kind:
-        return ""
-    return f"; did you mean {_ALIASES[near[0]]}:{rest or 'NAME'}?"
+    likely = suggested(name)
+    return "" if likely is None else f"; did you mean {likely}?"
 
 
 def variable_of(kind: str, base_url: str | None = None) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -27,6 +27,9 @@ from .._types.messages import Message
 from .._types.money import exact
 from .._types.usage import Usage
 from ._pricing import native_cost, priced_cost
+
+if TYPE_CHECKING:
+    from ._model_lists import ModelPage
 
 Parsed: TypeAlias = StreamChunk | Sequence[StreamChunk] | None
 """The result of parsing one event: a chunk, several (an event with several choices), or ``None``
@@ -392,6 +395,18 @@ class Provider:
         """
         raise NotImplementedError
 
+    def models_url(self, model: Model, after: str | None = None) -> str | None:
+        """Return the URL that lists the models at a model's address, or the page of the list that follows
+        the one with the mark ``after``; ``None``, the default, if there is no list.
+        """
+        return None
+
+    def parse_models(self, body: bytes) -> ModelPage:
+        """Read a page of that list. Raises `ProtocolError`."""
+        from ._model_lists import page_of  # only who asks for the list needs it
+
+        return page_of(body)
+
     def counts_all_choices(self, model: Model) -> bool:
         """Return whether the usage of a request for several choices covers all of them.
 
@@ -486,6 +501,18 @@ def joined_url(
         base += endpoint if version and base.endswith(version) else version + endpoint
     asked = "&".join(filter(None, [query, given]))
     return f"{base}?{asked}" if asked else base
+
+
+MODELS = "/models"
+"""The endpoint of the list of models, beside the one for requests."""
+
+
+def url_beside(url: str, endpoint: str, other: str, query: str = "") -> str:
+    """Return the address of another endpoint beside the one of ``url``, whose query stays at the end."""
+    base, _, given = url.partition("?")
+    asked = "&".join(filter(None, [query, given]))
+    address = base.removesuffix(endpoint) + other
+    return f"{address}?{asked}" if asked else address
 
 
 @lru_cache(maxsize=256)  # each request asks several times, and a client knows few addresses

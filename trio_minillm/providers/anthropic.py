@@ -40,6 +40,7 @@ from ._anthropic_events import (
 )
 from ._anthropic_request import AZURE, CALL_FIELDS, OWN_HOST, TYPED_FIELDS, messages_body
 from ._base import (
+    MODELS,
     Model,
     Parsed,
     Provider,
@@ -49,6 +50,7 @@ from ._base import (
     is_vertex,
     joined_url,
     names_failure,
+    url_beside,
 )
 from ._coerce import clean, loose_json, side_objects, side_text, text
 from ._errors import complaint_in, error_from, failure_beside, is_error, name_answer
@@ -77,6 +79,15 @@ class Anthropic(Provider):
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL stays at its end. At Vertex AI it names the model."""
         return _url(model.base_url, model.name)
+
+    def models_url(self, model: Model, after: str | None = None) -> str | None:
+        """Return the URL of a page of the list (1,000 at most); ``None`` at Vertex AI, which has none in
+        this format.
+        """
+        if is_vertex(model.base_url):
+            return None
+        page = "limit=1000" + (f"&after_id={quote(after, safe='')}" if after else "")
+        return url_beside(self.endpoint_url(model), "/messages", MODELS, page)
 
     def wire_at(self, model: Model) -> str:
         """Return ``anthropic`` at Anthropic's own address, elsewhere with the address behind it.

@@ -7,11 +7,12 @@ denominator.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import msgspec
 
-from ._base import Model, is_token, joined_url
+from ._base import MODELS, Model, is_token, joined_url, url_beside
 from ._formats import ANY, FORMATS
 from ._openai_request import Dialect
 from ._server_quirks import SERVERS, for_model
@@ -58,6 +59,11 @@ class Compatible(OpenAIChat):
         dated = f"/openai/deployments/{quote(model.name, safe='')}"
         base = dated if version[:1].isdigit() else "/openai/v1"
         return urlunsplit(where._replace(path=base + CHAT))
+
+    def models_url(self, model: Model, after: str | None = None) -> str:
+        """Return the URL of the list, which has one page; Azure's is not below a deployment."""
+        url = url_beside(self.endpoint_url(model), CHAT, MODELS)
+        return re.sub(r"/deployments/[^/]+(?=/models)", "", url) if self.server == "azure" else url
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         if self.server == "azure" and model.api_key and not is_token(model.api_key):

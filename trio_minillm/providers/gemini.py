@@ -19,7 +19,17 @@ import msgspec
 from .._types.chunks import StreamChunk
 from .._types.errors import EXCERPT_CHARS, ErrorInfo, MiniLLMError, ProtocolError, ProviderError
 from .._types.usage import Usage
-from ._base import Beside, Model, Parsed, Provider, Request, is_vertex, joined_url
+from ._base import (
+    MODELS,
+    Beside,
+    Model,
+    Parsed,
+    Provider,
+    Request,
+    is_vertex,
+    joined_url,
+    url_beside,
+)
 from ._coerce import loose_json, loose_object
 from ._errors import complaint_in, error_from, failure_beside, is_error, name_answer
 from ._gemini_events import (
@@ -57,6 +67,15 @@ class Gemini(Provider):
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL stays at its end."""
         return _url(model.base_url, model.name)
+
+    def models_url(self, model: Model, after: str | None = None) -> str | None:
+        """Return the URL of a page of the list (1,000 at most); ``None`` at Vertex AI, which has none in
+        this format.
+        """
+        if is_vertex(model.base_url):
+            return None
+        page = "pageSize=1000" + (f"&pageToken={quote(after, safe='')}" if after else "")
+        return url_beside(_list_of(model.base_url), "", MODELS, page)
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         """Return the key in Google's own header, or a token as a bearer's.
@@ -199,6 +218,13 @@ def _url(base_url: str, name: str) -> str:
         base = _with_version(base)
         base += _path_of(name, base)
     return joined_url(f"{base}{mark}{query}", _METHOD, query="alt=sse")
+
+
+def _list_of(base_url: str) -> str:
+    """Return the address that the list of models is below: one that names a model, without it."""
+    base, mark, query = base_url.partition("?")
+    base = re.sub(r"/models/[^/]+$", "", base.rstrip("/"))
+    return _with_version(base) + mark + query
 
 
 def _with_version(base: str) -> str:

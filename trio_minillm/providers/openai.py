@@ -17,7 +17,7 @@ from .._types.chunks import StreamChunk
 from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import MiniLLMError, ProviderError
 from .._types.usage import Usage
-from ._base import Model, Provider, Request, host_of, joined_url
+from ._base import MODELS, Model, Provider, Request, host_of, joined_url, url_beside
 from ._coerce import loose_json
 from ._errors import complaint_in, failure_beside, name_answer
 from ._history import OPENAI_IDS
@@ -65,6 +65,10 @@ class OpenAIChat(Provider):
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""
         return joined_url(model.base_url, CHAT)
+
+    def models_url(self, model: Model, after: str | None = None) -> str | None:
+        """Return the URL of the list, which has one page."""
+        return url_beside(self.endpoint_url(model), CHAT, MODELS)
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         return {"authorization": f"Bearer {model.api_key}"} if model.api_key else {}

@@ -22,6 +22,7 @@ from .._types.cost import CostInfo, TokenPrice
 from .._types.errors import ErrorInfo, ProtocolError, ProviderError
 from .._types.usage import Usage
 from ._base import (
+    MODELS,
     Beside,
     Continuation,
     Model,
@@ -32,6 +33,7 @@ from ._base import (
     host_of,
     is_token,
     joined_url,
+    url_beside,
 )
 from ._coerce import clean, loose_json, side_objects, side_text
 from ._errors import complaint_in, error_from, failure_beside, is_error, name_answer
@@ -90,6 +92,10 @@ class OpenAIResponses(Provider):
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""
         return joined_url(model.base_url, RESPONSES, instead_of="/chat/completions")
+
+    def models_url(self, model: Model, after: str | None = None) -> str:
+        """Return the URL of the list, which has one page."""
+        return url_beside(self.endpoint_url(model), RESPONSES, MODELS)
 
     def wire_at(self, model: Model) -> str:
         """Return ``openai-responses`` at OpenAI's own address, elsewhere with the host behind it.

@@ -7,7 +7,7 @@ Usage always ends the stream, whatever the request says. The generation id is in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -20,6 +20,9 @@ from ._chat_messages import TurnOrder
 from ._formats import ANY
 from ._openai_request import Dialect
 from .openai import CHAT, OpenAIChat
+
+if TYPE_CHECKING:
+    from ._model_lists import ModelPage
 
 
 def _reasoning(reasoning: Reasoning) -> dict[str, Any]:
@@ -110,6 +113,12 @@ class OpenRouter(OpenAIChat):
         ident = quote(generation_id, safe="")
         url = joined_url(model.base_url, "/generation", instead_of=CHAT, query=f"id={ident}")
         return SettlementRequest(url=url)
+
+    def parse_models(self, body: bytes) -> ModelPage:
+        """Read the list, whose prices are in USD for each token."""
+        from ._model_lists import page_of, price_per_token  # only who asks for the list needs it
+
+        return page_of(body, price_per_token)
 
     def parse_settlement(self, body: bytes) -> Usage | None:
         """Return the generation's record as final usage, or ``None`` while it has no cost.

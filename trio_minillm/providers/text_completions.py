@@ -17,7 +17,16 @@ import msgspec
 from .._types.chunks import StreamChunk
 from .._types.errors import ProtocolError
 from .._types.usage import Usage
-from ._base import Model, Request, SettlementRequest, host_of, is_token, joined_url
+from ._base import (
+    MODELS,
+    Model,
+    Request,
+    SettlementRequest,
+    host_of,
+    is_token,
+    joined_url,
+    url_beside,
+)
 from ._openai_choices import advances
 from ._openai_request import Dialect
 from ._server_quirks import SERVERS
@@ -52,6 +61,10 @@ class TextCompletions(OpenAIChat):
     def endpoint_url(self, model: Model) -> str:
         """Return the URL; a query in the base URL (Azure's ``api-version``) stays at its end."""
         return joined_url(model.base_url, COMPLETIONS, instead_of=CHAT)
+
+    def models_url(self, model: Model, after: str | None = None) -> str:
+        """Return the URL of the list, which has one page."""
+        return url_beside(self.endpoint_url(model), COMPLETIONS, MODELS)
 
     def auth_headers(self, model: Model) -> dict[str, str]:
         key, host = model.api_key, host_of(model.base_url)

@@ -24,6 +24,7 @@ from ..._types.params import PARAM_NAMES
 from ..._types.response import CompletionResponse, Outcome, Timings
 from ...providers import Model
 from ..streams import TrackedStream
+from .http_facts import HTTPRequest, HTTPResponse, request_facts, response_facts
 from .log_records import described, error_type, log
 
 
@@ -45,6 +46,8 @@ class ObservedAttempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The value that the caller attached to the call."""
     messages: tuple[Message, ...] | None = None
     """The messages that are sent, if the observer has ``wants_content = True``, else ``None``."""
+    http: HTTPRequest | None = None
+    """The request without secrets and texts, if the observer has ``wants_http = True``, else ``None``."""
 
     def __repr__(self) -> str:
         return f"<ObservedAttempt {self.number} {self.model!r}>"
@@ -71,6 +74,9 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The times of its milestones, in seconds since it began."""
     response: CompletionResponse | None
     """Everything that arrived; ``None`` for an attempt that another follows, of which nothing did."""
+    http: HTTPResponse | None = None
+    """The status and the headers without secrets, if a response came and the observer has
+    ``wants_http = True``, else ``None``."""
 
     def __repr__(self) -> str:
         return f"<AttemptEnd {self.outcome} {self.seconds:.3f} s>"
@@ -87,7 +93,8 @@ class Observer(Protocol):
     (`contextvars`) of the call. What they raise is logged once for each method, and costs no answer.
 
     An observer with the attribute ``wants_content = True`` gets the messages of each attempt, which are
-    held until its end.
+    held until its end. One with ``wants_http = True`` gets the request and the response as HTTP has them:
+    method, status, headers without secrets, and the names and sizes of the body's fields.
     """
 
     def attempt_began(self, attempt: ObservedAttempt) -> None:
@@ -117,6 +124,7 @@ class Notifier:
             if not callable(method) or inspect.iscoroutinefunction(method):
                 raise TypeError(f"observer must be an Observer: its {name} must be a plain method")
         self.wants_content: bool = getattr(observer, "wants_content", False) is True
+        self.wants_http: bool = getattr(observer, "wants_http", False) is True
         self._observer = observer
         self._failed: set[str] = set()
 
@@ -157,6 +165,10 @@ class ObservedStream(TrackedStream):
         }
         if notifier is not None and notifier.wants_content:
             self._described["messages"] = messages_of(messages)
+        if notifier is not None and notifier.wants_http:
+            self._described["http"] = request_facts(
+                prepared.headers, prepared.body, self._task.redacted
+            )
         self._check_budget = self._task.before_attempt
         self._task.before_attempt = self._attempt_begins
         self._task.after_begin = self._answer_begins
@@ -200,6 +212,7 @@ class ObservedStream(TrackedStream):
             seconds=ended - (info.started or 0.0),
             timings=self._response_fields()["timings"],
             response=None if retried else self.response,
+            http=self._response_head(),
         )
         if log.isEnabledFor(logging.DEBUG) and not retried:
             words = "attempt %d at %s ended: %s after %.3f s%s"
@@ -207,6 +220,12 @@ class ObservedStream(TrackedStream):
             args = record.attempt, attempt.model, end.outcome, end.seconds, error_words
             log.debug(words, *args, extra=_fields(attempt) | _end_fields(end))
         self._tell("attempt_ended", attempt, end)
+
+    def _response_head(self) -> HTTPResponse | None:
+        info = self._task.info
+        if self._notifier is None or not self._notifier.wants_http or info.headers_at is None:
+            return None
+        return response_facts(info.status, info.headers, info.received, self._task.redacted)
 
     def _tell(self, name: str, attempt: ObservedAttempt | None, *more: Any) -> None:
         if self._notifier is None or attempt is None:  # it has ended already
