@@ -21,21 +21,23 @@ from .tools import Tool
 
 
 class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """A response format: JSON that matches ``schema``.
+    """A response format: JSON that matches a schema.
 
-    ``strict`` asks the provider to enforce the schema, which is then closed: every property is
-    required, and no others are allowed. A schema that its strict mode can't take (maps, values of any
-    type) is asked for without, or is a ``ValueError`` where there is no other mode. A root that is no
-    object is put into one. ``type`` is what `CompletionResponse.parsed` decodes into.
+    If the root of the schema is not an object, it is wrapped in one.
     """
 
     schema: JSONObject
+    """The JSON schema."""
     name: str = "response"
-    """Name of the schema, which the model may see."""
+    """The name of the schema, which the model may see."""
     description: str | None = None
-    """Purpose of the answer, for the model."""
+    """The purpose of the answer, for the model."""
     strict: bool = True
+    """True if the provider enforces the schema. All properties are then required, and no others are
+    allowed. A schema that the strict mode does not support (maps, values of any type) is sent
+    without it, or raises ``ValueError`` if the provider has no other mode."""
     type: Any = None
+    """The type that `CompletionResponse.parsed` decodes into."""
 
     def __post_init__(self) -> None:
         check_type("schema", self.schema, Mapping)
@@ -47,21 +49,23 @@ class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
-    """The amount of reasoning before the answer: ``effort`` or ``budget``, not both.
+    """The amount of reasoning before the answer. Set ``effort`` or ``budget``, not both.
 
-    ``effort`` is one of the provider's words (``minimal`` … ``high``); ``budget`` is in tokens;
-    ``enabled=False`` turns reasoning off. ``summary`` and ``exclude`` control how much of it is
-    shown.
-
-    Raises ``TypeError`` for a value of another type, ``ValueError`` for an empty effort, a negative
-    budget, and if both are given.
+    Raises ``TypeError`` for a value of the wrong type. Raises ``ValueError`` for an empty effort,
+    for a negative budget, and if both are given.
     """
 
     effort: str | None = None
+    """One of the provider's words, such as ``minimal``, ``low``, ``medium``, or ``high``."""
     budget: int | None = None
+    """The largest number of tokens for reasoning; -1 lets the server choose, where it supports
+    that."""
     enabled: bool | None = None
+    """``False`` turns reasoning off, ``True`` turns it on with the provider's defaults."""
     summary: str | None = None
+    """The detail of the visible summary, such as ``auto`` or ``detailed``."""
     exclude: bool | None = None
+    """True if the answer should not show the reasoning."""
 
     def __post_init__(self) -> None:
         for name, kind in (("effort", str), ("budget", int), ("summary", str)):
@@ -80,7 +84,7 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_off(self) -> bool:
-        """True if it asks for no reasoning at all: ``enabled=False``, or an effort of ``"none"``."""
+        """True if this turns reasoning off: ``enabled=False``, or the effort ``"none"``."""
         return self.enabled is False or self.effort == "none"
 
 
@@ -117,93 +121,154 @@ def format_of(given: Any) -> JSONSchema | Literal["json", "text"] | JSONObject:
 
 
 class PlainParams(TypedDict, total=False):
-    """The parameters of `Params` of which no type depends: all but ``response_format``."""
+    """The parameters of `Params` that do not change the type of the result: all but
+    ``response_format``.
+    """
 
     # In every wire format, or most of them
     max_tokens: int | None
+    """The largest number of tokens in the answer."""
     temperature: float | None
+    """The randomness of sampling; 0 is the least."""
     top_p: float | None
+    """The share of probability from which tokens are sampled, from 0 to 1."""
     top_k: int | None
+    """The number of most likely tokens from which tokens are sampled."""
     stop: str | Sequence[str] | None
+    """One or more texts that end the answer."""
     seed: int | None
+    """A seed for sampling, so that the same request is more likely to give the same answer."""
     tools: Sequence[Tool | type | Callable[..., Any] | Mapping[str, Any]] | None
+    """The tools that the model may call: functions, types, `Tool`, or the provider's own
+    mappings."""
     tool_choice: str | Tool | type | Callable[..., Any] | Mapping[str, Any] | None
-    """``auto``, ``none``, ``required``, one of ``tools`` or its name, or the provider's own mapping."""
+    """``"auto"``, ``"none"``, ``"required"``, one of ``tools`` or its name, or the provider's own
+    mapping."""
     parallel_tool_calls: bool | None
+    """True if one answer may have several tool calls."""
     reasoning: Reasoning | str | int | bool | None
+    """The amount of reasoning: an effort (``"low"``), a budget in tokens (``2000``), ``True``,
+    ``False``, or a `Reasoning`."""
     user: str | None
+    """An id of the end user, for the provider's detection of abuse."""
     metadata: Mapping[str, str] | None
+    """Labels that the provider stores with the request."""
     service_tier: str | None
+    """The tier at which the provider should serve the request, such as ``"flex"`` or
+    ``"priority"``."""
     cache: CacheHint
     """A cache breakpoint after the last block that can be cached (Anthropic, OpenRouter)."""
 
     # OpenAI and most servers that speak its format
     frequency_penalty: float | None
+    """A penalty for tokens by how often they have occurred."""
     presence_penalty: float | None
+    """A penalty for tokens that have occurred at all."""
     logit_bias: Mapping[str, float] | None
+    """A bias for each token id, which makes the token more or less likely."""
     logprobs: bool | None
+    """True if the answer should include the log probabilities of its tokens."""
     top_logprobs: int | None
+    """The number of alternatives with log probabilities for each token."""
     n: int | None
+    """The number of answers (choices)."""
     verbosity: str | None
+    """The length of the answer: ``"low"``, ``"medium"``, or ``"high"``."""
     prediction: str | Mapping[str, Any] | None
+    """Text that the answer is expected to contain, which makes it faster (OpenAI)."""
     modalities: Sequence[str] | None
+    """The kinds of output, such as ``["text", "audio"]``."""
     audio: Mapping[str, Any] | None
+    """The voice and format of audio output (OpenAI)."""
     store: bool | None
+    """True if the provider should store the answer."""
     moderation: Mapping[str, Any] | None
+    """Moderation options, in the provider's own shape."""
     web_search_options: Mapping[str, Any] | None
+    """Web search options, in the provider's own shape."""
     prompt_cache_key: str | None
+    """A key by which the provider finds the cached prompts of similar requests (OpenAI)."""
     prompt_cache_retention: str | None
+    """The time for which the provider keeps a cached prompt, such as ``"24h"`` (OpenAI)."""
     prompt_cache_options: Mapping[str, Any] | None
+    """More options of the prompt cache, in the provider's own shape."""
     safety_identifier: str | None
+    """An id of the end user, for the provider's safety checks (OpenAI)."""
     include_obfuscation: bool | None
+    """``False`` leaves out the padding that hides the length of each piece (OpenAI)."""
     stream_options: Mapping[str, Any] | None
-    """Further fields of the request's ``stream_options`` (vLLM's ``continuous_usage_stats``)."""
+    """More fields of the request's ``stream_options``, such as vLLM's
+    ``continuous_usage_stats``."""
 
     # Text completions
     suffix: str | None
-    """Text that follows what is to be generated, where the model fills in the middle."""
+    """The text after the gap, for models that fill in the middle."""
     echo: bool | None
-    """True if the answer begins with the prompt, with ``logprobs`` also that of its tokens."""
+    """True if the answer should start with the prompt, and its log probabilities with the
+    prompt's."""
     best_of: int | None
+    """The number of candidates that the server makes to return the best one."""
     prompt_logprobs: int | None
-    """Number of alternatives for each token of the prompt (vLLM's)."""
+    """The number of alternatives with log probabilities for each token of the prompt (vLLM)."""
 
     # OpenAI Responses
     background: bool | None
-    """True if the answer goes on without its connection, and is taken up again where that was cut."""
+    """True if the answer should continue without its connection, so that it can be resumed after a
+    cut."""
     include: str | Sequence[str] | None
-    """Further parts of the answer: ``reasoning.encrypted_content``, ``file_search_call.results`` …"""
+    """More parts of the answer, such as ``reasoning.encrypted_content`` or
+    ``file_search_call.results``."""
     previous_response_id: str | None
+    """The id of the stored answer that this request continues."""
     conversation: str | Mapping[str, Any] | None
+    """The stored conversation that this request belongs to."""
     truncation: str | None
+    """The handling of a prompt that is too long: ``"auto"`` or ``"disabled"``."""
     max_tool_calls: int | None
+    """The largest number of calls to the provider's own tools."""
 
     # OpenRouter, and samplers that servers of open-weight models share with it
     min_p: float | None
+    """The smallest probability of a sampled token, relative to the most likely one."""
     top_a: float | None
+    """A threshold for sampling that depends on the square of the highest probability."""
     repetition_penalty: float | None
+    """A factor by which repeated tokens become less likely; 1 has no effect."""
     models: Sequence[str] | None
+    """Models that OpenRouter tries in turn if the first one fails."""
     provider: Mapping[str, Any] | None
-    """OpenRouter's routing options: ``order``, ``only``, ``ignore``, ``sort``, ``max_price`` …"""
+    """OpenRouter's routing options: ``order``, ``only``, ``ignore``, ``sort``, ``max_price``, and
+    others."""
     plugins: Sequence[Mapping[str, Any]] | None
+    """OpenRouter's plugins, in its own shape."""
     session_id: str | None
+    """An id that groups requests in OpenRouter's statistics."""
     trace: Mapping[str, Any] | None
+    """Trace metadata for OpenRouter, in its own shape."""
     image_config: Mapping[str, Any] | None
+    """Options of generated images, in OpenRouter's shape."""
 
     # Anthropic
     container: str | Mapping[str, Any] | None
+    """The container in which Anthropic's code tool runs."""
     context_management: Mapping[str, Any] | None
+    """Rules for shortening a long context, in the provider's own shape."""
     mcp_servers: Sequence[Mapping[str, Any]] | None
+    """MCP servers whose tools Claude may call."""
     inference_geo: str | None
+    """The region in which Claude should run, such as ``"us"``."""
     speed: str | None
+    """The speed at which Claude should answer, such as ``"fast"``."""
     betas: str | Sequence[str] | None
+    """Beta features of Anthropic's API, sent in the ``anthropic-beta`` header."""
 
 
 class Params(PlainParams, total=False):
-    """The typed parameters of a call; ``None`` is the same as leaving a parameter out."""
+    """The parameters of a call. ``None`` means the same as leaving a parameter out."""
 
     response_format: Any
-    """``"json"``, a `JSONSchema`, a type, or the provider's own mapping."""
+    """The format of the answer: ``"json"``, a `JSONSchema`, a type, or the provider's own
+    mapping."""
 
 
 PARAM_NAMES: frozenset[str] = frozenset(Params.__annotations__)
