@@ -18,20 +18,20 @@ from .errors import CredentialsError
 
 
 class RequestToSign(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as it is about to be sent: what ``sign=`` of a model is given.
+    """A request that is about to be sent, which a model's ``sign=`` function receives.
 
     The ``repr`` shows neither headers nor body.
     """
 
     method: str
-    """The HTTP method, ``POST`` for a request for an answer."""
+    """The HTTP method; ``POST`` for a request for an answer."""
     url: str
-    """The whole address, with its query."""
+    """The complete address, with its query."""
     headers: Mapping[str, str]
-    """All headers but those that say how the body is sent; their names are in lower case, and
-    ``host`` is among them."""
+    """All headers, including ``host``, except those that say how the body is sent. Names are in
+    lower case."""
     body: bytes
-    """The bytes of the body, as they are sent."""
+    """The body as it is sent."""
 
     def __repr__(self) -> str:
         return f"<{self.method} request to sign>"

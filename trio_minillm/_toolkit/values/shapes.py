@@ -21,24 +21,26 @@ T = TypeVar("T")
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """Something new of a field: more of its text, or its end.
+    """A new part of a field of streamed JSON: more of its text, or its end.
 
-    The ``delta`` of all that come for one field, joined, are its text: the decoded text of a string
-    (``is_text``), the JSON of anything else.
+    The joined ``delta`` values of a field are its text: the decoded text of a string (``is_text``),
+    or the JSON of any other value.
     """
 
     name: str
-    """The field's name in the JSON."""
+    """The name of the field in the JSON."""
     delta: str = ""
-    """Text that has arrived since the one before; it may be empty at the end."""
+    """The text that is new; it may be empty at the end."""
     done: bool = False
-    """True once the field is whole; nothing more of it comes."""
+    """True if the field is complete, so nothing more of it follows."""
     value: Any = None
-    """The whole value, in the field's own type where that is known; ``None`` until it is done."""
+    """The complete value, in the field's type if that is known; ``None`` until the field is
+    done."""
     is_text: bool = False
     """True if the value is a string, so that ``delta`` is a part of it."""
     repaired: bool = False
-    """True if the model did not write the value like this: it was cut, or no JSON, and was mended."""
+    """True if the model did not write the value like this: it was cut or invalid, and was
+    repaired."""
 
     def __repr__(self) -> str:
         done = ", done" if self.done else ""
