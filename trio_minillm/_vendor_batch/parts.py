@@ -62,13 +62,13 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Unreturned(msgspec.Struct, frozen=True):
-    """A request that came back without an answer, and why. Its ``repr`` shows no prompt."""
+    """A request that came back without an answer, with the reason. Its ``repr`` shows no prompt."""
 
     request: BatchRequest
-    """The request, with its model, and its sample alone as its ``samples``."""
+    """The request, with its model, and with only its sample as ``samples``."""
     reason: str
-    """``expired``, ``cancelled``, ``failed`` (the whole batch), ``missing`` (the vendor says nothing of
-    it), or ``errored``, where failures make no results."""
+    """``expired``, ``cancelled``, ``failed`` (the whole batch), ``missing`` (the vendor does not
+    mention it), or ``errored`` (with ``failures=False``)."""
 
     @property
     def key(self) -> str:

@@ -72,15 +72,15 @@ class Sums(msgspec.Struct):
     parts: int = 0
     """Batches that this run has submitted."""
     adopted: int = 0
-    """Requests that were at the vendor already."""
+    """Requests that were already at the vendor."""
     results: int = 0
-    """Results that were handed out."""
+    """Results that were yielded."""
     unsent: int = 0
-    """Requests that were not submitted: `VendorBatch.leave`, or ``submit=False``."""
+    """Requests that were not submitted, because of `VendorBatch.leave` or ``submit=False``."""
     unreadable: int = 0
     """Lines of results that can't be read."""
     strange: int = 0
-    """Lines of results that are of no request of their batch."""
+    """Lines of results that belong to no request of their batch."""
 
 
 class VendorRun:

@@ -25,18 +25,18 @@ Factory = Callable[[], HTTPTransport]
 
 
 async def check_transport(factory: Factory) -> None:
-    """Prove that a transport can carry this library.
+    """Check that a transport can carry this library.
 
-    ``factory`` makes a new transport each time, of httpx's interface or of httpx2's, which must be able
-    to reach 127.0.0.1. Checked, over real sockets: requests and responses arrive as they were sent; a
-    body's bytes are available as soon as they have arrived; every framing is read to its end, and an early end raises an
-    ``httpx.TransportError``; a connection is reused if its body was drained, and closed if it was
-    not; cancellation at any wait raises Trio's own exception, closes the connection, and leaves the
-    transport usable; closing the transport closes all its connections.
+    ``factory`` makes a new transport of httpx's or httpx2's interface each time, which must be able
+    to reach 127.0.0.1. Use Trio's real clock, or ``MockClock(autojump_threshold=0.02)``.
 
-    Use Trio's real clock, or ``MockClock(autojump_threshold=0.02)``.
+    The checks run over real sockets. They are: requests and responses arrive unchanged; the bytes
+    of a body are available as soon as they arrive; every framing is read to its end, and an early
+    end raises an ``httpx.TransportError``; a connection is reused if its body was read completely,
+    and closed otherwise; cancellation at any wait raises Trio's own exception, closes the
+    connection, and leaves the transport usable; closing the transport closes all its connections.
 
-    Raises ``AssertionError``, which says what was broken.
+    Raises ``AssertionError``, which says what is wrong.
     """
     for clause, check in _CLAUSES.items():
         with trio.move_on_after(SECONDS) as scope:

@@ -36,15 +36,18 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 def replay(
     path: str | os.PathLike[str], *, speed: float = 1.0, questions: bool = False
 ) -> tuple[Reply, ...]:
-    """Return the responses of a recording as replies of a script, in the order of their requests.
+    """Return the responses of a recording as scripted replies, in the order of their requests.
 
-    They bring the same bytes in the same reads, ``speed`` times as fast as recorded; ``math.inf``
-    leaves out all pauses. If the client had hung up, the reply stays silent after what was read.
-    With ``questions`` the replies are those to requests for a cost, and to cancel a response, for
-    ``settlements=``, otherwise those to all others.
+    - ``path`` is the recording.
+    - ``speed`` is how much faster than recorded the bytes arrive, in the same reads; ``math.inf``
+      leaves out all pauses.
+    - ``questions`` selects the replies to cost lookups and cancellations, for ``settlements=``. By
+      default, you get those to all other requests.
+
+    If the client had hung up, the reply stays silent after what was read.
 
     Raises ``ValueError``, with the place, for a file that is not a recording and for an exchange
-    whose body was not recorded completely; ``OSError`` if the file can't be read.
+    whose body was not recorded completely. Raises ``OSError`` if the file can't be read.
     """
     if not speed > 0:
         raise ValueError("speed must be above 0")

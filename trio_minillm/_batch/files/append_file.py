@@ -31,7 +31,9 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class ResultFileError(OSError):
-    """The file can't take results: another process writes to it, or it holds something else."""
+    """The file can't store results, because another process writes to it or it contains something
+    else.
+    """
 
 
 class AppendFile:
