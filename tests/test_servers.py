@@ -42,7 +42,10 @@ def page() -> str:
     for title, area in AREAS.items():
         if not area:
             continue
-        rows = ["| server | what the server does | what you get | source |", "| --- | --- | --- | --- |"]
+        rows = [
+            "| server | what the server does | what you get | source |",
+            "| --- | --- | --- | --- |",
+        ]
         for d in sorted(area, key=lambda d: d.server.lower()):
             rows.append(f"| {d.server} | {d.does} | {d.handled} | {d.source} |")
         out.append(f"\n## {title}\n\n" + "\n".join(rows) + "\n")

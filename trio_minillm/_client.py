@@ -263,7 +263,7 @@ class Client:
             check_option("timeouts", timeouts, Timeouts)
             timeouts = _bounded(timeouts)
         if params.get("raw"):  # that `stream` would take, for chunks that nobody gets to see
-            raise TypeError("complete takes no raw: use stream, whose chunks have the bytes")
+            raise TypeError("complete does not accept raw: use stream, whose chunks have the bytes")
         asking: Asking | TrackedStream
         if retries_invalid == 0:
             prepare: Any = self._prepare if isinstance(model, Model) else self._prepare_choice

@@ -106,7 +106,7 @@ def test_other_formats():
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "text"}, "response_format is no JSON schema: 'text' is not valid"),
+        ({"type": "text"}, "response_format is not a JSON schema: 'text' is not valid"),
         (
             {"$ref": "http://test.invalid/s"},
             "refers to 'http://test.invalid/s', which is not in it",

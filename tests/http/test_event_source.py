@@ -324,7 +324,7 @@ def test_items_of_another_kind_are_a_mistake_of_the_program(item: Any) -> None:
     ("given", "error", "words"),
     [
         ({"model": "gpt"}, TypeError, "model must be a Model"),
-        ({"choices": "2"}, ValueError, "choices must be a whole number from 1 on"),
+        ({"choices": "2"}, ValueError, "choices must be a whole number, 1 or more"),
         ({"timeouts": 0}, TypeError, "timeouts must be Timeouts or None, not int"),
         ({"bounds": None}, TypeError, "bounds must be Bounds, not NoneType"),
     ],

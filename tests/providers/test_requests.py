@@ -1394,9 +1394,9 @@ async def test_an_extra_that_a_parameter_decides_is_an_error(
     model: llm.Model, extra: dict[str, Any], params: dict[str, Any]
 ) -> None:
     (name,) = extra
-    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+    with pytest.raises(ValueError, match=f"extra must not contain {name}"):
         await body(model, extra=extra, **params)
-    with pytest.raises(ValueError, match=f"extra must not hold {name}"):
+    with pytest.raises(ValueError, match=f"extra must not contain {name}"):
         await body(msgspec.structs.replace(model, extra=extra), **params)
 
 
@@ -1486,7 +1486,7 @@ async def test_pictures_of_a_result_that_is_an_error_follow_all_results() -> Non
 
 @pytest.mark.parametrize("stop", ["\n", ["x", " \n\n"]])
 def test_anthropic_takes_no_stop_of_white_space(stop: Any) -> None:
-    with pytest.raises(ValueError, match="no sequence of white space alone"):
+    with pytest.raises(ValueError, match="no sequence of only white space"):
         build(ANTHROPIC, llm.user("x"), stop=stop)
     elsewhere = llm.anthropic("m", base_url="https://h.invalid", api_key="k")
     assert build(elsewhere, llm.user("x"), stop=stop)["stop_sequences"]

@@ -237,7 +237,7 @@ def test_samplers_are_for_the_servers_that_have_them() -> None:
     made = body("def f(", mistral, seed=1, suffix="return 1", max_tokens=9)
     assert made["random_seed"] == 1
     assert "stream_options" not in made
-    with pytest.raises(ValueError, match="extra must not hold prompt"):
+    with pytest.raises(ValueError, match="extra must not contain prompt"):
         body_of(make_request(model(), messages_of("Once"), {}, extra={"prompt": "x"}))
 
 

@@ -273,7 +273,7 @@ def test_a_date_is_in_gmt_wherever_the_machine_stands(date: str) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "4096"])
 def test_a_bound_is_a_whole_number_from_1_on(value: Any) -> None:
-    with pytest.raises(ValueError, match="parts must be a whole number from 1 on"):
+    with pytest.raises(ValueError, match="parts must be a whole number, 1 or more"):
         llm.Bounds(parts=value)
 
 

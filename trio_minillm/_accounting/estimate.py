@@ -259,7 +259,7 @@ def _text_note(count: CountTokens | None, messages: Sequence[Message]) -> str:
     rule = "a token for each byte" if count is None else f"as counted, and 1/{MARGIN} more"
     parts = [part for message in messages for part in message.parts]
     if any(isinstance(part, ReasoningPart | OpaquePart) for part in parts):
-        rule += "; opaque blocks are taken to be no longer than what stands for them"
+        rule += "; opaque blocks are assumed to be no longer than what represents them"
     return f"text: {rule}"
 
 
@@ -344,7 +344,7 @@ def _answer_tokens(model: Model, body: Mapping[str, Any], notes: list[str]) -> i
         notes.append("no bound for the answer: without max_tokens it ends when the model does")
         return None
     if body.get("prediction"):
-        notes.append("no bound for the answer: rejected predictions are charged beside it")
+        notes.append("no bound for the answer: rejected predictions are charged as well")
         return None
     if "grok" in model.name.lower():
         notes.append("no bound for the answer: xAI does not count reasoning against max_tokens")
@@ -382,7 +382,7 @@ def _amounts(
     if not prices:
         return None, None
     if getattr(model.provider, "bills", False):  # OpenRouter, on either of its wires
-        notes.append("the price is taken to be that of the dearest server that may answer")
+        notes.append("the price is that of the most expensive server that may answer")
     highest = [_highest_rates(one, total) for one in prices]
     rate = {name: max(rates[name] for rates in highest) for name in highest[0]}
     input_rate = max(rate[name] for name in _input_rates(model, body))
@@ -413,7 +413,7 @@ def _tier_prices(
         notes.append(f"no amount: there is no price of the service tier {tier!r}")
         return []
     found = [one for one in (own, standard) if one is not None]
-    notes.append(f"service tier {tier!r}: at the dearer of its price and the standard one's")
+    notes.append(f"service tier {tier!r}: at the higher of its price and the standard one")
     return found
 
 

@@ -80,7 +80,7 @@ class Batch(Generic[Value]):
 
     async def __aenter__(self) -> Self:
         if self._began is not None:
-            raise RuntimeError("a batch can be entered once")
+            raise RuntimeError("a batch can be entered only once")
         check_in_trio("a batch")
         self._began = trio.current_time()
         self._run.open()

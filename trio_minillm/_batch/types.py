@@ -48,7 +48,7 @@ def _sorted_in(
     if not isinstance(params, Mapping):
         raise TypeError(_NO_MAPPINGS)
     if twice := sorted(flat.keys() & params.keys()):
-        raise ValueError(f"{', '.join(twice)} must not stand in params as well")
+        raise ValueError(f"{', '.join(twice)} must not be in params as well")
     params = {**params, **flat}
     if by_place:
         return (*args[:place], params, *args[place + 1 :]), given
@@ -125,7 +125,7 @@ class BatchRequest(msgspec.Struct, Generic[Value], frozen=True, metaclass=_Takes
         if self.samples is not None:
             numbers = tuple(self.samples)
             if not numbers or any(type(n) is not int or n < 0 for n in numbers):
-                raise ValueError("a request's samples must be numbers from 0 on")
+                raise ValueError("a request's samples must be whole numbers, 0 or more")
             if len(set(numbers)) < len(numbers):
                 raise ValueError("a request's samples must be different numbers")
             msgspec.structs.force_setattr(self, "samples", numbers)

@@ -41,7 +41,9 @@ def validate_schema(result: BatchResult) -> None:
         try:
             error = best_match(_checker(asked).iter_errors(value))
         except Unresolvable:
-            raise MismatchedAnswer("the schema refers to what is not in it", answer) from None
+            raise MismatchedAnswer(
+                "the schema refers to something outside itself", answer
+            ) from None
     except RecursionError:
         raise MismatchedAnswer("it is nested too deeply", answer) from None
     if error is not None:
@@ -105,7 +107,7 @@ def _made(text: bytes) -> Any:
                 what = f"the schema refers to {_short(repr(reference))}, which is not in it"
                 raise TypeError(what) from None
     except SchemaError as exc:
-        raise TypeError(f"response_format is no JSON schema: {_words(exc)}") from None
+        raise TypeError(f"response_format is not a JSON schema: {_words(exc)}") from None
     except RecursionError:
         raise TypeError("the schema is nested too deeply") from None
     return kind(schema, registry=Registry())  # an empty one: else references are fetched

@@ -161,7 +161,7 @@ class StreamingCompletion(trio.abc.ReceiveChannel[StreamChunk]):
 
     async def __aenter__(self) -> Self:
         if self._closed or self._source.started:
-            raise RuntimeError("a stream can be entered once")
+            raise RuntimeError("a stream can be entered only once")
         try:
             await checkpoint_if_cancelled()  # leaving lets other tasks run, always
         except RuntimeError:

@@ -136,7 +136,7 @@ class TrackedStream(StreamingCompletion):
             check_in_trio("complete")
             raise
         if self._closed or self._entered:
-            raise RuntimeError("a stream can be entered once")
+            raise RuntimeError("a stream can be entered only once")
         self._begin()
         self._entered = self._busy = True
         self._on_begin = on_begin

@@ -117,7 +117,7 @@ class TokenPrice(_SpecialRates, frozen=True, kw_only=True):
             raise TypeError("tiers must be PriceTier values")
         marks = [tier.above for tier in self.tiers]
         if marks != sorted(set(marks)):
-            raise ValueError("tiers must stand in rising order of above")
+            raise ValueError("tiers must be in rising order of above")
         if self.as_of is not None and (
             not isinstance(self.as_of, date) or isinstance(self.as_of, datetime)
         ):

@@ -72,7 +72,7 @@ def identity_of(function: object) -> Hashable:
 
 # -- what can be sent --------------------------------------------------------------------------
 
-UNPRINTABLE = "API keys and headers must be printable ASCII without spaces around them"
+UNPRINTABLE = "API keys and headers must be printable ASCII without surrounding spaces"
 DRESSED = "api_key must be the key alone, without quotation marks or 'Bearer' before it"
 
 _DRESSED = r"(?i)bearer\s|['\"`]"
@@ -95,7 +95,7 @@ def header_fault(headers: Mapping[str, str]) -> str:
     if not all(isinstance(name, str) and re.fullmatch(_FIELD_NAME, name) for name in headers):
         return "a header's name must be an HTTP token"
     if _FRAMING & {name.lower() for name in headers}:
-        return "headers must not say where the body ends: that is HTTP's own"
+        return "headers must not say where the body ends: HTTP does that"
     return ""
 
 
@@ -118,7 +118,7 @@ def checked_key(key: object) -> str:
     elif not (fault := key_fault(key)):
         return key
     else:
-        fault = f"returned what can't be sent: {fault}"
+        fault = f"returned a value that can't be sent: {fault}"
     del key
     raise CredentialsError(f"no key: the function api_key {fault}", permanent=True)
 
@@ -129,7 +129,7 @@ def checked_headers(headers: object) -> dict[str, str]:
         fault = header_fault(headers)
         if not fault:
             return {name.lower(): value for name, value in headers.items()}
-        fault = f"returned what can't be sent: {fault}"
+        fault = f"returned a value that can't be sent: {fault}"
     else:
         fault = f"returned {type(headers).__name__}, not a mapping of headers"
     del headers

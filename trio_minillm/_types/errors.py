@@ -174,7 +174,7 @@ class SendTimeout(SendError):
     clock = "send"
 
     def __init__(self, limit: float) -> None:
-        super().__init__(f"the request went no further for {limit:g} s (clock 'send')")
+        super().__init__(f"sending made no progress for {limit:g} s (clock 'send')")
         self.limit = limit
 
 

@@ -291,9 +291,9 @@ class TokensPart(Quiet, msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.ids, (tuple, list)) or any(type(one) is not int for one in self.ids):
-            raise TypeError("the ids of tokens must be a tuple of whole numbers")
+            raise TypeError("token ids must be a tuple of whole numbers")
         if not self.ids or min(self.ids) < 0:
-            raise ValueError("the ids of tokens are one or more numbers from 0 on")
+            raise ValueError("token ids must be one or more numbers, 0 or more")
         msgspec.structs.force_setattr(self, "ids", tuple(self.ids))  # or they could change
 
     def _facts(self) -> str:

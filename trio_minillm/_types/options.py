@@ -54,7 +54,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.settlement == math.inf:
-            raise ValueError("settlement must have an end, since a client's block waits for it")
+            raise ValueError("settlement must be finite, because a client's block waits for it")
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None and value is not msgspec.UNSET:
@@ -138,7 +138,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_count("attempts", self.attempts)
         if type(self.resumes) is not int or self.resumes < 0:
-            raise ValueError("resumes must be a whole number from 0 on")
+            raise ValueError("resumes must be a whole number, 0 or more")
         for name in ("base_delay", "max_delay", "max_retry_after"):
             check_seconds(name, getattr(self, name))
 

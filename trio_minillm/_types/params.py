@@ -76,8 +76,8 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("reasoning effort must not be empty")
         if self.budget is not None and (isinstance(self.budget, bool) or self.budget < -1):
             raise ValueError(
-                "reasoning budget must be a number of tokens, 0 or more, or -1 where a server takes"
-                " that for one of its own choice"
+                "reasoning budget must be a number of tokens, 0 or more, or -1 where that"
+                " lets the server choose"
             )
         if self.effort is not None and self.budget is not None:
             raise ValueError("give reasoning effort or budget, not both")
@@ -326,10 +326,10 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
 
 
 _LEAST = {
-    "best_of": (1, "a whole number from 1 on"),
-    "max_tokens": (-1, "0 or more, or -1 where a server takes that for no bound"),
+    "best_of": (1, "a whole number, 1 or more"),
+    "max_tokens": (-1, "0 or more, or -1 where that means no bound"),
     "max_tool_calls": (0, "0 or more"),
-    "n": (1, "a whole number from 1 on"),
+    "n": (1, "a whole number, 1 or more"),
     "repetition_penalty": (0, "0 or more"),
 }
 """The least value of some parameters, and what is wanted of them. Only what all servers refuse is here:

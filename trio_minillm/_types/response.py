@@ -270,7 +270,7 @@ class CompletionResponse(msgspec.Struct, Generic[Value], frozen=True, kw_only=Tr
             return "the answer is empty" + (": the model called tools instead" if calls else "")
         if "truncated" in words:  # msgspec's for JSON that does not end, and for the "no" of a null
             begun = any(mark in self.text for mark in '{["')
-            return "the answer was cut before its JSON ended" if begun else "the answer is no JSON"
+            return "the answer was cut before its JSON ended" if begun else "the answer is not JSON"
         return words
 
     def __repr__(self) -> str:

@@ -125,7 +125,7 @@ def _arguments_type(function: Callable[..., Any]) -> type:
     given: list[Any] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"parameter {name!r} can't be given by name")
+            raise TypeError(f"parameter {name!r} can't be passed by name")
         if name not in hints:
             raise TypeError(f"parameter {name!r} has no annotation")
         if parameter.default is parameter.empty:
@@ -170,7 +170,7 @@ def tools_of(given: Sequence[Any]) -> list[Tool | JSONObject]:
     names = [one.name for one in out if isinstance(one, Tool)]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"tools holds two of the name {twice!r}")
+        raise ValueError(f"tools has two of the name {twice!r}")
     return out
 
 

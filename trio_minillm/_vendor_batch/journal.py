@@ -203,7 +203,7 @@ class Journal:
         for number, line in enumerate(self._file.read(), 1):
             entry = _entry_of(line) if line.endswith(b"\n") else None
             if torn or (entry is None and number == 1 and not line.startswith(MARKER[: len(line)])):
-                what = f"line {number:,} is none of a journal of batches"
+                what = f"line {number:,} does not belong to a journal of batches"
                 raise ResultFileError(errno.EINVAL, what, str(self.path))
             if entry is None:
                 torn = True  # the last one may be

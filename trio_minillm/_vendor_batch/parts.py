@@ -33,15 +33,13 @@ _NOT_THE_CALLS = frozenset({"accept", "accept-encoding", "content-type", "user-a
 def vendor_of(model: Model) -> Vendor:
     """Return the batch API that a model's address speaks. Raises ``ValueError`` if it is none of ours."""
     if server_at(model.base_url) == "openrouter":  # https://openrouter.ai/docs/batch-quickstart
-        raise ValueError(
-            "OpenRouter's batches have a format of their own, which is not spoken here"
-        )
+        raise ValueError("OpenRouter's batches have their own format, which is not supported")
     if isinstance(model.provider, OpenAIChat | OpenAIResponses):
         return OpenAIBatches()
     if isinstance(model.provider, Anthropic):
         return AnthropicBatches()
     raise ValueError(
-        f"{model.provider.name} has no vendor's batches here: OpenAI's and Anthropic's formats have"
+        f"no vendor's batches for {model.provider.name}: only OpenAI's and Anthropic's formats have them"
     )
 
 

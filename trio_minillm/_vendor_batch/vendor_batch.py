@@ -106,7 +106,7 @@ class VendorBatch(Generic[Value]):
     async def __aenter__(self) -> Self:
         """Open the journal. Raises `OSError`, and `ResultFileError` for one that is in use."""
         if self._results is not None:
-            raise RuntimeError("a batch can be entered once")
+            raise RuntimeError("a batch can be entered only once")
         await trio.lowlevel.checkpoint()  # before it holds anything
         given = self._path
         self._journal = given if isinstance(given, Journal) else Journal(given)
@@ -135,7 +135,7 @@ class VendorBatch(Generic[Value]):
             raise RuntimeError("use it as `async with client.vendor_batch(…) as results`")
         if self._cancelled:  # its end would look like that of the results
             raise RuntimeError(
-                "waiting for a result was cancelled: go on with another vendor_batch"
+                "waiting for a result was cancelled: continue with another vendor_batch"
             )
         try:
             return await anext(self._results)

@@ -83,7 +83,7 @@ def on_ray(
     for unknown options.
     """
     if type(actors) is not int or actors < 1:
-        raise ValueError("actors must be a whole number from 1 on")
+        raise ValueError("actors must be a whole number, 1 or more")
     unknown = sorted(set(options) - {*DIVIDED, *OTHERS})
     if unknown:
         raise TypeError(f"not an option of a batch on Ray: {', '.join(unknown)}")
@@ -235,7 +235,7 @@ class _Run:
             if self._failure is None:
                 await self._send.send(request)
         elif call.request != fingerprint(request):
-            raise ValueError(f"the key {request.key!r} stands for two requests")
+            raise ValueError(f"the key {request.key!r} names two requests")
         return call
 
     async def _end(self, call: _Call) -> bytes:

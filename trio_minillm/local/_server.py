@@ -25,8 +25,8 @@ from ._process import LocalModelError, ServerProcess, Slots, open_process
 from ._settings import find_model, identity_of, server_settings
 
 Wire = Literal["openai", "openai-responses", "anthropic", "text"]
-"""The wire format for requests to the server: OpenAI Chat Completions or Responses, Anthropic Messages,
-or text completions, which go on with a prompt as it is, without the model's template."""
+"""A wire format of the server: OpenAI chat completions or Responses, Anthropic Messages, or text
+completions, which continue a prompt without the model's template."""
 
 
 class LocalServer:

@@ -80,7 +80,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         if not self.name:
             raise ValueError("name must not be empty")
         if self.name != self.name.strip() or not self.name.isprintable():
-            raise ValueError("name must be a model's, without spaces around it or line breaks")
+            raise ValueError(
+                "name must be a model's name, without surrounding spaces or line breaks"
+            )
         if self.api_key is not None and self.key_source is not None:
             raise ValueError("give api_key or key_source, not both")
         msgspec.structs.force_setattr(self, "headers", dict(self.headers))  # or they could change
@@ -91,7 +93,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("base_url must begin with http:// or https://")
         _check_url(self.base_url)
         if self.identity is not None and not is_this_machine(host_of(self.base_url)):
-            raise ValueError("identity is for servers on this machine alone")
+            raise ValueError("identity is only for servers on this machine")
         functions = self.key_source is not None or self.sign is not None
         keyed = self.api_key or functions or self.headers.keys() & _KEY_HEADERS
         if keyed and self.base_url.lower().startswith("http:"):
@@ -443,13 +445,13 @@ def _check_url(url: str) -> None:
     except ValueError:  # also a port that is no number or is missing behind its colon
         raise ValueError("base_url must name a host, and a port from 1 to 65535 if any") from None
     if "@" in parts.netloc:
-        raise ValueError("base_url must not hold a user or password: give api_key=")
+        raise ValueError("base_url must not contain a user or password: give api_key=")
     if "#" in url:
-        raise ValueError("base_url must not hold a fragment: it is never sent")
+        raise ValueError("base_url must not contain a fragment: it is never sent")
     if _KEYS_IN_QUERY & {name.lower() for name, _ in parse_qsl(parts.query)}:
-        raise ValueError("base_url must not hold a key: addresses are logged. Give api_key=")
+        raise ValueError("base_url must not contain a key: addresses are logged. Give api_key=")
     if not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("base_url must not hold spaces, backslashes or control characters")
+        raise ValueError("base_url must not contain spaces, backslashes or control characters")
 
 
 _KEYS_IN_QUERY = {"key", "api_key", "apikey", "api-key", "token", "access_token"}
@@ -462,7 +464,9 @@ def _warn_of_plain_text(host: str) -> None:
     """
     if is_this_machine(host) or host.endswith(".invalid"):
         return
-    warn_caller(f"the API key goes to {host} unencrypted, readable on the way: use https://")
+    warn_caller(
+        f"the API key is sent to {host} unencrypted, where others can read it: use https://"
+    )
 
 
 def take(request: Request, table: Mapping[str, str]) -> dict[str, Any]:
@@ -476,7 +480,7 @@ def refuse_others(request: Request, known: frozenset[str] | set[str]) -> None:
     if other:
         raise ValueError(
             f"{', '.join(other)}: not a parameter of the {request.model.provider.name} wire format"
-            " (extra={…} sends a field as it is)"
+            " (extra={…} sends a field unchanged)"
         )
 
 

@@ -226,7 +226,7 @@ def _tool_results(message: Message, rules: MessageRules) -> Iterable[dict[str, A
     attached: list[Part] = []
     for part in message.parts:
         if not isinstance(part, ToolResult):
-            raise ValueError("a tool message is made of tool results")
+            raise ValueError("a tool message consists of tool results")
         content: list[Part] = list(part.content)
         media = [p for p in content if not isinstance(p, TextPart)]
         if media and not rules.any_tool_content:

@@ -92,7 +92,7 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
         refuse_others(request, (set(table) | _SHAPED) - set(dialect.without))
     params = request.params
     if dialect.one_choice and params.get("n", 1) != 1:
-        raise ValueError("this server gives one choice: ask again for another instead of n=")
+        raise ValueError("this server returns one choice: send several requests instead of n=")
     body: dict[str, Any] = {
         "model": request.model.name,
         "messages": chat_messages(request.messages, dialect, request.model.name),
@@ -133,7 +133,7 @@ def chat_body(request: Request, dialect: Dialect) -> dict[str, Any]:
 def _effort(reasoning: Reasoning) -> dict[str, Any]:
     if reasoning.budget is not None or reasoning.summary or reasoning.exclude:
         raise ValueError(
-            "this wire format takes reasoning effort only: no budget, summary or exclude"
+            "this wire format accepts only a reasoning effort: no budget, summary or exclude"
         )
     if reasoning.effort is None:
         return {"reasoning_effort": "none"} if reasoning.enabled is False else {}

@@ -119,7 +119,7 @@ class Anthropic(Provider):
         if (request.model.api_key or "").startswith(_OAUTH):
             betas.append(OAUTH_BETA)
         if not all(map(sendable, betas)):
-            raise ValueError("betas must be printable ASCII without spaces around them")
+            raise ValueError("betas must be printable ASCII without surrounding spaces")
         named = {k.lower(): v for k, v in request.model.headers.items()}.get("anthropic-beta")
         return {"anthropic-beta": ",".join(filter(None, [named, *betas]))} if betas else {}
 

@@ -72,7 +72,7 @@ def _check_request(model: Model) -> None:
     body = provider.build_request(request)
     encoded = msgspec.json.encode(body)
     assert encoded == msgspec.json.encode(provider.build_request(request)), "it must be pure"
-    assert secret.encode() not in encoded, "the key belongs into a header"
+    assert secret.encode() not in encoded, "the key belongs in a header"
     assert b"Hello" in encoded, "the request must carry the messages"
     assert httpx.URL(provider.endpoint_url(model)).is_absolute_url, "endpoint_url must be a URL"
     headers = {**provider.auth_headers(model), **provider.request_headers(request)}

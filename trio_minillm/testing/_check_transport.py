@@ -108,14 +108,14 @@ async def _transfers(factory: Factory) -> None:
     async with _running(factory, answer) as (transport, server):
         request = _request(server, BIG, authorization="Bearer k")
         async with _response(transport, request) as (response, pieces):
-            assert response.status_code == 418, "the status is another"
+            assert response.status_code == 418, "the status differs"
             got = {name: response.headers.get(name) for name in headers}
-            assert got == headers, f"the response's headers are others: {got}"
-            assert b"".join([piece async for piece in pieces]) == b"body", "the body is another"
+            assert got == headers, f"the response's headers differ: {got}"
+            assert b"".join([piece async for piece in pieces]) == b"body", "the body differs"
         (sent,) = server.requests
-        assert (sent.method, sent.target) == ("POST", "/v1/x?a=%20b"), "the request line is another"
-        assert sent.headers.get("authorization") == "Bearer k", "the request's header is another"
-        assert sent.body == BIG, "the request's body is another"
+        assert (sent.method, sent.target) == ("POST", "/v1/x?a=%20b"), "the request line differs"
+        assert sent.headers.get("authorization") == "Bearer k", "the request's header differs"
+        assert sent.body == BIG, "the request's body differs"
 
 
 async def _streams(factory: Factory) -> None:
@@ -124,7 +124,7 @@ async def _streams(factory: Factory) -> None:
         _response(transport, _request(server)) as (_, pieces),
     ):
         with trio.move_on_after(SECONDS / 2) as scope:
-            assert await anext(pieces) == b"first", "the first bytes are others"
+            assert await anext(pieces) == b"first", "the first bytes differ"
         assert not scope.cancelled_caught, "a body is held back until more of it comes"
 
 
@@ -151,7 +151,7 @@ async def _reuses_connections(factory: Factory) -> None:
     async with _running(factory, reply(b"x")) as (transport, server):
         for _ in range(3):
             await _read(transport, _request(server))
-        assert len(server.connections) == 1, "a connection with nothing to do is not used again"
+        assert len(server.connections) == 1, "an idle connection is not reused"
     async with _running(factory, reply(b"x") | closing()) as (transport, server):
         for _ in range(2):
             await _read(transport, _request(server))

@@ -79,20 +79,20 @@ def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
             try:
                 line = _decode_line(data)
             except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-                raise ValueError(f"line {number} is not of a recording") from exc
+                raise ValueError(f"line {number} does not belong to a recording") from exc
             if number == 1 and line.recording != 1:
-                raise ValueError("this is no recording, or one of another version")
+                raise ValueError("this is not a recording, or has another version")
             if number > 1:
                 yield number, line
     if not number:
-        raise ValueError("this is no recording: it is empty")
+        raise ValueError("this is not a recording: it is empty")
 
 
 def _reply_of(lines: list[_Line], speed: float) -> Reply:
     opening, *rest = lines
     last = rest[-1] if rest else opening
     if last.end in ("limit", "compressed"):
-        raise ValueError(f"exchange {opening.n} was not recorded whole: {last.end}")
+        raise ValueError(f"exchange {opening.n} was not recorded completely: {last.end}")
     head = rest[0] if rest and rest[0].status is not None else None
     if head is None:
         if last.end in (None, "left"):

@@ -31,11 +31,11 @@ class _Mark:
 hang: Final = _Mark("hang")
 """A step that never ends: the connection stays open and silent."""
 reset: Final = _Mark("reset")
-"""A step that breaks the connection, over a socket with a TCP reset."""
+"""A step that breaks the connection; over a socket, with a TCP reset."""
 eof: Final = _Mark("eof")
-"""A step that closes the connection in order, whatever the head announced."""
+"""A step that closes the connection cleanly, whatever the head announced."""
 half_close: Final = _Mark("half_close")
-"""A step like `eof`, except that the server goes on reading until the client hangs up."""
+"""A step like `eof`, except that the server continues to read until the client hangs up."""
 
 ENDS: Final = (hang, reset, eof, half_close)
 """Steps that nothing can follow."""
@@ -125,7 +125,7 @@ Fault: TypeAlias = Callable[[Reply], Reply]
 def _faulty(reply: Reply, fault: Fault) -> Reply:
     made = fault(reply) if callable(fault) else None
     if not isinstance(made, Reply):  # faults.cut without its arguments, say
-        raise TypeError("what stands behind | must be a fault, as in reply | faults.cut(-20)")
+        raise TypeError("the value after | must be a fault, as in reply | faults.cut(-20)")
     return made
 
 
@@ -358,7 +358,7 @@ def head_bytes(http: str, status: int, headers: Mapping[str, str]) -> bytes:
         reason = "Scripted"
     lines = [f"HTTP/{http} {status} {reason}", *(f"{n}: {v}" for n, v in headers.items())]
     if any(set("\r\n\0") & set(line) for line in lines):
-        raise ValueError("a header would break its line; use testing.raw to send what is no HTTP")
+        raise ValueError("a header would break its line; use testing.raw to send anything but HTTP")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 

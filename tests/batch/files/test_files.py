@@ -324,7 +324,7 @@ def test_duplicates_are_told_and_the_first_counts(tmp_path: Path) -> None:
     lines = [openai_line(key, temperature=n) for n, key in enumerate("abca")]
     path = written(tmp_path / "in.jsonl", *lines)
     file = RequestFile(path, model=MODEL)
-    assert [str(p) for p in file.check().problems] == ["line 4: the key is that of line 1, too"]
+    assert [str(p) for p in file.check().problems] == ["line 4: the key is the same as in line 1"]
     assert len(file) == 3
     assert "a" in file
     assert "d" not in file
@@ -449,7 +449,7 @@ def test_csv_and_tsv(tmp_path: Path) -> None:
     [
         ("in.csv", "key;prompt\na;b\n", "line 1: the columns seem to be separated by ';'"),
         ("in.csv", "key\tprompt\na\tb\n", "line 1: the columns seem to be separated by '\\t'"),
-        ("in.tsv", "key;prompt\na;b\n", "and must be by '\\t'"),
+        ("in.tsv", "key;prompt\na;b\n", "instead of '\\t'"),
     ],
 )
 def test_another_delimiter_is_told(tmp_path: Path, name: str, text: str, what: str) -> None:
@@ -462,10 +462,10 @@ def test_another_delimiter_is_told(tmp_path: Path, name: str, text: str, what: s
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ("a,b,c\n", "line 3: 3 cells under a head of 2"),
+        ("a,b,c\n", "line 3: 3 cells, but 2 columns"),
         ("a,x\n", "line 3: unknown field"),
         ('b,"unclosed\n', "line 3: not readable from here on"),
-        ('b,"two\nlines"\n\nc,"three\n\nlines",d\n', "line 6: 3 cells under a head of 2"),
+        ('b,"two\nlines"\n\nc,"three\n\nlines",d\n', "line 6: 3 cells, but 2 columns"),
         ("b,\xff\n", "line 1: not readable from here on: not UTF-8"),
     ],
 )
@@ -649,7 +649,7 @@ async def test_what_is_there_is_not_sent_again(tmp_path: Path) -> None:
         assert (out.finished, out.failed, out.torn) == (1, 1, 0)
         assert [out.state(r) for r in (a, b, c)] == ["finished", "failed", "missing"]
         assert list(out.unanswered([a, b, c])) == [c]
-        with pytest.raises(ValueError, match="'a' has a line already"):
+        with pytest.raises(ValueError, match="'a' already has a line"):
             await out.append(answered(a))
         await out.append(answered(c))
         assert list(out.unanswered([a, b, c])) == []
@@ -667,7 +667,7 @@ async def test_each_sample_has_a_line_of_its_own(tmp_path: Path) -> None:
     with ResultFile(path) as out:
         assert out.states(a, 4) == ["finished", "missing", "finished", "missing"]
         assert out.states(request("a", "Other."), 2) == ["changed", "missing"]
-        with pytest.raises(ValueError, match="'a' has a line already"):
+        with pytest.raises(ValueError, match="'a' already has a line"):
             await out.append(answered(a, sample=2))
         asked = list(out.unanswered([a, b, request("c")], samples=3))
         assert [(r.key, r.samples) for r in asked] == [
@@ -875,11 +875,11 @@ def test_only_files_of_results_are_taken(tmp_path: Path) -> None:
     for foreign in (openai_line(), theirs, "# Notes", "{}", "[1]"):
         written(path, foreign)
         before = path.read_bytes()
-        with pytest.raises(ResultFileError, match="line 1 is no result of a batch"):
+        with pytest.raises(ResultFileError, match="line 1 is not a result of a batch"):
             ResultFile(path)
         assert path.read_bytes() == before
         path.write_bytes(before[:-1])  # nor is what lacks its end cut off
-        with pytest.raises(ResultFileError, match="line 1 is no result of a batch"):
+        with pytest.raises(ResultFileError, match="line 1 is not a result of a batch"):
             ResultFile(path)
         assert path.read_bytes() == before[:-1]
     with pytest.raises(OSError):

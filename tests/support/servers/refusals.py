@@ -82,7 +82,11 @@ def _refusal(
 ) -> Difference:
     """One entry. ``wait``: the wait that the server names, in seconds; above a minute, no retry."""
     again = kind in ("rate_limit", "overloaded", "server") and (wait or 0.0) <= 60.0
-    handled = _KINDS[kind] if again or wait is None else f"`{kind}`; not retried, because the wait exceeds a minute"
+    handled = (
+        _KINDS[kind]
+        if again or wait is None
+        else f"`{kind}`; not retried, because the wait exceeds a minute"
+    )
     if again and wait is not None:
         handled += f" after {wait:g} s"
 

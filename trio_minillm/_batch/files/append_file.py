@@ -190,7 +190,7 @@ def _open_locked(path: Path) -> tuple[int, OSError | None]:
             try:
                 unlocked = lock_whole(fd)
             except BlockingIOError:
-                what = "it is open for results already, in this process or another"
+                what = "it is already open for results, in this process or another"
                 raise ResultFileError(errno.EAGAIN, what, str(path)) from None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), path.stat()):

@@ -24,7 +24,7 @@ def digest(key: str) -> bytes:
 def check_shard(shard: tuple[int, int]) -> None:
     """Raise ``ValueError`` unless it is ``(i, n)``, the i-th of n, counted from 1."""
     if not 1 <= shard[0] <= shard[1]:
-        raise ValueError("a shard is (i, n), the i-th of n, from 1 on")
+        raise ValueError("a shard is (i, n), the i-th of n, counted from 1")
 
 
 def in_shard(key: str, shard: tuple[int, int]) -> bool:

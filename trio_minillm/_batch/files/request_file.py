@@ -176,7 +176,7 @@ class RequestFile:
         for number, request, shape in self._requests(report, progress):
             first = self._lines.add(request.key, number)
             if first not in (number, _BAD):
-                report.add(Problem(number, f"the key is that of line {first:,}, too"))
+                report.add(Problem(number, f"the key is the same as in line {first:,}"))
                 continue
             try:
                 self._reader.check(request, shape)

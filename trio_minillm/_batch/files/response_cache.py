@@ -99,7 +99,7 @@ class ResponseCache:
 
     def __init__(self, path: str | os.PathLike[str], *, max_entries: int | None = None) -> None:
         if max_entries is not None and (type(max_entries) is not int or max_entries < 1):
-            raise ValueError("max_entries must be a whole number from 1 on")
+            raise ValueError("max_entries must be a whole number, 1 or more")
         self.path: Path = Path(path).absolute()  # a program may change its directory
         self.max_entries: int | None = max_entries
         self.hits: int = 0
@@ -299,7 +299,7 @@ class ResponseCache:
         if not self.faults:
             told = what, _words(error)
             _log.warning(
-                "the response cache %s can't be %s (%s): it is done without", self.path, *told
+                "the response cache %s can't be %s (%s): continuing without it", self.path, *told
             )
         self.faults += count
 

@@ -132,7 +132,9 @@ class ResultFile:
             states = self.states(request, samples, model=model)
             others = self.has_other_answers(request, model=model)
             if others or "changed" in states or "outdated" in states:
-                raise ValueError(f"{request.key!r} was another request when it was answered")
+                raise ValueError(
+                    f"{request.key!r} belonged to another request when it was answered"
+                )
             missing = tuple(number for number, state in enumerate(states) if state == "missing")
             if missing:
                 yield request if samples == 1 else replace(request, samples=missing)
@@ -176,7 +178,7 @@ class ResultFile:
         self._file.check()
         name = _name(result.key, result.sample)
         if name in self._keys:
-            raise ValueError(f"{result.key!r} has a line already")
+            raise ValueError(f"{result.key!r} already has a line")
         request = fingerprint(result.request)
         self._file.write(result_line(result, request))
         self._note(result.key, result.sample, request, ok=result.ok)
@@ -213,7 +215,7 @@ class ResultFile:
                 self._note(head.custom_id, head.sample, head.request, ok=head.ok)
             elif line.strip():
                 if not _torn(line, among_ours=bool(self._keys)):
-                    what = f"line {number:,} is no result of a batch"
+                    what = f"line {number:,} is not a result of a batch"
                     raise ResultFileError(errno.EINVAL, what, str(self.path))
                 self.torn += 1
             if whole or head is not None:

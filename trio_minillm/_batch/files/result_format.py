@@ -252,7 +252,7 @@ def check_score(score: Any) -> None:
         except RecursionError:
             raise TypeError("the score is not JSON: it is nested too deeply") from None
         if isinstance(score, dict) and not all(isinstance(name, str) for name in score):
-            raise TypeError("the score is not JSON: it has a name that is no text")
+            raise TypeError("the score is not JSON: it has a name that is not text")
     elif isinstance(score, set | frozenset | bytes | bytearray | memoryview):
         raise TypeError(f"the score is not JSON: it holds a {type(score).__name__}")
 

@@ -45,7 +45,7 @@ def write_table(results: Iterable[ResultLine], path: str | os.PathLike[str]) -> 
     """
     path = Path(path).absolute()
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a table is a file with one of the endings {', '.join(SUFFIXES)}")
+        raise ValueError(f"a table must have one of the endings {', '.join(SUFFIXES)}")
     pyarrow_or_error()
     fresh = beside(path)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)

@@ -68,7 +68,7 @@ class Broadcast:
 
     async def __aenter__(self) -> Self:
         if self._forget is not None:
-            raise RuntimeError("a broadcast can be entered once")
+            raise RuntimeError("a broadcast can be entered only once")
         await checkpoint_if_cancelled()
         if self.stream._busy:  # noqa: SLF001 - as in `_hold`
             raise trio.BusyResourceError("another task is taking chunks from this stream")

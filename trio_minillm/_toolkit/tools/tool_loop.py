@@ -88,7 +88,7 @@ class ToolRun:
 
     async def __aenter__(self) -> Self:
         if self._background is not None:
-            raise RuntimeError("a run can be entered once")
+            raise RuntimeError("a run can be entered only once")
         await trio.lowlevel.checkpoint_if_cancelled()
         self._background = Background()
         await self._background.start(self._run, "trio_minillm tools")
@@ -240,7 +240,7 @@ def new_run(
     if errors not in ("show", "raise"):
         raise ValueError("errors must be 'show' or 'raise'")
     if options.get("n") not in (None, 1):
-        raise ValueError("run_tools goes on with one answer: leave n out")
+        raise ValueError("run_tools continues with one answer: leave out n")
     later = dict(options)
     if options.get("tool_choice") not in (None, "auto", "none"):
         del later["tool_choice"]

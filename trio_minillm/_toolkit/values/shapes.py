@@ -107,7 +107,7 @@ class Shape(Generic[T]):
         path = self._path(None) if path is None else path
         at = self._reader.at if at is None else at
         if kind is CutJSON:
-            said = why if why != ENDED else "the answer was over before its JSON was"
+            said = why if why != ENDED else "the answer ended before its JSON did"
         elif kind is UnexpectedValue:
             said = f"{why} - at `{words_of(path, self._names())}`"
         else:
@@ -134,7 +134,7 @@ class Shape(Generic[T]):
         reader = self._reader
         if not self._begun and reader.root:
             if reader.root != "{":
-                self._break(UnexpectedValue, "the answer is no object", (), reader.start)
+                self._break(UnexpectedValue, "the answer is not an object", (), reader.start)
                 return []
             if not pieces and not reader.over:
                 return []
@@ -150,7 +150,7 @@ class Shape(Generic[T]):
                 out += inner.feed(piece.text)
                 out += inner.finish() if piece.done else []
         if inner.root not in ("", "{"):
-            self._break(UnexpectedValue, "the answer is no object", (JSON_TEXT,))
+            self._break(UnexpectedValue, "the answer is not an object", (JSON_TEXT,))
         elif inner.broken:
             self._break(BrokenJSON, inner.broken)
         return out
@@ -286,7 +286,7 @@ class FieldShape(Shape[Field]):
     def _give_answer(self, pieces: list[Piece], out: list[Field]) -> None:
         for piece in pieces:
             if piece.key != ANSWER:
-                said = "the answer has another field beside its own"
+                said = "the answer has another field besides its own"
                 self._break(UnexpectedValue, said, self._path(piece.key), piece.at)
                 return
             self._give(piece, out)
