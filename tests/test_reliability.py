@@ -327,11 +327,11 @@ A cell lists, in this order:
 1. The [outcome](../concepts/endings.md) and the error. An error comes with its kind, its clock, or the number of its event. It is raised
    once, and `error.partial` holds what arrived before it. `finished` raises nothing.
 2. The text that you keep.
-3. The usage: `final`, `provisional`, or `unknown`. Provisional usage can still change. For example, Anthropic's first event counts only the
+3. The usage: final, provisional, or unknown. Provisional usage can still change. For example, Anthropic's first event counts only the
    input, and Gemini's events count the answer so far.
 4. The number of attempts, if there is more than one.
 5. The time that it takes, if that is more than a second. It is measured with the default clocks, except where a row says otherwise.
-6. Whether the connection is `kept` for the next request or `closed`. Nothing stands here if neither is promised.
+6. Whether the connection is kept for the next request or closed. The cell leaves this out if neither is promised.
 
 After every fault, the next request works and no connection is left behind.
 

@@ -2,22 +2,22 @@
 
 =====================  ===========================================================
 ``SendError``          The request could not be sent, or the connection broke before
-                       any response. Check the address and the network; trying
-                       again is safe.
+                       any response. Check the address and the network. Retrying
+                       is safe.
 ``RefusedError``       The server answered with an error status. ``kind`` says
                        whether to wait, pay, fix the key or fix the request.
-``StreamError``        The answer did not come in time, or broke off. ``partial``
-                       has what arrived; sending the request again costs again.
-``InvalidAnswer``      The answer is whole, but not JSON, or not of the type that was
-                       asked for; ``text`` is the answer. Defined beside the response.
-``RetriesExhausted``   Several attempts failed; ``last_error`` is the newest error.
-``BudgetExceeded``     One of the caller's limits is reached; nothing more was sent.
+``StreamError``        The answer did not arrive in time, or broke off. ``partial``
+                       holds what arrived. A new request costs again.
+``InvalidAnswer``      The answer is complete, but not JSON, or not of the requested
+                       type. ``text`` is the answer. Defined with the response.
+``RetriesExhausted``   Several attempts failed. ``last_error`` is the last error.
+``BudgetExceeded``     A spending limit is reached. Nothing more was sent.
 =====================  ===========================================================
 
 Misuse (a wrong argument, a stream used by two tasks at once) raises ``TypeError``,
 ``ValueError`` or Trio's own error, which are not in this tree. No message, ``repr`` or
-argument of these errors contains an API key or a prompt: a server's words are cut to an
-excerpt in which the key is blanked.
+argument of these errors contains an API key or a prompt: a server's message is cut to an
+excerpt in which the key is redacted.
 """
 
 from __future__ import annotations
