@@ -97,7 +97,7 @@ def test_a_text_that_comes_again_beside_the_reason_counts_once(field: str) -> No
     ]  # fmt: skip
     made = response(*events, *END)
     assert (made.content or made.reasoning) == "The answer is 42."
-    assert any("came again beside the finish reason" in note for note in made.notes)
+    assert any("was repeated with the finish reason" in note for note in made.notes)
 
 
 @pytest.mark.parametrize("last", [" is 42.", "The answer is", "The answer is 42. "])

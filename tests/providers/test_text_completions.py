@@ -127,12 +127,12 @@ def test_a_prompt_is_sent_as_it_is(prompt: Any, sent: Any) -> None:
     ],
 )
 def test_a_conversation_is_refused_with_a_hint(messages: Any) -> None:
-    with pytest.raises(ValueError, match="use a chat wire"):
+    with pytest.raises(ValueError, match="use a chat format"):
         body(messages)
 
 
 def test_a_picture_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"ImagePart can't be in this prompt: .* use a chat wire"):
+    with pytest.raises(ValueError, match=r"ImagePart can't be in this prompt: .* use a chat format"):
         body(llm.user("a", llm.image("https://x.invalid/a")))
 
 

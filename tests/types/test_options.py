@@ -244,7 +244,7 @@ def test_no_header_is_junk_enough_to_raise(one: str, two: str) -> None:
 
 def test_the_clock_that_a_clients_block_waits_for_has_an_end() -> None:
     assert llm.Timeouts(total=INFINITY, settlement=None).settlement is None
-    with pytest.raises(ValueError, match="settlement must have an end"):
+    with pytest.raises(ValueError, match="settlement must be finite"):
         llm.Timeouts(settlement=INFINITY)
 
 

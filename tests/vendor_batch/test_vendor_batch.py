@@ -1280,7 +1280,7 @@ async def test_a_budget_that_is_spent_submits_nothing_more(rig, autojump_clock):
 async def test_misuse(rig, autojump_clock):
     async with llm.open_client() as client:
         make = partial(client.vendor_batch, journal=rig.journal)
-        with pytest.raises(ValueError, match="gemini has no vendor"):
+        with pytest.raises(ValueError, match="no vendor's batches for gemini"):
             make([], model=llm.gemini("m", api_key=KEY))
         with pytest.raises(TypeError, match="concurrency"):
             make([], model=rig.model, concurrency=3)

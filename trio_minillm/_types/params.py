@@ -320,7 +320,7 @@ def check_params(given: Mapping[str, Any], options: Iterable[str] = ()) -> int:
         if name in _LEAST and value < _LEAST[name][0]:
             raise ValueError(f"{name} must be {_LEAST[name][1]}")
     if "" in stops_in(given):
-        raise ValueError("stop must not hold an empty text: nothing would be generated")
+        raise ValueError("stop must not contain an empty text: nothing would be generated")
     choices: int = given.get("n", 1)
     return choices
 

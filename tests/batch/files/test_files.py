@@ -278,10 +278,10 @@ BAD = [
     ({"key": "a", "prompt": SECRET, "stop": ["x", 5]}, "each entry of stop must be str, not int"),
     ({"key": "a", "prompt": SECRET, "reasoning": 1.5}, "reasoning must be"),
     ({"key": "a", "prompt": SECRET, "n": 0}, "n must be a whole number"),
-    ({"key": "a", "prompt": SECRET, "tools": {"f": 1}}, "tools is not in the shape"),
-    ({"key": "a", "prompt": SECRET, "tools": [SECRET]}, "tools is not in the shape"),
-    ({"key": "a", "prompt": SECRET, "response_format": 5}, "response_format is not in the shape"),
-    ({"key": "a", "prompt": SECRET, "reasoning": {"x": 1}}, "reasoning is not in the shape"),
+    ({"key": "a", "prompt": SECRET, "tools": {"f": 1}}, "tools does not have OpenAI's shape"),
+    ({"key": "a", "prompt": SECRET, "tools": [SECRET]}, "tools does not have OpenAI's shape"),
+    ({"key": "a", "prompt": SECRET, "response_format": 5}, "response_format does not have OpenAI's shape"),
+    ({"key": "a", "prompt": SECRET, "reasoning": {"x": 1}}, "reasoning does not have OpenAI's shape"),
     ({"key": "a", "prompt": SECRET, "extra": [1]}, "extra is not an object"),
     ({"key": "a", "prompt": SECRET, "extra": {"temperature": 1}}, "temperature"),
     ({"key": "a", "prompt": SECRET, "top_k": 5}, "top_k"),  # OpenAI's wire has none
@@ -290,7 +290,7 @@ BAD = [
     ({**openai_line(), "method": "GET"}, "method is not POST"),
     (
         {**openai_line(), "url": "/v1/embeddings"},
-        "url is not /v1/chat/completions or /v1/completions",
+        "url must be /v1/chat/completions or /v1/completions",
     ),
     ({"custom_id": "a", "body": [1]}, "body is not an object"),
     ({"custom_id": "a", "body": {}}, "no messages"),
@@ -681,7 +681,7 @@ async def test_each_sample_has_a_line_of_its_own(tmp_path: Path) -> None:
         assert list(out.unanswered([a, b, request("c")], samples=3)) == []
         with pytest.raises(ValueError, match="samples must be a whole number"):
             list(out.unanswered([a], samples=0))
-        with pytest.raises(ValueError, match="'a' was another request"):
+        with pytest.raises(ValueError, match="'a' belonged to another request"):
             list(out.unanswered([request("a", "Other.")], samples=3))
 
 
@@ -696,7 +696,7 @@ async def test_samples_beyond_the_wanted_ones_are_compared(tmp_path: Path) -> No
         assert not any(out.has_other_answers(one, model=MODEL) for one in asked)
         assert list(out.unanswered(asked, model=MODEL)) == asked
         assert out.has_other_answers(other)
-        with pytest.raises(ValueError, match="'a' was another request"):
+        with pytest.raises(ValueError, match="'a' belonged to another request"):
             list(out.unanswered([other]))
         await out.append(answered(other, sample=8))  # now the file has answers to both
         assert out.has_other_answers(a)
@@ -738,7 +738,7 @@ async def test_a_request_that_changed_is_told(tmp_path: Path) -> None:
         ):
             assert out.state(other) == ("changed" if other.meta is None else "finished")
         elsewhere = msgspec.structs.replace(MODEL, base_url="http://other.invalid/v1", name="c")
-        with pytest.raises(ValueError, match="'a' was another request"):
+        with pytest.raises(ValueError, match="'a' belonged to another request"):
             list(out.unanswered([request("a")]))
     same = msgspec.structs.replace(elsewhere, name=MODEL.name)
     assert fingerprint(BatchRequest("a", "x", same)) == fingerprint(request("a", "x"))
