@@ -154,8 +154,8 @@ class Client:
           format are accepted.
         - ``timeouts``, ``retry``, and ``bounds`` replace the client's defaults.
         - ``price`` replaces the price of the model.
-        - ``meta`` is any JSON value. It is stored with the cost, in the ledger and in what
-          ``on_cost`` receives.
+        - ``meta`` is your own value. It is stored with the cost, in the ledger and in what
+          ``on_cost`` receives. A ledger in a file accepts only JSON.
         - ``extra`` adds fields to the body of the request, and ``headers`` to its headers.
         - ``expect_usage=False`` neither requests usage nor waits for it, where the wire format
           allows that.
@@ -163,8 +163,8 @@ class Client:
         - ``raw`` keeps the bytes of each event in `StreamChunk.raw`.
         - ``params`` are the parameters of the request, such as ``max_tokens`` (see `Params`).
 
-        Raises ``TypeError`` for an unknown parameter, and for ``meta`` that can't be written as
-        JSON. Raises ``ValueError`` for a parameter that the wire format does not have, for
+        Raises ``TypeError`` for an unknown parameter, and for ``meta`` that the ledger can't
+        store. Raises ``ValueError`` for a parameter that the wire format does not have, for
         ``extra`` that clashes with a parameter, for invalid messages, and for a proxy in the
         environment that can't be used.
         """
